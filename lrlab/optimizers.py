@@ -1,0 +1,567 @@
+"""Optimizers on stacked parameters, one value of every hyperparameter a lane.
+
+Each stacked update repeats the operations of torch's own single-tensor code, in the same order and
+with the same roundings: ``p.addcmul_(g, lr, value=-1)`` with lr as a tensor rounds once, exactly
+as ``p.add_(g, alpha=-lr)`` with lr as a number does, while ``p.sub_(lr * g)`` rounds twice.
+
+Everything is element by element, and where a lane's hyperparameter switches an operation off that
+its neighbours need, the lane's own result is selected and never multiplied by 0: so no lane's bits
+depend on its neighbours, be they NaN.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab import targets
+from lrlab.errors import UserError
+
+Columns = dict[str, np.ndarray]
+Rows = dict[str, Tensor]
+
+# flags that choose how torch computes the same update, not which update
+_BACKEND_FLAGS = ("foreach", "fused", "capturable", "differentiable")
+
+
+class LaneOptimizer(Protocol):
+    """The optimizer of a stack of lanes.
+
+    Attributes:
+        general: one torch optimizer a lane does the work, which is slower than a stacked update.
+    """
+
+    general: bool
+
+    def hyperparameters(self, lane: int) -> dict[str, float]:
+        """A lane's constants without lr: momentum, beta1, beta2, eps, weight_decay ..."""
+        ...
+
+    def coefficients(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> dict[str, Tensor]:
+        """Every number that the updates of the next steps need.
+
+        Computed in float64, as torch.optim computes with Python numbers, then rounded once.
+
+        Args:
+            schedule_values: lr, and momentum or beta1 if scheduled: (count, lanes) float64. A NaN
+                in momentum or beta1 stands for the lane's constant.
+            first_steps: (lanes,) int, the updates that each lane has had.
+
+        Returns:
+            Name to (count, lanes), float32 (bool for masks) on the parameters' device. In the
+            general way float64 on the CPU, because torch optimizers take Python numbers.
+        """
+        ...
+
+    def update(
+        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
+        """One step of every lane, in place on the parameters.
+
+        Args:
+            grads: one (lanes, ...) a parameter, contiguous or not; they are left as they are.
+            coefficients: what ``coefficients`` returned.
+            index: the row of the coefficients.
+        """
+        ...
+
+    def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
+        """Keep only some lanes; one that is named again is copied, with its state.
+
+        Coefficients made before must be cut as well (``c[:, lanes]``) or made anew.
+
+        Args:
+            lanes: (kept,) int64, in their new order.
+            params: the new stacked parameters, (kept, ...) each.
+        """
+        ...
+
+
+def group_key(optimizer: Mapping[str, Any]) -> str:
+    """Equal for the lanes that may share a stack: those of one class and equal flags.
+
+    Numbers may differ from lane to lane.
+
+    Raises:
+        UserError: an optimizer that cannot work.
+    """
+    target = _read(optimizer)
+    flags = {
+        k: repr(v)
+        for k, v in target.arguments.items()
+        if k not in _BACKEND_FLAGS and not _is_numeric(v)
+    }
+    backend = {k: True for k in _BACKEND_FLAGS[1:] if target.given.get(k)}
+    return json.dumps([target.option, {**flags, **backend}], sort_keys=True)
+
+
+def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
+    """All numbers of an optimizer config, defaults filled in, without lr; betas as beta1, beta2.
+
+    Raises:
+        UserError: an optimizer that cannot work.
+    """
+    return _numbers(_read(optimizer).arguments)
+
+
+def build(optimizers: Sequence[Mapping[str, Any]], params: Sequence[Tensor]) -> LaneOptimizer:
+    """The optimizer of a stack.
+
+    Args:
+        optimizers: one config a lane, all of one ``group_key``, each with its ``lr``.
+        params: the stacked parameters, (lanes, ...) each; updated in place.
+
+    Raises:
+        UserError: an optimizer that cannot work.
+        ValueError: lanes that cannot share a stack.
+    """
+    if len({group_key(optimizer) for optimizer in optimizers}) != 1:
+        raise ValueError("lanes of a stack need one optimizer class with equal flags")
+    if any(len(p) != len(optimizers) for p in params):
+        raise ValueError("params need one row a lane")
+    found = [_read(optimizer) for optimizer in optimizers]
+    rule = _RULES.get(found[0].call)
+    if rule is None or any(found[0].arguments.get(flag) for flag in rule.general_flags):
+        lrs = [float(optimizer["lr"]) for optimizer in optimizers]
+        return _GeneralOptimizer(found, lrs, params)
+    lanes = [_numbers(target.arguments) for target in found]
+    constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
+    return _StackedOptimizer(rule, constants, bool(found[0].arguments.get("nesterov")), params)
+
+
+# --- reading the config ---------------------------------------------------------------------------
+
+_NUMBER_WORKS: dict[str, Callable[[float], bool]] = {
+    "a number": lambda v: True,
+    "a number of at least 0": lambda v: v >= 0,
+    "at least 0 and below 1": lambda v: 0 <= v < 1,
+}
+# hyperparameter of a class with a stacked update: what works, and an example
+_NUMBERS = {
+    "momentum": ("a number of at least 0", 0.9),
+    "dampening": ("a number", 0.0),
+    "weight_decay": ("a number of at least 0", 0.0001),
+    "eps": ("a number of at least 0", 1e-8),
+    "alpha": ("at least 0 and below 1", 0.99),
+    "lr_decay": ("a number of at least 0", 0.0),
+    "initial_accumulator_value": ("a number of at least 0", 0.0),
+}
+
+
+def _read(optimizer: Mapping[str, Any]) -> targets.Target:
+    lr = optimizer.get("lr", 0.0)
+    if not targets.is_number(lr) or lr < 0:
+        raise UserError(f"lr={lr}: must be a number of at least 0, for example lr=0.1")
+    node = {k: v for k, v in optimizer.items() if k != "lr"}
+    target = targets.read("optimizer", node, torch.optim.Optimizer, withheld=("params", "lr"))
+    if target.call in _RULES:
+        for name, value in target.given.items():
+            _check(name, value, target.defaults)
+        if target.call is torch.optim.SGD and target.arguments["nesterov"]:
+            _check_nesterov(target.arguments)
+    else:
+        _try(target)
+    return target
+
+
+def _check(name: str, value: Any, defaults: Mapping[str, Any]) -> None:
+    if name == "betas":
+        pair = isinstance(value, list | tuple) and len(value) == 2
+        if not pair or not all(targets.is_number(beta) and 0 <= beta < 1 for beta in value):
+            raise UserError(
+                f"optimizer.betas={value}: must be two numbers of at least 0 and below 1, "
+                "for example optimizer.betas=[0.9,0.999]"
+            )
+    elif name in _NUMBERS:
+        words, example = _NUMBERS[name]
+        if not targets.is_number(value) or not _NUMBER_WORKS[words](value):
+            raise UserError(
+                f"optimizer.{name}={value}: must be {words}, for example optimizer.{name}={example}"
+            )
+    elif not isinstance(value, bool | None):
+        raise UserError(
+            f"optimizer.{name}={value}: must be true or false, for example optimizer.{name}=false"
+        )
+
+
+def _check_nesterov(arguments: Mapping[str, Any]) -> None:
+    if arguments["momentum"] <= 0:
+        raise UserError(
+            f"optimizer.momentum={arguments['momentum']}: nesterov needs a momentum above 0, "
+            "for example optimizer.momentum=0.9"
+        )
+    if arguments["dampening"] != 0:
+        raise UserError(
+            f"optimizer.dampening={arguments['dampening']}: nesterov needs optimizer.dampening=0"
+        )
+
+
+def _try(target: targets.Target) -> None:
+    """One step on a small matrix, so that what cannot train is said before anything starts."""
+    step = getattr(target.call, "step", None)
+    closure = step and inspect.signature(step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise UserError(
+            f"{target.option}: evaluates the loss several times a step, which lanes cannot do; "
+            "use one that takes one gradient a step, for example optimizer=adam"
+        )
+    leaf = torch.nn.Parameter(torch.zeros(2, 2))
+    leaf.grad = torch.zeros(2, 2)
+    optimizer = _instance(target, [leaf], 0.1)
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise targets.failed(target, error) from error
+
+
+def _instance(
+    target: targets.Target, leaves: Sequence[torch.nn.Parameter], lr: float
+) -> torch.optim.Optimizer:
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in target.given.items()}
+    if "betas" in arguments:
+        arguments["betas"] = tuple(float(beta) for beta in arguments["betas"])
+    if "foreach" in target.arguments:
+        # the single-tensor code: a lane's bits then do not depend on how tensors are batched
+        arguments["foreach"] = False
+    try:
+        optimizer = target.call(leaves, lr=lr, **arguments)
+    except Exception as error:
+        raise targets.failed(target, error) from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(f"{target.option}: returns no torch.optim.Optimizer")
+    return optimizer
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(targets.is_number(v) for v in value)
+    return targets.is_number(value)
+
+
+def _numbers(arguments: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {k: float(v) for k, v in arguments.items() if targets.is_number(v)}
+    betas = arguments.get("betas", ())
+    return numbers | {f"beta{i}": float(beta) for i, beta in enumerate(betas, start=1)}
+
+
+# --- stacked updates ------------------------------------------------------------------------------
+
+
+class _StackedOptimizer:
+    general = False
+
+    def __init__(
+        self, rule: _Rule, constants: Columns, nesterov: bool, params: Sequence[Tensor]
+    ) -> None:
+        self._rule = rule
+        self._constants = constants
+        self._nesterov = nesterov
+        self._params = list(params)
+        self._dims = {p.ndim for p in params}
+        with torch.no_grad():
+            self._state = rule.state(self._params, constants)
+
+    def hyperparameters(self, lane: int) -> dict[str, float]:
+        return {name: float(values[lane]) for name, values in self._constants.items()}
+
+    def coefficients(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> dict[str, Tensor]:
+        lr = np.asarray(schedule_values["lr"], float)
+        numbers = {name: np.broadcast_to(v, lr.shape) for name, v in self._constants.items()}
+        numbers["lr"] = lr
+        for name in ("momentum", "beta1"):
+            if name in schedule_values and name in numbers:
+                scheduled = np.asarray(schedule_values[name], float)
+                numbers[name] = np.where(np.isnan(scheduled), numbers[name], scheduled)
+        before = np.asarray(first_steps)[None, :] + np.arange(len(lr))[:, None]
+        device = self._params[0].device
+        return {
+            name: torch.from_numpy(
+                np.ascontiguousarray(v, bool if v.dtype == bool else np.float32)
+            ).to(device)
+            for name, v in self._rule.coefficients(numbers, before).items()
+        }
+
+    def update(
+        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
+        with torch.no_grad():
+            row = {name: values[index] for name, values in coefficients.items()}
+            by_dim = {
+                dim: {name: v.view(-1, *(1,) * (dim - 1)) for name, v in row.items()}
+                for dim in self._dims
+            }
+            if "momentum" in row and "momentum" not in self._state:
+                # −0 is the one start that leaves every first gradient as it is: 0 + −0 would be 0
+                self._state["momentum"] = [torch.full_like(p, -0.0) for p in self._params]
+            for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
+                state = {name: buffers[i] for name, buffers in self._state.items()}
+                self._rule.update(param, grad, state, by_dim[param.ndim], self._nesterov)
+
+    def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
+        kept = lanes.cpu().numpy()
+        self._constants = {name: values[kept] for name, values in self._constants.items()}
+        self._state = {
+            name: [buffer[lanes.to(buffer.device)] for buffer in buffers]
+            for name, buffers in self._state.items()
+        }
+        self._params = list(params)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """One optimizer's stacked update.
+
+    Attributes:
+        general_flags: arguments that, if true, need the general way.
+        state: (params, constants (lanes,)) to buffers shaped like the params.
+        coefficients: (hyperparameters (count, lanes), updates before (count, lanes)) to what
+            ``update`` reads. A mask ``has_X`` is there only if X is 0 for some and not for others.
+        update: (param, grad, buffers, coefficients that broadcast against param, nesterov).
+    """
+
+    general_flags: tuple[str, ...]
+    state: Callable[[list[Tensor], Columns], dict[str, list[Tensor]]]
+    coefficients: Callable[[Columns, np.ndarray], Columns]
+    update: Callable[[Tensor, Tensor, Rows, Rows, bool], None]
+
+
+def _switchable(name: str, values: np.ndarray) -> Columns:
+    """A hyperparameter for which torch skips the operation where it is 0."""
+    on = values != 0
+    if not on.any():
+        return {}
+    return {name: values} if on.all() else {name: values, f"has_{name}": on}
+
+
+def _select(c: Rows, name: str, on: Tensor, off: Tensor) -> Tensor:
+    mask = c.get(f"has_{name}")
+    return on if mask is None else torch.where(mask, on, off)
+
+
+def _decayed(param: Tensor, grad: Tensor, c: Rows) -> Tensor:
+    """grad + weight_decay · param, which is the gradient of the L2 penalty."""
+    if "weight_decay" not in c:
+        return grad
+    return _select(c, "weight_decay", torch.addcmul(grad, param, c["weight_decay"]), grad)
+
+
+def _power(base: np.ndarray, exponent: np.ndarray | float) -> np.ndarray:
+    """Python's own pow, as torch.optim computes; numpy's may differ in the last bit."""
+    return np.asarray(np.frompyfunc(pow, 2, 1)(base, exponent), float)
+
+
+def _sgd_coefficients(h: Columns, before: np.ndarray) -> Columns:
+    c = {"lr": h["lr"], **_switchable("weight_decay", h["weight_decay"])}
+    c |= _switchable("momentum", h["momentum"])
+    if "momentum" in c:
+        # torch starts the buffer with the whole gradient, whatever the dampening
+        share = np.where(before == 0, 1.0, 1 - h["dampening"])
+        if "has_momentum" in c:  # the buffer of a lane that does not use it now stays as it is
+            c["momentum"] = np.where(c["has_momentum"], h["momentum"], 1.0)
+            share = np.where(c["has_momentum"], share, 0.0)
+        if (share != 1).any():
+            c["gradient_share"] = share
+    return c
+
+
+def _sgd_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+    grad = _decayed(param, grad, c)
+    if "momentum" in c:
+        buffer = state["momentum"].mul_(c["momentum"])
+        if "gradient_share" in c:
+            buffer.addcmul_(grad, c["gradient_share"])
+        else:
+            buffer.add_(grad)
+        ahead = torch.addcmul(grad, buffer, c["momentum"]) if nesterov else buffer
+        grad = _select(c, "momentum", ahead, grad)
+    param.addcmul_(grad, c["lr"], value=-1)
+
+
+def _adam_state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
+    return {name: [torch.zeros_like(p) for p in params] for name in ("average", "square")}
+
+
+def _adam_coefficients(h: Columns, before: np.ndarray) -> Columns:
+    step = (before + 1).astype(float)
+    correction1 = 1 - _power(h["beta1"], step)
+    correction2 = 1 - _power(h["beta2"], step)
+    return {
+        "step_size": -(h["lr"] / correction1),
+        "correction2_root": _power(correction2, 0.5),
+        "gradient_share": 1 - h["beta1"],
+        "beta2": h["beta2"],
+        "square_share": 1 - h["beta2"],
+        "eps": h["eps"],
+    }
+
+
+def _adam_l2_coefficients(h: Columns, before: np.ndarray) -> Columns:
+    return _adam_coefficients(h, before) | _switchable("weight_decay", h["weight_decay"])
+
+
+def _adamw_coefficients(h: Columns, before: np.ndarray) -> Columns:
+    c = _adam_coefficients(h, before)
+    if h["weight_decay"].any():
+        c["shrink"] = 1 - h["lr"] * h["weight_decay"]  # a factor of 1 changes no bit
+    return c
+
+
+def _adam_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+    if "shrink" in c:
+        param.mul_(c["shrink"])
+    grad = _decayed(param, grad, c)
+    average = state["average"].lerp_(grad, c["gradient_share"])
+    square = state["square"].mul_(c["beta2"]).addcmul_(grad * c["square_share"], grad)
+    root = square.sqrt().div_(c["correction2_root"]).add_(c["eps"])
+    param.addcdiv_(average * c["step_size"], root)
+
+
+def _rmsprop_state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
+    return {"square": [torch.zeros_like(p) for p in params]}
+
+
+def _rmsprop_coefficients(h: Columns, before: np.ndarray) -> Columns:
+    return {
+        "lr": h["lr"],
+        "alpha": h["alpha"],
+        "square_share": 1 - h["alpha"],
+        "eps": h["eps"],
+        **_switchable("weight_decay", h["weight_decay"]),
+        **_switchable("momentum", h["momentum"]),
+    }
+
+
+def _rmsprop_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+    grad = _decayed(param, grad, c)
+    square = state["square"].mul_(c["alpha"]).addcmul_(grad * c["square_share"], grad)
+    root = square.sqrt().add_(c["eps"])
+    if "momentum" not in c:
+        param.addcdiv_(grad * c["lr"], root, value=-1)
+        return
+    buffer = state["momentum"].mul_(c["momentum"]).addcdiv_(grad, root)
+    if "has_momentum" not in c:
+        param.addcmul_(buffer, c["lr"], value=-1)
+        return
+    with_momentum = torch.addcmul(param, buffer, c["lr"], value=-1)
+    without = torch.addcdiv(param, grad * c["lr"], root, value=-1)
+    param.copy_(_select(c, "momentum", with_momentum, without))
+
+
+def _adagrad_state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
+    start = torch.from_numpy(constants["initial_accumulator_value"])
+    sums = [torch.zeros_like(p) for p in params]
+    for s in sums:
+        s.add_(start.to(s).view(-1, *(1,) * (s.ndim - 1)))
+    return {"sum": sums}
+
+
+def _adagrad_coefficients(h: Columns, before: np.ndarray) -> Columns:
+    return {
+        "step_size": -(h["lr"] / (1 + before * h["lr_decay"])),
+        "eps": h["eps"],
+        **_switchable("weight_decay", h["weight_decay"]),
+    }
+
+
+def _adagrad_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+    grad = _decayed(param, grad, c)
+    total = state["sum"].addcmul_(grad, grad)
+    param.addcdiv_(grad * c["step_size"], total.sqrt().add_(c["eps"]))
+
+
+_ALWAYS_GENERAL = ("maximize", "fused", "capturable", "differentiable")
+_RULES: dict[Callable[..., Any], _Rule] = {
+    torch.optim.SGD: _Rule(_ALWAYS_GENERAL, lambda p, c: {}, _sgd_coefficients, _sgd_update),
+    torch.optim.Adam: _Rule(
+        (*_ALWAYS_GENERAL, "amsgrad", "decoupled_weight_decay"),
+        _adam_state,
+        _adam_l2_coefficients,
+        _adam_update,
+    ),
+    torch.optim.AdamW: _Rule(
+        (*_ALWAYS_GENERAL, "amsgrad"), _adam_state, _adamw_coefficients, _adam_update
+    ),
+    torch.optim.RMSprop: _Rule(
+        (*_ALWAYS_GENERAL, "centered"), _rmsprop_state, _rmsprop_coefficients, _rmsprop_update
+    ),
+    torch.optim.Adagrad: _Rule(
+        _ALWAYS_GENERAL, _adagrad_state, _adagrad_coefficients, _adagrad_update
+    ),
+}
+
+
+# --- the general way ------------------------------------------------------------------------------
+
+
+class _GeneralOptimizer:
+    """One torch optimizer a lane, over leaves that share the stacked parameters' storage."""
+
+    general = True
+
+    def __init__(
+        self, found: Sequence[targets.Target], lrs: Sequence[float], params: Sequence[Tensor]
+    ) -> None:
+        self._constants = [_numbers(target.arguments) for target in found]
+        self._leaves = [
+            [torch.nn.Parameter(p.detach()[lane]) for p in params] for lane in range(len(found))
+        ]
+        self._optimizers = [
+            _instance(target, leaves, lr)
+            for target, leaves, lr in zip(found, self._leaves, lrs, strict=True)
+        ]
+
+    def hyperparameters(self, lane: int) -> dict[str, float]:
+        return dict(self._constants[lane])
+
+    def coefficients(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> dict[str, Tensor]:
+        # each torch optimizer counts its own updates, so first_steps has nothing to add
+        return {name: torch.tensor(np.asarray(v, float)) for name, v in schedule_values.items()}
+
+    def update(
+        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
+        row = {name: values[index].tolist() for name, values in coefficients.items()}
+        for lane, (optimizer, leaves) in enumerate(
+            zip(self._optimizers, self._leaves, strict=True)
+        ):
+            for leaf, grad in zip(leaves, grads, strict=True):
+                leaf.grad = grad.detach()[lane]
+            for group in optimizer.param_groups:
+                group["lr"] = row["lr"][lane]
+                for name in ("momentum", "beta1"):
+                    value = row[name][lane] if name in row else float("nan")
+                    if value == value and name in group:
+                        group[name] = value
+                    elif value == value and name == "beta1" and "betas" in group:
+                        group["betas"] = (value, *group["betas"][1:])
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
+        kept = lanes.tolist()
+        self._constants = [dict(self._constants[lane]) for lane in kept]
+        pairs = [(self._optimizers[lane], self._leaves[lane]) for lane in kept]
+        # copied together, so that the copied optimizer holds the copied leaves
+        pairs = [
+            copy.deepcopy(pair) if lane in kept[:i] else pair
+            for i, (lane, pair) in enumerate(zip(kept, pairs, strict=True))
+        ]
+        self._optimizers = [optimizer for optimizer, _ in pairs]
+        self._leaves = [leaves for _, leaves in pairs]
+        for lane, leaves in enumerate(self._leaves):
+            for leaf, param in zip(leaves, params, strict=True):
+                leaf.data = param.detach()[lane]

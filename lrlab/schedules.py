@@ -1,0 +1,371 @@
+"""Learning rate schedules: torch's own schedulers, stepped once ahead and read off into a table.
+
+The table holds the lr that is used AT a step. It comes from ``scheduler.step()`` over a dummy
+optimizer and from nothing else: ``StepLR.get_lr()`` jumps ahead at a boundary, and a scheduler
+that is rebuilt with ``last_epoch=`` decays twice.
+
+Time. A schedule's clock starts at 0 when its warm-up of w steps is over, and ticks after every
+step (interval=step) or at every epoch boundary (interval=epoch)::
+
+    tick(t) = t // u − w // u       u = 1 for interval=step, steps_per_epoch for interval=epoch
+    lr(t)   = schedule(tick(t))                           for t >= w
+    lr(t)   = schedule(0) · (f + (1 − f) · t / w)         for t < w, f = warmup_start_factor
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import LinearLR, LRScheduler
+
+from lrlab import targets
+from lrlab.config import nearest
+from lrlab.errors import UserError
+
+OWN_KEYS = ("interval", "warmup_steps", "warmup_start_factor")
+INTERVALS = ("step", "epoch")
+
+
+class LaneSchedule(Protocol):
+    """One lane's schedule.
+
+    Attributes:
+        closed_loop: it follows val_loss; then ``values`` reaches to the end of the current epoch.
+    """
+
+    closed_loop: bool
+
+    def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
+        """What the schedule gives to steps first_step .. first_step + count − 1.
+
+        Returns:
+            ``lr``: (count,) float64, used at each step. Also ``momentum`` or ``beta1``, (count,)
+            float64, where the scheduler moves it.
+
+        Raises:
+            ValueError: a step outside the run, or one that a closed loop does not know yet.
+        """
+        ...
+
+    def observe(self, val_loss: float) -> None:
+        """Tell the schedule the full evaluation at the end of an epoch, once an epoch."""
+        ...
+
+
+def build(
+    schedule: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+    steps: int,
+    steps_per_epoch: int,
+) -> LaneSchedule:
+    """The schedule of one lane.
+
+    Args:
+        schedule: ``_target_`` of a torch scheduler, its arguments, and lrlab's own keys interval,
+            warmup_steps and warmup_start_factor. An argument "auto" becomes the run's length after
+            warm-up, counted in ticks.
+        hyperparameters: lr, and momentum or betas (or beta1 and beta2) if the optimizer has them.
+        steps: the run's length in steps.
+        steps_per_epoch: the number of steps in an epoch.
+
+    Raises:
+        UserError: a value that cannot work, named as the user would type it.
+    """
+    start = _start(hyperparameters)
+    settings = _settings(schedule, steps, steps_per_epoch)
+    if settings.closed_loop:
+        return _ClosedLoop(settings, start)
+    key = json.dumps([dict(schedule), start, steps, steps_per_epoch], sort_keys=True)
+    return _Table(_cached_table(key), steps)
+
+
+class _Settings(NamedTuple):
+    target: targets.Target
+    closed_loop: bool
+    warmup_steps: int
+    warmup_start_factor: float
+    steps: int
+    unit: int  # steps a tick
+
+    @property
+    def ticks(self) -> int:
+        """How many ticks the run sees after warm-up."""
+        return max(math.ceil(self.steps / self.unit) - self.warmup_steps // self.unit, 1)
+
+
+class _Table:
+    closed_loop = False
+
+    def __init__(self, table: dict[str, np.ndarray], steps: int) -> None:
+        self._table = table
+        self._steps = steps
+
+    def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
+        _check_range(first_step, count, self._steps)
+        end = first_step + count
+        return {name: column[first_step:end] for name, column in self._table.items()}
+
+    def observe(self, val_loss: float) -> None:
+        """An open-loop schedule does not look at the loss."""
+
+
+class _ClosedLoop:
+    closed_loop = True
+
+    def __init__(self, settings: _Settings, start: dict[str, Any]) -> None:
+        self._settings = settings
+        self._optimizer, self._scheduler = _scheduler(settings, start)
+        first = _checked(settings, "lr", [_lr(self._optimizer)])[0]
+        self._warmup = _warmup(settings, first)
+        self._epoch_lrs = [first]
+
+    def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
+        s = self._settings
+        _check_range(first_step, count, min(s.steps, len(self._epoch_lrs) * s.unit))
+        step = np.arange(first_step, first_step + count)
+        lr = np.array(self._epoch_lrs)[step // s.unit]
+        warming = step < s.warmup_steps
+        lr[warming] = self._warmup[step[warming]]
+        return {"lr": lr}
+
+    def observe(self, val_loss: float) -> None:
+        # an epoch that ended in warm-up says nothing about the lr that the schedule asks for
+        if len(self._epoch_lrs) * self._settings.unit > self._settings.warmup_steps:
+            self._scheduler.step(val_loss)
+        self._epoch_lrs += _checked(self._settings, "lr", [_lr(self._optimizer)]).tolist()
+
+
+def _check_range(first_step: int, count: int, known: int) -> None:
+    if first_step < 0 or count < 0 or first_step + count > known:
+        raise ValueError(
+            f"steps {first_step} to {first_step + count - 1} asked for, known are 0 to {known - 1}"
+        )
+
+
+def _settings(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> _Settings:
+    interval = schedule.get("interval", "step")
+    if interval not in INTERVALS:
+        hint = nearest(str(interval), INTERVALS)
+        raise UserError(f"schedule.interval={interval}: must be step or epoch{hint}")
+    warmup = schedule.get("warmup_steps", 0)
+    if not _whole(warmup) or warmup < 0:
+        raise UserError(
+            f"schedule.warmup_steps={warmup}: must be a whole number of at least 0, "
+            "for example schedule.warmup_steps=100"
+        )
+    if warmup and warmup >= steps:
+        raise UserError(
+            f"schedule.warmup_steps={warmup}: must be below the run's {steps} steps, "
+            f"for example schedule.warmup_steps={steps // 10}"
+        )
+    factor = schedule.get("warmup_start_factor", 0.01)
+    if not targets.is_number(factor) or not 0 < factor <= 1:
+        raise UserError(
+            f"schedule.warmup_start_factor={factor}: must be above 0 and at most 1, "
+            "for example schedule.warmup_start_factor=0.01"
+        )
+    target = targets.read(
+        "schedule", schedule, LRScheduler, withheld=("last_epoch", "verbose"), own_keys=OWN_KEYS
+    )
+    step = getattr(target.call, "step", None)
+    closed_loop = step is not None and "metrics" in inspect.signature(step).parameters
+    if closed_loop and interval == "step":
+        raise UserError(
+            f"schedule.interval=step: {target.name} follows val_loss, which is measured once an "
+            "epoch; use schedule.interval=epoch"
+        )
+    if closed_loop and target.given.get("mode", "min") != "min":
+        raise UserError(
+            f"schedule.mode={target.given['mode']}: {target.name} follows val_loss, which is "
+            "better when it is smaller; use schedule.mode=min"
+        )
+    unit = 1 if interval == "step" else steps_per_epoch
+    settings = _Settings(target, closed_loop, warmup, float(factor), steps, unit)
+    given = {k: settings.ticks if v == "auto" else v for k, v in target.given.items()}
+    settings = settings._replace(
+        target=targets.Target(target.option, target.call, given, target.defaults)
+    )
+    if target.call.__module__ == LRScheduler.__module__:
+        for name, value in given.items():
+            _check_argument(target.name, name, value)
+        total = given.get("total_steps")
+        if total is not None and total < settings.ticks:
+            raise UserError(
+                f"schedule.total_steps={total}: the run has {settings.ticks} {interval}s after "
+                "warm-up; use schedule.total_steps=auto"
+            )
+    return settings
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_WORKS: dict[str, Callable[[Any], bool]] = {
+    "a whole number of at least 1": lambda v: _whole(v) and v >= 1,
+    "a whole number of at least 0": lambda v: _whole(v) and v >= 0,
+    "a number above 0": lambda v: targets.is_number(v) and v > 0,
+    "a number of at least 0": lambda v: targets.is_number(v) and v >= 0,
+    "from 0 to 1": lambda v: targets.is_number(v) and 0 <= v <= 1,
+    "above 0 and at most 1": lambda v: targets.is_number(v) and 0 < v <= 1,
+    "between 0 and 1": lambda v: targets.is_number(v) and 0 < v < 1,
+}
+# argument of a torch scheduler: what works, and an example
+_ARGUMENTS: dict[str, tuple[str, float]] = {
+    "gamma": ("a number above 0", 0.3),
+    "step_size": ("a whole number of at least 1", 1),
+    "T_max": ("a whole number of at least 1", 3),
+    "T_0": ("a whole number of at least 1", 3),
+    "T_mult": ("a whole number of at least 1", 1),
+    "total_steps": ("a whole number of at least 1", 1000),
+    "total_iters": ("a whole number of at least 0", 3),
+    "patience": ("a whole number of at least 0", 1),
+    "cooldown": ("a whole number of at least 0", 0),
+    "factor": ("from 0 to 1", 0.1),
+    "start_factor": ("above 0 and at most 1", 1.0),
+    "end_factor": ("from 0 to 1", 0.0),
+    "pct_start": ("between 0 and 1", 0.3),
+    "div_factor": ("a number above 0", 25),
+    "final_div_factor": ("a number above 0", 1e4),
+    "power": ("a number above 0", 1.0),
+    "max_lr": ("a number above 0", 0.1),
+    "base_lr": ("a number of at least 0", 0.001),
+    "min_lr": ("a number of at least 0", 0),
+    "eta_min": ("a number of at least 0", 0),
+    "threshold": ("a number of at least 0", 1e-4),
+}
+
+
+def _check_argument(scheduler: str, name: str, value: Any) -> None:
+    if name not in _ARGUMENTS:
+        return  # torch's own check speaks, and the finished table is checked
+    if scheduler == "OneCycleLR" and name == "total_steps" and value is None:
+        return  # then epochs and steps_per_epoch say it
+    words, example = _ARGUMENTS[name]
+    if scheduler == "ReduceLROnPlateau" and name == "factor":
+        words = "between 0 and 1"
+    if not _WORKS[words](value):
+        raise UserError(
+            f"schedule.{name}={value}: must be {words}, for example schedule.{name}={example}"
+        )
+
+
+def _start(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the dummy optimizer starts from: lr, and momentum or betas."""
+    start: dict[str, Any] = {"lr": float(hyperparameters["lr"])}
+    if "momentum" in hyperparameters:
+        start["momentum"] = float(hyperparameters["momentum"])
+    if "betas" in hyperparameters:
+        start["betas"] = [float(beta) for beta in hyperparameters["betas"]]
+    elif "beta1" in hyperparameters:
+        start["betas"] = [float(hyperparameters[k]) for k in ("beta1", "beta2")]
+    return start
+
+
+class _Dummy(torch.optim.Optimizer):
+    """Holds what a scheduler moves; updates nothing."""
+
+    def __init__(self, start: dict[str, Any]) -> None:
+        defaults = {k: tuple(v) if k == "betas" else v for k, v in start.items()}
+        super().__init__([torch.zeros(1)], defaults)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
+def _scheduler(settings: _Settings, start: dict[str, Any]) -> tuple[_Dummy, Any]:
+    optimizer = _Dummy(start)
+    try:
+        scheduler = settings.target.call(optimizer, **settings.target.given)
+    except Exception as error:
+        raise targets.failed(settings.target, error) from error
+    if not isinstance(scheduler, LRScheduler):
+        raise UserError(f"{settings.target.option}: returns no torch LRScheduler")
+    optimizer.step()  # torch warns where a scheduler steps before its optimizer has
+    return optimizer, scheduler
+
+
+def _lr(optimizer: _Dummy) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_table(key: str) -> dict[str, np.ndarray]:
+    """Lanes that differ only in their seed share a table."""
+    schedule, start, steps, steps_per_epoch = json.loads(key)
+    return _table(_settings(schedule, steps, steps_per_epoch), start)
+
+
+def _table(settings: _Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Step the scheduler through the run.
+
+    Returns:
+        Name to (steps,) float64, read only: lr, and momentum or beta1 if it is moved.
+    """
+    optimizer, scheduler = _scheduler(settings, start)
+    group = optimizer.param_groups[0]
+    ticks: dict[str, list[float]] = {"lr": [], "momentum": [], "beta1": []}
+    for tick in range(settings.ticks):
+        if tick:
+            try:
+                scheduler.step()
+            except Exception as error:
+                raise targets.failed(settings.target, error) from error
+        ticks["lr"].append(group["lr"])
+        if "momentum" in start:
+            ticks["momentum"].append(group["momentum"])
+        if "betas" in start:
+            ticks["beta1"].append(group["betas"][0])
+    initial = {"momentum": start.get("momentum"), "beta1": start.get("betas", [None])[0]}
+
+    step = np.arange(settings.steps)
+    tick_of_step = np.maximum(step // settings.unit - settings.warmup_steps // settings.unit, 0)
+    table = {}
+    for name, values in ticks.items():
+        if name != "lr" and all(v == initial[name] for v in values):
+            continue
+        column = _checked(settings, name, values)[tick_of_step]
+        if name == "lr":
+            column[: settings.warmup_steps] = _warmup(settings, float(values[0]))
+        column.flags.writeable = False
+        table[name] = column
+    return table
+
+
+def _warmup(settings: _Settings, end: float) -> np.ndarray:
+    """(warmup_steps,) float64: linear from end·warmup_start_factor; end is the lr thereafter."""
+    if not settings.warmup_steps:
+        return np.empty(0)
+    optimizer = _Dummy({"lr": end})
+    scheduler = LinearLR(
+        optimizer,
+        start_factor=settings.warmup_start_factor,
+        total_iters=settings.warmup_steps,
+    )
+    optimizer.step()
+    lrs = [_lr(optimizer)]
+    for _ in range(settings.warmup_steps - 1):
+        scheduler.step()
+        lrs.append(_lr(optimizer))
+    return np.array(lrs)
+
+
+def _checked(settings: _Settings, name: str, values: Iterable[float]) -> np.ndarray:
+    """(ticks,) float64. A negative or non-finite lr would train on without a word."""
+    column = np.array([float(v) for v in values])
+    wrong = np.flatnonzero(~np.isfinite(column) | (column < 0))
+    if len(wrong):
+        unit = "step" if settings.unit == 1 else "epoch"
+        arguments = ", ".join(f"schedule.{k}={v}" for k, v in settings.target.given.items())
+        raise UserError(
+            f"{settings.target.option}: {name} is {column[wrong[0]]:g} at {unit} {wrong[0]}, but "
+            f"must stay finite and at least 0; change {arguments or 'the scheduler'}"
+        )
+    return column
