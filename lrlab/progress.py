@@ -1,0 +1,197 @@
+"""Live progress of the lanes: one row a lane on a terminal, plain log lines anywhere else."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TextIO
+
+_REDRAW_S = 1 / 8  # eight redraws a second look live and cost nothing beside training
+_ORDER = {"training": 0, "failed": 1, "diverged": 1, "finished": 1, "waiting": 2}
+_STYLES = {"finished": "green", "diverged": "red", "failed": "bold red", "waiting": "dim"}
+
+
+@dataclass(frozen=True)
+class LaneRow:
+    """What is shown of a lane. The caller gives run, label and epochs; updates fill in the rest."""
+
+    run: int  # the run's number, the name of its folder
+    label: str = ""  # what sets it apart in the sweep, for example "lr=0.1 schedule=step"
+    epochs: float | None = None  # how many it will train
+    epoch: float = 0.0
+    step: int | None = None
+    lr: float | None = None  # the lr used at the last step
+    loss: float | None = None
+    accuracy: float | None = None  # share of right answers, 0 to 1
+    state: str = "waiting"  # waiting, training, finished, diverged or failed
+
+
+class Update(Protocol):
+    """Tells the display about one lane; keyword arguments are LaneRow's fields, None: unchanged."""
+
+    def __call__(
+        self,
+        lane: int,
+        *,
+        epoch: float | None = None,
+        epochs: float | None = None,
+        step: int | None = None,
+        lr: float | None = None,
+        loss: float | None = None,
+        accuracy: float | None = None,
+        state: str | None = None,
+    ) -> None: ...
+
+    def due(self) -> bool:
+        """Whether an update would be drawn now. Ask before fetching losses from the device only
+        for the display: on a terminal true about 8 times a second, else never."""
+        ...
+
+
+@contextmanager
+def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Update]:
+    """Show the lanes until the block ends; yields the function that reports about one of them.
+
+        with progress.show([LaneRow(run=0, label="lr=0.1", epochs=3)]) as update:
+            if update.due():
+                update(0, epoch=0.4, step=351, lr=0.1, loss=0.61, state="training")
+            update(0, epoch=1, step=859, loss=0.31, accuracy=0.94)  # an epoch is finished
+            update(0, state="finished")
+
+    stream: default sys.stdout. On a terminal each lane has a row; when there are more lanes than
+    rows fit, those that train come first and the last line says how many are not shown. On
+    anything else a line is written for each finished epoch (a call with accuracy) and for each
+    change of state, and nothing more. NO_COLOR is respected.
+    """
+    out: TextIO = sys.stdout if stream is None else stream
+    if out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=out, force_terminal=True, highlight=False)
+        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+            table = _Table(list(lanes), console, live)
+            try:
+                yield table
+            finally:
+                table.draw()
+    else:
+        yield _Lines(list(lanes), out)
+
+
+class _Lines:
+    """Plain lines for logs, pipes and CI."""
+
+    def __init__(self, lanes: list[LaneRow], stream: TextIO) -> None:
+        self.lanes = lanes
+        self.stream = stream
+
+    def due(self) -> bool:
+        return False
+
+    def __call__(self, lane: int, **news: Any) -> None:
+        before = self.lanes[lane]
+        row = self.lanes[lane] = _changed(before, news)
+        epoch_done = news.get("accuracy") is not None
+        if epoch_done or row.state != before.state:
+            line = _writable(_line(row, with_accuracy=epoch_done), self.stream)
+            self.stream.write(line + "\n")
+            self.stream.flush()
+
+
+class _Table:
+    """Rows on a terminal, redrawn in place at most every _REDRAW_S and at changes of state."""
+
+    def __init__(self, lanes: list[LaneRow], console: Any, live: Any) -> None:
+        self.lanes = lanes
+        self.console = console
+        self.live = live
+        self.next_draw = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() >= self.next_draw
+
+    def __call__(self, lane: int, **news: Any) -> None:
+        self.lanes[lane] = _changed(self.lanes[lane], news)
+        if self.due():
+            self.draw()
+
+    def draw(self) -> None:
+        self.live.update(self._rows(), refresh=True)
+        self.next_draw = time.monotonic() + _REDRAW_S
+
+    def _rows(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        # The header, the line about hidden lanes and the cursor's line take three rows.
+        room = max(1, self.console.height - 3)
+        by_state = sorted(self.lanes, key=lambda row: _ORDER.get(row.state, 1))  # stable
+        shown = by_state if len(by_state) <= room + 1 else by_state[:room]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("run", "", "epoch", "lr", "loss", "accuracy", "state"):
+            side = "left" if name in ("", "state") else "right"
+            # "crop", for rich's own ellipsis is not ASCII.
+            table.add_column(name, justify=side, no_wrap=True, overflow="crop")
+        for row in shown:
+            style = _STYLES.get(row.state, "")
+            cells = [
+                str(row.run),
+                row.label,
+                _epochs(row),
+                _plain(row.lr, ".4g"),
+                _plain(row.loss, ".4f"),
+                _plain(row.accuracy, ".2%"),
+                _state(row),
+            ]
+            table.add_row(
+                *(Text(_writable(cell, self.console.file)) for cell in cells), style=style
+            )
+        hidden = len(by_state) - len(shown)
+        if not hidden:
+            return table
+        dots = _writable("…", self.console.file, instead="...")
+        waiting = sum(row.state == "waiting" for row in by_state[len(shown) :])
+        tail = f" ({waiting} waiting)" if waiting else ""
+        return Group(table, Text(f"{dots} and {hidden} more{tail}", style="dim", no_wrap=True))
+
+
+def _changed(row: LaneRow, news: dict[str, Any]) -> LaneRow:
+    return replace(row, **{name: value for name, value in news.items() if value is not None})
+
+
+def _line(row: LaneRow, with_accuracy: bool) -> str:
+    parts = [f"run {row.run}", row.label, f"epoch {_epochs(row)}"]
+    if row.lr is not None:
+        parts.append(f"lr {row.lr:.4g}")
+    if row.loss is not None:
+        parts.append(f"loss {row.loss:.4f}")
+    if with_accuracy:
+        parts.append(f"accuracy {row.accuracy:.2%}")
+    parts.append(_state(row))
+    return "  ".join(part for part in parts if part)
+
+
+def _state(row: LaneRow) -> str:
+    at_step = row.state == "diverged" and row.step is not None
+    return f"diverged at step {row.step}" if at_step else row.state
+
+
+def _epochs(row: LaneRow) -> str:
+    # Whole epochs read as 2/3, parts of one as 1.27/3.
+    done = f"{row.epoch:.0f}" if row.epoch == int(row.epoch) else f"{row.epoch:.2f}"
+    return done if row.epochs is None else f"{done}/{row.epochs:g}"
+
+
+def _plain(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _writable(text: str, stream: TextIO, instead: str | None = None) -> str:
+    """text as the stream's encoding can hold it; else `instead`, or "?" for what it cannot."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    safe = text.encode(encoding, errors="replace").decode(encoding)
+    return text if safe == text else (safe if instead is None else instead)

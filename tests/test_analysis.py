@@ -1,0 +1,181 @@
+"""Tables of saved runs, against files written here by hand in the documented format."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lrlab import analysis, table
+from lrlab.errors import UserError
+
+HEADER = "step,epoch,lr,train_loss,val_loss,val_acc\n"
+
+
+def write_run(sweep: Path, number: int, rows: str | None, **summary: Any) -> Path:
+    folder = sweep / str(number)
+    folder.mkdir(parents=True)
+    if rows is not None:
+        (folder / "metrics.csv").write_text(HEADER + rows)
+    if summary:
+        whole = {
+            "run": number,
+            "state": "finished",
+            "error": None,
+            "lr": 0.1,
+            "seed": 0,
+            "schedule": "fixed",
+            "optimizer": "sgd",
+            "network": "mlp",
+            "loss": "nll",
+            "data": "mnist",
+            "parameters": 59210,
+            "steps": 2,
+            "steps_per_epoch": 2,
+            "epochs": 1,
+            "batch_size": 64,
+            "first_nonfinite_step": None,
+            "initial_loss": 2.31,
+            "chance_loss": math.log(10),
+            "num_classes": 10,
+            "train_loss": 0.5,
+            "train_acc": 0.9,
+            "val_loss": 0.55,
+            "val_acc": 0.88,
+            "test_loss": 0.6,
+            "test_acc": 0.87,
+            "data_sha256": "ab",
+            "environment": {"torch": "2"},
+            "lanes": {"group": 0},
+            "timing": {"train_s": 1.0},
+        }
+        (folder / "summary.json").write_text(json.dumps({**whole, **summary}))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    finished = "0,0,0.1,2.3,2.31,0.1\n1,0.5,0.1,1.5,,\n2,1,,,0.55,0.88\n"
+    write_run(tmp_path, 10, finished, lr=1e-3)
+    write_run(tmp_path, 2, finished, lr=0.1, seed=1)
+    gone = {name: None for name in ("train_loss", "train_acc", "test_loss", "test_acc")}
+    diverged = "0,0,10,2.3,2.31,0.1\n1,0.5,10,nan,,\n"
+    write_run(
+        tmp_path, 3, diverged, lr=10, state="diverged", first_nonfinite_step=1, seed=0, **gone
+    )
+    write_run(tmp_path, 4, None)  # still starting: a folder and nothing in it
+    (tmp_path / "plots").mkdir()
+    return tmp_path
+
+
+def test_runs_has_a_row_a_run_in_numeric_order(sweep: Path) -> None:
+    runs = analysis.runs(sweep)
+    assert list(runs["run"]) == [2, 3, 4, 10]
+    assert list(runs["state"]) == ["finished", "diverged", "waiting", "finished"]
+    assert runs["lr"].tolist()[:2] == [0.1, 10.0]
+    assert math.isnan(runs["lr"][2])
+    assert math.isnan(runs["train_loss"][1]) and runs["train_loss"][0] == 0.5
+    assert runs["first_nonfinite_step"][1] == 1
+    assert runs["folder"][3] == str(sweep / "10")
+    assert not {"environment", "lanes", "timing"} & set(runs.columns)
+
+
+def test_curves_carries_the_run_beside_each_recorded_step(sweep: Path) -> None:
+    curves = analysis.curves(sweep)
+    last = curves[curves["run"] == 10]
+    assert last["step"].tolist() == [0, 1, 2]
+    assert last["lr"].tolist() == [1e-3] * 3, "lr is the run's init_lr"
+    assert last["lr_at_step"].tolist()[:2] == [0.1, 0.1] and math.isnan(last["lr_at_step"].iloc[2])
+    assert last["train_loss"].tolist()[:2] == [2.3, 1.5]
+    assert last["val_loss"].iloc[2] == 0.55
+    assert last["chance_loss"].iloc[0] == pytest.approx(2.302585, abs=1e-6)
+    diverged = curves[curves["run"] == 3]
+    assert len(diverged) == 2 and math.isnan(diverged["train_loss"].iloc[1])
+    assert diverged["lr_at_step"].iloc[1] == 10
+
+
+def test_a_run_that_recorded_nothing_stays_in_the_curves(sweep: Path) -> None:
+    waiting = analysis.curves(sweep).query("run == 4")
+    assert len(waiting) == 1 and math.isnan(waiting["step"].iloc[0])
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, 0, "0,0,0.1,2.3,2.31,0.1\n1,0.5,0.1,1.", state="running")
+    curves = analysis.curves(tmp_path)
+    assert curves["step"].tolist() == [0]
+    assert curves["train_loss"].tolist() == [2.3]
+
+
+@pytest.mark.parametrize("read", [analysis.runs, analysis.curves])
+def test_a_folder_without_runs_is_the_users_error(tmp_path: Path, read: Any) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        read(tmp_path / "missing")
+    with pytest.raises(UserError, match="holds no runs"):
+        read(tmp_path)
+
+
+def test_varying_names_settings_that_differ_and_swept_dotted_keys() -> None:
+    frame = pd.DataFrame(
+        {
+            "lr": [1.0, 2.0],
+            "seed": [0.0, 1.0],
+            "schedule": ["fixed", "fixed"],
+            "optimizer.momentum": [0.0, 0.9],
+            "train_loss": [1.0, 2.0],
+        }
+    )
+    assert analysis.varying(frame) == ["seed", "optimizer.momentum"]
+
+
+def test_analysis_plots_and_table_never_import_torch() -> None:
+    code = "import sys, lrlab.analysis, lrlab.plots, lrlab.table; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
+    write_run(sweep, 5, None, lr=0.5, state="failed", error="ValueError: no\nsuch thing")
+    (sweep / "plots" / "loss_curves.png").write_bytes(b"")
+    lines = table.results(analysis.runs(sweep), sweep).splitlines()
+    header = ["run", "lr", "schedule", "seed", "train", "loss", "test", "loss", "test", "acc"]
+    assert lines[0].split() == [*header, "state"]
+    rows = [line.split() for line in lines[2:7]]
+    assert [row[0] for row in rows] == ["2", "3", "4", "5", "10"]
+    assert rows[0] == ["2", "0.1", "fixed", "1", "0.5", "0.6", "87.00%", "finished"]
+    assert " ".join(rows[1]) == "3 10 fixed 0 non-finite non-finite - diverged at step 1"
+    assert lines[4].endswith("waiting")
+    assert lines[5].endswith("failed: ValueError: no such thing")
+    assert rows[4][1] == "0.001"
+    assert lines[-3:] == [
+        "1 diverged and 1 failed of 5 runs",
+        f"sweep  {sweep}",
+        f"plot   {sweep / 'plots' / 'loss_curves.png'}",
+    ]
+    # Aligned: the column of the losses ends at one place in every line.
+    end = lines[0].index("test loss") + len("test loss")
+    assert all(line[end : end + 2] == "  " and line[end - 1] != " " for line in lines[:4])
+
+
+def test_results_keeps_a_hundred_runs_and_close_lrs_apart(tmp_path: Path) -> None:
+    runs = pd.DataFrame(
+        {
+            "run": range(100),
+            "lr": [0.1 * 1.001**i for i in range(100)],
+            "schedule": "fixed",
+            "state": "finished",
+            "error": None,
+            "first_nonfinite_step": math.nan,
+            "train_loss": 0.1,
+            "test_loss": 0.2,
+            "test_acc": 0.9,
+        }
+    )
+    lines = table.results(runs.sample(frac=1, random_state=0), tmp_path).splitlines()
+    cells = [line.split() for line in lines[2:102]]
+    assert [cell[0] for cell in cells] == [str(i) for i in range(100)]
+    assert len({cell[1] for cell in cells}) == 100
+    assert lines[102:] == ["", f"sweep  {tmp_path}"], "nothing failed, so nothing is said of it"

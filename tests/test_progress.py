@@ -1,0 +1,148 @@
+"""Live progress: log lines where there is no terminal, rows on one."""
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+
+from lrlab import progress
+from lrlab.progress import LaneRow
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+class AsciiTerminal(Terminal):
+    encoding = "ascii"
+
+
+@pytest.fixture(autouse=True)
+def terminal_of_eight_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "8"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def frames(stream: io.StringIO) -> list[list[str]]:
+    """What was drawn, split where the cursor was sent back up, without the control codes."""
+    drawn = re.split(r"(?:\r?\x1b\[2K|\x1b\[1A)+", stream.getvalue())
+    plain = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame) for frame in drawn]
+    return [[line.rstrip() for line in frame.splitlines()] for frame in plain if frame.strip()]
+
+
+def lanes(count: int) -> list[LaneRow]:
+    return [LaneRow(run=i, label=f"lr=0.{i}", epochs=2) for i in range(count)]
+
+
+def test_log_lines_come_at_epochs_and_changes_of_state_only() -> None:
+    stream = io.StringIO()
+    with progress.show(lanes(2), stream) as update:
+        update(0, lr=0.1, state="training")
+        for step in range(100):
+            update(0, epoch=step / 100, step=step, lr=0.1, loss=2.0)
+        update(0, epoch=1, step=100, loss=0.31234, accuracy=0.941)
+        update(0, epoch=1.5, loss=0.2)
+        update(1, epoch=0.02, step=2, loss=float("nan"), state="diverged")
+        update(0, epoch=2, loss=0.2, accuracy=0.95, state="finished")
+    assert stream.getvalue().splitlines() == [
+        "run 0  lr=0.0  epoch 0/2  lr 0.1  training",
+        "run 0  lr=0.0  epoch 1/2  lr 0.1  loss 0.3123  accuracy 94.10%  training",
+        "run 1  lr=0.1  epoch 0.02/2  loss nan  diverged at step 2",
+        "run 0  lr=0.0  epoch 2/2  lr 0.1  loss 0.2000  accuracy 95.00%  finished",
+    ]
+
+
+def test_losses_need_not_be_fetched_where_nothing_is_drawn() -> None:
+    with progress.show(lanes(1), io.StringIO()) as update:
+        assert not update.due()
+
+
+def test_rich_is_not_imported_without_a_terminal() -> None:
+    code = (
+        "import io, sys\nfrom lrlab import progress\n"
+        "with progress.show([progress.LaneRow(0)], io.StringIO()) as update:\n"
+        "    update(0, state='finished')\n"
+        "print('rich' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_log_lines_survive_a_narrow_encoding() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    with progress.show([LaneRow(run=0, label="lr=0.1 größe")], stream) as update:
+        update(0, state="training")
+    assert raw.getvalue().decode("ascii").startswith("run 0  lr=0.1 gr??e")
+
+
+def test_a_terminal_shows_a_row_a_lane() -> None:
+    stream = Terminal()
+    with progress.show(lanes(2), stream) as update:
+        update(0, epoch=2, lr=0.1, loss=0.25, accuracy=0.9, state="finished")
+        update(1, epoch=1, step=7, lr=1.0, loss=float("inf"), state="diverged")
+    last = [line.split() for line in frames(stream)[-1]]
+    assert last[0] == ["run", "epoch", "lr", "loss", "accuracy", "state"]
+    assert last[1] == ["0", "lr=0.0", "2/2", "0.1", "0.2500", "90.00%", "finished"]
+    assert last[2] == ["1", "lr=0.1", "1/2", "1", "inf", "diverged", "at", "step", "7"]
+
+
+def test_more_lanes_than_rows_show_those_that_train_first() -> None:
+    stream = Terminal()
+    with progress.show(lanes(100), stream) as update:
+        for lane in range(98):
+            update(lane, state="finished")
+        update(99, state="training")
+    shown = frames(stream)
+    assert all(len(frame) <= 7 for frame in shown), "taller than the terminal: it would scroll"
+    last = shown[-1]
+    assert [line.split()[0] for line in last[1:6]] == ["99", "0", "1", "2", "3"]
+    assert last[6] == "… and 95 more (1 waiting)"
+
+
+def test_a_terminal_is_redrawn_at_a_limited_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = Terminal()
+    with progress.show(lanes(1), stream) as update:
+        for step in range(1000):  # one second of steps
+            update(0, step=step, loss=1.0, state="training")
+            now[0] += 1e-3
+        assert 4 <= len(frames(stream)) <= 10
+        update(0, loss=1.0)
+        now[0] += 0.05
+        assert not update.due()
+        now[0] += 0.2
+        assert update.due()
+
+
+def test_no_color_and_ascii_are_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured, plain = Terminal(), AsciiTerminal()
+    for stream in (coloured, plain):
+        with progress.show(lanes(20), stream) as update:
+            update(0, state="diverged")
+        monkeypatch.setenv("NO_COLOR", "1")
+    assert re.search(r"\x1b\[[0-9;]*31m", coloured.getvalue())
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain.getvalue())
+    plain.getvalue().encode("ascii")
+    assert frames(plain)[-1][-1].startswith("... and 15 more")
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with progress.show(lanes(1), stream) as update:
+        update(0, state="training")
+    assert stream.getvalue() == "run 0  lr=0.0  epoch 0/2  training\n"
+
+
+def test_an_error_in_the_block_is_not_swallowed() -> None:
+    with pytest.raises(RuntimeError, match="boom"), progress.show(lanes(1), Terminal()):
+        raise RuntimeError("boom")
