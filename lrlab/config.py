@@ -1,0 +1,160 @@
+"""The config's schema, and one clear line for every value that cannot work.
+
+Imports neither torch nor Hydra, so that ``--help`` and tab completion answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from lrlab.errors import UserError
+
+GROUPS = ("data", "network", "loss", "optimizer", "schedule")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass
+class Config:
+    """Every option of a run. ``conf/config.yaml`` holds the defaults and says what each one does."""
+
+    lr: float = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    threads: int | None = MISSING
+    lanes: Any = MISSING
+    save_model: bool = MISSING
+    plots: bool = MISSING
+    output: str = MISSING
+    name: str = MISSING
+    data: Any = MISSING
+    network: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+
+
+def folder(name: str) -> Path:
+    """Where ``conf`` or ``experiments`` lies: inside an installed lrlab, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def check(config: DictConfig) -> None:
+    """Judge the values that need no data, network or device.
+
+    Raises:
+        UserError: naming the option, its value and what would work.
+    """
+    if not (math.isfinite(config.lr) and config.lr > 0):
+        raise UserError(f"lr={config.lr:g}: must be a finite number above 0, for example lr=0.1")
+    for key, example in (("epochs", 3), ("batch_size", 64)):
+        if config[key] < 1:
+            raise UserError(f"{key}={config[key]}: must be at least 1, for example {key}={example}")
+    if not 0 <= config.seed < 2**63:
+        raise UserError(f"seed={config.seed}: must be from 0 to 2**63 − 1, for example seed=0")
+    if config.threads is not None and config.threads < 1:
+        raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
+    lanes = config.lanes
+    if lanes != "auto" and (isinstance(lanes, bool) or not isinstance(lanes, int) or lanes < 1):
+        raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
+    if config.device.split(":")[0] not in DEVICES:
+        raise UserError(
+            f"device={config.device}: no such device{nearest(config.device, DEVICES)}; "
+            f"choose from {', '.join(DEVICES)}"
+        )
+    for group in GROUPS:
+        if not isinstance(config[group], DictConfig):
+            raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`` (did you mean X?)``, or nothing where no word is near."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a config, without Hydra's own."""
+    for key, value in config.items():
+        if not prefix and key == "hydra":
+            continue
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{prefix}{key}.")
+
+
+def known_keys() -> list[str]:
+    """All dotted keys of the default config and of every choice of every group."""
+    conf = folder("conf")
+    found = {field.name for field in fields(Config)}
+    for group in GROUPS:
+        for file in (conf / group).glob("*.yaml"):
+            found.update(keys(OmegaConf.to_container(OmegaConf.load(file)), f"{group}."))  # type: ignore[arg-type]
+    return sorted(key for key in found if not key.endswith(("_target_", "_partial_")))
+
+
+FULL_KEY = r"full_key: (\S+)"
+WANTED = {
+    "Float": "a number",
+    "Integer": "a whole number",
+    "Boolean": "true or false",
+}
+
+
+def one_line(error: Exception) -> str:
+    """What a Hydra or OmegaConf error means to the user, in one line.
+
+    Args:
+        error: a ``HydraException`` or ``OmegaConfBaseException``.
+    """
+    parts = [str(error)]
+    cause = error.__cause__
+    while cause is not None:
+        parts.append(str(cause))
+        cause = cause.__cause__
+    text = "\n".join(parts)
+
+    if match := re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
+        value, kind = match.groups()
+        key = _search(FULL_KEY, text)
+        return f"{key}={value}: must be {WANTED.get(kind, kind.lower())}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1]
+        if key in GROUPS:
+            return f"{key}: needs one of the group's choices; {key}=… picks it"
+        return (
+            f"{key}: no such option{nearest(key, known_keys())}; "
+            f"`python -m lrlab.sweep --help` lists them, +{key}=… adds a new one"
+        )
+    if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]+)'", text):
+        group, choice = match.groups()
+        choices = [line.strip() for line in text.splitlines() if line.startswith("\t")]
+        listed = f"; choose from {', '.join(choices)}" if choices else ""
+        return f"{group}={choice}: no such choice{nearest(choice, choices)}{listed}"
+    if re.search(r"[Nn]on-nullable|Incompatible value 'None'|non-Optional", text):
+        return f"{_search(FULL_KEY, text)}=null: needs a value"
+    if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"+{match[1]}: is there already; write {match[1]}=… without the +"
+    if "Missing mandatory value" in text:
+        key = _search(r"(?:Missing mandatory value: |full_key: )(\S+)", text)
+        return f"{key}: needs a value, give it as {key}=…"
+    if "mismatched input" in text or "no viable alternative" in text or "token recognition" in text:
+        override = _search(r"Error parsing override '(.*)'", text)
+        return f"{override}: not understood; write key=value, and quote spaces: 'key=\"a b\"'"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _search(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else "?"

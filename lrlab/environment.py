@@ -1,0 +1,128 @@
+"""The machine: which device trains, how it is made deterministic, and what a record says of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any
+
+from lrlab.errors import UserError
+
+
+def make_deterministic() -> None:
+    """Ask the numerical libraries for the same bits whatever the position of data in memory.
+
+    Call it before the first matrix product: MKL reads its variable once. With STRICT its products
+    depend neither on the alignment of their operands nor on the number of threads (measured: lanes
+    of width 37 or 53 otherwise differ in the last bit from the same run alone). A choice that the
+    user made is left alone.
+    """
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def choose_device(name: str) -> str:
+    """The device to train on: ``cpu``, ``cuda:0``, ``mps``.
+
+    Args:
+        name: auto (CUDA, then MPS, then CPU) or a device.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind == "auto":
+        if torch.cuda.is_available():
+            return "cuda:0"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"device={name}: no CUDA device here; use device=auto or device=cpu")
+        if number and not (number.isdecimal() and int(number) < count):
+            raise UserError(f"device={name}: no such device, they are cuda:0 to cuda:{count - 1}")
+        return f"cuda:{number or 0}"
+    if number not in ("", "0"):
+        raise UserError(f"device={name}: no such device; use device={kind}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps: no MPS device here; use device=auto or device=cpu")
+    return kind
+
+
+def prepare(device: str, threads: int | None) -> None:
+    """Set threads and determinism for training on the device."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+
+def device_name(device: str) -> str:
+    """The device as people call it: the GPU's or the processor's name."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return processor_name()
+
+
+def processor_name() -> str:
+    """The processor's model name, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            for line in info:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def describe(device: str) -> dict[str, Any]:
+    """What may change a bit of a result: versions, device, threads."""
+    from importlib.metadata import version
+
+    import torch
+
+    from lrlab import __version__
+
+    names = ("torch", "numpy", "hydra-core", "omegaconf", "optuna", "pandas")
+    return {
+        "lrlab": __version__,
+        "python": platform.python_version(),
+        **{name.replace("-", "_"): version(name) for name in names},
+        "platform": platform.platform(),
+        "device": device,
+        "device_name": device_name(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "mkl_cbwr": os.environ.get("MKL_CBWR"),
+        "byteorder": sys.byteorder,
+    }
+
+
+def free_memory(device: str) -> int:
+    """Bytes that training may still take on the device."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as info:
+            for line in info:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30  # the system does not say; a machine that runs torch has this

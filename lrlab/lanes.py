@@ -1,0 +1,244 @@
+"""Lanes: networks of one architecture on stacked parameters, the lane axis always first.
+
+A lane must have the bits that it has alone. Most networks keep them in a stack, some do not (a
+convolution becomes a grouped one, whose sums run in another order), so ``settle`` compares each
+new stack with its lanes alone, and where one bit differs the lanes train one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Tensors = dict[str, Tensor]
+
+EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
+
+
+class _Block(NamedTuple):
+    """Lanes that go through the network together, as views of the stack."""
+
+    lanes: slice
+    params: Tensors
+    fixed: Tensors
+
+
+class Lanes:
+    """A stack of networks and the ways to run it.
+
+    Attributes:
+        params: name to (lanes, ...), the trained parameters. Update them in place only.
+        fixed: name to (lanes, ...), buffers and frozen parameters.
+        seeds: (lanes,) the runs' seeds; networks that draw random numbers draw from them.
+        way: ``together``, ``one at a time``, or ``unmapped`` for a network that vmap cannot take.
+    """
+
+    def __init__(
+        self, module: nn.Module, params: Tensors, fixed: Tensors, seeds: Sequence[int], loss: Loss
+    ) -> None:
+        self.module = module
+        self.params = params
+        self.fixed = fixed
+        self.seeds = list(seeds)
+        self.loss = loss
+        self.way = "together"
+        self._shared = vmap(self._lane_loss, in_dims=(0, 0, None, None))
+        self._own = vmap(self._lane_loss, in_dims=(0, 0, 0, 0))
+        self._scores = vmap(self._lane_scores, in_dims=(0, 0, None, None))
+        self._cut()
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def gradients(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, list[Tensor]]:
+        """Losses and their gradients.
+
+        Args:
+            x: inputs, (batch, ...) for all lanes or (lanes, batch, ...).
+            y: targets, (batch,) for all lanes or (lanes, batch).
+            step: the step's number, from which a random network draws.
+
+        Returns:
+            losses: (lanes,), the mean over the batch.
+            gradients: (lanes, ...) for each of ``params``.
+        """
+        own = y.ndim > 1
+        found = []
+        for block in self._blocks:
+            first = block.lanes.start
+            alone = own and len(self._blocks) > 1
+            batch = (x[first], y[first]) if alone else (x, y)
+            found.append(self._block_gradients(block, *batch, step))
+        if len(found) == 1:
+            return found[0]
+        losses, gradients = zip(*found, strict=True)
+        return torch.cat(losses), [torch.cat(parts) for parts in zip(*gradients, strict=True)]
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A full evaluation, in the network's eval mode.
+
+        Args:
+            x: (samples, ...), y: (samples,).
+
+        Returns:
+            loss: (lanes,) float32, the mean over the samples.
+            accuracy: (lanes,) float32, the share of right answers.
+        """
+        self.module.eval()
+        total = torch.zeros(len(self), dtype=torch.float64)
+        right = torch.zeros(len(self), dtype=torch.int64)
+        for xs, ys in zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True):
+            for block in self._blocks:
+                loss, correct = self._block_scores(block, xs, ys)
+                total[block.lanes] += loss.cpu().double() * len(ys)
+                right[block.lanes] += correct.cpu()
+        self.module.train()
+        return (total / len(y)).float(), (right.double() / len(y)).float()
+
+    def settle(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> None:
+        """Choose the fastest way in which each lane has the bits that it has alone.
+
+        Args:
+            x, y: a batch as for ``gradients``; val_x, val_y: samples as for ``evaluate``.
+        """
+        self.way = "together"
+        self._cut()
+        try:
+            # A network that draws random numbers is refused here: in a stack its numbers would
+            # depend on the other lanes.
+            together = self._trial(x, y, val_x, val_y)
+        except RuntimeError:
+            self.way = "unmapped"
+            self._cut()
+            return
+        if len(self) > 1:
+            self.way = "one at a time"
+            self._cut()
+            if _same_bits(together, self._trial(x, y, val_x, val_y)):
+                self.way = "together"
+                self._cut()
+
+    def select(self, lanes: Sequence[int]) -> Lanes:
+        """A new stack of some lanes. ``settle`` it before use."""
+        index = torch.as_tensor(np.asarray(lanes, dtype=np.int64))
+
+        def pick(tensors: Tensors) -> Tensors:
+            return {n: t.detach()[index.to(t.device)] for n, t in tensors.items()}
+
+        seeds = [self.seeds[i] for i in lanes]
+        return Lanes(self.module, pick(self.params), pick(self.fixed), seeds, self.loss)
+
+    def state_dict(self, lane: int) -> Tensors:
+        """One lane's state dict, on the CPU, as its network alone would have it."""
+        own = {n: t.detach()[lane].cpu().clone() for n, t in {**self.params, **self.fixed}.items()}
+        names = [n for n in self.module.state_dict() if n in own]
+        return {n: own[n] for n in names}
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        whole = [slice(0, len(self))]
+        single = [slice(i, i + 1) for i in range(len(self))]
+        self._blocks = [
+            _Block(
+                lanes,
+                {n: t.detach()[lanes].requires_grad_() for n, t in self.params.items()},
+                {n: t.detach()[lanes] for n, t in self.fixed.items()},
+            )
+            for lanes in (whole if self.way == "together" else single)
+        ]
+
+    def _block_gradients(
+        self, block: _Block, x: Tensor, y: Tensor, step: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        if self.way == "unmapped":
+            torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
+            losses = self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
+        else:
+            losses = (self._own if y.ndim > 1 else self._shared)(block.params, block.fixed, x, y)
+        leaves = list(block.params.values())
+        gradients = torch.autograd.grad(losses, leaves, torch.ones_like(losses), allow_unused=True)
+        filled = [
+            torch.zeros_like(leaf) if gradient is None else gradient
+            for leaf, gradient in zip(leaves, gradients, strict=True)
+        ]
+        return losses.detach(), filled
+
+    def _block_scores(self, block: _Block, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.way == "unmapped":
+            loss, right = self._lane_scores(_first(block.params), _first(block.fixed), x, y)
+            return loss[None], right[None]
+        return self._scores(block.params, block.fixed, x, y)
+
+    def _lane_loss(self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        return self.loss(functional_call(self.module, (params, fixed), (x,)), y)
+
+    def _lane_scores(
+        self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        outputs = functional_call(self.module, (params, fixed), (x,))
+        return self.loss(outputs, y), (outputs.argmax(1) == y).sum()
+
+    def _trial(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
+        """What a step and an evaluation give; buffers are put back as they were."""
+        before = {n: t.clone() for n, t in self.fixed.items()}
+        losses, gradients = self.gradients(x, y, step=0)
+        last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
+        chunks = [slice(0, EVALUATION_CHUNK), slice(len(val_y) - last, len(val_y))]
+        scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
+        for name, tensor in before.items():
+            self.fixed[name].copy_(tensor)
+        return [losses, *gradients, *scores]
+
+
+def stack(networks: Sequence[nn.Module], seeds: Sequence[int], loss: Loss, device: str) -> Lanes:
+    """Lanes of networks that differ in their numbers only, on the device."""
+    module = networks[0].to(device).train()
+    for network in networks[1:]:
+        network.to(device).train()
+    frozen = {n for n, p in module.named_parameters() if not p.requires_grad}
+    params, buffers = stack_module_state(list(networks))
+    trained = {n: t.detach() for n, t in params.items() if n not in frozen}
+    fixed = {n: t.detach() for n, t in {**params, **buffers}.items() if n not in trained}
+    return Lanes(module, trained, fixed, seeds, loss)
+
+
+def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> int:
+    """The memory that one more lane takes, by measuring one forward pass on the CPU.
+
+    Parameters, gradients and up to four buffers of the optimizer; what autograd keeps of a batch,
+    with its gradients; and a chunk of an evaluation.
+    """
+    kept = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    own = sum(t.nbytes for t in [*network.parameters(), *network.buffers()])
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(
+        count, lambda tensor: tensor
+    ):
+        loss(network(x), y)
+    return 6 * own + 2 * kept + kept * EVALUATION_CHUNK // max(len(y), 1)
+
+
+def _first(tensors: Tensors) -> Tensors:
+    return {n: t[0] for n, t in tensors.items()}
+
+
+def _draw(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _same_bits(these: Sequence[Tensor], those: Sequence[Tensor]) -> bool:
+    pairs = zip(these, those, strict=True)
+    return all(bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs)

@@ -1,0 +1,308 @@
+"""From composed configs to run specs to lane groups, and from a spec to the objects it names."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lrlab import config as configs
+from lrlab import environment, optimizers, schedules
+from lrlab.config import GROUPS, nearest
+from lrlab.errors import UserError
+from lrlab.targets import HYDRA_KEYS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lrlab.data import Dataset
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: everything that decides its numbers, and where its files go.
+
+    Attributes:
+        config: the resolved config as plain containers, without Hydra's part.
+        choices: the name of the choice in each group, e.g. ``{"network": "mlp", ...}``.
+        swept: the options that the sweep varies, as typed, e.g. ``{"lr": "0.1"}``.
+        device: ``cpu``, ``cuda:0`` ...
+    """
+
+    number: int
+    folder: Path
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
+    swept: Mapping[str, str]
+    device: str
+
+    def __getitem__(self, key: str) -> Any:
+        return self.config[key]
+
+
+def run_spec(
+    number: int,
+    folder: Path,
+    config: DictConfig,
+    choices: Mapping[str, Any],
+    swept: Mapping[str, str],
+) -> RunSpec:
+    """Freeze a composed config, once its values are judged.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
+    configs.check(config)
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    names = {group: str(choices.get(group, "custom")) for group in GROUPS}
+    for group in GROUPS:
+        if plain[group].get("_target_", "???") == "???":
+            raise UserError(
+                f"{group}._target_: needs the import path of yours, "
+                f"for example {group}._target_=mypkg.{group}"
+            )
+    device = environment.choose_device(config.device)
+    return RunSpec(number, folder, plain, names, dict(swept), device)
+
+
+def group_key(spec: RunSpec) -> str:
+    """Equal for runs that may train as lanes of one group."""
+    shared = ("data", "network", "loss", "batch_size", "threads", "lanes")
+    return json.dumps(
+        [
+            {key: spec[key] for key in shared},
+            optimizers.group_key(spec["optimizer"]),
+            spec.device,
+        ],
+        sort_keys=True,
+        default=str,
+    )
+
+
+def lane_groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Runs that can train together, in order of their first run."""
+    groups: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        groups.setdefault(group_key(spec), []).append(spec)
+    return list(groups.values())
+
+
+def check_runs(specs: Sequence[RunSpec]) -> None:
+    """Build all that the runs name, before anything trains or is written.
+
+    Raises:
+        UserError: something that cannot work.
+    """
+    seen: set[str] = set()
+    for spec in specs:
+        # A seed changes numbers only; all else may change what can be built.
+        key = json.dumps({k: v for k, v in spec.config.items() if k not in ("seed", "name")})
+        if key in seen:
+            continue
+        seen.add(key)
+        dataset = load_data(spec)
+        steps_per_epoch = len(dataset.train_y) // spec["batch_size"]
+        if steps_per_epoch == 0:
+            size = len(dataset.train_y)
+            raise UserError(
+                f"batch_size={spec['batch_size']}: more than the {size} training samples, "
+                f"use at most batch_size={size}"
+            )
+        if len(dataset.val_y) == 0:
+            raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")
+        network = build_network(spec, dataset)
+        if not any(p.requires_grad for p in network.parameters()):
+            raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
+        loss = loss_function(spec)
+        _check_forward(spec, network, loss, dataset)
+        build_schedule(spec, steps_per_epoch)
+
+
+def _check_forward(
+    spec: RunSpec, network: nn.Module, loss: Callable[..., Tensor], dataset: Dataset
+) -> None:
+    import torch
+
+    samples = dataset.train_x[:2], dataset.train_y[:2]
+    network.eval()  # batch norm must not see this
+    with torch.no_grad():
+        try:
+            outputs = network(samples[0])
+        except Exception as error:
+            raise UserError(
+                f"network._target_={_target(spec, 'network')}: does not take inputs of shape "
+                f"{tuple(samples[0].shape)} ({_first_line(error)})"
+            ) from error
+        try:
+            value = loss(outputs, samples[1])
+        except Exception as error:
+            shape = getattr(outputs, "shape", None)
+            what = f"outputs of shape {tuple(shape)}" if shape is not None else "the outputs"
+            raise UserError(
+                f"loss._target_={_target(spec, 'loss')}: does not take {what} "
+                f"({_first_line(error)})"
+            ) from error
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        raise UserError(f"loss._target_={_target(spec, 'loss')}: must return one number a batch")
+
+
+def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
+    """The run's network with its initial weights, on the CPU.
+
+    The weights depend on the seed alone, not on what was built before.
+
+    Raises:
+        UserError: the network cannot be built.
+    """
+    import torch
+
+    node, call = spec["network"], _callable(spec, "network")
+    parameters = inspect.signature(call).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = {k: v for k, v in node.items() if k not in HYDRA_KEYS}
+    # `network._target_=mypkg.Net` keeps the other settings of the choice that it overrides; those
+    # that the class does not know are not meant for it. One that the user added is.
+    ours = {"hidden", "activation", "bias", "init", "channels"}
+    unknown = [k for k in given if k not in parameters and not anything]
+    for key in unknown:
+        if key not in ours or call.__module__.startswith("lrlab."):
+            known = [p for p in parameters if p not in ("in_shape", "num_classes")]
+            raise UserError(
+                f"network.{key}={given[key]}: {call.__name__} has no such option"
+                f"{nearest(key, known)}; it takes {', '.join(known) or 'none'}"
+            )
+    arguments = {k: v for k, v in given.items() if k not in unknown}
+    offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.num_classes}
+    arguments |= {k: v for k, v in offered.items() if k in parameters and k not in arguments}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec["seed"])
+        try:
+            network = instantiate({"_target_": node["_target_"]}, **arguments)
+        except Exception as error:
+            raise _failed(spec, "network", error) from error
+    if not isinstance(network, torch.nn.Module):
+        raise UserError(f"network._target_={node['_target_']}: is no torch.nn.Module")
+    return network
+
+
+def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
+    """The run's loss: (outputs (batch, ...), targets (batch,)) to the mean over the batch.
+
+    Raises:
+        UserError: there is no such loss.
+    """
+    node = {**spec["loss"], "_partial_": True}
+    try:
+        return instantiate(node)
+    except Exception as error:
+        raise _failed(spec, "loss", error) from error
+
+
+def load_data(spec: RunSpec) -> Dataset:
+    """The run's data, on the CPU; loaded once a process.
+
+    Raises:
+        UserError: the data cannot be had.
+    """
+    return _load_data(json.dumps(spec["data"], sort_keys=True))
+
+
+@functools.lru_cache(maxsize=2)
+def _load_data(node: str) -> Dataset:
+    from lrlab.data import Dataset
+
+    target = json.loads(node)["_target_"]
+    try:
+        dataset = instantiate(json.loads(node))
+    except Exception as error:
+        raise _user_error(error) or UserError(
+            f"data._target_={target}: {_first_line(error)}"
+        ) from error
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"data._target_={target}: must return a lrlab.data.Dataset")
+    return dataset
+
+
+def build_schedule(spec: RunSpec, steps_per_epoch: int) -> schedules.LaneSchedule:
+    """The run's schedule over all its steps.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
+    numbers = optimizers.hyperparameters(spec["optimizer"])
+    steps = spec["epochs"] * steps_per_epoch
+    return schedules.build(spec["schedule"], {**numbers, "lr": spec["lr"]}, steps, steps_per_epoch)
+
+
+def batch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """The order of the training samples in an epoch: (samples,) int64.
+
+    A function of seed and epoch alone, so that a run can start at any epoch.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(samples)
+
+
+def _callable(spec: RunSpec, group: str) -> Callable[..., Any]:
+    try:
+        return instantiate({"_target_": _target(spec, group), "_partial_": True}).func
+    except Exception as error:
+        raise _failed(spec, group, error) from error
+
+
+def _target(spec: RunSpec, group: str) -> str:
+    return spec[group]["_target_"]
+
+
+def _failed(spec: RunSpec, group: str, error: Exception) -> UserError:
+    return _user_error(error) or UserError(
+        f"{group}._target_={_target(spec, group)}: {_first_line(error)}"
+    )
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Hydra wraps what an instantiated class raises; what the user can mend is inside."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    inner = error.__cause__ or error
+    lines = str(inner).strip().splitlines()
+    return f"{type(inner).__name__}: {lines[0]}" if lines else type(inner).__name__
+
+
+def summary(spec: RunSpec) -> dict[str, Any]:
+    """What a run's summary says before it starts: its number, its settings, no results."""
+    keys = ("lr", "seed", "epochs", "batch_size")
+    results = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
+    swept = {key: _value(spec.config, key) for key in spec.swept if "." in key}
+    return {
+        "run": spec.number,
+        "state": "waiting",
+        "error": None,
+        **{key: spec[key] for key in keys},
+        **spec.choices,
+        **swept,
+        "first_nonfinite_step": None,
+        "initial_loss": None,
+        **dict.fromkeys(results),
+    }
+
+
+def _value(config: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = config
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

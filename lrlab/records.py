@@ -1,0 +1,228 @@
+"""The files of a sweep and of a run: the only code that knows them. Never imports torch.
+
+    <sweep>/multirun.yaml  study.journal  runs.csv  plots/*.png
+    <sweep>/<run number>/.hydra/{config,hydra,overrides}.yaml  metrics.csv  summary.json  run.log
+
+A file is written whole and then renamed, or appended to such that a torn last line is recognised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A row describes the parameters before update `step`: the mini-batch loss there, and the full
+# evaluation where one was made. The last row, after all updates, has an evaluation only.
+METRICS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_acc")
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write beside the file, then rename: a reader sees the old file or the new one, never half."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, file)
+
+
+def reserve_sweep(output: Path, name: str, may_rename: bool) -> Path:
+    """Make a sweep's folder, which no other sweep has, and return it.
+
+    Args:
+        may_rename: add -2, -3 ... to a name that is taken (two sweeps of the same second).
+
+    Raises:
+        UserError: the name is taken and may not change, or the folder cannot be written.
+    """
+    for attempt in range(1, 1000):
+        folder = output / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            if not may_rename and folder.is_dir():
+                raise UserError(
+                    f"name={name}: {folder} exists already; take another name, or none"
+                ) from None
+            if not folder.is_dir():  # a file in the way, here or above
+                raise UserError(f"output={output}: {folder} is in the way and is no folder") from None
+        except OSError as error:
+            raise UserError(
+                f"output={output}: cannot be written ({error.strerror}); "
+                "name a folder of yours, for example output=~/outputs"
+            ) from None
+    raise UserError(f"name={name}: a thousand sweeps in {output} have this name; take another")
+
+
+def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
+    """Make a run's folder with its three YAML texts and an empty metrics.csv."""
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    for name, text in (("config", config), ("hydra", hydra), ("overrides", overrides)):
+        write_whole(folder / ".hydra" / f"{name}.yaml", text)
+    start_metrics(folder)
+
+
+def start_metrics(folder: Path) -> None:
+    """Begin metrics.csv anew."""
+    write_whole(folder / "metrics.csv", ",".join(METRICS) + "\n")
+
+
+def append_metrics(folder: Path, rows: Iterable[tuple[int, int, float, float]]) -> None:
+    """Append rows of (step, epoch, lr, train_loss); the loss is a float32, 9 digits hold it."""
+    text = "".join(f"{s},{e},{lr!r},{loss:.9g},,\n" for s, e, lr, loss in rows)
+    _append(folder / "metrics.csv", text)
+
+
+def append_evaluated(
+    folder: Path,
+    step: int,
+    epoch: int,
+    train: tuple[float, float] | None,
+    evaluation: tuple[float, float],
+) -> None:
+    """Append one row with a full evaluation.
+
+    Args:
+        train: (lr, train_loss), or None after the last update.
+        evaluation: (val_loss, val_acc), both float32.
+    """
+    left = "," if train is None else f"{train[0]!r},{train[1]:.9g}"
+    text = f"{step},{epoch},{left},{evaluation[0]:.9g},{evaluation[1]:.9g}\n"
+    _append(folder / "metrics.csv", text)
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json. NaN and infinities become null: JSON has no others."""
+    text = json.dumps(_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / "summary.json", text + "\n")
+
+
+def log(folder: Path, text: str) -> None:
+    """Append to the run's run.log, each line with the time."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    lines = "".join(f"{stamp}  {line}\n" for line in text.splitlines())
+    _append(folder / "run.log", lines)
+
+
+def write_sweep_config(sweep: Path, text: str) -> None:
+    """Write multirun.yaml, the config of the whole sweep with the command line that made it."""
+    write_whole(sweep / "multirun.yaml", text)
+
+
+def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
+    """Write runs.csv, one row a run."""
+    write_whole(sweep / "runs.csv", runs.to_csv(index=False))
+
+
+def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:
+    """Write provenance.json: which run this one is a reproduction of, and what came of it."""
+    write_whole(run / "provenance.json", json.dumps(_json(provenance), indent=2) + "\n")
+
+
+def model_file(run: Path) -> Path:
+    return run / "model.pt"
+
+
+def journal_file(sweep: Path) -> Path:
+    return sweep / "study.journal"
+
+
+def plot_folder(sweep: Path) -> Path:
+    return sweep / "plots"
+
+
+def _append(file: Path, text: str) -> None:
+    with file.open("a", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def run_folders(sweep: Path) -> list[Path]:
+    """The folders of a sweep's runs, sorted by run number."""
+    found = [f for f in sweep.iterdir() if f.name.isdecimal() and f.is_dir()]
+    return sorted(found, key=lambda folder: int(folder.name))
+
+
+def read_config(run: Path) -> str:
+    """The run's config as YAML text.
+
+    Raises:
+        UserError: this is no folder of a run.
+    """
+    file = run / ".hydra" / "config.yaml"
+    if not file.is_file():
+        if run.is_dir() and any((f / ".hydra").is_dir() for f in run_folders(run)):
+            raise UserError(f"{run}: is a sweep's folder; name one of its runs, like {run / '0'}")
+        raise UserError(f"{run}: is no folder of a run; it has no {file.relative_to(run)}")
+    return file.read_text(encoding="utf-8")
+
+
+def read_texts(run: Path) -> tuple[str, str]:
+    """hydra.yaml and overrides.yaml as they are, for a copy; empty where missing."""
+    files = [run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides")]
+    hydra, overrides = (f.read_text(encoding="utf-8") if f.is_file() else "" for f in files)
+    return hydra, overrides
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The run's summary.json.
+
+    Raises:
+        FileNotFoundError: there is none (yet).
+        UserError: it cannot be read.
+    """
+    file = run / "summary.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{file}: is damaged, not JSON") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: is damaged, no JSON object")
+    return found
+
+
+def read_metrics(run: Path) -> pd.DataFrame:
+    """The run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
+
+    Raises:
+        FileNotFoundError: there is none (yet).
+        UserError: it cannot be read.
+    """
+    import io
+
+    import pandas as pd
+
+    file = run / "metrics.csv"
+    text = file.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        # round_trip: the default parser may be off by a bit
+        frame = pd.read_csv(io.StringIO(whole), float_precision="round_trip")
+        frame = frame[list(METRICS)].apply(pd.to_numeric)
+    except (ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file}: is damaged, not a table of metrics ({reason})") from None
+    return frame.astype({name: float for name in METRICS[2:]})

@@ -1,0 +1,59 @@
+"""``python -m lrlab.sweep lr=0.001,0.1,1.0``: the entry point. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lrlab import config as configs
+from lrlab.errors import UserError
+
+ConfigStore.instance().store(name="lrlab_schema", node=configs.Config, provider="lrlab")
+
+
+def task(config: DictConfig) -> dict[str, Any]:
+    """Train one run. Hydra's own launchers call this for each job; the lanes launcher does not."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from lrlab import launch
+
+    job = OmegaConf.merge(config, {"hydra": HydraConfig.get()})
+    assert isinstance(job, DictConfig)
+    return launch.run_one(launch.spec(job))
+
+
+def main() -> None:
+    """Run a sweep; bad input ends with one line and exit code 2."""
+    application = hydra.main(
+        version_base="1.3", config_path=str(configs.folder("conf")), config_name="config"
+    )(task)
+    wanted = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
+    try:
+        application()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if wanted == "1":
+            raise
+        fail(error)
+    except KeyboardInterrupt:
+        print("lrlab: interrupted; what was trained so far is saved", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(error: Exception) -> None:
+    """Print what the user can do in one line and exit with 2."""
+    line = str(error) if isinstance(error, UserError) else configs.one_line(error)
+    print(f"lrlab: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
