@@ -164,7 +164,8 @@ class Lanes:
         else:
             losses = (self._own if y.ndim > 1 else self._shared)(block.params, block.fixed, x, y)
         leaves = list(block.params.values())
-        gradients = torch.autograd.grad(losses, leaves, torch.ones_like(losses), allow_unused=True)
+        # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
+        gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
         filled = [
             torch.zeros_like(leaf) if gradient is None else gradient
             for leaf, gradient in zip(leaves, gradients, strict=True)
@@ -224,8 +225,9 @@ def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> int:
         return tensor
 
     own = sum(t.nbytes for t in [*network.parameters(), *network.buffers()])
-    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(
-        count, lambda tensor: tensor
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
         loss(network(x), y)
     return 6 * own + 2 * kept + kept * EVALUATION_CHUNK // max(len(y), 1)

@@ -8,6 +8,7 @@ A file is written whole and then renamed, or appended to such that a torn last l
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -35,34 +36,39 @@ def write_whole(file: Path, text: str) -> None:
     os.replace(beside, file)
 
 
-def reserve_sweep(output: Path, name: str, may_rename: bool) -> Path:
-    """Make a sweep's folder, which no other sweep has, and return it.
-
-    Args:
-        may_rename: add -2, -3 ... to a name that is taken (two sweeps of the same second).
+def free_folder(folder: Path, may_rename: bool) -> Path:
+    """The folder, or one with -2, -3 ... behind its name, that is not there yet.
 
     Raises:
-        UserError: the name is taken and may not change, or the folder cannot be written.
+        UserError: it is there, and may not be renamed.
     """
-    for attempt in range(1, 1000):
-        folder = output / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            if not may_rename and folder.is_dir():
-                raise UserError(
-                    f"name={name}: {folder} exists already; take another name, or none"
-                ) from None
-            if not folder.is_dir():  # a file in the way, here or above
-                raise UserError(f"output={output}: {folder} is in the way and is no folder") from None
-        except OSError as error:
-            raise UserError(
-                f"output={output}: cannot be written ({error.strerror}); "
-                "name a folder of yours, for example output=~/outputs"
-            ) from None
-    raise UserError(f"name={name}: a thousand sweeps in {output} have this name; take another")
+    if not folder.exists():
+        return folder
+    if not may_rename:
+        raise UserError(f"name={folder.name}: {folder} exists already; take another name, or none")
+    return next(
+        other
+        for other in (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+        if not other.exists()
+    )
+
+
+def create_sweep(folder: Path) -> bool:
+    """Make a sweep's folder; False where another sweep has made it a moment ago.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+        return True
+    except OSError as error:
+        if folder.is_dir():
+            return False
+        raise UserError(
+            f"output={folder.parent}: cannot be written ({error.strerror}); "
+            "name a folder of yours, for example output=my_outputs"
+        ) from None
 
 
 def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
@@ -219,8 +225,7 @@ def read_metrics(run: Path) -> pd.DataFrame:
     text = file.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
     try:
-        # round_trip: the default parser may be off by a bit
-        frame = pd.read_csv(io.StringIO(whole), float_precision="round_trip")
+        frame = pd.read_csv(io.StringIO(whole))  # since pandas 3.1 exact to the last bit
         frame = frame[list(METRICS)].apply(pd.to_numeric)
     except (ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]

@@ -270,11 +270,15 @@ def _start(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Dummy(torch.optim.Optimizer):
-    """Holds what a scheduler moves; updates nothing."""
+    """Holds what a scheduler moves; updates nothing.
+
+    Its parts are set by hand: ``Optimizer.__init__`` imports torch's compiler, two seconds.
+    """
 
     def __init__(self, start: dict[str, Any]) -> None:
-        defaults = {k: tuple(v) if k == "betas" else v for k, v in start.items()}
-        super().__init__([torch.zeros(1)], defaults)
+        self.defaults = {k: tuple(v) if k == "betas" else v for k, v in start.items()}
+        self.param_groups = [{"params": [torch.zeros(1)], **self.defaults}]
+        self.state = {}  # type: ignore[assignment]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass

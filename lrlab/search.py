@@ -22,8 +22,6 @@ from lrlab.errors import UserError
 if TYPE_CHECKING:
     import optuna
 
-    from lrlab.plan import RunSpec
-
 OBJECTIVE = "val_loss"
 
 
@@ -49,30 +47,33 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[st
     fixed, lists = split(overrides)
     grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
 
-    specs: list[RunSpec] = []
-    for number, point in enumerate(grid):
-        job = launch.compose(config, loader, fixed + _typed(point), number)
-        specs.append(launch.spec(job))
-    plan.check_runs(specs)
+    made = False
+    while not made:  # again only where another sweep took the name in between
+        folder = _free_folder(config, overrides)
+        own = [f"name={json.dumps(folder.name)}", f"hydra.sweep.dir={json.dumps(str(folder))}"]
+        batch = [fixed + own + [f"{key}={text}" for key, text in point.items()] for point in grid]
+        plan.check_runs(
+            [
+                launch.spec(launch.compose(config, loader, job, number))
+                for number, job in enumerate(batch)
+            ]
+        )
+        made = records.create_sweep(folder)
 
-    folder = _reserve(config, specs[0], overrides)
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
         config.name = folder.name
     records.write_sweep_config(folder, OmegaConf.to_yaml(config, resolve=False))
-
     study = _study(folder)
     for point in grid:
         study.enqueue_trial({key: _value(text) for key, text in point.items()})
     trials = [study.ask() for _ in grid]
     for trial in trials:
         _suggest(trial, lists)
-    own = [f"name={json.dumps(folder.name)}", f"hydra.sweep.dir={json.dumps(str(folder))}"]
-    batch = [fixed + _typed(point) + own for point in grid]
-    launcher.launch(batch, initial_job_idx=trials[0].number)
+    launcher.launch(batch, initial_job_idx=0)
 
     summaries = [_tell(study, trial, folder / str(trial.number)) for trial in trials]
-    _finish(folder, specs[0]["plots"])
+    _finish(folder, config.plots)
     if any(summary["state"] == "failed" for summary in summaries):
         raise SystemExit(1)
     return [s[OBJECTIVE] for s in summaries if s[OBJECTIVE] is not None]
@@ -107,10 +108,6 @@ def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, list[str]
                 f"give a list of values, for example {key}=0.001,0.01,0.1"
             )
     return list(fixed.values()), lists
-
-
-def _typed(point: Mapping[str, str]) -> list[str]:
-    return [f"{key}={value}" for key, value in point.items()]
 
 
 def _value(text: str) -> float | int | str:
@@ -179,11 +176,16 @@ def _tell(study: optuna.Study, trial: optuna.Trial, run: Path) -> dict[str, Any]
 # --- the folder -----------------------------------------------------------------------------------
 
 
-def _reserve(config: DictConfig, spec: RunSpec, overrides: Sequence[Override]) -> Path:
+def _free_folder(config: DictConfig, overrides: Sequence[Override]) -> Path:
+    """A folder that no sweep has: the user's, or the default one, with -2, -3 ... if taken.
+
+    Raises:
+        UserError: the user named a folder that is there already.
+    """
     given = {override.get_key_element() for override in overrides}
-    wanted = Path(config.hydra.sweep.dir).expanduser().absolute()
     named = "name" in given or str(config.hydra.sweep.dir) != f"{config.output}/{config.name}"
-    return records.reserve_sweep(wanted.parent, wanted.name, may_rename=not named)
+    folder = Path(config.hydra.sweep.dir).expanduser().absolute()
+    return records.free_folder(folder, may_rename=not named)
 
 
 def _finish(folder: Path, draw: bool) -> None:

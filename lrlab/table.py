@@ -33,9 +33,17 @@ def results(runs: pd.DataFrame, folder: Path) -> str:
     lines = _aligned(columns, left | {"state"})
     lines.append("")
     lines += _failures(table)
-    lines.append(f"sweep  {folder}")
-    lines += [f"plot   {path}" for path in sorted((folder / "plots").glob("*.png"))]
+    lines.append(f"sweep  {display_path(folder)}")
+    plots = sorted((folder / "plots").glob("*.png"))
+    lines += [f"plot   {display_path(path)}" for path in plots]
     return "\n".join(lines)
+
+
+def display_path(path: Path) -> str:
+    """The path as one would type it here: relative if it lies below the current folder."""
+    absolute = path.absolute()
+    here = Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def _aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:

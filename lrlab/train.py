@@ -37,9 +37,7 @@ class _Run:
     ended: bool = field(default=False)
 
 
-def train(
-    specs: Sequence[RunSpec], rows: Sequence[int], data: Dataset, update: Update
-) -> None:
+def train(specs: Sequence[RunSpec], rows: Sequence[int], data: Dataset, update: Update) -> None:
     """Train a lane group and write each run's metrics, summary and log as it goes.
 
     A lane leaves the stack when its run is over: at its last epoch's end, or at its first
@@ -61,7 +59,8 @@ def train(
 
     stack = lanes.stack(networks, [spec["seed"] for spec in specs], loss, device)
     active = [
-        _start(spec, row, stack, steps_per_epoch, data) for spec, row in zip(specs, rows, strict=True)
+        _start(spec, row, stack, steps_per_epoch, data)
+        for spec, row in zip(specs, rows, strict=True)
     ]
     stack, order = _settled(active, stack, data, epoch=0)
     optimizer = optimizers.build(
@@ -185,9 +184,7 @@ def _finish(
     seconds["evaluate"] += time.perf_counter() - started
     for lane, i in enumerate(done):
         run = active[i]
-        records.append_evaluated(
-            run.spec.folder, step, run.spec["epochs"], None, run.evaluation
-        )
+        records.append_evaluated(run.spec.folder, step, run.spec["epochs"], None, run.evaluation)
         finite = np.isfinite(run.evaluation[0]) and bool(train_loss[lane].isfinite())
         if finite:
             run.summary |= {
@@ -341,9 +338,7 @@ def _end(run: _Run, state: str, nonfinite_step: int | None, seconds: dict[str, f
         )
 
 
-def _show_epoch(
-    active: Sequence[_Run], step: int, steps_per_epoch: int, update: Update
-) -> None:
+def _show_epoch(active: Sequence[_Run], step: int, steps_per_epoch: int, update: Update) -> None:
     for run in active:
         state = run.summary["state"] if run.ended else "training"
         update(
