@@ -1,4 +1,4 @@
-"""lrlab's Hydra plugins: a sweeper that asks Optuna for trials, a launcher that trains them as lanes.
+"""lrlab's Hydra plugins: a sweeper that asks Optuna for trials, a launcher that trains in lanes.
 
 Every Hydra program in the environment imports this module, so it imports nothing heavy: the work is
 in ``lrlab.search`` and ``lrlab.launch``. (No ``from __future__ import annotations`` here: beside a
@@ -24,8 +24,8 @@ class LrlabSweeper(Sweeper):
     ) -> None:
         from hydra.core.plugins import Plugins
 
-        self.hydra_context = hydra_context
-        self.config = config
+        self.loader = hydra_context.config_loader
+        self.composed = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -33,7 +33,7 @@ class LrlabSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from lrlab import search
 
-        return search.sweep(self.config, self.hydra_context.config_loader, self.launcher, arguments)
+        return search.sweep(self.composed, self.loader, self.launcher, arguments)
 
 
 class LaneLauncher(Launcher):
@@ -42,17 +42,15 @@ class LaneLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.hydra_context = hydra_context
-        self.config = config
+        self.loader = hydra_context.config_loader
+        self.composed = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         from lrlab import launch
 
-        return launch.launch(
-            self.config, self.hydra_context.config_loader, job_overrides, initial_job_idx
-        )
+        return launch.launch(self.composed, self.loader, job_overrides, initial_job_idx)
 
 
 for _group, _name, _class in (

@@ -23,7 +23,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass
 class Config:
-    """Every option of a run. ``conf/config.yaml`` holds the defaults and says what each one does."""
+    """Every option of a run; ``conf/config.yaml`` holds the defaults and explains each one."""
 
     lr: float = MISSING
     epochs: int = MISSING
@@ -44,7 +44,7 @@ class Config:
 
 
 def folder(name: str) -> Path:
-    """Where ``conf`` or ``experiments`` lies: inside an installed lrlab, beside it in a checkout."""
+    """Where ``conf`` or ``experiments`` lies: in an installed lrlab, or beside it in a checkout."""
     package = Path(__file__).parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
@@ -106,8 +106,8 @@ def known_keys() -> list[str]:
 
 FULL_KEY = r"full_key: (\S+)"
 WANTED = {
-    "Float": "a number",
-    "Integer": "a whole number",
+    "Float": "a number, for example 0.1",
+    "Integer": "a whole number, for example 3",
     "Boolean": "true or false",
 }
 
@@ -129,6 +129,10 @@ def one_line(error: Exception) -> str:
         value, kind = match.groups()
         key = _search(FULL_KEY, text)
         return f"{key}={value}: must be {WANTED.get(kind, kind.lower())}"
+    if match := re.search(r"Error merging override (\S+)\s+field '(\w+)' is not Optional", text):
+        return f"{match[1]}: {match[2]} needs a value"
+    if "Config group override must be a string" in text:
+        return "a group takes the name of a choice, like data=mnist or network=cnn"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         if key in GROUPS:
@@ -139,19 +143,20 @@ def one_line(error: Exception) -> str:
         )
     if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]+)'", text):
         group, choice = match.groups()
-        choices = [line.strip() for line in text.splitlines() if line.startswith("\t")]
+        listing = text.partition("Available options in")[2].partition("Config search path")[0]
+        choices = [line.strip() for line in listing.splitlines() if line.startswith("\t")]
         listed = f"; choose from {', '.join(choices)}" if choices else ""
         return f"{group}={choice}: no such choice{nearest(choice, choices)}{listed}"
-    if re.search(r"[Nn]on-nullable|Incompatible value 'None'|non-Optional", text):
-        return f"{_search(FULL_KEY, text)}=null: needs a value"
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"+{match[1]}: is there already; write {match[1]}=… without the +"
     if "Missing mandatory value" in text:
         key = _search(r"(?:Missing mandatory value: |full_key: )(\S+)", text)
         return f"{key}: needs a value, give it as {key}=…"
     if "mismatched input" in text or "no viable alternative" in text or "token recognition" in text:
-        override = _search(r"Error parsing override '(.*)'", text)
+        override = _search(r"rror parsing override '(.*)'", text)
         return f"{override}: not understood; write key=value, and quote spaces: 'key=\"a b\"'"
+    if match := re.search(r"Missing key (\S+)", text):
+        return f"~{match[1]}: cannot be left out"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 

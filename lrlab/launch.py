@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lrlab import environment, lanes, plan, progress, records
 from lrlab.plan import RunSpec
 
-
 _composed: dict[tuple[Any, ...], DictConfig] = {}
 
 

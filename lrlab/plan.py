@@ -63,15 +63,54 @@ def run_spec(
     configs.check(config)
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)
-    names = {group: str(choices.get(group, "custom")) for group in GROUPS}
+    plain = {str(key): value for key, value in plain.items()}
+    names = {}
     for group in GROUPS:
         if plain[group].get("_target_", "???") == "???":
             raise UserError(
                 f"{group}._target_: needs the import path of yours, "
                 f"for example {group}._target_=mypkg.{group}"
             )
+        names[group], plain[group] = _chosen(group, plain[group], str(choices.get(group)))
     device = environment.choose_device(config.device)
     return RunSpec(number, folder, plain, names, dict(swept), device)
+
+
+def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[str, Any]]:
+    """The name of what was chosen in a group, and its settings.
+
+    ``optimizer._target_=torch.optim.NAdam`` keeps all settings of the choice whose target it
+    overrides. Those that NAdam does not know and that the user did not touch are not meant for it.
+    """
+    own = _choice(group, choice)
+    target = str(node["_target_"])
+    if own is None or own.get("_target_") == target:
+        return choice, node
+    name = target.rpartition(".")[2]
+    try:
+        call = instantiate({"_target_": target, "_partial_": True}).func
+        parameters = inspect.signature(call).parameters
+    except Exception:
+        return name, node  # said with its reason where it is built
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return name, node
+
+    def meant(key: str) -> bool:
+        untouched = key in own and (own[key] == node[key] or "${" in str(own[key]))
+        kept = key in parameters or key in HYDRA_KEYS or key in schedules.OWN_KEYS
+        return kept or not untouched
+
+    return name, {key: value for key, value in node.items() if meant(key)}
+
+
+@functools.cache
+def _choice(group: str, choice: str) -> dict[str, Any] | None:
+    """One of lrlab's own choices as its file has it, or None: a user's own has its own keys."""
+    file = configs.folder("conf") / group / f"{choice}.yaml"
+    if not file.is_file():
+        return None
+    found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else None
 
 
 def group_key(spec: RunSpec) -> str:
@@ -169,20 +208,15 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
     parameters = inspect.signature(call).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     given = {k: v for k, v in node.items() if k not in HYDRA_KEYS}
-    # `network._target_=mypkg.Net` keeps the other settings of the choice that it overrides; those
-    # that the class does not know are not meant for it. One that the user added is.
-    ours = {"hidden", "activation", "bias", "init", "channels"}
-    unknown = [k for k in given if k not in parameters and not anything]
-    for key in unknown:
-        if key not in ours or call.__module__.startswith("lrlab."):
+    for key in given:
+        if key not in parameters and not anything:
             known = [p for p in parameters if p not in ("in_shape", "num_classes")]
             raise UserError(
                 f"network.{key}={given[key]}: {call.__name__} has no such option"
                 f"{nearest(key, known)}; it takes {', '.join(known) or 'none'}"
             )
-    arguments = {k: v for k, v in given.items() if k not in unknown}
     offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.num_classes}
-    arguments |= {k: v for k, v in offered.items() if k in parameters and k not in arguments}
+    arguments = {k: v for k, v in offered.items() if k in parameters} | given
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec["seed"])
         try:
@@ -278,7 +312,9 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 
 def _first_line(error: BaseException) -> str:
-    inner = error.__cause__ or error
+    inner = error
+    while inner.__cause__ is not None:
+        inner = inner.__cause__
     lines = str(inner).strip().splitlines()
     return f"{type(inner).__name__}: {lines[0]}" if lines else type(inner).__name__
 

@@ -45,7 +45,9 @@ def free_folder(folder: Path, may_rename: bool) -> Path:
     if not folder.exists():
         return folder
     if not may_rename:
-        raise UserError(f"name={folder.name}: {folder} exists already; take another name, or none")
+        raise UserError(
+            f"name={folder.name}: {folder} is there already; take another name, or none"
+        )
     return next(
         other
         for other in (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
@@ -226,7 +228,7 @@ def read_metrics(run: Path) -> pd.DataFrame:
     whole = text[: text.rfind("\n") + 1]
     try:
         frame = pd.read_csv(io.StringIO(whole))  # since pandas 3.1 exact to the last bit
-        frame = frame[list(METRICS)].apply(pd.to_numeric)
+        frame = pd.DataFrame({name: pd.to_numeric(frame[name]) for name in METRICS})
     except (ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file}: is damaged, not a table of metrics ({reason})") from None

@@ -107,7 +107,7 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
         UserError: no such run, or one that cannot be trained here.
     """
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     text = records.read_config(run)
@@ -124,9 +124,11 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
     environment.make_deterministic()
     try:
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
+        assert isinstance(config, DictConfig)  # of a mapping; OmegaConf refuses to merge a list
         config.device = device or (summary.get("environment") or {}).get("device", config.device)
         config.threads = config.threads or (summary.get("environment") or {}).get("threads")
-        choices = {group: summary.get(group, "custom") for group in configs.GROUPS}
+        hydra = OmegaConf.create(records.read_texts(run)[0])
+        choices = OmegaConf.select(hydra, "hydra.runtime.choices", default=None) or summary
         number = int(summary.get("run", 0))
         folder = records.free_folder(
             (output / f"reproduce_{run.resolve().parent.name}_{run.resolve().name}").absolute(),

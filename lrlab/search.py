@@ -47,19 +47,14 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[st
     fixed, lists = split(overrides)
     grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
 
-    made = False
-    while not made:  # again only where another sweep took the name in between
+    while True:
         folder = _free_folder(config, overrides)
         own = [f"name={json.dumps(folder.name)}", f"hydra.sweep.dir={json.dumps(str(folder))}"]
         batch = [fixed + own + [f"{key}={text}" for key, text in point.items()] for point in grid]
-        plan.check_runs(
-            [
-                launch.spec(launch.compose(config, loader, job, number))
-                for number, job in enumerate(batch)
-            ]
-        )
-        made = records.create_sweep(folder)
-
+        jobs = [launch.compose(config, loader, job, number) for number, job in enumerate(batch)]
+        plan.check_runs([launch.spec(job) for job in jobs])
+        if records.create_sweep(folder):
+            break  # else another sweep took the name in between
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
         config.name = folder.name

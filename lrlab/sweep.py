@@ -39,8 +39,9 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
     try:
         application()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if wanted == "1":
+    except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
+        # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
+        if wanted == "1" or (type(error) is ValueError and "group override" not in str(error)):
             raise
         fail(error)
     except KeyboardInterrupt:

@@ -1,0 +1,179 @@
+"""Small data, specs without Hydra's start-up, and trained runs to compare."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lrlab import config as configs
+from lrlab import environment, plan, records
+from lrlab.data import Dataset
+from lrlab.plan import RunSpec
+from lrlab.train import train
+
+# MKL reads its variable at the first product, so it is set before any test runs.
+environment.make_deterministic()
+
+IN_SHAPE = (1, 12, 12)  # the smallest images that the CNN takes
+CLASSES = 5
+RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
+
+
+def tiny_images(train_size: int = 640, val_size: int = 100, test_size: int = 130) -> Dataset:
+    """Noisy copies of one random image a class: learnable within an epoch, but not at once."""
+    draw = torch.Generator().manual_seed(0)
+    prototypes = torch.randn(CLASSES, *IN_SHAPE, generator=draw)
+    parts = []
+    for size in (train_size, val_size, test_size):
+        labels = torch.randint(0, CLASSES, (size,), generator=draw)
+        noise = torch.randn(size, *IN_SHAPE, generator=draw)
+        parts += [0.5 * prototypes[labels] + noise, labels]
+    return Dataset("tiny", *parts, num_classes=CLASSES, sha256=f"{train_size} {val_size}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left behind."""
+
+    folder: Path
+    summary: dict[str, Any]
+    metrics: pd.DataFrame
+    csv: str
+    weights: dict[str, Tensor]  # of model.pt; empty where there is none
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "run.log").read_text(encoding="utf-8")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        keys = ("state", "first_nonfinite_step", "initial_loss", *RESULTS)
+        return {key: self.summary[key] for key in keys}
+
+
+class Silent:
+    """A display that shows nothing but remembers the states it is told."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, str] = {}
+
+    def due(self) -> bool:
+        return True
+
+    def __call__(self, lane: int, **news: Any) -> None:
+        if news.get("state"):
+            self.states[lane] = news["state"]
+
+
+def make_specs(folder: Path, runs: Sequence[str], common: str = "") -> list[RunSpec]:
+    """Specs as lrlab composes them from its own conf/, on tiny_images, on one CPU thread.
+
+    runs: each run's overrides, as typed: ``"lr=0.1 schedule=step schedule.gamma=0.5"``.
+    common: overrides of all runs, which come first.
+    """
+    first = "data=tiny device=cpu threads=1 save_model=true name=test epochs=2"
+    return [
+        _spec(number, folder / str(number), f"{first} {common} {run}".split())
+        for number, run in enumerate(runs)
+    ]
+
+
+def _spec(number: int, folder: Path, overrides: Sequence[str]) -> RunSpec:
+    given = [override.split("=", 1) for override in overrides]
+    choices = {"network": "mlp", "loss": "nll", "optimizer": "sgd", "schedule": "fixed"}
+    choices |= {key: value for key, value in given if key in configs.GROUPS}
+    config = OmegaConf.merge(OmegaConf.structured(configs.Config), _yaml("config"))
+    assert isinstance(config, DictConfig)
+    for group, choice in choices.items():
+        config[group] = _yaml(f"{group}/{choice}")
+    rest = [f"{key}={value}" for key, value in given if key not in configs.GROUPS]
+    config = OmegaConf.merge(config, OmegaConf.from_dotlist(rest))
+    assert isinstance(config, DictConfig)
+    return plan.run_spec(number, folder, config, choices, dict(given))
+
+
+@functools.cache
+def _yaml(name: str) -> DictConfig:
+    if name == "data/tiny":
+        return OmegaConf.create({"_target_": "conftest.tiny_images"})
+    loaded = OmegaConf.load(configs.folder("conf") / f"{name}.yaml")
+    assert isinstance(loaded, DictConfig)
+    return OmegaConf.masked_copy(loaded, [k for k in loaded if k not in ("defaults", "hydra")])  # type: ignore[arg-type]
+
+
+def read(folder: Path) -> Trained:
+    model = records.model_file(folder)
+    return Trained(
+        folder,
+        records.read_summary(folder),
+        records.read_metrics(folder),
+        (folder / "metrics.csv").read_text(encoding="utf-8"),
+        torch.load(model) if model.exists() else {},
+    )
+
+
+class Trainer:
+    """Trains runs in folders of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = itertools.count()
+
+    def specs(self, runs: Sequence[str], common: str = "") -> list[RunSpec]:
+        specs = make_specs(self.folder / f"sweep{next(self.count)}", runs, common)
+        for spec in specs:
+            spec.folder.mkdir(parents=True)
+            records.start_metrics(spec.folder)
+        return specs
+
+    def together(
+        self, runs: Sequence[str], common: str = "", data: Dataset | None = None
+    ) -> list[Trained]:
+        """Train runs as one lane group, the first as lane 0."""
+        specs = self.specs(runs, common)
+        assert len({plan.group_key(spec) for spec in specs}) == 1
+        train(specs, range(len(specs)), data or plan.load_data(specs[0]), Silent())
+        return [read(spec.folder) for spec in specs]
+
+    def alone(self, run: str, common: str = "", data: Dataset | None = None) -> Trained:
+        return self.together([run], common, data)[0]
+
+
+def assert_same_bits(one: Trained, other: Trained) -> None:
+    """Equal to the bit: each recorded number, each result, each weight."""
+    assert one.csv == other.csv
+    assert one.results == other.results
+    assert_equal_weights(one.weights, other.weights)
+
+
+def assert_equal_weights(these: Mapping[str, Tensor], those: Mapping[str, Tensor]) -> None:
+    assert these.keys() == those.keys()
+    for name, tensor in these.items():
+        assert torch.equal(tensor, those[name]), name
+
+
+def config_of(spec: RunSpec) -> str:
+    return json.dumps(dict(spec.config), sort_keys=True)
+
+
+@pytest.fixture(scope="session")
+def data() -> Dataset:
+    return tiny_images()
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Any:
+    threads = torch.get_num_threads()
+    yield Trainer(tmp_path)
+    torch.set_num_threads(threads)
