@@ -78,6 +78,22 @@ def check(config: DictConfig) -> None:
             raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")
 
 
+def check_folder(config: DictConfig) -> None:
+    """Judge the options that say where the sweep's folder lies.
+
+    Raises:
+        UserError: naming the option, its value and what would work.
+    """
+    for key in ("output", "name"):
+        if not config[key].strip():
+            raise UserError(f"{key}={config[key]}: is empty; leave {key} out for the default")
+    if Path(config.name).name != config.name or config.name == "..":
+        raise UserError(
+            f"name={config.name}: must be one folder's name, without / and ..; "
+            "the folder above it is output, for example output=studies name=first"
+        )
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """`` (did you mean X?)``, or nothing where no word is near."""
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
@@ -104,7 +120,14 @@ def known_keys() -> list[str]:
     return sorted(key for key in found if not key.endswith(("_target_", "_partial_")))
 
 
+def _choices_with(group: str, setting: str) -> list[str]:
+    files = sorted((folder("conf") / group).glob("*.yaml"))
+    return [file.stem for file in files if setting in (OmegaConf.load(file) or {})]
+
+
 FULL_KEY = r"full_key: (\S+)"
+# What people call our options elsewhere.
+OTHER_NAMES = {"learning_rate": "lr", "init_lr": "lr", "gpu": "device", "n_epochs": "epochs"}
 WANTED = {
     "Float": "a number, for example 0.1",
     "Integer": "a whole number, for example 3",
@@ -125,6 +148,11 @@ def one_line(error: Exception) -> str:
         cause = cause.__cause__
     text = "\n".join(parts)
 
+    if override := getattr(error, "override", None):
+        return (
+            f"{override}: not understood; write option=value, "
+            "and quote what has spaces or brackets: 'name=\"my sweep\"'"
+        )
     if match := re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
         value, kind = match.groups()
         key = _search(FULL_KEY, text)
@@ -135,13 +163,18 @@ def one_line(error: Exception) -> str:
         return "a group takes the name of a choice, like data=mnist or network=cnn"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
-        if key in GROUPS:
-            return f"{key}: needs one of the group's choices; {key}=… picks it"
+        known = known_keys()
+        if key in known:
+            group, _, setting = key.partition(".")
+            having = ", ".join(_choices_with(group, setting))
+            return f"{key}: not a setting of this {group}; {group}={having} has it"
+        alike = [word for word in known if ("." in word) == ("." in key)]
+        hint = nearest(OTHER_NAMES.get(key, key), alike) if not key.startswith("hydra.") else ""
         return (
-            f"{key}: no such option{nearest(key, known_keys())}; "
+            f"{key}: no such option{hint}; "
             f"`python -m lrlab.sweep --help` lists them, +{key}=… adds a new one"
         )
-    if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]+)'", text):
+    if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]*)'", text):
         group, choice = match.groups()
         listing = text.partition("Available options in")[2].partition("Config search path")[0]
         choices = [line.strip() for line in listing.splitlines() if line.startswith("\t")]
@@ -152,9 +185,8 @@ def one_line(error: Exception) -> str:
     if "Missing mandatory value" in text:
         key = _search(r"(?:Missing mandatory value: |full_key: )(\S+)", text)
         return f"{key}: needs a value, give it as {key}=…"
-    if "mismatched input" in text or "no viable alternative" in text or "token recognition" in text:
-        override = _search(r"rror parsing override '(.*)'", text)
-        return f"{override}: not understood; write key=value, and quote spaces: 'key=\"a b\"'"
+    if match := re.search(r"Value '(.*)' is not a valid bool", text):
+        return f"{_search(FULL_KEY, text)}={match[1]}: must be true or false"
     if match := re.search(r"Missing key (\S+)", text):
         return f"~{match[1]}: cannot be left out"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -56,7 +56,7 @@ class Lanes:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def gradients(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, list[Tensor]]:
+    def gradients(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, list[Tensor | None]]:
         """Losses and their gradients.
 
         Args:
@@ -66,7 +66,7 @@ class Lanes:
 
         Returns:
             losses: (lanes,), the mean over the batch.
-            gradients: (lanes, ...) for each of ``params``.
+            gradients: (lanes, ...) for each of ``params``; None where no loss depends on it.
         """
         own = y.ndim > 1
         found = []
@@ -78,7 +78,8 @@ class Lanes:
         if len(found) == 1:
             return found[0]
         losses, gradients = zip(*found, strict=True)
-        return torch.cat(losses), [torch.cat(parts) for parts in zip(*gradients, strict=True)]
+        columns = zip(*gradients, strict=True)
+        return torch.cat(losses), [None if c[0] is None else torch.cat(c) for c in columns]
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,9 +95,10 @@ class Lanes:
         self.module.eval()
         total = torch.zeros(len(self), dtype=torch.float64)
         right = torch.zeros(len(self), dtype=torch.int64)
-        for xs, ys in zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True):
+        chunks = zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True)
+        for number, (xs, ys) in enumerate(chunks):
             for block in self._blocks:
-                loss, correct = self._block_scores(block, xs, ys)
+                loss, correct = self._block_scores(block, xs, ys, number)
                 total[block.lanes] += loss.cpu().double() * len(ys)
                 right[block.lanes] += correct.cpu()
         self.module.train()
@@ -138,8 +140,11 @@ class Lanes:
     def state_dict(self, lane: int) -> Tensors:
         """One lane's state dict, on the CPU, as its network alone would have it."""
         own = {n: t.detach()[lane].cpu().clone() for n, t in {**self.params, **self.fixed}.items()}
-        names = [n for n in self.module.state_dict() if n in own]
-        return {n: own[n] for n in names}
+        # tied weights have one name in the stack, and all their names in a state dict
+        first = {id(t): n for n, t in self.module.named_parameters()}
+        first |= {id(t): n for n, t in self.module.named_buffers()}
+        saved = self.module.state_dict(keep_vars=True)
+        return {n: own[first[id(t)]] for n, t in saved.items() if id(t) in first}
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -157,7 +162,7 @@ class Lanes:
 
     def _block_gradients(
         self, block: _Block, x: Tensor, y: Tensor, step: int
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor | None]]:
         if self.way == "unmapped":
             torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
             losses = self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
@@ -165,15 +170,22 @@ class Lanes:
             losses = (self._own if y.ndim > 1 else self._shared)(block.params, block.fixed, x, y)
         leaves = list(block.params.values())
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
-        gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
-        filled = [
-            torch.zeros_like(leaf) if gradient is None else gradient
-            for leaf, gradient in zip(leaves, gradients, strict=True)
-        ]
-        return losses.detach(), filled
-
-    def _block_scores(self, block: _Block, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        gradients = list(torch.autograd.grad(losses.sum(), leaves, allow_unused=True))
         if self.way == "unmapped":
+            # What one lane leaves out at a step another may not (layers dropped at random), and a
+            # stack has one gradient for all.
+            gradients = [
+                torch.zeros_like(leaf) if gradient is None else gradient
+                for leaf, gradient in zip(leaves, gradients, strict=True)
+            ]
+        return losses.detach(), gradients
+
+    def _block_scores(
+        self, block: _Block, x: Tensor, y: Tensor, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        if self.way == "unmapped":
+            # A network may draw in evaluations too, such as one with F.dropout(x, 0.5).
+            torch.manual_seed(_draw(self.seeds[block.lanes.start], chunk, 1))
             loss, right = self._lane_scores(_first(block.params), _first(block.fixed), x, y)
             return loss[None], right[None]
         return self._scores(block.params, block.fixed, x, y)
@@ -190,13 +202,16 @@ class Lanes:
     def _trial(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
         """What a step and an evaluation give; buffers are put back as they were."""
         before = {n: t.clone() for n, t in self.fixed.items()}
-        losses, gradients = self.gradients(x, y, step=0)
-        last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
-        chunks = [slice(0, EVALUATION_CHUNK), slice(len(val_y) - last, len(val_y))]
-        scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
-        for name, tensor in before.items():
-            self.fixed[name].copy_(tensor)
-        return [losses, *gradients, *scores]
+        try:
+            losses, gradients = self.gradients(x, y, step=0)
+            last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
+            chunks = [slice(0, EVALUATION_CHUNK), slice(len(val_y) - last, len(val_y))]
+            scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
+        finally:
+            self.module.train()
+            for name, tensor in before.items():
+                self.fixed[name].copy_(tensor)
+        return [losses, *(g for g in gradients if g is not None), *scores]
 
 
 def stack(networks: Sequence[nn.Module], seeds: Sequence[int], loss: Loss, device: str) -> Lanes:
@@ -237,8 +252,8 @@ def _first(tensors: Tensors) -> Tensors:
     return {n: t[0] for n, t in tensors.items()}
 
 
-def _draw(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+def _draw(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _same_bits(these: Sequence[Tensor], those: Sequence[Tensor]) -> bool:

@@ -11,6 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lrlab import environment, lanes, plan, progress, records
+from lrlab.errors import UserError
 from lrlab.plan import RunSpec
 
 _composed: dict[tuple[Any, ...], DictConfig] = {}
@@ -101,6 +102,25 @@ def run_one(run: RunSpec) -> dict[str, Any]:
     if summary["state"] == "failed":
         raise RuntimeError(f"run {run.number} failed: {summary['error']}")
     return summary
+
+
+def note_failure(folder: Path, returned: JobReturn) -> None:
+    """See to it that a run whose job failed says so, also where it never came to training.
+
+    With Hydra's own launchers a job can fail before it has a summary.
+    """
+    try:
+        summary = records.read_summary(folder)
+    except (FileNotFoundError, UserError):
+        summary = {"run": int(folder.name), "state": "waiting"}
+    if summary["state"] in ("finished", "diverged", "failed"):
+        return
+    error = getattr(returned, "_return_value", None)
+    message = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else "no result"
+    folder.mkdir(exist_ok=True)
+    records.write_summary(folder, summary | {"state": "failed", "error": message.splitlines()[0]})
+    if isinstance(error, Exception):
+        records.log(folder, "".join(traceback.format_exception(error)))
 
 
 def train(specs: Sequence[RunSpec]) -> None:

@@ -58,18 +58,20 @@ class LaneOptimizer(Protocol):
             first_steps: (lanes,) int, the updates that each lane has had.
 
         Returns:
-            Name to (count, lanes), float32 (bool for masks) on the parameters' device. In the
-            general way float64 on the CPU, because torch optimizers take Python numbers.
+            Name to (count, lanes) on the parameters' device: bool for masks, else float32, or
+            float64 where all parameters are. In the general way float64 on the CPU, because
+            torch optimizers take Python numbers.
         """
         ...
 
     def update(
-        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+        self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
     ) -> None:
         """One step of every lane, in place on the parameters.
 
         Args:
             grads: one (lanes, ...) a parameter, contiguous or not; they are left as they are.
+                None for a parameter that no loss depends on: as in torch, nothing changes it.
             coefficients: what ``coefficients`` returned.
             index: the row of the coefficients.
         """
@@ -286,15 +288,18 @@ class _StackedOptimizer:
                 numbers[name] = np.where(np.isnan(scheduled), numbers[name], scheduled)
         before = np.asarray(first_steps)[None, :] + np.arange(len(lr))[:, None]
         device = self._params[0].device
-        return {
-            name: torch.from_numpy(
-                np.ascontiguousarray(v, bool if v.dtype == bool else np.float32)
-            ).to(device)
-            for name, v in self._rule.coefficients(numbers, before).items()
-        }
+        double = all(p.dtype == torch.float64 for p in self._params)
+        kind = np.float64 if double else np.float32
+        with np.errstate(over="ignore"):  # a number that is too large makes its lane diverge
+            return {
+                name: torch.from_numpy(
+                    np.ascontiguousarray(v, bool if v.dtype == bool else kind)
+                ).to(device)
+                for name, v in self._rule.coefficients(numbers, before).items()
+            }
 
     def update(
-        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+        self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
     ) -> None:
         with torch.no_grad():
             row = {name: values[index] for name, values in coefficients.items()}
@@ -306,6 +311,8 @@ class _StackedOptimizer:
                 # −0 is the one start that leaves every first gradient as it is: 0 + −0 would be 0
                 self._state["momentum"] = [torch.full_like(p, -0.0) for p in self._params]
             for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
+                if grad is None:
+                    continue
                 state = {name: buffers[i] for name, buffers in self._state.items()}
                 self._rule.update(param, grad, state, by_dim[param.ndim], self._nesterov)
 
@@ -532,14 +539,14 @@ class _GeneralOptimizer:
         return {name: torch.tensor(np.asarray(v, float)) for name, v in schedule_values.items()}
 
     def update(
-        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+        self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
     ) -> None:
         row = {name: values[index].tolist() for name, values in coefficients.items()}
         for lane, (optimizer, leaves) in enumerate(
             zip(self._optimizers, self._leaves, strict=True)
         ):
             for leaf, grad in zip(leaves, grads, strict=True):
-                leaf.grad = grad.detach()[lane]
+                leaf.grad = None if grad is None else grad.detach()[lane]
             for group in optimizer.param_groups:
                 group["lr"] = row["lr"][lane]
                 for name in ("momentum", "beta1"):

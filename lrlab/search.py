@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import math
 import sys
@@ -16,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lrlab import config as configs
 from lrlab import environment, launch, plan, records
 from lrlab.errors import UserError
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import optuna
 
 OBJECTIVE = "val_loss"
+
+# What belongs to the sweep as a whole: a list of values of these makes no runs.
+NOT_SWEPT = ("name", "output", "plots", "lanes")
 
 
 def sweep(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[str]) -> list[float]:
@@ -42,6 +45,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[st
         SystemExit: with 1, when a run failed.
     """
     setup_globals()
+    configs.check_folder(config)
     environment.make_deterministic()  # before the checks, whose networks multiply matrices
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     fixed, lists = split(overrides)
@@ -49,7 +53,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[st
 
     while True:
         folder = _free_folder(config, overrides)
-        own = [f"name={json.dumps(folder.name)}", f"hydra.sweep.dir={json.dumps(str(folder))}"]
+        own = [f"name={_quoted(folder.name)}", f"hydra.sweep.dir={_quoted(str(folder))}"]
         batch = [fixed + own + [f"{key}={text}" for key, text in point.items()] for point in grid]
         jobs = [launch.compose(config, loader, job, number) for number, job in enumerate(batch)]
         plan.check_runs([launch.spec(job) for job in jobs])
@@ -65,13 +69,18 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[st
     trials = [study.ask() for _ in grid]
     for trial in trials:
         _suggest(trial, lists)
-    launcher.launch(batch, initial_job_idx=0)
+    returns = launcher.launch(batch, initial_job_idx=0)
 
-    summaries = [_tell(study, trial, folder / str(trial.number)) for trial in trials]
+    summaries = []
+    for trial, returned in zip(trials, returns, strict=True):
+        run = folder / str(trial.number)
+        launch.note_failure(run, returned)
+        summaries.append(_tell(study, trial, run))
     _finish(folder, config.plots)
     if any(summary["state"] == "failed" for summary in summaries):
         raise SystemExit(1)
-    return [s[OBJECTIVE] for s in summaries if s[OBJECTIVE] is not None]
+    values = [summary.get(OBJECTIVE) for summary in summaries]
+    return [value for value in values if value is not None]
 
 
 # --- the grid -------------------------------------------------------------------------------------
@@ -93,6 +102,8 @@ def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, list[str]
         lists.pop(key, None)
         if not override.is_sweep_override():
             fixed[key] = override.input_line or f"{key}={override.get_value_element_as_str()}"
+        elif key in NOT_SWEPT:
+            raise UserError(f"{override.input_line}: takes one value, for the sweep as a whole")
         elif override.is_discrete_sweep():
             values = dict.fromkeys(override.sweep_string_iterator())
             distinct = {_canonical(value): value for value in reversed(list(values))}
@@ -103,6 +114,11 @@ def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, list[str]
                 f"give a list of values, for example {key}=0.001,0.01,0.1"
             )
     return list(fixed.values()), lists
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra's override grammar takes it, whatever it holds."""
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def _value(text: str) -> float | int | str:
@@ -155,10 +171,7 @@ def _suggest(trial: optuna.Trial, lists: Mapping[str, Sequence[str]]) -> None:
 def _tell(study: optuna.Study, trial: optuna.Trial, run: Path) -> dict[str, Any]:
     from optuna.trial import TrialState
 
-    try:
-        summary = records.read_summary(run)
-    except (FileNotFoundError, UserError):
-        summary = {"state": "failed", "error": "left no summary", OBJECTIVE: None}
+    summary = records.read_summary(run)
     trial.set_user_attr("state", summary["state"])
     value = summary.get(OBJECTIVE)
     if value is None:  # NaN never reaches Optuna

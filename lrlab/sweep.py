@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lrlab import completion
 from lrlab import config as configs
 from lrlab.errors import UserError
 
@@ -21,17 +22,22 @@ ConfigStore.instance().store(name="lrlab_schema", node=configs.Config, provider=
 def task(config: DictConfig) -> dict[str, Any]:
     """Train one run. Hydra's own launchers call this for each job; the lanes launcher does not."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
+    from omegaconf import open_dict
 
-    from lrlab import launch
+    from lrlab import environment, launch
 
-    job = OmegaConf.merge(config, {"hydra": HydraConfig.get()})
-    assert isinstance(job, DictConfig)
-    return launch.run_one(launch.spec(job))
+    environment.make_deterministic()
+    with open_dict(config):
+        config.hydra = HydraConfig.get()
+    return launch.run_one(launch.spec(config))
 
 
 def main() -> None:
     """Run a sweep; bad input ends with one line and exit code 2."""
+    bash = completion.answer(sys.argv[1:])
+    if bash is not None:
+        print(bash, end="")
+        return
     application = hydra.main(
         version_base="1.3", config_path=str(configs.folder("conf")), config_name="config"
     )(task)
