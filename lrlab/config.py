@@ -148,7 +148,7 @@ def one_line(error: Exception) -> str:
         cause = cause.__cause__
     text = "\n".join(parts)
 
-    if override := getattr(error, "override", None):
+    if (override := getattr(error, "override", None)) is not None:
         return (
             f"{override}: not understood; write option=value, "
             "and quote what has spaces or brackets: 'name=\"my sweep\"'"

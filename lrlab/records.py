@@ -32,8 +32,12 @@ METRICS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_acc")
 def write_whole(file: Path, text: str) -> None:
     """Write beside the file, then rename: a reader sees the old file or the new one, never half."""
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def free_folder(folder: Path, may_rename: bool) -> Path:

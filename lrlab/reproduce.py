@@ -95,7 +95,7 @@ def differences(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str
         for key in keys
         if old.get(key) != new.get(key)
     ]
-    if record.get("data_sha256") != again.get("data_sha256"):
+    if record.get("data_sha256") not in (None, again.get("data_sha256")):
         found.insert(0, "data: the training data are not those of the record")
     return found
 
@@ -109,6 +109,7 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     text = records.read_config(run)
     try:
@@ -116,6 +117,8 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
         record = records.read_metrics(run)
     except FileNotFoundError as error:
         raise UserError(f"{run}: has no record to compare with, {error.filename}") from None
+    if "state" not in summary:
+        raise UserError(f"{run}: its summary.json is damaged, it lacks the run's state")
     if record.empty:
         raise UserError(f"{run}: has recorded no step, there is nothing to compare with")
 
@@ -138,7 +141,7 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
         spec = plan.run_spec(number, folder / str(number), config, choices, swept)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{run}: its config is damaged: {configs.one_line(error)}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, YAMLError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
     plan.check_runs([spec])
     records.create_sweep(folder)
@@ -183,7 +186,7 @@ def verdict(found: Comparison, final: Mapping[str, tuple[Any, Any]], tolerance: 
         step, column = found.where or (found.first, "")
         within = "within" if found.largest <= tolerance else "beyond"
         lines.append(
-            f"different from step {found.first} on: {found.identical} of {found.steps} steps are "
+            f"first difference at step {found.first}: {found.identical} of {found.steps} steps are "
             f"identical; the largest difference is {found.largest:.3g} ({column} at step {step}), "
             f"{within} the tolerance of {tolerance:g}"
         )

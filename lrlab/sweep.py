@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -29,7 +29,10 @@ def task(config: DictConfig) -> dict[str, Any]:
     environment.make_deterministic()
     with open_dict(config):
         config.hydra = HydraConfig.get()
-    return launch.run_one(launch.spec(config))
+    try:
+        return launch.run_one(launch.spec(config))
+    except UserError as error:
+        fail(error)
 
 
 def main() -> None:
@@ -55,7 +58,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception) -> NoReturn:
     """Print what the user can do in one line and exit with 2."""
     line = str(error) if isinstance(error, UserError) else configs.one_line(error)
     print(f"lrlab: {line}", file=sys.stderr)
