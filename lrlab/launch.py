@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,9 +142,13 @@ def train(specs: Sequence[RunSpec]) -> None:
                 for start in range(0, len(group), width):
                     _train_group(group[start : start + width], row_of, update)
     except KeyboardInterrupt:
-        for run in specs:
-            _mark_interrupted(run)
-        raise
+        unfinished = sum(_mark_interrupted(run) for run in specs)
+        print(
+            f"lrlab: interrupted; {unfinished} of {len(specs)} runs had not ended, "
+            f"what they recorded is in {specs[0].folder.parent}",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
 
 
 def _train_group(group: Sequence[RunSpec], row_of: Mapping[int, int], update: Any) -> None:
@@ -183,11 +188,14 @@ def _width(group: Sequence[RunSpec]) -> int:
     return max(1, int(environment.free_memory(run.device) * 0.6 // each))
 
 
-def _mark_interrupted(run: RunSpec) -> None:
+def _mark_interrupted(run: RunSpec) -> bool:
+    """Whether the run had not ended; then its records say so."""
     summary = records.read_summary(run.folder)
-    if summary["state"] in ("waiting", "running"):
+    unfinished = summary["state"] in ("waiting", "running")
+    if unfinished:
         records.write_summary(run.folder, summary | {"state": "interrupted"})
         records.log(run.folder, "interrupted")
+    return unfinished
 
 
 def _announce(specs: Sequence[RunSpec]) -> None:

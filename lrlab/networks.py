@@ -147,7 +147,7 @@ class CNN(nn.Module):
         self,
         in_shape: Sequence[int],
         num_classes: int,
-        channels: Sequence[int] = (8, 16),
+        channels: Sequence[int] = (16, 32),
         hidden: Sequence[int] = (64,),
         activation: str = "relu",
         bias: bool = True,
@@ -167,10 +167,10 @@ class CNN(nn.Module):
                 f"network=cnn: needs images of at least {side}×{side} pixels, the data's inputs "
                 f"are {shape}; try network=mlp"
             )
-        maps = _sizes("channels", channels, "[8,16]")
+        maps = _sizes("channels", channels, "[16,32]")
         if len(maps) != 2:
             raise UserError(
-                f"network.channels={maps}: must be two sizes, for example network.channels=[8,16]"
+                f"network.channels={maps}: must be two sizes, for example network.channels=[16,32]"
             )
         image_channels, height, width = in_shape
         self.activation = _chosen("activation", activation, ACTIVATIONS)

@@ -54,7 +54,7 @@ def main() -> None:
             raise
         fail(error)
     except KeyboardInterrupt:
-        print("lrlab: interrupted; what was trained so far is saved", file=sys.stderr)
+        print("lrlab: interrupted before training began", file=sys.stderr)
         sys.exit(130)
 
 

@@ -83,7 +83,7 @@ NETWORKS = {
         ("mlp", {"hidden": []}, 7_850),
         ("perceptron", {}, 7_850),  # 784·10+10
         ("perceptron", {"bias": False}, 7_840),
-        ("cnn", {}, 29_738),  # 8·25+8 + 16·8·25+16 + 400·64+64 + 64·10+10
+        ("cnn", {}, 65_162),  # 16·25+16 + 32·16·25+32 + 800·64+64 + 64·10+10
         ("cnn", {"bias": False}, 29_640),  # 8+16+64+10 fewer
         ("cnn", {"channels": [6, 16], "hidden": [120, 84]}, 61_706),  # LeNet-5, dense second layer
         ("custom", {"_target_": f"{__name__}.Custom", "width": 3}, 2_401),  # 784·3+3 + 6 + 3·10+10
@@ -344,7 +344,7 @@ def test_orthogonal_is_orthogonal():
         (lambda: Perceptron(IMAGE, 10, init="foo"), ["network.init=foo", "kaiming_uniform"]),
         (lambda: MLP(IMAGE, 10, bias="off"), ["network.bias=off", "network.bias=false"]),
         (lambda: CNN(IMAGE, 10, bias=1), ["network.bias=1", "true or false"]),
-        (lambda: CNN(IMAGE, 10, channels=[8]), ["network.channels=[8]", "[8,16]"]),
+        (lambda: CNN(IMAGE, 10, channels=[8]), ["network.channels=[8]", "[16,32]"]),
         (lambda: CNN(IMAGE, 10, channels=[8, 0]), ["network.channels=[8,0]"]),
         (lambda: CNN(IMAGE, 10, hidden=[0]), ["network.hidden=[0]"]),
         (lambda: CNN(IMAGE, 10, activation="foo"), ["network.activation=foo"]),
