@@ -84,7 +84,7 @@ NETWORKS = {
         ("perceptron", {}, 7_850),  # 784·10+10
         ("perceptron", {"bias": False}, 7_840),
         ("cnn", {}, 65_162),  # 16·25+16 + 32·16·25+32 + 800·64+64 + 64·10+10
-        ("cnn", {"bias": False}, 29_640),  # 8+16+64+10 fewer
+        ("cnn", {"bias": False}, 65_040),  # 16+32+64+10 fewer
         ("cnn", {"channels": [6, 16], "hidden": [120, 84]}, 61_706),  # LeNet-5, dense second layer
         ("custom", {"_target_": f"{__name__}.Custom", "width": 3}, 2_401),  # 784·3+3 + 6 + 3·10+10
     ],

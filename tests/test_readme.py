@@ -1,0 +1,93 @@
+"""The README's commands, run as written."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND = re.compile(r"^    (?:\$ )?(python -m lrlab\..*)$", re.MULTILINE)
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = command.split()
+    assert words[:2] == ["python", "-m"]
+    return subprocess.run(
+        [sys.executable, "-W", "error", *words[1:]], cwd=folder, capture_output=True, text=True
+    )
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    """The end table's rows: run number to the cells of its line."""
+    lines = table.partition("---  ")[2].partition("\n\n")[0].splitlines()[1:]
+    return {line.split()[0]: line.split() for line in lines}
+
+
+def test_it_opens_with_the_two_commands_that_are_all_the_set_up():
+    first = [line.strip() for line in README.splitlines() if line.startswith("    ")][:2]
+    assert first == [
+        "pip install -e . && python -m lrlab.sweep lr=0.001,0.1,1.0",
+        "pip install -e '.[test]' && python -m pytest",
+    ]
+
+
+def test_every_link_leads_somewhere():
+    for page in (ROOT / "README.md", ROOT / "docs" / "learning-rate.md"):
+        links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+        assert links
+        for link in links:
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.slow
+def test_the_main_command_trains_draws_and_reproduces(tmp_path):
+    done = run("python -m lrlab.sweep lr=0.001,0.1,1.0", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (sweep,) = (tmp_path / "outputs").iterdir()
+    # what README says that a sweep leaves
+    names = ["multirun.yaml", "study.journal", "runs.csv", "plots/loss_curves.png"]
+    names += ["plots/lr_against_loss.png", "2/.hydra/config.yaml", "2/.hydra/hydra.yaml"]
+    names += ["2/.hydra/overrides.yaml", "2/metrics.csv", "2/summary.json", "2/run.log"]
+    assert [name for name in names if not (sweep / name).is_file()] == []
+
+    table = rows(done.stdout)
+    assert table.keys() == rows(README).keys() == {"0", "1", "2"}
+    accuracy = {run: cells[5] for run, cells in table.items()}
+    assert float(accuracy["0"].rstrip("%")) < 80  # too small to arrive in three epochs
+    assert float(accuracy["1"].rstrip("%")) >= 96.5  # good
+    assert accuracy["2"] == "-" or float(accuracy["2"].rstrip("%")) < 50  # too large
+    assert f"sweep  outputs/{sweep.name}\n" in done.stdout
+
+    command = "python -m lrlab.reproduce outputs/<sweep>/1"
+    assert f"    {command}\n" in README
+    again = run(command.replace("<sweep>", sweep.name), tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "identical: 2577 of 2577 steps, bitwise\n" in again.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        command
+        for command in COMMAND.findall(README)
+        if "reproduce" not in command and "lr=0.001,0.1,1.0" not in command
+    ],
+)
+def test_a_command_runs_as_written(command, tmp_path):
+    done = run(command, tmp_path)
+    printed = re.search(re.escape(f"    $ {command}\n") + r"    (lrlab: .*)\n", README)
+    if printed:  # README shows the line that it ends with
+        assert (done.returncode, done.stderr) == (2, printed[1] + "\n")
+        assert list(tmp_path.iterdir()) == []
+        return
+    assert (done.returncode, done.stderr) == (0, "")
+    lists = [len(word.split("=")[1].split(",")) for word in command.split()[3:] if "," in word]
+    runs = 1
+    for length in lists:
+        runs *= length
+    assert len(rows(done.stdout)) == runs
+    assert " finished\n" in done.stdout

@@ -1,0 +1,721 @@
+"""`python -m lrlab.sweep`: one command, one folder, one run for each point of the grid."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+from unittest import mock
+
+import optuna
+import pandas as pd
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from lrlab import search
+from lrlab.errors import UserError
+from lrlab.sweep import main
+
+# One thread, for a machine that is busy with other work.
+QUICK = ("data.train_size=640", "data.val_size=200", "epochs=1", "plots=false", "threads=1")
+STEPS = 10  # 640 samples in batches of 64, one epoch
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int | str | None
+    out: str
+    err: str
+
+
+def command(entry: Callable[[], None], arguments: Sequence[str], cwd: Path) -> Ended:
+    """Run an entry point in this process as if by a shell in `cwd`; torch is loaded once."""
+    GlobalHydra.instance().clear()
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    threads = torch.get_num_threads()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["lrlab", *arguments]),
+        mock.patch.object(sys, "path", [str(cwd), *sys.path]),
+        mock.patch.dict(os.environ),
+    ):
+        try:
+            entry()
+        except SystemExit as exit_:
+            code = exit_.code
+    torch.set_num_threads(threads)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def sweep(*arguments: str, cwd: Path) -> Ended:
+    return command(main, [*QUICK, *arguments], cwd)
+
+
+def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def files(folder: Path) -> list[str]:
+    """All files and empty folders below, in order."""
+    found = (p for p in folder.rglob("*") if p.is_file() or not any(p.iterdir()))
+    return sorted(p.relative_to(folder).as_posix() for p in found)
+
+
+def summaries(folder: Path) -> list[dict[str, Any]]:
+    """The summaries of a sweep's runs, in order of their numbers."""
+    numbers = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+    return [strict_json((folder / str(n) / "summary.json").read_text("utf-8")) for n in numbers]
+
+
+def strict_json(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def one_folder(outputs: Path) -> Path:
+    (folder,) = outputs.iterdir()
+    return folder
+
+
+def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+# --- one real sweep, looked at from all sides -----------------------------------------------------
+
+LRS = [0.01, 0.1, 1e9]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> Ended:
+    """Two runs that finish and one that diverges, with plots, in home/outputs/first."""
+    return sweep("lr=0.01,0.1,1e9", "name=first", "plots=true", "save_model=true", cwd=home)
+
+
+@pytest.fixture(scope="module")
+def folder(home: Path, first: Ended) -> Path:
+    return home / "outputs" / "first"
+
+
+def test_a_comma_list_needs_no_flag(first: Ended, folder: Path) -> None:
+    assert (first.code, first.err) == (0, "")
+    assert [s["lr"] for s in summaries(folder)] == LRS
+    assert [s["state"] for s in summaries(folder)] == ["finished", "finished", "diverged"]
+
+
+def test_every_file_is_where_it_is_documented(home: Path, folder: Path) -> None:
+    run = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
+    run += ["metrics.csv", "summary.json", "run.log"]
+    expected = ["multirun.yaml", "study.journal", "runs.csv"]
+    expected += ["plots/loss_curves.png", "plots/lr_against_loss.png"]
+    expected += [f"{number}/{file}" for number in range(3) for file in run]
+    expected += ["0/model.pt", "1/model.pt"]  # a diverged run has no weights to keep
+    assert files(folder) == sorted(expected)
+    assert [p.name for p in home.iterdir()] == ["outputs"]
+    for plot in (folder / "plots").iterdir():
+        assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_end_is_a_table_and_where_the_files_are(first: Ended) -> None:
+    lines = first.out.splitlines()
+    (header,) = (i for i, line in enumerate(lines) if line.startswith("run ") and "train" in line)
+    rows = [line.split() for line in lines[header + 2 : header + 5]]
+    assert [row[:3] for row in rows] == [
+        ["0", "0.01", "fixed"],
+        ["1", "0.1", "fixed"],
+        ["2", "1e+09", "fixed"],
+    ]
+    assert rows[0][-1] == rows[1][-1] == "finished"
+    assert re.search(r"diverged at step \d$", lines[header + 4])
+    assert "1 diverged of 3 runs" in lines
+    assert f"sweep  {Path('outputs/first')}" in lines
+    assert f"plot   {Path('outputs/first/plots/loss_curves.png')}" in lines
+
+
+def test_each_run_has_its_own_config(folder: Path) -> None:
+    for number, lr in enumerate(LRS):
+        run = folder / str(number)
+        config = OmegaConf.load(run / ".hydra" / "config.yaml")
+        assert (config.lr, config.data.train_size, config.name) == (lr, 640, "first")
+        assert "hydra" not in config
+        overrides = OmegaConf.load(run / ".hydra" / "overrides.yaml")
+        swept = [str(o) for o in overrides if str(o).startswith("lr=")]
+        assert [float(o.removeprefix("lr=")) for o in swept] == [lr]
+        hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
+        assert (hydra.job.num, hydra.runtime.output_dir) == (number, str(run))
+
+
+def test_multirun_yaml_holds_the_command_line(folder: Path) -> None:
+    saved = OmegaConf.load(folder / "multirun.yaml")
+    assert "lr=0.01,0.1,1e9" in saved.hydra.overrides.task
+    assert saved.hydra.sweep.dir == str(folder)
+
+
+def test_runs_csv_says_what_the_summaries_say(folder: Path) -> None:
+    runs = pd.read_csv(folder / "runs.csv")
+    assert len(runs) == 3
+    for key in ("run", "lr", "state", "seed", "network", "val_loss", "test_acc"):
+        told = [None if pd.isna(value) else value for value in runs[key]]
+        assert told == [summary[key] for summary in summaries(folder)], key
+
+
+def test_the_study_has_one_trial_a_run_with_its_value(folder: Path) -> None:
+    found = trials(folder)
+    assert [t.number for t in found] == [0, 1, 2]
+    assert [t.params for t in found] == [{"lr": lr} for lr in LRS]
+    assert [t.state.name for t in found] == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert [t.value for t in found] == [s["val_loss"] for s in summaries(folder)]
+    assert found[0].value is not None and found[2].value is None
+
+
+def test_no_nan_reaches_the_study(folder: Path) -> None:
+    lines = (folder / "study.journal").read_text("utf-8").splitlines()
+    told = [strict_json(line) for line in lines]
+    assert sum(entry.get("state") == 3 for entry in told) == 1  # the diverged run: FAIL
+    values = [v for entry in told for v in entry.get("values") or []]
+    assert len(values) == 2 and all(map(math.isfinite, values))
+
+
+def test_metrics_have_a_row_a_step_and_the_lr_that_was_used(folder: Path) -> None:
+    for number, lr in enumerate(LRS[:2]):
+        metrics = pd.read_csv(folder / str(number) / "metrics.csv")
+        assert list(metrics["step"]) == list(range(STEPS + 1))
+        assert list(metrics["lr"][:STEPS]) == [lr] * STEPS
+        assert metrics["train_loss"][:STEPS].notna().all()
+        assert list(metrics["step"][metrics["val_loss"].notna()]) == [0, STEPS]
+        summary = summaries(folder)[number]
+        # nine digits of a float32 are all that the file holds of it
+        assert metrics["val_loss"][STEPS] == pytest.approx(summary["val_loss"], rel=1e-8)
+    diverged = (folder / "2" / "metrics.csv").read_text("utf-8").splitlines()
+    step = summaries(folder)[2]["first_nonfinite_step"]
+    assert int(diverged[-1].split(",")[0]) == step < STEPS
+    assert not math.isfinite(float(diverged[-1].split(",")[3]))
+
+
+def test_the_log_tells_the_run(folder: Path) -> None:
+    log = (folder / "2" / "run.log").read_text("utf-8")
+    assert "59,210 parameters" in log and "640 training samples" in log
+    assert f"diverged at step {summaries(folder)[2]['first_nonfinite_step']}" in log
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \S", line) for line in log.splitlines())
+
+
+def test_saved_weights_give_the_recorded_accuracy(folder: Path) -> None:
+    from lrlab import data
+    from lrlab.networks import MLP
+
+    node = OmegaConf.load(folder / "1" / ".hydra" / "config.yaml").data
+    images = data.torchvision_images(**{k: v for k, v in node.items() if k != "_target_"})
+    network = MLP((1, 28, 28), 10)
+    network.load_state_dict(torch.load(folder / "1" / "model.pt"))
+    with torch.no_grad():
+        right = (network(images.test_x).argmax(1) == images.test_y).double().mean()
+    assert float(right) == pytest.approx(summaries(folder)[1]["test_acc"], abs=2e-4)
+
+
+def test_a_sweep_of_one_has_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    ended = sweep("lr=0.1", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    alone = one_folder(tmp_path / "outputs")
+    # the default name is the date and time
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", alone.name)
+    assert (alone / "0" / "metrics.csv").read_bytes() == (folder / "1/metrics.csv").read_bytes()
+    assert files(alone) == sorted(
+        ["multirun.yaml", "study.journal", "runs.csv"]
+        + [f"0/{file}" for file in ("metrics.csv", "summary.json", "run.log")]
+        + [f"0/.hydra/{file}.yaml" for file in ("config", "hydra", "overrides")]
+    )
+    assert [(t.params, t.state.name) for t in trials(alone)] == [({}, "COMPLETE")]
+
+
+def test_whole_process(folder: Path, tmp_path: Path) -> None:
+    """As a user types it; the module's other tests run main() in this process."""
+    done = process("-m", "lrlab.sweep", *QUICK, "lr=0.01,0.1,1e9", "name=first", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for number in range(3):
+        csv = Path(str(number)) / "metrics.csv"
+        assert (tmp_path / "outputs/first" / csv).read_bytes() == (folder / csv).read_bytes()
+
+
+# --- the grid -------------------------------------------------------------------------------------
+
+
+def split(*arguments: str) -> tuple[list[str], dict[str, list[str]]]:
+    return search.split(OverridesParser.create().parse_overrides(list(arguments)))
+
+
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [
+        ("lr=0.1,0.1,1e-1", 1),
+        ("lr=0.1,1e-1,0.2", 2),
+        ("lr=1,1.0,0.1", 2),
+        ("lr=100,1e2,1E2,100.0", 1),
+        ("seed=0,1,1,2,0", 3),
+        ("schedule=step,fixed,step", 2),
+        ("network.hidden=[3],[4,4],[3]", 2),
+        ("lr=choice(0.1,0.2,0.1)", 2),
+        ("seed=range(0,4)", 4),
+    ],
+)
+def test_a_list_has_each_distinct_value_once(typed: str, values: int) -> None:
+    fixed, lists = split(typed)
+    assert fixed == [] and [len(found) for found in lists.values()] == [values]
+
+
+def test_values_keep_their_order_and_how_they_were_typed() -> None:
+    assert split("lr=1.0,1e-3,0.1,1e-3")[1] == {"lr": ["1.0", "0.001", "0.1"]}
+    assert split("seed=2,0,1")[1] == {"seed": ["2", "0", "1"]}
+
+
+@pytest.mark.parametrize(
+    ("typed", "fixed", "lists"),
+    [
+        (["lr=0.1", "lr=0.2,0.3"], [], {"lr": ["0.2", "0.3"]}),
+        (["lr=0.2,0.3", "lr=0.1"], ["lr=0.1"], {}),
+        (["lr=0.2,0.3", "lr=0.4,0.5"], [], {"lr": ["0.4", "0.5"]}),
+        (["seed=1", "lr=0.1", "seed=2"], ["lr=0.1", "seed=2"], {}),
+        (["schedule=fixed,step", "schedule=cosine"], ["schedule=cosine"], {}),
+    ],
+)
+def test_of_a_key_given_twice_the_last_counts(
+    typed: list[str], fixed: list[str], lists: dict[str, list[str]]
+) -> None:
+    assert split(*typed) == (fixed, lists)
+
+
+@pytest.mark.parametrize("typed", ["lr=interval(1e-4,1)", "lr=tag(a,interval(0.1,1))"])
+def test_an_interval_is_refused_by_its_name(typed: str) -> None:
+    with pytest.raises(UserError, match=r"interval.*lr=0\.001,0\.01,0\.1"):
+        split(typed)
+
+
+def test_several_keys_make_one_grid(tmp_path: Path) -> None:
+    grid = ["seed=0,1", "schedule=fixed,step", "optimizer=sgd,adam", "lr=1,0.1"]
+    ended = sweep(*grid, "epochs=2", "data.train_size=128", "name=grid", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    keys = ("seed", "schedule", "optimizer", "lr")
+    points = [
+        (seed, schedule, optimizer, lr)
+        for seed in (0, 1)
+        for schedule in ("fixed", "step")
+        for optimizer in ("sgd", "adam")
+        for lr in (1.0, 0.1)
+    ]
+    folder = tmp_path / "outputs" / "grid"
+    found = summaries(folder)
+    assert [tuple(s[key] for key in keys) for s in found] == points
+    assert [tuple(t.params[key] for key in keys) for t in trials(folder)] == points
+    assert [t.value for t in trials(folder)] == [s["val_loss"] for s in found]
+    # lr=1 is typed as an int, and the study can take other numbers later
+    assert all(isinstance(t.params["lr"], float) for t in trials(folder))
+    for number, (_, schedule, _, lr) in enumerate(points):
+        metrics = pd.read_csv(folder / str(number) / "metrics.csv")
+        second = lr * 0.3 if schedule == "step" else lr
+        assert list(metrics["lr"][:4]) == pytest.approx([lr, lr, second, second], rel=1e-12)
+        config = OmegaConf.load(folder / str(number) / ".hydra" / "config.yaml")
+        assert config.seed == points[number][0]
+        assert config.optimizer._target_.lower().endswith(points[number][2])
+    # each point trains something of its own, but for the schedules, equal in the first epoch
+    losses = {s["initial_loss"] for s in found}
+    assert len(losses) == 2  # a seed each
+    table = [line.split() for line in ended.out.splitlines() if line.endswith("finished")][-16:]
+    assert [row[0] for row in table] == [str(n) for n in range(16)]
+    assert [row[3:5] for row in table] == [[p[2], str(p[0])] for p in points]
+
+
+def test_one_value_typed_three_ways_is_one_run(tmp_path: Path) -> None:
+    assert sweep("lr=0.1,0.1,1e-1", "name=one", cwd=tmp_path).code == 0
+    assert [s["lr"] for s in summaries(tmp_path / "outputs" / "one")] == [0.1]
+    assert len(trials(tmp_path / "outputs" / "one")) == 1
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+RACE = """
+import datetime, os, time
+from pathlib import Path
+
+import hydra.core.utils
+
+from lrlab import records, sweep
+
+
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls):
+        return cls(2001, 2, 3, 4, 5, 6)
+
+
+hydra.core.utils.datetime = Clock
+create = records.create_sweep
+
+
+def create_when_both_are_here(folder):
+    Path(f"here-{os.getpid()}").touch()
+    while len(list(Path().glob("here-*"))) < 2:
+        time.sleep(0.01)
+    return create(folder)
+
+
+records.create_sweep = create_when_both_are_here
+sweep.main()
+"""
+
+
+def test_two_sweeps_of_one_second_never_share_a_folder(tmp_path: Path) -> None:
+    script = tmp_path / "race.py"
+    script.write_text(RACE)
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(script), *QUICK, f"lr={lr}"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for lr in ("0.1,0.2", "0.3,0.4")
+    ]
+    told = [one.communicate(timeout=120)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], told
+    outputs = tmp_path / "outputs"
+    folders = {"2001-02-03_04-05-06", "2001-02-03_04-05-06-2"}
+    assert {p.name for p in outputs.iterdir()} == folders
+    found = sorted([s["lr"] for s in summaries(outputs / name)] for name in folders)
+    assert found == [[0.1, 0.2], [0.3, 0.4]]
+    for name in folders:
+        assert len(trials(outputs / name)) == 2
+        config = OmegaConf.load(outputs / name / "1" / ".hydra" / "config.yaml")
+        assert config.name == name
+
+
+@pytest.mark.parametrize("name", ["a b", "größe 学习", "it's", "50%", "a=b", "a,b"])
+def test_any_name_of_a_folder_works(name: str, tmp_path: Path) -> None:
+    ended = sweep("lr=0.1", f'name="{name}"', cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert [p.name for p in (tmp_path / "outputs").iterdir()] == [name]
+    assert summaries(tmp_path / "outputs" / name)[0]["state"] == "finished"
+
+
+def test_any_current_folder_works(tmp_path: Path) -> None:
+    here = tmp_path / "Jörgs Übung"
+    here.mkdir()
+    ended = sweep("lr=0.1", "name=x", cwd=here)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(summaries(here / "outputs" / "x")) == 1
+
+
+def test_output_may_be_any_folder(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there" / "deep"
+    here.mkdir()
+    assert sweep("lr=0.1", f"output={there}", "name=x", cwd=here).code == 0
+    assert len(summaries(there / "x")) == 1 and files(here) == []
+
+
+# --- one's own classes ----------------------------------------------------------------------------
+
+OWN_NETWORK = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, width=5):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Broken(Net):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("the cat is on the keyboard")
+        return super().forward(x)
+
+
+class Picky(torch.optim.SGD):
+    def step(self, closure=None):
+        if self.param_groups[0]["lr"] > 1:
+            raise RuntimeError("this lr is too large for me")
+        super().step(closure)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Any:
+    """A package mypkg in the current folder."""
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "__init__.py").write_text(OWN_NETWORK)
+    yield tmp_path
+    sys.modules.pop("mypkg", None)
+
+
+def parameters(width: int) -> int:
+    return (784 + 1) * width + (width + 1) * 10
+
+
+def test_own_class_by_its_path_as_a_process(package: Path) -> None:
+    """`python -m` finds what lies in the current folder."""
+    own = ["network._target_=mypkg.Net", "+network.width=3", "lr=0.1,0.2", "name=x"]
+    done = process("-m", "lrlab.sweep", *QUICK, *own, cwd=package)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = summaries(package / "outputs" / "x")
+    assert [(s["state"], s["parameters"]) for s in found] == [("finished", parameters(3))] * 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "widths"),
+    [
+        (["network._target_=mypkg.Net"], [5]),
+        (["network=custom", "network._target_=mypkg.Net"], [5]),
+        (["network=custom", "network._target_=mypkg.Net", "+network.width=2,4"], [2, 4]),
+    ],
+)
+def test_own_class_with_and_without_arguments(
+    package: Path, typed: list[str], widths: list[int]
+) -> None:
+    ended = sweep(*typed, "name=x", cwd=package)
+    assert (ended.code, ended.err) == (0, "")
+    found = summaries(package / "outputs" / "x")
+    assert [s["parameters"] for s in found] == [parameters(width) for width in widths]
+    assert {s["state"] for s in found} == {"finished"}
+
+
+def test_any_optimizer_of_torch_works(tmp_path: Path) -> None:
+    typed = ["optimizer._target_=torch.optim.NAdam", "lr=0.001,0.01", "name=x"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    found = summaries(tmp_path / "outputs" / "x")
+    assert all(s["state"] == "finished" and s["val_loss"] < s["initial_loss"] for s in found)
+    assert "general" in (tmp_path / "outputs/x/0/run.log").read_text("utf-8")
+
+
+# --- runs that fail -------------------------------------------------------------------------------
+
+
+def test_a_run_that_raises_fails_alone(package: Path) -> None:
+    typed = ["network=custom", "network._target_=mypkg.Broken,mypkg.Net", "lr=0.1", "name=x"]
+    ended = sweep(*typed, cwd=package)
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    folder = package / "outputs" / "x"
+    failed, finished = summaries(folder)
+    assert (failed["state"], finished["state"]) == ("failed", "finished")
+    assert failed["error"] == "RuntimeError: the cat is on the keyboard"
+    assert [t.state.name for t in trials(folder)] == ["FAIL", "COMPLETE"]
+    log = (folder / "0" / "run.log").read_text("utf-8")
+    assert "Traceback" in log and "mypkg" in log
+    last = ended.out.splitlines()[-5:]
+    assert any("failed: RuntimeError: the cat is on the keyboard" in line for line in last)
+    assert "1 failed of 2 runs" in last
+    assert list(pd.read_csv(folder / "runs.csv")["state"]) == ["failed", "finished"]
+
+
+def test_a_run_that_raises_in_a_group_spares_its_neighbours(package: Path) -> None:
+    own = "optimizer._target_=mypkg.Picky"
+    ended = sweep("lr=0.01,10,0.1", own, "name=x", cwd=package)
+    assert ended.code == 1
+    folder = package / "outputs" / "x"
+    assert [s["state"] for s in summaries(folder)] == ["finished", "failed", "finished"]
+    assert "this lr is too large for me" in summaries(folder)[1]["error"]
+    assert "1 failed of 3 runs" in ended.out.splitlines()
+    assert sweep("lr=0.1", own, "name=alone", cwd=package).code == 0
+    alone = package / "outputs" / "alone" / "0" / "metrics.csv"
+    assert (folder / "2" / "metrics.csv").read_bytes() == alone.read_bytes()
+
+
+# --- Hydra's other ways to run --------------------------------------------------------------------
+
+
+def test_the_basic_launcher_gives_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    ended = sweep("lr=0.01,0.1,1e9", "hydra/launcher=basic", "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    basic = tmp_path / "outputs" / "x"
+    for number in range(3):
+        csv = Path(str(number)) / "metrics.csv"
+        assert (basic / csv).read_bytes() == (folder / csv).read_bytes()
+    assert [t.value for t in trials(basic)] == [t.value for t in trials(folder)]
+    assert [t.params for t in trials(basic)] == [{"lr": lr} for lr in LRS]
+
+
+def test_a_failed_run_of_the_basic_launcher_says_why(package: Path) -> None:
+    own = ["network=custom", "network._target_=mypkg.Broken,mypkg.Net", "hydra/launcher=basic"]
+    ended = sweep(*own, "lr=0.1", "name=x", cwd=package)
+    assert ended.code == 1
+    failed, finished = summaries(package / "outputs" / "x")
+    assert (failed["state"], finished["state"]) == ("failed", "finished")
+    assert "the cat is on the keyboard" in ended.out + ended.err
+
+
+def test_the_basic_sweeper_gives_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    ended = sweep("lr=0.01,0.1,1e9", "hydra/sweeper=basic", "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    for number in range(3):
+        csv = Path(str(number)) / "metrics.csv"
+        assert (tmp_path / "outputs/x" / csv).read_bytes() == (folder / csv).read_bytes()
+
+
+def test_the_flag_multirun_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    typed = ["--multirun", *QUICK, "lr=0.01,0.1,1e9", "name=first"]
+    ended = command(main, typed, tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    again = tmp_path / "outputs" / "first"
+    without = [f for f in files(folder) if "plots" not in f and "model" not in f]
+    assert files(again) == without
+    for number in range(3):
+        csv = Path(str(number)) / "metrics.csv"
+        assert (again / csv).read_bytes() == (folder / csv).read_bytes()
+
+
+@pytest.mark.parametrize("flag", ["hydra.mode=RUN", "--run"])
+def test_a_single_run_has_the_same_bits(flag: str, folder: Path, tmp_path: Path) -> None:
+    flags = [flag] if flag.startswith("-") else []
+    rest = [] if flags else [flag]
+    ended = command(main, [*flags, *QUICK, *rest, "lr=0.1", "name=x"], tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    run = tmp_path / "outputs" / "x" / "0"
+    assert (run / "metrics.csv").read_bytes() == (folder / "1" / "metrics.csv").read_bytes()
+    assert summaries(run.parent)[0]["state"] == "finished"
+
+
+# --- help, config, completion ---------------------------------------------------------------------
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = process("-X", "importtime", "-m", "lrlab.sweep", "--help", cwd=tmp_path)
+    assert done.returncode == 0 and files(tmp_path) == []
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported and "omegaconf" in imported  # the listing can be read
+    assert "lrlab.config" in imported
+    heavy = {
+        "torch",
+        "torchvision",
+        "optuna",
+        "pandas",
+        "matplotlib",
+        "numpy",
+        "rich",
+        "sqlalchemy",
+    }
+    assert imported & heavy == set()
+
+
+def test_help_names_every_option_and_choice_with_examples(tmp_path: Path) -> None:
+    from lrlab import config as configs
+
+    text = command(main, ["--help"], tmp_path).out
+    before_dump = text.split("This command's config")[0]
+    for key in configs.Config.__dataclass_fields__:
+        assert re.search(rf"^ *{key}(=|:)", before_dump, re.MULTILINE), key
+    for group in configs.GROUPS:
+        for file in (configs.folder("conf") / group).glob("*.yaml"):
+            assert re.search(rf"^{group}: .*\b{file.stem}\b", text, re.MULTILINE), file
+    assert "python -m lrlab.sweep lr=0.001,0.1,1.0" in text
+    assert "python -m lrlab.reproduce" in text
+
+
+def test_examples_of_the_help_are_understood(tmp_path: Path) -> None:
+    text = command(main, ["--help"], tmp_path).out
+    examples = re.findall(r"python -m lrlab\.sweep (\w+=.*)", text.split("Options")[0])
+    assert len(examples) >= 3
+    for example in examples:
+        with mock.patch("lrlab.records.create_sweep", side_effect=UserError("got there")):
+            ended = sweep(*example.split(), cwd=tmp_path)
+        assert (ended.code, ended.err) == (2, "lrlab: got there\n"), example
+
+
+def test_cfg_job_shows_the_config_and_trains_nothing(tmp_path: Path) -> None:
+    ended = command(main, ["--cfg", "job", "lr=0.3", "schedule=step"], tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    shown = OmegaConf.create(ended.out)
+    assert (shown.lr, shown.schedule.gamma) == (0.3, 0.3)
+    assert "hydra" not in shown and files(tmp_path) == []
+
+
+def test_info_lists_the_plugins(tmp_path: Path) -> None:
+    ended = command(main, ["--info", "plugins"], tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert "LrlabSweeper" in ended.out and "LaneLauncher" in ended.out
+    assert files(tmp_path) == []
+
+
+def complete(line: str, cwd: Path) -> set[str]:
+    """What bash would offer for the last word of the line, after the documented set-up."""
+    command = shutil.which("bash")
+    assert command is not None
+    words = line.split(" ")
+    script = dedent(f"""
+        eval "$(python -m lrlab.sweep -sc install=bash)"
+        COMP_LINE='{line}'; COMP_POINT={len(line)}
+        COMP_WORDS=({" ".join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}
+        spec=$(complete -p {words[0]}); spec=${{spec##*-F }}
+        ${{spec%% *}} {words[0]} '{words[-1]}' '{words[-2]}'
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [command, "--norc", "-c", script],
+        cwd=cwd,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("net", {"network=", "network."}),
+        ("network=c", {"network=cnn", "network=custom"}),
+        ("lr=0.1 optimizer=ada", {"optimizer=adam", "optimizer=adamw", "optimizer=adagrad"}),
+    ],
+)
+def test_bash_completes(typed: str, offered: set[str], tmp_path: Path) -> None:
+    assert complete(f"python -m lrlab.sweep {typed}", tmp_path) == offered
+    assert files(tmp_path) == []

@@ -1,0 +1,582 @@
+"""Each lane against an ordinary torch loop, and what a run writes down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import CLASSES, IN_SHAPE, RESULTS, Trained, Trainer, assert_same_bits, read
+from torch import Tensor, nn, optim
+from torch.optim import lr_scheduler
+
+from lrlab import launch, plan, records
+from lrlab import train as training
+from lrlab.data import Dataset
+from lrlab.networks import CNN, MLP
+from lrlab.optimizers import build as build_optimizer
+from lrlab.records import METRICS
+from lrlab.train import train
+
+STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
+
+
+# --- the independent truth ------------------------------------------------------------------------
+
+
+@dataclass
+class Ordinary:
+    """What an everyday torch program finds."""
+
+    lr: list[float]  # used at each step
+    train_loss: list[float]
+    evaluations: list[tuple[float, float]]  # val_loss, val_acc: at the start, after each epoch
+    network: nn.Module
+
+
+def evaluate(network: nn.Module, x: Tensor, y: Tensor, loss: Any) -> tuple[float, float]:
+    network.eval()
+    with torch.no_grad():
+        scores = network(x)
+        found = float(loss(scores, y)), float((scores.argmax(1) == y).double().mean())
+    network.train()
+    return found
+
+
+def ordinary(
+    network: Callable[[], nn.Module],
+    data: Dataset,
+    optimizer: Callable[..., optim.Optimizer],
+    scheduler: Callable[[optim.Optimizer], Any] | None = None,
+    by_step: bool = False,
+    epochs: int = 2,
+    seed: int = 0,
+    loss: Any = F.cross_entropy,
+    batch_size: int = 64,
+) -> Ordinary:
+    torch.manual_seed(seed)
+    net = network().train()
+    trained = [p for p in net.parameters() if p.requires_grad]
+    opt: Any = optimizer(trained)
+    schedule: Any = scheduler(opt) if scheduler else None
+    found = Ordinary([], [], [evaluate(net, data.val_x, data.val_y, loss)], net)
+    for epoch in range(epochs):
+        order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
+        for index in order.split(batch_size):
+            if len(index) < batch_size:
+                continue
+            value = loss(net(data.train_x[index]), data.train_y[index])
+            opt.zero_grad()
+            value.backward()
+            found.lr.append(float(opt.param_groups[0]["lr"]))
+            found.train_loss.append(float(value.detach()))
+            opt.step()
+            if schedule and by_step:
+                schedule.step()
+        found.evaluations.append(evaluate(net, data.val_x, data.val_y, loss))
+        if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
+            schedule.step(found.evaluations[-1][0])
+        elif schedule and not by_step:
+            schedule.step()
+    return found
+
+
+def assert_trained_like(run: Trained, truth: Ordinary, data: Dataset, rtol: float = 2e-5) -> None:
+    rows, last = run.metrics.iloc[:-1], run.metrics.iloc[-1]
+    steps = len(truth.lr)
+    assert rows["step"].tolist() == list(range(steps))
+    assert last["step"] == steps
+    np.testing.assert_allclose(rows["lr"], truth.lr, rtol=1e-12)
+    np.testing.assert_allclose(rows["train_loss"], truth.train_loss, rtol=rtol, atol=1e-6)
+    evaluated = run.metrics[run.metrics["val_loss"].notna()]
+    expected_loss, expected_accuracy = zip(*truth.evaluations, strict=True)
+    np.testing.assert_allclose(evaluated["val_loss"], expected_loss, rtol=rtol, atol=1e-6)
+    # one sample at the boundary may fall to either side
+    np.testing.assert_allclose(evaluated["val_acc"], expected_accuracy, atol=1.01 / len(data.val_y))
+    for name, tensor in truth.network.state_dict().items():
+        torch.testing.assert_close(run.weights[name], tensor, rtol=10 * rtol, atol=2e-6)
+
+
+def mlp() -> nn.Module:
+    return MLP(IN_SHAPE, CLASSES, hidden=(37, 11))
+
+
+def sgd(**settings: Any) -> Callable[..., optim.Optimizer]:
+    return partial(optim.SGD, foreach=False, **settings)
+
+
+# --- optimizers and schedules ---------------------------------------------------------------------
+
+OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {
+    "optimizer=sgd": (sgd(), 0.1),
+    "optimizer=sgd optimizer.weight_decay=0.01": (sgd(weight_decay=0.01), 0.1),
+    "optimizer=momentum optimizer.dampening=0.2": (sgd(momentum=0.9, dampening=0.2), 0.05),
+    "optimizer=nesterov": (sgd(momentum=0.9, nesterov=True), 0.02),
+    "optimizer=adam optimizer.betas=[0.8,0.99]": (partial(optim.Adam, betas=(0.8, 0.99)), 3e-3),
+    "optimizer=adamw optimizer.weight_decay=0.1": (partial(optim.AdamW, weight_decay=0.1), 3e-3),
+    "optimizer=rmsprop optimizer.momentum=0.5": (partial(optim.RMSprop, momentum=0.5), 1e-3),
+    "optimizer=adagrad": (optim.Adagrad, 0.01),
+    "optimizer=only_target optimizer._target_=torch.optim.NAdam": (optim.NAdam, 3e-3),
+}
+
+
+def _warmup(optimizer: optim.Optimizer) -> Any:
+    """By hand: from a tenth up to the whole lr in 6 steps."""
+    return lr_scheduler.LambdaLR(optimizer, lambda t: min(1.0, 0.1 + 0.9 * t / 6))
+
+
+def _step_after_warmup(optimizer: optim.Optimizer) -> Any:
+    """By hand: 4 steps of warm-up from 0.01, then 0.3 to the power of the epoch."""
+    return lr_scheduler.LambdaLR(
+        optimizer, lambda t: 0.01 + 0.99 * t / 4 if t < 4 else 0.3 ** (t // STEPS_PER_EPOCH)
+    )
+
+
+# overrides: torch's own scheduler, whether it steps at each step
+SCHEDULES: dict[str, tuple[Callable[[optim.Optimizer], Any] | None, bool]] = {
+    "schedule=fixed": (None, False),
+    "schedule=step": (lambda o: lr_scheduler.StepLR(o, 1, 0.3), False),
+    "schedule=step schedule.interval=step schedule.step_size=7": (
+        lambda o: lr_scheduler.StepLR(o, 7, 0.3),
+        True,
+    ),
+    "schedule=exponential schedule.gamma=0.9": (
+        lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+        True,
+    ),
+    "schedule=cosine": (lambda o: lr_scheduler.CosineAnnealingLR(o, 30), True),
+    "schedule=cosine schedule.interval=epoch": (
+        lambda o: lr_scheduler.CosineAnnealingLR(o, 3),
+        False,
+    ),
+    "schedule=linear": (lambda o: lr_scheduler.LinearLR(o, 1.0, 0.0, 30), True),
+    "schedule=warmup schedule.warmup_steps=6 schedule.warmup_start_factor=0.1": (_warmup, True),
+    "schedule=step schedule.warmup_steps=4": (_step_after_warmup, True),
+    "schedule=plateau schedule.patience=0 schedule.threshold=0.9 schedule.factor=0.5": (
+        lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0, threshold=0.9),
+        False,
+    ),
+    "schedule=plateau schedule.patience=0 schedule.threshold=0.001": (
+        lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=0.3, patience=0, threshold=0.001),
+        False,
+    ),
+    "schedule=one_cycle schedule.cycle_momentum=false": (
+        lambda o: lr_scheduler.OneCycleLR(
+            o, o.param_groups[0]["lr"], total_steps=30, cycle_momentum=False
+        ),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_each_optimizer_and_schedule_trains_as_in_torch(
+    trainer: Trainer, data: Dataset, optimizer: str
+) -> None:
+    make, lr = OPTIMIZERS[optimizer]
+    common = f"{optimizer} network.hidden=[37,11] epochs=3 lr={lr}"
+    runs = [f"{name} seed={seed % 2}" for seed, name in enumerate(SCHEDULES)]
+    group = trainer.together(runs, common)
+    for seed, (run, (scheduler, by_step)) in enumerate(zip(group, SCHEDULES.values(), strict=True)):
+        truth = ordinary(
+            mlp, data, partial(make, lr=lr), scheduler, by_step, epochs=3, seed=seed % 2
+        )
+        assert_trained_like(run, truth, data, rtol=2e-4)
+    drops = [
+        run.metrics["lr"].nunique() > 1
+        for run, name in zip(group, SCHEDULES, strict=True)
+        if "plateau" in name
+    ]
+    assert drops == [True, False]  # which only val_loss tells apart
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_one_cycle_moves_the_momentum_too(trainer: Trainer, data: Dataset, optimizer: str) -> None:
+    settings = "schedule=one_cycle schedule.cycle_momentum=true schedule.base_momentum=0.5"
+    runs = [f"lr=0.02 {settings}", "lr=0.02", f"lr=0.01 {settings} seed=1"]
+    group = trainer.together(runs, f"optimizer={optimizer} network.hidden=[37,11]")
+    make: Any = sgd(momentum=0.9) if optimizer == "momentum" else optim.Adam
+
+    def one_cycle(opt: optim.Optimizer) -> Any:
+        top = opt.param_groups[0]["lr"]
+        return lr_scheduler.OneCycleLR(opt, top, total_steps=20, base_momentum=0.5)
+
+    for run, lr, seed, scheduler in zip(
+        group, (0.02, 0.02, 0.01), (0, 0, 1), (one_cycle, None, one_cycle), strict=True
+    ):
+        truth = ordinary(mlp, data, partial(make, lr=lr), scheduler, True, seed=seed)
+        assert_trained_like(run, truth, data, rtol=2e-4)
+
+
+class DoubleMLP(MLP):
+    """Trains in float64, where an ordinary loop and a stack agree to the last digits."""
+
+    def __init__(self, in_shape: Sequence[int], num_classes: int) -> None:
+        super().__init__(in_shape, num_classes, hidden=(37, 11))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.double())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_in_float64_the_weights_agree_to_twelve_digits(
+    trainer: Trainer, data: Dataset, optimizer: str
+) -> None:
+    make, lr = OPTIMIZERS[optimizer]
+    network = "network=custom network._target_=test_train.DoubleMLP"
+    run, other = trainer.together(
+        [f"lr={lr} schedule=exponential schedule.gamma=0.97", f"lr={lr / 3}"],
+        f"{network} {optimizer}",
+    )
+    double = partial(DoubleMLP, IN_SHAPE, CLASSES)
+    for found, rate, gamma in ((run, lr, 0.97), (other, lr / 3, 1.0)):
+        truth = ordinary(
+            double,
+            data,
+            partial(make, lr=rate),
+            partial(lr_scheduler.ExponentialLR, gamma=gamma),
+            by_step=True,
+        )
+        losses = np.array(truth.train_loss, np.float32)  # which is what is recorded
+        np.testing.assert_allclose(found.metrics["train_loss"][:-1], losses, rtol=2e-7)
+        for name, tensor in truth.network.state_dict().items():
+            assert tensor.dtype == torch.float64
+            torch.testing.assert_close(found.weights[name], tensor, rtol=1e-11, atol=1e-12)
+
+
+# --- networks and losses --------------------------------------------------------------------------
+
+
+def huber(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.huber_loss(outputs, F.one_hot(targets, CLASSES).to(outputs.dtype))
+
+
+def _cnn() -> nn.Module:
+    return CNN(IN_SHAPE, CLASSES, channels=(3, 5), hidden=(16,))
+
+
+@pytest.mark.parametrize(
+    ("common", "network", "loss"),
+    [
+        ("network=perceptron", lambda: MLP(IN_SHAPE, CLASSES, hidden=()), F.cross_entropy),
+        ("network=cnn network.channels=[3,5] network.hidden=[16]", _cnn, F.cross_entropy),
+        ("network.hidden=[37,11] loss=cross_entropy", mlp, F.cross_entropy),
+        (
+            "network.hidden=[37,11] loss=mse_one_hot",
+            mlp,
+            lambda o, t: F.mse_loss(o, F.one_hot(t, CLASSES).float()),
+        ),
+        ("network.hidden=[37,11] loss._target_=test_train.huber", mlp, huber),
+    ],
+)
+def test_each_network_and_loss_trains_as_in_torch(
+    trainer: Trainer, data: Dataset, common: str, network: Any, loss: Any
+) -> None:
+    group = trainer.together(["lr=0.1", "lr=0.05 seed=3"], common)
+    for run, lr, seed in zip(group, (0.1, 0.05), (0, 3), strict=True):
+        truth = ordinary(network, data, sgd(lr=lr), seed=seed, loss=loss)
+        assert_trained_like(run, truth, data)
+    chance = group[0].summary["chance_loss"]
+    assert chance == (None if loss is huber else pytest.approx(_chance(common)))
+
+
+def _chance(common: str) -> float:
+    if "mse" in common:  # the mean of (1 − 1/5)² once and (1/5)² four times
+        return (0.8**2 + 4 * 0.2**2) / 5
+    return math.log(CLASSES)
+
+
+def test_batch_norm_trains_as_in_torch(trainer: Trainer, data: Dataset) -> None:
+    from test_lanes import BatchNorm
+
+    group = trainer.together(
+        ["lr=0.1", "lr=0.03 seed=1", "lr=1e38"],
+        "network=custom network._target_=test_lanes.BatchNorm",
+    )
+    for run, lr, seed in zip(group[:2], (0.1, 0.03), (0, 1), strict=True):
+        truth = ordinary(partial(BatchNorm, CLASSES), data, sgd(lr=lr), seed=seed)
+        assert_trained_like(run, truth, data, rtol=1e-4)
+        assert run.weights["norm.num_batches_tracked"] == 20
+
+
+@pytest.mark.parametrize("optimizer", ["sgd optimizer.weight_decay=0.1", "adamw", "only_target"])
+def test_frozen_tied_and_unused_parameters_are_as_in_torch(
+    trainer: Trainer, data: Dataset, optimizer: str
+) -> None:
+    """Weight decay too leaves alone what gets no gradient."""
+    from test_lanes import Odd
+
+    make: Any = {"adamw": optim.AdamW, "only_target": optim.NAdam}.get(
+        optimizer, sgd(weight_decay=0.1)
+    )
+    common = f"network=custom network._target_=test_lanes.Odd optimizer={optimizer}"
+    if optimizer == "only_target":
+        common += " optimizer._target_=torch.optim.NAdam"
+    group = trainer.together(["lr=0.01", "lr=0.005 seed=1"], common)
+    for run, lr, seed in zip(group, (0.01, 0.005), (0, 1), strict=True):
+        truth = ordinary(partial(Odd, CLASSES), data, partial(make, lr=lr), seed=seed)
+        assert_trained_like(run, truth, data, rtol=1e-4)
+        assert torch.equal(run.weights["unused"], torch.ones(3))
+        counted = sum(p.numel() for p in truth.network.parameters() if p.requires_grad)
+        assert run.summary["parameters"] == counted
+
+
+# --- what a run writes ----------------------------------------------------------------------------
+
+
+def test_the_rows_of_metrics(trainer: Trainer, data: Dataset) -> None:
+    run = trainer.alone("lr=0.1 schedule=step", "batch_size=100 epochs=3 network.hidden=[37,11]")
+    lines = run.csv.splitlines()
+    assert lines[0] == "step,epoch,lr,train_loss,val_loss,val_acc"
+    table = [line.split(",") for line in lines[1:]]
+    assert [int(row[0]) for row in table] == list(range(3 * 6 + 1))  # 640 // 100 steps an epoch
+    assert [int(row[1]) for row in table] == [0] * 6 + [1] * 6 + [2] * 6 + [3]
+    for step, row in enumerate(table[:-1]):
+        assert row[2] and row[3]
+        assert bool(row[4]) == bool(row[5]) == (step % 6 == 0)
+    assert table[-1][2:4] == ["", ""] and table[-1][4] and table[-1][5]
+    for epoch in range(3):  # the lr used at the step, to the last digit
+        for row in table[6 * epoch : 6 * epoch + 6]:
+            assert float(row[2]) == pytest.approx(0.1 * 0.3**epoch, rel=1e-15)
+    for row in table[:-1]:  # a float32 with all its digits
+        assert f"{float(np.float32(row[3])):.9g}" == row[3]
+
+    truth = ordinary(
+        mlp, data, sgd(lr=0.1), SCHEDULES["schedule=step"][0], epochs=3, batch_size=100
+    )
+    assert_trained_like(run, truth, data)
+
+
+def test_the_summary_holds_full_evaluations(trainer: Trainer, data: Dataset) -> None:
+    runs = ["lr=0.1", "lr=0.2 epochs=1", "lr=0.05 epochs=3"]
+    for run, epochs in zip(
+        trainer.together(runs, "network.hidden=[37,11]"), (2, 1, 3), strict=True
+    ):
+        summary = run.summary
+        network = MLP(IN_SHAPE, CLASSES, hidden=(37, 11))
+        start = torch.load(run.folder / "model.pt")
+        network.load_state_dict(start)
+        for part, x, y in (
+            ("train", data.train_x, data.train_y),
+            ("val", data.val_x, data.val_y),
+            ("test", data.test_x, data.test_y),
+        ):
+            loss, accuracy = evaluate(network, x, y, F.cross_entropy)
+            assert summary[f"{part}_loss"] == pytest.approx(loss, rel=1e-5)
+            assert summary[f"{part}_acc"] == pytest.approx(accuracy, abs=1e-6)
+        torch.manual_seed(0)
+        first = evaluate(mlp(), data.val_x, data.val_y, F.cross_entropy)
+        assert summary["initial_loss"] == pytest.approx(first[0], rel=1e-6)
+        last = run.metrics.iloc[-1]
+        assert (summary["val_loss"], summary["val_acc"]) == (
+            np.float32(last["val_loss"]),
+            np.float32(last["val_acc"]),
+        )
+        assert summary["state"] == "finished" and summary["error"] is None
+        assert summary["first_nonfinite_step"] is None
+        assert (summary["steps"], summary["steps_per_epoch"]) == (10 * epochs, 10)
+        assert summary["epochs"] == epochs and summary["batch_size"] == 64
+        assert (summary["num_classes"], summary["data_sha256"]) == (CLASSES, data.sha256)
+        assert summary["environment"]["device"] == "cpu"
+        assert summary["timing"]["train_seconds"] > 0
+        assert [summary[k] for k in ("network", "loss", "optimizer", "schedule", "data")] == [
+            *("mlp", "nll", "sgd", "fixed", "tiny")
+        ]
+
+
+def test_the_weights_are_saved_only_on_request(trainer: Trainer) -> None:
+    run, other = trainer.together(["save_model=false", "lr=0.2"], "epochs=1 network.hidden=[5]")
+    assert not (run.folder / "model.pt").exists()
+    assert (other.folder / "model.pt").exists()
+
+
+def test_segments_do_not_show(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How often the loop looks at the losses is its own affair."""
+    runs = ["lr=0.1", "lr=0.1 schedule=exponential schedule.gamma=1.8", "lr=0.1 seed=1"]
+    common = "network.hidden=[37]"
+    group = trainer.together(runs, common)
+    assert group[1].summary["state"] == "diverged"
+    for segment in (1, 3):
+        monkeypatch.setattr(training, "SEGMENT", segment)
+        for run, other in zip(group, trainer.together(runs, common), strict=True):
+            assert_same_bits(run, other)
+
+
+# --- runs that diverge ----------------------------------------------------------------------------
+
+
+def test_a_lane_that_diverges_is_kept_as_it_was(trainer: Trainer, data: Dataset) -> None:
+    """Squared error of a linear network: beyond its largest stable lr it surely blows up."""
+    growing = "schedule=exponential schedule.gamma=1.5"
+    runs = ["lr=0.1", f"lr=0.01 {growing}", "lr=0.05 seed=1"]
+    group = trainer.together(runs, "network=perceptron loss=mse_one_hot epochs=3")
+    run = group[1]
+    truth = ordinary(
+        lambda: MLP(IN_SHAPE, CLASSES, hidden=()),
+        data,
+        sgd(lr=0.01),
+        lambda o: lr_scheduler.ExponentialLR(o, 1.5),
+        by_step=True,
+        epochs=3,
+        loss=lambda o, t: F.mse_loss(o, F.one_hot(t, CLASSES).float()),
+    )
+    first = int(np.argmin(np.isfinite(truth.train_loss)))
+    assert 10 < first < 30
+    assert run.summary["state"] == "diverged"
+    assert run.summary["first_nonfinite_step"] == first
+    assert run.summary["error"] is None
+    assert all(run.summary[key] is None for key in RESULTS)
+    assert run.summary["initial_loss"] == pytest.approx(truth.evaluations[0][0], rel=1e-6)
+    assert run.metrics["step"].tolist() == list(range(first + 1))
+    losses = run.metrics["train_loss"].to_numpy()
+    assert np.isfinite(losses[:-1]).all() and not np.isfinite(losses[-1])
+    np.testing.assert_allclose(losses[:-1], truth.train_loss[:first], rtol=1e-3)
+    assert run.csv.splitlines()[-1].split(",")[3] in ("nan", "inf")
+    assert f"diverged at step {first}" in run.log
+    assert not run.weights
+    assert [group[0].summary["state"], group[2].summary["state"]] == ["finished", "finished"]
+    assert len(group[0].metrics) == len(group[2].metrics) == 31
+
+
+def test_all_lanes_may_diverge(trainer: Trainer) -> None:
+    runs = ["lr=1e38", "lr=1e38 seed=1", "lr=1e37 epochs=5"]
+    for text, run in zip(runs, trainer.together(runs, "network.hidden=[37]"), strict=True):
+        assert run.summary["state"] == "diverged"
+        assert 1 <= run.summary["first_nonfinite_step"] < 10
+        assert_same_bits(run, trainer.alone(text, "network.hidden=[37]"))
+
+
+def test_non_finite_only_after_the_last_update(trainer: Trainer) -> None:
+    """The only step's loss is finite; the evaluation after it is not."""
+    group = trainer.together(["lr=1e38", "lr=0.1"], "batch_size=640 epochs=1 network.hidden=[37]")
+    run = group[0]
+    assert run.summary["state"] == "diverged"
+    assert run.summary["first_nonfinite_step"] == 1
+    assert all(run.summary[key] is None for key in RESULTS)
+    assert math.isfinite(float(run.csv.splitlines()[1].split(",")[3]))
+    last = run.csv.splitlines()[-1].split(",")
+    assert last[:4] == ["1", "1", "", ""] and last[4] in ("nan", "inf")
+    assert not run.weights
+    assert group[1].summary["state"] == "finished"
+
+
+def test_a_non_finite_loss_at_the_first_step(trainer: Trainer, data: Dataset) -> None:
+    broken = replace(data, train_x=torch.full_like(data.train_x, math.inf))
+    run = trainer.alone("lr=0.1", "network.hidden=[37]", data=broken)
+    assert (run.summary["state"], run.summary["first_nonfinite_step"]) == ("diverged", 0)
+    assert len(run.metrics) == 1
+
+
+def test_an_lr_that_grows_past_float32_makes_its_lane_diverge(trainer: Trainer) -> None:
+    growing = "schedule=exponential schedule.gamma=1e5"
+    for optimizer in ("sgd", "adam"):
+        run, other = trainer.together([f"lr=0.1 {growing}", "lr=0.01"], f"optimizer={optimizer}")
+        assert run.summary["state"] == "diverged"
+        assert other.summary["state"] == "finished"
+
+
+# --- runs that fail, and the launcher -------------------------------------------------------------
+
+
+class FailsWhenLarge(nn.Module):
+    """Raises once its weights have grown: in some lane, at some step."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(144, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.linear.weight.abs().max() > 1.5:
+            raise ArithmeticError("a weight is too large")
+        return self.linear(x.flatten(1))
+
+
+def launched(trainer: Trainer, runs: Sequence[str], common: str) -> list[Trained]:
+    specs = trainer.specs(runs, common)
+    launch.train(specs)
+    return [read(spec.folder) for spec in specs]
+
+
+def test_a_run_that_fails_does_so_alone(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = "network=custom network._target_=test_train.FailsWhenLarge"
+    runs = [
+        "lr=0.01",
+        "lr=0.01 schedule=step schedule.gamma=1e5",  # fails in the second epoch
+        "lr=0.02 seed=1",
+        "lr=0.02 epochs=1",  # is over before
+    ]
+    group = launched(trainer, runs, common)
+    states = [run.summary["state"] for run in group]
+    assert states == ["finished", "failed", "finished", "finished"]
+    failed = group[1]
+    assert failed.metrics["step"].tolist() == list(range(10))
+    assert failed.summary["error"] == "ArithmeticError: a weight is too large"
+    assert "Traceback" in failed.log and "test_train.py" in failed.log
+    assert all(failed.summary[key] is None for key in RESULTS)
+    assert "failed" in capsys.readouterr().out
+    for text, run in zip(runs[::2], group[::2], strict=True):
+        assert_same_bits(run, trainer.alone(text, common))
+        assert len(run.metrics) == 21  # no row of the first attempt is left
+    assert_same_bits(group[3], trainer.alone(runs[3], common))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_lanes_limits_how_many_train_at_once(trainer: Trainer, width: int) -> None:
+    runs = ["lr=0.1", "lr=0.2", "lr=1e38", "lr=0.1 seed=1", "lr=0.05 epochs=1"]
+    common = "network.hidden=[37]"
+    whole = launched(trainer, runs, f"{common} lanes=auto")
+    assert {run.summary["lanes"]["width"] for run in whole} == {5}
+    chunks = launched(trainer, runs, f"{common} lanes={width}")
+    assert max(run.summary["lanes"]["width"] for run in chunks) == width
+    for run, other in zip(whole, chunks, strict=True):
+        assert_same_bits(run, other)
+
+
+def test_runs_that_cannot_share_a_stack_train_in_groups(trainer: Trainer) -> None:
+    runs = [
+        "lr=0.1 network.hidden=[37]",
+        "lr=0.1 network.hidden=[5]",
+        "lr=0.2 network.hidden=[37]",
+        "lr=0.01 network.hidden=[37] optimizer=adam",
+        "lr=0.1 network.hidden=[37] batch_size=32",
+    ]
+    group = launched(trainer, runs, "")
+    assert [run.summary["lanes"]["width"] for run in group] == [2, 1, 2, 1, 1]
+    for text, run in zip(runs, group, strict=True):
+        assert_same_bits(run, trainer.alone(text))
+
+
+def test_what_the_records_are_read_by(trainer: Trainer) -> None:
+    """Each file that the loop writes reads back, and nothing else lies there."""
+    run = trainer.alone("lr=0.1", "epochs=1 network.hidden=[5]")
+    assert tuple(run.metrics.columns) == METRICS
+    names = {file.name for file in run.folder.iterdir()}
+    assert names == {"metrics.csv", "summary.json", "run.log", "model.pt"}
+    assert records.run_folders(run.folder.parent) == [run.folder]
+
+
+def test_coefficients_have_the_precision_of_the_parameters() -> None:
+    node = {"_target_": "torch.optim.SGD", "lr": 0.1}
+    for dtype in (torch.float32, torch.float64):
+        optimizer = build_optimizer([node], [torch.zeros(1, 3, dtype=dtype)])
+        found = optimizer.coefficients({"lr": np.array([[0.1]])}, np.array([0]))["lr"]
+        assert found.dtype == dtype
+        assert found.item() == torch.tensor(0.1, dtype=dtype).item()
+
+
+def test_the_display_is_told_how_each_run_ended(trainer: Trainer, data: Dataset) -> None:
+    from conftest import Silent
+
+    specs = trainer.specs(["lr=0.1", "lr=1e38", "lr=0.1 epochs=1"], "network.hidden=[37]")
+    display = Silent()
+    train(specs, [4, 5, 6], data, display)
+    assert display.states == {4: "finished", 5: "diverged", 6: "finished"}
