@@ -170,7 +170,9 @@ class Lanes:
             losses = (self._own if y.ndim > 1 else self._shared)(block.params, block.fixed, x, y)
         leaves = list(block.params.values())
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
-        gradients = list(torch.autograd.grad(losses.sum(), leaves, allow_unused=True))
+        gradients: list[Tensor | None] = list(
+            torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        )
         if self.way == "unmapped":
             # What one lane leaves out at a step another may not (layers dropped at random), and a
             # stack has one gradient for all.

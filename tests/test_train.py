@@ -65,6 +65,8 @@ def ordinary(
     trained = [p for p in net.parameters() if p.requires_grad]
     opt: Any = optimizer(trained)
     schedule: Any = scheduler(opt) if scheduler else None
+    follows_loss = isinstance(schedule, lr_scheduler.ReduceLROnPlateau)
+    tick: Any = getattr(schedule, "step", None)
     found = Ordinary([], [], [evaluate(net, data.val_x, data.val_y, loss)], net)
     for epoch in range(epochs):
         order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
@@ -77,13 +79,13 @@ def ordinary(
             found.lr.append(float(opt.param_groups[0]["lr"]))
             found.train_loss.append(float(value.detach()))
             opt.step()
-            if schedule and by_step:
-                schedule.step()
+            if tick and by_step:
+                tick()
         found.evaluations.append(evaluate(net, data.val_x, data.val_y, loss))
-        if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
-            schedule.step(found.evaluations[-1][0])
-        elif schedule and not by_step:
-            schedule.step()
+        if follows_loss:
+            tick(found.evaluations[-1][0])
+        elif tick and not by_step:
+            tick()
     return found
 
 
