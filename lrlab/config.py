@@ -61,8 +61,8 @@ def check(config: DictConfig) -> None:
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
             raise UserError(f"{key}={config[key]}: must be at least 1, for example {key}={example}")
-    if not 0 <= config.seed < 2**63:
-        raise UserError(f"seed={config.seed}: must be from 0 to 2**63 − 1, for example seed=0")
+    if not 0 <= config.seed < 2**53:  # what JSON and CSV readers keep whole
+        raise UserError(f"seed={config.seed}: must be from 0 to 2**53 − 1, for example seed=0")
     if config.threads is not None and config.threads < 1:
         raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
     lanes = config.lanes

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import environment, optimizers, schedules
+from lrlab import environment, losses, optimizers, schedules
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
 from lrlab.targets import HYDRA_KEYS
@@ -181,13 +181,19 @@ def _check_forward(
                 f"network._target_={_target(spec, 'network')}: does not take inputs of shape "
                 f"{tuple(samples[0].shape)} ({_first_line(error)})"
             ) from error
+        wanted = (len(samples[1]), dataset.num_classes)
+        shape = tuple(getattr(outputs, "shape", ()))
+        ours = losses.chance_loss(loss, dataset.num_classes) is not None
+        if ours and shape != wanted:
+            raise UserError(
+                f"network._target_={_target(spec, 'network')}: returns outputs of shape {shape} "
+                f"for {wanted[0]} samples, the loss needs {wanted}"
+            )
         try:
             value = loss(outputs, samples[1])
         except Exception as error:
-            shape = getattr(outputs, "shape", None)
-            what = f"outputs of shape {tuple(shape)}" if shape is not None else "the outputs"
             raise UserError(
-                f"loss._target_={_target(spec, 'loss')}: does not take {what} "
+                f"loss._target_={_target(spec, 'loss')}: does not take outputs of shape {shape} "
                 f"({_first_line(error)})"
             ) from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:

@@ -117,13 +117,11 @@ def loss_curves(curves: pd.DataFrame, title: str | None = None) -> Figure:
             _Label(float(np.median(ends[key])), names[key], colour(float(key[0]))) for key in ends
         ]
 
-    handles: list[tuple[Line2D, str]] = [
-        (Line2D([], [], color=_GREY, alpha=0.35, linewidth=1), "mini-batch"),
-        (
-            Line2D([], [], color=_GREY, linewidth=1.8),
-            f"moving average over {span:.0f} steps" if span > 1.5 else "each step",
-        ),
-    ]
+    thick = Line2D([], [], color=_GREY, linewidth=1.8)
+    handles: list[tuple[Line2D, str]] = [(thick, "mini-batch")]
+    if span > 1.5:
+        faint = Line2D([], [], color=_GREY, alpha=0.35, linewidth=1)
+        handles = [(faint, "mini-batch"), (thick, f"moving average over {span:.0f} steps")]
     if len(styles) > 1:
         handles += [
             (Line2D([], [], color=_GREY, linewidth=1.6, linestyle=style), setting)
@@ -219,6 +217,7 @@ def lr_against_loss(runs: pd.DataFrame, title: str | None = None) -> Figure:
         ]
     handles += _edge_handles(finals, scale)
     if _distinct(table, "seed") > 1:
+        handles[:2] = [(handle, f"{text}, median of seeds") for handle, text in handles[:2]]
         handles.append((Line2D([], [], color=_GREY, marker=".", linestyle=""), "one seed"))
     margin = _reference_labels(references)
     not_drawn = len(table) - len(on_axis)

@@ -134,7 +134,8 @@ def write_sweep_config(sweep: Path, text: str) -> None:
 
 def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
     """Write runs.csv, one row a run."""
-    write_whole(sweep / "runs.csv", runs.to_csv(index=False))
+    # a column with gaps holds whole numbers as floats
+    write_whole(sweep / "runs.csv", runs.convert_dtypes().to_csv(index=False))
 
 
 def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:
