@@ -7,6 +7,7 @@ new stack with its lanes alone, and where one bit differs the lanes train one at
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class _Block(NamedTuple):
     """Lanes that go through the network together, as views of the stack."""
 
     lanes: slice
+    module: nn.Module
     params: Tensors
     fixed: Tensors
 
@@ -36,13 +38,20 @@ class Lanes:
         params: name to (lanes, ...), the trained parameters. Update them in place only.
         fixed: name to (lanes, ...), buffers and frozen parameters.
         seeds: (lanes,) the runs' seeds; networks that draw random numbers draw from them.
+        modules: (lanes,) what runs the forward pass: one for all lanes while they run together, a
+            copy for each else, for a forward may count its calls or keep other state in Python.
         way: ``together``, ``one at a time``, or ``unmapped`` for a network that vmap cannot take.
     """
 
     def __init__(
-        self, module: nn.Module, params: Tensors, fixed: Tensors, seeds: Sequence[int], loss: Loss
+        self,
+        modules: Sequence[nn.Module],
+        params: Tensors,
+        fixed: Tensors,
+        seeds: Sequence[int],
+        loss: Loss,
     ) -> None:
-        self.module = module
+        self.modules = list(modules)
         self.params = params
         self.fixed = fixed
         self.seeds = list(seeds)
@@ -92,7 +101,7 @@ class Lanes:
             loss: (lanes,) float32, the mean over the samples.
             accuracy: (lanes,) float32, the share of right answers.
         """
-        self.module.eval()
+        self._train_mode(False)
         total = torch.zeros(len(self), dtype=torch.float64)
         right = torch.zeros(len(self), dtype=torch.int64)
         chunks = zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True)
@@ -101,7 +110,7 @@ class Lanes:
                 loss, correct = self._block_scores(block, xs, ys, number)
                 total[block.lanes] += loss.cpu().double() * len(ys)
                 right[block.lanes] += correct.cpu()
-        self.module.train()
+        self._train_mode(True)
         return (total / len(y)).float(), (right.double() / len(y)).float()
 
     def settle(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> None:
@@ -112,20 +121,23 @@ class Lanes:
         """
         self.way = "together"
         self._cut()
+        modules = self.modules
         try:
             # A network that draws random numbers is refused here: in a stack its numbers would
             # depend on the other lanes.
             together = self._trial(x, y, val_x, val_y)
         except RuntimeError:
             self.way = "unmapped"
-            self._cut()
-            return
-        if len(self) > 1:
-            self.way = "one at a time"
-            self._cut()
-            if _same_bits(together, self._trial(x, y, val_x, val_y)):
-                self.way = "together"
-                self._cut()
+        else:
+            if len(self) > 1:
+                self.way = "one at a time"
+                if _same_bits(together, self._trial(x, y, val_x, val_y)):
+                    self.way = "together"
+        shared = all(module is modules[0] for module in modules)
+        if self.way != "together" and shared:
+            modules = [modules[0], *(copy.deepcopy(modules[0]) for _ in modules[1:])]
+        self.modules = modules
+        self._cut()
 
     def select(self, lanes: Sequence[int]) -> Lanes:
         """A new stack of some lanes. ``settle`` it before use."""
@@ -135,15 +147,17 @@ class Lanes:
             return {n: t.detach()[index.to(t.device)] for n, t in tensors.items()}
 
         seeds = [self.seeds[i] for i in lanes]
-        return Lanes(self.module, pick(self.params), pick(self.fixed), seeds, self.loss)
+        modules = [self.modules[i] for i in lanes]
+        return Lanes(modules, pick(self.params), pick(self.fixed), seeds, self.loss)
 
     def state_dict(self, lane: int) -> Tensors:
         """One lane's state dict, on the CPU, as its network alone would have it."""
         own = {n: t.detach()[lane].cpu().clone() for n, t in {**self.params, **self.fixed}.items()}
         # tied weights have one name in the stack, and all their names in a state dict
-        first = {id(t): n for n, t in self.module.named_parameters()}
-        first |= {id(t): n for n, t in self.module.named_buffers()}
-        saved = self.module.state_dict(keep_vars=True)
+        module = self.modules[lane]
+        first = {id(t): n for n, t in module.named_parameters()}
+        first |= {id(t): n for n, t in module.named_buffers()}
+        saved = module.state_dict(keep_vars=True)
         return {n: own[first[id(t)]] for n, t in saved.items() if id(t) in first}
 
     # --- inside -----------------------------------------------------------------------------------
@@ -154,15 +168,21 @@ class Lanes:
         self._blocks = [
             _Block(
                 lanes,
+                self.modules[lanes.start],
                 {n: t.detach()[lanes].requires_grad_() for n, t in self.params.items()},
                 {n: t.detach()[lanes] for n, t in self.fixed.items()},
             )
             for lanes in (whole if self.way == "together" else single)
         ]
 
+    def _train_mode(self, train: bool) -> None:
+        for block in self._blocks:
+            block.module.train(train)
+
     def _block_gradients(
         self, block: _Block, x: Tensor, y: Tensor, step: int
     ) -> tuple[Tensor, list[Tensor | None]]:
+        self._module = block.module
         if self.way == "unmapped":
             torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
             losses = self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
@@ -185,6 +205,7 @@ class Lanes:
     def _block_scores(
         self, block: _Block, x: Tensor, y: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor]:
+        self._module = block.module
         if self.way == "unmapped":
             # A network may draw in evaluations too, such as one with F.dropout(x, 0.5).
             torch.manual_seed(_draw(self.seeds[block.lanes.start], chunk, 1))
@@ -193,24 +214,27 @@ class Lanes:
         return self._scores(block.params, block.fixed, x, y)
 
     def _lane_loss(self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return self.loss(functional_call(self.module, (params, fixed), (x,)), y)
+        return self.loss(functional_call(self._module, (params, fixed), (x,)), y)
 
     def _lane_scores(
         self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        outputs = functional_call(self.module, (params, fixed), (x,))
+        outputs = functional_call(self._module, (params, fixed), (x,))
         return self.loss(outputs, y), (outputs.argmax(1) == y).sum()
 
     def _trial(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
-        """What a step and an evaluation give; buffers are put back as they were."""
+        """What a step and an evaluation give, on copies; buffers are put back as they were."""
         before = {n: t.clone() for n, t in self.fixed.items()}
+        modules = self.modules
+        self.modules = [copy.deepcopy(module) for module in modules]
+        self._cut()
         try:
             losses, gradients = self.gradients(x, y, step=0)
             last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
             chunks = [slice(0, EVALUATION_CHUNK), slice(len(val_y) - last, len(val_y))]
             scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
         finally:
-            self.module.train()
+            self.modules = modules
             for name, tensor in before.items():
                 self.fixed[name].copy_(tensor)
         return [losses, *(g for g in gradients if g is not None), *scores]
@@ -225,7 +249,7 @@ def stack(networks: Sequence[nn.Module], seeds: Sequence[int], loss: Loss, devic
     params, buffers = stack_module_state(list(networks))
     trained = {n: t.detach() for n, t in params.items() if n not in frozen}
     fixed = {n: t.detach() for n, t in {**params, **buffers}.items() if n not in trained}
-    return Lanes(module, trained, fixed, seeds, loss)
+    return Lanes([module] * len(networks), trained, fixed, seeds, loss)
 
 
 def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> int:

@@ -133,9 +133,10 @@ def write_sweep_config(sweep: Path, text: str) -> None:
 
 
 def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
-    """Write runs.csv, one row a run."""
+    """Write runs.csv, one row a run; the folder's name is the run, wherever the sweep lies."""
     # a column with gaps holds whole numbers as floats
-    write_whole(sweep / "runs.csv", runs.convert_dtypes().to_csv(index=False))
+    table = runs.drop(columns="folder", errors="ignore").convert_dtypes()
+    write_whole(sweep / "runs.csv", table.to_csv(index=False))
 
 
 def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:

@@ -582,3 +582,26 @@ def test_the_display_is_told_how_each_run_ended(trainer: Trainer, data: Dataset)
     display = Silent()
     train(specs, [4, 5, 6], data, display)
     assert display.states == {4: "finished", 5: "diverged", 6: "finished"}
+
+
+class Counting(nn.Module):
+    """Scales its scores by how often it was called: state in Python that no tensor holds."""
+
+    def __init__(self, in_shape: Sequence[int], num_classes: int, convolve: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 3, 3) if convolve else nn.Flatten()
+        features = self.first(torch.zeros(1, *in_shape)).numel()
+        self.last = nn.Linear(features, num_classes)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        return self.last(self.first(x).flatten(1)) * (1 + self.calls / 50)
+
+
+@pytest.mark.parametrize("convolve", ["false", "true"])
+def test_a_network_that_counts_its_calls_counts_its_own(trainer: Trainer, convolve: str) -> None:
+    network = f"network=custom network._target_={__name__}.Counting network.convolve={convolve}"
+    lrs = ["lr=0.1", "lr=1e30", "lr=0.02"]
+    for run, lr in zip(trainer.together(lrs, network), lrs, strict=True):
+        assert_same_bits(run, trainer.alone(lr, network))
