@@ -242,9 +242,11 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
     """
     node = {**spec["loss"], "_partial_": True}
     try:
-        return instantiate(node)
+        found = instantiate(node)
     except Exception as error:
         raise _failed(spec, "loss", error) from error
+    # Hydra's own partial judges its target anew at each call, and this one is called every step.
+    return functools.partial(found.func, *found.args, **found.keywords)
 
 
 def load_data(spec: RunSpec) -> Dataset:
