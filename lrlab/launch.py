@@ -83,7 +83,7 @@ def spec(job: DictConfig) -> RunSpec:
     return plan.run_spec(
         number=int(OmegaConf.select(hydra, "job.num", default=0) or 0),
         folder=Path(hydra.runtime.output_dir),
-        config=OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]),
+        config=_without_hydra(job),
         choices=hydra.runtime.choices,
         swept={key: value for key, value in swept.items() if key not in own},
     )
@@ -117,11 +117,11 @@ def note_failure(folder: Path, returned: JobReturn) -> None:
     if summary["state"] in ("finished", "diverged", "failed"):
         return
     error = getattr(returned, "_return_value", None)
-    message = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else "no result"
     folder.mkdir(exist_ok=True)
-    records.write_summary(folder, summary | {"state": "failed", "error": message.splitlines()[0]})
     if isinstance(error, Exception):
-        records.log(folder, "".join(traceback.format_exception(error)))
+        _mark_failed(folder, summary, error)
+    else:
+        records.write_summary(folder, summary | {"state": "failed", "error": "no result"})
 
 
 def train(specs: Sequence[RunSpec]) -> None:
@@ -166,11 +166,7 @@ def _train_group(group: Sequence[RunSpec], row_of: Mapping[int, int], update: An
                     _train_group([run], row_of, update)
             return
         run = group[0]
-        message = str(error).strip().splitlines()
-        summary = records.read_summary(run.folder)
-        summary |= {"state": "failed", "error": f"{type(error).__name__}: {' '.join(message[:1])}"}
-        records.write_summary(run.folder, summary)
-        records.log(run.folder, "".join(traceback.format_exception(error)))
+        _mark_failed(run.folder, records.read_summary(run.folder), error)
         update(row_of[run.number], state="failed")
 
 
@@ -186,6 +182,14 @@ def _width(group: Sequence[RunSpec]) -> int:
     except Exception:
         return 1  # it fails in training too, and is reported there
     return max(1, int(environment.free_memory(run.device) * 0.6 // each))
+
+
+def _mark_failed(folder: Path, summary: Mapping[str, Any], error: Exception) -> None:
+    """The error's first line in the summary, its traceback in the log."""
+    message = str(error).strip().splitlines()
+    line = f"{type(error).__name__}: {' '.join(message[:1])}"
+    records.write_summary(folder, {**summary, "state": "failed", "error": line})
+    records.log(folder, "".join(traceback.format_exception(error)))
 
 
 def _mark_interrupted(run: RunSpec) -> bool:
@@ -217,11 +221,14 @@ def _labels(specs: Sequence[RunSpec]) -> list[str]:
     return [" ".join(f"{k}={run.swept[k]}" for k in apart if k in run.swept) for run in specs]
 
 
+def _without_hydra(job: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+
+
 def _yaml(job: DictConfig) -> tuple[str, str, str]:
-    task = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
     hydra = OmegaConf.masked_copy(job, "hydra")
     return (
-        OmegaConf.to_yaml(task, resolve=False),
+        OmegaConf.to_yaml(_without_hydra(job), resolve=False),
         OmegaConf.to_yaml(hydra, resolve=False),
         OmegaConf.to_yaml(job.hydra.overrides.task),
     )
@@ -232,7 +239,7 @@ def _returned(job: DictConfig, run: RunSpec) -> JobReturn:
     failed = summary["state"] == "failed"
     result = JobReturn()
     result.overrides = list(job.hydra.overrides.task)
-    result.cfg = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+    result.cfg = _without_hydra(job)
     result.hydra_cfg = OmegaConf.masked_copy(job, "hydra")
     result.working_dir = str(run.folder)
     result.task_name = str(job.hydra.job.name)
