@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -52,17 +53,32 @@ def choose_device(name: str) -> str:
     return kind
 
 
+def device_count() -> int:
+    """How many CUDA devices there are."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def prepare(device: str, threads: int | None) -> None:
     """Set threads and determinism for training on the device."""
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    # also where null follows a number: the stacks of one sweep take turns
+    torch.set_num_threads(_own_threads() if threads is None else threads)
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+
+
+@functools.cache
+def _own_threads() -> int:
+    """As many threads as torch takes by itself; the first to ask is the first to set any."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def device_name(device: str) -> str:
@@ -107,6 +123,16 @@ def describe(device: str) -> dict[str, Any]:
         "mkl_cbwr": os.environ.get("MKL_CBWR"),
         "byteorder": sys.byteorder,
     }
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch has a class for it on a GPU, and only words on the CPU."""
+    import torch
+
+    words = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        word in str(error) for word in words
+    )
 
 
 def free_memory(device: str) -> int:

@@ -6,3 +6,24 @@ class UserError(Exception):
 
     Entry points print it as ``lrlab: <message>`` and exit with code 2, without a traceback.
     """
+
+
+class NotWritten(Exception):
+    """A record could not be written: the disk is full, the folder gone or read-only.
+
+    It ends the whole command, for no run could keep what it does. Nothing that was written before
+    is harmed, and the sweep can be resumed.
+
+    Attributes:
+        remedy: what the user can do then, one line; empty where nobody knew.
+    """
+
+    remedy = ""
+
+    def __init__(self, file: object, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        super().__init__(f"{file}: cannot be written ({reason})")
+
+
+class Stopped(Exception):
+    """The user or the system asked to stop; what was trained is written."""

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from lrlab import environment
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Tensors = dict[str, Tensor]
 
@@ -41,6 +43,8 @@ class Lanes:
         modules: (lanes,) what runs the forward pass: one for all lanes while they run together, a
             copy for each else, for a forward may count its calls or keep other state in Python.
         way: ``together``, ``one at a time``, or ``unmapped`` for a network that vmap cannot take.
+        ways: the way that was found for a number of lanes, with a batch of their own or without.
+            It hangs on shapes alone, so stacks cut from one another or joined share the table.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Lanes:
         fixed: Tensors,
         seeds: Sequence[int],
         loss: Loss,
+        ways: dict[tuple[int, bool], str] | None = None,
     ) -> None:
         self.modules = list(modules)
         self.params = params
@@ -57,6 +62,7 @@ class Lanes:
         self.seeds = list(seeds)
         self.loss = loss
         self.way = "together"
+        self.ways = {} if ways is None else ways
         self._shared = vmap(self._lane_loss, in_dims=(0, 0, None, None))
         self._own = vmap(self._lane_loss, in_dims=(0, 0, 0, 0))
         self._scores = vmap(self._lane_scores, in_dims=(0, 0, None, None))
@@ -65,13 +71,16 @@ class Lanes:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def gradients(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, list[Tensor | None]]:
+    def gradients(
+        self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """Losses and their gradients.
 
         Args:
             x: inputs, (batch, ...) for all lanes or (lanes, batch, ...).
             y: targets, (batch,) for all lanes or (lanes, batch).
-            step: the step's number, from which a random network draws.
+            first_steps, offset: a lane is at its step first_steps[lane] + offset, from which a
+                random network draws.
 
         Returns:
             losses: (lanes,), the mean over the batch.
@@ -83,7 +92,7 @@ class Lanes:
             first = block.lanes.start
             alone = own and len(self._blocks) > 1
             batch = (x[first], y[first]) if alone else (x, y)
-            found.append(self._block_gradients(block, *batch, step))
+            found.append(self._block_gradients(block, *batch, first_steps[first] + offset))
         if len(found) == 1:
             return found[0]
         losses, gradients = zip(*found, strict=True)
@@ -119,25 +128,29 @@ class Lanes:
         Args:
             x, y: a batch as for ``gradients``; val_x, val_y: samples as for ``evaluate``.
         """
-        self.way = "together"
+        key = (len(self), y.ndim > 1)
+        if key not in self.ways:
+            self.ways[key] = self._find_way(x, y, val_x, val_y)
+        self.way = self.ways[key]
+        if self.way != "together":
+            self.modules = _distinct(self.modules)
         self._cut()
-        modules = self.modules
+
+    def _find_way(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> str:
+        self.way = "together"
         try:
             # A network that draws random numbers is refused here: in a stack its numbers would
             # depend on the other lanes.
             together = self._trial(x, y, val_x, val_y)
-        except RuntimeError:
-            self.way = "unmapped"
-        else:
-            if len(self) > 1:
-                self.way = "one at a time"
-                if _same_bits(together, self._trial(x, y, val_x, val_y)):
-                    self.way = "together"
-        shared = all(module is modules[0] for module in modules)
-        if self.way != "together" and shared:
-            modules = [modules[0], *(copy.deepcopy(modules[0]) for _ in modules[1:])]
-        self.modules = modules
-        self._cut()
+        except RuntimeError as error:
+            if environment.out_of_memory(error):
+                raise
+            return "unmapped"
+        if len(self) == 1:
+            return "together"
+        self.way = "one at a time"
+        same = _same_bits(together, self._trial(x, y, val_x, val_y))
+        return "together" if same else "one at a time"
 
     def select(self, lanes: Sequence[int]) -> Lanes:
         """A new stack of some lanes. ``settle`` it before use."""
@@ -148,11 +161,36 @@ class Lanes:
 
         seeds = [self.seeds[i] for i in lanes]
         modules = [self.modules[i] for i in lanes]
-        return Lanes(modules, pick(self.params), pick(self.fixed), seeds, self.loss)
+        return Lanes(modules, pick(self.params), pick(self.fixed), seeds, self.loss, self.ways)
+
+    def join(self, other: Lanes) -> Lanes:
+        """A new stack of these lanes and the other's behind them. ``settle`` it before use."""
+
+        def together(these: Tensors, those: Tensors) -> Tensors:
+            return {n: torch.cat([t.detach(), those[n].detach()]) for n, t in these.items()}
+
+        return Lanes(
+            self.modules + other.modules,
+            together(self.params, other.params),
+            together(self.fixed, other.fixed),
+            self.seeds + other.seeds,
+            self.loss,
+            self.ways,
+        )
+
+    def state(self, lane: int) -> Tensors:
+        """Copies of one lane's parameters and buffers on the CPU, by their names in the stack."""
+        return {n: t.detach()[lane].cpu().clone() for n, t in {**self.params, **self.fixed}.items()}
+
+    @torch.no_grad()
+    def load(self, lane: int, state: Tensors) -> None:
+        """Put what ``state`` gave into a lane, in place."""
+        for name, tensor in {**self.params, **self.fixed}.items():
+            tensor[lane].copy_(state[name])
 
     def state_dict(self, lane: int) -> Tensors:
         """One lane's state dict, on the CPU, as its network alone would have it."""
-        own = {n: t.detach()[lane].cpu().clone() for n, t in {**self.params, **self.fixed}.items()}
+        own = self.state(lane)
         # tied weights have one name in the stack, and all their names in a state dict
         module = self.modules[lane]
         first = {id(t): n for n, t in module.named_parameters()}
@@ -229,7 +267,7 @@ class Lanes:
         self.modules = [copy.deepcopy(module) for module in modules]
         self._cut()
         try:
-            losses, gradients = self.gradients(x, y, step=0)
+            losses, gradients = self.gradients(x, y, [0] * len(self), 0)
             last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
             chunks = [slice(0, EVALUATION_CHUNK), slice(len(val_y) - last, len(val_y))]
             scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
@@ -240,7 +278,13 @@ class Lanes:
         return [losses, *(g for g in gradients if g is not None), *scores]
 
 
-def stack(networks: Sequence[nn.Module], seeds: Sequence[int], loss: Loss, device: str) -> Lanes:
+def stack(
+    networks: Sequence[nn.Module],
+    seeds: Sequence[int],
+    loss: Loss,
+    device: str,
+    ways: dict[tuple[int, bool], str] | None = None,
+) -> Lanes:
     """Lanes of networks that differ in their numbers only, on the device."""
     module = networks[0].to(device).train()
     for network in networks[1:]:
@@ -249,7 +293,7 @@ def stack(networks: Sequence[nn.Module], seeds: Sequence[int], loss: Loss, devic
     params, buffers = stack_module_state(list(networks))
     trained = {n: t.detach() for n, t in params.items() if n not in frozen}
     fixed = {n: t.detach() for n, t in {**params, **buffers}.items() if n not in trained}
-    return Lanes([module] * len(networks), trained, fixed, seeds, loss)
+    return Lanes([module] * len(networks), trained, fixed, seeds, loss, ways)
 
 
 def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> int:
@@ -272,6 +316,16 @@ def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> int:
     ):
         loss(network(x), y)
     return 6 * own + 2 * kept + kept * EVALUATION_CHUNK // max(len(y), 1)
+
+
+def _distinct(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Each lane a module of its own: a copy wherever one stands a second time."""
+    seen: set[int] = set()
+    found = []
+    for module in modules:
+        found.append(copy.deepcopy(module) if id(module) in seen else module)
+        seen.add(id(module))
+    return found
 
 
 def _first(tensors: Tensors) -> Tensors:

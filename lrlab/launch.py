@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from lrlab import environment, lanes, plan, progress, records
-from lrlab.errors import UserError
+from lrlab import arguments, environment, plan, pool, progress, records, signals
+from lrlab.errors import Stopped, UserError
+from lrlab.jobs import Job, compose, spec, without_hydra
 from lrlab.plan import RunSpec
 
-_composed: dict[tuple[Any, ...], DictConfig] = {}
+__all__ = ["compose", "launch", "note_failure", "run_one", "spec", "train"]
 
 
 def launch(
@@ -40,53 +40,12 @@ def launch(
         compose(config, loader, list(overrides), number)
         for number, overrides in enumerate(job_overrides, start=first)
     ]
-    specs = [spec(job) for job in jobs]
+    specs = [job.spec for job in jobs]
     plan.check_runs(specs)
-    for job, run in zip(jobs, specs, strict=True):
-        records.create_run(run.folder, *_yaml(job))
+    for job in jobs:
+        records.create_run(job.folder, *job.texts)
     train(specs)
-    return [_returned(job, run) for job, run in zip(jobs, specs, strict=True)]
-
-
-def compose(config: DictConfig, loader: Any, overrides: list[str], number: int) -> DictConfig:
-    """A job's config, with Hydra's part.
-
-    The sweeper composes each job to check it, and the launcher to train it; Hydra takes a tenth of
-    a second for it, so what the one made waits for the other.
-
-    Raises:
-        HydraException, OmegaConfBaseException: overrides that do not fit.
-    """
-    key = (id(loader), number, *overrides)
-    if key in _composed:
-        return _composed.pop(key)
-    job = _composed[key] = loader.load_sweep_config(config, overrides)
-    with open_dict(job):
-        job.hydra.job.id = number
-        job.hydra.job.num = number
-        job.hydra.runtime.output_dir = str(
-            (Path(job.hydra.sweep.dir) / str(job.hydra.sweep.subdir)).absolute()
-        )
-    return job
-
-
-def spec(job: DictConfig) -> RunSpec:
-    """A composed job as a run spec.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
-    hydra = job.hydra
-    overrides = [str(o) for o in hydra.overrides.task]
-    swept = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o[0] != "~")
-    own = {"name", "output", "device", "threads", "lanes", "plots", "save_model"}
-    return plan.run_spec(
-        number=int(OmegaConf.select(hydra, "job.num", default=0) or 0),
-        folder=Path(hydra.runtime.output_dir),
-        config=_without_hydra(job),
-        choices=hydra.runtime.choices,
-        swept={key: value for key, value in swept.items() if key not in own},
-    )
+    return [_returned(job) for job in jobs]
 
 
 def run_one(run: RunSpec) -> dict[str, Any]:
@@ -114,98 +73,55 @@ def note_failure(folder: Path, returned: JobReturn) -> None:
         summary = records.read_summary(folder)
     except (FileNotFoundError, UserError):
         summary = {"run": int(folder.name), "state": "waiting"}
-    if summary["state"] in ("finished", "diverged", "failed"):
+    if summary["state"] in records.ENDED:
         return
     error = getattr(returned, "_return_value", None)
     folder.mkdir(exist_ok=True)
     if isinstance(error, Exception):
-        _mark_failed(folder, summary, error)
+        records.mark_failed(folder, summary, error)
     else:
         records.write_summary(folder, summary | {"state": "failed", "error": "no result"})
 
 
 def train(specs: Sequence[RunSpec]) -> None:
-    """Train runs, those that can together, with a display; what fails is marked and logged."""
+    """Train runs, those that can together, with a display; what fails is marked and logged.
+
+    Raises:
+        SystemExit: with 130, when it was interrupted.
+        NotWritten: a record could not be written.
+    """
     environment.make_deterministic()
     rows = [
         progress.LaneRow(run.number, label, epochs=run["epochs"])
         for run, label in zip(specs, _labels(specs), strict=True)
     ]
-    row_of = {run.number: row for row, run in enumerate(specs)}
     for run in specs:
         records.write_summary(run.folder, plan.summary(run))
-    _announce(specs)
-    try:
-        with progress.show(rows) as update:
-            for group in plan.lane_groups(specs):
-                width = _width(group)
-                for start in range(0, len(group), width):
-                    _train_group(group[start : start + width], row_of, update)
-    except KeyboardInterrupt:
-        unfinished = sum(_mark_interrupted(run) for run in specs)
-        print(
-            f"lrlab: interrupted; {unfinished} of {len(specs)} runs had not ended, "
-            f"what they recorded is in {specs[0].folder.parent}",
-            file=sys.stderr,
-        )
-        raise SystemExit(130) from None
+    announce(specs[0], "1 run" if len(specs) == 1 else f"{len(specs)} runs")
+    row_of = {run.number: row for row, run in enumerate(specs)}
+    with signals.stoppable() as stop:
+        try:
+            with progress.show(rows) as update:
+                pool.run(pool.Batch(specs), width(specs[0]), specs[0].device, update, row_of, stop)
+        except Stopped:
+            states = [records.read_summary(run.folder)["state"] for run in specs]
+            unfinished = sum(state not in records.ENDED for state in states)
+            print(
+                f"lrlab: interrupted; {unfinished} of {len(specs)} runs had not ended, "
+                f"what they recorded is in {specs[0].folder.parent}",
+                file=sys.stderr,
+            )
+            raise SystemExit(stop.exit_code) from None
 
 
-def _train_group(group: Sequence[RunSpec], row_of: Mapping[int, int], update: Any) -> None:
-    from lrlab.train import train as train_lanes
-
-    try:
-        rows = [row_of[run.number] for run in group]
-        train_lanes(group, rows, plan.load_data(group[0]), update)
-    except Exception as error:
-        if len(group) > 1:
-            # Only one of them may be at fault: alone, the others finish, with the same bits.
-            for run in group:
-                if records.read_summary(run.folder)["state"] not in ("finished", "diverged"):
-                    records.start_metrics(run.folder)
-                    _train_group([run], row_of, update)
-            return
-        run = group[0]
-        _mark_failed(run.folder, records.read_summary(run.folder), error)
-        update(row_of[run.number], state="failed")
+def width(spec: RunSpec) -> int | None:
+    """How many lanes train at once; None: as many as memory holds."""
+    return None if spec["lanes"] == "auto" else int(spec["lanes"])
 
 
-def _width(group: Sequence[RunSpec]) -> int:
-    """How many lanes of the group train at once."""
-    if group[0]["lanes"] != "auto":
-        return int(group[0]["lanes"])
-    data, run = plan.load_data(group[0]), group[0]
-    size = run["batch_size"]
-    try:
-        network, loss = plan.build_network(run, data), plan.loss_function(run)
-        each = lanes.bytes_a_lane(network, loss, data.train_x[:size], data.train_y[:size])
-    except Exception:
-        return 1  # it fails in training too, and is reported there
-    return max(1, int(environment.free_memory(run.device) * 0.6 // each))
-
-
-def _mark_failed(folder: Path, summary: Mapping[str, Any], error: Exception) -> None:
-    """The error's first line in the summary, its traceback in the log."""
-    message = str(error).strip().splitlines()
-    line = f"{type(error).__name__}: {' '.join(message[:1])}"
-    records.write_summary(folder, {**summary, "state": "failed", "error": line})
-    records.log(folder, "".join(traceback.format_exception(error)))
-
-
-def _mark_interrupted(run: RunSpec) -> bool:
-    """Whether the run had not ended; then its records say so."""
-    summary = records.read_summary(run.folder)
-    unfinished = summary["state"] in ("waiting", "running")
-    if unfinished:
-        records.write_summary(run.folder, summary | {"state": "interrupted"})
-        records.log(run.folder, "interrupted")
-    return unfinished
-
-
-def _announce(specs: Sequence[RunSpec]) -> None:
-    run = specs[0]
+def announce(run: RunSpec, runs: str) -> None:
+    """Say in one line what will train, on what."""
     data = plan.load_data(run)
-    runs = "1 run" if len(specs) == 1 else f"{len(specs)} runs"
     where = environment.device_name(run.device)
     print(
         f"lrlab: {runs} on {run.device} ({where}), {len(data.train_y):,} training samples, "
@@ -221,28 +137,16 @@ def _labels(specs: Sequence[RunSpec]) -> list[str]:
     return [" ".join(f"{k}={run.swept[k]}" for k in apart if k in run.swept) for run in specs]
 
 
-def _without_hydra(job: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
-
-
-def _yaml(job: DictConfig) -> tuple[str, str, str]:
-    hydra = OmegaConf.masked_copy(job, "hydra")
-    return (
-        OmegaConf.to_yaml(_without_hydra(job), resolve=False),
-        OmegaConf.to_yaml(hydra, resolve=False),
-        OmegaConf.to_yaml(job.hydra.overrides.task),
-    )
-
-
-def _returned(job: DictConfig, run: RunSpec) -> JobReturn:
-    summary = records.read_summary(run.folder)
+def _returned(job: Job) -> JobReturn:
+    summary = records.read_summary(job.folder)
     failed = summary["state"] == "failed"
+    config = job.config()
     result = JobReturn()
-    result.overrides = list(job.hydra.overrides.task)
-    result.cfg = _without_hydra(job)
-    result.hydra_cfg = OmegaConf.masked_copy(job, "hydra")
-    result.working_dir = str(run.folder)
-    result.task_name = str(job.hydra.job.name)
+    result.overrides = arguments.noted(config, "task")
+    result.cfg = without_hydra(config)
+    result.hydra_cfg = OmegaConf.masked_copy(config, "hydra")
+    result.working_dir = str(job.folder)
+    result.task_name = str(config.hydra.job.name)
     result.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
     result.return_value = RuntimeError(summary["error"]) if failed else summary
     return result

@@ -88,6 +88,23 @@ class LaneOptimizer(Protocol):
         """
         ...
 
+    def join(self, other: Any, params: Sequence[Tensor]) -> None:
+        """Take the lanes of another optimizer of the same ``group_key`` in, behind one's own.
+
+        Args:
+            other: its state is taken over; do not use it again.
+            params: the new stacked parameters, (lanes of both, ...) each.
+        """
+        ...
+
+    def state(self, lane: int) -> dict[str, Any]:
+        """What the lane's past updates left behind, copied to the CPU: tensors and numbers."""
+        ...
+
+    def load(self, lane: int, state: Mapping[str, Any]) -> None:
+        """Put what ``state`` gave into a lane."""
+        ...
+
 
 def group_key(optimizer: Mapping[str, Any]) -> str:
     """Equal for the lanes that may share a stack: those of one class and equal flags.
@@ -308,13 +325,50 @@ class _StackedOptimizer:
                 for dim in self._dims
             }
             if "momentum" in row and "momentum" not in self._state:
-                # −0 is the one start that leaves every first gradient as it is: 0 + −0 would be 0
-                self._state["momentum"] = [torch.full_like(p, -0.0) for p in self._params]
+                self._state["momentum"] = self._unused("momentum")
             for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
                 if grad is None:
                     continue
                 state = {name: buffers[i] for name, buffers in self._state.items()}
                 self._rule.update(param, grad, state, by_dim[param.ndim], self._nesterov)
+
+    def _unused(self, name: str) -> list[Tensor]:
+        """A buffer that no update has touched, for those that exist only where they are needed.
+
+        −0 is the one start that leaves every first gradient as it is: 0 + −0 would be 0.
+        """
+        return [torch.full_like(p, -0.0) for p in self._params]
+
+    def join(self, other: Any, params: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            state = {}
+            for name in {**self._state, **other._state}:
+                pairs = zip(
+                    self._state.get(name) or self._unused(name),
+                    other._state.get(name) or other._unused(name),
+                    strict=True,
+                )
+                state[name] = [torch.cat(pair) for pair in pairs]
+        self._state = state
+        self._constants = {
+            name: np.concatenate([values, other._constants[name]])
+            for name, values in self._constants.items()
+        }
+        self._params = list(params)
+
+    def state(self, lane: int) -> dict[str, Any]:
+        return {
+            name: [buffer[lane].cpu().clone() for buffer in buffers]
+            for name, buffers in self._state.items()
+        }
+
+    def load(self, lane: int, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, saved in state.items():
+                if name not in self._state:
+                    self._state[name] = self._unused(name)
+                for buffer, tensor in zip(self._state[name], saved, strict=True):
+                    buffer[lane].copy_(tensor)
 
     def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
         kept = lanes.cpu().numpy()
@@ -558,6 +612,19 @@ class _GeneralOptimizer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
+    def join(self, other: Any, params: Sequence[Tensor]) -> None:
+        self._constants += other._constants
+        self._optimizers += other._optimizers
+        self._leaves += other._leaves
+        self._attach(params)
+
+    def state(self, lane: int) -> dict[str, Any]:
+        # with its param_groups, where some optimizers keep what they learned
+        return copy.deepcopy(self._optimizers[lane].state_dict())
+
+    def load(self, lane: int, state: Mapping[str, Any]) -> None:
+        self._optimizers[lane].load_state_dict(dict(state))
+
     def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
         kept = lanes.tolist()
         self._constants = [dict(self._constants[lane]) for lane in kept]
@@ -569,6 +636,9 @@ class _GeneralOptimizer:
         ]
         self._optimizers = [optimizer for optimizer, _ in pairs]
         self._leaves = [leaves for _, leaves in pairs]
+        self._attach(params)
+
+    def _attach(self, params: Sequence[Tensor]) -> None:
         for lane, leaves in enumerate(self._leaves):
             for leaf, param in zip(leaves, params, strict=True):
                 leaf.data = param.detach()[lane]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,32 +139,59 @@ def lane_groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
 def check_runs(specs: Sequence[RunSpec]) -> None:
     """Build all that the runs name, before anything trains or is written.
 
+    What was found to work is not built again: runs of a sweep mostly differ in their numbers.
+
     Raises:
         UserError: something that cannot work.
     """
-    seen: set[str] = set()
     for spec in specs:
-        # A seed changes numbers only; all else may change what can be built.
-        key = json.dumps({k: v for k, v in spec.config.items() if k not in ("seed", "name")})
-        if key in seen:
-            continue
-        seen.add(key)
         dataset = load_data(spec)
-        steps_per_epoch = len(dataset.train_y) // spec["batch_size"]
+        size = len(dataset.train_y)
+        steps_per_epoch = size // spec["batch_size"]
         if steps_per_epoch == 0:
-            size = len(dataset.train_y)
             raise UserError(
                 f"batch_size={spec['batch_size']}: more than the {size} training samples, "
                 f"use at most batch_size={size}"
             )
         if len(dataset.val_y) == 0:
             raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")
-        network = build_network(spec, dataset)
-        if not any(p.requires_grad for p in network.parameters()):
-            raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
-        loss = loss_function(spec)
-        _check_forward(spec, network, loss, dataset)
-        build_schedule(spec, steps_per_epoch)
+        # A seed changes numbers only.
+        if _network_key(spec) not in _working:
+            _check_network(spec, dataset)
+            _remember(_network_key(spec))  # anew: now it is imported
+        moving = [spec[name] for name in ("schedule", "optimizer", "lr", "epochs")]
+        key = (json.dumps([moving, steps_per_epoch], default=str),)
+        if key not in _working:
+            build_schedule(spec, steps_per_epoch)
+            _remember(key)
+
+
+_working: dict[tuple[Any, ...], None] = {}  # what check_runs found to work, the latest last
+
+
+def _remember(key: tuple[Any, ...]) -> None:
+    _working[key] = None
+    if len(_working) > 4096:
+        _working.pop(next(iter(_working)))
+
+
+def _network_key(spec: RunSpec) -> tuple[Any, ...]:
+    nodes = json.dumps([spec["data"], spec["network"], spec["loss"]], default=str)
+    return nodes, _object(spec, "network"), _object(spec, "loss")
+
+
+def _object(spec: RunSpec, group: str) -> Any:
+    """What the group's target names now, for a name may come to mean another thing."""
+    module, _, name = str(_target(spec, group)).rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if callable(found) else object()  # equal to nothing, so it is always checked
+
+
+def _check_network(spec: RunSpec, dataset: Dataset) -> None:
+    network = build_network(spec, dataset)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
+    _check_forward(spec, network, loss_function(spec), dataset)
 
 
 def _check_forward(
@@ -331,6 +359,7 @@ def summary(spec: RunSpec) -> dict[str, Any]:
     """What a run's summary says before it starts: its number, its settings, no results."""
     keys = ("lr", "seed", "epochs", "batch_size")
     results = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
+    reached = ("steps_to_target", "seconds_to_target") if spec.config.get("target") else ()
     swept = {key: _value(spec.config, key) for key in spec.swept if "." in key}
     return {
         "run": spec.number,
@@ -340,8 +369,10 @@ def summary(spec: RunSpec) -> dict[str, Any]:
         **spec.choices,
         **swept,
         "first_nonfinite_step": None,
+        "pruned_at_epoch": None,
         "initial_loss": None,
         **dict.fromkeys(results),
+        **dict.fromkeys(reached),
     }
 
 

@@ -1,6 +1,6 @@
 """The files of a sweep and of a run: the only code that knows them. Never imports torch.
 
-    <sweep>/multirun.yaml  study.journal  runs.csv  plots/*.png
+    <sweep>/multirun.yaml  best.yaml  study.journal  runs.csv  plots/*.png
     <sweep>/<run number>/.hydra/{config,hydra,overrides}.yaml  metrics.csv  summary.json  run.log
 
 A file is written whole and then renamed, or appended to such that a torn last line is recognised.
@@ -8,18 +8,27 @@ A file is written whole and then renamed, or appended to such that a torn last l
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import shlex
 import time
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab.errors import UserError
+from lrlab.errors import NotWritten, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# How a command line says that it goes on with a sweep; multirun.yaml says how it began.
+RESUMING = ("hydra.sweeper.resume=", "hydra.sweep.dir=")
+
+# The states of a run that is over. Others: waiting, running, interrupted.
+ENDED = ("finished", "diverged", "pruned", "failed")
 
 # A row describes the parameters before update `step`: the mini-batch loss there, and the full
 # evaluation where one was made. The last row, after all updates, has an evaluation only.
@@ -30,11 +39,19 @@ METRICS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_acc")
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write beside the file, then rename: a reader sees the old file or the new one, never half."""
+    """Write beside the file, then rename: a reader sees the old file or the new one, never half.
+
+    Raises:
+        NotWritten: the disk is full, the folder gone or read-only.
+    """
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise NotWritten(file, error) from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -51,12 +68,19 @@ def free_folder(folder: Path, may_rename: bool) -> Path:
     if not may_rename:
         raise UserError(
             f"name={folder.name}: {folder} is there already; take another name, or none"
+            f"{_or_resume(folder)}"
         )
     return next(
         other
         for other in (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
         if not other.exists()
     )
+
+
+def _or_resume(folder: Path) -> str:
+    if not (folder / "multirun.yaml").is_file():
+        return ""
+    return f". To go on with that sweep: python -m lrlab.resume {shlex.quote(str(folder))}"
 
 
 def create_sweep(folder: Path) -> bool:
@@ -79,7 +103,7 @@ def create_sweep(folder: Path) -> bool:
 
 def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
     """Make a run's folder with its three YAML texts and an empty metrics.csv."""
-    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / ".hydra")
     for name, text in (("config", config), ("hydra", hydra), ("overrides", overrides)):
         write_whole(folder / ".hydra" / f"{name}.yaml", text)
     start_metrics(folder)
@@ -88,6 +112,25 @@ def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
 def start_metrics(folder: Path) -> None:
     """Begin metrics.csv anew."""
     write_whole(folder / "metrics.csv", ",".join(METRICS) + "\n")
+
+
+def cut_metrics(folder: Path, step: int) -> bool:
+    """Keep the rows before a step in metrics.csv, for a run that goes on from there.
+
+    Returns:
+        Whether they are all there; if not, nothing is changed.
+    """
+    file = folder / "metrics.csv"
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return False
+    if len(lines) <= step or (step and not lines[step].startswith(f"{step - 1},")):
+        return False
+    if not lines[step].endswith("\n"):
+        return False
+    write_whole(file, "".join(lines[: step + 1]))
+    return True
 
 
 def append_metrics(folder: Path, rows: Iterable[tuple[int, int, float, float]]) -> None:
@@ -120,6 +163,20 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     write_whole(folder / "summary.json", text + "\n")
 
 
+def mark_failed(folder: Path, summary: Mapping[str, Any], error: BaseException) -> None:
+    """The error's first line in the summary, its traceback in the run's log.
+
+    Args:
+        summary: what to write where the run has none yet.
+    """
+    with contextlib.suppress(FileNotFoundError, UserError):
+        summary = {**summary, **read_summary(folder)}
+    message = str(error).strip().splitlines()
+    line = f"{type(error).__name__}: {' '.join(message[:1])}"
+    write_summary(folder, {**summary, "state": "failed", "error": line})
+    log(folder, "".join(traceback.format_exception(error)))
+
+
 def log(folder: Path, text: str) -> None:
     """Append to the run's run.log, each line with the time."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -130,6 +187,11 @@ def log(folder: Path, text: str) -> None:
 def write_sweep_config(sweep: Path, text: str) -> None:
     """Write multirun.yaml, the config of the whole sweep with the command line that made it."""
     write_whole(sweep / "multirun.yaml", text)
+
+
+def write_best(sweep: Path, text: str) -> None:
+    """Write best.yaml, the config of the best run, which can itself be run."""
+    write_whole(sweep / "best.yaml", text)
 
 
 def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
@@ -148,6 +210,10 @@ def model_file(run: Path) -> Path:
     return run / "model.pt"
 
 
+def checkpoint_file(run: Path) -> Path:
+    return run / "checkpoint.pt"
+
+
 def journal_file(sweep: Path) -> Path:
     return sweep / "study.journal"
 
@@ -157,8 +223,11 @@ def plot_folder(sweep: Path) -> Path:
 
 
 def _append(file: Path, text: str) -> None:
-    with file.open("a", encoding="utf-8", newline="") as stream:
-        stream.write(text)
+    try:
+        with file.open("a", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise NotWritten(file, error) from error
 
 
 def _json(value: Any) -> Any:
@@ -172,6 +241,32 @@ def _json(value: Any) -> Any:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+def read_sweep_config(sweep: Path) -> str:
+    """The sweep's multirun.yaml as text.
+
+    Raises:
+        UserError: this is no folder of a sweep.
+    """
+    file = sweep / "multirun.yaml"
+    if not file.is_file():
+        if (sweep / ".hydra").is_dir() and (sweep.parent / file.name).is_file():
+            raise UserError(f"{sweep}: is a run's folder; name its sweep's, {sweep.parent}")
+        raise UserError(f"{sweep}: is no folder of a sweep; it has no multirun.yaml")
+    return file.read_text(encoding="utf-8")
+
+
+def make_folder(run: Path) -> None:
+    """Make a run's folder, if it is not there.
+
+    Raises:
+        NotWritten: it cannot be made.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotWritten(run, error) from error
 
 
 def run_folders(sweep: Path) -> list[Path]:

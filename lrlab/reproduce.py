@@ -162,7 +162,10 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
     metrics = records.read_metrics(spec.folder)
     unfinished = summary["state"] not in ("finished", "diverged")
     if unfinished:  # the record ends somewhere; only so far can it be compared
-        metrics = metrics.query(f"step <= {record['step'].max()}")
+        last = record["step"].max()
+        metrics = metrics.query(f"step <= {last}").copy()
+        if record["lr"].isna().iloc[-1]:  # pruned: its last row has an evaluation only
+            metrics.loc[metrics["step"] == last, ["lr", "train_loss"]] = float("nan")
     found = compare(record, metrics)
     final = {
         key: (summary.get(key), again.get(key))

@@ -1,9 +1,11 @@
-"""The training loop: all lanes of a group, step by step, in lockstep."""
+"""The training loop: a stack of lanes, step by step, in lockstep, an epoch at a time."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import environment, lanes, losses, optimizers, plan, records
+from lrlab import checkpoints, environment, lanes, losses, optimizers, plan, records
+from lrlab.errors import Stopped
 from lrlab.plan import RunSpec
 
 if TYPE_CHECKING:
@@ -20,192 +23,340 @@ if TYPE_CHECKING:
     from lrlab.progress import Update
 
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
+CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
 
 
 @dataclass
-class _Run:
-    """A run while it trains: what its lane needs besides its tensors."""
+class Run:
+    """A run while it trains: what its lane needs besides its tensors.
+
+    Attributes:
+        row: its row in the display.
+        steps: its length in steps; ``step`` is where it is.
+        evaluation: the latest full evaluation, val_loss and val_acc; ``evaluations`` has all that
+            its schedule was told.
+        epoch_losses: sum and count of this epoch's mini-batch losses.
+    """
 
     spec: RunSpec
-    row: int  # its row in the display
+    row: int
     schedule: Any
     steps: int
     summary: dict[str, Any]
-    evaluation: tuple[float, float] = (float("nan"), float("nan"))  # the latest val_loss, val_acc
+    step: int = 0
+    evaluation: tuple[float, float] = (float("nan"), float("nan"))
+    evaluations: list[float] = field(default_factory=list)
+    epoch_losses: tuple[float, int] = (0.0, 0)
+    train_seconds: float = 0.0  # of its stack while it was in it: lanes share them
+    evaluate_seconds: float = 0.0
     last_lr: float = float("nan")
     last_loss: float = float("nan")  # the mean over the last segment, for the display
-    ended: bool = field(default=False)
+    ended: bool = False
 
 
-def train(specs: Sequence[RunSpec], rows: Sequence[int], data: Dataset, update: Update) -> None:
-    """Train a lane group and write each run's metrics, summary and log as it goes.
+@dataclass
+class Stack:
+    """Lanes of one group at the same place of an epoch, each at an epoch of its own.
 
-    A lane leaves the stack when its run is over: at its last epoch's end, or at its first
-    non-finite loss. Its neighbours go on, unchanged to the bit.
+    Attributes:
+        data: on the device.
+        place: steps into the epoch.
+        checkpointed: when its lanes were last saved, as time.monotonic().
+    """
+
+    key: str
+    runs: list[Run]
+    lanes: lanes.Lanes
+    optimizer: optimizers.LaneOptimizer
+    data: Dataset
+    steps_per_epoch: int
+    order: Tensor
+    place: int = 0
+    checkpointed: float = field(default_factory=time.monotonic)
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
+    """Train a stack to the end of the epoch and evaluate it.
+
+    A lane leaves when its run is over: at its last epoch's end, or at its first non-finite loss.
+    Its neighbours go on, unchanged to the bit. Each run's metrics, summary and log are written as
+    it goes.
 
     Args:
-        specs: runs of one ``plan.group_key``, whose folders exist.
-        rows: each run's row in the display.
-        data: on the CPU.
         update: reports to the display.
+        stop: asked at every step.
+
+    Raises:
+        Stopped: ``stop`` said so; all that was trained is recorded.
+        NotWritten: a record could not be written.
     """
-    device = specs[0].device
-    environment.prepare(device, specs[0]["threads"])
-    batch_size = specs[0]["batch_size"]
-    steps_per_epoch = len(data.train_y) // batch_size
-    networks = [plan.build_network(spec, data) for spec in specs]
-    loss = plan.loss_function(specs[0])
-    data = data.to(device)
-
-    stack = lanes.stack(networks, [spec["seed"] for spec in specs], loss, device)
-    active = [
-        _start(spec, row, stack, steps_per_epoch, data)
-        for spec, row in zip(specs, rows, strict=True)
-    ]
-    stack, order = _settled(active, stack, data, epoch=0)
-    optimizer = optimizers.build(
-        [{**run.spec["optimizer"], "lr": run.spec["lr"]} for run in active],
-        list(stack.params.values()),
-    )
-    _log_start(active, stack, optimizer, data)
-
-    seconds = {"train": 0.0, "evaluate": 0.0}
-    initial_losses = _evaluate(active, stack, data, seconds)
-    for run, initial_loss in zip(active, initial_losses, strict=True):
-        run.summary["initial_loss"] = initial_loss
-    step = 0
-    while active:
-        epoch, place = divmod(step, steps_per_epoch)
-        if place == 0:
-            order = _order(active, epoch, data)
-        count = min(SEGMENT, steps_per_epoch - place)
+    spec = stack.runs[0].spec
+    environment.prepare(spec.device, spec["threads"])
+    if stack.place == 0:
+        stack.order = _order(stack)
+    while stack.place < stack.steps_per_epoch:
+        count = min(SEGMENT, stack.steps_per_epoch - stack.place)
         started = time.perf_counter()
 
-        schedule_values = _schedule_values(active, step, count)
-        coefficients = optimizer.coefficients(schedule_values, np.full(len(active), step))
-        recorded = torch.empty(count, len(active), device=device)
+        first_steps = [run.step for run in stack.runs]
+        schedule_values = _schedule_values(stack.runs, count)
+        coefficients = stack.optimizer.coefficients(schedule_values, np.array(first_steps))
+        recorded = torch.empty(count, len(stack.runs), device=spec.device)
         for i in range(count):
-            x, y = _batch(data, order, place + i)
-            recorded[i], gradients = stack.gradients(x, y, step + i)
-            optimizer.update(gradients, coefficients, i)
+            x, y = _batch(stack, stack.place + i)
+            recorded[i], gradients = stack.lanes.gradients(x, y, first_steps, i)
+            stack.optimizer.update(gradients, coefficients, i)
+            if stop():
+                count = i + 1
+                break
 
-        train_losses = recorded.cpu().numpy()  # waits for the device
-        seconds["train"] += time.perf_counter() - started
-        lrs = schedule_values["lr"]
-        going = _record(active, step, steps_per_epoch, lrs, train_losses, seconds, update)
-        step += count
+        train_losses = recorded.cpu().numpy()[:count]  # waits for the device
+        seconds = time.perf_counter() - started
+        going = _record(stack, schedule_values["lr"][:count], train_losses, seconds, update)
+        stack.place += count
+        if len(going) < len(stack.runs):
+            _keep(stack, going)
+        if not stack.runs:
+            return
+        if stack.place < stack.steps_per_epoch:
+            if stop():
+                raise Stopped
+            if _checkpoint_due(stack, at_boundary=False):
+                checkpoint(stack)
 
-        if going and step % steps_per_epoch == 0:
-            if len(going) < len(active):
-                active, stack, order = _keep(active, going, stack, optimizer, data, epoch)
-                going = list(range(len(active)))
-            _evaluate(active, stack, data, seconds)
-            for run in active:
-                run.schedule.observe(run.evaluation[0])
-            done = [i for i in going if active[i].steps == step]
-            if done:
-                _finish(active, done, stack, data, step, seconds)
-            _show_epoch(active, step, steps_per_epoch, update)
-            going = [i for i in going if i not in done]
-        if len(going) < len(active):
-            active, stack, order = _keep(active, going, stack, optimizer, data, epoch)
+    stack.place = 0
+    _evaluate(stack)
+    for run in stack.runs:
+        run.schedule.observe(run.evaluation[0])
+        run.evaluations.append(run.evaluation[0])
+    done = [lane for lane, run in enumerate(stack.runs) if run.step == run.steps]
+    if done:
+        _finish(stack, done)
+    _show_epoch(stack, update)
+    _keep(stack, [lane for lane in range(len(stack.runs)) if lane not in done])
 
 
-# --- batches and schedules ------------------------------------------------------------------------
-
-
-def _order(active: Sequence[_Run], epoch: int, data: Dataset) -> Tensor:
-    """An epoch's samples: (steps, batch) if all lanes share a seed, else (steps, lanes, batch)."""
-    samples, batch_size = len(data.train_y), active[0].spec["batch_size"]
-    steps = samples // batch_size
-    seeds = [run.spec["seed"] for run in active]
-    shuffled = {seed: plan.batch_order(seed, epoch, samples) for seed in dict.fromkeys(seeds)}
-    batches = [shuffled[seed][: steps * batch_size].reshape(steps, -1) for seed in seeds]
+def _order(stack: Stack) -> Tensor:
+    """An epoch's samples: (steps, batch) if all lanes have the same, else (steps, lanes, batch)."""
+    samples, batch_size = len(stack.data.train_y), stack.runs[0].spec["batch_size"]
+    steps = stack.steps_per_epoch
+    # of the epoch that each lane is in, or begins
+    keys = [(run.spec["seed"], run.step // steps) for run in stack.runs]
+    shuffled = {key: plan.batch_order(*key, samples) for key in dict.fromkeys(keys)}
+    batches = [shuffled[key][: steps * batch_size].reshape(steps, -1) for key in keys]
     order = batches[0] if len(shuffled) == 1 else np.stack(batches, axis=1)
-    return torch.from_numpy(order).to(data.train_y.device)
+    return torch.from_numpy(order).to(stack.data.train_y.device)
 
 
-def _batch(data: Dataset, order: Tensor, place: int) -> tuple[Tensor, Tensor]:
-    index = order[place]
-    return data.train_x[index], data.train_y[index]
+def _batch(stack: Stack, place: int) -> tuple[Tensor, Tensor]:
+    index = stack.order[place]
+    return stack.data.train_x[index], stack.data.train_y[index]
 
 
-def _schedule_values(active: Sequence[_Run], step: int, count: int) -> dict[str, np.ndarray]:
+def _schedule_values(runs: Sequence[Run], count: int) -> dict[str, np.ndarray]:
     """Name to (count, lanes) float64; NaN where a lane's schedule leaves that number alone."""
-    tables = [run.schedule.values(step, count) for run in active]
+    tables = [run.schedule.values(run.step, count) for run in runs]
     unmoved = np.full(count, np.nan)
     names = dict.fromkeys(name for table in tables for name in table)
     return {n: np.stack([t.get(n, unmoved) for t in tables], axis=1) for n in names}
 
 
-# --- lanes that leave -----------------------------------------------------------------------------
+# --- lanes that come and leave --------------------------------------------------------------------
 
 
-def _keep(
-    active: Sequence[_Run],
-    going: Sequence[int],
-    stack: lanes.Lanes,
-    optimizer: optimizers.LaneOptimizer,
+def build(
+    key: str,
+    specs: Sequence[RunSpec],
+    rows: Sequence[int],
     data: Dataset,
-    epoch: int,
-) -> tuple[list[_Run], lanes.Lanes, Tensor]:
+    ways: dict[tuple[int, bool], str],
+) -> list[Stack]:
+    """Stacks of runs that start, or go on from their checkpoints; those at one place together.
+
+    Args:
+        specs: runs of one ``plan.group_key``, whose folders exist.
+        rows: each run's row in the display.
+        data: on the device.
+        ways: what is known of this group, as ``lanes.Lanes.ways``.
+
+    Raises:
+        NotWritten: a record could not be written.
+        Exception: whatever building or evaluating the networks raises.
+    """
+    steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
+    saved = [checkpoints.load(spec.folder) for spec in specs]
+    places = [0 if state is None else state["step"] % steps_per_epoch for state in saved]
+    found = []
+    for place in dict.fromkeys(places):
+        chosen = [i for i, other in enumerate(places) if other == place]
+        stack = _build_stack(key, [specs[i] for i in chosen], [rows[i] for i in chosen], data, ways)
+        stack.place = place
+        _restore(stack, [saved[i] for i in chosen])
+        found.append(stack)
+    return found
+
+
+def _build_stack(
+    key: str,
+    specs: Sequence[RunSpec],
+    rows: Sequence[int],
+    data: Dataset,
+    ways: dict[tuple[int, bool], str],
+) -> Stack:
+    device = specs[0].device
+    steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
+    environment.prepare(device, specs[0]["threads"])
+    networks = [plan.build_network(spec, data) for spec in specs]
+    loss = plan.loss_function(specs[0])
+    stacked = lanes.stack(networks, [spec["seed"] for spec in specs], loss, device, ways)
+    optimizer = optimizers.build(
+        [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs], list(stacked.params.values())
+    )
+    runs = [
+        _start(spec, row, stacked, steps_per_epoch, data)
+        for spec, row in zip(specs, rows, strict=True)
+    ]
+    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, torch.empty(0))
+    _settle(stack)
+    return stack
+
+
+def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
+    """Put each lane where its checkpoint left it; one without is evaluated at its start."""
+    for lane, (run, state) in enumerate(zip(stack.runs, saved, strict=True)):
+        if state is None:
+            records.start_metrics(run.spec.folder)
+            continue
+        stack.lanes.load(lane, state["tensors"])
+        stack.optimizer.load(lane, state["optimizer"])
+        for val_loss in state["evaluations"]:
+            run.schedule.observe(val_loss)
+        run.step = state["step"]
+        run.evaluation = tuple(state["evaluation"])
+        run.evaluations = list(state["evaluations"])
+        run.epoch_losses = tuple(state["epoch_losses"])
+        run.train_seconds, run.evaluate_seconds = state["seconds"]
+        run.summary |= state["summary"]
+        records.log(run.spec.folder, f"goes on from its checkpoint at step {run.step}")
+    if any(state is None for state in saved):
+        evaluations = [run.evaluation for run in stack.runs]
+        _evaluate(stack)
+        for run, evaluation, state in zip(stack.runs, evaluations, saved, strict=True):
+            if state is None:
+                run.summary["initial_loss"] = run.evaluation[0]
+                _reach_target(run)
+            else:
+                run.evaluation = evaluation
+    stack.order = _order(stack)
+
+
+def merge(stack: Stack, other: Stack) -> None:
+    """Take the lanes of a stack of the same group in, both at an epoch's start."""
+    stack.lanes = stack.lanes.join(other.lanes)
+    stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()))
+    stack.runs += other.runs
+    _settle(stack)
+
+
+def _settle(stack: Stack) -> None:
+    """Choose the fastest way that keeps each lane's bits, and put the epoch's order in place."""
+    stack.order = _order(stack)
+    stack.lanes.settle(*_batch(stack, 0), stack.data.val_x, stack.data.val_y)
+
+
+def _keep(stack: Stack, going: Sequence[int]) -> None:
     """Cut the stack, and the optimizer with it, down to the lanes that go on."""
-    runs = [active[i] for i in going]
-    if not runs:
-        return runs, stack, torch.empty(0)
-    smaller, order = _settled(runs, stack.select(going), data, epoch)
-    optimizer.keep(torch.tensor(list(going)), list(smaller.params.values()))
-    return runs, smaller, order
+    if len(going) == len(stack.runs):
+        return
+    stack.runs = [stack.runs[lane] for lane in going]
+    if not stack.runs:
+        return
+    stack.lanes = stack.lanes.select(going)
+    stack.optimizer.keep(torch.tensor(list(going)), list(stack.lanes.params.values()))
+    _settle(stack)
 
 
-def _settled(
-    runs: Sequence[_Run], stack: lanes.Lanes, data: Dataset, epoch: int
-) -> tuple[lanes.Lanes, Tensor]:
-    """The stack in the fastest way that keeps each lane's bits, and the epoch's order."""
-    order = _order(runs, epoch, data)
-    stack.settle(*_batch(data, order, 0), data.val_x, data.val_y)
-    return stack, order
+def split(stack: Stack, leaving: Sequence[int]) -> Stack:
+    """Take lanes out into a stack of their own; the others stay."""
+    optimizer = copy.copy(stack.optimizer)
+    selected = stack.lanes.select(leaving)
+    optimizer.keep(torch.tensor(list(leaving)), list(selected.params.values()))
+    runs = [stack.runs[lane] for lane in leaving]
+    other = dataclasses.replace(stack, runs=runs, lanes=selected, optimizer=optimizer)
+    _settle(other)
+    _keep(stack, [lane for lane in range(len(stack.runs)) if lane not in leaving])
+    return other
 
 
-def _finish(
-    active: Sequence[_Run],
-    done: Sequence[int],
-    stack: lanes.Lanes,
-    data: Dataset,
-    step: int,
-    seconds: dict[str, float],
-) -> None:
+def prune(stack: Stack, pruned: set[int], update: Update) -> None:
+    """Let runs that are not worth their time leave, at an epoch's end. Their curves are kept.
+
+    Args:
+        pruned: run numbers; those that are not in this stack do not matter.
+    """
+    going = []
+    for lane, run in enumerate(stack.runs):
+        if run.spec.number not in pruned:
+            going.append(lane)
+            continue
+        epoch = run.step // stack.steps_per_epoch
+        records.append_evaluated(run.spec.folder, run.step, epoch, None, run.evaluation)
+        run.summary |= {
+            "val_loss": run.evaluation[0],
+            "val_acc": run.evaluation[1],
+            "pruned_at_epoch": epoch,
+        }
+        _end(run, "pruned", f"pruned after epoch {epoch}: val loss {run.evaluation[0]:.4f}")
+        update(run.row, state="pruned")
+    _keep(stack, going)
+
+
+def _finish(stack: Stack, done: Sequence[int]) -> None:
     """The final report of the runs that are over: full evaluations on training and test data."""
-    if len(done) < len(active):
-        stack, _ = _settled([active[i] for i in done], stack.select(done), data, epoch=0)
+    data, finished = stack.data, stack.lanes
+    if len(done) < len(stack.runs):
+        x, y = _batch(stack, 0)
+        own = y.ndim > 1
+        finished = finished.select(done)
+        finished.settle(x[done] if own else x, y[done] if own else y, data.val_x, data.val_y)
     started = time.perf_counter()
-    train_loss, train_acc = stack.evaluate(data.train_x, data.train_y)
-    test_loss, test_acc = stack.evaluate(data.test_x, data.test_y)
-    seconds["evaluate"] += time.perf_counter() - started
-    for lane, i in enumerate(done):
-        run = active[i]
-        records.append_evaluated(run.spec.folder, step, run.spec["epochs"], None, run.evaluation)
-        finite = np.isfinite(run.evaluation[0]) and bool(train_loss[lane].isfinite())
-        if finite:
-            run.summary |= {
-                "train_loss": float(train_loss[lane]),
-                "train_acc": float(train_acc[lane]),
-                "val_loss": run.evaluation[0],
-                "val_acc": run.evaluation[1],
-                "test_loss": float(test_loss[lane]),
-                "test_acc": float(test_acc[lane]),
-            }
-            if run.spec["save_model"]:
-                torch.save(stack.state_dict(lane), records.model_file(run.spec.folder))
-        _end(run, "finished" if finite else "diverged", None if finite else step, seconds)
+    train_loss, train_acc = finished.evaluate(data.train_x, data.train_y)
+    test_loss, test_acc = finished.evaluate(data.test_x, data.test_y)
+    seconds = time.perf_counter() - started
+    for i, lane in enumerate(done):
+        run = stack.runs[lane]
+        run.evaluate_seconds += seconds
+        epochs = run.spec["epochs"]
+        records.append_evaluated(run.spec.folder, run.step, epochs, None, run.evaluation)
+        finite = np.isfinite(run.evaluation[0]) and bool(train_loss[i].isfinite())
+        if not finite:
+            _diverge(run, run.step)
+            continue
+        run.summary |= {
+            "train_loss": float(train_loss[i]),
+            "train_acc": float(train_acc[i]),
+            "val_loss": run.evaluation[0],
+            "val_acc": run.evaluation[1],
+            "test_loss": float(test_loss[i]),
+            "test_acc": float(test_acc[i]),
+        }
+        if run.spec["save_model"]:
+            checkpoints.write(records.model_file(run.spec.folder), finished.state_dict(i))
+        _end(
+            run,
+            "finished",
+            f"finished\ntrain loss {run.summary['train_loss']:.4f}, test loss "
+            f"{run.summary['test_loss']:.4f}, test accuracy {run.summary['test_acc']:.2%}",
+        )
 
 
 # --- records and display --------------------------------------------------------------------------
 
 
-def _start(
-    spec: RunSpec, row: int, stack: lanes.Lanes, steps_per_epoch: int, data: Dataset
-) -> _Run:
+def _start(spec: RunSpec, row: int, stack: lanes.Lanes, steps_per_epoch: int, data: Dataset) -> Run:
     steps = spec["epochs"] * steps_per_epoch
     summary = plan.summary(spec) | {
         "state": "running",
@@ -218,98 +369,104 @@ def _start(
         "environment": environment.describe(spec.device),
         "timing": {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
-    return _Run(spec, row, plan.build_schedule(spec, steps_per_epoch), steps, summary)
+    return Run(spec, row, plan.build_schedule(spec, steps_per_epoch), steps, summary)
 
 
-def _log_start(
-    active: Sequence[_Run],
-    stack: lanes.Lanes,
-    optimizer: optimizers.LaneOptimizer,
-    data: Dataset,
-) -> None:
-    for lane, run in enumerate(active):
-        run.summary["lanes"] = {"width": len(active), "lane": lane, "way": stack.way}
-        records.write_summary(run.spec.folder, run.summary)
-        env = run.summary["environment"]
-        lines = [
-            " ".join(f"{k}={v}" for k, v in run.spec.swept.items()) or "a single run",
-            f"network {run.spec.choices['network']}: {run.summary['parameters']:,} parameters",
-            f"data {run.spec.choices['data']}: {len(data.train_y):,} training samples, "
-            f"{len(data.val_y):,} held out, {len(data.test_y):,} test",
-            f"{run.steps:,} steps of {run.spec['batch_size']} samples, "
-            f"{run.summary['steps_per_epoch']:,} an epoch",
-            f"on {env['device']} ({env['device_name']}), {env['threads']} threads",
-            f"lane {lane + 1} of {len(active)}, trained {stack.way}",
-        ]
-        if stack.way == "one at a time":
-            lines.append("one at a time, because a stack of this network would change bits")
-        if stack.way == "unmapped":
-            lines.append("one at a time, because vmap does not take this network")
-        if optimizer.general:
-            lines.append("optimizer by the general, slower way: one torch optimizer a lane")
-        records.log(run.spec.folder, "\n".join(lines))
+def log_start(stack: Stack, run: Run) -> None:
+    """Say in the run's records that it trains, what and where."""
+    lane, width, way, data = stack.runs.index(run), len(stack.runs), stack.lanes.way, stack.data
+    run.summary["lanes"] = {"width": width, "lane": lane, "way": way}
+    records.write_summary(run.spec.folder, run.summary)
+    env = run.summary["environment"]
+    lines = [
+        " ".join(f"{k}={v}" for k, v in run.spec.swept.items()) or "a single run",
+        f"network {run.spec.choices['network']}: {run.summary['parameters']:,} parameters",
+        f"data {run.spec.choices['data']}: {len(data.train_y):,} training samples, "
+        f"{len(data.val_y):,} held out, {len(data.test_y):,} test",
+        f"{run.steps:,} steps of {run.spec['batch_size']} samples, "
+        f"{run.summary['steps_per_epoch']:,} an epoch",
+        f"on {env['device']} ({env['device_name']}), {env['threads']} threads",
+        f"lane {lane + 1} of {width}, trained {way}",
+    ]
+    if way == "one at a time":
+        lines.append("one at a time, because a stack of this network would change bits")
+    if way == "unmapped":
+        lines.append("one at a time, because vmap does not take this network")
+    if stack.optimizer.general:
+        lines.append("optimizer by the general, slower way: one torch optimizer a lane")
+    records.log(run.spec.folder, "\n".join(lines))
 
 
-def _evaluate(
-    active: Sequence[_Run], stack: lanes.Lanes, data: Dataset, seconds: dict[str, float]
-) -> list[float]:
+def _evaluate(stack: Stack) -> None:
     started = time.perf_counter()
-    val_loss, val_acc = stack.evaluate(data.val_x, data.val_y)
-    seconds["evaluate"] += time.perf_counter() - started
-    for run, loss, accuracy in zip(active, val_loss.tolist(), val_acc.tolist(), strict=True):
+    val_loss, val_acc = stack.lanes.evaluate(stack.data.val_x, stack.data.val_y)
+    seconds = time.perf_counter() - started
+    for run, loss, accuracy in zip(stack.runs, val_loss.tolist(), val_acc.tolist(), strict=True):
         run.evaluation = (loss, accuracy)
-    return val_loss.tolist()
+        run.evaluate_seconds += seconds
+        _reach_target(run)
+
+
+def _reach_target(run: Run) -> None:
+    """Note the first evaluation that is as good as ``target``."""
+    target = run.spec.config.get("target")
+    if target is None or run.summary.get("steps_to_target") is not None:
+        return
+    if run.evaluation[0] <= target:
+        run.summary["steps_to_target"] = run.step
+        run.summary["seconds_to_target"] = round(run.train_seconds, 4)
 
 
 def _record(
-    active: Sequence[_Run],
-    step: int,
-    steps_per_epoch: int,
-    lrs: np.ndarray,
-    train_losses: np.ndarray,
-    seconds: dict[str, float],
-    update: Update,
+    stack: Stack, lrs: np.ndarray, train_losses: np.ndarray, seconds: float, update: Update
 ) -> list[int]:
-    """Write a segment's rows and return the lanes that go on.
+    """Write a segment's rows, move the runs on, and return the lanes that go on.
 
     Args:
         lrs, train_losses: (count, lanes).
     """
-    epoch, place = divmod(step, steps_per_epoch)
     finite = np.isfinite(train_losses)
     show = update.due()
     going = []
-    for lane, run in enumerate(active):
+    for lane, run in enumerate(stack.runs):
+        epoch, place = divmod(run.step, stack.steps_per_epoch)
         whole = bool(finite[:, lane].all())
         count = len(finite) if whole else int(np.argmin(finite[:, lane])) + 1
         lr, loss = lrs[:count, lane].tolist(), train_losses[:count, lane].tolist()
         first = 0
         if place == 0:
             first = 1
-            records.append_evaluated(run.spec.folder, step, epoch, (lr[0], loss[0]), run.evaluation)
-        steps = range(step + first, step + count)
+            run.epoch_losses = (0.0, 0)
+            evaluated = (run.spec.folder, run.step, epoch, (lr[0], loss[0]), run.evaluation)
+            records.append_evaluated(*evaluated)
+        steps = range(run.step + first, run.step + count)
         rows = zip(steps, [epoch] * len(steps), lr[first:], loss[first:], strict=True)
         records.append_metrics(run.spec.folder, rows)
+        run.train_seconds += seconds
         run.last_lr = lr[-1]
         if whole:
             going.append(lane)
-            run.last_loss = float(train_losses[:, lane].mean())
+            run.step += count
+            # one by one, so that the sum does not hang on where the segments were cut
+            total = np.cumsum([run.epoch_losses[0], *loss])[-1]
+            run.epoch_losses = (float(total), run.epoch_losses[1] + count)
+            run.last_loss = sum(loss) / count
             if show:
                 update(
                     run.row,
-                    epoch=(step + count) / steps_per_epoch,
-                    step=step + count,
+                    epoch=run.step / stack.steps_per_epoch,
+                    step=run.step,
                     lr=lr[-1],
                     loss=run.last_loss,
                     state="training",
                 )
         else:
-            at = step + count - 1
-            _end(run, "diverged", at, seconds)
+            run.step += count - 1
+            _diverge(run, run.step)
             update(
                 run.row,
-                epoch=at / steps_per_epoch,
-                step=at,
+                epoch=run.step / stack.steps_per_epoch,
+                step=run.step,
                 lr=lr[-1],
                 loss=loss[-1],
                 state="diverged",
@@ -317,36 +474,83 @@ def _record(
     return going
 
 
-def _end(run: _Run, state: str, nonfinite_step: int | None, seconds: dict[str, float]) -> None:
+def _diverge(run: Run, step: int) -> None:
+    run.summary["first_nonfinite_step"] = step
+    _end(run, "diverged", f"diverged at step {step}: the loss is not finite")
+
+
+def _end(run: Run, state: str, line: str) -> None:
     run.ended = True
     run.summary["state"] = state
-    run.summary["first_nonfinite_step"] = nonfinite_step
     run.summary["timing"] |= {
-        # of the whole stack up to here: lanes share it
-        "train_seconds": round(seconds["train"], 4),
-        "evaluate_seconds": round(seconds["evaluate"], 4),
+        "train_seconds": round(run.train_seconds, 4),
+        "evaluate_seconds": round(run.evaluate_seconds, 4),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     records.write_summary(run.spec.folder, run.summary)
-    where = "" if nonfinite_step is None else f" at step {nonfinite_step}: the loss is not finite"
-    records.log(run.spec.folder, f"{state}{where}")
-    if run.summary.get("test_loss") is not None:
-        records.log(
-            run.spec.folder,
-            f"train loss {run.summary['train_loss']:.4f}, test loss "
-            f"{run.summary['test_loss']:.4f}, test accuracy {run.summary['test_acc']:.2%}",
-        )
+    records.log(run.spec.folder, line)
+    checkpoints.drop(run.spec.folder)
 
 
-def _show_epoch(active: Sequence[_Run], step: int, steps_per_epoch: int, update: Update) -> None:
-    for run in active:
+def _show_epoch(stack: Stack, update: Update) -> None:
+    for run in stack.runs:
         state = run.summary["state"] if run.ended else "training"
         update(
             run.row,
-            epoch=step / steps_per_epoch,
-            step=step,
+            epoch=run.step / stack.steps_per_epoch,
+            step=run.step,
             lr=run.last_lr,
             loss=run.last_loss,
             accuracy=run.evaluation[1],
             state=state,
         )
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def checkpoint_at_boundary(stack: Stack) -> None:
+    """Save the stack's lanes at an epoch's end, if ``checkpoint_every`` asks for it now."""
+    if _checkpoint_due(stack, at_boundary=True):
+        checkpoint(stack)
+
+
+def _checkpoint_due(stack: Stack, at_boundary: bool) -> bool:
+    every = stack.runs[0].spec.config.get("checkpoint_every")
+    if every == "auto":
+        return time.monotonic() - stack.checkpointed > CHECKPOINT_SECONDS
+    if every is None or not at_boundary:
+        return False
+    return any(run.step // stack.steps_per_epoch % every == 0 for run in stack.runs)
+
+
+def checkpoint(stack: Stack) -> None:
+    """Save all lanes of the stack as they are.
+
+    Raises:
+        NotWritten: no room, or no right, to write it.
+    """
+    kept = ("initial_loss", "steps_to_target", "seconds_to_target", "timing")
+    for lane, run in enumerate(stack.runs):
+        state = {
+            "step": run.step,
+            "tensors": stack.lanes.state(lane),
+            "optimizer": stack.optimizer.state(lane),
+            "evaluation": list(run.evaluation),
+            "evaluations": run.evaluations,
+            "epoch_losses": list(run.epoch_losses),
+            "seconds": [run.train_seconds, run.evaluate_seconds],
+            "summary": {key: run.summary[key] for key in kept if key in run.summary},
+        }
+        checkpoints.save(run.spec.folder, state)
+    stack.checkpointed = time.monotonic()
+
+
+def interrupt(stack: Stack) -> None:
+    """Say in the records of all runs of the stack that they were interrupted, and where."""
+    every = stack.runs[0].spec.config.get("checkpoint_every")
+    if every is not None:
+        checkpoint(stack)
+    for run in stack.runs:
+        records.write_summary(run.spec.folder, run.summary | {"state": "interrupted"})
+        records.log(run.spec.folder, f"interrupted at step {run.step}")

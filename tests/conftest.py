@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -16,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from lrlab import config as configs
-from lrlab import environment, plan, records
+from lrlab import environment, plan, pool, records
 from lrlab.data import Dataset
 from lrlab.plan import RunSpec
-from lrlab.train import train
+from lrlab.progress import LaneRow
 
 # MKL reads its variable at the first product, so it is set before any test runs.
 environment.make_deterministic()
@@ -66,9 +68,16 @@ class Silent:
 
     def __init__(self) -> None:
         self.states: dict[int, str] = {}
+        self.notes: list[str] = []
 
     def due(self) -> bool:
         return True
+
+    def add(self, row: LaneRow) -> int:
+        return row.run
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def __call__(self, lane: int, **news: Any) -> None:
         if news.get("state"):
@@ -144,7 +153,10 @@ class Trainer:
         """Train runs as one lane group, the first as lane 0."""
         specs = self.specs(runs, common)
         assert len({plan.group_key(spec) for spec in specs}) == 1
-        train(specs, range(len(specs)), data or plan.load_data(specs[0]), Silent())
+        rows = {spec.number: row for row, spec in enumerate(specs)}
+        loads = mock.patch.object(plan, "load_data", lambda spec: data)
+        with loads if data is not None else contextlib.nullcontext():
+            pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
         return [read(spec.folder) for spec in specs]
 
     def alone(self, run: str, common: str = "", data: Dataset | None = None) -> Trained:

@@ -239,9 +239,9 @@ def test_random_networks_draw_anew_at_each_step_and_seed(trainer: Trainer) -> No
     network = lanes.stack([AlwaysNoisy(CLASSES)] * 2, [0, 1], losses.nll, "cpu")
     data = tiny_images(64, 8, 8)
     network.settle(data.train_x, data.train_y, data.val_x, data.val_y)
-    first = network.gradients(data.train_x, data.train_y, step=0)[0]
-    again = network.gradients(data.train_x, data.train_y, step=0)[0]
-    later = network.gradients(data.train_x, data.train_y, step=1)[0]
+    first = network.gradients(data.train_x, data.train_y, [0, 0], 0)[0]
+    again = network.gradients(data.train_x, data.train_y, [0, 0], 0)[0]
+    later = network.gradients(data.train_x, data.train_y, [0, 0], 1)[0]
     assert first[0] != first[1]
     assert torch.equal(first, again)
     assert (first != later).all()
@@ -261,7 +261,7 @@ def test_gradients_are_those_of_the_network_itself(kind: str, own_batches: bool,
     stack = lanes.stack(networks, [0, 1, 2], losses.nll, "cpu")
     stack.way = way
     stack._cut()
-    found, gradients = stack.gradients(x, y, step=0)
+    found, gradients = stack.gradients(x, y, [0, 0, 0], 0)
     for lane, network in enumerate(networks):
         batch = (x[lane], y[lane]) if own_batches else (x, y)
         network.zero_grad()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lrlab import records
-from lrlab.errors import UserError
+from lrlab.errors import NotWritten, UserError
 
 UNWRITABLE = "x" * 100_000 + "\ud800"  # a lone surrogate: UTF-8 cannot hold it
 
@@ -57,7 +57,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_half_one(tmp_path: 
 def test_a_rename_that_fails_leaves_no_half_file(tmp_path: Path) -> None:
     file = tmp_path / "summary.json"
     (file / "in_the_way").mkdir(parents=True)
-    with pytest.raises(OSError):
+    with pytest.raises(NotWritten, match=r"summary\.json: cannot be written"):
         records.write_whole(file, "new")
     assert list(tmp_path.iterdir()) == [file]
 

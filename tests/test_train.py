@@ -16,13 +16,12 @@ from conftest import CLASSES, IN_SHAPE, RESULTS, Trained, Trainer, assert_same_b
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 
-from lrlab import launch, plan, records
+from lrlab import launch, plan, pool, records
 from lrlab import train as training
 from lrlab.data import Dataset
 from lrlab.networks import CNN, MLP
 from lrlab.optimizers import build as build_optimizer
 from lrlab.records import METRICS
-from lrlab.train import train
 
 STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
 
@@ -580,7 +579,7 @@ def test_the_display_is_told_how_each_run_ended(trainer: Trainer, data: Dataset)
 
     specs = trainer.specs(["lr=0.1", "lr=1e38", "lr=0.1 epochs=1"], "network.hidden=[37]")
     display = Silent()
-    train(specs, [4, 5, 6], data, display)
+    pool.run(pool.Batch(specs), None, "cpu", display, {0: 4, 1: 5, 2: 6})
     assert display.states == {4: "finished", 5: "diverged", 6: "finished"}
 
 

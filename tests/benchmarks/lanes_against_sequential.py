@@ -19,14 +19,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 from sequential import learning_rates, seconds
 
 from lrlab import config as configs
-from lrlab import environment, plan, records
-from lrlab import train as training
+from lrlab import environment, plan, pool, records
 from lrlab.data import Dataset, torchvision_images
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 
@@ -63,8 +63,10 @@ def lane_seconds(data: Dataset, lrs: Sequence[float]) -> float:
             records.start_metrics(folder)
             config.lr = lr
             specs.append(plan.run_spec(number, folder, config, {}, {}))
+        rows = {spec.number: spec.number for spec in specs}
         start = time.perf_counter()
-        training.train(specs, range(len(specs)), data, Silent())
+        with mock.patch.object(plan, "load_data", lambda spec: data):
+            pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
         whole = time.perf_counter() - start
         # the last run to end knows of all evaluations
         timings = [records.read_summary(spec.folder)["timing"] for spec in specs]

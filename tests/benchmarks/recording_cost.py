@@ -59,8 +59,10 @@ class _Torch:
 def seconds_without(data: Dataset, lrs: Sequence[float]) -> float:
     """As ``lane_seconds``, but nothing of a step is recorded."""
 
-    def record(active: Sequence[Any], *_: Any) -> list[int]:
-        return list(range(len(active)))
+    def record(stack: training.Stack, lrs: np.ndarray, *_: Any) -> list[int]:
+        for run in stack.runs:
+            run.step += len(lrs)
+        return list(range(len(stack.runs)))
 
     with mock.patch.object(training, "torch", _Torch()):  # noqa: SIM117
         with mock.patch.object(training, "_record", record):

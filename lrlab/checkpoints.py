@@ -1,0 +1,71 @@
+"""A lane's state at a step, as a file: what a run needs to go on as if it had never stopped.
+
+Tensors and plain numbers only, read with ``weights_only=True``: a file from elsewhere runs no code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lrlab import records
+from lrlab.errors import NotWritten
+
+
+def save(run: Path, state: dict[str, Any]) -> None:
+    """Write the run's checkpoint over its last one.
+
+    Args:
+        run: the run's folder.
+        state: ``step``, and whatever else ``load`` is to give back.
+
+    Raises:
+        NotWritten: no room, or no right, to write it.
+    """
+    write(records.checkpoint_file(run), state)
+
+
+def write(file: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors whole beside the file, then rename.
+
+    Raises:
+        NotWritten: no room, or no right, to write it.
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    buffer = io.BytesIO()  # of a full disk torch's own writer says nothing that helps
+    torch.save(state, buffer)
+    try:
+        beside.write_bytes(buffer.getbuffer())
+        os.replace(beside, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise NotWritten(file, error) from error
+
+
+def load(run: Path) -> dict[str, Any] | None:
+    """The run's last checkpoint on the CPU, or None: there is none that fits its records.
+
+    A checkpoint is of use only if metrics.csv has every step before it; after a power failure the
+    one may be on the disk and the other not.
+    """
+    file = records.checkpoint_file(run)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        step = int(state["step"])
+    except FileNotFoundError:
+        return None
+    except Exception:  # whatever a damaged file makes of torch.load; the run starts anew
+        return None
+    return state if records.cut_metrics(run, step) else None
+
+
+def drop(run: Path) -> None:
+    """Remove the checkpoint of a run that has ended."""
+    records.checkpoint_file(run).unlink(missing_ok=True)

@@ -1,0 +1,358 @@
+"""The pool: which runs train when. Places fall free and are taken by waiting runs, until none wait.
+
+A *tick* is one epoch of every stack. At its end all runs report, those to prune and those that
+ended leave, and their places are filled. What is decided at a tick hangs on what was reported up
+to it and on nothing else, so that a sweep that was interrupted and goes on decides the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from lrlab import environment, lanes, plan, progress, records, train
+from lrlab.errors import NotWritten, Stopped
+from lrlab.plan import RunSpec
+from lrlab.train import Stack
+
+if TYPE_CHECKING:
+    from lrlab.data import Dataset
+    from lrlab.progress import Update
+
+INTERRUPTED = {"state": "interrupted"}
+MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run to train, whose folder exists.
+
+    Attributes:
+        epochs: how many it had reported when it was interrupted. They are trained again, or read
+            from its checkpoint, before it takes part; they are not reported again.
+        label: what sets it apart, for the display.
+        alone: not in a stack with others, for one of them may have made the stack fail.
+    """
+
+    spec: RunSpec
+    epochs: int = 0
+    label: str = ""
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run at an epoch's end. Losses are means a sample; train_loss that over the mini-batches."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_acc: float
+
+
+class Source(Protocol):
+    """Where runs come from, and who judges them.
+
+    Attributes:
+        tick: the tick to begin with.
+    """
+
+    tick: int
+
+    def take(self, tick: int) -> Start | None:
+        """The next run to train, or None: there is none now."""
+        ...
+
+    def report(self, reports: Mapping[int, Report]) -> set[int]:
+        """Hear how the runs do, by number; returns those to prune."""
+        ...
+
+    def ended(self, run: int) -> None:
+        """The run is over, its summary final."""
+        ...
+
+    def interrupted(self, run: int) -> None:
+        """The run was interrupted; its records say where."""
+        ...
+
+    def wait(self) -> bool:
+        """Nothing trains here: wait for a run to take; False: there will be none."""
+        ...
+
+
+@dataclass
+class Batch:
+    """A plain list of runs as a source: all train to their ends."""
+
+    specs: Sequence[RunSpec]
+    tick: int = 0
+
+    def __post_init__(self) -> None:
+        self._waiting = deque(self.specs)
+
+    def take(self, tick: int) -> Start | None:
+        return Start(self._waiting.popleft()) if self._waiting else None
+
+    def report(self, reports: Mapping[int, Report]) -> set[int]:
+        return set()
+
+    def ended(self, run: int) -> None:
+        pass
+
+    def interrupted(self, run: int) -> None:
+        pass
+
+    def wait(self) -> bool:
+        return bool(self._waiting)
+
+
+@dataclass
+class _Pool:
+    source: Source
+    update: Update
+    stop: Callable[[], bool]
+    width: int | None  # the most runs at once, or None: as many as memory holds
+    memory: float  # bytes
+    rows: dict[int, int]  # of the display, by run number
+    reported: dict[int, int] = field(default_factory=dict)  # epochs, by run number
+    tick: int = 0
+    stacks: list[Stack] = field(default_factory=list)
+    waiting: deque[Start] = field(default_factory=deque)  # taken from the source, without a place
+    costs: dict[str, int] = field(default_factory=dict)  # bytes a lane, by group
+    ways: dict[str, dict[tuple[int, bool], str]] = field(default_factory=dict)
+    data: dict[str, Dataset] = field(default_factory=dict)
+
+
+def run(
+    source: Source,
+    width: int | None,
+    device: str,
+    update: Update,
+    rows: Mapping[int, int],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train all runs of a source; what fails is marked, logged and left behind.
+
+    Args:
+        width: the most runs that train at once; None: as many as memory holds.
+        device: where the first runs train, whose memory counts.
+        rows: the display's rows of the runs that it knows; others are added to it.
+        stop: asked at every step.
+
+    Raises:
+        Stopped: ``stop`` said so. Every run's records are written, unfinished ones are marked
+            interrupted.
+        NotWritten: a record could not be written.
+    """
+    memory = environment.free_memory(device) * MEMORY_SHARE
+    pool = _Pool(source, update, stop, width, memory, dict(rows), tick=source.tick)
+    try:
+        while True:
+            _fill(pool)
+            if stop():
+                raise Stopped
+            if not pool.stacks:
+                if pool.waiting or source.wait():
+                    continue
+                return
+            for stack in list(pool.stacks):
+                _attempt(pool, stack, lambda stack: train.train_epoch(stack, update, stop))
+            pool.tick += 1
+            _judge(pool)
+    except Stopped:
+        _interrupt(pool)
+        raise
+
+
+def _judge(pool: _Pool) -> None:
+    """Let all runs report, and let those leave that are not worth their time."""
+    reports = {}
+    for stack in pool.stacks:
+        for run in stack.runs:
+            total, count = run.epoch_losses
+            epoch = run.step // stack.steps_per_epoch
+            reports[run.spec.number] = Report(epoch, total / max(count, 1), *run.evaluation)
+            pool.reported[run.spec.number] = epoch
+    pruned = pool.source.report(reports) if reports else set()
+    if pruned:
+        for stack in list(pool.stacks):
+            _attempt(pool, stack, lambda stack: train.prune(stack, pruned, pool.update))
+    for stack in pool.stacks:
+        train.checkpoint_at_boundary(stack)
+
+
+def _attempt(pool: _Pool, stack: Stack, work: Callable[[Stack], None]) -> None:
+    """Do something with a stack, see who ended by it, and survive what it raises."""
+    runs = list(stack.runs)
+    try:
+        work(stack)
+    except (Stopped, NotWritten):
+        raise
+    except Exception as error:
+        starts = [
+            Start(run.spec, pool.reported.get(run.spec.number, 0)) for run in runs if not run.ended
+        ]
+        pool.stacks.remove(stack)
+        stack.runs = []
+        _recover(pool, starts, error)
+    for run in runs:
+        if run.ended:
+            pool.source.ended(run.spec.number)
+    if not stack.runs and stack in pool.stacks:
+        pool.stacks.remove(stack)
+
+
+def _recover(pool: _Pool, starts: Sequence[Start], error: Exception) -> None:
+    """After an error: less at once if memory is out, else each alone, for one may be at fault.
+
+    Runs begin anew or at their last checkpoint, and come to the same bits.
+    """
+    if len(starts) == 1:
+        spec = starts[0].spec
+        records.mark_failed(spec.folder, plan.summary(spec), error)
+        pool.update(pool.rows[spec.number], state="failed")
+        pool.source.ended(spec.number)
+    elif environment.out_of_memory(error):
+        pool.width = max(1, len(starts) // 2)
+        pool.update.note(f"out of memory with {len(starts)} lanes; going on with {pool.width}")
+        pool.waiting.extendleft(reversed(starts))
+    else:
+        pool.waiting.extendleft(replace(start, alone=True) for start in reversed(starts))
+
+
+# --- filling the places ---------------------------------------------------------------------------
+
+
+def _fill(pool: _Pool) -> None:
+    """Take runs while there is room, build their lanes, and let them join their group's stack."""
+    starts: list[Start] = []
+    while _has_room(pool, starts):
+        start = pool.waiting.popleft() if pool.waiting else pool.source.take(pool.tick)
+        if start is None:
+            break
+        number = start.spec.number
+        if number not in pool.rows:
+            row = progress.LaneRow(number, start.label, epochs=start.spec["epochs"])
+            pool.rows[number] = pool.update.add(row)
+        if not _fits(pool, starts, start):
+            pool.waiting.appendleft(start)
+            break
+        starts.append(start)
+    groups: dict[str, list[Start]] = {}
+    for start in starts:
+        groups.setdefault(_key(start), []).append(start)
+    for key, group in groups.items():
+        _build(pool, key, group)
+    _merge(pool)
+
+
+def _has_room(pool: _Pool, starts: Sequence[Start]) -> bool:
+    trained = sum(len(stack.runs) for stack in pool.stacks) + len(starts)
+    return not pool.stop() and (pool.width is None or trained < pool.width)
+
+
+def _fits(pool: _Pool, starts: Sequence[Start], start: Start) -> bool:
+    """Whether memory holds one more lane; the first one is tried in any case."""
+    specs = [run.spec for stack in pool.stacks for run in stack.runs]
+    specs += [other.spec for other in starts]
+    taken = sum(_cost(pool, spec) for spec in specs)
+    return not specs or taken + _cost(pool, start.spec) <= pool.memory
+
+
+def _cost(pool: _Pool, spec: RunSpec) -> int:
+    key = plan.group_key(spec)
+    if key not in pool.costs:
+        size = spec["batch_size"]
+        try:
+            data = plan.load_data(spec)
+            network, loss = plan.build_network(spec, data), plan.loss_function(spec)
+            pool.costs[key] = lanes.bytes_a_lane(
+                network, loss, data.train_x[:size], data.train_y[:size]
+            )
+        except Exception:
+            pool.costs[key] = 0  # it fails in training too, and is reported there
+    return pool.costs[key]
+
+
+def _key(start: Start) -> str:
+    group = plan.group_key(start.spec)
+    return f"{group} {start.spec.number}" if start.alone else group
+
+
+def _build(pool: _Pool, key: str, group: Sequence[Start]) -> None:
+    specs = [start.spec for start in group]
+    ways = pool.ways.setdefault(plan.group_key(specs[0]), {})
+    try:
+        rows = [pool.rows[spec.number] for spec in specs]
+        stacks = train.build(key, specs, rows, _data(pool, specs[0]), ways)
+    except (Stopped, NotWritten):
+        raise
+    except Exception as error:
+        _recover(pool, group, error)
+        return
+    pool.stacks += stacks
+    epochs = {start.spec.number: start.epochs for start in group}
+    for stack in stacks:
+        _attempt(pool, stack, lambda stack: _catch_up(pool, stack, epochs))
+
+
+def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
+    """Train the runs of a new stack up to the epoch that each had reported before.
+
+    They part on the way, each to a stack of its own at its epoch; ``_merge`` brings them together.
+    """
+    while stack.runs:
+        behind = [
+            lane
+            for lane, run in enumerate(stack.runs)
+            if run.step < epochs[run.spec.number] * stack.steps_per_epoch
+        ]
+        if not behind:
+            return
+        for run in stack.runs:
+            if run.summary.get("lanes") is None:
+                train.log_start(stack, run)
+        if len(behind) < len(stack.runs):
+            arrived = [lane for lane in range(len(stack.runs)) if lane not in behind]
+            pool.stacks.append(train.split(stack, arrived))
+        train.train_epoch(stack, pool.update, pool.stop)
+        if pool.stop():
+            raise Stopped
+
+
+def _merge(pool: _Pool) -> None:
+    """One stack a group, of all that are at an epoch's start."""
+    first: dict[str, Stack] = {}
+    merged = []
+    for stack in pool.stacks:
+        if stack.place == 0 and stack.key in first:
+            train.merge(first[stack.key], stack)
+        else:
+            merged.append(stack)
+            if stack.place == 0:
+                first[stack.key] = stack
+    pool.stacks = merged
+    for stack in merged:
+        for run in stack.runs:
+            if run.summary.get("lanes") is None:
+                train.log_start(stack, run)
+
+
+def _data(pool: _Pool, spec: RunSpec) -> Dataset:
+    key = json.dumps([spec["data"], spec.device], sort_keys=True)
+    if key not in pool.data:
+        pool.data[key] = plan.load_data(spec).to(spec.device)
+    return pool.data[key]
+
+
+def _interrupt(pool: _Pool) -> None:
+    for stack in pool.stacks:
+        train.interrupt(stack)
+        for run in stack.runs:
+            pool.source.interrupted(run.spec.number)
+    for start in pool.waiting:
+        records.write_summary(start.spec.folder, plan.summary(start.spec) | INTERRUPTED)
+        pool.source.interrupted(start.spec.number)
