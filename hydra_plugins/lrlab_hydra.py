@@ -5,25 +5,43 @@ in ``lrlab.search`` and ``lrlab.launch``. (No ``from __future__ import annotatio
 dataclass it breaks Hydra 1.3.8.)
 """
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from hydra.core.utils import JobReturn
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class LrlabSweeper(Sweeper):
-    """``hydra/sweeper=lrlab``: one trial of an Optuna study is one run."""
+    """``hydra/sweeper=lrlab``: one trial of an Optuna study is one run.
+
+    Args:
+        params: what an experiment's YAML sweeps: key to list, interval or value.
+        resume: finish the sweep that is in the folder, rather than begin one.
+    """
+
+    def __init__(self, params: Any = None, resume: bool = False) -> None:
+        self.params = params
+        self.resume = resume
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         from hydra.core.plugins import Plugins
 
+        from lrlab import arguments
+
+        arguments.restore(config)
         self.loader = hydra_context.config_loader
         self.composed = config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -53,13 +71,81 @@ class LaneLauncher(Launcher):
         return launch.launch(self.composed, self.loader, job_overrides, initial_job_idx)
 
 
-for _group, _name, _class in (
-    ("hydra/sweeper", "lrlab", "LrlabSweeper"),
-    ("hydra/launcher", "lanes", "LaneLauncher"),
-):
-    ConfigStore.instance().store(
-        group=_group,
-        name=_name,
-        node={"_target_": f"hydra_plugins.lrlab_hydra.{_class}"},
-        provider="lrlab",
-    )
+class Experiments(ConfigSource):
+    """``lrlab://experiments``: the files of experiments/ as the group ``experiments``.
+
+    The folder's parent as a plain path would make groups of all that lies beside it.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "lrlab"
+
+    def _file(self, config_path: str) -> Path | None:
+        from lrlab import config
+
+        group, _, name = config_path.removesuffix(".yaml").partition("/")
+        if group != "experiments" or not name:
+            return None
+        file = config.folder("experiments") / f"{name}.yaml"
+        return file if file.is_file() else None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = self._file(config_path)
+        if file is None:
+            raise ConfigLoadError(f"no such experiment: {config_path}")
+        text = file.read_text(encoding="utf-8")
+        return ConfigResult(
+            provider=self.provider,
+            path=f"{self.scheme()}://{self.path}",
+            config=OmegaConf.create(text),
+            header=self._get_header_dict(text),
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path.rstrip("/") in ("", "experiments")
+
+    def is_config(self, config_path: str) -> bool:
+        return self._file(config_path) is not None
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        from lrlab import config
+
+        if not config_path.rstrip("/"):
+            return [] if results_filter == ObjectType.CONFIG else ["experiments"]
+        if results_filter == ObjectType.GROUP:
+            return []
+        return sorted(file.stem for file in config.folder("experiments").glob("*.yaml"))
+
+
+class ExperimentsSearchPath(SearchPathPlugin):
+    """Adds ``lrlab://experiments`` where the program is lrlab, and to no other Hydra program."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        main = [path.path for path in search_path.get_path() if path.provider == "main"]
+        if "lrlab.config" in sys.modules:  # else the program is another
+            conf = str(sys.modules["lrlab.config"].folder("conf"))
+            if main == [conf]:
+                search_path.append(provider="lrlab", path="lrlab://experiments")
+
+
+_STORE = ConfigStore.instance()
+_STORE.store(
+    group="hydra/sweeper",
+    name="lrlab",
+    node={
+        "_target_": "hydra_plugins.lrlab_hydra.LrlabSweeper",
+        "params": {},
+        "resume": False,
+    },
+    provider="lrlab",
+)
+_STORE.store(
+    group="hydra/launcher",
+    name="lanes",
+    node={"_target_": "hydra_plugins.lrlab_hydra.LaneLauncher"},
+    provider="lrlab",
+)

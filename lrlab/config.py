@@ -17,8 +17,27 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lrlab.errors import UserError
 
-GROUPS = ("data", "network", "loss", "optimizer", "schedule")
+GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # of a run
+SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # of the sweep as a whole
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+# What may be best, and which way.
+OBJECTIVES = {
+    "val_loss": "minimize",
+    "val_acc": "maximize",
+    "train_loss": "minimize",
+    "seconds_to_target": "minimize",
+    "steps_to_target": "minimize",
+}
+
+_NUMBER = r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan))"
+INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
+
+# What belongs to the sweep as a whole: a list of values of these makes no runs.
+NOT_SWEPT = (
+    *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
+    *("storage", "workers", "lease", "checkpoint_every", "source", *SWEEP_GROUPS),
+)
 
 
 @dataclass
@@ -41,6 +60,20 @@ class Config:
     loss: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
+    # Of the sweep; with defaults, since the saved configs of older runs lack them.
+    objective: str = "val_loss"
+    target: float | None = None
+    n_trials: int | None = None
+    timeout: float | None = None
+    points: int | None = None
+    storage: str = "journal"
+    workers: Any = 1
+    lease: float = 60
+    checkpoint_every: Any = "auto"
+    source: str | None = None
+    sampler: Any = None
+    pruner: Any = None
+    tracking: Any = None
 
 
 def folder(name: str) -> Path:
@@ -66,7 +99,7 @@ def check(config: DictConfig) -> None:
     if config.threads is not None and config.threads < 1:
         raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
     lanes = config.lanes
-    if lanes != "auto" and (isinstance(lanes, bool) or not isinstance(lanes, int) or lanes < 1):
+    if lanes != "auto" and not _is_count(lanes):
         raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
     if config.device.split(":")[0] not in DEVICES:
         raise UserError(
@@ -76,6 +109,73 @@ def check(config: DictConfig) -> None:
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
             raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")
+    check_sweep(config)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Judge the options of the sweep as a whole.
+
+    Raises:
+        UserError: naming the option, its value and what would work.
+    """
+    objective, target = config.objective, config.target
+    if objective not in OBJECTIVES:
+        raise UserError(
+            f"objective={objective}: no such objective{nearest(objective, OBJECTIVES)}; "
+            f"choose from {', '.join(OBJECTIVES)}"
+        )
+    if target is None and objective.endswith("_to_target"):
+        raise UserError(
+            f"objective={objective}: needs the val_loss to be reached, for example target=0.1"
+        )
+    for key, value, example in (
+        ("target", target, 0.1),
+        ("timeout", config.timeout, 3600),
+        ("lease", config.lease, 60),
+    ):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(
+                f"{key}={value:g}: must be a finite number above 0, for example {key}={example}"
+            )
+    for key, least, example in (("n_trials", 1, 20), ("points", 2, 13)):
+        if config[key] is not None and config[key] < least:
+            raise UserError(
+                f"{key}={config[key]}: must be at least {least}, for example {key}={example}"
+            )
+    workers, every = config.workers, config.checkpoint_every
+    if workers != "auto" and not _is_count(workers):
+        raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
+    if every not in ("auto", None) and not _is_count(every):
+        raise UserError(
+            f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "
+            "like checkpoint_every=5"
+        )
+    if config.storage != "journal" and not re.match(r"[a-z][a-z0-9+]*://.", config.storage):
+        raise UserError(
+            f"storage={config.storage}: must be journal or the URL of a database, "
+            "like storage=postgresql://user@host/database"
+        )
+    for group in SWEEP_GROUPS:
+        node = config[group]
+        if not (node is None or isinstance(node, DictConfig)):
+            raise UserError(f"{group}={node}: must name a choice of the group {group}")
+    pruner = config.pruner
+    if pruner is not None and str(pruner.get("_target_", "")).endswith(".ThresholdPruner"):
+        bound = "lower" if direction(objective) == "maximize" else "upper"
+        if pruner.get("lower") is None and pruner.get("upper") is None:
+            raise UserError(
+                f"pruner=threshold: needs a bound, for example pruner.{bound}="
+                + ("0.5" if bound == "lower" else "2.3")
+            )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def direction(objective: str) -> str:
+    """``minimize`` or ``maximize``, Optuna's words."""
+    return OBJECTIVES[objective]
 
 
 def check_folder(config: DictConfig) -> None:
@@ -114,7 +214,7 @@ def known_keys() -> list[str]:
     """All dotted keys of the default config and of every choice of every group."""
     conf = folder("conf")
     found = {field.name for field in fields(Config)}
-    for group in GROUPS:
+    for group in (*GROUPS, *SWEEP_GROUPS):
         for file in (conf / group).glob("*.yaml"):
             found.update(keys(OmegaConf.to_container(OmegaConf.load(file)), f"{group}."))  # type: ignore[arg-type]
     return sorted(key for key in found if not key.endswith(("_target_", "_partial_")))
@@ -135,11 +235,12 @@ WANTED = {
 }
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
     """What a Hydra or OmegaConf error means to the user, in one line.
 
     Args:
         error: a ``HydraException`` or ``OmegaConfBaseException``.
+        chosen: what was chosen in the groups, where it is known.
     """
     parts = [str(error)]
     cause = error.__cause__
@@ -156,18 +257,23 @@ def one_line(error: Exception) -> str:
     if match := re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
         value, kind = match.groups()
         key = _search(FULL_KEY, text)
+        if INTERVAL.fullmatch(value):
+            return misplaced_interval(key, value)
         return f"{key}={value}: must be {WANTED.get(kind, kind.lower())}"
     if match := re.search(r"Error merging override (\S+)\s+field '(\w+)' is not Optional", text):
         return f"{match[1]}: {match[2]} needs a value"
     if "Config group override must be a string" in text:
         return "a group takes the name of a choice, like data=mnist or network=cnn"
+    if match := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
+        return f"{match[1]}: several values, where one run is trained or shown; give one value"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         known = known_keys()
         if key in known:
             group, _, setting = key.partition(".")
             having = ", ".join(_choices_with(group, setting))
-            return f"{key}: not a setting of this {group}; {group}={having} has it"
+            this = f"{group}={chosen[group]}" if chosen and group in chosen else f"this {group}"
+            return f"{key}: not a setting of {this}; {group}={having} has it"
         alike = [word for word in known if ("." in word) == ("." in key)]
         hint = nearest(OTHER_NAMES.get(key, key), alike) if not key.startswith("hydra.") else ""
         return (
@@ -187,9 +293,23 @@ def one_line(error: Exception) -> str:
         return f"{key}: needs a value, give it as {key}=…"
     if match := re.search(r"Value '(.*)' is not a valid bool", text):
         return f"{_search(FULL_KEY, text)}={match[1]}: must be true or false"
-    if match := re.search(r"Missing key (\S+)", text):
+    if match := re.search(r"(?:Missing key |Key ')(\w+)", text):
         return f"~{match[1]}: cannot be left out"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def group_of_unknown_setting(error: Exception) -> str | None:
+    """The group of which a Hydra error says that its choice lacks a setting, or None."""
+    match = re.search(r"Could not override '([^'.]+)\.", str(error))
+    return match[1] if match else None
+
+
+def misplaced_interval(key: str, interval: str) -> str:
+    """The line for an interval that stands where one value belongs."""
+    return (
+        f"{key}={interval}: an interval is searched by a sweep, and here stands one value; "
+        f"in a YAML file it belongs in hydra.sweeper.params: {{{key}: {interval}}}"
+    )
 
 
 def _search(pattern: str, text: str) -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import completion
+from lrlab import arguments, completion
 from lrlab import config as configs
-from lrlab.errors import UserError
+from lrlab.errors import NotWritten, UserError
+
+# Hydra 1.3 warns where it is left out, Hydra 1.4 where it is given.
+BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 ConfigStore.instance().store(name="lrlab_schema", node=configs.Config, provider="lrlab")
 
@@ -32,6 +37,8 @@ def task(config: DictConfig) -> dict[str, Any]:
     try:
         return launch.run_one(launch.spec(config))
     except UserError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # one run of many: the launcher notes it, and the others go on
         fail(error)
 
 
@@ -41,21 +48,51 @@ def main() -> None:
     if bash is not None:
         print(bash, end="")
         return
-    application = hydra.main(
-        version_base="1.3", config_path=str(configs.folder("conf")), config_name="config"
-    )(task)
     wanted = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
     try:
-        application()
+        _run(sys.argv[1:])
     except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
         # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
         if wanted == "1" or (type(error) is ValueError and "group override" not in str(error)):
             raise
         fail(error)
+    except NotWritten as error:
+        print(f"lrlab: {error}", file=sys.stderr)
+        if error.remedy:
+            print(f"lrlab: {error.remedy}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
-        print("lrlab: interrupted before training began", file=sys.stderr)
+        print("lrlab: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _run(typed: list[str]) -> None:
+    conf = str(configs.folder("conf"))
+    application = hydra.main(**BASE, config_path=conf, config_name="config")(task)
+
+    def run(*flags: str, deferred: Sequence[str] = ()) -> None:
+        program, before = sys.argv[0], sys.argv
+        sys.argv = [program, *arguments.for_hydra(typed, deferred), *flags]
+        try:
+            application()
+        finally:
+            sys.argv = before
+
+    try:
+        run()
+    except ConfigCompositionException as error:
+        if not arguments.is_sweep(typed):
+            raise
+        group = configs.group_of_unknown_setting(error)
+        if group is not None and any("experiments=" in word for word in typed):
+            run(deferred=[group])  # the experiment may sweep the group
+        elif "--multirun" in str(error):
+            # Hydra finds the mode by composing, and takes it for one run where that fails. With
+            # the flag it comes to what is really wrong.
+            run("--multirun")
+        else:
+            raise
 
 
 def fail(error: Exception) -> NoReturn:

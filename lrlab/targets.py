@@ -67,7 +67,7 @@ def read(
             f"for example {group}._target_={base.__module__}.{base.__name__}"
         )
     option = f"{group}._target_={path}"
-    call = _locate(option, path, base)
+    call = locate(option, path, base)
     try:
         parameters = list(inspect.signature(call).parameters.values())[1:]
     except (TypeError, ValueError) as error:
@@ -107,7 +107,17 @@ def is_number(value: object) -> bool:
 
 
 @functools.cache
-def _locate(option: str, path: str, base: type) -> Callable[..., Any]:
+def locate(option: str, path: str, base: type) -> Callable[..., Any]:
+    """The class or function of that import path.
+
+    Args:
+        option: what the user typed, to begin an error line with.
+        path: where it is.
+        base: the class that it is expected to derive from.
+
+    Raises:
+        UserError: there is none, or it is another thing.
+    """
     # instantiate rather than get_object: since 1.3.8 Hydra refuses unsafe targets there, and it
     # prints nothing by itself
     from hydra.utils import instantiate

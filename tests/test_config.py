@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from test_sweep import Ended, command, files, process, sweep
+from test_sweep import QUICK, Ended, command, files, process, sweep
 
+from lrlab import arguments
 from lrlab import config as configs
 from lrlab.sweep import main
 
@@ -88,6 +89,34 @@ VALUES = [
     ("data.val_size=60000", "data.val_size=60000", "60000 training images"),
     ("data.train_size=0", "data.train_size=0", "at least 1"),
 ]
+SEARCH = [
+    ("objective=val_los", "objective=val_los", "did you mean val_loss?", "steps_to_target"),
+    ("objective=steps_to_target", "objective=steps_to_target", "target=0.1"),
+    ("target=0", "target=0", "above 0", "target=0.1"),
+    ("target=nan", "target=nan", "finite"),
+    ("n_trials=0", "n_trials=0", "at least 1", "n_trials=20"),
+    ("n_trials=many", "n_trials=many", "a whole number"),
+    ("timeout=0", "timeout=0", "above 0"),
+    ("timeout=-1", "timeout=-1", "above 0"),
+    ("points=1", "points=1", "at least 2", "points=13"),
+    ("workers=0", "workers=0", "auto"),
+    ("workers=1.5", "workers=1.5", "whole number"),
+    ("workers=true", "workers=True", "whole number"),
+    ("lease=0", "lease=0", "above 0"),
+    ("lease=inf", "lease=inf", "finite"),
+    ("checkpoint_every=0", "checkpoint_every=0", "null"),
+    ("checkpoint_every=often", "checkpoint_every=often", "auto"),
+    ("storage=jornal", "storage=jornal", "postgresql://"),
+    ("storage=null", "storage", "needs a value"),
+    ("pruner=threshold", "pruner=threshold", "pruner.upper=2.3"),
+    ("pruner=threshold objective=val_acc", "pruner=threshold", "pruner.lower=0.5"),
+    ("pruner=ahsa", "pruner=ahsa", "did you mean asha?"),
+    ("sampler=tpee", "sampler=tpee", "did you mean tpe?"),
+    ("tracking=wandb", "tracking=wandb", "tensorboard"),
+    ("pruner.reduction_factor=3", "pruner.reduction_factor", "pruner=asha, hyperband"),
+    ("sampler.n_startup_trails=3", "did you mean sampler.n_startup_trials?"),
+    ("sampler=null", "group"),
+]
 LISTS = [
     ("lr=0.1,-1", "lr=-1", "above 0"),
     ("lr=-1,0.1", "lr=-1", "above 0"),
@@ -98,7 +127,26 @@ LISTS = [
     ("optimizer.momentum=0,-1", "optimizer.momentum=-1", "at least 0"),
     ("network.hidden=[3],[-1]", "network.hidden=[-1]", "at least 1"),
     ("schedule=fixed,stepp", "schedule=stepp", "did you mean step?"),
-    ("lr=interval(1e-4,1)", "lr=interval(1e-4,1)", "lr=0.001,0.01,0.1"),
+    ("lr=interval(0,1)", "lr=interval(0,1)", "above 0", "lr=1e-4..1"),
+    ("lr=0..1", "lr=0..1", "above 0", "lr=1e-4..1"),
+    ("lr=1..0.1", "lr=1..0.1", "low end comes first"),
+    ("lr=1e-4..", "lr=1e-4..", "a number"),
+    ("lr=1e-4..1 sampler=grid", "sampler=grid", "points=13"),
+    ("epochs=0..2 optimizer=sgd,adam", "epochs=0", "at least 1", "epochs=3"),
+    ("optimizer.momentum=-1..0.5", "optimizer.momentum=-1", "at least 0"),
+    ("batch_size=64..100000", "batch_size=100000", "640 training samples"),
+    ("seed=0..4", "seed=0..4", "seed=0,1,2"),
+    ("lr=0.1,0.2 n_trials=5", "n_trials=5", "lr=1e-4..1"),
+    ("lr=0.1,0.2 points=5", "points=5", "lr=1e-4..1"),
+    ("pruner=none,asha", "pruner=none,asha", "one value"),
+    ("n_trials=3,4", "n_trials=3,4", "one value"),
+    ("hydra.job.name=a,b", "hydra.job.name=a,b", "Hydra"),
+    ("optimizer=momentum,adam optimizer.betas=[0.8,0.9]", "optimizer.betas", "optimizer=momentum"),
+    ("optimizer=adam,adamw optimizer.epps=1e-6", "optimizer.epps", "did you mean optimizer.eps?"),
+    ("lrr=0.1 lr=0.1,0.2", "lrr: no such option", "did you mean lr?"),
+    ("lrr=1e-4..1", "lrr: no such option", "did you mean lr?"),
+    ("lr=abc seed=0,1", "lr=abc", "a number"),
+    ("+experiments=lrsearch", "experiments=lrsearch", "did you mean lr_search?"),
     ("name=a,b", "name=a,b", "one value"),
     ("output=a,b", "output=a,b", "one value"),
 ]
@@ -136,7 +184,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("case", [*VALUES, *LISTS, *NAMES], ids=lambda case: case[0])
+@pytest.mark.parametrize("case", [*VALUES, *SEARCH, *LISTS, *NAMES], ids=lambda case: case[0])
 def test_bad_input_is_one_line_and_leaves_nothing(case: tuple[str, ...], tmp_path: Path) -> None:
     typed, *words = case
     assert_refused(sweep(*typed.split(), cwd=tmp_path), *words)
@@ -195,7 +243,7 @@ def test_a_bad_value_of_a_single_run_is_one_line(tmp_path: Path) -> None:
     assert_refused(sweep("hydra.mode=RUN", "lr=-1", cwd=tmp_path), "lr=-1", "above 0")
 
 
-@pytest.mark.parametrize("typed", ["lr=abc", "lr=0.1,-1", "lrr=0.1"])
+@pytest.mark.parametrize("typed", ["lr=abc", "lr=0.1,-1", "lrr=0.1", "lr=1..0"])
 def test_whole_process(typed: str, tmp_path: Path) -> None:
     done = process("-m", "lrlab.sweep", typed, cwd=tmp_path)
     assert_refused(Ended(done.returncode, done.stdout, done.stderr), typed.split("=")[0])
@@ -222,7 +270,7 @@ def test_defaults_pass_the_check(tmp_path: Path) -> None:
 def test_every_option_of_the_schema_is_in_the_config_file_with_a_comment() -> None:
     text = (configs.folder("conf") / "config.yaml").read_text("utf-8")
     for key in configs.Config.__dataclass_fields__:
-        if key not in configs.GROUPS:
+        if key not in (*configs.GROUPS, *configs.SWEEP_GROUPS):
             (line,) = (line for line in text.splitlines() if line.startswith(f"{key}:"))
             assert "#" in line, line
 
@@ -240,3 +288,182 @@ def test_known_keys_are_those_of_the_files() -> None:
 )
 def test_nearest(word: str, hint: str) -> None:
     assert configs.nearest(word, ["lr", "seed", "epochs"]) == hint
+
+
+# --- Hydra manners --------------------------------------------------------------------------------
+
+
+def overrides(folder: Path, run: int) -> list[str]:
+    saved = OmegaConf.load(folder / str(run) / ".hydra" / "overrides.yaml")
+    return [str(override) for override in saved]
+
+
+def test_what_only_the_swept_choices_allow_is_judged_against_them(tmp_path: Path) -> None:
+    """The default optimizer has no eps, the default schedule no gamma."""
+    typed = ["optimizer=adam,adamw", "optimizer.eps=1e-6"]
+    typed += ["schedule=step,exponential", "schedule.gamma=0.5,0.25", "name=x"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    for run in range(8):
+        config = OmegaConf.load(folder / str(run) / ".hydra" / "config.yaml")
+        assert config.optimizer.eps == 1e-6
+        assert config.schedule.gamma == (0.25 if run % 2 else 0.5)
+        assert "optimizer.eps=1e-6" in overrides(folder, run)
+    saved = OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task
+    assert set(typed) <= set(saved)  # as typed
+
+
+def test_an_experiment_sweeps_what_its_yaml_file_says(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiments").mkdir(parents=True)
+    (tmp_path / "mine" / "experiments" / "both.yaml").write_text(
+        "# @package _global_\n"
+        "hydra: {sweeper: {params: {optimizer: [adam, adamw], lr: '0.001,0.01', seed: 3}}}\n"
+    )
+    typed = ["+experiments=both", "optimizer.eps=1e-6", "lr=0.1", "name=x"]
+    ended = command(main, ["--config-dir", "mine", *QUICK, *typed], tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    for run, optimizer in enumerate(("adam", "adamw")):
+        config = OmegaConf.load(folder / str(run) / ".hydra" / "config.yaml")
+        assert (config.lr, config.seed, config.optimizer.eps) == (0.1, 3, 1e-6)
+        hydra = OmegaConf.load(folder / str(run) / ".hydra" / "hydra.yaml").hydra
+        assert hydra.runtime.choices.optimizer == optimizer
+    assert not (folder / "2").exists()
+
+
+def test_an_interval_in_the_wrong_place_of_an_experiment(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiments").mkdir(parents=True)
+    (tmp_path / "mine" / "experiments" / "bad.yaml").write_text(
+        "# @package _global_\nlr: 1e-4..1\n"
+    )
+    ended = command(main, ["--config-dir", "mine", "+experiments=bad"], tmp_path)
+    assert_refused(ended, "lr=1e-4..1", "hydra.sweeper.params: {lr: 1e-4..1}")
+
+
+def test_lr_search_is_an_experiment(tmp_path: Path) -> None:
+    ended = sweep("+experiments=lr_search", "n_trials=3", "pruner=none", "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    configs_ = [OmegaConf.load(folder / f"{run}/.hydra/config.yaml") for run in range(3)]
+    assert len({config.lr for config in configs_}) == 3
+    assert all(1e-4 <= config.lr <= 10 for config in configs_)
+    assert configs_[0].n_trials == 3 and not (folder / "3").exists()
+
+
+def test_experiments_are_a_group_and_nothing_beside_them_is(tmp_path: Path) -> None:
+    text = command(main, ["--help"], tmp_path).out
+    assert "\nexperiments: lr_search\n" in text
+    listed = text.split("Choices (")[1].split("\n\n")[0].splitlines()[1:]
+    groups = {line.partition(":")[0] for line in listed}
+    assert groups == {*configs.GROUPS, *configs.SWEEP_GROUPS, "experiments"}
+    shown = command(main, ["--cfg", "job", "+experiments=lr_search"], tmp_path)
+    assert (shown.code, OmegaConf.create(shown.out).n_trials) == (0, 16)
+
+
+def test_another_hydra_program_has_no_experiments(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("x: 1\n")
+    (tmp_path / "app.py").write_text(
+        "import hydra, lrlab.config\n"
+        "@hydra.main(version_base='1.3', config_path='conf', config_name='config')\n"
+        "def main(config): print('ran', config)\n"
+        "main()\n"
+    )
+    ended = process("app.py", "--info", "searchpath", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "lrlab" not in ended.stdout.replace(str(tmp_path), "")
+    ended = process("app.py", "hydra.run.dir=.", "hydra.output_subdir=null", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, "ran {'x': 1}\n")
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--cfg", "hydra"], ["--info", "config"]])
+def test_what_is_shown_takes_one_value(flags: list[str], tmp_path: Path) -> None:
+    shown = command(main, [*flags, "lr=0.3", "optimizer=adam", "optimizer.eps=1e-6"], tmp_path)
+    assert (shown.code, shown.err) == (0, "")
+    assert "lr=0.3" in shown.out or "lr: 0.3" in shown.out
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_shown_of_a_sweep_is_refused_in_one_line(tmp_path: Path) -> None:
+    ended = command(main, ["--cfg", "job", "lr=0.1,0.2"], tmp_path)
+    assert_refused(ended, "lr=0.1,0.2: several values", "give one value")
+    ended = command(main, ["--cfg", "job", "lr=1e-4..1"], tmp_path)
+    assert_refused(ended, "lr=1e-4..1", "one value")
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_the_flag_changes_nothing(flag: str, tmp_path: Path) -> None:
+    typed = ["optimizer=adam,adamw", "optimizer.eps=1e-6", "lr=0.001..0.01", "points=2", "name=x"]
+    told = []
+    for flags in ([], [flag]):
+        here = tmp_path / f"with{len(flags)}"
+        here.mkdir()
+        ended = command(main, [*flags, *QUICK, *typed], here)
+        assert (ended.code, ended.err) == (0, "")
+        told.append(
+            [(here / f"outputs/x/{run}/metrics.csv").read_bytes() for run in range(4)]
+            + [overrides(here / "outputs/x", run)[: len(QUICK) + len(typed)] for run in range(4)]
+        )
+        assert_refused(command(main, [*flags, "lrr=1", "lr=1,2"], here), "lrr: no such option")
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("subdir", ["same", "${lr}", "../${hydra.job.num}"])
+@pytest.mark.parametrize("launcher", ["lanes", "basic"])
+def test_folders_never_collide(subdir: str, launcher: str, tmp_path: Path) -> None:
+    typed = ["lr=0.1", "seed=0,1", f"hydra/launcher={launcher}", f"hydra.sweep.subdir={subdir}"]
+    ended = sweep(*typed, "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    for run in range(2):
+        assert (folder / str(run) / "metrics.csv").is_file()
+        assert OmegaConf.load(folder / f"{run}/.hydra/config.yaml").seed == run
+    assert {p.name for p in folder.iterdir() if p.is_dir()} == {"0", "1"}
+
+
+# --- the words that Hydra takes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("lr=1e-4..1", "lr=interval(1e-4,1)"),
+        ("+network.w=1..2", "+network.w=interval(1,2)"),
+        ("lr=1e-4..1 --multirun", "lr=interval(1e-4,1) --multirun"),
+        ("optimizer=adam,sgd optimizer.eps=1", "optimizer=adam,sgd optimizer.eps=choice(1)"),
+        ("optimizer.betas=[1,2] optimizer=a,b", "optimizer.betas=choice([1,2]) optimizer=a,b"),
+        (
+            "optimizer=choice(a) +optimizer.x={a:1}",
+            "optimizer=choice(a) +optimizer.x=choice({a:1})",
+        ),
+        ("optimizer=adam optimizer.eps=1", "optimizer=adam optimizer.eps=1"),
+        ("optimizer=a,b schedule.gamma=1", "optimizer=a,b schedule.gamma=1"),
+        ("optimizer=a,b ~optimizer.eps", "optimizer=a,b ~optimizer.eps"),
+        ("optimizer=a,b optimizer.eps=1,2", "optimizer=a,b optimizer.eps=1,2"),
+        ("optimizer=a,b optimizer.eps=", "optimizer=a,b optimizer.eps="),
+        ("lr=[ lr=1..2", "lr=[ lr=interval(1,2)"),
+        ("hydra.job.name=1..2 name='1..2'", "hydra.job.name=1..2 name='1..2'"),
+        ("--config-dir a..b lr=1", "--config-dir a..b lr=1"),
+        ("--cfg job lr=1..2", "--cfg job lr=1..2"),
+        ("hydra.mode=RUN lr=1..2", "hydra.mode=RUN lr=1..2"),
+    ],
+)
+def test_words_for_hydra(typed: str, expected: str) -> None:
+    assert arguments.for_hydra(typed.split()) == expected.split()
+
+
+def test_the_groups_of_an_experiment_are_deferred() -> None:
+    typed = ["optimizer.eps=1", "lr=1"]
+    assert arguments.for_hydra(typed, ["optimizer"]) == ["optimizer.eps=choice(1)", "lr=1"]
+
+
+def test_the_words_as_typed_are_put_back() -> None:
+    typed = ["optimizer=a,b", "optimizer.eps=${lr}", "schedule.gamma=${nowhere}", "lr=1..2"]
+    noted = {"task": arguments.for_hydra(typed), "hydra": ["hydra.sweep.subdir=${hydra.job.num}"]}
+    config = OmegaConf.create({"lr": 3, "hydra": {"overrides": noted}})
+    OmegaConf.set_readonly(config.hydra.overrides, True)  # as from Hydra 1.4 on
+    assert config.hydra.overrides.task[-1] == "lr=interval(1,2)"
+    arguments.restore(config)
+    assert arguments.noted(config, "task") == typed
+    assert arguments.noted(config, "hydra") == noted["hydra"]

@@ -1,0 +1,101 @@
+"""The command line as Hydra can take it, where lrlab takes more than Hydra does.
+
+Before anything is swept, Hydra composes the config without what is swept, and with all else. So it
+would judge ``lr=1e-4..1`` as one value, and ``optimizer=adam,adamw optimizer.eps=1e-6`` against the
+default optimizer. Hydra leaves to the sweeper what it knows to be swept: here such words are put
+into its own notation, ``lr=interval(1e-4,1)`` and ``optimizer.eps=choice(1e-6)``, a list of one.
+The sweeper and all records see the words as they were typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from lrlab.config import INTERVAL
+
+# With these Hydra composes one run, or none; its own words for what is swept are refused there.
+OTHER_COMMANDS = (
+    *("--help", "-h", "--hydra-help", "--version", "--run", "-r", "--cfg", "-c", "--info", "-i"),
+    *("--shell-completion", "-sc", "--experimental-rerun"),
+)
+
+_typed: dict[str, str] = {}
+
+
+def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[str]:
+    """The command line with intervals, and values that only a swept choice allows, as sweeps.
+
+    Args:
+        arguments: without the program's name.
+        deferred: groups that are swept, but not on the command line.
+    """
+    if not is_sweep(arguments):
+        return list(arguments)
+    parsed = {word: override for word in arguments if (override := _parse(word))}
+    groups = {o.key_or_group for o in parsed.values() if o.is_sweep_override()} | set(deferred)
+    words = []
+    for word in arguments:
+        override = parsed.get(word)
+        new = word if override is None else _rewritten(word, override, groups)
+        if new != word:
+            _typed[new] = word
+        words.append(new)
+    return words
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether the command trains, and not in Hydra's mode of one run."""
+    names = [word.partition("=")[0] for word in arguments]
+    return not set(names) & set(OTHER_COMMANDS) and "hydra.mode=RUN" not in arguments
+
+
+def restore(config: DictConfig) -> None:
+    """Put the words as typed back into the overrides that Hydra noted."""
+    note(config, "task", [_typed.get(word, word) for word in noted(config, "task")])
+
+
+def noted(config: DictConfig, kind: str) -> list[str]:
+    """The overrides of a command or a run, as typed: read one by one, they would be resolved.
+
+    Args:
+        config: with Hydra's part.
+        kind: ``task`` or ``hydra``: those of the options, or those of Hydra's own.
+    """
+    words = OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
+def note(config: DictConfig, kind: str, words: Sequence[str]) -> None:
+    """Replace what ``noted`` gives; from 1.4 on Hydra locks it."""
+    with read_write(config.hydra.overrides):
+        config.hydra.overrides[kind] = list(words)
+
+
+def _parse(word: str) -> Override | None:
+    """An override, or None: it is a flag, or Hydra will say what is wrong with it."""
+    if word.startswith("-") or "=" not in word:
+        return None
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def _rewritten(word: str, override: Override, groups: set[str]) -> str:
+    if override.is_sweep_override() or override.is_delete() or override.is_hydra_override():
+        return word
+    key, _, text = word.partition("=")
+    match = INTERVAL.fullmatch(text)
+    if match is not None:
+        new = f"{key}=interval({match[1]},{match[2]})"
+    elif "." in key and override.key_or_group.partition(".")[0] in groups:
+        new = f"{key}=choice({text})"
+    else:
+        return word
+    return new if _parse(new) else word
