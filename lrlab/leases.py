@@ -1,0 +1,141 @@
+"""Signs of life: which of the workers that hold a sweep's trials are still there.
+
+A worker renews its sign of life, a counter, four times a lease. Another one takes it for dead where
+its process is gone from the machine that both are on, or where its own clock has seen the counter
+stand still for a whole lease: clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BEATS = 4  # in a lease
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A worker's sign of life, as it stands in the storage.
+
+    Attributes:
+        host: the machine, in the sense that a process number means the same to all on it.
+        pid: the process.
+        born: when the process started, in the kernel's units; empty where it does not tell.
+        beat: counts up.
+    """
+
+    host: str
+    pid: int
+    born: str
+    beat: int
+
+
+def me() -> Sign:
+    """This process's first sign of life."""
+    pid = os.getpid()
+    return Sign(_host(), pid, _born(pid) or "", 0)
+
+
+def new_id() -> str:
+    """A worker's name: readable, and no other worker's."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def clock() -> float:
+    """Seconds that also pass while the machine sleeps, where the system has such a clock."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def _host() -> str:
+    boot = _text("/proc/sys/kernel/random/boot_id")
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()} {boot} {space}"
+
+
+def _born(pid: int) -> str | None:
+    """When a process started, None where it is gone, "" where the system does not tell."""
+    if Path("/proc/self/stat").exists():
+        # the name, in brackets, may hold spaces and brackets
+        fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return None if not fields or fields[0] in "ZX" else fields[19]
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return ""
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def gone(sign: Sign) -> bool:
+    """Whether the process is known to be gone: only on this machine this can be known."""
+    return sign.host == _host() and _born(sign.pid) not in (sign.born, "")
+
+
+@dataclass
+class Watch:
+    """What one worker has seen of the others.
+
+    Attributes:
+        lease: seconds without a change after which a worker counts as dead.
+    """
+
+    lease: float
+    _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def living(self, signs: Mapping[str, Sign | None]) -> set[str]:
+        """The workers that live, of those with a sign (None: they have left)."""
+        now = clock()
+        found = set()
+        for worker, sign in signs.items():
+            if sign is None:
+                continue
+            beat, since = self._seen.get(worker, (None, now))
+            if beat != sign.beat:
+                since = now
+            self._seen[worker] = (sign.beat, since)
+            if now - since <= self.lease and not gone(sign):
+                found.add(worker)
+        return found
+
+
+class Heart:
+    """A thread that renews this worker's sign of life until it is stopped."""
+
+    def __init__(self, lease: float, renew: Callable[[], Any]) -> None:
+        self._pause = lease / BEATS
+        self._renew = renew
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lrlab-heart", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause):
+            try:
+                self._renew()
+            except Exception:  # the storage fails: whoever works with it says so
+                continue
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join(timeout=5)
