@@ -1,209 +1,456 @@
-"""The sweeper's work: a grid of options becomes the trials of an Optuna study, each a run."""
+"""The sweeper's work: what a command sweeps becomes the trials of a study, each trial a run."""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import logging
 import math
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lrlab import (
+    arguments,
+    choices,
+    environment,
+    jobs,
+    launch,
+    plan,
+    pool,
+    progress,
+    records,
+    signals,
+    storage,
+)
 from lrlab import config as configs
-from lrlab import environment, launch, plan, records
-from lrlab.errors import UserError
+from lrlab import space as spaces
+from lrlab.errors import NotWritten, Stopped, UserError
+from lrlab.pool import Start
+from lrlab.source import StudySource, label, tracker_settings
+from lrlab.space import Space
 
 if TYPE_CHECKING:
-    import optuna
+    from lrlab.study import Queue, Run
+    from lrlab.table import Best
 
-OBJECTIVE = "val_loss"
+# How many runs train at once where more come later: a search learns from those that ended, and
+# other workers want some too. More lanes than these hardly make a lane cheaper.
+PLACES = {"cpu": 8, "cuda": 64, "mps": 16}
+DEFAULT_TRIALS = 20
 
-# What belongs to the sweep as a whole: a list of values of these makes no runs.
-NOT_SWEPT = ("name", "output", "plots", "lanes")
+# What may differ when a sweep is resumed or joined, for it decides no run's numbers.
+FREE = (
+    *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
+    *("n_trials", "timeout", "points", "storage", "workers", "lease", "checkpoint_every"),
+    "tracking",
+)
 
 
-def sweep(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[str]) -> list[float]:
+@dataclass
+class _Sweep:
+    """A command, judged: what it sweeps, and how its runs are made."""
+
+    config: DictConfig
+    loader: Any
+    launcher: Any
+    space: Space
+    storage: str  # with its password, which no record has
+    worker: bool  # a process of another lrlab, which says what came of it all
+    folder: Path = Path()
+    own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
+
+    def job(self, point: Mapping[str, str], number: int) -> jobs.Job:
+        values = [f"{key}={text}" for key, text in point.items()]
+        return jobs.compose(self.config, self.loader, self.space.fixed + self.own + values, number)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may work on it."""
+        return self.storage != "journal"
+
+    @property
+    def resumed(self) -> bool:
+        return bool(self.config.hydra.sweeper.get("resume"))
+
+
+def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) -> list[float]:
     """Run a whole sweep: check, train, record, draw, print.
 
     Args:
         config: the composed config, with Hydra's part.
         loader: Hydra's config loader.
         launcher: the Hydra launcher that trains a batch of runs.
-        arguments: the command line's overrides.
+        typed: the command line's overrides.
 
     Returns:
         The objective of each finished run.
 
     Raises:
         UserError: an option that cannot work. Nothing was trained or written then.
-        SystemExit: with 1, when a run failed.
+        NotWritten: a record could not be written.
+        SystemExit: with 1, when a run failed; with 130 or 143, when it was interrupted.
     """
     setup_globals()
     configs.check_folder(config)
+    choices.check(config)
     environment.make_deterministic()  # before the checks, whose networks multiply matrices
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    fixed, lists = split(overrides)
-    grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
+    params = config.hydra.sweeper.get("params")
+    space = spaces.read(overrides, params, config, loader)
+    url = _hide_password(config, space)
+    current = _Sweep(config, loader, launcher, space, url, "LRLAB_WORKER" in os.environ)
+    _check_launcher(current)
+    if node := tracker_settings(config):
+        from lrlab import tracking
 
+        tracking.check(node)
+
+    named = {override.get_key_element() for override in overrides}
+    queue, first = _open(current, named)
+    try:
+        count = _workers(config)
+        if count > 1 and not current.worker:
+            from lrlab import workers
+
+            launch.announce(first.spec, f"{_amount(current, queue)} by {count} workers")
+            places = math.ceil(max(len(_left(queue)), 1) / count)
+            queue.close()
+            code = workers.run(current.folder, count, places, _threads(config, count), url)
+            queue = _open_queue(current, first, "resume")
+            if code and (left := len(_left(queue))):
+                _say_interrupted(current, left, len(queue.trials()))
+                raise SystemExit(code)
+        else:
+            _work(current, queue, first)
+        return _finish(current, queue)
+    except NotWritten as error:
+        error.remedy = f"make room for it, then go on with {resume_command(current.folder)}"
+        raise
+    except KeyboardInterrupt:  # at once, or where there is nothing that could stop after a step
+        told = "" if current.worker else f"; go on with {resume_command(current.folder)}"
+        print(f"lrlab: interrupted{told}", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        with contextlib.suppress(NotWritten, UserError):  # what ended the sweep is said already
+            queue.close()
+
+
+def _hide_password(config: DictConfig, space: Space) -> str:
+    """The storage as given, of which from here on only its masked form is to be seen."""
+    url = str(config.storage)
+    shown = storage.masked(url)
+    if url == shown and "***" in url:  # as a record has it
+        url = os.environ.get("LRLAB_STORAGE", "")
+        if storage.masked(url) != shown:
+            raise UserError(
+                f"storage={shown}: its password is not in the records; give storage=… again, "
+                "or leave the password to ~/.pgpass"
+            )
+    if shown != url:
+        with open_dict(config):
+            config.storage = shown
+        task = arguments.noted(config, "task")
+        arguments.note(config, "task", [_masked(word, shown) for word in task])
+        space.fixed[:] = [_masked(word, shown) for word in space.fixed]
+    return url
+
+
+def _masked(override: str, shown: str) -> str:
+    return f"storage={spaces.quoted(shown)}" if override.startswith("storage=") else override
+
+
+def _check_launcher(current: _Sweep) -> None:
+    if _has_lanes(current):
+        return
+    pruner = OmegaConf.select(current.config, "pruner._target_", default="")
+    name = current.config.hydra.runtime.choices["hydra/launcher"]
+    if not str(pruner).endswith("NopPruner"):
+        raise UserError(
+            f"hydra/launcher={name}: trains each run by itself, so that none can be pruned; "
+            "use pruner=none, or hydra/launcher=lanes"
+        )
+    if current.config.workers not in (1, "auto"):
+        raise UserError(
+            f"workers={current.config.workers}: hydra/launcher={name} starts the processes; "
+            "use workers=1, or hydra/launcher=lanes"
+        )
+
+
+def _has_lanes(current: _Sweep) -> bool:
+    from hydra_plugins.lrlab_hydra import LaneLauncher
+
+    return isinstance(current.launcher, LaneLauncher)
+
+
+# --- the folder and the study ---------------------------------------------------------------------
+
+
+def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
+    """Judge every run, then make or find the sweep's folder and its study."""
+    config = current.config
+    create = "resume" if current.resumed else "join" if current.shared else "new"
     while True:
-        folder = _free_folder(config, overrides)
-        own = [f"name={_quoted(folder.name)}", f"hydra.sweep.dir={_quoted(str(folder))}"]
-        batch = [fixed + own + [f"{key}={text}" for key, text in point.items()] for point in grid]
-        jobs = [launch.compose(config, loader, job, number) for number, job in enumerate(batch)]
-        plan.check_runs([launch.spec(job) for job in jobs])
-        if records.create_sweep(folder):
+        current.folder = _folder(config, named, create)
+        current.own = jobs.own_overrides(current.folder)
+        searched = current.space.searched
+        points = spaces.corners(current.space) if searched else spaces.points(current.space)
+        checked = [current.job(point, number) for number, point in enumerate(points)]
+        plan.check_runs([job.spec for job in checked])
+        queue = None
+        if current.shared:
+            queue = _open_queue(current, checked[0], create)
+        made = create != "resume" and records.create_sweep(current.folder)
+        if made or create != "new":
             break  # else another sweep took the name in between
     with open_dict(config):
-        config.hydra.sweep.dir = str(folder)
-        config.name = folder.name
-    records.write_sweep_config(folder, OmegaConf.to_yaml(config, resolve=False))
-    study = _study(folder)
-    for point in grid:
-        study.enqueue_trial({key: _value(text) for key, text in point.items()})
-    trials = [study.ask() for _ in grid]
-    for trial in trials:
-        _suggest(trial, lists)
-    returns = launcher.launch(batch, initial_job_idx=0)
-
-    summaries = []
-    for trial, returned in zip(trials, returns, strict=True):
-        run = folder / str(trial.number)
-        launch.note_failure(run, returned)
-        summaries.append(_tell(study, trial, run))
-    _finish(folder, config.plots)
-    if any(summary["state"] == "failed" for summary in summaries):
-        raise SystemExit(1)
-    values = [summary.get(OBJECTIVE) for summary in summaries]
-    return [value for value in values if value is not None]
+        config.hydra.sweep.dir = str(current.folder)
+        config.name = current.folder.name
+    try:
+        if made:
+            _write_config(current)  # first of all: from here on the sweep can be resumed
+        if queue is None:
+            queue = _open_queue(current, checked[0], create)
+    except (UserError, NotWritten):
+        if made:
+            shutil.rmtree(current.folder, ignore_errors=True)
+        raise
+    if create == "resume":
+        _write_config(current)
+    return queue, checked[0]
 
 
-# --- the grid -------------------------------------------------------------------------------------
-
-
-def split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, list[str]]]:
-    """Fixed overrides, and for each swept key its distinct values as typed.
-
-    ``lr=0.1,0.1,1e-1`` has one value. Of a key given twice the last one counts.
-
-    Raises:
-        UserError: a search over an interval.
-    """
-    fixed: dict[str, str] = {}
-    lists: dict[str, list[str]] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        fixed.pop(key, None)
-        lists.pop(key, None)
-        if not override.is_sweep_override():
-            fixed[key] = override.input_line or f"{key}={override.get_value_element_as_str()}"
-        elif key in NOT_SWEPT:
-            raise UserError(f"{override.input_line}: takes one value, for the sweep as a whole")
-        elif override.is_discrete_sweep():
-            values = dict.fromkeys(override.sweep_string_iterator())
-            distinct = {_canonical(value): value for value in reversed(list(values))}
-            lists[key] = list(reversed(distinct.values()))
-        else:
-            raise UserError(
-                f"{override.input_line}: an interval cannot be searched yet; "
-                f"give a list of values, for example {key}=0.001,0.01,0.1"
-            )
-    return list(fixed.values()), lists
-
-
-def _quoted(text: str) -> str:
-    """A text as Hydra's override grammar takes it, whatever it holds."""
-    return '"' + text.replace('"', '\\"') + '"'
-
-
-def _value(text: str) -> float | int | str:
-    """A value for Optuna: a number where it is one, else the text."""
-    for kind in (int, float):
-        try:
-            value = kind(text)
-        except ValueError:
-            continue
-        return value if math.isfinite(value) else text
-    return text
-
-
-def _canonical(text: str) -> str:
-    value = _value(text)
-    return text if isinstance(value, str) else repr(float(value))
-
-
-# --- the study ------------------------------------------------------------------------------------
-
-
-def _study(folder: Path) -> optuna.Study:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(records.journal_file(folder))))
-    return optuna.create_study(study_name=folder.name, storage=storage, direction="minimize")
-
-
-def _suggest(trial: optuna.Trial, lists: Mapping[str, Sequence[str]]) -> None:
-    """Read the enqueued point as parameters of the trial.
-
-    A number's distribution spans all numbers, so that the grid can grow: a categorical cannot.
-    """
-    largest = sys.float_info.max
-    for key, texts in lists.items():
-        values = [_value(text) for text in texts]
-        if all(isinstance(value, int) for value in values) and key.lstrip("+") != "lr":
-            trial.suggest_int(key, -(2**62), 2**62)
-        elif all(isinstance(value, int | float) and value > 0 for value in values):
-            trial.suggest_float(key, sys.float_info.min, largest, log=True)
-        elif all(isinstance(value, int | float) for value in values):
-            trial.suggest_float(key, -largest / 4, largest / 4)
-        else:
-            trial.suggest_categorical(key, values)
-
-
-def _tell(study: optuna.Study, trial: optuna.Trial, run: Path) -> dict[str, Any]:
-    from optuna.trial import TrialState
-
-    summary = records.read_summary(run)
-    trial.set_user_attr("state", summary["state"])
-    value = summary.get(OBJECTIVE)
-    if value is None:  # NaN never reaches Optuna
-        study.tell(trial, state=TrialState.FAIL)
-    else:
-        study.tell(trial, value)
-    return summary
-
-
-# --- the folder -----------------------------------------------------------------------------------
-
-
-def _free_folder(config: DictConfig, overrides: Sequence[Override]) -> Path:
-    """A folder that no sweep has: the user's, or the default one, with -2, -3 ... if taken.
+def _folder(config: DictConfig, named: set[str], create: str) -> Path:
+    """The folder of the sweep: the user's, or the default one, with -2, -3 ... if taken.
 
     Raises:
         UserError: the user named a folder that is there already.
     """
-    given = {override.get_key_element() for override in overrides}
-    named = "name" in given or str(config.hydra.sweep.dir) != f"{config.output}/{config.name}"
     folder = Path(config.hydra.sweep.dir).expanduser().absolute()
-    return records.free_folder(folder, may_rename=not named)
+    if create == "resume":
+        return folder
+    given = "name" in named or str(config.hydra.sweep.dir) != f"{config.output}/{config.name}"
+    if create == "join" and given:
+        return folder
+    return records.free_folder(folder, may_rename=not given)
 
 
-def _finish(folder: Path, draw: bool) -> None:
-    """Write runs.csv, draw, and print the table."""
+def _write_config(current: _Sweep) -> None:
+    """multirun.yaml, which says again how the sweep was begun; not that it was resumed."""
+    config = current.config.copy()
+    OmegaConf.copy_cache(from_config=current.config, to_config=config)
+    with open_dict(config):
+        config.hydra.sweeper.resume = False
+    began = [o for o in arguments.noted(config, "hydra") if not o.startswith(records.RESUMING)]
+    arguments.note(config, "hydra", began)
+    records.write_sweep_config(current.folder, OmegaConf.to_yaml(config, resolve=False))
+
+
+def _open_queue(current: _Sweep, first: jobs.Job, create: str) -> Queue:
+    from lrlab import study
+
+    config, searched = current.config, current.space.searched
+    n_trials = config.n_trials
+    if searched and n_trials is None and config.timeout is None:
+        n_trials = DEFAULT_TRIALS
+    if create == "resume" and not current.shared and not records.run_folders(current.folder):
+        create = "join"  # it was interrupted before its study was there, or all of it
+    return study.open_queue(
+        name=current.folder.name,
+        storage=current.storage,
+        journal=records.journal_file(current.folder),
+        space=current.space,
+        direction=configs.direction(config.objective),
+        sampler=first.spec["sampler"],
+        pruner=first.spec["pruner"],
+        seed=config.seed,
+        n_trials=n_trials,
+        settings=_settings(current.space, first),
+        lease=config.lease,
+        create=create,
+    )
+
+
+def _settings(space: Space, first: jobs.Job) -> dict[str, Any]:
+    """What all runs have in common and decides their numbers, flat: to compare a resume with."""
+    swept = [*space.lists, *space.intervals]
+    found: dict[str, Any] = {}
+
+    def add(node: Mapping[str, Any], prefix: str) -> None:
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if name in swept or name in FREE:
+                continue
+            if isinstance(value, Mapping):
+                add(value, f"{name}.")
+            else:
+                found[name] = value
+
+    add(first.spec.config, "")
+    # of a swept group the first choice's settings say nothing; what the user set in it does
+    for override in space.fixed:
+        key, _, text = override.partition("=")
+        if key.lstrip("+").partition(".")[0] in swept:
+            found[key.lstrip("+")] = text
+    return found
+
+
+# --- working on it --------------------------------------------------------------------------------
+
+
+def _workers(config: DictConfig) -> int:
+    if config.workers != "auto":
+        return int(config.workers)
+    device = environment.choose_device(config.device)
+    return environment.device_count() if device.startswith("cuda") else 1
+
+
+def _threads(config: DictConfig, workers: int) -> int | None:
+    """Threads of each worker: they share the cores, for threads that wait for one another spin."""
+    if config.threads is not None or environment.choose_device(config.device) != "cpu":
+        return config.threads
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
+    """Train what the queue has to give, until it has nothing more or the user stops it."""
+    config, spec = current.config, first.spec
+    with signals.stoppable() as stop:
+        source = StudySource(queue, current.folder, config, current.job, stop)
+        try:
+            if not current.worker:
+                launch.announce(spec, _amount(current, queue))
+            if _has_lanes(current):
+                rows = [
+                    progress.LaneRow(run.number, label(run.overrides), epochs=spec["epochs"])
+                    for run in ([] if current.space.searched else _left(queue))
+                ]
+                with progress.show(rows) as update:
+                    row_of = {row.run: i for i, row in enumerate(rows)}
+                    pool.run(source, _width(current), spec.device, update, row_of, stop)
+            else:
+                _launch(current, source)
+        except Stopped:
+            pass
+        finally:
+            source.close()
+        if stop() and (left := len(_left(queue))):
+            _say_interrupted(current, left, len(queue.trials()))
+            raise SystemExit(stop.exit_code)
+    if config.timeout is not None and len(_left(queue)) and not current.worker:
+        print(f"lrlab: timeout={config.timeout:g}: no new run was started after it", flush=True)
+
+
+def _left(queue: Queue) -> list[Run]:
+    """The runs that have not ended."""
+    return [run for run in queue.trials() if run.state not in records.ENDED]
+
+
+def _amount(current: _Sweep, queue: Queue) -> str:
+    total, left = len(queue.trials()), len(_left(queue))
+    seeds = len(spaces.seeds(current.space))
+    if current.space.searched and current.config.n_trials is None and current.config.timeout:
+        what = f"a search for {current.config.timeout:g} s"
+    elif current.space.searched:
+        what = f"a search with {total // max(seeds, 1)} settings"
+        what += f" of {seeds} seeds each" if seeds > 1 else ""
+    else:
+        what = "1 run" if total == 1 else f"{total} runs"
+    return what if left == total else f"{what}, {left} to train"
+
+
+def _width(current: _Sweep) -> int | None:
+    if current.config.lanes != "auto":
+        return int(current.config.lanes)
+    share = os.environ.get("LRLAB_PLACES")  # of a worker: not more than its share
+    if not (current.space.searched or current.shared or share):
+        return None
+    kind = environment.choose_device(current.config.device).partition(":")[0]
+    return min(PLACES[kind], int(share or PLACES[kind]))
+
+
+def _launch(current: _Sweep, source: StudySource) -> None:
+    """Train with one of Hydra's own launchers: each run by itself, wherever that puts it."""
+    size = _width(current) or sys.maxsize
+    while not source.stop():
+        batch: list[Start] = []
+        while len(batch) < size and (start := source.take(source.tick)):
+            batch.append(start)
+        if not batch and not source.wait():
+            return
+        for group in _consecutive(batch):
+            overrides = [source.overrides[start.spec.number] for start in group]
+            returns = current.launcher.launch(overrides, initial_job_idx=group[0].spec.number)
+            for start, returned in zip(group, returns, strict=True):
+                launch.note_failure(start.spec.folder, returned)
+                source.ended(start.spec.number)
+
+
+def _consecutive(batch: Sequence[Start]) -> list[list[Start]]:
+    """Runs whose numbers follow one another: Hydra numbers the jobs of a launch like that."""
+    groups: list[list[Start]] = []
+    for start in batch:
+        if groups and groups[-1][-1].spec.number + 1 == start.spec.number:
+            groups[-1].append(start)
+        else:
+            groups.append([start])
+    return groups
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def _say_interrupted(current: _Sweep, left: int, total: int) -> None:
+    if current.worker:
+        return
+    from lrlab import analysis
+
+    if records.run_folders(current.folder):
+        records.write_runs(current.folder, analysis.runs(current.folder))
+    print(
+        f"lrlab: interrupted, {left} of {total} runs have not ended; what was trained is recorded\n"
+        f"lrlab: go on with {resume_command(current.folder)}",
+        file=sys.stderr,
+    )
+
+
+def resume_command(folder: Path) -> str:
+    """How to go on with a sweep, as one would type it here."""
+    import shlex
+
+    from lrlab.table import display_path
+
+    return f"python -m lrlab.resume {shlex.quote(display_path(folder))}"
+
+
+def _finish(current: _Sweep, queue: Queue) -> list[float]:
+    """Write runs.csv and best.yaml, draw, print the table, and say by the exit code how it went."""
+    if current.worker:
+        return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from lrlab import analysis, table
 
+    config, folder = current.config, current.folder
+    if not records.run_folders(folder):  # timeout=0.1
+        print(f"lrlab: no run was started; go on with {resume_command(folder)}")
+        return []
     runs = analysis.runs(folder)
     records.write_runs(folder, runs)
-    if draw:
+    trials = queue.trials()
+    best = _best(current, queue, trials)
+    if best is not None and (folder / str(best.run)).is_dir():
+        from lrlab import best as best_run
+
+        of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
+        records.write_best(folder, best_run.text(folder / str(best.run), of))
+    if config.plots:
         from lrlab import plots
 
         figures = {
@@ -211,4 +458,31 @@ def _finish(folder: Path, draw: bool) -> None:
             "lr_against_loss": plots.lr_against_loss(runs),
         }
         plots.save(figures, records.plot_folder(folder))
-    print(table.results(runs, folder), flush=True)
+    print(table.results(runs, folder, best), flush=True)
+    if best is None and "finished" in set(runs["state"]):
+        print(f"lrlab: none is the best: {_why_none(config)}")
+    if left := len(_left(queue)):
+        print(f"lrlab: {left} runs have not ended; go on with {resume_command(folder)}")
+        if config.timeout is None:  # the workers died
+            raise SystemExit(1)
+    if any(trial.state == "failed" for trial in trials):
+        raise SystemExit(1)
+    return [trial.value for trial in trials if trial.value is not None]
+
+
+def _why_none(config: DictConfig) -> str:
+    if str(config.objective).endswith("_to_target"):
+        return f"no setting came to target={config.target}"
+    return "in each setting, half of the seeds or more have not finished"
+
+
+def _best(current: _Sweep, queue: Queue, trials: Sequence[Run]) -> Best | None:
+    from lrlab.table import Best
+
+    found = queue.best()
+    if found is None:
+        return None
+    setting, number, value = found
+    swept = {k: text for k, text in trials[number].overrides.items() if k != "seed"}
+    seeds = sum(trial.setting == setting for trial in trials)
+    return Best(number, label(swept), str(current.config.objective), value, seeds)

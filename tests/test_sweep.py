@@ -23,12 +23,10 @@ import pandas as pd
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from lrlab import search
 from lrlab.errors import UserError
 from lrlab.sweep import main
 
@@ -144,7 +142,7 @@ def test_a_comma_list_needs_no_flag(first: Ended, folder: Path) -> None:
 def test_every_file_is_where_it_is_documented(home: Path, folder: Path) -> None:
     run = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
     run += ["metrics.csv", "summary.json", "run.log"]
-    expected = ["multirun.yaml", "study.journal", "runs.csv"]
+    expected = ["multirun.yaml", "best.yaml", "study.journal", "study.journal.lock", "runs.csv"]
     expected += ["plots/loss_curves.png", "plots/lr_against_loss.png"]
     expected += [f"{number}/{file}" for number in range(3) for file in run]
     expected += ["0/model.pt", "1/model.pt"]  # a diverged run has no weights to keep
@@ -258,7 +256,7 @@ def test_a_sweep_of_one_has_the_same_bits(folder: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", alone.name)
     assert (alone / "0" / "metrics.csv").read_bytes() == (folder / "1/metrics.csv").read_bytes()
     assert files(alone) == sorted(
-        ["multirun.yaml", "study.journal", "runs.csv"]
+        ["multirun.yaml", "best.yaml", "study.journal", "study.journal.lock", "runs.csv"]
         + [f"0/{file}" for file in ("metrics.csv", "summary.json", "run.log")]
         + [f"0/.hydra/{file}.yaml" for file in ("config", "hydra", "overrides")]
     )
@@ -277,56 +275,6 @@ def test_whole_process(folder: Path, tmp_path: Path) -> None:
 # --- the grid -------------------------------------------------------------------------------------
 
 
-def split(*arguments: str) -> tuple[list[str], dict[str, list[str]]]:
-    return search.split(OverridesParser.create().parse_overrides(list(arguments)))
-
-
-@pytest.mark.parametrize(
-    ("typed", "values"),
-    [
-        ("lr=0.1,0.1,1e-1", 1),
-        ("lr=0.1,1e-1,0.2", 2),
-        ("lr=1,1.0,0.1", 2),
-        ("lr=100,1e2,1E2,100.0", 1),
-        ("seed=0,1,1,2,0", 3),
-        ("schedule=step,fixed,step", 2),
-        ("network.hidden=[3],[4,4],[3]", 2),
-        ("lr=choice(0.1,0.2,0.1)", 2),
-        ("seed=range(0,4)", 4),
-    ],
-)
-def test_a_list_has_each_distinct_value_once(typed: str, values: int) -> None:
-    fixed, lists = split(typed)
-    assert fixed == [] and [len(found) for found in lists.values()] == [values]
-
-
-def test_values_keep_their_order_and_how_they_were_typed() -> None:
-    assert split("lr=1.0,1e-3,0.1,1e-3")[1] == {"lr": ["1.0", "0.001", "0.1"]}
-    assert split("seed=2,0,1")[1] == {"seed": ["2", "0", "1"]}
-
-
-@pytest.mark.parametrize(
-    ("typed", "fixed", "lists"),
-    [
-        (["lr=0.1", "lr=0.2,0.3"], [], {"lr": ["0.2", "0.3"]}),
-        (["lr=0.2,0.3", "lr=0.1"], ["lr=0.1"], {}),
-        (["lr=0.2,0.3", "lr=0.4,0.5"], [], {"lr": ["0.4", "0.5"]}),
-        (["seed=1", "lr=0.1", "seed=2"], ["lr=0.1", "seed=2"], {}),
-        (["schedule=fixed,step", "schedule=cosine"], ["schedule=cosine"], {}),
-    ],
-)
-def test_of_a_key_given_twice_the_last_counts(
-    typed: list[str], fixed: list[str], lists: dict[str, list[str]]
-) -> None:
-    assert split(*typed) == (fixed, lists)
-
-
-@pytest.mark.parametrize("typed", ["lr=interval(1e-4,1)", "lr=tag(a,interval(0.1,1))"])
-def test_an_interval_is_refused_by_its_name(typed: str) -> None:
-    with pytest.raises(UserError, match=r"interval.*lr=0\.001,0\.01,0\.1"):
-        split(typed)
-
-
 def test_several_keys_make_one_grid(tmp_path: Path) -> None:
     grid = ["seed=0,1", "schedule=fixed,step", "optimizer=sgd,adam", "lr=1,0.1"]
     ended = sweep(*grid, "epochs=2", "data.train_size=128", "name=grid", cwd=tmp_path)
@@ -342,7 +290,13 @@ def test_several_keys_make_one_grid(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "grid"
     found = summaries(folder)
     assert [tuple(s[key] for key in keys) for s in found] == points
-    assert [tuple(t.params[key] for key in keys) for t in trials(folder)] == points
+    typed = [t.user_attrs["overrides"] for t in trials(folder)]
+    kinds = (int, str, str, float)
+    told = [tuple(k(t[key]) for k, key in zip(kinds, keys, strict=True)) for t in typed]
+    assert told == points
+    # words are no parameters, for Optuna's choices cannot grow
+    params = [{"seed": seed, "lr": lr} for seed, _, _, lr in points]
+    assert [t.params for t in trials(folder)] == params
     assert [t.value for t in trials(folder)] == [s["val_loss"] for s in found]
     # lr=1 is typed as an int, and the study can take other numbers later
     assert all(isinstance(t.params["lr"], float) for t in trials(folder))
@@ -546,7 +500,7 @@ def test_a_run_that_raises_fails_alone(package: Path) -> None:
     assert [t.state.name for t in trials(folder)] == ["FAIL", "COMPLETE"]
     log = (folder / "0" / "run.log").read_text("utf-8")
     assert "Traceback" in log and "mypkg" in log
-    last = ended.out.splitlines()[-5:]
+    last = ended.out.splitlines()[-6:]
     assert any("failed: RuntimeError: the cat is on the keyboard" in line for line in last)
     assert "1 failed of 2 runs" in last
     assert list(pd.read_csv(folder / "runs.csv")["state"]) == ["failed", "finished"]

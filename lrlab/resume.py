@@ -1,0 +1,94 @@
+"""``python -m lrlab.resume outputs/<sweep>``: finish a sweep that was interrupted, or extend it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lrlab import records, sweep
+from lrlab.errors import UserError
+
+USAGE = """\
+usage: python -m lrlab.resume SWEEP [option=value ...]
+
+Finish a sweep that was interrupted. What has ended is not trained again, what was interrupted goes
+on from its last checkpoint or begins anew, and the result is that of the uninterrupted sweep.
+
+  SWEEP           the sweep's folder, for example outputs/2026-11-25_21-04-33
+  option=value    extend it: a longer list of what it sweeps (lr=0.01,0.1,1), seed=..., n_trials=...
+                  or how it is trained: workers=, lanes=, device=, timeout=, plots=, ...
+
+Exit code: 0 all runs ended, 1 a run failed, 2 bad input, 130 interrupted again.
+"""
+
+
+def arguments(folder: Path, given: list[str]) -> list[str]:
+    """The command line that goes on with a sweep: that which began it, with what was given anew.
+
+    Args:
+        folder: the sweep's.
+        given: overrides; each replaces the one of its key.
+
+    Raises:
+        UserError: this is no folder of a sweep.
+    """
+    saved = _saved(folder)
+    for override in given:
+        if "=" not in override:
+            raise UserError(f"{override}: after the sweep's folder come options, as option=value")
+        if _key(override) in ("name", "output"):
+            raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
+    hydra = saved["hydra"]
+    task = [str(o) for o in hydra["overrides"]["task"]]
+    new = {_key(o) for o in given}
+    kept = [o for o in task if _key(o) not in new]
+    kept += [
+        o
+        for o in map(str, hydra["overrides"]["hydra"])
+        if _key(o) not in new and not o.startswith((*records.RESUMING, "hydra.mode="))
+    ]
+    flags = []
+    for source in hydra["runtime"]["config_sources"]:
+        if source["provider"] == "command-line":
+            flags += ["--config-dir", str(source["path"])]
+    if (name := hydra["job"]["config_name"]) not in (None, "config"):
+        flags += ["--config-name", str(name)]
+    from lrlab.space import quoted
+
+    where = quoted(str(folder.absolute()))
+    return [*flags, *kept, *given, f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        saved = yaml.safe_load(records.read_sweep_config(folder))
+        _ = saved["hydra"]["overrides"]["task"], saved["hydra"]["runtime"]["config_sources"]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{folder}: its multirun.yaml is damaged") from None
+    return saved
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def main() -> None:
+    """Command line entry."""
+    words = sys.argv[1:]
+    if not words or "--help" in words or "-h" in words:
+        print(USAGE, end="")
+        sys.exit(0 if words else 2)
+    if ("=" in words[0] or words[0].startswith("-")) and not Path(words[0]).is_dir():
+        sweep.fail(UserError(f"{words[0]}: the sweep's folder comes first; see --help"))
+    try:
+        sys.argv = ["lrlab.resume", *arguments(Path(words[0]), words[1:])]
+    except UserError as error:
+        sweep.fail(error)
+    sweep.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""What a whole sweep comes to: its best run, its failures, and what it says of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from test_sweep import Ended, command, strict_json, summaries, trials
+
+from lrlab import resume
+from lrlab.reproduce import main as reproduce
+from lrlab.sweep import main
+
+# Two steps an epoch of a small network, so that a whole sweep takes a second.
+QUICK = ("data.train_size=128", "data.val_size=100", "plots=false", "threads=1")
+SMALL = "network.hidden=[8]"
+
+
+def sweep(*arguments: str, cwd: Path) -> Ended:
+    return command(main, [*QUICK, *arguments], cwd)
+
+
+def go_on(*arguments: str, cwd: Path) -> Ended:
+    return command(resume.main, arguments, cwd)
+
+
+def states(folder: Path) -> list[str]:
+    return [summary["state"] for summary in summaries(folder)]
+
+
+# --- the best -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "better"), [("val_loss", min), ("val_acc", max), ("train_loss", min)]
+)
+def test_the_direction_follows_from_the_objective(
+    objective: str, better: Any, tmp_path: Path
+) -> None:
+    typed = ["lr=0.3,0.001,0.1", SMALL, "epochs=2", f"objective={objective}", "name=x"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    values = [summary[objective] for summary in summaries(folder)]
+    assert [trial.value for trial in trials(folder)] == values
+    best = values.index(better(values))
+    assert f"best   run {best}: lr=" in ended.out and objective in ended.out
+    assert OmegaConf.load(folder / "best.yaml").lr == [0.3, 0.001, 0.1][best]
+
+
+def test_a_study_that_minimises_is_not_asked_to_maximise(tmp_path: Path) -> None:
+    assert sweep("lr=0.1", SMALL, "epochs=1", "name=x", cwd=tmp_path).code == 0
+    before = contents(tmp_path)
+    ended = go_on("outputs/x", "objective=val_acc", cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("lrlab: objective=val_acc: is to be maximized, but the sweep x min")
+    assert ended.err.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@pytest.mark.parametrize("objective", ["steps_to_target", "seconds_to_target"])
+def test_the_first_to_come_to_the_target_is_the_best(objective: str, tmp_path: Path) -> None:
+    typed = ["lr=0.001,0.3", SMALL, "data.train_size=640", "epochs=3"]
+    typed += [f"objective={objective}", "target=2.0", "name=x"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    slow, quick = summaries(folder)
+    assert slow.get(objective) is None and slow["state"] == "finished"
+    metrics = (folder / "1" / "metrics.csv").read_text("utf-8").splitlines()[1:]
+    losses = {int(row.split(",")[0]): row.split(",")[4] for row in metrics}
+    first = next(step for step, loss in losses.items() if loss and float(loss) <= 2.0)
+    assert quick["steps_to_target"] == first > 0
+    assert [t.state.name for t in trials(folder)] == ["FAIL", "COMPLETE"]
+    assert trials(folder)[1].value == quick[objective]
+    assert "best   run 1: lr=0.3" in ended.out
+
+
+def test_none_that_comes_to_the_target_is_no_failure(tmp_path: Path) -> None:
+    typed = ["lr=0.1,0.2", SMALL, "epochs=1", "objective=steps_to_target", "target=1e-6", "name=x"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith("lrlab: none is the best: no setting came to target=1e-06\n")
+    assert not (tmp_path / "outputs" / "x" / "best.yaml").exists()
+
+
+def test_the_median_of_the_seeds_decides_and_a_diverged_one_is_the_worst(tmp_path: Path) -> None:
+    typed = ["lr=0.001,0.1,0.3,1e9", "seed=0,1,2", SMALL, "epochs=2", "name=x"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    found = {s["run"]: s for s in summaries(folder)}
+    losses = {
+        lr: [math.inf if s["val_loss"] is None else s["val_loss"] for s in found.values()
+             if s["lr"] == lr]
+        for lr in (0.001, 0.1, 0.3, 1e9)
+    }  # fmt: skip
+    assert [math.isfinite(loss) for loss in losses[1e9]] == [False] * 3
+    medians = {lr: statistics.median(values) for lr, values in losses.items()}
+    lr = min(medians, key=lambda lr: medians[lr])
+    config = OmegaConf.load(folder / "best.yaml")
+    assert config.lr == lr
+    number = int(str(config.source).rpartition("/")[2])
+    assert found[number]["val_loss"] == medians[lr] and found[number]["seed"] == config.seed
+    assert "the median of 3 seeds" in ended.out
+
+
+def test_a_setting_of_whose_seeds_half_diverge_is_not_the_best(
+    tmp_path: Path, package: Path
+) -> None:
+    typed = ["lr=0.001,0.1", "seed=0,1", "network._target_=mynets.SecondSeedDiverges"]
+    ended = sweep(*typed, "optimizer=sgd,adam", "epochs=1", "name=x", cwd=package)
+    assert ended.code == 0
+    folder = package / "outputs" / "x"
+    assert states(folder).count("diverged") == 4
+    assert not (folder / "best.yaml").exists()
+    assert "none is the best: in each setting, half of the seeds" in ended.out
+
+
+def test_n_trials_counts_settings_and_not_seeds(tmp_path: Path) -> None:
+    typed = ["lr=1e-3..1", "seed=0,1", "n_trials=3", SMALL, "epochs=1", "name=x", "lanes=2"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert "a search with 3 settings of 2 seeds each" in ended.out
+    folder = tmp_path / "outputs" / "x"
+    pairs = [(s["lr"], s["seed"]) for s in summaries(folder)]
+    assert [seed for _, seed in pairs] == [0, 1] * 3
+    assert len({lr for lr, _ in pairs}) == 3
+    assert [lr for lr, _ in pairs[::2]] == [lr for lr, _ in pairs[1::2]]
+    assert len(trials(folder)) == 6
+
+
+def test_a_timeout_of_nothing_starts_nothing(tmp_path: Path) -> None:
+    ended = sweep("lr=1e-3..1", "timeout=1e-9", SMALL, "epochs=1", "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    told = ended.out.splitlines()[-1]
+    assert told == "lrlab: no run was started; go on with python -m lrlab.resume outputs/x"
+    more = go_on("outputs/x", "timeout=null", "n_trials=2", cwd=tmp_path)
+    assert (more.code, more.err) == (0, "")
+    assert states(tmp_path / "outputs" / "x") == ["finished"] * 2
+
+
+def test_a_timeout_lets_the_runs_that_train_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lrlab import source
+
+    class Clock:
+        calls = 0
+
+        @classmethod
+        def monotonic(cls) -> float:
+            cls.calls += 1
+            return float(cls.calls)
+
+    monkeypatch.setattr(source, "time", Clock)
+    typed = ["lr=0.1,0.2,0.3,0.4,0.5,0.6,0.7", "lanes=2", "timeout=4", SMALL, "epochs=2"]
+    ended = sweep(*typed, "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    done = states(folder)
+    assert done == ["finished"] * len(done) and 2 <= len(done) < 7
+    assert f"{7 - len(done)} runs have not ended; go on with" in ended.out
+    monkeypatch.undo()
+    assert go_on("outputs/x", "timeout=null", cwd=tmp_path).code == 0
+    assert states(folder) == ["finished"] * 7
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+NETWORKS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, width=5):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Broken(Net):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("the cat is on the keyboard")
+        return super().forward(x)
+
+
+class Narrow(Net):
+    def __init__(self, num_classes, width=5):
+        if width == 7:
+            raise ArithmeticError("seven is unlucky")
+        super().__init__(num_classes, width)
+
+
+class SecondSeedDiverges(Net):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        if torch.initial_seed() % 2:
+            self.layers[1].weight.data.fill_(float("nan"))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Any:
+    (tmp_path / "mynets.py").write_text(NETWORKS)
+    yield tmp_path
+    sys.modules.pop("mynets", None)
+
+
+def test_a_sweep_of_which_all_runs_diverge_has_a_table_and_no_best(tmp_path: Path) -> None:
+    ended = sweep("lr=1e9,1e10", SMALL, "epochs=3", "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "outputs" / "x"
+    assert states(folder) == ["diverged"] * 2
+    assert "2 diverged of 2 runs" in ended.out.splitlines()
+    assert "best" not in ended.out and not (folder / "best.yaml").exists()
+    assert [(t.state.name, t.values) for t in trials(folder)] == [("FAIL", None)] * 2
+    told = [strict_json(line) for line in (folder / "study.journal").read_text().splitlines()]
+    assert all(math.isfinite(v) for entry in told for v in entry.get("values") or [])
+    shown = sorted(f.name for f in folder.iterdir() if f.is_file())
+    assert shown == ["multirun.yaml", "runs.csv", "study.journal", "study.journal.lock"]
+
+
+def test_a_search_in_which_all_runs_diverge_ends(tmp_path: Path) -> None:
+    typed = ["lr=1e8..1e10", "n_trials=4", "pruner=asha", "lanes=2", SMALL, "epochs=3", "name=x"]
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert "4 diverged of 4 runs" in ended.out or "pruned" in ended.out
+    assert not any(t.state.name == "COMPLETE" for t in trials(tmp_path / "outputs" / "x"))
+
+
+def test_a_sweep_of_which_every_run_fails_says_so(package: Path) -> None:
+    typed = ["lr=0.1,0.2,0.3", "network._target_=mynets.Broken", "epochs=1", "name=x"]
+    ended = sweep(*typed, cwd=package)
+    assert (ended.code, ended.err) == (1, "")
+    assert "Traceback" not in ended.out
+    assert "3 failed of 3 runs" in ended.out.splitlines()
+    assert ended.out.count("failed: RuntimeError: the cat is on the keyboard") == 3
+    folder = package / "outputs" / "x"
+    for number in range(3):
+        log = (folder / str(number) / "run.log").read_text("utf-8")
+        assert "Traceback" in log and "mynets.py" in log
+    again = go_on("outputs/x", cwd=package)
+    assert (again.code, again.err) == (1, "")
+    assert "3 failed of 3 runs" in again.out.splitlines()
+
+
+def test_the_third_run_of_a_grid_raises(package: Path) -> None:
+    typed = ["network=custom", "network._target_=mynets.Net,mynets.Narrow,mynets.Broken"]
+    typed += ["+network.width=4", "lr=0.1,0.2", "epochs=1", "name=x"]
+    ended = sweep(*typed, cwd=package)
+    assert (ended.code, ended.err) == (1, "")
+    folder = package / "outputs" / "x"
+    assert states(folder) == ["finished"] * 4 + ["failed"] * 2
+    assert [t.state.name for t in trials(folder)] == ["COMPLETE"] * 4 + ["FAIL"] * 2
+    assert (folder / "best.yaml").exists()
+
+
+def test_a_value_that_fails_in_the_middle_of_a_search_is_a_failed_run(package: Path) -> None:
+    """Both ends of the interval can work, a value between them cannot."""
+    typed = ["network=custom", "network._target_=mynets.Narrow", "+network.width=6..8"]
+    typed += ["lr=0.1", "n_trials=12", "sampler=qmc", "epochs=1", "name=x", "lanes=3"]
+    ended = sweep(*typed, cwd=package)
+    assert (ended.code, ended.err) == (1, "")
+    folder = package / "outputs" / "x"
+    widths = [summary["network.width"] for summary in summaries(folder)]
+    assert set(widths) == {6, 7, 8}
+    assert states(folder) == ["failed" if width == 7 else "finished" for width in widths]
+    number = widths.index(7)
+    assert "seven is unlucky" in summaries(folder)[number]["error"]
+    assert "Traceback" in (folder / str(number) / "run.log").read_text("utf-8")
+
+
+# --- values and names -----------------------------------------------------------------------------
+
+
+def test_a_whole_number_and_a_fraction_are_one_grid(tmp_path: Path) -> None:
+    assert sweep("lr=1,0.1", SMALL, "epochs=1", "name=x", cwd=tmp_path).code == 0
+    folder = tmp_path / "outputs" / "x"
+    assert [s["lr"] for s in summaries(folder)] == [1.0, 0.1]
+    ended = go_on("outputs/x", "lr=1,0.1,2,1.0,0.05", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert [s["lr"] for s in summaries(folder)] == [1.0, 0.1, 2.0, 0.05]
+
+
+def test_an_interval_may_end_at_a_whole_number(tmp_path: Path) -> None:
+    typed = ["lr=1e-3..1", "n_trials=2", SMALL, "epochs=1", "name=x"]
+    assert sweep(*typed, cwd=tmp_path).code == 0
+    assert all(0.001 <= s["lr"] <= 1 for s in summaries(tmp_path / "outputs" / "x"))
+
+
+def test_a_name_that_is_taken_says_how_to_go_on(tmp_path: Path) -> None:
+    typed = ["lr=0.1", SMALL, "epochs=1", "name=x"]
+    assert sweep(*typed, cwd=tmp_path).code == 0
+    before = contents(tmp_path)
+    ended = sweep(*typed, cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"python -m lrlab.resume {tmp_path / 'outputs' / 'x'}\n" in ended.err
+    assert ended.err.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+# --- one run of many ------------------------------------------------------------------------------
+
+
+def test_refilled_and_pruned_runs_can_be_reproduced(tmp_path: Path) -> None:
+    typed = ["lr=0.001,0.1,0.002,0.003,0.3", "pruner=asha", "lanes=2", SMALL, "epochs=3", "name=x"]
+    assert sweep(*typed, cwd=tmp_path).code == 0
+    folder = tmp_path / "outputs" / "x"
+    assert states(folder) == ["pruned", "finished", "pruned", "pruned", "finished"]
+    for number, steps in ((4, 6), (0, 2)):
+        ended = command(reproduce, [str(folder / str(number))], tmp_path)
+        assert (ended.code, ended.err) == (0, "")
+        assert f"identical: {steps} of {steps} steps" in ended.out
