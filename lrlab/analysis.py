@@ -23,6 +23,7 @@ _NUMBERS = (
     "batch_size",
     "num_classes",
     "first_nonfinite_step",
+    "pruned_at_epoch",
     "initial_loss",
     "chance_loss",
     "train_loss",
@@ -34,7 +35,7 @@ _NUMBERS = (
 )
 _CURVE_NUMBERS = ("step", "epoch", "lr_at_step", "train_loss", "val_loss", "val_acc")
 # Run-level columns that a curve carries along, so that a figure needs no second table.
-_CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step")
+_CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step", "pruned_at_epoch")
 _REFERENCES = ("initial_loss", "chance_loss")
 
 
@@ -64,8 +65,9 @@ def curves(sweep: Path) -> pd.DataFrame:
     """The curves of all runs, one row a recorded step, sorted by run and step.
 
     Columns: run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state,
-    steps_per_epoch, first_nonfinite_step, step, epoch, lr_at_step, train_loss (mini-batch, before
-    the update), val_loss, val_acc (where evaluated, else NaN), initial_loss, chance_loss.
+    steps_per_epoch, first_nonfinite_step, pruned_at_epoch (the epochs it had done then), step,
+    epoch, lr_at_step, train_loss (mini-batch, before the update), val_loss, val_acc (where
+    evaluated, else NaN), initial_loss, chance_loss.
     A run that has recorded nothing (it failed at once, or is still starting) keeps one row whose
     step is NaN: a run must not vanish from a comparison.
     Raises UserError as `runs` does.

@@ -35,6 +35,7 @@ SMOOTHING = 0.04  # span of the moving average as a share of the longest run's s
 HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
 FLOOR = 1e-6  # ... and begins at this multiple of it at the lowest
 LABELLED_CURVES = 6  # up to so many curves are labelled one by one; more get a colour bar
+TOLD_APART = 7  # up to so many values of a number have a look each; a search has one a run
 
 DPI = 150
 _WIDTH, _AXES_HEIGHT = 8.6, 4.0  # inches
@@ -59,7 +60,16 @@ _MAP = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.7, 256))
 _UNITS = {"nll": "nats", "cross_entropy": "nats", "mse_one_hot": "squared error"}
 _NAMED = ("network", "data", "optimizer", "schedule", "batch_size", "epochs")
 _SETTINGS = ("schedule", "optimizer", "network", "loss", "data", "batch_size", "epochs")
-_STATES = ("finished", "training", "running", "waiting", "diverged", "failed")
+_STATES = (
+    "finished",
+    "training",
+    "running",
+    "waiting",
+    "pruned",
+    "diverged",
+    "failed",
+    "interrupted",
+)
 _RC: Any = {
     "font.size": _SIZE,
     "axes.spines.top": False,
@@ -84,10 +94,11 @@ def loss_curves(curves: pd.DataFrame, title: str | None = None) -> Figure:
     The frame ends at HEADROOM x max(initial, chance) at most; a curve that leaves it gets a
     triangle at the edge. A run that becomes non-finite is drawn up to its last finite loss and
     marked on a rail above the frame at its first non-finite step; one that failed, at its last.
+    One that was pruned ends where it was, with a bar across its end.
     Losses below 0 cannot stand on a log axis: if there are any, the axis is linear.
     """
     each = curves.drop_duplicates("run").set_index("run")
-    settings = _settings(each)
+    settings, blended = _settings(each)
     styles = _looks(settings, _DASHES)
     lines = [
         _curve(run, part, str(settings[run])) for run, part in curves.groupby("run", sort=True)
@@ -104,17 +115,24 @@ def loss_curves(curves: pd.DataFrame, title: str | None = None) -> Figure:
 
     ends: dict[tuple[str, str], list[float]] = {}
     names: dict[tuple[str, str], str] = {}
+    all_pruned: dict[tuple[str, str], bool] = {}
     for line, smooth in zip(lines, smooths, strict=True):
         if line.mark == "" and len(smooth):
             key = (f"{line.lr:g}", line.setting)
             ends.setdefault(key, []).append(float(smooth[-1]))
-            names[key] = f"lr {line.lr:g}" + (f", {line.setting}" if len(styles) > 1 else "")
+            names[key] = f"lr {line.lr:.4g}" + (f", {line.setting}" if len(styles) > 1 else "")
+            all_pruned[key] = all_pruned.get(key, True) and line.pruned
     kinds = {(f"{line.lr:g}", line.setting) for line in lines}
     labelled = len(kinds) <= LABELLED_CURVES
     margin = _reference_labels(references)
     if labelled:
         margin += [
-            _Label(float(np.median(ends[key])), names[key], colour(float(key[0]))) for key in ends
+            _Label(
+                float(np.median(ends[key])),
+                names[key] + (" (pruned)" if all_pruned[key] else ""),
+                colour(float(key[0])),
+            )
+            for key in ends
         ]
 
     thick = Line2D([], [], color=_GREY, linewidth=1.8)
@@ -127,12 +145,14 @@ def loss_curves(curves: pd.DataFrame, title: str | None = None) -> Figure:
             (Line2D([], [], color=_GREY, linewidth=1.6, linestyle=style), setting)
             for setting, style in styles.items()
         ]
+    if any(line.pruned for line in lines):
+        handles.append((_pruned_mark(_GREY), "pruned here"))
     handles += _edge_handles(tables, scale)
 
     bar = not labelled and norm is not None
     sheet = _sheet(
         title or "Train loss against step",
-        _subtitle(curves),
+        _subtitle(curves, blended),
         _rail_header([line.mark for line in lines], len(lines)),
         margin,
         handles,
@@ -140,7 +160,7 @@ def loss_curves(curves: pd.DataFrame, title: str | None = None) -> Figure:
     )
     ax = sheet.axes
     # Many faint curves on each other are not faint any more.
-    faint = max(0.02, min(0.4, 1.2 / max(1, len(lines)) ** 0.75))
+    faint = max(0.008, min(0.4, 1.6 / max(1, len(lines)) ** 0.9))
     thin = 0.9 if seeds or len(lines) > 30 else (1.3 if len(styles) > 1 else 1.8)
     for line, smooth in zip(lines, smooths, strict=True):
         if not len(smooth):
@@ -158,6 +178,10 @@ def loss_curves(curves: pd.DataFrame, title: str | None = None) -> Figure:
             gid="smooth",
             **look,
         )
+        if line.pruned:
+            end = _pruned_mark(colour(line.lr), many=len(lines) > 30)
+            end.set_data(line.step[-1:], scale.shown(smooth[-1:]))
+            ax.add_line(end)
         _edges(ax, line.step, line.loss, scale, colour(line.lr))
     _draw_references(ax, references)
 
@@ -182,18 +206,23 @@ def lr_against_loss(runs: pd.DataFrame, title: str | None = None) -> Figure:
     """Train and test loss at the end of training against lr, both axes logarithmic.
 
     runs: as from `analysis.runs`: columns run, lr, state, train_loss, test_loss; and where there,
-    seed, the settings, initial_loss and chance_loss.
+    seed, the settings, val_loss (of pruned runs), initial_loss and chance_loss.
 
     One colour a setting (schedule, optimizer, ...). Filled and solid: train loss; open and dashed:
     test loss. The lines join the medians over the seeds of an lr, in which a diverged run counts
     as infinitely bad: where half of the seeds diverged, the line breaks instead of leaving them
-    out. Diverged and failed runs are marked on a rail above the frame at their lr.
+    out. Where a search moves more than the lr and each run has a setting of its own, no line joins
+    them. Diverged and failed runs are marked on a rail above the frame at their lr. A pruned run
+    is a cross at its last val_loss, and no line joins it: it had fewer epochs than the others.
     """
     table = runs.reset_index(drop=True)
-    table = table.assign(setting=_settings(table))
+    setting, blended = _settings(table)
+    table = table.assign(setting=setting)
     references = _references(table)
     measures = [("train_loss", "train loss"), ("test_loss", "test loss")]
     finals = [_finite(table[name]) for name, _ in measures]
+    pruned = _pruned(table)
+    finals.append(_finite(pruned["val_loss"]))
     scale = _scale(finals, references)
     on_axis: Any = table[table["lr"] > 0]
     hues, shapes = _looks(table["setting"], _HUES), _looks(table["setting"], _SHAPES)
@@ -203,25 +232,30 @@ def lr_against_loss(runs: pd.DataFrame, title: str | None = None) -> Figure:
         if _mark(row["state"])
     ]
 
+    solid, dashed = ("", "") if blended else ("-", "--")
+    size = 6.0 if on_axis["lr"].nunique() <= 40 else 4.0
     handles: list[tuple[Line2D, str]] = [
-        (Line2D([], [], color=_GREY, marker="o", linewidth=1.6), "train loss"),
+        (Line2D([], [], color=_GREY, marker="o", linewidth=1.6, linestyle=solid), "train loss"),
         (
-            Line2D([], [], color=_GREY, marker="o", mfc="white", linewidth=1.3, linestyle="--"),
+            Line2D([], [], color=_GREY, marker="o", mfc="white", linewidth=1.3, linestyle=dashed),
             "test loss",
         ),
     ]
     if len(hues) > 1:
         handles += [
-            (Line2D([], [], color=hue, marker=shapes[key], linewidth=1.6), key)
+            (Line2D([], [], color=hue, marker=shapes[key], linewidth=1.6, linestyle=solid), key)
             for key, hue in hues.items()
         ]
+    if len(pruned):
+        handles.append((_cross(_GREY), "pruned: val loss at its end"))
     handles += _edge_handles(finals, scale)
     if _distinct(table, "seed") > 1:
         handles[:2] = [(handle, f"{text}, median of seeds") for handle, text in handles[:2]]
         handles.append((Line2D([], [], color=_GREY, marker=".", linestyle=""), "one seed"))
     margin = _reference_labels(references)
     not_drawn = len(table) - len(on_axis)
-    subtitle = _subtitle(table) + (f" · {not_drawn} with lr 0 not drawn" if not_drawn else "")
+    subtitle = _subtitle(table, blended)
+    subtitle += f" · {not_drawn} with lr 0 not drawn" if not_drawn else ""
     sheet = _sheet(
         title or "Loss at the end of training against learning rate",
         subtitle,
@@ -251,9 +285,9 @@ def lr_against_loss(runs: pd.DataFrame, title: str | None = None) -> Figure:
                 scale.shown(medians),
                 color=hue,
                 marker=shape,
-                markersize=6,
+                markersize=size,
                 mfc=hue if is_train else "white",
-                linestyle="-" if is_train else "--",
+                linestyle=solid if is_train else dashed,
                 linewidth=1.6 if is_train else 1.3,
                 zorder=4 if is_train else 3,
                 gid=f"median:{name}",
@@ -261,6 +295,12 @@ def lr_against_loss(runs: pd.DataFrame, title: str | None = None) -> Figure:
             finite = group[np.isfinite(group[name].astype(float))]
             for lr, loss in zip(finite["lr"], finite[name], strict=True):
                 _edges(ax, np.array([lr]), np.array([loss], dtype=float), scale, hue)
+    for row in pruned.to_dict("records"):
+        hue, loss = hues[row["setting"]], np.array([row["val_loss"]], dtype=float)
+        cross = _cross(hue)
+        cross.set_data([row["lr"]], scale.shown(loss))
+        ax.add_line(cross)
+        _edges(ax, np.array([row["lr"]]), loss, scale, hue)
     _draw_references(ax, references)
 
     ax.set_xscale("log")
@@ -311,6 +351,7 @@ class _Run:
     mark: str  # "" or what the rail shows: "nonfinite", "failed"
     mark_step: float = 0.0
     last_step: float = 0.0
+    pruned: bool = False
     step: np.ndarray = field(default_factory=_none)  # (n,) steps with a finite mini-batch loss
     loss: np.ndarray = field(default_factory=_none)  # (n,) the losses there
 
@@ -336,6 +377,7 @@ def _curve(run: Any, part: pd.DataFrame, setting: str) -> _Run:
         mark=mark,
         mark_step=float(bad[0]) if len(bad) else last_step,
         last_step=last_step,
+        pruned="state" in part and part["state"].iloc[0] == "pruned" and bool(finite.any()),
         step=step[finite],
         loss=loss[finite],
     )
@@ -345,16 +387,26 @@ def _mark(state: object) -> str:
     return {"diverged": "nonfinite", "failed": "failed"}.get(str(state), "")
 
 
-def _settings(runs: pd.DataFrame) -> pd.Series:
-    """Per run, what sets it apart besides lr and seed, as text; "" where nothing differs."""
+def _settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
+    """Per run, what sets it apart besides lr and seed, as text; "" where nothing differs.
+
+    Returns:
+        The texts, and the names of the numbers that are not in them because they have more than
+        TOLD_APART values: a search gives each run one of its own.
+    """
     names = [name for name in _SETTINGS if name in runs]
     names += sorted(str(name) for name in runs.columns if "." in str(name))
+    blended = [
+        name
+        for name in names
+        if _distinct(runs, name) > TOLD_APART and pd.api.types.is_numeric_dtype(runs[name])
+    ]
     key = pd.Series("", index=runs.index)
     for name in names:
-        if _distinct(runs, name) > 1:
+        if _distinct(runs, name) > 1 and name not in blended:
             text = runs[name].map(lambda value, name=name: _setting(name, value))
             key = key.where(key == "", key + ", ") + text
-    return key
+    return key, blended
 
 
 def _setting(name: str, value: Any) -> str:
@@ -375,10 +427,37 @@ def _smoothed(loss: np.ndarray, span: float, cap: float) -> np.ndarray:
     return capped.ewm(span=max(1.0, span), adjust=True).mean().to_numpy()
 
 
+def _pruned(table: pd.DataFrame) -> pd.DataFrame:
+    """The pruned runs that have an lr and a val_loss to stand at."""
+    if "val_loss" not in table:
+        return table.iloc[:0].assign(val_loss=np.nan)
+    there = (table["state"] == "pruned") & (table["lr"] > 0) & np.isfinite(table["val_loss"])
+    return table.loc[there]
+
+
+def _pruned_mark(colour: str, many: bool = False) -> Line2D:
+    """The bar across the end of a pruned curve."""
+    size, width = (6, 1.0) if many else (10, 2.0)
+    mark = Line2D([], [], color=colour, linestyle="", marker="|", markersize=size, zorder=4)
+    mark.set(markeredgewidth=width, gid="pruned")
+    return mark
+
+
+def _cross(colour: str) -> Line2D:
+    """A pruned run among the losses at the end."""
+    cross = Line2D([], [], color=colour, linestyle="", marker="+", markersize=6, alpha=0.75)
+    cross.set(markeredgewidth=1.1, zorder=2.5, gid="pruned")
+    return cross
+
+
 def _medians(group: Any, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
     """lrs, the median loss of each (NaN: no number, or half of its seeds diverged), and whether
     any lr has several runs."""
     losses = group[name].astype(float).where(group["state"] != "diverged", np.inf)
+    # Beside seeds that finished, a pruned one was worse; where all were pruned there is no point.
+    reached = set(group["lr"][losses.notna()])
+    beside = (group["state"] == "pruned") & group["lr"].isin(reached)
+    losses = losses.where(~beside, np.inf)
     known = losses[losses.notna()]
     by_lr = known.groupby(group["lr"].loc[known.index])
     medians = by_lr.median().replace(np.inf, np.nan)
@@ -417,7 +496,7 @@ def _unit(frame: pd.DataFrame) -> str:
     return f" ({unit})" if unit else ""
 
 
-def _subtitle(frame: pd.DataFrame) -> str:
+def _subtitle(frame: pd.DataFrame, blended: Sequence[str] = ()) -> str:
     runs = frame.drop_duplicates("run")
     words = {"batch_size": "batch {:g}", "epochs": "{:g} epochs", "schedule": "{} schedule"}
     parts = [
@@ -431,7 +510,8 @@ def _subtitle(frame: pd.DataFrame) -> str:
         states = runs["state"].value_counts()
         told = [f"{states[name]} {name}" for name in _STATES if name in states]
         count += f": {', '.join(told)}"
-    return " · ".join([*parts, count])
+    differ = [f"{' and '.join(blended)} not told apart"] if blended else []
+    return " · ".join([*parts, count, *differ])
 
 
 def _rail_header(marks: Sequence[str], total: int) -> str:

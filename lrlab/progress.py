@@ -9,8 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TextIO
 
 _REDRAW_S = 1 / 8  # eight redraws a second look live and cost nothing beside training
-_ORDER = {"training": 0, "failed": 1, "diverged": 1, "finished": 1, "waiting": 2}
-_STYLES = {"finished": "green", "diverged": "red", "failed": "bold red", "waiting": "dim"}
+_ORDER = {"training": 0, "waiting": 2}  # all others have ended: 1
+_STYLES = {
+    "finished": "green",
+    "pruned": "yellow",
+    "interrupted": "bold yellow",
+    "diverged": "red",
+    "failed": "bold red",
+    "waiting": "dim",
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class LaneRow:
     lr: float | None = None  # the lr used at the last step
     loss: float | None = None
     accuracy: float | None = None  # share of right answers, 0 to 1
-    state: str = "waiting"  # waiting, training, finished, diverged or failed
+    state: str = "waiting"  # waiting, training, finished, pruned, diverged, failed, interrupted
 
 
 class Update(Protocol):
@@ -49,6 +56,14 @@ class Update(Protocol):
         for the display: on a terminal true about 8 times a second, else never."""
         ...
 
+    def add(self, row: LaneRow) -> int:
+        """Show one more lane from now on; returns the number that updates call it by."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Write a line that stays: above the rows on a terminal, among the lines elsewhere."""
+        ...
+
 
 @contextmanager
 def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Update]:
@@ -60,10 +75,12 @@ def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Upd
             update(0, epoch=1, step=859, loss=0.31, accuracy=0.94)  # an epoch is finished
             update(0, state="finished")
 
+    Lanes that are not known beforehand join by ``update.add(LaneRow(...))``.
+
     stream: default sys.stdout. On a terminal each lane has a row; when there are more lanes than
-    rows fit, those that train come first and the last line says how many are not shown. On
-    anything else a line is written for each finished epoch (a call with accuracy) and for each
-    change of state, and nothing more. NO_COLOR is respected.
+    rows fit, those that train come first, then those that ended last, and the last line counts
+    the others. On anything else a line is written for each finished epoch (a call with accuracy)
+    and for each change of state, and nothing more. NO_COLOR is respected.
     """
     out: TextIO = sys.stdout if stream is None else stream
     if out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
@@ -96,9 +113,15 @@ class _Lines:
         row = self.lanes[lane] = _changed(before, news)
         epoch_done = news.get("accuracy") is not None
         if epoch_done or row.state != before.state:
-            line = _writable(_line(row, with_accuracy=epoch_done), self.stream)
-            self.stream.write(line + "\n")
-            self.stream.flush()
+            self.note(_line(row, with_accuracy=epoch_done))
+
+    def add(self, row: LaneRow) -> int:
+        self.lanes.append(row)
+        return len(self.lanes) - 1
+
+    def note(self, text: str) -> None:
+        self.stream.write(_writable(text, self.stream) + "\n")
+        self.stream.flush()
 
 
 class _Table:
@@ -109,14 +132,27 @@ class _Table:
         self.console = console
         self.live = live
         self.next_draw = 0.0
+        self.ended: dict[int, None] = {}  # in the order in which they ended
 
     def due(self) -> bool:
         return time.monotonic() >= self.next_draw
 
     def __call__(self, lane: int, **news: Any) -> None:
         self.lanes[lane] = _changed(self.lanes[lane], news)
+        self.ended.pop(lane, None)
+        if _order(self.lanes[lane]) == 1:
+            self.ended[lane] = None
         if self.due():
             self.draw()
+
+    def add(self, row: LaneRow) -> int:
+        self.lanes.append(row)
+        return len(self.lanes) - 1
+
+    def note(self, text: str) -> None:
+        from rich.text import Text
+
+        self.console.print(Text(_writable(text, self.console.file)))
 
     def draw(self) -> None:
         self.live.update(self._rows(), refresh=True)
@@ -129,8 +165,7 @@ class _Table:
 
         # The header, the line about hidden lanes and the cursor's line take three rows.
         room = max(1, self.console.height - 3)
-        by_state = sorted(self.lanes, key=lambda row: _ORDER.get(row.state, 1))  # stable
-        shown = by_state if len(by_state) <= room + 1 else by_state[:room]
+        shown, hidden = _fitting(self.lanes, list(self.ended), room)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("run", "", "epoch", "lr", "loss", "accuracy", "state"):
             side = "left" if name in ("", "state") else "right"
@@ -143,20 +178,39 @@ class _Table:
                 row.label,
                 _epochs(row),
                 _plain(row.lr, ".4g"),
-                _plain(row.loss, ".4f"),
+                _loss(row.loss),
                 _plain(row.accuracy, ".2%"),
                 _state(row),
             ]
             table.add_row(
                 *(Text(_writable(cell, self.console.file)) for cell in cells), style=style
             )
-        hidden = len(by_state) - len(shown)
         if not hidden:
             return table
         dots = _writable("…", self.console.file, instead="...")
-        waiting = sum(row.state == "waiting" for row in by_state[len(shown) :])
-        tail = f" ({waiting} waiting)" if waiting else ""
-        return Group(table, Text(f"{dots} and {hidden} more{tail}", style="dim", no_wrap=True))
+        states = [row.state for row in hidden]
+        told = ", ".join(f"{states.count(name)} {name}" for name in sorted(set(states)))
+        line = f"{dots} and {len(hidden)} more: {told}"
+        return Group(table, Text(line, style="dim", no_wrap=True, overflow="crop"))
+
+
+def _order(row: LaneRow) -> int:
+    return _ORDER.get(row.state, 1)
+
+
+def _fitting(
+    lanes: Sequence[LaneRow], ended: Sequence[int], room: int
+) -> tuple[list[LaneRow], list[LaneRow]]:
+    """The rows to show, those that train first, and those that are left out.
+
+    ended: places in lanes, in the order in which they ended.
+    """
+    if len(lanes) <= room + 1:  # the line that counts the others would take a row itself
+        return sorted(lanes, key=_order), []  # stable
+    latest = {lane: at for at, lane in enumerate(ended)}
+    wanted = sorted(range(len(lanes)), key=lambda i: (_order(lanes[i]), -latest.get(i, 0), i))
+    shown = sorted(wanted[:room], key=lambda i: (_order(lanes[i]), i))
+    return [lanes[i] for i in shown], [lanes[i] for i in wanted[room:]]
 
 
 def _changed(row: LaneRow, news: dict[str, Any]) -> LaneRow:
@@ -168,7 +222,7 @@ def _line(row: LaneRow, with_accuracy: bool) -> str:
     if row.lr is not None:
         parts.append(f"lr {row.lr:.4g}")
     if row.loss is not None:
-        parts.append(f"loss {row.loss:.4f}")
+        parts.append(f"loss {_loss(row.loss)}")
     if with_accuracy:
         parts.append(f"accuracy {row.accuracy:.2%}")
     parts.append(_state(row))
@@ -184,6 +238,11 @@ def _epochs(row: LaneRow) -> str:
     # Whole epochs read as 2/3, parts of one as 1.27/3.
     done = f"{row.epoch:.0f}" if row.epoch == int(row.epoch) else f"{row.epoch:.2f}"
     return done if row.epochs is None else f"{done}/{row.epochs:g}"
+
+
+def _loss(value: float | None) -> str:
+    # one that explodes has more digits than a line has room for
+    return _plain(value, ".4f" if value is None or abs(value) < 1e4 else ".3e")
 
 
 def _plain(value: float | None, form: str) -> str:

@@ -2,37 +2,64 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from lrlab.analysis import varying
 
 _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
+# States that are counted below the table: a reader of 200 rows must not miss them.
+_COUNTED = ("pruned", "diverged", "failed", "interrupted")
 
 
-def results(runs: pd.DataFrame, folder: Path) -> str:
+class Best(NamedTuple):
+    """The best setting of a sweep, as the end of the table tells it.
+
+    Attributes:
+        run: its run, of several seeds the one that stands for them.
+        setting: what was swept, as typed, for example ``lr=0.183 schedule=step``.
+        objective: what is best, ``val_loss`` ...
+        value: that of the setting: of several seeds their median.
+        seeds: how many seeds it was trained with.
+    """
+
+    run: int
+    setting: str
+    objective: str
+    value: float
+    seeds: int = 1
+
+
+def results(runs: pd.DataFrame, folder: Path, best: Best | None = None) -> str:
     """All runs of a sweep, one line each, sorted by run number, and where its files are.
 
     runs: as from `analysis.runs`. folder: the sweep's folder; the figures in its plots/ are named.
+    best: of a search, the setting that it found.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
-    loss at the end, test accuracy, state. Ends without a newline.
+    loss at the end, test accuracy, state; of a search and where runs were pruned also what they
+    were judged by (val_loss unless best says otherwise), which is all that a pruned run has.
+    Ends without a newline.
     """
     table = runs.sort_values(by="run")
+    best = best if len(table) > 1 else None  # one run is no choice
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
     columns = {
         "run": [str(run) for run in table["run"]],
         "lr": [_number(lr) for lr in table["lr"]],
         **{name: [_number(value) for value in table[name]] for name in settings},
+        **_judged_by(table, best),
         "train loss": _losses(table, "train_loss"),
         "test loss": _losses(table, "test_loss"),
-        "test acc": ["-" if pd.isna(acc) else f"{acc:.2%}" for acc in table["test_acc"]],
+        "test acc": _shares(table, "test_acc"),
         "state": [_state(row) for row in table.to_dict("records")],
     }
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
     lines = _aligned(columns, left | {"state"})
     lines.append("")
     lines += _failures(table)
+    if best is not None:
+        lines.append(_best(best))
     lines.append(f"sweep  {display_path(folder)}")
     plots = sorted((folder / "plots").glob("*.png"))
     lines += [f"plot   {display_path(path)}" for path in plots]
@@ -68,6 +95,34 @@ def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _judged_by(table: pd.DataFrame, best: Best | None) -> dict[str, list[str]]:
+    if best is None and "pruned" not in set(table["state"]):
+        return {}
+    name = "val_loss" if best is None else best.objective
+    if name not in table or name == "train_loss":  # which has a column of its own
+        return {}
+    if name.endswith("_loss"):
+        cells = _losses(table, name)
+    elif name.endswith("_acc"):
+        cells = _shares(table, name)
+    else:
+        cells = ["-" if pd.isna(value) else f"{value:.4g}" for value in table[name]]
+    return {name.replace("_", " "): cells}
+
+
+def _best(best: Best) -> str:
+    is_share = best.objective.endswith("_acc")
+    value = f"{best.value:.2%}" if is_share else f"{best.value:.4g}"
+    seeds = f", the median of {best.seeds} seeds" if best.seeds > 1 else ""
+    # Runs that differ in their seeds only have no setting to tell.
+    told = ", ".join(filter(None, (best.setting, f"{best.objective} {value}{seeds}")))
+    return f"best   run {best.run}: {told}"
+
+
+def _shares(table: pd.DataFrame, name: str) -> list[str]:
+    return ["-" if pd.isna(share) else f"{share:.2%}" for share in table[name]]
+
+
 def _losses(table: pd.DataFrame, name: str) -> list[str]:
     # A summary holds null for a loss that is not finite; only the state tells it from "not yet".
     missing = ["non-finite" if state == "diverged" else "-" for state in table["state"]]
@@ -81,6 +136,8 @@ def _state(row: dict[Any, Any]) -> str:
     state = str(row["state"])
     if state == "diverged" and not pd.isna(row["first_nonfinite_step"]):
         return f"diverged at step {int(row['first_nonfinite_step'])}"
+    if state == "pruned" and not pd.isna(row.get("pruned_at_epoch", float("nan"))):
+        return f"pruned after epoch {int(row['pruned_at_epoch'])}"
     if state == "failed" and row["error"]:
         error = " ".join(str(row["error"]).split())
         return f"failed: {error[:_ERROR_WIDTH]}{'...' if len(error) > _ERROR_WIDTH else ''}"
@@ -89,6 +146,9 @@ def _state(row: dict[Any, Any]) -> str:
 
 def _failures(table: pd.DataFrame) -> list[str]:
     states = list(table["state"])
-    counts = [(name, states.count(name)) for name in ("diverged", "failed")]
-    told = [f"{count} {name}" for name, count in counts if count]
-    return [f"{' and '.join(told)} of {len(table)} runs"] if told else []
+    told = [f"{states.count(name)} {name}" for name in _COUNTED if name in states]
+    if not told:
+        return []
+    *firsts, last = told
+    listed = f"{', '.join(firsts)} and {last}" if firsts else last
+    return [f"{listed} of {len(table)} runs"]

@@ -103,6 +103,19 @@ def test_a_run_that_recorded_nothing_stays_in_the_curves(sweep: Path) -> None:
     assert len(waiting) == 1 and math.isnan(waiting["step"].iloc[0])
 
 
+def test_a_pruned_run_keeps_its_curve_and_says_when_it_was_pruned(tmp_path: Path) -> None:
+    none = dict.fromkeys(("train_loss", "train_acc", "test_loss", "test_acc"))
+    rows = "0,0,0.1,2.3,2.31,0.1\n1,0.5,0.1,1.5,,\n2,1,,,0.55,0.88\n"
+    write_run(tmp_path, 0, rows, state="pruned", pruned_at_epoch=1, val_loss=0.55, **none)
+    write_run(tmp_path, 1, rows)
+    runs, curves = analysis.runs(tmp_path), analysis.curves(tmp_path)
+    assert runs["pruned_at_epoch"][0] == 1 and math.isnan(runs["pruned_at_epoch"][1])
+    assert runs["val_loss"][0] == 0.55 and math.isnan(runs["train_loss"][0])
+    pruned = curves.query("state == 'pruned'")
+    assert pruned["pruned_at_epoch"].tolist() == [1, 1, 1]
+    assert pruned["train_loss"].tolist()[:2] == [2.3, 1.5]
+
+
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, 0, "0,0,0.1,2.3,2.31,0.1\n1,0.5,0.1,1.", state="running")
     curves = analysis.curves(tmp_path)
@@ -158,6 +171,84 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
     # Aligned: the column of the losses ends at one place in every line.
     end = lines[0].index("test loss") + len("test loss")
     assert all(line[end : end + 2] == "  " and line[end - 1] != " " for line in lines[:4])
+
+
+def final(**columns: Any) -> pd.DataFrame:
+    fixed = {"schedule": "fixed", "error": None, "first_nonfinite_step": math.nan}
+    return pd.DataFrame({**fixed, **columns})
+
+
+def test_results_of_a_search_tells_what_was_pruned_and_what_is_best(tmp_path: Path) -> None:
+    runs = final(
+        run=[0, 1, 2, 3, 4],
+        lr=[0.183, 1e-4, 3e-4, 5.0, 0.2],
+        state=["finished", "pruned", "pruned", "diverged", "failed"],
+        error=[None, None, None, None, "KeyError: 'x'"],
+        pruned_at_epoch=[math.nan, 1, 2, math.nan, math.nan],
+        first_nonfinite_step=[math.nan, math.nan, math.nan, 7, math.nan],
+        val_loss=[0.0912, 2.2, 1.9, math.nan, math.nan],
+        train_loss=[0.08, *[math.nan] * 4],
+        test_loss=[0.1, *[math.nan] * 4],
+        test_acc=[0.97, *[math.nan] * 4],
+    )
+    best = table.Best(run=0, setting="lr=0.183", objective="val_loss", value=0.091234)
+    lines = table.results(runs, tmp_path, best).splitlines()
+    assert "schedule val loss train loss test loss test acc" in " ".join(lines[0].split())
+    rows = [" ".join(line.split()) for line in lines[2:7]]
+    assert rows == [
+        "0 0.183 fixed 0.0912 0.08 0.1 97.00% finished",
+        "1 0.0001 fixed 2.2 - - - pruned after epoch 1",
+        "2 0.0003 fixed 1.9 - - - pruned after epoch 2",
+        "3 5 fixed non-finite non-finite non-finite - diverged at step 7",
+        "4 0.2 fixed - - - - failed: KeyError: 'x'",
+    ]
+    assert lines[-3:] == [
+        "2 pruned, 1 diverged and 1 failed of 5 runs",
+        "best   run 0: lr=0.183, val_loss 0.09123",
+        f"sweep  {tmp_path}",
+    ]
+    without = table.results(runs, tmp_path).splitlines()
+    assert "val loss" in without[0] and not any(line.startswith("best") for line in without)
+    grid = table.results(runs.query("state == 'finished'"), tmp_path)
+    assert "val loss" not in grid, "nothing was pruned or searched: train and test loss say it"
+
+
+def test_one_run_is_no_choice_and_a_setting_may_be_nameless(tmp_path: Path) -> None:
+    fixed = {"state": "finished", "train_loss": 0.1, "test_loss": 0.2, "test_acc": 0.9}
+    best = table.Best(0, "", "val_loss", 0.3, seeds=2)
+    one = table.results(final(run=[0], lr=0.1, val_loss=0.3, **fixed), tmp_path, best)
+    assert "best" not in one and "val loss" not in one
+    two = table.results(final(run=[0, 1], lr=0.1, val_loss=0.3, **fixed), tmp_path, best)
+    assert "best   run 0: val_loss 0.3, the median of 2 seeds" in two.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("objective", "value", "column", "cell", "line"),
+    [
+        ("val_acc", 0.9712, "val acc", "97.12%", "val_acc 97.12%"),
+        ("seconds_to_target", 3.25, "seconds to target", "3.25", "seconds_to_target 3.25"),
+        ("train_loss", 0.08, None, "0.08", "train_loss 0.08"),
+    ],
+)
+def test_results_shows_the_objective_whatever_it_is(
+    tmp_path: Path, objective: str, value: float, column: str | None, cell: str, line: str
+) -> None:
+    runs = final(
+        run=[3, 4],
+        lr=[0.1, 0.1],
+        state="finished",
+        train_loss=0.08,
+        test_loss=0.1,
+        test_acc=0.96,
+        **({} if objective == "train_loss" else {objective: value}),
+    )
+    best = table.Best(3, "lr=0.1", objective, value, seeds=3)
+    lines = table.results(runs, tmp_path, best).splitlines()
+    names = [name for name in lines[0].split("  ") if name]
+    assert [name.strip() for name in names].count("train loss") == 1
+    assert column is None or f"  {column}  " in lines[0]
+    assert cell in lines[2].split()
+    assert lines[-2] == f"best   run 3: lr=0.1, {line}, the median of 3 seeds"
 
 
 def test_results_keeps_a_hundred_runs_and_close_lrs_apart(tmp_path: Path) -> None:

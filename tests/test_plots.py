@@ -174,6 +174,132 @@ def test_a_diverged_run_ends_at_its_last_finite_loss_and_is_marked_at_the_first_
     assert "1 diverged, 1 failed" in written(figure)
 
 
+def pruned_curve(run: int, lr: float, steps: int) -> pd.DataFrame:
+    frame = run_curve(run, lr, decaying(lr, steps, seed=run))  # ends as a finished one does
+    return frame.assign(state="pruned", pruned_at_epoch=1.0)
+
+
+def test_a_pruned_curve_ends_with_a_bar_where_it_was_pruned() -> None:
+    curves = pd.concat(
+        [
+            run_curve(0, 0.1, decaying(0.1)),
+            pruned_curve(1, 0.03, steps=20),
+            pruned_curve(2, 0.01, steps=40),
+        ]
+    )
+    figure = plots.loss_curves(curves)
+    marks, smooth = drawn(figure, "pruned"), drawn(figure, "smooth")
+    ends = {1: (19.0, smooth[1]), 2: (39.0, smooth[2])}
+    for mark, (step, curve) in zip(marks, ends.values(), strict=True):
+        assert mark.get_xdata().tolist() == [step]
+        assert mark.get_ydata()[0] == curve.get_ydata()[-1]
+        assert mark.get_color() == curve.get_color()
+    assert "pruned here" in written(figure) and "1 finished, 2 pruned" in written(figure)
+    assert {"lr 0.1", "lr 0.03 (pruned)", "lr 0.01 (pruned)"} <= set(labels(figure))
+    assert len(rail_marks(figure)) == 0, "a pruned run has not failed"
+    assert_legible(figure)
+    assert "pruned" not in written(plots.loss_curves(curves.query("run == 0")))
+
+
+def searched(count: int, seed: int = 0) -> pd.DataFrame:
+    """Runs at the end of a search over lr and weight_decay: each run has values of its own."""
+    draw = np.random.default_rng(seed)
+    states = ["finished", "pruned", "pruned", "diverged", "failed", "finished", "interrupted"]
+    rows = []
+    for run in range(count):
+        state = states[run % len(states)]
+        finished = state == "finished"
+        rows.append(
+            {
+                "lr": float(10 ** draw.uniform(-4, 0.5)),
+                "optimizer.weight_decay": float(10 ** draw.uniform(-6, -2)),
+                "state": state,
+                "val_loss": 0.5 + 0.01 * run if state in ("finished", "pruned") else math.nan,
+                "train_loss": 0.1 + 0.01 * run if finished else math.nan,
+                "test_loss": 0.2 + 0.01 * run if finished else math.nan,
+            }
+        )
+    return final_runs(rows)
+
+
+def test_pruned_runs_stand_apart_at_their_last_val_loss_and_no_line_joins_them() -> None:
+    rows = [
+        {"lr": 0.1, "train_loss": 0.3},
+        {"lr": 0.2, "state": "pruned", "val_loss": 0.9, "train_loss": None, "test_loss": None},
+        {"lr": 0.3, "train_loss": 0.1},
+        {"lr": 0.4, "state": "pruned", "val_loss": 50.0, "train_loss": None, "test_loss": None},
+    ]
+    runs = final_runs(rows)
+    figure = plots.lr_against_loss(runs)
+    (line,) = drawn(figure, "median:train_loss")
+    np.testing.assert_allclose(line.get_xdata(), [0.1, 0.3])
+    np.testing.assert_allclose(line.get_ydata(), [0.3, 0.1])
+    one, other = drawn(figure, "pruned")
+    assert (one.get_xdata()[0], one.get_ydata()[0]) == (0.2, 0.9)
+    assert one.get_marker() != line.get_marker() and one.get_color() == line.get_color()
+    assert other.get_xdata()[0] == 0.4 and len(drawn(figure, "above")) == 1, "50 is off the frame"
+    assert len(rail_marks(figure)) == 0
+    assert "pruned: val loss at its end" in written(figure)
+    assert "2 finished, 2 pruned" in written(figure)
+    assert_legible(figure)
+
+
+def test_a_pruned_seed_counts_as_worse_than_those_that_finished() -> None:
+    rows = [
+        *({"lr": 0.1, "seed": s, "train_loss": v} for s, v in enumerate((0.2, 0.3))),
+        {"lr": 0.1, "seed": 2, "state": "pruned", "val_loss": 1.0, "train_loss": None},
+        *({"lr": 1.0, "seed": s, "state": "pruned", "train_loss": None} for s in range(3)),
+    ]
+    (line,) = drawn(plots.lr_against_loss(final_runs(rows)), "median:train_loss")
+    assert line.get_xdata().tolist() == [0.1] and line.get_ydata().tolist() == [0.3]
+
+
+@pytest.mark.parametrize("count", [7, 8, 32, 200])
+def test_a_search_over_two_numbers_stays_legible(count: int) -> None:
+    runs = searched(count)
+    figure = plots.lr_against_loss(runs)
+    joined = drawn(figure, "median:train_loss")
+    points = np.concatenate([line.get_ydata() for line in joined])
+    finished = runs.query("state == 'finished'")
+    assert sorted(points[np.isfinite(points)]) == sorted(finished["train_loss"]), (
+        "each finished run is drawn"
+    )
+    assert len(drawn(figure, "pruned")) == (runs["state"] == "pruned").sum()
+    told = "optimizer.weight_decay not told apart" in written(figure)
+    assert told == (count > plots.TOLD_APART)
+    if told:
+        assert all(line.get_linestyle() == "None" for line in joined), "a zigzag says nothing"
+    assert figure.get_figheight() < 8, "no legend with a row a run"
+    assert_legible(figure)
+
+    curves = pd.concat(
+        run_curve(
+            row["run"],
+            row["lr"],
+            decaying(row["lr"], 5 + row["run"] % 9),
+            row["state"],
+            **{"optimizer.weight_decay": row["optimizer.weight_decay"]},
+        )
+        for row in runs.to_dict("records")
+    )
+    figure = plots.loss_curves(curves)
+    assert len(drawn(figure, "smooth")) == count
+    assert len(drawn(figure, "pruned")) == (runs["state"] == "pruned").sum()
+    assert figure.get_figheight() < 8
+    assert_legible(figure)
+
+
+def test_many_settings_that_are_names_are_still_told_apart() -> None:
+    rows = [
+        {"lr": 0.1, "optimizer": optimizer, "schedule": schedule}
+        for optimizer in ("sgd", "adam")
+        for schedule in ("fixed", "step", "cosine", "linear", "warmup", "plateau", "one_cycle")
+    ]
+    figure = plots.lr_against_loss(final_runs(rows))
+    assert len(drawn(figure, "median:train_loss")) == 14
+    assert "not told apart" not in written(figure)
+
+
 def test_a_blank_last_row_is_no_divergence_even_without_a_state() -> None:
     figure = plots.loss_curves(run_curve(0, 0.1, decaying(0.1)).drop(columns="state"))
     assert len(rail_marks(figure)) == 0

@@ -103,8 +103,63 @@ def test_more_lanes_than_rows_show_those_that_train_first() -> None:
     shown = frames(stream)
     assert all(len(frame) <= 7 for frame in shown), "taller than the terminal: it would scroll"
     last = shown[-1]
-    assert [line.split()[0] for line in last[1:6]] == ["99", "0", "1", "2", "3"]
-    assert last[6] == "… and 95 more (1 waiting)"
+    assert [line.split()[0] for line in last[1:6]] == ["99", "94", "95", "96", "97"]
+    assert last[6] == "… and 95 more: 94 finished, 1 waiting"
+
+
+def test_lanes_join_while_others_train_and_those_that_ended_long_ago_leave() -> None:
+    stream = Terminal()
+    with progress.show(lanes(2), stream) as update:
+        for run in range(2, 40):
+            lane = update.add(LaneRow(run, label=f"lr={run}", epochs=3))
+            assert lane == run
+            update(lane, epoch=1, loss=1.0, state="training")
+            update(lane - 2, epoch=1, loss=1.0, accuracy=0.5, state="pruned")
+    shown = frames(stream)
+    assert all(len(frame) <= 7 for frame in shown)
+    last = shown[-1]
+    assert [line.split()[0] for line in last[1:6]] == ["38", "39", "35", "36", "37"]
+    assert last[3].split() == ["35", "lr=35", "1/3", "1.0000", "50.00%", "pruned"]
+    assert last[6] == "… and 35 more: 35 pruned"
+
+
+def test_a_lane_that_goes_on_training_counts_as_training_again() -> None:
+    stream = Terminal()
+    with progress.show(lanes(20), stream) as update:
+        for lane in range(20):
+            update(lane, state="failed")
+        update(7, state="waiting")
+        update(7, state="training")
+    assert frames(stream)[-1][1].split()[0] == "7"
+    assert frames(stream)[-1][-1] == "… and 15 more: 15 failed"
+
+
+def test_log_lines_tell_of_added_lanes_and_notes() -> None:
+    stream = io.StringIO()
+    with progress.show([], stream) as update:
+        lane = update.add(LaneRow(run=12, label="lr=0.2", epochs=3))
+        update(lane, state="training")
+        update.note("out of memory, halved the lanes to 8 [1/2]")
+        update(lane, epoch=1, loss=0.5, accuracy=0.25, state="pruned")
+    assert stream.getvalue().splitlines() == [
+        "run 12  lr=0.2  epoch 0/3  training",
+        "out of memory, halved the lanes to 8 [1/2]",
+        "run 12  lr=0.2  epoch 1/3  loss 0.5000  accuracy 25.00%  pruned",
+    ]
+
+
+def test_a_note_stays_above_the_rows_of_a_terminal() -> None:
+    stream = Terminal()
+    with progress.show(lanes(2), stream) as update:
+        update(0, state="training")
+        update.note("out of memory, halved the lanes to 8 [1/2]")
+        update(0, state="finished")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert plain.count("out of memory, halved the lanes to 8 [1/2]") == 1, (
+        "written once, not redrawn"
+    )
+    after = plain.partition("[1/2]")[2]
+    assert "run" in after and after.rstrip().splitlines()[-1].split()[-1] == "waiting"
 
 
 def test_a_terminal_is_redrawn_at_a_limited_rate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +187,7 @@ def test_no_color_and_ascii_are_respected(monkeypatch: pytest.MonkeyPatch) -> No
     assert re.search(r"\x1b\[[0-9;]*31m", coloured.getvalue())
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain.getvalue())
     plain.getvalue().encode("ascii")
-    assert frames(plain)[-1][-1].startswith("... and 15 more")
+    assert frames(plain)[-1][-1] == "... and 15 more: 15 waiting"
 
 
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,186 @@
+"""``<sweep>/best.yaml``: the best run's config as one that can itself be run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrlab import config as configs
+from lrlab import records
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# What belongs to a sweep and says nothing of one of its runs; a rerun has a name of its own.
+NOT_OF_A_RUN = (
+    *("name", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
+    *("sampler", "pruner"),
+)
+ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written also where they are the default
+
+
+def text(run: Path, comment: str) -> str:
+    """A config that trains that run again, for ``--config-dir <sweep> --config-name best``.
+
+    It consists of lrlab's own config, the run's choices of groups, and what else differs.
+
+    Args:
+        run: the folder of the best run.
+        comment: what it is the best of, for the head of the file.
+
+    Raises:
+        UserError: the run has no config.
+    """
+    from omegaconf import OmegaConf
+
+    config = _plain(OmegaConf.create(records.read_config(run)))
+    runtime = OmegaConf.create(records.read_texts(run)[0])
+    choices = _plain(OmegaConf.select(runtime, "hydra.runtime.choices") or {})
+    sources = _plain(OmegaConf.select(runtime, "hydra.runtime.config_sources") or [])
+    default = _plain(OmegaConf.load(configs.folder("conf") / "config.yaml"))
+    groups = dict(_groups(default.pop("defaults")))
+    base = {key: value for key, value in default.items() if key != "hydra"}
+    folders, overrides = [], []
+    for group, choice in groups.items():
+        if group in NOT_OF_A_RUN or group not in config:
+            continue
+        chosen = str(choices.get(group, choice))
+        if chosen != choice:
+            overrides.append({f"override {group}": chosen})
+        base[group], elsewhere = _choice(group, chosen, sources)
+        folders += [elsewhere] if elsewhere else []
+
+    values, extra = _difference(config, base, known=set(default) | set(groups))
+    values |= {key: config[key] for key in ALWAYS if key in config}
+    values = {key: values[key] for key in config if key in values and key not in NOT_OF_A_RUN}
+    # Relative, so that a sweep's folder can be looked at elsewhere; "${" would be a reference.
+    values["source"] = _path(run).replace("${", "\\${")
+    if folders:
+        values["hydra"] = {"searchpath": list(dict.fromkeys(folders))}
+    node = {"defaults": ["config", *overrides, "_self_"], **values}
+    return f"{_head(run, comment, extra)}\n{OmegaConf.to_yaml(OmegaConf.create(node))}"
+
+
+def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None:
+    """Take back a best run's settings of a group for which another choice was made.
+
+    ``--config-name best network=cnn`` means the cnn as lrlab has it, not one with the settings
+    that best.yaml holds for the mlp.
+
+    Args:
+        job: a composed config; its groups are replaced in place.
+        loader: Hydra's config loader.
+        overrides: those that the job was composed with.
+    """
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    if not job.get("source"):
+        return
+    folders = OmegaConf.select(job, "hydra.searchpath") or []
+    path = [f"hydra.searchpath={_override_value(list(folders))}"] if folders else []
+    for group in configs.GROUPS:
+        mine = [o for o in overrides if _key(o) == group or _key(o).startswith(f"{group}.")]
+        if any(_key(override) == group for override in mine):
+            fresh = loader.load_configuration("config", [*mine, *path], RunMode.RUN)
+            job[group] = fresh[group]
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def _plain(node: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+
+
+def _groups(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """The groups in lrlab's defaults list with the default choice of each."""
+    for entry in defaults:
+        if isinstance(entry, Mapping):
+            for group, choice in entry.items():
+                if not str(group).startswith("override "):
+                    yield str(group), str(choice)
+
+
+def _choice(
+    group: str, choice: str, sources: Sequence[Mapping[str, str]]
+) -> tuple[dict[str, Any], str | None]:
+    """What a choice sets, {} where that is not to be seen; and where it lies, if not in lrlab."""
+    from omegaconf import OmegaConf
+
+    for source in sources:
+        is_file = source.get("schema") == "file"
+        folder = configs.folder("conf") if source.get("provider") == "main" else None
+        folder = folder or (Path(source["path"]) if is_file else None)
+        if folder is None or not (folder / group / f"{choice}.yaml").is_file():
+            continue
+        node = _plain(OmegaConf.load(folder / group / f"{choice}.yaml")) or {}
+        # One that builds on others sets more than its own file says.
+        node = {} if "defaults" in node else node
+        return node, None if folder == configs.folder("conf") else f"file://{folder.absolute()}"
+    others = [s for s in sources if s.get("schema") == "pkg" and s.get("path") != "hydra.conf"]
+    return {}, f"pkg://{others[0]['path']}" if others else None
+
+
+def _difference(
+    config: Mapping[str, Any], base: Mapping[str, Any], known: set[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """What config has that base has not, and the overrides that no YAML file can stand for."""
+    extra = []
+
+    def differing(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        found = {}
+        for key, value in here.items():
+            old = there.get(key, _MISSING)
+            if isinstance(value, Mapping) and isinstance(old, Mapping):
+                if inner := differing(value, old, f"{prefix}{key}."):
+                    found[key] = inner
+            elif old is _MISSING or type(old) is not type(value) or old != value:
+                found[key] = value
+        extra.extend(f"~{prefix}{key}" for key in there if key not in here)
+        return found
+
+    values = differing({k: v for k, v in config.items() if k in known}, base, "")
+    extra = [override for override in extra if override[1:] not in NOT_OF_A_RUN]
+    # The schema of a file's top level is closed; on the command line a plus opens it.
+    new = {key: value for key, value in config.items() if key not in known}
+    extra += [f"+{key}={_override_value(value)}" for key, value in new.items()]
+    return values, extra
+
+
+_MISSING = object()
+
+
+def _override_value(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{_override_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_override_value, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace('"', '\\"') + '"'
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return repr(value)
+
+
+def _head(run: Path, comment: str, extra: Sequence[str]) -> str:
+    sweep = shlex.quote(_path(run.parent))
+    command = f"python -m lrlab.sweep --config-dir {sweep} --config-name best"
+    lines = [
+        *comment.splitlines(),
+        "Train it again:     " + " ".join([command, *map(shlex.quote, extra)]),
+        "or something else:  any option may follow, like lr=0.05 or network=cnn",
+    ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _path(folder: Path) -> str:
+    from lrlab.table import display_path
+
+    return display_path(folder)

@@ -1,0 +1,437 @@
+"""``tracking=tensorboard`` and ``tracking=mlflow``: what the records hold, where such users look.
+
+A tracker reads a run's records and nothing else, so the training loop knows nothing of it. What
+goes wrong in it never harms a run: it is said once, and the tracker is off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import math
+import os
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lrlab import config as configs
+from lrlab import records
+from lrlab.errors import NotWritten, UserError
+from lrlab.targets import HYDRA_KEYS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CURVES = ("train_loss", "lr", "val_loss", "val_acc")
+RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
+ENDED = ("finished", "pruned", "diverged", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class News:
+    """What a run's records hold that its tracker has not seen.
+
+    Attributes:
+        run: its number.
+        name: what a user knows it by, ``17 lr=0.183``.
+        folder: the run's folder.
+        first: whether this process has not told of the run before; then points holds all of them.
+        hyperparameters: lr, seed, epochs, batch_size, the choice of each group and its settings.
+        points: rows of (step, {curve: value}), ascending.
+        step: the last one that is recorded.
+        state: of summary.json; in ENDED where the run is over.
+        results: once it is over, its final numbers, those that it has.
+    """
+
+    run: int
+    name: str
+    folder: Path
+    first: bool
+    hyperparameters: Mapping[str, Any]
+    points: Sequence[tuple[int, Mapping[str, float]]]
+    step: int
+    state: str
+    results: Mapping[str, float]
+
+
+class Sink(Protocol):
+    """Where a tracker writes. ``tracking._target_=mypkg.Mine`` names one of your own: it is called
+    with ``sweep``, the sweep's folder, and the settings of the config."""
+
+    def log(self, news: News) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Tracker:
+    """Follows the runs of a sweep in one process."""
+
+    def __init__(self, sink: Sink | None, every: int = 1) -> None:
+        self.sink = sink
+        self.every = every
+        self.seen: dict[Path, int] = {}  # the last step that was told of
+
+    def follow(self, run: Path, label: str = "") -> None:
+        """Tell of what is new in a run's records: at an epoch's end, and when the run is over.
+
+        Args:
+            run: its folder.
+            label: what sets the run apart in its sweep, ``lr=0.183 schedule=step``.
+        """
+        if self.sink is None:
+            return
+        try:
+            with _silent():
+                news = self._news(run, label)
+                self.sink.log(news)
+        except NotWritten:
+            raise  # no tracker's fault
+        except Exception as error:
+            self._give_up(run, error)
+        else:
+            self.seen[run] = max([self.seen.get(run, -1), *(step for step, _ in news.points)])
+
+    def close(self) -> None:
+        """Finish what is written."""
+        if self.sink is None:
+            return
+        try:
+            with _silent():
+                self.sink.close()
+        except Exception as error:
+            self._give_up(None, error)
+
+    def _news(self, run: Path, label: str) -> News:
+        summary = records.read_summary(run)
+        state = str(summary["state"])
+        first = run not in self.seen
+        metrics = records.read_metrics(run)
+        points = list(_points(metrics, self.seen.get(run, -1), self.every))
+        known = {key: summary.get(key) for key in RESULTS}
+        results = {key: value for key, value in known.items() if value is not None}
+        number = int(summary.get("run", run.name))
+        label = label or f"lr={summary['lr']:g}"
+        return News(
+            run=number,
+            name=f"{number} {label}",
+            folder=run,
+            first=first,
+            hyperparameters=_hyperparameters(run, summary),
+            points=points,
+            step=int(metrics["step"].to_numpy()[-1]) if len(metrics) else 0,
+            state=state,
+            results=results if state in ENDED else {},
+        )
+
+    def _give_up(self, run: Path | None, error: Exception) -> None:
+        name = type(self.sink).__name__
+        self.sink = None
+        message = " ".join(str(error).split())
+        line = f"tracking by {name} failed and is off ({type(error).__name__}: {message[:200]})"
+        print(f"lrlab: {line}; the runs go on", file=sys.stderr, flush=True)
+        if run is not None:
+            records.log(run, line)
+
+
+def check(node: Mapping[str, Any]) -> None:
+    """Judge the tracking group, before anything starts; imports no tracker.
+
+    Args:
+        node: the group's settings, resolved, as plain containers.
+
+    Raises:
+        UserError: there is no such tracker, its package is missing, or a setting cannot work.
+    """
+    target = node.get("_target_")
+    if not target:
+        return
+    found = _found(target)
+    package = getattr(found, "needs", None)
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"tracking={package}: needs the package {package}; pip install 'lrlab[{package}]'"
+        )
+    every = node.get("every", 1)
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise UserError(f"tracking.every={every}: must be a whole number of steps from 1, like 10")
+
+
+def open(node: Mapping[str, Any], sweep: Path) -> Tracker:
+    """The tracker of a sweep in this process.
+
+    Args:
+        node: as ``check`` takes it.
+        sweep: the sweep's folder.
+
+    Raises:
+        UserError: as ``check`` does, or a setting that the tracker does not know.
+    """
+    check(node)
+    target = node.get("_target_")
+    if not target:
+        return Tracker(None)
+    settings = {k: v for k, v in node.items() if k not in (*HYDRA_KEYS, "every")}
+    try:
+        with _silent():
+            sink = _found(target)(sweep=sweep, **settings)
+    except TypeError as error:
+        raise UserError(f"tracking._target_={target}: {error}") from None
+    return Tracker(sink, node.get("every", 1))
+
+
+def _found(target: str) -> Any:
+    from hydra.utils import get_object
+
+    try:
+        return get_object(target)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"tracking._target_={target}: cannot be imported ({reason})") from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """These packages warn of their own insides, which no user of lrlab can mend."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # levels would not do: MLflow sets its own at its import
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+# --- what the records say -------------------------------------------------------------------------
+
+
+def _points(frame: pd.DataFrame, after: int, every: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """The curves' points behind a step: every so many steps, all evaluations, a non-finite loss."""
+    for row in frame.loc[frame["step"] > after].to_dict("records"):
+        step = int(row["step"])
+        point: dict[str, float] = {}
+        # The last row, after all updates, has neither; an lr without a finite loss is divergence.
+        trained = not math.isnan(row["lr"])
+        if trained and (step % every == 0 or not math.isfinite(row["train_loss"])):
+            point |= {"train_loss": row["train_loss"], "lr": row["lr"]}
+        point |= {key: row[key] for key in ("val_loss", "val_acc") if not math.isnan(row[key])}
+        if point:
+            yield step, point
+
+
+def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    found = {key: summary[key] for key in ("lr", "seed", "epochs", "batch_size") if key in summary}
+    config = OmegaConf.to_container(OmegaConf.create(records.read_config(run)), resolve=True)
+    assert isinstance(config, dict)
+    for group in configs.GROUPS:
+        found[group] = summary.get(group)
+        node = config.get(group)
+        for key in configs.keys(node, f"{group}.") if isinstance(node, Mapping) else ():
+            value: Any = config
+            for part in key.split("."):
+                value = value[part]
+            if not isinstance(value, Mapping) and key.rpartition(".")[2] not in HYDRA_KEYS:
+                found[key] = value
+    return {key: _scalar(value) for key, value in found.items()}
+
+
+def _scalar(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+# --- TensorBoard ----------------------------------------------------------------------------------
+
+
+class TensorBoard:
+    """Event files in ``<sweep>/tensorboard/<run>``: curves, and the hyperparameters' tab.
+
+    They are written record by record, without torch's SummaryWriter, which keeps a thread a run.
+    """
+
+    needs = "tensorboard"
+
+    def __init__(self, sweep: Path) -> None:
+        self.folder = sweep / "tensorboard"
+        self.files: dict[int, Path] = {}
+
+    def log(self, news: News) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        event_pb2, summary_pb2 = _compiled("compat.proto.event_pb2", "compat.proto.summary_pb2")
+        now = time.time()
+        events: list[Any] = []
+
+        def add(step: int, values: Mapping[str, float]) -> None:
+            value = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
+            summary = summary_pb2.Summary(value=value)
+            events.append(event_pb2.Event(wall_time=now, step=step, summary=summary))
+
+        if news.first:
+            # The records are the truth: what an interrupted process wrote is written anew.
+            self.files[news.run] = self._fresh_file(news, now)
+            events.append(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
+            events.append(event_pb2.Event(wall_time=now, summary=_session_start(news, now)))
+        for step, point in news.points:
+            add(step, point)
+        if news.state in ENDED:
+            add(news.step, {f"final/{key}": value for key, value in news.results.items()})
+            events.append(event_pb2.Event(wall_time=now, summary=_session_end(news, now)))
+        with self.files[news.run].open("ab") as stream:
+            writer = RecordWriter(stream)
+            for event in events:
+                writer.write(event.SerializeToString())
+            writer.flush()
+
+    def close(self) -> None:
+        pass
+
+    def _fresh_file(self, news: News, now: float) -> Path:
+        for old in self.folder.glob(f"{news.run} *"):
+            for file in old.glob("events.out.tfevents.*"):
+                file.unlink()
+        # TensorBoard names a run by its folder.
+        folder = self.folder / news.name.replace("/", "_").replace("\\", "_")[:200]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}.{os.getpid()}"
+
+
+def _compiled(*names: str) -> list[Any]:
+    """TensorBoard's protocol buffers, whose classes exist only once they are imported."""
+    return [importlib.import_module(f"tensorboard.{name}") for name in names]
+
+
+def _session_start(news: News, now: float) -> Any:
+    (plugin_data_pb2,) = _compiled("plugins.hparams.plugin_data_pb2")
+    start = plugin_data_pb2.SessionStartInfo(group_name=news.name, start_time_secs=now)
+    for key, value in news.hyperparameters.items():
+        if isinstance(value, bool):
+            start.hparams[key].bool_value = value
+        elif isinstance(value, int | float):
+            start.hparams[key].number_value = value
+        else:
+            start.hparams[key].string_value = value
+    return _hparams(plugin_data_pb2.HParamsPluginData(session_start_info=start), "START")
+
+
+def _session_end(news: News, now: float) -> Any:
+    names = ("plugins.hparams.api_pb2", "plugins.hparams.plugin_data_pb2")
+    api_pb2, plugin_data_pb2 = _compiled(*names)
+    failed = news.state in ("failed", "interrupted")
+    status = "STATUS_FAILURE" if failed else "STATUS_SUCCESS"
+    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value(status), end_time_secs=now)
+    return _hparams(plugin_data_pb2.HParamsPluginData(session_end_info=end), "END")
+
+
+def _hparams(data: Any, which: str) -> Any:
+    from tensorboard.plugins.hparams import metadata
+
+    (summary_pb2,) = _compiled("compat.proto.summary_pb2")
+    # No summary of the experiment: without one TensorBoard shows the columns of all runs.
+    tag = {"START": metadata.SESSION_START_INFO_TAG, "END": metadata.SESSION_END_INFO_TAG}[which]
+    about = metadata.create_summary_metadata(data)
+    value = summary_pb2.Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
+    return summary_pb2.Summary(value=[value])
+
+
+# --- MLflow ---------------------------------------------------------------------------------------
+
+# What a state of lrlab's is called in MLflow; the state itself is a tag.
+_STATUS = {"failed": "FAILED", "pruned": "KILLED", "interrupted": "KILLED"}
+_BATCH = 1000  # metrics that MLflow takes at once; 100 parameters
+
+
+class MLflow:
+    """One MLflow run for each run, in one experiment.
+
+    Args:
+        uri: a tracking server, a database or a folder; None: what MLFLOW_TRACKING_URI says, else
+            MLflow's own default, ``mlflow.db`` in the current folder.
+        experiment: the name of the experiment.
+    """
+
+    needs = "mlflow"
+
+    def __init__(self, sweep: Path, uri: str | None = None, experiment: str = "lrlab") -> None:
+        self.sweep = sweep
+        self.uri = uri
+        self.experiment = experiment
+        self.client: Any = None
+        self.ids: dict[int, str] = {}
+
+    def log(self, news: News) -> None:
+        from mlflow.entities import Metric, Param
+
+        self.client = self.client or self._client()
+        told: dict[str, int] = {}  # the last step of each curve that MLflow has
+        params = []
+        if news.first:
+            self.ids[news.run], new = self._run(news)
+            if new:
+                params = [Param(k, str(v)[:6000]) for k, v in news.hyperparameters.items()]
+            else:
+                told = self._told(self.ids[news.run])
+        run, now = self.ids[news.run], int(time.time() * 1000)
+        metrics = [
+            Metric(key, float(value), now, step)
+            for step, point in news.points
+            for key, value in point.items()
+            if step > told.get(key, -1)
+        ]
+        if news.state in ENDED:
+            metrics += [
+                Metric(f"final_{key}", float(value), now, news.step)
+                for key, value in news.results.items()
+            ]
+        for at in range(0, len(params), 100):
+            self.client.log_batch(run, params=params[at : at + 100])
+        for at in range(0, len(metrics), _BATCH):
+            self.client.log_batch(run, metrics=metrics[at : at + _BATCH])
+        self.client.set_tag(run, "lrlab.state", news.state)
+        if news.state in ENDED:
+            self.client.set_terminated(run, _STATUS.get(news.state, "FINISHED"))
+
+    def close(self) -> None:
+        pass
+
+    def _client(self) -> Any:
+        # Nobody's training waits minutes for a server that is away, or is reported to anyone.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.uri)
+        found = client.get_experiment_by_name(self.experiment)
+        self.experiment_id = (
+            found.experiment_id if found else client.create_experiment(self.experiment)
+        )
+        return client
+
+    def _run(self, news: News) -> tuple[str, bool]:
+        """The MLflow run of that run, made where there is none, and whether it is new."""
+        where = str(news.folder.absolute())
+        key = hashlib.sha256(where.encode()).hexdigest()[:16]  # MLflow's filters take no quotes
+        which = f"tags.`lrlab.key` = '{key}'"
+        found = self.client.search_runs([self.experiment_id], which, max_results=1)
+        if found:
+            self.client.set_terminated(found[0].info.run_id, "RUNNING")
+            return found[0].info.run_id, False
+        tags = {"key": key, "folder": where, "sweep": self.sweep.name, "run": str(news.run)}
+        tags = {f"lrlab.{name}": value for name, value in tags.items()}
+        name = f"{self.sweep.name}/{news.name}"
+        made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+        return made.info.run_id, True
+
+    def _told(self, run: str) -> dict[str, int]:
+        histories = {key: self.client.get_metric_history(run, key) for key in CURVES}
+        return {key: max((m.step for m in found), default=-1) for key, found in histories.items()}
