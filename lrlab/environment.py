@@ -81,6 +81,7 @@ def _own_threads() -> int:
     return torch.get_num_threads()
 
 
+@functools.cache
 def device_name(device: str) -> str:
     """The device as people call it: the GPU's or the processor's name."""
     import torch
@@ -104,9 +105,22 @@ def processor_name() -> str:
 
 def describe(device: str) -> dict[str, Any]:
     """What may change a bit of a result: versions, device, threads."""
-    from importlib.metadata import version
-
     import torch
+
+    return {
+        **_versions(),
+        "device": device,
+        "device_name": device_name(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "mkl_cbwr": os.environ.get("MKL_CBWR"),
+        "byteorder": sys.byteorder,
+    }
+
+
+@functools.cache  # to look them up takes as long as a whole tiny run
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
 
     from lrlab import __version__
 
@@ -116,12 +130,6 @@ def describe(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name.replace("-", "_"): version(name) for name in names},
         "platform": platform.platform(),
-        "device": device,
-        "device_name": device_name(device),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "mkl_cbwr": os.environ.get("MKL_CBWR"),
-        "byteorder": sys.byteorder,
     }
 
 

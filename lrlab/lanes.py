@@ -269,7 +269,9 @@ class Lanes:
         try:
             losses, gradients = self.gradients(x, y, [0] * len(self), 0)
             last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
-            chunks = [slice(0, EVALUATION_CHUNK), slice(len(val_y) - last, len(val_y))]
+            # one of each length that an evaluation has; where they divide evenly, there is one
+            lengths = dict.fromkeys((min(EVALUATION_CHUNK, len(val_y)), last))
+            chunks = [slice(len(val_y) - length, len(val_y)) for length in lengths]
             scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
         finally:
             self.modules = modules

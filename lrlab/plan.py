@@ -254,7 +254,10 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec["seed"])
         try:
-            network = instantiate({"_target_": node["_target_"]}, **arguments)
+            if any(isinstance(value, Mapping) for value in arguments.values()):
+                network = instantiate({"_target_": node["_target_"]}, **arguments)
+            else:  # nothing within it to instantiate: the same, without Hydra's 10 ms
+                network = call(**arguments)
         except Exception as error:
             raise _failed(spec, "network", error) from error
     if not isinstance(network, torch.nn.Module):

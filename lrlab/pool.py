@@ -121,6 +121,7 @@ class _Pool:
     tick: int = 0
     stacks: list[Stack] = field(default_factory=list)
     waiting: deque[Start] = field(default_factory=deque)  # taken from the source, without a place
+    groups: dict[int, str] = field(default_factory=dict)  # plan.group_key, by run number
     costs: dict[str, int] = field(default_factory=dict)  # bytes a lane, by group
     ways: dict[str, dict[tuple[int, bool], str]] = field(default_factory=dict)
     data: dict[str, Dataset] = field(default_factory=dict)
@@ -243,7 +244,7 @@ def _fill(pool: _Pool) -> None:
         starts.append(start)
     groups: dict[str, list[Start]] = {}
     for start in starts:
-        groups.setdefault(_key(start), []).append(start)
+        groups.setdefault(_key(pool, start), []).append(start)
     for key, group in groups.items():
         _build(pool, key, group)
     _merge(pool)
@@ -262,8 +263,14 @@ def _fits(pool: _Pool, starts: Sequence[Start], start: Start) -> bool:
     return not specs or taken + _cost(pool, start.spec) <= pool.memory
 
 
+def _group(pool: _Pool, spec: RunSpec) -> str:
+    if spec.number not in pool.groups:
+        pool.groups[spec.number] = plan.group_key(spec)
+    return pool.groups[spec.number]
+
+
 def _cost(pool: _Pool, spec: RunSpec) -> int:
-    key = plan.group_key(spec)
+    key = _group(pool, spec)
     if key not in pool.costs:
         size = spec["batch_size"]
         try:
@@ -277,14 +284,14 @@ def _cost(pool: _Pool, spec: RunSpec) -> int:
     return pool.costs[key]
 
 
-def _key(start: Start) -> str:
-    group = plan.group_key(start.spec)
+def _key(pool: _Pool, start: Start) -> str:
+    group = _group(pool, start.spec)
     return f"{group} {start.spec.number}" if start.alone else group
 
 
 def _build(pool: _Pool, key: str, group: Sequence[Start]) -> None:
     specs = [start.spec for start in group]
-    ways = pool.ways.setdefault(plan.group_key(specs[0]), {})
+    ways = pool.ways.setdefault(_group(pool, specs[0]), {})
     try:
         rows = [pool.rows[spec.number] for spec in specs]
         stacks = train.build(key, specs, rows, _data(pool, specs[0]), ways)

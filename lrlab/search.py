@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from lrlab.table import Best
 
 # How many runs train at once where more come later: a search learns from those that ended, and
-# other workers want some too. More lanes than these hardly make a lane cheaper.
+# other workers want some too. Twice as many with a pruner, for most of them leave early, and the
+# few that stay in a narrow stack cost nearly as much as a full one.
 PLACES = {"cpu": 8, "cuda": 64, "mps": 16}
 DEFAULT_TRIALS = 20
 
@@ -67,9 +68,17 @@ class _Sweep:
     folder: Path = Path()
     own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
 
+    judged: dict[str, jobs.Job] = field(default_factory=dict)
+
     def job(self, point: Mapping[str, str], number: int) -> jobs.Job:
+        """A run. One that was judged before the sweep began is not composed again to train."""
         values = [f"{key}={text}" for key, text in point.items()]
-        return jobs.compose(self.config, self.loader, self.space.fixed + self.own + values, number)
+        overrides = self.space.fixed + self.own + values
+        key = repr((number, overrides))
+        if key in self.judged:
+            return self.judged.pop(key)
+        self.judged[key] = jobs.compose(self.config, self.loader, overrides, number)
+        return self.judged[key]
 
     @property
     def shared(self) -> bool:
@@ -170,9 +179,8 @@ def _masked(override: str, shown: str) -> str:
 def _check_launcher(current: _Sweep) -> None:
     if _has_lanes(current):
         return
-    pruner = OmegaConf.select(current.config, "pruner._target_", default="")
     name = current.config.hydra.runtime.choices["hydra/launcher"]
-    if not str(pruner).endswith("NopPruner"):
+    if _prunes(current.config):
         raise UserError(
             f"hydra/launcher={name}: trains each run by itself, so that none can be pruned; "
             "use pruner=none, or hydra/launcher=lanes"
@@ -373,7 +381,13 @@ def _width(current: _Sweep) -> int | None:
     if not (current.space.searched or current.shared or share):
         return None
     kind = environment.choose_device(current.config.device).partition(":")[0]
-    return min(PLACES[kind], int(share or PLACES[kind]))
+    places = PLACES[kind] * (2 if _prunes(current.config) else 1)
+    return min(places, int(share or places))
+
+
+def _prunes(config: DictConfig) -> bool:
+    target = OmegaConf.select(config, "pruner._target_", default="")
+    return not str(target).endswith("NopPruner")
 
 
 def _launch(current: _Sweep, source: StudySource) -> None:

@@ -60,6 +60,7 @@ class Stack:
 
     Attributes:
         data: on the device.
+        order: the epoch's samples, (steps, orders, batch); ``order_of``: (lanes,) each one's order.
         place: steps into the epoch.
         checkpointed: when its lanes were last saved, as time.monotonic().
     """
@@ -70,7 +71,8 @@ class Stack:
     optimizer: optimizers.LaneOptimizer
     data: Dataset
     steps_per_epoch: int
-    order: Tensor
+    order: Tensor = field(default_factory=lambda: torch.empty(0))
+    order_of: Tensor = field(default_factory=lambda: torch.empty(0))
     place: int = 0
     checkpointed: float = field(default_factory=time.monotonic)
 
@@ -96,7 +98,7 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
     spec = stack.runs[0].spec
     environment.prepare(spec.device, spec["threads"])
     if stack.place == 0:
-        stack.order = _order(stack)
+        _take_order(stack)
     while stack.place < stack.steps_per_epoch:
         count = min(SEGMENT, stack.steps_per_epoch - stack.place)
         started = time.perf_counter()
@@ -139,21 +141,31 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
     _keep(stack, [lane for lane in range(len(stack.runs)) if lane not in done])
 
 
-def _order(stack: Stack) -> Tensor:
-    """An epoch's samples: (steps, batch) if all lanes have the same, else (steps, lanes, batch)."""
+def _take_order(stack: Stack) -> None:
+    """Put in place the samples of the epoch that each lane is in, or begins."""
     samples, batch_size = len(stack.data.train_y), stack.runs[0].spec["batch_size"]
-    steps = stack.steps_per_epoch
-    # of the epoch that each lane is in, or begins
+    steps, device = stack.steps_per_epoch, stack.data.train_y.device
     keys = [(run.spec["seed"], run.step // steps) for run in stack.runs]
-    shuffled = {key: plan.batch_order(*key, samples) for key in dict.fromkeys(keys)}
-    batches = [shuffled[key][: steps * batch_size].reshape(steps, -1) for key in keys]
-    order = batches[0] if len(shuffled) == 1 else np.stack(batches, axis=1)
-    return torch.from_numpy(order).to(stack.data.train_y.device)
+    distinct = list(dict.fromkeys(keys))
+    batches = [
+        plan.batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1) for key in distinct
+    ]
+    stack.order = torch.from_numpy(np.stack(batches, axis=1)).to(device)
+    stack.order_of = torch.tensor([distinct.index(key) for key in keys]).to(device)
 
 
 def _batch(stack: Stack, place: int) -> tuple[Tensor, Tensor]:
+    """Samples and labels, (batch, ...) if all lanes have the same ones, else (lanes, batch, ...).
+
+    Lanes of one seed and epoch share what is gathered: to copy it costs less.
+    """
     index = stack.order[place]
-    return stack.data.train_x[index], stack.data.train_y[index]
+    if len(index) == 1:
+        return stack.data.train_x[index[0]], stack.data.train_y[index[0]]
+    x, y = stack.data.train_x[index], stack.data.train_y[index]
+    if len(index) == len(stack.order_of):
+        return x, y
+    return x.index_select(0, stack.order_of), y.index_select(0, stack.order_of)
 
 
 def _schedule_values(runs: Sequence[Run], count: int) -> dict[str, np.ndarray]:
@@ -219,7 +231,7 @@ def _build_stack(
         _start(spec, row, stacked, steps_per_epoch, data)
         for spec, row in zip(specs, rows, strict=True)
     ]
-    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, torch.empty(0))
+    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch)
     _settle(stack)
     return stack
 
@@ -250,7 +262,7 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
                 _reach_target(run)
             else:
                 run.evaluation = evaluation
-    stack.order = _order(stack)
+    _take_order(stack)
 
 
 def merge(stack: Stack, other: Stack) -> None:
@@ -263,7 +275,7 @@ def merge(stack: Stack, other: Stack) -> None:
 
 def _settle(stack: Stack) -> None:
     """Choose the fastest way that keeps each lane's bits, and put the epoch's order in place."""
-    stack.order = _order(stack)
+    _take_order(stack)
     stack.lanes.settle(*_batch(stack, 0), stack.data.val_x, stack.data.val_y)
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from postgres import postgres, postgres_url  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,7 +56,7 @@ def test_the_main_command_trains_draws_and_reproduces(tmp_path):
 
     table = rows(done.stdout)
     assert table.keys() == rows(README).keys() == {"0", "1", "2"}
-    accuracy = {run: cells[5] for run, cells in table.items()}
+    accuracy = {run: cells[6] for run, cells in table.items()}
     assert float(accuracy["0"].rstrip("%")) < 80  # too small to arrive in three epochs
     assert float(accuracy["1"].rstrip("%")) >= 96.5  # good
     assert accuracy["2"] == "-" or float(accuracy["2"].rstrip("%")) < 50  # too large
@@ -68,14 +69,17 @@ def test_the_main_command_trains_draws_and_reproduces(tmp_path):
     assert "identical: 2577 of 2577 steps, bitwise\n" in again.stdout
 
 
+COMMANDS = [
+    command
+    for command in COMMAND.findall(README)
+    if "<sweep>" not in command and "lr=0.001,0.1,1.0" not in command
+]
+LARGE = ("n_trials=", "points=", "+experiments=")  # run as written, but on few images
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command",
-    [
-        command
-        for command in COMMAND.findall(README)
-        if "reproduce" not in command and "lr=0.001,0.1,1.0" not in command
-    ],
+    "command", [command for command in COMMANDS if not any(word in command for word in LARGE)]
 )
 def test_a_command_runs_as_written(command, tmp_path):
     done = run(command, tmp_path)
@@ -91,3 +95,20 @@ def test_a_command_runs_as_written(command, tmp_path):
         runs *= length
     assert len(rows(done.stdout)) == runs
     assert " finished\n" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if any(word in command for word in LARGE)]
+)
+def test_a_search_runs_as_written(command, tmp_path, request):
+    few = "data.train_size=640 data.val_size=200 epochs=1 threads=1 plots=false"
+    if "postgresql://me@db/lrlab" in command:
+        url = request.getfixturevalue("postgres_url")
+        command = command.replace("postgresql://me@db/lrlab", url)
+    done = run(f"{command} {few}", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = dict(word.split("=") for word in command.split() if "=" in word)
+    runs = int(counts.get("n_trials", counts.get("points", 16)))  # of the experiment
+    seeds = len(counts.get("seed", "0").split(","))
+    assert len(rows(done.stdout)) == runs * seeds
