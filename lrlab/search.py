@@ -109,11 +109,11 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     """
     setup_globals()
     configs.check_folder(config)
-    choices.check(config)
     environment.make_deterministic()  # before the checks, whose networks multiply matrices
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
     params = config.hydra.sweeper.get("params")
     space = spaces.read(overrides, params, config, loader)
+    choices.check(config)
     url = _hide_password(config, space)
     current = _Sweep(config, loader, launcher, space, url, "LRLAB_WORKER" in os.environ)
     _check_launcher(current)
@@ -366,6 +366,7 @@ def _amount(current: _Sweep, queue: Queue) -> str:
     seeds = len(spaces.seeds(current.space))
     if current.space.searched and current.config.n_trials is None and current.config.timeout:
         what = f"a search for {current.config.timeout:g} s"
+        return f"{what} more, {total - left} runs have ended" if total else what
     elif current.space.searched:
         what = f"a search with {total // max(seeds, 1)} settings"
         what += f" of {seeds} seeds each" if seeds > 1 else ""
@@ -463,6 +464,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         from lrlab import best as best_run
 
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
+        of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
         records.write_best(folder, best_run.text(folder / str(best.run), of))
     if config.plots:
         from lrlab import plots

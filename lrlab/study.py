@@ -353,7 +353,7 @@ class Queue:
             if before.get(key) != now.get(key):
                 raise UserError(
                     f"{key}: is {_words(now.get(key))} now, but in the sweep {self._name} it is "
-                    f"{_words(before.get(key))}; take another name"
+                    f"{_words(before.get(key))}; keep it so, or begin another sweep"
                 )
         if self._space.searched:
             self._choices = old["lists"]  # in the study's order, which Optuna compares
