@@ -5,9 +5,7 @@ Tensors and plain numbers only, read with ``weights_only=True``: a file from els
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 import torch
 
 from lrlab import records
-from lrlab.errors import NotWritten
 
 
 def save(run: Path, state: dict[str, Any]) -> None:
@@ -37,16 +34,9 @@ def write(file: Path, state: Mapping[str, Any]) -> None:
     Raises:
         NotWritten: no room, or no right, to write it.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     buffer = io.BytesIO()  # of a full disk torch's own writer says nothing that helps
     torch.save(state, buffer)
-    try:
-        beside.write_bytes(buffer.getbuffer())
-        os.replace(beside, file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise NotWritten(file, error) from error
+    records.write_bytes(file, buffer.getbuffer())
 
 
 def load(run: Path) -> dict[str, Any] | None:

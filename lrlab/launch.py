@@ -12,10 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import arguments, environment, plan, pool, progress, records, signals
 from lrlab.errors import Stopped, UserError
-from lrlab.jobs import Job, compose, spec, without_hydra
+from lrlab.jobs import Job, compose, without_hydra
 from lrlab.plan import RunSpec
-
-__all__ = ["compose", "launch", "note_failure", "run_one", "spec", "train"]
 
 
 def launch(

@@ -128,14 +128,6 @@ def group_key(spec: RunSpec) -> str:
     )
 
 
-def lane_groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
-    """Runs that can train together, in order of their first run."""
-    groups: dict[str, list[RunSpec]] = {}
-    for spec in specs:
-        groups.setdefault(group_key(spec), []).append(spec)
-    return list(groups.values())
-
-
 def check_runs(specs: Sequence[RunSpec]) -> None:
     """Build all that the runs name, before anything trains or is written.
 

@@ -319,9 +319,7 @@ def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
         ]
         if not behind:
             return
-        for run in stack.runs:
-            if run.summary.get("lanes") is None:
-                train.log_start(stack, run)
+        _log_new(stack)
         if len(behind) < len(stack.runs):
             arrived = [lane for lane in range(len(stack.runs)) if lane not in behind]
             pool.stacks.append(train.split(stack, arrived))
@@ -343,9 +341,13 @@ def _merge(pool: _Pool) -> None:
                 first[stack.key] = stack
     pool.stacks = merged
     for stack in merged:
-        for run in stack.runs:
-            if run.summary.get("lanes") is None:
-                train.log_start(stack, run)
+        _log_new(stack)
+
+
+def _log_new(stack: Stack) -> None:
+    for run in stack.runs:
+        if run.summary.get("lanes") is None:
+            train.log_start(stack, run)
 
 
 def _data(pool: _Pool, spec: RunSpec) -> Dataset:

@@ -44,9 +44,14 @@ def write_whole(file: Path, text: str) -> None:
     Raises:
         NotWritten: the disk is full, the folder gone or read-only.
     """
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, data: bytes | memoryview) -> None:
+    """As ``write_whole``, for what is no text."""
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(data)
         os.replace(beside, file)
     except OSError as error:
         with contextlib.suppress(OSError):

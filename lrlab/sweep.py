@@ -29,13 +29,13 @@ def task(config: DictConfig) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from lrlab import environment, launch
+    from lrlab import environment, jobs, launch
 
     environment.make_deterministic()
     with open_dict(config):
         config.hydra = HydraConfig.get()
     try:
-        return launch.run_one(launch.spec(config))
+        return launch.run_one(jobs.spec(config))
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # one run of many: the launcher notes it, and the others go on

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CURVES = ("train_loss", "lr", "val_loss", "val_acc")
 RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
-ENDED = ("finished", "pruned", "diverged", "failed", "interrupted")
+ENDED = (*records.ENDED, "interrupted")
 
 
 @dataclass(frozen=True)
