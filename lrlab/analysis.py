@@ -1,16 +1,22 @@
 """The saved runs of a sweep as tidy tables. Reads through `records`; never imports torch."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lrlab import records
+from lrlab import records, tidy
 from lrlab.errors import UserError
+from lrlab.verdicts import verdicts
+
+__all__ = ["SETTINGS", "branches", "curves", "runs", "varying", "verdicts"]
 
 # What makes one run different from another, besides its lr. Dotted names are overrides that were
 # swept beyond these ("optimizer.momentum") and count as settings too.
-SETTINGS = ("schedule", "optimizer", "network", "loss", "data", "batch_size", "epochs", "seed")
+SETTINGS = (*tidy.SETTINGS, "seed")
 
 _TEXT = ("state", "error", "schedule", "optimizer", "network", "loss", "data", "data_sha256")
 _NUMBERS = (
@@ -32,11 +38,20 @@ _NUMBERS = (
     "val_acc",
     "test_loss",
     "test_acc",
+    "train_seconds",
 )
 _CURVE_NUMBERS = ("step", "epoch", "lr_at_step", "train_loss", "val_loss", "val_acc")
 # Run-level columns that a curve carries along, so that a figure needs no second table.
 _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step", "pruned_at_epoch")
-_REFERENCES = ("initial_loss", "chance_loss")
+_REFERENCES = ("initial_loss", "chance_loss", "num_classes")
+_MEASURED = records.DIAGNOSTICS[1:]
+_GAINS = ("gain_low", "gain_high")
+_BRANCHES = {"low": 0.1, "same": 1.0, "high": 3.0}  # column of branches.csv to multiplier of the lr
+
+# Gains are compared as log((ℓ_lr + ε) / (ℓ + ε)); below ε, a share of the initial loss, a loss
+# counts as nothing.
+_EPSILON = 1e-3
+_TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
 
 
 def runs(sweep: Path) -> pd.DataFrame:
@@ -67,7 +82,11 @@ def curves(sweep: Path) -> pd.DataFrame:
     Columns: run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state,
     steps_per_epoch, first_nonfinite_step, pruned_at_epoch (the epochs it had done then), step,
     epoch, lr_at_step, train_loss (mini-batch, before the update), val_loss, val_acc (where
-    evaluated, else NaN), initial_loss, chance_loss.
+    evaluated, else NaN), seconds (of training, up to this step: the run's train_seconds in equal
+    parts; lanes share them), what was measured of the update made at the step (alpha, alpha_probe,
+    stability_ratio, sharpness, grad_norm, update_ratio, distance; NaN where it was not),
+    initial_loss, chance_loss, num_classes, and of the branch test gain_low and gain_high, see
+    `gains`.
     A run that has recorded nothing (it failed at once, or is still starting) keeps one row whose
     step is NaN: a run must not vanish from a comparison.
     Raises UserError as `runs` does.
@@ -76,15 +95,74 @@ def curves(sweep: Path) -> pd.DataFrame:
     dotted = [name for name in table.columns if "." in name]
     parts = []
     for run in table.to_dict("records"):
-        part = _metrics(Path(run["folder"])).rename(columns={"lr": "lr_at_step"})
+        folder = Path(run["folder"])
+        part = _read(records.read_metrics, folder).rename(columns={"lr": "lr_at_step"})
         if part.empty:
             part = pd.DataFrame({"step": [float("nan")]})
         part = part.reindex(columns=list(_CURVE_NUMBERS)).astype("float64")
-        for name in ("run", *_CARRIED, *dotted, *_REFERENCES):
-            part[name] = run[name]
-        parts.append(part.sort_values(by="step", kind="stable"))
+        part = _with_measurements(part.sort_values(by="step", kind="stable"), folder)
+        last = part["step"].iloc[-1]
+        part["seconds"] = run["train_seconds"] * (part["step"] / last if last > 0 else 0.0)
+        low, high = gains(_read(records.read_branches, folder), run["initial_loss"])
+        found = {name: run[name] for name in ("run", *_CARRIED, *dotted, *_REFERENCES)}
+        parts.append(part.assign(**found, gain_low=low, gain_high=high))
     frame = pd.concat(parts, ignore_index=True)
-    return frame.reindex(columns=["run", *_CARRIED, *dotted, *_CURVE_NUMBERS, *_REFERENCES])
+    numbers = (*_CURVE_NUMBERS, "seconds", *_MEASURED, *_REFERENCES, *_GAINS)
+    return frame.reindex(columns=["run", *_CARRIED, *dotted, *numbers])
+
+
+def branches(sweep: Path) -> pd.DataFrame:
+    """The branch tests of all runs, one row a step of a branch, sorted by run.
+
+    Columns: run, lr, the settings; multiplier (0.1, 1, 3) of the lr with which the run ended;
+    lr_at_step of the branch; step, counted on from the run's last; train_loss (mini-batch, before
+    the update): the three branches of a run see the same batches. No rows if there was no test.
+    Raises UserError as `runs` does.
+    """
+    table = runs(sweep)
+    names = ["run", "lr", *SETTINGS, *(name for name in table.columns if "." in name)]
+    parts = []
+    for run in table.to_dict("records"):
+        found = _read(records.read_branches, Path(run["folder"]))
+        for column, multiplier in _BRANCHES.items() if len(found) else ():
+            part = pd.DataFrame({"step": found["step"], "train_loss": found[column]})
+            told = {name: run[name] for name in names}
+            lr = multiplier * found["lr"]
+            parts.append(part.assign(**told, multiplier=multiplier, lr_at_step=lr))
+    columns = [*names, "multiplier", "lr_at_step", "step", "train_loss"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+
+
+def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float]:
+    """What a tenth of the step, and three times the step, would have won at a run's end.
+
+    Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000, ℓ the mean mini-batch loss
+    over the last quarter of the branch. −inf: the branch became non-finite; inf: only it did not.
+    NaN, both: there was no test.
+
+    Args:
+        branches: (steps) with the columns low, same, high.
+    """
+    if not len(branches):
+        return math.nan, math.nan
+    steps = max(1, math.ceil(_TAIL * len(branches)))
+    ends = {}
+    for name in _BRANCHES:
+        losses = branches[name].to_numpy(float)
+        ends[name] = float(losses[-steps:].mean()) if np.isfinite(losses).all() else math.inf
+    epsilon = _EPSILON * initial_loss if math.isfinite(initial_loss) else 0.0
+
+    def gain(name: str) -> float:
+        if math.isinf(ends[name]):
+            return -math.inf
+        if math.isinf(ends["same"]):
+            return math.inf
+        above, below = ends["same"] + epsilon, ends[name] + epsilon
+        return math.log(above / below) if above > 0 and below > 0 else math.nan
+
+    return gain("low"), gain("high")
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
@@ -115,12 +193,24 @@ def _row(folder: Path) -> dict[str, Any]:
         for key, value in summary.items()
         if not isinstance(value, dict) and (not isinstance(value, list) or "." in key)
     }
+    timing = summary.get("timing")
+    if isinstance(timing, dict):
+        row["train_seconds"] = timing.get("train_seconds")
     # The folder's name is the run's number (trial.number); it is there before any file is.
     return {**row, "run": int(folder.name), "folder": str(folder)}
 
 
-def _metrics(folder: Path) -> pd.DataFrame:
+def _read(reader: Callable[[Path], pd.DataFrame], folder: Path) -> pd.DataFrame:
+    """A table of a run; one without rows where it is missing or damaged."""
     try:
-        return records.read_metrics(folder)
+        return reader(folder)
     except (FileNotFoundError, UserError):
         return pd.DataFrame()
+
+
+def _with_measurements(curve: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Put what was measured at a step into its row; NaN in the others."""
+    measured = _read(records.read_diagnostics, folder).reindex(columns=list(records.DIAGNOSTICS))
+    measured = measured.drop_duplicates("step", keep="last").set_index("step")
+    found = measured.reindex(curve["step"])
+    return curve.assign(**{name: found[name].to_numpy() for name in _MEASURED})

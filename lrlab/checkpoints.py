@@ -45,15 +45,20 @@ def load(run: Path) -> dict[str, Any] | None:
     A checkpoint is of use only if metrics.csv has every step before it; after a power failure the
     one may be on the disk and the other not.
     """
-    file = records.checkpoint_file(run)
+    state = read(records.checkpoint_file(run))
+    if state is None:
+        return None
+    return state if records.cut_metrics(run, state["step"]) else None
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """A state on the CPU, with its ``step``; None: there is none, or it is damaged."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        step = int(state["step"])
-    except FileNotFoundError:
+        state["step"] = int(state["step"])
+    except Exception:  # whatever a damaged file makes of torch.load
         return None
-    except Exception:  # whatever a damaged file makes of torch.load; the run starts anew
-        return None
-    return state if records.cut_metrics(run, step) else None
+    return state
 
 
 def drop(run: Path) -> None:

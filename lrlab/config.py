@@ -20,6 +20,7 @@ from lrlab.errors import UserError
 GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # of a run
 SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # of the sweep as a whole
 DEVICES = ("auto", "cpu", "cuda", "mps")
+DIAGNOSTICS = ("default", "off", "full")
 
 # What may be best, and which way.
 OBJECTIVES = {
@@ -36,7 +37,8 @@ INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
-    *("storage", "workers", "lease", "checkpoint_every", "source", *SWEEP_GROUPS),
+    *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source"),
+    *SWEEP_GROUPS,
 )
 
 
@@ -70,6 +72,7 @@ class Config:
     workers: Any = 1
     lease: float = 60
     checkpoint_every: Any = "auto"
+    diagnostics: Any = "off"
     source: str | None = None
     sampler: Any = None
     pruner: Any = None
@@ -105,6 +108,11 @@ def check(config: DictConfig) -> None:
         raise UserError(
             f"device={config.device}: no such device{nearest(config.device, DEVICES)}; "
             f"choose from {', '.join(DEVICES)}"
+        )
+    if diagnostics(config) not in DIAGNOSTICS:
+        raise UserError(
+            f"diagnostics={config.diagnostics}: no such choice"
+            f"{nearest(str(config.diagnostics), DIAGNOSTICS)}; choose from {', '.join(DIAGNOSTICS)}"
         )
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
@@ -167,6 +175,12 @@ def check_sweep(config: DictConfig) -> None:
                 f"pruner=threshold: needs a bound, for example pruner.{bound}="
                 + ("0.5" if bound == "lower" else "2.3")
             )
+
+
+def diagnostics(config: Mapping[str, Any]) -> str:
+    """``default``, ``full`` or ``off``; a plain off in YAML is read as false."""
+    value = config.get("diagnostics", "off")
+    return "off" if value is False else value
 
 
 def _is_count(value: Any) -> bool:

@@ -152,6 +152,58 @@ class Lanes:
         same = _same_bits(together, self._trial(x, y, val_x, val_y))
         return "together" if same else "one at a time"
 
+    def twin(self) -> Lanes:
+        """Copies of these lanes, run the same way: what is done with them does not touch these."""
+
+        def copied(tensors: Tensors) -> Tensors:
+            return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+        modules = copy.deepcopy(self.modules)
+        params, fixed = copied(self.params), copied(self.fixed)
+        twin = Lanes(modules, params, fixed, self.seeds, self.loss, self.ways)
+        twin.way = self.way
+        twin._cut()
+        return twin
+
+    @torch.no_grad()
+    def follow(self, other: Lanes) -> None:
+        """Take the numbers of lanes that these are copies of."""
+        for mine, theirs in ((self.params, other.params), (self.fixed, other.fixed)):
+            for name, tensor in mine.items():
+                tensor.copy_(theirs[name])
+
+    def curvature(self, x: Tensor, y: Tensor, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """The Hessian of each lane's loss times a vector of its own.
+
+        Args:
+            x: inputs, (batch, ...); y: targets, (batch,); the same for all lanes.
+            vectors: (lanes, ...) for each of ``params``.
+
+        Returns:
+            (lanes, ...) for each of ``params``; 0 where no loss depends on it.
+
+        Raises:
+            RuntimeError: an operation of the network has no second derivative in torch.
+        """
+        found = []
+        for block in self._blocks:
+            losses = self._block_losses(block, x, y, 0)
+            leaves = list(block.params.values())
+            first = torch.autograd.grad(losses.sum(), leaves, create_graph=True, allow_unused=True)
+            # As a sum, for with grad_outputs torch imports its compiler, which takes seconds.
+            slope = [
+                (g * v[block.lanes]).sum()
+                for g, v in zip(first, vectors, strict=True)
+                if g is not None and g.requires_grad
+            ]
+            second: Sequence[Tensor | None] = [None] * len(leaves)
+            if slope:  # else the loss is linear
+                second = torch.autograd.grad(torch.stack(slope).sum(), leaves, allow_unused=True)
+
+            pairs = zip(second, leaves, strict=True)
+            found.append([torch.zeros_like(p) if t is None else t.detach() for t, p in pairs])
+        return [torch.cat(column) for column in zip(*found, strict=True)]
+
     def select(self, lanes: Sequence[int]) -> Lanes:
         """A new stack of some lanes. ``settle`` it before use."""
         index = torch.as_tensor(np.asarray(lanes, dtype=np.int64))
@@ -220,12 +272,7 @@ class Lanes:
     def _block_gradients(
         self, block: _Block, x: Tensor, y: Tensor, step: int
     ) -> tuple[Tensor, list[Tensor | None]]:
-        self._module = block.module
-        if self.way == "unmapped":
-            torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
-            losses = self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
-        else:
-            losses = (self._own if y.ndim > 1 else self._shared)(block.params, block.fixed, x, y)
+        losses = self._block_losses(block, x, y, step)
         leaves = list(block.params.values())
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
         gradients: list[Tensor | None] = list(
@@ -239,6 +286,13 @@ class Lanes:
                 for leaf, gradient in zip(leaves, gradients, strict=True)
             ]
         return losses.detach(), gradients
+
+    def _block_losses(self, block: _Block, x: Tensor, y: Tensor, step: int) -> Tensor:
+        self._module = block.module
+        if self.way == "unmapped":
+            torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
+            return self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
+        return (self._own if y.ndim > 1 else self._shared)(block.params, block.fixed, x, y)
 
     def _block_scores(
         self, block: _Block, x: Tensor, y: Tensor, chunk: int
@@ -298,11 +352,12 @@ def stack(
     return Lanes([module] * len(networks), trained, fixed, seeds, loss, ways)
 
 
-def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> int:
+def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: int = 0) -> int:
     """The memory that one more lane takes, by measuring one forward pass on the CPU.
 
     Parameters, gradients and up to four buffers of the optimizer; what autograd keeps of a batch,
-    with its gradients; and a chunk of an evaluation.
+    with its gradients; and a chunk of an evaluation. Where the lane is measured with a probe batch
+    of so many samples, the meter's vectors, and what second derivatives keep.
     """
     kept = 0
 
@@ -317,7 +372,9 @@ def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> int:
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
         loss(network(x), y)
-    return 6 * own + 2 * kept + kept * EVALUATION_CHUNK // max(len(y), 1)
+    sample = kept // max(len(y), 1)
+    meter = 8 * own + 4 * probe * sample if probe else 0
+    return 6 * own + 2 * kept + EVALUATION_CHUNK * sample + meter
 
 
 def _distinct(modules: Sequence[nn.Module]) -> list[nn.Module]:

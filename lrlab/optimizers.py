@@ -77,6 +77,36 @@ class LaneOptimizer(Protocol):
         """
         ...
 
+    def stability_scale(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        """What sharpness is to be multiplied by to give the stability ratio.
+
+        The step on a quadratic of curvature λ grows without bound where scale · λ > 1: plain
+        gradient descent lr/2; heavy ball lr(1−τ)/(2(1+β)) with dampening τ; nesterov
+        lr(1+2β)/(2(1+β)) (Cohen et al. 2021, arXiv:2103.00065, appendix B); Adam
+        lr(1−β1)/(2(1+β1)) on the preconditioned Hessian, bias correction included (Cohen et al.
+        2022, arXiv:2207.14484, section 2: 38/lr at β1 = 0.9).
+
+        Args:
+            schedule_values, first_steps: as for ``coefficients``.
+
+        Returns:
+            (count, lanes) float64; NaN in the general way, which knows no rule.
+        """
+        ...
+
+    def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
+        """What the last update divided each gradient element by, (lanes, ...) each and positive.
+
+        Args:
+            coefficients, index: of that update.
+
+        Returns:
+            None where the update divides by nothing.
+        """
+        ...
+
     def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
         """Keep only some lanes; one that is named again is copied, with its state.
 
@@ -296,14 +326,7 @@ class _StackedOptimizer:
     def coefficients(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
     ) -> dict[str, Tensor]:
-        lr = np.asarray(schedule_values["lr"], float)
-        numbers = {name: np.broadcast_to(v, lr.shape) for name, v in self._constants.items()}
-        numbers["lr"] = lr
-        for name in ("momentum", "beta1"):
-            if name in schedule_values and name in numbers:
-                scheduled = np.asarray(schedule_values[name], float)
-                numbers[name] = np.where(np.isnan(scheduled), numbers[name], scheduled)
-        before = np.asarray(first_steps)[None, :] + np.arange(len(lr))[:, None]
+        numbers, before = self._numbers(schedule_values, first_steps)
         device = self._params[0].device
         double = all(p.dtype == torch.float64 for p in self._params)
         kind = np.float64 if double else np.float32
@@ -314,6 +337,35 @@ class _StackedOptimizer:
                 ).to(device)
                 for name, v in self._rule.coefficients(numbers, before).items()
             }
+
+    def stability_scale(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        numbers, before = self._numbers(schedule_values, first_steps)
+        return self._rule.stability_scale(numbers, before, self._nesterov)
+
+    def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
+        if self._rule.divisor is None:
+            return None
+        row = {name: values[index] for name, values in coefficients.items()}
+        found = []
+        for i, param in enumerate(self._params):
+            c = {name: v.view(-1, *(1,) * (param.ndim - 1)) for name, v in row.items()}
+            found.append(self._rule.divisor({name: b[i] for name, b in self._state.items()}, c))
+        return found
+
+    def _numbers(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> tuple[Columns, np.ndarray]:
+        """Every hyperparameter of the next steps, and the updates before each, (count, lanes)."""
+        lr = np.asarray(schedule_values["lr"], float)
+        numbers = {name: np.broadcast_to(v, lr.shape) for name, v in self._constants.items()}
+        numbers["lr"] = lr
+        for name in ("momentum", "beta1"):
+            if name in schedule_values and name in numbers:
+                scheduled = np.asarray(schedule_values[name], float)
+                numbers[name] = np.where(np.isnan(scheduled), numbers[name], scheduled)
+        return numbers, np.asarray(first_steps)[None, :] + np.arange(len(lr))[:, None]
 
     def update(
         self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
@@ -390,12 +442,17 @@ class _Rule:
         coefficients: (hyperparameters (count, lanes), updates before (count, lanes)) to what
             ``update`` reads. A mask ``has_X`` is there only if X is 0 for some and not for others.
         update: (param, grad, buffers, coefficients that broadcast against param, nesterov).
+        stability_scale: (hyperparameters (count, lanes), updates before, nesterov), see
+            ``LaneOptimizer.stability_scale``.
+        divisor: (buffers, coefficients that broadcast), what the update divides by; None: nothing.
     """
 
     general_flags: tuple[str, ...]
     state: Callable[[list[Tensor], Columns], dict[str, list[Tensor]]]
     coefficients: Callable[[Columns, np.ndarray], Columns]
     update: Callable[[Tensor, Tensor, Rows, Rows, bool], None]
+    stability_scale: Callable[[Columns, np.ndarray, bool], np.ndarray]
+    divisor: Callable[[Rows, Rows], Tensor] | None = None
 
 
 def _switchable(name: str, values: np.ndarray) -> Columns:
@@ -450,6 +507,12 @@ def _sgd_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: boo
     param.addcmul_(grad, c["lr"], value=-1)
 
 
+def _sgd_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
+    beta = h["momentum"]
+    share = 1 + 2 * beta if nesterov else np.where(beta == 0, 1.0, 1 - h["dampening"])
+    return h["lr"] * share / (2 * (1 + beta))
+
+
 def _adam_state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
     return {name: [torch.zeros_like(p) for p in params] for name in ("average", "square")}
 
@@ -485,8 +548,17 @@ def _adam_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bo
     grad = _decayed(param, grad, c)
     average = state["average"].lerp_(grad, c["gradient_share"])
     square = state["square"].mul_(c["beta2"]).addcmul_(grad * c["square_share"], grad)
-    root = square.sqrt().div_(c["correction2_root"]).add_(c["eps"])
-    param.addcdiv_(average * c["step_size"], root)
+    param.addcdiv_(average * c["step_size"], _adam_divisor({"square": square}, c))
+
+
+def _adam_divisor(state: Rows, c: Rows) -> Tensor:
+    return state["square"].sqrt().div_(c["correction2_root"]).add_(c["eps"])
+
+
+def _adam_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
+    beta = h["beta1"]
+    lr = h["lr"] / (1 - _power(beta, (before + 1).astype(float)))
+    return lr * (1 - beta) / (2 * (1 + beta))
 
 
 def _rmsprop_state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
@@ -507,7 +579,7 @@ def _rmsprop_coefficients(h: Columns, before: np.ndarray) -> Columns:
 def _rmsprop_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
     grad = _decayed(param, grad, c)
     square = state["square"].mul_(c["alpha"]).addcmul_(grad * c["square_share"], grad)
-    root = square.sqrt().add_(c["eps"])
+    root = _rmsprop_divisor({"square": square}, c)
     if "momentum" not in c:
         param.addcdiv_(grad * c["lr"], root, value=-1)
         return
@@ -518,6 +590,14 @@ def _rmsprop_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov:
     with_momentum = torch.addcmul(param, buffer, c["lr"], value=-1)
     without = torch.addcdiv(param, grad * c["lr"], root, value=-1)
     param.copy_(_select(c, "momentum", with_momentum, without))
+
+
+def _rmsprop_divisor(state: Rows, c: Rows) -> Tensor:
+    return state["square"].sqrt().add_(c["eps"])
+
+
+def _rmsprop_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
+    return h["lr"] / (2 * (1 + h["momentum"]))
 
 
 def _adagrad_state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
@@ -539,26 +619,53 @@ def _adagrad_coefficients(h: Columns, before: np.ndarray) -> Columns:
 def _adagrad_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
     grad = _decayed(param, grad, c)
     total = state["sum"].addcmul_(grad, grad)
-    param.addcdiv_(grad * c["step_size"], total.sqrt().add_(c["eps"]))
+    param.addcdiv_(grad * c["step_size"], _adagrad_divisor({"sum": total}, c))
+
+
+def _adagrad_divisor(state: Rows, c: Rows) -> Tensor:
+    return state["sum"].sqrt().add_(c["eps"])
+
+
+def _adagrad_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
+    return h["lr"] / (1 + before * h["lr_decay"]) / 2
 
 
 _ALWAYS_GENERAL = ("maximize", "fused", "capturable", "differentiable")
 _RULES: dict[Callable[..., Any], _Rule] = {
-    torch.optim.SGD: _Rule(_ALWAYS_GENERAL, lambda p, c: {}, _sgd_coefficients, _sgd_update),
+    torch.optim.SGD: _Rule(
+        _ALWAYS_GENERAL, lambda p, c: {}, _sgd_coefficients, _sgd_update, _sgd_scale
+    ),
     torch.optim.Adam: _Rule(
         (*_ALWAYS_GENERAL, "amsgrad", "decoupled_weight_decay"),
         _adam_state,
         _adam_l2_coefficients,
         _adam_update,
+        _adam_scale,
+        _adam_divisor,
     ),
     torch.optim.AdamW: _Rule(
-        (*_ALWAYS_GENERAL, "amsgrad"), _adam_state, _adamw_coefficients, _adam_update
+        (*_ALWAYS_GENERAL, "amsgrad"),
+        _adam_state,
+        _adamw_coefficients,
+        _adam_update,
+        _adam_scale,
+        _adam_divisor,
     ),
     torch.optim.RMSprop: _Rule(
-        (*_ALWAYS_GENERAL, "centered"), _rmsprop_state, _rmsprop_coefficients, _rmsprop_update
+        (*_ALWAYS_GENERAL, "centered"),
+        _rmsprop_state,
+        _rmsprop_coefficients,
+        _rmsprop_update,
+        _rmsprop_scale,
+        _rmsprop_divisor,
     ),
     torch.optim.Adagrad: _Rule(
-        _ALWAYS_GENERAL, _adagrad_state, _adagrad_coefficients, _adagrad_update
+        _ALWAYS_GENERAL,
+        _adagrad_state,
+        _adagrad_coefficients,
+        _adagrad_update,
+        _adagrad_scale,
+        _adagrad_divisor,
     ),
 }
 
@@ -592,6 +699,14 @@ class _GeneralOptimizer:
         # each torch optimizer counts its own updates, so first_steps has nothing to add
         return {name: torch.tensor(np.asarray(v, float)) for name, v in schedule_values.items()}
 
+    def stability_scale(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        return np.full(np.shape(schedule_values["lr"]), np.nan)
+
+    def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
+        return None
+
     def update(
         self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
     ) -> None:
@@ -623,7 +738,8 @@ class _GeneralOptimizer:
         return copy.deepcopy(self._optimizers[lane].state_dict())
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
-        self._optimizers[lane].load_state_dict(dict(state))
+        # copied, for torch takes the tensors as they are, and several lanes may begin with one state
+        self._optimizers[lane].load_state_dict(copy.deepcopy(dict(state)))
 
     def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
         kept = lanes.tolist()

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from lrlab import environment, lanes, plan, progress, records, train
+from lrlab import config as configs
+from lrlab import diagnostics, environment, lanes, plan, progress, records, train
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec
 from lrlab.train import Stack
@@ -272,16 +273,21 @@ def _group(pool: _Pool, spec: RunSpec) -> str:
 def _cost(pool: _Pool, spec: RunSpec) -> int:
     key = _group(pool, spec)
     if key not in pool.costs:
-        size = spec["batch_size"]
-        try:
-            data = plan.load_data(spec)
-            network, loss = plan.build_network(spec, data), plan.loss_function(spec)
-            pool.costs[key] = lanes.bytes_a_lane(
-                network, loss, data.train_x[:size], data.train_y[:size]
-            )
-        except Exception:
-            pool.costs[key] = 0  # it fails in training too, and is reported there
+        pool.costs[key] = bytes_a_lane(spec)
     return pool.costs[key]
+
+
+def bytes_a_lane(spec: RunSpec) -> int:
+    """The memory that one more lane like this run takes; 0 if its network does not work."""
+    size = spec["batch_size"]
+    measures = configs.diagnostics(spec.config) != "off"
+    try:
+        data = plan.load_data(spec)
+        network, loss = plan.build_network(spec, data), plan.loss_function(spec)
+        batch = data.train_x[:size], data.train_y[:size]
+        return lanes.bytes_a_lane(network, loss, *batch, diagnostics.PROBE if measures else 0)
+    except Exception:
+        return 0  # it fails in training too, and is reported there
 
 
 def _key(pool: _Pool, start: Start) -> str:

@@ -1,7 +1,9 @@
 """The files of a sweep and of a run: the only code that knows them. Never imports torch.
 
-    <sweep>/multirun.yaml  best.yaml  study.journal  runs.csv  plots/*.png
+    <sweep>/multirun.yaml  best.yaml  study.journal  runs.csv  verdicts.csv
+            lines.csv  surface.csv  paths.csv  report.html  plots/*.png
     <sweep>/<run number>/.hydra/{config,hydra,overrides}.yaml  metrics.csv  summary.json  run.log
+                         diagnostics.csv  branches.csv
 
 A file is written whole and then renamed, or appended to such that a torn last line is recognised.
 """
@@ -15,7 +17,7 @@ import os
 import shlex
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,16 @@ ENDED = ("finished", "diverged", "pruned", "failed")
 # A row describes the parameters before update `step`: the mini-batch loss there, and the full
 # evaluation where one was made. The last row, after all updates, has an evaluation only.
 METRICS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_acc")
+
+# A row describes the update made at `step`; see lrlab.diagnostics.
+DIAGNOSTICS = (
+    *("step", "alpha", "alpha_probe", "stability_ratio", "sharpness"),
+    *("grad_norm", "update_ratio", "distance"),
+)
+
+# A row is a step of the branch test, counted on from the run's last one: the lr of the branch that
+# goes on as the run did, and the mini-batch losses at a tenth of it, at it, and at three times it.
+BRANCHES = ("step", "lr", "low", "same", "high")
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -115,8 +127,9 @@ def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
 
 
 def start_metrics(folder: Path) -> None:
-    """Begin metrics.csv anew."""
+    """Begin metrics.csv anew; what was measured beside it goes."""
     write_whole(folder / "metrics.csv", ",".join(METRICS) + "\n")
+    (folder / "diagnostics.csv").unlink(missing_ok=True)
 
 
 def cut_metrics(folder: Path, step: int) -> bool:
@@ -136,6 +149,39 @@ def cut_metrics(folder: Path, step: int) -> bool:
         return False
     write_whole(file, "".join(lines[: step + 1]))
     return True
+
+
+def cut_diagnostics(folder: Path, step: int) -> None:
+    """Keep the rows before a step in diagnostics.csv, for a run that goes on from there."""
+    file = folder / "diagnostics.csv"
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    numbers = ((line, line.partition(",")[0]) for line in lines[1:] if line.endswith("\n"))
+    kept = [line for line, number in numbers if number.isdecimal() and int(number) < step]
+    write_whole(file, "".join(lines[:1] + kept))
+
+
+def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
+    """Append rows as in ``DIAGNOSTICS``; NaN, what could not be measured, is left empty."""
+    if not rows:
+        return
+    file = folder / "diagnostics.csv"
+    text = "" if file.exists() else ",".join(DIAGNOSTICS) + "\n"
+    for step, *values in rows:
+        cells = ("" if value != value else f"{value:.9g}" for value in values)
+        text += f"{step},{','.join(cells)}\n"
+    _append(file, text)
+
+
+def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:
+    """Write branches.csv, rows as in ``BRANCHES``."""
+    lines = (
+        f"{step},{lr!r},{','.join(f'{loss:.9g}' for loss in losses)}\n"
+        for step, lr, *losses in rows
+    )
+    write_whole(folder / "branches.csv", ",".join(BRANCHES) + "\n" + "".join(lines))
 
 
 def append_metrics(folder: Path, rows: Iterable[tuple[int, int, float, float]]) -> None:
@@ -206,6 +252,11 @@ def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
     write_whole(sweep / "runs.csv", table.to_csv(index=False))
 
 
+def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
+    """Write verdicts.csv, one row a run; a sentence says what each verdict rests on."""
+    write_whole(sweep / "verdicts.csv", verdicts.to_csv(index=False))
+
+
 def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:
     """Write provenance.json: which run this one is a reproduction of, and what came of it."""
     write_whole(run / "provenance.json", json.dumps(_json(provenance), indent=2) + "\n")
@@ -217,6 +268,11 @@ def model_file(run: Path) -> Path:
 
 def checkpoint_file(run: Path) -> Path:
     return run / "checkpoint.pt"
+
+
+def end_file(run: Path) -> Path:
+    """Where a run's end state waits for its branch test."""
+    return run / "end.pt"
 
 
 def journal_file(sweep: Path) -> Path:
@@ -325,17 +381,36 @@ def read_metrics(run: Path) -> pd.DataFrame:
         FileNotFoundError: there is none (yet).
         UserError: it cannot be read.
     """
+    frame = _read_table(run / "metrics.csv", METRICS)
+    return frame.astype({name: float for name in METRICS[2:]})
+
+
+def read_diagnostics(run: Path) -> pd.DataFrame:
+    """The run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
+
+    Raises: as ``read_metrics``.
+    """
+    return _read_table(run / "diagnostics.csv", DIAGNOSTICS).astype(float)
+
+
+def read_branches(run: Path) -> pd.DataFrame:
+    """The run's branches.csv, columns as in ``BRANCHES``, float64.
+
+    Raises: as ``read_metrics``.
+    """
+    return _read_table(run / "branches.csv", BRANCHES).astype(float)
+
+
+def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     import io
 
     import pandas as pd
 
-    file = run / "metrics.csv"
     text = file.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
     try:
         frame = pd.read_csv(io.StringIO(whole))  # since pandas 3.1 exact to the last bit
-        frame = pd.DataFrame({name: pd.to_numeric(frame[name]) for name in METRICS})
+        return pd.DataFrame({name: pd.to_numeric(frame[name]) for name in columns})
     except (ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{file}: is damaged, not a table of metrics ({reason})") from None
-    return frame.astype({name: float for name in METRICS[2:]})
+        raise UserError(f"{file}: is damaged, not a table of {file.stem} ({reason})") from None

@@ -130,6 +130,7 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
         assert isinstance(config, DictConfig)  # of a mapping; OmegaConf refuses to merge a list
         config.device = device or (summary.get("environment") or {}).get("device", config.device)
         config.threads = config.threads or (summary.get("environment") or {}).get("threads")
+        config.diagnostics = "off"  # they change no bit, and only the curve is compared
         hydra = OmegaConf.create(records.read_texts(run)[0])
         choices = OmegaConf.select(hydra, "hydra.runtime.choices", default=None) or summary
         number = int(summary.get("run", 0))

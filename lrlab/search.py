@@ -51,7 +51,7 @@ DEFAULT_TRIALS = 20
 FREE = (
     *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
     *("n_trials", "timeout", "points", "storage", "workers", "lease", "checkpoint_every"),
-    "tracking",
+    *("diagnostics", "tracking"),
 )
 
 
@@ -450,15 +450,19 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     if current.worker:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    from lrlab import analysis, table
+    from lrlab import analysis, answer, table
 
     config, folder = current.config, current.folder
     if not records.run_folders(folder):  # timeout=0.1
         print(f"lrlab: no run was started; go on with {resume_command(folder)}")
         return []
+    trials = queue.trials()
+    _test_branches(current, trials)
     runs = analysis.runs(folder)
     records.write_runs(folder, runs)
-    trials = queue.trials()
+    curves = analysis.curves(folder)
+    verdicts = analysis.verdicts(curves, target=config.target)
+    records.write_verdicts(folder, verdicts)
     best = _best(current, queue, trials)
     if best is not None and (folder / str(best.run)).is_dir():
         from lrlab import best as best_run
@@ -470,11 +474,13 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         from lrlab import plots
 
         figures = {
-            "loss_curves": plots.loss_curves(analysis.curves(folder)),
+            "loss_curves": plots.loss_curves(curves),
             "lr_against_loss": plots.lr_against_loss(runs),
         }
         plots.save(figures, records.plot_folder(folder))
-    print(table.results(runs, folder, best), flush=True)
+    print(table.results(runs, folder, best, verdicts), flush=True)
+    if len(runs) > 1:
+        print(answer.text(answer.recommend(verdicts)), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {_why_none(config)}")
     if left := len(_left(queue)):
@@ -484,6 +490,32 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     if any(trial.state == "failed" for trial in trials):
         raise SystemExit(1)
     return [trial.value for trial in trials if trial.value is not None]
+
+
+def _test_branches(current: _Sweep, trials: Sequence[Run]) -> None:
+    """Make the branch tests that are still to be made, those of an interrupted sweep among them.
+
+    Raises:
+        SystemExit: the user stopped it.
+    """
+    folders = [current.folder / str(trial.number) for trial in trials]
+    if not any(records.end_file(folder).is_file() for folder in folders):
+        return
+    from lrlab import branches
+
+    waiting = [trials[i] for i in branches.waiting(folders)]
+    specs = [current.job(trial.overrides, trial.number).spec for trial in waiting]
+    print(f"lrlab: branch test of {len(specs)} runs", flush=True)
+    lanes = current.config.lanes
+    with signals.stoppable() as stop:
+        try:
+            failed = branches.test(specs, None if lanes == "auto" else int(lanes), stop)
+        except Stopped:
+            again = resume_command(current.folder)
+            print(f"lrlab: interrupted in the branch test; go on with {again}", file=sys.stderr)
+            raise SystemExit(stop.exit_code) from None
+    for run in failed:
+        print(f"lrlab: the branch test of run {run} failed; its run.log says why", file=sys.stderr)
 
 
 def _why_none(config: DictConfig) -> str:

@@ -31,13 +31,18 @@ class Best(NamedTuple):
     seeds: int = 1
 
 
-def results(runs: pd.DataFrame, folder: Path, best: Best | None = None) -> str:
+def results(
+    runs: pd.DataFrame,
+    folder: Path,
+    best: Best | None = None,
+    verdicts: pd.DataFrame | None = None,
+) -> str:
     """All runs of a sweep, one line each, sorted by run number, and where its files are.
 
-    runs: as from `analysis.runs`. folder: the sweep's folder; the figures in its plots/ are named.
-    best: of a search, the setting that it found.
+    runs: as from `analysis.runs`. folder: the sweep's folder; its figures and its report are named.
+    best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
-    loss at the end, test accuracy, state; of a search and where runs were pruned also what they
+    loss at the end, test accuracy, state, and the outcome if there are verdicts; of a search and where runs were pruned also what they
     were judged by (val_loss unless best says otherwise), which is all that a pruned run has.
     Ends without a newline.
     """
@@ -53,16 +58,20 @@ def results(runs: pd.DataFrame, folder: Path, best: Best | None = None) -> str:
         "test loss": _losses(table, "test_loss"),
         "test acc": _shares(table, "test_acc"),
         "state": [_state(row) for row in table.to_dict("records")],
+        **_outcomes(table, verdicts),
     }
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
-    lines = _aligned(columns, left | {"state"})
+    lines = _aligned(columns, left | {"state", "outcome"})
     lines.append("")
     lines += _failures(table)
     if best is not None:
         lines.append(_best(best))
     lines.append(f"sweep  {display_path(folder)}")
-    plots = sorted((folder / "plots").glob("*.png"))
-    lines += [f"plot   {display_path(path)}" for path in plots]
+    if count := len(list((folder / "plots").glob("*.png"))):
+        figures = "1 figure" if count == 1 else f"{count} figures"
+        lines.append(f"plots  {display_path(folder / 'plots')}: {figures}")
+    if (folder / "report.html").is_file():
+        lines.append(f"report {display_path(folder / 'report.html')}")
     return "\n".join(lines)
 
 
@@ -93,6 +102,13 @@ def _number(value: object) -> str:
         return "-"
     # Six digits keep neighbours of a log-spaced grid apart and still read as a number.
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _outcomes(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> dict[str, list[str]]:
+    if verdicts is None:
+        return {}
+    outcome = dict(zip(verdicts["run"], verdicts["outcome"], strict=True))
+    return {"outcome": [str(outcome.get(run, "-")) for run in table["run"]]}
 
 
 def _judged_by(table: pd.DataFrame, best: Best | None) -> dict[str, list[str]]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import checkpoints, environment, lanes, losses, optimizers, plan, records
+from lrlab import checkpoints, diagnostics, environment, lanes, losses, optimizers, plan, records
+from lrlab import config as configs
 from lrlab.errors import Stopped
 from lrlab.plan import RunSpec
 
@@ -36,6 +37,7 @@ class Run:
         evaluation: the latest full evaluation, val_loss and val_acc; ``evaluations`` has all that
             its schedule was told.
         epoch_losses: sum and count of this epoch's mini-batch losses.
+        last_values: what its schedule said of the latest step: lr, and momentum or beta1.
     """
 
     spec: RunSpec
@@ -49,7 +51,8 @@ class Run:
     epoch_losses: tuple[float, int] = (0.0, 0)
     train_seconds: float = 0.0  # of its stack while it was in it: lanes share them
     evaluate_seconds: float = 0.0
-    last_lr: float = float("nan")
+    diagnose_seconds: float = 0.0
+    last_values: dict[str, float] = field(default_factory=dict)
     last_loss: float = float("nan")  # the mean over the last segment, for the display
     ended: bool = False
 
@@ -61,6 +64,7 @@ class Stack:
     Attributes:
         data: on the device.
         order: the epoch's samples, (steps, orders, batch); ``order_of``: (lanes,) each one's order.
+        meter: what its steps are measured with, if they are.
         place: steps into the epoch.
         checkpointed: when its lanes were last saved, as time.monotonic().
     """
@@ -71,6 +75,7 @@ class Stack:
     optimizer: optimizers.LaneOptimizer
     data: Dataset
     steps_per_epoch: int
+    meter: diagnostics.Meter | None = None
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
     place: int = 0
@@ -98,29 +103,14 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
     spec = stack.runs[0].spec
     environment.prepare(spec.device, spec["threads"])
     if stack.place == 0:
-        _take_order(stack)
+        take_order(stack)
     while stack.place < stack.steps_per_epoch:
         count = min(SEGMENT, stack.steps_per_epoch - stack.place)
-        started = time.perf_counter()
-
-        first_steps = [run.step for run in stack.runs]
-        schedule_values = _schedule_values(stack.runs, count)
-        coefficients = stack.optimizer.coefficients(schedule_values, np.array(first_steps))
-        recorded = torch.empty(count, len(stack.runs), device=spec.device)
-        for i in range(count):
-            x, y = _batch(stack, stack.place + i)
-            recorded[i], gradients = stack.lanes.gradients(x, y, first_steps, i)
-            stack.optimizer.update(gradients, coefficients, i)
-            if stop():
-                count = i + 1
-                break
-
-        train_losses = recorded.cpu().numpy()[:count]  # waits for the device
-        seconds = time.perf_counter() - started
-        going = _record(stack, schedule_values["lr"][:count], train_losses, seconds, update)
-        stack.place += count
+        segment = train_steps(stack, _schedule_values(stack.runs, count), stop)
+        going = _record(stack, segment, update)
+        stack.place += len(segment.losses)
         if len(going) < len(stack.runs):
-            _keep(stack, going)
+            keep(stack, going)
         if not stack.runs:
             return
         if stack.place < stack.steps_per_epoch:
@@ -138,10 +128,78 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
     if done:
         _finish(stack, done)
     _show_epoch(stack, update)
-    _keep(stack, [lane for lane in range(len(stack.runs)) if lane not in done])
+    keep(stack, [lane for lane in range(len(stack.runs)) if lane not in done])
 
 
-def _take_order(stack: Stack) -> None:
+@dataclass(frozen=True)
+class Segment:
+    """Some steps of a stack, as they went.
+
+    Attributes:
+        schedule_values: name to (steps, lanes), see ``_schedule_values``.
+        losses: (steps, lanes), of the mini-batch before each update.
+        measured: place in the segment to what was measured there, (lanes, 7), see
+            ``diagnostics.table``, and which lanes were due, (lanes,) bool.
+        seconds: of wall time, without those of measuring.
+    """
+
+    schedule_values: dict[str, np.ndarray]
+    losses: np.ndarray
+    measured: dict[int, tuple[np.ndarray, np.ndarray]]
+    seconds: float
+    diagnose_seconds: float
+
+
+def train_steps(
+    stack: Stack, schedule_values: dict[str, np.ndarray], stop: Callable[[], bool]
+) -> Segment:
+    """Make the next steps of a stack, in the epoch that it is in.
+
+    Args:
+        schedule_values: name to (steps, lanes), with ``lr``.
+        stop: asked at every step; the segment ends behind the step at which it says so.
+    """
+    count = len(schedule_values["lr"])
+    first_steps = [run.step for run in stack.runs]
+    started, spent = time.perf_counter(), 0.0
+    coefficients = stack.optimizer.coefficients(schedule_values, np.array(first_steps))
+    recorded = torch.empty(count, len(stack.runs), device=stack.data.train_y.device)
+    meter, due, raw = stack.meter, _due(stack, first_steps, count), {}
+    for i in range(count):
+        x, y = _batch(stack, stack.place + i)
+        recorded[i], gradients = stack.lanes.gradients(x, y, first_steps, i)
+        if meter and i in due:
+            meter.before(stack.lanes)
+        stack.optimizer.update(gradients, coefficients, i)
+        if meter and i in due:
+            paused = time.perf_counter()
+            divisor = stack.optimizer.preconditioner(coefficients, i)
+            raw[i] = meter.after(
+                stack.lanes, recorded[i], gradients, (x, y), first_steps, i, due[i], divisor
+            )
+            spent += time.perf_counter() - paused
+        if stop():
+            count = i + 1
+            break
+
+    train_losses = recorded.cpu().numpy()[:count]  # waits for the device
+    scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
+    measured = {
+        i: (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i]) for i, tensor in raw.items()
+    }
+    seconds = time.perf_counter() - started - spent
+    values = {name: table[:count] for name, table in schedule_values.items()}
+    return Segment(values, train_losses, measured, seconds, spent)
+
+
+def _due(stack: Stack, first_steps: Sequence[int], count: int) -> dict[int, np.ndarray]:
+    if stack.meter is None:
+        return {}
+    steps = [run.steps for run in stack.runs]
+    return stack.meter.due(first_steps, count, steps, stack.steps_per_epoch)
+
+
+def take_order(stack: Stack) -> None:
     """Put in place the samples of the epoch that each lane is in, or begins."""
     samples, batch_size = len(stack.data.train_y), stack.runs[0].spec["batch_size"]
     steps, device = stack.steps_per_epoch, stack.data.train_y.device
@@ -204,20 +262,21 @@ def build(
     found = []
     for place in dict.fromkeys(places):
         chosen = [i for i, other in enumerate(places) if other == place]
-        stack = _build_stack(key, [specs[i] for i in chosen], [rows[i] for i in chosen], data, ways)
+        stack = build_stack(key, [specs[i] for i in chosen], [rows[i] for i in chosen], data, ways)
         stack.place = place
         _restore(stack, [saved[i] for i in chosen])
         found.append(stack)
     return found
 
 
-def _build_stack(
+def build_stack(
     key: str,
     specs: Sequence[RunSpec],
     rows: Sequence[int],
     data: Dataset,
     ways: dict[tuple[int, bool], str],
 ) -> Stack:
+    """A stack of runs before their first step; the arguments are those of ``build``."""
     device = specs[0].device
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
     environment.prepare(device, specs[0]["threads"])
@@ -231,7 +290,8 @@ def _build_stack(
         _start(spec, row, stacked, steps_per_epoch, data)
         for spec, row in zip(specs, rows, strict=True)
     ]
-    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch)
+    meter = diagnostics.build(configs.diagnostics(specs[0].config), stacked, data)
+    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, meter)
     _settle(stack)
     return stack
 
@@ -242,6 +302,9 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
         if state is None:
             records.start_metrics(run.spec.folder)
             continue
+        records.cut_diagnostics(run.spec.folder, state["step"])
+        if stack.meter and state.get("power_method"):
+            stack.meter.load(lane, state["power_method"])
         stack.lanes.load(lane, state["tensors"])
         stack.optimizer.load(lane, state["optimizer"])
         for val_loss in state["evaluations"]:
@@ -250,7 +313,8 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
         run.evaluation = tuple(state["evaluation"])
         run.evaluations = list(state["evaluations"])
         run.epoch_losses = tuple(state["epoch_losses"])
-        run.train_seconds, run.evaluate_seconds = state["seconds"]
+        seconds = [*state["seconds"], 0.0][:3]
+        run.train_seconds, run.evaluate_seconds, run.diagnose_seconds = seconds
         run.summary |= state["summary"]
         records.log(run.spec.folder, f"goes on from its checkpoint at step {run.step}")
     if any(state is None for state in saved):
@@ -262,24 +326,26 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
                 _reach_target(run)
             else:
                 run.evaluation = evaluation
-    _take_order(stack)
+    take_order(stack)
 
 
 def merge(stack: Stack, other: Stack) -> None:
     """Take the lanes of a stack of the same group in, both at an epoch's start."""
     stack.lanes = stack.lanes.join(other.lanes)
     stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()))
+    if stack.meter and other.meter:
+        stack.meter.join(other.meter)
     stack.runs += other.runs
     _settle(stack)
 
 
 def _settle(stack: Stack) -> None:
     """Choose the fastest way that keeps each lane's bits, and put the epoch's order in place."""
-    _take_order(stack)
+    take_order(stack)
     stack.lanes.settle(*_batch(stack, 0), stack.data.val_x, stack.data.val_y)
 
 
-def _keep(stack: Stack, going: Sequence[int]) -> None:
+def keep(stack: Stack, going: Sequence[int]) -> None:
     """Cut the stack, and the optimizer with it, down to the lanes that go on."""
     if len(going) == len(stack.runs):
         return
@@ -287,6 +353,7 @@ def _keep(stack: Stack, going: Sequence[int]) -> None:
     if not stack.runs:
         return
     stack.lanes = stack.lanes.select(going)
+    stack.meter = stack.meter and stack.meter.select(going)
     stack.optimizer.keep(torch.tensor(list(going)), list(stack.lanes.params.values()))
     _settle(stack)
 
@@ -297,9 +364,10 @@ def split(stack: Stack, leaving: Sequence[int]) -> Stack:
     selected = stack.lanes.select(leaving)
     optimizer.keep(torch.tensor(list(leaving)), list(selected.params.values()))
     runs = [stack.runs[lane] for lane in leaving]
-    other = dataclasses.replace(stack, runs=runs, lanes=selected, optimizer=optimizer)
+    meter = stack.meter and stack.meter.select(leaving)
+    other = dataclasses.replace(stack, runs=runs, lanes=selected, optimizer=optimizer, meter=meter)
     _settle(other)
-    _keep(stack, [lane for lane in range(len(stack.runs)) if lane not in leaving])
+    keep(stack, [lane for lane in range(len(stack.runs)) if lane not in leaving])
     return other
 
 
@@ -323,7 +391,7 @@ def prune(stack: Stack, pruned: set[int], update: Update) -> None:
         }
         _end(run, "pruned", f"pruned after epoch {epoch}: val loss {run.evaluation[0]:.4f}")
         update(run.row, state="pruned")
-    _keep(stack, going)
+    keep(stack, going)
 
 
 def _finish(stack: Stack, done: Sequence[int]) -> None:
@@ -355,6 +423,8 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
             "test_loss": float(test_loss[i]),
             "test_acc": float(test_acc[i]),
         }
+        if configs.diagnostics(run.spec.config) != "off":
+            _keep_end(stack, lane)
         if run.spec["save_model"]:
             checkpoints.write(records.model_file(run.spec.folder), finished.state_dict(i))
         _end(
@@ -363,6 +433,18 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
             f"finished\ntrain loss {run.summary['train_loss']:.4f}, test loss "
             f"{run.summary['test_loss']:.4f}, test accuracy {run.summary['test_acc']:.2%}",
         )
+
+
+def _keep_end(stack: Stack, lane: int) -> None:
+    """Write a finished run's state for its branch test, which is made when the sweep ends."""
+    run = stack.runs[lane]
+    state = {
+        "step": run.step,
+        "tensors": stack.lanes.state(lane),
+        "optimizer": stack.optimizer.state(lane),
+        "values": run.last_values,
+    }
+    checkpoints.write(records.end_file(run.spec.folder), state)
 
 
 # --- records and display --------------------------------------------------------------------------
@@ -429,22 +511,17 @@ def _reach_target(run: Run) -> None:
         run.summary["seconds_to_target"] = round(run.train_seconds, 4)
 
 
-def _record(
-    stack: Stack, lrs: np.ndarray, train_losses: np.ndarray, seconds: float, update: Update
-) -> list[int]:
-    """Write a segment's rows, move the runs on, and return the lanes that go on.
-
-    Args:
-        lrs, train_losses: (count, lanes).
-    """
-    finite = np.isfinite(train_losses)
+def _record(stack: Stack, segment: Segment, update: Update) -> list[int]:
+    """Write a segment's rows, move the runs on, and return the lanes that go on."""
+    finite = np.isfinite(segment.losses)
     show = update.due()
     going = []
     for lane, run in enumerate(stack.runs):
         epoch, place = divmod(run.step, stack.steps_per_epoch)
         whole = bool(finite[:, lane].all())
         count = len(finite) if whole else int(np.argmin(finite[:, lane])) + 1
-        lr, loss = lrs[:count, lane].tolist(), train_losses[:count, lane].tolist()
+        lr = segment.schedule_values["lr"][:count, lane].tolist()
+        loss = segment.losses[:count, lane].tolist()
         first = 0
         if place == 0:
             first = 1
@@ -454,8 +531,19 @@ def _record(
         steps = range(run.step + first, run.step + count)
         rows = zip(steps, [epoch] * len(steps), lr[first:], loss[first:], strict=True)
         records.append_metrics(run.spec.folder, rows)
-        run.train_seconds += seconds
-        run.last_lr = lr[-1]
+        records.append_diagnostics(
+            run.spec.folder,
+            [
+                (run.step + i, *numbers[lane].tolist())
+                for i, (numbers, due) in segment.measured.items()
+                if i < count and due[lane]
+            ],
+        )
+        run.train_seconds += segment.seconds
+        run.diagnose_seconds += segment.diagnose_seconds
+        run.last_values = {
+            name: float(values[count - 1, lane]) for name, values in segment.schedule_values.items()
+        }
         if whole:
             going.append(lane)
             run.step += count
@@ -497,6 +585,7 @@ def _end(run: Run, state: str, line: str) -> None:
     run.summary["timing"] |= {
         "train_seconds": round(run.train_seconds, 4),
         "evaluate_seconds": round(run.evaluate_seconds, 4),
+        "diagnose_seconds": round(run.diagnose_seconds, 4),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     records.write_summary(run.spec.folder, run.summary)
@@ -511,7 +600,7 @@ def _show_epoch(stack: Stack, update: Update) -> None:
             run.row,
             epoch=run.step / stack.steps_per_epoch,
             step=run.step,
-            lr=run.last_lr,
+            lr=run.last_values.get("lr", float("nan")),
             loss=run.last_loss,
             accuracy=run.evaluation[1],
             state=state,
@@ -551,7 +640,8 @@ def checkpoint(stack: Stack) -> None:
             "evaluation": list(run.evaluation),
             "evaluations": run.evaluations,
             "epoch_losses": list(run.epoch_losses),
-            "seconds": [run.train_seconds, run.evaluate_seconds],
+            "seconds": [run.train_seconds, run.evaluate_seconds, run.diagnose_seconds],
+            "power_method": stack.meter.state(lane) if stack.meter else [],
             "summary": {key: run.summary[key] for key in kept if key in run.summary},
         }
         checkpoints.save(run.spec.folder, state)

@@ -90,7 +90,7 @@ def make_specs(folder: Path, runs: Sequence[str], common: str = "") -> list[RunS
     runs: each run's overrides, as typed: ``"lr=0.1 schedule=step schedule.gamma=0.5"``.
     common: overrides of all runs, which come first.
     """
-    first = "data=tiny device=cpu threads=1 save_model=true name=test epochs=2"
+    first = "data=tiny device=cpu threads=1 save_model=true name=test epochs=2 diagnostics=off"
     return [
         _spec(number, folder / str(number), f"{first} {common} {run}".split())
         for number, run in enumerate(runs)

@@ -153,20 +153,23 @@ def test_analysis_plots_and_table_never_import_torch() -> None:
 def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
     write_run(sweep, 5, None, lr=0.5, state="failed", error="ValueError: no\nsuch thing")
     (sweep / "plots" / "loss_curves.png").write_bytes(b"")
-    lines = table.results(analysis.runs(sweep), sweep).splitlines()
+    (sweep / "report.html").write_text("")
+    verdicts = pd.DataFrame({"run": [2, 3], "outcome": ["plateau", "diverged"]})
+    lines = table.results(analysis.runs(sweep), sweep, verdicts=verdicts).splitlines()
     header = ["run", "lr", "schedule", "seed", "train", "loss", "test", "loss", "test", "acc"]
-    assert lines[0].split() == [*header, "state"]
+    assert lines[0].split() == [*header, "state", "outcome"]
     rows = [line.split() for line in lines[2:7]]
     assert [row[0] for row in rows] == ["2", "3", "4", "5", "10"]
-    assert rows[0] == ["2", "0.1", "fixed", "1", "0.5", "0.6", "87.00%", "finished"]
-    assert " ".join(rows[1]) == "3 10 fixed 0 non-finite non-finite - diverged at step 1"
-    assert lines[4].endswith("waiting")
-    assert lines[5].endswith("failed: ValueError: no such thing")
+    assert rows[0] == ["2", "0.1", "fixed", "1", "0.5", "0.6", "87.00%", "finished", "plateau"]
+    assert " ".join(rows[1]) == "3 10 fixed 0 non-finite non-finite - diverged at step 1 diverged"
+    assert lines[4].split()[-2:] == ["waiting", "-"]
+    assert " ".join(lines[5].split()).endswith("failed: ValueError: no such thing -")
     assert rows[4][1] == "0.001"
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "1 diverged and 1 failed of 5 runs",
         f"sweep  {sweep}",
-        f"plot   {sweep / 'plots' / 'loss_curves.png'}",
+        f"plots  {sweep / 'plots'}: 1 figure",
+        f"report {sweep / 'report.html'}",
     ]
     # Aligned: the column of the losses ends at one place in every line.
     end = lines[0].index("test loss") + len("test loss")

@@ -1,0 +1,147 @@
+"""The branch test: would a shorter or a longer step have done better from where a run ended?
+
+From its end state each run trains on, three times over and on identical batches: with a tenth of
+its last lr, with that lr, and with three times it. All branches of all runs are lanes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lrlab import checkpoints, environment, plan, pool, records, train
+from lrlab.errors import NotWritten, Stopped
+from lrlab.plan import RunSpec
+
+MULTIPLIERS = (0.1, 1.0, 3.0)
+SHARE = 0.25  # of the run's steps
+# A schedule that has brought the lr below this share of the run's has had its shorter steps
+# already, and three times almost nothing is almost nothing.
+ANNEALED = 0.1
+
+State = dict[str, Any]
+
+
+def waiting(folders: Sequence[Any]) -> list[int]:
+    """The places of the run folders whose run ended and still has its branch test before it."""
+    return [i for i, folder in enumerate(folders) if records.end_file(folder).is_file()]
+
+
+def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) -> list[int]:
+    """Make the branch test of runs that have ended, and write each one's branches.csv.
+
+    A run whose schedule has annealed its lr has none. A test that fails is logged in the run's
+    run.log.
+
+    Args:
+        specs: runs of which `waiting` spoke.
+        width: the most lanes at once; None: as many as memory holds.
+        stop: asked at every step.
+
+    Returns:
+        The numbers of the runs whose test failed.
+
+    Raises:
+        Stopped: ``stop`` said so; what is not done can be made later.
+        NotWritten: a record could not be written.
+    """
+    groups: dict[tuple[str, int], list[tuple[RunSpec, State]]] = {}
+    failed = []
+    for spec in specs:
+        state = checkpoints.read(records.end_file(spec.folder))
+        if state is None or not _moves(spec, state):
+            records.end_file(spec.folder).unlink(missing_ok=True)
+            continue
+        groups.setdefault((plan.group_key(spec), state["step"]), []).append((spec, state))
+    for group in groups.values():
+        size = _runs_at_once(group[0][0], width)
+        for start in range(0, len(group), size):
+            failed += _attempt(group[start : start + size], stop)
+    return failed
+
+
+def _moves(spec: RunSpec, state: State) -> bool:
+    return state["values"].get("lr", math.nan) >= ANNEALED * spec["lr"]
+
+
+def _runs_at_once(spec: RunSpec, width: int | None) -> int:
+    if width is not None:
+        return max(1, width // len(MULTIPLIERS))
+    cost = max(1, pool.bytes_a_lane(spec) * len(MULTIPLIERS))
+    return max(1, int(environment.free_memory(spec.device) * pool.MEMORY_SHARE / cost))
+
+
+def _attempt(group: Sequence[tuple[RunSpec, State]], stop: Callable[[], bool]) -> list[int]:
+    """Test runs together; after an error half of them at once, in the end each alone."""
+    try:
+        lrs, losses = _train_on(group, stop)
+    except (Stopped, NotWritten):
+        raise
+    except Exception as error:
+        if len(group) > 1:
+            half = len(group) // 2
+            return _attempt(group[:half], stop) + _attempt(group[half:], stop)
+        spec = group[0][0]
+        records.log(spec.folder, f"the branch test failed: {type(error).__name__}: {error}")
+        records.end_file(spec.folder).unlink(missing_ok=True)
+        return [spec.number]
+    for i, (spec, state) in enumerate(group):
+        rows = [
+            (state["step"] + step, float(lrs[i]), *losses[step, i].tolist())
+            for step in range(len(losses))
+        ]
+        records.write_branches(spec.folder, rows)
+        records.end_file(spec.folder).unlink(missing_ok=True)
+    return []
+
+
+def _train_on(
+    group: Sequence[tuple[RunSpec, State]], stop: Callable[[], bool]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
+
+    A branch whose loss is not finite leaves the stack; what it would have had is NaN.
+    """
+    branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
+    data = plan.load_data(group[0][0]).to(group[0][0].device)
+    specs = [spec for spec, _, _ in branches]
+    stack = train.build_stack("", specs, range(len(specs)), data, {})
+    stack.meter = None
+    for lane, (run, (_, state, _)) in enumerate(zip(stack.runs, branches, strict=True)):
+        stack.lanes.load(lane, state["tensors"])
+        stack.optimizer.load(lane, state["optimizer"])
+        run.step = state["step"]
+
+    steps, done = max(1, round(SHARE * group[0][1]["step"])), 0
+    losses = np.full((steps, len(branches)), np.nan)
+    while done < steps and stack.runs:
+        if stack.place == 0:
+            train.take_order(stack)
+        count = min(train.SEGMENT, stack.steps_per_epoch - stack.place, steps - done)
+        lanes = [run.row for run in stack.runs]
+        values = _values([branches[lane] for lane in lanes], count)
+        segment = train.train_steps(stack, values, stop)
+        if stop():
+            raise Stopped
+        losses[done : done + count, lanes] = segment.losses
+        for run in stack.runs:
+            run.step += count
+        done += count
+        stack.place = (stack.place + count) % stack.steps_per_epoch
+        train.keep(stack, np.flatnonzero(np.isfinite(segment.losses).all(axis=0)).tolist())
+    lrs = np.array([state["values"]["lr"] for _, state in group])
+    return lrs, losses.reshape(steps, len(group), len(MULTIPLIERS))
+
+
+def _values(branches: Sequence[tuple[RunSpec, State, float]], count: int) -> dict[str, np.ndarray]:
+    """What the schedules said last, the lr times each branch's multiplier, (count, lanes) each."""
+    names = {name for _, state, _ in branches for name in state["values"]}
+    last = {
+        name: np.array([state["values"].get(name, math.nan) for _, state, _ in branches])
+        for name in names
+    }
+    last["lr"] = last["lr"] * [multiplier for _, _, multiplier in branches]
+    return {name: np.broadcast_to(v, (count, len(branches))) for name, v in last.items()}

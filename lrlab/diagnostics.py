@@ -1,0 +1,371 @@
+"""What the steps do, measured while training; no bit of the training is changed by it.
+
+All lanes of a stack are measured at once, on copies of their parameters. A measurement costs about
+as much as ten steps, so it is made often early in training, where everything changes, and then at
+every hundredth step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab import environment
+
+if TYPE_CHECKING:
+    from lrlab.data import Dataset
+    from lrlab.lanes import Lanes
+
+# Samples of the fixed probe batch: the sharpness of fewer reads too high, more cost too much.
+PROBE = 256
+FIRST_ITERATIONS = 8  # of the power method, from its random start
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often is measured.
+
+    Attributes:
+        gap: steps between two measurements, later in training.
+        growth: of the gaps early in training, where the first steps are measured one by one.
+        iterations: of the power method at each measurement, which goes on where it last stood.
+    """
+
+    gap: int
+    growth: float
+    iterations: int
+
+
+CADENCES = {"default": Cadence(100, 2.0, 1), "full": Cadence(10, 1.1, 4)}
+
+# In the order of the tensor that ``Meter.measure`` returns.
+_RAW = (
+    *("loss", "loss_after", "slope", "slope_after"),
+    *("probe_loss", "probe_loss_after", "probe_slope", "probe_slope_after"),
+    *("sharpness", "grad_norm", "update_norm", "weight_norm", "distance"),
+)
+
+
+def due(cadence: Cadence, first: int, count: int, steps: int, steps_per_epoch: int) -> np.ndarray:
+    """Which of the steps first, first + 1 ... are measured.
+
+    Later in training they lie at the same places of each epoch, so that lanes at different epochs
+    are measured together.
+
+    Args:
+        steps: of the whole run.
+
+    Returns:
+        (count,) bool.
+    """
+    gap = max(1, min(cadence.gap, steps // 8))
+    step = np.arange(first, first + count)
+    epoch, place = np.divmod(step, steps_per_epoch)
+    found = (place % gap == 0) & (epoch % max(1, gap // steps_per_epoch) == 0)
+    early, at = [0], 1.0
+    while at * (cadence.growth - 1) < gap:  # until the gaps have grown to the later ones
+        early.append(round(at))
+        at = max(at + 1, at * cadence.growth)
+    return found | np.isin(step, early)
+
+
+@dataclass
+class Meter:
+    """What a stack of lanes is measured with.
+
+    Attributes:
+        cadence: how often.
+        start: (lanes, ...) each, the parameters before training.
+        vectors: (lanes, ...) each, where the power method stands; each lane's length is 1.
+        shift: (lanes,), the lowest quotient that the power method has met, at most 0.
+        twin: copies of the lanes, made at the first measurement after the stack has changed.
+        curves: whether the network has second derivatives.
+    """
+
+    cadence: Cadence
+    probe_x: Tensor
+    probe_y: Tensor
+    start: list[Tensor]
+    vectors: list[Tensor]
+    shift: Tensor
+    twin: Lanes | None = None
+    curves: bool = True
+
+    def due(
+        self, first_steps: Sequence[int], count: int, steps: Sequence[int], steps_per_epoch: int
+    ) -> dict[int, np.ndarray]:
+        """Offsets of the next steps at which a lane is due, to which lanes are, (lanes,) bool."""
+        table = np.stack(
+            [
+                due(self.cadence, first, count, total, steps_per_epoch)
+                for first, total in zip(first_steps, steps, strict=True)
+            ],
+            axis=1,
+        )
+        return {int(i): table[i] for i in np.flatnonzero(table.any(axis=1))}
+
+    def before(self, lanes: Lanes) -> None:
+        """Remember the lanes as they are before an update."""
+        if self.twin is None:
+            self.twin = lanes.twin()
+        self.twin.follow(lanes)
+
+    def after(
+        self,
+        lanes: Lanes,
+        losses: Tensor,
+        gradients: Sequence[Tensor | None],
+        batch: tuple[Tensor, Tensor],
+        first_steps: Sequence[int],
+        offset: int,
+        lanes_due: np.ndarray,
+        preconditioner: Sequence[Tensor] | None,
+    ) -> Tensor:
+        """Measure the update that the lanes have just made.
+
+        Args:
+            losses, gradients: of the update, as the lanes gave them for the batch.
+            first_steps, offset: as for ``Lanes.gradients``.
+            lanes_due: (lanes,) bool; the power method of the others stays where it stands.
+            preconditioner: as from ``LaneOptimizer.preconditioner``.
+
+        Returns:
+            (lanes, 13) as ``table`` takes it; it stays on the device, which is not waited for.
+        """
+        twin = self.twin
+        assert twin is not None  # ``before`` was called
+        old = [p.clone() for p in twin.params.values()]
+        update = [new - p for new, p in zip(lanes.params.values(), old, strict=True)]
+        gradients = [
+            torch.zeros_like(p) if g is None else g for g, p in zip(gradients, old, strict=True)
+        ]
+        first = np.asarray(first_steps) + offset == 0
+        iterations = np.where(first, FIRST_ITERATIONS, self.cadence.iterations) * lanes_due
+        probe_loss, probe_gradients, sharpness = self._sharpness(twin, iterations, preconditioner)
+
+        twin.follow(lanes)
+        loss_after, gradients_after = twin.gradients(*batch, first_steps, offset)
+        probe_loss_after, probe_gradients_after = twin.gradients(
+            self.probe_x, self.probe_y, [0] * len(lanes), 0
+        )
+        moved = [p - start for p, start in zip(old, self.start, strict=True)]
+        return torch.stack(
+            [
+                losses,
+                loss_after,
+                _dot(gradients, update),
+                _dot(gradients_after, update),
+                probe_loss,
+                probe_loss_after,
+                _dot(probe_gradients, update),
+                _dot(probe_gradients_after, update),
+                sharpness,
+                *(_dot(v, v).sqrt() for v in (gradients, update, old, moved)),
+            ],
+            dim=1,
+        )
+
+    def _sharpness(
+        self, twin: Lanes, iterations: np.ndarray, preconditioner: Sequence[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor | None], Tensor]:
+        """Loss and gradients on the probe batch, and the largest eigenvalue of its Hessian.
+
+        By the power method on H, or on P^-½ H P^-½ with a preconditioner P, which has the
+        eigenvalues of P⁻¹H. Where its quotient was negative once, H is shifted by that from then
+        on, or the method would come back to the most negative eigenvalue instead of the largest.
+        """
+        roots = None if preconditioner is None else [p.sqrt() for p in preconditioner]
+        loss, gradients = twin.gradients(self.probe_x, self.probe_y, [0] * len(twin), 0)
+        sharpness = torch.full_like(loss, torch.nan)
+        for iteration in range(iterations.max()) if self.curves else ():
+            active = torch.from_numpy(iterations > iteration).to(loss.device)
+            try:
+                products = twin.curvature(self.probe_x, self.probe_y, _divided(self.vectors, roots))
+            except RuntimeError as error:
+                if environment.out_of_memory(error):
+                    raise
+                self.curves = False  # an operation of the network has no second derivative
+                break
+            products = _divided(products, roots)
+            quotient = _dot(self.vectors, products)
+            sharpness = torch.where(active, quotient, sharpness)
+            lower = active & (quotient < self.shift)
+            self.shift = torch.where(lower, quotient, self.shift)
+            following = [
+                p - _per_lane(self.shift, v) * v
+                for p, v in zip(products, self.vectors, strict=True)
+            ]
+            length = _dot(following, following).sqrt()
+            usable = active & length.isfinite() & (length > 0)
+            self.vectors = [
+                torch.where(_per_lane(usable, f), f / _per_lane(length, f), v)
+                for f, v in zip(following, self.vectors, strict=True)
+            ]
+        return loss, gradients, sharpness
+
+    def join(self, other: Meter) -> None:
+        """Take the lanes of another stack of the same group in, behind one's own."""
+        self.start = [torch.cat(pair) for pair in zip(self.start, other.start, strict=True)]
+        self.vectors = [torch.cat(pair) for pair in zip(self.vectors, other.vectors, strict=True)]
+        self.shift = torch.cat([self.shift, other.shift])
+        self.twin = None
+
+    def select(self, lanes: Sequence[int]) -> Meter:
+        """A meter of some of the lanes."""
+        index = torch.as_tensor(list(lanes), device=self.start[0].device)
+        return Meter(
+            self.cadence,
+            self.probe_x,
+            self.probe_y,
+            [t[index] for t in self.start],
+            [t[index] for t in self.vectors],
+            self.shift[index],
+            curves=self.curves,
+        )
+
+    def state(self, lane: int) -> list[Tensor]:
+        """A lane's power method, on the CPU."""
+        return [t[lane].cpu().clone() for t in (*self.vectors, self.shift)]
+
+    def load(self, lane: int, state: Sequence[Tensor]) -> None:
+        """Put what ``state`` gave into a lane."""
+        for mine, theirs in zip((*self.vectors, self.shift), state, strict=True):
+            mine[lane].copy_(theirs)
+
+
+def build(mode: str, lanes: Lanes, data: Dataset) -> Meter | None:
+    """The meter of lanes that stand before their first step; None where nothing is measured.
+
+    Args:
+        mode: ``off``, ``default`` or ``full``.
+        data: on the device.
+    """
+    if mode == "off" or not lanes.params:
+        return None
+    count = min(PROBE, len(data.train_y))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data.train_y))[:count])
+    index = torch.from_numpy(chosen).to(data.train_y.device)
+    params = list(lanes.params.values())
+    return Meter(
+        cadence=CADENCES[mode],
+        probe_x=data.train_x[index],
+        probe_y=data.train_y[index],
+        start=[p.detach().clone() for p in params],
+        vectors=_random_vectors(params, lanes.seeds),
+        shift=torch.zeros(len(lanes), dtype=params[0].dtype, device=params[0].device),
+    )
+
+
+def table(raw: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """What is recorded of a measurement.
+
+    Args:
+        raw: (..., 13) as from ``Meter.after``.
+        scale: (...) as from ``LaneOptimizer.stability_scale``.
+
+    Returns:
+        (..., 7) float64: alpha, alpha_probe, stability_ratio, sharpness, grad_norm, update_ratio,
+        distance.
+    """
+    r = dict(zip(_RAW, np.moveaxis(raw.astype(np.float64), -1, 0), strict=True))
+    with np.errstate(all="ignore"):
+        return np.stack(
+            [
+                alpha(r["loss_after"] - r["loss"], r["slope"], r["slope_after"]),
+                alpha(
+                    r["probe_loss_after"] - r["probe_loss"],
+                    r["probe_slope"],
+                    r["probe_slope_after"],
+                ),
+                scale * r["sharpness"],
+                r["sharpness"],
+                r["grad_norm"],
+                r["update_norm"] / r["weight_norm"],
+                r["distance"],
+            ],
+            axis=-1,
+        )
+
+
+# Least squares of f(1) − f(0), f'(0) and f'(1) by w1·t + w2·t², where f(0) may move too.
+_FIT = np.linalg.pinv(np.array([[1, 0, 0], [1, 1, 1], [0, 1, 0], [0, 1, 2]], float))
+
+
+def parabola(
+    change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The parabola w0 + w1·t + w2·t² through both ends of an update, t in units of the update.
+
+    The least-squares fit of Cockpit (Schneider, Dangel & Hennig 2021, arXiv:2102.06604, section
+    3.1) with equal weights: two losses and two slopes, three unknowns.
+
+    Args:
+        change: (...), loss after the update minus loss before it.
+        slope, slope_after: (...), the directional derivatives along the update at its ends.
+
+    Returns:
+        w0 (on top of the loss before the update), w1, w2: (...) each.
+    """
+    observed = np.stack(
+        np.broadcast_arrays(np.zeros_like(np.asarray(change, float)), change, slope, slope_after)
+    )
+    w0, w1, w2 = np.tensordot(_FIT, observed, axes=1)
+    return w0, w1, w2
+
+
+def alpha(change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray) -> np.ndarray:
+    """How far an update goes, against the minimum of the loss along it.
+
+    −1: no way towards it; 0: exactly to it; 1: as far behind it as it began before; inf: it led
+    uphill from its start, or to a loss that is not finite. The minimum is that of ``parabola``:
+    t* = −w1/(2·w2), alpha = 1/t* − 1; where the loss does not curve upwards there is none, and
+    alpha is −1 (Schneider, Dangel & Hennig 2021, arXiv:2102.06604, section 3.1).
+
+    Args: as for ``parabola``.
+
+    Returns:
+        (...) float64; NaN where slope is not finite.
+    """
+    change, slope, slope_after = (np.asarray(a, float) for a in (change, slope, slope_after))
+    with np.errstate(all="ignore"):
+        _, w1, w2 = parabola(change, slope, slope_after)
+        found = np.where(w2 > 0, np.where(w1 < 0, 2 * w2 / -w1 - 1, np.inf), -1.0)
+        lost = ~(np.isfinite(change) & np.isfinite(slope_after))
+    return np.where(np.isfinite(slope), np.where(lost, np.inf, found), np.nan)
+
+
+# --- vectors in the space of all parameters -------------------------------------------------------
+
+
+def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor]) -> Tensor:
+    """(lanes,) the scalar product over all parameters of a lane."""
+    products = [(x * y).flatten(1).sum(1) for x, y in zip(a, b, strict=True) if x is not None]
+    return torch.stack(products).sum(0)
+
+
+def _per_lane(values: Tensor, like: Tensor) -> Tensor:
+    """(lanes,) as (lanes, 1, ...)."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
+
+
+def _divided(vectors: Sequence[Tensor], by: Sequence[Tensor] | None) -> list[Tensor]:
+    return list(vectors) if by is None else [v / d for v, d in zip(vectors, by, strict=True)]
+
+
+def _random_vectors(params: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
+    """(lanes, ...) each, a direction for each seed, of length 1 over all parameters."""
+    lanes = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [torch.randn(p.shape[1:], generator=generator) for p in params]
+        length = torch.stack([(v * v).sum() for v in drawn]).sum().sqrt()
+        lanes.append([v / length for v in drawn])
+    return [
+        torch.stack(column).to(p)
+        for column, p in zip(zip(*lanes, strict=True), params, strict=True)
+    ]

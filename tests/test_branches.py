@@ -1,0 +1,260 @@
+"""The branch test: ordinary torch loops that go on from a run's end, and what may go wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import CLASSES, IN_SHAPE, Trained, Trainer
+from test_sweep import one_folder, sweep
+from torch import nn, optim
+
+from lrlab import analysis, branches, plan, records, train
+from lrlab.data import Dataset
+from lrlab.errors import Stopped
+from lrlab.networks import MLP
+
+ON = "diagnostics=default"
+STEPS, BRANCH_STEPS = 20, 5  # two epochs of ten, and a quarter of them
+
+
+def go_on() -> bool:
+    return False
+
+
+def with_branches(trainer: Trainer, runs: list[str], common: str = "") -> list[Trained]:
+    """Runs that have had their branch test."""
+    specs: list[plan.RunSpec] = []
+    made = trainer.specs
+
+    def remember(*arguments: Any) -> list[plan.RunSpec]:
+        specs.extend(made(*arguments))
+        return specs
+
+    with mock.patch.object(trainer, "specs", remember):
+        trained = trainer.together(runs, f"{ON} {common}")
+    waiting = [specs[i] for i in branches.waiting([spec.folder for spec in specs])]
+    assert branches.test(waiting, None, go_on) == []
+    assert branches.waiting([spec.folder for spec in specs]) == []
+    return trained
+
+
+# --- an ordinary loop -----------------------------------------------------------------------------
+
+
+def ordinary_branch(
+    data: Dataset,
+    optimizer: Callable[..., optim.Optimizer],
+    lr: float,
+    multiplier: float,
+    seed: int,
+) -> list[float]:
+    """Train a network the everyday way, then go on with another lr."""
+    torch.manual_seed(seed)
+    network: nn.Module = MLP(IN_SHAPE, CLASSES, hidden=(16,))
+    made = optimizer(network.parameters(), lr=lr)
+    losses = []
+    for epoch in range(3):
+        order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
+        for index in order.split(64):
+            if len(losses) == STEPS:
+                for group in made.param_groups:
+                    group["lr"] = multiplier * lr
+            loss = F.cross_entropy(network(data.train_x[index]), data.train_y[index])
+            made.zero_grad()
+            loss.backward()
+            made.step()
+            losses.append(loss.item())
+    return losses[STEPS : STEPS + BRANCH_STEPS]
+
+
+@pytest.mark.parametrize(
+    ("config", "optimizer", "lr"),
+    [
+        ("optimizer=sgd", optim.SGD, 0.1),
+        ("optimizer=momentum", partial(optim.SGD, momentum=0.9), 0.02),
+        ("optimizer=adam", optim.Adam, 0.003),
+        (
+            "optimizer=only_target optimizer._target_=torch.optim.NAdam",
+            optim.NAdam,
+            0.003,
+        ),
+    ],
+)
+def test_branches_are_what_an_ordinary_loop_does(
+    trainer: Trainer,
+    data: Dataset,
+    config: str,
+    optimizer: Callable[..., optim.Optimizer],
+    lr: float,
+) -> None:
+    runs = [f"lr={lr}", f"lr={lr / 3} seed=1"]
+    trained = with_branches(trainer, runs, f"{config} network.hidden=[16]")
+    for run, (own, seed) in zip(trained, [(lr, 0), (lr / 3, 1)], strict=True):
+        table = records.read_branches(run.folder)
+        assert table["step"].tolist() == list(range(STEPS, STEPS + BRANCH_STEPS))
+        np.testing.assert_allclose(table["lr"], own)
+        for name, multiplier in (("low", 0.1), ("same", 1.0), ("high", 3.0)):
+            truth = ordinary_branch(data, optimizer, own, multiplier, seed)
+            np.testing.assert_allclose(table[name], truth, rtol=1e-4, atol=1e-6)
+
+
+def test_the_middle_branch_is_the_run_itself_trained_longer(trainer: Trainer) -> None:
+    (run,) = with_branches(trainer, ["lr=0.1"])
+    longer = trainer.alone("lr=0.1", "epochs=3").metrics
+    np.testing.assert_array_equal(
+        records.read_branches(run.folder)["same"],
+        longer["train_loss"].iloc[STEPS : STEPS + BRANCH_STEPS],
+    )
+
+
+def test_a_run_has_the_branches_that_it_has_alone(trainer: Trainer) -> None:
+    runs = ["lr=0.01", "lr=0.1 seed=1", "lr=0.3"]
+    for run, lane in zip(runs, with_branches(trainer, runs), strict=True):
+        (alone,) = with_branches(trainer, [run])
+        pd.testing.assert_frame_equal(
+            records.read_branches(lane.folder), records.read_branches(alone.folder)
+        )
+
+
+def test_networks_that_train_one_at_a_time_have_branches_too(trainer: Trainer) -> None:
+    (run,) = with_branches(trainer, ["lr=0.05"], "network=cnn")
+    longer = trainer.alone("lr=0.05", "epochs=3 network=cnn").metrics
+    np.testing.assert_array_equal(
+        records.read_branches(run.folder)["same"],
+        longer["train_loss"].iloc[STEPS : STEPS + BRANCH_STEPS],
+    )
+
+
+# --- which runs have one --------------------------------------------------------------------------
+
+
+def test_runs_that_did_not_end_well_or_have_annealed_have_none(trainer: Trainer) -> None:
+    runs = ["lr=1e9", "lr=0.1 schedule=cosine", "lr=0.1 schedule=step schedule.gamma=0.2", "lr=0.1"]
+    diverged, cosine, step, fixed = with_branches(trainer, runs)
+    assert diverged.summary["state"] == "diverged"
+    assert not (diverged.folder / "branches.csv").exists()
+    assert not (cosine.folder / "branches.csv").exists()
+    assert (fixed.folder / "branches.csv").exists()
+    np.testing.assert_allclose(records.read_branches(step.folder)["lr"], 0.02)
+
+
+def test_without_diagnostics_nothing_is_kept_for_it(trainer: Trainer) -> None:
+    run = trainer.alone("lr=0.1")
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        *("metrics.csv", "model.pt", "run.log", "summary.json")
+    ]
+
+
+def test_an_end_state_that_is_damaged_is_no_reason_to_fail(trainer: Trainer) -> None:
+    specs = trainer.specs(["lr=0.1"], ON)
+    records.end_file(specs[0].folder).write_bytes(b"half of a file")
+    assert branches.test(specs, None, go_on) == []
+    assert not records.end_file(specs[0].folder).exists()
+
+
+# --- what may go wrong ----------------------------------------------------------------------------
+
+
+def waiting_specs(trainer: Trainer, runs: list[str]) -> list[plan.RunSpec]:
+    found: list[plan.RunSpec] = []
+    made = trainer.specs
+
+    def remember(*arguments: Any) -> list[plan.RunSpec]:
+        found.extend(made(*arguments))
+        return found
+
+    with mock.patch.object(trainer, "specs", remember):
+        trainer.together(runs, ON)
+    return found
+
+
+def test_a_test_that_fails_takes_no_other_down(trainer: Trainer) -> None:
+    specs = waiting_specs(trainer, ["lr=0.1", "lr=0.2", "lr=0.3"])
+    honest = train.train_steps
+
+    def fails(stack: train.Stack, *arguments: Any) -> train.Segment:
+        if any(run.spec.number == 1 for run in stack.runs):
+            raise RuntimeError("no more of this")
+        return honest(stack, *arguments)
+
+    with mock.patch.object(train, "train_steps", fails):
+        assert branches.test(specs, None, go_on) == [1]
+    assert "the branch test failed: RuntimeError: no more of this" in (
+        specs[1].folder / "run.log"
+    ).read_text("utf-8")
+    there = [(spec.folder / "branches.csv").exists() for spec in specs]
+    assert there == [True, False, True]
+    assert branches.waiting([spec.folder for spec in specs]) == []
+
+
+def test_a_test_that_is_stopped_is_made_later_with_the_same_numbers(trainer: Trainer) -> None:
+    specs = waiting_specs(trainer, ["lr=0.1", "lr=0.2"])
+    asked = iter(range(100))
+    with pytest.raises(Stopped):
+        branches.test(specs, None, lambda: next(asked) >= 2)
+    assert branches.waiting([spec.folder for spec in specs]) == [0, 1]
+    assert branches.test(specs, 3, go_on) == []  # one run at a time this time
+    for spec, run in zip(specs, with_branches(trainer, ["lr=0.1", "lr=0.2"]), strict=True):
+        pd.testing.assert_frame_equal(
+            records.read_branches(spec.folder), records.read_branches(run.folder)
+        )
+
+
+# --- gains ----------------------------------------------------------------------------------------
+
+
+def test_gains_are_logs_of_ratios_of_the_last_quarters_mean_losses() -> None:
+    table = pd.DataFrame(
+        {
+            "low": [9.0, 9, 9, 9, 9, 9, 0.4, 0.6],
+            "same": [9.0, 9, 9, 9, 9, 9, 1.5, 0.5],
+            "high": [9.0, 9, 9, 9, 9, 9, 3.0, 5.0],
+        }
+    )
+    low, high = analysis.gains(table, 2.0)
+    assert low == pytest.approx(math.log(1.002 / 0.502))
+    assert high == pytest.approx(math.log(1.002 / 4.002))
+
+
+@pytest.mark.parametrize(
+    ("low", "same", "high", "expected"),
+    [
+        (1.0, 1.0, math.nan, (0.0, -math.inf)),
+        (1.0, math.inf, math.nan, (math.inf, -math.inf)),
+        (math.nan, math.nan, math.nan, (-math.inf, -math.inf)),
+    ],
+)
+def test_a_branch_that_explodes_gains_minus_infinity(
+    low: float, same: float, high: float, expected: tuple[float, float]
+) -> None:
+    table = pd.DataFrame({"low": [1.0, low], "same": [1.0, same], "high": [1.0, high]})
+    assert analysis.gains(table, 1.0) == pytest.approx(expected)
+
+
+# --- as part of a sweep ---------------------------------------------------------------------------
+
+
+def test_a_sweep_ends_with_branches_verdicts_and_an_answer(tmp_path: Path) -> None:
+    ended = sweep("lr=0.1,0.5,1e9", "epochs=3", "diagnostics=default", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    folder = one_folder(tmp_path / "outputs")
+    verdicts = pd.read_csv(folder / "verdicts.csv").set_index("run")
+    assert verdicts.loc[2, "outcome"] == "diverged"
+    assert verdicts["gain_low"].notna().tolist() == [True, True, False]
+    assert "lrlab: branch test of 2 runs" in ended.out
+    assert "\nanswer  lr=" in ended.out
+    found = analysis.branches(folder)
+    assert found.groupby(["run", "multiplier"]).size().to_dict() == {
+        (run, m): 8 for run in (0, 1) for m in (0.1, 1.0, 3.0)
+    }
+    assert not list(folder.glob("*/end.pt"))
