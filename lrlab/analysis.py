@@ -12,7 +12,7 @@ from lrlab import records, tidy
 from lrlab.errors import UserError
 from lrlab.verdicts import verdicts
 
-__all__ = ["SETTINGS", "branches", "curves", "runs", "varying", "verdicts"]
+__all__ = ["SETTINGS", "branches", "curves", "landscape", "runs", "varying", "verdicts"]
 
 # What makes one run different from another, besides its lr. Dotted names are overrides that were
 # swept beyond these ("optimizer.momentum") and count as settings too.
@@ -133,6 +133,22 @@ def branches(sweep: Path) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=columns)
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+
+
+def landscape(sweep: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What `lrlab.landscape` measured of the sweep: its tables lines, surface and paths.
+
+    Their columns are those of `records.LANDSCAPE`. No rows where nothing was measured.
+    """
+    lines, surface, paths = (_landscape(sweep, name) for name in records.LANDSCAPE)
+    return lines, surface, paths
+
+
+def _landscape(sweep: Path, name: str) -> pd.DataFrame:
+    try:
+        return records.read_landscape(sweep, name)
+    except (FileNotFoundError, UserError):
+        return pd.DataFrame(columns=list(records.LANDSCAPE[name]))
 
 
 def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float]:

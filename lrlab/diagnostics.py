@@ -1,8 +1,8 @@
 """What the steps do, measured while training; no bit of the training is changed by it.
 
 All lanes of a stack are measured at once, on copies of their parameters. A measurement costs about
-as much as ten steps, so it is made often early in training, where everything changes, and then at
-every hundredth step.
+as much as twenty steps, so it is made often early in training, where everything changes, and then
+at every two hundredth step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Samples of the fixed probe batch: the sharpness of fewer reads too high, more cost too much.
 PROBE = 256
-FIRST_ITERATIONS = 8  # of the power method, from its random start
+FIRST_PRODUCTS = 10  # with the Hessian, at a run's first measurement, from a random vector
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Cadence:
     Attributes:
         gap: steps between two measurements, later in training.
         growth: of the gaps early in training, where the first steps are measured one by one.
-        iterations: of the power method at each measurement, which goes on where it last stood.
+        products: with the Hessian at each measurement, which goes on where the last one stood.
     """
 
     gap: int
     growth: float
-    iterations: int
+    products: int
 
 
-CADENCES = {"default": Cadence(100, 2.0, 1), "full": Cadence(10, 1.1, 4)}
+CADENCES = {"default": Cadence(200, 2.0, 3), "full": Cadence(10, 1.1, 5)}
 
 # In the order of the tensor that ``Meter.measure`` returns.
 _RAW = (
@@ -81,8 +81,8 @@ class Meter:
     Attributes:
         cadence: how often.
         start: (lanes, ...) each, the parameters before training.
-        vectors: (lanes, ...) each, where the power method stands; each lane's length is 1.
-        shift: (lanes,), the lowest quotient that the power method has met, at most 0.
+        vectors: (lanes, ...) each, the direction of largest curvature as last
+            found; each lane's length is 1.
         twin: copies of the lanes, made at the first measurement after the stack has changed.
         curves: whether the network has second derivatives.
     """
@@ -92,7 +92,6 @@ class Meter:
     probe_y: Tensor
     start: list[Tensor]
     vectors: list[Tensor]
-    shift: Tensor
     twin: Lanes | None = None
     curves: bool = True
 
@@ -131,7 +130,7 @@ class Meter:
         Args:
             losses, gradients: of the update, as the lanes gave them for the batch.
             first_steps, offset: as for ``Lanes.gradients``.
-            lanes_due: (lanes,) bool; the power method of the others stays where it stands.
+            lanes_due: (lanes,) bool; what is known of the others' curvature stays.
             preconditioner: as from ``LaneOptimizer.preconditioner``.
 
         Returns:
@@ -145,8 +144,8 @@ class Meter:
             torch.zeros_like(p) if g is None else g for g, p in zip(gradients, old, strict=True)
         ]
         first = np.asarray(first_steps) + offset == 0
-        iterations = np.where(first, FIRST_ITERATIONS, self.cadence.iterations) * lanes_due
-        probe_loss, probe_gradients, sharpness = self._sharpness(twin, iterations, preconditioner)
+        products = np.where(first, FIRST_PRODUCTS, self.cadence.products) * lanes_due
+        probe_loss, probe_gradients, sharpness = self._sharpness(twin, products, preconditioner)
 
         twin.follow(lanes)
         loss_after, gradients_after = twin.gradients(*batch, first_steps, offset)
@@ -171,48 +170,57 @@ class Meter:
         )
 
     def _sharpness(
-        self, twin: Lanes, iterations: np.ndarray, preconditioner: Sequence[Tensor] | None
+        self, twin: Lanes, products: np.ndarray, preconditioner: Sequence[Tensor] | None
     ) -> tuple[Tensor, list[Tensor | None], Tensor]:
         """Loss and gradients on the probe batch, and the largest eigenvalue of its Hessian.
 
-        By the power method on H, or on P^-½ H P^-½ with a preconditioner P, which has the
-        eigenvalues of P⁻¹H. Where its quotient was negative once, H is shifted by that from then
-        on, or the method would come back to the most negative eigenvalue instead of the largest.
+        By the Lanczos method, of which each lane takes so many products with the Hessian, from
+        where it stood: the largest eigenvalue on the span of v, Hv, H²v ... It finds the largest
+        where the power method with as many products comes late, and is not misled by a negative
+        one that is larger in size. With a preconditioner P the matrix is P^-½ H P^-½, which has
+        the eigenvalues of P⁻¹H.
+
+        Args:
+            products: (lanes,) int; a lane with 0 stays where it stands, its sharpness is NaN.
         """
         roots = None if preconditioner is None else [p.sqrt() for p in preconditioner]
         loss, gradients = twin.gradients(self.probe_x, self.probe_y, [0] * len(twin), 0)
         sharpness = torch.full_like(loss, torch.nan)
-        for iteration in range(iterations.max()) if self.curves else ():
-            active = torch.from_numpy(iterations > iteration).to(loss.device)
-            try:
-                products = twin.curvature(self.probe_x, self.probe_y, _divided(self.vectors, roots))
-            except RuntimeError as error:
-                if environment.out_of_memory(error):
-                    raise
-                self.curves = False  # an operation of the network has no second derivative
-                break
-            products = _divided(products, roots)
-            quotient = _dot(self.vectors, products)
-            sharpness = torch.where(active, quotient, sharpness)
-            lower = active & (quotient < self.shift)
-            self.shift = torch.where(lower, quotient, self.shift)
-            following = [
-                p - _per_lane(self.shift, v) * v
-                for p, v in zip(products, self.vectors, strict=True)
-            ]
-            length = _dot(following, following).sqrt()
-            usable = active & length.isfinite() & (length > 0)
-            self.vectors = [
-                torch.where(_per_lane(usable, f), f / _per_lane(length, f), v)
-                for f, v in zip(following, self.vectors, strict=True)
-            ]
-        return loss, gradients, sharpness
+        if not self.curves:
+            return loss, gradients, sharpness
+        size = int(products.max())
+        basis, matrix = [self.vectors], loss.new_zeros(len(twin), size, size)
+        try:
+            for i in range(size):
+                image = twin.curvature(self.probe_x, self.probe_y, _divided(basis[i], roots))
+                image = _divided(image, roots)
+                for k, vector in enumerate(basis):
+                    matrix[:, i, k] = matrix[:, k, i] = _dot(vector, image)
+                for vector in basis * 2:  # twice, for float32 does not hold them at right angles
+                    image = _without(image, vector)
+                basis.append(_normed(image))
+        except RuntimeError as error:
+            if environment.out_of_memory(error):
+                raise
+            self.curves = False  # an operation of the network has no second derivative
+            return loss, gradients, sharpness
+        taken = torch.from_numpy(products).to(loss.device)
+        values, weights = _largest_eigenpair(matrix, taken)
+        found = []
+        for column in zip(*basis[:size], strict=True):
+            parts = [_per_lane(weights[:, i], part) * part for i, part in enumerate(column)]
+            found.append(torch.stack(parts).sum(0))
+        usable = (taken > 0) & values.isfinite()
+        self.vectors = [
+            torch.where(_per_lane(usable, new), new, old)
+            for new, old in zip(_normed(found), self.vectors, strict=True)
+        ]
+        return loss, gradients, torch.where(taken > 0, values, sharpness)
 
     def join(self, other: Meter) -> None:
         """Take the lanes of another stack of the same group in, behind one's own."""
         self.start = [torch.cat(pair) for pair in zip(self.start, other.start, strict=True)]
         self.vectors = [torch.cat(pair) for pair in zip(self.vectors, other.vectors, strict=True)]
-        self.shift = torch.cat([self.shift, other.shift])
         self.twin = None
 
     def select(self, lanes: Sequence[int]) -> Meter:
@@ -224,17 +232,16 @@ class Meter:
             self.probe_y,
             [t[index] for t in self.start],
             [t[index] for t in self.vectors],
-            self.shift[index],
             curves=self.curves,
         )
 
     def state(self, lane: int) -> list[Tensor]:
-        """A lane's power method, on the CPU."""
-        return [t[lane].cpu().clone() for t in (*self.vectors, self.shift)]
+        """Where a lane's direction of largest curvature lies, on the CPU."""
+        return [t[lane].cpu().clone() for t in self.vectors]
 
     def load(self, lane: int, state: Sequence[Tensor]) -> None:
         """Put what ``state`` gave into a lane."""
-        for mine, theirs in zip((*self.vectors, self.shift), state, strict=True):
+        for mine, theirs in zip(self.vectors, state, strict=True):
             mine[lane].copy_(theirs)
 
 
@@ -257,7 +264,6 @@ def build(mode: str, lanes: Lanes, data: Dataset) -> Meter | None:
         probe_y=data.train_y[index],
         start=[p.detach().clone() for p in params],
         vectors=_random_vectors(params, lanes.seeds),
-        shift=torch.zeros(len(lanes), dtype=params[0].dtype, device=params[0].device),
     )
 
 
@@ -351,6 +357,40 @@ def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor]) -> Tensor:
 def _per_lane(values: Tensor, like: Tensor) -> Tensor:
     """(lanes,) as (lanes, 1, ...)."""
     return values.view(-1, *(1,) * (like.ndim - 1))
+
+
+def _normed(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Each lane's vector with length 1; one of length 0 as it is."""
+    length = _dot(vectors, vectors).sqrt()
+    length = torch.where(length > 0, length, torch.ones_like(length))
+    return [v / _per_lane(length, v) for v in vectors]
+
+
+def _without(vectors: Sequence[Tensor], direction: Sequence[Tensor]) -> list[Tensor]:
+    """What of each lane's vector is at a right angle to a direction of length 1."""
+    share = _dot(vectors, direction)
+    return [v - _per_lane(share, v) * d for v, d in zip(vectors, direction, strict=True)]
+
+
+def _largest_eigenpair(matrix: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalue of the upper left corner of each matrix, and its eigenvector.
+
+    Args:
+        matrix: (lanes, n, n), symmetric. sizes: (lanes,) int, of the corners.
+
+    Returns:
+        values: (lanes,), NaN where an element is not finite; vectors: (lanes, n).
+    """
+    place = torch.arange(matrix.shape[1], device=matrix.device)
+    inside = place[None, :] < sizes[:, None]
+    finite = matrix.isfinite().flatten(1).all(1)
+    usable = inside[:, :, None] & inside[:, None, :] & finite[:, None, None]
+    corner = torch.where(usable, matrix, torch.zeros_like(matrix))
+    # Outside of the corner lies an eigenvalue below all others, so that it is never the largest.
+    below = -1 - 2 * corner.abs().sum((1, 2))
+    corner = corner + torch.diag_embed(torch.where(inside, 0.0, below[:, None]))
+    values, vectors = torch.linalg.eigh(corner)
+    return torch.where(finite, values[:, -1], torch.nan), vectors[:, :, -1]
 
 
 def _divided(vectors: Sequence[Tensor], by: Sequence[Tensor] | None) -> list[Tensor]:

@@ -46,6 +46,13 @@ DIAGNOSTICS = (
 # goes on as the run did, and the mini-batch losses at a tenth of it, at it, and at three times it.
 BRANCHES = ("step", "lr", "low", "same", "high")
 
+# The tables of lrlab.landscape, which says what they hold, in the sweep's folder.
+LANDSCAPE = {
+    "lines": ("run", "lr", "role", "step", "t", "distance", "loss", "w0", "w1", "w2", "alpha"),
+    "surface": ("x", "y", "loss"),
+    "paths": ("run", "lr", "role", "step", "x", "y", "loss", "share"),
+}
+
 
 # --- writing --------------------------------------------------------------------------------------
 
@@ -401,7 +408,18 @@ def read_branches(run: Path) -> pd.DataFrame:
     return _read_table(run / "branches.csv", BRANCHES).astype(float)
 
 
-def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
+    """The sweep's lines.csv, surface.csv or paths.csv.
+
+    Args:
+        name: ``lines``, ``surface`` or ``paths``.
+
+    Raises: as ``read_metrics``.
+    """
+    return _read_table(sweep / f"{name}.csv", LANDSCAPE[name], numeric=False)
+
+
+def _read_table(file: Path, columns: Sequence[str], numeric: bool = True) -> pd.DataFrame:
     import io
 
     import pandas as pd
@@ -410,6 +428,8 @@ def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     whole = text[: text.rfind("\n") + 1]
     try:
         frame = pd.read_csv(io.StringIO(whole))  # since pandas 3.1 exact to the last bit
+        if not numeric:
+            return frame[list(columns)]
         return pd.DataFrame({name: pd.to_numeric(frame[name]) for name in columns})
     except (ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]

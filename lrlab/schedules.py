@@ -86,6 +86,45 @@ def build(
     return _Table(_cached_table(key), steps)
 
 
+class RangeTestLR(LRScheduler):
+    """The range test's exponential rise (Smith 2017, arXiv:1506.01186), straight in log lr.
+
+    lr(tick) = min_lr · (max_lr / min_lr)^(tick / (total_steps − 1)), and max_lr from there on. The
+    optimizer's own lr has no part in it.
+
+    Args:
+        optimizer: whose lr it moves.
+        min_lr: lr at tick 0, above 0.
+        max_lr: lr at tick total_steps − 1, not below min_lr.
+        total_steps: number of ticks of the rise, at least 1; with 1 all are at min_lr.
+        last_epoch: as in torch's schedulers.
+
+    Raises:
+        ValueError: max_lr is below min_lr.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        min_lr: float,
+        max_lr: float,
+        total_steps: int,
+        last_epoch: int = -1,
+    ) -> None:
+        if max_lr < min_lr:
+            raise ValueError(f"max_lr={max_lr} must not be below min_lr={min_lr}")
+        self.min_lr, self.max_lr = float(min_lr), float(max_lr)
+        self.total_steps = total_steps
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        last = max(self.total_steps - 1, 1)
+        tick = min(self.last_epoch, self.total_steps - 1)
+        rise = (self.max_lr / self.min_lr) ** (tick / last)
+        lr = self.max_lr if tick == last else self.min_lr * rise
+        return [lr for _ in self.optimizer.param_groups]
+
+
 class _Settings(NamedTuple):
     target: targets.Target
     closed_loop: bool
@@ -192,7 +231,7 @@ def _settings(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> 
     settings = settings._replace(
         target=targets.Target(target.option, target.call, given, target.defaults)
     )
-    if target.call.__module__ == LRScheduler.__module__:
+    if target.call.__module__ in (LRScheduler.__module__, __name__):
         for name, value in given.items():
             _check_argument(target.name, name, value)
         total = given.get("total_steps")
@@ -217,7 +256,7 @@ _WORKS: dict[str, Callable[[Any], bool]] = {
     "above 0 and at most 1": lambda v: targets.is_number(v) and 0 < v <= 1,
     "between 0 and 1": lambda v: targets.is_number(v) and 0 < v < 1,
 }
-# argument of a torch scheduler: what works, and an example
+# argument of a scheduler of torch's or of ours: what works, and an example
 _ARGUMENTS: dict[str, tuple[str, float]] = {
     "gamma": ("a number above 0", 0.3),
     "step_size": ("a whole number of at least 1", 1),
@@ -251,6 +290,8 @@ def _check_argument(scheduler: str, name: str, value: Any) -> None:
     words, example = _ARGUMENTS[name]
     if scheduler == "ReduceLROnPlateau" and name == "factor":
         words = "between 0 and 1"
+    if scheduler == RangeTestLR.__name__ and name == "min_lr":
+        words, example = "a number above 0", 1e-5
     if not _WORKS[words](value):
         raise UserError(
             f"schedule.{name}={value}: must be {words}, for example schedule.{name}={example}"

@@ -303,8 +303,8 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
             records.start_metrics(run.spec.folder)
             continue
         records.cut_diagnostics(run.spec.folder, state["step"])
-        if stack.meter and state.get("power_method"):
-            stack.meter.load(lane, state["power_method"])
+        if stack.meter and state.get("curvature"):
+            stack.meter.load(lane, state["curvature"])
         stack.lanes.load(lane, state["tensors"])
         stack.optimizer.load(lane, state["optimizer"])
         for val_loss in state["evaluations"]:
@@ -641,7 +641,7 @@ def checkpoint(stack: Stack) -> None:
             "evaluations": run.evaluations,
             "epoch_losses": list(run.epoch_losses),
             "seconds": [run.train_seconds, run.evaluate_seconds, run.diagnose_seconds],
-            "power_method": stack.meter.state(lane) if stack.meter else [],
+            "curvature": stack.meter.state(lane) if stack.meter else [],
             "summary": {key: run.summary[key] for key in kept if key in run.summary},
         }
         checkpoints.save(run.spec.folder, state)

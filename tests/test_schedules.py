@@ -223,6 +223,26 @@ def test_one_cycle_moves_the_optimizers_momentum_as_torch_does():
         assert torch.equal(params[0][0], leaf.detach())
 
 
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_the_range_test_rises_exponentially_and_its_ends_are_exact(interval, warmup):
+    schedule = {
+        **config("", interval, warmup, min_lr=1e-4, max_lr=3.0, total_steps="auto"),
+        "_target_": "lrlab.schedules.RangeTestLR",
+    }
+    unit = 1 if interval == "step" else STEPS_PER_EPOCH
+    ticks = (STEPS if interval == "step" else EPOCHS) - warmup // unit
+    lr = curve(schedule)
+    tick = np.maximum(np.arange(STEPS) // unit - warmup // unit, 0)
+    expected = 1e-4 * 3e4 ** (tick / (ticks - 1))
+    np.testing.assert_allclose(lr[warmup:], expected[warmup:], rtol=1e-12)
+    assert lr[warmup] == 1e-4 and lr[-1] == 3.0
+    assert curve(schedule, lr=77.0).tolist() == lr.tolist()  # the optimizer's own has no part in it
+    longer = curve({**schedule, "total_steps": 2 * ticks})
+    np.testing.assert_allclose(longer[-1], 1e-4 * 3e4 ** ((ticks - 1) / (2 * ticks - 1)))
+    assert set(curve({**schedule, "warmup_steps": 0, "total_steps": "auto"}, steps=1)) == {1e-4}
+
+
 LOSSES = [2.0, 1.0, 1.0, 1.1, 0.99999, 0.5, 0.6, 0.7]
 
 
@@ -301,6 +321,7 @@ SHIPPED = {
     "one_cycle": lambda t: one_cycle(t, 300, 1.0),
     "warmup": lambda t: min(0.01 + 0.99 * t / 200, 1.0),
     "plateau": lambda t: 1.0,
+    "range_test": lambda t: 1e-5 * 1e6 ** (t / 299) / 0.2,  # from 1e-5 to 10, whatever lr is
 }
 
 
@@ -322,9 +343,22 @@ def test_all_schedules_of_the_readme_ship():
     assert {path.stem for path in CONF.glob("*.yaml")} == set(SHIPPED)
 
 
+def rise(**arguments):
+    given = {"min_lr": 1e-4, "max_lr": 1.0, "total_steps": "auto", **arguments}
+    return {**config("", **given), "_target_": "lrlab.schedules.RangeTestLR"}
+
+
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
+        (rise(min_lr=0), "schedule.min_lr=0: must be a number above 0, for example schedule.min"),
+        (rise(max_lr="x"), "schedule.max_lr=x: must be a number above 0"),
+        (
+            rise(max_lr=1e-5),
+            "schedule._target_=lrlab.schedules.RangeTestLR: max_lr=1e-05 must not be below min_lr",
+        ),
+        (rise(total_steps=10), "schedule.total_steps=10: the run has 53 steps after warm-up; use"),
+        (rise(min_ls=1), "schedule.min_ls=1: RangeTestLR has no such option (did you mean min_lr"),
         (config("StepLR", step_size=1, gamma=-1), "schedule.gamma=-1: must be a number above 0"),
         (config("StepLR", step_size=0), "schedule.step_size=0: must be a whole number of at"),
         (config("StepLR", step_size=1.5), "schedule.step_size=1.5: must be a whole number"),

@@ -1,0 +1,686 @@
+"""``python -m lrlab.find``: the learning rate range test, beside a test of constant lrs.
+
+The usual test trains once while lr rises exponentially, and reads an lr off the curve. It is cheap,
+and it misleads: at each lr it stands on what smaller ones have won. As lanes, constant lrs cost
+hardly more, so both are trained at once, from the same weights on the same mini-batches.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrlab.errors import NotWritten, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from lrlab.data import Dataset
+    from lrlab.first_steps import Batches
+    from lrlab.plan import RunSpec
+    from lrlab.range_test import Constants, Ramp
+
+USAGE = """\
+usage: python -m lrlab.find [option=value ...]
+
+Find a learning rate in a part of an epoch. At once, from the same weights on the same mini-batches,
+it trains the range test's ramp (lr rises exponentially from step to step) and constant learning
+rates across the same range; then it says which constant lr did best, what the ramp would have
+suggested (steepest, valley, minimum/10), and where the ramp misleads.
+
+  lr=1e-5..10       the range of learning rates
+  points=32         how many constant lrs, log-spaced
+  steps=300         steps of each constant lr; its loss is the mean over the last fifth of them
+  ramp_steps=300    steps of the ramp; the same as steps unless given
+  smoothing=0.03    width of the ramp's smoothing window, as a share of its steps
+
+  Which network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`, one value each
+  network=cnn  optimizer=adam  data=fashion_mnist  batch_size=128  seed=1  device=cuda  name=my_test
+
+Examples:  python -m lrlab.find
+           python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
+           python -m lrlab.find optimizer=momentum optimizer.momentum=0.95 points=64 steps=500
+
+It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), suggestions.json,
+config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to run next.
+
+Exit code: 0 an lr was found, 1 none was, 2 bad input, 130 interrupted.
+"""
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
+_MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is tried, and how long.
+
+    Attributes:
+        low, high: the range of learning rates.
+        points: how many constant lrs.
+        steps: of each of them.
+        ramp_steps: of the ramp.
+        smoothing: of the ramp, as a share of its steps.
+    """
+
+    low: float = 1e-5
+    high: float = 10.0
+    points: int = 32
+    steps: int = 300
+    ramp_steps: int = 300
+    smoothing: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < float("inf"):
+            raise UserError(
+                f"lr={self.low:g}..{self.high:g}: must rise from a number above 0, "
+                "for example lr=1e-5..10"
+            )
+        for name, least, example in (
+            ("points", 2, 32),
+            ("steps", 10, 300),
+            ("ramp_steps", 10, 300),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UserError(
+                    f"{name}={value}: must be a whole number of at least {least}, "
+                    f"for example {name}={example}"
+                )
+        if not 0 <= self.smoothing <= 0.5:
+            raise UserError(
+                f"smoothing={self.smoothing:g}: must be from 0 to 0.5, for example smoothing=0.03"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Both tests and how they read.
+
+    Attributes:
+        options: what was tried.
+        ramp_lr, ramp_loss: (ramp_steps,) lr at each step, mini-batch loss before its update; NaN
+            behind the first loss that is not finite.
+        constant_lr: (points,); constant_losses: (steps, points) likewise.
+        ramp, constants: what they say, as in `lrlab.range_test`.
+        misleads: where the ramp misleads, a sentence each.
+        sweep: the range that a sweep should try next, or None.
+    """
+
+    options: Options
+    ramp_lr: np.ndarray
+    ramp_loss: np.ndarray
+    constant_lr: np.ndarray
+    constant_losses: np.ndarray
+    ramp: Ramp
+    constants: Constants
+    misleads: tuple[str, ...]
+    sweep: tuple[float, float] | None
+
+    @property
+    def best(self) -> float | None:
+        """The best constant lr; None: nothing was learned, ``constants.why_none`` says why."""
+        return self.constants.best
+
+
+def find(
+    network: nn.Module,
+    data: Any,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: Callable[..., torch.optim.Optimizer] | Mapping[str, Any] | None = None,
+    *,
+    lr: tuple[float, float] = (1e-5, 10.0),
+    points: int = 32,
+    steps: int = 300,
+    ramp_steps: int | None = None,
+    smoothing: float = 0.03,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> Found:
+    """Run both tests on copies of a network of yours.
+
+    The network, its gradients and its mode, the data, and the states of all random number
+    generators are afterwards what they were before, to the bit.
+
+    Args:
+        network: (batch, ...) to outputs (batch, classes or values).
+        data: two tensors, samples (samples, ...) and targets (samples, ...); or a
+            `lrlab.data.Dataset`, of which it takes the training part; or anything that gives
+            mini-batches as pairs of tensors, such as a DataLoader, of which it keeps as many as it
+            needs in memory.
+        loss: (outputs, targets) to the mean over the batch.
+        optimizer: a torch class, or a ``functools.partial`` of one, or a config with ``_target_``;
+            None: plain SGD.
+        lr: the range.
+        points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
+        batch_size, seed: for two tensors: the order of ``lrlab.sweep`` with this seed.
+        device: where to train; None: where the network is.
+
+    Returns:
+        What was found; ``told(found, None)`` says it in words, ``find_plot.range_test(found)``
+        draws it.
+
+    Raises:
+        UserError: an argument that cannot work.
+    """
+    import copy
+
+    import torch
+
+    options = Options(float(lr[0]), float(lr[1]), points, steps, ramp_steps or steps, smoothing)
+    parameters = list(network.parameters())
+    if not any(p.requires_grad for p in parameters):
+        raise UserError("network: has nothing to train")
+    where = str(parameters[0].device if device is None else torch.device(device))
+    with _randomness_kept(where, data):
+        batch, indexed_loss = _indexed(_batches(data, batch_size, seed, where), loss)
+        copied = copy.deepcopy(network)
+        config = _optimizer_config(optimizer)
+        return _both(copied, indexed_loss, config, options, batch, seed, where, batch(0))
+
+
+# --- both tests -----------------------------------------------------------------------------------
+
+
+def _both(
+    network: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: Mapping[str, Any],
+    options: Options,
+    batch: Batches,
+    seed: int,
+    device: str,
+    held_out: tuple[Tensor, Tensor],
+    width: int | None = None,
+    tell: Callable[[float], None] = lambda share: None,
+) -> Found:
+    """Train the ramp and the constant lrs as lanes, and read them.
+
+    Args:
+        network: is trained; give a copy.
+        held_out: as for ``Lanes.settle``.
+        width: the most lanes at once; None: as many as memory holds.
+        tell: hears what share of the training is done.
+    """
+    import copy
+
+    import numpy as np
+
+    from lrlab import environment, first_steps, lanes, range_test, schedules
+
+    longest = max(options.steps, options.ramp_steps)
+    rise = {
+        "_target_": "lrlab.schedules.RangeTestLR",
+        "min_lr": options.low,
+        "max_lr": options.high,
+        "total_steps": "auto",
+    }
+    schedule = schedules.build(rise, {"lr": options.high}, options.ramp_steps, longest)
+    ramp_lr = schedule.values(0, options.ramp_steps)["lr"].copy()
+    grid = range_test.lr_grid(options.low, options.high, options.points)
+    lrs = np.full((longest, 1 + options.points), np.nan)
+    lrs[: options.ramp_steps, 0] = ramp_lr
+    lrs[: options.steps, 1:] = grid
+
+    total = options.ramp_steps + options.points * options.steps
+    made = 0
+
+    def count(steps: int) -> None:
+        nonlocal made
+        made += steps
+        tell(min(made / total, 1.0))
+
+    if width is None:
+        x, y = batch(0)
+        cost = lanes.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
+        width = int(environment.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
+    losses = first_steps.train(
+        network,
+        loss,
+        optimizer,
+        lrs,
+        batch,
+        seed=seed,
+        device=device,
+        held_out=held_out,
+        width=max(1, min(width, lrs.shape[1])),
+        tell=count,
+    )
+    ramp_loss, constant_losses = losses[: options.ramp_steps, 0], losses[: options.steps, 1:]
+    ramp = range_test.read_ramp(ramp_lr, ramp_loss, options.smoothing)
+    constants = range_test.read_constants(grid, constant_losses)
+    return Found(
+        options,
+        ramp_lr,
+        ramp_loss,
+        grid,
+        constant_losses,
+        ramp,
+        constants,
+        misleads=tuple(range_test.where_the_ramp_misleads(ramp, constants)),
+        sweep=range_test.sweep_range(constants),
+    )
+
+
+# --- what others give -----------------------------------------------------------------------------
+
+
+@contextmanager
+def _randomness_kept(device: str, data: Any) -> Iterator[None]:
+    """Afterwards all random number generators are where they were, a data loader's own as well."""
+    import random
+
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    cuda = [torch.device(device)] if device.startswith("cuda") else []
+    parts = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
+    own = [getattr(part, "generator", None) for part in parts]
+    states = [(g, g.get_state()) for g in own if isinstance(g, torch.Generator)]
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def _optimizer_config(optimizer: Any) -> dict[str, Any]:
+    """A torch class, a partial of one, or a config, as a config."""
+    import functools
+
+    if optimizer is None:
+        return {"_target_": "torch.optim.SGD"}
+    if isinstance(optimizer, Mapping):
+        return {key: value for key, value in optimizer.items() if key != "lr"}
+    settings: dict[str, Any] = {}
+    while isinstance(optimizer, functools.partial):
+        if optimizer.args:
+            raise UserError("optimizer: name the settings of the partial, like momentum=0.9")
+        settings = {**optimizer.keywords, **settings}
+        optimizer = optimizer.func
+    if not isinstance(optimizer, type):
+        raise UserError(
+            f"optimizer={optimizer}: must be a class such as torch.optim.SGD, a functools.partial "
+            "of one, or a mapping with _target_"
+        )
+    settings.pop("lr", None)
+    return {"_target_": f"{optimizer.__module__}.{optimizer.__qualname__}", **settings}
+
+
+def _batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
+    import torch
+
+    from lrlab import first_steps
+    from lrlab.data import Dataset
+
+    if isinstance(data, Dataset):
+        data = (data.train_x, data.train_y)
+    pair = isinstance(data, tuple | list) and len(data) == 2
+    if pair and all(isinstance(part, torch.Tensor) for part in data):
+        x, y = data
+        if len(x) != len(y):
+            raise UserError(f"data: {len(x)} samples and {len(y)} targets; need as many of each")
+        if not 1 <= batch_size <= len(x):
+            raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
+        return first_steps.batches_of(x.to(device), y.to(device), seed, batch_size)
+    if not isinstance(data, Iterable):
+        raise UserError("data: must be two tensors, or give mini-batches as pairs of tensors")
+    return _kept_batches(data, device)
+
+
+def _kept_batches(data: Iterable[Any], device: str) -> Batches:
+    """Step to mini-batch; kept, for lanes that do not fit in at once see them again.
+
+    A smaller batch at the end of a pass is dropped, as in lrlab's own training.
+    """
+    import torch
+
+    kept: list[tuple[Tensor, Tensor]] = []
+    source, at_start = iter(data), 0
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        nonlocal source, at_start
+        while len(kept) <= step:
+            found = next(source, None)
+            if found is None:
+                if not kept:
+                    raise UserError("data: gives no mini-batch")
+                if len(kept) == at_start:  # a generator is given once, and cannot begin again
+                    return _on(kept[step % len(kept)], device)
+                source, at_start = iter(data), len(kept)
+                continue
+            pair = isinstance(found, tuple | list) and len(found) == 2
+            if not pair or not all(isinstance(part, torch.Tensor) for part in found):
+                raise UserError("data: each mini-batch must be a pair of tensors")
+            if not kept or len(found[0]) >= len(kept[0][0]):
+                kept.append((found[0], found[1]))
+        return _on(kept[step], device)
+
+    return batch
+
+
+def _on(pair: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
+    return pair[0].to(device), pair[1].to(device)
+
+
+def _indexed(
+    batch: Batches, loss: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Batches, Callable[[Tensor, Tensor], Tensor]]:
+    """Mini-batches whose targets are (batch,) numbers, and a loss that looks up what they are.
+
+    Lanes take targets with more dimensions for those of several lanes.
+    """
+    import torch
+
+    targets: Tensor | None = None
+
+    def indexed_batch(step: int) -> tuple[Tensor, Tensor]:
+        nonlocal targets
+        x, targets = batch(step)
+        return x, torch.arange(len(targets), device=targets.device)
+
+    def indexed_loss(outputs: Tensor, index: Tensor) -> Tensor:
+        assert targets is not None
+        return loss(outputs, targets.to(outputs.device)[index])
+
+    return indexed_batch, indexed_loss
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
+    """The options of this command, and the words that are left for Hydra.
+
+    Raises:
+        UserError: an option that cannot work.
+    """
+    own: dict[str, str] = {}
+    rest: list[str] = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if equals and key in ("lr", "points", "steps", "ramp_steps", "smoothing"):
+            own[key] = text
+        elif equals and key.partition(".")[0] == "schedule":
+            raise UserError(
+                f"{word}: the range test has its own schedules; leave it out, and try schedules by "
+                "python -m lrlab.sweep at the lr that is found"
+            )
+        else:
+            rest.append(word)
+    given: dict[str, Any] = {}
+    if "lr" in own:
+        match = _RANGE.fullmatch(own.pop("lr").strip("'\""))
+        if match is None:
+            word = next(w for w in words if w.startswith("lr="))
+            raise UserError(f"{word}: must be a range of learning rates, for example lr=1e-5..10")
+        low, high = (float(text) for text in match.groups() if text is not None)
+        given |= {"low": low, "high": high}
+    for key, text in own.items():
+        kind = float if key == "smoothing" else int
+        try:
+            given[key] = kind(text)
+        except ValueError:
+            wanted = "a number from 0 to 0.5" if kind is float else "a whole number"
+            raise UserError(
+                f"{key}={text}: must be {wanted}, "
+                f"for example {key}={Options.__dataclass_fields__[key].default}"
+            ) from None
+    given.setdefault("ramp_steps", given.get("steps", Options.ramp_steps))
+    return Options(**given), rest
+
+
+def _run(words: Sequence[str]) -> int:
+    """Compose, test, record, print; returns the exit code."""
+    options, rest = read_options(words)
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig, open_dict
+
+    from lrlab import config as configs
+    from lrlab.sweep import BASE  # and it registers the schema
+
+    composed: list[DictConfig] = []
+
+    def task(config: DictConfig) -> None:
+        # no more than this, for Hydra adds lines of its own to what is raised here
+        with open_dict(config):
+            config.hydra = HydraConfig.get()
+        composed.append(config)
+
+    # As one run of Hydra's, but without its folder: this command writes none of its own before
+    # the end.
+    own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
+    before = sys.argv
+    sys.argv = ["lrlab.find", *own, *rest]
+    try:
+        conf = str(configs.folder("conf"))
+        hydra.main(**BASE, config_path=conf, config_name="config")(task)()
+    finally:
+        sys.argv = before
+        GlobalHydra.instance().clear()
+    # with --cfg job and the like Hydra shows something, and runs nothing
+    return _test(composed[0], options, rest) if composed else 0
+
+
+def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
+    from lrlab import config as configs
+    from lrlab import environment, first_steps, jobs, plan, records
+
+    environment.make_deterministic()
+    configs.check_folder(config)
+    spec = jobs.spec(config)
+    plan.check_runs([spec])
+    named = any(word.startswith("name=") for word in rest)
+    folder = Path(config.output) / (config.name if named else f"find_{config.name}")
+    folder = records.free_folder(folder.absolute(), may_rename=not named)
+
+    environment.prepare(spec.device, spec["threads"])
+    _announce(spec, options)
+    data = plan.load_data(spec).to(spec.device)
+    found = _both(
+        plan.build_network(spec, data),
+        plan.loss_function(spec),
+        spec["optimizer"],
+        options,
+        first_steps.batches(data, spec["seed"], spec["batch_size"]),
+        spec["seed"],
+        spec.device,
+        (data.val_x, data.val_y),
+        width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
+        tell=_share_on_a_terminal,
+    )
+    if not records.create_sweep(folder):
+        folder = records.free_folder(folder, may_rename=True)
+        records.create_sweep(folder)
+    command = sweep_command(found, rest)
+    _write(folder, found, spec, data, config, command)
+    if config.plots:
+        from lrlab import find_plot, plots
+
+        plots.save({"find": find_plot.range_test(found, _title(spec, options))}, folder)
+    print(told(found, command, folder), flush=True)
+    return 0 if found.best is not None else 1
+
+
+def _announce(spec: RunSpec, options: Options) -> None:
+    from lrlab import launch
+
+    steps = f"{options.steps:,} steps"
+    if options.ramp_steps != options.steps:
+        steps += f", the ramp {options.ramp_steps:,}"
+    launch.announce(spec, f"{options.points} constant learning rates and the ramp, {steps}")
+
+
+def _share_on_a_terminal(share: float) -> None:
+    if sys.stderr.isatty():
+        end = "\r" if share < 1 else "\r\033[K"
+        print(f"lrlab: {share:4.0%} trained" if share < 1 else "", end=end, file=sys.stderr)
+
+
+def _title(spec: RunSpec, options: Options) -> str:
+    names = [spec.choices[group] for group in ("network", "data", "optimizer")]
+    return ", ".join([*names, f"batch {spec['batch_size']}", f"{options.steps} steps"])
+
+
+def sweep_command(found: Found, words: Sequence[str] = ()) -> str | None:
+    """The sweep that should be run next, as one would type it; None: nothing was learned.
+
+    Args:
+        words: the settings of the test, which the sweep takes over.
+    """
+    import shlex
+
+    if found.sweep is None:
+        return None
+    kept = [word for word in words if not word.startswith("name=")]
+    low, high = found.sweep
+    return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
+
+
+def told(found: Found, command: str | None, folder: Path | None = None) -> str:
+    """The answer in a few lines, without a newline at its end."""
+    from lrlab.table import display_path
+
+    constants, steps = found.constants, found.options.steps
+    lines = []
+    if constants.best is None:
+        lines.append(f"find: no learning rate to suggest: {constants.why_none}")
+    elif constants.as_good is not None:
+        low, high = constants.as_good
+        line = f"find: constant lr {constants.best:.2g} did best in {steps} steps"
+        line += f", {low:.2g} to {high:.2g} as well" if low < high else ""
+        lines.append(f"{line} (loss {min(constants.end):.4g}, from {constants.start:.4g})")
+        if constants.edge:
+            other = f"begin lower than {low:.2g}" if constants.edge == "low" else "go higher"
+            lines.append(f"find: that is the edge of the range; {other}")
+    if constants.fails_from is not None:
+        lines.append(f"find: constant lrs fail from {constants.fails_from:.2g} on")
+    for suggestion in found.ramp.suggestions:
+        what = f"lr {suggestion.lr:.2g}" if suggestion.lr else f"none, {suggestion.why_not}"
+        lines.append(f"find: the ramp's {suggestion.rule:10} {what}")
+    lines += [f"find: misleading: {sentence}" for sentence in found.misleads]
+    if constants.best is not None and not found.misleads:
+        lines.append("find: the ramp does not mislead here")
+    if command is not None:
+        lines.append(f"next   {command}")
+    if folder is not None:
+        lines.append(f"find   {display_path(folder)}")
+        lines += [f"plot   {display_path(path)}" for path in sorted(folder.glob("*.png"))]
+    return "\n".join(lines)
+
+
+def _write(
+    folder: Path, found: Found, spec: RunSpec, data: Dataset, config: Any, command: str | None
+) -> None:
+    """The records of the test, each file whole."""
+    import json
+
+    import numpy as np
+    from omegaconf import OmegaConf
+
+    from lrlab import environment, jobs, range_test, records
+
+    ramp, constants, options = found.ramp, found.constants, found.options
+    smooth = np.full(len(found.ramp_lr), np.nan)
+    if len(ramp.smooth):
+        read = found.ramp_lr <= ramp.lr[-1]
+        smooth[read] = np.interp(np.log(found.ramp_lr[read]), np.log(ramp.lr), ramp.smooth)
+    step = np.arange(len(found.ramp_lr))
+    columns = [step, found.ramp_lr, found.ramp_loss, smooth]
+    text = range_test.rows(("step", "lr", "loss", "smooth"), columns)
+    records.write_whole(folder / "ramp.csv", text)
+    columns = [
+        np.repeat(found.constant_lr, options.steps),
+        np.tile(np.arange(options.steps), options.points),
+        found.constant_losses.T.ravel(),
+    ]
+    records.write_whole(folder / "constant.csv", range_test.rows(("lr", "step", "loss"), columns))
+    answer = {
+        "best_lr": constants.best,
+        "as_good": constants.as_good,
+        "fails_from": constants.fails_from,
+        "edge": constants.edge,
+        "why_none": constants.why_none,
+        "start_loss": constants.start,
+        "end_losses": [[lr, end] for lr, end in zip(constants.lr, constants.end, strict=True)],
+        "suggestions": [
+            {
+                "rule": each.rule,
+                "lr": each.lr,
+                "why_not": each.why_not,
+                "end_loss": None if each.lr is None else constants.loss_at(each.lr),
+            }
+            for each in ramp.suggestions
+        ],
+        "ramp_minimum": ramp.minimum,
+        "ramp_blow_up": ramp.blow_up,
+        "misleads": list(found.misleads),
+        "next": command,
+        "options": vars(options),
+        "command": ["python", "-m", "lrlab.find", *sys.argv[1:]],
+        "data_sha256": data.sha256,
+        "environment": environment.describe(spec.device),
+    }
+    text = json.dumps(_json(answer), indent=2, ensure_ascii=False, allow_nan=False)
+    records.write_whole(folder / "suggestions.json", text + "\n")
+    records.write_whole(folder / "config.yaml", OmegaConf.to_yaml(jobs.without_hydra(config)))
+
+
+def _json(value: Any) -> Any:
+    """Plain numbers; those that JSON does not have become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if abs(value) < float("inf") else None
+    return value
+
+
+def main() -> None:
+    """Command line entry."""
+    words = sys.argv[1:]
+    if "--help" in words or "-h" in words:
+        print(USAGE, end="")
+        return
+    import os
+
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from lrlab import sweep
+
+    wanted = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
+    try:
+        sys.exit(_run(words))
+    except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
+        # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
+        if wanted == "1" or (type(error) is ValueError and "group override" not in str(error)):
+            raise
+        sweep.fail(error)
+    except NotWritten as error:
+        print(f"lrlab: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nlrlab: interrupted, nothing was written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
