@@ -11,11 +11,12 @@ import pandas as pd
 
 from lrlab.errors import UserError
 from lrlab.thresholds import THRESHOLDS, Thresholds
-from lrlab.tidy import settings_of
+from lrlab.tidy import settings_of, varying
 from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED
 
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
+_OTHERS = 8  # combinations of settings besides the best that the text shows, one line each
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,10 @@ class Answer:
         lrs: how many lrs were tried, and finished.
         runs: how many runs there are, of every state.
         not_judged: how many of them had not had their whole budget.
-        too_small: the largest lr below which, or at which, all undershoot; None: none does.
-        too_large: the smallest lr above the best, or the best itself, at which most runs overshoot,
-            collapse or diverge; None: none does.
+        too_small: the largest lr below `as_good`, or the best itself, at which most runs
+            undershoot; None: none does.
+        too_large: the smallest of the lrs, without a gap, at which most runs overshoot, collapse or
+            diverge; the best, and smaller ones, can be among them; None: none does.
         fails_from: the smallest lr at which a run collapsed or diverged; None: none did.
         decay_gain: what a tenth of the best lr would still win in log loss; NaN: not measured.
         decay_helps: whether that is more than noise.
@@ -125,37 +127,38 @@ def recommend(
     for name in (*_NEEDED, *(settings or ())):
         if name not in verdicts:
             raise UserError(f"{name}: no such column; give the table that verdicts() returns")
-    names = _varying(verdicts) if settings is None else list(settings)
+    names = varying(verdicts) if settings is None else list(settings)
     names = [name for name in names if name not in _NOT_SETTINGS]
+    of_a_run = [name for name in ("lr", "seed", *settings_of(verdicts)) if name in verdicts]
     rows = [row for row in verdicts.to_dict("records") if not math.isnan(row["lr"])]
     groups: dict[tuple[Any, ...], list[dict[Any, Any]]] = {} if names else {(): []}
     for row in rows:
         key = tuple(None if pd.isna(row[name]) else row[name] for name in names)
         groups.setdefault(key, []).append(row)
     answers = [
-        _answer(dict(zip(names, key, strict=True)), members, thresholds)
+        _answer(dict(zip(names, key, strict=True)), members, of_a_run, thresholds)
         for key, members in groups.items()
     ]
     return sorted(answers, key=lambda a: math.inf if a.refusal else a.best_loss)
 
 
-def _varying(verdicts: pd.DataFrame) -> list[str]:
-    return [name for name in settings_of(verdicts) if len(set(map(str, verdicts[name]))) > 1]
-
-
 def _answer(
-    settings: Mapping[str, Any], rows: Sequence[Mapping[Any, Any]], t: Thresholds
+    settings: Mapping[str, Any],
+    rows: Sequence[Mapping[Any, Any]],
+    of_a_run: Sequence[str],
+    t: Thresholds,
 ) -> Answer:
     finished = [row for row in rows if row.get("state") not in UNFINISHED]
+    judged = [row for row in finished if row["outcome"] != "unknown"]
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
-    at_lrs = _at_lrs([row for row in finished if row["outcome"] != "unknown"])
+    at_lrs = _at_lrs(_once(judged, of_a_run))
     answer = Answer(
         settings=settings,
         lrs=len(at_lrs),
         runs=len(rows),
-        not_judged=len(rows) - sum(len(at.runs) for at in at_lrs),
+        not_judged=len(rows) - len(judged),
         fails_from=min((at.lr for at in at_lrs if at.failed), default=None),
         unit=next((str(row["unit"]) for row in rows if row.get("unit")), "step"),
         counts=counts,
@@ -181,12 +184,14 @@ def _answer(
         seeds=len(best.runs),
         failed_seeds=best.failed,
         too_small=max(
-            (at.lr for at in at_lrs if at.lr <= best.lr and at.most(("undershooting",))),
+            (
+                at.lr
+                for at in at_lrs
+                if (at is best or at.lr < as_good[0]) and at.most(("undershooting",))
+            ),
             default=None,
         ),
-        too_large=min(
-            (at.lr for at in at_lrs if at.lr >= best.lr and at.most(TOO_LARGE)), default=None
-        ),
+        too_large=_too_large(best, at_lrs),
         decay_gain=best.gain_low,
         decay_helps=best.gain_low > t.gain,
         edge=edge,
@@ -194,6 +199,31 @@ def _answer(
         target_loss=target,
         to_target=to_target,
     )
+
+
+def _too_large(best: _AtLr, at_lrs: Sequence[_AtLr]) -> float | None:
+    """Where too large begins: at the first such lr from the best on, or before it without a gap."""
+    first = next((at for at in at_lrs if at.lr >= best.lr and at.most(TOO_LARGE)), None)
+    if first is None:
+        return None
+    place = at_lrs.index(first)
+    while place > 0 and at_lrs[place - 1].most(TOO_LARGE):
+        place -= 1
+    return at_lrs[place].lr
+
+
+def _once(rows: Sequence[Mapping[Any, Any]], of_a_run: Sequence[str]) -> list[Mapping[Any, Any]]:
+    """Of runs with equal lr, seed and settings the middle one: a repetition is no new seed."""
+    same: dict[tuple[Any, ...], list[Mapping[Any, Any]]] = {}
+    for i, row in enumerate(rows):
+        seed = row.get("seed")
+        own = ("run", i) if seed is None or pd.isna(seed) else ("seed", seed)
+        same.setdefault((*own, *(str(row[name]) for name in of_a_run)), []).append(row)
+    kept = []
+    for group in same.values():
+        order = sorted(group, key=lambda row: float(row["end_loss"]))
+        kept.append(order[(len(order) - 1) // 2])
+    return kept
 
 
 def _at_lrs(rows: Sequence[Mapping[Any, Any]]) -> list[_AtLr]:
@@ -356,18 +386,24 @@ def text(answers: Sequence[Answer]) -> str:
         return "answer  none: there are no runs"
     first, *others = answers
     lines = [_headline(first), *(f"        {line}" for line in _details(first))]
-    lines += [_headline(other) for other in others]
+    lines += [_headline(other) for other in others[:_OTHERS]]
+    if len(others) > _OTHERS:
+        lines.append(f"        and {len(others) - _OTHERS} other settings, none of them better")
     return "\n".join(lines)
 
 
 def _headline(a: Answer) -> str:
-    where = "".join(f"{name}={value} " for name, value in a.settings.items())
+    where = "".join(f"{name}={_setting(value)} " for name, value in a.settings.items())
     if a.best_lr is None:
         return f"answer  {where}no lr is recommended: {a.refusal}{_next(a)}"
     of = f"the median of {a.seeds} seeds" if a.seeds > 1 else "one seed"
     line = f"answer  {where}lr={a.best_lr:g}: end loss {a.best_loss:.4g}, {of}"
     low, high = a.as_good or (a.best_lr, a.best_lr)
     return line if low == high else f"{line}; as good from lr {low:g} to {high:g}"
+
+
+def _setting(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _details(a: Answer) -> list[str]:
@@ -382,6 +418,8 @@ def _details(a: Answer) -> list[str]:
     if a.too_large is not None:
         failing = "" if a.fails_from is None else f", runs fail from lr {a.fails_from:g} on"
         lines.append(f"too large: overshooting from lr {a.too_large:g} on{failing}")
+        if a.too_large <= a.best_lr:
+            lines[-1] += "; so does the best, whose steps are too large to end with"
     elif a.fails_from is not None:
         lines.append(f"too large: runs fail from lr {a.fails_from:g} on")
     if a.too_small is not None:

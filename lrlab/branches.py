@@ -25,11 +25,6 @@ ANNEALED = 0.1
 State = dict[str, Any]
 
 
-def waiting(folders: Sequence[Any]) -> list[int]:
-    """The places of the run folders whose run ended and still has its branch test before it."""
-    return [i for i, folder in enumerate(folders) if records.end_file(folder).is_file()]
-
-
 def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) -> list[int]:
     """Make the branch test of runs that have ended, and write each one's branches.csv.
 
@@ -37,7 +32,7 @@ def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) 
     run.log.
 
     Args:
-        specs: runs of which `waiting` spoke.
+        specs: runs that ended, and whose `records.end_file` is there.
         width: the most lanes at once; None: as many as memory holds.
         stop: asked at every step.
 

@@ -66,6 +66,8 @@ class Numbers:
         alpha: median over training, in units of the step.
         stability_ratio: median over training; 1 is the border of stability.
         stability_ratio_max: its largest.
+        annealed: whether its lr had come down to next to nothing at the end. That takes the noise
+            off, and then flattens the curve, whatever its steps were before.
         measured: at how many steps alpha or the stability ratio was measured.
         curve_mode: the step mode as far as the loss of a run without noise shows it.
         gain_low: log(loss at lr / loss at lr/10) after the branch test; -inf: became non-finite.
@@ -96,6 +98,7 @@ class Numbers:
     alpha: float
     stability_ratio: float
     stability_ratio_max: float
+    annealed: bool
     measured: int
     curve_mode: StepMode
     gain_low: float
@@ -176,6 +179,7 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
         alpha=_median_over_time(rows["at"], alpha),
         stability_ratio=_median_over_time(rows["at"], ratio),
         stability_ratio_max=float(np.nanmax(ratio)) if np.isfinite(ratio).any() else math.nan,
+        annealed=_is_annealed(rows["lr_at_step"], constants["lr"], thresholds),
         measured=int((~np.isnan(ratio) | ~np.isnan(alpha)).sum()),
         curve_mode=_curve_mode(train, thresholds) if curve.unit == "step" else "unknown",
         gain_low=_gain(constants, "gain_low", "gain_high"),
@@ -253,6 +257,11 @@ def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
     grown = float(np.median(last))
     earlier = float(np.median(third))
     return grown > max(earlier + thresholds.growing * abs(earlier), float(np.quantile(third, 0.9)))
+
+
+def _is_annealed(lr_at_step: Floats, lr: float, thresholds: Thresholds) -> bool:
+    there = lr_at_step[np.isfinite(lr_at_step)]
+    return bool(len(there)) and float(there[-1]) < thresholds.annealed * lr
 
 
 def _first_nonfinite(curve: tidy.Curve) -> float:

@@ -43,6 +43,7 @@ def launch(
     for job in jobs:
         records.create_run(job.folder, *job.texts)
     train(specs)
+    test_branches([spec for spec in specs if records.end_file(spec.folder).is_file()])
     return [_returned(job) for job in jobs]
 
 
@@ -110,6 +111,33 @@ def train(specs: Sequence[RunSpec]) -> None:
                 file=sys.stderr,
             )
             raise SystemExit(stop.exit_code) from None
+
+
+def test_branches(specs: Sequence[RunSpec], remedy: str = "") -> None:
+    """Make the branch test of runs whose end state is there; say whose failed.
+
+    Args:
+        remedy: how to go on after an interruption, behind the line that tells of it.
+
+    Raises:
+        SystemExit: it was interrupted.
+        NotWritten: a record could not be written.
+    """
+    if not specs:
+        return
+    from lrlab import branches
+
+    print(
+        f"lrlab: branch test of {'1 run' if len(specs) == 1 else f'{len(specs)} runs'}", flush=True
+    )
+    with signals.stoppable() as stop:
+        try:
+            failed = branches.test(specs, width(specs[0]), stop)
+        except Stopped:
+            print(f"lrlab: interrupted in the branch test{remedy}", file=sys.stderr)
+            raise SystemExit(stop.exit_code) from None
+    for run in failed:
+        print(f"lrlab: the branch test of run {run} failed; its run.log says why", file=sys.stderr)
 
 
 def width(spec: RunSpec) -> int | None:

@@ -738,7 +738,7 @@ class _GeneralOptimizer:
         return copy.deepcopy(self._optimizers[lane].state_dict())
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
-        # copied, for torch takes the tensors as they are, and several lanes may begin with one state
+        # copied: torch takes the tensors as they are, and several lanes may begin with one state
         self._optimizers[lane].load_state_dict(copy.deepcopy(dict(state)))
 
     def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:

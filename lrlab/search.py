@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ from lrlab.source import StudySource, label, tracker_settings
 from lrlab.space import Space
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from lrlab.plots import Tables
     from lrlab.study import Queue, Run
     from lrlab.table import Best
 
@@ -451,6 +454,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from lrlab import analysis, answer, table
+    from lrlab.plots import Tables
 
     config, folder = current.config, current.folder
     if not records.run_folders(folder):  # timeout=0.1
@@ -463,6 +467,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     curves = analysis.curves(folder)
     verdicts = analysis.verdicts(curves, target=config.target)
     records.write_verdicts(folder, verdicts)
+    answers = answer.recommend(verdicts)
     best = _best(current, queue, trials)
     if best is not None and (folder / str(best.run)).is_dir():
         from lrlab import best as best_run
@@ -471,16 +476,10 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
         records.write_best(folder, best_run.text(folder / str(best.run), of))
     if config.plots:
-        from lrlab import plots
-
-        figures = {
-            "loss_curves": plots.loss_curves(curves),
-            "lr_against_loss": plots.lr_against_loss(runs),
-        }
-        plots.save(figures, records.plot_folder(folder))
+        _draw(config, folder, Tables(runs, curves, verdicts, answers=answers), verdicts)
     print(table.results(runs, folder, best, verdicts), flush=True)
     if len(runs) > 1:
-        print(answer.text(answer.recommend(verdicts)), flush=True)
+        print(answer.text(answers), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {_why_none(config)}")
     if left := len(_left(queue)):
@@ -492,6 +491,22 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     return [trial.value for trial in trials if trial.value is not None]
 
 
+def _draw(config: DictConfig, folder: Path, tables: Tables, verdicts: pd.DataFrame) -> None:
+    """All figures, and the report; the loss around three of the runs is measured for them."""
+    from lrlab import analysis, plots, report
+
+    best = tables.answers[0].best_run if tables.answers else None
+    if configs.diagnostics(config) != "off" and best is not None:
+        from lrlab import landscape
+
+        landscape.write(folder, landscape.measure(folder, verdicts, int(str(best))))
+    lines, surface, paths = analysis.landscape(folder)
+    branches = analysis.branches(folder)
+    tables = replace(tables, branches=branches, lines=lines, surface=surface, paths=paths)
+    plots.draw(tables, records.plot_folder(folder), formats=("png",))
+    report.write(folder, tables=tables)
+
+
 def _test_branches(current: _Sweep, trials: Sequence[Run]) -> None:
     """Make the branch tests that are still to be made, those of an interrupted sweep among them.
 
@@ -499,23 +514,9 @@ def _test_branches(current: _Sweep, trials: Sequence[Run]) -> None:
         SystemExit: the user stopped it.
     """
     folders = [current.folder / str(trial.number) for trial in trials]
-    if not any(records.end_file(folder).is_file() for folder in folders):
-        return
-    from lrlab import branches
-
-    waiting = [trials[i] for i in branches.waiting(folders)]
+    waiting = [t for t, f in zip(trials, folders, strict=True) if records.end_file(f).is_file()]
     specs = [current.job(trial.overrides, trial.number).spec for trial in waiting]
-    print(f"lrlab: branch test of {len(specs)} runs", flush=True)
-    lanes = current.config.lanes
-    with signals.stoppable() as stop:
-        try:
-            failed = branches.test(specs, None if lanes == "auto" else int(lanes), stop)
-        except Stopped:
-            again = resume_command(current.folder)
-            print(f"lrlab: interrupted in the branch test; go on with {again}", file=sys.stderr)
-            raise SystemExit(stop.exit_code) from None
-    for run in failed:
-        print(f"lrlab: the branch test of run {run} failed; its run.log says why", file=sys.stderr)
+    launch.test_branches(specs, f"; go on with {resume_command(current.folder)}")
 
 
 def _why_none(config: DictConfig) -> str:

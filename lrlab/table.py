@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lrlab import records
 from lrlab.analysis import varying
 
 _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
@@ -42,8 +43,9 @@ def results(
     runs: as from `analysis.runs`. folder: the sweep's folder; its figures and its report are named.
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
-    loss at the end, test accuracy, state, and the outcome if there are verdicts; of a search and where runs were pruned also what they
-    were judged by (val_loss unless best says otherwise), which is all that a pruned run has.
+    loss at the end, test accuracy, state, and the outcome if there are verdicts; of a search and
+    where runs were pruned also what they were judged by (val_loss unless best says otherwise),
+    which is all that a pruned run has.
     Ends without a newline.
     """
     table = runs.sort_values(by="run")
@@ -61,17 +63,18 @@ def results(
         **_outcomes(table, verdicts),
     }
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
-    lines = _aligned(columns, left | {"state", "outcome"})
+    lines = aligned(columns, left | {"state", "outcome"})
     lines.append("")
     lines += _failures(table)
     if best is not None:
         lines.append(_best(best))
     lines.append(f"sweep  {display_path(folder)}")
-    if count := len(list((folder / "plots").glob("*.png"))):
+    plots = records.plot_folder(folder)
+    if count := len(list(plots.glob("*.png"))):
         figures = "1 figure" if count == 1 else f"{count} figures"
-        lines.append(f"plots  {display_path(folder / 'plots')}: {figures}")
-    if (folder / "report.html").is_file():
-        lines.append(f"report {display_path(folder / 'report.html')}")
+        lines.append(f"plots  {display_path(plots)}: {figures}")
+    if records.report_file(folder).is_file():
+        lines.append(f"report {display_path(records.report_file(folder))}")
     return "\n".join(lines)
 
 
@@ -82,7 +85,7 @@ def display_path(path: Path) -> str:
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
-def _aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:
+def aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:
     widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
 
     def line(cells: Sequence[str]) -> str:

@@ -34,6 +34,9 @@ class Thresholds:
     better: float = _at(
         0.05, "... a neighbouring lr ended better by this share, which comes before the trend"
     )
+    annealed: float = _at(
+        0.1, "... the trend is not heard where the lr ended below this share of itself"
+    )
     overfitting: float = _at(1.1, "overfitting: val loss above this × its lowest, train loss lower")
     # Step modes
     oscillating: float = _at(0.5, "stability ratio from which on steps cross the valley")

@@ -21,6 +21,7 @@ BY_STEP = ("train_loss", "val_loss", "alpha", "stability_ratio", "grad_norm", "s
 _NEEDED = ("run", "lr", "train_loss")
 _BY_RUN = ("lr", "initial_loss", "num_classes", "chance_loss", "first_nonfinite_step")
 _GAINS = ("gain_low", "gain_high")
+NUMBERS = ("step", "epoch", *BY_STEP, "lr_at_step", *_BY_RUN, *_GAINS)  # columns of numbers
 _MISSING_WORDS = {"", "nan", "-nan", "+nan", "none", "null", "na", "n/a", "<na>", "nat"}
 
 
@@ -35,7 +36,8 @@ class Curve:
         state: as in the table; "" if not told.
         unit: what the positions count, step or epoch.
         rows: (n,) each, sorted by the position "at", which is unique and finite: epoch, train_loss,
-            val_loss, alpha, stability_ratio, grad_norm, seconds; NaN where not measured.
+            val_loss, alpha, stability_ratio, grad_norm, seconds, lr_at_step; NaN where not
+            measured.
         constants: lr, initial_loss, num_classes, chance_loss, first_nonfinite_step, gain_low,
             gain_high; NaN where not told.
     """
@@ -64,7 +66,7 @@ def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[C
     for name in names:
         _column(curves, name)
     code, runs = _coded(curves)
-    steps = {name: _numbers(curves, name) for name in ("step", "epoch", *BY_STEP)}
+    steps = {name: _numbers(curves, name) for name in ("step", "epoch", *BY_STEP, "lr_at_step")}
     told = {name: _numbers(curves, name) for name in _BY_RUN}
     _check_lr(told["lr"], code, runs)
     constants = {name: _first(values, code, len(runs)) for name, values in told.items()}
@@ -99,10 +101,16 @@ def settings_of(curves: pd.DataFrame) -> list[str]:
     return named + sorted(name for name in map(str, curves.columns) if "." in name)
 
 
+def varying(table: pd.DataFrame) -> list[str]:
+    """Those of `settings_of` that differ between runs; a run without an lr has not begun."""
+    begun = table.loc[table["lr"].notna()]
+    return [name for name in settings_of(table) if len(set(map(str, begun[name]))) > 1]
+
+
 def _check_columns(curves: pd.DataFrame) -> None:
     if curves.columns.nlevels > 1:
         raise UserError("curves: its columns have several levels; flatten them to plain names")
-    known = {"step", "epoch", "seed", "state", *_NEEDED, *BY_STEP, *_BY_RUN, *_GAINS}
+    known = {"seed", "state", *_NEEDED, *NUMBERS}
     for name in curves.columns[curves.columns.duplicated()]:
         if name in known:
             raise UserError(f"{name}: two columns have this name; keep one")
@@ -161,10 +169,15 @@ def _numbers(curves: pd.DataFrame, name: str) -> Floats:
         return column.to_numpy(dtype=np.float64, na_value=math.nan)
     if not (column.dtype == object or pd.api.types.is_string_dtype(column.dtype)):
         raise UserError(f"{name}: holds {column.dtype}; must hold numbers")
-    return np.array([_number(name, value) for value in column.tolist()], dtype=np.float64)
+    return np.array([number(name, value) for value in column.tolist()], dtype=np.float64)
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
+    """A cell as a number, NaN where it is empty or says so.
+
+    Raises:
+        UserError: it is neither.
+    """
     if value is None or value is pd.NA or value is pd.NaT:
         return math.nan
     if isinstance(value, str) and value.strip().lower() in _MISSING_WORDS:
@@ -237,9 +250,13 @@ def _better_by_epoch(steps: Mapping[str, Floats], code: _Code, runs: int) -> NDA
 def _ordered(code: _Code, rows: Mapping[str, Floats]) -> tuple[_Code, dict[str, Floats]]:
     """Sorted by run and position, rows without one left out, those of one position made one."""
     at = rows["at"]
-    keep = np.flatnonzero(np.isfinite(at))
-    keep = keep[np.lexsort((at[keep], code[keep]))]
-    code, sorted_rows = code[keep], {name: values[keep] for name, values in rows.items()}
+    sorted_rows = dict(rows)
+    between = np.diff(code)
+    in_order = (between > 0) | ((between == 0) & (np.diff(at) >= 0))
+    if not (np.isfinite(at).all() and in_order.all()):  # of many rows a copy takes long
+        keep = np.flatnonzero(np.isfinite(at))
+        keep = keep[np.lexsort((at[keep], code[keep]))]
+        code, sorted_rows = code[keep], {name: values[keep] for name, values in rows.items()}
     at = sorted_rows["at"]
     new = np.append(True, (np.diff(code) != 0) | (np.diff(at) != 0))[: len(at)]
     if not new.all():

@@ -75,7 +75,7 @@ def verdicts(
             - val_loss: an evaluation on held-out data; the end loss is of it, if there are two.
             - alpha, stability_ratio: how far steps go, see `lrlab.thresholds`; grad_norm: only
               tells a row where something was measured from one where the loss was NaN.
-            - seconds: since the run began.
+            - seconds: since the run began. lr_at_step: that of the update, where it changes.
             - seed, state: a run's; "finished", "diverged", "pruned", "failed", "interrupted" ...
             - initial_loss: before training. num_classes, or chance_loss: what guessing costs.
             - first_nonfinite_step: if it is known.
@@ -323,16 +323,16 @@ def _convergence(n: Numbers, sweep: _Sweep, t: Thresholds) -> str:
     else:
         why = f"{min(share, 1):.1%} of the way to {compared} ({_loss(best)})"
     if n.gain_low > t.gain:
-        why += f"; a tenth of the step would still win {_gain(n, n.gain_low)}"
+        why += f"; a tenth of the step would still win {_gain(n.gain_low)}"
     return why
 
 
 def _branch_test(n: Numbers, share: float, fell: str, t: Thresholds) -> tuple[Outcome, str]:
     if n.gain_low > t.gain and n.gain_low >= n.gain_high:
-        return "overshooting", f"{fell}; a tenth of the step gains {_gain(n, n.gain_low)}"
+        return "overshooting", f"{fell}; a tenth of the step gains {_gain(n.gain_low)}"
     falling = " and was still falling" if n.slope <= t.slope else ""
     if n.gain_high > t.gain:
-        gain = _gain(n, n.gain_high)
+        gain = _gain(n.gain_high)
         return "undershooting", f"{fell}{falling}; three times the step gains {gain}"
     stuck = n.end_loss >= t.learned * n.chance_loss or share < t.stuck
     if stuck and n.peak_loss > t.spike * n.initial_loss > 0:
@@ -362,6 +362,9 @@ def _without_branches(n: Numbers, sweep: _Sweep, fell: str, t: Thresholds) -> tu
     if math.isnan(n.rising_share):
         return "undershooting", f"{fell}; too few losses for a trend, and no smaller lr did better"
     rose = f"rose in {n.rising_share:.0%} of the parts of its second half"
+    if n.annealed:
+        beside = "no other lr did better" if ends.keys() - {n.lr} else "there is no other lr"
+        return "plateau", f"{fell} as its lr went to nothing, which hides the trend; {beside}"
     if n.slope <= t.slope:
         return "undershooting", f"{fell} and was still falling (slope {n.slope:.2g})"
     if n.rising_share < t.rising:
@@ -391,6 +394,9 @@ def _step_mode(
         by_alpha = 0 if math.isnan(n.alpha) else 1 + (n.alpha >= 0) + (n.alpha > 1)
         told = [] if math.isnan(ratio) else [f"stability ratio {kind} {ratio:.2f}"]
         told += [] if math.isnan(n.alpha) else [f"median alpha {n.alpha:.2f}"]
+        if outcome in FAILED and max(by_ratio, by_alpha) < len(_MODES) - 1:
+            told.append("where it was measured, before it failed")
+            by_ratio = len(_MODES) - 1
         edge = " at the edge of stability" if abs(ratio - t.unstable) < 0.1 else ""
         return _MODES[max(by_ratio, by_alpha)], f"steps{edge} by {', '.join(told)}"
     if outcome in FAILED:
@@ -441,9 +447,9 @@ def _branch(n: Numbers) -> str:
     return f"a tenth of the step {low}, three times the step {high}"
 
 
-def _gain(n: Numbers, gain: float) -> str:
-    after = _after_branch(n, gain)
-    return f"{gain:.2f} more in log loss (about {_loss(after)} instead of {_loss(n.end_loss)})"
+def _gain(gain: float) -> str:
+    # Measured against going on with the same step, which need not stay where the run ended.
+    return f"{gain:.2f} more in log loss ({-math.expm1(-gain):.0%} less than the same step)"
 
 
 def _loss(loss: float) -> str:

@@ -191,6 +191,58 @@ def test_one_answer_for_each_combination_of_the_other_settings_the_best_first() 
     assert [len(a.settings) for a in recommend(frame, settings=["optimizer", "epochs"])] == [2] * 3
 
 
+def test_a_run_that_was_repeated_is_no_second_seed() -> None:
+    once = table(*WHOLE, seed=0)
+    again = pd.concat([once, once]).assign(run=range(2 * len(once)))
+    one, two = only(once), only(again)
+    assert (two.seeds, two.runs, two.lrs, two.not_judged) == (1, 14, 7, 0)
+    assert math.isnan(two.noise) and two.as_good == one.as_good
+    assert "how sure: one seed" in text([two])
+    assert only(again.assign(seed=[0] * 7 + [1] * 7)).seeds == 2
+    assert only(again.assign(seed=math.nan)).seeds == 2, "not told: each counts"
+
+
+def test_what_does_as_well_as_the_best_is_not_called_too_small() -> None:
+    near = seeds(0.1, "converged", [0.10, 0.11, 0.12])
+    below = seeds(0.05, "undershooting", [0.11, 0.12, 0.13])
+    far = seeds(0.01, "undershooting", [1.0, 1.1, 1.2])
+    a = only(table(*near, *below, *far))
+    assert a.as_good == (0.05, 0.1) and a.too_small == 0.01
+    assert only(table(*WHOLE[:2])).too_small == 1e-2, "the best itself, where all are too small"
+
+
+def test_the_best_and_smaller_ones_can_overshoot_at_the_end() -> None:
+    a = only(table(*WHOLE[:2], *((lr, "overshooting", e, 0.5, -1.0) for lr, e in OVERSHOT)))
+    assert (a.best_lr, a.too_large, a.too_small) == (0.3, 0.1, 1e-2)
+    assert (
+        "overshooting from lr 0.1 on; so does the best, whose steps are too large to end with"
+        in (text([a]))
+    )
+    gap = only(table(*WHOLE[:2], (0.05, "overshooting", 0.2), *WHOLE[2:]))
+    assert gap.too_large == 0.5, "one that overshoots below the best is no beginning"
+
+
+OVERSHOT = [(0.1, 0.08), (0.3, 0.07), (0.5, 0.2)]
+
+
+def test_of_many_combinations_the_best_are_told_and_the_others_counted() -> None:
+    parts = [
+        table((0.1, "converged", 0.1 + i / 100), **{"optimizer.weight_decay": 0.1234567 / (i + 1)})
+        for i in range(30)
+    ]
+    lines = text(recommend(pd.concat(parts))).splitlines()
+    assert lines[0].startswith("answer  optimizer.weight_decay=0.123457 lr=0.1")
+    assert sum(line.startswith("answer") for line in lines) == 9
+    assert lines[-1].strip() == "and 21 other settings, none of them better"
+
+
+def test_a_run_that_has_not_begun_makes_no_combination_of_its_own() -> None:
+    begun = table(*WHOLE, optimizer="sgd", epochs=3.0, seed=0.0)
+    waiting = {"run": 99, "lr": math.nan, "outcome": "unknown", "end_loss": math.nan}
+    a = only(pd.concat([begun, pd.DataFrame([waiting])]))
+    assert a.settings == {} and a.best_lr == 0.1
+
+
 def test_time_to_the_target_counts_never_as_never() -> None:
     frame = table(*seeds(0.1, "converged", [0.1] * 3), (1e-3, "undershooting", 2.0))
     frame["target_loss"] = 0.2

@@ -31,6 +31,10 @@ def go_on() -> bool:
     return False
 
 
+def waiting(specs: list[plan.RunSpec]) -> list[plan.RunSpec]:
+    return [spec for spec in specs if records.end_file(spec.folder).is_file()]
+
+
 def with_branches(trainer: Trainer, runs: list[str], common: str = "") -> list[Trained]:
     """Runs that have had their branch test."""
     specs: list[plan.RunSpec] = []
@@ -42,9 +46,8 @@ def with_branches(trainer: Trainer, runs: list[str], common: str = "") -> list[T
 
     with mock.patch.object(trainer, "specs", remember):
         trained = trainer.together(runs, f"{ON} {common}")
-    waiting = [specs[i] for i in branches.waiting([spec.folder for spec in specs])]
-    assert branches.test(waiting, None, go_on) == []
-    assert branches.waiting([spec.folder for spec in specs]) == []
+    assert branches.test(waiting(specs), None, go_on) == []
+    assert waiting(specs) == []
     return trained
 
 
@@ -194,7 +197,7 @@ def test_a_test_that_fails_takes_no_other_down(trainer: Trainer) -> None:
     ).read_text("utf-8")
     there = [(spec.folder / "branches.csv").exists() for spec in specs]
     assert there == [True, False, True]
-    assert branches.waiting([spec.folder for spec in specs]) == []
+    assert waiting(specs) == []
 
 
 def test_a_test_that_is_stopped_is_made_later_with_the_same_numbers(trainer: Trainer) -> None:
@@ -202,7 +205,7 @@ def test_a_test_that_is_stopped_is_made_later_with_the_same_numbers(trainer: Tra
     asked = iter(range(100))
     with pytest.raises(Stopped):
         branches.test(specs, None, lambda: next(asked) >= 2)
-    assert branches.waiting([spec.folder for spec in specs]) == [0, 1]
+    assert waiting(specs) == specs
     assert branches.test(specs, 3, go_on) == []  # one run at a time this time
     for spec, run in zip(specs, with_branches(trainer, ["lr=0.1", "lr=0.2"]), strict=True):
         pd.testing.assert_frame_equal(

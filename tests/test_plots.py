@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import assert_legible, drawn, labels, rail_marks, written
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from lrlab import plots
+from lrlab.plots import curves as loss_plots
+from lrlab.plots import style
 
 LN10 = math.log(10)
 
@@ -77,51 +79,6 @@ def final_runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{**fixed, "run": i, **row} for i, row in enumerate(rows)])
 
 
-def drawn(figure: Figure, gid: str) -> list[Any]:
-    return [
-        one for ax in figure.axes for one in (*ax.lines, *ax.collections) if one.get_gid() == gid
-    ]
-
-
-def rail_marks(figure: Figure, kind: str = "nonfinite") -> np.ndarray:
-    found = drawn(figure, kind)
-    return np.concatenate([one.get_offsets() for one in found]) if found else np.empty((0, 2))
-
-
-def texts(figure: Figure) -> list[Text]:
-    return [one for one in figure.findobj(Text) if one.get_visible() and one.get_text().strip()]
-
-
-def labels(figure: Figure) -> list[str]:
-    return [one.get_text() for one in texts(figure) if one.get_gid() == "label"]
-
-
-def written(figure: Figure) -> str:
-    return "\n".join(one.get_text() for one in texts(figure))
-
-
-def assert_legible(figure: Figure) -> None:
-    """No two texts overlap and none leaves the figure."""
-    figure.canvas.draw()
-    outer = figure.bbox
-    boxes = []
-    for ax in figure.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                inside = low <= tick.get_loc() <= high
-                tick.label1.set_visible(tick.label1.get_visible() and inside)
-                tick.label2.set_visible(tick.label2.get_visible() and inside)
-    for one in texts(figure):
-        box = one.get_window_extent()
-        assert box.x0 >= -1 and box.y0 >= -1, one
-        assert box.x1 <= outer.width + 1 and box.y1 <= outer.height + 1, one
-        # The font's line height is more than the ink; a pixel's touch is no overlap.
-        boxes.append((one, box.padded(-2)))
-    for (a, box_a), (b, box_b) in itertools.combinations(boxes, 2):
-        assert not box_a.overlaps(box_b), f"{a.get_text()!r} overlaps {b.get_text()!r}"
-
-
 @pytest.mark.parametrize("count", [1, 3, 13, 100])
 def test_no_run_vanishes_and_no_label_overlaps(count: int) -> None:
     curves = many(count)
@@ -146,7 +103,7 @@ def test_raw_curve_is_the_data_and_the_smooth_one_its_debiased_average() -> None
     np.testing.assert_array_equal(raw.get_xdata(), np.arange(500))
     np.testing.assert_allclose(raw.get_ydata(), losses)
     # The formula: sum of w**k * loss[t-k] over the sum of w**k, w = 1 - 2/(span + 1).
-    w = 1 - 2 / (plots.SMOOTHING * 500 + 1)
+    w = 1 - 2 / (loss_plots.SMOOTHING * 500 + 1)
     expected = []
     above = below = 0.0
     for loss in losses:
@@ -266,7 +223,7 @@ def test_a_search_over_two_numbers_stays_legible(count: int) -> None:
     )
     assert len(drawn(figure, "pruned")) == (runs["state"] == "pruned").sum()
     told = "optimizer.weight_decay not told apart" in written(figure)
-    assert told == (count > plots.TOLD_APART)
+    assert told == (count > style.TOLD_APART)
     if told:
         assert all(line.get_linestyle() == "None" for line in joined), "a zigzag says nothing"
     assert figure.get_figheight() < 8, "no legend with a row a run"
@@ -382,7 +339,7 @@ def test_every_colour_is_readable_on_white() -> None:
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
-    shades = [luminance(colour) for colour in plots._MAP(np.linspace(0, 1, 64))]
+    shades = [luminance(colour) for colour in style.MAP(np.linspace(0, 1, 64))]
     assert min(1.05 / (shade + 0.05) for shade in shades) > 2.5
     assert all(a < b for a, b in itertools.pairwise(shades)), "a larger lr is always lighter"
 

@@ -161,6 +161,27 @@ def test_the_worse_of_both_measurements_counts_and_of_a_failed_run_the_worst() -
     assert row["stability_ratio_max"] == 2.2 and "at most 2.20" in row["evidence"]
 
 
+def test_a_run_that_failed_was_unstable_also_where_the_measurements_missed_it() -> None:
+    losses = [2.0, 1.9, 1.8, 1e9, *[math.nan] * 5]
+    ratio = [0.2, *[math.nan] * 8]
+    frame = pd.DataFrame({"run": 0, "lr": 1, "step": range(9), "train_loss": losses})
+    row = verdicts(frame.assign(stability_ratio=ratio, first_nonfinite_step=4)).iloc[0]
+    assert (row["outcome"], row["step_mode"]) == ("diverged", "unstable")
+    assert "at most 0.20, where it was measured, before it failed" in row["evidence"]
+
+
+def test_what_a_branch_gains_is_told_against_the_same_step_and_not_the_end() -> None:
+    """Where the branch at the same lr explodes, log(same / low) says nothing of the run's end."""
+    frame = by_epoch(np.r_[2.3, np.full(39, 1.8)], gain_low=3.6, gain_high=-1.0)
+    best = by_epoch(np.r_[2.3, np.full(39, 0.3)], run=1, lr=0.01)
+    found = verdicts(pd.concat([frame, best]))
+    assert (
+        "a tenth of the step gains 3.60 more in log loss (97% less than the same step)"
+        in (found["evidence"][0])
+    )
+    assert 1 - math.exp(-3.6) == pytest.approx(0.97, abs=0.005)
+
+
 def test_medians_weigh_a_measurement_by_how_long_it_stood() -> None:
     early, late = np.arange(12), np.arange(100, 600, 100)
     frame = pd.DataFrame({"run": 0, "lr": 1, "step": np.r_[early, late], "train_loss": 1.0})
@@ -181,6 +202,45 @@ NOISY = {"eigenvalues": np.ones(400), "sigma": 0.3, "seed": 1}
 def test_with_noise_the_end_loss_is_the_stationary_one(lr: float) -> None:
     row = verdicts(sweep([lr], steps=400, **NOISY)).iloc[0]
     assert row["end_loss"] == pytest.approx(0.5 * 0.3**2 * lr / (2 - lr), rel=0.1)
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_with_momentum_and_noise_the_end_loss_is_the_stationary_one(momentum: float) -> None:
+    """Heavy ball's stationary variance: E[loss] = ½σ²·lr·λ(1+β) / ((1−β)(2(1+β) − lr·λ))."""
+    lr = 0.1
+    frame = sweep([lr], momentum=momentum, steps=1500, **NOISY).drop(columns="alpha")
+    row = verdicts(frame).iloc[0]
+    expected = 0.5 * 0.3**2 * lr * (1 + momentum) / ((1 - momentum) * (2 * (1 + momentum) - lr))
+    assert row["end_loss"] == pytest.approx(expected, rel=0.1)
+    assert row["stability_ratio"] == pytest.approx(lr / (2 * (1 + momentum)))
+    assert row["step_mode"] == "monotone"
+
+
+def annealed(lr: float, steps: int = 400) -> pd.DataFrame:
+    """Noisy quadratics whose lr falls as a cosine to 0, with the lr of each step."""
+    rng = np.random.default_rng(0)
+    x, rows = np.ones(400), []
+    for step in range(steps + 1):
+        now = lr * (1 + math.cos(math.pi * step / steps)) / 2
+        rows.append({"step": step, "train_loss": 0.5 * float(np.mean(x**2)), "lr_at_step": now})
+        x = x - now * (x + 0.3 * rng.standard_normal(400))
+    return pd.DataFrame(rows).assign(lr=lr)
+
+
+def test_an_annealed_run_is_judged_by_its_neighbours_and_not_by_its_flat_end() -> None:
+    lrs = [0.002, 0.01, 0.05, 0.2]
+    parts = [annealed(lr).assign(run=i) for i, lr in enumerate(lrs)]
+    worse = parts[3].assign(run=4, lr=1.0, train_loss=parts[3]["train_loss"] + 0.1)
+    found = verdicts(pd.concat([*parts, worse]))
+    assert found["outcome"].tolist() == [
+        *("undershooting", "undershooting", "converged", "converged", "overshooting")
+    ]
+    assert "the smaller lr" in found["evidence"][4]
+    alone = parts[1].assign(train_loss=np.r_[2.0, np.full(400, 0.3) + 0.01 * np.sin(range(400))])
+    row = verdicts(alone).iloc[0]
+    assert row["outcome"] == "plateau" and "as its lr went to nothing" in row["evidence"]
+    unknown = verdicts(alone.drop(columns="lr_at_step")).iloc[0]
+    assert unknown["outcome"] == "overshooting", "what a flat end means where the lr stayed"
 
 
 def test_noise_makes_large_steps_overshoot_and_says_what_decay_would_win() -> None:
@@ -248,7 +308,7 @@ def tanh_network(lr: float, steps: int, every: int) -> pd.DataFrame:
 def test_a_tanh_network_settles_at_the_edge_of_stability(lr: float) -> None:
     frame = tanh_network(lr, steps=3000, every=100)
     row = verdicts(frame).iloc[0]
-    assert 0.99 <= row["stability_ratio"] <= 1.03
+    assert 1.0 <= row["stability_ratio"] <= 1.03
     assert row["step_mode"] in ("oscillating", "unstable")
     assert row["outcome"] not in ("diverged", "collapsed")
     assert "edge of stability" in row["evidence"]

@@ -28,7 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lrlab-benchmark-") as name:
         for number, (options, target) in enumerate(TARGETS.items()):
             command = [sys.executable, "-m", "lrlab.sweep", *options.split(), "epochs=3"]
-            command += ["plots=false", f"name=run{number}"]
+            command += ["plots=false", "diagnostics=off", f"name=run{number}"]
             subprocess.run(command, cwd=name, check=True, capture_output=True)
             summary = Path(name, "outputs", f"run{number}", "0", "summary.json").read_text()
             accuracy = 100 * json.loads(summary)["test_acc"]

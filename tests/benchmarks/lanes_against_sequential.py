@@ -54,7 +54,7 @@ def load(train_size: int) -> Dataset:
 def lane_seconds(data: Dataset, lrs: Sequence[float]) -> float:
     """Wall-clock time of the runs as one lane group, without the evaluations."""
     with initialize_config_dir(str(configs.folder("conf")), version_base="1.3"):
-        config = compose("config", ["epochs=1", "device=cpu", "name=benchmark"])
+        config = compose("config", ["epochs=1", "device=cpu", "name=benchmark", "diagnostics=off"])
     with tempfile.TemporaryDirectory(prefix="lrlab-benchmark-") as name:
         specs = []
         for number, lr in enumerate(lrs):

@@ -31,7 +31,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     print(machine())
-    search = f"lr=1e-4..1 n_trials={arguments.trials} epochs={arguments.epochs} plots=false"
+    search = f"lr=1e-4..1 n_trials={arguments.trials} epochs={arguments.epochs}"
+    search += " plots=false diagnostics=off"
     search += f" lanes={arguments.lanes}"
     if arguments.train_size != 55_000:
         search += f" data.train_size={arguments.train_size}"

@@ -52,6 +52,7 @@ def main() -> None:
         script = [sys.executable, str(PEER), "-m", *sweep]
         script += [f"train_size={arguments.train_size}", f"root={folder / 'data'}"]
         lrlab = [sys.executable, "-m", "lrlab.sweep", *sweep]
+        lrlab += ["diagnostics=off", "plots=false"]  # the script neither measures nor draws
         if arguments.train_size != 55_000:
             lrlab.append(f"data.train_size={arguments.train_size}")
 

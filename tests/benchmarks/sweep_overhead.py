@@ -95,7 +95,8 @@ def main() -> None:
     swept = f"lr=1e-4..1 points={arguments.trials}"
     if arguments.search:
         swept = f"lr=1e-4..1 n_trials={arguments.trials}"
-    tiny = "epochs=1 data.train_size=640 data.val_size=200 plots=false threads=1 name=tiny"
+    tiny = "epochs=1 data.train_size=640 data.val_size=200 threads=1 name=tiny"
+    tiny += " plots=false diagnostics=off"
     print(machine())
     print(f"{arguments.trials} trials of 10 steps: {swept}")
     with tempfile.TemporaryDirectory(prefix="lrlab-benchmark-") as name:

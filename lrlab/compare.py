@@ -1,0 +1,355 @@
+"""``python -m lrlab.compare outputs/a outputs/b``: two or more sweeps side by side.
+
+What differs between them, the answer of each, their losses lr by lr, the best against the best, and
+figures of them all on shared axes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lrlab import answer, judge, records, sweep_settings, table, tidy
+from lrlab.comparison import (
+    At,
+    Row,
+    Side,
+    accuracy_column,
+    best_ends,
+    best_runs,
+    by_lr,
+    by_lr_table,
+    differences,
+    incomparable,
+    is_common,
+    read,
+    to_one_target,
+    told_apart,
+    with_best_settings,
+    within,
+)
+from lrlab.errors import NotWritten, UserError
+from lrlab.verdicts import verdicts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TOLD_APART = 7  # combinations of sweep and settings that have a colour and a shape each
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def text(sides: Sequence[Side]) -> str:
+    """The whole comparison for a terminal; ends without a newline."""
+    rows = by_lr(sides)
+    why_not = incomparable(sides)
+    parts = ["\n".join(_sweep_lines(sides)), _difference_text(sides)]
+    parts += [f"{side.letter}  {_indented(answer.text([side.answer]))}" for side in sides]
+    if rows:
+        of = "" if why_not else f" ({sides[0].verdicts['judged_by'].iloc[0]})"
+        title = f"end loss{of}, median over seeds"
+        if why_not:
+            title += f"; not to be compared, for {why_not}"
+        parts.append(_block(title, rows, sides, "end", ranked=not why_not))
+        if name := accuracy_column(sides):
+            title = f"{name.replace('_', ' ')}, median over seeds"
+            parts.append(_block(title, rows, sides, "accuracy", ranked=True))
+        parts.append(_outcome_block(rows, sides))
+    parts.append("\n".join(_best_lines(sides, why_not)))
+    return "\n\n".join(parts)
+
+
+def _sweep_lines(sides: Sequence[Side]) -> list[str]:
+    lines = []
+    for side in sides:
+        lrs, seeds = (len(side.verdicts[name].dropna().unique()) for name in ("lr", "seed"))
+        told = f"{_count(len(side.runs), 'run')}, {_count(lrs, 'lr')}"
+        told += f", {seeds} seeds" if seeds > 1 else ""
+        lines.append(f"{side.letter}  {table.display_path(side.path)}: {told}")
+    return lines
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _difference_text(sides: Sequence[Side]) -> str:
+    found = differences(sides)
+    if len(found) == 0:
+        return "no difference in settings, versions, device or data"
+    letters = [side.letter for side in sides]
+    columns = {"differs": found["setting"].tolist()}
+    columns |= {letter: found[letter].tolist() for letter in letters}
+    return "\n".join(judge.aligned(columns, {"differs", *letters}))
+
+
+def _indented(words: str) -> str:
+    return words.removeprefix("answer  ").replace("\n        ", "\n   ")
+
+
+def _block(
+    title: str, rows: Sequence[Row], sides: Sequence[Side], measure: str, ranked: bool
+) -> str:
+    """A table of one measure: lr, each sweep, and of those that have it the best, and by what."""
+    columns = _heads(rows)
+    is_loss = measure == "end"
+    for side in sides:
+        columns[side.letter] = [_value(row.at.get(side.letter), measure) for row in rows]
+    if ranked:
+        ranks = [_ranked(row, measure) for row in rows]
+        columns["lowest" if is_loss else "highest"] = [each[0] for each in ranks]
+        columns["by"] = [each[1] for each in ranks]
+        columns["seed noise"] = [each[2] for each in ranks]
+    left = {*rows[0].settings, "lowest", "highest", "seed noise"}
+    return "\n".join([title, *judge.aligned(columns, left)])
+
+
+def _heads(rows: Sequence[Row]) -> dict[str, list[str]]:
+    names = rows[0].settings
+    return {
+        "lr": [f"{row.lr:g}" for row in rows],
+        **{name: [row.settings[name] for row in rows] for name in names},
+    }
+
+
+def _value(at: At | None, measure: str) -> str:
+    if at is None:
+        return "-"
+    if measure == "accuracy":
+        return "-" if math.isnan(at.accuracy) else f"{at.accuracy:.2%}"
+    return "fails" if math.isinf(at.end) else f"{at.end:.4g}"
+
+
+def _ranked(row: Row, measure: str) -> tuple[str, str, str]:
+    """The best sweep's letter, its lead before the next, and whether that is noise."""
+    sign = 1 if measure == "end" else -1
+    values = {
+        letter: (at.ends if measure == "end" else at.accuracies) for letter, at in row.at.items()
+    }
+    order = sorted((sign * median(each), letter) for letter, each in values.items() if each)
+    if len(order) < 2 or not math.isfinite(order[0][0]):
+        return "-", "-", "-"
+    (first, best), (second, other) = order[:2]
+    if first == second:
+        return "equal", "0", "-"
+    if math.isinf(second):
+        return best, "-", "the other fails" if len(order) == 2 else "the others fail"
+    lead = f"{second - first:.3g}" if measure == "end" else f"{second - first:.2%}"
+    return best, lead, told_apart(values[best], values[other])
+
+
+def _outcome_block(rows: Sequence[Row], sides: Sequence[Side]) -> str:
+    columns = _heads(rows)
+    for side in sides:
+        cells = []
+        for row in rows:
+            at = row.at.get(side.letter)
+            if at is None:
+                cells.append("-")
+            elif 0 < at.failed < len(at.ends):
+                cells.append(f"{at.outcome} ({at.failed} of {len(at.ends)} failed)")
+            else:
+                cells.append(at.outcome)
+        columns[side.letter] = cells
+    left = {*rows[0].settings, *(side.letter for side in sides)}
+    return "\n".join(["outcome", *judge.aligned(columns, left)])
+
+
+def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:
+    """The best of each sweep against that of the others."""
+    having = [side for side in sides if side.answer.best_lr is not None]
+    if not having:
+        return ["best    no sweep learned anything"]
+    ends = {side.letter: best_ends(side) for side in having}
+    order = sorted(having, key=lambda side: median(ends[side.letter]))
+    if why_not:
+        order = having
+    lines = []
+    for side in order:
+        a = side.answer
+        where = "".join(f"{n}={sweep_settings.shown(v)} " for n, v in a.settings.items())
+        seeds = f"{a.seeds} seeds" if a.seeds > 1 else "one seed"
+        lines.append(
+            f"best    {side.letter} {where}lr={a.best_lr:g}: end loss {a.best_loss:.4g}, {seeds}"
+        )
+    if why_not or len(order) < 2:
+        return lines
+    first, *others = order
+    for other in others:
+        lines.append(f"        {_lead(first, other, ends)}")
+    lines += [f"        {line}" for line in _time_lines(order)]
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+
+
+def _lead(first: Side, other: Side, ends: Mapping[str, Sequence[float]]) -> str:
+    low, high = first.answer.best_loss, other.answer.best_loss
+    if low == high:
+        return f"{first.letter} and {other.letter} are equal"
+    share = f", {_percent((high - low) / abs(high))}" if high else ""
+    words = {
+        "within": "which is within seed noise: they cannot be told apart",
+        "beyond": "which is beyond seed noise",
+        "few seeds": "with so few seeds nobody can say whether by chance",
+    }[told_apart(ends[first.letter], ends[other.letter])]
+    return f"{first.letter} is {high - low:.3g} lower than {other.letter}{share}, {words}"
+
+
+def _time_lines(order: Sequence[Side]) -> list[str]:
+    """How soon the best of each sweep came to the loss at which the last of them ended."""
+    goal = max(side.answer.best_loss for side in order)
+    told = []
+    for side in order:
+        runs = best_runs(side)["run"]
+        found = verdicts(side.curves.loc[side.curves["run"].isin(runs)], target=goal)
+        steps, seconds = median(found["steps_to_target"]), found["seconds_to_target"]
+        if not math.isfinite(steps):
+            continue
+        known = seconds[np.isfinite(seconds)]
+        time = f" ({median(known):.3g} s)" if len(known) else ""
+        told.append(f"{side.letter} in {steps:,.0f} {found['unit'].iloc[0]}s{time}")
+    return [f"loss {goal:.4g}: reached by {', '.join(told)}"] if len(told) > 1 else []
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def default_folder(paths: Sequence[Path], names: Sequence[str]) -> Path:
+    """compare_<a>_<b> beside the sweeps, in the folder that they have in common."""
+    parents = [str(path.resolve().parent) for path in paths]
+    short = "_".join(re.sub(r"[^\w.-]+", "_", name) for name in names)
+    return Path(os.path.commonpath(parents)) / f"compare_{short[:100]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lrlab.compare",
+        description="Set two or more sweeps side by side: what differs, the answer of each, their "
+        "losses lr by lr, and figures of them all on shared axes.",
+        epilog="Exit code: 0, or 2 for bad input.",
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="SWEEP",
+        help="a sweep's folder, for example outputs/a, or a CSV of curves",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where the figures and tables are written (compare_<a>_<b> beside the sweeps)",
+    )
+    parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
+    options = parser.parse_args(arguments)
+    try:
+        sides, notes = read(options.paths)
+        words = text(sides)
+        if not options.no_files:
+            folder = options.output or default_folder(options.paths, [s.name for s in sides])
+            words = "\n".join([words, "", *_write(folder, sides, words)])
+    except UserError as error:
+        judge.fail(str(error))
+    except NotWritten as error:
+        judge.fail(str(error), code=1)
+    except KeyboardInterrupt:
+        judge.fail("interrupted", code=130)
+    for note in notes:
+        print(f"lrlab: {judge.printable(note)}", file=sys.stderr)
+    judge.show(words)
+
+
+def _write(folder: Path, sides: Sequence[Side], words: str) -> list[str]:
+    """Write the text, the tables and the figures; a line for each file."""
+    _check_folder(folder)
+    records.make_folder(folder)
+    records.write_whole(folder / "compare.txt", words + "\n")
+    records.write_whole(folder / "differences.csv", differences(sides).to_csv(index=False))
+    records.write_whole(folder / "by_lr.csv", by_lr_table(sides).to_csv(index=False))
+    from lrlab.plots import writing
+
+    try:
+        paths = writing.save(figures(sides), folder)
+    except OSError as error:
+        raise NotWritten(folder, error) from error
+    lines = [f"plot      {table.display_path(path)}" for path in paths]
+    return [*lines, f"compared  {table.display_path(folder)}"]
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output={folder}: is a file; name a folder")
+    if (folder / "multirun.yaml").is_file() or (folder / ".hydra").is_dir():
+        raise UserError(f"--output={folder}: is a sweep's or a run's folder; name another")
+
+
+def figures(sides: Sequence[Side]) -> dict[str, Figure]:
+    """The figures of all sweeps on shared axes, by name; without those there is nothing for.
+
+    Settings that are one value in each sweep are left to the sweep's name.
+    """
+    from lrlab import plots
+    from lrlab.plots.compare import side_by_side
+
+    kept = {*within(sides), "sweep"}
+    swept = [n for side in sides for n in tidy.settings_of(side.curves)]
+    dropped = {name for name in swept if name not in kept and not is_common(sides, name)}
+
+    def joined(kind: str) -> pd.DataFrame:
+        parts = [getattr(side, kind).assign(sweep=side.name) for side in sides]
+        parts = [part.drop(columns=[c for c in dropped if c in part]) for part in parts]
+        filled = [part.dropna(axis=1, how="all") for part in parts if len(part)]
+        whole = pd.concat(filled or parts[:1], ignore_index=True)
+        return whole.reindex(columns=list(dict.fromkeys(c for p in parts for c in p.columns)))
+
+    runs, curves, found = joined("runs"), joined("curves"), joined("verdicts")
+    timed = to_one_target(sides, found)
+    of = ""
+    combinations = {
+        (row["sweep"], *(str(row.get(n)) for n in within(sides))) for row in _rows(found)
+    }
+    if len(combinations) > _TOLD_APART:
+        best = [run for side in sides for run in with_best_settings(side)["run"].tolist()]
+        runs = runs.loc[runs["run"].isin(best)]
+        timed = timed.loc[timed["run"].isin(best)]
+        of = ", of each sweep the best settings"
+    loss, accuracy = (
+        f"{what} at the end against learning rate{of}" for what in ("Loss", "Accuracy")
+    )
+    makers = {
+        "loss_curves": lambda: side_by_side(curves, found),
+        "lr_against_loss": lambda: plots.lr_against_loss(runs, found, title=loss),
+        "lr_against_accuracy": lambda: plots.lr_against_accuracy(runs, found, title=accuracy),
+        "to_target": lambda: plots.to_target(timed),
+        "mechanics": lambda: plots.mechanics(curves, found),
+    }
+    drawn = {}
+    for name, make in makers.items():
+        with contextlib.suppress(plots.NothingToDraw):
+            drawn[name] = make()
+    return drawn
+
+
+def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.to_dict("records")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,504 @@
+"""``python -m lrlab.analysis PATH ...``: what each learning rate did, and which one to use.
+
+A path is a sweep's folder or a CSV of curves, of anyone's runs. Several are judged together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from lrlab import analysis, answer, curve_csv, records, sweep_settings, table, thresholds, tidy
+from lrlab.errors import NotWritten, UserError
+from lrlab.verdicts import UNFINISHED, verdicts
+
+EVIDENCE_OF = 40  # runs whose evidence is printed unasked; with more the table leaves the screen
+_STATES = ("running", "training", "waiting", "interrupted")
+_ONE_A_RUN = ("run", "lr", "seed", "state", "initial_loss", "chance_loss", "num_classes")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Runs of one source or of several.
+
+    Attributes:
+        runs: one row a run, as from `analysis.runs`; of a CSV what its columns tell of a run.
+        curves: as from `analysis.curves`, or the CSV's columns.
+        branches: as from `analysis.branches`; of a CSV none.
+        names: of the sources, each another, in the order given. With several of them, `run` is
+            "name/3" in all tables, a column `sweep` holds the name, and settings that differ
+            between the sweeps are columns.
+        notes: lines about what is missing, or was left out.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    branches: pd.DataFrame
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
+    """Read sweeps' folders and CSVs of curves.
+
+    Args:
+        with_branches: False: the steps of the branch tests are not read, which takes long of many
+            runs; their gains are in the curves.
+
+    Raises:
+        UserError: a path is neither, or what it holds is damaged beyond use.
+    """
+    if not paths:
+        raise UserError("name a sweep's folder or a CSV of curves, for example outputs/NAME")
+    same = [path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
+    if same:
+        raise UserError(f"{same[0]}: is named twice; name it once")
+    parts = [_load_one(path, with_branches) for path in paths]
+    names = distinct_names(paths)
+    notes = tuple(note for part in parts for note in part.notes)
+    if len(parts) == 1:
+        one = parts[0]
+        return Loaded(one.runs, one.curves, one.branches, names, notes)
+    parts = _with_differing_settings(parts)
+    runs, curves, branches = (
+        _joined([getattr(part, kind) for part in parts], names)
+        for kind in ("runs", "curves", "branches")
+    )
+    return Loaded(runs, curves, branches, names, notes)
+
+
+def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The last part of each path, of a file without its ending; with its parents where needed."""
+    whole = [_without_ending(path.resolve()).parts for path in paths]
+    length = [1] * len(paths)
+    while True:
+        names = ["/".join(parts[-n:]) for parts, n in zip(whole, length, strict=True)]
+        alike = [i for i, name in enumerate(names) if names.count(name) > 1]
+        longer = [i for i in alike if length[i] < len(whole[i])]
+        if not longer:  # two files whose names differ in their endings only
+            return tuple(str(paths[i]) if i in alike else name for i, name in enumerate(names))
+        for i in longer:
+            length[i] += 1
+
+
+def _without_ending(path: Path) -> Path:
+    if path.is_dir():
+        return path
+    name = path.name.removesuffix(".gz").removesuffix(".csv")
+    return path.with_name(name) if name else path
+
+
+def _resolved(paths: Sequence[Path]) -> list[Path]:
+    return [path.resolve() for path in paths]
+
+
+# --- one source -----------------------------------------------------------------------------------
+
+
+def _load_one(path: Path, with_branches: bool) -> Loaded:
+    if path.is_dir():
+        return _sweep(path, with_branches)
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file or folder{_near(path)}; name a sweep's folder or a CSV of "
+            "curves, for example outputs/NAME"
+        )
+    curves, notes = curve_csv.read(path)
+    settings = [name for name in tidy.settings_of(curves) if name not in _ONE_A_RUN]
+    of_run = [name for name in (*_ONE_A_RUN, *settings) if name in curves]
+    runs = pd.DataFrame(curves[of_run]).groupby("run", as_index=False).first()
+    return Loaded(runs, curves, _no_branches(), (path.name,), tuple(notes))
+
+
+def _near(path: Path) -> str:
+    from lrlab.config import nearest
+
+    try:
+        names = [each.name for each in path.absolute().parent.iterdir()]
+    except OSError:
+        return ""
+    return nearest(path.name, names)
+
+
+def _sweep(folder: Path, with_branches: bool) -> Loaded:
+    _check_sweep(folder)
+    runs, curves = analysis.runs(folder), analysis.curves(folder)
+    branches = analysis.branches(folder) if with_branches else _no_branches()
+    return Loaded(runs, curves, branches, (folder.name,), tuple(_notes(folder, runs, curves)))
+
+
+def _no_branches() -> pd.DataFrame:
+    return pd.DataFrame(columns=["run", "lr", "multiplier", "lr_at_step", "step", "train_loss"])
+
+
+def _check_sweep(folder: Path) -> None:
+    """That it is a sweep's folder; if not, which to name.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        inside = sorted(each for each in folder.iterdir() if each.is_dir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+    if records.run_folders(folder):
+        return
+    if (folder / ".hydra").is_dir() or (folder / "metrics.csv").is_file():
+        parent = folder.absolute().parent
+        raise UserError(
+            f"{folder}: is a run's folder; name its sweep's, {table.display_path(parent)}"
+        )
+    if (folder / "multirun.yaml").is_file():
+        raise UserError(f"{folder}: has no run yet; start it again or wait for its first step")
+    sweeps = [each for each in inside if records.run_folders(each)]
+    if sweeps:
+        count = f"{len(sweeps)} sweeps" if len(sweeps) > 1 else "a sweep"
+        some = " or ".join(str(each) for each in sweeps[:3])
+        raise UserError(f"{folder}: holds {count}, but no runs; name one or more, like {some}")
+    raise UserError(
+        f"{folder}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
+    )
+
+
+def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
+    """What is missing in a sweep's records, and what that means for the verdicts."""
+    notes = []
+    states = runs["state"].tolist()
+    going = {name: states.count(name) for name in _STATES if name in states}
+    if going:
+        told = ", ".join(f"{count} {name}" for name, count in going.items())
+        notes.append(
+            f"{sum(going.values())} of {len(runs)} runs have not ended ({told}); "
+            "they are judged as far as they came"
+        )
+    begun = set(curves.loc[curves["step"].notna(), "run"].unique())
+    expected = runs[~runs["state"].isin(("waiting", "failed"))]
+    notes += _some_lack(
+        "readable metrics.csv", [r for r in expected["run"] if r not in begun], runs
+    )
+    waiting = set(runs.loc[runs["state"] == "waiting", "run"])
+    notes += _some_lack("readable summary.json", sorted(waiting & begun), runs)
+    for what, names, then in (
+        (
+            "diagnostics",
+            ("alpha", "stability_ratio"),
+            "their steps are judged by their curves alone",
+        ),
+        ("branch test", ("gain_low", "gain_high"), "their outcomes are judged by neighbouring lrs"),
+    ):
+        there = [name for name in names if name in curves]
+        measured = np.zeros(len(curves), dtype=bool)
+        for name in there:
+            measured |= curves[name].notna().to_numpy()
+        having = set(curves.loc[measured, "run"].unique())
+        if having:  # where no run has any, that was the user's choice
+            ended = runs.loc[runs["state"] == "finished", "run"]
+            notes += _some_lack(what, [r for r in ended if r not in having], runs, then)
+    return [f"{folder}: {note}" for note in notes]
+
+
+def _some_lack(what: str, lacking: Sequence[Any], runs: pd.DataFrame, then: str = "") -> list[str]:
+    if not lacking:
+        return []
+    some = ", ".join(map(str, lacking[:5])) + (", ..." if len(lacking) > 5 else "")
+    line = f"{len(lacking)} of {len(runs)} runs have no {what} (run {some})"
+    return [f"{line}; {then}" if then else line]
+
+
+# --- several sources ------------------------------------------------------------------------------
+
+
+def _with_differing_settings(parts: Sequence[Loaded]) -> list[Loaded]:
+    """With a column for each setting that differs between the sweeps, and was swept in none.
+
+    Two sweeps of networks of other widths are both "mlp": only their configs tell them apart.
+    """
+    of_runs = [sweep_settings.of_runs(part.runs) if "folder" in part.runs else [] for part in parts]
+    names = sweep_settings.differing([each for part in of_runs for each in part])
+    if not names:
+        return list(parts)
+    filled = []
+    for part, settings in zip(parts, of_runs, strict=True):
+        if not settings:
+            filled.append(part)
+            continue
+        of_run = dict(zip(part.runs["run"].tolist(), settings, strict=True))
+        told = {name: {run: each.get(name) for run, each in of_run.items()} for name in names}
+        runs, curves, branches = (
+            _with_columns(each, told) for each in (part.runs, part.curves, part.branches)
+        )
+        filled.append(Loaded(runs, curves, branches, part.names, part.notes))
+    return filled
+
+
+def _with_columns(part: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
+    """The table with a column of each name, by its run."""
+    code, runs = pd.factorize(part["run"].to_numpy())
+    columns = {
+        name: pd.Series([of_run[run] for run in runs]).reindex(code).to_numpy()
+        for name, of_run in told.items()
+    }
+    return part.assign(**columns)
+
+
+def _joined(parts: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    named = [
+        part.assign(run=_run_names(name, part), sweep=name)
+        for part, name in zip(parts, names, strict=True)
+    ]
+    columns = list(dict.fromkeys(column for part in named for column in part.columns))
+    # Columns without a value have no type of their own, and would change that of the others.
+    filled = [part.dropna(axis=1, how="all") for part in named if len(part)]
+    together = pd.concat(filled, ignore_index=True) if filled else named[0]
+    return together.reindex(columns=columns)
+
+
+def _run_names(name: str, part: pd.DataFrame) -> np.ndarray:
+    """(rows,) "name/3"; an empty run stays empty, for `verdicts` to refuse."""
+    code, values = pd.factorize(part["run"].to_numpy())
+    texts = np.array([*(f"{name}/{value}" for value in values), None], dtype=object)
+    return texts[code]
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def in_order(found: pd.DataFrame) -> pd.DataFrame:
+    """Sorted by run, "name/2" before "name/10"."""
+
+    def key(row: int) -> tuple[tuple[int, int, str], ...]:
+        parts = re.findall(r"\d+|\D+", str(runs[row]))
+        return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+
+    runs = found["run"].tolist()
+    return found.iloc[sorted(range(len(runs)), key=key)].reset_index(drop=True)
+
+
+def verdict_table(found: pd.DataFrame) -> str:
+    """One line a run: run, lr, what else varies, outcome, step mode, end loss, decay gain.
+
+    found: as from `verdicts`. Sorted as it is. Ends without a newline.
+    """
+    begun = found.loc[found["lr"].notna()]
+    varying = ["seed"] if len(set(map(str, begun["seed"]))) > 1 else []
+    varying += tidy.varying(found)
+    columns = {
+        "run": _names(found),
+        "lr": [_cell(lr) for lr in found["lr"]],
+        **{name: [_cell(value) for value in found[name]] for name in varying},
+        "outcome": found["outcome"].tolist(),
+        "steps": found["step_mode"].tolist(),
+        **_states(found),
+        "end loss": ["non-finite" if x == math.inf else _cell(x, ".4g") for x in found["end_loss"]],
+        "decay gain": [_gain(gain) for gain in found["decay_gain"]],
+    }
+    if not bool(found["decay_gain"].notna().to_numpy().any()):  # no branch test
+        del columns["decay gain"]
+    left = {name for name in ("run", *varying) if not pd.api.types.is_numeric_dtype(found[name])}
+    return "\n".join(aligned(columns, {*left, "outcome", "steps", "state"}))
+
+
+def _states(found: pd.DataFrame) -> dict[str, list[str]]:
+    """A column of the states where some runs have not had their whole budget."""
+    states = [str(state) for state in found["state"]]
+    return {"state": states} if set(states) & set(UNFINISHED) else {}
+
+
+def evidence_lines(found: pd.DataFrame, width: int | None = None) -> str:
+    """The evidence of each run in words, behind its run and lr.
+
+    found: as from `verdicts`. width: columns of the terminal; None: each run on one line.
+    """
+    runs, lrs = _names(found), [f"lr {_cell(lr)}" for lr in found["lr"]]
+    of_run, of_lr = max(map(len, runs), default=0), max(map(len, lrs), default=0)
+    is_number = pd.api.types.is_numeric_dtype(found["run"])
+    heads = [
+        f"{run.rjust(of_run) if is_number else run.ljust(of_run)}  {lr.ljust(of_lr)}  "
+        for run, lr in zip(runs, lrs, strict=True)
+    ]
+    lines = zip(heads, found["evidence"], strict=True)
+    return "\n".join(_wrapped(head, text, width) for head, text in lines)
+
+
+def _wrapped(head: str, text: str, width: int | None) -> str:
+    """The text behind its head, further lines indented below where it begins."""
+    if width is None or len(head) + len(text) <= width:
+        return head + text
+    indent = len(head) if len(head) <= width // 3 else 8
+    return textwrap.fill(
+        text,
+        max(width, indent + 30),
+        initial_indent=head,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _answer(answers: Sequence[answer.Answer], width: int | None) -> str:
+    lines = answer.text(answers).splitlines()
+    return "\n".join(_wrapped(line[:8], line[8:], width) for line in lines)
+
+
+def _names(found: pd.DataFrame) -> list[str]:
+    return [printable(str(run)) for run in found["run"].tolist()]
+
+
+def printable(text: str) -> str:
+    """On one line: names are the user's, and may hold what a terminal takes for a command."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def _cell(value: Any, spec: str = "g") -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:{spec}}" if isinstance(value, float) else printable(str(value))
+
+
+def _gain(gain: float) -> str:
+    if math.isnan(gain):
+        return "-"
+    return "non-finite" if gain == -math.inf else f"{round(gain, 2) + 0.0:.2f}"
+
+
+def aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:
+    return table.aligned(columns, left)
+
+
+def as_json(found: pd.DataFrame, answers: Sequence[answer.Answer], notes: Sequence[str]) -> str:
+    """Verdicts, answers and notes as one JSON object; what is not finite is null."""
+    rows = json.loads(found.to_json(orient="records", double_precision=15) or "[]")
+    whole = {"verdicts": rows, "answers": [asdict(each) for each in answers], "notes": list(notes)}
+    return json.dumps(_finite(whole), indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lrlab.analysis",
+        description="Say of each run whether its steps overshoot, undershoot or converge, with "
+        "the evidence, and which learning rate to use.",
+        epilog="A CSV needs the columns run, lr, train_loss, and step or epoch; used where there: "
+        "seed, val_loss, alpha, stability_ratio, grad_norm, initial_loss, num_classes, gain_low, "
+        "gain_high, seconds, state, and settings (optimizer, schedule, ...). Exit code: 0, or 2 "
+        "for bad input.",
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="*",
+        metavar="PATH",
+        help="a sweep's folder, or a CSV of curves; several are judged together",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the verdicts as CSV")
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="LOSS",
+        help="the loss to reach (95%% of the way to the best)",
+    )
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help=f"print it for each run, also where there are more than {EVIDENCE_OF}",
+    )
+    parser.add_argument("--json", action="store_true", help="print verdicts and answer as JSON")
+    parser.add_argument(
+        "--thresholds", action="store_true", help="print the numbers at which verdicts turn"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        text, notes = _run(options)
+    except UserError as error:
+        fail(str(error))
+    except NotWritten as error:
+        fail(str(error), code=1)
+    except KeyboardInterrupt:
+        fail("interrupted", code=130)
+    for note in notes:
+        print(f"lrlab: {printable(note)}", file=sys.stderr)
+    show(text)
+
+
+def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
+    """What to print, and the notes beside it."""
+    if options.thresholds and not options.paths:
+        return "\n".join(thresholds.lines()), ()
+    if options.target is not None and not math.isfinite(options.target):
+        raise UserError(f"--target={options.target}: must be a finite number, like --target=0.1")
+    if options.output is not None:
+        _check_output(options.output, options.paths)
+    loaded = load(options.paths, with_branches=False)
+    found = in_order(verdicts(loaded.curves, target=options.target))
+    answers = answer.recommend(found)
+    if options.output is not None:
+        records.write_whole(options.output, found.to_csv(index=False))
+    if options.json:
+        return as_json(found, answers, loaded.notes), ()
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    parts = [verdict_table(found)]
+    if options.evidence or len(found) <= EVIDENCE_OF:
+        parts.append(evidence_lines(found, width))
+    else:
+        parts.append(f"the evidence of {len(found)} runs: --evidence prints it, --output writes it")
+    if options.thresholds:
+        parts.append("\n".join(thresholds.lines()))
+    parts.append(_answer(answers, width))
+    if options.output is not None:
+        parts.append(f"verdicts  {table.display_path(options.output)}")
+    return "\n\n".join(parts), loaded.notes
+
+
+def _check_output(file: Path, paths: Sequence[Path]) -> None:
+    if file.is_dir():
+        raise UserError(f"--output={file}: is a folder; name a file, like {file / 'verdicts.csv'}")
+    if file.resolve() in _resolved(paths):
+        raise UserError(f"--output={file}: would replace what is read; name another file")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"--output={file}: there is no folder {file.parent}; make it first")
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line and end the program."""
+    print(f"lrlab: {printable(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def show(text: str) -> None:
+    """Print; a reader that has seen enough (``| head``) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Figures of a sweep: DataFrames in, matplotlib Figures out. Reads no files, keeps no pyplot state.
+
+The frames are those of `lrlab.analysis`. Each figure is a function that works alone:
+
+    loss_curves, lr_and_loss, lr_against_loss, lr_against_accuracy, to_target, mechanics,
+    heat_map, branch_fan, schedules, textbook, surface
+
+A function whose table lacks what its figure is about raises `NothingToDraw` with the reason.
+`draw` draws all there is to draw of a sweep's `Tables` into a folder. Every drawn thing carries a
+gid ("raw", "smooth", "nonfinite", "chance", ...), so that a figure can be taken apart again.
+
+matplotlib is imported when the first figure is asked for, not with this package.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lrlab.plots.tables import CAPTIONS, FORMATS, NAMES, SUMMARIES, Drawn, NothingToDraw, Tables
+
+if TYPE_CHECKING:
+    from lrlab.plots.branches import branch_fan
+    from lrlab.plots.budget import schedules
+    from lrlab.plots.by_lr import lr_against_accuracy, lr_against_loss, to_target
+    from lrlab.plots.curves import loss_curves, lr_and_loss
+    from lrlab.plots.heat import heat_map
+    from lrlab.plots.landscape import surface, textbook
+    from lrlab.plots.steps import mechanics
+    from lrlab.plots.writing import draw, figure, save
+
+__all__ = [
+    "CAPTIONS",
+    "FORMATS",
+    "NAMES",
+    "SUMMARIES",
+    "Drawn",
+    "NothingToDraw",
+    "Tables",
+    "branch_fan",
+    "draw",
+    "figure",
+    "heat_map",
+    "loss_curves",
+    "lr_against_accuracy",
+    "lr_against_loss",
+    "lr_and_loss",
+    "mechanics",
+    "save",
+    "schedules",
+    "surface",
+    "textbook",
+    "to_target",
+]
+
+_HOMES = {
+    "loss_curves": "curves",
+    "lr_and_loss": "curves",
+    "lr_against_loss": "by_lr",
+    "lr_against_accuracy": "by_lr",
+    "to_target": "by_lr",
+    "mechanics": "steps",
+    "heat_map": "heat",
+    "branch_fan": "branches",
+    "schedules": "budget",
+    "textbook": "landscape",
+    "surface": "landscape",
+    "draw": "writing",
+    "figure": "writing",
+    "save": "writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

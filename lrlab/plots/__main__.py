@@ -1,0 +1,111 @@
+"""``python -m lrlab.plots outputs/<sweep>``: draw a sweep again, or a part of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lrlab.errors import NotWritten, UserError
+from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line, as all of lrlab does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m lrlab.plots --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, NAMES))
+    names = "\n".join(f"  {name:{width}}  {SUMMARIES[name]}" for name in NAMES)
+    parser = _Parser(
+        prog="python -m lrlab.plots",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Draw the plots of a sweep, also of one that is still running.",
+        epilog=f"plots:\n{names}\n\nExit code: 0 something was drawn, 1 nothing, 2 bad input.",
+    )
+    parser.add_argument(
+        "sweep", type=Path, metavar="SWEEP", help="a sweep's folder, or a CSV of curves"
+    )
+    parser.add_argument(
+        "--only", nargs="+", action="extend", default=[], metavar="NAME", help="draw only these"
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KIND",
+        help=f"{', '.join(FORMATS)} (png svg)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where to (plots/ in the sweep's folder)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line entry."""
+    try:
+        options = _parser().parse_args(arguments)
+        only = [_known("--only", name, NAMES) for name in options.only]
+        formats = [_known("--format", kind, FORMATS) for kind in options.format] or ["png", "svg"]
+        lines, notes = _draw(options.sweep, only, formats, options.output)
+    except UserError as error:
+        _fail(str(error), 2)
+    except NotWritten as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    for note in notes:
+        print(f"lrlab: {note}", file=sys.stderr)
+    print("\n".join(lines))
+    if not any(line.startswith("plot") for line in lines):
+        sys.exit(1)
+
+
+def _draw(
+    sweep: Path, only: Sequence[str], formats: Sequence[str], output: Path | None
+) -> tuple[list[str], tuple[str, ...]]:
+    """A line for each file that was written and each figure that was left out, and notes."""
+    from lrlab.plots.reading import load
+
+    tables, notes = load(sweep)
+    if output is None:
+        from lrlab import records
+
+        output = records.plot_folder(sweep) if sweep.is_dir() else sweep.parent / "plots"
+    elif output.exists() and not output.is_dir():
+        raise UserError(f"--output={output}: is a file; name a folder")
+    from lrlab.plots.writing import draw
+    from lrlab.table import display_path
+
+    drawn = draw(tables, output, list(dict.fromkeys(only)), list(dict.fromkeys(formats)))
+    lines = [f"plot      {display_path(path)}" for path in drawn.paths]
+    width = max(map(len, drawn.left_out), default=0)
+    lines += [f"left out  {name:{width}}  {reason}" for name, reason in drawn.left_out.items()]
+    return lines, notes
+
+
+def _known(option: str, word: str, words: Sequence[str]) -> str:
+    from lrlab.config import nearest
+
+    if word not in words:
+        raise UserError(
+            f"{option}={word}: no such {'plot' if option == '--only' else 'format'}"
+            f"{nearest(word, words)}; choose from {', '.join(words)}"
+        )
+    return word
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"lrlab: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

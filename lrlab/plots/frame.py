@@ -1,0 +1,328 @@
+"""The frame of a picture: its ends, its ticks, the reference lines, and what leaves it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
+from matplotlib.transforms import blended_transform_factory
+
+from lrlab.plots.style import GREY, PALE, constant, finite, unit
+
+HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
+FLOOR = 1e-6  # ... and begins at this multiple of it at the lowest
+# Steps from 0 to 1 are as far as half a decade behind them.
+SYMLOG: Any = {"linthresh": 1, "linscale": 0.5}
+PERFECT = 1e-4  # the smallest share of errors that the stretched axis of accuracy shows
+
+_TICKS_OF_ACCURACY = (0, 20, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98)
+
+
+@dataclass(frozen=True)
+class Reference:
+    kind: str  # "chance" or "initial"
+    low: float
+    high: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Label:
+    y: float  # in data coordinates
+    text: str
+    colour: str = GREY
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The ends of an axis, and how values between them are spaced.
+
+    "accuracy" is a percentage whose distance to 100 is spaced logarithmically.
+    """
+
+    low: float
+    high: float
+    kind: Literal["log", "linear", "accuracy"] = "log"
+
+    @property
+    def log(self) -> bool:
+        return self.kind == "log"
+
+    def shown(self, values: np.ndarray) -> np.ndarray:
+        """What is drawn: a loss of 0 lies at minus infinity on a log axis, so it is drawn just
+        below the frame; numbers that would overflow the renderer, just above it."""
+        if self.log:
+            return np.clip(values, self.low / 100, self.high * 100)
+        if self.kind == "accuracy":
+            return np.clip(values, 0.0, 100 * (1 - PERFECT))
+        reach = 10 * (self.high - self.low)
+        return np.clip(values, self.low - reach, self.high + reach)
+
+    def fraction(self, y: float) -> float:
+        """Height in the frame, 0 at its lower end and 1 at its upper."""
+        if self.log:
+            return math.log(max(y, self.low / 100) / self.low) / math.log(self.high / self.low)
+        if self.kind == "accuracy":
+            low, high, y = (float(_stretched(np.array(v))) for v in (self.low, self.high, y))
+            return (y - low) / (high - low)
+        return (y - self.low) / (self.high - self.low)
+
+
+def smoothed(loss: np.ndarray, span: float, cap: float = math.inf) -> np.ndarray:
+    """(n,) exponential moving average with bias correction; losses above the cap count as it."""
+    if len(loss) < 2:
+        return loss
+    # adjust=True is the bias correction: the weights of a start without history still sum to 1.
+    capped = pd.Series(np.minimum(loss, cap))
+    return capped.ewm(span=max(1.0, span), adjust=True).mean().to_numpy()
+
+
+def loss_scale(
+    losses: Sequence[np.ndarray], references: Sequence[Reference], smooth: float | None = None
+) -> Scale:
+    """The frame's ends: all finite losses, but no explosion above HEADROOM x the reference, and no
+    lone lucky mini-batch far below the curves."""
+    tops = [one.high for one in references if one.high > 0]
+    filled = [loss for loss in losses if len(loss)]
+    starts = [float(loss[0]) for loss in filled if loss[0] > 0]
+    reference = max(tops) if tops else (float(np.median(starts)) if starts else 1.0)
+    limit = HEADROOM * reference
+    highest = max([float(loss.max()) for loss in filled], default=reference)
+    if any(float(loss.min()) < 0 for loss in filled):
+        floors = [float(np.quantile(loss, 0.01)) for loss in filled]
+        # With a sign change there is no natural lower end: the runs' middle one decides.
+        low = max(min(floors), 10 * float(np.median(floors)) - limit)
+        high = min(max(highest, reference), limit)
+        pad = 0.05 * (high - low) or 1.0
+        return Scale(low - pad, high + pad, "linear")
+    curves = filled if smooth is None else [smoothed(loss, smooth, limit) for loss in filled]
+    positive = [float(curve[curve > 0].min()) for curve in curves if (curve > 0).any()]
+    low = max(min([*positive, reference]), FLOOR * reference)
+    high = min(max(highest, reference), limit)
+    return Scale(low / (1.6 if smooth else 1.2), max(high, reference) * 1.15, "log")
+
+
+def accuracy_scale(accuracies: Sequence[np.ndarray], chance: Sequence[float] = ()) -> Scale:
+    """The frame of accuracies in percent: stretched towards 100 where some run comes near it."""
+    all_of = np.concatenate([*accuracies, np.asarray(chance, dtype=float)])
+    low = max(0.0, float(all_of.min(initial=100.0)) - 3)
+    high = float(all_of.max(initial=0.0))
+    if high < 85:
+        return Scale(low, max(high * 1.06, low + 1), "linear")
+    errors = max(100 - high, 100 * PERFECT)
+    return Scale(low, 100 - errors / 1.35, "accuracy")
+
+
+# --- references -----------------------------------------------------------------------------------
+
+
+def references(frame: pd.DataFrame) -> list[Reference]:
+    """What guessing costs, and the loss before training, as far as the table tells."""
+    found = []
+    if "chance_loss" in frame:
+        for chance in sorted(set(finite(frame["chance_loss"]))):
+            classes = round(math.exp(min(chance, 50.0)))
+            is_log = classes > 1 and math.isclose(chance, math.log(classes), rel_tol=1e-5)
+            text = f"ln {classes}" if is_log else f"{chance:.3g}"
+            found.append(Reference("chance", chance, chance, f"{text} (guessing)"))
+    if "initial_loss" in frame and len(initial := finite(frame["initial_loss"])):
+        low, high = float(initial.min()), float(initial.max())
+        text = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
+        found.append(Reference("initial", low, high, f"at the start {text}"))
+    return found
+
+
+def reference_labels(found: Sequence[Reference]) -> list[Label]:
+    return [Label((one.low + one.high) / 2, one.label) for one in found]
+
+
+def reference_handles(found: Sequence[Reference]) -> list[tuple[Line2D, str]]:
+    """Legend entries, where there is no room for labels."""
+    return [
+        (Line2D([], [], color=GREY, linewidth=8, alpha=0.15), one.label)
+        if one.high > one.low * 1.02
+        else (Line2D([], [], color=GREY, linewidth=1, linestyle=_reference_dash(one)), one.label)
+        for one in found
+    ]
+
+
+def _reference_dash(one: Reference) -> Any:
+    return (0, (4, 3)) if one.kind == "chance" else (0, (1, 2))
+
+
+def draw_references(ax: Axes, found: Sequence[Reference]) -> None:
+    for one in found:
+        if one.high > one.low * 1.02:
+            ax.axhspan(one.low, one.high, color=GREY, alpha=0.15, linewidth=0, gid=one.kind)
+        else:
+            middle = (one.low + one.high) / 2
+            ax.axhline(
+                middle,
+                color=GREY,
+                linewidth=1,
+                linestyle=_reference_dash(one),
+                zorder=5,
+                gid=one.kind,
+            )
+
+
+# --- what leaves the frame ------------------------------------------------------------------------
+
+
+def draw_edges(ax: Axes, x: np.ndarray, loss: np.ndarray, scale: Scale, colour: str) -> None:
+    """Triangles at the edge of the frame where a curve first leaves it: up, or down to 0."""
+    at_edge = blended_transform_factory(ax.transData, ax.transAxes)
+    for out, edge, y, marker, gid in (
+        (loss > scale.high, 1.0, 0.982, "^", "above"),
+        (_sunk(loss, scale), 0.0, 0.018, "v", "below"),
+    ):
+        if out.any():
+            ax.plot(
+                [_crossing(x, scale.shown(loss), int(np.argmax(out)), scale, edge)],
+                [y],
+                transform=at_edge,
+                color=colour,
+                marker=marker,
+                markersize=6,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
+                linestyle="",
+                zorder=6,
+                clip_on=False,
+                gid=gid,
+            )
+
+
+def _crossing(x: np.ndarray, shown: np.ndarray, first: int, scale: Scale, edge: float) -> float:
+    """Where the drawn line to the point `first` crosses the frame's edge (a fraction of it)."""
+    if first == 0:
+        return float(x[0])
+    before, after = scale.fraction(float(shown[first - 1])), scale.fraction(float(shown[first]))
+    if not min(before, after) <= edge <= max(before, after) or before == after:
+        return float(x[first])
+    share = (edge - before) / (after - before)
+    return float(x[first - 1] + share * (x[first] - x[first - 1]))
+
+
+def _sunk(loss: np.ndarray, scale: Scale) -> np.ndarray:
+    # A single mini-batch below the frame is noise; a loss at 0 has no place on a log axis at all.
+    if scale.kind == "accuracy":
+        return np.zeros(len(loss), dtype=bool)
+    return (loss <= scale.low * 1e-3) if scale.log else (loss < scale.low - 1e3 * abs(scale.low))
+
+
+def edge_handles(losses: Sequence[np.ndarray], scale: Scale) -> list[tuple[Line2D, str]]:
+    kinds = [
+        (any((loss > scale.high).any() for loss in losses), "^", "leaves the frame"),
+        (any(_sunk(loss, scale).any() for loss in losses), "v", "reaches 0"),
+    ]
+    return [
+        (Line2D([], [], color=GREY, marker=marker, linestyle=""), text)
+        for there, marker, text in kinds
+        if there
+    ]
+
+
+# --- axes -----------------------------------------------------------------------------------------
+
+
+def lr_limits(lrs: Iterable[float]) -> tuple[float, float]:
+    there = [lr for lr in lrs if lr > 0 and math.isfinite(lr)]
+    low, high = (min(there), max(there)) if there else (0.1, 0.1)
+    pad = max(1.25, (high / low) ** 0.04, 2.0 if high / low < 2 else 1.0)
+    return low / pad, high * pad
+
+
+def lr_axis(ax: Axes, lrs: Iterable[float], label: bool = True) -> None:
+    """x is the learning rate, logarithmic."""
+    ax.set_xscale("log")
+    low, high = lr_limits(lrs)
+    ax.set_xlim(low, high)
+    log_ticks(ax.xaxis, low, high)
+    if label:
+        ax.set_xlabel("learning rate (init_lr)")
+
+
+def step_axis(ax: Axes, last: float, curves: pd.DataFrame | None = None) -> float:
+    """x is the step, from 0 to the last. Returns the right end of the data."""
+    right = last if last > 0 else 1.0
+    ax.set_xlim(-0.015 * right, right * 1.015)
+    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    per_epoch = None if curves is None else constant(curves, "steps_per_epoch")
+    ax.set_xlabel("step" if per_epoch is None else f"step ({float(per_epoch):,.0f} an epoch)")
+    return right
+
+
+def log_ticks(axis: Any, low: float, high: float, most: int = 10) -> None:
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 2.6 else (1.0,)
+    if decades < 1.1:
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    if decades < 0.5:
+        axis.set_major_locator(MaxNLocator(min(5, most)))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(LogLocator(subs=subs, numticks=most))
+        tight = most <= 5 and decades > 4
+        minor = NullLocator() if tight else LogLocator(subs=range(2, 10), numticks=100)  # type: ignore[arg-type]
+        axis.set_minor_locator(minor)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def number(value: float) -> str:
+    """As short as it gets: 0.001, 1e-4."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def finish_y(ax: Axes, scale: Scale, most: int = 10) -> None:
+    """Limits, ticks and grid of the y axis."""
+    if scale.log:
+        ax.set_yscale("log")
+        log_ticks(ax.yaxis, scale.low, scale.high, most)
+    elif scale.kind == "accuracy":
+        ax.set_yscale("function", functions=(_stretched, _unstretched))
+        ticks = [tick for tick in _TICKS_OF_ACCURACY if scale.low <= tick <= scale.high]
+        ax.yaxis.set_major_locator(FixedLocator(_spaced(ticks, scale)))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_ylim(scale.low, scale.high)
+    ax.grid(axis="y", color=PALE, linewidth=0.7)
+    ax.set_axisbelow(True)
+
+
+def loss_label(frame: pd.DataFrame, name: str = "train loss") -> str:
+    return f"{name}{unit(frame)}"
+
+
+def _spaced(ticks: Sequence[float], scale: Scale) -> list[float]:
+    """Those of the ticks, from the top, that are far enough apart for their numbers."""
+    kept: list[float] = []
+    for tick in reversed(ticks):
+        if not kept or scale.fraction(kept[-1]) - scale.fraction(tick) >= 0.055:
+            kept.append(tick)
+    return kept[::-1]
+
+
+def _stretched(percent: np.ndarray) -> np.ndarray:
+    return -np.log10(np.maximum(1 - np.asarray(percent, dtype=float) / 100, PERFECT / 10))
+
+
+def _unstretched(value: np.ndarray) -> np.ndarray:
+    return 100 * (1 - 10.0 ** -np.asarray(value, dtype=float))

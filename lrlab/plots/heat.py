@@ -1,0 +1,206 @@
+"""The loss as a map: one row a learning rate, one column a moment of training."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lrlab.plots import frame, runs, style
+from lrlab.plots.runs import Run
+from lrlab.plots.sheet import WIDTH, Sheet, bar_place, draw_ribbon, head, sheet
+from lrlab.plots.tables import NothingToDraw
+
+COLUMNS = 140  # moments that the map shows; the loss of each is the mean of its mini-batches
+FACETS = 6  # up to so many settings have a map each
+WORSE = "#A50F15"  # worse than before training; no colour of the map, nor of an outcome
+NOT_FINITE = "#000000"
+_MAP = matplotlib.colormaps["viridis"]
+_RIBBON = 0.17
+
+
+def heat_map(
+    curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
+) -> Figure:
+    """The mini-batch train loss as colour over step and log lr.
+
+    curves, verdicts: as for `loss_curves`.
+
+    A row is the median over the seeds of an lr, in which one that became non-finite counts as
+    infinitely bad; it reaches halfway to the next lr. Losses above those before training and of
+    guessing have a colour of their own; black is non-finite; white is not trained (yet). Where the
+    runs differ in more than lr and seed, each setting has a map of its own, the first FACETS of
+    them.
+
+    Raises:
+        NothingToDraw: there is one lr only, or no finite loss, or a column is missing.
+    """
+    found, _, blended = runs.of_curves(curves, verdicts)
+    found = [run for run in found if run.lr > 0 and math.isfinite(run.lr)]
+    if len({run.lr for run in found}) < 2:
+        raise NothingToDraw("a map needs two learning rates or more")
+    losses = [run.loss for run in found if len(run.loss)]
+    if not losses:
+        raise NothingToDraw("no run has a finite loss")
+    settings = sorted({run.setting for run in found})
+    shown = settings[:FACETS]
+    references = [one.high for one in frame.references(curves)]
+    norm = _norm(losses, references)
+    # The row of a last evaluation has no mini-batch loss, and no moment in the map.
+    last = max(float(run.step[-1]) if len(run.step) else run.mark_step for run in found)
+    columns = 2 if len(shown) == 4 else min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    lrs = sorted({run.lr for run in found})
+    judged = any(run.outcome for run in found)
+    hidden = f" · {len(settings) - len(shown)} more settings not drawn" * (settings != shown)
+    page = sheet(
+        title or "Where the loss falls: learning rate × step",
+        style.subtitle(curves, blended) + hidden,
+        handles=_handles(found),
+        rows=(4.0,) if rows == 1 else (2.2,) * rows,
+        columns=columns,
+        between=0.35,
+        beside=0.3 + (_RIBBON if judged else 0.0),
+        above=0.25 if len(shown) > 1 else 0.0,
+        bar=1.15 + (_RIBBON if judged else 0.0),
+    )
+    low, high = frame.lr_limits(lrs)
+    for place, setting in enumerate(shown):
+        row, column = divmod(place, columns)
+        ax = page.panels[row][column]
+        mine = [run for run in found if run.setting == setting]
+        _draw(ax, mine, norm, last)
+        frame.step_axis(ax, last, curves if columns == 1 else None)
+        ax.set_xlim(0, last + 1)
+        ax.xaxis.get_major_locator().set_params(nbins=7 if columns == 1 else 3)  # type: ignore[attr-defined]
+        ax.set_yscale("log")
+        ax.set_ylim(low, high)
+        frame.log_ticks(ax.yaxis, low, high, most=8)
+        if column == 0:
+            ax.set_ylabel("learning rate (init_lr)")
+        else:
+            ax.tick_params(labelleft=False)
+        if row < rows - 1 and place + columns < len(shown):
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+        if len(shown) > 1:
+            head(ax, setting)
+        if judged:
+            box = ax.get_position()
+            ribbon = page.figure.add_axes(
+                (box.x1 + 0.03 / WIDTH, box.y0, (_RIBBON - 0.03) / WIDTH, box.height)
+            )
+            draw_ribbon(ribbon, runs.by_lr(mine), low, high)
+    for empty in [ax for row in page.panels for ax in row][len(shown) :]:
+        empty.remove()
+    _draw_bar(page, norm, f"train loss{style.unit(curves)}", judged)
+    return page.figure
+
+
+def _norm(losses: Sequence[np.ndarray], references: Sequence[float]) -> Normalize:
+    """From the lowest smoothed loss to what guessing or no training costs."""
+    lows = [frame.smoothed(loss, max(1.0, 0.02 * len(loss))) for loss in losses]
+    firsts = [float(loss[0]) for loss in losses if loss[0] > 0]
+    top = max(references, default=0.0) or (float(np.median(firsts)) if firsts else 1.0)
+    if min(float(loss.min()) for loss in losses) < 0:
+        bottom = min(float(np.quantile(loss, 0.01)) for loss in losses)
+        return Normalize(bottom, max(top, bottom + 1e-12) * 1.05)
+    positive = [float(loss[loss > 0].min()) for loss in lows if (loss > 0).any()]
+    bottom = max(min(positive, default=top / 10), frame.FLOOR * top)
+    return LogNorm(min(bottom, top / 1.5), top * 1.05)
+
+
+def _draw(ax: Axes, found: Sequence[Run], norm: Normalize, last: float) -> None:
+    """Rows of cells, each an image of its own height; black where the loss is not finite."""
+    lrs = sorted({run.lr for run in found})
+    edges = _edges(lrs)
+    columns = int(min(COLUMNS, last + 1))
+    bounds = np.linspace(0, last + 1, columns + 1)
+    cmap = _MAP.with_extremes(over=WORSE, bad=(1, 1, 1, 0), under=_MAP(0.0))
+    for lr, (low, high) in zip(lrs, edges, strict=True):
+        rows = np.array([_row(run, bounds) for run in found if run.lr == lr])
+        row = _medians(rows)
+        infinite = np.isposinf(row)
+        colours = cmap(norm(np.ma.masked_invalid(np.where(infinite, math.nan, row))))
+        colours[infinite] = to_rgba(NOT_FINITE)
+        ax.pcolormesh(
+            bounds,
+            [low, high],
+            colours[None],
+            shading="flat",
+            rasterized=True,
+            gid=f"row:{lr:g}",
+        )
+
+
+def _row(run: Run, bounds: np.ndarray) -> np.ndarray:
+    """The mean loss in each column; inf behind the end of a run that was lost; NaN behind others.
+
+    A column between two recorded steps has the value of the one before.
+    """
+    columns = len(bounds) - 1
+    values = np.full(columns, math.nan)
+    if len(run.step):
+        place = np.clip(np.searchsorted(bounds, run.step, side="right") - 1, 0, columns - 1)
+        total = np.bincount(
+            place, weights=np.minimum(run.loss, 1e300 / len(run.loss)), minlength=columns
+        )
+        count = np.bincount(place, minlength=columns)
+        values[count > 0] = total[count > 0] / count[count > 0]
+        inside = slice(int(place[0]), int(place[-1]) + 1)
+        values[inside] = pd.Series(values[inside]).ffill().to_numpy()
+    if run.mark == "nonfinite":
+        values[np.searchsorted(bounds, run.mark_step, side="right") - 1 :] = math.inf
+    return values
+
+
+def _medians(rows: np.ndarray) -> np.ndarray:
+    """(columns,) medians over runs, of those that are there; inf is a number here."""
+    ordered = np.sort(rows, axis=0)  # NaN last
+    count = np.sum(~np.isnan(rows), axis=0)
+    at = np.arange(rows.shape[1])
+    low = ordered[np.maximum((count - 1) // 2, 0), at]
+    high = ordered[np.minimum(count // 2, len(rows) - 1), at]
+    with np.errstate(invalid="ignore"):
+        middle = np.where(np.isinf(high), high, (low + high) / 2)
+    return np.where(count > 0, middle, math.nan)
+
+
+def _edges(lrs: Sequence[float]) -> list[tuple[float, float]]:
+    """Lower and upper end of each row: halfway to its neighbours, but no gap is filled up."""
+    logs = np.log(lrs)
+    gaps = np.diff(logs) / 2
+    most = 1.5 * float(np.median(gaps)) if len(gaps) else 0.35
+    below = np.minimum(np.append(gaps[:1], gaps), most) if len(gaps) else np.array([most])
+    above = np.minimum(np.append(gaps, gaps[-1:]), most) if len(gaps) else np.array([most])
+    return [
+        (math.exp(log - down), math.exp(log + up))
+        for log, down, up in zip(logs, below, above, strict=True)
+    ]
+
+
+def _handles(found: Sequence[Run]) -> list[tuple[Line2D, str]]:
+    def patch(colour: str) -> Line2D:
+        return Line2D([], [], color=colour, linewidth=9, solid_capstyle="butt")
+
+    entries = [(patch(WORSE), "worse than before training")]
+    if any(run.mark == "nonfinite" for run in found):
+        entries.append((patch(NOT_FINITE), "non-finite"))
+    return entries + style.outcome_handles(run.outcome for run in found)
+
+
+def _draw_bar(page: Sheet, norm: Normalize, label: str, judged: bool) -> None:
+    place = bar_place(page, offset=0.16 + (_RIBBON if judged else 0.0))
+    cmap = _MAP.with_extremes(over=WORSE)
+    bar = page.figure.colorbar(ScalarMappable(norm, cmap), cax=place, extend="max")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    if isinstance(norm, LogNorm):
+        frame.log_ticks(place.yaxis, float(norm.vmin or 1), float(norm.vmax or 1))
+    place.tick_params(labelsize=style.SIZE)
+    place.set_ylabel(label, size=style.SIZE)

@@ -1,0 +1,27 @@
+"""The tables of a saved sweep, for the command line. Reads through `analysis`."""
+
+from pathlib import Path
+
+from lrlab import analysis, answer, judge
+from lrlab.errors import UserError
+from lrlab.plots.tables import Tables
+from lrlab.verdicts import verdicts
+
+
+def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
+    """The tables of a sweep's folder, or of a CSV of curves, and lines about what is missing.
+
+    Raises:
+        UserError: it is neither, or what it holds is damaged beyond use.
+    """
+    found = judge.load([path])
+    notes = list(found.notes)
+    judged, answers = None, []
+    try:
+        judged = verdicts(found.curves)
+        answers = answer.recommend(judged)
+    except UserError as error:
+        notes.append(f"drawn without verdicts: {error}")
+    landscape = analysis.landscape(path) if path.is_dir() else (None, None, None)
+    tables = Tables(found.runs, found.curves, judged, found.branches, *landscape, answers=answers)
+    return tables, tuple(notes)

@@ -1,0 +1,204 @@
+"""The looks that all figures share: colours, shapes, sizes, and the words for settings."""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, to_hex
+from matplotlib.lines import Line2D
+
+from lrlab.tidy import SETTINGS
+
+SIZE = 10.5  # points: still legible at half size
+DPI = 150
+GREY = "#595959"
+DARK = "#262626"
+PALE = "#e6e6e6"
+TOLD_APART = 7  # up to so many values of a number have a look each; a search has one a run
+
+RC: Any = {
+    "font.size": SIZE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelsize": SIZE + 0.5,
+    "axes.titlesize": SIZE + 0.5,
+    "text.usetex": False,
+}
+DASHES = (
+    "-",
+    (0, (5, 1.6)),
+    (0, (1.2, 1.2)),
+    (0, (7, 1.5, 1.2, 1.5)),
+    (0, (9, 3)),
+    (0, (2.5, 2.5)),
+)
+# Okabe and Ito's colour-blind-safe palette, without the yellow that vanishes on white.
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+SHAPES = ("o", "s", "D", "P", "v", "h", "*")
+# A perceptually uniform map that colour-blind people can read, cut where it is too light for white.
+MAP = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.7, 256)))
+RECOMMENDED = "#bfe3d6"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an outcome is drawn: colour and shape both tell it, for eyes that miss one of them."""
+
+    colour: str
+    shape: str
+
+
+# From steps that are too short to steps that are too long; of a tie the later one counts.
+OUTCOMES: Mapping[str, Look] = {
+    "unknown": Look("#8A8A8A", "d"),
+    "undershooting": Look("#0064B0", "v"),
+    "plateau": Look("#A8467F", "s"),
+    "converged": Look("#00805E", "o"),
+    "overshooting": Look("#D55E00", "^"),
+    "collapsed": Look("#5B2A86", "X"),
+    "diverged": Look("#000000", "x"),
+}
+
+_UNITS = {"nll": "nats", "cross_entropy": "nats", "mse_one_hot": "squared error"}
+_NAMED = ("network", "data", "optimizer", "schedule", "batch_size", "epochs")
+_STATES = (
+    "finished",
+    "training",
+    "running",
+    "waiting",
+    "pruned",
+    "diverged",
+    "failed",
+    "interrupted",
+)
+
+
+def lr_colours(lrs: Iterable[float]) -> tuple[Callable[[float], str], LogNorm | None]:
+    """The colour of each lr by its logarithm, and the norm of a colour bar; None for one lr."""
+    positive = sorted({lr for lr in lrs if lr > 0 and math.isfinite(lr)})
+    if len(positive) < 2:
+        return (lambda _lr: to_hex(MAP(0.3))), None
+    norm = LogNorm(positive[0], positive[-1])
+    cmap: Colormap = MAP
+    return (lambda lr: to_hex(cmap(float(norm(lr)) if lr > positive[0] else 0.0))), norm
+
+
+def looks(settings: Any, choices: Sequence[Any]) -> dict[str, Any]:
+    """A look for each setting there is, cycling when there are more settings than looks."""
+    return {key: choices[i % len(choices)] for i, key in enumerate(sorted(set(settings)))}
+
+
+# --- outcomes -------------------------------------------------------------------------------------
+
+
+def outcomes(verdicts: pd.DataFrame | None) -> dict[Hashable, str]:
+    """The outcome of each run that was judged."""
+    if verdicts is None or "outcome" not in verdicts:
+        return {}
+    pairs = zip(verdicts["run"].tolist(), verdicts["outcome"].tolist(), strict=True)
+    return {run: str(outcome) for run, outcome in pairs if str(outcome) in OUTCOMES}
+
+
+def majority(of_runs: Iterable[str]) -> str:
+    """The outcome that most of these runs have; "" for none. Of a tie, the larger step's."""
+    found = [outcome for outcome in of_runs if outcome in OUTCOMES]
+    order = list(OUTCOMES)
+    return max(set(found), key=lambda o: (found.count(o), order.index(o)), default="")
+
+
+def outcome_handles(found: Iterable[str]) -> list[tuple[Line2D, str]]:
+    """Legend entries of the outcomes there are, from short steps to long ones."""
+    there = set(found)
+    return [(outcome_mark(name), name) for name in OUTCOMES if name in there]
+
+
+def outcome_mark(outcome: str, size: float = 7.0) -> Line2D:
+    look = OUTCOMES[outcome]
+    mark = Line2D([], [], color=look.colour, marker=look.shape, markersize=size, linestyle="")
+    edge = look.colour if look.shape == "x" else "white"
+    mark.set(markeredgecolor=edge, markeredgewidth=1.6 if look.shape == "x" else 0.7)
+    return mark
+
+
+# --- settings and words ---------------------------------------------------------------------------
+
+
+def settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
+    """Per run, what sets it apart besides lr and seed, as text; "" where nothing differs.
+
+    Returns:
+        The texts, and the names of the numbers that are not in them because they have more than
+        TOLD_APART values: a search gives each run one of its own.
+    """
+    names = [name for name in SETTINGS if name in runs]
+    names += sorted(str(name) for name in runs.columns if "." in str(name))
+    names = ["sweep", *names] if "sweep" in runs else names
+    blended = [
+        name
+        for name in names
+        if distinct(runs, name) > TOLD_APART and pd.api.types.is_numeric_dtype(runs[name])
+    ]
+    key = pd.Series("", index=runs.index, dtype=object)
+    for name in names:
+        if distinct(runs, name) > 1 and name not in blended:
+            text = runs[name].map(lambda value, name=name: _setting(name, value))
+            key = key.where(key == "", key + ", ") + text
+    return key, blended
+
+
+def _setting(name: str, value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    bare = ("sweep", "schedule", "optimizer", "network", "data")
+    return text if name in bare else f"{name}={text}"
+
+
+def distinct(frame: pd.DataFrame, name: str) -> int:
+    return len(frame[name].dropna().unique()) if name in frame else 0
+
+
+def constant(frame: pd.DataFrame, name: str) -> Any:
+    """The value of a column when all its rows agree; None otherwise."""
+    values = frame[name].dropna().unique() if name in frame else []
+    return values[0] if len(values) == 1 else None
+
+
+def unit(frame: pd.DataFrame) -> str:
+    """The unit of the loss as an axis label ends with it; "" where losses of several are mixed."""
+    name = unit_name(frame)
+    return f" ({name})" if name else ""
+
+
+def unit_name(frame: pd.DataFrame) -> str:
+    return _UNITS.get(str(constant(frame, "loss")), "")
+
+
+def subtitle(frame: pd.DataFrame, blended: Sequence[str] = ()) -> str:
+    """What all the runs have in common, and how many there are of each state."""
+    runs = frame.drop_duplicates("run")
+    words = {"batch_size": "batch {:g}", "epochs": "{:g} epochs", "schedule": "{} schedule"}
+    parts = [
+        words.get(name, "{}").format(value)
+        for name in _NAMED
+        if (value := constant(runs, name)) is not None
+    ]
+    parts = ["1 epoch" if part == "1 epochs" else part for part in parts]
+    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+    if "state" in runs:
+        states = runs["state"].value_counts()
+        told = [f"{states[name]} {name}" for name in _STATES if name in states]
+        count += f": {', '.join(told)}" if told else ""
+    differ = [f"{' and '.join(blended)} not told apart"] if blended else []
+    return " · ".join([*parts, count, *differ])
+
+
+def finite(values: Any) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    return array[np.isfinite(array)]
+
+
+def lr_word(lr: float) -> str:
+    return f"{lr:.3g}"

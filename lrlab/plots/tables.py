@@ -1,0 +1,135 @@
+"""What the figures are drawn of, and what each shows, without matplotlib.
+
+A report, or a command's --help, takes names and captions from here at no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lrlab.answer import Answer
+
+
+class NothingToDraw(Exception):
+    """A table lacks what a figure is about. The message is the reason, half a line of prose."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one sweep, or of several together, as `lrlab.analysis` returns them.
+
+    Attributes:
+        runs: one row a run.
+        curves: one row a recorded step.
+        verdicts: one row a run, as from `lrlab.verdicts.verdicts`; None: not judged.
+        branches: one row a step of a branch test; None: there was none.
+        lines: losses along one update, three learning rates; None: not measured.
+        surface: losses on a plane in weight space; None: not measured.
+        paths: the runs' ways projected onto that plane; None: not measured.
+        answers: as from `lrlab.answer.recommend`, the best first.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    verdicts: pd.DataFrame | None = None
+    branches: pd.DataFrame | None = None
+    lines: pd.DataFrame | None = None
+    surface: pd.DataFrame | None = None
+    paths: pd.DataFrame | None = None
+    answers: Sequence[Answer] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What `draw` wrote.
+
+    Attributes:
+        paths: the files, in the order of the figures.
+        left_out: the reason by the name of each figure that could not be drawn.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+# Each figure's name, and what it shows, in a few words.
+SUMMARIES: Mapping[str, str] = {
+    "loss_curves": "loss against step, coloured by learning rate",
+    "lr_and_loss": "loss against step over the learning rate of the same step",
+    "lr_against_loss": "end loss against learning rate, with the recommended range",
+    "lr_against_accuracy": "end accuracy against learning rate, likewise",
+    "to_target": "steps and seconds to the target loss against learning rate",
+    "mechanics": "how far single steps go: alpha and the stability ratio",
+    "heat_map": "the loss as a map of learning rate × step",
+    "branch_fan": "what a shorter and a longer step would make of each run's end",
+    "schedules": "schedules side by side, with equal numbers of steps",
+    "textbook": "one step at a small, a good and a large learning rate",
+    "surface": "the runs' ways over a plane of the loss",
+}
+# How to read each figure.
+CAPTIONS: Mapping[str, str] = {
+    "loss_curves": (
+        "The loss of every run at every step, coloured by learning rate. Faint is what was "
+        "recorded, the line its moving average, the band the spread over seeds. Below the dashed "
+        "line a network knows more than guessing tells. A symbol at a curve's end is its verdict; "
+        "runs that became non-finite or failed stand on the rail above."
+    ),
+    "lr_and_loss": (
+        "The loss above, the learning rate of the same step below. A dotted line marks where the "
+        "schedule cuts the rate: a loss that falls right there was kept up by the noise of large "
+        "steps, not by a lack of training."
+    ),
+    "lr_against_loss": (
+        "Where training ended, against the learning rate: too small on the left, too large on the "
+        "right, the useful rates in between. The strip names the verdicts, the shaded range does "
+        "as well as the best, the band spans the seeds, and runs without an end loss stand on the "
+        "rail."
+    ),
+    "lr_against_accuracy": (
+        "The same with accuracy. Near 100 % the axis is stretched, so that equal distances are "
+        "equal ratios of errors: 90 to 99 % is as far as 99 to 99.9 %."
+    ),
+    "to_target": (
+        "How many steps, and how many seconds of training, each learning rate needed to reach the "
+        "target loss. Lower is faster; rates that never came there stand on the rail."
+    ),
+    "mechanics": (
+        "How single steps behave. Alpha above: −1 is no progress, 0 lands exactly at the minimum "
+        "along the step, +1 on the other side at the same height. The stability ratio below: above "
+        "1 a step climbs out of the valley that it crosses, from 0.5 to 1 it jumps from wall to "
+        "wall and still comes down."
+    ),
+    "heat_map": (
+        "One row a learning rate, one column a moment of training, darker is a lower loss. The "
+        "dark tongue is where learning happens fast; black rows ended as non-finite."
+    ),
+    "branch_fan": (
+        "From the end of each run, training went on with a tenth of the step, the same and three "
+        "times the step, on the same data. Above: what each gains. If the tenth gains, the run "
+        "overshot; if three times gains, it undershot; if neither, it has arrived."
+    ),
+    "schedules": (
+        "Every schedule in a panel of its own, all with the same number of steps and on the same "
+        "axes; its learning rate below its loss. Thick is the best rate of each schedule, and the "
+        "dashed line the best of all."
+    ),
+    "textbook": (
+        "The textbook's picture from real steps: the loss along the update that a small, a good "
+        "and a large learning rate make of one and the same state and mini-batch. A step begins at "
+        "the ring and lands at the dot; the dashed parabola is fitted to the loss and slope at "
+        "both, and alpha is where the landing lies against its minimum."
+    ),
+    "surface": (
+        "The loss on the plane in weight space that holds most of the runs' ways, and those ways "
+        "over it. Small rates follow the slope, large ones cross the valley and bounce off its "
+        "walls. A way leaves the plane as far as its share says."
+    ),
+}
+NAMES = tuple(SUMMARIES)
+FORMATS = ("png", "svg", "pdf")

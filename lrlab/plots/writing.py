@@ -1,0 +1,124 @@
+"""Which figure is drawn of which table, and the files that they become."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lrlab.errors import NotWritten
+from lrlab.plots.branches import branch_fan
+from lrlab.plots.budget import schedules
+from lrlab.plots.by_lr import lr_against_accuracy, lr_against_loss, to_target
+from lrlab.plots.curves import loss_curves, lr_and_loss
+from lrlab.plots.heat import heat_map
+from lrlab.plots.landscape import surface, textbook
+from lrlab.plots.steps import mechanics
+from lrlab.plots.style import DPI, unit_name
+from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
+
+# Equal figures become equal bytes: no date, and no random names inside an SVG.
+_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+_RC: Any = {"svg.hashsalt": "lrlab"}
+
+_UNJUDGED = "the runs were not judged"
+_NO_BRANCHES = "there was no branch test"
+_NO_LINES = "the loss along a step was not measured"
+_NO_SURFACE = "the loss around the runs' ways was not measured"
+
+
+def _given(table: pd.DataFrame | None, or_else: str) -> pd.DataFrame:
+    if table is None or table.empty:
+        raise NothingToDraw(or_else)
+    return table
+
+
+_FIGURES: Mapping[str, Callable[[Tables], Figure]] = {
+    "loss_curves": lambda t: loss_curves(t.curves, t.verdicts),
+    "lr_and_loss": lambda t: lr_and_loss(t.curves, t.verdicts),
+    "lr_against_loss": lambda t: lr_against_loss(t.runs, t.verdicts, t.answers),
+    "lr_against_accuracy": lambda t: lr_against_accuracy(t.runs, t.verdicts, t.answers),
+    "to_target": lambda t: to_target(_given(t.verdicts, _UNJUDGED), t.answers),
+    "mechanics": lambda t: mechanics(t.curves, t.verdicts),
+    "heat_map": lambda t: heat_map(t.curves, t.verdicts),
+    "branch_fan": lambda t: branch_fan(_given(t.branches, _NO_BRANCHES), t.verdicts, t.curves),
+    "schedules": lambda t: schedules(t.curves, t.verdicts),
+    "textbook": lambda t: textbook(_given(t.lines, _NO_LINES), unit=unit_name(t.curves)),
+    "surface": lambda t: surface(
+        _given(t.surface, _NO_SURFACE),
+        _given(t.paths, _NO_SURFACE),
+        t.verdicts,
+        unit=unit_name(t.curves),
+    ),
+}
+assert tuple(_FIGURES) == NAMES
+
+
+def figure(name: str, tables: Tables) -> Figure:
+    """One figure of a sweep, by its name, one of `NAMES`.
+
+    Raises:
+        NothingToDraw: the tables lack what it is about.
+    """
+    return _FIGURES[name](tables)
+
+
+def draw(
+    tables: Tables,
+    folder: Path,
+    only: Sequence[str] = (),
+    formats: Sequence[str] = ("png", "svg"),
+) -> Drawn:
+    """Draw all that there is to draw, and write it as folder/NAME.FORMAT.
+
+    Figures are drawn one after the other, so that no more than one is held in memory. An older
+    picture of a figure that is left out now is not removed.
+
+    Args:
+        only: names of figures; none: all.
+        formats: "png", "svg" or "pdf".
+
+    Raises:
+        NotWritten: the disk is full, or the folder cannot be written.
+    """
+    paths: list[Path] = []
+    left_out: dict[str, str] = {}
+    for name in only or NAMES:
+        try:
+            one = figure(name, tables)
+        except NothingToDraw as reason:
+            left_out[name] = str(reason)
+            continue
+        try:
+            paths += save({name: one}, folder, formats)
+        except OSError as error:
+            raise NotWritten(error.filename or folder, error) from error
+    return Drawn(paths, left_out)
+
+
+def save(
+    figures: Mapping[str, Figure], folder: Path, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write each figure as folder/NAME.FORMAT, whole and then renamed; returns the paths.
+
+    PNGs have 150 dpi. A reader, or a crash half way, never sees half a picture. Raises OSError as
+    the system does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, one in figures.items():
+        for kind in formats:
+            path = folder / f"{name}.{kind}"
+            # The process id keeps two writers apart; the dot keeps listings from seeing the part.
+            part = folder / f".{path.name}.{os.getpid()}.part"
+            try:
+                with matplotlib.rc_context(_RC):
+                    one.savefig(part, dpi=DPI, format=kind, metadata=_METADATA[kind])
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+            paths.append(path)
+    return paths

@@ -1,0 +1,158 @@
+"""``report.html``: one page that holds all that a sweep found, and opens without a network.
+
+`html` makes its text from tables, figures and details; `write` reads these from a sweep's folder.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrlab.report.page import Details, html
+
+if TYPE_CHECKING:
+    from lrlab.plots.tables import Tables
+
+__all__ = ["Details", "html", "write"]
+
+
+def write(
+    sweep: Path,
+    figures: Mapping[str, bytes | Path] | None = None,
+    tables: Tables | None = None,
+) -> Path:
+    """Make ``<sweep>/report.html`` from the sweep's records.
+
+    Args:
+        sweep: the sweep's folder; it may still be running.
+        figures: PNG files by name; None: those in its plots/.
+        tables: None: they are read.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: there is no such folder, it is no sweep's, or it holds no run.
+        NotWritten: the page cannot be written.
+    """
+    from lrlab import records
+
+    tables = tables or _tables(sweep)
+    if figures is None:
+        figures = {path.stem: path for path in sorted(records.plot_folder(sweep).glob("*.png"))}
+    file = records.report_file(sweep)
+    records.write_whole(file, html(tables, figures, sweep.absolute(), _details(sweep, tables)))
+    return file
+
+
+def _tables(sweep: Path) -> Tables:
+    from lrlab import analysis, answer, records
+    from lrlab.errors import UserError
+    from lrlab.plots.tables import Tables
+    from lrlab.verdicts import verdicts
+
+    if (sweep / ".hydra").is_dir() and not any(records.run_folders(sweep)):
+        raise UserError(f"{sweep}: is a run's folder; name its sweep's, {sweep.parent}")
+    runs, curves = analysis.runs(sweep), analysis.curves(sweep)
+    judged = verdicts(curves)
+    return Tables(runs, curves, judged, answers=answer.recommend(judged))
+
+
+def _details(sweep: Path, tables: Tables) -> Details:
+    from lrlab.table import display_path
+
+    configs: dict[Hashable, Mapping[str, Any] | None] = {}
+    environments: dict[Hashable, Mapping[str, Any]] = {}
+    recorded = set(tables.curves.loc[tables.curves["step"].notna(), "run"])
+    damaged = []
+    for run, folder in zip(tables.runs["run"], tables.runs["folder"], strict=True):
+        configs[run] = _config(Path(folder))
+        environments[run] = _environment(Path(folder))
+        if _is_damaged(Path(folder), run in recorded):
+            damaged.append(str(run))
+    notes = []
+    if damaged:
+        notes.append(f"The records of run {', '.join(damaged)} are damaged, and left out in part.")
+    return Details(
+        configs=configs,
+        environments=environments,
+        command=_command(sweep),
+        folder=display_path(sweep),
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        notes=notes,
+    )
+
+
+def _config(run: Path) -> dict[str, Any] | None:
+    """The run's config with dotted names; None where it cannot be read."""
+    from lrlab import records
+    from lrlab.errors import UserError
+
+    try:
+        loaded = _yaml(records.read_config(run))
+    except (UserError, OSError, UnicodeDecodeError):
+        return None
+    return _flat(loaded) if isinstance(loaded, dict) else None
+
+
+def _yaml(text: str) -> Any:
+    """What it holds; None where it is damaged."""
+    import yaml
+
+    try:  # the loader in C, where there is one, is ten times as fast
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return None
+
+
+def _flat(config: Mapping[Any, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = value
+    return found
+
+
+def _environment(run: Path) -> dict[str, Any]:
+    from lrlab import records
+    from lrlab.errors import UserError
+
+    try:
+        found = records.read_summary(run).get("environment")
+    except (UserError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_damaged(run: Path, has_steps: bool) -> bool:
+    """Whether a file of the run is there but cannot be read; its metrics can, if it has steps."""
+    from lrlab import records
+    from lrlab.errors import UserError
+
+    readers = (records.read_summary,) if has_steps else (records.read_summary, records.read_metrics)
+    for read in readers:
+        try:
+            read(run)
+        except FileNotFoundError:
+            continue
+        except (UserError, OSError, UnicodeDecodeError):
+            return True
+    return False
+
+
+def _command(sweep: Path) -> str:
+    """How the sweep was begun, from its multirun.yaml; "" where that does not tell."""
+    from lrlab import records
+    from lrlab.errors import UserError
+
+    try:
+        saved = _yaml(records.read_sweep_config(sweep))
+        given = [str(word) for word in saved["hydra"]["overrides"]["task"]]
+    except (UserError, OSError, UnicodeDecodeError, KeyError, TypeError):
+        return ""
+    return " ".join(["python -m lrlab.sweep", *map(shlex.quote, given)])

@@ -1,0 +1,36 @@
+"""``python -m lrlab.report outputs/<sweep>``: make the sweep's report.html (anew)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lrlab.errors import NotWritten, UserError
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lrlab.report",
+        description="Make a sweep's report.html: one page that opens offline, with the answer, the "
+        "verdicts, interactive loss curves, the plots of its plots/, configs and environment.",
+        epilog="A sweep that still runs is shown as far as it is. Exit code: 2 for bad input.",
+    )
+    parser.add_argument("sweep", type=Path, help="a sweep's folder, for example outputs/my_sweep")
+    arguments = parser.parse_args()
+    try:
+        from lrlab import report
+        from lrlab.table import display_path
+
+        print(f"report {display_path(report.write(arguments.sweep))}")
+    except (UserError, NotWritten) as error:
+        print(f"lrlab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("lrlab: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

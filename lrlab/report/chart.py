@@ -1,0 +1,187 @@
+"""What the interactive loss curves need: a few hundred smoothed points a run, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+# From steps that are too short to steps that are too long.
+OUTCOMES = (
+    *("undershooting", "plateau", "converged", "overshooting", "collapsed", "diverged", "unknown"),
+)
+POINTS = 240  # a curve; fewer where there are many runs
+ALL_POINTS = 20_000  # of all curves: more, and a browser answers a click too slowly
+RUNS = 200  # drawn at most; the table has all
+SMOOTHING = 0.02  # span of the moving average as a share of the longest run's steps
+HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
+FLOOR = 1e-6  # ... and begins at this multiple of it at the lowest
+_LR_SWITCHES = 24  # up to so many lrs are switched one by one
+
+
+def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) -> dict[str, Any]:
+    """Plain data for the page's chart, with no number that is not finite.
+
+    Args:
+        curves: as from `analysis.curves`: run, lr, step, train_loss, val_loss, state ...
+        verdicts: as from `verdicts.verdicts`: run, lr, outcome, first_nonfinite ...
+        settings: the names of what differs between the runs, lr aside.
+
+    Returns:
+        runs: for each drawn run `run` (as text), `lr` (None: not known), `outcome`, `settings` (its
+        values as text), `x`, `y` (smoothed mini-batch loss), `vx`, `vy` (evaluations), and `stop`,
+        None or {"step", "kind"} of a run that did not come to its end;
+        settings: their names; outcomes: in the order of their steps' length; unit: of x; loss: what
+        y is, with its unit; span: of the moving average, in steps; few_lrs: whether each lr can
+        have a switch of its own;
+        low, high: the frame's limits; negative: whether a loss is not above 0, which no log axis
+        can show; chance: the loss of guessing, or None;
+        of: how many runs there are.
+    """
+    import numpy as np
+
+    parts = {run: part for run, part in curves.groupby("run", sort=False)}
+    rows = _drawn(verdicts.to_dict("records"))
+    points = max(24, min(POINTS, ALL_POINTS // max(1, len(rows))))
+    last = _largest(curves, "step")
+    span = max(1.0, SMOOTHING * last)
+    chance = _largest(curves, "chance_loss", default=math.nan)
+    start = max(
+        (x for x in (chance, _largest(curves, "initial_loss", math.nan)) if x == x), default=1.0
+    )
+    runs = []
+    for row in rows:
+        part = parts.get(row["run"])
+        x, loss = _finite(part, "train_loss")
+        smooth = _smoothed(loss, span, 10 * HEADROOM * max(start, FLOOR))
+        keep = _thinned(x, points)
+        vx, val = _finite(part, "val_loss")
+        few = _thinned(vx, points)
+        runs.append(
+            {
+                "run": str(row["run"]),
+                "lr": _or_none(row["lr"]),
+                "outcome": str(row["outcome"]),
+                "settings": [setting_text(row.get(name)) for name in settings],
+                "x": [round(float(each), 3) for each in x[keep]],
+                "y": _rounded(smooth[keep]),
+                "vx": [round(float(each), 3) for each in vx[few]],
+                "vy": _rounded(np.minimum(val[few], 10 * HEADROOM * max(start, FLOOR))),
+                "stop": _stop(row, x),
+            }
+        )
+    shown = [y for run in runs for y in (*run["y"], *run["vy"])]
+    lowest = min((y for y in shown if y > 0), default=start / 100)
+    highest = max(shown, default=start)
+    return {
+        "runs": runs,
+        "settings": list(settings),
+        "outcomes": OUTCOMES,
+        "unit": "step" if "step" in curves else "epoch",
+        "loss": _loss_name(curves),
+        "span": round(span),
+        "low": max(lowest, FLOOR * start) / 1.15,
+        "high": min(highest, HEADROOM * start) * 1.08 if highest > 0 else start,
+        "negative": any(y <= 0 for y in shown),
+        "chance": _or_none(chance),
+        "of": len(verdicts),
+        "few_lrs": len({run["lr"] for run in runs}) <= _LR_SWITCHES,
+    }
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value as one would type it; "–" where there is none."""
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def _loss_name(curves: pd.DataFrame) -> str:
+    losses = set(curves["loss"].dropna().map(str)) if "loss" in curves else set()
+    in_nats = losses and losses <= {"nll", "cross_entropy"}
+    return "loss (nats)" if in_nats else "loss"
+
+
+def _drawn(rows: Sequence[Mapping[Any, Any]]) -> Sequence[Mapping[Any, Any]]:
+    """At most RUNS of them, spread over the lrs, in the table's order."""
+    if len(rows) <= RUNS:
+        return rows
+    by_lr = sorted(range(len(rows)), key=lambda i: (math.isnan(rows[i]["lr"]), rows[i]["lr"], i))
+    chosen = {by_lr[round(i * (len(rows) - 1) / (RUNS - 1))] for i in range(RUNS)}
+    return [row for i, row in enumerate(rows) if i in chosen]
+
+
+def _largest(frame: pd.DataFrame, name: str, default: float = 1.0) -> float:
+    if name not in frame:
+        return default
+    import numpy as np
+
+    values = frame[name].to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    return float(values.max()) if len(values) else default
+
+
+def _finite(part: pd.DataFrame | None, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) steps and losses where the loss is finite, by step."""
+    import numpy as np
+
+    if part is None or name not in part:
+        return np.empty(0), np.empty(0)
+    at = part["step" if "step" in part else "epoch"].to_numpy(dtype=float)
+    loss = part[name].to_numpy(dtype=float)
+    there = np.flatnonzero(np.isfinite(loss) & np.isfinite(at))
+    there = there[np.argsort(at[there], kind="stable")]
+    return at[there], loss[there]
+
+
+def _smoothed(loss: np.ndarray, span: float, cap: float) -> np.ndarray:
+    """(n,) exponential moving average with bias correction, of the loss itself.
+
+    One explosion must not hide all that follows: no loss counts as more than the cap.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if not len(loss):
+        return loss
+    return pd.Series(np.minimum(loss, cap)).ewm(span=span, adjust=True).mean().to_numpy()
+
+
+def _thinned(x: np.ndarray, points: int) -> np.ndarray:
+    """Indices of at most so many of x, with the first and the last; the early ones are dense.
+
+    A fifth of them is spread over log x, for most of what an lr does happens in the first steps.
+    """
+    import numpy as np
+
+    if len(x) <= points:
+        return np.arange(len(x))
+    early = np.geomspace(1, len(x), points // 5).round() - 1
+    even = np.linspace(0, len(x) - 1, points - points // 5)
+    return np.unique(np.concatenate((early, even.round())).astype(int))
+
+
+def _stop(row: Mapping[Any, Any], x: np.ndarray) -> dict[str, Any] | None:
+    """Where a run ended that did not come to its end, and how."""
+    end = float(x[-1]) if len(x) else 0.0
+    if row["outcome"] == "diverged":
+        at = float(row.get("first_nonfinite", math.nan))
+        return {"step": at if math.isfinite(at) else end, "kind": "diverged"}
+    state = row.get("state")
+    if state in ("failed", "pruned", "interrupted"):
+        return {"step": end, "kind": str(state)}
+    return None
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _or_none(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,113 @@
+"""The plots as pictures in the page, each with its caption."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from lrlab.report.markup import Markup, tag
+
+BUDGET = 3_500_000  # bytes of all pictures: the page of 100 runs stays well below 8 MB
+
+
+def section(pictures: Mapping[str, bytes | Path]) -> Markup | None:
+    """All figures, in the order of `lrlab.plots`, those that it does not know last."""
+    from lrlab.plots.tables import CAPTIONS
+
+    order = list(CAPTIONS)
+    names = sorted(pictures, key=lambda n: (order.index(n) if n in order else len(order), n))
+    images = {name: image for name in names if (image := _read(pictures[name]))}
+    if not images:
+        return None
+    images = _fitted(images, BUDGET)
+    return tag(
+        "section",
+        tag("h2", "Figures"),
+        tag("div", [_figure(n, i, CAPTIONS.get(n, "")) for n, i in images.items()], class_="plots"),
+        tag(
+            "dialog",
+            tag("button", "close", type="button", class_="plain"),
+            tag("img", alt="", src="data:,"),
+            id="large",
+            aria_label="Figure, enlarged",
+        ),
+        id="figures",
+    )
+
+
+def _figure(name: str, image: bytes, caption: str) -> Markup:
+    from lrlab.report.markup import plain
+
+    title = plain(name).replace("_", " ")
+    title = (title[:1].upper() + title[1:]).replace("Lr", "lr").replace(" lr", " lr")
+    width, height = _size(image)
+    source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    alt = f"{title}: {caption}" if caption else title
+    return tag(
+        "figure",
+        tag(
+            "button",
+            tag("img", src=source, alt=alt, width=width, height=height),
+            type="button",
+            class_="enlarge",
+            aria_label=f"Enlarge: {title}",
+        ),
+        tag("figcaption", tag("b", title), ". ", caption),
+        id=f"figure-{name}",
+    )
+
+
+def _read(picture: bytes | Path) -> bytes | None:
+    """The PNG; None where it is none, or cannot be read."""
+    if isinstance(picture, Path):
+        try:
+            picture = picture.read_bytes()
+        except OSError:
+            return None
+    return picture if picture.startswith(b"\x89PNG\r\n\x1a\n") and len(picture) > 33 else None
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    """Width and height in pixels, as its header tells."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+def _fitted(images: Mapping[str, bytes], budget: int) -> dict[str, bytes]:
+    """The same pictures; while they are too large together, the largest is made smaller.
+
+    First with 256 colours, which hardly shows in a plot, then at half its width and height.
+    """
+    fitted = dict(images)
+    for smaller in (_with_few_colours, _halved, _halved):
+        for name in sorted(fitted, key=lambda name: -len(fitted[name])):
+            if sum(map(len, fitted.values())) <= budget:
+                return fitted
+            fitted[name] = min(fitted[name], smaller(fitted[name]), key=len)
+    return fitted
+
+
+def _with_few_colours(png: bytes) -> bytes:
+    return _repainted(png, 1)
+
+
+def _halved(png: bytes) -> bytes:
+    return _repainted(png, 2)
+
+
+def _repainted(png: bytes, part: int) -> bytes:
+    """With 256 colours, and this part of its width and height; as it is where that fails."""
+    from PIL import Image
+
+    written = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            size = max(1, image.width // part), max(1, image.height // part)
+            small = image.convert("RGB").resize(size).quantize(256, dither=Image.Dither.NONE)
+        small.save(written, "PNG", optimize=True)
+    except (OSError, ValueError):
+        return png
+    return written.getvalue()

@@ -1,0 +1,107 @@
+"""The lr axis as HTML: a dot a run in the colour of its outcome, over the ranges of the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lrlab.report.markup import Markup, tag
+
+if TYPE_CHECKING:
+    from lrlab.answer import Answer
+
+_STACK = 6  # dots over each other at one lr; more are told by a number
+_MARGIN = 0.04  # of the axis, free at each end
+
+
+def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Markup:
+    """The axis from the smallest to the largest lr, logarithmic; nothing where there is none.
+
+    Args:
+        rows: of the verdicts, those of the runs that the answer is about: run, lr, outcome.
+        label: what it shows, in words, for those who do not see it.
+    """
+    lrs = sorted({float(row["lr"]) for row in rows if row["lr"] > 0 and math.isfinite(row["lr"])})
+    if not lrs:
+        return Markup("")
+    low, high = (lrs[0], lrs[-1]) if len(lrs) > 1 else (lrs[0] / 3, lrs[0] * 3)
+
+    def place(lr: float) -> float:
+        """In percent from the left."""
+        share = math.log(lr / low) / math.log(high / low)
+        return 100 * (_MARGIN + (1 - 2 * _MARGIN) * share)
+
+    def border(lr: float, to: int) -> float:
+        """Half way to the next lr tried, in percent."""
+        neighbour = lrs.index(lr) + to if lr in lrs else -1
+        if not 0 <= neighbour < len(lrs):
+            return 0.0 if to < 0 else 100.0
+        return place(math.sqrt(lr * lrs[neighbour]))
+
+    bands = []
+    if answer.best_lr is not None:
+        good = answer.as_good or (answer.best_lr, answer.best_lr)
+        left, right = border(good[0], -1), border(good[1], +1)
+        if answer.too_small is not None and answer.too_small < good[0]:
+            bands.append(_band("small", 0.0, min(left, border(answer.too_small, +1)), "too small"))
+        for lr, text in ((answer.too_large, "too large"), (answer.fails_from, "runs fail")):
+            if lr is not None and lr > good[1]:
+                bands.append(_band("large", max(right, border(lr, -1)), 100, text))
+                break
+        bands.append(_band("good", left, right, "as good as the best" if good[0] < good[1] else ""))
+    by_lr: dict[float, list[Mapping[Any, Any]]] = {}
+    for row in rows:
+        if row["lr"] > 0 and math.isfinite(row["lr"]):
+            by_lr.setdefault(float(row["lr"]), []).append(row)
+    highest = max(map(len, by_lr.values()))
+    dots = [
+        tag(
+            "span",
+            [tag("i", class_=f"dot o-{row['outcome']}") for row in group[:_STACK]],
+            tag("b", f"+{len(group) - _STACK}") if len(group) > _STACK else None,
+            class_="stack",
+            style=f"left:{place(lr):.2f}%",
+            title=f"lr {lr:g}: {', '.join(str(row['outcome']) for row in group)}",
+        )
+        for lr, group in sorted(by_lr.items())
+    ]
+    best = ""
+    if answer.best_lr:
+        best = tag("span", class_="pin", style=f"left:{place(answer.best_lr):.2f}%")
+    ticks = [
+        tag("span", text, class_=f"tick {kind}", style=f"left:{place(lr):.2f}%")
+        for lr, text, kind in _ticks(low, high)
+    ]
+    return tag(
+        "figure",
+        tag(
+            "div",
+            tag("div", bands, class_="bands"),
+            tag("div", dots, best, class_="dots"),
+            tag("div", ticks, class_="ticks"),
+            class_="ruler",
+            style=f"--lrs:{len(by_lr)};--height:{2.6 + 0.9 * min(_STACK + 1, highest):.1f}rem",
+            role="img",
+            aria_label=label,
+        ),
+        class_="ruler-box",
+    )
+
+
+def _band(kind: str, left: float, right: float, text: str) -> Markup:
+    style = f"left:{left:.2f}%;width:{max(0.0, right - left):.2f}%"
+    return tag("span", tag("em", text), class_=f"band {kind}", style=style)
+
+
+def _ticks(low: float, high: float) -> list[tuple[float, str, str]]:
+    """(lr, text, kind) at the decades, or at 1, 2 and 5 of each where there are few of them."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [10.0**d for d in decades if low / 1.0001 <= 10.0**d <= high * 1.0001]
+    if len(found) < 3:
+        found = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+        found = [lr for lr in found if low / 1.0001 <= lr <= high * 1.0001]
+    if len(found) < 2:
+        found = sorted({low, high})
+    step = math.ceil(len(found) / 9)
+    return [(lr, f"{lr:g}", "" if i % step == 0 else "bare") for i, lr in enumerate(found)]

@@ -1,0 +1,94 @@
+"""What the runs of saved sweeps were trained with, from their records. Never imports torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lrlab import records
+from lrlab.config import GROUPS, NOT_SWEPT
+from lrlab.errors import UserError
+
+# What is no setting of the training: where and how it was run, and what was written.
+_BESIDE = (*NOT_SWEPT, "save_model", "device", "threads", "diagnostics", "hydra")
+_WITHIN = ("data.root",)
+
+
+def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each run's settings by dotted key, lists as text: ``optimizer.momentum``.
+
+    A config is read for each combination of choices only (network=mlp, optimizer=sgd ...): within
+    one sweep, runs of equal choices differ in what was swept, and that the table has.
+
+    Args:
+        runs: as from `analysis.runs`, of one sweep. Runs without a config have what the table has.
+    """
+    bases: dict[tuple[str, ...], dict[str, Any]] = {}
+    found = []
+    swept = [name for name in map(str, runs.columns) if "." in name]
+    for row in runs.to_dict("records"):
+        choices = tuple(str(row.get(group)) for group in GROUPS)
+        if not bases.get(choices):
+            bases[choices] = _flat(Path(str(row["folder"])))
+        told = {name: row.get(name) for name in ("lr", "seed", "epochs", "batch_size", *swept)}
+        own: dict[str, Any] = dict(zip(GROUPS, choices, strict=True))
+        own |= {name: value for name, value in told.items() if not _is_missing(value)}
+        found.append({**bases[choices], **own})
+    return found
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dotted keys of a choice's settings that differ among runs with that same choice.
+
+    That adam has betas and sgd has none is no difference beside optimizer=adam and optimizer=sgd.
+
+    Args:
+        settings: one a run, as from `of_runs`, of any number of sweeps.
+    """
+    values: dict[tuple[str, str], set[str]] = {}
+    for each in settings:
+        for key, value in each.items():
+            if "." in key:
+                choice = str(each.get(key.partition(".")[0]))
+                values.setdefault((key, choice), set()).add(shown(value))
+    return sorted({key for (key, _), found in values.items() if len(found) > 1})
+
+
+def shown(value: Any) -> str:
+    """A setting as one would type it."""
+    if _is_missing(value):
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _flat(run: Path) -> dict[str, Any]:
+    """The run's config by dotted key; {} where there is none that can be read."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        config = OmegaConf.to_container(OmegaConf.create(records.read_config(run)), resolve=False)
+    except (UserError, OSError, ValueError, OmegaConfBaseException, YAMLError):
+        return {}
+    if not isinstance(config, dict):
+        return {}
+    kept = {str(k): v for k, v in config.items() if k not in _BESIDE}
+    return {key: value for key, value in _leaves(kept, "") if key not in _WITHIN}
+
+
+def _leaves(node: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
+    found = []
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{prefix}{key}.")
+        elif key != "_partial_":
+            found.append((f"{prefix}{key}", str(value) if isinstance(value, list) else value))
+    return found

@@ -1,0 +1,161 @@
+"""Drawing a whole sweep: which files there are then, what is left out and why, and bad input."""
+
+import subprocess
+import sys
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+import made_sweeps
+import made_tables
+import pytest
+
+from lrlab import plots
+from lrlab.errors import NotWritten
+from lrlab.plots import __main__ as command
+from lrlab.plots import writing
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_sweeps.write_sweep(tmp_path_factory.mktemp("outputs") / "made", 4, steps=60)
+
+
+def run(*arguments: object) -> int:
+    """The exit code of the command."""
+    try:
+        command.main([str(each) for each in arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_package_says_what_it_draws_without_matplotlib() -> None:
+    code = (
+        "import sys, lrlab.plots as p; from lrlab.plots.tables import Tables, CAPTIONS; "
+        "assert list(p.NAMES) == list(CAPTIONS) == list(p.SUMMARIES); "
+        "assert 'matplotlib' not in sys.modules and 'pandas' not in sys.modules; "
+        "assert [callable(getattr(p, n)) for n in p.NAMES] == [True] * len(p.NAMES); "
+        "import lrlab.plots.writing; assert 'torch' not in sys.modules; "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'loss_curve'"):
+        _ = plots.loss_curve
+    assert all(name in dir(plots) or getattr(plots, name) for name in plots.__all__)
+
+
+def test_draw_writes_each_figure_and_says_what_is_left_out(tmp_path: Path) -> None:
+    tables = made_tables.tables([0.1, 0.5], measured=False)
+    told = plots.draw(tables, tmp_path, formats=["png"])
+    assert {path.stem for path in told.paths} | set(told.left_out) == set(plots.NAMES)
+    assert set(told.left_out) == {
+        *("lr_and_loss", "mechanics", "branch_fan", "schedules", "textbook", "surface")
+    }
+    assert all("\n" not in reason and reason for reason in told.left_out.values())
+    assert sorted(tmp_path.iterdir()) == sorted(told.paths)
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in told.paths)
+
+
+def test_each_format_is_what_it_says_and_the_same_twice(tmp_path: Path) -> None:
+    tables = made_tables.tables([0.1, 0.5])
+    only = ["heat_map", "textbook"]
+    drawn = [plots.draw(tables, tmp_path / at, only, plots.FORMATS).paths for at in "ab"]
+    assert [path.name for path in drawn[0]] == [
+        f"{name}.{kind}" for name in only for kind in plots.FORMATS
+    ]
+    for one, other in zip(*drawn, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert xml.parse(drawn[0][1]).getroot().tag.endswith("svg")
+    assert drawn[0][2].read_bytes()[:5] == b"%PDF-"
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritten, match="cannot be written"):
+        plots.draw(made_tables.tables([0.1]), tmp_path / "file" / "plots", ["loss_curves"])
+
+
+def test_the_command_draws_into_the_sweep(sweep: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(sweep) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    names = {path.name for path in (sweep / "plots").iterdir()}
+    drawn = {line.split("/")[-1] for line in out.splitlines() if line.startswith("plot")}
+    assert drawn == names
+    assert {"loss_curves.png", "loss_curves.svg", "mechanics.png", "branch_fan.svg"} <= names
+    left = [line.split()[2] for line in out.splitlines() if line.startswith("left out")]
+    assert left == ["lr_and_loss", "schedules", "textbook", "surface"]
+
+
+def test_only_draws_one_and_output_says_where(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run(sweep, "--only", "heat_map", "--format", "pdf", "--output", tmp_path / "x") == 0
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["heat_map.pdf"]
+    assert run(sweep, "--only", "textbook", "--output", tmp_path / "y") == 1
+    assert "not measured" in capsys.readouterr().out
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["SWEEP", "--only", "heatmap"], "--only=heatmap: no such plot (did you mean heat_map?)"),
+        (["SWEEP", "--format", "jpg"], "--format=jpg: no such format"),
+        (["SWEEP", "--output", "FILE"], "is a file; name a folder"),
+        (["MISSING"], "no such file or folder"),
+        (["EMPTY"], "holds no runs"),
+        (["SWEEP/0"], "name its sweep's"),
+        ([], "required: SWEEP"),
+        (["SWEEP", "--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_bad_input_is_one_line(
+    sweep: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    arguments: list[str],
+    told: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    places = {"SWEEP": sweep, "MISSING": tmp_path / "missing", "EMPTY": tmp_path / "empty"}
+    places["FILE"] = tmp_path / "file"
+    words = [str(places.get(word, word)).replace("SWEEP", str(sweep)) for word in arguments]
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("lrlab: ") and len(err.splitlines()) == 1
+    assert told in err
+
+
+def test_a_sweep_that_is_running_torn_old_or_short_is_drawn_as_far_as_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sweep = made_sweeps.write_sweep(tmp_path / "made", 4, steps=60)
+    made_sweeps.write_run(sweep, 4, 0.05, steps=1, epochs=1)
+    summary = sweep / "0" / "summary.json"
+    summary.write_text(summary.read_text().replace('"finished"', '"running"'))
+    metrics = sweep / "1" / "metrics.csv"
+    metrics.write_text(metrics.read_text()[:-9])  # a torn last line
+    (sweep / "2" / "summary.json").write_text('{"run": 2, "state": "finished", "lr": 0.2}')  # old
+    (sweep / "5").mkdir()  # just started
+    assert run(sweep, "--format", "png") == 0
+    out, err = capsys.readouterr()
+    assert "2 of 6 runs have not ended" in err and "Traceback" not in err
+    assert len([line for line in out.splitlines() if line.startswith("plot")]) >= 6
+
+
+def test_a_csv_of_curves_is_drawn_as_far_as_its_columns_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    table = made_tables.tables([0.01, 0.1, 1.0]).curves
+    file = tmp_path / "curves.csv"
+    table[["run", "lr", "step", "train_loss"]].dropna().to_csv(file, index=False)
+    assert run(file, "--format", "png", "--output", tmp_path / "p") == 0
+    out, _ = capsys.readouterr()
+    assert {path.stem for path in (tmp_path / "p").iterdir()} >= {"loss_curves", "heat_map"}
+    assert "the table has no column state" in out
+
+
+def test_every_name_has_a_figure() -> None:
+    assert tuple(writing._FIGURES) == plots.NAMES
