@@ -254,8 +254,9 @@ def write_best(sweep: Path, text: str) -> None:
 
 def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
     """Write runs.csv, one row a run; the folder's name is the run, wherever the sweep lies."""
-    # a column with gaps holds whole numbers as floats
-    table = runs.drop(columns="folder", errors="ignore").convert_dtypes()
+    # Timings differ each time, and this table of a sweep trained again should not.
+    table = runs.drop(columns=["folder", "train_seconds"], errors="ignore")
+    table = table.convert_dtypes()  # a column with gaps holds whole numbers as floats
     write_whole(sweep / "runs.csv", table.to_csv(index=False))
 
 

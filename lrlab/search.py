@@ -477,9 +477,8 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         records.write_best(folder, best_run.text(folder / str(best.run), of))
     if config.plots:
         _draw(config, folder, Tables(runs, curves, verdicts, answers=answers), verdicts)
-    print(table.results(runs, folder, best, verdicts), flush=True)
-    if len(runs) > 1:
-        print(answer.text(answers), flush=True)
+    advice = answer.text(answers) if len(runs) > 1 else ""
+    print(table.results(runs, folder, best, verdicts, advice), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {_why_none(config)}")
     if left := len(_left(queue)):

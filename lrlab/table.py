@@ -37,11 +37,13 @@ def results(
     folder: Path,
     best: Best | None = None,
     verdicts: pd.DataFrame | None = None,
+    answer: str = "",
 ) -> str:
     """All runs of a sweep, one line each, sorted by run number, and where its files are.
 
     runs: as from `analysis.runs`. folder: the sweep's folder; its figures and its report are named.
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
+    answer: as from `answer.text`, which stands below the table.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
     loss at the end, test accuracy, state, and the outcome if there are verdicts; of a search and
     where runs were pruned also what they were judged by (val_loss unless best says otherwise),
@@ -65,6 +67,7 @@ def results(
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
     lines = aligned(columns, left | {"state", "outcome"})
     lines.append("")
+    lines += [*answer.splitlines(), ""] if answer else []
     lines += _failures(table)
     if best is not None:
         lines.append(_best(best))

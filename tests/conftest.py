@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+# Two test processes share the cores, where threads that spin at each barrier would take them from
+# one another. torch reads it when it is imported, in this process and all that it starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pandas as pd
 import pytest

@@ -63,6 +63,7 @@ def test_it_names_the_best_run_and_holds_only_what_differs(tmp_path: Path) -> No
         "seed": 0,
         "threads": 1,
         "plots": False,
+        "diagnostics": "off",
         "data": {"train_size": 640, "val_size": 200},
         "source": str(tmp_path / folder / "1"),
     }

@@ -36,9 +36,8 @@ def test_it_opens_with_the_two_commands_that_are_all_the_set_up():
 
 
 def test_every_link_leads_somewhere():
-    for page in (ROOT / "README.md", ROOT / "docs" / "learning-rate.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-        assert links
         for link in links:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
@@ -72,11 +71,13 @@ def test_the_main_command_trains_draws_and_reproduces(tmp_path):
 COMMANDS = [
     command
     for command in COMMAND.findall(README)
-    if "<sweep>" not in command and "lr=0.001,0.1,1.0" not in command
+    if command.startswith("python -m lrlab.sweep")
+    and "<sweep>" not in command
+    and "lr=0.001,0.1,1.0" not in command
 ]
 LARGE = ("n_trials=", "points=", "+experiments=")
 # As written, but on fewer images: that the numbers are right is for the main command to show.
-FEWER = "data.train_size=6400 threads=1"
+FEWER = "data.train_size=3200 threads=1"
 FEW = "data.train_size=640 data.val_size=200 epochs=1 threads=1 plots=false"
 
 
@@ -97,7 +98,7 @@ def test_a_command_runs_as_written(command, tmp_path):
     for length in lists:
         runs *= length
     assert len(rows(done.stdout)) == runs
-    assert " finished\n" in done.stdout
+    assert " finished " in done.stdout
 
 
 @pytest.mark.slow
@@ -114,3 +115,26 @@ def test_a_search_runs_as_written(command, tmp_path, request):
     runs = int(counts.get("n_trials", counts.get("points", 16)))  # of the experiment
     seeds = len(counts.get("seed", "0").split(","))
     assert len(rows(done.stdout)) == runs * seeds
+
+
+ANALYSIS = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+READING = ("analysis", "plots", "report", "compare", "find")
+
+
+@pytest.mark.slow
+def test_the_commands_that_read_a_sweep_run_as_written(tmp_path):
+    """On two small sweeps, and a CSV of curves from elsewhere."""
+    for name in ("a", "b"):
+        done = run(f"python -m lrlab.sweep lr=0.01,0.1,1.0 name={name} {FEW}", tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    rows = [f"{run},{lr},{step},{2.3 / (1 + lr * step)}" for run, lr in ((0, 0.1), (1, 1.0))
+            for step in range(20)]  # fmt: skip
+    (tmp_path / "curves.csv").write_text("run,lr,step,train_loss\n" + "\n".join(rows) + "\n")
+    found = [*COMMAND.findall(README), *COMMAND.findall(ANALYSIS)]
+    commands = [c for c in dict.fromkeys(found) if c.split()[2].removeprefix("lrlab.") in READING]
+    assert {c.split()[2].removeprefix("lrlab.") for c in commands} == set(READING)
+    for command in commands:
+        few = " data.train_size=640 data.val_size=200 threads=1" if "lrlab.find" in command else ""
+        done = run(command.replace("<sweep>", "a").replace("<other>", "b") + few, tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert done.stdout, command

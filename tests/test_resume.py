@@ -20,7 +20,7 @@ from warm import DATA, Done, Server
 from lrlab import records, resume
 from lrlab.sweep import main
 
-QUICK = (*DATA, "network.hidden=[8]", "plots=false", "threads=1")
+QUICK = (*DATA, "network.hidden=[8]", "plots=false", "threads=1", "diagnostics=off")
 RESULTS = ("state", "error", "first_nonfinite_step", "pruned_at_epoch", "initial_loss")
 RESULTS += ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 
@@ -117,6 +117,29 @@ def test_killed_ten_times_it_comes_to_the_same_bits(
 
 
 @pytest.mark.slow
+def test_killed_while_it_measures_and_tests_branches(server: Server, tmp_path: Path) -> None:
+    quick = [option for option in QUICK if option != "diagnostics=off"]
+    sweep = ("lr=0.1,0.3,1e9", "epochs=3", "lanes=2", "checkpoint_every=1", "diagnostics=full")
+    typed = (*quick, *sweep, "name=x")
+    (tmp_path / "whole").mkdir()
+    done = server.run("lrlab.sweep", *typed, cwd=tmp_path / "whole")
+    assert (done.code, done.err) == (0, "")
+    draw = random.Random(5)
+    writes = [(draw.randint(1, done.writes // 4), draw.random() < 0.5) for _ in range(8)]
+    assert killed_at_writes(server, tmp_path, typed, writes).code == 0
+    one, other = tmp_path / "whole" / "outputs" / "x", tmp_path / "outputs" / "x"
+    assert found(other) == found(one)
+    for run in "012":
+        measured = [records.read_diagnostics(sweep / run) for sweep in (one, other)]
+        pd.testing.assert_frame_equal(*measured, rtol=1e-3)
+    for run in "01":
+        texts = [(sweep / run / "branches.csv").read_text() for sweep in (one, other)]
+        assert texts[0] == texts[1]
+    judged = [pd.read_csv(sweep / "verdicts.csv") for sweep in (one, other)]
+    assert judged[0]["evidence"].tolist() == judged[1]["evidence"].tolist()
+
+
+@pytest.mark.slow
 def test_killed_at_any_time_it_comes_to_the_same_bits(server: Server, tmp_path: Path) -> None:
     """SIGKILL from outside, whatever the process does just then."""
     typed = (*QUICK, *SWEEPS["asha with checkpoints"], "name=x")
@@ -204,7 +227,7 @@ def test_twice_asked_it_stops_at_once(server: Server, long: dict[str, Any], tmp_
     assert found(tmp_path / "outputs" / "x") == long
 
 
-@pytest.mark.parametrize("function", ["lrlab.plots.loss_curves", "lrlab.plan.check_runs"])
+@pytest.mark.parametrize("function", ["lrlab.plots.draw", "lrlab.plan.check_runs"])
 def test_an_interrupt_before_training_or_while_it_is_drawn(
     server: Server, long: dict[str, Any], function: str, tmp_path: Path
 ) -> None:

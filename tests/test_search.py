@@ -17,7 +17,7 @@ from lrlab.reproduce import main as reproduce
 from lrlab.sweep import main
 
 # Two steps an epoch of a small network, so that a whole sweep takes a second.
-QUICK = ("data.train_size=128", "data.val_size=100", "plots=false", "threads=1")
+QUICK = ("data.train_size=128", "data.val_size=100", "plots=false", "threads=1", "diagnostics=off")
 SMALL = "network.hidden=[8]"
 
 
@@ -233,7 +233,9 @@ def test_a_sweep_of_which_all_runs_diverge_has_a_table_and_no_best(tmp_path: Pat
     told = [strict_json(line) for line in (folder / "study.journal").read_text().splitlines()]
     assert all(math.isfinite(v) for entry in told for v in entry.get("values") or [])
     shown = sorted(f.name for f in folder.iterdir() if f.is_file())
-    assert shown == ["multirun.yaml", "runs.csv", "study.journal", "study.journal.lock"]
+    assert shown == [
+        *("multirun.yaml", "runs.csv", "study.journal", "study.journal.lock", "verdicts.csv")
+    ]
 
 
 def test_a_search_in_which_all_runs_diverge_ends(tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def surface(
     verdicts: as from `lrlab.verdicts.verdicts`: the outcome's shape and colour at the end.
     unit: of the loss, for example "nats".
 
-    Both axes are distances in weight space, in the same scale. The greys are logarithmic where the
-    losses allow. A way that leaves the plane's frame has a cross where it does.
+    Both axes are distances in weight space, in the same scale; the longer one lies across. The
+    greys are logarithmic where the losses allow. A way that leaves the plane's frame has a cross where it does.
 
     Raises:
         NothingToDraw: there is no surface, or no way, or a column is missing.
@@ -119,6 +119,10 @@ def surface(
     need(surface, "x", "y", "loss")
     need(paths, "run", "lr", "step", "x", "y")
     surface = surface.loc[np.isfinite(surface[["x", "y"]].to_numpy(float)).all(axis=1)]
+    across, up = "first", "second"
+    if np.ptp(surface["y"]) > np.ptp(surface["x"]):  # a page is wider than it is high
+        surface, paths = (table.rename(columns={"x": "y", "y": "x"}) for table in (surface, paths))
+        across, up = up, across
     grid = surface.pivot_table(index="y", columns="x", values="loss", dropna=False)
     if grid.shape[0] < 2 or grid.shape[1] < 2 or not len(style.finite(surface["loss"])):
         raise NothingToDraw("no surface was measured")
@@ -150,8 +154,8 @@ def surface(
     ax.set_aspect("equal", adjustable="box", anchor="SW")
     if labelled:
         _label_ends(ax, found.values(), colour)
-    ax.set_xlabel("first direction (distance in weight space)")
-    ax.set_ylabel("second direction (distance in weight space)")
+    ax.set_xlabel(f"{across} direction (distance)")
+    ax.set_ylabel(f"{up} direction (distance)")
     place = bar_place(page, offset=0.12)
     bar = page.figure.colorbar(ScalarMappable(norm, _GREYS), cax=place)
     bar.outline.set_visible(False)  # type: ignore[operator]
