@@ -192,7 +192,10 @@ class Queue:
         interrupted = [_claim(run) for run in runs if _interrupted(run)]
         if interrupted:
             return min(claim["tick"] + claim.get("epochs", 0) for claim in interrupted)
-        return max((_claim(run).get("tick", 0) for run in runs), default=0)
+        # Not before the last ones had ended: of a setting whose runs are taken one by one, those
+        # taken before another death would seem to have begun while these still trained.
+        ended = [run for run in runs if run.state.is_finished() and _claim(run)]
+        return max(map(_end_tick, ended), default=0)
 
     def report(self, values: Mapping[int, tuple[int, float]]) -> set[int]:
         """Report what runs have come to together, and judge their settings.

@@ -561,12 +561,17 @@ def test_a_run_that_is_given_back_goes_on_where_it_was(opened: Opener) -> None:
     ]
 
 
-def test_a_new_queue_starts_at_tick_0_and_a_finished_one_at_its_last(opened: Opener) -> None:
+def test_a_new_queue_starts_at_tick_0_and_a_finished_one_where_its_places_fell_free(
+    opened: Opener,
+) -> None:
     queue = opened(grid(lr="1,2"), "new")
     assert queue.start_tick() == 0
-    for tick in (3, 8):
-        queue.tell(take(queue, tick).number, "finished", 1.0)
-    assert queue.start_tick() == 8
+    queue.tell(take(queue, 3).number, "finished", 1.0)
+    assert queue.start_tick() == 4
+    number = take(queue, 8).number
+    queue.report({number: (2, 1.0)})  # of the third epoch's end only the end is told
+    queue.tell(number, "finished", 1.0)
+    assert queue.start_tick() == 11
 
 
 @pytest.mark.parametrize(
