@@ -2,7 +2,7 @@
 
 All lanes of a stack are measured at once, on copies of their parameters. A measurement costs about
 as much as twenty steps, so it is made often early in training, where everything changes, and then
-at every two hundredth step.
+at every three hundredth step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrlab.lanes import Lanes
 
 # Samples of the fixed probe batch: the sharpness of fewer reads too high, more cost too much.
-PROBE = 256
+PROBE = 192
 FIRST_PRODUCTS = 10  # with the Hessian, at a run's first measurement, from a random vector
 
 
@@ -41,7 +41,7 @@ class Cadence:
     products: int
 
 
-CADENCES = {"default": Cadence(200, 2.0, 3), "full": Cadence(10, 1.1, 5)}
+CADENCES = {"default": Cadence(300, 2.0, 3), "full": Cadence(10, 1.1, 5)}
 
 # In the order of the tensor that ``Meter.measure`` returns.
 _RAW = (

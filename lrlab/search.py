@@ -477,8 +477,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         records.write_best(folder, best_run.text(folder / str(best.run), of))
     if config.plots:
         _draw(config, folder, Tables(runs, curves, verdicts, answers=answers), verdicts)
-    advice = answer.text(answers) if len(runs) > 1 else ""
-    print(table.results(runs, folder, best, verdicts, advice), flush=True)
+    print(table.results(runs, folder, best, verdicts, answer.text(answers)), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {_why_none(config)}")
     if left := len(_left(queue)):
