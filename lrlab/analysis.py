@@ -51,10 +51,11 @@ _BRANCHES = {"low": 0.1, "same": 1.0, "high": 3.0}  # column of branches.csv to 
 # Gains are compared as log((ℓ_lr + ε) / (ℓ + ε)); below ε, a share of the initial loss, a loss
 # counts as nothing.
 _EPSILON = 1e-3
+FEWEST_STEPS = 10  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
 _TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
 
 
-def runs(sweep: Path) -> pd.DataFrame:
+def runs(sweep: Path | str) -> pd.DataFrame:
     """One row a run, sorted by run number: the scalar keys of its summary.json, and its folder.
 
     A run without a (readable) summary is still starting: its state is "waiting" and all else is
@@ -62,7 +63,7 @@ def runs(sweep: Path) -> pd.DataFrame:
     ("optimizer.momentum") are kept as they are, lists among them as text.
     Raises UserError when the sweep's folder does not exist or holds no run.
     """
-    rows = [_row(folder) for folder in _run_folders(sweep)]
+    rows = [_row(folder) for folder in _run_folders(Path(sweep))]
     frame = pd.DataFrame(rows)
     for name in _NUMBERS:
         values = frame[name] if name in frame else pd.Series(None, frame.index, dtype=object)
@@ -76,7 +77,7 @@ def runs(sweep: Path) -> pd.DataFrame:
     return frame.reindex(columns=first + others).sort_values(by="run", ignore_index=True)
 
 
-def curves(sweep: Path) -> pd.DataFrame:
+def curves(sweep: Path | str) -> pd.DataFrame:
     """The curves of all runs, one row a recorded step, sorted by run and step.
 
     Columns: run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state,
@@ -147,7 +148,7 @@ def _values(
     return table.to_numpy(dtype=np.float64) if len(table) else np.empty((0, len(columns)))
 
 
-def branches(sweep: Path) -> pd.DataFrame:
+def branches(sweep: Path | str) -> pd.DataFrame:
     """The branch tests of all runs, one row a step of a branch, sorted by run.
 
     Columns: run, lr, the settings; multiplier (0.1, 1, 3) of the lr with which the run ended;
@@ -171,12 +172,12 @@ def branches(sweep: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 
 
-def landscape(sweep: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def landscape(sweep: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """What `lrlab.landscape` measured of the sweep: its tables lines, surface and paths.
 
     Their columns are those of `records.LANDSCAPE`. No rows where nothing was measured.
     """
-    lines, surface, paths = (_landscape(sweep, name) for name in records.LANDSCAPE)
+    lines, surface, paths = (_landscape(Path(sweep), name) for name in records.LANDSCAPE)
     return lines, surface, paths
 
 
@@ -192,12 +193,12 @@ def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float]:
 
     Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000, ℓ the mean mini-batch loss
     over the last quarter of the branch. −inf: the branch became non-finite; inf: only it did not.
-    NaN, both: there was no test.
+    NaN, both: there was no test, or one of less than FEWEST_STEPS.
 
     Args:
         branches: (steps) with the columns low, same, high.
     """
-    if not len(branches):
+    if len(branches) < FEWEST_STEPS:
         return math.nan, math.nan
     steps = max(1, math.ceil(_TAIL * len(branches)))
     ends = {}

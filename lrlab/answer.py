@@ -16,6 +16,8 @@ from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED
 
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
+_RANGE_TEST = "range_test"
+_FEW_STEPS = 100  # below so many, an untrained network may just not have had the time to learn
 _OTHERS = 8  # combinations of settings besides the best that the text shows, one line each
 
 
@@ -48,11 +50,16 @@ class Answer:
         not_judged: how many of them had not had their whole budget.
         too_small: the largest lr below `as_good`, or the best itself, at which most runs
             undershoot; None: none does.
-        too_large: the smallest of the lrs, without a gap, at which most runs overshoot, collapse or
-            diverge; the best, and smaller ones, can be among them; None: none does.
+        too_large: the smallest lr above `as_good` at which most runs overshoot, collapse or
+            diverge; None: none does.
+        best_overshoots: whether most runs at the best lr overshoot: good to come far with, too long
+            to end with.
         fails_from: the smallest lr at which a run collapsed or diverged; None: none did.
-        decay_gain: what a tenth of the best lr would still win in log loss; NaN: not measured.
-        decay_helps: whether that is more than noise.
+        decay_gain: what a tenth of the best lr would still win in log train loss; NaN: not
+            measured.
+        decay_helps: whether that is more than noise, and the runs do not overfit.
+        overfit_from: the lowest val loss of the best runs, where most of them overfit, the median;
+            NaN: they do not.
         edge: "low", "high" or "both" where the best is the smallest or largest lr tried, and
             nothing shows that it gets worse there; else "".
         try_next: range of lrs to try next, None if none.
@@ -76,9 +83,11 @@ class Answer:
     not_judged: int = 0
     too_small: float | None = None
     too_large: float | None = None
+    best_overshoots: bool = False
     fails_from: float | None = None
     decay_gain: float = math.nan
     decay_helps: bool = False
+    overfit_from: float = math.nan
     edge: str = ""
     try_next: tuple[float, float] | None = None
     unit: str = "step"
@@ -86,10 +95,31 @@ class Answer:
     to_target: tuple[ToTarget, ...] = ()
     counts: Mapping[str, int] | None = None
 
+    @property
+    def overshoots_from(self) -> float | None:
+        """`too_large`, where runs do not fail from there on; None: none overshoots before that."""
+        if self.fails_above is not None and self.too_large is not None:
+            return self.too_large if self.too_large < self.fails_above else None
+        return self.too_large
+
+    @property
+    def fails_above(self) -> float | None:
+        """`fails_from`, where it is above all that is as good as the best."""
+        if self.fails_from is None or self.as_good is None:
+            return self.fails_from
+        return self.fails_from if self.fails_from > self.as_good[1] else None
+
+    @property
+    def overfits(self) -> bool:
+        return not math.isnan(self.overfit_from)
+
 
 @dataclass(frozen=True)
 class _AtLr:
-    """The finished runs at one lr: end losses (inf: failed), outcomes, and their medians."""
+    """The finished runs at one lr: end losses (inf: failed), outcomes, and their medians.
+
+    overfit_from: of their lowest val losses, where most overfit; else NaN.
+    """
 
     lr: float
     runs: list[Hashable]
@@ -98,6 +128,7 @@ class _AtLr:
     end: float
     gain_low: float
     gain_high: float
+    overfit_from: float
 
     def most(self, outcomes: Sequence[str]) -> bool:
         return sum(outcome in outcomes for outcome in self.outcomes) * 2 > len(self.outcomes)
@@ -163,12 +194,17 @@ def _answer(
         unit=next((str(row["unit"]) for row in rows if row.get("unit")), "step"),
         counts=counts,
     )
+    if rows and all(row.get("schedule") == _RANGE_TEST for row in rows):
+        return replace(
+            answer,
+            refusal=f"schedule={_RANGE_TEST} sweeps the lr within a run; see python -m lrlab.find",
+        )
     if not at_lrs:
-        return replace(answer, refusal="no run has been trained to its end")
+        return replace(answer, refusal=_not_judged(finished))
     # A seed that fails is a risk that a median hides: an lr with fewer of them comes first.
     best = min(at_lrs, key=lambda at: (at.failed / len(at.runs), at.end))
     if not _learned(best.end, finished, t):
-        refusal, following = _nothing_learned(best, at_lrs)
+        refusal, following = _nothing_learned(best, at_lrs, _few_steps(finished))
         return replace(answer, refusal=refusal, try_next=following)
     noise, as_good = _as_good(best, at_lrs, finished, t)
     ended = (*finished, *(row for row in rows if row.get("state") == "pruned"))
@@ -191,9 +227,11 @@ def _answer(
             ),
             default=None,
         ),
-        too_large=_too_large(best, at_lrs),
+        too_large=next((at.lr for at in at_lrs if at.lr > as_good[1] and at.most(TOO_LARGE)), None),
+        best_overshoots=best.most(("overshooting",)),
         decay_gain=best.gain_low,
-        decay_helps=best.gain_low > t.gain,
+        decay_helps=best.gain_low > t.gain and math.isnan(best.overfit_from),
+        overfit_from=best.overfit_from,
         edge=edge,
         try_next=following,
         target_loss=target,
@@ -201,15 +239,19 @@ def _answer(
     )
 
 
-def _too_large(best: _AtLr, at_lrs: Sequence[_AtLr]) -> float | None:
-    """Where too large begins: at the first such lr from the best on, or before it without a gap."""
-    first = next((at for at in at_lrs if at.lr >= best.lr and at.most(TOO_LARGE)), None)
-    if first is None:
-        return None
-    place = at_lrs.index(first)
-    while place > 0 and at_lrs[place - 1].most(TOO_LARGE):
-        place -= 1
-    return at_lrs[place].lr
+def _not_judged(finished: Sequence[Mapping[Any, Any]]) -> str:
+    """Why there is no run with a verdict."""
+    if not finished:
+        return "no run has been trained to its end"
+    if all(math.isnan(float(row["end_loss"])) for row in finished):
+        return "no loss was recorded"
+    return "only one loss of a run was recorded, and one loss has no direction"
+
+
+def _few_steps(rows: Sequence[Mapping[Any, Any]]) -> int:
+    """How many steps the runs had, where that is too few to say anything; else 0."""
+    steps = _median([row.get("last") for row in rows if row.get("unit", "step") == "step"])
+    return int(steps) if 0 < steps < _FEW_STEPS else 0
 
 
 def _once(rows: Sequence[Mapping[Any, Any]], of_a_run: Sequence[str]) -> list[Mapping[Any, Any]]:
@@ -244,9 +286,15 @@ def _at_lrs(rows: Sequence[Mapping[Any, Any]]) -> list[_AtLr]:
                 end=_median(ends),
                 gain_low=_median([row.get("gain_low", math.nan) for row in group]),
                 gain_high=_median([row.get("gain_high", math.nan) for row in group]),
+                overfit_from=_overfit_from(group),
             )
         )
     return found
+
+
+def _overfit_from(rows: Sequence[Mapping[Any, Any]]) -> float:
+    lowest = [row.get("lowest_loss") for row in rows if row.get("overfits") is True]
+    return _median(lowest) if 2 * len(lowest) > len(rows) else math.nan
 
 
 def _median(values: Sequence[float | None]) -> float:
@@ -272,9 +320,13 @@ def _learned(end: float, rows: Sequence[Mapping[Any, Any]], t: Thresholds) -> bo
 
 
 def _nothing_learned(
-    best: _AtLr, at_lrs: Sequence[_AtLr]
+    best: _AtLr, at_lrs: Sequence[_AtLr], few: int
 ) -> tuple[str, tuple[float, float] | None]:
-    """Why nothing was learned, as far as the outcomes tell, and where to look."""
+    """Why nothing was learned, as far as the outcomes tell, and where to look.
+
+    few: how many steps the runs had, if that is few; else 0.
+    """
+    or_few = f" or too few ({few} {'step' if few == 1 else 'steps'})" if few else ""
     low, high = at_lrs[0].lr, at_lrs[-1].lr
     span = f"lr {low:g}" if low == high else f"lr {low:g} to {high:g}"
     large = [at.lr for at in at_lrs if at.most(TOO_LARGE)]
@@ -284,14 +336,12 @@ def _nothing_learned(
     if not large:
         end = f"best end loss {best.end:.4g}"
         why = f"nothing was learned: {end} at {span}, and none blew up, so the steps were too small"
-        return why, _range(high, high * 100)
+        return f"{why}{or_few}", _range(high, high * 100)
     below = [lr for lr in small if lr < min(large)]
     if not below:
         return f"nothing was learned at {span}, and no lr stands out", _range(low / 100, low)
-    why = (
-        f"nothing was learned: up to lr {max(below):g} steps were too small, from {min(large):g} on"
-    )
-    return f"{why} too large", _range(max(below), min(large))
+    why = f"nothing was learned: up to lr {max(below):g} steps were too small{or_few}"
+    return f"{why}, from {min(large):g} on too large", _range(max(below), min(large))
 
 
 def _as_good(
@@ -415,16 +465,22 @@ def _details(a: Answer) -> list[str]:
             f"careful: {a.failed_seeds} of {a.seeds} seeds at lr {a.best_lr:g} failed, and fewer at"
             " no other lr"
         )
-    if a.too_large is not None:
-        failing = "" if a.fails_from is None else f", runs fail from lr {a.fails_from:g} on"
-        lines.append(f"too large: overshooting from lr {a.too_large:g} on{failing}")
-        if a.too_large <= a.best_lr:
-            lines[-1] += "; so does the best, whose steps are too large to end with"
-    elif a.fails_from is not None:
-        lines.append(f"too large: runs fail from lr {a.fails_from:g} on")
+    larger = []
+    if a.overshoots_from is not None:
+        or_failing = "" if a.fails_from == a.fails_above else " or failing"
+        larger.append(f"overshooting{or_failing} from lr {a.overshoots_from:g} on")
+    if a.fails_above is not None:
+        larger.append(f"runs fail from lr {a.fails_above:g} on")
+    elif a.fails_from is not None and not a.failed_seeds:
+        lines.append(f"careful: a run failed at lr {a.fails_from:g}, which is not too large")
+    if larger:
+        lines.append(f"too large: {', '.join(larger)}")
+    if a.best_overshoots:
+        see = "" if math.isnan(a.decay_gain) else ": see decay"
+        lines.append(f"at the end: the steps of lr {a.best_lr:g} are too long to end with{see}")
     if a.too_small is not None:
         lines.append(f"too small: undershooting in this budget at lr {a.too_small:g} and below")
-    lines += _decay(a) + _edge_words(a) + _target_words(a)
+    lines += _decay(a) + _overfitting(a) + _edge_words(a) + _target_words(a)
     lines.append(_how_sure(a))
     return lines
 
@@ -432,12 +488,27 @@ def _details(a: Answer) -> list[str]:
 def _decay(a: Answer) -> list[str]:
     if math.isnan(a.decay_gain):
         return []
+    if a.overfits:
+        gain = f"{round(a.decay_gain, 2) + 0.0:.2f}"
+        return [
+            f"decay: a tenth of the lr at the end would gain {gain} in log train loss, but the"
+            " run overfits: val loss need not follow"
+        ]
     if not a.decay_helps:
-        return ["decay: a tenth of the lr at the end would gain nothing"]
+        return ["decay: a tenth of the lr at the end would gain nothing in train loss"]
     less = -math.expm1(-a.decay_gain)
     return [
-        f"decay: a tenth of the lr at the end would gain {a.decay_gain:.2f} in log loss, about"
-        f" {less:.0%} less loss: worth a schedule"
+        f"decay: a tenth of the lr at the end would gain {a.decay_gain:.2f} in log train loss,"
+        f" about {less:.0%} less of it: worth a schedule"
+    ]
+
+
+def _overfitting(a: Answer) -> list[str]:
+    if not a.overfits:
+        return []
+    return [
+        f"overfitting: val loss rose from its lowest, {a.overfit_from:.3g}, to {a.best_loss:.3g}:"
+        " stop earlier or regularise"
     ]
 
 

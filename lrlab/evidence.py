@@ -70,7 +70,8 @@ class Numbers:
             off, and then flattens the curve, whatever its steps were before.
         measured: at how many steps alpha or the stability ratio was measured.
         curve_mode: the step mode as far as the loss of a run without noise shows it.
-        gain_low: log(loss at lr / loss at lr/10) after the branch test; -inf: became non-finite.
+        gain_low: log(train loss at lr / that at lr/10) after the branch test; -inf: became
+            non-finite.
         gain_high: the same at 3·lr.
     """
 

@@ -554,6 +554,7 @@ def sweep_command(found: Found, words: Sequence[str] = ()) -> str | None:
 
 def told(found: Found, command: str | None, folder: Path | None = None) -> str:
     """The answer in a few lines, without a newline at its end."""
+    from lrlab.range_test import plain
     from lrlab.table import display_path
 
     constants, steps = found.constants, found.options.steps
@@ -562,16 +563,16 @@ def told(found: Found, command: str | None, folder: Path | None = None) -> str:
         lines.append(f"find: no learning rate to suggest: {constants.why_none}")
     elif constants.as_good is not None:
         low, high = constants.as_good
-        line = f"find: constant lr {constants.best:.2g} did best in {steps} steps"
-        line += f", {low:.2g} to {high:.2g} as well" if low < high else ""
+        line = f"find: constant lr {plain(constants.best)} did best in {steps} steps"
+        line += f", {plain(low)} to {plain(high)} as well" if low < high else ""
         lines.append(f"{line} (loss {min(constants.end):.4g}, from {constants.start:.4g})")
         if constants.edge:
-            other = f"begin lower than {low:.2g}" if constants.edge == "low" else "go higher"
+            other = f"begin lower than {plain(low)}" if constants.edge == "low" else "go higher"
             lines.append(f"find: that is the edge of the range; {other}")
     if constants.fails_from is not None:
-        lines.append(f"find: constant lrs fail from {constants.fails_from:.2g} on")
+        lines.append(f"find: constant lrs fail from {plain(constants.fails_from)} on")
     for suggestion in found.ramp.suggestions:
-        what = f"lr {suggestion.lr:.2g}" if suggestion.lr else f"none, {suggestion.why_not}"
+        what = f"lr {plain(suggestion.lr)}" if suggestion.lr else f"none, {suggestion.why_not}"
         lines.append(f"find: the ramp's {suggestion.rule:10} {what}")
     lines += [f"find: misleading: {sentence}" for sentence in found.misleads]
     if constants.best is not None and not found.misleads:

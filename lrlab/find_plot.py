@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from lrlab.range_test import LEARNED
+from lrlab.range_test import LEARNED, plain
 
 if TYPE_CHECKING:
     from lrlab.find import Found
@@ -36,8 +36,8 @@ def range_test(found: Found, title: str = "") -> Figure:
 
     Blue: the ramp's mini-batch losses, faint, and as they were smoothed. Orange: the mean loss of
     each constant lr over its last steps; those that failed are crosses, on the rail above the frame
-    where they have left it. The band is where constant lrs do as well as the best. Losses below 0
-    make the loss axis linear.
+    where they have left it. The band ends at the first and the last constant lr that do as well as
+    the best, and is narrow where that is one. Losses below 0 make the loss axis linear.
     """
     with matplotlib.rc_context(_RC):
         notes = [f"• {sentence}" for sentence in found.misleads]
@@ -115,7 +115,7 @@ def _strip(axes: Axes, main: Axes, rows: list[_Row]) -> None:
         behind = row.lr if row.bar is None else row.bar[1]
         late = not math.log(behind / low) < 0.92 * math.log(high / low) and row.lr > 1.5 * low
         axes.annotate(
-            f"{row.lr:.2g}",
+            plain(row.lr),
             (row.lr if late or behind == math.inf else behind, y),
             (-8 if late else 8, 0),
             textcoords="offset points",
@@ -159,11 +159,12 @@ def _curves(axes: Axes, found: Found) -> None:
     axes.set_ylim(low, high)
     if constants.as_good is not None:
         first, last = constants.as_good
-        half = math.sqrt(constants.lr[1] / constants.lr[0])
-        axes.axvspan(
-            first / half, last * half, color=_GOOD, alpha=0.13, linewidth=0, gid="good",
-            label="constant lrs that do as well as the best",
-        )  # fmt: skip
+        label = "constant lrs that do as well as the best"
+        if first == last:  # what lies beside it was not tried, or does worse: a mark, no range
+            label = "the best constant lr"
+            narrow = (found.options.high / found.options.low) ** 0.004
+            first, last = first / narrow, last * narrow
+        axes.axvspan(first, last, color=_GOOD, alpha=0.18, linewidth=0, gid="good", label=label)
     axes.plot(found.ramp_lr, found.ramp_loss, color=_RAMP, alpha=0.35, linewidth=0.8, gid="raw")
     if len(ramp.smooth):
         axes.plot(

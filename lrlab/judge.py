@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -134,17 +135,59 @@ def _near(path: Path) -> str:
 
 
 def _sweep(folder: Path, with_branches: bool) -> Loaded:
-    _check_sweep(folder)
-    runs, curves = analysis.runs(folder), analysis.curves(folder)
+    runs, curves, notes = read_sweep(folder)
     branches = analysis.branches(folder) if with_branches else _no_branches()
-    return Loaded(runs, curves, branches, (folder.name,), tuple(_notes(folder, runs, curves)))
+    return Loaded(runs, curves, branches, (folder.name,), tuple(notes))
+
+
+def read_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Its runs and curves as from `analysis`, mended where records are damaged, and notes on it.
+
+    A finished run whose curve ends before its last step, and a run with a curve and no summary,
+    have the state interrupted; the latter has the lr of its config, or the first of its curve, and
+    what else is the same in all other runs.
+
+    Raises:
+        UserError: it is no sweep's folder.
+    """
+    if folder.is_dir():
+        check_sweep(folder)
+    runs, curves = analysis.runs(folder), analysis.curves(folder)
+    notes = _notes(folder, runs, curves)
+    short = cut_short(runs, curves)
+    begun = set(curves.loc[curves["step"].notna(), "run"].unique())
+    lost = sorted(begun.intersection(runs.loc[runs["state"] == "waiting", "run"]))
+    told: dict[str, dict[Any, Any]] = {"state": dict.fromkeys([*short, *lost], "interrupted")}
+    if lost:
+        of_run = runs.set_index("run")["folder"]
+        first = curves.dropna(subset=["lr_at_step"]).groupby("run")["lr_at_step"].first()
+        lrs = {run: sweep_settings.lr_of(Path(str(of_run[run]))) for run in lost}
+        told["lr"] = {r: first.get(r, math.nan) if math.isnan(x) else x for r, x in lrs.items()}
+        others = runs.loc[runs["state"] != "waiting"]
+        for name in (*tidy.settings_of(runs), "seed", "chance_loss", "num_classes"):
+            values = others[name].dropna().unique()
+            if len(values) == 1:
+                told[name] = dict.fromkeys(lost, values[0])
+    for table_ in (runs, curves):
+        for name, of_runs in told.items():
+            if of_runs and name in table_:
+                values = zip(table_["run"].tolist(), table_[name].tolist(), strict=True)
+                table_[name] = [of_runs.get(run, value) for run, value in values]
+    return runs, curves, notes
+
+
+def cut_short(runs: pd.DataFrame, curves: pd.DataFrame) -> list[int]:
+    """The finished runs whose curves end before the last step that their summary tells of."""
+    finished = runs.loc[runs["state"] == "finished"]
+    last = finished["run"].map(curves.groupby("run")["step"].max())
+    return finished.loc[last < finished["steps"], "run"].tolist()
 
 
 def _no_branches() -> pd.DataFrame:
     return pd.DataFrame(columns=["run", "lr", "multiplier", "lr_at_step", "step", "train_loss"])
 
 
-def _check_sweep(folder: Path) -> None:
+def check_sweep(folder: Path) -> None:
     """That it is a sweep's folder; if not, which to name.
 
     Raises:
@@ -176,7 +219,9 @@ def _check_sweep(folder: Path) -> None:
 def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
     """What is missing in a sweep's records, and what that means for the verdicts."""
     notes = []
-    states = runs["state"].tolist()
+    begun = set(curves.loc[curves["step"].notna(), "run"].unique())
+    unread = [run for run in runs.loc[runs["state"] == "waiting", "run"] if run in begun]
+    states = runs.loc[~runs["run"].isin(unread), "state"].tolist()
     going = {name: states.count(name) for name in _STATES if name in states}
     if going:
         told = ", ".join(f"{count} {name}" for name, count in going.items())
@@ -184,38 +229,93 @@ def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
             f"{sum(going.values())} of {len(runs)} runs have not ended ({told}); "
             "they are judged as far as they came"
         )
-    begun = set(curves.loc[curves["step"].notna(), "run"].unique())
     expected = runs[~runs["state"].isin(("waiting", "failed"))]
     notes += _some_lack(
         "readable metrics.csv", [r for r in expected["run"] if r not in begun], runs
     )
-    waiting = set(runs.loc[runs["state"] == "waiting", "run"])
-    notes += _some_lack("readable summary.json", sorted(waiting & begun), runs)
-    for what, names, then in (
-        (
-            "diagnostics",
-            ("alpha", "stability_ratio"),
-            "their steps are judged by their curves alone",
-        ),
-        ("branch test", ("gain_low", "gain_high"), "their outcomes are judged by neighbouring lrs"),
-    ):
-        there = [name for name in names if name in curves]
-        measured = np.zeros(len(curves), dtype=bool)
-        for name in there:
-            measured |= curves[name].notna().to_numpy()
-        having = set(curves.loc[measured, "run"].unique())
-        if having:  # where no run has any, that was the user's choice
-            ended = runs.loc[runs["state"] == "finished", "run"]
-            notes += _some_lack(what, [r for r in ended if r not in having], runs, then)
+    notes += _some_lack("readable summary.json", unread, runs)
+    if short := [run for run in cut_short(runs, curves) if run in begun]:
+        notes.append(
+            f"{len(short)} of {len(runs)} runs have a metrics.csv that ends before their last step "
+            f"({_named(short)}); they are judged as far as it goes"
+        )
+    ended = runs.loc[runs["state"] == "finished", "run"].tolist()
+    measured = _having(curves, ("alpha", "stability_ratio"))
+    if measured:  # where no run has any, that was the user's choice
+        lacking = [run for run in ended if run not in measured]
+        then = "their steps are judged by their curves alone"
+        notes += _some_lack("diagnostics", lacking, runs, then)
+    notes += _branch_notes(folder, runs, curves, ended)
     return [f"{folder}: {note}" for note in notes]
+
+
+def _branch_notes(
+    folder: Path, runs: pd.DataFrame, curves: pd.DataFrame, ended: Sequence[Any]
+) -> list[str]:
+    """Of which runs there is no branch test, and why."""
+    tested = _having(curves, ("gain_low", "gain_high"))
+    folders = {row["run"]: Path(row["folder"]) for row in runs.to_dict("records")}
+    lacking = [run for run in ended if run not in tested]
+    to_make = [run for run in lacking if records.end_file(folders[run]).is_file()]
+    notes = []
+    if to_make:
+        path = shlex.quote(table.display_path(folder))
+        notes.append(
+            f"the branch test of {len(to_make)} of {len(runs)} runs was not made "
+            f"({_named(to_make)}); python -m lrlab.resume {path} makes it"
+        )
+    lacking = [run for run in lacking if run not in to_make]
+    brief = [run for run in lacking if _has_branches(folders[run])]
+    if brief:
+        notes.append(
+            f"the branch test of {len(brief)} of {len(runs)} runs ({_named(brief)}) had less than "
+            f"{analysis.FEWEST_STEPS} steps, too few to be heard"
+        )
+    if tested:  # where no run has any, that was the user's choice
+        rows = curves.loc[curves["lr_at_step"].notna()].groupby("run")
+        share = rows["lr_at_step"].last() / rows["lr"].first()
+        low = {run for run, value in share.items() if value < thresholds.THRESHOLDS.annealed}
+        lacking = [run for run in lacking if run not in brief]
+        notes += _some_lack(
+            "branch test, by design",
+            [run for run in lacking if run in low],
+            runs,
+            "their schedules have brought the lr down already, so neighbouring lrs judge them",
+        )
+        notes += _some_lack(
+            "branch test",
+            [run for run in lacking if run not in low],
+            runs,
+            "their outcomes are judged by neighbouring lrs",
+        )
+    return notes
+
+
+def _having(curves: pd.DataFrame, names: Sequence[str]) -> set[Any]:
+    """The runs with a value in one of these columns."""
+    measured = np.zeros(len(curves), dtype=bool)
+    for name in names:
+        if name in curves:
+            measured |= curves[name].notna().to_numpy()
+    return set(curves.loc[measured, "run"].unique())
+
+
+def _has_branches(run: Path) -> bool:
+    try:
+        return len(records.read_branches(run)) > 0
+    except (FileNotFoundError, UserError):
+        return False
 
 
 def _some_lack(what: str, lacking: Sequence[Any], runs: pd.DataFrame, then: str = "") -> list[str]:
     if not lacking:
         return []
-    some = ", ".join(map(str, lacking[:5])) + (", ..." if len(lacking) > 5 else "")
-    line = f"{len(lacking)} of {len(runs)} runs have no {what} (run {some})"
+    line = f"{len(lacking)} of {len(runs)} runs have no {what} ({_named(lacking)})"
     return [f"{line}; {then}" if then else line]
+
+
+def _named(numbers: Sequence[Any]) -> str:
+    return f"run {', '.join(map(str, numbers[:5]))}{', ...' if len(numbers) > 5 else ''}"
 
 
 # --- several sources ------------------------------------------------------------------------------

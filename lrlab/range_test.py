@@ -93,6 +93,10 @@ class Constants:
     edge: str = ""
     why_none: str = ""
 
+    def ends_at(self, lr: float) -> str:
+        """The end loss at an lr in words: "about" where it was not tried, but lies between."""
+        return f"{'' if lr in self.lr else 'about '}{self.loss_at(lr):.3g}"
+
     def loss_at(self, lr: float) -> float:
         """The end loss at an lr, NaN outside the range.
 
@@ -153,7 +157,7 @@ def read_ramp(lr: ArrayLike, loss: ArrayLike, smoothing: float = SMOOTHING) -> R
     if exploded and lost_at is None:
         lost_at = float(lrs[end])
     if end < LEAST_POINTS:
-        why = f"the loss rises from lr {lrs[max(end - 1, 0)]:.2g} on; begin at a smaller lr"
+        why = f"the loss rises from lr {plain(lrs[max(end - 1, 0)])} on; begin at a smaller lr"
         return Ramp(lrs[:end], np.empty(0), _none(why), None, lost_at)
 
     lrs, losses = lrs[:end], _without_outliers(losses[:end], steady[:end])
@@ -169,7 +173,7 @@ def read_ramp(lr: ArrayLike, loss: ArrayLike, smoothing: float = SMOOTHING) -> R
             why = "the loss only rises; begin at a smaller lr"
         else:
             more = " by more than its noise" if fall > least else ""
-            why = f"the loss does not fall{more} up to lr {lrs[-1]:.2g}"
+            why = f"the loss does not fall{more} up to lr {plain(lrs[-1])}"
         return Ramp(lrs, smooth, _none(why), None, lost_at)
 
     ends_low = low >= len(lrs) - margin and not (exploded or non_finite)
@@ -290,14 +294,14 @@ def _steepest(lrs: Floats, slope: Floats, begun: int, done: int, margin: int) ->
     at = first + int(np.argmin(slope[first : last + 1]))
     if at == len(lrs) - 1 - margin and slope[at + 1 :].min() < slope[at]:
         return Suggestion(
-            "steepest", None, f"the loss falls ever faster up to lr {lrs[-1]:.2g}, where it ends"
+            "steepest", None, f"the loss falls ever faster up to lr {plain(lrs[-1])}, where it ends"
         )
     return Suggestion("steepest", float(lrs[at]))
 
 
 def _valley(lrs: Floats, begun: int, done: int, ends_low: bool) -> Suggestion:
     if ends_low:
-        return Suggestion("valley", None, _STILL_FALLS.format(lrs[-1]))
+        return Suggestion("valley", None, _STILL_FALLS.format(plain(lrs[-1])))
     x = math.log(lrs[begun]) + VALLEY * math.log(lrs[done] / lrs[begun])
     lr = math.exp(x)
     if not lrs[0] * (1 + 1e-9) < lr < lrs[-1] * (1 - 1e-9):
@@ -307,16 +311,16 @@ def _valley(lrs: Floats, begun: int, done: int, ends_low: bool) -> Suggestion:
 
 def _tenth(lrs: Floats, low: int, ends_low: bool) -> Suggestion:
     if ends_low:
-        return Suggestion("minimum/10", None, _STILL_FALLS.format(lrs[-1]))
+        return Suggestion("minimum/10", None, _STILL_FALLS.format(plain(lrs[-1])))
     lr = float(lrs[low]) / 10
     if lr <= lrs[0] * (1 + 1e-9):
         return Suggestion(
-            "minimum/10", None, f"a tenth of {lrs[low]:.2g} is below the range; begin lower"
+            "minimum/10", None, f"a tenth of {plain(lrs[low])} is below the range; begin lower"
         )
     return Suggestion("minimum/10", lr)
 
 
-_STILL_FALLS = "the loss still falls at lr {:.2g}, where it ends; go higher"
+_STILL_FALLS = "the loss still falls at lr {}, where it ends; go higher"
 
 
 # --- constant learning rates ----------------------------------------------------------------------
@@ -348,7 +352,7 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
     first = table[0][np.isfinite(table[0])]
     start = float(np.median(first)) if len(first) else math.nan
     if not finite.any():
-        why = f"at every lr the loss becomes non-finite; begin below {lrs[0]:.2g}"
+        why = f"at every lr the loss becomes non-finite; begin below {plain(lrs[0])}"
         return Constants(lrs, end, start, None, None, float(lrs[0]), why_none=why)
 
     best = int(np.argmin(end))
@@ -408,29 +412,33 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants) -> list[str]:
         if lr is None or not loses(lr):
             continue
         loss = constants.loss_at(lr)
-        far = f"{max(lr / best, best / lr):.2g} times {'below' if lr < best else 'above'}"
-        does = f"ends at {loss:.3g}, the best at {lowest:.3g}" if math.isfinite(loss) else "fails"
+        far = f"{plain(max(lr / best, best / lr))} times {'below' if lr < best else 'above'}"
+        does = (
+            f"ends at {constants.ends_at(lr)}, the best at {lowest:.3g}"
+            if math.isfinite(loss)
+            else "fails"
+        )
         found.append(
-            f"{suggestion.rule}, lr {lr:.2g}, is {far} the best constant lr: held constant, it "
+            f"{suggestion.rule}, lr {plain(lr)}, is {far} the best constant lr: held constant, it "
             f"{does}"
         )
     if ramp.minimum is not None and ramp.minimum > best and loses(ramp.minimum):
-        what = f"the best constant lr is {best:.2g}"
+        what = f"the best constant lr is {plain(best)}"
         if fails is not None and ramp.minimum >= fails:
-            what = f"constant lrs fail from {fails:.2g} on"
+            what = f"constant lrs fail from {plain(fails)} on"
         found.append(
-            f"the ramp's loss is lowest at lr {ramp.minimum:.2g}, but {what}: "
+            f"the ramp's loss is lowest at lr {plain(ramp.minimum)}, but {what}: "
             "the ramp brings along what smaller lrs had won before"
         )
     if blow_up is not None and fails is not None and blow_up > fails:
         found.append(
-            f"the ramp blows up at lr {blow_up:.2g}, but constant lrs fail from {fails:.2g} on: "
-            "a blow-up takes steps, in which the ramp has gone on"
+            f"the ramp blows up at lr {plain(blow_up)}, but constant lrs fail from {plain(fails)} "
+            "on: a blow-up takes steps, in which the ramp has gone on"
         )
     elif blow_up is not None and constants.loss_at(blow_up) < lowest + gain / 2:
         found.append(
-            f"the ramp blows up at lr {blow_up:.2g}, where a constant lr still trains (it ends at "
-            f"{constants.loss_at(blow_up):.3g}): the ramp came there too early in training"
+            f"the ramp blows up at lr {plain(blow_up)}, where a constant lr still trains (it ends "
+            f"at {constants.ends_at(blow_up)}): the ramp came there too early in training"
         )
     return found
 
@@ -454,6 +462,11 @@ def _rounded(value: float, to: Callable[[float], int]) -> float:
     """To one digit, down or up."""
     exponent = math.floor(math.log10(value))
     return float(f"{to(round(value / 10.0**exponent, 6))}e{exponent}")
+
+
+def plain(value: float) -> str:
+    """Two digits of a number, as one would write it: 100, 0.0012, 1e-05."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def lr_grid(low: float, high: float, points: int) -> Floats:

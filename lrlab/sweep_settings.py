@@ -1,5 +1,6 @@
 """What the runs of saved sweeps were trained with, from their records. Never imports torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from lrlab import records
-from lrlab.config import GROUPS, NOT_SWEPT
+from lrlab.config import GROUPS, NOT_SWEPT, diagnostics
 from lrlab.errors import UserError
 
-# What is no setting of the training: where and how it was run, and what was written.
-_BESIDE = (*NOT_SWEPT, "save_model", "device", "threads", "diagnostics", "hydra")
+# What is no setting of the training: where and how it was run, and what was written. But verdicts
+# depend on the diagnostics.
+_BESIDE = {*NOT_SWEPT, "save_model", "device", "threads", "hydra"} - {"diagnostics"}
 _WITHIN = ("data.root",)
 
 
@@ -36,6 +38,12 @@ def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
         own |= {name: value for name, value in told.items() if not _is_missing(value)}
         found.append({**bases[choices], **own})
     return found
+
+
+def lr_of(run: Path) -> float:
+    """The lr in a run's config; NaN where there is none that can be read."""
+    lr = _flat(run).get("lr")
+    return float(lr) if isinstance(lr, int | float) and not isinstance(lr, bool) else math.nan
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -81,6 +89,8 @@ def _flat(run: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         return {}
     kept = {str(k): v for k, v in config.items() if k not in _BESIDE}
+    if "diagnostics" in kept:
+        kept["diagnostics"] = diagnostics(kept)
     return {key: value for key, value in _leaves(kept, "") if key not in _WITHIN}
 
 

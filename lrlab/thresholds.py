@@ -22,12 +22,15 @@ class Thresholds:
     growing: float = _at(0.05, "diverged: and the last quarter above the third by this share")
     chance: float = _at(0.98, "collapsed, undershooting: end at or above this × chance loss")
     spike: float = _at(1.5, "collapsed: a loss above this × initial loss on the way")
-    learned: float = _at(0.9, "collapsed: or a smaller lr of the sweep below this × chance loss")
+    learned: float = _at(
+        0.9, "collapsed: or a smaller lr of the sweep below this × chance loss, it not"
+    )
     converged: float = _at(0.99, "converged: this share of the way to the best loss known")
-    stuck: float = _at(0.5, "collapsed: no branch gains after such a spike, below this share")
+    short: float = _at(-0.5, "undershooting: median alpha at or below this, and still falling")
+    stuck: float = _at(0.5, "... or below this share of the way to the best, and no branch gains")
     overtaken: float = _at(0.98, "not converged: a tenth of the step leaves it below this share")
     gain: float = _at(
-        0.05, "overshooting, undershooting: a branch gains more than this in log loss"
+        0.05, "overshooting, undershooting: a branch gains more than this in log train loss"
     )
     rising: float = _at(0.2, "overshooting without branches: this share of late epochs rises")
     slope: float = _at(-0.2, "... and d log loss / d log step in the last quarter is above this")

@@ -30,6 +30,7 @@ _FIELDS = (  # the numbers of a run that the table shows
     *("state", "judged_by", "unit", "last", "initial_loss", "chance_loss", "peak_loss"),
     *("train_end_loss", "first_nonfinite", "rising_share", "slope"),
     *("alpha", "stability_ratio", "stability_ratio_max", "gain_low", "gain_high"),
+    *("overfits", "lowest_loss"),
 )
 
 
@@ -41,6 +42,7 @@ class _Sweep:
         initial: the median initial loss of the task; NaN where no run has one.
         best: the lowest end loss of the task; NaN where no run has one.
         lrs: how many different lrs of the task have an end loss.
+        tried: how many there are of all its runs.
         ends: of the finished runs with the run's own settings, the median end loss at each lr.
         lowest: of all runs with these settings, the lowest end loss at each lr.
         smoothest: the same of the finished runs whose loss fell at every step.
@@ -49,6 +51,7 @@ class _Sweep:
     initial: float
     best: float
     lrs: int
+    tried: int
     ends: Mapping[float, float]
     lowest: Mapping[float, float]
     smoothest: Mapping[float, float]
@@ -97,7 +100,7 @@ def verdicts(
         where less than two losses were recorded; for the rules see `lrlab.thresholds`;
         step_mode: monotone, oscillating, unstable, or unknown where it was not measured and the
         loss has noise; evidence: a sentence; end_loss: inf if the loss became non-finite;
-        decay_gain: gain_low, what a decaying schedule would still win, in log loss;
+        decay_gain: gain_low, what a decaying schedule would still win, in log train loss;
         best_loss (of the task), share (of the way to it);
         target_loss, steps_to_target (inf: never; in units of `unit`), seconds_to_target;
         and the numbers behind, as described at `lrlab.evidence.Numbers`.
@@ -166,7 +169,8 @@ def _sweeps(runs: Sequence[Numbers], names: Sequence[str]) -> dict[Hashable, _Sw
         ended = [n for n in ended if n.judged_by == "val_loss"] or ended
         best = min((n.end_loss for n in ended), default=math.nan)
         start = median(starts) if starts else math.nan
-        bests[key] = (start, best, len({n.lr for n in ended}))
+        tried = {n.lr for n in members if not math.isnan(n.lr)}
+        bests[key] = (start, best, len({n.lr for n in ended}), len(tried))
     by_lr = {}
     for key, members in groups.items():
         told = [n for n in members if not math.isnan(n.end_loss) and not math.isnan(n.lr)]
@@ -245,7 +249,7 @@ def _outcome(numbers: Numbers, sweep: _Sweep, thresholds: Thresholds) -> tuple[O
         branch = f" ({_branch(n)})" if n.has_branches else ""
         return "undershooting", f"{fell}, {_chance(n)}, and nothing says that it blew up{branch}"
     if n.has_branches:
-        return _branch_test(n, _share(n, sweep.best), fell, t)
+        return _branch_test(n, sweep, fell, t)
     return _without_branches(n, sweep, fell, t)
 
 
@@ -317,7 +321,7 @@ def _convergence(n: Numbers, sweep: _Sweep, t: Thresholds) -> str:
     if _share(n, _after_branch(n, n.gain_low)) < t.overtaken:
         return ""
     if n.end_loss == sweep.best and not alone:
-        why = f"the best of {sweep.lrs} lrs"
+        why = f"the best of {sweep.tried} lrs"
         if not n.has_branches and n.lr >= max(sweep.lowest) and n.slope <= t.slope:
             why += ", but it was still falling at the largest: a larger lr may do better"
     else:
@@ -327,18 +331,61 @@ def _convergence(n: Numbers, sweep: _Sweep, t: Thresholds) -> str:
     return why
 
 
-def _branch_test(n: Numbers, share: float, fell: str, t: Thresholds) -> tuple[Outcome, str]:
+def _branch_test(n: Numbers, sweep: _Sweep, fell: str, t: Thresholds) -> tuple[Outcome, str]:
+    """The rule for runs that had a branch test.
+
+    Where no branch gains much, its few steps have not told; then the neighbouring lrs are heard,
+    and where these are no better, whether steps that stop short have brought it far.
+    """
     if n.gain_low > t.gain and n.gain_low >= n.gain_high:
         return "overshooting", f"{fell}; a tenth of the step gains {_gain(n.gain_low)}"
     falling = " and was still falling" if n.slope <= t.slope else ""
     if n.gain_high > t.gain:
         gain = _gain(n.gain_high)
         return "undershooting", f"{fell}{falling}; three times the step gains {gain}"
-    stuck = n.end_loss >= t.learned * n.chance_loss or share < t.stuck
-    if stuck and n.peak_loss > t.spike * n.initial_loss > 0:
+    guessing = n.initial_loss if math.isnan(n.chance_loss) else n.chance_loss
+    if n.end_loss >= t.learned * guessing and n.peak_loss > t.spike * n.initial_loss > 0:
         # What an explosion has broken, no step mends: neither a shorter one nor a longer one.
         return "collapsed", f"{fell} after a peak of {_loss(n.peak_loss)}; {_branch(n)}"
-    return "plateau", f"{fell}; {_branch(n)}"
+    if found := _neighbours(n, sweep, t):
+        return found[0], f"{fell}{falling}; {_branch(n)}, but {found[1]}"
+    if not n.annealed and (short := _short_steps(n, t)):
+        share = _share(n, sweep.best)
+        if n.slope <= t.slope:
+            return (
+                "undershooting",
+                f"{fell}{falling} by steps that stop short ({short}); {_branch(n)}",
+            )
+        if share < t.stuck:
+            way = f"{share:.0%} of the way to the best ({_loss(sweep.best)})"
+            return (
+                "undershooting",
+                f"{fell}, {way}, by steps that stop short ({short}); {_branch(n)}",
+            )
+    return "plateau", f"{fell}{falling}; {_branch(n)}"
+
+
+def _short_steps(n: Numbers, t: Thresholds) -> str:
+    """What says that its steps stop well before the valley's floor; empty where nothing does."""
+    if not math.isnan(n.alpha):
+        return f"alpha {n.alpha:.2f}" if n.alpha <= t.short else ""
+    if n.stability_ratio < t.oscillating:  # False for NaN
+        return f"stability ratio {_ratio(n.stability_ratio)}"
+    return ""
+
+
+def _neighbours(n: Numbers, sweep: _Sweep, t: Thresholds) -> tuple[Outcome, str] | None:
+    """What the lrs beside it say, and how far they came; None where none was better."""
+    # A run that was stopped early has not had the steps that its neighbours had.
+    ends = {} if n.state in UNFINISHED else sweep.ends
+    goal = n.end_loss - t.better * abs(n.end_loss)
+    larger = min((lr for lr in ends if lr > n.lr), default=math.nan)
+    if ends.get(larger, math.inf) < goal:
+        return "undershooting", f"the next larger lr {larger:g} came to {_loss(ends[larger])}"
+    smaller = min((lr for lr in ends if lr < n.lr), key=ends.__getitem__, default=math.nan)
+    if ends.get(smaller, math.inf) < goal:
+        return "overshooting", f"the smaller lr {smaller:g} came to {_loss(ends[smaller])}"
+    return None
 
 
 def _without_branches(n: Numbers, sweep: _Sweep, fell: str, t: Thresholds) -> tuple[Outcome, str]:
@@ -347,18 +394,10 @@ def _without_branches(n: Numbers, sweep: _Sweep, fell: str, t: Thresholds) -> tu
     Where a smaller lr did better and the next larger one did not, the steps were too long, whatever
     the trend: noise of long steps can look like a loss that still falls.
     """
-    # A run that was stopped early has not had the steps that its neighbours had.
+    if found := _neighbours(n, sweep, t):
+        return found[0], f"{fell}; {found[1]}"
     ends = {} if n.state in UNFINISHED else sweep.ends
-    goal = n.end_loss - t.better * abs(n.end_loss)
     larger = min((lr for lr in ends if lr > n.lr), default=math.nan)
-    if ends.get(larger, math.inf) < goal:
-        return (
-            "undershooting",
-            f"{fell}; the next larger lr {larger:g} came to {_loss(ends[larger])}",
-        )
-    smaller = min((lr for lr in ends if lr < n.lr), key=ends.__getitem__, default=math.nan)
-    if ends.get(smaller, math.inf) < goal:
-        return "overshooting", f"{fell}; the smaller lr {smaller:g} came to {_loss(ends[smaller])}"
     if math.isnan(n.rising_share):
         return "undershooting", f"{fell}; too few losses for a trend, and no smaller lr did better"
     rose = f"rose in {n.rising_share:.0%} of the parts of its second half"
@@ -392,7 +431,7 @@ def _step_mode(
     if not (math.isnan(ratio) and math.isnan(n.alpha)):
         by_ratio = 0 if math.isnan(ratio) else 1 + (ratio >= t.oscillating) + (ratio > t.unstable)
         by_alpha = 0 if math.isnan(n.alpha) else 1 + (n.alpha >= 0) + (n.alpha > 1)
-        told = [] if math.isnan(ratio) else [f"stability ratio {kind} {ratio:.2f}"]
+        told = [] if math.isnan(ratio) else [f"stability ratio {kind} {_ratio(ratio)}"]
         told += [] if math.isnan(n.alpha) else [f"median alpha {n.alpha:.2f}"]
         if outcome in FAILED and max(by_ratio, by_alpha) < len(_MODES) - 1:
             told.append("where it was measured, before it failed")
@@ -444,12 +483,16 @@ def _branch(n: Numbers) -> str:
         "becomes non-finite" if gain == -math.inf else f"gains {round(gain, 2) + 0.0:.2f}"
         for gain in (n.gain_low, n.gain_high)
     )
-    return f"a tenth of the step {low}, three times the step {high}"
+    return f"in train loss a tenth of the step {low}, three times the step {high}"
 
 
 def _gain(gain: float) -> str:
     # Measured against going on with the same step, which need not stay where the run ended.
-    return f"{gain:.2f} more in log loss ({-math.expm1(-gain):.0%} less than the same step)"
+    return f"{gain:.2f} more in log train loss ({-math.expm1(-gain):.0%} less than the same step)"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.3g}"
 
 
 def _loss(loss: float) -> str:

@@ -56,7 +56,8 @@ def test_the_answer_of_a_whole_range() -> None:
     assert lines[0] == "answer  lr=0.1: end loss 0.07, one seed; as good from lr 0.1 to 0.3"
     assert "overshooting from lr 0.5 on, runs fail from lr 1 on" in lines[1]
     assert "undershooting in this budget at lr 0.01 and below" in lines[2]
-    assert "about 33% less loss: worth a schedule" in lines[3]
+    assert "gain 0.40 in log train loss, about 33% less of it: worth a schedule" in lines[3]
+    assert not a.best_overshoots and "too long to end with" not in text([a])
     assert "one seed" in lines[-1]
 
 
@@ -213,13 +214,93 @@ def test_what_does_as_well_as_the_best_is_not_called_too_small() -> None:
 
 def test_the_best_and_smaller_ones_can_overshoot_at_the_end() -> None:
     a = only(table(*WHOLE[:2], *((lr, "overshooting", e, 0.5, -1.0) for lr, e in OVERSHOT)))
-    assert (a.best_lr, a.too_large, a.too_small) == (0.3, 0.1, 1e-2)
-    assert (
-        "overshooting from lr 0.1 on; so does the best, whose steps are too large to end with"
-        in (text([a]))
-    )
+    assert (a.best_lr, a.too_large, a.too_small) == (0.3, 0.5, 1e-2)
+    assert a.best_overshoots and "too large: overshooting from lr 0.5 on\n" in text([a])
+    assert "the steps of lr 0.3 are too long to end with: see decay" in text([a])
+    largest = only(table(*WHOLE[:2], *((lr, "overshooting", e) for lr, e in OVERSHOT[:2])))
+    assert largest.best_overshoots and largest.too_large is None
+    assert "too large" not in text([largest]) and "too long to end with\n" in text([largest])
     gap = only(table(*WHOLE[:2], (0.05, "overshooting", 0.2), *WHOLE[2:]))
     assert gap.too_large == 0.5, "one that overshoots below the best is no beginning"
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ([(1.0, "collapsed", 2.3), (3.0, "overshooting", 1.0)], "runs fail from lr 1 on"),
+        ([(1.0, "overshooting", 1.0)], "overshooting from lr 1 on"),
+        (
+            [(0.5, "overshooting", 0.5), (1.0, "diverged", math.inf)],
+            "overshooting from lr 0.5 on, runs fail from lr 1 on",
+        ),
+    ],
+)
+def test_overshooting_is_said_only_where_it_comes_before_failing(runs: Any, words: str) -> None:
+    assert f"too large: {words}\n" in text([only(table(*WHOLE[:3], *runs))])
+
+
+def test_too_large_begins_above_all_that_is_as_good() -> None:
+    many = [(lr, "overshooting", 0.070 + 0.001 * i) for i, lr in enumerate((0.1, 0.2, 0.3))]
+    a = only(table(*WHOLE[:2], *many, (0.5, "overshooting", 0.2)))
+    assert a.as_good == (0.1, 0.3) and a.too_large == 0.5
+
+
+def test_a_failure_below_what_is_good_is_not_called_too_large() -> None:
+    a = only(table(*WHOLE[:3], (0.05, "diverged", math.inf)))
+    assert a.best_lr == 0.1 and a.fails_from == 0.05 and "too large:" not in text([a])
+    assert "careful: a run failed at lr 0.05, which is not too large" in text([a])
+    both = only(table(*WHOLE[:3], (0.05, "diverged", math.inf), (1.0, "diverged", math.inf)))
+    assert "too large: overshooting or failing from lr 1 on" in text([both])
+
+
+def test_where_the_best_overfits_decay_is_not_promised() -> None:
+    frame = table(*WHOLE, overfits=True, lowest_loss=0.05)
+    a = only(frame)
+    assert a.decay_gain == 0.4 and not a.decay_helps and a.overfit_from == 0.05
+    assert (
+        "overfitting: val loss rose from its lowest, 0.05, to 0.07: stop earlier or regularise"
+        in text([a])
+    )
+    assert "would gain 0.40 in log train loss, but the run overfits" in text([a])
+    assert "worth a schedule" not in text([a])
+    assert not only(frame.assign(overfits=[True] * 2 + [False] * 5)).overfits
+
+
+def test_the_verdicts_tell_the_answer_that_a_run_overfits() -> None:
+    epochs = np.arange(60)
+    train = 2.3 * np.exp(-epochs / 8)
+    val = np.where(epochs < 15, train + 0.3, 0.65 + (epochs - 15) * 0.01)
+    frame = pd.DataFrame({"run": 0, "lr": 0.1, "epoch": epochs, "train_loss": train})
+    a = only(verdicts(frame.assign(val_loss=val, num_classes=10)))
+    assert a.overfit_from == pytest.approx(val.min())
+
+
+def test_a_range_test_is_referred_to_find() -> None:
+    a = only(table(*WHOLE, schedule="range_test"))
+    assert a.best_lr is None and a.refusal == (
+        "schedule=range_test sweeps the lr within a run; see python -m lrlab.find"
+    )
+    both = pd.concat([table(*WHOLE, schedule="fixed"), table(*WHOLE, schedule="range_test")])
+    assert [each.best_lr for each in recommend(both)] == [0.1, None]
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (1, "the steps were too small or too few (1 step);"),
+        (25, "the steps were too small or too few (25 steps);"),
+        (500, "the steps were too small;"),
+    ],
+)
+def test_runs_of_few_steps_may_have_had_too_few(steps: int, words: str) -> None:
+    assert words in text([only(table((1e-5, "undershooting", 2.3), last=steps, unit="step"))])
+    by_epoch = table((1e-5, "undershooting", 2.3), last=steps, unit="epoch")
+    assert "too few" not in text([only(by_epoch)])
+
+
+def test_one_loss_is_refused_for_what_it_is() -> None:
+    assert "one loss has no direction" in only(table((0.1, "unknown", 2.3))).refusal
+    assert only(table((0.1, "unknown", math.nan))).refusal == "no loss was recorded"
 
 
 OVERSHOT = [(0.1, 0.08), (0.3, 0.07), (0.5, 0.2)]
@@ -262,7 +343,7 @@ def test_the_answer_of_real_runs() -> None:
     found = verdicts(pd.read_csv(HERE / "hand_labelled" / "mnist.csv.gz"))
     a = only(found)
     assert (a.best_lr, a.as_good) == (0.1, (0.1, 0.3))
-    assert (a.too_small, a.too_large, a.fails_from) == (0.01, 0.5, 0.7)
+    assert (a.too_small, a.too_large, a.fails_from) == (0.03, 0.5, 0.7)
     assert a.edge == "" and a.decay_helps and a.seeds == 2
     assert 0.003 < a.noise < 0.01
     reached = {each.lr for each in a.to_target if math.isfinite(each.steps)}

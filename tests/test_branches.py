@@ -24,7 +24,7 @@ from lrlab.errors import Stopped
 from lrlab.networks import MLP
 
 ON = "diagnostics=default"
-STEPS, BRANCH_STEPS = 20, 5  # two epochs of ten, and a quarter of them
+STEPS, BRANCH_STEPS = 20, 4  # two epochs of ten, and a fifth of them
 
 
 def go_on() -> bool:
@@ -217,11 +217,12 @@ def test_a_test_that_is_stopped_is_made_later_with_the_same_numbers(trainer: Tra
 
 
 def test_gains_are_logs_of_ratios_of_the_last_quarters_mean_losses() -> None:
+    early = [9.0] * 9
     table = pd.DataFrame(
         {
-            "low": [9.0, 9, 9, 9, 9, 9, 0.4, 0.6],
-            "same": [9.0, 9, 9, 9, 9, 9, 1.5, 0.5],
-            "high": [9.0, 9, 9, 9, 9, 9, 3.0, 5.0],
+            "low": [*early, 0.4, 0.5, 0.6],
+            "same": [*early, 1.5, 1.0, 0.5],
+            "high": [*early, 3.0, 4.0, 5.0],
         }
     )
     low, high = analysis.gains(table, 2.0)
@@ -240,15 +241,22 @@ def test_gains_are_logs_of_ratios_of_the_last_quarters_mean_losses() -> None:
 def test_a_branch_that_explodes_gains_minus_infinity(
     low: float, same: float, high: float, expected: tuple[float, float]
 ) -> None:
-    table = pd.DataFrame({"low": [1.0, low], "same": [1.0, same], "high": [1.0, high]})
+    early = [1.0] * (analysis.FEWEST_STEPS - 1)
+    table = pd.DataFrame({"low": [*early, low], "same": [*early, same], "high": [*early, high]})
     assert analysis.gains(table, 1.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [0, 1, analysis.FEWEST_STEPS - 1])
+def test_a_test_of_few_steps_is_not_heard(steps: int) -> None:
+    table = pd.DataFrame({"low": [0.5] * steps, "same": [1.0] * steps, "high": [2.0] * steps})
+    assert all(map(math.isnan, analysis.gains(table, 1.0)))
 
 
 # --- as part of a sweep ---------------------------------------------------------------------------
 
 
 def test_a_sweep_ends_with_branches_verdicts_and_an_answer(tmp_path: Path) -> None:
-    ended = sweep("lr=0.1,0.5,1e9", "epochs=3", "diagnostics=default", cwd=tmp_path)
+    ended = sweep("lr=0.1,0.5,1e9", "epochs=6", "diagnostics=default", cwd=tmp_path)
     assert ended.code == 0, ended.err
     folder = one_folder(tmp_path / "outputs")
     verdicts = pd.read_csv(folder / "verdicts.csv").set_index("run")
@@ -258,6 +266,6 @@ def test_a_sweep_ends_with_branches_verdicts_and_an_answer(tmp_path: Path) -> No
     assert "\nanswer  lr=" in ended.out
     found = analysis.branches(folder)
     assert found.groupby(["run", "multiplier"]).size().to_dict() == {
-        (run, m): 8 for run in (0, 1) for m in (0.1, 1.0, 3.0)
+        (run, m): 12 for run in (0, 1) for m in (0.1, 1.0, 3.0)
     }
     assert not list(folder.glob("*/end.pt"))

@@ -101,6 +101,14 @@ def test_another_optimizer_is_one_difference_and_not_all_its_settings(tmp_path: 
     assert "optimizer.eps" not in as_rows(paths)
 
 
+def test_diagnostics_are_a_difference_for_verdicts_depend_on_them(tmp_path: Path) -> None:
+    paths = [
+        make_sweep(tmp_path / name, {0.1: [0.2]}, f"{NARROW}diagnostics: {name}\n")
+        for name in ("off", "full")
+    ]
+    assert as_rows(paths) == {"diagnostics": ["off", "full"]}
+
+
 def test_what_is_swept_in_one_only_is_told(tmp_path: Path) -> None:
     seeds = make_sweep(tmp_path / "seeds", {0.1: [0.2] * 5, 0.2: [0.2] * 5}, NARROW)
     one = make_sweep(tmp_path / "one", {0.1: [0.2]}, NARROW, data_sha256="cd" * 32)
@@ -344,4 +352,4 @@ def test_damaged_records_are_told_and_the_rest_is_compared(run: Any, two: list[P
     (two[0] / "1" / "metrics.csv").write_text("")
     (two[0] / "2" / ".hydra" / "config.yaml").write_text("a: [1")
     code, out, err = run(*two, "--no-files")
-    assert code == 0 and "best    B" in out and len(err.splitlines()) == 3
+    assert code == 0 and "best    B" in out and len(err.splitlines()) == 2

@@ -509,9 +509,24 @@ def test_the_figure_shows_what_was_found() -> None:
         assert marks[f"mark {each.rule}"].get_xdata()[0] == each.lr
     assert marks["mark best constant"].get_xdata()[0] == found.best
     assert marks["mark constant fails"].get_xdata()[0] == found.constants.fails_from
-    assert "good" in gids(figure)
     (text,) = (t.get_text() for t in figure.texts if t.get_gid() == "misleads")
     assert all(" ".join(line.split()) in " ".join(text.split()) for line in found.misleads)
+
+
+@pytest.mark.parametrize("as_good", [(3, 3), (3, 4)])
+def test_the_shade_ends_at_the_lrs_that_were_tried(as_good: tuple[int, int]) -> None:
+    ends = ENDS.copy()
+    ends[as_good[1]] = ends[as_good[0]]
+    found = made(SHAPE, np.linspace(np.full(8, 2.3), ends, 50))
+    first, last = found.constant_lr[[*as_good]]
+    assert found.constants.as_good == (first, last)
+    axes = find_plot.range_test(found).axes[0]
+    (good,) = (patch for patch in axes.patches if patch.get_gid() == "good")
+    left, right = good.get_extents().transformed(axes.transData.inverted()).intervalx
+    # One lr is a mark of under 1% of the axis, which spans five decades, to either side.
+    wide = 0.05 if first == last else 1e-9
+    assert abs(math.log10(left / first)) <= wide and abs(math.log10(right / last)) <= wide
+    assert ("do as well" in str(good.get_label())) == (first < last)
 
 
 def test_what_is_told_is_what_was_found() -> None:

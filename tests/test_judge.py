@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrlab import curve_csv, judge, sweep_settings
+from lrlab import analysis, curve_csv, judge, report, sweep_settings
+from lrlab.report.__main__ import main as report_main
 from lrlab.verdicts import verdicts
 
 HERE = Path(__file__).parent
@@ -73,6 +74,11 @@ def write_sweep(sweep: Path, ends: dict[float, float], **summary: Any) -> Path:
         write_run(sweep, number, falling(end), lr, **summary)
     (sweep / "multirun.yaml").write_text("{}\n")
     return sweep
+
+
+def write_branches(run: Path, steps: int) -> None:
+    rows = "".join(f"{step},0.1,0.1,0.1,0.2\n" for step in range(steps))
+    (run / "branches.csv").write_text("step,lr,low,same,high\n" + rows)
 
 
 @pytest.fixture
@@ -341,7 +347,7 @@ def test_damaged_records_are_told_and_the_rest_is_judged(run: Any, sweep: Path) 
     (sweep / "0" / "metrics.csv").write_text("what,is\nthis,file\n")
     (sweep / "2" / "summary.json").write_text('{"run": 2, "st')
     code, out, err = run(sweep)
-    assert code == 0 and len(err.splitlines()) == 3
+    assert code == 0 and len(err.splitlines()) == 2
     assert "1 of 3 runs have no readable metrics.csv (run 0)" in err
     assert "1 of 3 runs have no readable summary.json (run 2)" in err
     assert "answer  lr=0.1" in out
@@ -352,7 +358,7 @@ def test_records_of_an_older_version_are_judged_by_what_they_have(run: Any, swee
         "step,alpha,alpha_probe,stability_ratio,sharpness,grad_norm,update_ratio,distance,new\n"
         "0,-0.5,-0.5,0.3,3,1,0.1,0,7\n"
     )
-    (sweep / "1" / "branches.csv").write_text("step,lr,low,same,high\n20,0.1,0.1,0.1,0.2\n")
+    write_branches(sweep / "1", analysis.FEWEST_STEPS)
     code, out, err = run(sweep)
     assert code == 0
     assert "2 of 3 runs have no diagnostics (run 0, 2); their steps are judged" in err
@@ -362,6 +368,84 @@ def test_records_of_an_older_version_are_judged_by_what_they_have(run: Any, swee
     del older["environment"], older["num_classes"], older["timing"], older["chance_loss"]
     (sweep / "2" / "summary.json").write_text(json.dumps({**older, "from_the_future": [1, {}]}))
     assert run(sweep)[0] == 0
+
+
+def test_a_finished_run_whose_metrics_break_off_is_not_judged_as_whole(
+    run: Any, sweep: Path
+) -> None:
+    write_run(sweep, 3, falling(0.05), 0.2, steps=20)
+    write_run(sweep, 4, falling(0.05)[:12], 0.3, steps=20)
+    code, out, err = run(sweep)
+    assert code == 0 and err == (
+        f"lrlab: {sweep}: 1 of 5 runs have a metrics.csv that ends before their last step "
+        "(run 4); they are judged as far as it goes\n"
+    )
+    rows = {line.split()[0]: line for line in out.splitlines()[2:7]}
+    assert "interrupted" in rows["4"] and "interrupted" not in rows["3"]
+    assert "interrupted at step 10, judged as far as it came" in out
+    assert "1 of 5 runs had not had their whole budget" in out
+    page = report.write(sweep).read_text()
+    assert "The records of run 4 are damaged" in page
+
+
+@pytest.mark.parametrize("config", ["", CONFIG.format(name="x", hidden=[8], momentum=0.0)])
+def test_a_run_without_a_summary_has_the_lr_of_its_config_or_curve(
+    run: Any, sweep: Path, config: str
+) -> None:
+    (sweep / "2" / "summary.json").write_text('{"run": 2, "st')
+    if config:
+        write_config(sweep / "2", config.replace("lr: 0.1", "lr: 0.7"))
+    code, out, err = run(sweep)
+    assert code == 0 and "no readable summary.json (run 2)" in err and "waiting" not in err
+    assert "not begun" not in out and "interrupted at step 20" in out
+    row = out.splitlines()[4].split()
+    assert row[:2] == ["2", "0.7" if config else "1"]
+    assert "answer  lr=0.1" in out, "no settings of its own"
+
+
+def test_a_branch_test_that_is_missing_is_told_with_the_reason(run: Any, tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s", {0.01: 1.5, 0.1: 0.1, 0.2: 0.2, 1.0: 0.4, 2.0: 0.5})
+    write_branches(sweep / "0", 10)
+    write_branches(sweep / "1", 9)
+    (sweep / "2" / "end.pt").write_bytes(b"")
+    text = (sweep / "3" / "metrics.csv").read_text()
+    (sweep / "3" / "metrics.csv").write_text(text.replace("19,0,1.0,", "19,0,0.01,"))
+    code, _, err = run(sweep)
+    assert code == 0 and err.splitlines() == [
+        f"lrlab: {sweep}: {line}"
+        for line in (
+            f"the branch test of 1 of 5 runs was not made (run 2); python -m lrlab.resume {sweep} "
+            "makes it",
+            "the branch test of 1 of 5 runs (run 1) had less than 10 steps, too few to be heard",
+            "1 of 5 runs have no branch test, by design (run 3); their schedules have brought the "
+            "lr down already, so neighbouring lrs judge them",
+            "1 of 5 runs have no branch test (run 4); their outcomes are judged by neighbouring "
+            "lrs",
+        )
+    ]
+
+
+def test_the_report_ends_as_the_analysis_does(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code_of(path: Path) -> Any:
+        monkeypatch.setattr(sys, "argv", ["report", str(path)])
+        with pytest.raises(SystemExit) as end:
+            report_main()
+        return end.value.code
+
+    assert code_of(sweep.parent) == 2
+    assert f"holds a sweep, but no runs; name one or more, like {sweep}" in capsys.readouterr().err
+    (sweep / "report.html").mkdir()  # no file can take its place
+    assert code_of(sweep) == 1
+    assert "report.html" in capsys.readouterr().err
+
+
+def test_one_loss_is_refused_for_having_no_direction(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "one.csv"
+    file.write_text("run,lr,step,train_loss\n0,0.1,0,2.3\n")
+    code, out, _ = run(file)
+    assert code == 0 and "no lr is recommended: only one loss of a run was recorded" in out
 
 
 def test_unknown_settings_columns_and_names_with_odd_letters(run: Any, tmp_path: Path) -> None:

@@ -101,6 +101,22 @@ def test_several_settings_have_a_ribbon_each_and_keep_their_colours() -> None:
     assert_legible(figure)
 
 
+def test_many_settings_have_a_colour_and_shape_or_a_dash_of_their_own() -> None:
+    names = [f"setting {i:02}" for i in range(49)]
+    hues, shapes = style.looks(names, style.HUES), style.looks(names, style.SHAPES, shift=1)
+    assert len({(hues[name], shapes[name]) for name in names}) == 49
+    assert len(set(map(str, style.dashes(names).values()))) == 49
+    assert list(style.dashes(names[:6]).values()) == list(style.DASHES), "few have plain ones"
+    t = made_tables.tables([0.1], schedules=["fixed"] * 16, measured=False)
+    runs = t.runs.assign(schedule=[f"s{i:02}" for i in range(16)])
+    lines = drawn(plots.lr_against_loss(runs), "median:train_loss")
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
+    judged = pd.DataFrame({"run": range(16), "lr": 0.1, "steps_to_target": 5.0})
+    judged["schedule"] = runs["schedule"]
+    lines = drawn(plots.to_target(judged), "median:steps_to_target")
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
+
+
 def test_the_band_spans_the_seeds() -> None:
     rows = [
         {"lr": lr, "seed": i, "train_loss": loss}

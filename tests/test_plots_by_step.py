@@ -218,6 +218,23 @@ def test_settings_have_a_map_each() -> None:
 # --- schedules ------------------------------------------------------------------------------------
 
 
+def test_schedules_are_ranked_by_the_end_loss_that_the_answer_ranks_by() -> None:
+    t = made_tables.tables([0.1, 0.5], schedules=["fixed", "cosine"], seeds=2)
+    assert t.verdicts is not None
+    names = ["momentum" if run % 2 else "adam" for run in range(8)]  # the seeds' numbers
+    curves = t.curves.assign(optimizer=[names[run] for run in t.curves["run"]], seed=0)
+    # Against what the train losses say, an order of its own.
+    ends = [0.9, 0.8, 0.7, 0.2, 0.5, 0.6, math.nan, 0.55]
+    figure = plots.schedules(curves, t.verdicts.assign(end_loss=ends, judged_by="val_loss"))
+    lines = sorted(x.get_text() for ax in figure.axes for x in ax.texts if x.get_gid() == "head")
+    assert lines == ["0.2 at lr 0.5, momentum", "0.5 at lr 0.1, adam", "cosine", "fixed"]
+    told = dict(zip(t.runs["run"], t.runs["schedule"], strict=True))
+    assert told[3] == "fixed" and told[4] == "cosine"
+    assert "fixed ends lowest" in written(figure)
+    assert "lowest validation loss at the end, of all" in written(figure)
+    assert [set(line.get_ydata()) for line in drawn(figure, "best of all")] == [{0.2}, {0.2}]
+
+
 def test_schedules_share_axes_and_each_shows_its_best_lr() -> None:
     t = made_tables.tables([0.05, 0.5, 1.0, 3.0], schedules=["fixed", "cosine", "step"], seeds=2)
     figure = plots.schedules(t.curves)
@@ -228,7 +245,7 @@ def test_schedules_share_axes_and_each_shows_its_best_lr() -> None:
         finished = t.runs[(t.runs["schedule"] == schedule) & (t.runs["state"] == "finished")]
         best = finished.groupby("lr")["train_loss"].median().idxmin()
         _, told = sorted(x.get_text() for x in ax.texts if x.get_gid() == "head")[::-1]
-        assert told.startswith(f"best lr {best:g}: ")
+        assert told.endswith(f" at lr {best:g}")
         assert sum(line.get_gid() == "best" for line in ax.lines) == 2, "both its seeds"
         assert sum(line.get_gid() == "nonfinite" for line in ax.lines) == 2
     ends = t.runs.groupby(["schedule", "lr"])["train_loss"].median().unstack().min(axis=1)

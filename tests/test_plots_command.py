@@ -1,5 +1,7 @@
 """Drawing a whole sweep: which files there are then, what is left out and why, and bad input."""
 
+import math
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as xml
@@ -7,12 +9,15 @@ from pathlib import Path
 
 import made_sweeps
 import made_tables
+import pandas as pd
 import pytest
+from drawn import drawn, rail_marks, written
 
 from lrlab import plots
 from lrlab.errors import NotWritten
 from lrlab.plots import __main__ as command
-from lrlab.plots import writing
+from lrlab.plots import reading, writing
+from lrlab.plots.compare import side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +159,82 @@ def test_a_csv_of_curves_is_drawn_as_far_as_its_columns_go(
     assert run(file, "--format", "png", "--output", tmp_path / "p") == 0
     out, _ = capsys.readouterr()
     assert {path.stem for path in (tmp_path / "p").iterdir()} >= {"loss_curves", "heat_map"}
-    assert "the table has no column state" in out
+    assert "the table has no column lr_at_step" in out
+
+
+def test_a_csv_of_epochs_without_states_is_drawn_along_its_epochs(tmp_path: Path) -> None:
+    losses = {
+        0.01: [2.3, 2.2, 2.1, 2.0, 1.9, 1.8],
+        0.1: [2.3, 1.2, 0.6, 0.4, 0.3, 0.3],
+        1.0: [2.3, 9.0, math.nan, math.nan, math.nan, math.nan],
+    }
+    rows = [(f"r{lr}", lr, i, loss) for lr, each in losses.items() for i, loss in enumerate(each)]
+    file = tmp_path / "epochs.csv"
+    columns = ["run", "lr", "epoch", "train_loss"]
+    pd.DataFrame(rows, columns=columns).to_csv(file, index=False)  # type: ignore[arg-type]
+    tables, _ = reading.load(file)
+    figure = plots.loss_curves(tables.curves, tables.verdicts)
+    ax = figure.axes[0]
+    assert ax.get_xlabel() == "epoch" and "against epoch" in written(figure)
+    smooth = [line for line in ax.lines if line.get_gid() == "smooth"]
+    assert [list(line.get_xdata()) for line in smooth] == [[*range(6)], [*range(6)], [0, 1]]
+    assert rail_marks(figure)[:, 0].tolist() == [2.0]
+    heat = plots.heat_map(tables.curves, tables.verdicts)
+    assert "learning rate × epoch" in written(heat) and heat.axes[0].get_xlabel() == "epoch"
+    ends = plots.lr_against_loss(tables.runs, tables.verdicts, tables.answers)
+    assert "2 finished" in written(ends) and "1 diverged" in written(ends)
+    (median,) = drawn(ends, "median:train_loss")
+    assert tables.verdicts is not None
+    told = tables.verdicts.set_index("run")["train_end_loss"]
+    assert list(median.get_ydata())[:2] == [told["r0.01"], told["r0.1"]]
+    assert math.isnan(median.get_ydata()[2]), "the diverged one has no end"
+    assert rail_marks(ends)[:, 0].tolist() == [1.0]
+    assert "test loss" not in written(ends)
+    both = tables.curves.assign(sweep=["a" if lr < 0.05 else "b" for lr in tables.curves["lr"]])
+    assert "against epoch" in written(side_by_side(both, tables.verdicts))
+
+
+def test_a_csv_of_steps_without_states_has_finished_unless_its_loss_is_not_finite(
+    tmp_path: Path,
+) -> None:
+    table = made_tables.tables([0.1, 0.5]).curves[["run", "lr", "step", "train_loss"]]
+    figure = plots.loss_curves(table)  # ends with the blank loss of a last evaluation
+    assert not drawn(figure, "nonfinite")
+    lost = table.assign(train_loss=table["train_loss"].where(table["step"] != 7, math.inf))
+    assert rail_marks(plots.loss_curves(lost))[:, 0].tolist() == [7.0, 7.0]
+
+
+def test_older_pictures_of_what_is_left_out_and_parts_of_dead_writers_go(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    kept = [
+        tmp_path / "textbook.svg",  # not of a format that is drawn
+        tmp_path / "mine.png",
+        tmp_path / f".loss_curves.png.{os.getppid()}.part",  # of one that is still at it
+        tmp_path / f".mine.png.{gone.pid}.part",
+    ]
+    stale = [tmp_path / "textbook.png", tmp_path / f".heat_map.svg.{gone.pid}.part"]
+    for path in (*kept, *stale):
+        path.write_text("old")
+    tables = made_tables.tables([0.1, 0.5], measured=False)
+    told = plots.draw(tables, tmp_path, ["loss_curves", "textbook"], ["png"])
+    assert "textbook" in told.left_out and all(path.exists() for path in stale), "only: no cleaning"
+    told = plots.draw(tables, tmp_path, formats=["png"])
+    assert {path.name for path in tmp_path.iterdir()} == {p.name for p in (*kept, *told.paths)}
+
+
+def test_a_figure_that_cannot_be_written_is_named_not_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(part: object, to: object) -> None:
+        raise OSError(30, "Read-only file system", str(part))
+
+    monkeypatch.setattr(writing.os, "replace", full)
+    with pytest.raises(NotWritten) as told:
+        plots.draw(made_tables.tables([0.1]), tmp_path, ["loss_curves"], ["png"])
+    path = tmp_path / "loss_curves.png"
+    assert str(told.value) == f"{path}: cannot be written (Read-only file system)"
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_name_has_a_figure() -> None:

@@ -81,6 +81,20 @@ def test_ways_over_the_surface_are_those_of_the_table_and_one_leaves() -> None:
     assert per_unit[0] == pytest.approx(per_unit[1]), "both axes have one scale"
 
 
+@pytest.mark.parametrize("flat", [0.3, 0.2, 0.05])
+def test_a_flat_plane_fills_its_sheet_without_a_blank_above_it(flat: float) -> None:
+    surface, paths = made_tables.surface(), made_tables.paths([0.3, 1.0])
+    for table in (surface, paths):
+        table["y"] *= flat * 6 / 4  # the plane is 6 wide and 4 high
+    figure = plots.surface(surface, paths)
+    assert_legible(figure)
+    ax = figure.axes[0]
+    ax.apply_aspect()
+    place, drawn_in = ax.get_position(original=True), ax.get_position()
+    blank = (place.height - drawn_in.height) * figure.get_figheight()
+    assert blank < (0.05 if flat >= 0.2 else 1.2), "inches"
+
+
 def test_many_ways_have_a_colour_bar_and_one_way_needs_none() -> None:
     lrs = [float(lr) for lr in np.geomspace(0.01, 1.9, 13)]
     figure = plots.surface(made_tables.surface(), made_tables.paths(lrs))

@@ -15,6 +15,7 @@ from lrlab.errors import UserError
 from lrlab.range_test import (
     LEAST_POINTS,
     lr_grid,
+    plain,
     read_constants,
     read_ramp,
     rows,
@@ -387,3 +388,18 @@ def test_a_table_holds_every_bit():
     read = pd.read_csv(io.StringIO(rows(("step", "a", "b"), columns)))
     assert read["step"].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(read[["a", "b"]].to_numpy().T, columns[1:])
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(100.0, "100"), (126.0, "130"), (0.00123, "0.0012"), (1e-5, "1e-05"), (9.97, "10")],
+)
+def test_numbers_are_told_in_a_plain_form(value: float, told: str) -> None:
+    assert plain(value) == told
+
+
+def test_a_loss_between_two_tried_lrs_is_told_as_about() -> None:
+    table = np.linspace(np.full(3, 2.3), np.array([2.0, 1.0, 1.4]), 50)
+    found = read_constants([0.1, 1.0, 100.0], table)
+    assert found.ends_at(1.0) == f"{found.end[1]:.3g}"
+    assert found.ends_at(10.0) == f"about {(found.end[1] + found.end[2]) / 2:.3g}"

@@ -23,9 +23,10 @@ from browser import chromium, launched
 from made_sweeps import CHANCE, INITIAL, write_run, write_sweep
 
 from lrlab import report
+from lrlab.answer import Answer
 from lrlab.errors import UserError
 from lrlab.report import __main__ as command
-from lrlab.report import chart, figures, markup
+from lrlab.report import chart, figures, markup, ruler
 
 EVIL = (
     '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">\u2028"\'</script>&amp;'
@@ -111,6 +112,28 @@ def test_more_runs_are_drawn_with_fewer_points_and_at_most_so_many() -> None:
     assert sum(len(run["x"]) for run in found["runs"]) <= 1.3 * chart.ALL_POINTS
     drawn = [int(run["run"]) for run in found["runs"]]
     assert drawn == sorted(drawn) and drawn[0] == 0 and drawn[-1] == 259
+
+
+def bands_of(as_good: tuple[float, float], **more: Any) -> dict[str, tuple[float, float]]:
+    """Begin and end of each band of a ruler over 0.001, 0.01 ... 10, in percent."""
+    lrs = (0.001, 0.01, 0.1, 1.0, 10.0)
+    rows = [{"run": i, "lr": lr, "outcome": "converged"} for i, lr in enumerate(lrs)]
+    answer = Answer({}, best_lr=as_good[0], as_good=as_good, **more)
+    text = str(ruler.ruler(answer, rows, "a label"))
+    found = re.findall(r'"band ([a-z ]+)" style="left:([\d.]+)%;width:([\d.]+)%', text)
+    return {kind: (float(left), float(left) + float(width)) for kind, left, width in found}
+
+
+def test_the_ruler_shades_what_was_tried_and_no_more() -> None:
+    # The axis begins at 4 % and ends at 96 %: a decade is 23 %.
+    many = bands_of((0.01, 1.0), too_small=0.001, too_large=10.0)
+    assert many["good"] == (pytest.approx(27, abs=1), pytest.approx(73, abs=1))
+    assert many["small"] == (0, pytest.approx(15.5)) and many["large"] == (84.5, 100)
+    one = bands_of((0.1, 0.1), too_small=0.01, too_large=1.0)
+    left, right = one["good mark"]
+    assert left < 50 < right and right - left < 2, "0.1 alone, nothing beside it"
+    assert one["small"] == (0, pytest.approx(38.5)) and one["large"] == (61.5, 100)
+    assert bands_of((0.001, 0.001))["good mark"][0] > 3
 
 
 def test_only_its_own_two_programs_may_run(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_what_a_branch_gains_is_told_against_the_same_step_and_not_the_end() -> 
     best = by_epoch(np.r_[2.3, np.full(39, 0.3)], run=1, lr=0.01)
     found = verdicts(pd.concat([frame, best]))
     assert (
-        "a tenth of the step gains 3.60 more in log loss (97% less than the same step)"
+        "a tenth of the step gains 3.60 more in log train loss (97% less than the same step)"
         in (found["evidence"][0])
     )
     assert 1 - math.exp(-3.6) == pytest.approx(0.97, abs=0.005)
@@ -327,7 +327,7 @@ SEEN = [
     (1e-3, -1.00, 0.0, 1.94, -0.19, 0.59, "undershooting", "monotone"),
     (3e-3, None, None, 0.60, -0.13, 0.17, "undershooting", "unknown"),
     (1e-2, -0.80, 0.2, 0.27, -0.10, 0.17, "undershooting", "monotone"),
-    (3e-2, -0.50, 0.35, 0.14, -0.04, -0.16, "plateau", "monotone"),
+    (3e-2, -0.50, 0.35, 0.14, -0.04, -0.16, "undershooting", "monotone"),  # 0.1 is better
     (0.1, -0.12, 0.5, 0.069, 0.41, -1.0, "converged", "oscillating"),
     (0.3, 0.01, 0.55, 0.10, 0.43, -math.inf, "overshooting", "oscillating"),
     (0.5, None, None, 0.20, 0.85, -math.inf, "overshooting", "unknown"),
@@ -467,10 +467,87 @@ def test_decay_is_told_beside_converged_and_makes_far_worse_ones_overshoot() -> 
 
 def test_one_missing_gain_beside_the_other_is_a_branch_that_exploded() -> None:
     flat = np.r_[2.3, np.full(39, 0.5)]
-    rest = by_epoch(np.r_[2.3, np.full(39, 0.1)], run=-1, lr=0.01)
-    row = one(rest, by_epoch(flat, gain_low=0.01, gain_high=math.nan))
-    assert row["outcome"] == "plateau" and row["gain_high"] == -math.inf
+    rest = by_epoch(np.r_[2.3, np.full(39, 0.1)], run=-1, lr=0.01, optimizer="adam")
+    row = one(rest, by_epoch(flat, gain_low=0.01, gain_high=math.nan, optimizer="sgd"))
+    assert row["outcome"] == "plateau" and row["gain_high"] == -math.inf, "no neighbours"
+    assert "in train loss a tenth of the step gains 0.01" in row["evidence"]
     assert "three times the step becomes non-finite" in row["evidence"]
+
+
+NO_GAIN = {"gain_low": 0.01, "gain_high": 0.02, "num_classes": 10}
+
+
+@pytest.mark.parametrize(
+    ("lr", "end", "outcome", "words"),
+    [
+        (1.0, 0.4, "undershooting", "but the next larger lr 1 came to 0.4: undershooting"),
+        (0.01, 0.4, "overshooting", "but the smaller lr 0.01 came to 0.4: overshooting"),
+        (1.0, 0.49, "plateau", "three times the step gains 0.02: plateau"),
+        (0.01, 0.49, "plateau", "three times the step gains 0.02: plateau"),
+    ],
+)
+def test_where_no_branch_gains_the_neighbours_are_heard(
+    lr: float, end: float, outcome: str, words: str
+) -> None:
+    beside = by_epoch(np.r_[2.3, np.full(39, end)], run=0, lr=lr)
+    best = by_epoch(np.r_[2.3, np.full(39, 0.1)], run=1, lr=lr, optimizer="adam")
+    flat = by_epoch(np.r_[2.3, np.full(39, 0.5)], run=2, **NO_GAIN)
+    row = one(beside, best, flat)
+    assert row["outcome"] == outcome and words in row["evidence"]
+    falling = by_epoch(2.3 * np.arange(1, 41) ** -0.4, run=2, **NO_GAIN)
+    row = one(beside, best, falling)
+    assert "and was still falling; in train loss" in row["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("end", "alpha", "ratio", "outcome"),
+    [
+        (2.2, -1.0, 0.1, "undershooting"),
+        (2.2, math.nan, 0.1, "undershooting"),
+        (2.2, -0.1, 0.1, "plateau"),
+        (2.2, math.nan, 0.9, "plateau"),
+        (2.2, math.nan, math.nan, "plateau"),
+        (0.5, -1.0, 0.1, "plateau"),
+    ],
+)
+def test_steps_that_stop_short_far_from_the_best_undershoot_though_no_branch_gains(
+    end: float, alpha: float, ratio: float, outcome: str
+) -> None:
+    """As of 100 lrs so close that none is 5% better than the next."""
+    best = by_epoch(np.r_[2.3, np.full(39, 0.1)], run=0, lr=1.0, optimizer="adam")
+    flat = by_epoch(np.r_[2.3, np.full(39, end)], run=1, **NO_GAIN)
+    row = one(best, flat.assign(alpha=alpha, stability_ratio=ratio))
+    assert row["outcome"] == outcome
+    words = "5% of the way to the best (0.1), by steps that stop short"
+    assert (words in row["evidence"]) == (outcome == "undershooting")
+
+
+def test_steps_that_stop_short_while_the_loss_falls_undershoot() -> None:
+    falling = by_epoch(2.3 * np.arange(1, 41) ** -0.4, run=1, alpha=-0.9, **NO_GAIN)
+    best = by_epoch(np.r_[2.3, np.full(39, 0.1)], run=0, lr=1.0, optimizer="adam")
+    row = one(best, falling)
+    assert row["outcome"] == "undershooting"
+    assert "and was still falling by steps that stop short (alpha -0.90)" in row["evidence"]
+
+
+def test_a_run_far_better_than_guessing_has_not_collapsed() -> None:
+    spiked = np.r_[2.3, 4.2, np.full(38, 1.8)]
+    smaller = by_epoch(np.r_[2.3, np.full(39, 0.4)], run=0, lr=0.01)
+    row = one(smaller, by_epoch(spiked, run=1, gain_low=-0.17, gain_high=-0.98, num_classes=10))
+    assert row["outcome"] == "overshooting" and "but the smaller lr 0.01" in row["evidence"]
+    stuck = np.where(spiked == 1.8, 2.1, spiked)
+    row = one(smaller, by_epoch(stuck, run=1, gain_low=-0.17, gain_high=-0.98, num_classes=10))
+    assert row["outcome"] == "collapsed", "2.1 is above 0.9 ln 10"
+
+
+def test_a_large_ratio_is_short_and_the_lrs_tried_are_counted_with_those_that_failed() -> None:
+    lost = by_epoch(np.r_[2.3, np.full(38, 9.0), math.inf], run=0, lr=9.0, stability_ratio=4.38e15)
+    end = by_epoch(np.r_[2.3, np.full(39, 0.5)], run=1, lr=0.01)
+    found = verdicts(
+        pd.concat([lost, end, end.assign(run=2, lr=0.1, train_loss=end["train_loss"] ** 2)])
+    )
+    assert "stability ratio at most 4.38e+15" in found["evidence"][0]
+    assert "the best of 3 lrs" in found["evidence"][2]
 
 
 def test_without_branches_the_neighbours_come_first_then_the_trend() -> None:

@@ -31,7 +31,8 @@ class _Schedule:
     runs: list[Run]
     best: tuple[str, str] | None  # the kind of the best runs
     best_lr: float
-    end: float  # moving average of the train loss there; inf: every lr failed
+    end: float  # the loss there, see _ends; inf: every lr failed
+    others: str  # what else sets the best runs apart, as text
 
 
 def schedules(
@@ -44,8 +45,10 @@ def schedules(
     verdicts: as from `lrlab.verdicts.verdicts`: outcomes at the ends of the curves.
 
     Only runs of one length are compared: the commonest number of steps of those that finished;
-    how many others there are is told. Curves are moving averages of the mini-batch loss; the
-    thick one is the schedule's best lr by its end, where a lost seed counts as infinitely bad.
+    how many others there are is told. Curves are moving averages of the mini-batch loss. The thick
+    ones are the schedule's best lr, with the best of the other settings: that with the lowest
+    median over its seeds of the verdicts' end_loss (without verdicts: of the moving average at the
+    end), where a lost seed counts as infinitely bad.
 
     Raises:
         NothingToDraw: there is one schedule only, or a column is missing.
@@ -54,6 +57,7 @@ def schedules(
     own = ["schedule", *(str(n) for n in curves.columns if str(n).startswith("schedule."))]
     each = curves.drop_duplicates("run").set_index("run")
     names, _ = style.settings(each.reindex(columns=own))
+    others, _ = style.settings(each.drop(columns=own))
     if len(set(names)) < 2:
         raise NothingToDraw(f"all runs have the same schedule ({style.constant(each, 'schedule')})")
     drawn = bundle(curves, verdicts)
@@ -64,8 +68,9 @@ def schedules(
         groups.setdefault(str(names[run.run]), []).append(run)
     if len(groups) < 2:
         raise NothingToDraw("no two schedules were trained for the same number of steps")
-    found = [_schedule(name, group, drawn) for name, group in sorted(groups.items())]
-    return _figure(curves, drawn, found, budget, len(drawn.runs) - len(equal), title)
+    ends, loss = _ends(drawn, verdicts)
+    found = [_schedule(name, group, ends, others) for name, group in sorted(groups.items())]
+    return _figure(curves, drawn, found, loss, budget, len(drawn.runs) - len(equal), title)
 
 
 def _budget(found: Sequence[Run], each: pd.DataFrame) -> float | None:
@@ -84,25 +89,40 @@ def _is_of(run: Run, each: pd.DataFrame, budget: float) -> bool:
     return run.last_step == budget if finished else run.last_step <= budget
 
 
-def _schedule(name: str, group: list[Run], drawn: Bundle) -> _Schedule:
-    smooths = {run.run: smooth for run, smooth in zip(drawn.runs, drawn.smooths, strict=True)}
+def _ends(drawn: Bundle, verdicts: pd.DataFrame | None) -> tuple[dict[Any, float], str]:
+    """By run, the loss by which it is ranked, as the answer ranks it, and which loss that is."""
+    if verdicts is not None and "end_loss" in verdicts:
+        pairs = zip(verdicts["run"], verdicts["end_loss"].astype(float), strict=True)
+        ends = {run: math.inf if math.isnan(end) else end for run, end in pairs}
+        loss = style.constant(verdicts, "judged_by") or "loss"
+        name = {"val_loss": "validation loss", "train_loss": "train loss"}.get(str(loss), "loss")
+    else:
+        ends = {
+            run.run: float(smooth[-1]) if len(smooth) else math.inf
+            for run, smooth in zip(drawn.runs, drawn.smooths, strict=True)
+        }
+        name = "train loss"
+    lost = [run.run for run in drawn.runs if run.mark or run.pruned]
+    return ends | dict.fromkeys(lost, math.inf), name
+
+
+def _schedule(name: str, group: list[Run], ends: Mapping[Any, float], others: Any) -> _Schedule:
+    apart = ""
     best: tuple[str, str] | None = None
     best_lr, lowest = math.nan, math.inf
     for kind, members in runs.kinds(group).items():
-        ends = [
-            math.inf if run.mark or run.pruned or not len(run.loss) else float(smooths[run.run][-1])
-            for run in members
-        ]
-        end = float(np.median(ends))
+        end = float(np.median([ends.get(run.run, math.inf) for run in members]))
         if end < lowest:
             best, best_lr, lowest = kind, members[0].lr, end
-    return _Schedule(name, group, best, best_lr, lowest)
+            apart = str(others[members[0].run])
+    return _Schedule(name, group, best, best_lr, lowest, apart)
 
 
 def _figure(
     curves: pd.DataFrame,
     drawn: Bundle,
     found: list[_Schedule],
+    loss: str,
     budget: float | None,
     others: int,
     title: str | None,
@@ -121,12 +141,12 @@ def _figure(
     page = sheet(
         title or _title(found, budget),
         subtitle,
-        handles=_handles(drawn),
+        handles=_handles(drawn, loss),
         rows=(2.1, 0.95) * bands,
         columns=columns,
         above=(0.5, 0.0) + (0.72, 0.0) * (bands - 1),
         between=0.1,
-        beside=0.16,
+        beside=0.16 if columns < 3 else 0.34,  # the last number of one axis, the first of the next
         bar=bar_room(drawn.norm, outcomes),
     )
     best = min((one.end for one in found), default=math.inf)
@@ -134,12 +154,12 @@ def _figure(
         band, column = divmod(place, columns)
         above, below = page.panels[2 * band][column], page.panels[2 * band + 1][column]
         _draw_losses(above, one, drawn, best)
-        frame.step_axis(above, drawn.last_step)
+        frame.step_axis(above, drawn.last_step, unit=drawn.unit)
         above.set_xlabel("")
         above.tick_params(labelbottom=False)
         frame.finish_y(above, drawn.scale, most=6)
         _draw_lrs(below, one, drawn)
-        frame.step_axis(below, drawn.last_step)
+        frame.step_axis(below, drawn.last_step, unit=drawn.unit)
         below.xaxis.get_major_locator().set_params(nbins=3 if columns < 4 else 2)  # type: ignore[attr-defined]
         lr_y(below, [run.lr_used for run in drawn.runs], [run.lr for run in drawn.runs], most=3)
         below.set_ylabel("lr")
@@ -151,10 +171,7 @@ def _figure(
         if place + columns < len(shown):
             below.set_xlabel("")
         head(above, cut_to(one.name, page.width, "bold"), line=1, weight="bold")
-        end = (
-            "no lr got through" if one.best is None else f"best lr {one.best_lr:.3g}: {one.end:.3g}"
-        )
-        head(above, cut_to(end, page.width + 0.1))
+        head(above, cut_to(_best_words(one), page.width + (0.3 if columns > 2 else 0.1)))
     for place in range(len(shown), bands * columns):
         band, column = divmod(place, columns)
         for row in (2 * band, 2 * band + 1):
@@ -162,6 +179,13 @@ def _figure(
     if drawn.norm is not None:
         draw_lr_bar(page, drawn.norm, drawn.lrs, outcomes)
     return page.figure
+
+
+def _best_words(one: _Schedule) -> str:
+    if one.best is None:
+        return "no lr got through"
+    # The number first: it must not be what is cut off.
+    return f"{one.end:.3g} at lr {one.best_lr:.3g}" + (f", {one.others}" if one.others else "")
 
 
 def _title(found: Sequence[_Schedule], budget: float | None) -> str:
@@ -172,11 +196,14 @@ def _title(found: Sequence[_Schedule], budget: float | None) -> str:
     return f"Schedules side by side{length}: {best.name} ends lowest"
 
 
-def _handles(drawn: Bundle) -> list[tuple[Line2D, str]]:
+def _handles(drawn: Bundle, loss: str) -> list[tuple[Line2D, str]]:
     found: list[tuple[Line2D, str]] = [
-        (Line2D([], [], color=GREY, linewidth=2.4), "the best lr of each schedule, and its end"),
+        (Line2D([], [], color=GREY, linewidth=2.4), "the best lr of each schedule"),
         (Line2D([], [], color=GREY, linewidth=0.9), "the others"),
-        (Line2D([], [], color=DARK, linewidth=1, linestyle=(0, (5, 2))), "best end of all"),
+        (
+            Line2D([], [], color=DARK, linewidth=1, linestyle=(0, (5, 2))),
+            f"lowest {loss} at the end, of all",
+        ),
     ]
     lost = {run.mark for run in drawn.runs if run.mark}
     if lost:

@@ -78,7 +78,9 @@ def lr_against_loss(
     """Train and test loss at the end of training against lr, both axes logarithmic.
 
     runs: as from `analysis.runs`: columns run, lr, state, train_loss, test_loss; and where there,
-    seed, the settings, val_loss (of pruned runs), initial_loss and chance_loss.
+    seed, the settings, val_loss (of pruned runs), initial_loss and chance_loss. Where state is
+    missing, runs have finished unless their verdict is diverged; where both losses are, the
+    verdicts' train_end_loss is drawn.
     verdicts: as from `lrlab.verdicts.verdicts`: then a ribbon names the outcomes along the lr, and
     where all other settings are equal the marks have the outcome's colour and shape.
     answers: as from `lrlab.answer.recommend`: the first one's range is shaded.
@@ -200,7 +202,10 @@ def to_target(
         Run(run=row["run"], lr=float(row["lr"]), setting=row["setting"], mark="never")
         for row in never.to_dict("records")
     ]
-    hues, shapes = style.looks(table["setting"], HUES), style.looks(table["setting"], SHAPES)
+    hues, shapes = (
+        style.looks(table["setting"], HUES),
+        style.looks(table["setting"], SHAPES, shift=1),
+    )
     several = bool((judged.groupby(["lr", "setting"]).size() > 1).any())
     entries: list[tuple[Line2D, str]] = []
     if len(hues) > 1:
@@ -239,8 +244,30 @@ def to_target(
 # --- lr against what it came to -------------------------------------------------------------------
 
 
+def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure) -> pd.DataFrame:
+    """The table with what a CSV of curves does not tell of its runs, but their verdicts do.
+
+    A run without a state has finished, unless it diverged.
+    """
+    outcomes = style.outcomes(verdicts)
+    if "state" not in table:
+        diverged = [outcomes.get(run) == "diverged" for run in table["run"]]
+        table = table.assign(state=np.where(diverged, "diverged", "finished"))
+    train, _ = measure.names
+    if (
+        verdicts is not None
+        and train == "train_loss"
+        and not any(n in table for n in measure.names)
+    ):
+        runs.need(verdicts, "train_end_loss")
+        ends = dict(zip(verdicts["run"], verdicts["train_end_loss"].astype(float), strict=True))
+        table = table.assign(train_loss=[ends.get(run, math.nan) for run in table["run"]])
+    return table
+
+
 def _table(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure) -> _Table:
-    runs.need(table, "run", "lr", "state")
+    runs.need(table, "run", "lr")
+    table = _ended(table, verdicts, measure)
     if not any(name in table for name in measure.names):
         raise NothingToDraw(f"the table has no column {' nor '.join(measure.names)}")
     if table.empty:
@@ -255,7 +282,7 @@ def _table(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure
         for row in on_axis.to_dict("records")
         if (mark := runs.mark(row["state"]))
     ]
-    hues, shapes = style.looks(setting, HUES), style.looks(setting, SHAPES)
+    hues, shapes = style.looks(setting, HUES), style.looks(setting, SHAPES, shift=1)
     return _Table(table, on_axis, blended, hues, shapes, outcomes, lost)
 
 
@@ -320,6 +347,7 @@ def _handles(table: _Table, measure: _Measure) -> list[tuple[Line2D, str]]:
         (Line2D([], [], linewidth=1.6, linestyle=solid, **look), measure.words[0]),
         (Line2D([], [], linewidth=1.3, linestyle=dashed, mfc="white", **look), measure.words[1]),
     ]
+    found = [entry for entry, name in zip(found, measure.names, strict=True) if name in table.all]
     if _several(table):
         found = [(handle, f"{text}, median of seeds") for handle, text in found]
         found.append((Line2D([], [], color=GREY, marker=".", linestyle=""), "one seed"))

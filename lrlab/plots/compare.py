@@ -32,7 +32,7 @@ def side_by_side(
     columns = min(3, len(names)) if len(names) != 4 else 2
     bands = math.ceil(len(names) / columns)
     page = sheet(
-        title or f"Train loss against step, {len(names)} sweeps side by side",
+        title or f"Train loss against {drawn.unit}, {len(names)} sweeps side by side",
         style.subtitle(curves, drawn.blended),
         handles=handles(drawn, with_references=True),
         rows=(3.0 if bands == 1 else 2.4,) * bands,
@@ -65,7 +65,7 @@ def side_by_side(
                     zorder=6,
                     gid=run.mark,
                 )
-        frame.step_axis(ax, drawn.last_step)
+        frame.step_axis(ax, drawn.last_step, unit=drawn.unit)
         ax.xaxis.set_major_locator(MaxNLocator(5 if columns < 3 else 3, integer=True))
         frame.finish_y(ax, drawn.scale)
         if column:

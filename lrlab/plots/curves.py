@@ -48,6 +48,7 @@ class Bundle:
     norm: LogNorm | None
     last_step: float
     seeds: bool
+    unit: str  # of x: "step" or "epoch"
 
     @property
     def lost(self) -> list[Run]:
@@ -80,6 +81,7 @@ def bundle(curves: pd.DataFrame, verdicts: pd.DataFrame | None = None) -> Bundle
         norm=norm,
         last_step=last_step,
         seeds=any(len(group) > 1 for group in runs.kinds(found).values()),
+        unit=runs.unit(curves),
     )
 
 
@@ -111,7 +113,7 @@ def loss_curves(
     margin, bar = _labels(drawn)
     outcomes = runs.by_lr(drawn.runs)
     page = sheet(
-        title or "Train loss against step",
+        title or f"Train loss against {drawn.unit}",
         style.subtitle(curves, drawn.blended),
         rail=rail_heading([run.mark for run in drawn.runs], len(drawn.runs)),
         margin=margin,
@@ -120,7 +122,7 @@ def loss_curves(
     )
     ax = page.axes
     draw_curves(ax, drawn)
-    right = frame.step_axis(ax, drawn.last_step, curves)
+    right = frame.step_axis(ax, drawn.last_step, curves, drawn.unit)
     ax.set_ylabel(frame.loss_label(curves))
     frame.finish_y(ax, drawn.scale)
     draw_margin(ax, margin)
@@ -175,7 +177,7 @@ def lr_and_loss(
             for ax in (above, below):
                 ax.axvline(step, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), gid="drop")
     draw_curves(above, drawn)
-    right = frame.step_axis(above, drawn.last_step, curves)
+    right = frame.step_axis(above, drawn.last_step, curves, drawn.unit)
     above.set_xlabel("")
     above.tick_params(labelbottom=False)
     above.set_ylabel(frame.loss_label(curves))
@@ -204,7 +206,7 @@ def lr_and_loss(
                 gid="dropped",
             )
     _lr_y(below, drawn.runs)
-    frame.step_axis(below, drawn.last_step, curves)
+    frame.step_axis(below, drawn.last_step, curves, drawn.unit)
     rail_steps = [min(max(run.mark_step, 0.0), right) for run in drawn.lost]
     draw_rail(page, rail_steps, drawn.lost, drawn.colour)
     if bar and drawn.norm is not None:
@@ -295,16 +297,21 @@ def _draw_bands(ax: Axes, drawn: Bundle, ids: set[Any]) -> None:
 def handles(drawn: Bundle, with_references: bool) -> list[tuple[Line2D, str]]:
     """The legend of `draw_curves`; with the reference lines where no labels name them."""
     thick = Line2D([], [], color=GREY, linewidth=1.8)
-    found: list[tuple[Line2D, str]] = [(thick, "mini-batch")]
+    found: list[tuple[Line2D, str]] = [(thick, _recorded(drawn))]
     if drawn.span > 1.5:
         faint = Line2D([], [], color=GREY, alpha=0.35, linewidth=1)
-        found = [(faint, "mini-batch"), (thick, f"moving average over {drawn.span:.0f} steps")]
+        found = [
+            (faint, _recorded(drawn)),
+            (thick, f"moving average over {drawn.span:.0f} {drawn.unit}s"),
+        ]
     if drawn.seeds:
         found.pop()
         found += [
             (
                 Line2D([], [], color=GREY, linewidth=1.0),
-                f"a seed's moving average over {drawn.span:.0f} steps",
+                f"a seed's moving average over {drawn.span:.0f} {drawn.unit}s"
+                if drawn.span > 1.5
+                else "one seed",
             ),
             (thick, "median of seeds"),
             (Line2D([], [], color=GREY, linewidth=8, alpha=0.25), "their spread"),
@@ -321,6 +328,10 @@ def handles(drawn: Bundle, with_references: bool) -> list[tuple[Line2D, str]]:
         found += frame.reference_handles(drawn.references)
     found += style.outcome_handles(run.outcome for run in drawn.runs)
     return found
+
+
+def _recorded(drawn: Bundle) -> str:
+    return "mini-batch" if drawn.unit == "step" else "an epoch's loss"
 
 
 def pruned_mark(colour: str, many: bool = False) -> Line2D:

@@ -255,14 +255,18 @@ def lr_axis(ax: Axes, lrs: Iterable[float], label: bool = True) -> None:
         ax.set_xlabel("learning rate (init_lr)")
 
 
-def step_axis(ax: Axes, last: float, curves: pd.DataFrame | None = None) -> float:
-    """x is the step, from 0 to the last. Returns the right end of the data."""
+def step_axis(
+    ax: Axes, last: float, curves: pd.DataFrame | None = None, unit: str = "step"
+) -> float:
+    """x is the step, or the epoch, from 0 to the last. Returns the right end of the data."""
     right = last if last > 0 else 1.0
     ax.set_xlim(-0.015 * right, right * 1.015)
     ax.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     per_epoch = None if curves is None else constant(curves, "steps_per_epoch")
-    ax.set_xlabel("step" if per_epoch is None else f"step ({float(per_epoch):,.0f} an epoch)")
+    if per_epoch is not None and unit == "step":
+        unit += f" ({float(per_epoch):,.0f} an epoch)"
+    ax.set_xlabel(unit)
     return right
 
 

@@ -42,6 +42,7 @@ def heat_map(
         NothingToDraw: there is one lr only, or no finite loss, or a column is missing.
     """
     found, _, blended = runs.of_curves(curves, verdicts)
+    unit = runs.unit(curves)
     found = [run for run in found if run.lr > 0 and math.isfinite(run.lr)]
     if len({run.lr for run in found}) < 2:
         raise NothingToDraw("a map needs two learning rates or more")
@@ -60,7 +61,7 @@ def heat_map(
     judged = any(run.outcome for run in found)
     hidden = f" · {len(settings) - len(shown)} more settings not drawn" * (settings != shown)
     page = sheet(
-        title or "Where the loss falls: learning rate × step",
+        title or f"Where the loss falls: learning rate × {unit}",
         style.subtitle(curves, blended) + hidden,
         handles=_handles(found),
         rows=(4.0,) if rows == 1 else (2.2,) * rows,
@@ -76,7 +77,7 @@ def heat_map(
         ax = page.panels[row][column]
         mine = [run for run in found if run.setting == setting]
         _draw(ax, mine, norm, last)
-        frame.step_axis(ax, last, curves if columns == 1 else None)
+        frame.step_axis(ax, last, curves if columns == 1 else None, unit)
         ax.set_xlim(0, last + 1)
         ax.xaxis.get_major_locator().set_params(nbins=7 if columns == 1 else 3)  # type: ignore[attr-defined]
         ax.set_yscale("log")

@@ -30,6 +30,8 @@ from lrlab.plots.tables import NothingToDraw
 
 LABELLED_PATHS = 6  # up to so many ways are named one by one; more get a colour bar
 LEVELS = 24  # steps of grey on the surface
+_FLAT = 0.4  # a plane flatter than this is too low for the name of its y axis in one line
+_FLATTEST = 0.2  # height of the plane as a share of its width; flatter ones get blank paper
 
 _ROLES = {  # colours of the outcomes that such steps lead to
     "small": style.OUTCOMES["undershooting"].colour,
@@ -111,7 +113,8 @@ def surface(
     unit: of the loss, for example "nats".
 
     Both axes are distances in weight space, in the same scale; the longer one lies across. The
-    greys are logarithmic where the losses allow. A way that leaves the plane's frame has a cross where it does.
+    greys are logarithmic where the losses allow. A way that leaves the plane's frame has a cross
+    where it does.
 
     Raises:
         NothingToDraw: there is no surface, or no way, or a column is missing.
@@ -136,13 +139,15 @@ def surface(
     outcomes = style.outcomes(verdicts)
     labelled = len(found) <= LABELLED_PATHS or lr_norm is None
     leave = any(_inside(part, x, y)[1] for part in found.values())
+    shape = float(np.ptp(y) / np.ptp(x))
+    is_flat = shape < _FLAT
     page = sheet(
         title or "The loss around the runs' ways, on the plane that holds most of them",
         _plane_words(paths, len(found)),
         handles=_surface_handles(found, outcomes, colour, labelled, leave),
         bar=BAR + (0.0 if labelled else BAR),
-        aspect=min(1.15, max(0.45, float(np.ptp(y) / np.ptp(x)))),
-        left=0.95,
+        aspect=min(1.15, max(_FLATTEST, shape)),
+        left=1.15 if is_flat else 0.95,
     )
     ax = page.axes
     norm = _draw_surface(ax, x, y, loss)
@@ -151,12 +156,14 @@ def surface(
         _draw_path(ax, part, colour(float(part["lr"].iloc[0])), outcomes.get(run, ""), x, y)
     ax.set_xlim(x.min(), x.max())
     ax.set_ylim(y.min(), y.max())
-    ax.set_aspect("equal", adjustable="box", anchor="SW")
+    place = bar_place(page, offset=0.12)  # before a flat plane makes the panel lower
+    ax.set_aspect("equal", adjustable="box", anchor="W")
     if labelled:
         _label_ends(ax, found.values(), colour)
     ax.set_xlabel(f"{across} direction (distance)")
-    ax.set_ylabel(f"{up} direction (distance)")
-    place = bar_place(page, offset=0.12)
+    ax.set_ylabel(f"{up} direction{chr(10) if is_flat else ' '}(distance)")
+    if is_flat:
+        ax.yaxis.set_major_locator(MaxNLocator(max(1, round(page.width * shape / 0.35))))
     bar = page.figure.colorbar(ScalarMappable(norm, _GREYS), cax=place)
     bar.outline.set_visible(False)  # type: ignore[operator]
     if isinstance(norm, LogNorm):

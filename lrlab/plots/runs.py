@@ -55,7 +55,8 @@ def of_curves(
     Raises:
         NothingToDraw: there are no runs, or a column is missing.
     """
-    need(curves, "run", "lr", "step", "train_loss")
+    need(curves, "run", "lr", "train_loss")
+    curves = in_steps(curves)
     if curves.empty:
         raise NothingToDraw("there are no runs")
     each = curves.drop_duplicates("run").set_index("run")
@@ -65,7 +66,24 @@ def of_curves(
         _curve(run, part, str(settings[run]), outcomes.get(run, ""))
         for run, part in curves.groupby("run", sort=True)
     ]
-    return found, style.looks(settings, style.DASHES), blended
+    return found, style.dashes(settings), blended
+
+
+def unit(curves: pd.DataFrame) -> str:
+    """What a curve runs along: "step", or "epoch" where no steps were recorded."""
+    return "epoch" if "step" not in curves and "epoch" in curves else "step"
+
+
+def in_steps(curves: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column step; where there is none, that of its epochs.
+
+    Raises:
+        NothingToDraw: there is neither.
+    """
+    if unit(curves) == "epoch":
+        return curves.assign(step=curves["epoch"])
+    need(curves, "step")
+    return curves
 
 
 def need(table: pd.DataFrame, *columns: str) -> None:
@@ -154,6 +172,14 @@ def _curve(run: Any, part: pd.DataFrame, setting: str, outcome: str) -> Run:
     known = step[np.isfinite(step)]
     last_step = float(known[-1]) if len(known) else 0.0
     found = mark(part["state"].iloc[0]) if "state" in part else ""
+    if "state" not in part:
+        # A table of another tool: finished, unless its loss tells otherwise.
+        infinite = step[np.isinf(loss)]
+        if outcome == "diverged" or len(infinite) or not np.isfinite(loss).any():
+            found = "nonfinite"
+            behind = step[~np.isfinite(loss) & (step > max(step[finite], default=-math.inf))]
+            bad = np.append(infinite, behind)[:1]
+            bad = bad[np.isfinite(bad)]
     if len(bad) and found != "failed":
         found = "nonfinite"
     told = np.isfinite(used) & np.isfinite(step)

@@ -63,6 +63,8 @@ def mechanics(
             f"neither {alpha} nor stability_ratio was measured; diagnostics=default measures them"
         )
     found, styles, blended = runs.of_curves(curves, verdicts)
+    unit = runs.unit(curves)
+    curves = runs.in_steps(curves)
     colour, norm = style.lr_colours([run.lr for run in found])
     last = max((run.last_step for run in found if math.isfinite(run.last_step)), default=1.0)
     parts = {run: part for run, part in curves.groupby("run", sort=True)}
@@ -72,7 +74,10 @@ def mechanics(
         dots = Line2D([], [], color=GREY, marker=".", markersize=4, alpha=0.5, linestyle="")
         entries.append((dots, "one measurement"))
     entries.append(
-        (Line2D([], [], color=GREY, linewidth=1.6), f"median within a factor of {WINDOW} in steps")
+        (
+            Line2D([], [], color=GREY, linewidth=1.6),
+            f"median within a factor of {WINDOW} in {unit}s",
+        )
     )
     if len(styles) > 1:
         entries += [
@@ -96,7 +101,7 @@ def mechanics(
     for row, name in enumerate(measured):
         ax = page.panels[row][0]
         medians = _draw(ax, found, parts, name, styles, colour)
-        _step_axis(ax, last, label=row == len(measured) - 1)
+        _step_axis(ax, last, unit if row == len(measured) - 1 else "")
         (_ratio_axis if name == "stability_ratio" else _alpha_axis)(ax, medians)
         _draw_edges(ax)
         draw_margin(ax, labels[name])
@@ -185,7 +190,7 @@ def _ratio_labels() -> list[Label]:
     ]
 
 
-def _step_axis(ax: Axes, last: float, label: bool) -> None:
+def _step_axis(ax: Axes, last: float, unit: str) -> None:
     """x is the step: linear from 0 to 1, logarithmic from there on."""
     right = max(last, 1.0)
     ax.set_xscale("symlog", **frame.SYMLOG)
@@ -194,8 +199,8 @@ def _step_axis(ax: Axes, last: float, label: bool) -> None:
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    if label:
-        ax.set_xlabel("step (logarithmic)")
+    if unit:
+        ax.set_xlabel(f"{unit} (logarithmic)")
     else:
         ax.tick_params(labelbottom=False)
 

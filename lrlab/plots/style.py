@@ -87,9 +87,27 @@ def lr_colours(lrs: Iterable[float]) -> tuple[Callable[[float], str], LogNorm | 
     return (lambda lr: to_hex(cmap(float(norm(lr)) if lr > positive[0] else 0.0))), norm
 
 
-def looks(settings: Any, choices: Sequence[Any]) -> dict[str, Any]:
-    """A look for each setting there is, cycling when there are more settings than looks."""
-    return {key: choices[i % len(choices)] for i, key in enumerate(sorted(set(settings)))}
+def looks(settings: Any, choices: Sequence[Any], shift: int = 0) -> dict[str, Any]:
+    """A look for each setting there is, cycling when there are more settings than looks.
+
+    shift: how much further each round begins. Two kinds of looks of the same number, one of them
+    shifted, tell apart as many settings as that number squared.
+    """
+    count = len(choices)
+    order = enumerate(sorted(set(settings)))
+    return {key: choices[(i + shift * (i // count)) % count] for i, key in order}
+
+
+def dashes(settings: Any) -> dict[str, Any]:
+    """A dash style for each setting there is, different for up to 54 of them."""
+    keys = sorted(set(settings))
+    made = [
+        (0, (first, gap, second, gap))
+        for gap in (1.2, 2.4, 3.6)
+        for first in (4, 8, 12, 16)
+        for second in (1.2, 2.6, 6.5, 10)
+    ]
+    return looks(keys, [*DASHES, *made])
 
 
 # --- outcomes -------------------------------------------------------------------------------------

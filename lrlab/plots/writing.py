@@ -1,7 +1,7 @@
 """Which figure is drawn of which table, and the files that they become."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,9 @@ def draw(
 ) -> Drawn:
     """Draw all that there is to draw, and write it as folder/NAME.FORMAT.
 
-    Figures are drawn one after the other, so that no more than one is held in memory. An older
-    picture of a figure that is left out now is not removed.
+    Figures are drawn one after the other, so that no more than one is held in memory. Where all
+    are asked for, older pictures of figures that are left out now are removed, in these formats:
+    they show runs that are no more. So is what a writer left behind that was killed.
 
     Args:
         only: names of figures; none: all.
@@ -92,11 +93,48 @@ def draw(
         except NothingToDraw as reason:
             left_out[name] = str(reason)
             continue
-        try:
-            paths += save({name: one}, folder, formats)
-        except OSError as error:
-            raise NotWritten(error.filename or folder, error) from error
+        paths += _written(name, one, folder, formats)
+    if not only:
+        _clear(folder, left_out, formats)
     return Drawn(paths, left_out)
+
+
+def _written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> list[Path]:
+    paths = []
+    for kind in formats:
+        try:
+            paths += save({name: one}, folder, [kind])
+        except OSError as error:
+            # Not the part, whose name a reader has never seen.
+            raise NotWritten(folder / f"{name}.{kind}", error) from error
+    return paths
+
+
+def _clear(folder: Path, left_out: Iterable[str], formats: Sequence[str]) -> None:
+    """Remove older pictures of these figures, and parts whose writers are gone."""
+    stale = [folder / f"{name}.{kind}" for name in left_out for kind in formats]
+    for part in folder.glob(".*.part"):
+        name, _, process = part.name.removesuffix(".part").rpartition(".")
+        is_ours = name[1:].rpartition(".")[0] in NAMES and process.isdecimal()
+        if is_ours and not _is_running(int(process)):
+            stale.append(part)
+    for path in stale:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise NotWritten(path, error) from error
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 def save(

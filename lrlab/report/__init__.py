@@ -49,14 +49,11 @@ def write(
 
 
 def _tables(sweep: Path) -> Tables:
-    from lrlab import analysis, answer, records
-    from lrlab.errors import UserError
+    from lrlab import answer, judge
     from lrlab.plots.tables import Tables
     from lrlab.verdicts import verdicts
 
-    if (sweep / ".hydra").is_dir() and not any(records.run_folders(sweep)):
-        raise UserError(f"{sweep}: is a run's folder; name its sweep's, {sweep.parent}")
-    runs, curves = analysis.runs(sweep), analysis.curves(sweep)
+    runs, curves, _ = judge.read_sweep(sweep)
     judged = verdicts(curves)
     return Tables(runs, curves, judged, answers=answer.recommend(judged))
 
@@ -66,12 +63,13 @@ def _details(sweep: Path, tables: Tables) -> Details:
 
     configs: dict[Hashable, Mapping[str, Any] | None] = {}
     environments: dict[Hashable, Mapping[str, Any]] = {}
-    recorded = set(tables.curves.loc[tables.curves["step"].notna(), "run"])
+    last = tables.curves.loc[tables.curves["step"].notna()].drop_duplicates("run", keep="last")
+    recorded = dict(zip(last["run"], last["step"], strict=True))
     damaged = []
     for run, folder in zip(tables.runs["run"], tables.runs["folder"], strict=True):
         configs[run] = _config(Path(folder))
         environments[run] = _environment(Path(folder))
-        if _is_damaged(Path(folder), run in recorded):
+        if _is_damaged(Path(folder), recorded.get(run)):
             damaged.append(str(run))
     notes = []
     if damaged:
@@ -129,19 +127,30 @@ def _environment(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_damaged(run: Path, has_steps: bool) -> bool:
-    """Whether a file of the run is there but cannot be read; its metrics can, if it has steps."""
+def _is_damaged(run: Path, last: float | None) -> bool:
+    """Whether a file of the run is there but cannot be read, or breaks off.
+
+    last: the last step of its metrics; None: none of it could be read.
+    """
     from lrlab import records
     from lrlab.errors import UserError
 
-    readers = (records.read_summary,) if has_steps else (records.read_summary, records.read_metrics)
-    for read in readers:
-        try:
-            read(run)
-        except FileNotFoundError:
-            continue
-        except (UserError, OSError, UnicodeDecodeError):
-            return True
+    try:
+        summary = records.read_summary(run)
+        steps = summary.get("steps")
+        if summary.get("state") == "finished" and isinstance(steps, int) and last is not None:
+            return last < steps
+    except FileNotFoundError:
+        pass
+    except (UserError, OSError, UnicodeDecodeError):
+        return True
+    try:
+        if last is None:
+            records.read_metrics(run)
+    except FileNotFoundError:
+        pass
+    except (UserError, OSError, UnicodeDecodeError):
+        return True
     return False
 
 

@@ -15,7 +15,8 @@ def main() -> None:
         prog="python -m lrlab.report",
         description="Make a sweep's report.html: one page that opens offline, with the answer, the "
         "verdicts, interactive loss curves, the plots of its plots/, configs and environment.",
-        epilog="A sweep that still runs is shown as far as it is. Exit code: 2 for bad input.",
+        epilog="A sweep that still runs is shown as far as it is. Exit code: 2 for bad input, "
+        "1 where the page cannot be written.",
     )
     parser.add_argument("sweep", type=Path, help="a sweep's folder, for example outputs/my_sweep")
     arguments = parser.parse_args()
@@ -26,7 +27,7 @@ def main() -> None:
         print(f"report {display_path(report.write(arguments.sweep))}")
     except (UserError, NotWritten) as error:
         print(f"lrlab: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         print("lrlab: interrupted", file=sys.stderr)
         sys.exit(130)

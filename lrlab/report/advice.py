@@ -60,16 +60,23 @@ def _sentences(a: Answer) -> list[str]:
         said.append(
             f"Careful: {a.failed_seeds} of its {a.seeds} seeds failed, and fewer at no other lr."
         )
-    if a.too_large is not None and a.too_large > a.best_lr:
+    if a.overshoots_from is not None:
         said.append(f"From {a.too_large:g} on, steps overshoot or fail.")
     elif a.too_large is not None:
-        said.append("Its own steps overshoot at the end.")
+        said.append(f"From {a.fails_from:g} on, runs fail.")
+    if a.best_overshoots:
+        said.append("Its own steps are too long to end with.")
     if a.too_small is not None and a.too_small < a.best_lr:
         said.append(f"At {a.too_small:g} and below, steps are too small for this budget.")
     elif a.too_small is not None:
         said.append("It still undershoots in this budget.")
     if a.decay_helps:
-        said.append(f"An lr that decays would take about {_less(a)} off the loss that is left.")
+        said.append(f"An lr that decays would take about {_less(a)} off the train loss left.")
+    if a.overfits:
+        said.append(
+            f"It overfits: val loss rose from its lowest, {a.overfit_from:.3g}; stop earlier or "
+            "regularise."
+        )
     if a.edge:
         following = "" if a.try_next is None else f": try lr={_interval(a.try_next)} next"
         said.append(f"It is {_edge(a)}, so the best may lie beyond{following}.")
@@ -90,13 +97,16 @@ def _figures(a: Answer) -> list[tuple[str, str, str]]:
         ("Best lr", f"{a.best_lr:g}", f"end loss {a.best_loss:.4g} (run {a.best_run})"),
         ("As good", f"{low:g} to {high:g}" if low < high else f"{low:g} only", within),
     ]
-    if a.too_large is not None:
+    if a.overshoots_from is not None:
         fails = "no run failed" if a.fails_from is None else f"runs fail from {a.fails_from:g} on"
-        found.append(("Overshooting from", f"{a.too_large:g}", fails))
+        found.append(("Overshooting from", f"{a.overshoots_from:g}", fails))
     elif a.fails_from is not None:
         found.append(("Failing from", f"{a.fails_from:g}", "a run diverged or collapsed there"))
     else:
-        found.append(("Overshooting from", "–", "at no lr that was tried"))
+        where = (
+            "only at its end, at no larger lr" if a.best_overshoots else "at no lr that was tried"
+        )
+        found.append(("Overshooting from", "–", where))
     if a.too_small is None:
         found.append(("Undershooting below", "–", "at no lr that was tried"))
     else:
@@ -105,11 +115,14 @@ def _figures(a: Answer) -> list[tuple[str, str, str]]:
         found.append(("Decay gain", "–", "not measured: no branch test"))
     else:
         gain = f"{round(a.decay_gain, 2) + 0.0:.2f}".replace("-", "−")
-        if a.decay_helps:
-            note = f"in log loss: {_less(a)} less, worth a schedule"
+        if a.overfits:
+            note = "in log train loss; it overfits, so val loss need not follow"
+            found.append(("Decay gain", gain, note))
+        elif a.decay_helps:
+            note = f"in log train loss: {_less(a)} less, worth a schedule"
             found.append(("Decay gain", gain, note))
         else:
-            note = f"a tenth of the lr at the end wins nothing ({gain} in log loss)"
+            note = f"a tenth of the lr at the end wins nothing ({gain} in log train loss)"
             found.append(("Decay gain", "none", note))
     if a.edge:
         following = "" if a.try_next is None else f"try {_interval(a.try_next)} next"
@@ -168,7 +181,7 @@ def _others(others: Sequence[Answer]) -> Markup | None:
                 tag("td", f"{a.best_lr:g}", class_="n"),
                 tag("td", f"{a.best_loss:.4g}", class_="n"),
                 tag("td", f"{low:g} to {high:g}" if low < high else "–"),
-                tag("td", f"{_less(a)} less loss" if a.decay_helps else "–"),
+                tag("td", f"{_less(a)} less train loss" if a.decay_helps else "–"),
             ]
         rows.append(tag("tr", tag("th", _settings(a), scope="row"), cells))
     heads = ("settings", "best lr", "end loss", "as good", "decay would win")

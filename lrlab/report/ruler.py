@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lrlab.answer import Answer
 
 _STACK = 6  # dots over each other at one lr; more are told by a number
+_MARK = 0.6  # percent of the axis: half the width of the mark at a single lr
 _MARGIN = 0.04  # of the axis, free at each end
 
 
@@ -42,14 +43,18 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
     bands = []
     if answer.best_lr is not None:
         good = answer.as_good or (answer.best_lr, answer.best_lr)
-        left, right = border(good[0], -1), border(good[1], +1)
+        # No wider than what was tried: beside it nobody knows.
+        left, right = place(good[0]) - _MARK, place(good[1]) + _MARK
         if answer.too_small is not None and answer.too_small < good[0]:
             bands.append(_band("small", 0.0, min(left, border(answer.too_small, +1)), "too small"))
         for lr, text in ((answer.too_large, "too large"), (answer.fails_from, "runs fail")):
             if lr is not None and lr > good[1]:
                 bands.append(_band("large", max(right, border(lr, -1)), 100, text))
                 break
-        bands.append(_band("good", left, right, "as good as the best" if good[0] < good[1] else ""))
+        if good[0] < good[1]:
+            bands.append(_band("good", left, right, "as good as the best"))
+        else:
+            bands.append(_band("good mark", left, right, ""))
     by_lr: dict[float, list[Mapping[Any, Any]]] = {}
     for row in rows:
         if row["lr"] > 0 and math.isfinite(row["lr"]):
