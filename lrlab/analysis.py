@@ -10,7 +10,7 @@ import pandas as pd
 
 from lrlab import records, tidy
 from lrlab.errors import UserError
-from lrlab.verdicts import verdicts
+from lrlab.verdicts import GAIN_EPSILON, verdicts
 
 __all__ = ["SETTINGS", "branches", "curves", "landscape", "runs", "varying", "verdicts"]
 
@@ -46,11 +46,6 @@ _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step",
 _REFERENCES = ("initial_loss", "chance_loss", "num_classes")
 _MEASURED = records.DIAGNOSTICS[1:]
 _GAINS = ("gain_low", "gain_high")
-_BRANCHES = {"low": 0.1, "same": 1.0, "high": 3.0}  # column of branches.csv to multiplier of the lr
-
-# Gains are compared as log((ℓ_lr + ε) / (ℓ + ε)); below ε, a share of the initial loss, a loss
-# counts as nothing.
-_EPSILON = 1e-3
 FEWEST_STEPS = 10  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
 _TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
 
@@ -161,7 +156,7 @@ def branches(sweep: Path | str) -> pd.DataFrame:
     parts = []
     for run in table.to_dict("records"):
         found = _read(records.read_branches, Path(run["folder"]))
-        for column, multiplier in _BRANCHES.items() if len(found) else ():
+        for column, multiplier in records.MULTIPLIERS.items() if len(found) else ():
             part = pd.DataFrame({"step": found["step"], "train_loss": found[column]})
             told = {name: run[name] for name in names}
             lr = multiplier * found["lr"]
@@ -202,10 +197,10 @@ def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float]:
         return math.nan, math.nan
     steps = max(1, math.ceil(_TAIL * len(branches)))
     ends = {}
-    for name in _BRANCHES:
+    for name in records.MULTIPLIERS:
         losses = branches[name].to_numpy(float)
         ends[name] = float(losses[-steps:].mean()) if np.isfinite(losses).all() else math.inf
-    epsilon = _EPSILON * initial_loss if math.isfinite(initial_loss) else 0.0
+    epsilon = GAIN_EPSILON * initial_loss if math.isfinite(initial_loss) else 0.0
 
     def gain(name: str) -> float:
         if math.isinf(ends[name]):

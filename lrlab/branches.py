@@ -15,12 +15,10 @@ import numpy as np
 from lrlab import checkpoints, environment, plan, pool, records, train
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec
+from lrlab.thresholds import THRESHOLDS
 
-MULTIPLIERS = (0.1, 1.0, 3.0)
+MULTIPLIERS = tuple(records.MULTIPLIERS.values())
 SHARE = 0.2  # of the run's steps; a quarter took the whole beyond 0.6 of the training time
-# A schedule that has brought the lr below this share of the run's has had its shorter steps
-# already, and three times almost nothing is almost nothing.
-ANNEALED = 0.1
 
 State = dict[str, Any]
 
@@ -59,7 +57,12 @@ def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) 
 
 
 def _moves(spec: RunSpec, state: State) -> bool:
-    return state["values"].get("lr", math.nan) >= ANNEALED * spec["lr"]
+    """Whether its schedule has not annealed the lr.
+
+    One that has gave it its shorter steps already, and three times almost nothing is almost
+    nothing.
+    """
+    return state["values"].get("lr", math.nan) >= THRESHOLDS.annealed * spec["lr"]
 
 
 def _runs_at_once(spec: RunSpec, width: int | None) -> int:

@@ -92,7 +92,7 @@ def _difference_text(sides: Sequence[Side]) -> str:
     letters = [side.letter for side in sides]
     columns = {"differs": found["setting"].tolist()}
     columns |= {letter: found[letter].tolist() for letter in letters}
-    return "\n".join(judge.aligned(columns, {"differs", *letters}))
+    return "\n".join(table.aligned(columns, {"differs", *letters}))
 
 
 def _indented(words: str) -> str:
@@ -113,7 +113,7 @@ def _block(
         columns["by"] = [each[1] for each in ranks]
         columns["seed noise"] = [each[2] for each in ranks]
     left = {*rows[0].settings, "lowest", "highest", "seed noise"}
-    return "\n".join([title, *judge.aligned(columns, left)])
+    return "\n".join([title, *table.aligned(columns, left)])
 
 
 def _heads(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -164,7 +164,7 @@ def _outcome_block(rows: Sequence[Row], sides: Sequence[Side]) -> str:
                 cells.append(at.outcome)
         columns[side.letter] = cells
     left = {*rows[0].settings, *(side.letter for side in sides)}
-    return "\n".join(["outcome", *judge.aligned(columns, left)])
+    return "\n".join(["outcome", *table.aligned(columns, left)])
 
 
 def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:

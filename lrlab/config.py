@@ -224,6 +224,17 @@ def keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
             yield from keys(value, f"{prefix}{key}.")
 
 
+def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested config by dotted key; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def known_keys() -> list[str]:
     """All dotted keys of the default config and of every choice of every group."""
     conf = folder("conf")

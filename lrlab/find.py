@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab.errors import NotWritten, UserError
+from lrlab.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -659,28 +659,10 @@ def main() -> None:
     if "--help" in words or "-h" in words:
         print(USAGE, end="")
         return
-    import os
-
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from lrlab import sweep
 
-    wanted = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
-    try:
-        sys.exit(_run(words))
-    except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
-        # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
-        if wanted == "1" or (type(error) is ValueError and "group override" not in str(error)):
-            raise
-        sweep.fail(error)
-    except NotWritten as error:
-        print(f"lrlab: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nlrlab: interrupted, nothing was written", file=sys.stderr)
-        sys.exit(130)
+    interrupted = "\nlrlab: interrupted, nothing was written"
+    sweep.guarded(lambda: sys.exit(_run(words)), interrupted)
 
 
 if __name__ == "__main__":

@@ -408,7 +408,7 @@ def verdict_table(found: pd.DataFrame) -> str:
     if not bool(found["decay_gain"].notna().to_numpy().any()):  # no branch test
         del columns["decay gain"]
     left = {name for name in ("run", *varying) if not pd.api.types.is_numeric_dtype(found[name])}
-    return "\n".join(aligned(columns, {*left, "outcome", "steps", "state"}))
+    return "\n".join(table.aligned(columns, {*left, "outcome", "steps", "state"}))
 
 
 def _states(found: pd.DataFrame) -> dict[str, list[str]]:
@@ -472,10 +472,6 @@ def _gain(gain: float) -> str:
     if math.isnan(gain):
         return "-"
     return "non-finite" if gain == -math.inf else f"{round(gain, 2) + 0.0:.2f}"
-
-
-def aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:
-    return table.aligned(columns, left)
 
 
 def as_json(found: pd.DataFrame, answers: Sequence[answer.Answer], notes: Sequence[str]) -> str:

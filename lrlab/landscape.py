@@ -121,12 +121,9 @@ def write(sweep: Path, landscape: Landscape) -> None:
     Raises:
         NotWritten: the disk is full, the folder gone or read-only.
     """
-    for name in ("lines", "surface", "paths"):
-        if landscape.reason:
-            (sweep / f"{name}.csv").unlink(missing_ok=True)
-            continue
-        text = getattr(landscape, name).to_csv(index=False, lineterminator="\n")
-        records.write_whole(sweep / f"{name}.csv", text)
+    for name in records.LANDSCAPE:
+        table = None if landscape.reason else getattr(landscape, name)
+        records.write_landscape(sweep, name, table)
 
 
 def nothing(reason: str) -> Landscape:

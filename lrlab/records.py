@@ -44,7 +44,8 @@ DIAGNOSTICS = (
 
 # A row is a step of the branch test, counted on from the run's last one: the lr of the branch that
 # goes on as the run did, and the mini-batch losses at a tenth of it, at it, and at three times it.
-BRANCHES = ("step", "lr", "low", "same", "high")
+MULTIPLIERS = {"low": 0.1, "same": 1.0, "high": 3.0}
+BRANCHES = ("step", "lr", *MULTIPLIERS)
 
 # The tables of lrlab.landscape, which says what they hold, in the sweep's folder.
 LANDSCAPE = {
@@ -263,6 +264,19 @@ def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
 def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
     """Write verdicts.csv, one row a run; a sentence says what each verdict rests on."""
     write_whole(sweep / "verdicts.csv", verdicts.to_csv(index=False))
+
+
+def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
+    """Write lines.csv, surface.csv or paths.csv; None takes an older one away.
+
+    Args:
+        name: ``lines``, ``surface`` or ``paths``.
+    """
+    file = sweep / f"{name}.csv"
+    if table is None:
+        file.unlink(missing_ok=True)
+    else:
+        write_whole(file, table.to_csv(index=False, lineterminator="\n"))
 
 
 def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:

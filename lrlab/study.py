@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lrlab import config as configs
 from lrlab import leases, sampling
 from lrlab import space as spaces
 from lrlab.errors import UserError
@@ -326,7 +327,7 @@ class Queue:
         if old is None:
             self._storage.set_study_user_attr(self._study_id, SETTINGS, new)
             return
-        before, now = _flat(old), _flat(new)
+        before, now = configs.flat(old), configs.flat(new)
         if SEED in self._space.lists and SEED in before:  # its runs had one seed, and now get more
             self._seed = before.pop(SEED)
         missing = object()
@@ -845,16 +846,6 @@ def _fits(distribution: BaseDistribution | None, value: Any) -> bool:
     if not isinstance(distribution, FloatDistribution | IntDistribution):
         return False
     return not isinstance(value, str) and distribution.low <= value <= distribution.high
-
-
-def _flat(settings: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{start}{key}.")
-        else:
-            found[f"{start}{key}"] = value
-    return found
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import hydra
@@ -48,10 +48,15 @@ def main() -> None:
     if bash is not None:
         print(bash, end="")
         return
+    guarded(lambda: _run(sys.argv[1:]))
+
+
+def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -> None:
+    """Do a command's work; what went wrong is one line, and the exit code says which way."""
     wanted = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
     try:
-        _run(sys.argv[1:])
+        work()
     except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
         # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
         if wanted == "1" or (type(error) is ValueError and "group override" not in str(error)):
@@ -63,7 +68,7 @@ def main() -> None:
             print(f"lrlab: {error.remedy}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("lrlab: interrupted", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
 
 

@@ -24,7 +24,7 @@ UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting
 
 # Losses of different tasks cannot be compared: the best of the sweep is the best of the task.
 _TASK = ("network", "loss", "data")
-_EPSILON = 1e-3  # of the initial loss, in a branch's gain: below it a loss counts as nothing
+GAIN_EPSILON = 1e-3  # of the initial loss, in a branch's gain: below it a loss counts as nothing
 _MODES: tuple[StepMode, ...] = ("unknown", "monotone", "oscillating", "unstable")
 _FIELDS = (  # the numbers of a run that the table shows
     *("state", "judged_by", "unit", "last", "initial_loss", "chance_loss", "peak_loss"),
@@ -205,7 +205,7 @@ def _after_branch(numbers: Numbers, gain: float) -> float:
     """The end loss if a branch's gain came on top of it; as it is where the branch does no good."""
     if not gain > 0 or numbers.initial_loss <= 0:
         return numbers.end_loss
-    epsilon = _EPSILON * numbers.initial_loss
+    epsilon = GAIN_EPSILON * numbers.initial_loss
     return max(0.0, (numbers.end_loss + epsilon) * math.exp(-min(gain, 700.0)) - epsilon)
 
 

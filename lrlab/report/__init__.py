@@ -86,6 +86,7 @@ def _details(sweep: Path, tables: Tables) -> Details:
 
 def _config(run: Path) -> dict[str, Any] | None:
     """The run's config with dotted names; None where it cannot be read."""
+    from lrlab import config as configs
     from lrlab import records
     from lrlab.errors import UserError
 
@@ -93,7 +94,7 @@ def _config(run: Path) -> dict[str, Any] | None:
         loaded = _yaml(records.read_config(run))
     except (UserError, OSError, UnicodeDecodeError):
         return None
-    return _flat(loaded) if isinstance(loaded, dict) else None
+    return configs.flat(loaded) if isinstance(loaded, dict) else None
 
 
 def _yaml(text: str) -> Any:
@@ -104,16 +105,6 @@ def _yaml(text: str) -> Any:
         return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError:
         return None
-
-
-def _flat(config: Mapping[Any, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{before}{key}.")
-        else:
-            found[f"{before}{key}"] = value
-    return found
 
 
 def _environment(run: Path) -> dict[str, Any]:
