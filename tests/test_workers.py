@@ -116,10 +116,8 @@ def test_workers_that_are_killed_and_resumed_come_to_the_same(
     when(lambda: taken - {s["run"] for s in summaries_that_are(folder, "running")})
     os.kill(second, signal.SIGKILL)  # ... until it is killed as well
     out, err = parent.communicate(timeout=180)
-    if (
-        any(s["state"] not in records.ENDED for s in summaries(folder))
-        or len(summaries(folder)) < 8
-    ):
+    ended = [s for state in records.ENDED for s in summaries_that_are(folder, state)]
+    if len(ended) < 8:  # a worker may have died between making a run's folder and its summary
         assert parent.returncode == 1
         assert "go on with python -m lrlab.resume outputs/x" in out
     told = ["lrlab: worker 1 was ended by SIGKILL", "lrlab: worker 2 was ended by SIGKILL"]
