@@ -8,7 +8,8 @@ new stack with its lanes alone, and where one bit differs the lanes train one at
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from lrlab import environment
 Loss = Callable[[Tensor, Tensor], Tensor]
 Tensors = dict[str, Tensor]
 
+ALIGNMENT = 16  # numbers, a cache line of float32
 EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
 
 
@@ -38,6 +40,8 @@ class Lanes:
 
     Attributes:
         params: name to (lanes, ...), the trained parameters. Update them in place only.
+        whole: (lanes, numbers), of which all params are parts, so that an update can be one
+            operation; None where their types differ.
         fixed: name to (lanes, ...), buffers and frozen parameters.
         seeds: (lanes,) the runs' seeds; networks that draw random numbers draw from them.
         modules: (lanes,) what runs the forward pass: one for all lanes while they run together, a
@@ -57,7 +61,7 @@ class Lanes:
         ways: dict[tuple[int, bool], str] | None = None,
     ) -> None:
         self.modules = list(modules)
-        self.params = params
+        self.params, self.whole = _packed(params)
         self.fixed = fixed
         self.seeds = list(seeds)
         self.loss = loss
@@ -149,8 +153,24 @@ class Lanes:
         if len(self) == 1:
             return "together"
         self.way = "one at a time"
-        same = _same_bits(together, self._trial(x, y, val_x, val_y))
+        same = same_bits(together, self._trial(x, y, val_x, val_y))
         return "together" if same else "one at a time"
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """What is tried in here leaves no trace: modules are copies, and buffers are put back."""
+        before = {n: t.clone() for n, t in self.fixed.items()}
+        modules = self.modules
+        copies = {id(module): copy.deepcopy(module) for module in modules}
+        self.modules = [copies[id(module)] for module in modules]
+        self._cut()
+        try:
+            yield
+        finally:
+            self.modules = modules
+            for name, tensor in before.items():
+                self.fixed[name].copy_(tensor)
+            self._cut()
 
     def twin(self) -> Lanes:
         """Copies of these lanes, run the same way: what is done with them does not touch these."""
@@ -315,22 +335,14 @@ class Lanes:
         return self.loss(outputs, y), (outputs.argmax(1) == y).sum()
 
     def _trial(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
-        """What a step and an evaluation give, on copies; buffers are put back as they were."""
-        before = {n: t.clone() for n, t in self.fixed.items()}
-        modules = self.modules
-        self.modules = [copy.deepcopy(module) for module in modules]
-        self._cut()
-        try:
+        """What a step and an evaluation give."""
+        with self.rehearsal():
             losses, gradients = self.gradients(x, y, [0] * len(self), 0)
             last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
             # one of each length that an evaluation has; where they divide evenly, there is one
             lengths = dict.fromkeys((min(EVALUATION_CHUNK, len(val_y)), last))
             chunks = [slice(len(val_y) - length, len(val_y)) for length in lengths]
             scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
-        finally:
-            self.modules = modules
-            for name, tensor in before.items():
-                self.fixed[name].copy_(tensor)
         return [losses, *(g for g in gradients if g is not None), *scores]
 
 
@@ -377,6 +389,23 @@ def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: in
     return 6 * own + 2 * kept + EVALUATION_CHUNK * sample + meter
 
 
+def _packed(params: Tensors) -> tuple[Tensors, Tensor | None]:
+    """Copies of the parameters side by side in one tensor, each at an address that suits SIMD."""
+    if len({(t.dtype, t.device) for t in params.values()}) != 1:
+        return params, None
+    firsts, total = {}, 0
+    for name, tensor in params.items():
+        firsts[name] = total
+        total += -(-tensor[0].numel() // ALIGNMENT) * ALIGNMENT
+    one = next(iter(params.values()))
+    whole = one.new_zeros(len(one), total)
+    found = {}
+    for name, tensor in params.items():
+        part = whole[:, firsts[name] : firsts[name] + tensor[0].numel()]
+        found[name] = part.view(tensor.shape).copy_(tensor)
+    return found, whole
+
+
 def _distinct(modules: Sequence[nn.Module]) -> list[nn.Module]:
     """Each lane a module of its own: a copy wherever one stands a second time."""
     seen: set[int] = set()
@@ -395,6 +424,7 @@ def _draw(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _same_bits(these: Sequence[Tensor], those: Sequence[Tensor]) -> bool:
+def same_bits(these: Sequence[Tensor], those: Sequence[Tensor]) -> bool:
+    """Whether all numbers are equal, a NaN to a NaN."""
     pairs = zip(these, those, strict=True)
     return all(bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs)

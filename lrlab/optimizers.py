@@ -77,6 +77,18 @@ class LaneOptimizer(Protocol):
         """
         ...
 
+    def update_whole(self, grads: Tensor, coefficients: Mapping[str, Tensor], index: int) -> None:
+        """``update`` of all parameters at once, to the same bits; only if it was given ``whole``.
+
+        Args:
+            grads: (lanes, numbers), laid out as ``whole``; what lies between the parameters is 0.
+        """
+        ...
+
+    def buffers(self) -> list[Tensor]:
+        """All that ``update`` changes besides the parameters; empty in the general way."""
+        ...
+
     def stability_scale(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
     ) -> np.ndarray:
@@ -107,7 +119,7 @@ class LaneOptimizer(Protocol):
         """
         ...
 
-    def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
         """Keep only some lanes; one that is named again is copied, with its state.
 
         Coefficients made before must be cut as well (``c[:, lanes]``) or made anew.
@@ -115,15 +127,17 @@ class LaneOptimizer(Protocol):
         Args:
             lanes: (kept,) int64, in their new order.
             params: the new stacked parameters, (kept, ...) each.
+            whole: as for ``build``, if that was given one.
         """
         ...
 
-    def join(self, other: Any, params: Sequence[Tensor]) -> None:
+    def join(self, other: Any, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
         """Take the lanes of another optimizer of the same ``group_key`` in, behind one's own.
 
         Args:
             other: its state is taken over; do not use it again.
             params: the new stacked parameters, (lanes of both, ...) each.
+            whole: as for ``build``, if both were given one.
         """
         ...
 
@@ -163,12 +177,17 @@ def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
     return _numbers(_read(optimizer).arguments)
 
 
-def build(optimizers: Sequence[Mapping[str, Any]], params: Sequence[Tensor]) -> LaneOptimizer:
+def build(
+    optimizers: Sequence[Mapping[str, Any]],
+    params: Sequence[Tensor],
+    whole: Tensor | None = None,
+) -> LaneOptimizer:
     """The optimizer of a stack.
 
     Args:
         optimizers: one config a lane, all of one ``group_key``, each with its ``lr``.
         params: the stacked parameters, (lanes, ...) each; updated in place.
+        whole: (lanes, numbers), of which all ``params`` are parts, for ``update_whole``.
 
     Raises:
         UserError: an optimizer that cannot work.
@@ -185,7 +204,8 @@ def build(optimizers: Sequence[Mapping[str, Any]], params: Sequence[Tensor]) -> 
         return _GeneralOptimizer(found, lrs, params)
     lanes = [_numbers(target.arguments) for target in found]
     constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
-    return _StackedOptimizer(rule, constants, bool(found[0].arguments.get("nesterov")), params)
+    nesterov = bool(found[0].arguments.get("nesterov"))
+    return _StackedOptimizer(rule, constants, nesterov, params, whole)
 
 
 # --- reading the config ---------------------------------------------------------------------------
@@ -307,18 +327,41 @@ def _numbers(arguments: Mapping[str, Any]) -> dict[str, float]:
 
 
 class _StackedOptimizer:
+    """Its buffers are laid out as the parameters: as one tensor if there is a whole, else each."""
+
     general = False
 
     def __init__(
-        self, rule: _Rule, constants: Columns, nesterov: bool, params: Sequence[Tensor]
+        self,
+        rule: _Rule,
+        constants: Columns,
+        nesterov: bool,
+        params: Sequence[Tensor],
+        whole: Tensor | None,
     ) -> None:
         self._rule = rule
         self._constants = constants
         self._nesterov = nesterov
-        self._params = list(params)
-        self._dims = {p.ndim for p in params}
+        self._attach(params, whole)
         with torch.no_grad():
-            self._state = rule.state(self._params, constants)
+            self._state = rule.state(self._units, constants)
+
+    def _attach(self, params: Sequence[Tensor], whole: Tensor | None) -> None:
+        self._params = list(params)
+        self._whole = whole
+        self._units = self._params if whole is None else [whole]
+
+    def _parts(self, name: str) -> list[Tensor]:
+        """A buffer's part for each parameter, (lanes, ...)."""
+        buffers = self._state[name]
+        if self._whole is None:
+            return buffers
+        return [
+            buffers[0].as_strided(p.shape, p.stride(), p.storage_offset()) for p in self._params
+        ]
+
+    def buffers(self) -> list[Tensor]:
+        return [buffer for buffers in self._state.values() for buffer in buffers]
 
     def hyperparameters(self, lane: int) -> dict[str, float]:
         return {name: float(values[lane]) for name, values in self._constants.items()}
@@ -330,12 +373,15 @@ class _StackedOptimizer:
         device = self._params[0].device
         double = all(p.dtype == torch.float64 for p in self._params)
         kind = np.float64 if double else np.float32
+        found = self._rule.coefficients(numbers, before)
+        if "momentum" in found and "momentum" not in self._state:
+            self._state["momentum"] = self._unused("momentum")
         with np.errstate(over="ignore"):  # a number that is too large makes its lane diverge
             return {
                 name: torch.from_numpy(
                     np.ascontiguousarray(v, bool if v.dtype == bool else kind)
                 ).to(device)
-                for name, v in self._rule.coefficients(numbers, before).items()
+                for name, v in found.items()
             }
 
     def stability_scale(
@@ -348,11 +394,11 @@ class _StackedOptimizer:
         if self._rule.divisor is None:
             return None
         row = {name: values[index] for name, values in coefficients.items()}
-        found = []
-        for i, param in enumerate(self._params):
-            c = {name: v.view(-1, *(1,) * (param.ndim - 1)) for name, v in row.items()}
-            found.append(self._rule.divisor({name: b[i] for name, b in self._state.items()}, c))
-        return found
+        state = {name: self._parts(name) for name in self._state}
+        return [
+            self._rule.divisor({name: b[i] for name, b in state.items()}, _beside(param, row))
+            for i, param in enumerate(self._params)
+        ]
 
     def _numbers(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
@@ -372,26 +418,28 @@ class _StackedOptimizer:
     ) -> None:
         with torch.no_grad():
             row = {name: values[index] for name, values in coefficients.items()}
-            by_dim = {
-                dim: {name: v.view(-1, *(1,) * (dim - 1)) for name, v in row.items()}
-                for dim in self._dims
-            }
-            if "momentum" in row and "momentum" not in self._state:
-                self._state["momentum"] = self._unused("momentum")
+            state = {name: self._parts(name) for name in self._state}
             for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
                 if grad is None:
                     continue
-                state = {name: buffers[i] for name, buffers in self._state.items()}
-                self._rule.update(param, grad, state, by_dim[param.ndim], self._nesterov)
+                own = {name: buffers[i] for name, buffers in state.items()}
+                self._rule.update(param, grad, own, _beside(param, row), self._nesterov)
+
+    def update_whole(self, grads: Tensor, coefficients: Mapping[str, Tensor], index: int) -> None:
+        with torch.no_grad():
+            row = {name: values[index] for name, values in coefficients.items()}
+            whole = self._units[0]
+            state = {name: buffers[0] for name, buffers in self._state.items()}
+            self._rule.update(whole, grads, state, _beside(whole, row), self._nesterov)
 
     def _unused(self, name: str) -> list[Tensor]:
         """A buffer that no update has touched, for those that exist only where they are needed.
 
         −0 is the one start that leaves every first gradient as it is: 0 + −0 would be 0.
         """
-        return [torch.full_like(p, -0.0) for p in self._params]
+        return [torch.full_like(p, -0.0) for p in self._units]
 
-    def join(self, other: Any, params: Sequence[Tensor]) -> None:
+    def join(self, other: Any, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
         with torch.no_grad():
             state = {}
             for name in {**self._state, **other._state}:
@@ -406,12 +454,11 @@ class _StackedOptimizer:
             name: np.concatenate([values, other._constants[name]])
             for name, values in self._constants.items()
         }
-        self._params = list(params)
+        self._attach(params, whole)
 
     def state(self, lane: int) -> dict[str, Any]:
         return {
-            name: [buffer[lane].cpu().clone() for buffer in buffers]
-            for name, buffers in self._state.items()
+            name: [part[lane].cpu().clone() for part in self._parts(name)] for name in self._state
         }
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
@@ -419,17 +466,22 @@ class _StackedOptimizer:
             for name, saved in state.items():
                 if name not in self._state:
                     self._state[name] = self._unused(name)
-                for buffer, tensor in zip(self._state[name], saved, strict=True):
-                    buffer[lane].copy_(tensor)
+                for part, tensor in zip(self._parts(name), saved, strict=True):
+                    part[lane].copy_(tensor)
 
-    def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
         kept = lanes.cpu().numpy()
         self._constants = {name: values[kept] for name, values in self._constants.items()}
         self._state = {
             name: [buffer[lanes.to(buffer.device)] for buffer in buffers]
             for name, buffers in self._state.items()
         }
-        self._params = list(params)
+        self._attach(params, whole)
+
+
+def _beside(param: Tensor, row: Rows) -> Rows:
+    """(lanes,) numbers as (lanes, 1, ...), to go with the parameter."""
+    return {name: v.view(-1, *(1,) * (param.ndim - 1)) for name, v in row.items()}
 
 
 @dataclass(frozen=True)
@@ -727,7 +779,13 @@ class _GeneralOptimizer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def join(self, other: Any, params: Sequence[Tensor]) -> None:
+    def update_whole(self, grads: Tensor, coefficients: Mapping[str, Tensor], index: int) -> None:
+        raise NotImplementedError("each torch optimizer has parameters of its own")
+
+    def buffers(self) -> list[Tensor]:
+        return []
+
+    def join(self, other: Any, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
         self._constants += other._constants
         self._optimizers += other._optimizers
         self._leaves += other._leaves
@@ -741,7 +799,7 @@ class _GeneralOptimizer:
         # copied: torch takes the tensors as they are, and several lanes may begin with one state
         self._optimizers[lane].load_state_dict(copy.deepcopy(dict(state)))
 
-    def keep(self, lanes: Tensor, params: Sequence[Tensor]) -> None:
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
         kept = lanes.tolist()
         self._constants = [dict(self._constants[lane]) for lane in kept]
         pairs = [(self._optimizers[lane], self._leaves[lane]) for lane in kept]

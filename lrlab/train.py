@@ -18,6 +18,7 @@ from lrlab import checkpoints, diagnostics, environment, lanes, losses, optimize
 from lrlab import config as configs
 from lrlab.errors import Stopped
 from lrlab.plan import RunSpec
+from lrlab.step import Step, build_step, gather
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
@@ -66,6 +67,7 @@ class Stack:
         order: the epoch's samples, (steps, orders, batch); ``order_of``: (lanes,) each one's order.
         meter: what its steps are measured with, if they are.
         place: steps into the epoch.
+        step: how its steps are made, if it has made any since its lanes changed.
         checkpointed: when its lanes were last saved, as time.monotonic().
     """
 
@@ -79,6 +81,7 @@ class Stack:
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
     place: int = 0
+    step: Step | None = None
     checkpointed: float = field(default_factory=time.monotonic)
 
 
@@ -163,26 +166,26 @@ def train_steps(
     first_steps = [run.step for run in stack.runs]
     started, spent = time.perf_counter(), 0.0
     coefficients = stack.optimizer.coefficients(schedule_values, np.array(first_steps))
-    recorded = torch.empty(count, len(stack.runs), device=stack.data.train_y.device)
+    step = _step(stack)
+    step.begin(stack.order[stack.place : stack.place + count], first_steps, coefficients)
     meter, due, raw = stack.meter, _due(stack, first_steps, count), {}
     for i in range(count):
-        x, y = _batch(stack, stack.place + i)
-        recorded[i], gradients = stack.lanes.gradients(x, y, first_steps, i)
+        losses, gradients = step.gradients(i)
         if meter and i in due:
             meter.before(stack.lanes)
-        stack.optimizer.update(gradients, coefficients, i)
+        step.update(i)
         if meter and i in due:
             paused = time.perf_counter()
             divisor = stack.optimizer.preconditioner(coefficients, i)
             raw[i] = meter.after(
-                stack.lanes, recorded[i], gradients, (x, y), first_steps, i, due[i], divisor
+                stack.lanes, losses, gradients, step.batch, first_steps, i, due[i], divisor
             )
             spent += time.perf_counter() - paused
         if stop():
             count = i + 1
             break
 
-    train_losses = recorded.cpu().numpy()[:count]  # waits for the device
+    train_losses = step.losses[:count].cpu().numpy()  # waits for the device
     scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
     measured = {
         i: (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i]) for i, tensor in raw.items()
@@ -212,18 +215,19 @@ def take_order(stack: Stack) -> None:
     stack.order_of = torch.tensor([distinct.index(key) for key in keys]).to(device)
 
 
-def _batch(stack: Stack, place: int) -> tuple[Tensor, Tensor]:
-    """Samples and labels, (batch, ...) if all lanes have the same ones, else (lanes, batch, ...).
-
-    Lanes of one seed and epoch share what is gathered: to copy it costs less.
-    """
-    index = stack.order[place]
-    if len(index) == 1:
-        return stack.data.train_x[index[0]], stack.data.train_y[index[0]]
-    x, y = stack.data.train_x[index], stack.data.train_y[index]
-    if len(index) == len(stack.order_of):
-        return x, y
-    return x.index_select(0, stack.order_of), y.index_select(0, stack.order_of)
+def _step(stack: Stack) -> Step:
+    """How the stack makes its steps; made anew where its lanes or their orders are others."""
+    if stack.step is None:
+        stack.step = build_step(
+            stack.lanes,
+            stack.optimizer,
+            stack.data,
+            stack.order[stack.place :],
+            stack.order_of,
+            SEGMENT,
+            captured=stack.runs[0].spec.config.get("capture", True),
+        )
+    return stack.step
 
 
 def _schedule_values(runs: Sequence[Run], count: int) -> dict[str, np.ndarray]:
@@ -284,7 +288,9 @@ def build_stack(
     loss = plan.loss_function(specs[0])
     stacked = lanes.stack(networks, [spec["seed"] for spec in specs], loss, device, ways)
     optimizer = optimizers.build(
-        [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs], list(stacked.params.values())
+        [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
+        list(stacked.params.values()),
+        stacked.whole,
     )
     runs = [
         _start(spec, row, stacked, steps_per_epoch, data)
@@ -332,7 +338,7 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
 def merge(stack: Stack, other: Stack) -> None:
     """Take the lanes of a stack of the same group in, both at an epoch's start."""
     stack.lanes = stack.lanes.join(other.lanes)
-    stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()))
+    stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()), stack.lanes.whole)
     if stack.meter and other.meter:
         stack.meter.join(other.meter)
     stack.runs += other.runs
@@ -342,7 +348,9 @@ def merge(stack: Stack, other: Stack) -> None:
 def _settle(stack: Stack) -> None:
     """Choose the fastest way that keeps each lane's bits, and put the epoch's order in place."""
     take_order(stack)
-    stack.lanes.settle(*_batch(stack, 0), stack.data.val_x, stack.data.val_y)
+    stack.step = None
+    batch = gather(stack.data, stack.order[0], stack.order_of)
+    stack.lanes.settle(*batch, stack.data.val_x, stack.data.val_y)
 
 
 def keep(stack: Stack, going: Sequence[int]) -> None:
@@ -354,7 +362,9 @@ def keep(stack: Stack, going: Sequence[int]) -> None:
         return
     stack.lanes = stack.lanes.select(going)
     stack.meter = stack.meter and stack.meter.select(going)
-    stack.optimizer.keep(torch.tensor(list(going)), list(stack.lanes.params.values()))
+    stack.optimizer.keep(
+        torch.tensor(list(going)), list(stack.lanes.params.values()), stack.lanes.whole
+    )
     _settle(stack)
 
 
@@ -362,7 +372,7 @@ def split(stack: Stack, leaving: Sequence[int]) -> Stack:
     """Take lanes out into a stack of their own; the others stay."""
     optimizer = copy.copy(stack.optimizer)
     selected = stack.lanes.select(leaving)
-    optimizer.keep(torch.tensor(list(leaving)), list(selected.params.values()))
+    optimizer.keep(torch.tensor(list(leaving)), list(selected.params.values()), selected.whole)
     runs = [stack.runs[lane] for lane in leaving]
     meter = stack.meter and stack.meter.select(leaving)
     other = dataclasses.replace(stack, runs=runs, lanes=selected, optimizer=optimizer, meter=meter)
@@ -398,7 +408,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
     """The final report of the runs that are over: full evaluations on training and test data."""
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
-        x, y = _batch(stack, 0)
+        x, y = gather(data, stack.order[0], stack.order_of)
         own = y.ndim > 1
         finished = finished.select(done)
         finished.settle(x[done] if own else x, y[done] if own else y, data.val_x, data.val_y)

@@ -1,0 +1,478 @@
+"""Work on tensors, captured once as a flat list of operations, to be repeated without overhead.
+
+A training step in PyTorch spends most of its time on small networks in Python, in vmap and in
+autograd. All of that decides the same way at each step: the operations that reach the kernels are
+the same ones, in the same order. So one step is watched below autograd and vmap, where only these
+operations are left, and a *program* repeats them on the same memory: views are taken once, what
+does not hang on anything that changes is computed once, and each result is written where it was
+before. The kernels are those that ran while it was watched, so a program gives the same bits; the
+caller checks that it does.
+
+On a GPU a program is captured a second time, as a CUDA graph, which costs one launch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+aten = torch.ops.aten
+
+# What these return hangs on the shape of what they are given, not on the numbers in it.
+_SHAPE_ONLY = {
+    aten.empty_like.default,
+    aten.full_like.default,
+    aten.new_empty.default,
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.ones_like.default,
+    aten.zeros_like.default,
+}
+_NEVER = (
+    torch.Tag.nondeterministic_seeded,  # draws random numbers
+    torch.Tag.data_dependent_output,
+    torch.Tag.dynamic_output_shape,
+)
+
+
+class NotCapturable(Exception):
+    """The work does something that a program cannot repeat; the text says what."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations on fixed memory.
+
+    Attributes:
+        calls: in their order; each reads and writes tensors that it holds.
+        results: what the work returned, as tensors that hold it after each run.
+    """
+
+    calls: Sequence[Callable[[], Any]]
+    results: Sequence[Tensor | None]
+
+    def run(self) -> None:
+        """Repeat the work on what its inputs hold now. Call it without autograd."""
+        for call in self.calls:
+            call()
+
+    def on(self, device: torch.device) -> Program:
+        """The same program as it runs best there: on a GPU as one CUDA graph.
+
+        To capture that, the work is done some times more.
+        """
+        if device.type != "cuda":
+            return self
+        return Program([_graph(self.run, device).replay], self.results)
+
+
+def _graph(work: Callable[[], None], device: torch.device) -> Any:
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):  # libraries set themselves up at their first calls
+        for _ in range(2):
+            work()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph
+
+
+def capture(
+    work: Callable[[], Sequence[Tensor | None]],
+    changing: Iterable[Tensor],
+    into: Mapping[int, Tensor] | None = None,
+    copied: Container[int] = (),
+) -> Program:
+    """Watch some work and make a program of it.
+
+    The work is done twice, and all that it changes in place is changed twice.
+
+    Args:
+        work: returns tensors; it does the same operations at each call.
+        changing: all tensors whose numbers may differ from run to run. What the work finds by
+            itself besides them counts as constant, unless the work changes it.
+        into: place of a result to the tensor that shall hold it. Where the layouts allow it is
+            written there at once; a product may then be computed as its transpose.
+        copied: places in ``into`` that are to be written as they come, and copied.
+
+    Raises:
+        NotCapturable: the work draws random numbers, looks at numbers, or is not the same twice.
+        Exception: what the work raises.
+    """
+    changing = list(changing)
+    first, _ = _watch(work)
+    second, results = _watch(work)
+    if _described(first, changing) != _described(second, changing):
+        raise NotCapturable("it does not do the same at each call")
+    with torch.no_grad():
+        return _Builder(second, results, changing, dict(into or {}), copied).build()
+
+
+# --- watching -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Operation:
+    call: Any  # torch._ops.OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [t for t in tree_leaves((self.args, self.kwargs)) if isinstance(t, Tensor)]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return [t for t in tree_leaves(self.output) if isinstance(t, Tensor)]
+
+    @property
+    def is_view(self) -> bool:
+        """Whether all that it returns is memory of its inputs, under another shape."""
+        returned = self.call._schema.returns
+        return bool(returned) and all(r.alias_info and not r.alias_info.is_write for r in returned)
+
+    @property
+    def written(self) -> list[Tensor]:
+        """The inputs that it changes."""
+        arguments = self.call._schema.arguments
+        names = [a.name for a in arguments if a.alias_info and a.alias_info.is_write]
+        by_name = {a.name: v for a, v in zip(arguments, self.args, strict=False)} | self.kwargs
+        return [t for t in tree_leaves([by_name.get(n) for n in names]) if isinstance(t, Tensor)]
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[_Operation] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if any(tag in func.tags for tag in _NEVER):
+            raise NotCapturable(f"{func} gives something else at each call")
+        output = func(*args, **kwargs)
+        if any(not isinstance(leaf, Tensor | None) for leaf in tree_leaves(output)):
+            raise NotCapturable(f"{func} looks at numbers")
+        self.operations.append(_Operation(func, args, kwargs, output))
+        return output
+
+
+def _watch(
+    work: Callable[[], Sequence[Tensor | None]],
+) -> tuple[list[_Operation], Sequence[Tensor | None]]:
+    with _Watch() as watch:
+        results = work()
+    return watch.operations, results
+
+
+def _described(
+    operations: Sequence[_Operation], changing: Sequence[Tensor]
+) -> list[tuple[Any, ...]]:
+    """The operations with all their arguments: a tensor by where it comes from, and its layout."""
+    changes = {_storage(t) for t in changing}
+    origin: dict[int, tuple[Any, ...]] = {}
+
+    def named(tensor: Tensor) -> tuple[Any, ...]:
+        made = origin.get(id(tensor))
+        if made is None:
+            place = tensor.data_ptr() if _storage(tensor) in changes else _contents(tensor)
+            made = origin[id(tensor)] = ("given", place)
+        return (*made, *_layout(tensor))
+
+    found = []
+    for place, operation in enumerate(operations):
+        arguments = tree_map_only(Tensor, named, (operation.args, operation.kwargs))
+        found.append((operation.call, repr(arguments)))
+        for i, output in enumerate(operation.outputs):
+            origin.setdefault(id(output), (place, i))
+    return found
+
+
+def _contents(tensor: Tensor) -> int:
+    """A constant: a small one by its numbers, for a network may make it anew at each call."""
+    if tensor.numel() > 10_000:
+        return tensor.data_ptr()
+    return hash(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Call:
+    work: Callable[[], Any]
+    reads: set[int]  # of memory
+    writes: set[int]
+
+
+@dataclass
+class _Builder:
+    """Makes a program of what was watched.
+
+    The tensors that were watched are called old; each has a new one with the same numbers at the
+    same place of the program, whose memory is fixed. Old ones are all kept, so that an address is
+    one tensor's.
+    """
+
+    operations: list[_Operation]
+    results: Sequence[Tensor | None]
+    changing: list[Tensor]
+    into: dict[int, Tensor]
+    copied: Container[int]
+    new: dict[int, Tensor] = field(default_factory=dict)  # by id of the old
+    calls: list[_Call] = field(default_factory=list)
+    copies: dict[int, int] = field(default_factory=dict)  # memory that is never made, to its like
+
+    def build(self) -> Program:
+        self.written = {_storage(t) for o in self.operations for t in o.written}
+        for operation in self.operations:
+            if self._is_copy(operation):
+                self.copies[_storage(operation.output)] = self._memory(operation.inputs[0])
+        self.live = {self._memory(t) for t in self.changing} | self.written
+        self.last_use = {
+            self._memory(t): place for place, o in enumerate(self.operations) for t in o.inputs
+        }
+        kept = {self._memory(t) for t in self.results if t is not None}
+        self.last_use |= dict.fromkeys(kept | self.live, len(self.operations))
+        self.targets = self._targets()
+        for place, operation in enumerate(self.operations):
+            self._add(place, operation)
+        results = [None if t is None else self._new(t) for t in self.results]
+        for i, target in self.into.items():
+            result = results[i]
+            if result is None:
+                continue
+            if not _same_place(result, target):
+                self._call(functools.partial(target.copy_, result), [result], [target])
+            results[i] = target
+        return Program(self._needed(results), results)
+
+    def _add(self, place: int, operation: _Operation) -> None:
+        args, kwargs = tree_map_only(Tensor, self._new, (operation.args, operation.kwargs))
+        call, outputs = operation.call, operation.outputs
+        if operation.is_view or call is aten._unsafe_view.default:
+            view = aten.view.default if call is aten._unsafe_view.default else call
+            try:
+                self._name(operation, view(*args, **kwargs))
+            except RuntimeError as error:  # it lies otherwise than what was watched
+                raise NotCapturable(f"{call}: {error}") from error
+            return
+        if operation.written:
+            work = functools.partial(_plain(call, args, kwargs), *args, **kwargs)
+            changed = [self._new(t) for t in operation.written]
+            self._call(work, [self._new(t) for t in operation.inputs], changed)
+            for output in outputs:  # an operation in place returns what it has changed
+                same = next((t for t in operation.written if t is output), None)
+                if same is None:
+                    raise NotCapturable(f"{call} returns more than what it changes")
+            return
+        if self._is_copy(operation):
+            self._name(operation, args[0])
+            return
+        constant = not any(self._memory(t) in self.live for t in operation.inputs)
+        changed = any(self._memory(t) in self.written for t in outputs)
+        if (call in _SHAPE_ONLY or constant) and not changed:
+            self._name(operation, call(*args, **kwargs))
+            return
+        self.live |= {self._memory(t) for t in outputs}
+        buffers = [self._buffer(place, operation, t) for t in outputs]
+        self._name(operation, buffers[0] if isinstance(operation.output, Tensor) else buffers)
+        inputs = [self._new(t) for t in operation.inputs]
+        self._call(_writing(call, args, kwargs, buffers), inputs, buffers)
+
+    def _new(self, old: Tensor) -> Tensor:
+        new = self.new.get(id(old), old)
+        return new.detach() if new.requires_grad else new
+
+    def _name(self, operation: _Operation, found: Any) -> None:
+        news = [t for t in tree_leaves(found) if isinstance(t, Tensor)]
+        for old, new in zip(operation.outputs, news, strict=True):
+            self.new[id(old)] = new
+
+    def _call(self, work: Callable[[], Any], reads: list[Tensor], writes: list[Tensor]) -> None:
+        self.calls.append(_Call(work, {*map(_storage, reads)}, {*map(_storage, writes)}))
+
+    def _memory(self, old: Tensor) -> int:
+        storage = _storage(old)
+        return self.copies.get(storage, storage)
+
+    def _is_copy(self, operation: _Operation) -> bool:
+        """Whether it is a product with 1, as vmap makes of a bias, and both are never changed."""
+        if operation.call is not aten.mul.Scalar or operation.args[1] != 1:
+            return False
+        source, copy = operation.args[0], operation.output
+        unchanged = not self.written & {_storage(source), _storage(copy)}
+        return unchanged and source.dtype == copy.dtype
+
+    def _buffer(self, place: int, operation: _Operation, old: Tensor) -> Tensor:
+        """Where an operation shall write: where its result is wanted, or over an input that no one
+        reads again, which is still in the cache, or into memory of its own."""
+        wanted = self.targets.get(self._memory(old))
+        if wanted is not None:
+            return wanted
+        if torch.Tag.pointwise in operation.call.tags and isinstance(operation.output, Tensor):
+            for tensor in operation.inputs:
+                if self._may_write_over(tensor, old, operation, place):
+                    return self._new(tensor)
+        return torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=old.device)
+
+    def _may_write_over(
+        self, tensor: Tensor, old: Tensor, operation: _Operation, place: int
+    ) -> bool:
+        memory, new = self._memory(tensor), self._new(tensor)
+        if memory not in self.live or self.last_use[memory] != place:
+            return False
+        same = [t for t in operation.inputs if self._memory(t) == memory]
+        if any(_layout(self._new(t)) != _layout(old) for t in same):
+            return False
+        return new.numel() * new.itemsize == new.untyped_storage().nbytes()
+
+    def _targets(self) -> dict[int, Tensor]:
+        """Memory of an old tensor to where it is wanted, with the layout of its operation."""
+        made = {
+            self._memory(o.output): o.output
+            for o in reversed(self.operations)
+            if isinstance(o.output, Tensor) and not (o.is_view or o.written or self._is_copy(o))
+        }
+        asked = [self._memory(t) for t in self.results if t is not None]
+        found = {}
+        for i, target in self.into.items():
+            result = self.results[i]
+            memory = -1 if result is None else self._memory(result)
+            if i in self.copied or memory not in made or asked.count(memory) > 1:
+                continue
+            base = made[memory]
+            strides = None if result is None else _strides_in(base, result, target)
+            if strides is not None:
+                offset = target.storage_offset()
+                found[memory] = target.as_strided(base.shape, strides, offset)
+        return found
+
+    def _needed(self, results: Sequence[Tensor | None]) -> list[Callable[[], Any]]:
+        """The calls without those that nothing comes of."""
+        wanted = {_storage(t) for t in [*results, *self.changing] if t is not None}
+        wanted |= self.written
+        kept = []
+        for call in reversed(self.calls):
+            if call.writes & wanted:
+                wanted |= call.reads
+                kept.append(call.work)
+        return kept[::-1]
+
+
+def _same_place(one: Tensor, other: Tensor) -> bool:
+    strides = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return one.data_ptr() == other.data_ptr() and all(a == b for n, a, b in strides if n > 1)
+
+
+def _strides_in(base: Tensor, result: Tensor, target: Tensor) -> list[int] | None:
+    """The strides that make ``base``, of which ``result`` is a view, be ``target`` in that view."""
+    if result.numel() != base.numel() or target.shape != result.shape:
+        return None
+    left = [d for d in range(result.ndim) if result.shape[d] > 1]
+    found = []
+    for size, stride in zip(base.shape, base.stride(), strict=True):
+        if size == 1:
+            found.append(stride)
+            continue
+        same = [d for d in left if (result.shape[d], result.stride(d)) == (size, stride)]
+        if not same:
+            return None
+        found.append(target.stride(same[0]))
+        left.remove(same[0])
+    return found
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+def _plain(call: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
+    """torch's own function of an in-place operation, whose way to the kernel is shorter."""
+    method = getattr(torch.Tensor, call._schema.name.removeprefix("aten::"), None)
+    return call if method is None or args[0] is None else method
+
+
+def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Callable[[], Any]:
+    """A call that writes an operation's results into buffers."""
+    if len(buffers) == 1:
+        out = buffers[0]
+        if call is aten.bmm.default and out.stride(-1) != 1 and out.stride(-2) == 1:
+            # The same sums in the same order, written row by row as the buffer lies.
+            args, out = (args[1].mT, args[0].mT), out.mT
+        short = _SHORT.get(call)
+        if short is not None:
+            return functools.partial(short, *args, **kwargs, out=out)
+        overload, name = _out_overload(call)
+        if overload is not None:
+            return functools.partial(overload, *args, **kwargs, **{name: out})
+
+    def copied() -> None:
+        found = [t for t in tree_leaves(call(*args, **kwargs)) if isinstance(t, Tensor)]
+        for buffer, tensor in zip(buffers, found, strict=True):
+            buffer.copy_(tensor)
+
+    return copied
+
+
+def _relu(x: Tensor, *, out: Tensor) -> Tensor:
+    return torch.clamp_min(x, 0, out=out)  # what relu is; relu's own way to ``out`` makes a copy
+
+
+# torch's own functions for the most common operations: their way to the kernel is shorter than
+# that of the general overloads by several microseconds a call
+_SHORT: dict[Any, Callable[..., Tensor]] = {
+    aten.add.Tensor: torch.add,
+    aten.bmm.default: torch.bmm,
+    aten.cat.default: torch.cat,
+    aten.div.Scalar: torch.div,
+    aten.div.Tensor: torch.div,
+    aten.gather.default: torch.gather,
+    aten.index_select.default: torch.index_select,
+    aten.mean.dim: torch.mean,
+    aten.mm.default: torch.mm,
+    aten.mul.Scalar: torch.mul,
+    aten.mul.Tensor: torch.mul,
+    aten.neg.default: torch.neg,
+    aten.relu.default: _relu,
+    aten.scatter_add.default: torch.scatter_add,
+    aten.sqrt.default: torch.sqrt,
+    aten.sub.Tensor: torch.sub,
+    aten.sum.dim_IntList: torch.sum,
+}
+
+
+def _out_overload(call: Any) -> tuple[Any, str]:
+    """The overload that takes the same arguments and one tensor to write to, and its name."""
+    wanted = [(a.name, str(a.type)) for a in call._schema.arguments]
+    for name in call.overloadpacket.overloads():
+        overload = getattr(call.overloadpacket, name)
+        arguments = overload._schema.arguments
+        out = [a.name for a in arguments if a.is_out]
+        others = [(a.name, str(a.type)) for a in arguments if not a.is_out]
+        if len(out) == 1 and others == wanted:
+            return overload, out[0]
+    return None, ""

@@ -1,0 +1,316 @@
+"""The next step of a stack: its batch, its losses and gradients, its update.
+
+A step is *captured* (see ``capture``) where its network, its loss and its optimizer allow it, and
+then costs little more than its kernels. Where they do not, or where one bit would differ, it is
+*plain*: through vmap, autograd and the optimizer's own code at each step.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrlab.capture import NotCapturable, Program, capture
+from lrlab.data import Dataset
+from lrlab.lanes import Lanes, same_bits
+from lrlab.optimizers import LaneOptimizer
+
+Coefficients = Mapping[str, Tensor]
+
+TRIED = 3  # the most steps that are made in a row while a step is captured
+
+
+class Step(Protocol):
+    """The steps of a segment, one after the other.
+
+    Attributes:
+        way: ``captured`` or ``plain``.
+        batch: what the lanes were last given: inputs and targets.
+        losses: (steps, lanes), of the mini-batch before each update.
+    """
+
+    way: str
+    batch: tuple[Tensor, Tensor]
+    losses: Tensor
+
+    def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
+        """Make ready for a segment.
+
+        Args:
+            order: (steps, orders, batch) int64, the samples of its batches.
+            first_steps: (lanes,) each lane's step at its beginning.
+            coefficients: of the optimizer for its steps.
+        """
+        ...
+
+    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Losses, (lanes,), and gradients, (lanes, ...) for each parameter, at its i-th step."""
+        ...
+
+    def update(self, i: int) -> None:
+        """Change the parameters by the gradients that were found last."""
+        ...
+
+
+def gather(data: Dataset, index: Tensor, order_of: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples and labels, (batch, ...) if all lanes have the same ones, else (lanes, batch, ...).
+
+    Lanes of one seed and epoch share what is gathered: to copy it costs less.
+
+    Args:
+        index: (orders, batch) int64.
+        order_of: (lanes,) int64, each lane's order.
+    """
+    flat = index.reshape(-1)
+    x, y = data.train_x.index_select(0, flat), data.train_y.index_select(0, flat)
+    if len(index) == 1:
+        return x, y
+    x, y = x.view(*index.shape, *x.shape[1:]), y.view(*index.shape, *y.shape[1:])
+    if len(index) == len(order_of):
+        return x, y
+    return x.index_select(0, order_of), y.index_select(0, order_of)
+
+
+class PlainStep:
+    way = "plain"
+
+    def __init__(
+        self, lanes: Lanes, optimizer: LaneOptimizer, data: Dataset, order_of: Tensor
+    ) -> None:
+        self._lanes, self._optimizer, self._data = lanes, optimizer, data
+        self._order_of = order_of
+
+    def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
+        self._order, self._first_steps, self._coefficients = order, first_steps, coefficients
+        self.losses = torch.empty(len(order), len(self._lanes), device=order.device)
+
+    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+        self.batch = gather(self._data, self._order[i], self._order_of)
+        losses, self._gradients = self._lanes.gradients(*self.batch, self._first_steps, i)
+        self.losses[i] = losses
+        return losses, self._gradients
+
+    def update(self, i: int) -> None:
+        self._optimizer.update(self._gradients, self._coefficients, i)
+
+
+class CapturedStep:
+    """Two programs, one up to the gradients and one for the update, so that steps can be measured.
+
+    All that differs from step to step lies in tables, of which both read the row that a counter
+    on the device names: nothing waits for the device within a segment.
+    """
+
+    way = "captured"
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        optimizer: LaneOptimizer,
+        data: Dataset,
+        order_of: Tensor,
+        order: Tensor,
+        length: int,
+    ) -> None:
+        """Captures the lanes' gradients; order is a segment's, of at most ``length`` steps.
+
+        Raises:
+            NotCapturable: they cannot be captured, or have other bits then.
+        """
+        self._lanes, self._optimizer, self._data = lanes, optimizer, data
+        self._order_of = order_of
+        length = max(length, TRIED)
+        self._order = order.new_zeros(length, *order.shape[1:])
+        self._order[: len(order)].copy_(order)
+        self._counter = torch.zeros(1, dtype=torch.int64, device=order.device)
+        self.losses = torch.empty(length, len(lanes), device=order.device)
+        self._params = list(lanes.params.values())
+        self._coefficients: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._updates: dict[tuple[str, ...], Program] = {}
+        self._find = self._capture_gradients()
+
+    def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
+        self._order[: len(order)].copy_(order)
+        self._counter.zero_()
+        names = tuple(coefficients)
+        if names not in self._updates:
+            self._coefficients[names] = {
+                name: values.new_zeros(len(self._order), len(self._lanes))
+                for name, values in coefficients.items()
+            }
+        for name, values in coefficients.items():
+            self._coefficients[names][name][: len(values)].copy_(values)
+        if names not in self._updates:
+            self._updates[names] = self._capture_update(names)
+        self._update = self._updates[names]
+
+    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+        with torch.no_grad():
+            self._find.run()
+        return self._found, self._gradients
+
+    def update(self, i: int) -> None:
+        with torch.no_grad():
+            self._update.run()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _capture_gradients(self) -> Program:
+        lanes = self._lanes
+
+        def find() -> list[Tensor | None]:
+            index = self._order.index_select(0, self._counter)[0]
+            x, y = gather(self._data, index, self._order_of)
+            losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0)
+            self.losses.index_copy_(0, self._counter, losses[None].to(self.losses.dtype))
+            return [losses, x, y, *gradients]
+
+        changing = [*self._params, *lanes.fixed.values(), self._order, self._counter, self.losses]
+        with lanes.rehearsal(), _kept(changing) as restore:
+            with _same_python(lanes.modules):
+                expected = [t if t is None else t.clone() for t in find()]
+            whole, into = self._into(expected)
+            program = capture(find, changing, into)
+            restore()
+            if wrong := _wrong(program, program.results, expected):
+                program = capture(find, changing, into, copied=wrong)
+                restore()
+                if _wrong(program, program.results, expected):
+                    raise NotCapturable("other bits")
+            restore()
+            program = program.on(self._counter.device)
+        self._whole = whole
+        losses, x, y, *self._gradients = program.results
+        assert losses is not None and x is not None and y is not None
+        self._found, self.batch = losses, (x, y)
+        return program
+
+    def _into(self, expected: Sequence[Tensor | None]) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Where the gradients are written: side by side, so that the update is one operation."""
+        if self._lanes.whole is None or any(t is None for t in expected):
+            return None, {}
+        whole = torch.zeros_like(self._lanes.whole)
+        parts = [whole.as_strided(p.shape, p.stride(), p.storage_offset()) for p in self._params]
+        return whole, dict(enumerate(parts, start=3))
+
+    def _capture_update(self, names: tuple[str, ...]) -> Program:
+        tables, optimizer = self._coefficients[names], self._optimizer
+        changing = [*self._params, *optimizer.buffers()]
+
+        def update(whole: Tensor | None) -> list[Tensor]:
+            row = {name: table.index_select(0, self._counter) for name, table in tables.items()}
+            if whole is None:
+                optimizer.update(self._gradients, row, 0)
+            else:
+                optimizer.update_whole(whole, row, 0)
+            self._counter.add_(1)
+            return []
+
+        given = [*tables.values(), self._counter, *(g for g in self._gradients if g is not None)]
+        with _kept([*changing, self._counter]) as restore:
+            update(None)
+            expected = [t.clone() for t in changing]
+            try:
+                program = capture(lambda: update(self._whole), [*changing, *given])
+            except NotCapturable:
+                program = None
+            restore()
+            if program is None or _wrong(program, changing, expected):
+                return Program([functools.partial(update, None)], [])
+            restore()
+            return program.on(self._counter.device)
+
+
+def build_step(
+    lanes: Lanes,
+    optimizer: LaneOptimizer,
+    data: Dataset,
+    order: Tensor,
+    order_of: Tensor,
+    length: int,
+    captured: bool,
+) -> Step:
+    """The step of a stack, by the faster way that is to be had.
+
+    Args:
+        order: (steps, orders, batch) int64, some batches of its.
+        order_of: (lanes,) int64, each lane's order.
+        length: of the longest segment, in steps.
+        captured: whether it may be captured at all.
+    """
+    if captured and lanes.way != "unmapped" and not optimizer.general:
+        try:
+            return CapturedStep(lanes, optimizer, data, order_of, order[:length], length)
+        except NotCapturable:
+            pass
+    return PlainStep(lanes, optimizer, data, order_of)
+
+
+# --- trying it out --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _kept(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
+    """Tensors that are put back as they were at the end, and whenever the callable is called."""
+    before = [t.detach().clone() for t in tensors]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for tensor, old in zip(tensors, before, strict=True):
+                tensor.copy_(old)
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+def _wrong(program: Program, found: Sequence[Tensor | None], expected: Sequence[Any]) -> set[int]:
+    """Places of what has other bits once the program has run."""
+    with torch.no_grad():
+        program.run()
+    pairs = zip(found, expected, strict=True)
+    return {i for i, (f, e) in enumerate(pairs) if f is not None and not same_bits([f], [e])}
+
+
+@contextmanager
+def _same_python(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Refuses work that changes more than tensors: a program would not repeat that.
+
+    Raises:
+        NotCapturable: an attribute of a module or a global random generator has changed.
+    """
+    before = copy.deepcopy(_python_state(modules))
+    yield
+    if not _equal(before, _python_state(modules)):
+        raise NotCapturable("it changes more than tensors")
+
+
+def _python_state(modules: Sequence[nn.Module]) -> list[Any]:
+    kept = ("_parameters", "_buffers", "_modules")
+    attributes = [
+        {name: value for name, value in vars(module).items() if name not in kept}
+        for root in dict.fromkeys(modules)
+        for module in root.modules()
+    ]
+    return [random.getstate(), np.random.get_state(), attributes]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and np.array_equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_equal(v, other[k]) for k, v in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one is other or bool(one == other)
