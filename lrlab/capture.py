@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 
@@ -87,23 +86,44 @@ def _graph(work: Callable[[], None], device: torch.device) -> Any:
     return graph
 
 
-def capture(
-    work: Callable[[], Sequence[Tensor | None]],
-    changing: Iterable[Tensor],
-    into: Mapping[int, Tensor] | None = None,
-    copied: Container[int] = (),
-) -> Program:
-    """Watch some work and make a program of it.
+@dataclass(frozen=True)
+class Capture:
+    """Work that was watched.
 
-    The work is done twice, and all that it changes in place is changed twice.
+    Attributes:
+        results: what the work returned, None for what it has none of.
+    """
+
+    operations: list[_Operation]
+    results: Sequence[Tensor | None]
+    changing: list[Tensor]
+
+    @torch.no_grad()
+    def program(
+        self, into: Mapping[int, Tensor] | None = None, copied: Container[int] = ()
+    ) -> Program:
+        """A program of the work, which it does not run.
+
+        Args:
+            into: place of a result to the tensor that shall hold it. Where the layouts allow it is
+                written there at once; a product may then be computed as its transpose.
+            copied: places in ``into`` that are to be written as they come, and copied.
+
+        Raises:
+            NotCapturable: an operation cannot be repeated on fixed memory.
+        """
+        return _Builder(
+            self.operations, self.results, self.changing, dict(into or {}), copied
+        ).build()
+
+
+def capture(work: Callable[[], Sequence[Tensor | None]], changing: Iterable[Tensor]) -> Capture:
+    """Watch some work. It is done twice, and all that it changes in place is changed twice.
 
     Args:
         work: returns tensors; it does the same operations at each call.
         changing: all tensors whose numbers may differ from run to run. What the work finds by
             itself besides them counts as constant, unless the work changes it.
-        into: place of a result to the tensor that shall hold it. Where the layouts allow it is
-            written there at once; a product may then be computed as its transpose.
-        copied: places in ``into`` that are to be written as they come, and copied.
 
     Raises:
         NotCapturable: the work draws random numbers, looks at numbers, or is not the same twice.
@@ -114,8 +134,7 @@ def capture(
     second, results = _watch(work)
     if _described(first, changing) != _described(second, changing):
         raise NotCapturable("it does not do the same at each call")
-    with torch.no_grad():
-        return _Builder(second, results, changing, dict(into or {}), copied).build()
+    return Capture(second, results, changing)
 
 
 # --- watching -------------------------------------------------------------------------------------
@@ -130,11 +149,11 @@ class _Operation:
 
     @property
     def inputs(self) -> list[Tensor]:
-        return [t for t in tree_leaves((self.args, self.kwargs)) if isinstance(t, Tensor)]
+        return _tensors([*self.args, *self.kwargs.values()])
 
     @property
     def outputs(self) -> list[Tensor]:
-        return [t for t in tree_leaves(self.output) if isinstance(t, Tensor)]
+        return _tensors(self.output)
 
     @property
     def is_view(self) -> bool:
@@ -148,10 +167,14 @@ class _Operation:
         arguments = self.call._schema.arguments
         names = [a.name for a in arguments if a.alias_info and a.alias_info.is_write]
         by_name = {a.name: v for a, v in zip(arguments, self.args, strict=False)} | self.kwargs
-        return [t for t in tree_leaves([by_name.get(n) for n in names]) if isinstance(t, Tensor)]
+        return _tensors([by_name.get(n) for n in names])
 
 
 class _Watch(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to keep torch's compiler out torch would import it, which takes seconds
+
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[_Operation] = []
@@ -167,7 +190,8 @@ class _Watch(TorchDispatchMode):
         if any(tag in func.tags for tag in _NEVER):
             raise NotCapturable(f"{func} gives something else at each call")
         output = func(*args, **kwargs)
-        if any(not isinstance(leaf, Tensor | None) for leaf in tree_leaves(output)):
+        returned = output if isinstance(output, list | tuple) else [output]
+        if any(not isinstance(one, Tensor | list | None) for one in returned):
             raise NotCapturable(f"{func} looks at numbers")
         self.operations.append(_Operation(func, args, kwargs, output))
         return output
@@ -197,7 +221,7 @@ def _described(
 
     found = []
     for place, operation in enumerate(operations):
-        arguments = tree_map_only(Tensor, named, (operation.args, operation.kwargs))
+        arguments = _mapped(named, (operation.args, operation.kwargs))
         found.append((operation.call, repr(arguments)))
         for i, output in enumerate(operation.outputs):
             origin.setdefault(id(output), (place, i))
@@ -209,6 +233,26 @@ def _contents(tensor: Tensor) -> int:
     if tensor.numel() > 10_000:
         return tensor.data_ptr()
     return hash(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in an operation's arguments or results."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for one in value for tensor in _tensors(one)]
+    return []
+
+
+def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """An operation's arguments with another thing for each tensor."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(function, one) for one in value)
+    if isinstance(value, dict):
+        return {key: _mapped(function, one) for key, one in value.items()}
+    return value
 
 
 def _storage(tensor: Tensor) -> int:
@@ -272,7 +316,7 @@ class _Builder:
         return Program(self._needed(results), results)
 
     def _add(self, place: int, operation: _Operation) -> None:
-        args, kwargs = tree_map_only(Tensor, self._new, (operation.args, operation.kwargs))
+        args, kwargs = _mapped(self._new, (operation.args, operation.kwargs))
         call, outputs = operation.call, operation.outputs
         if operation.is_view or call is aten._unsafe_view.default:
             view = aten.view.default if call is aten._unsafe_view.default else call
@@ -309,8 +353,7 @@ class _Builder:
         return new.detach() if new.requires_grad else new
 
     def _name(self, operation: _Operation, found: Any) -> None:
-        news = [t for t in tree_leaves(found) if isinstance(t, Tensor)]
-        for old, new in zip(operation.outputs, news, strict=True):
+        for old, new in zip(operation.outputs, _tensors(found), strict=True):
             self.new[id(old)] = new
 
     def _call(self, work: Callable[[], Any], reads: list[Tensor], writes: list[Tensor]) -> None:
@@ -431,8 +474,7 @@ def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Ca
             return functools.partial(overload, *args, **kwargs, **{name: out})
 
     def copied() -> None:
-        found = [t for t in tree_leaves(call(*args, **kwargs)) if isinstance(t, Tensor)]
-        for buffer, tensor in zip(buffers, found, strict=True):
+        for buffer, tensor in zip(buffers, _tensors(call(*args, **kwargs)), strict=True):
             buffer.copy_(tensor)
 
     return copied

@@ -21,6 +21,7 @@ GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # of a run
 SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # of the sweep as a whole
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DIAGNOSTICS = ("default", "off", "full")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 # What may be best, and which way.
 OBJECTIVES = {
@@ -37,7 +38,8 @@ INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
-    *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source"),
+    *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source", "profile"),
+    *("pad", "capture"),
     *SWEEP_GROUPS,
 )
 
@@ -73,6 +75,10 @@ class Config:
     lease: float = 60
     checkpoint_every: Any = "auto"
     diagnostics: Any = "off"
+    profile: bool = False
+    precision: str = "float32"
+    pad: Any = None
+    capture: bool = True
     source: str | None = None
     sampler: Any = None
     pruner: Any = None
@@ -114,6 +120,14 @@ def check(config: DictConfig) -> None:
             f"diagnostics={config.diagnostics}: no such choice"
             f"{nearest(str(config.diagnostics), DIAGNOSTICS)}; choose from {', '.join(DIAGNOSTICS)}"
         )
+    precision, pad = config.precision, config.pad
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"precision={precision}: no such precision{nearest(precision, PRECISIONS)}; "
+            f"choose from {', '.join(PRECISIONS)}"
+        )
+    if pad not in ("auto", None) and not _is_count(pad):
+        raise UserError(f"pad={pad}: must be auto, null or a whole number of lanes, like pad=8")
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
             raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")

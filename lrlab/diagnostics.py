@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lrlab import environment
+from lrlab.profiling import phase
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
@@ -108,12 +109,14 @@ class Meter:
         )
         return {int(i): table[i] for i in np.flatnonzero(table.any(axis=1))}
 
+    @phase("measure")
     def before(self, lanes: Lanes) -> None:
         """Remember the lanes as they are before an update."""
         if self.twin is None:
             self.twin = lanes.twin()
         self.twin.follow(lanes)
 
+    @phase("measure")
     def after(
         self,
         lanes: Lanes,

@@ -60,15 +60,15 @@ def device_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def prepare(device: str, threads: int | None) -> None:
-    """Set threads and determinism for training on the device."""
+def prepare(device: str, threads: int | None, precision: str = "float32") -> None:
+    """Set threads, determinism and, on a GPU, whether products may round to TF32."""
     import torch
 
     # also where null follows a number: the stacks of one sweep take turns
     torch.set_num_threads(_own_threads() if threads is None else threads)
     if device.startswith("cuda"):
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
 

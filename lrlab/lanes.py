@@ -2,12 +2,14 @@
 
 A lane must have the bits that it has alone. Most networks keep them in a stack, some do not (a
 convolution becomes a grouped one, whose sums run in another order), so ``settle`` compares each
-new stack with its lanes alone, and where one bit differs the lanes train one at a time.
+new stack with its lanes alone, and where one bit differs the lanes train one at a time. They do
+too where that is faster.
 """
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -27,11 +29,11 @@ EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
 
 
 class _Block(NamedTuple):
-    """Lanes that go through the network together, as views of the stack."""
+    """Lanes that go through the network together, as views of the stack, padded if that is."""
 
     lanes: slice
     module: nn.Module
-    params: Tensors
+    params: Tensors  # (rows, ...), those behind the lanes are padding
     fixed: Tensors
 
 
@@ -49,6 +51,11 @@ class Lanes:
         way: ``together``, ``one at a time``, or ``unmapped`` for a network that vmap cannot take.
         ways: the way that was found for a number of lanes, with a batch of their own or without.
             It hangs on shapes alone, so stacks cut from one another or joined share the table.
+        pad: the rows of a product, if more than lanes. A GPU's library chooses how to sum by the
+            number of rows, so lanes that shall have the bits that they have alone need one width,
+            whatever their number. Rows behind the lanes are copies of the first, never updated.
+        precision: ``float32`` or ``tf32`` (see ``environment.prepare``), or ``bf16``: the network
+            runs under autocast, its parameters and its loss stay float32.
     """
 
     def __init__(
@@ -59,10 +66,18 @@ class Lanes:
         seeds: Sequence[int],
         loss: Loss,
         ways: dict[tuple[int, bool], str] | None = None,
+        pad: int = 0,
+        precision: str = "float32",
     ) -> None:
         self.modules = list(modules)
-        self.params, self.whole = _packed(params)
-        self.fixed = fixed
+        count = len(seeds)
+        self._wide_params, wide = _packed(params, max(pad, count))
+        self._wide_fixed = _padded(fixed, max(pad, count))
+        self.params = {name: tensor[:count] for name, tensor in self._wide_params.items()}
+        self.whole = None if wide is None else wide[:count]
+        self.fixed = {name: tensor[:count] for name, tensor in self._wide_fixed.items()}
+        self.pad = pad
+        self.precision = precision
         self.seeds = list(seeds)
         self.loss = loss
         self.way = "together"
@@ -127,7 +142,7 @@ class Lanes:
         return (total / len(y)).float(), (right.double() / len(y)).float()
 
     def settle(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> None:
-        """Choose the fastest way in which each lane has the bits that it has alone.
+        """Choose the fastest way in which each lane has the bits that it has alone, by trying.
 
         Args:
             x, y: a batch as for ``gradients``; val_x, val_y: samples as for ``evaluate``.
@@ -152,9 +167,42 @@ class Lanes:
             return "unmapped"
         if len(self) == 1:
             return "together"
+        if self.pad:
+            alone = self._padded_alone(x, y, val_x, val_y)
+            return "together" if same_bits(together, alone) else "one at a time"
         self.way = "one at a time"
-        same = same_bits(together, self._trial(x, y, val_x, val_y))
-        return "together" if same else "one at a time"
+        if not same_bits(together, self._trial(x, y, val_x, val_y)):
+            return "one at a time"
+        return "together" if self._is_faster_together(x, y) else "one at a time"
+
+    def _is_faster_together(self, x: Tensor, y: Tensor) -> bool:
+        """Whether a step of all lanes takes no longer than a step of each; it changes no bit.
+
+        One convolution of many lanes can take longer than one for each, other layers do not.
+        """
+
+        def seconds(way: str, times: int) -> float:
+            self.way = way
+            with self.rehearsal():
+                return min(self._gradient_seconds(x, y) for _ in range(times))
+
+        if x.is_cuda or seconds("together", 1) < seconds("one at a time", 1):
+            return True
+        return seconds("together", 3) < seconds("one at a time", 3)
+
+    def _gradient_seconds(self, x: Tensor, y: Tensor) -> float:
+        started = time.perf_counter()
+        self.gradients(x, y, [0] * len(self), 0)
+        return time.perf_counter() - started
+
+    def _padded_alone(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
+        """What each lane gives alone, padded to the same width."""
+        own, found = y.ndim > 1, []
+        for lane in range(len(self)):
+            part = slice(lane, lane + 1)
+            batch = (x[part], y[part]) if own else (x, y)
+            found.append(self.select([lane])._trial(*batch, val_x, val_y))
+        return [torch.cat(column) for column in zip(*found, strict=True)]
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -179,8 +227,7 @@ class Lanes:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
         modules = copy.deepcopy(self.modules)
-        params, fixed = copied(self.params), copied(self.fixed)
-        twin = Lanes(modules, params, fixed, self.seeds, self.loss, self.ways)
+        twin = self._like(modules, copied(self.params), copied(self.fixed), self.seeds)
         twin.way = self.way
         twin._cut()
         return twin
@@ -233,7 +280,7 @@ class Lanes:
 
         seeds = [self.seeds[i] for i in lanes]
         modules = [self.modules[i] for i in lanes]
-        return Lanes(modules, pick(self.params), pick(self.fixed), seeds, self.loss, self.ways)
+        return self._like(modules, pick(self.params), pick(self.fixed), seeds)
 
     def join(self, other: Lanes) -> Lanes:
         """A new stack of these lanes and the other's behind them. ``settle`` it before use."""
@@ -241,13 +288,11 @@ class Lanes:
         def together(these: Tensors, those: Tensors) -> Tensors:
             return {n: torch.cat([t.detach(), those[n].detach()]) for n, t in these.items()}
 
-        return Lanes(
+        return self._like(
             self.modules + other.modules,
             together(self.params, other.params),
             together(self.fixed, other.fixed),
             self.seeds + other.seeds,
-            self.loss,
-            self.ways,
         )
 
     def state(self, lane: int) -> Tensors:
@@ -272,17 +317,25 @@ class Lanes:
 
     # --- inside -----------------------------------------------------------------------------------
 
+    def _like(
+        self, modules: Sequence[nn.Module], params: Tensors, fixed: Tensors, seeds: Sequence[int]
+    ) -> Lanes:
+        given = (self.loss, self.ways, self.pad, self.precision)
+        return Lanes(modules, params, fixed, seeds, *given)
+
     def _cut(self) -> None:
-        whole = [slice(0, len(self))]
-        single = [slice(i, i + 1) for i in range(len(self))]
+        if self.way == "together":
+            lanes = slice(0, len(self))
+            self._blocks = [_block(lanes, self.modules[0], self._wide_params, self._wide_fixed)]
+            return
         self._blocks = [
-            _Block(
-                lanes,
-                self.modules[lanes.start],
-                {n: t.detach()[lanes].requires_grad_() for n, t in self.params.items()},
-                {n: t.detach()[lanes] for n, t in self.fixed.items()},
+            _block(
+                slice(i, i + 1),
+                self.modules[i],
+                {n: t[i : i + 1] for n, t in self.params.items()},
+                {n: t[i : i + 1] for n, t in self.fixed.items()},
             )
-            for lanes in (whole if self.way == "together" else single)
+            for i in range(len(self))
         ]
 
     def _train_mode(self, train: bool) -> None:
@@ -294,10 +347,12 @@ class Lanes:
     ) -> tuple[Tensor, list[Tensor | None]]:
         losses = self._block_losses(block, x, y, step)
         leaves = list(block.params.values())
+        count = block.lanes.stop - block.lanes.start
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
-        gradients: list[Tensor | None] = list(
-            torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
-        )
+        gradients: list[Tensor | None] = [
+            gradient if gradient is None else gradient[:count]
+            for gradient in torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        ]
         if self.way == "unmapped":
             # What one lane leaves out at a step another may not (layers dropped at random), and a
             # stack has one gradient for all.
@@ -305,14 +360,19 @@ class Lanes:
                 torch.zeros_like(leaf) if gradient is None else gradient
                 for leaf, gradient in zip(leaves, gradients, strict=True)
             ]
-        return losses.detach(), gradients
+        return losses.detach()[:count], gradients
 
     def _block_losses(self, block: _Block, x: Tensor, y: Tensor, step: int) -> Tensor:
         self._module = block.module
         if self.way == "unmapped":
             torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
             return self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
-        return (self._own if y.ndim > 1 else self._shared)(block.params, block.fixed, x, y)
+        if y.ndim == 1:
+            return self._shared(block.params, block.fixed, x, y)
+        missing = len(next(iter(block.params.values()), y)) - len(y)
+        if missing > 0:
+            x, y = (torch.cat([t, t[:1].expand(missing, *t.shape[1:])]) for t in (x, y))
+        return self._own(block.params, block.fixed, x, y)
 
     def _block_scores(
         self, block: _Block, x: Tensor, y: Tensor, chunk: int
@@ -323,16 +383,25 @@ class Lanes:
             torch.manual_seed(_draw(self.seeds[block.lanes.start], chunk, 1))
             loss, right = self._lane_scores(_first(block.params), _first(block.fixed), x, y)
             return loss[None], right[None]
-        return self._scores(block.params, block.fixed, x, y)
+        loss, right = self._scores(block.params, block.fixed, x, y)
+        count = block.lanes.stop - block.lanes.start
+        return loss[:count], right[:count]
 
     def _lane_loss(self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return self.loss(functional_call(self._module, (params, fixed), (x,)), y)
+        return self.loss(self._outputs(params, fixed, x), y)
 
     def _lane_scores(
         self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        outputs = functional_call(self._module, (params, fixed), (x,))
+        outputs = self._outputs(params, fixed, x)
         return self.loss(outputs, y), (outputs.argmax(1) == y).sum()
+
+    def _outputs(self, params: Tensors, fixed: Tensors, x: Tensor) -> Tensor:
+        if self.precision != "bf16":
+            return functional_call(self._module, (params, fixed), (x,))
+        # uncached: a cast of the parameters is of one step
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+            return functional_call(self._module, (params, fixed), (x,)).float()
 
     def _trial(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
         """What a step and an evaluation give."""
@@ -352,6 +421,8 @@ def stack(
     loss: Loss,
     device: str,
     ways: dict[tuple[int, bool], str] | None = None,
+    pad: int = 0,
+    precision: str = "float32",
 ) -> Lanes:
     """Lanes of networks that differ in their numbers only, on the device."""
     module = networks[0].to(device).train()
@@ -361,7 +432,8 @@ def stack(
     params, buffers = stack_module_state(list(networks))
     trained = {n: t.detach() for n, t in params.items() if n not in frozen}
     fixed = {n: t.detach() for n, t in {**params, **buffers}.items() if n not in trained}
-    return Lanes([module] * len(networks), trained, fixed, seeds, loss, ways)
+    modules = [module] * len(networks)
+    return Lanes(modules, trained, fixed, seeds, loss, ways, pad, precision)
 
 
 def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: int = 0) -> int:
@@ -389,16 +461,41 @@ def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: in
     return 6 * own + 2 * kept + EVALUATION_CHUNK * sample + meter
 
 
-def _packed(params: Tensors) -> tuple[Tensors, Tensor | None]:
-    """Copies of the parameters side by side in one tensor, each at an address that suits SIMD."""
+def _block(lanes: slice, module: nn.Module, params: Tensors, fixed: Tensors) -> _Block:
+    return _Block(
+        lanes,
+        module,
+        {n: t.detach().requires_grad_() for n, t in params.items()},
+        {n: t.detach() for n, t in fixed.items()},
+    )
+
+
+def _padded(tensors: Tensors, rows: int) -> Tensors:
+    """The tensors with copies of their first lane behind the last, (rows, ...)."""
+
+    def padded(tensor: Tensor) -> Tensor:
+        missing = rows - len(tensor)
+        if not missing:
+            return tensor
+        return torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])])
+
+    return {name: padded(tensor) for name, tensor in tensors.items()}
+
+
+def _packed(params: Tensors, rows: int) -> tuple[Tensors, Tensor | None]:
+    """Copies of the parameters side by side in one tensor, each at an address that suits SIMD.
+
+    Returns:
+        The parameters, (rows, ...), padded; and what they lie in, (rows, numbers), or None.
+    """
+    params = _padded(params, rows)
     if len({(t.dtype, t.device) for t in params.values()}) != 1:
         return params, None
     firsts, total = {}, 0
     for name, tensor in params.items():
         firsts[name] = total
         total += -(-tensor[0].numel() // ALIGNMENT) * ALIGNMENT
-    one = next(iter(params.values()))
-    whole = one.new_zeros(len(one), total)
+    whole = next(iter(params.values())).new_zeros(rows, total)
     found = {}
     for name, tensor in params.items():
         part = whole[:, firsts[name] : firsts[name] + tensor[0].numel()]

@@ -120,6 +120,7 @@ def group_key(spec: RunSpec) -> str:
     return json.dumps(
         [
             {key: spec[key] for key in shared},
+            spec.config.get("precision", "float32"),
             optimizers.group_key(spec["optimizer"]),
             spec.device,
         ],
@@ -137,6 +138,11 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
         UserError: something that cannot work.
     """
     for spec in specs:
+        if spec.config.get("precision") == "tf32" and not spec.device.startswith("cuda"):
+            raise UserError(
+                f"precision=tf32: needs an NVIDIA GPU, and device={spec.device} is none; "
+                "use precision=float32 or precision=bf16"
+            )
         dataset = load_data(spec)
         size = len(dataset.train_y)
         steps_per_epoch = size // spec["batch_size"]

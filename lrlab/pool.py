@@ -125,6 +125,7 @@ class _Pool:
     groups: dict[int, str] = field(default_factory=dict)  # plan.group_key, by run number
     costs: dict[str, int] = field(default_factory=dict)  # bytes a lane, by group
     ways: dict[str, dict[tuple[int, bool], str]] = field(default_factory=dict)
+    pads: dict[str, int] = field(default_factory=dict)  # rows of a product, by group
     data: dict[str, Dataset] = field(default_factory=dict)
 
 
@@ -298,9 +299,14 @@ def _key(pool: _Pool, start: Start) -> str:
 def _build(pool: _Pool, key: str, group: Sequence[Start]) -> None:
     specs = [start.spec for start in group]
     ways = pool.ways.setdefault(_group(pool, specs[0]), {})
+    pad = _pad(pool, specs)
+    if pad and len(group) > pad:
+        for first in range(0, len(group), pad):
+            _build(pool, key, group[first : first + pad])
+        return
     try:
         rows = [pool.rows[spec.number] for spec in specs]
-        stacks = train.build(key, specs, rows, _data(pool, specs[0]), ways)
+        stacks = train.build(key, specs, rows, _data(pool, specs[0]), ways, pad)
     except (Stopped, NotWritten):
         raise
     except Exception as error:
@@ -310,6 +316,24 @@ def _build(pool: _Pool, key: str, group: Sequence[Start]) -> None:
     epochs = {start.spec.number: start.epochs for start in group}
     for stack in stacks:
         _attempt(pool, stack, lambda stack: _catch_up(pool, stack, epochs))
+
+
+def _pad(pool: _Pool, specs: Sequence[RunSpec]) -> int:
+    """The rows of all products of a group, ``lanes.Lanes.pad``; 0 where its bits need none.
+
+    On a GPU they do. All stacks of a group then have one width from the first to the last, that of
+    its first stack, or what the records say of a run that goes on.
+    """
+    asked = specs[0].config.get("pad", "auto")
+    if asked is None or (asked == "auto" and not specs[0].device.startswith("cuda")):
+        return 0
+    if asked != "auto":
+        return int(asked)
+    group = _group(pool, specs[0])
+    if group not in pool.pads:
+        recorded = [records.recorded_pad(spec.folder) for spec in specs]
+        pool.pads[group] = max(recorded) or 1 << (len(specs) - 1).bit_length()
+    return pool.pads[group]
 
 
 def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
@@ -339,7 +363,7 @@ def _merge(pool: _Pool) -> None:
     first: dict[str, Stack] = {}
     merged = []
     for stack in pool.stacks:
-        if stack.place == 0 and stack.key in first:
+        if stack.place == 0 and stack.key in first and _room(first[stack.key], stack):
             train.merge(first[stack.key], stack)
         else:
             merged.append(stack)
@@ -348,6 +372,10 @@ def _merge(pool: _Pool) -> None:
     pool.stacks = merged
     for stack in merged:
         _log_new(stack)
+
+
+def _room(stack: Stack, other: Stack) -> bool:
+    return not stack.lanes.pad or len(stack.runs) + len(other.runs) <= stack.lanes.pad
 
 
 def _log_new(stack: Stack) -> None:

@@ -305,6 +305,10 @@ def report_file(sweep: Path) -> Path:
     return sweep / "report.html"
 
 
+def profile_folder(sweep: Path) -> Path:
+    return sweep / "profile"
+
+
 def plot_folder(sweep: Path) -> Path:
     return sweep / "plots"
 
@@ -354,6 +358,15 @@ def make_folder(run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NotWritten(run, error) from error
+
+
+def recorded_pad(run: Path) -> int:
+    """The rows that the run's lanes were padded to, if it has trained; else 0."""
+    try:
+        lanes = read_summary(run).get("lanes")
+    except (FileNotFoundError, UserError):
+        return 0
+    return int((lanes or {}).get("pad") or 0)
 
 
 def run_folders(sweep: Path) -> list[Path]:

@@ -130,6 +130,9 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
         assert isinstance(config, DictConfig)  # of a mapping; OmegaConf refuses to merge a list
         config.device = device or (summary.get("environment") or {}).get("device", config.device)
         config.threads = config.threads or (summary.get("environment") or {}).get("threads")
+        if "pad" in (lanes := summary.get("lanes") or {}):  # a GPU's bits hang on it
+            config.pad = lanes["pad"] or None
+        config.profile = False
         config.diagnostics = "off"  # they change no bit, and only the curve is compared
         hydra = OmegaConf.create(records.read_texts(run)[0])
         choices = OmegaConf.select(hydra, "hydra.runtime.choices", default=None) or summary

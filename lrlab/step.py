@@ -22,6 +22,7 @@ from lrlab.capture import NotCapturable, Program, capture
 from lrlab.data import Dataset
 from lrlab.lanes import Lanes, same_bits
 from lrlab.optimizers import LaneOptimizer
+from lrlab.profiling import phase
 
 Coefficients = Mapping[str, Tensor]
 
@@ -79,6 +80,9 @@ def gather(data: Dataset, index: Tensor, order_of: Tensor) -> tuple[Tensor, Tens
     return x.index_select(0, order_of), y.index_select(0, order_of)
 
 
+_gather = phase("gather")(gather)  # not where it is captured
+
+
 class PlainStep:
     way = "plain"
 
@@ -92,12 +96,14 @@ class PlainStep:
         self._order, self._first_steps, self._coefficients = order, first_steps, coefficients
         self.losses = torch.empty(len(order), len(self._lanes), device=order.device)
 
+    @phase("gradients")
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-        self.batch = gather(self._data, self._order[i], self._order_of)
+        self.batch = _gather(self._data, self._order[i], self._order_of)
         losses, self._gradients = self._lanes.gradients(*self.batch, self._first_steps, i)
         self.losses[i] = losses
         return losses, self._gradients
 
+    @phase("update")
     def update(self, i: int) -> None:
         self._optimizer.update(self._gradients, self._coefficients, i)
 
@@ -152,11 +158,13 @@ class CapturedStep:
             self._updates[names] = self._capture_update(names)
         self._update = self._updates[names]
 
+    @phase("gradients")
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
         with torch.no_grad():
             self._find.run()
         return self._found, self._gradients
 
+    @phase("update")
     def update(self, i: int) -> None:
         with torch.no_grad():
             self._update.run()
@@ -178,10 +186,11 @@ class CapturedStep:
             with _same_python(lanes.modules):
                 expected = [t if t is None else t.clone() for t in find()]
             whole, into = self._into(expected)
-            program = capture(find, changing, into)
+            watched = capture(find, changing)
+            program = watched.program(into)
             restore()
             if wrong := _wrong(program, program.results, expected):
-                program = capture(find, changing, into, copied=wrong)
+                program = watched.program(into, copied=wrong)
                 restore()
                 if _wrong(program, program.results, expected):
                     raise NotCapturable("other bits")
@@ -219,7 +228,7 @@ class CapturedStep:
             update(None)
             expected = [t.clone() for t in changing]
             try:
-                program = capture(lambda: update(self._whole), [*changing, *given])
+                program = capture(lambda: update(self._whole), [*changing, *given]).program()
             except NotCapturable:
                 program = None
             restore()
@@ -229,6 +238,7 @@ class CapturedStep:
             return program.on(self._counter.device)
 
 
+@phase("capture")
 def build_step(
     lanes: Lanes,
     optimizer: LaneOptimizer,

@@ -18,6 +18,7 @@ from lrlab import checkpoints, diagnostics, environment, lanes, losses, optimize
 from lrlab import config as configs
 from lrlab.errors import Stopped
 from lrlab.plan import RunSpec
+from lrlab.profiling import phase
 from lrlab.step import Step, build_step, gather
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lrlab.progress import Update
 
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
+CAPTURE_FROM = 50  # steps left; to capture one takes as long as it saves in about so many
 CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
 
 
@@ -104,7 +106,7 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
         NotWritten: a record could not be written.
     """
     spec = stack.runs[0].spec
-    environment.prepare(spec.device, spec["threads"])
+    environment.prepare(spec.device, spec["threads"], _precision(spec))
     if stack.place == 0:
         take_order(stack)
     while stack.place < stack.steps_per_epoch:
@@ -153,6 +155,7 @@ class Segment:
     diagnose_seconds: float
 
 
+@phase("steps")
 def train_steps(
     stack: Stack, schedule_values: dict[str, np.ndarray], stop: Callable[[], bool]
 ) -> Segment:
@@ -185,7 +188,7 @@ def train_steps(
             count = i + 1
             break
 
-    train_losses = step.losses[:count].cpu().numpy()  # waits for the device
+    train_losses = step.losses[:count].cpu().numpy().copy()  # waits for the device
     scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
     measured = {
         i: (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i]) for i, tensor in raw.items()
@@ -202,6 +205,7 @@ def _due(stack: Stack, first_steps: Sequence[int], count: int) -> dict[int, np.n
     return stack.meter.due(first_steps, count, steps, stack.steps_per_epoch)
 
 
+@phase("order")
 def take_order(stack: Stack) -> None:
     """Put in place the samples of the epoch that each lane is in, or begins."""
     samples, batch_size = len(stack.data.train_y), stack.runs[0].spec["batch_size"]
@@ -218,6 +222,7 @@ def take_order(stack: Stack) -> None:
 def _step(stack: Stack) -> Step:
     """How the stack makes its steps; made anew where its lanes or their orders are others."""
     if stack.step is None:
+        left = max(run.steps - run.step for run in stack.runs)
         stack.step = build_step(
             stack.lanes,
             stack.optimizer,
@@ -225,7 +230,7 @@ def _step(stack: Stack) -> Step:
             stack.order[stack.place :],
             stack.order_of,
             SEGMENT,
-            captured=stack.runs[0].spec.config.get("capture", True),
+            captured=left >= CAPTURE_FROM and stack.runs[0].spec.config.get("capture", True),
         )
     return stack.step
 
@@ -247,6 +252,7 @@ def build(
     rows: Sequence[int],
     data: Dataset,
     ways: dict[tuple[int, bool], str],
+    pad: int = 0,
 ) -> list[Stack]:
     """Stacks of runs that start, or go on from their checkpoints; those at one place together.
 
@@ -255,6 +261,7 @@ def build(
         rows: each run's row in the display.
         data: on the device.
         ways: what is known of this group, as ``lanes.Lanes.ways``.
+        pad: as for ``lanes.Lanes``.
 
     Raises:
         NotWritten: a record could not be written.
@@ -266,7 +273,8 @@ def build(
     found = []
     for place in dict.fromkeys(places):
         chosen = [i for i, other in enumerate(places) if other == place]
-        stack = build_stack(key, [specs[i] for i in chosen], [rows[i] for i in chosen], data, ways)
+        chosen_specs, chosen_rows = [specs[i] for i in chosen], [rows[i] for i in chosen]
+        stack = build_stack(key, chosen_specs, chosen_rows, data, ways, pad)
         stack.place = place
         _restore(stack, [saved[i] for i in chosen])
         found.append(stack)
@@ -279,14 +287,16 @@ def build_stack(
     rows: Sequence[int],
     data: Dataset,
     ways: dict[tuple[int, bool], str],
+    pad: int = 0,
 ) -> Stack:
     """A stack of runs before their first step; the arguments are those of ``build``."""
     device = specs[0].device
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
-    environment.prepare(device, specs[0]["threads"])
+    environment.prepare(device, specs[0]["threads"], _precision(specs[0]))
     networks = [plan.build_network(spec, data) for spec in specs]
     loss = plan.loss_function(specs[0])
-    stacked = lanes.stack(networks, [spec["seed"] for spec in specs], loss, device, ways)
+    seeds = [spec["seed"] for spec in specs]
+    stacked = lanes.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
     optimizer = optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
         list(stacked.params.values()),
@@ -300,6 +310,10 @@ def build_stack(
     stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, meter)
     _settle(stack)
     return stack
+
+
+def _precision(spec: RunSpec) -> str:
+    return spec.config.get("precision", "float32")
 
 
 def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
@@ -404,6 +418,7 @@ def prune(stack: Stack, pruned: set[int], update: Update) -> None:
     keep(stack, going)
 
 
+@phase("final evaluation")
 def _finish(stack: Stack, done: Sequence[int]) -> None:
     """The final report of the runs that are over: full evaluations on training and test data."""
     data, finished = stack.data, stack.lanes
@@ -479,7 +494,7 @@ def _start(spec: RunSpec, row: int, stack: lanes.Lanes, steps_per_epoch: int, da
 def log_start(stack: Stack, run: Run) -> None:
     """Say in the run's records that it trains, what and where."""
     lane, width, way, data = stack.runs.index(run), len(stack.runs), stack.lanes.way, stack.data
-    run.summary["lanes"] = {"width": width, "lane": lane, "way": way}
+    run.summary["lanes"] = {"width": width, "lane": lane, "way": way, "pad": stack.lanes.pad}
     records.write_summary(run.spec.folder, run.summary)
     env = run.summary["environment"]
     lines = [
@@ -493,7 +508,7 @@ def log_start(stack: Stack, run: Run) -> None:
         f"lane {lane + 1} of {width}, trained {way}",
     ]
     if way == "one at a time":
-        lines.append("one at a time, because a stack of this network would change bits")
+        lines.append("one at a time, because in a stack this network would be slower or change bits")
     if way == "unmapped":
         lines.append("one at a time, because vmap does not take this network")
     if stack.optimizer.general:
@@ -501,6 +516,7 @@ def log_start(stack: Stack, run: Run) -> None:
     records.log(run.spec.folder, "\n".join(lines))
 
 
+@phase("evaluate")
 def _evaluate(stack: Stack) -> None:
     started = time.perf_counter()
     val_loss, val_acc = stack.lanes.evaluate(stack.data.val_x, stack.data.val_y)
@@ -521,6 +537,7 @@ def _reach_target(run: Run) -> None:
         run.summary["seconds_to_target"] = round(run.train_seconds, 4)
 
 
+@phase("record")
 def _record(stack: Stack, segment: Segment, update: Update) -> list[int]:
     """Write a segment's rows, move the runs on, and return the lanes that go on."""
     finite = np.isfinite(segment.losses)
@@ -635,6 +652,7 @@ def _checkpoint_due(stack: Stack, at_boundary: bool) -> bool:
     return any(run.step // stack.steps_per_epoch % every == 0 for run in stack.runs)
 
 
+@phase("checkpoint")
 def checkpoint(stack: Stack) -> None:
     """Save all lanes of the stack as they are.
 

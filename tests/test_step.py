@@ -1,0 +1,337 @@
+"""Captured steps against plain ones: equal to the bit, and captured where they can be."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
+from torch import Tensor, nn
+
+from lrlab import capture, lanes, losses, networks, optimizers
+from lrlab import train as training
+from lrlab.capture import Program
+from lrlab.lanes import Lanes
+from lrlab.optimizers import LaneOptimizer
+from lrlab.step import CapturedStep, PlainStep, build_step
+
+DATA = tiny_images(200, 20, 20)
+BATCH, LENGTH = 16, 5
+
+
+class BatchNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(144, 8), nn.BatchNorm1d(8)
+        self.last = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.norm(self.first(x.flatten(1)))))
+
+
+class Linear(nn.Module):
+    """With a layer that no loss depends on, and what its subclasses do besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(144, CLASSES), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x.flatten(1)) * self.factor()
+
+    def factor(self) -> Tensor | float:
+        return torch.tensor(0.5)
+
+
+class Counts(Linear):
+    calls = 0
+
+    def factor(self) -> float:
+        self.calls += 1
+        return 1 + self.calls % 2
+
+
+class Remembers(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def factor(self) -> float:
+        self.seen.append(1)
+        return 1.0
+
+
+class DrawsByNumpy(Linear):
+    def factor(self) -> float:
+        np.random.rand()
+        return 1.0
+
+
+class DrawsByPython(Linear):
+    def factor(self) -> float:
+        random.random()
+        return 1.0
+
+
+class Doubled(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.double())
+
+
+def mlp(**options: Any) -> Callable[[], nn.Module]:
+    return lambda: networks.MLP(IN_SHAPE, CLASSES, **{"hidden": [8, 8], **options})
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": mlp(),
+    "odd widths": mlp(hidden=[7, 3]),
+    "no bias": mlp(bias=False),
+    "cnn": lambda: networks.CNN(IN_SHAPE, CLASSES, channels=[2, 3], hidden=[4]),
+    "batch norm": BatchNorm,
+    "unused layer": Linear,
+    "float64": Doubled,
+    **{name: mlp(activation=name) for name in networks.ACTIVATIONS if name != "relu"},
+}
+OPTIMIZERS = {
+    "sgd": [{}] * 3,
+    "momentum": [{"momentum": 0.9}, {"momentum": 0.0, "weight_decay": 0.1}, {"momentum": 0.5}],
+    "dampening": [{"momentum": 0.9, "dampening": 0.5}] * 3,
+    "nesterov": [{"momentum": 0.9, "nesterov": True}] * 3,
+    "Adam": [{"weight_decay": w} for w in (0.0, 0.1, 0.0)],
+    "AdamW": [{"betas": [0.8, 0.9]}, {}, {}],
+    "RMSprop": [{"momentum": 0.5}, {}, {}],
+    "Adagrad": [{"lr_decay": 0.1}] * 3,
+}
+
+
+def lanes_of(make: Callable[[], nn.Module], loss: Any = losses.nll, **options: Any) -> Lanes:
+    torch.manual_seed(0)
+    stack = lanes.stack([make() for _ in range(3)], [0, 1, 2], loss, "cpu", **options)
+    order, _ = orders(False)
+    x, y = DATA.train_x[order[0, 0]], DATA.train_y[order[0, 0]]
+    stack.settle(x, y, DATA.val_x, DATA.val_y)
+    return stack
+
+
+def optimizer_of(stack: Lanes, name: str) -> LaneOptimizer:
+    kind = name if name[0].isupper() else "SGD"
+    found = [
+        {"_target_": f"torch.optim.{kind}", "lr": 0.1, **options} for options in OPTIMIZERS[name]
+    ]
+    return optimizers.build(found, list(stack.params.values()), stack.whole)
+
+
+def orders(own: bool) -> tuple[Tensor, Tensor]:
+    """The batches of three segments, and each lane's order: one for all, or two for three."""
+    draw = torch.Generator().manual_seed(1)
+    count = 2 if own else 1
+    order = torch.randint(0, len(DATA.train_y), (3 * LENGTH, count, BATCH), generator=draw)
+    return order, torch.tensor([0, 1, 0]) if own else torch.zeros(3, dtype=torch.int64)
+
+
+def trained(
+    step: CapturedStep | PlainStep, stack: Lanes, optimizer: LaneOptimizer, own: bool = False
+) -> list[Tensor]:
+    """All that three segments leave behind: losses, gradients, batches, parameters, buffers."""
+    order, _ = orders(own)
+    found: list[Tensor] = []
+    for segment in range(3):
+        count = LENGTH - segment  # the last ones are shorter
+        first = segment * LENGTH
+        steps = np.arange(first, first + count)[:, None] + np.ones(3, int)
+        values = {"lr": 0.1 / steps * [1.0, 2.0, 0.5]}
+        coefficients = optimizer.coefficients(values, np.full(3, first))
+        step.begin(order[first : first + count], [first] * 3, coefficients)
+        for i in range(count):
+            losses_, gradients = step.gradients(i)
+            found += [losses_.clone(), *(g.clone() for g in gradients if g is not None)]
+            found += [t.clone() for t in step.batch]
+            step.update(i)
+        found.append(step.losses[:count].clone())
+    state = [stack.params, stack.fixed]
+    found += [t.detach().clone() for tensors in state for t in tensors.values()]
+    kept = [optimizer.state(lane) for lane in range(3)]
+    return found + [t for lane in kept for buffers in lane.values() for t in buffers]
+
+
+def assert_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    for one, other in zip(some, others, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        assert one.numpy().tobytes() == other.numpy().tobytes()
+
+
+def both(
+    make: Callable[[], nn.Module], optimizer: str = "sgd", own: bool = False, **options: Any
+) -> tuple[list[Tensor], list[Tensor], CapturedStep | PlainStep]:
+    """What a plain step leaves behind, what the best way does, and that step."""
+    order, order_of = orders(own)
+    stack = lanes_of(make, **options)
+    rule = optimizer_of(stack, optimizer)
+    plain = trained(PlainStep(stack, rule, DATA, order_of), stack, rule, own)
+    stack = lanes_of(make, **options)
+    rule = optimizer_of(stack, optimizer)
+    step = build_step(stack, rule, DATA, order[:LENGTH], order_of, LENGTH, captured=True)
+    assert isinstance(step, CapturedStep | PlainStep)
+    return plain, trained(step, stack, rule, own), step
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one batch", "own batches"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_captured_step_has_the_bits_of_a_plain_one(name: str, own: bool) -> None:
+    plain, captured, step = both(NETWORKS[name], own=own)
+    assert step.way == "captured"
+    assert_equal(plain, captured)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_with_every_optimizer(name: str) -> None:
+    plain, captured, step = both(mlp(), name)
+    assert step.way == "captured"
+    assert_equal(plain, captured)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.mse_one_hot])
+def test_with_every_loss(loss: Any) -> None:
+    plain, captured, step = both(mlp(), loss=loss)
+    assert step.way == "captured"
+    assert_equal(plain, captured)
+
+
+@pytest.mark.parametrize("options", [{"pad": 5}, {"precision": "bf16"}])
+def test_padded_and_in_bf16(options: dict[str, Any]) -> None:
+    plain, captured, step = both(mlp(), own=True, **options)
+    assert step.way == "captured"
+    assert_equal(plain, captured)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Counts,
+        Remembers,
+        DrawsByNumpy,
+        DrawsByPython,
+        lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, CLASSES)),
+    ],
+)
+def test_a_network_that_does_more_than_tensors_show_is_not_captured(
+    make: Callable[[], nn.Module],
+) -> None:
+    plain, found, step = both(make)
+    assert step.way == "plain"
+    assert_equal(plain, found)
+
+
+def test_one_that_was_tried_is_as_it_was() -> None:
+    """Building a step trains nothing, counts no call and draws no number."""
+    for make in (BatchNorm, Counts, Remembers, DrawsByNumpy):
+        stack = lanes_of(make)
+        rule = optimizer_of(stack, "momentum")
+        order, order_of = orders(False)
+        before = [t.clone() for t in [*stack.params.values(), *stack.fixed.values()]]
+        attributes = [str(vars(module)) for module in stack.modules]
+        build_step(stack, rule, DATA, order[:LENGTH], order_of, LENGTH, captured=True)
+        assert_equal(before, [*stack.params.values(), *stack.fixed.values()])
+        assert [str(vars(module)) for module in stack.modules] == attributes
+
+
+def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(*args: Any, out: Tensor) -> Tensor:
+        return torch.bmm(*args, out=out).mul_(1 + 2**-20)
+
+    monkeypatch.setitem(capture._SHORT, torch.ops.aten.bmm.default, off)
+    plain, found, step = both(mlp())
+    assert step.way == "plain"
+    assert_equal(plain, found)
+
+
+def test_an_update_that_cannot_be_captured_is_made_plainly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, _, _ = both(mlp(), "momentum")
+    rule = optimizers._RULES[torch.optim.SGD]
+
+    def update(param: Tensor, grad: Tensor, *rest: Any) -> None:
+        assert grad.sum().item() == grad.sum().item() or True  # looks at numbers
+        rule.update(param, grad, *rest)
+
+    changed = optimizers._Rule(
+        rule.general_flags, rule.state, rule.coefficients, update, rule.stability_scale
+    )
+    monkeypatch.setitem(optimizers._RULES, torch.optim.SGD, changed)
+    _, found, step = both(mlp(), "momentum")
+    assert step.way == "captured"
+    assert_equal(plain, found)
+
+
+def test_what_a_graph_tries_out_before_it_is_captured_is_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CUDA graph runs the work some times first; here one that only does that."""
+
+    def on(program: Program, device: torch.device) -> Program:
+        for _ in range(2):
+            program.run()
+        return program
+
+    monkeypatch.setattr(Program, "on", on)
+    for name in ("batch norm", "mlp"):
+        plain, captured, step = both(NETWORKS[name], "momentum")
+        assert step.way == "captured"
+        assert_equal(plain, captured)
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+RUNS = [
+    "lr=0.1",
+    "lr=0.3 optimizer.momentum=0.9 schedule=one_cycle",
+    "lr=0.2 seed=1 schedule=exponential schedule.gamma=1.1",
+]
+
+
+@pytest.mark.parametrize("common", ["network.hidden=[8]", "network=cnn epochs=1"])
+def test_runs_are_the_same_without_capture(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, common: str
+) -> None:
+    made = []
+    original = CapturedStep.__init__
+
+    def counted(self: CapturedStep, *args: Any) -> None:
+        original(self, *args)
+        made.append(len(args[0]))
+
+    monkeypatch.setattr(CapturedStep, "__init__", counted)
+    monkeypatch.setattr(training, "CAPTURE_FROM", 1)
+    captured = trainer.together(RUNS, common)
+    assert made and made[0] == 3
+    made.clear()
+    plain = trainer.together(RUNS, f"{common} capture=false")
+    assert not made
+    for one, other in zip(captured, plain, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
+    """And on a CPU the width does not matter."""
+    common = "network.hidden=[8] pad=4"
+    group = trainer.together(RUNS, common)
+    for text, run in zip(RUNS, group, strict=True):
+        assert run.summary["lanes"]["pad"] == 4 and run.summary["lanes"]["width"] == 3
+        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
+
+
+def test_more_runs_than_the_padded_width_train_beside_one_another(trainer: Trainer) -> None:
+    group = trainer.together(RUNS, "network.hidden=[8] pad=2")
+    assert [run.summary["lanes"]["width"] for run in group] == [2, 2, 1]
+    for text, run in zip(RUNS, group, strict=True):
+        assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
