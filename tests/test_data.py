@@ -215,7 +215,7 @@ def test_a_damaged_unpacked_file_is_unpacked_again(cache):
     raw.mkdir(parents=True)
     for name, contents in (("t10k-labels-idx1-ubyte", b"junk"), ("t10k-images-idx3-ubyte", b"")):
         (raw / name).write_bytes(contents)
-    data._unpack_shipped(raw)
+    data.unpack_shipped(raw)
     for name, sha256 in SHIPPED_SHA256.items():
         assert hashlib.sha256((raw / name).read_bytes()).hexdigest() == sha256
 
