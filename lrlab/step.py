@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lrlab import environment
 from lrlab.capture import NotCapturable, Program, capture
 from lrlab.data import Dataset
 from lrlab.lanes import Lanes, same_bits
@@ -229,10 +230,11 @@ class CapturedStep:
             expected = [t.clone() for t in changing]
             try:
                 program = capture(lambda: update(self._whole), [*changing, *given]).program()
+                restore()
+                if _wrong(program, changing, expected):
+                    raise NotCapturable("other bits")
             except NotCapturable:
-                program = None
-            restore()
-            if program is None or _wrong(program, changing, expected):
+                restore()
                 return Program([functools.partial(update, None)], [])
             restore()
             return program.on(self._counter.device)
@@ -284,9 +286,18 @@ def _kept(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
 
 
 def _wrong(program: Program, found: Sequence[Tensor | None], expected: Sequence[Any]) -> set[int]:
-    """Places of what has other bits once the program has run."""
-    with torch.no_grad():
-        program.run()
+    """Places of what has other bits once the program has run.
+
+    Raises:
+        NotCapturable: it does not run.
+    """
+    try:
+        with torch.no_grad():
+            program.run()
+    except (RuntimeError, TypeError) as error:
+        if environment.out_of_memory(error):
+            raise
+        raise NotCapturable(str(error)) from error
     pairs = zip(found, expected, strict=True)
     return {i for i, (f, e) in enumerate(pairs) if f is not None and not same_bits([f], [e])}
 
