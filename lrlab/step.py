@@ -28,6 +28,8 @@ from lrlab.profiling import phase
 Coefficients = Mapping[str, Tensor]
 
 TRIED = 3  # the most steps that are made in a row while a step is captured
+RETRY = 50  # segments after which another number of threads has its next chance
+BELIEVED = 1.3  # times slower than before a segment seems at most, for others' work comes in bursts
 
 
 class Step(Protocol):
@@ -59,6 +61,10 @@ class Step(Protocol):
 
     def update(self, i: int) -> None:
         """Change the parameters by the gradients that were found last."""
+        ...
+
+    def end(self, seconds_a_step: float) -> None:
+        """Hear how long the steps of the segment took, which is over."""
         ...
 
 
@@ -108,6 +114,35 @@ class PlainStep:
     def update(self, i: int) -> None:
         self._optimizer.update(self._gradients, self._coefficients, i)
 
+    def end(self, seconds_a_step: float) -> None:
+        pass
+
+
+class Pace:
+    """How many threads make a segment: as many as were fastest of late.
+
+    torch's threads wait for one another by spinning. Where other work keeps a core busy, one
+    thread can be many times as fast as two, and some products are too small for two at any time.
+    """
+
+    def __init__(self, choices: Sequence[int]) -> None:
+        self._choices = list(choices)
+        self._seconds: dict[int, float] = {}  # a step, by number of threads
+        self._segments = 0
+
+    def choose(self) -> int:
+        untried = [count for count in self._choices if count not in self._seconds]
+        if untried:
+            return untried[0]
+        fastest = min(self._choices, key=lambda count: self._seconds[count])
+        self._segments += 1
+        if self._segments % RETRY == 0:
+            return next((count for count in self._choices if count != fastest), fastest)
+        return fastest
+
+    def note(self, count: int, seconds: float) -> None:
+        self._seconds[count] = min(seconds, BELIEVED * self._seconds.get(count, seconds))
+
 
 class CapturedStep:
     """Two programs, one up to the gradients and one for the update, so that steps can be measured.
@@ -126,8 +161,13 @@ class CapturedStep:
         order_of: Tensor,
         order: Tensor,
         length: int,
+        any_threads: bool,
     ) -> None:
-        """Captures the lanes' gradients; order is a segment's, of at most ``length`` steps.
+        """Captures the lanes' gradients.
+
+        Args:
+            order: a segment's, of at most ``length`` steps.
+            any_threads: whether one thread may do it too, if that changes no bit.
 
         Raises:
             NotCapturable: they cannot be captured, or have other bits then.
@@ -142,7 +182,9 @@ class CapturedStep:
         self._params = list(lanes.params.values())
         self._coefficients: dict[tuple[str, ...], dict[str, Tensor]] = {}
         self._updates: dict[tuple[str, ...], Program] = {}
-        self._find = self._capture_gradients()
+        self._threads = [torch.get_num_threads()]
+        self._find = self._capture_gradients(any_threads and not order.is_cuda)
+        self._pace = Pace(self._threads)
 
     def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
         self._order[: len(order)].copy_(order)
@@ -158,6 +200,9 @@ class CapturedStep:
         if names not in self._updates:
             self._updates[names] = self._capture_update(names)
         self._update = self._updates[names]
+        self._chosen = self._pace.choose()
+        if len(self._threads) > 1:
+            torch.set_num_threads(self._chosen)
 
     @phase("gradients")
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
@@ -170,9 +215,14 @@ class CapturedStep:
         with torch.no_grad():
             self._update.run()
 
+    def end(self, seconds_a_step: float) -> None:
+        self._pace.note(self._chosen, seconds_a_step)
+        if len(self._threads) > 1:
+            torch.set_num_threads(self._threads[0])
+
     # --- inside -----------------------------------------------------------------------------------
 
-    def _capture_gradients(self) -> Program:
+    def _capture_gradients(self, any_threads: bool) -> Program:
         lanes = self._lanes
 
         def find() -> list[Tensor | None]:
@@ -195,6 +245,12 @@ class CapturedStep:
                 restore()
                 if _wrong(program, program.results, expected):
                     raise NotCapturable("other bits")
+            if any_threads and self._threads[0] > 1:
+                restore()
+                torch.set_num_threads(1)
+                if not _wrong(program, program.results, expected):
+                    self._threads.append(1)
+                torch.set_num_threads(self._threads[0])
             restore()
             program = program.on(self._counter.device)
         self._whole = whole
@@ -249,6 +305,7 @@ def build_step(
     order_of: Tensor,
     length: int,
     captured: bool,
+    any_threads: bool = False,
 ) -> Step:
     """The step of a stack, by the faster way that is to be had.
 
@@ -257,10 +314,12 @@ def build_step(
         order_of: (lanes,) int64, each lane's order.
         length: of the longest segment, in steps.
         captured: whether it may be captured at all.
+        any_threads: as for ``CapturedStep``.
     """
     if captured and lanes.way != "unmapped" and not optimizer.general:
         try:
-            return CapturedStep(lanes, optimizer, data, order_of, order[:length], length)
+            first = order[:length]
+            return CapturedStep(lanes, optimizer, data, order_of, first, length, any_threads)
         except NotCapturable:
             pass
     return PlainStep(lanes, optimizer, data, order_of)

@@ -194,6 +194,7 @@ def train_steps(
         i: (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i]) for i, tensor in raw.items()
     }
     seconds = time.perf_counter() - started - spent
+    step.end(seconds / count)
     values = {name: table[:count] for name, table in schedule_values.items()}
     return Segment(values, train_losses, measured, seconds, spent)
 
@@ -222,7 +223,7 @@ def take_order(stack: Stack) -> None:
 def _step(stack: Stack) -> Step:
     """How the stack makes its steps; made anew where its lanes or their orders are others."""
     if stack.step is None:
-        left = max(run.steps - run.step for run in stack.runs)
+        spec, left = stack.runs[0].spec, max(run.steps - run.step for run in stack.runs)
         stack.step = build_step(
             stack.lanes,
             stack.optimizer,
@@ -230,7 +231,8 @@ def _step(stack: Stack) -> Step:
             stack.order[stack.place :],
             stack.order_of,
             SEGMENT,
-            captured=left >= CAPTURE_FROM and stack.runs[0].spec.config.get("capture", True),
+            captured=left >= CAPTURE_FROM and spec.config.get("capture", True),
+            any_threads=spec["threads"] is None,
         )
     return stack.step
 
@@ -508,7 +510,9 @@ def log_start(stack: Stack, run: Run) -> None:
         f"lane {lane + 1} of {width}, trained {way}",
     ]
     if way == "one at a time":
-        lines.append("one at a time, because in a stack this network would be slower or change bits")
+        lines.append(
+            "one at a time, because together they would be slower or change bits"
+        )
     if way == "unmapped":
         lines.append("one at a time, because vmap does not take this network")
     if stack.optimizer.general:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from lrlab import train as training
 from lrlab.capture import Program
 from lrlab.lanes import Lanes
 from lrlab.optimizers import LaneOptimizer
-from lrlab.step import CapturedStep, PlainStep, build_step
+from lrlab.step import CapturedStep, Pace, PlainStep, build_step
 
 DATA = tiny_images(200, 20, 20)
 BATCH, LENGTH = 16, 5
@@ -155,6 +155,7 @@ def trained(
             found += [losses_.clone(), *(g.clone() for g in gradients if g is not None)]
             found += [t.clone() for t in step.batch]
             step.update(i)
+        step.end(float(segment))
         found.append(step.losses[:count].clone())
     state = [stack.params, stack.fixed]
     found += [t.detach().clone() for tensors in state for t in tensors.values()]
@@ -287,6 +288,71 @@ def test_what_a_graph_tries_out_before_it_is_captured_is_undone(
         plain, captured, step = both(NETWORKS[name], "momentum")
         assert step.way == "captured"
         assert_equal(plain, captured)
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def test_the_number_of_threads_that_is_fastest_is_used() -> None:
+    truth = {2: 1.0, 1: 3.0}
+    pace = Pace([2, 1])
+    chosen = []
+    for segment in range(400):
+        if segment == 150:
+            truth = {2: 40.0, 1: 3.0}  # others keep a core busy
+        if segment == 300:
+            truth = {2: 1.0, 1: 3.0}
+        count = pace.choose()
+        chosen.append(count)
+        hiccup = 5.0 if segment == 75 else 1.0
+        pace.note(count, truth[count] * hiccup)
+    assert chosen[:3] == [2, 1, 2]
+    assert chosen[3:150].count(1) <= 3  # a hiccup is not believed, and the other has its chances
+    assert chosen[160:300].count(2) <= 4
+    assert chosen[360:].count(1) <= 1
+
+
+def test_one_thread_has_no_choice() -> None:
+    pace = Pace([1])
+    for _ in range(120):
+        assert pace.choose() == 1
+        pace.note(1, 1.0)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_step_may_have_one_thread_if_no_bit_changes(two_threads: None) -> None:
+    order, order_of = orders(False)
+    results = []
+    for any_threads in (False, True):
+        stack = lanes_of(mlp())
+        rule = optimizer_of(stack, "sgd")
+        first = order[:LENGTH]
+        step = CapturedStep(stack, rule, DATA, order_of, first, LENGTH, any_threads)
+        assert step._threads == ([2, 1] if any_threads else [2])
+        results.append(trained(step, stack, rule))
+        assert torch.get_num_threads() == 2
+    assert_equal(*results)
+
+
+def test_one_thread_that_changes_a_bit_is_not_used(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def product(*args: Any, out: Tensor) -> Tensor:
+        return torch.bmm(*args, out=out).mul_(1.0 if torch.get_num_threads() == 2 else 1 + 2**-20)
+
+    monkeypatch.setitem(capture._SHORT, torch.ops.aten.bmm.default, product)
+    order, order_of = orders(False)
+    stack = lanes_of(mlp())
+    rule = optimizer_of(stack, "sgd")
+    step = CapturedStep(stack, rule, DATA, order_of, order[:LENGTH], LENGTH, True)
+    assert step._threads == [2]
 
 
 # --- whole runs -----------------------------------------------------------------------------------
