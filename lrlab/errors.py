@@ -15,14 +15,17 @@ class NotWritten(Exception):
     is harmed, and the sweep can be resumed.
 
     Attributes:
+        file: the record's path.
+        reason: why, in the system's words.
         remedy: what the user can do then, one line; empty where nobody knew.
     """
 
     remedy = ""
 
     def __init__(self, file: object, error: Exception) -> None:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        super().__init__(f"{file}: cannot be written ({reason})")
+        self.file = str(file)
+        self.reason = str(getattr(error, "strerror", None) or str(error).splitlines()[0])
+        super().__init__(f"{self.file}: cannot be written ({self.reason})")
 
 
 class Stopped(Exception):

@@ -30,6 +30,8 @@ from lrlab.space import quoted
 
 SUBDIR = "${hydra.job.num}"  # a run's folder is its number
 
+OWN_KEYS = ("hydra.sweep.dir", "hydra.sweep.subdir")  # of own_overrides, besides name
+
 # What says where and how a run trains, and is no setting of it.
 _OWN = {"device", "threads", "save_model", *configs.NOT_SWEPT}
 
@@ -156,7 +158,8 @@ def _composition(
     key = (id(loader), os.getcwd(), config.hydra.job.config_name, hydra, rest, tuple(values))
     found = _kept.pop(key, None)
     if found is None or found.loader is not loader:
-        found = _Composition(config, loader, overrides, values)
+        full = _from_the_sweeps(config, loader, parsed, values) or _load(config, loader, overrides)
+        found = _Composition(full, loader, overrides, values)
     _kept[key] = found  # the latest last
     while len(_kept) > _KEPT:
         _kept.pop(next(iter(_kept)))
@@ -173,10 +176,10 @@ class _Composition:
     """
 
     def __init__(
-        self, config: DictConfig, loader: Any, overrides: Sequence[str], values: Mapping[str, Any]
+        self, full: DictConfig, loader: Any, overrides: Sequence[str], values: Mapping[str, Any]
     ) -> None:
         self.loader = loader  # kept alive, so that no other loader has its id
-        self.full = _load(config, loader, overrides)
+        self.full = full
         self.plain = without_hydra(self.full)
         self.choices = dict(self.full.hydra.runtime.choices)
         self.last: dict[str, Any] = {}
@@ -279,6 +282,45 @@ def _load(config: DictConfig, loader: Any, overrides: Sequence[str]) -> DictConf
         if group is None or not chosen:
             raise
         raise UserError(configs.one_line(error, {group: chosen[-1]})) from error
+
+
+def _from_the_sweeps(
+    config: DictConfig, loader: Any, parsed: Sequence[Override], values: Mapping[str, Any]
+) -> DictConfig | None:
+    """The composed config of a run that differs from its sweep's in values only; None: it may not.
+
+    What Hydra made of the sweep's command it need not make once more: it left out what is swept,
+    and the values of this run are set by whoever asks.
+    """
+    chosen = config.hydra.runtime.choices
+    for one in parsed:
+        plain = one.type is OverrideType.CHANGE and one.package is None
+        key = one.key_or_group
+        same = key in values or key in OWN_KEYS or (key in chosen and one.value() == chosen[key])
+        if not (plain and same) or one.is_sweep_override():
+            return None
+    # A value that the sweep was given, and the run was not, is in the sweep's config.
+    given = {one.key_or_group for one in parsed}
+    began = arguments.noted(config, "task")
+    if any(word[0] in "+~" or word.partition("=")[0] not in given for word in began):
+        return None
+    if config.hydra.runtime.cwd != os.getcwd():
+        return None
+    full = copy.deepcopy(config)
+    hydra = full.hydra
+    for one in parsed:
+        if one.key_or_group in OWN_KEYS:
+            OmegaConf.update(full, one.key_or_group, one.value(), merge=True)
+    own = [one.input_line or "" for one in parsed if one.is_hydra_override()]
+    arguments.note(full, "hydra", arguments.noted(config, "hydra") + own)
+    words = [one.input_line or "" for one in parsed]
+    dirname = "override_dirname"  # Hydra 1.3 notes it
+    if dirname in hydra.job and not OmegaConf.is_interpolation(hydra.job, dirname):
+        style = OmegaConf.to_container(hydra.job.config.override_dirname, resolve=True)
+        with open_dict(full), read_write(hydra):
+            hydra.job.override_dirname = _dirname(words, style)
+    best.choose_again(full, loader, words)
+    return full
 
 
 @functools.lru_cache(maxsize=4096)

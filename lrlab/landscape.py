@@ -78,6 +78,7 @@ def measure(
     best: int | None = None,
     steps: int = STEPS,
     device: str | None = None,
+    threads: int | None = None,
 ) -> Landscape:
     """Replay three runs of a sweep and measure the loss around them.
 
@@ -89,6 +90,7 @@ def measure(
         best: the run that is recommended; None: the one with the lowest end loss.
         steps: how many are replayed at most.
         device: where to train; None: as the runs' configs say.
+        threads: the most that are used, where others want the cores too; None: as the configs say.
 
     Returns:
         The tables, or why there are none. Never raises for what a sweep holds.
@@ -106,7 +108,7 @@ def measure(
         where = next(iter(specs.values())).device
         cuda = [torch.device(where)] if where.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda):
-            return _measure(specs, steps)
+            return _measure(specs, steps, threads)
     except UserError as error:
         return nothing(str(error))
     except Exception as error:  # a sweep must not fail at its end for want of a picture
@@ -243,12 +245,13 @@ class _Replay:
     values: dict[str, np.ndarray]
 
 
-def _measure(specs: Mapping[str, RunSpec], steps: int) -> Landscape:
+def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> Landscape:
     from lrlab import environment, first_steps, plan
 
     any_spec = next(iter(specs.values()))
     environment.make_deterministic()
-    environment.prepare(any_spec.device, any_spec["threads"])
+    allowed = [count for count in (any_spec["threads"], threads) if count is not None]
+    environment.prepare(any_spec.device, min(allowed, default=None))
     data = plan.load_data(any_spec).to(any_spec.device)
     steps_per_epoch = len(data.train_y) // any_spec["batch_size"]
     recorded = [records.read_metrics(spec.folder) for spec in specs.values()]

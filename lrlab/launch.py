@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import arguments, environment, plan, pool, progress, records, signals
+from lrlab import arguments, environment, garbage, plan, pool, profiling, progress, records, signals
 from lrlab.errors import Stopped, UserError
 from lrlab.jobs import Job, compose, without_hydra
 from lrlab.plan import RunSpec
@@ -89,6 +89,7 @@ def train(specs: Sequence[RunSpec]) -> None:
         SystemExit: with 130, when it was interrupted.
         NotWritten: a record could not be written.
     """
+    garbage.resume()
     environment.make_deterministic()
     rows = [
         progress.LaneRow(run.number, label, epochs=run["epochs"])
@@ -98,9 +99,12 @@ def train(specs: Sequence[RunSpec]) -> None:
         records.write_summary(run.folder, plan.summary(run))
     announce(specs[0], "1 run" if len(specs) == 1 else f"{len(specs)} runs")
     row_of = {run.number: row for row, run in enumerate(specs)}
+    wanted = specs[0].config.get("profile")
+    traced = records.profile_folder(specs[0].folder.parent) if wanted else None
+    name = f"run{specs[0].number}" if len(specs) == 1 else ""  # others may train beside it
     with signals.stoppable() as stop:
         try:
-            with progress.show(rows) as update:
+            with profiling.traces(traced, name), progress.show(rows) as update:
                 pool.run(pool.Batch(specs), width(specs[0]), specs[0].device, update, row_of, stop)
         except Stopped:
             states = [records.read_summary(run.folder)["state"] for run in specs]

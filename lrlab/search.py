@@ -21,10 +21,12 @@ from lrlab import (
     arguments,
     choices,
     environment,
+    garbage,
     jobs,
     launch,
     plan,
     pool,
+    profiling,
     progress,
     records,
     signals,
@@ -38,8 +40,6 @@ from lrlab.source import StudySource, label, tracker_settings
 from lrlab.space import Space
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lrlab.plots import Tables
     from lrlab.study import Queue, Run
     from lrlab.table import Best
@@ -54,7 +54,7 @@ DEFAULT_TRIALS = 20
 FREE = (
     *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
     *("n_trials", "timeout", "points", "storage", "workers", "lease", "checkpoint_every"),
-    *("diagnostics", "tracking"),
+    *("diagnostics", "tracking", "profile"),
 )
 
 
@@ -94,7 +94,7 @@ class _Sweep:
 
 
 def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) -> list[float]:
-    """Run a whole sweep: check, train, record, draw, print.
+    """Run a whole sweep: check, train, record, print, draw.
 
     Args:
         config: the composed config, with Hydra's part.
@@ -127,6 +127,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
 
     named = {override.get_key_element() for override in overrides}
     queue, first = _open(current, named)
+    garbage.resume()
     try:
         count = _workers(config)
         if count > 1 and not current.worker:
@@ -343,7 +344,8 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
                     progress.LaneRow(run.number, label(run.overrides), epochs=spec["epochs"])
                     for run in ([] if current.space.searched else _left(queue))
                 ]
-                with progress.show(rows) as update:
+                traced = records.profile_folder(current.folder) if config.profile else None
+                with profiling.traces(traced), progress.show(rows) as update:
                     row_of = {row.run: i for i, row in enumerate(rows)}
                     pool.run(source, _width(current), spec.device, update, row_of, stop)
             else:
@@ -449,7 +451,7 @@ def resume_command(folder: Path) -> str:
 
 
 def _finish(current: _Sweep, queue: Queue) -> list[float]:
-    """Write runs.csv and best.yaml, draw, print the table, and say by the exit code how it went."""
+    """Write what the sweep came to, say it at once, then draw; the exit code says how it went."""
     if current.worker:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -475,11 +477,21 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
         records.write_best(folder, best_run.text(folder / str(best.run), of))
-    if config.plots:
-        _draw(config, folder, Tables(runs, curves, verdicts, answers=answers), verdicts)
     print(table.results(runs, folder, best, verdicts, answer.text(answers)), flush=True)
     if best is None and "finished" in set(runs["state"]):
-        print(f"lrlab: none is the best: {_why_none(config)}")
+        print(f"lrlab: none is the best: {_why_none(config)}", flush=True)
+    unwritten = None
+    if config.plots:
+        with signals.interruptible() as stop:
+            try:
+                unwritten = _draw(config, folder, Tables(runs, curves, verdicts, answers=answers))
+            except KeyboardInterrupt:
+                _say_undrawn(folder)
+                raise SystemExit(stop.exit_code) from None
+    if lines := table.drawn(folder):
+        print(lines, flush=True)
+    if unwritten is not None:
+        raise unwritten
     if left := len(_left(queue)):
         print(f"lrlab: {left} runs have not ended; go on with {resume_command(folder)}")
         if config.timeout is None:  # the workers died
@@ -489,20 +501,67 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     return [trial.value for trial in trials if trial.value is not None]
 
 
-def _draw(config: DictConfig, folder: Path, tables: Tables, verdicts: pd.DataFrame) -> None:
-    """All figures, and the report; the loss around three of the runs is measured for them."""
+def _draw(config: DictConfig, folder: Path, tables: Tables) -> NotWritten | None:
+    """All figures and the report; the loss around three of the runs is measured meanwhile.
+
+    What cannot be drawn is said and left out.
+
+    Returns:
+        What could not be written, if anything.
+    """
     from lrlab import analysis, plots, report
+    from lrlab.plots.drawing import Drawing, cores, described
 
+    failed: dict[str, str] = {}
+    unwritten = []
+    tables = replace(tables, branches=analysis.branches(folder))
+    first = [name for name in plots.NAMES if name not in plots.OF_LANDSCAPE]
+    with Drawing(records.plot_folder(folder), free=cores() - 1) as drawing:
+        drawing.add(first, tables)
+        if configs.diagnostics(config) != "off":
+            _measure_landscape(folder, tables, max(1, cores() - drawing.processes))
+        lines, surface, paths = analysis.landscape(folder)
+        tables = replace(tables, lines=lines, surface=surface, paths=paths)
+        drawing.add(plots.OF_LANDSCAPE, tables)
+
+        def pictures() -> dict[str, bytes | Path]:
+            drawn = drawing.wait()
+            failed.update(drawn.failed)
+            unwritten.append(drawn.unwritten)
+            return report.pictures(folder)
+
+        try:
+            report.write(folder, pictures, tables)
+        except NotWritten as error:
+            unwritten.append(error)
+        except Exception as error:  # the runs are recorded, and what they came to is said
+            failed["report"] = described(error)
+    for name, reason in failed.items():
+        print(f"lrlab: {name} was not drawn: {reason}", file=sys.stderr)
+    return next((error for error in unwritten if error is not None), None)
+
+
+def _measure_landscape(folder: Path, tables: Tables, threads: int) -> None:
     best = tables.answers[0].best_run if tables.answers else None
-    if configs.diagnostics(config) != "off" and best is not None:
-        from lrlab import landscape
+    if best is None or tables.verdicts is None:
+        return
+    from lrlab import landscape
 
-        landscape.write(folder, landscape.measure(folder, verdicts, int(str(best))))
-    lines, surface, paths = analysis.landscape(folder)
-    branches = analysis.branches(folder)
-    tables = replace(tables, branches=branches, lines=lines, surface=surface, paths=paths)
-    plots.draw(tables, records.plot_folder(folder), formats=("png",))
-    report.write(folder, tables=tables)
+    measured = landscape.measure(folder, tables.verdicts, int(str(best)), threads=threads)
+    landscape.write(folder, measured)
+
+
+def _say_undrawn(folder: Path) -> None:
+    import shlex
+
+    from lrlab.table import display_path
+
+    sweep = shlex.quote(display_path(folder))
+    print(
+        "lrlab: interrupted while drawing, the records are whole; draw with "
+        f"python -m lrlab.plots {sweep}, or all of it with {resume_command(folder)}",
+        file=sys.stderr,
+    )
 
 
 def _test_branches(current: _Sweep, trials: Sequence[Run]) -> None:

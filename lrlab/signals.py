@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -30,6 +30,20 @@ class Stop:
 
 
 @contextmanager
+def interruptible() -> Iterator[Stop]:
+    """While the block runs, Ctrl-C and SIGTERM both raise KeyboardInterrupt, at once."""
+    stop = Stop()
+    stop.number = signal.SIGINT  # what raises it otherwise is taken for a Ctrl-C
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stop.number = number
+        raise KeyboardInterrupt
+
+    with _handled(interrupt):
+        yield stop
+
+
+@contextmanager
 def stoppable() -> Iterator[Stop]:
     """While the block runs, a first signal is noted, and a second raises KeyboardInterrupt.
 
@@ -44,13 +58,20 @@ def stoppable() -> Iterator[Stop]:
         if "LRLAB_WORKER" not in os.environ:  # its parent says it for all
             print("lrlab: stopping after this step; once more to stop at once", file=sys.stderr)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(note):
         yield stop
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While the block runs in the main thread, the handler is called for both signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, note) for number in numbers]
+    before = [signal.signal(number, handler) for number in numbers]
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import arguments, completion
+from lrlab import arguments, completion, garbage
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError
 
@@ -48,7 +48,8 @@ def main() -> None:
     if bash is not None:
         print(bash, end="")
         return
-    guarded(lambda: _run(sys.argv[1:]))
+    with garbage.put_off():
+        guarded(lambda: _run(sys.argv[1:]))
 
 
 def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -> None:

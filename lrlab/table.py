@@ -41,7 +41,7 @@ def results(
 ) -> str:
     """All runs of a sweep, one line each, sorted by run number, and where its files are.
 
-    runs: as from `analysis.runs`. folder: the sweep's folder; its figures and its report are named.
+    runs: as from `analysis.runs`. folder: the sweep's folder.
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     answer: as from `answer.text`, which stands below the table.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
@@ -72,6 +72,19 @@ def results(
     if best is not None:
         lines.append(_best(best))
     lines.append(f"sweep  {display_path(folder)}")
+    traces = records.profile_folder(folder)
+    if count := len(list(traces.glob("*.json.gz"))):
+        told = "1 trace" if count == 1 else f"{count} traces"
+        lines.append(f"trace  {display_path(traces)}: {told}, for ui.perfetto.dev or TensorBoard")
+    return "\n".join(lines)
+
+
+def drawn(folder: Path) -> str:
+    """Where the figures and the report of a sweep are, a line each, as far as there are any.
+
+    They stand below `results`, which is printed before they are drawn. Ends without a newline.
+    """
+    lines = []
     plots = records.plot_folder(folder)
     if count := len(list(plots.glob("*.png"))):
         figures = "1 figure" if count == 1 else f"{count} figures"

@@ -156,6 +156,7 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
     (sweep / "report.html").write_text("")
     verdicts = pd.DataFrame({"run": [2, 3], "outcome": ["plateau", "diverged"]})
     lines = table.results(analysis.runs(sweep), sweep, verdicts=verdicts).splitlines()
+    lines += table.drawn(sweep).splitlines()
     header = ["run", "lr", "schedule", "seed", "train", "loss", "test", "loss", "test", "acc"]
     assert lines[0].split() == [*header, "state", "outcome"]
     rows = [line.split() for line in lines[2:7]]

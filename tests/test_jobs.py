@@ -135,7 +135,54 @@ def test_hydra_composes_one_of_a_kind(loader: Any, monkeypatch: pytest.MonkeyPat
         optimizer = "adam" if number % 2 else "sgd"
         overrides = ["batch_size=32", f"optimizer={optimizer}", f"lr={0.1 + number}"]
         assert jobs.compose(config, loader, overrides, number).spec["lr"] == 0.1 + number
-    assert len(count) == 2
+    assert len(count) == 1  # that of adam; sgd is what the sweep's own config has
+
+
+# What a sweep was given, and overrides of its runs: (same) Hydra need not compose these again.
+DERIVED = {
+    "a grid": (["lr=0.1,1.0", "epochs=2"], ["epochs=2 lr=0.1", "epochs=2 lr=1.0"], True),
+    "a search": (["lr=interval(1e-4,1)", "seed=3"], ["seed=3 lr=0.01"], True),
+    "its own group": (["optimizer=adam", "lr=0.1,0.2"], ["optimizer=adam lr=0.2"], True),
+    "swept group, first": (["optimizer=sgd,adam"], ["optimizer=sgd"], True),
+    "swept group, other": (["optimizer=sgd,adam"], ["optimizer=adam"], False),
+    "a value it lacks": (["epochs=2", "lr=0.1,0.2"], ["lr=0.1"], False),
+    "an addition": (["+network.width=3", "lr=0.1,0.2"], ["+network.width=3 lr=0.1"], False),
+    "an experiment": (["+experiments=lr_search"], ["+experiments=lr_search lr=0.1"], False),
+    "hydra's": (["hydra.job.name=a", "lr=0.1,0.2"], ["lr=0.1"], True),
+    "hydra's, of a run": (["lr=0.1,0.2"], ["hydra.job.name=a lr=0.1"], False),
+}
+
+
+@pytest.mark.parametrize("kind", DERIVED)
+def test_a_run_may_derive_from_its_sweep(
+    kind: str, loader: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments, runs, derived = DERIVED[kind]
+    config = composed(loader, *arguments)
+    before = OmegaConf.to_yaml(config)
+    load = type(loader).load_sweep_config
+    count = []
+    for number, run in enumerate(runs):
+        overrides = [*run.split(), *jobs.own_overrides(tmp_path / "a b")]
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                type(loader), "load_sweep_config", lambda *given: count.append(1) or load(*given)
+            )
+            job = jobs.compose(config, loader, overrides, number)
+        wanted = by_hydra(config, loader, overrides, number)
+        assert job.texts == texts(wanted)
+        assert job.spec == jobs.spec(wanted)
+        assert texts(job.config()) == job.texts
+    assert bool(count) != derived
+    assert OmegaConf.to_yaml(config) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("off", False), ("false", False), ("on", True), ("true", True)]
+)
+def test_plots_may_be_on_and_off(typed: str, value: bool, loader: Any) -> None:
+    config = composed(loader)
+    assert jobs.compose(config, loader, [f"plots={typed}"], 0).spec["plots"] is value
 
 
 def test_what_now_gave_the_sweep_holds_for_its_runs(loader: Any) -> None:

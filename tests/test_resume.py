@@ -227,7 +227,7 @@ def test_twice_asked_it_stops_at_once(server: Server, long: dict[str, Any], tmp_
     assert found(tmp_path / "outputs" / "x") == long
 
 
-@pytest.mark.parametrize("function", ["lrlab.plots.draw", "lrlab.plan.check_runs"])
+@pytest.mark.parametrize("function", ["lrlab.plots.drawing.cores", "lrlab.plan.check_runs"])
 def test_an_interrupt_before_training_or_while_it_is_drawn(
     server: Server, long: dict[str, Any], function: str, tmp_path: Path
 ) -> None:
@@ -247,7 +247,11 @@ module.{name} = interrupted
     if "plots" not in function:
         assert not folder.exists()
         return
+    assert done.err.startswith("lrlab: interrupted while drawing")
+    assert "python -m lrlab.plots outputs/x" in done.err
     assert "python -m lrlab.resume outputs/x" in done.err
+    lines = done.out.splitlines()
+    assert lines[-1] == "sweep  outputs/x" and any(line.startswith("answer") for line in lines)
     again = server.run("lrlab.resume", "outputs/x", "plots=false", cwd=tmp_path)
     assert (again.code, again.err) == (0, "")
     assert {**found(folder), "best.yaml": 0} == {**long, "best.yaml": 0}

@@ -15,7 +15,16 @@ matplotlib is imported when the first figure is asked for, not with this package
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lrlab.plots.tables import CAPTIONS, FORMATS, NAMES, SUMMARIES, Drawn, NothingToDraw, Tables
+from lrlab.plots.tables import (
+    CAPTIONS,
+    FORMATS,
+    NAMES,
+    OF_LANDSCAPE,
+    SUMMARIES,
+    Drawn,
+    NothingToDraw,
+    Tables,
+)
 
 if TYPE_CHECKING:
     from lrlab.plots.branches import branch_fan
@@ -31,6 +40,7 @@ __all__ = [
     "CAPTIONS",
     "FORMATS",
     "NAMES",
+    "OF_LANDSCAPE",
     "SUMMARIES",
     "Drawn",
     "NothingToDraw",

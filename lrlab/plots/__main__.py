@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lrlab.plots",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Draw the plots of a sweep, also of one that is still running.",
-        epilog=f"plots:\n{names}\n\nExit code: 0 something was drawn, 1 nothing, 2 bad input.",
+        epilog=f"plots:\n{names}\n\nExit code: 0 something was drawn, 1 nothing or not all, 2 bad input.",
     )
     parser.add_argument(
         "sweep", type=Path, metavar="SWEEP", help="a sweep's folder, or a CSV of curves"
@@ -54,24 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = _parser().parse_args(arguments)
         only = [_known("--only", name, NAMES) for name in options.only]
         formats = [_known("--format", kind, FORMATS) for kind in options.format] or ["png", "svg"]
-        lines, notes = _draw(options.sweep, only, formats, options.output)
+        lines, notes, failed = _draw(options.sweep, only, formats, options.output)
     except UserError as error:
         _fail(str(error), 2)
     except NotWritten as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    for note in notes:
+    for note in (*notes, *failed):
         print(f"lrlab: {note}", file=sys.stderr)
     print("\n".join(lines))
-    if not any(line.startswith("plot") for line in lines):
+    if failed or not any(line.startswith("plot") for line in lines):
         sys.exit(1)
 
 
 def _draw(
     sweep: Path, only: Sequence[str], formats: Sequence[str], output: Path | None
-) -> tuple[list[str], tuple[str, ...]]:
-    """A line for each file that was written and each figure that was left out, and notes."""
+) -> tuple[list[str], tuple[str, ...], list[str]]:
+    """A line for each file that was written and each figure that was left out, notes, failures."""
     from lrlab.plots.reading import load
 
     tables, notes = load(sweep)
@@ -81,14 +81,21 @@ def _draw(
         output = records.plot_folder(sweep) if sweep.is_dir() else sweep.parent / "plots"
     elif output.exists() and not output.is_dir():
         raise UserError(f"--output={output}: is a file; name a folder")
-    from lrlab.plots.writing import draw
+    from lrlab.plots.drawing import Drawing, cores
     from lrlab.table import display_path
 
-    drawn = draw(tables, output, list(dict.fromkeys(only)), list(dict.fromkeys(formats)))
+    names = list(dict.fromkeys(only)) or NAMES
+    free = cores() if len(names) > 2 and cores() > 1 else 0  # two are drawn while processes start
+    with Drawing(output, list(dict.fromkeys(formats)), free) as drawing:
+        drawing.add(names, tables)
+        drawn = drawing.wait()
+    if drawn.unwritten is not None:
+        raise drawn.unwritten
     lines = [f"plot      {display_path(path)}" for path in drawn.paths]
     width = max(map(len, drawn.left_out), default=0)
     lines += [f"left out  {name:{width}}  {reason}" for name, reason in drawn.left_out.items()]
-    return lines, notes
+    failed = [f"{name} was not drawn: {reason}" for name, reason in drawn.failed.items()]
+    return lines, notes, failed
 
 
 def _known(option: str, word: str, words: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lrlab.answer import Answer
+    from lrlab.errors import NotWritten
 
 
 class NothingToDraw(Exception):
@@ -51,11 +52,15 @@ class Drawn:
 
     Attributes:
         paths: the files, in the order of the figures.
-        left_out: the reason by the name of each figure that could not be drawn.
+        left_out: the reason by the name of each figure of which there was nothing to draw.
+        failed: what went wrong, one line, by the name of each figure that could not be drawn.
+        unwritten: of the files that could not be written, or removed, the first one's error.
     """
 
     paths: list[Path] = field(default_factory=list)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unwritten: NotWritten | None = None
 
 
 # Each figure's name, and what it shows, in a few words.
@@ -132,4 +137,5 @@ CAPTIONS: Mapping[str, str] = {
     ),
 }
 NAMES = tuple(SUMMARIES)
+OF_LANDSCAPE = ("textbook", "surface")  # drawn of lines, surface and paths
 FORMATS = ("png", "svg", "pdf")

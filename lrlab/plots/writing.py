@@ -1,7 +1,7 @@
 """Which figure is drawn of which table, and the files that they become."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lrlab.errors import NotWritten
+from lrlab.plots import leftovers
 from lrlab.plots.branches import branch_fan
 from lrlab.plots.budget import schedules
 from lrlab.plots.by_lr import lr_against_accuracy, lr_against_loss, to_target
@@ -93,13 +94,18 @@ def draw(
         except NothingToDraw as reason:
             left_out[name] = str(reason)
             continue
-        paths += _written(name, one, folder, formats)
+        paths += written(name, one, folder, formats)
     if not only:
-        _clear(folder, left_out, formats)
+        leftovers.remove(folder, left_out, formats)
     return Drawn(paths, left_out)
 
 
-def _written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> list[Path]:
+def written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write a figure as folder/NAME.FORMAT in each of the formats; returns the paths.
+
+    Raises:
+        NotWritten: the disk is full, or the folder cannot be written.
+    """
     paths = []
     for kind in formats:
         try:
@@ -108,33 +114,6 @@ def _written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> li
             # Not the part, whose name a reader has never seen.
             raise NotWritten(folder / f"{name}.{kind}", error) from error
     return paths
-
-
-def _clear(folder: Path, left_out: Iterable[str], formats: Sequence[str]) -> None:
-    """Remove older pictures of these figures, and parts whose writers are gone."""
-    stale = [folder / f"{name}.{kind}" for name in left_out for kind in formats]
-    for part in folder.glob(".*.part"):
-        name, _, process = part.name.removesuffix(".part").rpartition(".")
-        is_ours = name[1:].rpartition(".")[0] in NAMES and process.isdecimal()
-        if is_ours and not _is_running(int(process)):
-            stale.append(part)
-    for path in stale:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise NotWritten(path, error) from error
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "nt":  # there os.kill would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    return True
 
 
 def save(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,20 @@ from lrlab.report.page import Details, html
 if TYPE_CHECKING:
     from lrlab.plots.tables import Tables
 
-__all__ = ["Details", "html", "write"]
+__all__ = ["Details", "html", "pictures", "write"]
 
 
 def write(
     sweep: Path,
-    figures: Mapping[str, bytes | Path] | None = None,
+    figures: Mapping[str, bytes | Path] | Callable[[], Mapping[str, bytes | Path]] | None = None,
     tables: Tables | None = None,
 ) -> Path:
     """Make ``<sweep>/report.html`` from the sweep's records.
 
     Args:
         sweep: the sweep's folder; it may still be running.
-        figures: PNG files by name; None: those in its plots/.
+        figures: PNG files by name, or what gives them: asked late, for they may still be drawn.
+            None: those in its plots/.
         tables: None: they are read.
 
     Returns:
@@ -42,10 +43,17 @@ def write(
 
     tables = tables or _tables(sweep)
     if figures is None:
-        figures = {path.stem: path for path in sorted(records.plot_folder(sweep).glob("*.png"))}
+        figures = pictures(sweep)
     file = records.report_file(sweep)
     records.write_whole(file, html(tables, figures, sweep.absolute(), _details(sweep, tables)))
     return file
+
+
+def pictures(sweep: Path) -> dict[str, bytes | Path]:
+    """The PNG files in the sweep's plots/, by name."""
+    from lrlab import records
+
+    return {path.stem: path for path in sorted(records.plot_folder(sweep).glob("*.png"))}
 
 
 def _tables(sweep: Path) -> Tables:

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import re
 import shlex
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ class Details:
 
 def html(
     tables: Tables,
-    pictures: Mapping[str, bytes | Path],
+    pictures: Mapping[str, bytes | Path] | Callable[[], Mapping[str, bytes | Path]],
     sweep_folder: Path,
     details: Details | None = None,
 ) -> str:
@@ -62,7 +62,8 @@ def html(
     Args:
         tables: as from `lrlab.analysis`; runs and curves are needed. What is missing of verdicts
             and answers is made.
-        pictures: PNG files, or their paths, by the name of the figure.
+        pictures: PNG files, or their paths, by the name of the figure; or what gives them, which is
+            asked when all else that takes its time is made.
         sweep_folder: where the sweep lies; commands name it so, unless details.folder does.
         details: configs, environments and the rest.
 
@@ -86,6 +87,7 @@ def html(
     curves = chart.data(tables.curves, verdicts, settings)
     drawn = [run["run"] for run in curves["runs"]]
     best = answers[0].best_run if answers else None
+    pictures = pictures() if callable(pictures) else pictures
     folder = details.folder or str(sweep_folder)
     name = sweep_folder.name or str(sweep_folder)
     sections = {

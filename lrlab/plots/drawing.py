@@ -1,0 +1,260 @@
+"""Figures drawn several at once, in processes that are started fresh and import no torch.
+
+    with Drawing(folder) as drawing:
+        drawing.add(("loss_curves", "heat_map"), tables)
+        ...  # what else there is to do meanwhile
+        drawn = drawing.wait()
+
+The tables go to the processes through files in a temporary folder that only this user can read. A
+process draws one figure after the other: its name comes in as a line, and what became of it goes
+out as one. Where there is one core only, all is drawn in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lrlab.errors import NotWritten
+from lrlab.plots import leftovers
+from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
+
+MOST = 4  # processes: a figure takes half a second, the start of a process a whole one
+
+Answer = dict[str, Any]  # what became of a figure
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Drawing:
+    """Figures that are being drawn into a folder; at the block's end no process of it is left.
+
+    Args:
+        folder: where to.
+        formats: "png", "svg" or "pdf".
+        free: how many cores are left to draw; below 1 all is drawn in this process.
+
+    Attributes:
+        processes: how many draw at most; 0: this one does.
+    """
+
+    def __init__(self, folder: Path, formats: Sequence[str] = ("png",), free: int = 1) -> None:
+        self.folder, self.formats = folder, list(formats)
+        self.processes = max(0, min(free, MOST))
+        self._lock = threading.Lock()
+        self._alone = threading.Lock()
+        self._idle: list[subprocess.Popen[str]] = []
+        self._started: list[subprocess.Popen[str]] = []
+        self._closed = False
+        self._threads = ThreadPoolExecutor(max(1, self.processes), "lrlab-drawing")
+        self._answers: dict[str, Future[Answer] | Answer] = {}
+        self._handed: dict[int, tuple[Any, str]] = {}  # each table by its id, and its file
+
+    def __enter__(self) -> Drawing:
+        # the folder may go before a process that reads from it has seen that it shall end
+        self._files = tempfile.TemporaryDirectory(prefix="lrlab-", ignore_cleanup_errors=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._started:
+                process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._started:
+            for stream in (process.stdin, process.stdout):
+                assert stream is not None
+                with contextlib.suppress(OSError):  # what it was told last is still in the pipe
+                    stream.close()
+            process.wait()
+        self._files.cleanup()
+        if error[0] is not None and self._started:
+            with contextlib.suppress(NotWritten):
+                leftovers.remove(self.folder, (), ())  # of those that were killed
+
+    def add(self, names: Sequence[str], tables: Tables) -> None:
+        """Have these figures of the tables drawn."""
+        handed: Mapping[str, str] | None = None
+        if self.processes:
+            try:
+                handed = self._hand_over(tables)
+            except OSError:  # no room for it
+                handed = None
+        for name in names:
+            if handed is None:
+                self._answers[name] = attempt(name, tables, self.folder, self.formats)
+            else:
+                self._answers[name] = self._threads.submit(self._ask, name, tables, handed)
+
+    def wait(self) -> Drawn:
+        """What became of all figures that were added, when they are done, in their usual order.
+
+        Where that is every figure there is, older pictures of those that were not drawn now are
+        removed, in these formats: they show runs that are no more. So is what a writer left behind
+        that was killed.
+        """
+        paths: list[Path] = []
+        left_out: dict[str, str] = {}
+        failed: dict[str, str] = {}
+        unwritten: NotWritten | None = None
+        for name in sorted(self._answers, key=NAMES.index):
+            answer = self._answers[name]
+            answer = answer.result() if isinstance(answer, Future) else answer
+            paths += map(Path, answer.get("paths", ()))
+            if "left_out" in answer:
+                left_out[name] = answer["left_out"]
+            elif "failed" in answer:
+                failed[name] = answer["failed"]
+            elif "file" in answer:
+                error = NotWritten(answer["file"], OSError(0, answer["reason"]))
+                unwritten = unwritten or error
+        if set(self._answers) == set(NAMES):
+            written = {path.stem for path in paths}
+            stale = [name for name in NAMES if name not in written]
+            try:
+                leftovers.remove(self.folder, stale, self.formats)
+            except NotWritten as error:
+                unwritten = unwritten or error
+        return Drawn(paths, left_out, failed, unwritten)
+
+    def _hand_over(self, tables: Tables) -> dict[str, str]:
+        """Each table's file, by the table's name; written once, for all figures."""
+        files = {}
+        for one in fields(tables):
+            table = getattr(tables, one.name)
+            if id(table) not in self._handed:
+                file = Path(self._files.name) / str(len(self._handed))
+                with file.open("wb") as out:
+                    pickle.dump(table, out, pickle.HIGHEST_PROTOCOL)
+                self._handed[id(table)] = table, str(file)  # kept, so that no other has its id
+            files[one.name] = self._handed[id(table)][1]
+        return files
+
+    def _ask(self, name: str, tables: Tables, handed: Mapping[str, str]) -> Answer:
+        """Have a figure drawn by a process that is idle, or a new one."""
+        try:
+            process = self._take()
+        except OSError:  # none can be started
+            with self._alone:
+                return attempt(name, tables, self.folder, self.formats)
+        if process is None:
+            return {}
+        wanted = {
+            "name": name,
+            "tables": handed,
+            "folder": str(self.folder.absolute()),
+            "formats": self.formats,
+        }
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(wanted) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        if not line:
+            return {"failed": _end(process.wait(), self._said(process))}
+        with self._lock:
+            self._idle.append(process)
+        answer: Answer = json.loads(line)
+        answer["paths"] = [self.folder / file for file in answer.get("paths", ())]
+        return answer
+
+    def _take(self) -> subprocess.Popen[str] | None:
+        with self._lock:
+            if self._closed:
+                return None
+            if self._idle:
+                return self._idle.pop()
+            said = Path(self._files.name) / f"stderr-{len(self._started)}"
+            with said.open("wb") as stderr:
+                # In a session of its own, so that a Ctrl-C comes once, from here.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "lrlab.plots.drawing"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    encoding="utf-8",
+                    start_new_session=True,
+                )
+            self._started.append(process)
+            return process
+
+    def _said(self, process: subprocess.Popen[str]) -> str:
+        file = Path(self._files.name) / f"stderr-{self._started.index(process)}"
+        lines = file.read_text("utf-8", errors="replace").split("\n") if file.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def attempt(name: str, tables: Tables, folder: Path, formats: Sequence[str]) -> Answer:
+    """Draw one figure, and say what became of it: paths, left_out, file and reason, or failed."""
+    from lrlab.plots import writing
+
+    try:
+        return {"paths": writing.written(name, writing.figure(name, tables), folder, formats)}
+    except NothingToDraw as reason:
+        return {"left_out": str(reason)}
+    except NotWritten as error:
+        return {"file": error.file, "reason": error.reason}
+    except Exception as error:  # one figure's fault spoils no other
+        return {"failed": described(error)}
+
+
+def described(error: Exception) -> str:
+    """An error that nobody foresaw, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def _end(code: int, said: str) -> str:
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with {code}{f' ({said})' if said else ''}"
+
+
+# --- in a process that draws ----------------------------------------------------------------------
+
+
+def main() -> None:
+    """Draw what comes in as lines, until no more comes."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever prints, it is no answer
+    from lrlab.plots import writing
+
+    assert writing  # imported before the first figure is asked for
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        tables = Tables(**{name: _table(file) for name, file in wanted["tables"].items()})
+        folder = Path(wanted["folder"])
+        answer = attempt(wanted["name"], tables, folder, wanted["formats"])
+        answer["paths"] = [path.name for path in answer.get("paths", ())]
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+@functools.cache
+def _table(file: str) -> Any:
+    with open(file, "rb") as table:
+        return pickle.load(table)
+
+
+if __name__ == "__main__":
+    main()
