@@ -1,7 +1,7 @@
 """The saved runs of a sweep as tidy tables. Reads through `records`; never imports torch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,19 @@ import pandas as pd
 
 from lrlab import records, tidy
 from lrlab.errors import UserError
-from lrlab.verdicts import GAIN_EPSILON, verdicts
+from lrlab.verdicts import GAIN_EPSILON, verdicts, verdicts_of_pieces
 
-__all__ = ["SETTINGS", "branches", "curves", "landscape", "runs", "varying", "verdicts"]
+__all__ = [
+    "SETTINGS",
+    "branches",
+    "curves",
+    "landscape",
+    "pieces",
+    "runs",
+    "varying",
+    "verdicts",
+    "verdicts_of",
+]
 
 # What makes one run different from another, besides its lr. Dotted names are overrides that were
 # swept beyond these ("optimizer.momentum") and count as settings too.
@@ -46,6 +56,7 @@ _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step",
 _REFERENCES = ("initial_loss", "chance_loss", "num_classes")
 _MEASURED = records.DIAGNOSTICS[1:]
 _GAINS = ("gain_low", "gain_high")
+PIECE = 200_000  # rows of curves in memory at once, about 50 MB
 FEWEST_STEPS = 10  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
 _TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
 
@@ -87,14 +98,36 @@ def curves(sweep: Path | str) -> pd.DataFrame:
     step is NaN: a run must not vanish from a comparison.
     Raises UserError as `runs` does.
     """
+    (whole,) = pieces(sweep, math.inf)
+    return whole
+
+
+def pieces(sweep: Path | str, rows: float) -> Iterator[pd.DataFrame]:
+    """The table of `curves` in pieces: whole runs each, as many as come to so many rows."""
     table = runs(sweep)
-    dotted = [name for name in table.columns if "." in name]
+    first, length = 0, 0
     parts: list[dict[str, np.ndarray]] = []
     of_test: list[tuple[float, float]] = []
-    for run in table.to_dict("records"):
+    for place, run in enumerate(table.to_dict("records"), start=1):
         folder = Path(run["folder"])
         parts.append(_curve(folder, run["train_seconds"]))
         of_test.append(gains(_read(records.read_branches, folder), run["initial_loss"]))
+        length += len(parts[-1]["step"])
+        if length >= rows or place == len(table):
+            yield _joined(table.iloc[first:place], parts, of_test)
+            first, length, parts, of_test = place, 0, [], []
+
+
+def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
+    """`verdicts` of a sweep, whose curves are never all in memory."""
+    return verdicts_of_pieces(pieces(sweep, PIECE), target=target)
+
+
+def _joined(
+    table: pd.DataFrame, parts: list[dict[str, np.ndarray]], of_test: list[tuple[float, float]]
+) -> pd.DataFrame:
+    """The curves of the runs of a table, which are used up."""
+    dotted = [name for name in table.columns if "." in name]
     # Whole columns from arrays: a thousand small tables to join take three times the time and twice
     # the memory.
     columns: dict[str, Any] = {}

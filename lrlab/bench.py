@@ -147,12 +147,12 @@ def _timed(pieces: Mapping[str, Piece], options: Options) -> dict[str, Times]:
 
 def measure(options: Options) -> dict[str, Any]:
     """Measure all, print it as it is found, and return the figures for ``--json``."""
-    from lrlab import bench_torch, environment, plan, pool
+    from lrlab import bench_torch, environment, memory, plan
 
     environment.make_deterministic()
     environment.prepare(options.device, options.threads)
     (run,) = bench_torch.specs(options.overrides, [0.01])
-    need = max(options.lanes) * pool.bytes_a_lane(run)
+    need = max(options.lanes) * memory.needs(run).lane
     free = environment.free_memory(options.device)
     if need > free:
         raise UserError(

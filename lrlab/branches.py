@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lrlab import checkpoints, environment, plan, pool, records, train
+from lrlab import checkpoints, environment, memory, plan, records, train
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec
 from lrlab.thresholds import THRESHOLDS
@@ -21,6 +21,7 @@ MULTIPLIERS = tuple(records.MULTIPLIERS.values())
 SHARE = 0.2  # of the run's steps; a quarter took the whole beyond 0.6 of the training time
 
 State = dict[str, Any]
+Ways = dict[tuple[int, bool], str]  # as `lanes.Lanes.ways`
 
 
 def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) -> list[int]:
@@ -41,18 +42,22 @@ def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) 
         Stopped: ``stop`` said so; what is not done can be made later.
         NotWritten: a record could not be written.
     """
-    groups: dict[tuple[str, int], list[tuple[RunSpec, State]]] = {}
+    groups: dict[tuple[str, int], list[RunSpec]] = {}
     failed = []
     for spec in specs:
         state = checkpoints.read(records.end_file(spec.folder))
         if state is None or not _moves(spec, state):
             records.end_file(spec.folder).unlink(missing_ok=True)
             continue
-        groups.setdefault((plan.group_key(spec), state["step"]), []).append((spec, state))
+        groups.setdefault((plan.group_key(spec), state["step"]), []).append(spec)
     for group in groups.values():
-        size = _runs_at_once(group[0][0], width)
+        size = _runs_at_once(group[0], width)
+        ways: Ways = {}
         for start in range(0, len(group), size):
-            failed += _attempt(group[start : start + size], stop)
+            chunk = group[start : start + size]
+            states = [checkpoints.read(records.end_file(spec.folder)) for spec in chunk]
+            together = [(spec, s) for spec, s in zip(chunk, states, strict=True) if s is not None]
+            failed += _attempt(together, ways, stop)
     return failed
 
 
@@ -68,20 +73,24 @@ def _moves(spec: RunSpec, state: State) -> bool:
 def _runs_at_once(spec: RunSpec, width: int | None) -> int:
     if width is not None:
         return max(1, width // len(MULTIPLIERS))
-    cost = max(1, pool.bytes_a_lane(spec) * len(MULTIPLIERS))
-    return max(1, int(environment.free_memory(spec.device) * pool.MEMORY_SHARE / cost))
+    needs = memory.needs(spec)
+    free = memory.budget(spec, environment.free_memory(spec.device)) - needs.data_bytes
+    lanes = min(free / max(1, needs.branch), needs.fastest)
+    return max(1, int(lanes / len(MULTIPLIERS)))
 
 
-def _attempt(group: Sequence[tuple[RunSpec, State]], stop: Callable[[], bool]) -> list[int]:
+def _attempt(
+    group: Sequence[tuple[RunSpec, State]], ways: Ways, stop: Callable[[], bool]
+) -> list[int]:
     """Test runs together; after an error half of them at once, in the end each alone."""
     try:
-        lrs, losses = _train_on(group, stop)
+        lrs, losses = _train_on(group, ways, stop)
     except (Stopped, NotWritten):
         raise
     except Exception as error:
         if len(group) > 1:
             half = len(group) // 2
-            return _attempt(group[:half], stop) + _attempt(group[half:], stop)
+            return _attempt(group[:half], ways, stop) + _attempt(group[half:], ways, stop)
         spec = group[0][0]
         records.log(spec.folder, f"the branch test failed: {type(error).__name__}: {error}")
         records.end_file(spec.folder).unlink(missing_ok=True)
@@ -97,7 +106,7 @@ def _attempt(group: Sequence[tuple[RunSpec, State]], stop: Callable[[], bool]) -
 
 
 def _train_on(
-    group: Sequence[tuple[RunSpec, State]], stop: Callable[[], bool]
+    group: Sequence[tuple[RunSpec, State]], ways: Ways, stop: Callable[[], bool]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
 
@@ -106,7 +115,6 @@ def _train_on(
     branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
     data = plan.load_data(group[0][0]).to(group[0][0].device)
     specs = [spec for spec, _, _ in branches]
-    ways: dict[tuple[int, bool], str] = {}
     stack = train.build_stack("", specs, range(len(specs)), data, ways)
     stack.meter = None
     for (width, own), way in list(ways.items()):  # what is left of it trains as the whole did

@@ -35,11 +35,19 @@ OBJECTIVES = {
 _NUMBER = r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan))"
 INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
 
+# Units of memory: decimal as disks are sold, and binary.
+BYTES = {"b": 1} | {
+    f"{prefix}{binary}b": (1024 if binary else 1000) ** power
+    for power, prefix in enumerate("kmgt", start=1)
+    for binary in ("", "i")
+}
+_AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]i?b|b|)", re.IGNORECASE)
+
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
     *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source", "profile"),
-    *("pad", "capture"),
+    *("pad", "capture", "memory_limit"),
     *SWEEP_GROUPS,
 )
 
@@ -64,7 +72,8 @@ class Config:
     loss: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
-    # Of the sweep; with defaults, since the saved configs of older runs lack them.
+    # With defaults, since the saved configs of older runs lack them.
+    memory_limit: Any = "auto"
     objective: str = "val_loss"
     target: float | None = None
     n_trials: int | None = None
@@ -110,6 +119,7 @@ def check(config: DictConfig) -> None:
     lanes = config.lanes
     if lanes != "auto" and not _is_count(lanes):
         raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
+    memory_limit(config)
     if config.device.split(":")[0] not in DEVICES:
         raise UserError(
             f"device={config.device}: no such device{nearest(config.device, DEVICES)}; "
@@ -195,6 +205,28 @@ def diagnostics(config: Mapping[str, Any]) -> str:
     """``default``, ``full`` or ``off``; a plain off in YAML is read as false."""
     value = config.get("diagnostics", "off")
     return "off" if value is False else value
+
+
+def memory_limit(config: Mapping[str, Any]) -> int | None:
+    """``memory_limit`` in bytes; None for auto.
+
+    Raises:
+        UserError: it is no amount of memory.
+    """
+    told = config.get("memory_limit", "auto")
+    if told == "auto":
+        return None
+    number, unit = told, ""
+    if isinstance(told, str) and (match := _AMOUNT.fullmatch(told.strip())):
+        number, unit = float(match[1]), match[2].lower()
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        found = number * BYTES[unit or "b"]
+        if 1 <= found < math.inf:
+            return int(found)
+    raise UserError(
+        f"memory_limit={told}: must be auto or an amount of memory, like memory_limit=2GB, 500MB "
+        "or 1.5GiB"
+    )
 
 
 def _is_count(value: Any) -> bool:

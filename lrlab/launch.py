@@ -10,7 +10,18 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import arguments, environment, garbage, plan, pool, profiling, progress, records, signals
+from lrlab import (
+    arguments,
+    environment,
+    garbage,
+    memory,
+    plan,
+    pool,
+    profiling,
+    progress,
+    records,
+    signals,
+)
 from lrlab.errors import Stopped, UserError
 from lrlab.jobs import Job, compose, without_hydra
 from lrlab.plan import RunSpec
@@ -40,6 +51,7 @@ def launch(
     ]
     specs = [job.spec for job in jobs]
     plan.check_runs(specs)
+    memory.check(specs)
     for job in jobs:
         records.create_run(job.folder, *job.texts)
     train(specs)
@@ -55,6 +67,7 @@ def run_one(run: RunSpec) -> dict[str, Any]:
         RuntimeError: the run failed; its run.log says how.
     """
     plan.check_runs([run])
+    memory.check([run])
     records.start_metrics(run.folder)
     train([run])
     summary = records.read_summary(run.folder)

@@ -323,10 +323,19 @@ def batch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 def _callable(spec: RunSpec, group: str) -> Callable[..., Any]:
+    target = _target(spec, group)
+    found = _located.get(target)
+    if found is not None and found is _object(spec, group):  # Hydra takes milliseconds to say so
+        return found
     try:
-        return instantiate({"_target_": _target(spec, group), "_partial_": True}).func
+        found = instantiate({"_target_": target, "_partial_": True}).func
     except Exception as error:
         raise _failed(spec, group, error) from error
+    _located[target] = found
+    return found
+
+
+_located: dict[str, Callable[..., Any]] = {}  # what Hydra found behind a target
 
 
 def _target(spec: RunSpec, group: str) -> str:

@@ -7,14 +7,13 @@ to it and on nothing else, so that a sweep that was interrupted and goes on deci
 
 from __future__ import annotations
 
-import json
-from collections import deque
+import gc
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from lrlab import config as configs
-from lrlab import diagnostics, environment, lanes, plan, progress, records, train
+from lrlab import environment, memory, plan, progress, records, train
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec
 from lrlab.train import Stack
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from lrlab.progress import Update
 
 INTERRUPTED = {"state": "interrupted"}
-MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
 
 
 @dataclass(frozen=True)
@@ -115,15 +113,15 @@ class _Pool:
     source: Source
     update: Update
     stop: Callable[[], bool]
-    width: int | None  # the most runs at once, or None: as many as memory holds
-    memory: float  # bytes
+    width: int | None  # the most runs at once, or None: as many as memory holds and are fast
+    free: int  # bytes of memory, before the first run
     rows: dict[int, int]  # of the display, by run number
     reported: dict[int, int] = field(default_factory=dict)  # epochs, by run number
     tick: int = 0
     stacks: list[Stack] = field(default_factory=list)
     waiting: deque[Start] = field(default_factory=deque)  # taken from the source, without a place
-    groups: dict[int, str] = field(default_factory=dict)  # plan.group_key, by run number
-    costs: dict[str, int] = field(default_factory=dict)  # bytes a lane, by group
+    keys: dict[int, str] = field(default_factory=dict)  # plan.group_key, by run number
+    groups: dict[str, memory.Needs] = field(default_factory=dict)
     ways: dict[str, dict[tuple[int, bool], str]] = field(default_factory=dict)
     pads: dict[str, int] = field(default_factory=dict)  # rows of a product, by group
     data: dict[str, Dataset] = field(default_factory=dict)
@@ -140,7 +138,8 @@ def run(
     """Train all runs of a source; what fails is marked, logged and left behind.
 
     Args:
-        width: the most runs that train at once; None: as many as memory holds.
+        width: the most runs that train at once; None: as many as memory holds and are fastest
+            together.
         device: where the first runs train, whose memory counts.
         rows: the display's rows of the runs that it knows; others are added to it.
         stop: asked at every step.
@@ -150,8 +149,8 @@ def run(
             interrupted.
         NotWritten: a record could not be written.
     """
-    memory = environment.free_memory(device) * MEMORY_SHARE
-    pool = _Pool(source, update, stop, width, memory, dict(rows), tick=source.tick)
+    free = environment.free_memory(device)
+    pool = _Pool(source, update, stop, width, free, dict(rows), tick=source.tick)
     try:
         while True:
             _fill(pool)
@@ -161,13 +160,20 @@ def run(
                 if pool.waiting or source.wait():
                     continue
                 return
-            for stack in list(pool.stacks):
-                _attempt(pool, stack, lambda stack: train.train_epoch(stack, update, stop))
-            pool.tick += 1
+            trained = len(pool.stacks)
+            _train(pool)
             _judge(pool)
+            if len(pool.stacks) < trained:
+                gc.collect()  # lanes refer to themselves; the next ones need what these took
     except Stopped:
         _interrupt(pool)
         raise
+
+
+def _train(pool: _Pool) -> None:
+    for stack in list(pool.stacks):
+        _attempt(pool, stack, lambda stack: train.train_epoch(stack, pool.update, pool.stop))
+    pool.tick += 1
 
 
 def _judge(pool: _Pool) -> None:
@@ -232,7 +238,8 @@ def _recover(pool: _Pool, starts: Sequence[Start], error: Exception) -> None:
 def _fill(pool: _Pool) -> None:
     """Take runs while there is room, build their lanes, and let them join their group's stack."""
     starts: list[Start] = []
-    while _has_room(pool, starts):
+    places = _Places(pool)
+    while _has_room(pool, starts) and (pool.waiting or places.for_another()):
         start = pool.waiting.popleft() if pool.waiting else pool.source.take(pool.tick)
         if start is None:
             break
@@ -240,7 +247,7 @@ def _fill(pool: _Pool) -> None:
         if number not in pool.rows:
             row = progress.LaneRow(number, start.label, epochs=start.spec["epochs"])
             pool.rows[number] = pool.update.add(row)
-        if not _fits(pool, starts, start):
+        if not places.take(start.spec):
             pool.waiting.appendleft(start)
             break
         starts.append(start)
@@ -257,38 +264,67 @@ def _has_room(pool: _Pool, starts: Sequence[Start]) -> bool:
     return not pool.stop() and (pool.width is None or trained < pool.width)
 
 
-def _fits(pool: _Pool, starts: Sequence[Start], start: Start) -> bool:
-    """Whether memory holds one more lane; the first one is tried in any case."""
-    specs = [run.spec for stack in pool.stacks for run in stack.runs]
-    specs += [other.spec for other in starts]
-    taken = sum(_cost(pool, spec) for spec in specs)
-    return not specs or taken + _cost(pool, start.spec) <= pool.memory
+class _Places:
+    """What the pool's lanes and their data take, and whether there is a place for more."""
+
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+        self._lanes: Counter[str] = Counter()  # by group
+        self._data: dict[str, int] = {}  # bytes, by name
+        self._taken = 0
+        self._last: RunSpec | None = None
+        for stack in pool.stacks:
+            for run in stack.runs:
+                self._add(run.spec)
+        for name in pool.data.keys() - self._data.keys():  # no lane uses it any more
+            del pool.data[name]
+
+    def for_another(self) -> bool:
+        """Whether there is a place for one more like the last one.
+
+        Asked before a run is taken: one that then had to wait would be kept from other workers,
+        and in a search would be drawn before it had to be.
+        """
+        return self._last is None or self._fits(self._last)
+
+    def take(self, spec: RunSpec) -> bool:
+        """Give a run a place, if there is one; the first one is tried in any case."""
+        fits = self._last is None or self._fits(spec)
+        if fits:
+            self._add(spec)
+        return fits
+
+    def _fits(self, spec: RunSpec) -> bool:
+        pool, needs = self._pool, _needs(self._pool, spec)
+        if pool.width is None and self._lanes[_group(pool, spec)] >= needs.fastest:
+            return False
+        data = sum({**self._data, needs.data: needs.data_bytes}.values())
+        return self._taken + self._more(spec) + data <= memory.budget(spec, pool.free)
+
+    def _add(self, spec: RunSpec) -> None:
+        needs, self._last = _needs(self._pool, spec), spec
+        self._taken += self._more(spec)
+        self._data[needs.data] = needs.data_bytes
+        self._lanes[_group(self._pool, spec)] += 1
+
+    def _more(self, spec: RunSpec) -> int:
+        """Bytes that one more lane takes; where stacks are padded, that may be none or many."""
+        lanes = self._lanes[_group(self._pool, spec)]
+        rows = _rows(self._pool, spec, lanes + 1) - _rows(self._pool, spec, lanes)
+        return _needs(self._pool, spec).lane * max(rows, 0)
 
 
 def _group(pool: _Pool, spec: RunSpec) -> str:
-    if spec.number not in pool.groups:
-        pool.groups[spec.number] = plan.group_key(spec)
-    return pool.groups[spec.number]
+    if spec.number not in pool.keys:
+        pool.keys[spec.number] = plan.group_key(spec)
+    return pool.keys[spec.number]
 
 
-def _cost(pool: _Pool, spec: RunSpec) -> int:
-    key = _group(pool, spec)
-    if key not in pool.costs:
-        pool.costs[key] = bytes_a_lane(spec)
-    return pool.costs[key]
-
-
-def bytes_a_lane(spec: RunSpec) -> int:
-    """The memory that one more lane like this run takes; 0 if its network does not work."""
-    size = spec["batch_size"]
-    measures = configs.diagnostics(spec.config) != "off"
-    try:
-        data = plan.load_data(spec)
-        network, loss = plan.build_network(spec, data), plan.loss_function(spec)
-        batch = data.train_x[:size], data.train_y[:size]
-        return lanes.bytes_a_lane(network, loss, *batch, diagnostics.PROBE if measures else 0)
-    except Exception:
-        return 0  # it fails in training too, and is reported there
+def _needs(pool: _Pool, spec: RunSpec) -> memory.Needs:
+    group = _group(pool, spec)
+    if group not in pool.groups:
+        pool.groups[group] = memory.needs(spec)
+    return pool.groups[group]
 
 
 def _key(pool: _Pool, start: Start) -> str:
@@ -324,16 +360,34 @@ def _pad(pool: _Pool, specs: Sequence[RunSpec]) -> int:
     On a GPU they do. All stacks of a group then have one width from the first to the last, that of
     its first stack, or what the records say of a run that goes on.
     """
-    asked = specs[0].config.get("pad", "auto")
-    if asked is None or (asked == "auto" and not specs[0].device.startswith("cuda")):
+    if not _is_padded(specs[0]):
         return 0
-    if asked != "auto":
-        return int(asked)
     group = _group(pool, specs[0])
-    if group not in pool.pads:
+    if group not in pool.pads and (asked := specs[0].config.get("pad", "auto")) != "auto":
+        pool.pads[group] = int(asked)
+    elif group not in pool.pads:
         recorded = [records.recorded_pad(spec.folder) for spec in specs]
-        pool.pads[group] = max(recorded) or 1 << (len(specs) - 1).bit_length()
+        pool.pads[group] = max(recorded) or _power_of_two(len(specs))
     return pool.pads[group]
+
+
+def _is_padded(spec: RunSpec) -> bool:
+    asked = spec.config.get("pad", "auto")
+    return asked is not None and (asked != "auto" or spec.device.startswith("cuda"))
+
+
+def _power_of_two(lanes: int) -> int:
+    return 1 << (lanes - 1).bit_length()
+
+
+def _rows(pool: _Pool, spec: RunSpec, lanes: int) -> int:
+    """The rows of the stacks of so many lanes of a group, padding included."""
+    if not lanes or not _is_padded(spec):
+        return lanes
+    asked = spec.config.get("pad", "auto")
+    known = pool.pads.get(_group(pool, spec), 0 if asked == "auto" else int(asked))
+    pad = known or _power_of_two(lanes)
+    return -(-lanes // pad) * pad
 
 
 def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
@@ -385,10 +439,10 @@ def _log_new(stack: Stack) -> None:
 
 
 def _data(pool: _Pool, spec: RunSpec) -> Dataset:
-    key = json.dumps([spec["data"], spec.device], sort_keys=True)
-    if key not in pool.data:
-        pool.data[key] = plan.load_data(spec).to(spec.device)
-    return pool.data[key]
+    name = _needs(pool, spec).data
+    if name not in pool.data:
+        pool.data[name] = plan.load_data(spec).to(spec.device)
+    return pool.data[name]
 
 
 def _interrupt(pool: _Pool) -> None:

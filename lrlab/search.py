@@ -24,6 +24,7 @@ from lrlab import (
     garbage,
     jobs,
     launch,
+    memory,
     plan,
     pool,
     profiling,
@@ -31,6 +32,7 @@ from lrlab import (
     records,
     signals,
     storage,
+    workers,
 )
 from lrlab import config as configs
 from lrlab import space as spaces
@@ -54,7 +56,7 @@ DEFAULT_TRIALS = 20
 FREE = (
     *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
     *("n_trials", "timeout", "points", "storage", "workers", "lease", "checkpoint_every"),
-    *("diagnostics", "tracking", "profile"),
+    *("diagnostics", "tracking", "profile", "memory_limit", "pad", "capture"),
 )
 
 
@@ -71,17 +73,15 @@ class _Sweep:
     folder: Path = Path()
     own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
 
-    judged: dict[str, jobs.Job] = field(default_factory=dict)
+    judged: dict[int, jobs.Job] = field(default_factory=dict)
 
     def job(self, point: Mapping[str, str], number: int) -> jobs.Job:
         """A run. One that was judged before the sweep began is not composed again to train."""
         values = [f"{key}={text}" for key, text in point.items()]
         overrides = self.space.fixed + self.own + values
-        key = repr((number, overrides))
-        if key in self.judged:
-            return self.judged.pop(key)
-        self.judged[key] = jobs.compose(self.config, self.loader, overrides, number)
-        return self.judged[key]
+        if (judged := self.judged.pop(number, None)) and judged.overrides == overrides:
+            return judged
+        return jobs.compose(self.config, self.loader, overrides, number)
 
     @property
     def shared(self) -> bool:
@@ -129,14 +129,13 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     queue, first = _open(current, named)
     garbage.resume()
     try:
-        count = _workers(config)
+        count = workers.count(config.workers, config.device)
         if count > 1 and not current.worker:
-            from lrlab import workers
-
             launch.announce(first.spec, f"{_amount(current, queue)} by {count} workers")
             places = math.ceil(max(len(_left(queue)), 1) / count)
             queue.close()
-            code = workers.run(current.folder, count, places, _threads(config, count), url)
+            threads = _threads(config, count)
+            code = workers.run(current.folder, count, places, config.device, threads, url)
             queue = _open_queue(current, first, "resume")
             if code and (left := len(_left(queue))):
                 _say_interrupted(current, left, len(queue.trials()))
@@ -215,7 +214,11 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
         searched = current.space.searched
         points = spaces.corners(current.space) if searched else spaces.points(current.space)
         checked = [current.job(point, number) for number, point in enumerate(points)]
-        plan.check_runs([job.spec for job in checked])
+        current.judged = {} if searched else {job.number: job for job in checked}
+        specs = [job.spec for job in checked]
+        plan.check_runs(specs)
+        sharing = None if current.worker else workers.sharing(config.workers, config.device)
+        memory.check(specs, sharing)
         queue = None
         if current.shared:
             queue = _open_queue(current, checked[0], create)
@@ -234,7 +237,7 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
         if made:
             shutil.rmtree(current.folder, ignore_errors=True)
         raise
-    if create == "resume":
+    if create == "resume" and not current.worker:  # which was given a device, and threads
         _write_config(current)
     return queue, checked[0]
 
@@ -298,8 +301,8 @@ def _settings(space: Space, first: jobs.Job) -> dict[str, Any]:
     def add(node: Mapping[str, Any], prefix: str) -> None:
         for key, value in node.items():
             name = f"{prefix}{key}"
-            if name in swept or name in FREE:
-                continue
+            if name in swept or name in FREE or (name, value) == ("precision", "float32"):
+                continue  # the latter is what a sweep had before there was a choice
             if isinstance(value, Mapping):
                 add(value, f"{name}.")
             else:
@@ -315,13 +318,6 @@ def _settings(space: Space, first: jobs.Job) -> dict[str, Any]:
 
 
 # --- working on it --------------------------------------------------------------------------------
-
-
-def _workers(config: DictConfig) -> int:
-    if config.workers != "auto":
-        return int(config.workers)
-    device = environment.choose_device(config.device)
-    return environment.device_count() if device.startswith("cuda") else 1
 
 
 def _threads(config: DictConfig, workers: int) -> int | None:
@@ -466,8 +462,12 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     _test_branches(current, trials)
     runs = analysis.runs(folder)
     records.write_runs(folder, runs)
-    curves = analysis.curves(folder)
-    verdicts = analysis.verdicts(curves, target=config.target)
+    # A thousand runs' curves take gigabytes, which only figures need.
+    curves = analysis.curves(folder) if config.plots else None
+    if curves is None:
+        verdicts = analysis.verdicts_of(folder, target=config.target)
+    else:
+        verdicts = analysis.verdicts(curves, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
     best = _best(current, queue, trials)
@@ -481,7 +481,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {_why_none(config)}", flush=True)
     unwritten = None
-    if config.plots:
+    if curves is not None:
         with signals.interruptible() as stop:
             try:
                 unwritten = _draw(config, folder, Tables(runs, curves, verdicts, answers=answers))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import plan, records
+from lrlab import memory, plan, records
 from lrlab import space as spaces
 from lrlab.errors import UserError
 from lrlab.pool import Report, Start
@@ -134,6 +134,7 @@ class StudySource:
         try:
             job = self.job(trial.overrides, trial.number)
             plan.check_runs([job.spec])
+            memory.check([job.spec])
         except Exception as error:
             records.make_folder(folder)
             failed = {"run": trial.number, **_typed(trial.overrides)}

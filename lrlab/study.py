@@ -783,10 +783,12 @@ def _startable(runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The runs that can start: a setting is drawn with its first run, the others follow it."""
     from optuna.trial import TrialState
 
+    waiting = [run for run in runs if run.state is TrialState.WAITING]
+    if all(map(sampling.drawn, waiting)):  # a grid; and one of many runs is asked for each of them
+        return waiting
     leads: dict[int, FrozenTrial] = {}
     for run in runs:
         leads.setdefault(sampling.setting_of(run), run)
-    waiting = [run for run in runs if run.state is TrialState.WAITING]
     return [
         run
         for run in waiting

@@ -510,9 +510,7 @@ def log_start(stack: Stack, run: Run) -> None:
         f"lane {lane + 1} of {width}, trained {way}",
     ]
     if way == "one at a time":
-        lines.append(
-            "one at a time, because together they would be slower or change bits"
-        )
+        lines.append("one at a time, because together they would be slower or change bits")
     if way == "unmapped":
         lines.append("one at a time, because vmap does not take this network")
     if stack.optimizer.general:

@@ -1,7 +1,7 @@
 """What each learning rate did: outcome, step mode and the evidence in words, from curves alone."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
@@ -108,9 +108,42 @@ def verdicts(
     Raises:
         UserError: a column is missing, holds what is no number, or contradicts itself.
     """
+    names = _told_apart_by(curves, settings)
+    return judge(measure(curves, names, thresholds), names, target, thresholds)
+
+
+def verdicts_of_pieces(
+    pieces: Iterable[pd.DataFrame],
+    settings: Sequence[str] | None = None,
+    target: float | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> pd.DataFrame:
+    """As `verdicts`, of curves that come in pieces and are not kept.
+
+    Args:
+        pieces: whole runs each, all with the same columns.
+    """
+    runs: list[Numbers] = []
+    names: list[str] = []
+    for curves in pieces:
+        names = _told_apart_by(curves, settings)
+        runs += measure(curves, names, thresholds)
+    return judge(runs, names, target, thresholds)
+
+
+def _told_apart_by(curves: pd.DataFrame, settings: Sequence[str] | None) -> list[str]:
     names = settings_of(curves) if settings is None else list(settings)
-    names = [name for name in dict.fromkeys(names) if name not in ("run", "lr", "seed")]
-    runs = measure(curves, names, thresholds)
+    return [name for name in dict.fromkeys(names) if name not in ("run", "lr", "seed")]
+
+
+def judge(
+    runs: Sequence[Numbers], names: Sequence[str], target: float | None, thresholds: Thresholds
+) -> pd.DataFrame:
+    """The table of `verdicts`, from the numbers of all runs.
+
+    Args:
+        names: of the settings, in the order that each run has them in.
+    """
     sweeps = _sweeps(runs, names)
     rows = []
     for numbers in runs:

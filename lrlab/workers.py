@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lrlab import environment, signals
+from lrlab import environment, memory, signals
 
 POLL_SECONDS = 0.1
 
 
-def run(folder: Path, count: int, places: int, threads: int | None, storage: str) -> int:
+def devices(device: str) -> list[str]:
+    """The devices that workers take in turn: all GPUs, where the user has not named one.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    chosen = environment.choose_device(device)
+    if device in ("auto", "cuda") and chosen.startswith("cuda"):
+        return [f"cuda:{number}" for number in range(environment.device_count())]
+    return [chosen]
+
+
+def count(workers: int | str, device: str) -> int:
+    """How many workers there are: with auto one a GPU, or one on the CPU."""
+    return len(devices(device)) if workers == "auto" else int(workers)
+
+
+def sharing(workers: int | str, device: str) -> int:
+    """How many of them share a device at most."""
+    return math.ceil(count(workers, device) / len(devices(device)))
+
+
+def run(
+    folder: Path, count: int, places: int, device: str, threads: int | None, storage: str
+) -> int:
     """Start the workers of a sweep whose folder and study exist, and wait for them to end.
 
     What a worker that is killed leaves undone another one takes over.
@@ -23,15 +48,24 @@ def run(folder: Path, count: int, places: int, threads: int | None, storage: str
     Args:
         count: of the workers.
         places: the most runs that one of them trains at once.
+        device: as the user said it.
         threads: of each on the CPU; None: as many as torch takes.
         storage: with its password, which goes by the environment: all can see a command line.
 
     Returns:
         0, or the exit code that says that the user stopped them.
     """
+    own = {"LRLAB_PLACES": str(places), "LRLAB_STORAGE": storage}
+    own[memory.SHARING] = str(sharing(count, device))
+    own["TERM"] = "dumb"  # plain lines: two tables that redraw themselves would mix
+    on = devices(device)
     with signals.stoppable() as stop:
         processes = [
-            _start(folder, f"{number + 1}/{count}", number, places, threads, storage)
+            _start(
+                folder,
+                _overrides(on[number % len(on)], threads),
+                {**own, "LRLAB_WORKER": f"{number + 1}/{count}"},
+            )
             for number in range(count)
         ]
         _wait(processes, stop)
@@ -42,14 +76,13 @@ def run(folder: Path, count: int, places: int, threads: int | None, storage: str
     return stop.exit_code if stop() else 0
 
 
+def _overrides(device: str, threads: int | None) -> list[str]:
+    return [f"device={device}"] + ([] if threads is None else [f"threads={threads}"])
+
+
 def _start(
-    folder: Path, name: str, number: int, places: int, threads: int | None, storage: str
+    folder: Path, overrides: Sequence[str], own: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    overrides = [] if threads is None else [f"threads={threads}"]
-    if environment.choose_device("auto").startswith("cuda"):
-        overrides.append(f"device=cuda:{number % environment.device_count()}")
-    own = {"LRLAB_WORKER": name, "LRLAB_PLACES": str(places), "LRLAB_STORAGE": storage}
-    own["TERM"] = "dumb"  # plain lines: two tables that redraw themselves would mix
     command = [sys.executable, "-m", "lrlab.resume", str(folder), *overrides]
     # In a session of its own, so that a Ctrl-C comes once, from here.
     return subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True)

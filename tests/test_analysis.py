@@ -274,3 +274,16 @@ def test_results_keeps_a_hundred_runs_and_close_lrs_apart(tmp_path: Path) -> Non
     assert [cell[0] for cell in cells] == [str(i) for i in range(100)]
     assert len({cell[1] for cell in cells}) == 100
     assert lines[102:] == ["", f"sweep  {tmp_path}"], "nothing failed, so nothing is said of it"
+
+
+def test_verdicts_of_a_sweep_in_pieces_are_those_of_it_whole(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = analysis.curves(sweep)
+    pieces = list(analysis.pieces(sweep, rows=4))
+    assert [piece["run"].unique().tolist() for piece in pieces] == [[2, 3], [4, 10]]
+    pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), whole, check_dtype=False)
+    expected = analysis.verdicts(whole, target=0.6)
+    monkeypatch.setattr(analysis, "PIECE", 4)
+    monkeypatch.setattr(analysis, "curves", None)  # it is not asked for the whole
+    pd.testing.assert_frame_equal(analysis.verdicts_of(sweep, target=0.6), expected)

@@ -371,13 +371,13 @@ def test_a_state_dict_loads_into_the_ordinary_network(network: type[nn.Module]) 
 
 
 def test_memory_of_a_lane_is_that_of_its_tensors(data: Dataset) -> None:
-    """By hand: a linear layer keeps its input for the gradient, and each lane its own weights."""
+    """By hand: its own weights, batch and scores; an evaluation's samples are shared by all."""
     network = MLP(IN_SHAPE, CLASSES, hidden=())
     x, y = data.train_x[:50], data.train_y[:50]
     found = lanes.bytes_a_lane(network, losses.nll, x, y)
     weights = 4 * (INPUTS + 1) * CLASSES
-    # a chunk's input and scores are the least that an evaluation holds
-    least = 6 * weights + 4 * lanes.EVALUATION_CHUNK * (INPUTS + CLASSES)
+    # parameters, gradients, two buffers of Adam; and the scores of a chunk
+    least = 4 * weights + x.nbytes + 4 * lanes.EVALUATION_CHUNK * CLASSES
     assert least <= found <= 3 * least
     twice = lanes.bytes_a_lane(MLP(IN_SHAPE, CLASSES, hidden=(64, 64)), losses.nll, x, y)
     assert twice > found

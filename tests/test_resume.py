@@ -166,18 +166,21 @@ LONG = ("lr=0.1,0.03,0.3", "epochs=3", "lanes=2", "save_model=true", "name=x")
 # The signal comes in the middle of a step, counted over all of a process.
 AT_STEP = """
 import os, signal
-from lrlab import train
-batch, taken = train._batch, 0
+from lrlab import step
+taken = 0
 
-def take(stack, place):
-    global taken
-    taken += 1
-    if taken == {step}:
-        for _ in range({times}):
-            os.kill(os.getpid(), signal.{name})
-    return batch(stack, place)
+def counted(gradients):
+    def take(self, i):
+        global taken
+        taken += 1
+        if taken == {step}:
+            for _ in range({times}):
+                os.kill(os.getpid(), signal.{name})
+        return gradients(self, i)
+    return take
 
-train._batch = take
+for kind in (step.PlainStep, step.CapturedStep):
+    kind.gradients = counted(kind.gradients)
 """
 
 

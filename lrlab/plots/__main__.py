@@ -26,7 +26,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lrlab.plots",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Draw the plots of a sweep, also of one that is still running.",
-        epilog=f"plots:\n{names}\n\nExit code: 0 something was drawn, 1 nothing or not all, 2 bad input.",
+        epilog=f"plots:\n{names}\n\n"
+        "Exit code: 0 something was drawn, 1 nothing or not all, 2 bad input.",
     )
     parser.add_argument(
         "sweep", type=Path, metavar="SWEEP", help="a sweep's folder, or a CSV of curves"
