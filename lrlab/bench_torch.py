@@ -71,7 +71,7 @@ def lane_steps(lanes: Stack) -> Piece:
     def run(count: int) -> np.ndarray:
         found = []
         while count:
-            part = min(count, train.SEGMENT, lanes.steps_per_epoch - lanes.place)
+            part = min(count, train.longest_segment(lanes), lanes.steps_per_epoch - lanes.place)
             found.append(_segment(lanes, part))
             count -= part
             if lanes.place == lanes.steps_per_epoch:
@@ -91,7 +91,7 @@ def whole_training(lanes: Stack, epochs: int) -> np.ndarray:
         train.take_order(lanes)
         while lanes.place < lanes.steps_per_epoch:
             left = lanes.steps_per_epoch - lanes.place
-            found.append(_segment(lanes, min(train.SEGMENT, left)))
+            found.append(_segment(lanes, min(train.longest_segment(lanes), left)))
     return np.concatenate(found)
 
 

@@ -129,7 +129,7 @@ def _train_on(
     while done < steps and stack.runs:
         if stack.place == 0:
             train.take_order(stack)
-        count = min(train.SEGMENT, stack.steps_per_epoch - stack.place, steps - done)
+        count = min(train.longest_segment(stack), stack.steps_per_epoch - stack.place, steps - done)
         lanes = [run.row for run in stack.runs]
         values = _values([branches[lane] for lane in lanes], count)
         segment = train.train_steps(stack, values, stop)

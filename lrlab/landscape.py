@@ -338,7 +338,8 @@ def _replay(
     networks = [plan.build_network(spec, data) for spec in specs]
     loss = plan.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
-    stack = lanes.stack(networks, seeds, loss, specs[0].device)
+    pad = max(records.recorded_pad(spec.folder) for spec in specs)
+    stack = lanes.stack(networks, seeds, loss, specs[0].device, pad=pad)
     rule = optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs], list(stack.params.values())
     )

@@ -110,7 +110,7 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
     if stack.place == 0:
         take_order(stack)
     while stack.place < stack.steps_per_epoch:
-        count = min(SEGMENT, stack.steps_per_epoch - stack.place)
+        count = min(longest_segment(stack), stack.steps_per_epoch - stack.place)
         segment = train_steps(stack, _schedule_values(stack.runs, count), stop)
         going = _record(stack, segment, update)
         stack.place += len(segment.losses)
@@ -220,6 +220,11 @@ def take_order(stack: Stack) -> None:
     stack.order_of = torch.tensor([distinct.index(key) for key in keys]).to(device)
 
 
+def longest_segment(stack: Stack) -> int:
+    """In steps. A GPU works ahead of Python, so nothing waits for it before the epoch's end."""
+    return stack.steps_per_epoch if stack.data.train_y.is_cuda else SEGMENT
+
+
 def _step(stack: Stack) -> Step:
     """How the stack makes its steps; made anew where its lanes or their orders are others."""
     if stack.step is None:
@@ -230,7 +235,7 @@ def _step(stack: Stack) -> Step:
             stack.data,
             stack.order[stack.place :],
             stack.order_of,
-            SEGMENT,
+            longest_segment(stack),
             captured=left >= CAPTURE_FROM and spec.config.get("capture", True),
             any_threads=spec["threads"] is None,
         )
