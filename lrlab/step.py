@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ from lrlab.profiling import phase
 Coefficients = Mapping[str, Tensor]
 
 TRIED = 3  # the most steps that are made in a row while a step is captured
-RETRY = 50  # segments after which another number of threads has its next chance
+TRIALS = 3  # segments for each number of threads; the first ones are slow while caches are cold
+RETRY = 40  # segments after which another number of threads has its next chance
 BELIEVED = 1.3  # times slower than before a segment seems at most, for others' work comes in bursts
 
 
@@ -127,21 +129,20 @@ class Pace:
 
     def __init__(self, choices: Sequence[int]) -> None:
         self._choices = list(choices)
-        self._seconds: dict[int, float] = {}  # a step, by number of threads
+        self._seconds = dict.fromkeys(choices, math.inf)  # a step, by number of threads
         self._segments = 0
 
     def choose(self) -> int:
-        untried = [count for count in self._choices if count not in self._seconds]
-        if untried:
-            return untried[0]
+        place, self._segments = self._segments, self._segments + 1
+        if place < TRIALS * len(self._choices):
+            return self._choices[place % len(self._choices)]
         fastest = min(self._choices, key=lambda count: self._seconds[count])
-        self._segments += 1
-        if self._segments % RETRY == 0:
+        if place % RETRY == 0:
             return next((count for count in self._choices if count != fastest), fastest)
         return fastest
 
     def note(self, count: int, seconds: float) -> None:
-        self._seconds[count] = min(seconds, BELIEVED * self._seconds.get(count, seconds))
+        self._seconds[count] = min(seconds, BELIEVED * self._seconds[count])
 
 
 class CapturedStep:
