@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 LANES = (1, 3, 8, 32, 128)
 REPEATS, QUICK_REPEATS = 15, 5  # many short ones: others' work comes in bursts
-SECONDS = 0.1  # of a repeat
+SECONDS = 0.15  # of a repeat
 FEWEST, MOST = 10, 1000  # steps of a repeat
+WARM_UPS = 6
 VARIANT_LANES, CNN_LANES = 8, 3
 SWEEP_RUNS, MEMORY_LANES = 151, 65  # each against one
 GPU_LANES, GPU_EPOCHS = 64, 3
@@ -113,7 +114,8 @@ def enough(piece: Piece, steps: int | None) -> int:
     if steps is not None:
         piece(steps)
         return steps
-    piece(FEWEST)
+    for _ in range(WARM_UPS):  # a step tries in its first segments how it is fastest
+        piece(FEWEST)
     started = time.perf_counter()
     piece(FEWEST)
     each = (time.perf_counter() - started) / FEWEST
@@ -131,6 +133,7 @@ def in_turns(pieces: Mapping[str, tuple[Piece, int]], repeats: int) -> dict[str,
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
             piece, steps = pieces[name]
+            piece(max(1, steps // 4))  # caches hold what the one before has left
             started = time.perf_counter()
             piece(steps)
             found[name].append(1000 * (time.perf_counter() - started) / steps)
