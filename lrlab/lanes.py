@@ -9,6 +9,7 @@ too where that is faster.
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,8 +43,8 @@ class Lanes:
 
     Attributes:
         params: name to (lanes, ...), the trained parameters. Update them in place only.
-        whole: (lanes, numbers), of which all params are parts, so that an update can be one
-            operation; None where their types differ.
+        units: (lanes, numbers) each, of which all params are parts, so that an update takes few
+            operations; none where their types differ.
         fixed: name to (lanes, ...), buffers and frozen parameters.
         seeds: (lanes,) the runs' seeds; networks that draw random numbers draw from them.
         modules: (lanes,) what runs the forward pass: one for all lanes while they run together, a
@@ -74,7 +75,7 @@ class Lanes:
         self._wide_params, wide = _packed(params, max(pad, count))
         self._wide_fixed = _padded(fixed, max(pad, count))
         self.params = {name: tensor[:count] for name, tensor in self._wide_params.items()}
-        self.whole = None if wide is None else wide[:count]
+        self.units = [unit[:count] for unit in wide]
         self.fixed = {name: tensor[:count] for name, tensor in self._wide_fixed.items()}
         self.pad = pad
         self.precision = precision
@@ -487,25 +488,33 @@ def _padded(tensors: Tensors, rows: int) -> Tensors:
     return {name: padded(tensor) for name, tensor in tensors.items()}
 
 
-def _packed(params: Tensors, rows: int) -> tuple[Tensors, Tensor | None]:
-    """Copies of the parameters side by side in one tensor, each at an address that suits SIMD.
+def _packed(params: Tensors, rows: int) -> tuple[Tensors, list[Tensor]]:
+    """Copies of the parameters in few tensors, each at an address that suits SIMD.
+
+    Each matrix is a tensor of its own, for a product of many lanes is written to memory without
+    gaps only; all vectors lie side by side in one. With one row there are no gaps, and all are one.
 
     Returns:
-        The parameters, (rows, ...), padded; and what they lie in, (rows, numbers), or None.
+        The parameters, (rows, ...), padded; and what they lie in, (rows, numbers) each, or nothing.
     """
     params = _padded(params, rows)
-    if len({(t.dtype, t.device) for t in params.values()}) != 1:
-        return params, None
-    firsts, total = {}, 0
-    for name, tensor in params.items():
-        firsts[name] = total
-        total += -(-tensor[0].numel() // ALIGNMENT) * ALIGNMENT
-    whole = next(iter(params.values())).new_zeros(rows, total)
-    found = {}
-    for name, tensor in params.items():
-        part = whole[:, firsts[name] : firsts[name] + tensor[0].numel()]
-        found[name] = part.view(tensor.shape).copy_(tensor)
-    return found, whole
+    kinds = {(t.dtype, t.device) for t in params.values()}
+    if len(kinds) != 1 or not all(t.numel() for t in params.values()):
+        return params, []
+    sizes = {name: tensor[0].numel() for name, tensor in params.items()}
+    vectors = [name for name, tensor in params.items() if tensor.ndim < 3 or rows == 1]
+    units, found = [], {}
+    for names in [vectors, *([name] for name in params if name not in vectors)]:
+        aligned = [-(-sizes[name] // ALIGNMENT) * ALIGNMENT for name in names]
+        width = sum(aligned) if len(names) > 1 else sum(sizes[name] for name in names)
+        if not names:
+            continue
+        unit = params[names[0]].new_zeros(rows, width)
+        units.append(unit)
+        for name, first in zip(names, itertools.accumulate(aligned, initial=0), strict=False):
+            part = unit[:, first : first + sizes[name]]
+            found[name] = part.view(params[name].shape).copy_(params[name])
+    return {name: found[name] for name in params}, units
 
 
 def _distinct(modules: Sequence[nn.Module]) -> list[nn.Module]:

@@ -77,11 +77,13 @@ class LaneOptimizer(Protocol):
         """
         ...
 
-    def update_whole(self, grads: Tensor, coefficients: Mapping[str, Tensor], index: int) -> None:
-        """``update`` of all parameters at once, to the same bits; only if it was given ``whole``.
+    def update_units(
+        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
+        """``update`` in fewer operations, to the same bits; only if it was given ``units``.
 
         Args:
-            grads: (lanes, numbers), laid out as ``whole``; what lies between the parameters is 0.
+            grads: laid out as ``units``; what lies between the parameters is 0.
         """
         ...
 
@@ -119,7 +121,7 @@ class LaneOptimizer(Protocol):
         """
         ...
 
-    def keep(self, lanes: Tensor, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         """Keep only some lanes; one that is named again is copied, with its state.
 
         Coefficients made before must be cut as well (``c[:, lanes]``) or made anew.
@@ -127,17 +129,17 @@ class LaneOptimizer(Protocol):
         Args:
             lanes: (kept,) int64, in their new order.
             params: the new stacked parameters, (kept, ...) each.
-            whole: as for ``build``, if that was given one.
+            units: as for ``build``, if that was given any.
         """
         ...
 
-    def join(self, other: Any, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
+    def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         """Take the lanes of another optimizer of the same ``group_key`` in, behind one's own.
 
         Args:
             other: its state is taken over; do not use it again.
             params: the new stacked parameters, (lanes of both, ...) each.
-            whole: as for ``build``, if both were given one.
+            units: as for ``build``, if both were given any.
         """
         ...
 
@@ -180,14 +182,14 @@ def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
 def build(
     optimizers: Sequence[Mapping[str, Any]],
     params: Sequence[Tensor],
-    whole: Tensor | None = None,
+    units: Sequence[Tensor] = (),
 ) -> LaneOptimizer:
     """The optimizer of a stack.
 
     Args:
         optimizers: one config a lane, all of one ``group_key``, each with its ``lr``.
         params: the stacked parameters, (lanes, ...) each; updated in place.
-        whole: (lanes, numbers), of which all ``params`` are parts, for ``update_whole``.
+        units: (lanes, numbers) each, of which all ``params`` are parts, for ``update_units``.
 
     Raises:
         UserError: an optimizer that cannot work.
@@ -205,7 +207,7 @@ def build(
     lanes = [_numbers(target.arguments) for target in found]
     constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
     nesterov = bool(found[0].arguments.get("nesterov"))
-    return _StackedOptimizer(rule, constants, nesterov, params, whole)
+    return _StackedOptimizer(rule, constants, nesterov, params, units)
 
 
 # --- reading the config ---------------------------------------------------------------------------
@@ -327,7 +329,7 @@ def _numbers(arguments: Mapping[str, Any]) -> dict[str, float]:
 
 
 class _StackedOptimizer:
-    """Its buffers are laid out as the parameters: as one tensor if there is a whole, else each."""
+    """Its buffers are laid out as the units that the parameters lie in, else as these."""
 
     general = False
 
@@ -337,28 +339,24 @@ class _StackedOptimizer:
         constants: Columns,
         nesterov: bool,
         params: Sequence[Tensor],
-        whole: Tensor | None,
+        units: Sequence[Tensor],
     ) -> None:
         self._rule = rule
         self._constants = constants
         self._nesterov = nesterov
-        self._attach(params, whole)
+        self._attach(params, units)
         with torch.no_grad():
             self._state = rule.state(self._units, constants)
 
-    def _attach(self, params: Sequence[Tensor], whole: Tensor | None) -> None:
+    def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
         self._params = list(params)
-        self._whole = whole
-        self._units = self._params if whole is None else [whole]
+        self._units = list(units) or self._params
 
     def _parts(self, name: str) -> list[Tensor]:
         """A buffer's part for each parameter, (lanes, ...)."""
-        buffers = self._state[name]
-        if self._whole is None:
-            return buffers
-        return [
-            buffers[0].as_strided(p.shape, p.stride(), p.storage_offset()) for p in self._params
-        ]
+        if self._units is self._params:
+            return self._state[name]
+        return parts(self._params, self._units, self._state[name])
 
     def buffers(self) -> list[Tensor]:
         return [buffer for buffers in self._state.values() for buffer in buffers]
@@ -425,12 +423,14 @@ class _StackedOptimizer:
                 own = {name: buffers[i] for name, buffers in state.items()}
                 self._rule.update(param, grad, own, _beside(param, row), self._nesterov)
 
-    def update_whole(self, grads: Tensor, coefficients: Mapping[str, Tensor], index: int) -> None:
+    def update_units(
+        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
         with torch.no_grad():
             row = {name: values[index] for name, values in coefficients.items()}
-            whole = self._units[0]
-            state = {name: buffers[0] for name, buffers in self._state.items()}
-            self._rule.update(whole, grads, state, _beside(whole, row), self._nesterov)
+            for i, (unit, grad) in enumerate(zip(self._units, grads, strict=True)):
+                own = {name: buffers[i] for name, buffers in self._state.items()}
+                self._rule.update(unit, grad, own, _beside(unit, row), self._nesterov)
 
     def _unused(self, name: str) -> list[Tensor]:
         """A buffer that no update has touched, for those that exist only where they are needed.
@@ -439,7 +439,7 @@ class _StackedOptimizer:
         """
         return [torch.full_like(p, -0.0) for p in self._units]
 
-    def join(self, other: Any, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
+    def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         with torch.no_grad():
             state = {}
             for name in {**self._state, **other._state}:
@@ -454,7 +454,7 @@ class _StackedOptimizer:
             name: np.concatenate([values, other._constants[name]])
             for name, values in self._constants.items()
         }
-        self._attach(params, whole)
+        self._attach(params, units)
 
     def state(self, lane: int) -> dict[str, Any]:
         return {
@@ -469,14 +469,32 @@ class _StackedOptimizer:
                 for part, tensor in zip(self._parts(name), saved, strict=True):
                     part[lane].copy_(tensor)
 
-    def keep(self, lanes: Tensor, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         kept = lanes.cpu().numpy()
         self._constants = {name: values[kept] for name, values in self._constants.items()}
         self._state = {
             name: [buffer[lanes.to(buffer.device)] for buffer in buffers]
             for name, buffers in self._state.items()
         }
-        self._attach(params, whole)
+        self._attach(params, units)
+
+
+def parts(
+    params: Sequence[Tensor], units: Sequence[Tensor], likes: Sequence[Tensor]
+) -> list[Tensor]:
+    """What lies in other tensors where each parameter lies in its unit.
+
+    Args:
+        units: tensors of which all ``params`` are parts, each with memory of its own.
+        likes: of the units' shapes, contiguous.
+    """
+    of = {unit.untyped_storage().data_ptr(): i for i, unit in enumerate(units)}
+    return [
+        likes[of[p.untyped_storage().data_ptr()]].as_strided(
+            p.shape, p.stride(), p.storage_offset()
+        )
+        for p in params
+    ]
 
 
 def _beside(param: Tensor, row: Rows) -> Rows:
@@ -779,13 +797,15 @@ class _GeneralOptimizer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def update_whole(self, grads: Tensor, coefficients: Mapping[str, Tensor], index: int) -> None:
+    def update_units(
+        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
         raise NotImplementedError("each torch optimizer has parameters of its own")
 
     def buffers(self) -> list[Tensor]:
         return []
 
-    def join(self, other: Any, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
+    def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         self._constants += other._constants
         self._optimizers += other._optimizers
         self._leaves += other._leaves
@@ -799,7 +819,7 @@ class _GeneralOptimizer:
         # copied: torch takes the tensors as they are, and several lanes may begin with one state
         self._optimizers[lane].load_state_dict(copy.deepcopy(dict(state)))
 
-    def keep(self, lanes: Tensor, params: Sequence[Tensor], whole: Tensor | None = None) -> None:
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         kept = lanes.tolist()
         self._constants = [dict(self._constants[lane]) for lane in kept]
         pairs = [(self._optimizers[lane], self._leaves[lane]) for lane in kept]

@@ -194,7 +194,8 @@ def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:
 
 def append_metrics(folder: Path, rows: Iterable[tuple[int, int, float, float]]) -> None:
     """Append rows of (step, epoch, lr, train_loss); the loss is a float32, 9 digits hold it."""
-    text = "".join(f"{s},{e},{lr!r},{loss:.9g},,\n" for s, e, lr, loss in rows)
+    cells = tuple(itertools.chain.from_iterable(rows))
+    text = "%d,%d,%r,%.9g,,\n" * (len(cells) // 4) % cells  # at once: half the time of row by row
     _append(folder / "metrics.csv", text)
 
 

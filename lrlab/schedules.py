@@ -18,12 +18,13 @@ import functools
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import LinearLR, LRScheduler
+from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 
 from lrlab import targets
 from lrlab.config import nearest
@@ -357,7 +358,8 @@ def _table(settings: _Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
     optimizer, scheduler = _scheduler(settings, start)
     group = optimizer.param_groups[0]
     ticks: dict[str, list[float]] = {"lr": [], "momentum": [], "beta1": []}
-    for tick in range(settings.ticks):
+    moving = min(settings.ticks, _rests_from(settings.target) + 1)
+    for tick in range(moving):
         if tick:
             try:
                 scheduler.step()
@@ -368,6 +370,8 @@ def _table(settings: _Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
             ticks["momentum"].append(group["momentum"])
         if "betas" in start:
             ticks["beta1"].append(group["betas"][0])
+    for values in ticks.values():
+        values += values[-1:] * (settings.ticks - moving)
     initial = {"momentum": start.get("momentum"), "beta1": start.get("betas", [None])[0]}
 
     step = np.arange(settings.steps)
@@ -382,6 +386,17 @@ def _table(settings: _Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
         column.flags.writeable = False
         table[name] = column
     return table
+
+
+def _rests_from(target: targets.Target) -> int:
+    """The tick from which the scheduler leaves the lr as it is; very large where that is not known.
+
+    To step one through the thousands of ticks of a fixed lr takes as long as many training steps.
+    """
+    total = target.given.get("total_iters")
+    if target.call in (ConstantLR, LinearLR) and isinstance(total, int):
+        return total + 1
+    return sys.maxsize - 1
 
 
 def _warmup(settings: _Settings, end: float) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrlab import environment
+from lrlab import environment, optimizers
 from lrlab.capture import NotCapturable, Program, capture
 from lrlab.data import Dataset
 from lrlab.lanes import Lanes, same_bits
@@ -237,7 +237,7 @@ class CapturedStep:
         with lanes.rehearsal(), _kept(changing) as restore:
             with _same_python(lanes.modules):
                 expected = [t if t is None else t.clone() for t in find()]
-            whole, into = self._into(expected)
+            units, into = self._into(expected)
             watched = capture(find, changing)
             program = watched.program(into)
             restore()
@@ -254,45 +254,45 @@ class CapturedStep:
                 torch.set_num_threads(self._threads[0])
             restore()
             program = program.on(self._counter.device)
-        self._whole = whole
+        self._units = units
         losses, x, y, *self._gradients = program.results
         assert losses is not None and x is not None and y is not None
         self._found, self.batch = losses, (x, y)
         return program
 
-    def _into(self, expected: Sequence[Tensor | None]) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Where the gradients are written: side by side, so that the update is one operation."""
-        if self._lanes.whole is None or any(t is None for t in expected):
-            return None, {}
-        whole = torch.zeros_like(self._lanes.whole)
-        parts = [whole.as_strided(p.shape, p.stride(), p.storage_offset()) for p in self._params]
-        return whole, dict(enumerate(parts, start=3))
+    def _into(self, expected: Sequence[Tensor | None]) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """Where the gradients are written: as the parameters lie, to be few in an update."""
+        if any(t is None for t in expected):
+            return [], {}
+        units = [torch.zeros_like(unit) for unit in self._lanes.units]
+        parts = optimizers.parts(self._params, self._lanes.units, units) if units else []
+        return units, dict(enumerate(parts, start=3))
 
     def _capture_update(self, names: tuple[str, ...]) -> Program:
         tables, optimizer = self._coefficients[names], self._optimizer
         changing = [*self._params, *optimizer.buffers()]
 
-        def update(whole: Tensor | None) -> list[Tensor]:
+        def update(units: Sequence[Tensor]) -> list[Tensor]:
             row = {name: table.index_select(0, self._counter) for name, table in tables.items()}
-            if whole is None:
-                optimizer.update(self._gradients, row, 0)
+            if units:
+                optimizer.update_units(units, row, 0)
             else:
-                optimizer.update_whole(whole, row, 0)
+                optimizer.update(self._gradients, row, 0)
             self._counter.add_(1)
             return []
 
         given = [*tables.values(), self._counter, *(g for g in self._gradients if g is not None)]
         with _kept([*changing, self._counter]) as restore:
-            update(None)
+            update([])
             expected = [t.clone() for t in changing]
             try:
-                program = capture(lambda: update(self._whole), [*changing, *given]).program()
+                program = capture(lambda: update(self._units), [*changing, *given]).program()
                 restore()
                 if _wrong(program, changing, expected):
                     raise NotCapturable("other bits")
             except NotCapturable:
                 restore()
-                return Program([functools.partial(update, None)], [])
+                return Program([functools.partial(update, [])], [])
             restore()
             return program.on(self._counter.device)
 

@@ -307,7 +307,7 @@ def build_stack(
     optimizer = optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
         list(stacked.params.values()),
-        stacked.whole,
+        stacked.units,
     )
     runs = [
         _start(spec, row, stacked, steps_per_epoch, data)
@@ -359,7 +359,7 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
 def merge(stack: Stack, other: Stack) -> None:
     """Take the lanes of a stack of the same group in, both at an epoch's start."""
     stack.lanes = stack.lanes.join(other.lanes)
-    stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()), stack.lanes.whole)
+    stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()), stack.lanes.units)
     if stack.meter and other.meter:
         stack.meter.join(other.meter)
     stack.runs += other.runs
@@ -384,7 +384,7 @@ def keep(stack: Stack, going: Sequence[int]) -> None:
     stack.lanes = stack.lanes.select(going)
     stack.meter = stack.meter and stack.meter.select(going)
     stack.optimizer.keep(
-        torch.tensor(list(going)), list(stack.lanes.params.values()), stack.lanes.whole
+        torch.tensor(list(going)), list(stack.lanes.params.values()), stack.lanes.units
     )
     _settle(stack)
 
@@ -393,7 +393,7 @@ def split(stack: Stack, leaving: Sequence[int]) -> Stack:
     """Take lanes out into a stack of their own; the others stay."""
     optimizer = copy.copy(stack.optimizer)
     selected = stack.lanes.select(leaving)
-    optimizer.keep(torch.tensor(list(leaving)), list(selected.params.values()), selected.whole)
+    optimizer.keep(torch.tensor(list(leaving)), list(selected.params.values()), selected.units)
     runs = [stack.runs[lane] for lane in leaving]
     meter = stack.meter and stack.meter.select(leaving)
     other = dataclasses.replace(stack, runs=runs, lanes=selected, optimizer=optimizer, meter=meter)

@@ -172,6 +172,7 @@ def test_a_small_limit_trains_in_chunks_to_the_same_bits(
     assert (chunks / "runs.csv").read_text("utf-8") == (whole / "runs.csv").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_keeps_its_limit_and_may_be_given_another(
     needs: memory.Needs, tmp_path: Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_resumed_sweep_keeps_its_limit_and_may_be_given_another(
     assert widths(folder)[5:] == [3] * 3
 
 
+@pytest.mark.slow
 def test_a_search_under_a_limit_is_one_of_so_many_lanes(
     needs: memory.Needs, tmp_path: Path
 ) -> None:
@@ -270,6 +272,37 @@ def test_a_branch_test_stays_within_the_limit(
     for spec, other in zip(specs, free, strict=True):
         ours, theirs = (s.folder / "branches.csv" for s in (spec, other))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+# --- padded stacks --------------------------------------------------------------------------------
+
+
+def test_the_rows_that_pad_a_stack_count(trainer: Trainer) -> None:
+    """A stack of one lane that is padded to four takes as much as one of four."""
+    runs = [f"lr={lr}" for lr in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    for lanes, expected in ((7.5, [4, 4, 4, 4, 1]), (8, [4, 4, 4, 4, 1])):
+        limit = limit_for(need_of(["lr=0.1"]), lanes)
+        specs = trainer.specs(runs, f"memory_limit={limit} epochs=2 pad=4")
+        assert trained_widths(specs) == expected
+        first = [0, 0, 4, 4] if lanes < 8 else [0, 4, 0, 4]
+        again = trainer.specs(runs, f"memory_limit={limit} epochs=2 pad=4")
+        assert epochs_in_order(again) == first
+
+
+@pytest.mark.parametrize(
+    ("lanes", "known", "rows"),
+    [(0, None, 0), (1, None, 1), (5, None, 8), (8, None, 8), (5, 4, 8), (9, 4, 12), (3, 64, 64)],
+)
+def test_on_a_gpu_stacks_are_padded_to_a_power_of_two(
+    lanes: int, known: int | None, rows: int, tmp_path: Path
+) -> None:
+    (spec,) = make_specs(tmp_path, ["lr=0.1"])
+    on_gpu = RunSpec(**{**vars(spec), "device": "cuda:0"})
+    one = pool._Pool(pool.Batch([]), Silent(), lambda: False, None, 0, {})
+    if known is not None:
+        one.pads[pool._group(one, on_gpu)] = known
+    assert pool._rows(one, on_gpu, lanes) == rows
+    assert pool._rows(one, spec, lanes) == lanes
 
 
 # --- the width that is fastest --------------------------------------------------------------------
@@ -386,6 +419,7 @@ def test_workers_of_one_device_share_what_is_free(
     assert memory.budget(limited, 10e9) == 250e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_worker_leaves_the_sweeps_own_config_alone(tmp_path: Path) -> None:
     """It is given a device and threads; who resumes later is not."""

@@ -416,3 +416,20 @@ def test_no_torch_warning_leaks():
         built.observe(1.0)
         built.values(0, 14)
     assert not caught
+
+
+@pytest.mark.parametrize("total", [1, 4, STEPS - 2, STEPS - 1, STEPS, 100])
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [("ConstantLR", {"factor": 0.3}), ("LinearLR", {"start_factor": 0.7, "end_factor": 0.1})],
+)
+def test_where_a_scheduler_rests_its_bits_are_those_of_torch(kind, arguments, total):
+    arguments = {**arguments, "total_iters": total}
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=LR)
+    scheduler = getattr(torch.optim.lr_scheduler, kind)(optimizer, **arguments)
+    expected = []
+    for _ in range(STEPS):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert curve(config(kind, **arguments)).tolist() == expected

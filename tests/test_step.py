@@ -126,7 +126,7 @@ def optimizer_of(stack: Lanes, name: str) -> LaneOptimizer:
     found = [
         {"_target_": f"torch.optim.{kind}", "lr": 0.1, **options} for options in OPTIMIZERS[name]
     ]
-    return optimizers.build(found, list(stack.params.values()), stack.whole)
+    return optimizers.build(found, list(stack.params.values()), stack.units)
 
 
 def orders(own: bool) -> tuple[Tensor, Tensor]:
