@@ -189,10 +189,11 @@ def train_steps(
             break
 
     train_losses = step.losses[:count].cpu().numpy().copy()  # waits for the device
-    scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
-    measured = {
-        i: (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i]) for i, tensor in raw.items()
-    }
+    measured = {}
+    if raw:
+        scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
+        for i, tensor in raw.items():
+            measured[i] = (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i])
     seconds = time.perf_counter() - started - spent
     step.end(seconds / count)
     values = {name: table[:count] for name, table in schedule_values.items()}
@@ -236,7 +237,7 @@ def _step(stack: Stack) -> Step:
             stack.order[stack.place :],
             stack.order_of,
             longest_segment(stack),
-            captured=left >= CAPTURE_FROM and spec.config.get("capture", True),
+            captured=left >= CAPTURE_FROM and configs.captures(spec.config),
             any_threads=spec["threads"] is None,
         )
     return stack.step

@@ -377,7 +377,7 @@ def test_runs_are_the_same_without_capture(
 
     monkeypatch.setattr(CapturedStep, "__init__", counted)
     monkeypatch.setattr(training, "CAPTURE_FROM", 1)
-    captured = trainer.together(RUNS, common)
+    captured = trainer.together(RUNS, f"{common} capture=true")
     assert made and made[0] == 3
     made.clear()
     plain = trainer.together(RUNS, f"{common} capture=false")
