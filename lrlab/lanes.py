@@ -492,7 +492,8 @@ def _packed(params: Tensors, rows: int) -> tuple[Tensors, list[Tensor]]:
     """Copies of the parameters in few tensors, each at an address that suits SIMD.
 
     Each matrix is a tensor of its own, for a product of many lanes is written to memory without
-    gaps only; all vectors lie side by side in one. With one row there are no gaps, and all are one.
+    gaps only; all vectors lie side by side in one. It is the same for any number of lanes, for an
+    optimizer's buffers lie likewise and go from stack to stack.
 
     Returns:
         The parameters, (rows, ...), padded; and what they lie in, (rows, numbers) each, or nothing.
@@ -502,7 +503,7 @@ def _packed(params: Tensors, rows: int) -> tuple[Tensors, list[Tensor]]:
     if len(kinds) != 1 or not all(t.numel() for t in params.values()):
         return params, []
     sizes = {name: tensor[0].numel() for name, tensor in params.items()}
-    vectors = [name for name, tensor in params.items() if tensor.ndim < 3 or rows == 1]
+    vectors = [name for name, tensor in params.items() if tensor.ndim < 3]
     units, found = [], {}
     for names in [vectors, *([name] for name in params if name not in vectors)]:
         aligned = [-(-sizes[name] // ALIGNMENT) * ALIGNMENT for name in names]
