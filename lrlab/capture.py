@@ -327,7 +327,7 @@ class _Builder:
                 raise NotCapturable(f"{call}: {error}") from error
             return
         if operation.written:
-            work = functools.partial(_plain(call, args, kwargs), *args, **kwargs)
+            work = functools.partial(_plain(call), *args, **kwargs)
             changed = [self._new(t) for t in operation.written]
             self._call(work, [self._new(t) for t in operation.inputs], changed)
             for output in outputs:  # an operation in place returns what it has changed
@@ -454,10 +454,9 @@ def _strides_in(base: Tensor, result: Tensor, target: Tensor) -> list[int] | Non
 # --- calls ----------------------------------------------------------------------------------------
 
 
-def _plain(call: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
+def _plain(call: Any) -> Callable[..., Any]:
     """torch's own function of an in-place operation, whose way to the kernel is shorter."""
-    method = getattr(torch.Tensor, call._schema.name.removeprefix("aten::"), None)
-    return call if method is None or args[0] is None else method
+    return getattr(torch.Tensor, call._schema.name.removeprefix("aten::"), call)
 
 
 def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Callable[[], Any]:

@@ -37,6 +37,11 @@ class _Block(NamedTuple):
     params: Tensors  # (rows, ...), those behind the lanes are padding
     fixed: Tensors
 
+    @property
+    def size(self) -> int:
+        """Its lanes, without padding."""
+        return self.lanes.stop - self.lanes.start
+
 
 class Lanes:
     """A stack of networks and the ways to run it.
@@ -260,7 +265,7 @@ class Lanes:
             first = torch.autograd.grad(losses.sum(), leaves, create_graph=True, allow_unused=True)
             # As a sum, for with grad_outputs torch imports its compiler, which takes seconds.
             slope = [
-                (g * v[block.lanes]).sum()
+                (g[: block.size] * v[block.lanes]).sum()
                 for g, v in zip(first, vectors, strict=True)
                 if g is not None and g.requires_grad
             ]
@@ -269,7 +274,8 @@ class Lanes:
                 second = torch.autograd.grad(torch.stack(slope).sum(), leaves, allow_unused=True)
 
             pairs = zip(second, leaves, strict=True)
-            found.append([torch.zeros_like(p) if t is None else t.detach() for t, p in pairs])
+            whole = [torch.zeros_like(p) if t is None else t.detach() for t, p in pairs]
+            found.append([t[: block.size] for t in whole])
         return [torch.cat(column) for column in zip(*found, strict=True)]
 
     def select(self, lanes: Sequence[int]) -> Lanes:
@@ -348,10 +354,9 @@ class Lanes:
     ) -> tuple[Tensor, list[Tensor | None]]:
         losses = self._block_losses(block, x, y, step)
         leaves = list(block.params.values())
-        count = block.lanes.stop - block.lanes.start
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
         gradients: list[Tensor | None] = [
-            gradient if gradient is None else gradient[:count]
+            gradient if gradient is None else gradient[: block.size]
             for gradient in torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
         ]
         if self.way == "unmapped":
@@ -361,7 +366,7 @@ class Lanes:
                 torch.zeros_like(leaf) if gradient is None else gradient
                 for leaf, gradient in zip(leaves, gradients, strict=True)
             ]
-        return losses.detach()[:count], gradients
+        return losses.detach()[: block.size], gradients
 
     def _block_losses(self, block: _Block, x: Tensor, y: Tensor, step: int) -> Tensor:
         self._module = block.module
@@ -385,8 +390,7 @@ class Lanes:
             loss, right = self._lane_scores(_first(block.params), _first(block.fixed), x, y)
             return loss[None], right[None]
         loss, right = self._scores(block.params, block.fixed, x, y)
-        count = block.lanes.stop - block.lanes.start
-        return loss[:count], right[:count]
+        return loss[: block.size], right[: block.size]
 
     def _lane_loss(self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
         return self.loss(self._outputs(params, fixed, x), y)

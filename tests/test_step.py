@@ -396,6 +396,16 @@ def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
         assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
 
 
+def test_padding_does_not_show_in_the_curvature() -> None:
+    found = []
+    for pad in (0, 5):
+        stack = lanes_of(mlp(activation="tanh"), pad=pad)
+        vectors = [torch.ones_like(p) for p in stack.params.values()]
+        found.append(stack.curvature(DATA.val_x, DATA.val_y, vectors))
+    assert all(vector.any() for vector in found[0])
+    assert_equal(*found)
+
+
 def test_more_runs_than_the_padded_width_train_beside_one_another(trainer: Trainer) -> None:
     group = trainer.together(RUNS, "network.hidden=[8] pad=2")
     assert [run.summary["lanes"]["width"] for run in group] == [2, 2, 1]
