@@ -18,7 +18,8 @@ from lrlab.plan import RunSpec
 from lrlab.thresholds import THRESHOLDS
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
-SHARE = 0.2  # of the run's steps; a quarter took the whole beyond 0.6 of the training time
+SHARE = 1 / 8  # of the run's steps; more took the whole beyond 0.6 of the training time
+FEWEST = 10  # steps, for the mean over fewer mini-batches says little
 
 State = dict[str, Any]
 Ways = dict[tuple[int, bool], str]  # as `lanes.Lanes.ways`
@@ -52,7 +53,7 @@ def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) 
         groups.setdefault((plan.group_key(spec), state["step"]), []).append(spec)
     for group in groups.values():
         size = _runs_at_once(group[0], width)
-        ways: Ways = {}
+        ways = _ways(group[0], size * len(MULTIPLIERS))
         for start in range(0, len(group), size):
             chunk = group[start : start + size]
             states = [checkpoints.read(records.end_file(spec.folder)) for spec in chunk]
@@ -68,6 +69,16 @@ def _moves(spec: RunSpec, state: State) -> bool:
     nothing.
     """
     return state["values"].get("lr", math.nan) >= THRESHOLDS.annealed * spec["lr"]
+
+
+def _ways(spec: RunSpec, lanes: int) -> Ways:
+    """For every number of lanes the way in which the run trained.
+
+    To find out each one's own would take as long as a fifth of the branches' training; they are
+    compared with nothing to the bit.
+    """
+    way = records.read_summary(spec.folder)["lanes"]["way"]
+    return {(count, own): way for count in range(1, lanes + 1) for own in (False, True)}
 
 
 def _runs_at_once(spec: RunSpec, width: int | None) -> int:
@@ -113,18 +124,18 @@ def _train_on(
     A branch whose loss is not finite leaves the stack; what it would have had is NaN.
     """
     branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
+    steps = max(FEWEST, round(SHARE * group[0][1]["step"]))
     data = plan.load_data(group[0][0]).to(group[0][0].device)
     specs = [spec for spec, _, _ in branches]
     stack = train.build_stack("", specs, range(len(specs)), data, ways)
     stack.meter = None
-    for (width, own), way in list(ways.items()):  # what is left of it trains as the whole did
-        ways.update({(fewer, own): way for fewer in range(1, width)})
     for lane, (run, (_, state, _)) in enumerate(zip(stack.runs, branches, strict=True)):
         stack.lanes.load(lane, state["tensors"])
         stack.optimizer.load(lane, state["optimizer"])
         run.step = state["step"]
+        run.steps = run.step + steps
 
-    steps, done = max(1, round(SHARE * group[0][1]["step"])), 0
+    done = 0
     losses = np.full((steps, len(branches)), np.nan)
     while done < steps and stack.runs:
         if stack.place == 0:

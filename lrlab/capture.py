@@ -466,9 +466,15 @@ def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Ca
         if call is aten.bmm.default and out.stride(-1) != 1 and out.stride(-2) == 1:
             # The same sums in the same order, written row by row as the buffer lies.
             args, out = (args[1].mT, args[0].mT), out.mT
-        short = _SHORT.get(call)
-        if short is not None:
-            return functools.partial(short, *args, **kwargs, out=out)
+        if call in _MADE:
+            return _MADE[call](*args, **kwargs, out=out)
+        if call in _SHORT:
+            swapped = call in (aten.add.Tensor, aten.mul.Tensor) and args[1] is out and not kwargs
+            first, *others = reversed(args) if swapped else args
+            in_place = getattr(out, f"{_SHORT[call].__name__}_", None)
+            if first is out and in_place is not None:
+                return functools.partial(in_place, *others, **kwargs)
+            return functools.partial(_SHORT[call], *args, **kwargs, out=out)
         overload, name = _out_overload(call)
         if overload is not None:
             return functools.partial(overload, *args, **kwargs, **{name: out})
@@ -480,44 +486,62 @@ def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Ca
     return copied
 
 
-def _relu(x: Tensor, *, out: Tensor) -> Tensor:
-    return torch.clamp_min(x, 0, out=out)  # what relu is; its own way to ``out`` makes a copy
+def _relu(x: Tensor, *, out: Tensor) -> Callable[[], Any]:
+    if out is x:
+        return x.relu_
+    # what relu is; its own way to ``out`` makes a copy
+    return functools.partial(torch.clamp_min, x, 0, out=out)
 
 
-def _mean(x: Tensor, dim: list[int], keepdim: bool = False, *, out: Tensor) -> Tensor:
+def _mean(x: Tensor, dim: list[int], keepdim: bool = False, *, out: Tensor) -> Callable[[], Any]:
     if not x.is_cpu:
-        return torch.mean(x, dim, keepdim, out=out)
-    count = math.prod(x.shape[d] for d in dim)
-    return torch.sum(x, dim, keepdim, out=out).div_(count)  # what mean is there, only sooner
+        return functools.partial(torch.mean, x, dim, keepdim, out=out)
+    add = functools.partial(torch.sum, x, dim, keepdim, out=out)
+    count = torch.tensor(math.prod(x.shape[d] for d in dim), dtype=out.dtype)
+
+    def work() -> None:  # what mean is there, only sooner
+        add()
+        out.div_(count)
+
+    return work
 
 
+def _threshold_backward(
+    gradient: Tensor, x: Tensor, threshold: float, *, out: Tensor
+) -> Callable[[], Any]:
+    # torch has no function of its own for it; this is the overload without a layer of Python
+    call = aten.threshold_backward.grad_input._op
+    return functools.partial(call, gradient, x, threshold, grad_input=out)
+
+
+_MADE: dict[Any, Callable[..., Callable[[], Any]]] = {
+    aten.mean.dim: _mean,
+    aten.relu.default: _relu,
+    aten.threshold_backward.default: _threshold_backward,
+}
 # torch's own functions for the most common operations: their way to the kernel is shorter than
 # that of the general overloads by several microseconds a call
 _SHORT: dict[Any, Callable[..., Tensor]] = {
-    aten.mean.dim: _mean,
-    aten.relu.default: _relu,
-    **{
-        call: getattr(torch, call._schema.name.removeprefix("aten::"))
-        for call in (
-            aten._log_softmax.default,
-            aten._log_softmax_backward_data.default,
-            aten.add.Tensor,
-            aten.bmm.default,
-            aten.cat.default,
-            aten.div.Scalar,
-            aten.div.Tensor,
-            aten.gather.default,
-            aten.index_select.default,
-            aten.mm.default,
-            aten.mul.Scalar,
-            aten.mul.Tensor,
-            aten.neg.default,
-            aten.scatter_add.default,
-            aten.sqrt.default,
-            aten.sub.Tensor,
-            aten.sum.dim_IntList,
-        )
-    },
+    call: getattr(torch, call._schema.name.removeprefix("aten::"))
+    for call in (
+        aten._log_softmax.default,
+        aten._log_softmax_backward_data.default,
+        aten.add.Tensor,
+        aten.bmm.default,
+        aten.cat.default,
+        aten.div.Scalar,
+        aten.div.Tensor,
+        aten.gather.default,
+        aten.index_select.default,
+        aten.mm.default,
+        aten.mul.Scalar,
+        aten.mul.Tensor,
+        aten.neg.default,
+        aten.scatter_add.default,
+        aten.sqrt.default,
+        aten.sub.Tensor,
+        aten.sum.dim_IntList,
+    )
 }
 
 

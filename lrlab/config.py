@@ -87,7 +87,7 @@ class Config:
     profile: bool = False
     precision: str = "float32"
     pad: Any = None
-    capture: Any = "auto"
+    capture: bool = True
     source: str | None = None
     sampler: Any = None
     pruner: Any = None
@@ -138,8 +138,6 @@ def check(config: DictConfig) -> None:
         )
     if pad not in ("auto", None) and not _is_count(pad):
         raise UserError(f"pad={pad}: must be auto, null or a whole number of lanes, like pad=8")
-    if config.capture not in ("auto", True, False):
-        raise UserError(f"capture={config.capture}: must be auto, true or false")
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
             raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")
@@ -201,12 +199,6 @@ def check_sweep(config: DictConfig) -> None:
                 f"pruner=threshold: needs a bound, for example pruner.{bound}="
                 + ("0.5" if bound == "lower" else "2.3")
             )
-
-
-def captures(config: Mapping[str, Any]) -> bool:
-    """Whether steps may be captured. What is measured beside them gains nothing from it yet."""
-    value = config.get("capture", "auto")
-    return diagnostics(config) == "off" if value == "auto" else bool(value)
 
 
 def diagnostics(config: Mapping[str, Any]) -> str:

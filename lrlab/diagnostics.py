@@ -2,7 +2,7 @@
 
 All lanes of a stack are measured at once, on copies of their parameters. A measurement costs about
 as much as twenty steps, so it is made often early in training, where everything changes, and then
-at every three hundredth step.
+at every 450th step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Cadence:
     products: int
 
 
-CADENCES = {"default": Cadence(300, 2.0, 3), "full": Cadence(10, 1.1, 5)}
+CADENCES = {"default": Cadence(450, 2.0, 3), "full": Cadence(10, 1.1, 5)}
 
 # In the order of the tensor that ``Meter.measure`` returns.
 _RAW = (
@@ -64,7 +64,7 @@ def due(cadence: Cadence, first: int, count: int, steps: int, steps_per_epoch: i
     Returns:
         (count,) bool.
     """
-    gap = max(1, min(cadence.gap, steps // 8))
+    gap = max(1, min(cadence.gap, steps // 5))
     step = np.arange(first, first + count)
     epoch, place = np.divmod(step, steps_per_epoch)
     found = (place % gap == 0) & (epoch % max(1, gap // steps_per_epoch) == 0)
@@ -141,11 +141,9 @@ class Meter:
         """
         twin = self.twin
         assert twin is not None  # ``before`` was called
-        old = [p.clone() for p in twin.params.values()]
-        update = [new - p for new, p in zip(lanes.params.values(), old, strict=True)]
-        gradients = [
-            torch.zeros_like(p) if g is None else g for g, p in zip(gradients, old, strict=True)
-        ]
+        before = [p.clone() for p in twin.params.values()]
+        old = _flat(before)
+        update = _flat(list(lanes.params.values())) - old
         first = np.asarray(first_steps) + offset == 0
         products = np.where(first, FIRST_PRODUCTS, self.cadence.products) * lanes_due
         probe_loss, probe_gradients, sharpness = self._sharpness(twin, products, preconditioner)
@@ -155,26 +153,27 @@ class Meter:
         probe_loss_after, probe_gradients_after = twin.gradients(
             self.probe_x, self.probe_y, [0] * len(lanes), 0
         )
-        moved = [p - start for p, start in zip(old, self.start, strict=True)]
+        gradient = _flat(gradients, before)
+        moved = old - _flat(self.start)
         return torch.stack(
             [
                 losses,
                 loss_after,
-                _dot(gradients, update),
-                _dot(gradients_after, update),
+                _dot(gradient, update),
+                _dot(_flat(gradients_after, before), update),
                 probe_loss,
                 probe_loss_after,
-                _dot(probe_gradients, update),
-                _dot(probe_gradients_after, update),
+                _dot(_flat(probe_gradients, before), update),
+                _dot(_flat(probe_gradients_after, before), update),
                 sharpness,
-                *(_dot(v, v).sqrt() for v in (gradients, update, old, moved)),
+                *(_length(v) for v in (gradient, update, old, moved)),
             ],
             dim=1,
         )
 
     def _sharpness(
         self, twin: Lanes, products: np.ndarray, preconditioner: Sequence[Tensor] | None
-    ) -> tuple[Tensor, list[Tensor | None], Tensor]:
+    ) -> tuple[Tensor, Sequence[Tensor | None], Tensor]:
         """Loss and gradients on the probe batch, and the largest eigenvalue of its Hessian.
 
         By the Lanczos method, of which each lane takes so many products with the Hessian, from
@@ -186,21 +185,23 @@ class Meter:
         Args:
             products: (lanes,) int; a lane with 0 stays where it stands, its sharpness is NaN.
         """
-        roots = None if preconditioner is None else [p.sqrt() for p in preconditioner]
-        loss, gradients = twin.gradients(self.probe_x, self.probe_y, [0] * len(twin), 0)
+        size = int(products.max()) if self.curves else 0
+        if size == 0:
+            loss, gradients = twin.gradients(self.probe_x, self.probe_y, [0] * len(twin), 0)
+            return loss, gradients, torch.full_like(loss, torch.nan)
+        roots = None if preconditioner is None else _flat(preconditioner).sqrt()
+        loss, gradients, product = twin.curvature(self.probe_x, self.probe_y)
         sharpness = torch.full_like(loss, torch.nan)
-        if not self.curves:
-            return loss, gradients, sharpness
-        size = int(products.max())
-        basis, matrix = [self.vectors], loss.new_zeros(len(twin), size, size)
+        basis, matrix = [_flat(self.vectors)], loss.new_zeros(len(twin), size, size)
         try:
             for i in range(size):
-                image = twin.curvature(self.probe_x, self.probe_y, _divided(basis[i], roots))
+                image = _flat(product(_parts(_divided(basis[i], roots), self.vectors)))
                 image = _divided(image, roots)
                 for k, vector in enumerate(basis):
                     matrix[:, i, k] = matrix[:, k, i] = _dot(vector, image)
                 for vector in basis * 2:  # twice, for float32 does not hold them at right angles
-                    image = _without(image, vector)
+                    share = _dot(image, vector)[:, None]
+                    image = torch.addcmul(image, vector, share, value=-1)
                 basis.append(_normed(image))
         except RuntimeError as error:
             if environment.out_of_memory(error):
@@ -209,15 +210,12 @@ class Meter:
             return loss, gradients, sharpness
         taken = torch.from_numpy(products).to(loss.device)
         values, weights = _largest_eigenpair(matrix, taken)
-        found = []
-        for column in zip(*basis[:size], strict=True):
-            parts = [_per_lane(weights[:, i], part) * part for i, part in enumerate(column)]
-            found.append(torch.stack(parts).sum(0))
+        found = torch.zeros_like(basis[0])
+        for i, vector in enumerate(basis[:size]):
+            found.addcmul_(vector, weights[:, i, None])
         usable = (taken > 0) & values.isfinite()
-        self.vectors = [
-            torch.where(_per_lane(usable, new), new, old)
-            for new, old in zip(_normed(found), self.vectors, strict=True)
-        ]
+        found = torch.where(usable[:, None], _normed(found), basis[0])
+        self.vectors = _parts(found, self.vectors)
         return loss, gradients, torch.where(taken > 0, values, sharpness)
 
     def join(self, other: Meter) -> None:
@@ -351,28 +349,31 @@ def alpha(change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray) -> np.
 # --- vectors in the space of all parameters -------------------------------------------------------
 
 
-def _dot(a: Sequence[Tensor | None], b: Sequence[Tensor]) -> Tensor:
-    """(lanes,) the scalar product over all parameters of a lane."""
-    products = [(x * y).flatten(1).sum(1) for x, y in zip(a, b, strict=True) if x is not None]
-    return torch.stack(products).sum(0)
+def _flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor] = ()) -> Tensor:
+    """(lanes, ...) each as (lanes, numbers), one behind the other; 0 for None, as many as like."""
+    whole = [torch.zeros_like(like[i]) if t is None else t for i, t in enumerate(tensors)]
+    return torch.cat([t.flatten(1) for t in whole], dim=1)
 
 
-def _per_lane(values: Tensor, like: Tensor) -> Tensor:
-    """(lanes,) as (lanes, 1, ...)."""
-    return values.view(-1, *(1,) * (like.ndim - 1))
+def _parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """What ``_flat`` has put together."""
+    sizes = [t[0].numel() for t in like]
+    return [p.view_as(t) for p, t in zip(flat.split(sizes, dim=1), like, strict=True)]
 
 
-def _normed(vectors: Sequence[Tensor]) -> list[Tensor]:
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(lanes,) the scalar product of each lane's vectors, (lanes, numbers)."""
+    return (a * b).sum(1)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return _dot(vectors, vectors).sqrt()
+
+
+def _normed(vectors: Tensor) -> Tensor:
     """Each lane's vector with length 1; one of length 0 as it is."""
-    length = _dot(vectors, vectors).sqrt()
-    length = torch.where(length > 0, length, torch.ones_like(length))
-    return [v / _per_lane(length, v) for v in vectors]
-
-
-def _without(vectors: Sequence[Tensor], direction: Sequence[Tensor]) -> list[Tensor]:
-    """What of each lane's vector is at a right angle to a direction of length 1."""
-    share = _dot(vectors, direction)
-    return [v - _per_lane(share, v) * d for v, d in zip(vectors, direction, strict=True)]
+    length = _length(vectors)
+    return vectors / torch.where(length > 0, length, torch.ones_like(length))[:, None]
 
 
 def _largest_eigenpair(matrix: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -396,8 +397,8 @@ def _largest_eigenpair(matrix: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(finite, values[:, -1], torch.nan), vectors[:, :, -1]
 
 
-def _divided(vectors: Sequence[Tensor], by: Sequence[Tensor] | None) -> list[Tensor]:
-    return list(vectors) if by is None else [v / d for v, d in zip(vectors, by, strict=True)]
+def _divided(vectors: Tensor, by: Tensor | None) -> Tensor:
+    return vectors if by is None else vectors / by
 
 
 def _random_vectors(params: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:

@@ -13,7 +13,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -121,8 +121,7 @@ class Lanes:
         if len(found) == 1:
             return found[0]
         losses, gradients = zip(*found, strict=True)
-        columns = zip(*gradients, strict=True)
-        return torch.cat(losses), [None if c[0] is None else torch.cat(c) for c in columns]
+        return torch.cat(losses), _joined(gradients)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +214,7 @@ class Lanes:
         """What is tried in here leaves no trace: modules are copies, and buffers are put back."""
         before = {n: t.clone() for n, t in self.fixed.items()}
         modules = self.modules
-        copies = {id(module): copy.deepcopy(module) for module in modules}
+        copies = {id(module): _python_copy(module) for module in modules}
         self.modules = [copies[id(module)] for module in modules]
         self._cut()
         try:
@@ -245,38 +244,39 @@ class Lanes:
             for name, tensor in mine.items():
                 tensor.copy_(theirs[name])
 
-    def curvature(self, x: Tensor, y: Tensor, vectors: Sequence[Tensor]) -> list[Tensor]:
-        """The Hessian of each lane's loss times a vector of its own.
+    def curvature(
+        self, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, list[Tensor | None], Callable[[Sequence[Tensor]], list[Tensor]]]:
+        """Losses, gradients, and what multiplies the Hessian of each lane's loss.
 
         Args:
-            x: inputs, (batch, ...); y: targets, (batch,); the same for all lanes.
-            vectors: (lanes, ...) for each of ``params``.
+            x: inputs, (batch, ...); y: targets, (batch,); the same for all lanes, at step 0.
 
         Returns:
-            (lanes, ...) for each of ``params``; 0 where no loss depends on it.
-
-        Raises:
-            RuntimeError: an operation of the network has no second derivative in torch.
+            losses, gradients: as from ``gradients``.
+            product: takes a vector of each lane, (lanes, ...) for each of ``params``, and returns
+                its product with the lane's Hessian, likewise; 0 where no loss depends on it. It
+                raises RuntimeError where an operation of the network has no second derivative in
+                torch.
         """
-        found = []
+        losses, slopes = [], []
         for block in self._blocks:
-            losses = self._block_losses(block, x, y, 0)
+            loss = self._block_losses(block, x, y, 0)
             leaves = list(block.params.values())
-            first = torch.autograd.grad(losses.sum(), leaves, create_graph=True, allow_unused=True)
-            # As a sum, for with grad_outputs torch imports its compiler, which takes seconds.
-            slope = [
-                (g[: block.size] * v[block.lanes]).sum()
-                for g, v in zip(first, vectors, strict=True)
-                if g is not None and g.requires_grad
-            ]
-            second: Sequence[Tensor | None] = [None] * len(leaves)
-            if slope:  # else the loss is linear
-                second = torch.autograd.grad(torch.stack(slope).sum(), leaves, allow_unused=True)
+            losses.append(loss.detach()[: block.size])
+            slopes.append(
+                torch.autograd.grad(loss.sum(), leaves, create_graph=True, allow_unused=True)
+            )
 
-            pairs = zip(second, leaves, strict=True)
-            whole = [torch.zeros_like(p) if t is None else t.detach() for t, p in pairs]
-            found.append([t[: block.size] for t in whole])
-        return [torch.cat(column) for column in zip(*found, strict=True)]
+        def product(vectors: Sequence[Tensor]) -> list[Tensor]:
+            pairs = zip(self._blocks, slopes, strict=True)
+            return _joined([_hessian_product(*pair, vectors) for pair in pairs])
+
+        gradients = [
+            [None if g is None else g.detach()[: block.size] for g in slope]
+            for block, slope in zip(self._blocks, slopes, strict=True)
+        ]
+        return torch.cat(losses), _joined(gradients), product
 
     def select(self, lanes: Sequence[int]) -> Lanes:
         """A new stack of some lanes. ``settle`` it before use."""
@@ -520,6 +520,40 @@ def _packed(params: Tensors, rows: int) -> tuple[Tensors, list[Tensor]]:
             part = unit[:, first : first + sizes[name]]
             found[name] = part.view(params[name].shape).copy_(params[name])
     return {name: found[name] for name in params}, units
+
+
+def _hessian_product(
+    block: _Block, slopes: Sequence[Tensor | None], vectors: Sequence[Tensor]
+) -> list[Tensor]:
+    """Of a block's gradients, which have a graph, with its lanes' part of some vectors."""
+    leaves = list(block.params.values())
+    # As a sum, for with grad_outputs torch imports its compiler, which takes seconds.
+    along = [
+        (g[: block.size] * v[block.lanes]).sum()
+        for g, v in zip(slopes, vectors, strict=True)
+        if g is not None and g.requires_grad
+    ]
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if along:  # else the loss is linear
+        total = torch.stack(along).sum()
+        found = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
+    pairs = zip(found, leaves, strict=True)
+    whole = [torch.zeros_like(p) if t is None else t.detach() for t, p in pairs]
+    return [t[: block.size] for t in whole]
+
+
+def _joined(blocks: Sequence[Sequence[Any]]) -> list[Any]:
+    """What all blocks have of each parameter, one behind the other; None where the first has."""
+    if len(blocks) == 1:
+        return list(blocks[0])
+    columns = zip(*blocks, strict=True)
+    return [None if column[0] is None else torch.cat(column) for column in columns]
+
+
+def _python_copy(module: nn.Module) -> nn.Module:
+    """A copy of all but the tensors, for which a stack has its own."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, memo={id(tensor): tensor for tensor in tensors})
 
 
 def _distinct(modules: Sequence[nn.Module]) -> list[nn.Module]:

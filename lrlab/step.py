@@ -65,6 +65,11 @@ class Step(Protocol):
         """Change the parameters by the gradients that were found last."""
         ...
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the next segment finds out how fast something is."""
+        ...
+
     def end(self, seconds_a_step: float) -> None:
         """Hear how long the steps of the segment took, which is over."""
         ...
@@ -94,6 +99,7 @@ _gather = phase("gather")(gather)  # not where it is captured
 
 class PlainStep:
     way = "plain"
+    on_trial = False
 
     def __init__(
         self, lanes: Lanes, optimizer: LaneOptimizer, data: Dataset, order_of: Tensor
@@ -132,24 +138,49 @@ class Pace:
         self._seconds = dict.fromkeys(choices, math.inf)  # a step, by number of threads
         self._segments = 0
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the next segment may not be made by the number that is fastest."""
+        if len(self._choices) == 1:
+            return False
+        return self._segments < TRIALS * len(self._choices) or self._segments % RETRY == 0
+
     def choose(self) -> int:
-        place, self._segments = self._segments, self._segments + 1
-        if place < TRIALS * len(self._choices):
+        on_trial, place = self.on_trial, self._segments
+        self._segments += 1
+        if on_trial and place < TRIALS * len(self._choices):
             return self._choices[place % len(self._choices)]
         fastest = min(self._choices, key=lambda count: self._seconds[count])
-        if place % RETRY == 0:
-            return next((count for count in self._choices if count != fastest), fastest)
-        return fastest
+        return next(c for c in self._choices if c != fastest) if on_trial else fastest
 
     def note(self, count: int, seconds: float) -> None:
         self._seconds[count] = min(seconds, BELIEVED * self._seconds[count])
 
 
+class _Rows:
+    """A table of which a captured step sees one row.
+
+    Attributes:
+        now: the row. On a GPU the step takes it by itself, by a counter on the device, so that
+            nothing waits for the device within a segment; else it is put there before the step.
+    """
+
+    def __init__(self, count: int, row: Tensor) -> None:
+        self.table = row.new_zeros(count, *row.shape)
+        self.now = torch.zeros_like(row)
+
+    def take(self, i: int) -> None:
+        self.now.copy_(self.table[i])
+
+    def taking(self, counter: Tensor) -> Callable[[], Any]:
+        into = self.now[None]
+        return functools.partial(torch.index_select, self.table, 0, counter, out=into)
+
+
 class CapturedStep:
     """Two programs, one up to the gradients and one for the update, so that steps can be measured.
 
-    All that differs from step to step lies in tables, of which both read the row that a counter
-    on the device names: nothing waits for the device within a segment.
+    All that differs from step to step lies in tables (``_Rows``).
     """
 
     way = "captured"
@@ -176,30 +207,36 @@ class CapturedStep:
         self._lanes, self._optimizer, self._data = lanes, optimizer, data
         self._order_of = order_of
         length = max(length, TRIED)
-        self._order = order.new_zeros(length, *order.shape[1:])
-        self._order[: len(order)].copy_(order)
-        self._counter = torch.zeros(1, dtype=torch.int64, device=order.device)
+        self._index = _Rows(length, order[0])
+        self._index.table[: len(order)].copy_(order)
+        self._index.take(0)
         self.losses = torch.empty(length, len(lanes), device=order.device)
+        self._counter = None
+        if _counts(order.device):
+            self._counter = torch.zeros(1, dtype=torch.int64, device=order.device)
         self._params = list(lanes.params.values())
-        self._coefficients: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._coefficients: dict[tuple[str, ...], _Coefficients] = {}
         self._updates: dict[tuple[str, ...], Program] = {}
         self._threads = [torch.get_num_threads()]
         self._find = self._capture_gradients(any_threads and not order.is_cuda)
         self._pace = Pace(self._threads)
 
+    @property
+    def on_trial(self) -> bool:
+        return self._pace.on_trial
+
     def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
-        self._order[: len(order)].copy_(order)
-        self._counter.zero_()
+        self._index.table[: len(order)].copy_(order)
+        if self._counter is not None:
+            self._counter.zero_()
         names = tuple(coefficients)
-        if names not in self._updates:
-            self._coefficients[names] = {
-                name: values.new_zeros(len(self._order), len(self._lanes))
-                for name, values in coefficients.items()
-            }
-        for name, values in coefficients.items():
-            self._coefficients[names][name][: len(values)].copy_(values)
-        if names not in self._updates:
-            self._updates[names] = self._capture_update(names)
+        known = names in self._updates
+        if not known:
+            self._coefficients[names] = _Coefficients(len(self._index.table), coefficients)
+        self._now = self._coefficients[names]
+        self._now.put(coefficients)
+        if not known:
+            self._updates[names] = self._capture_update(self._now)
         self._update = self._updates[names]
         self._chosen = self._pace.choose()
         if len(self._threads) > 1:
@@ -208,12 +245,19 @@ class CapturedStep:
     @phase("gradients")
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
         with torch.no_grad():
-            self._find.run()
+            if self._counter is not None:
+                self._find.run()
+            else:
+                self._index.take(i)
+                self._find.run()
+                self.losses[i].copy_(self._found)
         return self._found, self._gradients
 
     @phase("update")
     def update(self, i: int) -> None:
         with torch.no_grad():
+            if self._counter is None:
+                self._now.take(i)
             self._update.run()
 
     def end(self, seconds_a_step: float) -> None:
@@ -227,14 +271,13 @@ class CapturedStep:
         lanes = self._lanes
 
         def find() -> list[Tensor | None]:
-            index = self._order.index_select(0, self._counter)[0]
-            x, y = gather(self._data, index, self._order_of)
+            x, y = gather(self._data, self._index.now, self._order_of)
             losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0)
-            self.losses.index_copy_(0, self._counter, losses[None].to(self.losses.dtype))
             return [losses, x, y, *gradients]
 
-        changing = [*self._params, *lanes.fixed.values(), self._order, self._counter, self.losses]
-        with lanes.rehearsal(), _kept(changing) as restore:
+        changing = [*self._params, *lanes.fixed.values(), self._index.now]
+        counted = [] if self._counter is None else [self._counter, self.losses]
+        with lanes.rehearsal(), _kept([*changing, *counted]) as restore:
             with _same_python(lanes.modules):
                 expected = [t if t is None else t.clone() for t in find()]
             units, into = self._into(expected)
@@ -253,12 +296,19 @@ class CapturedStep:
                     self._threads.append(1)
                 torch.set_num_threads(self._threads[0])
             restore()
-            program = program.on(self._counter.device)
-        self._units = units
-        losses, x, y, *self._gradients = program.results
-        assert losses is not None and x is not None and y is not None
-        self._found, self.batch = losses, (x, y)
-        return program
+            self._units = units
+            losses, x, y, *self._gradients = program.results
+            assert losses is not None and x is not None and y is not None
+            self._found, self.batch = losses, (x, y)
+            if self._counter is None:
+                return program
+            calls = [self._index.taking(self._counter), *program.calls, self._note_losses]
+            return Program(calls, program.results).on(self._counter.device)
+
+    def _note_losses(self) -> None:
+        assert self._counter is not None
+        row = self._found[None].to(self.losses.dtype)
+        self.losses.index_copy_(0, self._counter, row)
 
     def _into(self, expected: Sequence[Tensor | None]) -> tuple[list[Tensor], dict[int, Tensor]]:
         """Where the gradients are written: as the parameters lie, to be few in an update."""
@@ -268,33 +318,84 @@ class CapturedStep:
         parts = optimizers.parts(self._params, self._lanes.units, units) if units else []
         return units, dict(enumerate(parts, start=3))
 
-    def _capture_update(self, names: tuple[str, ...]) -> Program:
-        tables, optimizer = self._coefficients[names], self._optimizer
+    def _capture_update(self, coefficients: _Coefficients) -> Program:
+        optimizer, counter = self._optimizer, self._counter
         changing = [*self._params, *optimizer.buffers()]
+        coefficients.take(0)
 
         def update(units: Sequence[Tensor]) -> list[Tensor]:
-            row = {name: table.index_select(0, self._counter) for name, table in tables.items()}
             if units:
-                optimizer.update_units(units, row, 0)
+                optimizer.update_units(units, coefficients.now, 0)
             else:
-                optimizer.update(self._gradients, row, 0)
-            self._counter.add_(1)
+                optimizer.update(self._gradients, coefficients.now, 0)
             return []
 
-        given = [*tables.values(), self._counter, *(g for g in self._gradients if g is not None)]
-        with _kept([*changing, self._counter]) as restore:
+        given = [*coefficients.rows(), *(g for g in self._gradients if g is not None)]
+        counted = [] if counter is None else [counter]
+        with _kept([*changing, *counted]) as restore:
             update([])
             expected = [t.clone() for t in changing]
+            captured = True
             try:
                 program = capture(lambda: update(self._units), [*changing, *given]).program()
                 restore()
                 if _wrong(program, changing, expected):
                     raise NotCapturable("other bits")
             except NotCapturable:
-                restore()
-                return Program([functools.partial(update, [])], [])
+                program, captured = Program([functools.partial(update, [])], []), False
             restore()
-            return program.on(self._counter.device)
+            if counter is None:
+                return program
+            count = functools.partial(counter.add_, 1)
+            program = Program([*coefficients.taking(counter), *program.calls, count], [])
+            return program.on(counter.device) if captured else program
+
+
+class _Coefficients:
+    """What an update reads, in one table for each type of number.
+
+    Attributes:
+        now: name to (1, lanes), of the step that is made.
+    """
+
+    def __init__(self, count: int, like: Coefficients) -> None:
+        """
+        Args:
+            count: of steps.
+            like: name to (steps, lanes).
+        """
+        self._names: dict[torch.dtype, list[str]] = {}
+        for name, values in like.items():
+            self._names.setdefault(values.dtype, []).append(name)
+        self._rows: dict[torch.dtype, _Rows] = {}
+        self.now: dict[str, Tensor] = {}
+        for kind, names in self._names.items():
+            row = torch.stack([like[name][0] for name in names])
+            self._rows[kind] = _Rows(count, row)
+            self.now |= dict(zip(names, self._rows[kind].now.split(1), strict=True))
+
+    def rows(self) -> list[Tensor]:
+        """What ``now`` lies in."""
+        return [rows.now for rows in self._rows.values()]
+
+    def put(self, coefficients: Coefficients) -> None:
+        """Make ready for a segment, whose coefficients these are."""
+        for kind, names in self._names.items():
+            for place, name in enumerate(names):
+                values = coefficients[name]
+                self._rows[kind].table[: len(values), place].copy_(values)
+
+    def take(self, i: int) -> None:
+        for rows in self._rows.values():
+            rows.take(i)
+
+    def taking(self, counter: Tensor) -> list[Callable[[], Any]]:
+        return [rows.taking(counter) for rows in self._rows.values()]
+
+
+def _counts(device: torch.device) -> bool:
+    """Whether steps on this device find their rows by a counter there: in a graph."""
+    return device.type == "cuda"
 
 
 @phase("capture")

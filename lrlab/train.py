@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lrlab.progress import Update
 
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
+TRIAL = 20  # steps of a segment that finds out how fast a number of threads is
 CAPTURE_FROM = 50  # steps left; to capture one takes as long as it saves in about so many
 CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
 
@@ -223,7 +224,9 @@ def take_order(stack: Stack) -> None:
 
 def longest_segment(stack: Stack) -> int:
     """In steps. A GPU works ahead of Python, so nothing waits for it before the epoch's end."""
-    return stack.steps_per_epoch if stack.data.train_y.is_cuda else SEGMENT
+    if stack.data.train_y.is_cuda:
+        return stack.steps_per_epoch
+    return TRIAL if stack.step is not None and stack.step.on_trial else SEGMENT
 
 
 def _step(stack: Stack) -> Step:
@@ -236,8 +239,8 @@ def _step(stack: Stack) -> Step:
             stack.data,
             stack.order[stack.place :],
             stack.order_of,
-            longest_segment(stack),
-            captured=left >= CAPTURE_FROM and configs.captures(spec.config),
+            stack.steps_per_epoch if stack.data.train_y.is_cuda else SEGMENT,
+            captured=left >= CAPTURE_FROM and spec.config.get("capture", True),
             any_threads=spec["threads"] is None,
         )
     return stack.step

@@ -65,7 +65,7 @@ VALUES = [
     ("precision=fp16", "precision=fp16", "did you mean bf16?", "float32, tf32, bf16"),
     ("precision=tf32 device=cpu", "precision=tf32", "device=cpu", "NVIDIA", "precision=bf16"),
     ("pad=0", "pad=0", "auto", "pad=8"),
-    ("capture=perhaps", "capture=perhaps", "auto, true or false"),
+    ("capture=perhaps", "capture=perhaps", "true or false"),
     ("lanes=abc", "lanes=abc", "auto"),
     ("lanes=1.5", "lanes=1.5", "whole number"),
     ("lanes=true", "lanes=True", "whole number"),

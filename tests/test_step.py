@@ -13,6 +13,7 @@ from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
 from lrlab import capture, lanes, losses, networks, optimizers
+from lrlab import step as steps
 from lrlab import train as training
 from lrlab.capture import Program
 from lrlab.lanes import Lanes
@@ -273,6 +274,18 @@ def test_an_update_that_cannot_be_captured_is_made_plainly(
     assert_equal(plain, found)
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["one batch", "own batches"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_that_find_their_rows_by_themselves(
+    monkeypatch: pytest.MonkeyPatch, name: str, own: bool
+) -> None:
+    """As on a GPU: what differs from step to step is found by a counter on the device."""
+    monkeypatch.setattr(steps, "_counts", lambda device: True)
+    plain, captured, step = both(mlp(), name, own)
+    assert step.way == "captured"
+    assert_equal(plain, captured)
+
+
 def test_what_a_graph_tries_out_before_it_is_captured_is_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -283,6 +296,7 @@ def test_what_a_graph_tries_out_before_it_is_captured_is_undone(
             program.run()
         return program
 
+    monkeypatch.setattr(steps, "_counts", lambda device: True)
     monkeypatch.setattr(Program, "on", on)
     for name in ("batch norm", "mlp"):
         plain, captured, step = both(NETWORKS[name], "momentum")
@@ -401,7 +415,7 @@ def test_padding_does_not_show_in_the_curvature() -> None:
     for pad in (0, 5):
         stack = lanes_of(mlp(activation="tanh"), pad=pad)
         vectors = [torch.ones_like(p) for p in stack.params.values()]
-        found.append(stack.curvature(DATA.val_x, DATA.val_y, vectors))
+        found.append(stack.curvature(DATA.val_x, DATA.val_y)[2](vectors))
     assert all(vector.any() for vector in found[0])
     assert_equal(*found)
 
