@@ -26,6 +26,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Tensors = dict[str, Tensor]
 
 ALIGNMENT = 16  # numbers, a cache line of float32
+SMALL = (
+    16_384  # numbers; to write a product of so many with gaps costs less than an operation saves
+)
 EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
 
 
@@ -495,9 +498,9 @@ def _padded(tensors: Tensors, rows: int) -> Tensors:
 def _packed(params: Tensors, rows: int) -> tuple[Tensors, list[Tensor]]:
     """Copies of the parameters in few tensors, each at an address that suits SIMD.
 
-    Each matrix is a tensor of its own, for a product of many lanes is written to memory without
-    gaps only; all vectors lie side by side in one. It is the same for any number of lanes, for an
-    optimizer's buffers lie likewise and go from stack to stack.
+    Each large matrix is a tensor of its own, for a product of many lanes is written to memory
+    without gaps only, else it is copied; all others lie side by side in one. It is the same for any
+    number of lanes, for an optimizer's buffers lie likewise and go from stack to stack.
 
     Returns:
         The parameters, (rows, ...), padded; and what they lie in, (rows, numbers) each, or nothing.
@@ -507,9 +510,9 @@ def _packed(params: Tensors, rows: int) -> tuple[Tensors, list[Tensor]]:
     if len(kinds) != 1 or not all(t.numel() for t in params.values()):
         return params, []
     sizes = {name: tensor[0].numel() for name, tensor in params.items()}
-    vectors = [name for name, tensor in params.items() if tensor.ndim < 3]
+    small = [name for name, t in params.items() if t.ndim < 3 or sizes[name] <= SMALL]
     units, found = [], {}
-    for names in [vectors, *([name] for name in params if name not in vectors)]:
+    for names in [small, *([name] for name in params if name not in small)]:
         aligned = [-(-sizes[name] // ALIGNMENT) * ALIGNMENT for name in names]
         width = sum(aligned) if len(names) > 1 else sum(sizes[name] for name in names)
         if not names:

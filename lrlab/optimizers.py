@@ -27,6 +27,7 @@ from lrlab.errors import UserError
 
 Columns = dict[str, np.ndarray]
 Rows = dict[str, Tensor]
+Common = Mapping[str, float]
 
 # flags that choose how torch computes the same update, not which update
 _BACKEND_FLAGS = ("foreach", "fused", "capturable", "differentiable")
@@ -351,6 +352,9 @@ class _StackedOptimizer:
     def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
         self._params = list(params)
         self._units = list(units) or self._params
+        self._common = {"nesterov": float(self._nesterov)} | {
+            name: float(v[0]) for name, v in self._constants.items() if (v == v[0]).all()
+        }
 
     def _parts(self, name: str) -> list[Tensor]:
         """A buffer's part for each parameter, (lanes, ...)."""
@@ -421,7 +425,7 @@ class _StackedOptimizer:
                 if grad is None:
                     continue
                 own = {name: buffers[i] for name, buffers in state.items()}
-                self._rule.update(param, grad, own, _beside(param, row), self._nesterov)
+                self._rule.update(param, grad, own, _beside(param, row), self._common)
 
     def update_units(
         self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
@@ -430,7 +434,7 @@ class _StackedOptimizer:
             row = {name: values[index] for name, values in coefficients.items()}
             for i, (unit, grad) in enumerate(zip(self._units, grads, strict=True)):
                 own = {name: buffers[i] for name, buffers in self._state.items()}
-                self._rule.update(unit, grad, own, _beside(unit, row), self._nesterov)
+                self._rule.update(unit, grad, own, _beside(unit, row), self._common)
 
     def _unused(self, name: str) -> list[Tensor]:
         """A buffer that no update has touched, for those that exist only where they are needed.
@@ -511,7 +515,8 @@ class _Rule:
         state: (params, constants (lanes,)) to buffers shaped like the params.
         coefficients: (hyperparameters (count, lanes), updates before (count, lanes)) to what
             ``update`` reads. A mask ``has_X`` is there only if X is 0 for some and not for others.
-        update: (param, grad, buffers, coefficients that broadcast against param, nesterov).
+        update: (param, grad, buffers, coefficients that broadcast against param, constants that all
+            lanes have in common and no schedule moves).
         stability_scale: (hyperparameters (count, lanes), updates before, nesterov), see
             ``LaneOptimizer.stability_scale``.
         divisor: (buffers, coefficients that broadcast), what the update divides by; None: nothing.
@@ -520,7 +525,7 @@ class _Rule:
     general_flags: tuple[str, ...]
     state: Callable[[list[Tensor], Columns], dict[str, list[Tensor]]]
     coefficients: Callable[[Columns, np.ndarray], Columns]
-    update: Callable[[Tensor, Tensor, Rows, Rows, bool], None]
+    update: Callable[[Tensor, Tensor, Rows, Rows, Common], None]
     stability_scale: Callable[[Columns, np.ndarray, bool], np.ndarray]
     divisor: Callable[[Rows, Rows], Tensor] | None = None
 
@@ -564,7 +569,7 @@ def _sgd_coefficients(h: Columns, before: np.ndarray) -> Columns:
     return c
 
 
-def _sgd_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+def _sgd_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -> None:
     grad = _decayed(param, grad, c)
     if "momentum" in c:
         buffer = state["momentum"].mul_(c["momentum"])
@@ -572,7 +577,7 @@ def _sgd_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: boo
             buffer.addcmul_(grad, c["gradient_share"])
         else:
             buffer.add_(grad)
-        ahead = torch.addcmul(grad, buffer, c["momentum"]) if nesterov else buffer
+        ahead = torch.addcmul(grad, buffer, c["momentum"]) if common["nesterov"] else buffer
         grad = _select(c, "momentum", ahead, grad)
     param.addcmul_(grad, c["lr"], value=-1)
 
@@ -581,6 +586,13 @@ def _sgd_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
     beta = h["momentum"]
     share = 1 + 2 * beta if nesterov else np.where(beta == 0, 1.0, 1 - h["dampening"])
     return h["lr"] * share / (2 * (1 + beta))
+
+
+def _add_square(square: Tensor, grad: Tensor, c: Rows, decay: float | None) -> Tensor:
+    """(1 − decay)·grad², in one operation less where the decay is the same for all lanes."""
+    if decay is None:
+        return square.addcmul_(grad * c["square_share"], grad)
+    return square.addcmul_(grad, grad, value=1 - decay)
 
 
 def _adam_state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
@@ -612,12 +624,12 @@ def _adamw_coefficients(h: Columns, before: np.ndarray) -> Columns:
     return c
 
 
-def _adam_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+def _adam_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -> None:
     if "shrink" in c:
         param.mul_(c["shrink"])
     grad = _decayed(param, grad, c)
     average = state["average"].lerp_(grad, c["gradient_share"])
-    square = state["square"].mul_(c["beta2"]).addcmul_(grad * c["square_share"], grad)
+    square = _add_square(state["square"].mul_(c["beta2"]), grad, c, common.get("beta2"))
     param.addcdiv_(average * c["step_size"], _adam_divisor({"square": square}, c))
 
 
@@ -646,9 +658,9 @@ def _rmsprop_coefficients(h: Columns, before: np.ndarray) -> Columns:
     }
 
 
-def _rmsprop_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+def _rmsprop_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -> None:
     grad = _decayed(param, grad, c)
-    square = state["square"].mul_(c["alpha"]).addcmul_(grad * c["square_share"], grad)
+    square = _add_square(state["square"].mul_(c["alpha"]), grad, c, common.get("alpha"))
     root = _rmsprop_divisor({"square": square}, c)
     if "momentum" not in c:
         param.addcdiv_(grad * c["lr"], root, value=-1)
@@ -686,7 +698,7 @@ def _adagrad_coefficients(h: Columns, before: np.ndarray) -> Columns:
     }
 
 
-def _adagrad_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, nesterov: bool) -> None:
+def _adagrad_update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -> None:
     grad = _decayed(param, grad, c)
     total = state["sum"].addcmul_(grad, grad)
     param.addcdiv_(grad * c["step_size"], _adagrad_divisor({"sum": total}, c))
