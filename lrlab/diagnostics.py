@@ -1,7 +1,7 @@
 """What the steps do, measured while training; no bit of the training is changed by it.
 
 All lanes of a stack are measured at once, on copies of their parameters. A measurement costs about
-as much as twenty steps, so it is made often early in training, where everything changes, and then
+as much as forty steps, so it is made often early in training, where everything changes, and then
 at every 450th step.
 """
 
