@@ -6,7 +6,7 @@ Both are timed as whole processes, start-up and imports included:
 
 The script finds its data unpacked, so lrlab's ratio is taken with its data cache filled; the time
 of a first use, which unpacks the data, is printed as well. lrlab also evaluates on the validation
-set, records every step and draws its plots in this time; the script does not.
+set and records every step in this time; the script does not.
 Exits with 1 if a target is missed.
 """
 
