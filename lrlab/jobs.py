@@ -308,9 +308,10 @@ def _from_the_sweeps(
         return None
     full = copy.deepcopy(config)
     hydra = full.hydra
-    for one in parsed:
-        if one.key_or_group in OWN_KEYS:
-            OmegaConf.update(full, one.key_or_group, one.value(), merge=True)
+    with read_write(hydra):  # Hydra 1.4 locks it
+        for one in parsed:
+            if one.key_or_group in OWN_KEYS:
+                OmegaConf.update(full, one.key_or_group, one.value(), merge=True)
     own = [one.input_line or "" for one in parsed if one.is_hydra_override()]
     arguments.note(full, "hydra", arguments.noted(config, "hydra") + own)
     words = [one.input_line or "" for one in parsed]

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
 from lrlab import environment, losses, optimizers, schedules
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
-from lrlab.targets import HYDRA_KEYS
+from lrlab.targets import HYDRA_KEYS, instantiate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

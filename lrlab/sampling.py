@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lrlab import space as spaces
 from lrlab.errors import UserError
 from lrlab.space import Interval
-from lrlab.targets import HYDRA_KEYS
+from lrlab.targets import HYDRA_KEYS, instantiate
 
 if TYPE_CHECKING:
     import optuna
@@ -307,7 +307,7 @@ def _takes_seed(target: str) -> bool:
 
 
 def _instantiated(node: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    from hydra.utils import get_object, instantiate
+    from hydra.utils import get_object
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lrlab import (
     arguments,
@@ -225,7 +225,7 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
         made = create != "resume" and records.create_sweep(current.folder)
         if made or create != "new":
             break  # else another sweep took the name in between
-    with open_dict(config):
+    with open_dict(config), read_write(config.hydra):  # Hydra 1.4 locks its part
         config.hydra.sweep.dir = str(current.folder)
         config.name = current.folder.name
     try:
@@ -261,7 +261,7 @@ def _write_config(current: _Sweep) -> None:
     """multirun.yaml, which says again how the sweep was begun; not that it was resumed."""
     config = current.config.copy()
     OmegaConf.copy_cache(from_config=current.config, to_config=config)
-    with open_dict(config):
+    with open_dict(config), read_write(config.hydra):
         config.hydra.sweeper.resume = False
     began = [o for o in arguments.noted(config, "hydra") if not o.startswith(records.RESUMING)]
     arguments.note(config, "hydra", began)

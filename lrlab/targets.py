@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -106,6 +107,19 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """Hydra's ``instantiate``, of whatever the user names and Hydra does not hold for unsafe.
+
+    Hydra 1.4 warns of a target that is on no list of the program's; the classes that lrlab trains
+    with are the user's to choose, so it has no such list.
+    """
+    from hydra.utils import instantiate as made
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved", UserWarning)
+        return made(node, **arguments)
+
+
 @functools.cache
 def locate(option: str, path: str, base: type) -> Callable[..., Any]:
     """The class or function of that import path.
@@ -120,8 +134,6 @@ def locate(option: str, path: str, base: type) -> Callable[..., Any]:
     """
     # instantiate rather than get_object: since 1.3.8 Hydra refuses unsafe targets there, and it
     # prints nothing by itself
-    from hydra.utils import instantiate
-
     try:
         call = instantiate({"_target_": path, "_partial_": True}).func
     except Exception as error:
@@ -145,8 +157,6 @@ def _suggestion(path: str, base: type) -> str:
 def _resolved(option: str, value: Any) -> Any:
     if not (isinstance(value, Mapping) and "_target_" in value):
         return value
-    from hydra.utils import instantiate
-
     try:
         return instantiate(value)
     except Exception as error:

@@ -11,7 +11,7 @@ from test_sweep import QUICK, Ended, command, files, process, sweep
 
 from lrlab import arguments
 from lrlab import config as configs
-from lrlab.sweep import main
+from lrlab.sweep import BASE, main
 
 
 def assert_refused(ended: Ended, *words: str) -> None:
@@ -370,7 +370,7 @@ def test_another_hydra_program_has_no_experiments(tmp_path: Path) -> None:
     (tmp_path / "conf" / "config.yaml").write_text("x: 1\n")
     (tmp_path / "app.py").write_text(
         "import hydra, lrlab.config\n"
-        "@hydra.main(version_base='1.3', config_path='conf', config_name='config')\n"
+        f"@hydra.main(**{BASE!r}, config_path='conf', config_name='config')\n"
         "def main(config): print('ran', config)\n"
         "main()\n"
     )

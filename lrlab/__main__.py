@@ -1,0 +1,75 @@
+"""``lrlab VERB ...``: the one console command; ``lrlab sweep`` is ``python -m lrlab.sweep``.
+
+A verb's module is imported only when it is asked for, so that the rest answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import NoReturn, cast
+
+from lrlab import __version__
+
+# Verb: the module whose main() does it, and what it does in a line.
+VERBS: dict[str, tuple[str, str]] = {
+    "sweep": ("lrlab.sweep", "train at many learning rates and under many schedules"),
+    "find": ("lrlab.find", "find a learning rate in a part of an epoch"),
+    "resume": ("lrlab.resume", "finish a sweep that was interrupted, or extend it"),
+    "reproduce": ("lrlab.reproduce", "train a run again and compare it with its record"),
+    "analysis": ("lrlab.judge", "say how each run's steps behave, and which lr to use"),
+    "compare": ("lrlab.compare", "set two or more sweeps side by side"),
+    "plots": ("lrlab.plots.__main__", "draw a sweep's figures again, or some of them"),
+    "report": ("lrlab.report.__main__", "make a sweep's report.html again"),
+    "bench": ("lrlab.bench", "measure how fast lrlab trains on this machine"),
+    "completion": ("lrlab.completion", "print the tab completion of bash, zsh or fish"),
+}
+
+
+def usage() -> str:
+    """The text of ``lrlab --help``."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {what}" for verb, (_, what) in VERBS.items())
+    return f"""\
+usage: lrlab VERB ...
+
+What does the learning rate do to this training run, and which one should I use?
+
+{verbs}
+
+Examples:  lrlab sweep lr=0.001,0.1,1.0
+           lrlab analysis outputs/my_sweep
+
+`lrlab VERB --help` explains each, `lrlab --version` says which lrlab this is.
+"""
+
+
+def main() -> None:
+    """Do what the first word says with the others; exit code 2 where it is no verb."""
+    first, *words = sys.argv[1:] or ["--help"]
+    if first in ("--help", "-h", "help"):
+        print(usage(), end="")
+    elif first in ("--version", "-V"):
+        print(f"lrlab {__version__}")
+    elif first not in VERBS:
+        _no_such(first)
+    else:
+        sys.argv = [f"lrlab {first}", *words]
+        module, _ = VERBS[first]
+        cast("Callable[[], None]", import_module(module).main)()
+
+
+def _no_such(word: str) -> NoReturn:
+    if "=" in word or word.startswith("-"):
+        line = f"{word}: the verb comes first, for example lrlab sweep lr=0.1"
+    else:
+        from lrlab.config import nearest
+
+        line = f"{word}: no such verb{nearest(word, VERBS)}; choose from {', '.join(VERBS)}"
+    print(f"lrlab: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
