@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lrlab import __version__
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -521,6 +522,7 @@ def read_options(words: Sequence[str]) -> Options:
         action="store_true",
         help=f"{QUICK_REPEATS} repeats, and neither a sweep's overhead nor the memory of a lane",
     )
+    parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     given = parser.parse_args(list(words))
     lanes = tuple(_whole("lanes", text, few) for text in given.lanes.split(","))
     counts = {
@@ -603,8 +605,9 @@ def _run(words: Sequence[str]) -> None:
 def main() -> None:
     """Command line entry."""
     words = sys.argv[1:]
-    if "--help" in words or "-h" in words:
-        read_options(["--help"])
+    for flag in ("--help", "-h", "--version"):
+        if flag in words:
+            read_options([flag])
     from lrlab import sweep
 
     sweep.guarded(lambda: _run(words))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lrlab import answer, judge, records, sweep_settings, table, tidy
+from lrlab import __version__, answer, judge, records, sweep_settings, table, tidy
 from lrlab.comparison import (
     At,
     Row,
@@ -258,6 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where the figures and tables are written (compare_<a>_<b> beside the sweeps)",
     )
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
+    parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     options = parser.parse_args(arguments)
     try:
         sides, notes = read(options.paths)

@@ -193,7 +193,7 @@ def known_choices() -> dict[str, list[str]]:
     """What is offered behind ``option=``, by option."""
     from lrlab import config as configs
 
-    found = {
+    found: dict[str, list[str]] = {
         "device": list(configs.DEVICES),
         "diagnostics": list(configs.DIAGNOSTICS),
         "precision": list(configs.PRECISIONS),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrlab import __version__
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -658,6 +659,9 @@ def main() -> None:
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
         print(USAGE, end="")
+        return
+    if "--version" in words:
+        print(f"lrlab {__version__}")
         return
     from lrlab import sweep
 

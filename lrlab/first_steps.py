@@ -143,7 +143,7 @@ def _train(
     for first in range(0, len(lrs), SEGMENT):
         part = lrs[first : first + SEGMENT, left]
         losses = torch.stack(list(walk(lanes, rule, {"lr": part}, batch, first)))
-        table = np.where(np.isnan(part), np.nan, losses.double().cpu().numpy())
+        table = np.where(np.isnan(part), np.nan, losses.cpu().double().numpy())
         failed = ~np.isfinite(table)
         before = np.cumsum(failed, axis=0) - failed  # how many failed before this step
         found[first : first + SEGMENT, left] = np.where(before > 0, np.nan, table)

@@ -22,7 +22,17 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from lrlab import analysis, answer, curve_csv, records, sweep_settings, table, thresholds, tidy
+from lrlab import (
+    __version__,
+    analysis,
+    answer,
+    curve_csv,
+    records,
+    sweep_settings,
+    table,
+    thresholds,
+    tidy,
+)
 from lrlab.errors import NotWritten, UserError
 from lrlab.verdicts import UNFINISHED, verdicts
 
@@ -530,6 +540,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--thresholds", action="store_true", help="print the numbers at which verdicts turn"
     )
+    parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     options = parser.parse_args(arguments)
     try:
         text, notes = _run(options)

@@ -432,7 +432,7 @@ def _lines(
         lowest = -w1 / (2 * w2) if w2 > 0 else np.nan
         reach = max(1.5, 1.3 * lowest) if 0 < lowest <= 6 else 1.5
         t = np.unique(np.append(np.linspace(-0.25, reach, POINTS), [0.0, 1.0]))
-        length = float(torch.stack([(v.double() ** 2).sum() for v in along.values()]).sum().sqrt())
+        length = float(torch.stack([(_double(v) ** 2).sum() for v in along.values()]).sum().sqrt())
         part = pd.DataFrame({**name, "step": step, "t": t, "distance": t * length})
         part = part.assign(loss=seen(t)[0], w0=ends[0] + w0, w1=w1, w2=w2, alpha=alpha)
         parts.append(part)
@@ -472,11 +472,11 @@ def _along(
         stack = Lanes(modules, params, fixed, seeds, lanes.loss, {(count, False): way})
         stack.settle(*batch, *batch)
         loss, gradients = stack.gradients(*batch, [step] * count, 0)
-        slope = torch.zeros(count, dtype=torch.float64, device=device)
+        slope = _double(torch.zeros(count, device=device))
         for key, gradient in zip(params, gradients, strict=True):
             if gradient is not None:
-                slope += (gradient.double() * along[key].double()).flatten(1).sum(1)
-        losses.append(loss.double().cpu().numpy())
+                slope += (_double(gradient) * _double(along[key])).flatten(1).sum(1)
+        losses.append(_double(loss).cpu().numpy())
         slopes.append(slope.cpu().numpy())
     return np.concatenate(losses), np.concatenate(slopes)
 
@@ -558,6 +558,11 @@ def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
     if sum(float((path @ second).sum()) for i, path in enumerate(moved) if i != good) < 0:
         second = -second
     return np.stack([first, second])
+
+
+def _double(values: Tensor) -> Tensor:
+    """In float64, which MPS does not have."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:

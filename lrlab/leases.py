@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -70,6 +71,8 @@ def _born(pid: int) -> str | None:
         # the name, in brackets, may hold spaces and brackets
         fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
         return None if not fields or fields[0] in "ZX" else fields[19]
+    if sys.platform == "win32":  # there signal 0 is a Ctrl-C
+        return ""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrlab import __version__, records
 from lrlab import config as configs
-from lrlab import records
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -225,6 +225,7 @@ def main() -> None:
         help=f"largest difference of a loss or accuracy that still agrees ({TOLERANCE:g})",
     )
     parser.add_argument("--device", help="train on this device instead of the record's")
+    parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     arguments = parser.parse_args()
     try:
         if not arguments.tolerance >= 0:

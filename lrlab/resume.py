@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrlab import records, sweep
+from lrlab import __version__, records, sweep
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -81,6 +81,9 @@ def main() -> None:
     if not words or "--help" in words or "-h" in words:
         print(USAGE, end="")
         sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        print(f"lrlab {__version__}")
+        return
     if ("=" in words[0] or words[0].startswith("-")) and not Path(words[0]).is_dir():
         sweep.fail(UserError(f"{words[0]}: the sweep's folder comes first; see --help"))
     try:

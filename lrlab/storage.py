@@ -250,7 +250,8 @@ def _backend() -> Any:
 
 def _append_whole(file: Path, lines: bytes) -> None:
     """Append all of the lines or nothing; a torn line that a dead process left is cut off first."""
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # without it Windows writes \r\n
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o666)
     try:
         size = _whole_lines(descriptor)
         try:

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import arguments, completion, garbage
+from lrlab import __version__, arguments, completion, garbage
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError
 
@@ -47,6 +47,9 @@ def main() -> None:
     bash = completion.answer(sys.argv[1:])
     if bash is not None:
         print(bash, end="")
+        return
+    if "--version" in sys.argv[1:]:  # Hydra would say its own
+        print(f"lrlab {__version__}")
         return
     with garbage.put_off():
         guarded(lambda: _run(sys.argv[1:]))

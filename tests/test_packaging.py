@@ -10,9 +10,12 @@ import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Callable
+from email import message_from_string
 from pathlib import Path
 
 import pytest
+
+from lrlab import __version__
 
 pytest.importorskip("hatchling", reason="hatchling builds the package")
 
@@ -56,6 +59,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "source", filter="data")
     (source,) = (folder / "source").iterdir()
+    for paper in ("LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"):
+        assert (source / paper).is_file()
     return build("build_wheel", source, folder)
 
 
@@ -89,6 +94,19 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (info,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        told = archive.read(f"{info}/METADATA").decode()
+        assert "lrlab = lrlab.__main__:main" in archive.read(f"{info}/entry_points.txt").decode()
+        for file in ("LICENSE", "lrlab/mnist/README.md"):
+            assert archive.read(f"{info}/licenses/{file}") == (ROOT / file).read_bytes()
+    head = message_from_string(told)
+    assert head["License-Expression"] == "MIT AND CC-BY-SA-3.0"
+    assert head["Requires-Python"] == ">=3.11" and head["Keywords"]
+    assert "Typing :: Typed" in head.get_all("Classifier", [])
+
+
 def check_installed(site: Path, package: Path, cwd: Path) -> Callable[..., str]:
     """The help and a sweep, which needs plugins, configs and images, in a folder of its own."""
     cwd.mkdir()
@@ -113,6 +131,8 @@ def test_the_installed_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) 
     install(wheel, site)
     run = check_installed(site, site / "lrlab", tmp_path / "anywhere")
     assert "identical: 2 of 2 steps, bitwise" in run("lrlab.reproduce", "outputs/x/1")
+    told = python(str(site / "bin" / "lrlab"), "--version", cwd=tmp_path, path=str(site))
+    assert told.stdout == f"lrlab {__version__}\n"
 
 
 def test_the_editable_install_works_from_any_folder(tmp_path: Path) -> None:

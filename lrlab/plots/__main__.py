@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from lrlab import __version__
 from lrlab.errors import NotWritten, UserError
 from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
 
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where to (plots/ in the sweep's folder)"
     )
+    parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     return parser
 
 

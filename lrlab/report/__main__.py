@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lrlab import __version__
 from lrlab.errors import NotWritten, UserError
 
 
@@ -19,6 +20,7 @@ def main() -> None:
         "1 where the page cannot be written.",
     )
     parser.add_argument("sweep", type=Path, help="a sweep's folder, for example outputs/my_sweep")
+    parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     arguments = parser.parse_args()
     try:
         from lrlab import report
