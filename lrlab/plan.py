@@ -286,6 +286,11 @@ def load_data(spec: RunSpec) -> Dataset:
     return _load_data(json.dumps(spec["data"], sort_keys=True))
 
 
+def forget_data() -> None:
+    """Load them anew when they are asked for next; a user's may have changed meanwhile."""
+    _load_data.cache_clear()
+
+
 @functools.lru_cache(maxsize=2)
 def _load_data(node: str) -> Dataset:
     from lrlab.data import Dataset

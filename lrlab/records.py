@@ -254,6 +254,17 @@ def write_best(sweep: Path, text: str) -> None:
     write_whole(sweep / "best.yaml", text)
 
 
+def best_run(sweep: Path) -> int | None:
+    """The number of the run that best.yaml is the config of; None: there is none."""
+    import yaml
+
+    try:
+        saved = yaml.safe_load((sweep / "best.yaml").read_text(encoding="utf-8"))
+        return int(Path(saved["source"]).name)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return None
+
+
 def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
     """Write runs.csv, one row a run; the folder's name is the run, wherever the sweep lies."""
     # Timings differ each time, and this table of a sweep trained again should not.

@@ -93,6 +93,9 @@ class _Sweep:
         return bool(self.config.hydra.sweeper.get("resume"))
 
 
+opened: Path | None = None  # the folder of the latest sweep here, for Hydra hands nothing back
+
+
 def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) -> list[float]:
     """Run a whole sweep: check, train, record, print, draw.
 
@@ -127,6 +130,8 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
 
     named = {override.get_key_element() for override in overrides}
     queue, first = _open(current, named)
+    global opened
+    opened = current.folder
     garbage.resume()
     try:
         count = workers.count(config.workers, config.device)

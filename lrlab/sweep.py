@@ -52,18 +52,16 @@ def main() -> None:
         print(f"lrlab {__version__}")
         return
     with garbage.put_off():
-        guarded(lambda: _run(sys.argv[1:]))
+        guarded(lambda: run(sys.argv[1:]))
 
 
 def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -> None:
     """Do a command's work; what went wrong is one line, and the exit code says which way."""
     wanted = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
     try:
-        work()
-    except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
-        # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
-        if wanted == "1" or (type(error) is ValueError and "group override" not in str(error)):
+        told(work)
+    except UserError as error:
+        if wanted == "1":
             raise
         fail(error)
     except NotWritten as error:
@@ -76,11 +74,38 @@ def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -
         sys.exit(130)
 
 
-def _run(typed: list[str]) -> None:
+def told(work: Callable[[], None]) -> None:
+    """Do a command's work; what the user can mend is a UserError, whoever found it.
+
+    Raises:
+        UserError: bad input; its cause is the error of Hydra or OmegaConf, if it was one.
+    """
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
+    try:
+        work()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
+        if type(error) is ValueError and "group override" not in str(error):
+            raise
+        raise UserError(configs.one_line(error)) from error
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def run(typed: list[str]) -> None:
+    """Do what a command line says, by way of Hydra.
+
+    Args:
+        typed: the command line's words, without the program.
+    """
     conf = str(configs.folder("conf"))
     application = hydra.main(**BASE, config_path=conf, config_name="config")(task)
 
-    def run(*flags: str, deferred: Sequence[str] = ()) -> None:
+    def start(*flags: str, deferred: Sequence[str] = ()) -> None:
         program, before = sys.argv[0], sys.argv
         sys.argv = [program, *arguments.for_hydra(typed, deferred), *flags]
         try:
@@ -89,17 +114,17 @@ def _run(typed: list[str]) -> None:
             sys.argv = before
 
     try:
-        run()
+        start()
     except ConfigCompositionException as error:
         if not arguments.is_sweep(typed):
             raise
         group = configs.group_of_unknown_setting(error)
         if group is not None and any("experiments=" in word for word in typed):
-            run(deferred=[group])  # the experiment may sweep the group
+            start(deferred=[group])  # the experiment may sweep the group
         elif "--multirun" in str(error):
             # Hydra finds the mode by composing, and takes it for one run where that fails. With
             # the flag it comes to what is really wrong.
-            run("--multirun")
+            start("--multirun")
         else:
             raise
 

@@ -52,8 +52,26 @@ def results(
     """
     table = runs.sort_values(by="run")
     best = best if len(table) > 1 else None  # one run is no choice
+    lines = aligned(*columns(table, best, verdicts))
+    lines.append("")
+    lines += [*answer.splitlines(), ""] if answer else []
+    lines += failures(table)
+    if best is not None:
+        lines.append(best_line(best))
+    lines.append(f"sweep  {display_path(folder)}")
+    traces = records.profile_folder(folder)
+    if count := len(list(traces.glob("*.json.gz"))):
+        told = "1 trace" if count == 1 else f"{count} traces"
+        lines.append(f"trace  {display_path(traces)}: {told}, for ui.perfetto.dev or TensorBoard")
+    return "\n".join(lines)
+
+
+def columns(
+    table: pd.DataFrame, best: Best | None = None, verdicts: pd.DataFrame | None = None
+) -> tuple[dict[str, list[str]], set[str]]:
+    """The cells of that table, a column by its name, and which columns hold words."""
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
-    columns = {
+    found = {
         "run": [str(run) for run in table["run"]],
         "lr": [_number(lr) for lr in table["lr"]],
         **{name: [_number(value) for value in table[name]] for name in settings},
@@ -65,18 +83,7 @@ def results(
         **_outcomes(table, verdicts),
     }
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
-    lines = aligned(columns, left | {"state", "outcome"})
-    lines.append("")
-    lines += [*answer.splitlines(), ""] if answer else []
-    lines += _failures(table)
-    if best is not None:
-        lines.append(_best(best))
-    lines.append(f"sweep  {display_path(folder)}")
-    traces = records.profile_folder(folder)
-    if count := len(list(traces.glob("*.json.gz"))):
-        told = "1 trace" if count == 1 else f"{count} traces"
-        lines.append(f"trace  {display_path(traces)}: {told}, for ui.perfetto.dev or TensorBoard")
-    return "\n".join(lines)
+    return found, left | {"state", "outcome"}
 
 
 def drawn(folder: Path) -> str:
@@ -145,7 +152,8 @@ def _judged_by(table: pd.DataFrame, best: Best | None) -> dict[str, list[str]]:
     return {name.replace("_", " "): cells}
 
 
-def _best(best: Best) -> str:
+def best_line(best: Best) -> str:
+    """``best   run 1: lr=0.1, val_loss 0.1267``."""
     is_share = best.objective.endswith("_acc")
     value = f"{best.value:.2%}" if is_share else f"{best.value:.4g}"
     seeds = f", the median of {best.seeds} seeds" if best.seeds > 1 else ""
@@ -179,7 +187,8 @@ def _state(row: dict[Any, Any]) -> str:
     return state
 
 
-def _failures(table: pd.DataFrame) -> list[str]:
+def failures(table: pd.DataFrame) -> list[str]:
+    """How many runs did not finish, in a line; none if all did."""
     states = list(table["state"])
     told = [f"{states.count(name)} {name}" for name in _COUNTED if name in states]
     if not told:

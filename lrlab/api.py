@@ -1,0 +1,413 @@
+"""lrlab from Python and notebooks: ``lrlab.run_sweep`` trains a sweep, ``lrlab.load`` reads one.
+
+A sweep that was run from here is the command's own: the arguments become the words of
+``python -m lrlab.sweep``, and from there on it is the same code, the same folder and the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from lrlab import analysis, judge, records, table
+from lrlab import answer as answers_of
+from lrlab.answer import Answer
+from lrlab.config import direction, nearest
+from lrlab.errors import UserError
+from lrlab.plots.tables import NAMES, NothingToDraw, Tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["Recommendation", "Result", "load", "run_sweep"]
+
+# What is drawn where no name is given: the first of these of which there is something to draw.
+MAIN = ("lr_against_loss", "loss_curves")
+
+
+def run_sweep(
+    *,
+    progress: bool = False,
+    network: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    schedule: Any = None,
+    lr: Any = None,
+    epochs: Any = None,
+    **options: Any,
+) -> Result:
+    """Train a sweep and return what came of it: ``python -m lrlab.sweep``, from Python.
+
+        lrlab.run_sweep(lr=[0.001, 0.1, 1.0])
+        lrlab.run_sweep(lr="1e-4..1", n_trials=20, pruner="asha")
+        lrlab.run_sweep(network=mine.Net, network__width=[32, 64], optimizer=torch.optim.NAdam)
+
+    Each option of the command is a keyword, with the same default; a setting's dot is written as
+    two underscores (``optimizer__momentum=0.9``). A list makes a run of each value, several lists
+    make a grid. A string is what one types behind the ``=``. Of a setting with several parts, a
+    tuple is one value: ``network__hidden=[(64, 64), (128,)]`` is two runs. Of a group
+    (network, optimizer, ...) the value may also be a mapping of settings, or a class or function of
+    yours, which must be importable: from a file, not from a notebook's cell. ``config_dir`` and
+    ``config_name`` name configs of yours, as the command's flags do.
+
+    It blocks until all is done. Ctrl-C stops after the current step with all recorded, and goes
+    through as KeyboardInterrupt; ``lrlab.load`` reads what is there, and
+    ``python -m lrlab.resume`` finishes it. Random numbers, torch's threads, logging and Hydra are
+    afterwards as they were. To have the command's bits, call it before other work of this process
+    with torch: MKL is told to be exact at its first product, or not at all.
+
+    Args:
+        progress: show what the command prints, the live table among it; else nothing is printed.
+        network, data, loss, optimizer, schedule: a choice, a mapping of settings, or code of yours;
+            None, here and below: the command's default.
+        lr: initial learning rate.
+        epochs: passes over the training data.
+        options: any other option.
+
+    Returns:
+        The sweep. A run that failed is one of its rows; ``result.notes`` has what the command
+        would have warned of.
+
+    Raises:
+        UserError: what cannot work, in the command's words; nothing was trained or written then.
+        NotWritten: a record could not be written.
+        KeyboardInterrupt: it was interrupted; the message says how to go on.
+    """
+    from lrlab import keywords
+
+    own = {"network": network, "data": data, "loss": loss, "optimizer": optimizer}
+    own |= {"schedule": schedule, "lr": lr, "epochs": epochs}
+    given = {key: value for key, value in own.items() if value is not None}
+
+    from lrlab import plan, search, sweep, targets
+
+    search.opened = None
+    targets.locate.cache_clear()  # a module of the user's may have been loaded anew
+    plan.forget_data()
+    code, said = 0, ""
+    with _as_found(), _output(progress) as errors:
+        words = keywords.words({**given, **options})
+        try:
+            sweep.told(lambda: sweep.run(words))
+        except SystemExit as end:
+            code = end.code
+        finally:
+            said = errors.getvalue()
+    if code in (130, 143):
+        raise _interrupted(int(code), said)
+    folder = search.opened
+    if folder is None:
+        raise UserError("hydra: this command trains no sweep; use python -m lrlab.sweep for it")
+    return load(folder, _notes(said))
+
+
+def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
+    """A sweep that is there already, also one that still runs: as far as it is.
+
+    Args:
+        folder: the sweep's.
+        notes: what there is to say of it.
+
+    Raises:
+        UserError: it is no sweep's folder, or holds no run.
+    """
+    folder = Path(folder).expanduser()
+    if folder.is_dir():
+        judge.check_sweep(folder)
+    analysis.runs(folder)
+    return Result(folder.absolute(), notes)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which lr to use: printed, the lines that end the command.
+
+    Attributes:
+        answers: one for each combination of the other settings, the best first; see
+            `lrlab.answer.Answer` for what each holds.
+    """
+
+    answers: tuple[Answer, ...]
+
+    @property
+    def lr(self) -> float | None:
+        """The recommended lr of the best combination; None: none is."""
+        return self.answers[0].best_lr if self.answers else None
+
+    @property
+    def text(self) -> str:
+        return answers_of.text(self.answers)
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """A sweep's tables and pictures, each read or drawn when it is first asked for, then kept.
+
+    Attributes:
+        folder: the sweep's folder.
+        notes: what the command would have warned of, a line each.
+    """
+
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row a run: settings, final losses and accuracies, state; see `analysis.runs`."""
+        return analysis.runs(self.folder)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row a recorded step of all runs; see `analysis.curves`."""
+        return analysis.curves(self.folder)
+
+    @cached_property
+    def verdicts(self) -> pd.DataFrame:
+        """One row a run: outcome, step mode, the evidence; see `analysis.verdicts`."""
+        return analysis.verdicts_of(self.folder, target=self._target)
+
+    @cached_property
+    def answer(self) -> Recommendation:
+        """Which lr to use."""
+        return Recommendation(tuple(answers_of.recommend(self.verdicts)))
+
+    @cached_property
+    def best(self) -> pd.Series | None:
+        """The row of the best run by the sweep's objective, which best.yaml holds; None: none is.
+
+        It is the best of what was trained; ``answer`` weighs seeds, failures and ranges.
+        """
+        number = records.best_run(self.folder)
+        rows = self.runs[self.runs["run"] == number]
+        return None if rows.empty else rows.iloc[0]
+
+    def plot(self, name: str | None = None) -> Figure:
+        """One of the sweep's figures, drawn anew.
+
+        Args:
+            name: one of `lrlab.plots.NAMES`; None: end loss against lr or, where there is none,
+                the loss curves.
+
+        Raises:
+            UserError: no such figure, or the sweep lacks what it is about.
+        """
+        from lrlab.plots import figure
+
+        if name is not None and name not in NAMES:
+            raise UserError(
+                f"plot={name}: no such plot{nearest(str(name), NAMES)}; "
+                f"choose from {', '.join(NAMES)}"
+            )
+        reasons = []
+        for each in MAIN if name is None else (name,):
+            try:
+                drawn = figure(each, self._tables)
+            except NothingToDraw as reason:
+                reasons.append(f"{each}: {reason}")
+                continue
+            # A notebook shows a figure by itself only where pyplot was imported.
+            drawn._repr_png_ = partial(_png, drawn)  # type: ignore[attr-defined]
+            return drawn
+        raise UserError(f"plot={name}: nothing to draw, {'; '.join(reasons)}")
+
+    def report(self) -> Path:
+        """The path of report.html, one page that opens offline; made if it is not there."""
+        file = records.report_file(self.folder)
+        if not file.is_file():
+            from lrlab import plots, report
+
+            plots.draw(self._tables, records.plot_folder(self.folder), formats=["png"])
+            report.write(self.folder, tables=self._tables)
+        return file
+
+    def __repr__(self) -> str:
+        text = self.answer.text
+        said = table.results(self.runs, self.folder, self._best, self.verdicts, text)
+        return "\n".join([said, *self.notes])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the runs with their outcomes, the answer, the main picture."""
+        from lrlab import notebook
+
+        try:
+            picture = _png(self.plot())
+        except UserError:
+            picture = None
+        return notebook.html(self, self._best, picture)
+
+    @cached_property
+    def _tables(self) -> Tables:
+        lines, surface, paths = analysis.landscape(self.folder)
+        return Tables(
+            self.runs,
+            self.curves,
+            self.verdicts,
+            branches=analysis.branches(self.folder),
+            lines=lines,
+            surface=surface,
+            paths=paths,
+            answers=self.answer.answers,
+        )
+
+    @cached_property
+    def _best(self) -> table.Best | None:
+        """The best setting, as the command's end tells it."""
+        objective = str(self._config.get("objective", "val_loss"))
+        if self.best is None or objective not in self.runs:
+            return None
+        rows: list[dict[Any, Any]] = self.runs.to_dict("records")
+        best = next(row for row in rows if row["run"] == self.best["run"])
+        varying = [name for name in analysis.varying(self.runs) if name != "seed"]
+        varying = ["lr", *varying] if len(set(self.runs["lr"])) > 1 else varying
+        key = {name: _number(best[name]) for name in varying}
+        # Unset is NaN, which equals nothing, and so texts are compared.
+        seeds = [row for row in rows if row["lr"] == best["lr"]]
+        seeds = [row for row in seeds if {name: _number(row[name]) for name in key} == key]
+        worst = math.inf if direction(objective) == "minimize" else -math.inf
+        values = [row[objective] if row["state"] == "finished" else worst for row in seeds]
+        value = median(worst if value != value else value for value in values)
+        setting = " ".join(f"{name}={text}" for name, text in key.items())
+        return table.Best(int(best["run"]), setting, objective, float(value), len(seeds))
+
+    @property
+    def _target(self) -> float | None:
+        """The val_loss that the sweep was to reach."""
+        target = self._config.get("target")
+        return float(target) if isinstance(target, int | float) else None
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        """The sweep's config as it was saved; {} where it cannot be read."""
+        import yaml
+
+        try:
+            saved = yaml.safe_load(records.read_sweep_config(self.folder))
+        except (UserError, OSError, ValueError, yaml.YAMLError):
+            return {}
+        return saved if isinstance(saved, dict) else {}
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+# --- a command within a process -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _output(shown: bool) -> Iterator[io.StringIO]:
+    """Let what the command says be seen, or not; yields what it said to stderr."""
+    errors = io.StringIO()
+    if shown:
+        yield errors
+        return
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+        yield errors
+
+
+def _notes(said: str) -> tuple[str, ...]:
+    return tuple(line for line in said.splitlines() if line)
+
+
+def _interrupted(code: int, said: str) -> BaseException:
+    """What goes through where a signal ended the sweep: SIGTERM ends the whole program."""
+    if code == 143:
+        return SystemExit(code)
+    lines = [line.removeprefix("lrlab: ") for line in _notes(said)]
+    return KeyboardInterrupt("; ".join(lines[-2:]) or "the sweep's folder has what was trained")
+
+
+@contextlib.contextmanager
+def _as_found() -> Iterator[None]:
+    """Afterwards Hydra, logging, random numbers, torch's settings and sys.argv are as they were."""
+    with _hydra_kept(), _logging_kept(), _torch_kept():
+        argv, state = sys.argv, random.getstate()
+        try:
+            yield
+        finally:
+            sys.argv = argv
+            random.setstate(state)
+
+
+@contextlib.contextmanager
+def _hydra_kept() -> Iterator[None]:
+    """The caller may be a Hydra program itself, or have composed a config in a notebook."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
+    from hydra.version import VersionBase
+    from omegaconf.basecontainer import BaseContainer
+
+    own: Any = (GlobalHydra, HydraConfig, VersionBase)
+    instances: Any = Singleton._instances
+    before = {kind: instances.pop(kind) for kind in own if kind in instances}
+    resolvers = dict(BaseContainer._resolvers)
+    try:
+        yield
+    finally:
+        for kind in own:
+            instances.pop(kind, None)
+        instances.update(before)
+        BaseContainer._resolvers.update(resolvers)
+
+
+@contextlib.contextmanager
+def _logging_kept() -> Iterator[None]:
+    import logging
+
+    import matplotlib
+    import optuna
+
+    assert matplotlib and optuna  # which set up their loggers when they are imported
+    loggers = [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "level")]
+    levels: list[tuple[Any, int]] = [(each, each.level) for each in [logging.root, *loggers]]  # type: ignore[union-attr]
+    handlers = list(logging.root.handlers)
+    try:
+        yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+        logging.root.handlers[:] = handlers
+
+
+@contextlib.contextmanager
+def _torch_kept() -> Iterator[None]:
+    import numpy as np
+    import torch
+
+    threads, numpy = torch.get_num_threads(), np.random.get_state()
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    switches = [(products, "allow_tf32")]
+    switches += [(convolutions, name) for name in ("allow_tf32", "benchmark", "deterministic")]
+    before = [getattr(module, name) for module, name in switches]
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(cuda):
+            yield
+    finally:
+        np.random.set_state(numpy)
+        torch.set_num_threads(threads)
+        for (module, name), value in zip(switches, before, strict=True):
+            setattr(module, name, value)

@@ -1,0 +1,450 @@
+"""`lrlab.run_sweep` and `lrlab.load`: the command's own sweep, from Python and in a notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import logging
+import os
+import random
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.version import VersionBase
+from matplotlib.figure import Figure
+from packaging.version import Version
+from test_sweep import command, files, process, summaries
+
+import lrlab
+from lrlab import keywords, notebook, reproduce, resume, step, sweep
+from lrlab.errors import UserError
+from lrlab.find_plot import range_test
+
+MINE = """
+import torch
+from lrlab.data import torchvision_images
+
+class Net(torch.nn.Module):
+    def __init__(self, in_shape, num_classes, width=3):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(784, width), torch.nn.Tanh(),
+            torch.nn.Linear(width, num_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+def loss(outputs, targets):
+    return torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=0.1)
+"""
+# One thread, and steps that are counted in tens, for a machine that is busy with other work.
+FEW: dict[str, Any] = {
+    "data": {"train_size": 640, "val_size": 200},
+    "epochs": 1,
+    "threads": 1,
+    "diagnostics": "off",
+    "plots": False,
+}
+TYPED = ["data.train_size=640", "data.val_size=200", "lr=0.01,0.1,1e9", "epochs=1"]
+TYPED += ["name=typed", "threads=1", "diagnostics=off", "plots=false"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where a notebook lies, with code of the user's beside it."""
+    folder = tmp_path_factory.mktemp("api")
+    (folder / "mine_of_api.py").write_text(MINE)
+    with contextlib.chdir(folder), mock.patch.object(sys, "path", [str(folder), *sys.path]):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def typed(home: Path) -> str:
+    """What the command prints of the sweep in outputs/typed."""
+    done = command(sweep.main, TYPED, home)
+    assert (done.code, done.err) == (0, "")
+    return done.out
+
+
+@pytest.fixture(scope="module")
+def result(home: Path) -> lrlab.Result:
+    """The same from Python, silent, in a loop that runs, by one who uses Hydra; nothing is left."""
+    mine = object()
+    GlobalHydra.instance().hydra = mine  # type: ignore[assignment]
+    HydraConfig.instance().cfg = mine  # type: ignore[assignment]
+    version = VersionBase.instance().getbase()
+    VersionBase.instance().setbase(Version("1.2"))
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)
+    torch.set_num_threads(2)
+
+    def state() -> Any:
+        instances = (GlobalHydra.instance(), HydraConfig.instance(), VersionBase.instance())
+        return [
+            [list(vars(instance).values()) for instance in instances],
+            (list(logging.root.handlers), logging.root.level, optuna.logging.get_verbosity()),
+            (logging.getLogger("matplotlib").level, logging.getLogger("lrlab").level),
+            (torch.random.get_rng_state().tolist(), random.getstate()),
+            [each.tolist() if isinstance(each, np.ndarray) else each for each in numpy_state()],
+            (torch.get_num_threads(), list(sys.argv), os.getcwd(), signal.getsignal(signal.SIGINT)),
+            {key: value for key, value in os.environ.items() if "HYDRA" in key},
+        ]
+
+    def numpy_state() -> Any:
+        return np.random.get_state()
+
+    async def cell() -> lrlab.Result:
+        return lrlab.run_sweep(lr=np.array([0.01, 0.1, 1e9]), name="python", **FEW)
+
+    before, out, err = state(), io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            found = asyncio.run(cell())
+        assert state() == before
+        assert (out.getvalue(), err.getvalue()) == ("", "")
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+        VersionBase.instance().version_base = version
+        logging.root.removeHandler(handler)
+        torch.set_num_threads(1)
+    return found
+
+
+# --- the command's own ----------------------------------------------------------------------------
+
+
+def test_it_is_the_commands_sweep_to_the_bit(home: Path, typed: str, result: lrlab.Result) -> None:
+    there = home / "outputs" / "typed"
+    assert result.folder == home / "outputs" / "python"
+    assert files(result.folder) == files(there)
+    for run in "012":
+        for file in ("metrics.csv", ".hydra/config.yaml", ".hydra/overrides.yaml"):
+            one, other = (folder / run / file for folder in (result.folder, there))
+            text = re.sub("(name[:=] ?)typed", r"\1python", other.read_text())
+            assert one.read_text() == text.replace("lr=1e9", "lr=1000000000.0"), file
+    verdicts = (there / "verdicts.csv").read_text()
+    assert (result.folder / "verdicts.csv").read_text() == verdicts
+
+
+def test_the_tables_are_those_of_the_records(typed: str, result: lrlab.Result) -> None:
+    told = summaries(result.folder)
+    assert list(result.runs["lr"]) == [0.01, 0.1, 1e9]
+    assert list(result.runs["state"]) == ["finished", "finished", "diverged"]
+    assert list(result.runs["test_loss"])[:2] == [s["test_loss"] for s in told[:2]]
+    recorded = pd.read_csv(result.folder / "1" / "metrics.csv")
+    curve = result.curves.query("run == 1")
+    assert list(curve["train_loss"].dropna()) == list(recorded["train_loss"].dropna())
+    written = pd.read_csv(result.folder / "verdicts.csv")
+    assert list(result.verdicts["outcome"]) == list(written["outcome"])
+    lowest = min(told[:2], key=lambda summary: summary["val_loss"])
+    assert result.best is not None and result.best["run"] == lowest["run"]
+    assert result.notes == ()
+
+
+def test_a_terminal_is_shown_the_commands_end(
+    home: Path, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    loaded = lrlab.load("outputs/typed")
+    assert repr(loaded) + "\n" == typed[typed.index("run     lr") :]
+    assert str(loaded.answer) in typed and loaded.answer.text.startswith("answer  no lr")
+    assert loaded.answer.lr is loaded.answer.answers[0].best_lr is None
+
+
+def test_what_it_is_of_python_is_reproduced_and_resumed(home: Path, result: lrlab.Result) -> None:
+    done = command(reproduce.main, [str(result.folder / "1")], home)
+    assert done.code == 0 and "identical: 10 of 10 steps, bitwise" in done.out
+    done = command(resume.main, [str(result.folder), "lr=0.01,0.1,1e9,0.03"], home)
+    assert (done.code, done.err) == (0, "")
+    assert len(lrlab.load(result.folder).runs) == 4 and len(result.runs) == 3  # as it was read
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": -1}, ["lr=-1"]),
+        ({"learning_rate": 0.1}, ["learning_rate=0.1"]),
+        ({"network": "mpl"}, ["network=mpl"]),
+        ({"data": 5}, ["data=5"]),
+        ({"lr": "fast"}, ["lr=fast"]),
+        ({"optimizer": ["sgd", "adam"], "optimizer__eps": 1.0}, ["optimizer=sgd,adam"]),
+    ],
+)
+def test_what_cannot_work_is_said_in_the_commands_words(
+    options: dict[str, Any], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "optimizer__eps" in options:
+        words = [*words, "optimizer.eps=1.0"]
+    done = command(sweep.main, words, tmp_path)
+    assert done.code == 2
+    with contextlib.chdir(tmp_path), pytest.raises(UserError) as error:
+        lrlab.run_sweep(**options)
+    assert f"lrlab: {error.value}\n" == done.err
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_code_of_the_users_is_trained_by_its_path(home: Path) -> None:
+    import mine_of_api  # type: ignore[import-not-found]
+
+    net = mine_of_api.Net
+    optimizer = {"_target_": torch.optim.NAdam, "betas": [0.8, 0.99]}
+    code = {"network": net, "network__width": [3, 5], "loss": mine_of_api.loss}
+    found = lrlab.run_sweep(lr="1e-2..1e-1", n_trials=2, optimizer=optimizer, **code, **FEW)
+    told = summaries(found.folder)
+    # Each of the layers has a weight and a bias.
+    sizes = {785 * width + 10 * (width + 1) for width in (3, 5)}
+    assert {s["parameters"] for s in told} <= sizes and len(told) == 2
+    assert all(0.01 <= s["lr"] <= 0.1 and s["state"] == "finished" for s in told)
+    assert {s["optimizer"] for s in told} == {"NAdam"} and {s["loss"] for s in told} == {"loss"}
+    assert list(found.runs["optimizer.betas"]) == ["[0.8, 0.99]"] * 2
+    assert "python -m lrlab.resume" not in repr(found)
+
+
+def test_progress_shows_what_the_command_prints(
+    home: Path, typed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.chdir(home):
+        lrlab.run_sweep(lr=[0.01, 0.1, 1e9], name="shown", progress=True, **FEW)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert sorted(shown.out.splitlines()) == sorted(typed.replace("/typed", "/shown").splitlines())
+
+
+def test_an_interrupt_goes_through_and_keeps_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(before: Any) -> Any:
+        def take(self: Any, i: int) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.undo()
+            return before(self, i)
+
+        return take
+
+    for kind in (step.PlainStep, step.CapturedStep):
+        monkeypatch.setattr(kind, "gradients", pressed(kind.gradients))
+    handler = signal.getsignal(signal.SIGINT)
+    with contextlib.chdir(tmp_path):
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            lrlab.run_sweep(lr=[0.1, 0.3], name="x", **{**FEW, "epochs": 3})
+        assert str(stopped.value) == (
+            "interrupted, 2 of 2 runs have not ended; what was trained is recorded; "
+            "go on with python -m lrlab.resume outputs/x"
+        )
+        assert signal.getsignal(signal.SIGINT) is handler
+        there = lrlab.load("outputs/x")
+        assert list(there.runs["state"]) == ["interrupted"] * 2
+        assert command(resume.main, ["outputs/x"], tmp_path).code == 0
+        assert list(lrlab.load("outputs/x").runs["state"]) == ["finished"] * 2
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+class Tags(HTMLParser):
+    """The tags of a page, the attributes of all, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.cells: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.cells.append(data)
+
+
+def test_a_notebook_is_shown_runs_answer_and_picture(result: lrlab.Result) -> None:
+    page = result._repr_html_()
+    seen = Tags(page)
+    assert seen.tags.count("tr") == 1 + 3 and seen.tags.count("img") == 1
+    for run, outcome in zip(result.runs["run"], result.verdicts["outcome"], strict=True):
+        at = seen.cells.index(str(run))
+        assert outcome in seen.cells[at:]
+    assert result.answer.text in seen.cells
+    assert "1 diverged of 3 runs" in seen.cells
+    # It does nothing, and asks nothing of anyone.
+    assert set(seen.tags) <= {*["div", "table", "thead", "tbody", "tr", "th", "td", "pre", "img"]}
+    assert {name for name, _ in seen.attributes} == {"class", "style", "src", "alt"}
+    (source,) = [value for name, value in seen.attributes if name == "src"]
+    assert source is not None and source.startswith("data:image/png;base64,")
+    picture = base64.b64decode(source.partition(",")[2], validate=True)
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n") and len(picture) > 10_000
+    assert "url(" not in page and "http" not in page
+
+
+def test_what_a_sweep_holds_is_no_markup(result: lrlab.Result) -> None:
+    evil = "<script>x</script>"
+    other = lrlab.load(result.folder, notes=(evil,))
+    other.runs.loc[0, "state"] = evil
+    page = notebook.html(other, None, None)
+    assert "<script" not in page and page.count("&lt;script&gt;") == 2
+
+
+def test_a_thousand_runs_are_shown_by_their_ends(result: lrlab.Result) -> None:
+    other = lrlab.load(result.folder)
+    many = pd.concat([other.runs.iloc[[1]]] * 1000, ignore_index=True).assign(run=range(1000))
+    other.__dict__["runs"] = many
+    seen = Tags(notebook.html(other, None, None))
+    assert seen.tags.count("tr") == 1 + notebook.ROWS + 1
+    assert {"0", "29", "970", "999"} <= set(seen.cells) and "30" not in seen.cells
+
+
+def test_figures_by_name_and_what_there_is_none_of(result: lrlab.Result) -> None:
+    figure = result.plot("loss_curves")
+    assert isinstance(figure, Figure)
+    png: Any = figure._repr_png_  # type: ignore[attr-defined]
+    assert png().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match=r"^plot=loss_curve: .*did you mean loss_curves\?.*mech"):
+        result.plot("loss_curve")
+    with pytest.raises(UserError, match=r"^plot=surface: nothing to draw, surface: the loss ar"):
+        result.plot("surface")
+
+
+def test_the_report_is_made_where_it_is_not_there(typed: str, home: Path) -> None:
+    loaded = lrlab.load(home / "outputs" / "typed")
+    assert not (loaded.folder / "report.html").exists()
+    with mock.patch("lrlab.plots.draw") as draw:
+        assert loaded.report() == loaded.folder / "report.html"
+    draw.assert_called_once()
+    page = loaded.report().read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "diverged" in page
+
+
+@pytest.mark.parametrize("below", ["nowhere", "0"])
+def test_what_is_no_sweep_is_refused(result: lrlab.Result, below: str) -> None:
+    with pytest.raises(UserError, match="no such folder" if below == "nowhere" else "is a run's"):
+        lrlab.load(result.folder / below)
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": [0.001, 1e-7, 3]}, ["lr=0.001,1e-07,3"]),
+        ({"lr": np.float32(0.1)}, [f"lr={float(np.float32(0.1))!r}"]),
+        ({"lr": torch.tensor([0.5, 2.0])}, ["lr=0.5,2.0"]),
+        ({"seed": range(3)}, ["seed=0,1,2"]),
+        ({"lr": "1e-4..1", "n_trials": None}, ["lr=1e-4..1", "n_trials=null"]),
+        ({"save_model": True}, ["save_model=true"]),
+        ({"output": Path("my out, put")}, ['output="my out, put"']),
+        ({"name": "it's"}, ['name="it\'s"']),
+        ({"network__hidden": (64, 32)}, ["network.hidden=[64,32]"]),
+        ({"network__hidden": [(64, 32), ()]}, ["network.hidden=[64,32],[]"]),
+        ({"network": {"hidden": [64, 32]}}, ["network.hidden=[64,32]"]),
+        ({"schedule": ["step", "fixed"]}, ["schedule=step,fixed"]),
+        ({"optimizer.momentum": [0.5, 0.9]}, ["optimizer.momentum=0.5,0.9"]),
+        ({"config_dir": Path("conf"), "network": "x"}, ["--config-dir", "conf", "network=x"]),
+        ({"experiments": "lr_search"}, ["+experiments=lr_search"]),
+        (
+            {"optimizer": torch.optim.NAdam, "optimizer__momentum_decay": 0.1},
+            [
+                "optimizer=sgd",
+                "optimizer._target_=torch.optim.NAdam",
+                "+optimizer.momentum_decay=0.1",
+            ],
+        ),
+        (
+            {"optimizer": [torch.optim.NAdam, torch.optim.RAdam], "optimizer__weight_decay": 0.0},
+            [
+                "optimizer=sgd",
+                "optimizer._target_=torch.optim.NAdam,torch.optim.RAdam",
+                "optimizer.weight_decay=0.0",
+            ],
+        ),
+        (
+            {"network": torch.nn.Bilinear, "network__in1_features": 3},
+            ["network=custom", "network._target_=torch.nn.Bilinear", "+network.in1_features=3"],
+        ),
+    ],
+)
+def test_the_words_that_say_the_same(options: dict[str, Any], words: list[str]) -> None:
+    assert keywords.words(options) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", " a", "", "it's", 'say "x"', "a=b", "{x}", "C:\\x\\", "${lr}", "é,ü"]
+)
+def test_a_text_in_a_list_reads_back(text: str) -> None:
+    (word,) = keywords.words({"name": [text, "b"]})
+    found: Any = OverridesParser.create().parse_override(word).value()
+    assert [getattr(each, "text", each) for each in found.list] == [text, "b"]
+
+
+def local(outputs: Any, targets: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"loss": lambda o, t: o}, "without a name"),
+        ({"loss": mock.Mock(spec=[])}, "is no number, text, list, class or function"),
+        ({"network": torch.nn.Linear(1, 1)}, "give its class"),
+        ({"data": (torch.zeros(1), torch.zeros(1))}, "give a function of yours"),
+        ({"network": ["mlp", torch.nn.Linear]}, "only names, or only classes"),
+        ({"lr": []}, "has no value"),
+        ({"hydra__mode": "RUN"}, "no such option"),
+    ],
+)
+def test_what_no_command_could_say_is_refused(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as error:
+        keywords.words(options)
+    told = str(error.value)
+    assert line in told and "\n" not in told and len(told) < 200
+
+
+def test_code_that_cannot_be_imported_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = type("Net", (torch.nn.Module,), {"__module__": "__main__", "__qualname__": "Net"})
+    with pytest.raises(
+        UserError, match=r"^network=Net: was defined in a notebook or script, .*mine"
+    ):
+        keywords.words({"network": inner})
+    old = type("range_test", (), {"__module__": "lrlab.find_plot", "__qualname__": "range_test"})
+    with pytest.raises(UserError, match=r"^loss=range_test: lrlab.find_plot.range_test is another"):
+        keywords.words({"loss": old})
+    assert keywords.import_path("loss", range_test) == "lrlab.find_plot.range_test"
+
+
+def test_the_package_imports_nothing_until_it_is_asked(result: lrlab.Result) -> None:
+    code = (
+        "import sys, lrlab\n"
+        "assert not {'torch', 'hydra', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        f"found = lrlab.load({str(result.folder)!r})\n"
+        "assert 'answer' in repr(found)\n"
+        "assert not {'torch', 'optuna', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = process("-W", "error", "-c", code, cwd=Path(lrlab.__file__).parent.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"run_sweep", "load", "Result"} <= set(dir(lrlab))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lrlab.nothing  # type: ignore[attr-defined]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", lrlab.__version__)
