@@ -139,10 +139,13 @@ def test_it_is_the_commands_sweep_to_the_bit(home: Path, typed: str, result: lrl
     for run in "012":
         for file in ("metrics.csv", ".hydra/config.yaml", ".hydra/overrides.yaml"):
             one, other = (folder / run / file for folder in (result.folder, there))
-            text = re.sub("(name[:=] ?)typed", r"\1python", other.read_text())
+            text = re.sub('(name[:=] ?"?)typed', r"\1python", other.read_text())
             assert one.read_text() == text.replace("lr=1e9", "lr=1000000000.0"), file
-    verdicts = (there / "verdicts.csv").read_text()
-    assert (result.folder / "verdicts.csv").read_text() == verdicts
+    ours, theirs = (pd.read_csv(f / "verdicts.csv") for f in (result.folder, there))
+    timed = "seconds_to_target"
+    pd.testing.assert_frame_equal(
+        ours.drop(columns=timed), theirs.drop(columns=timed), check_exact=True
+    )
 
 
 def test_the_tables_are_those_of_the_records(typed: str, result: lrlab.Result) -> None:
@@ -208,7 +211,7 @@ def test_code_of_the_users_is_trained_by_its_path(home: Path) -> None:
     import mine_of_api  # type: ignore[import-not-found]
 
     net = mine_of_api.Net
-    optimizer = {"_target_": torch.optim.NAdam, "betas": [0.8, 0.99]}
+    optimizer = {"_target_": torch.optim.SGD, "momentum": 0.5}
     code = {"network": net, "network__width": [3, 5], "loss": mine_of_api.loss}
     found = lrlab.run_sweep(lr="1e-2..1e-1", n_trials=2, optimizer=optimizer, **code, **FEW)
     told = summaries(found.folder)
@@ -216,8 +219,8 @@ def test_code_of_the_users_is_trained_by_its_path(home: Path) -> None:
     sizes = {785 * width + 10 * (width + 1) for width in (3, 5)}
     assert {s["parameters"] for s in told} <= sizes and len(told) == 2
     assert all(0.01 <= s["lr"] <= 0.1 and s["state"] == "finished" for s in told)
-    assert {s["optimizer"] for s in told} == {"NAdam"} and {s["loss"] for s in told} == {"loss"}
-    assert list(found.runs["optimizer.betas"]) == ["[0.8, 0.99]"] * 2
+    assert {s["loss"] for s in told} == {"loss"}
+    assert list(found.runs["optimizer.momentum"]) == [0.5] * 2
     assert "python -m lrlab.resume" not in repr(found)
 
 
