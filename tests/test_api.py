@@ -93,7 +93,9 @@ def result(home: Path) -> lrlab.Result:
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.manual_seed(1), np.random.seed(1), random.seed(1)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
     torch.set_num_threads(2)
 
     def state() -> Any:
@@ -451,3 +453,22 @@ def test_the_package_imports_nothing_until_it_is_asked(result: lrlab.Result) -> 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lrlab.nothing  # type: ignore[attr-defined]
     assert re.fullmatch(r"\d+\.\d+\.\d+", lrlab.__version__)
+
+
+def test_the_readmes_example_says_what_it_prints(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As written, but on few images: its table has the README's columns, runs and settings."""
+    readme = (Path(lrlab.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## From Python\n")[2].partition("\n## ")[0]
+    code = "\n".join(re.findall(r"^    (import lrlab|sweep = .*|print\(sweep\))$", section, re.M))
+    assert code.count("\n") == 2
+    few = {key: value for key, value in FEW.items() if key != "epochs"}
+    whole = lrlab.run_sweep
+    monkeypatch.setattr(lrlab, "run_sweep", lambda **told: whole(**told, **few), raising=False)
+    monkeypatch.chdir(home)
+    exec(code, {})
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    written = [line.split() for line in re.findall(r"^    (run .*|  \d .*)$", section, re.M)]
+    assert shown[0] == written[0]
+    assert [row[:3] for row in shown[2:5]] == [row[:3] for row in written[1:]]
