@@ -57,11 +57,12 @@ DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer; a silent firewall would st
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels of a classification task, wholly in memory.
+    """Inputs and targets, wholly in memory.
 
-    Images are (N, channels, height, width) float32 and normalised; labels are (N,) int64, below
-    `num_classes`. `val_*` is held out from the training images. `sha256` covers the contents and
-    order of all six tensors: two datasets with equal hashes hold equal tensors.
+    Inputs are (N, ...) float32, images (N, channels, height, width), and normalised. Targets are
+    (N,) int64, classes below `num_classes`; or of a regression (N, width) float32, and
+    `num_classes` is None. `val_*` is held out from training; `test_*` may be empty. `sha256` covers
+    the contents and order of all six tensors: two datasets with equal hashes hold equal tensors.
     """
 
     name: str
@@ -71,8 +72,13 @@ class Dataset:
     val_y: Tensor
     test_x: Tensor
     test_y: Tensor
-    num_classes: int
+    num_classes: int | None
     sha256: str
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for a sample: one a class, or the targets' width."""
+        return self.num_classes or self.train_y.shape[1]
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on `device`; tensors that are there already are not copied."""
@@ -146,7 +152,7 @@ def torchvision_images(
             f"data.std={std}: with data.mean={mean} the images overflow float32,"
             " for example data.std=0.3081"
         )
-    sha256 = _tensors_sha256([levels, *(tensor for part in parts for tensor in part)])
+    sha256 = tensors_sha256([levels, *(tensor for part in parts for tensor in part)])
     (train_x, train_y), (val_x, val_y), (test_x, test_y) = (
         (_normalised(images, mean, std), labels.long()) for images, labels in parts
     )
@@ -229,7 +235,7 @@ def _normalised(images: Tensor, mean: float, std: float) -> Tensor:
     return images.unsqueeze(1).to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
-def _tensors_sha256(tensors: Iterable[Tensor]) -> str:
+def tensors_sha256(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -442,10 +448,8 @@ def _download(name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log.info("downloading %s into %s", name, folder)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-        timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
         try:
-            with quiet_torchvision():
+            with quiet_torchvision(), patient():
                 import torchvision.datasets
 
                 getattr(torchvision.datasets, name)(temporary, download=True)
@@ -454,8 +458,6 @@ def _download(name: str, folder: Path) -> None:
         except Exception as error:  # urllib, http.client, ssl and torchvision raise what they like
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(_advice_without_network(name, lines[-1] if lines else "")) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
         for file_name in FILE_NAMES:
             os.replace(Path(temporary) / name / "raw" / file_name, folder / file_name)
 
@@ -467,6 +469,17 @@ def _advice_without_network(name: str, reason: str) -> str:
         f"data.dataset={name}: the download failed ({reason.strip('<>') or 'no reason given'}); put"
         f" {_names_in_words()} {into_cache}into FOLDER/{name}/raw and say data.root=FOLDER"
     )
+
+
+@contextlib.contextmanager
+def patient() -> Iterator[None]:
+    """For a download: silence is waited out for DOWNLOAD_TIMEOUT and no longer."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 @contextlib.contextmanager
@@ -534,7 +547,7 @@ def _through_tensor_cache(name: str, key: str, read: Callable[[], RawImages]) ->
     if cached is not None:
         return cached
     raw = read()
-    saved = {**raw._asdict(), "key": key, "sha256": _tensors_sha256(raw)}
+    saved = {**raw._asdict(), "key": key, "sha256": tensors_sha256(raw)}
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     try:
@@ -554,7 +567,7 @@ def _load_tensors(path: Path, key: str) -> RawImages | None:
             # Mapped, the bytes are read once, by the hash; the file is only ever replaced whole.
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         raw = RawImages(*(saved[field] for field in RawImages._fields))
-        if (saved["key"], saved["sha256"]) == (key, _tensors_sha256(raw)):
+        if (saved["key"], saved["sha256"]) == (key, tensors_sha256(raw)):
             return raw
         reason = "its SHA-256 is wrong"
     except Exception as error:  # a damaged file can make torch.load raise nearly anything

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ class Lanes:
 
         Args:
             x: inputs, (batch, ...) for all lanes or (lanes, batch, ...).
-            y: targets, (batch,) for all lanes or (lanes, batch).
+            y: targets, for all lanes or (lanes, ...), see ``of_each_lane``.
             first_steps, offset: a lane is at its step first_steps[lane] + offset, from which a
                 random network draws.
 
@@ -114,7 +115,7 @@ class Lanes:
             losses: (lanes,), the mean over the batch.
             gradients: (lanes, ...) for each of ``params``; None where no loss depends on it.
         """
-        own = y.ndim > 1
+        own = of_each_lane(y)
         found = []
         for block in self._blocks:
             first = block.lanes.start
@@ -131,11 +132,11 @@ class Lanes:
         """A full evaluation, in the network's eval mode.
 
         Args:
-            x: (samples, ...), y: (samples,).
+            x: (samples, ...), y: (samples,) or of a regression (samples, width).
 
         Returns:
             loss: (lanes,) float32, the mean over the samples.
-            accuracy: (lanes,) float32, the share of right answers.
+            accuracy: (lanes,) float32, the share of right answers; NaN of a regression.
         """
         self._train_mode(False)
         total = torch.zeros(len(self), dtype=torch.float64)
@@ -147,7 +148,8 @@ class Lanes:
                 total[block.lanes] += loss.cpu().double() * len(ys)
                 right[block.lanes] += correct.cpu()
         self._train_mode(True)
-        return (total / len(y)).float(), (right.double() / len(y)).float()
+        share = (right.double() / len(y)).float()
+        return (total / len(y)).float(), share * math.nan if y.is_floating_point() else share
 
     def settle(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> None:
         """Choose the fastest way in which each lane has the bits that it has alone, by trying.
@@ -155,7 +157,7 @@ class Lanes:
         Args:
             x, y: a batch as for ``gradients``; val_x, val_y: samples as for ``evaluate``.
         """
-        key = (len(self), y.ndim > 1)
+        key = (len(self), of_each_lane(y))
         if key not in self.ways:
             self.ways[key] = self._find_way(x, y, val_x, val_y)
         self.way = self.ways[key]
@@ -205,7 +207,7 @@ class Lanes:
 
     def _padded_alone(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
         """What each lane gives alone, padded to the same width."""
-        own, found = y.ndim > 1, []
+        own, found = of_each_lane(y), []
         for lane in range(len(self)):
             part = slice(lane, lane + 1)
             batch = (x[part], y[part]) if own else (x, y)
@@ -376,7 +378,7 @@ class Lanes:
         if self.way == "unmapped":
             torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
             return self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
-        if y.ndim == 1:
+        if not of_each_lane(y):
             return self._shared(block.params, block.fixed, x, y)
         missing = len(next(iter(block.params.values()), y)) - len(y)
         if missing > 0:
@@ -402,7 +404,10 @@ class Lanes:
         self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         outputs = self._outputs(params, fixed, x)
-        return self.loss(outputs, y), (outputs.argmax(1) == y).sum()
+        loss = self.loss(outputs, y)
+        if y.is_floating_point():  # of a regression nothing is right or wrong
+            return loss, torch.zeros_like(loss, dtype=torch.int64)
+        return loss, (outputs.argmax(1) == y).sum()
 
     def _outputs(self, params: Tensors, fixed: Tensors, x: Tensor) -> Tensor:
         if self.precision != "bf16":
@@ -421,6 +426,14 @@ class Lanes:
             chunks = [slice(len(val_y) - length, len(val_y)) for length in lengths]
             scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
         return [losses, *(g for g in gradients if g is not None), *scores]
+
+
+def of_each_lane(y: Tensor) -> bool:
+    """Whether targets are of one batch for each lane, the lane axis first, not of one for all.
+
+    Of one batch they are (batch,) whole numbers, or of a regression (batch, width) floats.
+    """
+    return y.ndim > (2 if y.is_floating_point() else 1)
 
 
 def stack(

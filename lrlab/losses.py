@@ -1,7 +1,8 @@
 """The losses that ship with lrlab: functions from a batch's scores to one number.
 
-A loss takes ``outputs`` (batch, num_classes), the network's raw scores, and ``targets`` (batch,),
-the number of each sample's true class, and returns the mean over the batch as a tensor of shape ().
+A loss takes ``outputs``, what the network returns, and ``targets``, and returns the mean over the
+batch as a tensor of shape (). Of a classification, outputs are raw scores (batch, num_classes) and
+targets (batch,) the number of each sample's true class; of a regression both are (batch, width).
 It must work under ``torch.func.vmap``; apart from that any function of your own will do.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +45,19 @@ def mse_one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(outputs, one_hot)
 
 
+def mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error, over samples and the width: a regression's.
+
+    outputs, targets: (batch, width) float. Returns shape ().
+    """
+    return F.mse_loss(outputs, targets)
+
+
+def l1(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean absolute error. Arguments and result as for mse."""
+    return F.l1_loss(outputs, targets)
+
+
 def _uniform_nll(num_classes: int) -> float:
     """-log(1/C)."""
     return math.log(num_classes)
@@ -60,16 +75,36 @@ _CHANCE: dict[str, tuple[Callable[..., Tensor], Callable[[int], float]]] = {
 }
 
 
-def chance_loss(loss: str | Callable[..., Tensor], num_classes: int) -> float | None:
+REGRESSION = (mse, l1)
+
+
+def task(loss: Callable[..., Tensor]) -> str | None:
+    """``classification`` or ``regression``; None: a loss that is not lrlab's, of which none knows.
+
+    loss: the function (also inside functools.partial, as Hydra hands it over).
+    """
+    loss = _bare(loss)
+    if loss in REGRESSION:
+        return "regression"
+    return "classification" if any(loss is own for own, _ in _CHANCE.values()) else None
+
+
+def _bare(loss: Any) -> Any:
+    while isinstance(loss, functools.partial) and not loss.args and not loss.keywords:
+        loss = loss.func
+    return loss
+
+
+def chance_loss(loss: str | Callable[..., Tensor], num_classes: int | None) -> float | None:
     """The loss of the best prediction that does not look at the input.
 
     loss: a loss's name or the function (also inside functools.partial, as Hydra hands it over).
     num_classes: C; the classes are taken as equally frequent, so that prediction is 1/C for each.
-    Returns ln C for nll and cross_entropy, (C-1)/C² for mse_one_hot, None for an unknown loss.
+    Returns ln C for nll and cross_entropy, (C-1)/C² for mse_one_hot, None for an unknown loss
+    and where there are no classes.
     """
-    while isinstance(loss, functools.partial) and not loss.args and not loss.keywords:
-        loss = loss.func
+    loss = _bare(loss)
     for name, (function, chance) in _CHANCE.items():
-        if loss == name or loss is function:
+        if num_classes is not None and (loss == name or loss is function):
             return chance(num_classes)
     return None

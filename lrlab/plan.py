@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,10 +154,14 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
             )
         if len(dataset.val_y) == 0:
             raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")
+        if dataset.num_classes is None and spec.config.get("objective") == "val_acc":
+            raise UserError(
+                "objective=val_acc: a regression has no accuracy; use objective=val_loss"
+            )
         # A seed changes numbers only.
-        if _network_key(spec) not in _working:
+        if _network_key(spec, dataset) not in _working:
             _check_network(spec, dataset)
-            _remember(_network_key(spec))  # anew: now it is imported
+            _remember(_network_key(spec, dataset))  # anew: now it is imported
         moving = [spec[name] for name in ("schedule", "optimizer", "lr", "epochs")]
         key = (json.dumps([moving, steps_per_epoch], default=str),)
         if key not in _working:
@@ -172,8 +178,8 @@ def _remember(key: tuple[Any, ...]) -> None:
         _working.pop(next(iter(_working)))
 
 
-def _network_key(spec: RunSpec) -> tuple[Any, ...]:
-    nodes = json.dumps([spec["data"], spec["network"], spec["loss"]], default=str)
+def _network_key(spec: RunSpec, dataset: Dataset) -> tuple[Any, ...]:
+    nodes = json.dumps([dataset.sha256, spec["network"], spec["loss"]], default=str)
     return nodes, _object(spec, "network"), _object(spec, "loss")
 
 
@@ -185,10 +191,26 @@ def _object(spec: RunSpec, group: str) -> Any:
 
 
 def _check_network(spec: RunSpec, dataset: Dataset) -> None:
+    loss = loss_function(spec)
+    _check_task(spec, losses.task(loss), dataset)
     network = build_network(spec, dataset)
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
-    _check_forward(spec, network, loss_function(spec), dataset)
+    _check_forward(spec, network, loss, dataset)
+
+
+def _check_task(spec: RunSpec, task: str | None, dataset: Dataset) -> None:
+    chosen, data = spec.choices["loss"], spec.choices["data"]
+    if task == "classification" and dataset.num_classes is None:
+        raise UserError(
+            f"loss={chosen}: compares with classes, and the targets of data={data} are floating "
+            "point; use loss=mse or loss=l1, or give classes as whole numbers"
+        )
+    if task == "regression" and dataset.num_classes is not None:
+        raise UserError(
+            f"loss={chosen}: compares with floating-point targets, and those of data={data} are "
+            "classes; use loss=nll, cross_entropy or mse_one_hot, or give targets as floats"
+        )
 
 
 def _check_forward(
@@ -198,7 +220,16 @@ def _check_forward(
 
     samples = dataset.train_x[:2], dataset.train_y[:2]
     network.eval()  # batch norm must not see this
-    with torch.no_grad():
+    inputs = [p.name for p in _required(network.forward)]
+    if len(inputs) > 1:
+        raise UserError(
+            f"network._target_={_target(spec, 'network')}: its forward takes {len(inputs)} inputs "
+            f"({', '.join(inputs)}), and lrlab gives one; put them into one tensor and split it "
+            "there"
+        )
+    with torch.no_grad(), warnings.catch_warnings():
+        # of torch's own: shapes that differ would be broadcast, and the loss be another
+        warnings.filterwarnings("error", message="Using a target size")
         try:
             outputs = network(samples[0])
         except Exception as error:
@@ -206,10 +237,9 @@ def _check_forward(
                 f"network._target_={_target(spec, 'network')}: does not take inputs of shape "
                 f"{tuple(samples[0].shape)} ({_first_line(error)})"
             ) from error
-        wanted = (len(samples[1]), dataset.num_classes)
+        wanted = (len(samples[1]), dataset.outputs)
         shape = tuple(getattr(outputs, "shape", ()))
-        ours = losses.chance_loss(loss, dataset.num_classes) is not None
-        if ours and shape != wanted:
+        if losses.task(loss) and shape != wanted:
             raise UserError(
                 f"network._target_={_target(spec, 'network')}: returns outputs of shape {shape} "
                 f"for {wanted[0]} samples, the loss needs {wanted}"
@@ -223,6 +253,16 @@ def _check_forward(
             ) from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise UserError(f"loss._target_={_target(spec, 'loss')}: must return one number a batch")
+
+
+def _required(forward: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The arguments that must be given by position."""
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p for p in parameters if p.default is p.empty and p.kind in by_place]
 
 
 def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
@@ -246,7 +286,7 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
                 f"network.{key}={given[key]}: {call.__name__} has no such option"
                 f"{nearest(key, known)}; it takes {', '.join(known) or 'none'}"
             )
-    offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.num_classes}
+    offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.outputs}
     arguments = {k: v for k, v in offered.items() if k in parameters} | given
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec["seed"])
@@ -263,7 +303,10 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
 
 
 def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
-    """The run's loss: (outputs (batch, ...), targets (batch,)) to the mean over the batch.
+    """The run's loss: (outputs (batch, ...), targets (batch, ...)) to the mean over the batch.
+
+    A class, such as ``torch.nn.HuberLoss``, is built with the node's arguments; a function is
+    called with them.
 
     Raises:
         UserError: there is no such loss.
@@ -273,17 +316,36 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
         found = instantiate(node)
     except Exception as error:
         raise _failed(spec, "loss", error) from error
+    if isinstance(found.func, type):
+        try:
+            return found()
+        except Exception as error:
+            raise _failed(spec, "loss", error) from error
     # Hydra's own partial judges its target anew at each call, and this one is called every step.
     return functools.partial(found.func, *found.args, **found.keywords)
 
 
 def load_data(spec: RunSpec) -> Dataset:
-    """The run's data, on the CPU; loaded once a process.
+    """The run's data, on the CPU; loaded once a process, and anew where a named file has changed.
+
+    The target returns a ``Dataset``, or a pair or dict that ``lrlab.own_data`` makes one of, with
+    the settings of ``own_data.Split`` that it does not take itself.
 
     Raises:
         UserError: the data cannot be had.
     """
-    return _load_data(json.dumps(spec["data"], sort_keys=True))
+    return _load_data(json.dumps(spec["data"], sort_keys=True), _files_of(spec["data"]))
+
+
+def _files_of(node: Mapping[str, Any]) -> str:
+    """Time and size of each file that the node names."""
+    found = []
+    for value in node.values():
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # no file, no home, no path
+            if isinstance(value, str):
+                status = Path(value).expanduser().stat()
+                found.append((status.st_mtime_ns, status.st_size))
+    return str(found)
 
 
 def forget_data() -> None:
@@ -292,18 +354,33 @@ def forget_data() -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_data(node: str) -> Dataset:
+def _load_data(node: str, files: str) -> Dataset:
+    import torch
+
+    from lrlab import own_data
     from lrlab.data import Dataset
 
-    target = json.loads(node)["_target_"]
+    settings = json.loads(node)
+    target = settings["_target_"]
+    option = f"data._target_={target}"
     try:
-        dataset = instantiate(json.loads(node))
+        call = instantiate({"_target_": target, "_partial_": True}).func
+        taken = inspect.signature(call).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+        names = [] if anything else [k for k in own_data.SPLIT if k not in taken]
+        split = {key: settings.pop(key) for key in names if key in settings}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # so that a function that draws its data draws the same again
+            dataset = instantiate(settings)
+        if not isinstance(dataset, Dataset):
+            return own_data.dataset(dataset, target.rpartition(".")[2], option, **split)
     except Exception as error:
-        raise _user_error(error) or UserError(
-            f"data._target_={target}: {_first_line(error)}"
-        ) from error
-    if not isinstance(dataset, Dataset):
-        raise UserError(f"data._target_={target}: must return a lrlab.data.Dataset")
+        raise _user_error(error) or UserError(f"{option}: {_first_line(error)}") from error
+    if split:
+        key, value = next(iter(split.items()))
+        raise UserError(f"data.{key}={value}: {target} returns data that are divided already")
+    if dataset.num_classes is None and dataset.train_y.ndim != 2:
+        raise UserError(f"{option}: targets of a regression must have the shape (samples, width)")
     return dataset
 
 

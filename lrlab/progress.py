@@ -31,7 +31,7 @@ class LaneRow:
     step: int | None = None
     lr: float | None = None  # the lr used at the last step
     loss: float | None = None
-    accuracy: float | None = None  # share of right answers, 0 to 1
+    accuracy: float | None = None  # share of right answers, 0 to 1; NaN of a regression
     state: str = "waiting"  # waiting, training, finished, pruned, diverged, failed, interrupted
 
 
@@ -167,7 +167,10 @@ class _Table:
         room = max(1, self.console.height - 3)
         shown, hidden = _fitting(self.lanes, list(self.ended), room)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("run", "", "epoch", "lr", "loss", "accuracy", "state"):
+        names = ["run", "", "epoch", "lr", "loss", "accuracy", "state"]
+        if regression := any(row.accuracy != row.accuracy for row in self.lanes):
+            names.remove("accuracy")
+        for name in names:
             side = "left" if name in ("", "state") else "right"
             # "crop", for rich's own ellipsis is not ASCII.
             table.add_column(name, justify=side, no_wrap=True, overflow="crop")
@@ -179,7 +182,7 @@ class _Table:
                 _epochs(row),
                 _plain(row.lr, ".4g"),
                 _loss(row.loss),
-                _plain(row.accuracy, ".2%"),
+                *([] if regression else [_plain(row.accuracy, ".2%")]),
                 _state(row),
             ]
             table.add_row(
@@ -223,7 +226,7 @@ def _line(row: LaneRow, with_accuracy: bool) -> str:
         parts.append(f"lr {row.lr:.4g}")
     if row.loss is not None:
         parts.append(f"loss {_loss(row.loss)}")
-    if with_accuracy:
+    if with_accuracy and row.accuracy == row.accuracy:
         parts.append(f"accuracy {row.accuracy:.2%}")
     parts.append(_state(row))
     return "  ".join(part for part in parts if part)

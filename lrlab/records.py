@@ -210,10 +210,13 @@ def append_evaluated(
 
     Args:
         train: (lr, train_loss), or None after the last update.
-        evaluation: (val_loss, val_acc), both float32.
+        evaluation: (val_loss, val_acc), both float32; an accuracy of NaN, a regression's, is left
+            empty.
     """
     left = "," if train is None else f"{train[0]!r},{train[1]:.9g}"
-    text = f"{step},{epoch},{left},{evaluation[0]:.9g},{evaluation[1]:.9g}\n"
+    loss, accuracy = evaluation
+    right = "" if accuracy != accuracy else f"{accuracy:.9g}"
+    text = f"{step},{epoch},{left},{loss:.9g},{right}\n"
     _append(folder / "metrics.csv", text)
 
 

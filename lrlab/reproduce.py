@@ -95,9 +95,13 @@ def differences(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str
         for key in keys
         if old.get(key) != new.get(key)
     ]
-    if record.get("data_sha256") not in (None, again.get("data_sha256")):
+    if _other_data(record, again):
         found.insert(0, "data: the training data are not those of the record")
     return found
+
+
+def _other_data(record: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
+    return record.get("data_sha256") not in (None, again.get("data_sha256"))
 
 
 def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> bool:
@@ -183,7 +187,7 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
     print(verdict(found, final, tolerance))
     if unfinished:
         print(f"the record ends there ({summary['state']}), the new run went on to its end")
-    if found.first is not None or final:
+    if found.first is not None or final or _other_data(summary, again):
         for line in differences(summary, again) or ["versions, device and threads are the same"]:
             print(f"  {line}")
     print(f"run    {table.display_path(spec.folder)}")

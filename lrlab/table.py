@@ -45,9 +45,9 @@ def results(
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     answer: as from `answer.text`, which stands below the table.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
-    loss at the end, test accuracy, state, and the outcome if there are verdicts; of a search and
-    where runs were pruned also what they were judged by (val_loss unless best says otherwise),
-    which is all that a pruned run has.
+    loss at the end, test accuracy (as far as the data have a test part and classes), state, and the
+    outcome if there are verdicts; of a search and where runs were pruned also what they were judged
+    by (val_loss unless best says otherwise), which is all that a pruned run has.
     Ends without a newline.
     """
     table = runs.sort_values(by="run")
@@ -70,6 +70,13 @@ def columns(
     table: pd.DataFrame, best: Best | None = None, verdicts: pd.DataFrame | None = None
 ) -> tuple[dict[str, list[str]], set[str]]:
     """The cells of that table, a column by its name, and which columns hold words."""
+    # Data without a test part, or without classes, leave no empty columns; nor do runs of which
+    # none finished lose theirs.
+    ended = "finished" in set(table["state"])
+    has_test, has_accuracy = (
+        not ended or not all(pd.isna(value) for value in table[name])
+        for name in ("test_loss", "test_acc")
+    )
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
     found = {
         "run": [str(run) for run in table["run"]],
@@ -77,8 +84,8 @@ def columns(
         **{name: [_number(value) for value in table[name]] for name in settings},
         **_judged_by(table, best),
         "train loss": _losses(table, "train_loss"),
-        "test loss": _losses(table, "test_loss"),
-        "test acc": _shares(table, "test_acc"),
+        **({"test loss": _losses(table, "test_loss")} if has_test else {}),
+        **({"test acc": _shares(table, "test_acc")} if has_accuracy else {}),
         "state": [_state(row) for row in table.to_dict("records")],
         **_outcomes(table, verdicts),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -435,12 +435,14 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
         x, y = gather(data, stack.order[0], stack.order_of)
-        own = y.ndim > 1
+        own = lanes.of_each_lane(y)
         finished = finished.select(done)
         finished.settle(x[done] if own else x, y[done] if own else y, data.val_x, data.val_y)
     started = time.perf_counter()
     train_loss, train_acc = finished.evaluate(data.train_x, data.train_y)
-    test_loss, test_acc = finished.evaluate(data.test_x, data.test_y)
+    test_loss = test_acc = torch.full_like(train_loss, torch.nan)
+    if len(data.test_y):
+        test_loss, test_acc = finished.evaluate(data.test_x, data.test_y)
     seconds = time.perf_counter() - started
     for i, lane in enumerate(done):
         run = stack.runs[lane]
@@ -466,9 +468,17 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
         _end(
             run,
             "finished",
-            f"finished\ntrain loss {run.summary['train_loss']:.4f}, test loss "
-            f"{run.summary['test_loss']:.4f}, test accuracy {run.summary['test_acc']:.2%}",
+            "finished\n" + ", ".join(_told(run.summary, ("train_loss", "test_loss", "test_acc"))),
         )
+
+
+def _told(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    """The results that there are, in words."""
+    for name in names:
+        if not np.isnan(value := summary[name]):
+            share = name.endswith("_acc")
+            words = name.replace("_acc", " accuracy").replace("_", " ")
+            yield f"{words} {value:.2%}" if share else f"{words} {value:.4f}"
 
 
 def _keep_end(stack: Stack, lane: int) -> None:

@@ -162,7 +162,7 @@ def _warm_up() -> None:
     GlobalHydra.instance().clear()
     os.environ.pop("HYDRA_FULL_ERROR", None)
     node = OmegaConf.to_container(OmegaConf.create(shown.getvalue()).data)
-    plan._load_data(json.dumps(node, sort_keys=True))
+    plan._load_data(json.dumps(node, sort_keys=True), plan._files_of(node))
 
 
 def _become(wanted: Mapping[str, Any]) -> None:

@@ -1,0 +1,606 @@
+"""Data of the user's own: arrays, tables, image folders, torchvision's sets, functions.
+
+Each is read into parts, a dict with ``x`` and ``y`` and, where there are any, ``val_x``, ``val_y``,
+``test_x`` and ``test_y``; ``dataset`` makes a ``Dataset`` of them. Floating-point targets make it a
+regression, whole numbers a classification.
+
+The arguments that all readers share, in ``Split``:
+
+    standardise: take the training part's mean off and divide by its standard deviation, each
+        feature for itself, of (samples, channels, ...) each channel
+    train_size: train on so many samples only; None: on all that are not held out
+    val_size: held out from the samples, as a count or as a share below 1; not heeded where the
+        data have a validation part of their own
+    split_seed: seeds the draw of both
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab.config import nearest
+from lrlab.data import Dataset, cache_folder, patient, quiet_torchvision, tensors_sha256
+from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+TASKS = ("auto", "classification", "regression")
+GREY, COLOURED = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")  # Pillow's
+
+
+@dataclass(frozen=True)
+class Split:
+    """How samples are divided and scaled, see the module."""
+
+    standardise: bool = False
+    train_size: int | None = None
+    val_size: float = 0.1
+    split_seed: int = 0
+
+
+SPLIT = tuple(field.name for field in fields(Split))
+
+
+def arrays(path: str, **split: Any) -> Dataset:
+    """Tensors that ``torch.save`` wrote (.pt), or arrays that ``numpy.savez`` wrote (.npz).
+
+    The file holds a dict as the module describes it. Nothing in it is executed.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    option, file = f"data.path={path}", _file("data.path", path)
+    try:
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as saved:
+                made = dict(saved)
+        elif file.suffix in (".pt", ".pth"):
+            made = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            raise UserError(
+                f"{option}: must end in .pt, from torch.save, or .npz, from numpy.savez"
+            )
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise UserError(
+            f"{option}: cannot be read ({type(error).__name__}); it must hold nothing but a dict of"
+            " tensors (torch.save) or arrays of numbers (numpy.savez)"
+        ) from error
+    return dataset(made, file.stem, option, **split)
+
+
+def table(
+    path: str,
+    label: str | Sequence[str],
+    test_path: str | None = None,
+    drop: Sequence[str] = (),
+    sep: str = ",",
+    task: str = "auto",
+    **split: Any,
+) -> Dataset:
+    """A CSV with a header line: numeric features, and one column to be predicted.
+
+    A label of text, whole numbers or true and false is a class, numbered in sorted order; one of
+    floating-point numbers is a target of a regression, as several are.
+
+    Args:
+        label: the column to be predicted, or several.
+        test_path: another CSV with the same columns, for the final report.
+        drop: columns that are left out.
+        task: ``classification`` or ``regression`` where ``auto`` would take the other.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or has a cell that is no number.
+    """
+    if task not in TASKS:
+        raise UserError(
+            f"data.task={task}: no such task{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
+        )
+    labels = [label] if isinstance(label, str) else [str(name) for name in label]
+    frames = {"": _read_csv("data.path", path, sep)}
+    if test_path is not None:
+        frames["test_"] = _read_csv("data.test_path", test_path, sep)
+    columns = [str(name) for name in frames[""].columns]
+    for key, names in (("label", labels), ("drop", list(drop))):
+        for name in names:
+            if name not in columns:
+                raise UserError(
+                    f"data.{key}={name}: no such column in {path}{nearest(name, columns)}; "
+                    f"it has {', '.join(columns)}"
+                )
+    features = [name for name in columns if name not in (*labels, *drop)]
+    if not features or not labels:
+        raise UserError(f"data.label={label}: must leave features, of {', '.join(columns)}")
+    is_float = any(frames[""][name].dtype.kind == "f" for name in labels)
+    regression = task == "regression" or (task == "auto" and (len(labels) > 1 or is_float))
+    if len(labels) > 1 and not regression:
+        raise UserError(f"data.label={label}: a classification has one label")
+    parts: dict[str, Any] = {}
+    classes = sorted(frames[""][labels[0]].dropna().unique().tolist())
+    for prefix, frame in frames.items():
+        option = f"data.{prefix}path={path if not prefix else test_path}"
+        if missing := [name for name in (*features, *labels) if name not in frame]:
+            raise UserError(f"{option}: has no column {missing[0]}, which {path} has")
+        parts[f"{prefix}x"] = _numbers(frame, features, option, "leave it out by data.drop=[{}]")
+        if regression:
+            parts[f"{prefix}y"] = _numbers(frame, labels, option, "a regression needs numbers")
+        else:
+            parts[f"{prefix}y"] = _classes(frame, labels[0], classes, option)
+    return dataset(parts, Path(path).stem, f"data.path={path}", **split)
+
+
+def image_folder(
+    root: str, test_root: str | None = None, size: Sequence[int] | None = None, **split: Any
+) -> Dataset:
+    """Images of one size, a folder for each class: root/cat/1.png, root/dog/7.jpg, ...
+
+    Classes are numbered in the sorted order of their names. Images have one channel if all of them
+    are grey, else three.
+
+    Args:
+        test_root: another such folder, for the final report.
+        size: (height, width) that each image is resized to.
+
+    Raises:
+        UserError: no such folder, no images, one that cannot be read or that has another size.
+    """
+    roots = {"": root} if test_root is None else {"": root, "test_": test_root}
+    found: dict[str, list[tuple[str, str]]] = {}
+    for prefix, folder in roots.items():
+        option, base = f"data.{prefix}root={folder}", Path(folder).expanduser().absolute()
+        if not base.is_dir():
+            raise UserError(f"{option}: no such folder, {base}")
+        found[prefix] = [
+            (file.relative_to(base).parts[0], str(file))
+            for file in sorted(base.rglob("*"))
+            if file.suffix.lower() in IMAGE_ENDINGS and len(file.relative_to(base).parts) > 1
+        ]
+        if not found[prefix]:
+            raise UserError(
+                f"{option}: holds no folders of images; it must hold one for each class, like "
+                f"{base / 'cat' / '1.png'}"
+            )
+    names = sorted({name for name, _ in found[""]})
+    parts = {}
+    pixels = _Pixels(size)
+    for prefix, listed in found.items():
+        option = f"data.{prefix}root={roots[prefix]}"
+        for name, _ in listed:
+            if name not in names:
+                raise UserError(f"{option}: has a class {name}, which {root} has not")
+        parts[f"{prefix}x"] = [pixels.read(file, option) for _, file in listed]
+        parts[f"{prefix}y"] = np.array([names.index(name) for name, _ in listed])
+    return dataset(pixels.stacked(parts), Path(root).name, f"data.root={root}", **split)
+
+
+def torchvision_set(
+    dataset: str,
+    root: str | None = None,
+    download: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+    size: Sequence[int] | None = None,
+    **split: Any,
+) -> Dataset:
+    """Any classification set of ``torchvision.datasets`` by its class's name.
+
+    Its training and test parts are used where its class takes ``train=`` or ``split=``; else all
+    of it, without a test part.
+
+    Args:
+        root: where its files lie; None: lrlab's cache folder.
+        download: whether torchvision may download them.
+        arguments: further arguments of the class, like ``{"split": "letters"}`` of EMNIST.
+        size: (height, width) that each image is resized to.
+
+    Raises:
+        UserError: no such set, no files, or no set of images with one class each.
+    """
+    option, folder = f"data.dataset={dataset}", _image_cache(root)
+    with quiet_torchvision():
+        from torchvision import datasets
+    call = getattr(datasets, dataset, None)
+    if not (isinstance(call, type) and issubclass(call, datasets.VisionDataset)):
+        raise UserError(
+            f"{option}: torchvision.datasets has no such set{nearest(dataset, datasets.__all__)}"
+        )
+    given, known = dict(arguments or {}), _parameters(call)
+    offered = {"root": str(folder), "download": download}
+    given = {key: value for key, value in offered.items() if key in known} | given
+    if "train" in known and "train" not in given:
+        kinds: dict[str, dict[str, Any]] = {"": {"train": True}, "test_": {"train": False}}
+    elif "split" in known and "split" not in given:
+        kinds = {"": {"split": "train"}, "test_": {"split": "test"}}
+    else:
+        kinds = {"": {}}
+    parts: dict[str, Any] = {}
+    pixels = _Pixels(size)
+    for prefix, kind in kinds.items():
+        try:
+            with quiet_torchvision(), patient():
+                samples: Any = call(**given, **kind)
+                pairs = [samples[i] for i in range(len(samples))]
+        except UserError:
+            raise
+        except Exception as error:  # urllib, PIL and torchvision raise what they like
+            reason = " ".join(str(error).split()) or type(error).__name__
+            hint = "" if download else "; data.download=true lets torchvision download it"
+            raise UserError(f"{option}: cannot be read from {folder} ({reason}){hint}") from error
+        if not all(len(pair) == 2 and _is_class(pair[1]) for pair in pairs):
+            raise UserError(f"{option}: is no set of images with one class each")
+        parts[f"{prefix}x"] = [
+            pixels.of(image, f"sample {number}", option) for number, (image, _) in enumerate(pairs)
+        ]
+        parts[f"{prefix}y"] = np.array([int(target) for _, target in pairs], dtype=np.int64)
+    return globals()["dataset"](pixels.stacked(parts), dataset, option, **split)
+
+
+def dataset(made: Any, name: str, option: str, **split: Any) -> Dataset:
+    """A ``Dataset`` of parts.
+
+    Args:
+        made: a pair (x, y), or a dict as the module describes it, of tensors or arrays. x has shape
+            (samples, ...); of type uint8 it is divided by 255. y is (samples,) whole numbers from
+            0, the classes, or (samples,) or (samples, width) floating-point numbers.
+        name: of the data.
+        option: what the user typed, to begin an error line with.
+        split: see ``Split``.
+
+    Raises:
+        UserError: something that cannot be trained on.
+    """
+    how = _checked_split(split)
+    parts = _parts(made, option)
+    if "val_x" in parts:
+        train = torch.arange(len(parts["x"]))
+        if how.train_size is not None:
+            train = torch.randperm(len(train), generator=_generator(how))
+    else:
+        train, held_out = _divided(len(parts["x"]), how)
+        parts |= {f"val_{k}": parts[k].index_select(0, held_out) for k in ("x", "y")}
+    if how.train_size is not None and how.train_size > len(train):
+        raise UserError(
+            f"data.train_size={how.train_size}: only {len(train)} training samples are there, "
+            f"for example data.train_size={len(train)}"
+        )
+    train = train[: how.train_size]
+    parts |= {k: parts[k].index_select(0, train) for k in ("x", "y")}
+    for k in ("x", "y"):
+        parts.setdefault(f"test_{k}", parts[k][:0])
+    shift = _mean_and_std(parts["x"]) if how.standardise else None
+    for k in ("x", "val_x", "test_x"):
+        parts[k] = _scaled(parts[k], shift)
+    for k in PARTS:
+        _check_finite(parts[k], k, option)
+    ordered = [parts[k] for k in ("x", "y", "val_x", "val_y", "test_x", "test_y")]
+    classes = None
+    if not parts["y"].is_floating_point():
+        labels = [int(parts[k].max()) for k in ("y", "val_y", "test_y") if len(parts[k])]
+        classes = max(labels) + 1
+        if classes < 2:
+            raise UserError(f"{option}: all samples are of one class; there is nothing to learn")
+    return Dataset(name, *ordered, num_classes=classes, sha256=tensors_sha256(ordered))
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _parts(made: Any, option: str) -> dict[str, Tensor]:
+    """The parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32."""
+    if isinstance(made, tuple | list) and len(made) == 2:
+        made = {"x": made[0], "y": made[1]}
+    if not isinstance(made, Mapping) or not {"x", "y"} <= set(made):
+        raise UserError(
+            f"{option}: must be a pair (x, y) or a dict with x and y, and if there are any "
+            f"{', '.join(PARTS[2:])}"
+        )
+    if unknown := [str(key) for key in made if key not in PARTS]:
+        raise UserError(
+            f"{option}: has a part {unknown[0]}{nearest(unknown[0], PARTS)}; "
+            f"the parts are {', '.join(PARTS)}"
+        )
+    parts = {key: _tensor(made[key], key, option) for key in PARTS if made.get(key) is not None}
+    for prefix in ("", "val_", "test_"):
+        x, y = parts.get(f"{prefix}x"), parts.get(f"{prefix}y")
+        if x is None and y is None:
+            continue
+        if x is None or y is None:
+            here, lacking = ("y", "x") if x is None else ("x", "y")
+            raise UserError(f"{option}: has {prefix}{here} but no {prefix}{lacking}")
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise UserError(
+                f"{option}: {prefix}x has shape {tuple(x.shape)}, {prefix}y {tuple(y.shape)}; "
+                "both need one entry a sample"
+            )
+        if not len(x) and not prefix:
+            raise UserError(f"{option}: holds no samples")
+        parts[f"{prefix}x"] = x.unsqueeze(1) if x.ndim == 1 else x
+        parts[f"{prefix}y"] = _targets(y, f"{prefix}y", option)
+    for prefix in ("val_", "test_"):
+        for key in ("x", "y"):
+            own, other = parts[key], parts.get(prefix + key)
+            if other is not None and (own.shape[1:], own.dtype) != (other.shape[1:], other.dtype):
+                raise UserError(
+                    f"{option}: a sample of {key} is {tuple(own.shape[1:])} {own.dtype}, of "
+                    f"{prefix}{key} {tuple(other.shape[1:])} {other.dtype}; they must be alike"
+                )
+    return parts
+
+
+def _tensor(value: Any, key: str, option: str) -> Tensor:
+    if isinstance(value, tuple | list | Mapping):
+        raise UserError(
+            f"{option}: {key} is a {type(value).__name__}; a network takes one tensor, so put "
+            "several inputs into one and split it in its forward"
+        )
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        # a copy of its own, in the machine's byte order and of a type that torch has
+        value = torch.tensor(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
+    if not isinstance(value, Tensor) or value.is_complex():
+        raise UserError(f"{option}: {key} must be a tensor or an array of real numbers")
+    return value.detach().cpu().contiguous()
+
+
+def _targets(y: Tensor, key: str, option: str) -> Tensor:
+    if y.is_floating_point():
+        if y.ndim > 2 or 0 in y.shape[1:]:
+            raise UserError(
+                f"{option}: {key} has shape {tuple(y.shape)}; floating-point targets must be "
+                "(samples,) or (samples, width)"
+            )
+        return y.float().unsqueeze(1) if y.ndim == 1 else y.float()
+    if y.ndim != 1:
+        raise UserError(
+            f"{option}: {key} has shape {tuple(y.shape)}; classes must be whole numbers "
+            "(samples,), targets of a regression floating point"
+        )
+    y = y.long()
+    if len(y) and int(y.min()) < 0:
+        raise UserError(f"{option}: {key} holds the class {int(y.min())}; classes count from 0")
+    return y
+
+
+def _checked_split(split: Mapping[str, Any]) -> Split:
+    for key, value in split.items():
+        if key not in SPLIT:
+            raise UserError(
+                f"data.{key}={value}: no such setting of these data{nearest(key, SPLIT)}; "
+                f"all data have {', '.join(SPLIT)}"
+            )
+    how = Split(**split)
+    size, seed = how.val_size, how.split_seed
+    is_count = _is_whole(size) and size >= 1
+    if not (is_count or (isinstance(size, float) and 0 < size < 1)):
+        raise UserError(
+            f"data.val_size={size}: must be a number of samples from 1 or a share below 1, "
+            "for example data.val_size=0.1"
+        )
+    if how.train_size is not None and not (_is_whole(how.train_size) and how.train_size >= 1):
+        raise UserError(
+            f"data.train_size={how.train_size}: must be a whole number of at least 1, or null for "
+            "all samples, for example data.train_size=1000"
+        )
+    if not (_is_whole(seed) and 0 <= seed < 2**63):
+        raise UserError(
+            f"data.split_seed={seed}: must be a whole number from 0 to 2**63 - 1, "
+            "for example data.split_seed=0"
+        )
+    if not isinstance(how.standardise, bool):
+        raise UserError(f"data.standardise={how.standardise}: must be true or false")
+    return how
+
+
+def _divided(available: int, how: Split) -> tuple[Tensor, Tensor]:
+    """The places of the samples to train on, shuffled, and of those held out."""
+    share = isinstance(how.val_size, float)
+    size = max(1, int(how.val_size * available)) if share else int(how.val_size)
+    if size >= available:
+        raise UserError(
+            f"data.val_size={how.val_size}: must be below the {available} samples, "
+            "for example data.val_size=0.1"
+        )
+    shuffled = torch.randperm(available, generator=_generator(how))
+    return shuffled[size:], shuffled[:size]
+
+
+def _generator(how: Split) -> torch.Generator:
+    return torch.Generator().manual_seed(how.split_seed)
+
+
+def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each feature, or channel, in float64; a constant one has the std 1. (1, features, ...)."""
+    shape = (1, x.shape[1], *(1,) * (x.ndim - 2))
+    if x.dtype == torch.uint8 and x.ndim > 2:  # few channels of many pixels: exact, by counting
+        flat = x.movedim(1, 0).reshape(x.shape[1], -1).numpy()
+        counts = np.stack([np.bincount(channel, minlength=256) for channel in flat])
+        levels, total = np.arange(256) / 255, counts.sum(1)
+        mean = counts @ levels / total
+        std = np.sqrt([c @ (levels - m) ** 2 / c.sum() for c, m in zip(counts, mean, strict=True)])
+    else:  # by numpy, for torch's sums hang on the number of threads
+        values, axes = x.numpy(), (0, *range(2, x.ndim))
+        if x.dtype == torch.uint8:
+            values = values / 255
+        mean = np.mean(values, axes, dtype=np.float64)
+        std = np.std(values, axes, dtype=np.float64)
+    std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # what rounding leaves is no spread
+    return torch.from_numpy(mean).view(shape), torch.from_numpy(std).view(shape)
+
+
+def _scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:
+    """As float32, rounded once from float64 where it is standardised, pixels apart."""
+    if x.dtype == torch.uint8:
+        x = x.float().div_(255)
+        return x if shift is None else x.sub_(shift[0].float()).div_(shift[1].float())
+    if shift is None:
+        return x.float()
+    return x.double().sub_(shift[0]).div_(shift[1]).float()
+
+
+def _check_finite(tensor: Tensor, key: str, option: str) -> None:
+    if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
+        at = int((~finite.flatten(1).all(1)).nonzero()[0])
+        raise UserError(f"{option}: {key} has a value that is no finite float32, in sample {at}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _file(option: str, path: str) -> Path:
+    file = Path(path).expanduser().absolute()
+    if not file.is_file():
+        raise UserError(f"{option}={path}: no such file, {file}")
+    return file
+
+
+def _read_csv(option: str, path: str, sep: str) -> pd.DataFrame:
+    import pandas as pd
+
+    file = _file(option, path)
+    try:
+        frame = pd.read_csv(file, sep=sep, skipinitialspace=True, low_memory=False)
+    except Exception as error:  # of csv, codecs or pandas
+        reason = " ".join(str(error).split())
+        raise UserError(f"{option}={path}: cannot be read as a CSV ({reason})") from error
+    if frame.empty:
+        raise UserError(f"{option}={path}: holds no rows")
+    return frame.rename(columns=str)
+
+
+def _numbers(frame: pd.DataFrame, names: Sequence[str], option: str, remedy: str) -> np.ndarray:
+    """Columns of numbers, (rows, columns) float64."""
+    for name in names:
+        column = frame[name]
+        if column.dtype.kind not in "biuf":
+            cells = column.tolist()
+            row = next((row for row, cell in enumerate(cells) if not _reads_as_number(cell)), 0)
+            raise UserError(
+                f"{option}: column {name} holds {cells[row]!r} in row {row + 1}, no number; "
+                + remedy.format(name)
+            )
+        if column.hasnans:
+            row = next(i for i, cell in enumerate(column.tolist()) if cell != cell)
+            raise UserError(
+                f"{option}: column {name} is empty in row {row + 1}; fill it, or leave out the row "
+                "or the column (data.drop)"
+            )
+    return frame[list(names)].to_numpy(dtype=np.float64)
+
+
+def _reads_as_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _classes(frame: pd.DataFrame, name: str, classes: Sequence[Any], option: str) -> np.ndarray:
+    number = {value: place for place, value in enumerate(classes)}
+    cells = frame[name].tolist()
+    for row, cell in enumerate(cells):
+        if cell not in number:
+            what = "is empty" if cell is None or cell != cell else f"is {cell}, which is no class"
+            raise UserError(f"{option}: the label {name} {what}, in row {row + 1}")
+    return np.array([number[cell] for cell in cells], dtype=np.int64)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+class _Pixels:
+    """Images of one size, as arrays of bytes (height, width) or (height, width, 3)."""
+
+    def __init__(self, size: Sequence[int] | None) -> None:
+        if size is not None and not (
+            isinstance(size, Iterable)
+            and len(size) == 2
+            and all(_is_whole(n) and n > 0 for n in size)
+        ):
+            raise UserError(f"data.size={size}: must be [height,width], like data.size=[32,32]")
+        self.size = None if size is None else tuple(size)
+        self.first = ""
+
+    def read(self, file: str, option: str) -> np.ndarray:
+        from PIL import Image
+
+        try:
+            with Image.open(file) as image:
+                return self.of(image, file, option)
+        except UserError:
+            raise
+        except Exception as error:  # what Pillow raises depends on the format
+            raise UserError(f"{option}: {file} cannot be read as an image ({error})") from error
+
+    def of(self, image: Any, name: str, option: str) -> np.ndarray:
+        """The pixels of a Pillow image."""
+        mode = getattr(image, "mode", None)
+        if mode not in (*GREY, *COLOURED):
+            what = type(image).__name__ if mode is None else f"mode {mode}"
+            raise UserError(f"{option}: {name} is no image of 8 bits a channel ({what})")
+        image = image.convert("L" if mode in GREY else "RGB")
+        if self.size is not None and image.size != self.size[::-1]:
+            image = image.resize(self.size[::-1], 2)  # bilinear
+        if self.size is None:
+            self.size, self.first = image.size[::-1], name
+        if image.size != self.size[::-1]:
+            width, height = image.size
+            raise UserError(
+                f"{option}: {name} is {height} x {width}, but {self.first} "
+                f"{self.size[0]} x {self.size[1]}; data.size=[{self.size[0]},{self.size[1]}] would "
+                "resize all"
+            )
+        return np.asarray(image)
+
+    @staticmethod
+    def stacked(parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Lists of images as (N, channels, height, width) uint8: one channel if all are grey."""
+        images = {k: v for k, v in parts.items() if isinstance(v, list)}
+        grey = all(image.ndim == 2 for listed in images.values() for image in listed)
+
+        def whole(image: np.ndarray) -> np.ndarray:
+            if grey:
+                return image[None]
+            return np.moveaxis(image, 2, 0) if image.ndim == 3 else np.stack([image] * 3)
+
+        return {**parts, **{k: np.stack([whole(i) for i in v]) for k, v in images.items()}}
+
+
+def _is_class(target: Any) -> bool:
+    return isinstance(target, int | np.integer) or (
+        isinstance(target, Tensor) and target.ndim == 0 and not target.is_floating_point()
+    )
+
+
+def _parameters(call: type) -> set[str]:
+    """The arguments of a class, with those that it hands on to the classes it derives from."""
+    found: set[str] = set()
+    for base in call.__mro__:
+        parameters = inspect.signature(base).parameters.values()
+        found |= {p.name for p in parameters}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+def _image_cache(root: str | None) -> Path:
+    if root is not None:
+        return Path(root).expanduser().absolute()
+    cache = cache_folder()
+    if cache is None:
+        raise UserError("data.root=null: there is no home folder; name one, like data.root=data")
+    return cache / "torchvision"
