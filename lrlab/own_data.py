@@ -1,7 +1,7 @@
 """Data of the user's own: arrays, tables, image folders, torchvision's sets, functions.
 
 Each is read into parts, a dict with ``x`` and ``y`` and, where there are any, ``val_x``, ``val_y``,
-``test_x`` and ``test_y``; ``dataset`` makes a ``Dataset`` of them. Floating-point targets make it a
+``test_x`` and ``test_y``; ``make`` makes a ``Dataset`` of them. Floating-point targets make it a
 regression, whole numbers a classification.
 
 The arguments that all readers share, in ``Split``:
@@ -78,7 +78,7 @@ def arrays(path: str, **split: Any) -> Dataset:
             f"{option}: cannot be read ({type(error).__name__}); it must hold nothing but a dict of"
             " tensors (torch.save) or arrays of numbers (numpy.savez)"
         ) from error
-    return dataset(made, file.stem, option, **split)
+    return make(made, file.stem, option, **split)
 
 
 def table(
@@ -88,6 +88,7 @@ def table(
     drop: Sequence[str] = (),
     sep: str = ",",
     task: str = "auto",
+    standardise: bool = True,
     **split: Any,
 ) -> Dataset:
     """A CSV with a header line: numeric features, and one column to be predicted.
@@ -138,11 +139,16 @@ def table(
             parts[f"{prefix}y"] = _numbers(frame, labels, option, "a regression needs numbers")
         else:
             parts[f"{prefix}y"] = _classes(frame, labels[0], classes, option)
-    return dataset(parts, Path(path).stem, f"data.path={path}", **split)
+    split["standardise"] = standardise
+    return make(parts, Path(path).stem, f"data.path={path}", **split)
 
 
 def image_folder(
-    root: str, test_root: str | None = None, size: Sequence[int] | None = None, **split: Any
+    root: str,
+    test_root: str | None = None,
+    size: Sequence[int] | None = None,
+    standardise: bool = True,
+    **split: Any,
 ) -> Dataset:
     """Images of one size, a folder for each class: root/cat/1.png, root/dog/7.jpg, ...
 
@@ -182,7 +188,8 @@ def image_folder(
                 raise UserError(f"{option}: has a class {name}, which {root} has not")
         parts[f"{prefix}x"] = [pixels.read(file, option) for _, file in listed]
         parts[f"{prefix}y"] = np.array([names.index(name) for name, _ in listed])
-    return dataset(pixels.stacked(parts), Path(root).name, f"data.root={root}", **split)
+    split["standardise"] = standardise
+    return make(pixels.stacked(parts), Path(root).name, f"data.root={root}", **split)
 
 
 def torchvision_set(
@@ -191,6 +198,7 @@ def torchvision_set(
     download: bool = False,
     arguments: Mapping[str, Any] | None = None,
     size: Sequence[int] | None = None,
+    standardise: bool = True,
     **split: Any,
 ) -> Dataset:
     """Any classification set of ``torchvision.datasets`` by its class's name.
@@ -243,10 +251,11 @@ def torchvision_set(
             pixels.of(image, f"sample {number}", option) for number, (image, _) in enumerate(pairs)
         ]
         parts[f"{prefix}y"] = np.array([int(target) for _, target in pairs], dtype=np.int64)
-    return globals()["dataset"](pixels.stacked(parts), dataset, option, **split)
+    split["standardise"] = standardise
+    return make(pixels.stacked(parts), dataset, option, **split)
 
 
-def dataset(made: Any, name: str, option: str, **split: Any) -> Dataset:
+def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
     """A ``Dataset`` of parts.
 
     Args:
@@ -532,8 +541,8 @@ class _Pixels:
             and all(_is_whole(n) and n > 0 for n in size)
         ):
             raise UserError(f"data.size={size}: must be [height,width], like data.size=[32,32]")
-        self.size = None if size is None else tuple(size)
-        self.first = ""
+        self.resized = None if size is None else (size[1], size[0])  # Pillow's order
+        self.first: tuple[str, tuple[int, int]] | None = None  # whose size all must have
 
     def read(self, file: str, option: str) -> np.ndarray:
         from PIL import Image
@@ -553,16 +562,13 @@ class _Pixels:
             what = type(image).__name__ if mode is None else f"mode {mode}"
             raise UserError(f"{option}: {name} is no image of 8 bits a channel ({what})")
         image = image.convert("L" if mode in GREY else "RGB")
-        if self.size is not None and image.size != self.size[::-1]:
-            image = image.resize(self.size[::-1], 2)  # bilinear
-        if self.size is None:
-            self.size, self.first = image.size[::-1], name
-        if image.size != self.size[::-1]:
-            width, height = image.size
+        if self.resized is not None and image.size != self.resized:
+            image = image.resize(self.resized, 2)  # bilinear
+        first, (width, height) = self.first = self.first or (name, image.size)
+        if image.size != (width, height):
             raise UserError(
-                f"{option}: {name} is {height} x {width}, but {self.first} "
-                f"{self.size[0]} x {self.size[1]}; data.size=[{self.size[0]},{self.size[1]}] would "
-                "resize all"
+                f"{option}: {name} is {image.height} x {image.width}, but {first} {height} x "
+                f"{width}; data.size=[{height},{width}] would resize all"
             )
         return np.asarray(image)
 

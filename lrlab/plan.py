@@ -363,6 +363,9 @@ def _load_data(node: str, files: str) -> Dataset:
     settings = json.loads(node)
     target = settings["_target_"]
     option = f"data._target_={target}"
+    for key, value in settings.items():
+        if value == "???":
+            raise UserError(f"data.{key}: needs a value, give it as data.{key}=…")
     try:
         call = instantiate({"_target_": target, "_partial_": True}).func
         taken = inspect.signature(call).parameters
@@ -373,7 +376,7 @@ def _load_data(node: str, files: str) -> Dataset:
             torch.manual_seed(0)  # so that a function that draws its data draws the same again
             dataset = instantiate(settings)
         if not isinstance(dataset, Dataset):
-            return own_data.dataset(dataset, target.rpartition(".")[2], option, **split)
+            return own_data.make(dataset, target.rpartition(".")[2], option, **split)
     except Exception as error:
         raise _user_error(error) or UserError(f"{option}: {_first_line(error)}") from error
     if split:

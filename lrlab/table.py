@@ -45,7 +45,8 @@ def results(
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     answer: as from `answer.text`, which stands below the table.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
-    loss at the end, test accuracy (as far as the data have a test part and classes), state, and the
+    loss at the end, test accuracy (as far as the data have classes and a test part; without one the
+    accuracy of validation), state, and the
     outcome if there are verdicts; of a search and where runs were pruned also what they were judged
     by (val_loss unless best says otherwise), which is all that a pruned run has.
     Ends without a newline.
@@ -73,10 +74,10 @@ def columns(
     # Data without a test part, or without classes, leave no empty columns; nor do runs of which
     # none finished lose theirs.
     ended = "finished" in set(table["state"])
-    has_test, has_accuracy = (
-        not ended or not all(pd.isna(value) for value in table[name])
-        for name in ("test_loss", "test_acc")
-    )
+
+    def has(name: str) -> bool:
+        return name in table and not (ended and all(pd.isna(value) for value in table[name]))
+
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
     found = {
         "run": [str(run) for run in table["run"]],
@@ -84,8 +85,11 @@ def columns(
         **{name: [_number(value) for value in table[name]] for name in settings},
         **_judged_by(table, best),
         "train loss": _losses(table, "train_loss"),
-        **({"test loss": _losses(table, "test_loss")} if has_test else {}),
-        **({"test acc": _shares(table, "test_acc")} if has_accuracy else {}),
+        **({"test loss": _losses(table, "test_loss")} if has("test_loss") else {}),
+        **({"test acc": _shares(table, "test_acc")} if has("test_acc") else {}),
+        **(
+            {} if has("test_loss") or not has("val_acc") else {"val acc": _shares(table, "val_acc")}
+        ),
         "state": [_state(row) for row in table.to_dict("records")],
         **_outcomes(table, verdicts),
     }

@@ -1,0 +1,472 @@
+"""Data of the user's own, against pandas, NumPy and ordinary torch loops; and regression."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Trainer, assert_same_bits, make_specs
+from omegaconf import OmegaConf
+from PIL import Image
+from test_sweep import command
+from torch import nn
+
+from lrlab import config as configs
+from lrlab import own_data, plan, table
+from lrlab.analysis import runs as runs_of
+from lrlab.data import Dataset
+from lrlab.errors import UserError
+from lrlab.reproduce import main as reproduce
+from lrlab.sweep import main as sweep
+
+QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")
+
+
+def line(**arguments: Any) -> str:
+    """The numbers of a plane with noise, as a file's parts."""
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=(160, 3))
+    y = x @ np.array([[1.0, 0.5], [-2.0, 0.0], [0.5, 3.0]]) + 0.1 * draw.normal(size=(160, 2))
+    path = str(arguments.pop("path"))
+    np.savez(path, x=x, y=y, **arguments)
+    return path
+
+
+def error(call: Any, *args: Any, **arguments: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*args, **arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- arrays and the split -------------------------------------------------------------------------
+
+
+def test_npz_and_pt_hold_the_same_data_and_the_split_is_whole(tmp_path: Path) -> None:
+    x, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 3
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    torch.save({"x": torch.tensor(x), "y": torch.tensor(y)}, tmp_path / "a.pt")
+    one = own_data.arrays(str(tmp_path / "a.npz"))
+    other = own_data.arrays(str(tmp_path / "a.pt"))
+    assert one.sha256 == other.sha256 and one.num_classes == one.outputs == 3
+    assert (len(one.train_x), len(one.val_x), len(one.test_x)) == (18, 2, 0)
+    rows = torch.cat([one.train_x, one.val_x]).tolist()
+    assert sorted(rows) == x.tolist() and rows != x.tolist()
+    labels = torch.cat([one.train_y, one.val_y]).tolist()
+    assert all(label == y[int(row[0]) // 2] for row, label in zip(rows, labels, strict=True))
+    fewer = own_data.arrays(str(tmp_path / "a.npz"), train_size=5)
+    assert torch.equal(fewer.train_x, one.train_x[:5]) and torch.equal(fewer.val_x, one.val_x)
+    assert own_data.arrays(str(tmp_path / "a.npz"), split_seed=1).sha256 != one.sha256
+    assert len(own_data.arrays(str(tmp_path / "a.npz"), val_size=7).val_x) == 7
+
+
+def test_parts_of_the_users_own_are_kept_as_they_are() -> None:
+    x = {"x": np.arange(6.0), "val_x": np.arange(2.0), "test_x": np.arange(3.0)}
+    y = {"y": np.arange(6) % 2, "val_y": np.array([0, 1]), "test_y": np.array([0, 3, 1])}
+    found = own_data.make(x | y, "mine", "data", standardise=True)
+    mean, std = np.mean(x["x"]), np.std(x["x"])
+    for name in ("train", "val", "test"):
+        given = x["x" if name == "train" else f"{name}_x"]
+        assert getattr(found, f"{name}_x").shape == (len(given), 1)
+        assert np.allclose(getattr(found, f"{name}_x")[:, 0], (given - mean) / std)
+    assert found.num_classes == 4 and found.test_y.tolist() == [0, 3, 1]
+
+
+def test_bytes_become_shares_and_channels_are_standardised(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 256, (30, 3, 4, 5), dtype=np.uint8)
+    x[:, 2] = 9  # a constant channel
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(30) % 2)
+    plain = own_data.arrays(str(tmp_path / "a.npz"))
+    whole = torch.cat([plain.train_x, plain.val_x])
+    assert sorted(whole.unique().mul(255).round().int().tolist()) == np.unique(x).tolist()
+    scaled = own_data.arrays(str(tmp_path / "a.npz"), standardise=True)
+    train = plain.train_x.double().numpy()
+    mean, std = train.mean((0, 2, 3), keepdims=True), train.std((0, 2, 3), keepdims=True)
+    std[0, 2] = 1
+    assert np.allclose(scaled.train_x, (train - mean) / std, atol=1e-5)
+    assert np.allclose(scaled.val_x, (plain.val_x.numpy() - mean) / std, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (3, "must be a pair (x, y) or a dict"),
+        ({"x": torch.ones(3, 2)}, "must be a pair (x, y) or a dict"),
+        (
+            {"x": torch.ones(3), "y": torch.ones(3), "valx": 1},
+            "has a part valx (did you mean val_x",
+        ),
+        (
+            ([torch.ones(3), torch.ones(3)], torch.ones(3)),
+            "x is a list; a network takes one tensor",
+        ),
+        ((torch.ones(3, 2), torch.ones(2)), "x has shape (3, 2), y (2,)"),
+        ((torch.ones(0, 2), torch.ones(0)), "holds no samples"),
+        ((torch.ones(4, 2), torch.tensor([0, 1, -1, 2])), "y holds the class -1; classes count"),
+        ((torch.ones(4, 2), torch.zeros(4, 2).long()), "y has shape (4, 2); classes must be"),
+        ((torch.ones(4, 2), torch.zeros(4, 2, 2)), "y has shape (4, 2, 2); floating-point targets"),
+        ((torch.ones(4, 2), torch.zeros(4).long()), "all samples are of one class"),
+        ((np.array(["a", "b"]), np.array([0, 1])), "x must be a tensor or an array of real"),
+        ((torch.tensor([1.0, math.nan, 2]), torch.tensor([0, 1, 0])), "no finite float32"),
+        ((torch.tensor([1.0, 1e300, 2]).double() * 1e9, torch.ones(3)), "no finite float32"),
+        ({"x": torch.ones(3), "y": torch.ones(3), "test_x": torch.ones(3)}, "test_x but no test_y"),
+        (
+            {
+                "x": torch.ones(3, 2),
+                "y": torch.ones(3),
+                "val_x": torch.ones(3),
+                "val_y": np.ones(3),
+            },
+            "a sample of x is (2,) torch.float32, of val_x (1,) torch.float32",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(made: Any, says: str) -> None:
+    message = error(own_data.make, made, "mine", "data.path=a.npz")
+    assert message.startswith("data.path=a.npz: ") and says in message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"val_size": bad} for bad in (0, 20, 1.0, -0.1, True, "some")),
+        *({"train_size": bad} for bad in (0, 19, 1.5)),
+        *({"split_seed": bad} for bad in (-1, None, 0.5)),
+        {"standardise": "yes"},
+        {"valsize": 3},
+    ],
+)
+def test_settings_that_cannot_work(setting: dict[str, Any]) -> None:
+    ((key, value),) = setting.items()
+    message = error(own_data.make, (torch.rand(20), torch.rand(20)), "m", "data", **setting)
+    assert message.startswith(f"data.{key}={value}: ")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "no such file" in error(own_data.arrays, str(tmp_path / "a.npz"))
+    (tmp_path / "a.csv").write_text("")
+    assert "must end in .pt" in error(own_data.arrays, str(tmp_path / "a.csv"))
+    for name in ("a.npz", "a.pt"):
+        (tmp_path / name).write_bytes(b"nothing of use")
+        assert "cannot be read (" in error(own_data.arrays, str(tmp_path / name))
+    np.savez(tmp_path / "b.npz", x=np.array([{}], dtype=object), y=np.ones(1))
+    assert "cannot be read (ValueError)" in error(own_data.arrays, str(tmp_path / "b.npz"))
+    torch.save({"x": Path("x"), "y": torch.ones(1)}, tmp_path / "b.pt")  # needs code to be loaded
+    assert "cannot be read (UnpicklingError)" in error(own_data.arrays, str(tmp_path / "b.pt"))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frame(tmp_path: Path) -> pd.DataFrame:
+    draw = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        {
+            "when": 1.7e9 + draw.normal(size=50),  # so far from 0 that float32 cannot tell it apart
+            "count": draw.integers(0, 9, 50),
+            "kind": draw.choice(["owl", "ant", "cat"], 50),
+            "age": draw.normal(40, 9, 50),
+        }
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame[:9].to_csv(tmp_path / "test.csv", index=False)
+    return frame
+
+
+def test_features_are_standardised_as_pandas_does(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path, test_path = str(tmp_path / "t.csv"), str(tmp_path / "test.csv")
+    found = own_data.table(path, "age", test_path, drop=["kind"], val_size=10)
+    assert found.num_classes is None and found.outputs == 1
+    places = {np.float32(age): row for row, age in enumerate(frame["age"])}
+    train = frame.iloc[[places[np.float32(age)] for age in found.train_y[:, 0]]]
+    assert len(train) == 40
+    features = ["when", "count"]
+    scaled = (frame[features] - train[features].mean()) / train[features].std(ddof=0)
+    assert np.allclose(found.train_x, scaled.loc[train.index], atol=1e-5)
+    assert np.allclose(found.test_x, scaled[:9], atol=1e-5)
+    plain = own_data.table(path, ["age", "count"], drop=["kind", "when"][:1], standardise=False)
+    assert plain.outputs == 2 and plain.train_x.shape == (45, 1) and plain.train_x.mean() > 1e9
+
+
+def test_labels_are_numbered_in_sorted_order(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = str(tmp_path / "t.csv")
+    found = own_data.table(path, "kind", standardise=False, drop=["when"])
+    kinds = dict(zip(frame["age"].astype("float32"), frame["kind"], strict=True))
+    told = [kinds[age] for age in found.train_x[:, 1].numpy()]
+    assert [["ant", "cat", "owl"][label] for label in found.train_y] == told
+    assert own_data.table(path, "count", drop=["kind"]).num_classes == frame["count"].nunique()
+    as_number = own_data.table(path, "count", drop=["kind"], task="regression")
+    assert as_number.num_classes is None
+    assert sorted(as_number.train_y[:, 0].unique().tolist()) == sorted(frame["count"].unique())
+
+
+def test_tables_that_cannot_work(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path, other = str(tmp_path / "t.csv"), str(tmp_path / "other.csv")
+    assert "label=kinds: no such column" in error(own_data.table, path, "kinds")
+    assert "(did you mean kind?)" in error(own_data.table, path, "kinds")
+    message = error(own_data.table, path, "age")
+    assert f"column kind holds {frame['kind'][0]!r} in row 1, no number" in message
+    assert "data.drop=[kind]" in error(own_data.table, path, "age")
+    assert "data.task=class: no such task" in error(own_data.table, path, "kind", task="class")
+    assert "must leave features" in error(
+        own_data.table, path, "age", drop=["kind", "count", "when"]
+    )
+    frame.loc[4, "when"] = math.nan
+    frame.loc[6, "kind"] = None
+    frame.to_csv(other, index=False)
+    assert "column when is empty in row 5" in error(own_data.table, other, "kind")
+    assert "label kind is empty, in row 7" in error(own_data.table, other, "kind", drop=["when"])
+    frame["kind"] = "bee"
+    frame.to_csv(other, index=False)
+    message = error(own_data.table, path, "kind", other, drop=["when"])
+    assert message == f"data.test_path={other}: the label kind is bee, which is no class, in row 1"
+    frame.drop(columns="count").to_csv(other, index=False)
+    message = error(own_data.table, path, "age", other, drop=["kind"])
+    assert f"data.test_path={other}: has no column count" in message
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def picture(file: Path, pixels: np.ndarray) -> np.ndarray:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return pixels
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        name = f"{'zebra' if number % 3 else 'ant'}/{number}.png"
+        picture(tmp_path / "a" / name, draw.integers(0, 256, (6, 5)) // 2 + number)
+    picture(tmp_path / "t" / "zebra" / "1.bmp", np.full((6, 5), 255))
+    (tmp_path / "a" / "ant" / "notes.txt").write_text("no image")
+    found = own_data.image_folder(
+        str(tmp_path / "a"), str(tmp_path / "t"), standardise=False, val_size=3
+    )
+    assert found.train_x.shape == (9, 1, 6, 5) and found.val_x.shape == (3, 1, 6, 5)
+    assert torch.equal(found.test_x, torch.ones(1, 1, 6, 5)) and found.test_y.tolist() == [1]
+    for image, label in zip(found.train_x, found.train_y, strict=True):
+        pixels = image[0].mul(255).round().byte().numpy()
+        names = [
+            file.parent.name
+            for file in (tmp_path / "a").rglob("*.png")
+            if (np.asarray(Image.open(file)) == pixels).all()
+        ]
+        assert names == [["ant", "zebra"][label]]
+
+    picture(tmp_path / "a" / "ant" / "big.png", np.full((12, 10, 3), 7))
+    message = error(own_data.image_folder, str(tmp_path / "a"))
+    assert "big.png is 12 x 10, but " in message
+    assert "0.png 6 x 5; data.size=[6,5] would resize all" in message
+    coloured = own_data.image_folder(str(tmp_path / "a"), size=[6, 5], standardise=False)
+    assert coloured.train_x.shape[1:] == (3, 6, 5)
+    assert any((image == 7 / 255).all() for image in torch.cat([coloured.train_x, coloured.val_x]))
+    assert "data.size=6" in error(own_data.image_folder, str(tmp_path / "a"), size=6)
+
+    (tmp_path / "a" / "ant" / "bad.png").write_bytes(b"no image")
+    assert "bad.png cannot be read" in error(own_data.image_folder, str(tmp_path / "a"))
+    assert "no such folder" in error(own_data.image_folder, str(tmp_path / "b"))
+    assert "holds no folders of images" in error(own_data.image_folder, str(tmp_path / "a" / "ant"))
+    picture(tmp_path / "t" / "bee" / "1.png", np.ones((6, 5)))
+    message = error(own_data.image_folder, str(tmp_path / "a"), str(tmp_path / "t"), size=[6, 5])
+    assert "has a class bee" in message or "bad.png" in message
+
+
+def test_any_set_of_torchvision_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    made: list[dict[str, Any]] = []
+
+    class Stub(datasets.VisionDataset):
+        def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
+            made.append({"root": root, "train": train, "download": download})
+            if not download:
+                raise RuntimeError("Dataset not found")
+            self.train = train
+
+        def __len__(self) -> int:
+            return 8 if self.train else 3
+
+        def __getitem__(self, index: int) -> Any:
+            return Image.new("RGB", (4, 5), (index, 0, 255)), index % 2
+
+    class Derived(Stub):
+        def __init__(self, root: str, letters: str, **more: Any) -> None:
+            super().__init__(root, **more)
+            self.letters = letters
+
+    class Halves(Stub):
+        def __init__(self, root: str, split: str = "train") -> None:
+            super().__init__(root, split == "train", True)
+
+    for stub in (Stub, Derived, Halves):
+        monkeypatch.setattr(datasets, stub.__name__, stub, raising=False)
+    root = str(tmp_path)
+    message = error(own_data.torchvision_set, "Stub", root)
+    assert "Dataset not found" in message and "data.download=true" in message
+    assert made == [{"root": root, "train": True, "download": False}]
+    plain = own_data.torchvision_set("Stub", root, download=True, val_size=2, standardise=False)
+    assert (len(plain.train_x), len(plain.val_x), len(plain.test_x)) == (6, 2, 3)
+    assert plain.train_x.shape[1:] == (3, 5, 4) and plain.num_classes == 2
+    reds = plain.test_x[:, 0, 0, 0].mul(255).round().int().tolist()
+    assert reds == [0, 1, 2] and plain.test_y.tolist() == [0, 1, 0]
+    derived = own_data.torchvision_set(
+        "Derived", root, True, {"letters": "a"}, val_size=2, standardise=False
+    )
+    halves = own_data.torchvision_set("Halves", root, val_size=2, standardise=False)
+    assert derived.sha256 == halves.sha256 == plain.sha256
+    assert own_data.torchvision_set("Stub", root, True, size=[2, 2]).train_x.shape == (7, 3, 2, 2)
+    assert "no such set (did you mean SVHN?)" in error(own_data.torchvision_set, "SVH", root)
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+def make(points: int = 30, split_seed: int = 5) -> Any:
+    return torch.rand(points, 2), (torch.arange(points) + split_seed) % 3
+
+
+def divided() -> Dataset:
+    return Dataset("d", *(torch.rand(8, 1), torch.rand(8)) * 3, num_classes=None, sha256="")
+
+
+def load(tmp_path: Path, **node: Any) -> Dataset:
+    (spec,) = make_specs(tmp_path, ["lr=0.1"])
+    config = {**spec.config, "data": node}
+    return plan.load_data(plan.RunSpec(0, tmp_path, config, spec.choices, {}, "cpu"))
+
+
+def test_a_function_gets_its_own_settings_and_draws_the_same_again(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    found = load(tmp_path, _target_="test_own_data.make", points=40, split_seed=1, val_size=4)
+    assert (len(found.train_x), len(found.val_x), found.name) == (36, 4, "make")
+    plan._load_data.cache_clear()
+    again = load(tmp_path, _target_="test_own_data.make", points=40, split_seed=1, val_size=4)
+    assert again is not found and again.sha256 == found.sha256
+    assert torch.equal(torch.get_rng_state(), state)
+    message = error(load, tmp_path, _target_="test_own_data.make", valsize=3)
+    assert "data._target_=test_own_data.make: " in message and "valsize" in message
+    message = error(load, tmp_path, _target_="test_own_data.divided", val_size=3)
+    assert message.startswith(
+        "data.val_size=3: test_own_data.divided returns data that are divided"
+    )
+    message = error(load, tmp_path, _target_="test_own_data.divided")
+    assert "must have the shape (samples, width)" in message
+    message = error(load, tmp_path, _target_="lrlab.own_data.arrays", path="???")
+    assert message == "data.path: needs a value, give it as data.path=…"
+
+
+@pytest.mark.parametrize("name", ["arrays", "csv", "image_folder", "torchvision", "custom"])
+def test_configs_comment_every_key_and_hold_the_defaults(name: str) -> None:
+    file = configs.folder("conf") / "data" / f"{name}.yaml"
+    assert all("#" in row for row in file.read_text("utf-8").splitlines() if "_target_" not in row)
+    config = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(config, dict)
+    plain = own_data.Split(standardise=name not in ("arrays", "custom"))
+    assert {key: config[key] for key in own_data.SPLIT} == vars(plain)
+
+
+# --- regression -----------------------------------------------------------------------------------
+
+
+def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
+    path = line(path=tmp_path / "plane.npz")
+    run = trainer.alone(
+        "lr=0.2",
+        f"data=arrays data.path={path} data.val_size=10 loss=mse network=perceptron batch_size=150 "
+        "epochs=150",
+    )
+    data = own_data.arrays(path, val_size=10)
+    x = np.column_stack([data.train_x.double(), np.ones(150)])
+    best = np.linalg.lstsq(x, data.train_y.double().numpy(), rcond=None)[0]
+    weight, bias = run.weights.values()
+    assert np.allclose(weight, best[:3].T, atol=1e-5) and np.allclose(bias, best[3], atol=1e-5)
+    optimum = np.mean((x @ best - data.train_y.double().numpy()) ** 2)
+    assert math.isclose(run.summary["train_loss"], optimum, rel_tol=1e-5)
+    assert run.summary["chance_loss"] is run.summary["num_classes"] is None
+    assert [run.summary[f"{part}_acc"] for part in ("train", "val", "test")] == [None] * 3
+    assert run.summary["test_loss"] is None
+    assert run.metrics["val_acc"].isna().all() and run.metrics["val_loss"].count() == 151
+    assert "test" not in run.log.partition("finished")[2]
+    shown = table.results(runs_of(run.folder.parent), Path("s"))
+    assert "train loss" in shown and "test" not in shown and "acc" not in shown
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+def test_each_lane_is_an_ordinary_torch_loop(loss: str, trainer: Trainer, tmp_path: Path) -> None:
+    path = line(path=tmp_path / "plane.npz")
+    common = f"data=arrays data.path={path} loss={loss} network.hidden=[8] batch_size=16"
+    runs = ["lr=0.1 seed=1", "lr=0.01 seed=2", "lr=1e9 seed=3"]
+    together = trainer.together(runs, common)
+    assert together[2].summary["state"] == "diverged"
+    for run, own in zip(runs, together, strict=True):
+        assert_same_bits(own, trainer.alone(run, common))
+    assert_same_bits(together[0], trainer.alone(runs[0], f"{common} capture=false"))
+
+    (spec,) = make_specs(tmp_path, runs[:1], common)
+    data = own_data.arrays(path)
+    network = plan.build_network(spec, data)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    criterion = {"mse": nn.MSELoss(), "l1": nn.L1Loss()}[loss]
+    losses = []
+    for epoch in range(2):
+        order = torch.from_numpy(plan.batch_order(1, epoch, len(data.train_y)))
+        for index in order.split(16)[: len(order) // 16]:
+            optimizer.zero_grad()
+            value = criterion(network(data.train_x[index]), data.train_y[index])
+            value.backward()
+            optimizer.step()
+            losses.append(value.item())
+    assert np.allclose(together[0].metrics["train_loss"].dropna(), losses, rtol=1e-5)
+    network.eval()
+    with torch.no_grad():
+        end = criterion(network(data.val_x), data.val_y).item()
+    assert math.isclose(together[0].summary["val_loss"], end, rel_tol=1e-5)
+
+
+def test_losses_and_targets_must_be_of_a_kind(tmp_path: Path) -> None:
+    path = line(path=tmp_path / "plane.npz")
+    data = f"data=arrays data.path={path} network=perceptron batch_size=16"
+    for loss in ("nll", "cross_entropy", "mse_one_hot"):
+        (spec,) = make_specs(tmp_path, [f"lr=0.1 loss={loss}"], data)
+        message = error(plan.check_runs, [spec])
+        assert message.startswith(
+            f"loss={loss}: compares with classes, and the targets of data=arr"
+        )
+    for loss in ("mse", "l1"):
+        (spec,) = make_specs(tmp_path, [f"lr=0.1 loss={loss}"])
+        message = error(plan.check_runs, [spec])
+        assert message.startswith(
+            f"loss={loss}: compares with floating-point targets, and those of"
+        )
+    (spec,) = make_specs(tmp_path, ["lr=0.1 loss=mse objective=val_acc"], data)
+    assert "objective=val_acc: a regression" in error(plan.check_runs, [spec])
+    (spec,) = make_specs(tmp_path, ["lr=0.1 loss=mse loss._target_=torch.nn.HuberLoss"], data)
+    plan.check_runs([spec])
+    assert plan.loss_function(spec)(torch.tensor([3.0]), torch.tensor([0.0])) == 2.5
+
+
+def test_reproduce_says_that_the_data_file_has_changed(tmp_path: Path) -> None:
+    path = line(path=tmp_path / "plane.npz")
+    given = [*QUICK, "data=arrays", f"data.path={path}", "loss=mse", "network=perceptron"]
+    ended = command(sweep, [*given, "lr=0.1", "batch_size=16", "name=s"], tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    ended = command(reproduce, ["outputs/s/0"], tmp_path)
+    assert ended.code == 0 and "steps, bitwise" in ended.out and "data:" not in ended.out
+    saved = dict(np.load(path))
+    saved["y"] = saved["y"] + 0.5
+    np.savez(path, **saved)
+    ended = command(reproduce, ["outputs/s/0"], tmp_path)
+    assert ended.code == 1 and "data: the training data are not those of the record" in ended.out
+    Path(path).unlink()
+    ended = command(reproduce, ["outputs/s/0"], tmp_path)
+    assert (ended.code, ended.err) == (2, f"lrlab: data.path={path}: no such file, {path}\n")
