@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.func import vmap
 
-from lrlab.losses import chance_loss, cross_entropy, mse_one_hot, nll
+from lrlab.losses import chance_loss, cross_entropy, mse_one_hot, nll, task
 
 CONFIGS = Path(__file__).parents[1] / "conf" / "loss"
 LOSSES = {"nll": nll, "cross_entropy": cross_entropy, "mse_one_hot": mse_one_hot}
@@ -116,4 +116,21 @@ def test_config_gives_the_loss(name):
 
 
 def test_every_loss_has_a_config_and_the_reverse():
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(LOSSES)
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(LOSSES) | {"mse", "l1"}
+
+
+@pytest.mark.parametrize("name", ["mse", "l1"])
+def test_losses_of_a_regression(name):
+    loss = hydra.utils.instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"))
+    draw = np.random.default_rng(0)
+    outputs, targets = draw.normal(size=(2, 9, 3))
+    expected = np.mean((outputs - targets) ** 2 if name == "mse" else np.abs(outputs - targets))
+    value = loss(torch.tensor(outputs), torch.tensor(targets)).item()
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert task(loss) == "regression" and chance_loss(loss, 10) is None
+
+
+def test_the_task_of_a_loss():
+    assert {task(loss) for loss in LOSSES.values()} == {"classification"}
+    assert task(lambda outputs, targets: outputs.sum()) is None
+    assert chance_loss("nll", None) is None

@@ -42,7 +42,18 @@ def test_the_page_has_examples_and_each_command_is_found() -> None:
     assert len(COMMANDS) == PAGE.count("    $ ") >= 15
 
 
-@pytest.mark.parametrize("number", range(len(COMMANDS)))
+def is_slow(typed: str) -> bool:
+    """Of MNIST, or torchvision, which takes seconds to import."""
+    return "data=" not in typed or "data=torchvision" in typed
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=pytest.mark.slow) if is_slow(typed) else number
+        for number, (typed, _) in enumerate(COMMANDS)
+    ],
+)
 def test_commands_do_what_the_page_says(number: int, project: Path) -> None:
     typed, refusal = COMMANDS[number]
     quick = ["threads=1", "plots=false", "diagnostics=off", f"name=s{number}"]
