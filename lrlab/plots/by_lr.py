@@ -347,7 +347,11 @@ def _handles(table: _Table, measure: _Measure) -> list[tuple[Line2D, str]]:
         (Line2D([], [], linewidth=1.6, linestyle=solid, **look), measure.words[0]),
         (Line2D([], [], linewidth=1.3, linestyle=dashed, mfc="white", **look), measure.words[1]),
     ]
-    found = [entry for entry, name in zip(found, measure.names, strict=True) if name in table.all]
+    has = [name in table.all for name in measure.names]
+    if all(has):  # data without a test part
+        known = [len(style.finite(table.all[name])) > 0 for name in measure.names]
+        has = [True, known[1] or not known[0]]
+    found = [entry for entry, is_there in zip(found, has, strict=True) if is_there]
     if _several(table):
         found = [(handle, f"{text}, median of seeds") for handle, text in found]
         found.append((Line2D([], [], color=GREY, marker=".", linestyle=""), "one seed"))
