@@ -62,7 +62,8 @@ def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -
         told(work)
     except UserError as error:
         if wanted == "1":
-            raise
+            cause = error.__cause__
+            raise cause if isinstance(cause, HydraException | OmegaConfBaseException) else error
         fail(error)
     except NotWritten as error:
         print(f"lrlab: {error}", file=sys.stderr)
