@@ -63,7 +63,9 @@ def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -
     except UserError as error:
         if wanted == "1":
             cause = error.__cause__
-            raise cause if isinstance(cause, HydraException | OmegaConfBaseException) else error
+            if isinstance(cause, HydraException | OmegaConfBaseException | ValueError):
+                raise cause  # noqa: B904: with the causes that it has
+            raise
         fail(error)
     except NotWritten as error:
         print(f"lrlab: {error}", file=sys.stderr)
