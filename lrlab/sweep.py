@@ -64,7 +64,7 @@ def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -
         if wanted == "1":
             cause = error.__cause__
             if isinstance(cause, HydraException | OmegaConfBaseException | ValueError):
-                raise cause  # noqa: B904: with the causes that it has
+                raise cause  # noqa: B904 (it keeps the causes that it has)
             raise
         fail(error)
     except NotWritten as error:
