@@ -466,7 +466,7 @@ def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Ca
         if call is aten.bmm.default and out.stride(-1) != 1 and out.stride(-2) == 1:
             # The same sums in the same order, written row by row as the buffer lies.
             args, out = (args[1].mT, args[0].mT), out.mT
-        if call in _MADE:
+        if call in _MADE and not kwargs:
             return _MADE[call](*args, **kwargs, out=out)
         if call in _SHORT:
             swapped = call in (aten.add.Tensor, aten.mul.Tensor) and args[1] is out and not kwargs

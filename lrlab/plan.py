@@ -218,6 +218,8 @@ def _check_forward(
 ) -> None:
     import torch
 
+    from lrlab.lanes import same_bits
+
     samples = dataset.train_x[:2], dataset.train_y[:2]
     network.eval()  # batch norm must not see this
     inputs = [p.name for p in _required(network.forward)]
@@ -230,13 +232,19 @@ def _check_forward(
     with torch.no_grad(), warnings.catch_warnings():
         # of torch's own: shapes that differ would be broadcast, and the loss be another
         warnings.filterwarnings("error", message="Using a target size")
+        given = samples[0].clone()
         try:
-            outputs = network(samples[0])
+            outputs = network(given)
         except Exception as error:
             raise UserError(
                 f"network._target_={_target(spec, 'network')}: does not take inputs of shape "
                 f"{tuple(samples[0].shape)} ({_first_line(error)})"
             ) from error
+        if not same_bits([given], [samples[0]]):
+            raise UserError(
+                f"network._target_={_target(spec, 'network')}: its forward changes its input in "
+                "place, and with it the data; let it work on a copy (x = x.clone())"
+            )
         wanted = (len(samples[1]), dataset.outputs)
         shape = tuple(getattr(outputs, "shape", ()))
         if losses.task(loss) and shape != wanted:

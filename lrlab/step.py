@@ -70,6 +70,11 @@ class Step(Protocol):
         """Whether the next segment finds out how fast something is."""
         ...
 
+    def holds(self) -> bool:
+        """Whether the networks' own Python state is what it was; asked between two epochs, for
+        evaluations and changes of the mode may change it."""
+        ...
+
     def end(self, seconds_a_step: float) -> None:
         """Hear how long the steps of the segment took, which is over."""
         ...
@@ -100,6 +105,9 @@ _gather = phase("gather")(gather)  # not where it is captured
 class PlainStep:
     way = "plain"
     on_trial = False
+
+    def holds(self) -> bool:
+        return True
 
     def __init__(
         self, lanes: Lanes, optimizer: LaneOptimizer, data: Dataset, order_of: Tensor
@@ -218,12 +226,16 @@ class CapturedStep:
         self._coefficients: dict[tuple[str, ...], _Coefficients] = {}
         self._updates: dict[tuple[str, ...], Program] = {}
         self._threads = [torch.get_num_threads()]
+        self._attributes = copy.deepcopy(_attributes(lanes.modules))
         self._find = self._capture_gradients(any_threads and not order.is_cuda)
         self._pace = Pace(self._threads)
 
     @property
     def on_trial(self) -> bool:
         return self._pace.on_trial
+
+    def holds(self) -> bool:
+        return _equal(self._attributes, _attributes(self._lanes.modules))
 
     def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
         self._index.table[: len(order)].copy_(order)
@@ -280,19 +292,28 @@ class CapturedStep:
         with lanes.rehearsal(), _kept([*changing, *counted]) as restore:
             with _same_python(lanes.modules):
                 expected = [t if t is None else t.clone() for t in find()]
+            restore()
+            self._disturb()
+            disturbed = [t if t is None else t.clone() for t in find()]
+            restore()
+
+            def wrong(program: Program) -> set[int]:
+                restore()
+                found = _wrong(program, program.results, expected)
+                restore()
+                self._disturb()
+                return found | _wrong(program, program.results, disturbed)
+
             units, into = self._into(expected)
             watched = capture(find, changing)
             program = watched.program(into)
-            restore()
-            if wrong := _wrong(program, program.results, expected):
-                program = watched.program(into, copied=wrong)
-                restore()
-                if _wrong(program, program.results, expected):
+            if found := wrong(program):
+                program = watched.program(into, copied=found)
+                if wrong(program):
                     raise NotCapturable("other bits")
             if any_threads and self._threads[0] > 1:
-                restore()
                 torch.set_num_threads(1)
-                if not _wrong(program, program.results, expected):
+                if not wrong(program):
                     self._threads.append(1)
                 torch.set_num_threads(self._threads[0])
             restore()
@@ -304,6 +325,19 @@ class CapturedStep:
                 return program
             calls = [self._index.taking(self._counter), *program.calls, self._note_losses]
             return Program(calls, program.results).on(self._counter.device)
+
+    @torch.no_grad()
+    def _disturb(self) -> None:
+        """Put another batch and other parameters in place.
+
+        A network that takes numbers out of torch would have those of the first batch for good, and
+        gradients of 0, as behind a layer that starts at 0, are equal in any order of their sums.
+        """
+        self._index.now.add_(1).remainder_(len(self._data.train_y))
+        for param in self._params:
+            if param.is_floating_point():
+                noise = torch.linspace(-0.01, 0.01, param.numel(), device=param.device)
+                param.add_(noise.view(param.shape).to(param.dtype))
 
     def _note_losses(self) -> None:
         assert self._counter is not None
@@ -424,6 +458,9 @@ def build_step(
             return CapturedStep(lanes, optimizer, data, order_of, first, length, any_threads)
         except NotCapturable:
             pass
+        except Exception as error:  # of an operation that a program has in another form
+            if environment.out_of_memory(error):
+                raise
     return PlainStep(lanes, optimizer, data, order_of)
 
 
@@ -477,13 +514,16 @@ def _same_python(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _python_state(modules: Sequence[nn.Module]) -> list[Any]:
+    return [random.getstate(), np.random.get_state(), _attributes(modules)]
+
+
+def _attributes(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
     kept = ("_parameters", "_buffers", "_modules")
-    attributes = [
+    return [
         {name: value for name, value in vars(module).items() if name not in kept}
         for root in dict.fromkeys(modules)
         for module in root.modules()
     ]
-    return [random.getstate(), np.random.get_state(), attributes]
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -231,6 +231,8 @@ def longest_segment(stack: Stack) -> int:
 
 def _step(stack: Stack) -> Step:
     """How the stack makes its steps; made anew where its lanes or their orders are others."""
+    if stack.step is not None and stack.place == 0 and not stack.step.holds():
+        stack.step = None
     if stack.step is None:
         spec, left = stack.runs[0].spec, max(run.steps - run.step for run in stack.runs)
         stack.step = build_step(

@@ -12,10 +12,11 @@ import torch
 from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
-from lrlab import capture, lanes, losses, networks, optimizers
+from lrlab import capture, lanes, losses, networks, optimizers, plan
 from lrlab import step as steps
 from lrlab import train as training
 from lrlab.capture import Program
+from lrlab.errors import UserError
 from lrlab.lanes import Lanes
 from lrlab.optimizers import LaneOptimizer
 from lrlab.step import CapturedStep, Pace, PlainStep, build_step
@@ -54,6 +55,54 @@ class Counts(Linear):
     def factor(self) -> float:
         self.calls += 1
         return 1 + self.calls % 2
+
+
+class ReadsByNumpy(Linear):
+    """Takes a number of the batch out of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x / (1 + float(x.detach().numpy().std())))
+
+
+class ReadsAsList(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 + abs(x.flatten()[:3].tolist()[0])))
+
+
+class AnnealsByEpochs(Linear):
+    """Counts evaluations, and trains otherwise after each."""
+
+    evaluations = 0
+
+    def train(self, mode: bool = True) -> AnnealsByEpochs:
+        if not mode:
+            self.evaluations = self.evaluations + 1
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / (1 + self.evaluations)
+
+
+class StartsAtZero(nn.Sequential):
+    """Its gradients behind the head are 0 at the first step."""
+
+    def __init__(self) -> None:
+        layers = [nn.Flatten(), nn.Linear(144, 10), nn.ReLU(), nn.Linear(10, 7), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(7, CLASSES))
+        head = self[-1]
+        assert isinstance(head, nn.Linear)
+        nn.init.zeros_(head.weight)
+
+
+class MeanInFloat64(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = super().forward(x)
+        return outputs - outputs.mean(1, keepdim=True, dtype=torch.float64).float()
+
+
+class ChangesItsInput(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(0.9))
 
 
 class Remembers(Linear):
@@ -219,6 +268,8 @@ def test_padded_and_in_bf16(options: dict[str, Any]) -> None:
     [
         Counts,
         Remembers,
+        ReadsByNumpy,
+        ReadsAsList,
         DrawsByNumpy,
         DrawsByPython,
         lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, CLASSES)),
@@ -230,6 +281,14 @@ def test_a_network_that_does_more_than_tensors_show_is_not_captured(
     plain, found, step = both(make)
     assert step.way == "plain"
     assert_equal(plain, found)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one batch", "own batches"])
+@pytest.mark.parametrize("make", [StartsAtZero, MeanInFloat64])
+def test_captured_and_equal_all_the_same(make: Callable[[], nn.Module], own: bool) -> None:
+    plain, captured, step = both(make, own=own)
+    assert step.way == "captured"
+    assert_equal(plain, captured)
 
 
 def test_one_that_was_tried_is_as_it_was() -> None:
@@ -398,6 +457,24 @@ def test_runs_are_the_same_without_capture(
     assert not made
     for one, other in zip(captured, plain, strict=True):
         assert_same_bits(one, other)
+
+
+def test_a_network_that_evaluations_change_is_captured_anew(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CAPTURE_FROM", 1)
+    common = "network=custom network._target_=test_step.AnnealsByEpochs"
+    captured, plain = (
+        trainer.alone("lr=0.1", f"{common} capture={on}") for on in ("true", "false")
+    )
+    assert_same_bits(captured, plain)
+
+
+def test_a_network_that_changes_its_input_is_refused(trainer: Trainer) -> None:
+    given = "network=custom network._target_=test_step.ChangesItsInput"
+    specs = trainer.specs(["lr=0.1"], given)
+    with pytest.raises(UserError, match="changes its input in place"):
+        plan.check_runs(specs)
 
 
 def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
