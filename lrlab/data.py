@@ -198,20 +198,11 @@ def _check_values(
             f"data.dataset={dataset}: must be one of {', '.join(CLASS_NAMES)};"
             " for other data let data._target_ name a function that returns an lrlab.data.Dataset"
         )
-    if train_size is not None and not (_is_whole(train_size) and train_size >= 1):
-        raise UserError(
-            f"data.train_size={train_size}: must be a whole number of at least 1, or null for all"
-            " images, for example data.train_size=1000"
-        )
-    if not (_is_whole(val_size) and val_size >= 0):
+    check_draw(train_size, seed, "images")
+    if not (is_whole(val_size) and val_size >= 0):
         raise UserError(
             f"data.val_size={val_size}: must be a whole number of at least 0,"
             " for example data.val_size=5000"
-        )
-    if not (_is_whole(seed) and 0 <= seed < 2**63):
-        raise UserError(
-            f"data.split_seed={seed}: must be a whole number from 0 to 2**63 - 1,"
-            " for example data.split_seed=0"
         )
     if not _is_finite(mean):
         raise UserError(f"data.mean={mean}: must be a number, for example data.mean=0.1307")
@@ -219,7 +210,28 @@ def _check_values(
         raise UserError(f"data.std={std}: must be a number above 0, for example data.std=0.3081")
 
 
-def _is_whole(value: Any) -> bool:
+def check_draw(train_size: Any, seed: Any, samples: str) -> None:
+    """Judge what says which samples are trained on.
+
+    Args:
+        samples: what they are called.
+
+    Raises:
+        UserError: one of the two cannot work.
+    """
+    if train_size is not None and not (is_whole(train_size) and train_size >= 1):
+        raise UserError(
+            f"data.train_size={train_size}: must be a whole number of at least 1, or null for all"
+            f" {samples}, for example data.train_size=1000"
+        )
+    if not (is_whole(seed) and 0 <= seed < 2**63):
+        raise UserError(
+            f"data.split_seed={seed}: must be a whole number from 0 to 2**63 - 1,"
+            " for example data.split_seed=0"
+        )
+
+
+def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -27,7 +27,15 @@ import torch
 from torch import Tensor
 
 from lrlab.config import nearest
-from lrlab.data import Dataset, cache_folder, patient, quiet_torchvision, tensors_sha256
+from lrlab.data import (
+    Dataset,
+    cache_folder,
+    check_draw,
+    is_whole,
+    patient,
+    quiet_torchvision,
+    tensors_sha256,
+)
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -292,7 +300,7 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         parts[k] = _scaled(parts[k], shift)
     for k in PARTS:
         _check_finite(parts[k], k, option)
-    ordered = [parts[k] for k in ("x", "y", "val_x", "val_y", "test_x", "test_y")]
+    ordered = [parts[k] for k in PARTS]
     classes = None
     if not parts["y"].is_floating_point():
         labels = [int(parts[k].max()) for k in ("y", "val_y", "test_y") if len(parts[k])]
@@ -388,23 +396,14 @@ def _checked_split(split: Mapping[str, Any]) -> Split:
                 f"all data have {', '.join(SPLIT)}"
             )
     how = Split(**split)
-    size, seed = how.val_size, how.split_seed
-    is_count = _is_whole(size) and size >= 1
+    size = how.val_size
+    is_count = is_whole(size) and size >= 1
     if not (is_count or (isinstance(size, float) and 0 < size < 1)):
         raise UserError(
             f"data.val_size={size}: must be a number of samples from 1 or a share below 1, "
             "for example data.val_size=0.1"
         )
-    if how.train_size is not None and not (_is_whole(how.train_size) and how.train_size >= 1):
-        raise UserError(
-            f"data.train_size={how.train_size}: must be a whole number of at least 1, or null for "
-            "all samples, for example data.train_size=1000"
-        )
-    if not (_is_whole(seed) and 0 <= seed < 2**63):
-        raise UserError(
-            f"data.split_seed={seed}: must be a whole number from 0 to 2**63 - 1, "
-            "for example data.split_seed=0"
-        )
+    check_draw(how.train_size, how.split_seed, "samples")
     if not isinstance(how.standardise, bool):
         raise UserError(f"data.standardise={how.standardise}: must be true or false")
     return how
@@ -460,10 +459,6 @@ def _check_finite(tensor: Tensor, key: str, option: str) -> None:
     if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
         at = int((~finite.flatten(1).all(1)).nonzero()[0])
         raise UserError(f"{option}: {key} has a value that is no finite float32, in sample {at}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -538,7 +533,7 @@ class _Pixels:
         if size is not None and not (
             isinstance(size, Iterable)
             and len(size) == 2
-            and all(_is_whole(n) and n > 0 for n in size)
+            and all(is_whole(n) and n > 0 for n in size)
         ):
             raise UserError(f"data.size={size}: must be [height,width], like data.size=[32,32]")
         self.resized = None if size is None else (size[1], size[0])  # Pillow's order

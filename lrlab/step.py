@@ -291,10 +291,10 @@ class CapturedStep:
         counted = [] if self._counter is None else [self._counter, self.losses]
         with lanes.rehearsal(), _kept([*changing, *counted]) as restore:
             with _same_python(lanes.modules):
-                expected = [t if t is None else t.clone() for t in find()]
+                expected = _clones(find())
             restore()
             self._disturb()
-            disturbed = [t if t is None else t.clone() for t in find()]
+            disturbed = _clones(find())
             restore()
 
             def wrong(program: Program) -> set[int]:
@@ -481,6 +481,10 @@ def _kept(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
         yield restore
     finally:
         restore()
+
+
+def _clones(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [t if t is None else t.clone() for t in tensors]
 
 
 def _wrong(program: Program, found: Sequence[Tensor | None], expected: Sequence[Any]) -> set[int]:

@@ -46,9 +46,9 @@ def results(
     answer: as from `answer.text`, which stands below the table.
     Columns: run, lr, schedule, every other setting that differs between the runs, train and test
     loss at the end, test accuracy (as far as the data have classes and a test part; without one the
-    accuracy of validation), state, and the
-    outcome if there are verdicts; of a search and where runs were pruned also what they were judged
-    by (val_loss unless best says otherwise), which is all that a pruned run has.
+    accuracy of validation), state, and the outcome if there are verdicts; of a search and where
+    runs were pruned also what they were judged by (val_loss unless best says otherwise), which is
+    all that a pruned run has.
     Ends without a newline.
     """
     table = runs.sort_values(by="run")

@@ -241,7 +241,7 @@ def _step(stack: Stack) -> Step:
             stack.data,
             stack.order[stack.place :],
             stack.order_of,
-            stack.steps_per_epoch if stack.data.train_y.is_cuda else SEGMENT,
+            longest_segment(stack),
             captured=left >= CAPTURE_FROM and spec.config.get("capture", True),
             any_threads=spec["threads"] is None,
         )
