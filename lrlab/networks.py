@@ -69,6 +69,30 @@ INITS: dict[str, Callable[[Tensor], Any] | None] = {
 }
 
 
+PARAMETRISATIONS = ("standard", "mup_sgd", "mup_adam")
+
+
+class ScaledLinear(nn.Linear):
+    """A linear layer whose weight and bias count times a constant each: y = x·(aW)ᵀ + c·b.
+
+    What the network has is aW, what is trained is W, and so aW has an lr of its own. SGD moves W by
+    lr·dL/dW = lr·a·dL/d(aW) and thereby aW by a² times what it would; Adam and the like move W by
+    about lr, whatever the size of the gradient, and thereby aW by a times that.
+    """
+
+    def __init__(
+        self, fan_in: int, fan_out: int, bias: bool, weight_factor: float, bias_factor: float
+    ) -> None:
+        super().__init__(fan_in, fan_out, bias=bias)
+        self.weight_factor = weight_factor
+        self.bias_factor = bias_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: (batch, fan_in). Returns (batch, fan_out)."""
+        bias = None if self.bias is None else self.bias_factor * self.bias
+        return F.linear(input, self.weight_factor * self.weight, bias)
+
+
 class MLP(nn.Module):
     """A multilayer perceptron: the input laid flat, hidden layers, then one score a class.
 
@@ -79,6 +103,11 @@ class MLP(nn.Module):
     bias:        whether the neurons have a bias
     init:        a name in INITS; other than "torch" sets the weights so and every bias to 0. It
                  draws from torch's global generator: seed that first.
+    parametrisation: "standard", or the maximal update parametrisation (Yang et al. 2022,
+                 arXiv:2203.03466, table 3) under which the best lr of one width suits all:
+                 "mup_sgd" for SGD with or without momentum, "mup_adam" for Adam and the like.
+    base_width:  the hidden width at which all parametrisations are the same network. The learning
+                 rates and start values of another width are those of table 3 relative to it.
 
     Raises UserError for a value that no network can be made of.
     """
@@ -91,15 +120,24 @@ class MLP(nn.Module):
         activation: str = "relu",
         bias: bool = True,
         init: str = "torch",
+        parametrisation: str = "standard",
+        base_width: int = 64,
     ) -> None:
         super().__init__()
         _check_bias(bias)
         widths = [math.prod(in_shape), *_sizes("hidden", hidden, "[64,64,64]"), num_classes]
         self.activation = _chosen("activation", activation, ACTIVATIONS)
-        self.layers = nn.ModuleList(
-            nn.Linear(fan_in, fan_out, bias=bias) for fan_in, fan_out in itertools.pairwise(widths)
-        )
-        _initialise(self, init)
+        self.parametrisation = _parametrisation(parametrisation)
+        _check_width(base_width)
+        pairs = list(itertools.pairwise(widths))
+        if parametrisation == "standard":
+            self.layers = nn.ModuleList(nn.Linear(*pair, bias=bias) for pair in pairs)
+            _initialise(self, init)
+        else:
+            layers = _mup_layers(pairs, base_width, bias, parametrisation == "mup_adam")
+            self.layers = nn.ModuleList(layers)
+            _initialise(self, init)
+            _start_as_mup(layers, base_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, *in_shape). Returns scores (batch, num_classes)."""
@@ -202,6 +240,38 @@ def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
+def _mup_layers(
+    pairs: Sequence[tuple[int, int]], base_width: int, bias: bool, adam: bool
+) -> list[ScaledLinear]:
+    """Layers of these (fan_in, fan_out) whose lrs follow Yang et al. 2022, table 3.
+
+    There a weight's lr grows as fan_out/fan_in with SGD and as 1/fan_in with Adam, a bias's as
+    fan_out and as 1. Only hidden widths count as growing, from base_width on.
+    """
+    layers: list[ScaledLinear] = []
+    for number, (fan_in, fan_out) in enumerate(pairs):
+        grown_in = 1.0 if number == 0 else fan_in / base_width
+        grown_out = 1.0 if number == len(pairs) - 1 else fan_out / base_width
+        if adam:
+            factors = 1 / grown_in, 1.0
+        else:
+            factors = math.sqrt(grown_out / grown_in), math.sqrt(grown_out)
+        layers.append(ScaledLinear(fan_in, fan_out, bias, *factors))
+    return layers
+
+
+def _start_as_mup(layers: Sequence[ScaledLinear], base_width: int) -> None:
+    """From usual start values to those of table 3: the same, but for the smaller output weights."""
+    output = layers[-1]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight /= layer.weight_factor
+            if layer.bias is not None:
+                layer.bias /= layer.bias_factor
+        if len(layers) > 1:
+            output.weight /= math.sqrt(output.in_features / base_width)
+
+
 def _initialise(module: nn.Module, init: str) -> None:
     """Set every weight as the function named by init does, and every bias to 0."""
     function = _chosen("init", init, INITS)
@@ -223,6 +293,10 @@ def _chosen(option: str, name: object, table: dict[str, T]) -> T:
     )
 
 
+def _parametrisation(name: object) -> str:
+    return _chosen("parametrisation", name, {each: each for each in PARAMETRISATIONS})
+
+
 def _sizes(option: str, values: object, example: str) -> list[int]:
     """values as a list of whole numbers of at least 1."""
     if isinstance(values, Sequence) and not isinstance(values, str):
@@ -234,6 +308,14 @@ def _sizes(option: str, values: object, example: str) -> list[int]:
         f"network.{option}={values}: must be a list of whole numbers of at least 1, "
         f"for example network.{option}={example}"
     )
+
+
+def _check_width(base_width: object) -> None:
+    if type(base_width) is not int or base_width < 1:
+        raise UserError(
+            f"network.base_width={base_width}: must be a whole number of at least 1, "
+            f"for example network.base_width=64"
+        )
 
 
 def _check_bias(bias: object) -> None:

@@ -158,6 +158,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
             raise UserError(
                 "objective=val_acc: a regression has no accuracy; use objective=val_loss"
             )
+        _check_parametrisation(spec)
         # A seed changes numbers only.
         if _network_key(spec, dataset) not in _working:
             _check_network(spec, dataset)
@@ -197,6 +198,20 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
     _check_forward(spec, network, loss, dataset)
+
+
+def _check_parametrisation(spec: RunSpec) -> None:
+    """A parametrisation is for one kind of update; with the other kind, lrs would scale wrongly."""
+    chosen = spec["network"].get("parametrisation")
+    class_name = str(_target(spec, "optimizer")).rpartition(".")[2]
+    adaptive = class_name in ("Adam", "AdamW", "RMSprop", "Adagrad")
+    suits = {"mup_adam": adaptive, "mup_sgd": class_name == "SGD"}
+    if not suits.get(chosen, True) and (adaptive or class_name == "SGD"):
+        other = "mup_sgd" if chosen == "mup_adam" else "mup_adam"
+        raise UserError(
+            f"network.parametrisation={chosen}: does not suit optimizer="
+            f"{spec.choices['optimizer']}; use network.parametrisation={other}"
+        )
 
 
 def _check_task(spec: RunSpec, task: str | None, dataset: Dataset) -> None:

@@ -63,6 +63,8 @@ class Custom(torch.nn.Module):
 NETWORKS = {
     "mlp": lambda seed: built("mlp", seed),
     **{f"mlp-{a}": lambda seed, a=a: built("mlp", seed, activation=a) for a in ACTIVATIONS},
+    "mlp-mup_sgd": lambda seed: built("mlp", seed, hidden=[96, 32], parametrisation="mup_sgd"),
+    "mlp-mup_adam": lambda seed: built("mlp", seed, hidden=[96, 32], parametrisation="mup_adam"),
     "mlp-no-bias": lambda seed: built("mlp", seed, bias=False),
     "perceptron": lambda seed: built("perceptron", seed),
     "cnn": lambda seed: built("cnn", seed),
@@ -128,6 +130,89 @@ def test_mlp_is_the_formula(activation):
     f = FORMULAS[activation]
     expected = f(f(h @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
     torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)
+
+
+# The maximal update parametrisation
+
+
+def effective(net):
+    """The weights and biases that an MLP computes with, as leaves of their own."""
+    pairs = [
+        (layer.weight * layer.weight_factor, layer.bias * layer.bias_factor) for layer in net.layers
+    ]
+    return [(w.detach().requires_grad_(), b.detach().requires_grad_()) for w, b in pairs]
+
+
+def plain(pairs, x):
+    for number, (weight, bias) in enumerate(pairs, start=1):
+        x = x @ weight.T + bias
+        x = x if number == len(pairs) else torch.tanh(x)
+    return x
+
+
+@pytest.mark.parametrize("init", ["torch", "xavier_normal"])
+@pytest.mark.parametrize("parametrisation", ["mup_sgd", "mup_adam"])
+def test_at_the_base_width_mup_is_the_standard_network(parametrisation, init):
+    standard = built("mlp", init=init)
+    mup = built("mlp", init=init, parametrisation=parametrisation)
+    x, _ = images()
+    assert torch.equal(mup(x), standard(x))
+
+
+@pytest.mark.parametrize("parametrisation", ["mup_sgd", "mup_adam"])
+def test_mup_starts_as_usual_but_for_smaller_output_weights(parametrisation):
+    """Yang et al. 2022, table 3: variance 1/fan_in, and 1/fan_in² for the output."""
+    torch.manual_seed(0)
+    standard = MLP((6,), 3, hidden=[256, 256])
+    torch.manual_seed(0)
+    net = MLP((6,), 3, hidden=[256, 256], parametrisation=parametrisation, base_width=64)
+    shrunk = [1, 1, 1 / 2]  # the output's: sqrt(64/256)
+    for layer, (weight, bias), factor in zip(standard.layers, effective(net), shrunk, strict=True):
+        torch.testing.assert_close(weight, layer.weight * factor)
+        torch.testing.assert_close(bias, layer.bias)
+
+
+# By hand from table 3, for base width 8, so widths 32 (4 times as wide) and 16 (twice): the lr of
+# weights and biases of each layer, as a multiple of the network's.
+LRS = {
+    "mup_sgd": [(4, 4), (2 / 4, 2), (1 / 2, 1)],
+    "mup_adam": [(1, 1), (1 / 4, 1), (1 / 2, 1)],
+}
+
+
+@pytest.mark.parametrize(
+    ("parametrisation", "optimizer", "options"),
+    [
+        ("mup_sgd", torch.optim.SGD, {}),
+        ("mup_sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        ("mup_adam", torch.optim.Adam, {"eps": 1e-30}),
+    ],
+)
+def test_training_with_one_lr_is_training_each_layer_with_its_own(
+    parametrisation, optimizer, options
+):
+    torch.manual_seed(0)
+    net = MLP((6,), 3, [32, 16], "tanh", parametrisation=parametrisation, base_width=8).double()
+    pairs = effective(net)
+    x, y = torch.randn(12, 6, dtype=torch.float64), torch.randint(3, (12,))
+    options = dict(options)
+    decay = options.pop("weight_decay", 0.0)
+    groups = [
+        {"params": [parameter], "lr": 0.03 * factor, "weight_decay": decay / factor}
+        for layer, factors in zip(pairs, LRS[parametrisation], strict=True)
+        for parameter, factor in zip(layer, factors, strict=True)
+    ]
+    one = optimizer(net.parameters(), lr=0.03, weight_decay=decay, **options)
+    own = optimizer(groups, **options)
+    first = nll(net(x), y).item()
+    for _ in range(20):
+        losses = nll(net(x), y), nll(plain(pairs, x), y)
+        torch.testing.assert_close(*losses, rtol=1e-9, atol=0)
+        for loss, each in zip(losses, (one, own), strict=True):
+            each.zero_grad()
+            loss.backward()
+            each.step()
+    assert losses[0].item() < 0.97 * first
 
 
 def test_perceptron_is_one_weighted_sum():
@@ -341,6 +426,11 @@ def test_orthogonal_is_orthogonal():
         (lambda: MLP(IMAGE, 10, activation="ReLU"), ["network.activation=ReLU", "relu?"]),
         (lambda: MLP(IMAGE, 10, activation=None), ["network.activation=None", "choose from relu"]),
         (lambda: MLP(IMAGE, 10, init="xavier_norm"), ["network.init=xavier_norm", "_normal?"]),
+        (
+            lambda: MLP(IMAGE, 10, parametrisation="mup"),
+            ["network.parametrisation=mup", "standard, mup_sgd, mup_adam"],
+        ),
+        (lambda: MLP(IMAGE, 10, base_width=0), ["network.base_width=0", "at least 1"]),
         (lambda: Perceptron(IMAGE, 10, init="foo"), ["network.init=foo", "kaiming_uniform"]),
         (lambda: MLP(IMAGE, 10, bias="off"), ["network.bias=off", "network.bias=false"]),
         (lambda: CNN(IMAGE, 10, bias=1), ["network.bias=1", "true or false"]),
