@@ -439,6 +439,8 @@ def text(answers: Sequence[Answer]) -> str:
     lines += [_headline(other) for other in others[:_OTHERS]]
     if len(others) > _OTHERS:
         lines.append(f"        and {len(others) - _OTHERS} other settings, none of them better")
+    if len({str(answer.settings.get("loss")) for answer in answers}) > 1:
+        lines.append("        losses of different kinds do not compare: look at the accuracies")
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 The frames are those of `lrlab.analysis`. Each figure is a function that works alone:
 
     loss_curves, lr_and_loss, lr_against_loss, lr_against_accuracy, to_target, mechanics,
-    heat_map, branch_fan, schedules, textbook, surface
+    lr_by_setting, heat_map, branch_fan, schedules, textbook, surface
 
 A function whose table lacks what its figure is about raises `NothingToDraw` with the reason.
 `draw` draws all there is to draw of a sweep's `Tables` into a folder. Every drawn thing carries a
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lrlab.plots.branches import branch_fan
     from lrlab.plots.budget import schedules
     from lrlab.plots.by_lr import lr_against_accuracy, lr_against_loss, to_target
+    from lrlab.plots.by_setting import lr_by_setting
     from lrlab.plots.curves import loss_curves, lr_and_loss
     from lrlab.plots.heat import heat_map
     from lrlab.plots.landscape import surface, textbook
@@ -53,6 +54,7 @@ __all__ = [
     "lr_against_accuracy",
     "lr_against_loss",
     "lr_and_loss",
+    "lr_by_setting",
     "mechanics",
     "save",
     "schedules",
@@ -67,6 +69,7 @@ _HOMES = {
     "lr_against_loss": "by_lr",
     "lr_against_accuracy": "by_lr",
     "to_target": "by_lr",
+    "lr_by_setting": "by_setting",
     "mechanics": "steps",
     "heat_map": "heat",
     "branch_fan": "branches",

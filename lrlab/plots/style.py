@@ -163,12 +163,13 @@ def settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
     key = pd.Series("", index=runs.index, dtype=object)
     for name in names:
         if distinct(runs, name) > 1 and name not in blended:
-            text = runs[name].map(lambda value, name=name: _setting(name, value))
+            text = runs[name].map(lambda value, name=name: setting_word(name, value))
             key = key.where(key == "", key + ", ") + text
     return key, blended
 
 
-def _setting(name: str, value: Any) -> str:
+def setting_word(name: str, value: Any) -> str:
+    """A setting as a figure names it: adam, batch_size=64."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     bare = ("sweep", "schedule", "optimizer", "network", "data")
     return text if name in bare else f"{name}={text}"

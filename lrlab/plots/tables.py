@@ -69,6 +69,7 @@ SUMMARIES: Mapping[str, str] = {
     "lr_and_loss": "loss against step over the learning rate of the same step",
     "lr_against_loss": "end loss against learning rate, with the recommended range",
     "lr_against_accuracy": "end accuracy against learning rate, likewise",
+    "lr_by_setting": "the outcome of every learning rate and the best one, by setting",
     "to_target": "steps and seconds to the target loss against learning rate",
     "mechanics": "how far single steps go: alpha and the stability ratio",
     "heat_map": "the loss as a map of learning rate × step",
@@ -99,6 +100,11 @@ CAPTIONS: Mapping[str, str] = {
     "lr_against_accuracy": (
         "The same with accuracy. Near 100 % the axis is stretched, so that equal distances are "
         "equal ratios of errors: 90 to 99 % is as far as 99 to 99.9 %."
+    ),
+    "lr_by_setting": (
+        "One row a setting (optimizer, batch size, width, ...): what each learning rate did there, "
+        "a ring around the best, a bar over those that do as well. Where the rings slant, the best "
+        "learning rate moves with the setting."
     ),
     "to_target": (
         "How many steps, and how many seconds of training, each learning rate needed to reach the "

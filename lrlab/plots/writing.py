@@ -14,6 +14,7 @@ from lrlab.plots import leftovers
 from lrlab.plots.branches import branch_fan
 from lrlab.plots.budget import schedules
 from lrlab.plots.by_lr import lr_against_accuracy, lr_against_loss, to_target
+from lrlab.plots.by_setting import lr_by_setting
 from lrlab.plots.curves import loss_curves, lr_and_loss
 from lrlab.plots.heat import heat_map
 from lrlab.plots.landscape import surface, textbook
@@ -42,6 +43,7 @@ _FIGURES: Mapping[str, Callable[[Tables], Figure]] = {
     "lr_and_loss": lambda t: lr_and_loss(t.curves, t.verdicts),
     "lr_against_loss": lambda t: lr_against_loss(t.runs, t.verdicts, t.answers),
     "lr_against_accuracy": lambda t: lr_against_accuracy(t.runs, t.verdicts, t.answers),
+    "lr_by_setting": lambda t: lr_by_setting(_given(t.verdicts, _UNJUDGED), t.answers),
     "to_target": lambda t: to_target(_given(t.verdicts, _UNJUDGED), t.answers),
     "mechanics": lambda t: mechanics(t.curves, t.verdicts),
     "heat_map": lambda t: heat_map(t.curves, t.verdicts),

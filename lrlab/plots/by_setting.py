@@ -1,0 +1,129 @@
+"""Which learning rates work under each setting: one row a setting, its outcomes along the lr."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lrlab.plots import frame, style
+from lrlab.plots.frame import Label
+from lrlab.plots.sheet import PAD, Handles, cut_to, draw_margin, sheet, text_width
+from lrlab.plots.style import DARK, OUTCOMES, RECOMMENDED, SIZE
+from lrlab.plots.tables import NothingToDraw
+
+if TYPE_CHECKING:
+    from lrlab.answer import Answer
+
+MOST = 24  # settings; of more, a page holds no row each
+_ROW = 0.36  # inches
+_LONGEST = 3.0  # inches that the name of a setting may take
+
+
+def lr_by_setting(
+    verdicts: pd.DataFrame, answers: "Sequence[Answer]", *, title: str | None = None
+) -> Figure:
+    """The outcome of every lr, the best lr and the range that is as good, one row a setting.
+
+    verdicts: as from `lrlab.verdicts.verdicts`: columns run, lr, outcome and the settings.
+    answers: as from `lrlab.answer.recommend` of these verdicts, one a setting.
+
+    A mark is what most seeds did at this lr; the bar reaches over the lrs that do as well as the
+    best, which has a ring. Right of it the best lr and its end loss, or that there is none. Rows
+    are sorted by the settings, numbers by their size: so a best lr that moves with the batch size
+    or the width is a slanting line.
+
+    Raises:
+        NothingToDraw: the runs have one setting, or more than MOST, or none has an lr above 0.
+    """
+    if len(answers) < 2:
+        raise NothingToDraw("all runs have the same settings but for lr and seed")
+    if len(answers) > MOST:
+        raise NothingToDraw(f"more than {MOST} settings")
+    on_axis = verdicts.loc[(verdicts["lr"] > 0) & verdicts["lr"].map(math.isfinite)]
+    if on_axis.empty:
+        raise NothingToDraw("no run has an lr above 0")
+    rows = sorted(answers, key=lambda answer: [_natural(v) for v in answer.settings.values()])
+    names = [cut_to(_name(answer.settings), _LONGEST) for answer in rows]
+    places = [float(len(rows) - 1 - i) for i in range(len(rows))]
+    margin = [Label(y, _best(answer)) for y, answer in zip(places, rows, strict=True)]
+    found = [_outcomes(on_axis, answer.settings) for answer in rows]
+    page = sheet(
+        title or "Which learning rates work, by setting",
+        style.subtitle(verdicts),
+        handles=_handles(found),
+        margin=margin,
+        rows=(_ROW * (len(rows) + 0.4),),
+        left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
+    )
+    ax = page.axes
+    frame.lr_axis(ax, on_axis["lr"])
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    ax.set_yticks(places, names, parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    for y, answer, outcomes in zip(places, rows, found, strict=True):
+        _draw_row(ax, y, answer, outcomes)
+    draw_margin(ax, margin)
+    return page.figure
+
+
+def _natural(value: Any) -> tuple[list[float], str]:
+    """Sorts numbers, and texts that hold some, such as [64,64], by their size."""
+    text = str(value)
+    return [float(number) for number in re.findall(r"\d+\.?\d*(?:e[+-]?\d+)?", text)], text
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+    """As short as can be: network.hidden=[64] is hidden=[64] here."""
+    words = (style.setting_word(name.rpartition(".")[2], v) for name, v in settings.items())
+    return ", ".join(words)
+
+
+def _best(answer: "Answer") -> str:
+    if answer.best_lr is None:
+        return "none"
+    return f"{style.lr_word(answer.best_lr)} (loss {answer.best_loss:.3g})"
+
+
+def _outcomes(verdicts: Any, settings: Mapping[str, Any]) -> dict[float, str]:
+    """What most seeds did at each lr of a setting."""
+    mine = verdicts
+    for name, value in settings.items():
+        mine = mine[mine[name].isna() if value is None else mine[name] == value]
+    groups = mine.groupby("lr")["outcome"]
+    return {float(lr): style.majority(map(str, group)) or "unknown" for lr, group in groups}
+
+
+def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str]) -> None:
+    ax.axhline(y, color=style.PALE, linewidth=0.8, zorder=0.5, gid="row")
+    if answer.best_lr is not None:
+        low, high = answer.as_good or (answer.best_lr, answer.best_lr)
+        look: Any = {"linewidth": 13, "solid_capstyle": "round", "color": RECOMMENDED, "zorder": 1}
+        ax.plot([low, high], [y, y], gid="recommended", **look)
+    for lr, outcome in outcomes.items():
+        mark = style.outcome_mark(outcome)
+        mark.set_data([lr], [y])
+        mark.set(zorder=3, gid=f"outcome:{outcome}")
+        ax.add_line(mark)
+    if answer.best_lr is not None:
+        ring = _ring()
+        ring.set_data([answer.best_lr], [y])
+        ring.set(zorder=4, gid="best")
+        ax.add_line(ring)
+
+
+def _ring() -> Line2D:
+    look: Any = {"marker": "o", "markersize": 13, "mfc": "none", "mec": DARK, "mew": 1.5}
+    return Line2D([], [], linestyle="", color=DARK, **look)
+
+
+def _handles(found: Sequence[Mapping[float, str]]) -> Handles:
+    there = {outcome for outcomes in found for outcome in outcomes.values()}
+    bar = Line2D([], [], color=RECOMMENDED, linewidth=9, solid_capstyle="butt")
+    marks = [entry for entry in style.outcome_handles(there) if entry[1] in OUTCOMES]
+    return [*marks, (_ring(), "best"), (bar, "as good as the best")]
