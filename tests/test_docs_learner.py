@@ -244,7 +244,7 @@ def test_the_page_has_every_threshold_with_its_value() -> None:
 
 def two_sweeps(name: str) -> pd.DataFrame:
     curves = pd.read_csv(TWO_SWEEPS)
-    return verdicts(curves[curves["sweep"] == name].drop(columns="sweep"))
+    return verdicts(curves.loc[curves["sweep"] == name].drop(columns="sweep"))
 
 
 def test_the_examples_are_what_is_said_of_these_runs() -> None:

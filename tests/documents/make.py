@@ -1,0 +1,59 @@
+"""Write two_sweeps.csv from the folders of the two sweeps, see README.md."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrlab import analysis
+from lrlab.verdicts import FAILED, verdicts
+
+MEANS = 40  # of a run's mini-batch losses: twice as many as the trend is made of
+OF_A_RUN = ("lr", "seed", "state", "initial_loss", "chance_loss", "first_nonfinite_step")
+COLUMNS = (
+    *("sweep", "run", "step", "train_loss", "val_loss", "seconds", "alpha", "stability_ratio"),
+    *OF_A_RUN,
+    *("gain_low", "gain_high"),
+)
+
+
+def reduced(curve: pd.DataFrame, verdict: pd.Series) -> pd.DataFrame:
+    """The rows of one run."""
+    train = curve.loc[np.isfinite(curve["train_loss"])]
+    pieces = [piece for piece in np.array_split(np.arange(len(train)), MEANS) if len(piece)]
+    loss = train["train_loss"].to_numpy()
+    rows: list[dict[str, Any]] = [
+        {"step": int(train["step"].iloc[piece[-1]]), "train_loss": loss[piece].mean()}
+        for piece in pieces
+    ]
+    if float(verdict["peak_loss"]) > 1.5 * float(verdict["initial_loss"]):
+        step = int(train["step"].iloc[int(loss.argmax())])
+        while step in {row["step"] for row in rows}:
+            step -= 1
+        rows.append({"step": step, "train_loss": verdict["peak_loss"]})
+    evaluated = curve.loc[np.isfinite(curve["val_loss"]), ["step", "val_loss", "seconds"]]
+    rows += evaluated.astype({"step": int}).to_dict("records")
+    ratio = "stability_ratio_max" if str(verdict["outcome"]) in FAILED else "stability_ratio"
+    rows[0] |= {"alpha": verdict["alpha"], "stability_ratio": verdict[ratio]}
+    table = pd.DataFrame(rows).groupby("step", as_index=False).first()
+    own = curve.iloc[0][[*OF_A_RUN, "gain_low", "gain_high"]].to_dict()
+    return table.assign(run=verdict["run"], **own)
+
+
+def main() -> None:
+    tables = []
+    for folder in map(Path, sys.argv[1:]):
+        curves = analysis.curves(folder)
+        found = verdicts(curves)
+        for (_, curve), (_, verdict) in zip(curves.groupby("run"), found.iterrows(), strict=True):
+            tables.append(reduced(curve, verdict).assign(sweep=folder.name))
+    whole = pd.concat(tables)[list(COLUMNS)]
+    whole.to_csv(Path(__file__).parent / "two_sweeps.csv", index=False, float_format="%.6g")
+
+
+if __name__ == "__main__":
+    main()
