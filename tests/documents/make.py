@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ COLUMNS = (
 )
 
 
-def reduced(curve: pd.DataFrame, verdict: pd.Series) -> pd.DataFrame:
+def reduced(curve: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame:
     """The rows of one run."""
     train = curve.loc[np.isfinite(curve["train_loss"])]
     pieces = [piece for piece in np.array_split(np.arange(len(train)), MEANS) if len(piece)]
@@ -30,14 +31,14 @@ def reduced(curve: pd.DataFrame, verdict: pd.Series) -> pd.DataFrame:
         {"step": int(train["step"].iloc[piece[-1]]), "train_loss": loss[piece].mean()}
         for piece in pieces
     ]
-    if float(verdict["peak_loss"]) > 1.5 * float(verdict["initial_loss"]):
+    if verdict["peak_loss"] > 1.5 * verdict["initial_loss"]:
         step = int(train["step"].iloc[int(loss.argmax())])
         while step in {row["step"] for row in rows}:
             step -= 1
         rows.append({"step": step, "train_loss": verdict["peak_loss"]})
     evaluated = curve.loc[np.isfinite(curve["val_loss"]), ["step", "val_loss", "seconds"]]
     rows += evaluated.astype({"step": int}).to_dict("records")
-    ratio = "stability_ratio_max" if str(verdict["outcome"]) in FAILED else "stability_ratio"
+    ratio = "stability_ratio_max" if verdict["outcome"] in FAILED else "stability_ratio"
     rows[0] |= {"alpha": verdict["alpha"], "stability_ratio": verdict[ratio]}
     table = pd.DataFrame(rows).groupby("step", as_index=False).first()
     own = curve.iloc[0][[*OF_A_RUN, "gain_low", "gain_high"]].to_dict()
@@ -49,8 +50,11 @@ def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         curves = analysis.curves(folder)
         found = verdicts(curves)
-        for (_, curve), (_, verdict) in zip(curves.groupby("run"), found.iterrows(), strict=True):
-            tables.append(reduced(curve, verdict).assign(sweep=folder.name))
+        for (_, curve), verdict in zip(
+            curves.groupby("run"), found.to_dict("records"), strict=True
+        ):
+            told = {str(name): value for name, value in verdict.items()}
+            tables.append(reduced(curve, told).assign(sweep=folder.name))
     whole = pd.concat(tables)[list(COLUMNS)]
     whole.to_csv(Path(__file__).parent / "two_sweeps.csv", index=False, float_format="%.6g")
 
