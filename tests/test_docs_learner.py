@@ -252,7 +252,7 @@ def test_the_examples_are_what_is_said_of_these_runs() -> None:
     page = TEXT["verdicts.md"]
     bowl, cliff = two_sweeps("bowl"), two_sweeps("cliff")
     said = [*bowl["evidence"], *cliff["evidence"]]
-    shown = re.findall(r"^    (.*: (\w+) \(steps .*\))$", page, re.MULTILINE)
+    shown = re.findall(r"^> (.*: (\w+) \(steps .*\))$", page, re.MULTILINE)
     assert len(shown) == 7
     for sentence, _ in shown:
         assert sentence in said
