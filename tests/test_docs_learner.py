@@ -7,6 +7,7 @@ runs them, those of analysis.md among them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import re
@@ -24,7 +25,7 @@ from matplotlib.figure import Figure
 from test_sweep import command, summaries
 
 from lrlab import answer, judge, sweep
-from lrlab.data import torchvision_images
+from lrlab.data import Dataset, torchvision_images
 from lrlab.losses import chance_loss, mse_one_hot, nll
 from lrlab.networks import ACTIVATIONS, MLP, Perceptron
 from lrlab.thresholds import THRESHOLDS
@@ -59,15 +60,21 @@ def test_each_command_is_found() -> None:
     (elsewhere,) = [words for verb, words in commands("learning-rate.md") if verb not in VERBS]
     assert elsewhere == [] and "    python -m lrlab.find\n" in README
     assert {verb for verb, _ in commands("verdicts.md")} == set(VERBS)
+    assert ["lr=0.001,0.1,1.0", "name=three"] in [w for _, w in commands("learning-rate.md")]
+    assert "python -m lrlab.sweep lr=0.001,0.1,1.0\n" in README
 
 
 # --- learning-rate.md -----------------------------------------------------------------------------
 
-# One of them is a command of verdicts.md too, and run there.
+# Two of them are run elsewhere: one is a command of verdicts.md too, one is README's first.
+ELSEWHERE = [
+    *(words for _, words in commands("verdicts.md")),
+    ["lr=0.001,0.1,1.0", "name=three"],
+]
 SWEEPS = [
     words
     for verb, words in commands("learning-rate.md")
-    if verb == "sweep" and (verb, words) not in commands("verdicts.md")
+    if verb == "sweep" and words not in ELSEWHERE
 ]
 
 
@@ -107,6 +114,11 @@ def test_a_block_of_python_prints_what_the_page_shows(number: int) -> None:
     assert [line.strip() for line in printed.getvalue().splitlines()] == [
         line.strip() for line in shown.splitlines()
     ]
+
+
+@functools.cache
+def mnist() -> Dataset:
+    return torchvision_images()
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -155,7 +167,7 @@ def test_activations_and_losses_are_as_the_page_says() -> None:
 
 def test_the_counts_of_images_and_steps() -> None:
     page = TEXT["learning-rate.md"]
-    data = torchvision_images()
+    data = mnist()
     sizes = [len(part) for part in (data.train_y, data.val_y, data.test_y)]
     assert sizes == [55_000, 5_000, 10_000] and "70,000 grey images" in page
     steps, left = divmod(sizes[0], 64)
@@ -195,7 +207,7 @@ def test_the_pictures_show_what_the_page_says() -> None:
         ends = np.asarray(line.get_ydata(), float)[-10:]
         assert ends.mean() == pytest.approx(0.5 * 0.3**2 * lr / (2 - lr), rel=0.15), lr
     # Columns of images: each of its own digit, that is at the label's place in the data.
-    data = torchvision_images()
+    data = mnist()
     panels = [axes for axes in drawn["digits"].axes if axes.images and axes.axison is False]
     assert len(panels) == 40
     titles = [axes.get_title() for axes in panels if axes.get_title()]
