@@ -427,6 +427,11 @@ def _to_target(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, tuple[ToTarget
 # --- words ----------------------------------------------------------------------------------------
 
 
+def comparable(answers: Sequence[Answer]) -> bool:
+    """Whether their losses are of one kind, so that the lowest is the best."""
+    return len({str(answer.settings.get("loss")) for answer in answers}) <= 1
+
+
 def text(answers: Sequence[Answer]) -> str:
     """The answer as lines for a terminal: of the best combination in full, of others in one line.
 
@@ -439,7 +444,7 @@ def text(answers: Sequence[Answer]) -> str:
     lines += [_headline(other) for other in others[:_OTHERS]]
     if len(others) > _OTHERS:
         lines.append(f"        and {len(others) - _OTHERS} other settings, none of them better")
-    if len({str(answer.settings.get("loss")) for answer in answers}) > 1:
+    if not comparable(answers):
         lines.append("        losses of different kinds do not compare: look at the accuracies")
     return "\n".join(lines)
 

@@ -265,11 +265,11 @@ def _start_as_mup(layers: Sequence[ScaledLinear], base_width: int) -> None:
     output = layers[-1]
     with torch.no_grad():
         for layer in layers:
-            layer.weight /= layer.weight_factor
+            layer.weight.div_(layer.weight_factor)
             if layer.bias is not None:
-                layer.bias /= layer.bias_factor
+                layer.bias.div_(layer.bias_factor)
         if len(layers) > 1:
-            output.weight /= math.sqrt(output.in_features / base_width)
+            output.weight.div_(math.sqrt(output.in_features / base_width))
 
 
 def _initialise(module: nn.Module, init: str) -> None:

@@ -511,12 +511,22 @@ def _chance_accuracies(table: pd.DataFrame) -> list[float]:
 # --- the recommended range ------------------------------------------------------------------------
 
 
+def _recommended(answers: "Sequence[Answer]") -> tuple[float, float, float] | None:
+    """The best lr of all that is drawn, and the ends of the range that is as good."""
+    from lrlab.answer import comparable
+
+    if not answers or answers[0].best_lr is None or not comparable(answers):
+        return None
+    best = answers[0].best_lr
+    return (best, *(answers[0].as_good or (best, best)))
+
+
 def _draw_recommended(ax: Axes, answers: "Sequence[Answer]") -> None:
     """The range that does as well as the best shaded, the best a line."""
-    if not answers or answers[0].best_lr is None:
+    found = _recommended(answers)
+    if found is None:
         return
-    best = answers[0].best_lr
-    low, high = answers[0].as_good or (best, best)
+    best, low, high = found
     left, right = ax.get_xlim()
     if high <= low:  # a single lr has no width of its own
         low, high = (best * (right / left) ** share for share in (-0.008, 0.008))
@@ -525,10 +535,10 @@ def _draw_recommended(ax: Axes, answers: "Sequence[Answer]") -> None:
 
 
 def _recommended_handle(answers: "Sequence[Answer]") -> Handles:
-    if not answers or answers[0].best_lr is None:
+    found = _recommended(answers)
+    if found is None:
         return []
-    best = answers[0].best_lr
-    low, high = answers[0].as_good or (best, best)
+    best, low, high = found
     where = "".join(f"{value}, " for value in answers[0].settings.values())
     text = f"recommended: {where}lr {style.lr_word(best)}"
     if low < high:
