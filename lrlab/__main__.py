@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn, cast
 
-from lrlab import __version__
+from lrlab import __version__, readers
 
 # Verb: the module whose main() does it, and what it does in a line.
 VERBS: dict[str, tuple[str, str]] = {
@@ -47,6 +47,7 @@ Examples:  lrlab sweep lr=0.001,0.1,1.0
 
 def main() -> None:
     """Do what the first word says with the others; exit code 2 where it is no verb."""
+    readers.outlive()
     first, *words = sys.argv[1:] or ["--help"]
     if first in ("--help", "-h", "help"):
         print(usage(), end="")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lrlab import __version__
+from lrlab import __version__, readers
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -604,6 +604,7 @@ def _run(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Command line entry."""
+    readers.outlive()
     words = sys.argv[1:]
     for flag in ("--help", "-h", "--version"):
         if flag in words:

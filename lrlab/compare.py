@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lrlab import __version__, answer, judge, records, sweep_settings, table, tidy
+from lrlab import __version__, answer, judge, readers, records, sweep_settings, table, tidy
 from lrlab.comparison import (
     At,
     Row,
@@ -238,6 +238,7 @@ def default_folder(paths: Sequence[Path], names: Sequence[str]) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
+    readers.outlive()
     parser = argparse.ArgumentParser(
         prog="python -m lrlab.compare",
         description="Set two or more sweeps side by side: what differs, the answer of each, their "
@@ -274,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judge.fail("interrupted", code=130)
     for note in notes:
         print(f"lrlab: {judge.printable(note)}", file=sys.stderr)
-    judge.show(words)
+    print(words)
 
 
 def _write(folder: Path, sides: Sequence[Side], words: str) -> list[str]:

@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from lrlab import readers
+
 INSTALL = """\
 _lrlab_complete() {
     [[ $COMP_LINE == *" -m lrlab.sweep "* ]] || return
@@ -215,6 +217,7 @@ def _stems(group: Path) -> list[str]:
 
 def main() -> None:
     """Command line entry."""
+    readers.outlive()
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
         print(USAGE, end="")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__
+from lrlab import __version__, readers
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -656,6 +656,7 @@ def _json(value: Any) -> Any:
 
 def main() -> None:
     """Command line entry."""
+    readers.outlive()
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
         print(USAGE, end="")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import shlex
 import shutil
@@ -27,6 +26,7 @@ from lrlab import (
     analysis,
     answer,
     curve_csv,
+    readers,
     records,
     sweep_settings,
     table,
@@ -508,6 +508,7 @@ def _finite(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
+    readers.outlive()
     parser = argparse.ArgumentParser(
         prog="python -m lrlab.analysis",
         description="Say of each run whether its steps overshoot, undershoot or converge, with "
@@ -552,7 +553,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail("interrupted", code=130)
     for note in notes:
         print(f"lrlab: {printable(note)}", file=sys.stderr)
-    show(text)
+    print(text)
 
 
 def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
@@ -597,14 +598,6 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line and end the program."""
     print(f"lrlab: {printable(message)}", file=sys.stderr)
     sys.exit(code)
-
-
-def show(text: str) -> None:
-    """Print; a reader that has seen enough (``| head``) is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, records
+from lrlab import __version__, readers, records
 from lrlab import config as configs
 from lrlab.errors import UserError
 
@@ -213,6 +213,7 @@ def verdict(found: Comparison, final: Mapping[str, tuple[Any, Any]], tolerance: 
 
 def main() -> None:
     """Command line entry."""
+    readers.outlive()
     parser = argparse.ArgumentParser(
         prog="python -m lrlab.reproduce",
         description="Train a recorded run again, alone, and compare it with its record.",

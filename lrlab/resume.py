@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, records, sweep
+from lrlab import __version__, readers, records, sweep
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -77,6 +77,7 @@ def _key(override: str) -> str:
 
 def main() -> None:
     """Command line entry."""
+    readers.outlive()
     words = sys.argv[1:]
     if not words or "--help" in words or "-h" in words:
         print(USAGE, end="")

@@ -298,6 +298,14 @@ def _open_queue(current: _Sweep, first: jobs.Job, create: str) -> Queue:
     )
 
 
+# What a sweep had before there was a choice: a record that lacks the setting is no other sweep.
+_BEFORE = {
+    "precision": "float32",
+    "network.parametrisation": "standard",
+    "network.base_width": 64,
+}
+
+
 def _settings(space: Space, first: jobs.Job) -> dict[str, Any]:
     """What all runs have in common and decides their numbers, flat: to compare a resume with."""
     swept = [*space.lists, *space.intervals]
@@ -306,8 +314,8 @@ def _settings(space: Space, first: jobs.Job) -> dict[str, Any]:
     def add(node: Mapping[str, Any], prefix: str) -> None:
         for key, value in node.items():
             name = f"{prefix}{key}"
-            if name in swept or name in FREE or (name, value) == ("precision", "float32"):
-                continue  # the latter is what a sweep had before there was a choice
+            if name in swept or name in FREE or _BEFORE.get(name) == value:
+                continue
             if isinstance(value, Mapping):
                 add(value, f"{name}.")
             else:

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import __version__, arguments, completion, garbage
+from lrlab import __version__, arguments, completion, garbage, readers
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError
 
@@ -44,6 +44,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 
 def main() -> None:
     """Run a sweep; bad input ends with one line and exit code 2."""
+    readers.outlive()
     bash = completion.answer(sys.argv[1:])
     if bash is not None:
         print(bash, end="")

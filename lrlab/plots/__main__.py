@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lrlab import __version__
+from lrlab import __version__, readers
 from lrlab.errors import NotWritten, UserError
 from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
+    readers.outlive()
     try:
         options = _parser().parse_args(arguments)
         only = [_known("--only", name, NAMES) for name in options.only]

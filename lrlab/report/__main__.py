@@ -6,12 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from lrlab import __version__
+from lrlab import __version__, readers
 from lrlab.errors import NotWritten, UserError
 
 
 def main() -> None:
     """Command line entry."""
+    readers.outlive()
     parser = argparse.ArgumentParser(
         prog="python -m lrlab.report",
         description="Make a sweep's report.html: one page that opens offline, with the answer, the "
