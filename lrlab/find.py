@@ -548,7 +548,8 @@ def sweep_command(found: Found, words: Sequence[str] = ()) -> str | None:
 
     if found.sweep is None:
         return None
-    kept = [word for word in words if not word.startswith("name=")]
+    # What it sweeps is a grid, which has no number of trials.
+    kept = [word for word in words if word.partition("=")[0] not in ("name", "n_trials")]
     low, high = found.sweep
     return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
 
