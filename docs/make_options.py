@@ -1,0 +1,312 @@
+"""Fill the tables of docs/options.md from conf/, whose YAML files are the source of each default.
+
+    python docs/make_options.py
+
+What stands between ``<!-- made: ... -->`` and ``<!-- end -->`` is made anew, all else is written by
+hand. A marker says what its table holds:
+
+    made: options lr epochs         these options of conf/config.yaml
+    made: data all                  the settings that all choices of the group data have
+    made: data mnist kmnist         these choices, and the settings that they have besides
+
+Meaning and default come from the YAML; which values work from the code that judges them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lrlab import choices, config, optimizers, schedules
+
+PAGE = Path(__file__).parent / "options.md"
+MARKED = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_COUNT = "a whole number from 1"
+_SWITCH = "true, false"
+
+# What works, where no table of lrlab's says it.
+VALUES = {
+    "lr": "a number above 0; a list; an interval",
+    "epochs": _COUNT,
+    "batch_size": "from 1 to the training samples",
+    "seed": "a whole number from 0 to 2**53 − 1",
+    "device": "auto, cpu, cuda, cuda:N, mps",
+    "threads": f"{_COUNT}, null",
+    "lanes": f"auto, {_COUNT}",
+    "memory_limit": "auto, an amount in B, kB, MB, GB, TB, or kiB, MiB, GiB, TiB",
+    "precision": ", ".join(config.PRECISIONS),
+    "capture": _SWITCH,
+    "pad": f"auto, {_COUNT}, null",
+    "save_model": _SWITCH,
+    "plots": _SWITCH,
+    "output": "a folder",
+    "name": "a folder's name",
+    "objective": ", ".join(config.OBJECTIVES),
+    "target": "a loss above 0, null",
+    "n_trials": f"{_COUNT}, null",
+    "timeout": "seconds above 0, null",
+    "points": "a whole number from 2, null",
+    "storage": "journal, a database's URL",
+    "workers": f"auto, {_COUNT}",
+    "lease": "seconds above 0",
+    "checkpoint_every": f"auto, {_COUNT}, null",
+    "diagnostics": ", ".join(config.DIAGNOSTICS),
+    "profile": _SWITCH,
+    "source": "a run's folder, null",
+    "data.path": "a file",
+    "data.label": "a column's name, a list of names",
+    "data.test_path": "a file, null",
+    "data.drop": "a list of names",
+    "data.sep": "a character",
+    "data.task": "auto, classification, regression",
+    "data.root": "a folder, null",
+    "data.test_root": "a folder, null",
+    "data.size": "[height,width], null",
+    "data.dataset": "a class's name",
+    "data.arguments": "a mapping, null",
+    "data.mean": "a number",
+    "data.std": "a number above 0",
+    "data.train_size": f"{_COUNT}, null",
+    "data.val_size": "a count from 1, a share below 1",
+    "data.split_seed": "a whole number from 0",
+    "network.hidden": "a list of whole numbers from 1",
+    "network.channels": "two whole numbers from 1",
+    "network.activation": "relu, sigmoid, tanh, gelu, leaky_relu, step",
+    "network.parametrisation": "standard, mup_sgd, mup_adam",
+    "network.base_width": _COUNT,
+    "network.init": "torch, or a name of `torch.nn.init`",
+    "optimizer.betas": "two numbers from 0, below 1",
+    "schedule.interval": ", ".join(schedules.INTERVALS),
+    "schedule.warmup_steps": "from 0, below the run's steps",
+    "schedule.warmup_start_factor": "above 0, at most 1",
+    "schedule.total_iters": "auto, a whole number from 0",
+    "schedule.T_max": f"auto, {_COUNT}",
+    "schedule.total_steps": "auto, the run's ticks",
+    "schedule.anneal_strategy": "cos, linear",
+    "schedule.base_momentum": "from 0, below 1",
+    "schedule.max_momentum": "from 0, below 1",
+    "schedule.mode": "min",
+    "schedule.threshold_mode": "rel, abs",
+    "schedule.eps": "a number from 0",
+    "sampler.sigma0": "a number, null",
+    "sampler.popsize": "a whole number from 2, null",
+    "sampler.qmc_type": "sobol, halton",
+    "pruner.min_resource": f"auto, {_COUNT}",
+    "pruner.max_resource": f"auto, {_COUNT}",
+    "pruner.lower": "a number, null",
+    "pruner.upper": "a number, null",
+    "tracking.every": _COUNT,
+    "tracking.uri": "a URL or folder, null",
+    "tracking.experiment": "a name",
+}
+
+# Said for all choices at once, where the YAML files say it for each in words of its own. A key with
+# a choice is for the table that begins with that choice.
+MEANINGS = {
+    "data.root of mnist": "a folder in torchvision's layout (root/MNIST/raw/..., "
+    "root/FashionMNIST/raw/...); null: the copy of MNIST that ships with lrlab, of the others "
+    "the one in lrlab's cache folder",
+    "data.train_size": "train on so many samples only, drawn at random from those not held out; "
+    "null: all",
+    "data.val_size": "samples held out of the training part, for `val_loss` and `val_acc`; a share "
+    "only of data of your own; not heeded where these bring a validation part",
+    "data.standardise": "true: take the training part's mean off each feature, or each channel of "
+    "images, and divide by its std",
+    "network.activation": "behind each hidden layer and each convolution",
+    "network.bias": "whether neurons and convolutions add a bias",
+    "optimizer.dampening": "1 − dampening is the share of the gradient that enters the momentum; "
+    "nesterov needs 0",
+    "optimizer.nesterov": "true: look ahead along the momentum",
+    "optimizer.eps": "added to the root that the step is divided by",
+    "schedule.warmup_steps": "so many steps of linear warm-up",
+    "schedule.warmup_start_factor": "warm-up starts at this share of the lr that it ends at",
+    "schedule.factor": "lr is multiplied by it",
+    "schedule.total_iters": "for so many ticks; auto: the run without its warm-up",
+    "schedule.total_steps": "ticks of the whole schedule; auto: the run without its warm-up",
+    "sampler.n_startup_trials": "so many runs at random before the first draw from the model",
+    "sampler.warn_independent_sampling": "true: say so when a value is drawn beside the model",
+    "network.init": "start values: torch (each layer's own), or weights by kaiming_uniform, "
+    "kaiming_normal, xavier_uniform, xavier_normal, orthogonal, uniform, normal, trunc_normal, "
+    "zeros or ones and every bias 0; drawn by the run's seed",
+    "schedule.interval": "when the schedule ticks: after every step, or after every epoch",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of a YAML file.
+
+    Attributes:
+        default: as it is written there.
+        value: what that means.
+        meaning: its comment.
+    """
+
+    name: str
+    default: str
+    value: Any
+    meaning: str
+
+
+def read(file: Path) -> tuple[str, list[Setting]]:
+    """What a YAML file of conf/ says about itself, and its settings, without nested ones."""
+    head: list[str] = []
+    above: list[str] = []  # comment lines that stand directly over a key
+    found: list[Setting] = []
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            (above if found else head).append(line.removeprefix("#")[1:])
+        elif match := re.fullmatch(r"(\w+): +(\S.*?)(?: +# (.*))?", line):
+            name, default, meaning = match.groups()
+            found.append(Setting(name, default, values[name], meaning or " ".join(above)))
+            above = []
+    code = (f"`{line.strip()}`." if line.startswith("  ") else line for line in head)
+    return " ".join(code), found
+
+
+def settings(group: str, choice: str) -> dict[str, Setting]:
+    """The settings of a choice by name, without Hydra's own keys."""
+    _, found = read(config.folder("conf") / group / f"{choice}.yaml")
+    return {each.name: each for each in found if not each.name.startswith("_")}
+
+
+def names(group: str) -> list[str]:
+    """The choices of a group."""
+    return sorted(file.stem for file in (config.folder("conf") / group).glob("*.yaml"))
+
+
+def common(group: str) -> list[str]:
+    """The settings that each choice with any settings has."""
+    tables = [table for choice in names(group) if (table := settings(group, choice))]
+    if len(tables) < 2:
+        return []
+    return [name for name in tables[0] if all(name in table for table in tables)]
+
+
+def _works(group: str, choices_: Sequence[str], setting: Setting) -> str:
+    key = f"{group}.{setting.name}"
+    if (group, setting.name) == ("schedule", "factor") and "plateau" in choices_:
+        return "between 0 and 1"
+    if (group, setting.name) == ("schedule", "min_lr") and "range_test" in choices_:
+        return "a number above 0"
+    if key in VALUES:
+        return VALUES[key]
+    if isinstance(setting.value, bool):
+        return _SWITCH
+    judged = {"optimizer": optimizers._NUMBERS, "schedule": schedules._ARGUMENTS}.get(group, {})
+    if setting.name in judged:
+        return judged[setting.name][0]
+    if group in ("sampler", "pruner") and isinstance(setting.value, int):
+        return f"a whole number of at least {choices._LEAST.get(setting.name, 0)}"
+    raise KeyError(f"{key}: VALUES says nothing of it")
+
+
+def _code(text: str) -> str:
+    """Prose in which what is typed stands as code, and nothing is taken for markup."""
+    return re.sub(
+        r"`[^`]*`|\S*(?:_target_|__init__)[\w=.]*|\+?[\w.]+=[^\s,;:)]+",
+        lambda found: found[0] if found[0].startswith("`") else f"`{found[0]}`",
+        text,
+    )
+
+
+def _default(text: str) -> str:
+    return "needed" if text == "???" else f"`{text}`"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _options(wanted: Sequence[str]) -> str:
+    _, found = read(config.folder("conf") / "config.yaml")
+    by_name = {each.name: each for each in found}
+    rows = []
+    for name in wanted:
+        each = by_name[name]
+        default = "date_time" if name == "name" else _default(each.default)
+        rows.append([f"`{name}`", default, VALUES[name], _code(each.meaning)])
+    return _table(["option", "default", "values", "meaning"], rows)
+
+
+def _merged(group: str, chosen: Sequence[str], wanted: Sequence[str]) -> str:
+    """One table of settings that several choices have.
+
+    Of several choices it says which have the setting, and where default or meaning are others.
+    """
+    tables = {choice: settings(group, choice) for choice in chosen}
+    having = {name: [c for c in chosen if name in tables[c]] for name in wanted}
+    tell = any(
+        len(choices_) < len([c for c in chosen if tables[c]]) for choices_ in having.values()
+    )
+    rows = []
+    for name, choices_ in having.items():
+        key = f"{group}.{name}"
+        found = {choice: tables[choice][name] for choice in choices_}
+        usual = Counter(each.default for each in found.values()).most_common(1)[0][0]
+        first = next(each for each in found.values() if each.default == usual)
+        default = _differing({c: _default(each.default) for c, each in found.items()}, "; ")
+        meaning = _differing({c: each.meaning for c, each in found.items()}, "<br>")
+        cells = [f"`{key}`", default, _works(group, choices_, first)]
+        cells.append(_code(MEANINGS.get(f"{key} of {choices_[0]}", MEANINGS.get(key, meaning))))
+        if tell:
+            cells.insert(1, ", ".join(choices_))
+        rows.append(cells)
+    of = ["of"] if tell else []
+    return _table(["setting", *of, "default", "values", "meaning"], rows)
+
+
+def _differing(texts: Mapping[str, str], between: str) -> str:
+    """The commonest of the choices' texts, and the others behind it with the choices' names."""
+    usual = Counter(texts.values()).most_common(1)[0][0]
+    others = dict.fromkeys(text for text in texts.values() if text != usual)
+    told = (
+        f"{', '.join(choice for choice, each in texts.items() if each == text)}: {text}"
+        for text in others
+    )
+    return between.join([usual, *told])
+
+
+def _choices(group: str, chosen: Sequence[str]) -> str:
+    lines = []
+    for choice in chosen:
+        head, found = read(config.folder("conf") / group / f"{choice}.yaml")
+        target = next(each.value for each in found if each.name == "_target_")
+        of = f" (`{target}`)" if target and not target.startswith("?") else ""
+        lines.append(f"- `{group}={choice}`{of}: {_code(head)}")
+    shared = common(group)
+    own = dict.fromkeys(name for c in chosen for name in settings(group, c) if name not in shared)
+    text = "\n".join(lines)
+    return f"{text}\n\n{_merged(group, chosen, list(own))}" if own else text
+
+
+def made(wanted: str) -> str:
+    """The text of a marker."""
+    kind, *words = wanted.split()
+    if kind == "options":
+        return _options(words)
+    if words == ["all"]:
+        return _merged(kind, names(kind), common(kind))
+    return _choices(kind, words)
+
+
+def filled(page: str) -> str:
+    """The page with each marked part made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{made(m[2])}\n\n{m[3]}", page)
+
+
+def main() -> None:
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
