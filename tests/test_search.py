@@ -67,7 +67,7 @@ def test_a_study_that_minimises_is_not_asked_to_maximise(tmp_path: Path) -> None
 def test_a_sweep_of_before_a_setting_was_there_is_resumed_and_not_with_another_value(
     tmp_path: Path,
 ) -> None:
-    assert sweep("lr=0.1", SMALL, "epochs=1", "name=x", cwd=tmp_path).code == 0
+    assert sweep("lr=0.1,0.3", SMALL, "epochs=1", "name=x", cwd=tmp_path).code == 0
     record = tmp_path / "outputs" / "x" / "multirun.yaml"
     older = [
         line
@@ -75,9 +75,9 @@ def test_a_sweep_of_before_a_setting_was_there_is_resumed_and_not_with_another_v
         if not re.match(r" *(parametrisation|base_width|precision):", line)
     ]
     record.write_text("".join(older))
-    ended = go_on("outputs/x", "lr=0.1,0.2", cwd=tmp_path)
+    ended = go_on("outputs/x", "lr=0.1,0.3,0.2", cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
-    ended = go_on("outputs/x", "lr=0.1,0.2", "network.parametrisation=mup_sgd", cwd=tmp_path)
+    ended = go_on("outputs/x", "lr=0.1,0.3,0.2", "network.parametrisation=mup_sgd", cwd=tmp_path)
     assert (ended.code, ended.out) == (2, "")
     assert "network.parametrisation=not given (now mup_sgd)" in ended.err
 
