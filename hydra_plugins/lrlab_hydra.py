@@ -28,11 +28,13 @@ class LrlabSweeper(Sweeper):
     Args:
         params: what an experiment's YAML sweeps: key to list, interval or value.
         resume: finish the sweep that is in the folder, rather than begin one.
+        trust: whether all that its records name may be called.
     """
 
-    def __init__(self, params: Any = None, resume: bool = False) -> None:
+    def __init__(self, params: Any = None, resume: bool = False, trust: bool = False) -> None:
         self.params = params
         self.resume = resume
+        self.trust = trust
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -140,6 +142,7 @@ _STORE.store(
         "_target_": "hydra_plugins.lrlab_hydra.LrlabSweeper",
         "params": {},
         "resume": False,
+        "trust": False,
     },
     provider="lrlab",
 )

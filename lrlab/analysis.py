@@ -256,6 +256,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
 def _run_folders(sweep: Path) -> list[Path]:
     if not sweep.is_dir():
         raise UserError(f"{sweep}: no such folder; name a sweep's folder, for example outputs/NAME")
+    records.check_contained(sweep)
     folders = records.run_folders(sweep)
     if not folders:
         raise UserError(

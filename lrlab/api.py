@@ -297,8 +297,8 @@ class Result:
         import yaml
 
         try:
-            saved = yaml.safe_load(records.read_sweep_config(self.folder))
-        except (UserError, OSError, ValueError, yaml.YAMLError):
+            saved = records.plain_yaml(records.read_sweep_config(self.folder))
+        except (UserError, OSError, ValueError, yaml.YAMLError, RecursionError):
             return {}
         return saved if isinstance(saved, dict) else {}
 

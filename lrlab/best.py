@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrlab import config as configs
-from lrlab import records
+from lrlab import records, trust
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,7 +60,10 @@ def text(run: Path, comment: str) -> str:
     if folders:
         values["hydra"] = {"searchpath": list(dict.fromkeys(folders))}
     node = {"defaults": ["config", *overrides, "_self_"], **values}
-    return f"{_head(run, comment, extra)}\n{OmegaConf.to_yaml(OmegaConf.create(node))}"
+    body = OmegaConf.to_yaml(OmegaConf.create(node))
+    if trust.in_best(body):  # of a class, or a choice, of the user's own
+        extra.append(trust.TRUST)
+    return f"{_head(run, comment, extra)}\n{body}"
 
 
 def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None:

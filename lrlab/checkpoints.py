@@ -6,6 +6,7 @@ Tensors and plain numbers only, read with ``weights_only=True``: a file from els
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,19 @@ def load(run: Path) -> dict[str, Any] | None:
 def read(file: Path) -> dict[str, Any] | None:
     """A state on the CPU, with its ``step``; None: there is none, or it is damaged."""
     try:
+        if file.is_symlink() or _grows(file):
+            return None
         state = torch.load(file, map_location="cpu", weights_only=True)
         state["step"] = int(state["step"])
     except Exception:  # whatever a damaged file makes of torch.load
         return None
     return state
+
+
+def _grows(file: Path) -> bool:
+    """Whether it unpacks to more than it is: torch packs nothing, and a bomb would fill memory."""
+    with zipfile.ZipFile(file) as parts:
+        return any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist())
 
 
 def drop(run: Path) -> None:

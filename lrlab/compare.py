@@ -39,7 +39,7 @@ from lrlab.comparison import (
     with_best_settings,
     within,
 )
-from lrlab.errors import NotWritten, UserError
+from lrlab.errors import NotWritten, UserError, printable
 from lrlab.verdicts import verdicts
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judge.fail("interrupted", code=130)
     for note in notes:
         print(f"lrlab: {judge.printable(note)}", file=sys.stderr)
-    print(words)
+    print(printable(words))
 
 
 def _write(folder: Path, sides: Sequence[Side], words: str) -> list[str]:
@@ -283,8 +283,8 @@ def _write(folder: Path, sides: Sequence[Side], words: str) -> list[str]:
     _check_folder(folder)
     records.make_folder(folder)
     records.write_whole(folder / "compare.txt", words + "\n")
-    records.write_whole(folder / "differences.csv", differences(sides).to_csv(index=False))
-    records.write_whole(folder / "by_lr.csv", by_lr_table(sides).to_csv(index=False))
+    records.write_whole(folder / "differences.csv", records.csv_text(differences(sides)))
+    records.write_whole(folder / "by_lr.csv", records.csv_text(by_lr_table(sides)))
     from lrlab.plots import writing
 
     try:

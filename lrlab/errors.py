@@ -1,11 +1,24 @@
 """The one exception that means: the user can mend this."""
 
 
+def printable(text: str) -> str:
+    """The text as a terminal shows it and does not obey it: with "?" for control characters.
+
+    Line ends and tabs stay. What a record or a file name holds may be anybody's.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
 class UserError(Exception):
     """Bad input. The message is one line that names the option, its value and what would work.
 
     Entry points print it as ``lrlab: <message>`` and exit with code 2, without a traceback.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class NotWritten(Exception):
@@ -25,7 +38,7 @@ class NotWritten(Exception):
     def __init__(self, file: object, error: Exception) -> None:
         self.file = str(file)
         self.reason = str(getattr(error, "strerror", None) or str(error).splitlines()[0])
-        super().__init__(f"{self.file}: cannot be written ({self.reason})")
+        super().__init__(printable(f"{self.file}: cannot be written ({self.reason})"))
 
 
 class Stopped(Exception):

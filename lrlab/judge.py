@@ -26,6 +26,7 @@ from lrlab import (
     analysis,
     answer,
     curve_csv,
+    errors,
     readers,
     records,
     sweep_settings,
@@ -128,7 +129,9 @@ def _load_one(path: Path, with_branches: bool) -> Loaded:
             "curves, for example outputs/NAME"
         )
     curves, notes = curve_csv.read(path)
-    settings = [name for name in tidy.settings_of(curves) if name not in _ONE_A_RUN]
+    # a CSV's own column "folder" would be taken for a run's, and read
+    not_settings = (*_ONE_A_RUN, "folder")
+    settings = [name for name in tidy.settings_of(curves) if name not in not_settings]
     of_run = [name for name in (*_ONE_A_RUN, *settings) if name in curves]
     runs = pd.DataFrame(curves[of_run]).groupby("run", as_index=False).first()
     return Loaded(runs, curves, _no_branches(), (path.name,), tuple(notes))
@@ -553,7 +556,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail("interrupted", code=130)
     for note in notes:
         print(f"lrlab: {printable(note)}", file=sys.stderr)
-    print(text)
+    print(errors.printable(text))
 
 
 def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
@@ -568,7 +571,7 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     found = in_order(verdicts(loaded.curves, target=options.target))
     answers = answer.recommend(found)
     if options.output is not None:
-        records.write_whole(options.output, found.to_csv(index=False))
+        records.write_whole(options.output, records.csv_text(found))
     if options.json:
         return as_json(found, answers, loaded.notes), ()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

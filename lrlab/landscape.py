@@ -79,6 +79,7 @@ def measure(
     steps: int = STEPS,
     device: str | None = None,
     threads: int | None = None,
+    trusted: bool = False,
 ) -> Landscape:
     """Replay three runs of a sweep and measure the loss around them.
 
@@ -91,6 +92,8 @@ def measure(
         steps: how many are replayed at most.
         device: where to train; None: as the runs' configs say.
         threads: the most that are used, where others want the cores too; None: as the configs say.
+        trusted: whether all that the runs' configs name may be called; else only what
+            `lrlab.trust` knows to be harmless.
 
     Returns:
         The tables, or why there are none. Never raises for what a sweep holds.
@@ -101,7 +104,7 @@ def measure(
     import torch
 
     try:
-        specs = {role: _saved_spec(sweep / str(run), device) for role, run in runs.items()}
+        specs = {role: _saved_spec(sweep / str(run), device, trusted) for role, run in runs.items()}
         reason = _unlike(list(specs.values()))
         if reason:
             return nothing(reason)
@@ -190,21 +193,25 @@ def _same(one: Any, other: Any) -> bool:
     return one == other or (one != one and other != other) or (one is None and other is None)
 
 
-def _saved_spec(run: Path, device: str | None) -> RunSpec:
+def _saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
     """A recorded run as it would be trained again."""
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     from lrlab import config as configs
-    from lrlab import plan
+    from lrlab import plan, trust
 
-    text = records.read_config(run)
+    text, of_hydra = records.read_config(run), records.read_texts(run)[0]
     try:
+        for each in (text, of_hydra):
+            records.check_aliases(each)
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
         assert isinstance(config, DictConfig)
+        if not trusted:
+            trust.check(config, configs.GROUPS, str(run), trust.TRUST)
         config.device = device or config.device
-        hydra = OmegaConf.create(records.read_texts(run)[0])
+        hydra = OmegaConf.create(of_hydra)
         choices = OmegaConf.select(hydra, "hydra.runtime.choices", default=None) or {}
         return plan.run_spec(int(run.name), run, config, choices, {})
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:

@@ -14,7 +14,9 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shlex
+import stat
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # How a command line says that it goes on with a sweep; multirun.yaml says how it began.
-RESUMING = ("hydra.sweeper.resume=", "hydra.sweep.dir=")
+RESUMING = ("hydra.sweeper.resume=", "hydra.sweeper.trust=", "hydra.sweep.dir=")
+
+MOST_TEXT = 2**24  # bytes of a YAML or JSON record; those that lrlab writes have some thousand
 
 # The states of a run that is over. Others: waiting, running, interrupted.
 ENDED = ("finished", "diverged", "pruned", "failed")
@@ -147,6 +151,7 @@ def cut_metrics(folder: Path, step: int) -> bool:
         Whether they are all there; if not, nothing is changed.
     """
     file = folder / "metrics.csv"
+    _check_own(file)
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
@@ -162,6 +167,7 @@ def cut_metrics(folder: Path, step: int) -> bool:
 def cut_diagnostics(folder: Path, step: int) -> None:
     """Keep the rows before a step in diagnostics.csv, for a run that goes on from there."""
     file = folder / "diagnostics.csv"
+    _check_own(file)
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
@@ -257,14 +263,28 @@ def write_best(sweep: Path, text: str) -> None:
     write_whole(sweep / "best.yaml", text)
 
 
+def read_best(sweep: Path) -> str:
+    """best.yaml as text.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    try:
+        return _text(sweep / "best.yaml")
+    except OSError as error:
+        raise UserError(f"{sweep / 'best.yaml'}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{sweep / 'best.yaml'}: is damaged, no text") from None
+
+
 def best_run(sweep: Path) -> int | None:
     """The number of the run that best.yaml is the config of; None: there is none."""
     import yaml
 
     try:
-        saved = yaml.safe_load((sweep / "best.yaml").read_text(encoding="utf-8"))
+        saved = plain_yaml(_text(sweep / "best.yaml"))
         return int(Path(saved["source"]).name)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (OSError, UserError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -273,12 +293,34 @@ def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
     # Timings differ each time, and this table of a sweep trained again should not.
     table = runs.drop(columns=["folder", "train_seconds"], errors="ignore")
     table = table.convert_dtypes()  # a column with gaps holds whole numbers as floats
-    write_whole(sweep / "runs.csv", table.to_csv(index=False))
+    write_whole(sweep / "runs.csv", csv_text(table))
 
 
 def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
     """Write verdicts.csv, one row a run; a sentence says what each verdict rests on."""
-    write_whole(sweep / "verdicts.csv", verdicts.to_csv(index=False))
+    write_whole(sweep / "verdicts.csv", csv_text(verdicts))
+
+
+_FORMULA = re.compile(r"\s*[=+\-@\t\r]")
+_NUMBER = re.compile(r"\s*[+-]?(\d|\.\d|inf|nan)[\w.+-]*\s*|-", re.IGNORECASE)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV. A text that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Texts come from options and names, which in a sweep from elsewhere are another's.
+    """
+    import pandas as pd
+
+    def told(value: Any) -> Any:
+        is_formula = isinstance(value, str) and _FORMULA.match(value)
+        return f"'{value}" if is_formula and not _NUMBER.fullmatch(value) else value
+
+    safe = table.rename(columns=told)
+    for name in safe.columns:
+        if not pd.api.types.is_numeric_dtype(safe[name]):
+            safe[name] = safe[name].map(told)
+    return safe.to_csv(index=False)
 
 
 def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
@@ -329,6 +371,7 @@ def plot_folder(sweep: Path) -> Path:
 
 
 def _append(file: Path, text: str) -> None:
+    _check_own(file)
     try:
         with file.open("a", encoding="utf-8", newline="") as stream:
             stream.write(text)
@@ -349,6 +392,103 @@ def _json(value: Any) -> Any:
 # --- reading --------------------------------------------------------------------------------------
 
 
+def check_contained(folder: Path) -> None:
+    """Refuse a sweep's or run's folder in which something leads out of it, or is no ordinary file.
+
+    Raises:
+        UserError: names the link, pipe or device.
+    """
+    for entry in _entries(folder):
+        _check_entry(entry)
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        if entry.name.isdecimal():
+            for inner in _entries(entry.path):
+                _check_entry(inner)
+                if inner.name == ".hydra" and inner.is_dir(follow_symlinks=False):
+                    for each in _entries(inner.path):
+                        _check_entry(each)
+        elif entry.name in ("plots", ".hydra", "profile"):
+            for inner in _entries(entry.path):
+                _check_entry(inner)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:  # not there, or no folder: said where it is read
+        return []
+
+
+def _check_entry(entry: os.DirEntry[str]) -> None:
+    # of a folder's listing, which costs nothing more
+    if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+        _check_own(Path(entry.path))
+
+
+def _check_own(file: Path) -> None:
+    """That a record is an ordinary file, if it is there.
+
+    Raises:
+        UserError: it is a link, which could lead anywhere, or a pipe or device.
+    """
+    try:
+        mode = file.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISLNK(mode):
+        raise UserError(
+            f"{file}: is a link, and no record is followed out of its folder; put there what it "
+            "leads to"
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{file}: is no ordinary file; remove it")
+
+
+def _text(file: Path) -> str:
+    """A YAML or JSON record.
+
+    Raises:
+        UserError: it is a link or too large.
+    """
+    for each in (file.parent, file) if file.parent.name == ".hydra" else (file,):
+        _check_own(each)
+    if file.stat().st_size > MOST_TEXT:
+        raise UserError(f"{file}: is too large, {file.stat().st_size:,} bytes; lrlab wrote no such")
+    return file.read_text(encoding="utf-8")
+
+
+def plain_yaml(text: str) -> Any:
+    """What a YAML record holds: plain values only, and none that repeats another.
+
+    lrlab writes no aliases, of which a short text can make more than memory holds.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has aliases.
+    """
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, ten times as fast
+    check_aliases(text)
+    return yaml.load(text, Loader=loader)
+
+
+def check_aliases(text: str) -> None:
+    """Refuse YAML with aliases.
+
+    Raises:
+        yaml.YAMLError: it has some, or is no YAML.
+    """
+    import yaml
+
+    if not re.search(r"(^|[\s\[{,:?-])\*\S", text):  # quick, and hardly ever true
+        return
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+        raise yaml.YAMLError("has aliases, which no record of lrlab has")
+
+
 def read_sweep_config(sweep: Path) -> str:
     """The sweep's multirun.yaml as text.
 
@@ -360,7 +500,7 @@ def read_sweep_config(sweep: Path) -> str:
         if (sweep / ".hydra").is_dir() and (sweep.parent / file.name).is_file():
             raise UserError(f"{sweep}: is a run's folder; name its sweep's, {sweep.parent}")
         raise UserError(f"{sweep}: is no folder of a sweep; it has no multirun.yaml")
-    return file.read_text(encoding="utf-8")
+    return _text(file)
 
 
 def make_folder(run: Path) -> None:
@@ -385,8 +525,8 @@ def recorded_pad(run: Path) -> int:
 
 
 def run_folders(sweep: Path) -> list[Path]:
-    """The folders of a sweep's runs, sorted by run number."""
-    found = [f for f in sweep.iterdir() if f.name.isdecimal() and f.is_dir()]
+    """The folders of a sweep's runs, sorted by run number; a link to one is none of them."""
+    found = [f for f in sweep.iterdir() if f.name.isdecimal() and f.is_dir() and not f.is_symlink()]
     return sorted(found, key=lambda folder: int(folder.name))
 
 
@@ -401,13 +541,13 @@ def read_config(run: Path) -> str:
         if run.is_dir() and any((f / ".hydra").is_dir() for f in run_folders(run)):
             raise UserError(f"{run}: is a sweep's folder; name one of its runs, like {run / '0'}")
         raise UserError(f"{run}: is no folder of a run; it has no {file.relative_to(run)}")
-    return file.read_text(encoding="utf-8")
+    return _text(file)
 
 
 def read_texts(run: Path) -> tuple[str, str]:
     """hydra.yaml and overrides.yaml as they are, for a copy; empty where missing."""
     files = [run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides")]
-    hydra, overrides = (f.read_text(encoding="utf-8") if f.is_file() else "" for f in files)
+    hydra, overrides = (_text(f) if f.is_file() else "" for f in files)
     return hydra, overrides
 
 
@@ -420,8 +560,8 @@ def read_summary(run: Path) -> dict[str, Any]:
     """
     file = run / "summary.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        found = json.loads(_text(file))
+    except (ValueError, RecursionError):
         raise UserError(f"{file}: is damaged, not JSON") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: is damaged, no JSON object")
@@ -473,6 +613,7 @@ def _read_table(
 
     import pandas as pd
 
+    _check_own(file)
     data = file.read_bytes()
     try:
         # Types told, and in one piece: that takes a third of the time, which counts with a thousand

@@ -7,6 +7,7 @@ does not, 2 for input that cannot work.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab import __version__, readers, records
 from lrlab import config as configs
-from lrlab.errors import UserError
+from lrlab.errors import UserError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,17 +105,24 @@ def _other_data(record: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
     return record.get("data_sha256") not in (None, again.get("data_sha256"))
 
 
-def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> bool:
+def reproduce(
+    run: Path, output: Path, tolerance: float, device: str | None, trusted: bool = False
+) -> bool:
     """Train a recorded run again into a new folder, print how it compares, say if it agrees.
 
+    Args:
+        trusted: whether all that the record's config names may be called.
+
     Raises:
-        UserError: no such run, or one that cannot be trained here.
+        UserError: no such run, one that cannot be trained here, or one whose config names what
+            `lrlab.trust` does not know and that is not trusted.
     """
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    records.check_contained(run)
     text = records.read_config(run)
     try:
         summary = records.read_summary(run)
@@ -126,19 +134,25 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
     if record.empty:
         raise UserError(f"{run}: has recorded no step, there is nothing to compare with")
 
-    from lrlab import environment, launch, plan, table
+    from lrlab import environment, launch, plan, table, trust
 
     environment.make_deterministic()
     try:
+        records.check_aliases(text)
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
         assert isinstance(config, DictConfig)  # of a mapping; OmegaConf refuses to merge a list
+        if not trusted:
+            again = f"python -m lrlab.reproduce {shlex.quote(str(run))} {trust.TRUST}"
+            trust.check(config, configs.GROUPS, str(run), again)
         config.device = device or (summary.get("environment") or {}).get("device", config.device)
         config.threads = config.threads or (summary.get("environment") or {}).get("threads")
         if "pad" in (lanes := summary.get("lanes") or {}):  # a GPU's bits hang on it
             config.pad = lanes["pad"] or None
         config.profile = False
         config.diagnostics = "off"  # they change no bit, and only the curve is compared
-        hydra = OmegaConf.create(records.read_texts(run)[0])
+        of_hydra = records.read_texts(run)[0]
+        records.check_aliases(of_hydra)
+        hydra = OmegaConf.create(of_hydra)
         choices = OmegaConf.select(hydra, "hydra.runtime.choices", default=None) or summary
         number = int(summary.get("run", 0))
         folder = records.free_folder(
@@ -149,7 +163,7 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
         spec = plan.run_spec(number, folder / str(number), config, choices, swept)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{run}: its config is damaged: {configs.one_line(error)}") from None
-    except (ValueError, TypeError, YAMLError) as error:
+    except (ValueError, TypeError, YAMLError, RecursionError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
     plan.check_runs([spec])
     records.create_sweep(folder)
@@ -165,13 +179,13 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
 
     again = records.read_summary(spec.folder)
     if again["state"] == "failed":
-        print(f"failed: {again['error']}; see {spec.folder / 'run.log'}")
+        print(printable(f"failed: {again['error']}; see {spec.folder / 'run.log'}"))
         return False
     metrics = records.read_metrics(spec.folder)
     unfinished = summary["state"] not in ("finished", "diverged")
     if unfinished:  # the record ends somewhere; only so far can it be compared
         last = record["step"].max()
-        metrics = metrics.query(f"step <= {last}").copy()
+        metrics = metrics.loc[metrics["step"] <= last].copy()
         if record["lr"].isna().iloc[-1]:  # pruned: its last row has an evaluation only
             metrics.loc[metrics["step"] == last, ["lr", "train_loss"]] = float("nan")
     found = compare(record, metrics)
@@ -184,13 +198,14 @@ def reproduce(run: Path, output: Path, tolerance: float, device: str | None) -> 
         spec.folder, provenance | {"comparison": vars(found), "final_results_that_differ": final}
     )
     agrees = found.largest <= tolerance and "state" not in final
-    print(verdict(found, final, tolerance))
+    print(printable(verdict(found, final, tolerance)))
     if unfinished:
-        print(f"the record ends there ({summary['state']}), the new run went on to its end")
+        state = printable(str(summary["state"]))
+        print(f"the record ends there ({state}), the new run went on to its end")
     if found.first is not None or final or _other_data(summary, again):
         for line in differences(summary, again) or ["versions, device and threads are the same"]:
-            print(f"  {line}")
-    print(f"run    {table.display_path(spec.folder)}")
+            print(printable(f"  {line}"))
+    print(printable(f"run    {table.display_path(spec.folder)}"))
     return agrees
 
 
@@ -221,6 +236,14 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="a run's folder, for example outputs/my_sweep/2")
     parser.add_argument(
+        "trust",
+        nargs="?",
+        default="trust=false",
+        metavar="trust=true",
+        help="also call what the run's config names beside lrlab, torch and torchvision: a class "
+        "of yours, or of a sender whom you trust",
+    )
+    parser.add_argument(
         "--output", type=Path, default=Path("outputs"), help="folder for the new run (outputs)"
     )
     parser.add_argument(
@@ -237,7 +260,14 @@ def main() -> None:
             raise UserError(
                 f"--tolerance={arguments.tolerance}: must be at least 0; 0 asks for equal bits"
             )
-        agrees = reproduce(arguments.run, arguments.output, arguments.tolerance, arguments.device)
+        from lrlab.trust import without_trust
+
+        rest, trusted = without_trust([arguments.trust])
+        if rest:
+            raise UserError(f"{rest[0]}: behind the run there can only be trust=true")
+        agrees = reproduce(
+            arguments.run, arguments.output, arguments.tolerance, arguments.device, trusted
+        )
     except UserError as error:
         print(f"lrlab: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, readers, records, sweep
+from lrlab import __version__, readers, records, sweep, trust
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -18,6 +19,8 @@ on from its last checkpoint or begins anew, and the result is that of the uninte
   SWEEP           the sweep's folder, for example outputs/2026-11-25_21-04-33
   option=value    extend it: a longer list of what it sweeps (lr=0.01,0.1,1), seed=..., n_trials=...
                   or how it is trained: workers=, lanes=, memory_limit=, device=, timeout=, ...
+  trust=true      also call what its records name beside lrlab, torch, torchvision and Optuna: a
+                  class of yours, or of a sender whom you trust
 
 Exit code: 0 all runs ended, 1 a run failed, 2 bad input, 130 interrupted again.
 """
@@ -31,8 +34,11 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         given: overrides; each replaces the one of its key.
 
     Raises:
-        UserError: this is no folder of a sweep.
+        UserError: this is no folder of a sweep, or its records name what `lrlab.trust` does not
+            know and that is not trusted.
     """
+    given, trusted = trust.without_trust(given)
+    records.check_contained(folder)
     saved = _saved(folder)
     for override in given:
         if "=" not in override:
@@ -48,25 +54,47 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         for o in map(str, hydra["overrides"]["hydra"])
         if _key(o) not in new and not o.startswith((*records.RESUMING, "hydra.mode="))
     ]
-    flags = []
-    for source in hydra["runtime"]["config_sources"]:
-        if source["provider"] == "command-line":
-            flags += ["--config-dir", str(source["path"])]
+    folders = [
+        str(source["path"])
+        for source in hydra["runtime"]["config_sources"]
+        if source["provider"] == "command-line"
+    ]
+    flags = [f"--config-dir={path}" for path in folders]
     if (name := hydra["job"]["config_name"]) not in (None, "config"):
-        flags += ["--config-name", str(name)]
+        flags.append(f"--config-name={name}")
+    if not trusted:
+        found = [f"the configs in {path}" for path in folders]
+        found += [f"the config {name}"] if len(flags) > len(folders) else []
+        again = f"python -m lrlab.resume {shlex.quote(str(folder))} {trust.TRUST}"
+        trust.refuse(found + trust.in_words(kept), str(folder), again)
+    if wrong := [word for word in kept if word.startswith("-")]:
+        raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
     from lrlab.space import quoted
 
     where = quoted(str(folder.absolute()))
-    return [*flags, *kept, *given, f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
+    resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
+    return [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
+
+
+def command(folder: Path) -> str:
+    """How to go on with a sweep of one's own, as one would type it here."""
+    from lrlab.table import display_path
+
+    typed = f"python -m lrlab.resume {shlex.quote(display_path(folder))}"
+    try:
+        arguments(folder, [])
+    except UserError as error:
+        return f"{typed} {trust.TRUST}" if trust.TRUST in str(error) else typed
+    return typed
 
 
 def _saved(folder: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        saved = yaml.safe_load(records.read_sweep_config(folder))
+        saved = records.plain_yaml(records.read_sweep_config(folder))
         _ = saved["hydra"]["overrides"]["task"], saved["hydra"]["runtime"]["config_sources"]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError, RecursionError):
         raise UserError(f"{folder}: its multirun.yaml is damaged") from None
     return saved
 

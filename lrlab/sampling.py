@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from lrlab import pickles
 from lrlab import space as spaces
 from lrlab.errors import UserError
 from lrlab.space import Interval
@@ -237,9 +238,14 @@ def draw(
     Raises:
         UserError: the sampler cannot work.
     """
+    import optuna
+
     sampler = make_sampler(node, seed, index, space)
     study = _study(view, sampler, None)
     params: dict[str, Any] = {}
+    if isinstance(sampler, optuna.samplers.CmaEsSampler):
+        for shown in view.shown:
+            pickles.check(shown.system_attrs)
     with _told(node, "sampler"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a sampler's numerical worries are not the user's
         sampler.before_trial(study, trial)

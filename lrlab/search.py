@@ -32,6 +32,7 @@ from lrlab import (
     records,
     signals,
     storage,
+    trust,
     workers,
 )
 from lrlab import config as configs
@@ -78,10 +79,42 @@ class _Sweep:
     def job(self, point: Mapping[str, str], number: int) -> jobs.Job:
         """A run. One that was judged before the sweep began is not composed again to train."""
         values = [f"{key}={text}" for key, text in point.items()]
+        self._check_point(point)
         overrides = self.space.fixed + self.own + values
         if (judged := self.judged.pop(number, None)) and judged.overrides == overrides:
             return judged
-        return jobs.compose(self.config, self.loader, overrides, number)
+        if self.guarded:
+            # before it is composed, which reads the files that choices name
+            trust.refuse(trust.in_words(self.space.fixed + values), f"run {number}", self.allow)
+        job = jobs.compose(self.config, self.loader, overrides, number)
+        if self.guarded:
+            groups = (*configs.GROUPS, *configs.SWEEP_GROUPS)
+            found = [c for group in groups for c in trust.in_node(job.spec.config[group], group)]
+            trust.refuse(found, f"run {number}", self.allow)
+        return job
+
+    def _check_point(self, point: Mapping[str, str]) -> None:
+        """That a run, as the study has it, sets nothing but what this command sweeps.
+
+        A study may be another's, and an override can call anything.
+        """
+        lists = {key.lstrip("+"): texts for key, texts in self.space.lists.items()}
+        swept = {*lists, *(key.lstrip("+") for key in self.space.intervals), "seed"}
+        for key, text in point.items():
+            name = key.lstrip("+")
+            if name not in swept:
+                raise UserError(f"{name}={text}: is in the study, but not swept by this command")
+            if trust.in_words([f"{key}={text}"]) and text not in lists.get(name, ()):
+                raise UserError(f"{name}={text}: is in the study, but not named by this command")
+
+    @property
+    def guarded(self) -> bool:
+        """Whether it goes on with records that may be another's."""
+        return self.resumed and not self.config.hydra.sweeper.get("trust")
+
+    @property
+    def allow(self) -> str:
+        return f"{resume_command(self.folder)} {trust.TRUST}"
 
     @property
     def shared(self) -> bool:
@@ -115,6 +148,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     """
     setup_globals()
     configs.check_folder(config)
+    _check_trust(config)
     environment.make_deterministic()  # before the checks, whose networks multiply matrices
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
     params = config.hydra.sweeper.get("params")
@@ -140,7 +174,9 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
             places = math.ceil(max(len(_left(queue)), 1) / count)
             queue.close()
             threads = _threads(config, count)
-            code = workers.run(current.folder, count, places, config.device, threads, url)
+            code = workers.run(
+                current.folder, count, places, config.device, threads, url, not current.guarded
+            )
             queue = _open_queue(current, first, "resume")
             if code and (left := len(_left(queue))):
                 _say_interrupted(current, left, len(queue.trials()))
@@ -158,6 +194,17 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     finally:
         with contextlib.suppress(NotWritten, UserError):  # what ended the sweep is said already
             queue.close()
+
+
+def _check_trust(config: DictConfig) -> None:
+    """Refuse to go on with a sweep whose config would call what is not known, before it is used."""
+    sweeper = config.hydra.sweeper
+    if not sweeper.get("resume") or sweeper.get("trust"):
+        return
+    folder = Path(config.hydra.sweep.dir)
+    groups = (*configs.GROUPS, *configs.SWEEP_GROUPS)
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    trust.check(plain, groups, str(folder), f"{resume_command(folder)} {trust.TRUST}")
 
 
 def _hide_password(config: DictConfig, space: Space) -> str:
@@ -268,6 +315,7 @@ def _write_config(current: _Sweep) -> None:
     OmegaConf.copy_cache(from_config=current.config, to_config=config)
     with open_dict(config), read_write(config.hydra):
         config.hydra.sweeper.resume = False
+        config.hydra.sweeper.trust = False
     began = [o for o in arguments.noted(config, "hydra") if not o.startswith(records.RESUMING)]
     arguments.note(config, "hydra", began)
     records.write_sweep_config(current.folder, OmegaConf.to_yaml(config, resolve=False))
@@ -452,11 +500,9 @@ def _say_interrupted(current: _Sweep, left: int, total: int) -> None:
 
 def resume_command(folder: Path) -> str:
     """How to go on with a sweep, as one would type it here."""
-    import shlex
+    from lrlab import resume
 
-    from lrlab.table import display_path
-
-    return f"python -m lrlab.resume {shlex.quote(display_path(folder))}"
+    return resume.command(folder)
 
 
 def _finish(current: _Sweep, queue: Queue) -> list[float]:
@@ -532,7 +578,8 @@ def _draw(config: DictConfig, folder: Path, tables: Tables) -> NotWritten | None
     with Drawing(records.plot_folder(folder), free=cores() - 1) as drawing:
         drawing.add(first, tables)
         if configs.diagnostics(config) != "off":
-            _measure_landscape(folder, tables, max(1, cores() - drawing.processes))
+            trusted = not config.hydra.sweeper.get("resume") or config.hydra.sweeper.get("trust")
+            _measure_landscape(folder, tables, max(1, cores() - drawing.processes), bool(trusted))
         lines, surface, paths = analysis.landscape(folder)
         tables = replace(tables, lines=lines, surface=surface, paths=paths)
         drawing.add(plots.OF_LANDSCAPE, tables)
@@ -554,13 +601,15 @@ def _draw(config: DictConfig, folder: Path, tables: Tables) -> NotWritten | None
     return next((error for error in unwritten if error is not None), None)
 
 
-def _measure_landscape(folder: Path, tables: Tables, threads: int) -> None:
+def _measure_landscape(folder: Path, tables: Tables, threads: int, trusted: bool) -> None:
     best = tables.answers[0].best_run if tables.answers else None
     if best is None or tables.verdicts is None:
         return
     from lrlab import landscape
 
-    measured = landscape.measure(folder, tables.verdicts, int(str(best)), threads=threads)
+    measured = landscape.measure(
+        folder, tables.verdicts, int(str(best)), threads=threads, trusted=trusted
+    )
     landscape.write(folder, measured)
 
 

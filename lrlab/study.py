@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -680,7 +681,7 @@ class Queue:
         return {
             key.removeprefix(_WORKER): None if sign is None else Sign(**sign)
             for key, sign in attrs.items()
-            if key.startswith(_WORKER) and key != _WORKER + self._worker
+            if re.fullmatch(rf"{_WORKER}[\w.-]+", key) and key != _WORKER + self._worker
         }
 
     def _dead(self, runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:

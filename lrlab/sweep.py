@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import __version__, arguments, completion, garbage, readers
+from lrlab import __version__, arguments, completion, garbage, readers, records, trust
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError
 
@@ -106,6 +106,7 @@ def run(typed: list[str]) -> None:
     Args:
         typed: the command line's words, without the program.
     """
+    typed = _trusted(typed)
     conf = str(configs.folder("conf"))
     application = hydra.main(**BASE, config_path=conf, config_name="config")(task)
 
@@ -131,6 +132,20 @@ def run(typed: list[str]) -> None:
             start("--multirun")
         else:
             raise
+
+
+def _trusted(typed: list[str]) -> list[str]:
+    """The words without ``trust=true``; without it a best.yaml may name only what is harmless.
+
+    Raises:
+        UserError: it names something else.
+    """
+    words, trusted = trust.without_trust(typed)
+    file = trust.saved_config(words)
+    if file is not None and not trusted:
+        again = f"the same command with {trust.TRUST}"
+        trust.refuse(trust.in_best(records.read_best(file.parent)), str(file), again)
+    return words
 
 
 def fail(error: Exception) -> NoReturn:

@@ -83,8 +83,10 @@ def _flat(run: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        config = OmegaConf.to_container(OmegaConf.create(records.read_config(run)), resolve=False)
-    except (UserError, OSError, ValueError, OmegaConfBaseException, YAMLError):
+        text = records.read_config(run)
+        records.check_aliases(text)
+        config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (UserError, OSError, ValueError, OmegaConfBaseException, YAMLError, RecursionError):
         return {}
     if not isinstance(config, dict):
         return {}

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lrlab import records
 from lrlab.analysis import varying
+from lrlab.errors import printable
 
 _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
 # States that are counted below the table: a reader of 200 rows must not miss them.
@@ -59,7 +60,7 @@ def results(
     lines += failures(table)
     if best is not None:
         lines.append(best_line(best))
-    lines.append(f"sweep  {display_path(folder)}")
+    lines.append(f"sweep  {printable(display_path(folder))}")
     traces = records.profile_folder(folder)
     if count := len(list(traces.glob("*.json.gz"))):
         told = "1 trace" if count == 1 else f"{count} traces"
@@ -120,6 +121,11 @@ def display_path(path: Path) -> str:
 
 
 def aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:
+    """Lines of a table: the names, a rule, the rows. What a terminal would obey is replaced."""
+    left = {printable(name) for name in left}
+    columns = {
+        printable(name): [printable(cell) for cell in cells] for name, cells in columns.items()
+    }
     widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
 
     def line(cells: Sequence[str]) -> str:
@@ -170,7 +176,7 @@ def best_line(best: Best) -> str:
     seeds = f", the median of {best.seeds} seeds" if best.seeds > 1 else ""
     # Runs that differ in their seeds only have no setting to tell.
     told = ", ".join(filter(None, (best.setting, f"{best.objective} {value}{seeds}")))
-    return f"best   run {best.run}: {told}"
+    return printable(f"best   run {best.run}: {told}")
 
 
 def _shares(table: pd.DataFrame, name: str) -> list[str]:

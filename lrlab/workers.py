@@ -39,7 +39,13 @@ def sharing(workers: int | str, device: str) -> int:
 
 
 def run(
-    folder: Path, count: int, places: int, device: str, threads: int | None, storage: str
+    folder: Path,
+    count: int,
+    places: int,
+    device: str,
+    threads: int | None,
+    storage: str,
+    trusted: bool,
 ) -> int:
     """Start the workers of a sweep whose folder and study exist, and wait for them to end.
 
@@ -51,6 +57,7 @@ def run(
         device: as the user said it.
         threads: of each on the CPU; None: as many as torch takes.
         storage: with its password, which goes by the environment: all can see a command line.
+        trusted: whether they may call all that the sweep's records name.
 
     Returns:
         0, or the exit code that says that the user stopped them.
@@ -63,7 +70,7 @@ def run(
         processes = [
             _start(
                 folder,
-                _overrides(on[number % len(on)], threads),
+                [*_overrides(on[number % len(on)], threads), f"trust={str(trusted).lower()}"],
                 {**own, "LRLAB_WORKER": f"{number + 1}/{count}"},
             )
             for number in range(count)

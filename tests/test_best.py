@@ -90,8 +90,10 @@ def test_the_rerun_equals_the_best_run_to_the_bit(tmp_path: Path, arguments: tup
     )
     folder = trained(tmp_path, "lr=0.02,0.1", "name=first", *arguments)
     first = tmp_path / folder / "1"
-    best_of(first)
-    second = again(first.parent, tmp_path) / "0"
+    text = best_of(first)
+    trust = ["trust=true"] if "network=custom" in arguments else []
+    assert ("trust=true" in text.splitlines()[1]) == bool(trust)
+    second = again(first.parent, tmp_path, *trust) / "0"
     assert metrics(second) == metrics(first)
     assert config(second) == config(first)
     assert yaml.safe_load(records.read_config(second))["source"] == str(first)
@@ -162,7 +164,7 @@ def test_choices_and_experiments_of_the_users_own(tmp_path: Path) -> None:
     assert found["hydra"] == {"searchpath": [f"file://{own}"]}
     assert {"override network": "tiny"} in found["defaults"]
     assert found["schedule"] == {"gamma": 0.6} and "network" not in found
-    second = again(folder, tmp_path) / "0"
+    second = again(folder, tmp_path, "trust=true") / "0"
     assert metrics(second) == metrics(folder / "1")
 
 

@@ -481,7 +481,13 @@ def test_however_it_was_begun_it_goes_on(typed: list[str], tmp_path: Path) -> No
     assert (ended.code, ended.err) == (0, "")
     (folder,) = (tmp_path / "outputs").iterdir()
     assert lrs(folder) == [0.1, 0.2]
-    ended = go_on(str(folder), "lr=0.1,0.2,0.3", cwd=tmp_path)
+    if own := {"ownnet.Net", "--config-dir"} & {word.partition("=")[2] or word for word in typed}:
+        ended = go_on(str(folder), "lr=0.1,0.2,0.3", cwd=tmp_path)
+        named = "ownnet.Net (network)" if "ownnet.Net" in own else f"the configs in {tmp_path}/conf"
+        assert ended.code == 2 and named in ended.err and ended.err.count("\n") == 1
+        assert resume.command(folder).endswith(" trust=true")
+        typed = ["trust=true"]
+    ended = go_on(str(folder), "lr=0.1,0.2,0.3", *typed[:1][: len(own)], cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
     assert lrs(folder) == [0.1, 0.2, 0.3]
     parameters = {s["parameters"] for s in summaries(folder)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lrlab import __version__, readers
-from lrlab.errors import NotWritten, UserError
+from lrlab.errors import NotWritten, UserError, printable
 from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
 
 
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     for note in (*notes, *failed):
-        print(f"lrlab: {note}", file=sys.stderr)
-    print("\n".join(lines))
+        print(printable(f"lrlab: {note}"), file=sys.stderr)
+    print(printable("\n".join(lines)))
     if failed or not any(line.startswith("plot") for line in lines):
         sys.exit(1)
 

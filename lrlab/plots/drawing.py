@@ -36,6 +36,8 @@ MOST = 4  # processes: a figure takes half a second, the start of a process a wh
 
 Answer = dict[str, Any]  # what became of a figure
 
+_START = "import sys; sys.path[:] = sys.argv[1:]; from lrlab.plots.drawing import main; main()"
+
 
 def cores() -> int:
     """How many this process may use."""
@@ -186,9 +188,10 @@ class Drawing:
                 return self._idle.pop()
             said = Path(self._files.name) / f"stderr-{len(self._started)}"
             with said.open("wb") as stderr:
-                # In a session of its own, so that a Ctrl-C comes once, from here.
+                # With -m it would import what lies in the current folder, which may be a sweep
+                # from elsewhere. In a session of its own, so that a Ctrl-C comes once, from here.
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "lrlab.plots.drawing"],
+                    [sys.executable, "-P", "-c", _START, *sys.path],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from lrlab import __version__, readers
-from lrlab.errors import NotWritten, UserError
+from lrlab.errors import NotWritten, UserError, printable
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         from lrlab import report
         from lrlab.table import display_path
 
-        print(f"report {display_path(report.write(arguments.sweep))}")
+        print(printable(f"report {display_path(report.write(arguments.sweep))}"))
     except (UserError, NotWritten) as error:
         print(f"lrlab: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
