@@ -302,7 +302,7 @@ def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
 
 
 _FORMULA = re.compile(r"\s*[=+\-@\t\r]")
-_NUMBER = re.compile(r"\s*[+-]?(\d|\.\d|inf|nan)[\w.+-]*\s*|-", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?%?|-)\s*", re.IGNORECASE)
 
 
 def csv_text(table: pd.DataFrame) -> str:
