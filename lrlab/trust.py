@@ -277,15 +277,16 @@ def _resolvers(text: str) -> list[str]:
     if "${" not in text:
         return []
     from omegaconf.errors import GrammarParseError
-    from omegaconf.grammar_parser import OmegaConfGrammarParser, parse
+    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+    from omegaconf.grammar_parser import parse
 
     try:
-        left = [parse(text)]
+        left: list[Any] = [parse(text)]
     except GrammarParseError:
         return [text]
     found = []
     while left:
-        node: Any = left.pop()
+        node = left.pop()
         if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
             name = node.resolverName()
             if name is None or name.getText() not in RESOLVERS:

@@ -70,7 +70,7 @@ def run(
         processes = [
             _start(
                 folder,
-                [*_overrides(on[number % len(on)], threads), f"trust={str(trusted).lower()}"],
+                [f"trust={str(trusted).lower()}", *_overrides(on[number % len(on)], threads)],
                 {**own, "LRLAB_WORKER": f"{number + 1}/{count}"},
             )
             for number in range(count)

@@ -391,7 +391,9 @@ def test_each_worker_has_its_device(
 
     monkeypatch.setattr(workers.subprocess, "Popen", Process)
     assert workers.count(count, device) == len(on)
-    assert workers.run(tmp_path, workers.count(count, device), 4, device, None, "journal") == 0
+    assert (
+        workers.run(tmp_path, workers.count(count, device), 4, device, None, "journal", False) == 0
+    )
     assert [command[-1] for command, _ in started] == [f"device={name}" for name in on]
     names = [env["LRLAB_WORKER"] for _, env in started]
     assert names == [f"{number}/{len(on)}" for number in range(1, len(on) + 1)]
