@@ -302,6 +302,29 @@ def test_every_kind_of_state_survives_a_stop(
         assert_same_bits(read(spec.folder), trainer.alone(text, f"{common} epochs=3"))
 
 
+@pytest.mark.parametrize("steps", [5, 12, 16])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_regression_goes_on_to_the_same_bits(
+    trainer: Trainer, optimizer: str, steps: int, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(7)
+    x = draw.normal(size=(140, 3))
+    np.savez(tmp_path / "plane.npz", x=x, y=x @ draw.normal(size=(3, 2)))
+    common = f"data=arrays data.path={tmp_path / 'plane.npz'} loss=mse network.hidden=[8] "
+    common += f"optimizer={optimizer} batch_size=16 epochs=3"  # 7 steps an epoch
+    runs = ["lr=0.05", "lr=0.1 seed=1", "lr=0.02"]
+    specs = trainer.specs(runs, common)
+    before = stopped(specs, steps)
+    for spec in specs:
+        interrupted = read(spec.folder)
+        assert interrupted.metrics["train_loss"].count() == steps
+        assert interrupted.metrics["val_acc"].isna().all()
+    went_on(specs, before)
+    for spec, text in zip(specs, runs, strict=True):
+        assert f"goes on from its checkpoint at step {steps}" in read(spec.folder).log
+        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+
+
 @pytest.mark.parametrize("steps", [5, 15, 22, 30])
 @pytest.mark.parametrize("every", ["auto", "null", "2"])
 def test_a_refilled_pool_goes_on_where_it_was(trainer: Trainer, steps: int, every: str) -> None:
