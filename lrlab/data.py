@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lrlab import places
 from lrlab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -295,7 +296,7 @@ def unpack_shipped(folder: Path) -> None:
 
 def _files_of_user(name: str, root: str) -> dict[str, Path]:
     """The four files under data.root. Nothing is ever written or downloaded there."""
-    folder = Path(os.path.expanduser(str(root))).absolute()
+    folder = places.find(str(root))
     files, missing = _find_files(folder / name / "raw")
     if not missing:
         return files

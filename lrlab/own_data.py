@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrlab import places
 from lrlab.config import nearest
 from lrlab.data import (
     Dataset,
@@ -173,9 +174,9 @@ def image_folder(
     roots = {"": root} if test_root is None else {"": root, "test_": test_root}
     found: dict[str, list[tuple[str, str]]] = {}
     for prefix, folder in roots.items():
-        option, base = f"data.{prefix}root={folder}", Path(folder).expanduser().absolute()
+        option, base = f"data.{prefix}root={folder}", places.find(folder)
         if not base.is_dir():
-            raise UserError(f"{option}: no such folder, {base}")
+            raise UserError(f"{option}: no such folder, {places.tried(folder)}")
         found[prefix] = [
             (file.relative_to(base).parts[0], str(file))
             for file in sorted(base.rglob("*"))
@@ -465,9 +466,9 @@ def _check_finite(tensor: Tensor, key: str, option: str) -> None:
 
 
 def _file(option: str, path: str) -> Path:
-    file = Path(path).expanduser().absolute()
+    file = places.find(path)
     if not file.is_file():
-        raise UserError(f"{option}={path}: no such file, {file}")
+        raise UserError(f"{option}={path}: no such file, {places.tried(path)}")
     return file
 
 
@@ -600,7 +601,7 @@ def _parameters(call: type) -> set[str]:
 
 def _image_cache(root: str | None) -> Path:
     if root is not None:
-        return Path(root).expanduser().absolute()
+        return places.find(root)
     cache = cache_folder()
     if cache is None:
         raise UserError("data.root=null: there is no home folder; name one, like data.root=data")

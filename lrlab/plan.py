@@ -17,7 +17,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import environment, losses, optimizers, schedules
+from lrlab import environment, losses, optimizers, places, schedules
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
 from lrlab.targets import HYDRA_KEYS, instantiate
@@ -366,7 +366,7 @@ def _files_of(node: Mapping[str, Any]) -> str:
     for value in node.values():
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # no file, no home, no path
             if isinstance(value, str):
-                status = Path(value).expanduser().stat()
+                status = places.find(value).stat()
                 found.append((status.st_mtime_ns, status.st_size))
     return str(found)
 

@@ -7,15 +7,16 @@ does not, 2 for input that cannot work.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, readers, records
+from lrlab import __version__, places, readers, records
 from lrlab import config as configs
 from lrlab.errors import UserError, printable
 
@@ -105,6 +106,20 @@ def _other_data(record: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
     return record.get("data_sha256") not in (None, again.get("data_sha256"))
 
 
+def _hydra_records(run: Path) -> Iterator[Any]:
+    """Hydra's part of the config that was saved of the run, and before it of its sweep."""
+    import yaml
+
+    texts = []
+    with contextlib.suppress(OSError, UserError, UnicodeDecodeError):
+        texts.append(records.read_sweep_config(run.resolve().parent))
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        texts.append(records.read_texts(run)[0])
+    for text in texts:
+        with contextlib.suppress(yaml.YAMLError, AttributeError):
+            yield yaml.safe_load(text).get("hydra")
+
+
 def reproduce(
     run: Path, output: Path, tolerance: float, device: str | None, trusted: bool = False
 ) -> bool:
@@ -124,6 +139,7 @@ def reproduce(
 
     records.check_contained(run)
     text = records.read_config(run)
+    places.go_back(run.resolve().parent, _hydra_records(run), trusted)
     try:
         summary = records.read_summary(run)
         record = records.read_metrics(run)

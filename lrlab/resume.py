@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, readers, records, sweep, trust
+from lrlab import __version__, places, readers, records, sweep, trust
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -46,6 +46,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         if _key(override) in ("name", "output"):
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
     hydra = saved["hydra"]
+    places.go_back(folder, [hydra], trusted)
     task = [str(o) for o in hydra["overrides"]["task"]]
     new = {_key(o) for o in given}
     kept = [o for o in task if _key(o) not in new]

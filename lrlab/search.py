@@ -25,6 +25,7 @@ from lrlab import (
     jobs,
     launch,
     memory,
+    places,
     plan,
     pool,
     profiling,
@@ -316,6 +317,8 @@ def _write_config(current: _Sweep) -> None:
     with open_dict(config), read_write(config.hydra):
         config.hydra.sweeper.resume = False
         config.hydra.sweeper.trust = False
+        if current.resumed and places.began is not None:
+            config.hydra.runtime.cwd = str(places.began)
     began = [o for o in arguments.noted(config, "hydra") if not o.startswith(records.RESUMING)]
     arguments.note(config, "hydra", began)
     records.write_sweep_config(current.folder, OmegaConf.to_yaml(config, resolve=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from conftest import Trainer, assert_same_bits, make_specs
 from omegaconf import OmegaConf
 from PIL import Image
-from test_sweep import command
+from test_sweep import command, summaries
 from torch import nn
 
 from lrlab import config as configs
@@ -22,6 +23,7 @@ from lrlab.analysis import runs as runs_of
 from lrlab.data import Dataset
 from lrlab.errors import UserError
 from lrlab.reproduce import main as reproduce
+from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
 
 QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")
@@ -470,3 +472,75 @@ def test_reproduce_says_that_the_data_file_has_changed(tmp_path: Path) -> None:
     Path(path).unlink()
     ended = command(reproduce, ["outputs/s/0"], tmp_path)
     assert (ended.code, ended.err) == (2, f"lrlab: data.path={path}: no such file, {path}\n")
+
+
+# --- from elsewhere -------------------------------------------------------------------------------
+
+FUNCTION = """
+import numpy as np
+
+def make(file):
+    return np.arange(40.0).reshape(40, 1) / 40, np.load(file)["y"][:40]
+"""
+PLANE = ["data=arrays", "data.path=plane.npz", "loss=mse", "network=perceptron", "batch_size=16"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project's folder with a file of data and, in outputs/s, a sweep that names it as it lies.
+
+    In the folder beside it is another file of that name.
+    """
+    project, beside = tmp_path / "project", tmp_path / "beside"
+    for folder in (project, beside):
+        folder.mkdir()
+    path = line(path=project / "plane.npz")
+    saved = dict(np.load(path))
+    np.savez(beside / "plane.npz", **{**saved, "y": saved["y"] + 0.5})
+    ended = command(sweep, [*QUICK, *PLANE, "lr=0.1,0.01", "name=s"], project)
+    assert (ended.code, ended.err) == (0, "")
+    return project
+
+
+def bitwise(run: str, cwd: Path) -> None:
+    ended = command(reproduce, [run], cwd)
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert "steps, bitwise" in ended.out and "data:" not in ended.out
+
+
+def test_a_relative_path_leads_to_where_the_sweep_began(project: Path) -> None:
+    bitwise(str(project / "outputs" / "s" / "1"), project.parent / "beside")
+    bitwise("outputs/reproduce_s_1/1", project.parent / "beside")
+    ended = command(resume, [str(project / "outputs" / "s"), "lr=0.1,0.01,0.2"], project.parent)
+    assert (ended.code, ended.err) == (0, "")
+    told = summaries(project / "outputs" / "s")
+    assert [summary["state"] for summary in told] == ["finished"] * 3
+    assert len({summary["data_sha256"] for summary in told}) == 1
+    # What was added elsewhere has no data in the folder that it was added from.
+    bitwise(str(project / "outputs" / "s" / "2"), project.parent / "beside")
+
+
+def test_a_relative_path_is_found_after_a_move(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    moved = (project / "outputs" / "s").rename(tmp_path / "out" / "moved")  # the sweep alone
+    bitwise(str(moved / "0"), tmp_path)
+    moved = moved.rename(project / "outputs" / "s")
+    project = project.rename(tmp_path / "other")  # all of it
+    bitwise("0", project / "outputs" / "s")
+    assert command(resume, [str(project / "outputs" / "s")], tmp_path).code == 0
+    (project / "plane.npz").unlink()
+    ended = command(reproduce, [str(project / "outputs" / "s" / "0")], tmp_path)
+    assert ended.code == 2
+    assert ended.err.startswith(f"lrlab: data.path=plane.npz: no such file, {tmp_path}/plane.npz, ")
+    assert f", nor {project}/plane.npz" in ended.err and ended.err.count("\n") == 1
+
+
+def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> None:
+    (project / "made_of_places.py").write_text(FUNCTION)
+    words = ["data=custom", "data._target_=made_of_places.make", f"+data.file={project}/plane.npz"]
+    typed = [*QUICK, *words, "loss=mse", "network=perceptron", "batch_size=16"]
+    ended = command(sweep, [*typed, "lr=0.1", "name=own"], project)
+    assert (ended.code, ended.err) == (0, "")
+    sys.modules.pop("made_of_places")
+    bitwise(str(project / "outputs" / "own" / "0"), tmp_path)
+    sys.modules.pop("made_of_places")

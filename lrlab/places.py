@@ -1,0 +1,83 @@
+"""Where a relative path of a config leads: to the folder that its sweep began in.
+
+A record says a path as it was typed, and the folder where that was. Who goes on with a sweep, or
+reproduces a run, may stand elsewhere, and the sweep may have moved, alone or with all around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# The folders to look in before the current one; a variable, for the processes that are started.
+VARIABLE = "LRLAB_LOOK_IN"
+
+began: Path | None = None  # where the latest sweep that was gone back to began
+
+
+def find(path: str | Path) -> Path:
+    """The absolute path of a file or folder that a config names.
+
+    A relative one is looked for where its sweep began, if that is known, then in the current
+    folder, where it need not be.
+    """
+    given = Path(os.path.expanduser(path))
+    if not given.is_absolute():
+        for folder in _folders():
+            if (folder / given).exists():
+                return folder / given
+    return given.absolute()
+
+
+def tried(path: str | Path) -> str:
+    """Where a path that is not there was looked for, to end an error line with."""
+    given = Path(os.path.expanduser(path))
+    here = given.absolute()
+    others = [] if given.is_absolute() else [str(folder / given) for folder in _folders()]
+    return ", nor ".join(dict.fromkeys([str(here), *others]))
+
+
+def look_in(folders: Iterable[Path]) -> None:
+    """Look for relative paths in these folders first, in this process and those it starts."""
+    os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
+
+
+def _folders() -> list[Path]:
+    return [Path(each) for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each]
+
+
+def go_back(sweep: Path, records: Iterable[Any], trusted: bool) -> None:
+    """Let paths and code be found where a recorded sweep began, and remember where that is.
+
+    Args:
+        sweep: its folder, where it is now.
+    """
+    global began
+    sweep = sweep.absolute()
+    folders, kept = [], [sweep]
+    for record in records:
+        folder = _text(record, "runtime", "cwd")
+        if folder is None:
+            continue
+        was = Path(folder, os.path.expanduser(_text(record, "sweep", "dir") or sweep))
+        kept.append(was)
+        folders.append(Path(folder))
+        # If all of it was moved, it is as far from the sweep as it was.
+        with contextlib.suppress(ValueError):  # on another drive of Windows
+            folders.append(Path(os.path.normpath(sweep / os.path.relpath(folder, was))))
+    folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+    look_in(folder for folder in dict.fromkeys([*folders, *kept]) if folder.is_dir())
+    # Code of the current folder comes first, as Python has it.
+    if trusted:
+        sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+    began = folders[0] if folders else None
+
+
+def _text(record: Any, *keys: str) -> str | None:
+    for key in keys:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record if isinstance(record, str) and "${" not in record else None
