@@ -11,7 +11,8 @@ import io
 import math
 import random
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -70,7 +71,10 @@ def run_sweep(
     Args:
         progress: show what the command prints, the live table among it; else nothing is printed.
         network, data, loss, optimizer, schedule: a choice, a mapping of settings, or code of yours;
-            None, here and below: the command's default.
+            None, here and below: the command's default. data also takes arrays or tensors, as a
+            pair (inputs, targets) or a dict with x and y, and if you have them val_x, val_y,
+            test_x, test_y, beside its settings: they are written into the sweep's folder, as
+            data-<hash>.pt, from which its runs are trained again.
         lr: initial learning rate.
         epochs: passes over the training data.
         options: any other option.
@@ -96,8 +100,8 @@ def run_sweep(
     targets.locate.cache_clear()  # a module of the user's may have been loaded anew
     plan.forget_data()
     code, said = 0, ""
-    with _as_found(), _output(progress) as errors:
-        words = keywords.words({**given, **options})
+    with _as_found(), _output(progress) as errors, _arrays_written({**given, **options}) as told:
+        words = keywords.words(told)
         try:
             sweep.told(lambda: sweep.run(words))
         except SystemExit as end:
@@ -314,6 +318,24 @@ def _png(figure: Figure) -> bytes:
 
 
 # --- a command within a process -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _arrays_written(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The options, with arrays given as data= replaced by a file, which the sweep takes along."""
+    from lrlab import own_data, places
+
+    told = dict(options)
+    if not own_data.is_arrays(told.get("data")):
+        yield told
+        return
+    made, settings = told.pop("data"), {}
+    if isinstance(made, Mapping):
+        settings = {f"data.{key}": made[key] for key in made if key in own_data.SPLIT}
+        made = {key: value for key, value in made.items() if key not in own_data.SPLIT}
+    with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, places.carrying(Path(folder)):
+        name = own_data.write(made, Path(folder))
+        yield {"data": "arrays", "data.path": name, **settings, **told}
 
 
 @contextlib.contextmanager

@@ -55,6 +55,9 @@ def text(run: Path, comment: str) -> str:
     values, extra = _difference(config, base, known=set(default) | set(groups))
     values |= {key: config[key] for key in ALWAYS if key in config}
     values = {key: values[key] for key in config if key in values and key not in NOT_OF_A_RUN}
+    if isinstance(data := values.get("data"), dict) and isinstance(name := data.get("path"), str):
+        own = run.parent / name  # of run_sweep, in the sweep's folder
+        data["path"] = _path(own).replace("${", "\\${") if own.is_file() else name
     # Relative, so that a sweep's folder can be looked at elsewhere; "${" would be a reference.
     values["source"] = _path(run).replace("${", "\\${")
     if folders:

@@ -17,6 +17,7 @@ The arguments that all readers share, in ``Split``:
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import places
+from lrlab import places, records
 from lrlab.config import nearest
 from lrlab.data import (
     Dataset,
@@ -262,6 +263,56 @@ def torchvision_set(
         parts[f"{prefix}y"] = np.array([int(target) for _, target in pairs], dtype=np.int64)
     split["standardise"] = standardise
     return make(pixels.stacked(parts), dataset, option, **split)
+
+
+def is_arrays(value: Any) -> bool:
+    """Whether these are arrays or tensors, as ``make`` takes them, and not their settings."""
+    if isinstance(value, Mapping):
+        return "_target_" not in value and not value.keys().isdisjoint(PARTS)
+    if isinstance(value, tuple | list):
+        return any(map(_has_samples, value))
+    return _has_samples(value) or hasattr(value, "tensors")
+
+
+def _has_samples(value: Any) -> bool:
+    return not isinstance(value, type) and getattr(value, "shape", ()) != ()
+
+
+def write(made: Any, folder: Path) -> str:
+    """Write arrays that exist in this process only into a file that ``arrays`` reads.
+
+    Args:
+        made: as ``make`` takes it, also with pandas' tables or as torch's TensorDataset.
+        folder: which exists.
+
+    Returns:
+        The file's name, which is a hash of the contents: equal arrays have the same.
+
+    Raises:
+        UserError: something that cannot be trained on.
+        NotWritten: there is no room for it.
+    """
+    made = tuple(made.tensors) if hasattr(made, "tensors") else made
+    if isinstance(made, Mapping):
+        made = {key: _of_pandas(value) for key, value in made.items()}
+    elif isinstance(made, tuple | list):
+        made = tuple(map(_of_pandas, made))
+    parts = _parts(made, "data")
+    for key, tensor in parts.items():
+        _check_finite(tensor, key, "data")
+    # names and contents; bytes of any type, which NumPy may lack
+    contents = [t.contiguous().view(-1).view(torch.uint8) for t in parts.values()]
+    head = str([(key, t.dtype, tuple(t.shape)) for key, t in parts.items()]).encode()
+    digest = tensors_sha256([torch.frombuffer(bytearray(head), dtype=torch.uint8), *contents])
+    name = f"data-{digest[:16]}.pt"
+    buffer = io.BytesIO()
+    torch.save(parts, buffer)
+    records.write_bytes(folder / name, buffer.getbuffer())
+    return name
+
+
+def _of_pandas(value: Any) -> Any:
+    return value.to_numpy() if hasattr(value, "to_numpy") else value
 
 
 def make(made: Any, name: str, option: str, **split: Any) -> Dataset:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 # The folders to look in before the current one; a variable, for the processes that are started.
 VARIABLE = "LRLAB_LOOK_IN"
 
+carried: Path | None = None  # the folder of the files that the next sweep takes into its own
 began: Path | None = None  # where the latest sweep that was gone back to began
 
 
@@ -46,6 +47,22 @@ def look_in(folders: Iterable[Path]) -> None:
     os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
 
 
+@contextlib.contextmanager
+def carrying(folder: Path) -> Iterator[None]:
+    """Let a sweep find the files in a folder, and take them into its own once that is made."""
+    global carried
+    before, looked = carried, os.environ.get(VARIABLE)
+    carried = folder
+    look_in([folder])
+    try:
+        yield
+    finally:
+        carried = before
+        os.environ.pop(VARIABLE)
+        if looked is not None:
+            os.environ[VARIABLE] = looked
+
+
 def _folders() -> list[Path]:
     return [Path(each) for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each]
 
@@ -55,6 +72,9 @@ def go_back(sweep: Path, records: Iterable[Any], trusted: bool) -> None:
 
     Args:
         sweep: its folder, where it is now.
+        records: Hydra's part of its config as it was saved, of the sweep or of a run of it. One
+            that is damaged says nothing here.
+        trusted: whether code may be imported from there too.
     """
     global began
     sweep = sweep.absolute()

@@ -1,7 +1,7 @@
 """The files of a sweep and of a run: the only code that knows them. Never imports torch.
 
     <sweep>/multirun.yaml  best.yaml  study.journal  runs.csv  verdicts.csv
-            lines.csv  surface.csv  paths.csv  report.html  plots/*.png
+            lines.csv  surface.csv  paths.csv  report.html  plots/*.png  data-<hash>.pt
     <sweep>/<run number>/.hydra/{config,hydra,overrides}.yaml  metrics.csv  summary.json  run.log
                          diagnostics.csv  branches.csv
 
@@ -251,6 +251,12 @@ def log(folder: Path, text: str) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     lines = "".join(f"{stamp}  {line}\n" for line in text.splitlines())
     _append(folder / "run.log", lines)
+
+
+def take_along(sweep: Path, folder: Path) -> None:
+    """Copy the files of a folder, the data of ``run_sweep``, into the sweep's."""
+    for file in sorted(folder.iterdir()):
+        write_bytes(sweep / file.name, file.read_bytes())
 
 
 def write_sweep_config(sweep: Path, text: str) -> None:

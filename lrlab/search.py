@@ -284,6 +284,8 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
     try:
         if made:
             _write_config(current)  # first of all: from here on the sweep can be resumed
+            if places.carried is not None:
+                records.take_along(current.folder, places.carried)
         if queue is None:
             queue = _open_queue(current, checked[0], create)
     except (UserError, NotWritten):

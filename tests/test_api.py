@@ -32,7 +32,7 @@ from packaging.version import Version
 from test_sweep import command, files, process, summaries
 
 import lrlab
-from lrlab import keywords, notebook, reproduce, resume, step, sweep
+from lrlab import keywords, notebook, own_data, places, reproduce, resume, step, sweep
 from lrlab.errors import UserError
 from lrlab.find_plot import range_test
 
@@ -262,6 +262,77 @@ def test_an_interrupt_goes_through_and_keeps_the_runs(
         assert list(there.runs["state"]) == ["interrupted"] * 2
         assert command(resume.main, ["outputs/x"], tmp_path).code == 0
         assert list(lrlab.load("outputs/x").runs["state"]) == ["finished"] * 2
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+X = np.random.default_rng(5).normal(size=(120, 3))
+LINE = X @ [1.0, -2.0, 0.5]
+ON_ARRAYS: dict[str, Any] = {"threads": 1, "diagnostics": "off", "plots": False, "batch_size": 16}
+REGRESSION: dict[str, Any] = {**ON_ARRAYS, "loss": "mse", "network": "perceptron", "epochs": 2}
+
+
+def test_arrays_are_kept_with_the_sweep_and_replayed_from_there(tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        found = lrlab.run_sweep(data=(X, LINE), lr=[0.01, 0.1], name="a", **REGRESSION)
+        np.savez("same.npz", x=X, y=LINE)
+        typed = {"data": "arrays", "data__path": "same.npz", "lr": [0.01, 0.1]}
+        same = lrlab.run_sweep(name="b", **typed, **REGRESSION)
+    assert list(found.runs["state"]) == ["finished"] * 2 and found.notes == ()
+    for run in "01":  # the bits of a file of the same arrays
+        one, other = (folder / run / "metrics.csv" for folder in (found.folder, same.folder))
+        assert one.read_text() == other.read_text()
+    (file,) = found.folder.glob("data-*.pt")
+    assert sorted(torch.load(file)) == ["x", "y"]
+    assert places.VARIABLE not in os.environ and places.carried is None
+
+    # It goes wherever the sweep goes, also where the sweep's first place is gone.
+    moved = Path(found.folder).rename(tmp_path / "moved")
+    done = command(reproduce.main, [str(moved / "1")], tmp_path)
+    assert (done.code, done.err) == (0, "") and "steps, bitwise" in done.out
+    done = command(resume.main, [str(moved), "lr=0.01,0.1,0.2"], tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert list(lrlab.load(moved).runs["state"]) == ["finished"] * 3
+    done = command(sweep.main, ["--config-dir", "moved", "--config-name", "best"], tmp_path)
+    assert (done.code, done.err) == (0, "")
+
+
+def test_arrays_of_any_kind_are_one_file_and_their_settings_are_kept(tmp_path: Path) -> None:
+    kinds: list[Any] = [
+        (X, LINE),
+        [torch.from_numpy(X), torch.from_numpy(LINE)],
+        {"x": X, "y": torch.from_numpy(LINE).requires_grad_()},
+        (pd.DataFrame(X), pd.Series(LINE)),
+        torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(LINE)),
+    ]
+    names = {own_data.write(kind, tmp_path) for kind in kinds}
+    assert all(map(own_data.is_arrays, kinds)) and len(names) == 1
+    for other in ((X.astype(np.float32), LINE), (X, LINE + 1), (X, LINE > 0), (X[:40], LINE[:40])):
+        names.add(own_data.write(other, tmp_path))
+    assert len(names) == 5
+    given = {"x": X, "y": (LINE > 0).astype(int), "val_x": X[:9], "val_y": np.ones(9, int)}
+    with contextlib.chdir(tmp_path):
+        found = lrlab.run_sweep(data={**given, "standardise": True}, lr=0.1, epochs=1, **ON_ARRAYS)
+    config = (found.folder / "0" / ".hydra" / "config.yaml").read_text()
+    assert "standardise: true" in config and "path: data-" in config
+    assert list(found.runs["data"]) == ["arrays"]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ((X, LINE[:-1]), "data: x has shape (120, 3), y (119,); both need one entry a sample"),
+        (X, "data: must be a pair (x, y) or a dict with x and y"),
+        ((X, np.full(120, np.nan)), "data: y has a value that is no finite float32, in sample 0"),
+        ({"x": X, "y": LINE, "val_siz": 9}, "data: has a part val_siz"),
+        ((X, LINE), "loss=nll: compares with classes"),
+    ],
+)
+def test_arrays_that_cannot_work_leave_nothing(data: Any, line: str, tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path), pytest.raises(UserError) as error:
+        lrlab.run_sweep(data=data, lr=0.1, **ON_ARRAYS)
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- pictures -------------------------------------------------------------------------------------
