@@ -497,7 +497,8 @@ def _sentence(n: Numbers, outcome: Outcome, why: str, how: str) -> str:
     if outcome == "unknown":
         return f"{before}{why}: unknown"
     if math.isnan(n.chance_loss) and n.is_finite and n.end_loss > 0.5 * n.initial_loss:
-        why += "; without num_classes it was not compared with guessing"
+        lacking = "num_classes, or a regression's chance_loss"
+        why += f"; without {lacking}, it was not compared with guessing"
     return f"{before}{why}: {outcome} ({how})"
 
 

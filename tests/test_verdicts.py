@@ -437,7 +437,9 @@ def test_collapse_needs_a_spike_or_a_smaller_lr_that_learned() -> None:
 def test_without_num_classes_guessing_is_not_looked_for_and_the_evidence_says_so() -> None:
     flat = by_epoch(np.full(40, LN10), run=1, lr=1.0)
     row = one(by_epoch(np.geomspace(LN10, 0.5, 40), lr=0.1), flat)
-    assert row["outcome"] == "overshooting" and "without num_classes" in row["evidence"]
+    assert row["outcome"] == "overshooting" and (
+        "; without num_classes, or a regression's chance_loss, it was not" in row["evidence"]
+    )
     told = one(by_epoch(np.geomspace(LN10, 0.5, 40), lr=0.1), flat.assign(chance_loss=LN10))
     assert told["outcome"] == "collapsed"
 
