@@ -533,6 +533,12 @@ def read_options(words: Sequence[str]) -> Options:
             ("threads", given.threads, "1"),
         )
     }
+    cores = os.cpu_count() or 1
+    if (counts["threads"] or 1) > cores:
+        raise UserError(
+            f"--threads={given.threads}: more than this machine's cores, of which there are "
+            f"{cores}; threads that wait for one another measure nothing, use --threads={cores}"
+        )
     return Options(
         lanes=tuple(dict.fromkeys(lanes)),
         repeats=counts["repeats"] or (QUICK_REPEATS if given.quick else REPEATS),

@@ -41,7 +41,7 @@ BYTES = {"b": 1} | {
     for power, prefix in enumerate("kmgt", start=1)
     for binary in ("", "i")
 }
-_AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]i?b|b|)", re.IGNORECASE)
+_AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
 
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
@@ -218,9 +218,9 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
         return None
     number, unit = told, ""
     if isinstance(told, str) and (match := _AMOUNT.fullmatch(told.strip())):
-        number, unit = float(match[1]), match[2].lower()
+        number, unit = float(match[1]), match[2].lower()  # 100M as 100MB
     if isinstance(number, int | float) and not isinstance(number, bool):
-        found = number * BYTES[unit or "b"]
+        found = number * BYTES[f"{unit}b"]
         if 1 <= found < math.inf:
             return int(found)
     raise UserError(

@@ -411,6 +411,7 @@ def test_whole_trainings_are_set_against_the_loop(
         ("--lanes=0", "--lanes=0: must be whole numbers from 1, for example --lanes=1,3,8,32,128"),
         ("--lanes a", "--lanes=a: must be whole numbers"),
         ("--lanes=1,,3", "--lanes=: must be whole numbers"),
+        ("--threads=9999", "--threads=9999: more than this machine's cores, of which there are "),
         ("--threads=0", "--threads=0: must be a whole number from 1, for example --threads=1"),
         ("--repeats=0", "--repeats=0: must be a whole number"),
         ("--repeats -1", "--repeats=-1: must be a whole number"),

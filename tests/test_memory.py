@@ -38,6 +38,10 @@ GRID = ("lr=0.01,0.03,0.1,0.3,1.0", "network.hidden=[8]", "name=x")
         ("123456", 123456),
         (123456, 123456),
         (2e9, 2_000_000_000),
+        ("100M", 100_000_000),
+        ("1.5Gi", 3 * 2**29),
+        ("7k", 7_000),
+        ("12 b", 12),
     ],
 )
 def test_amounts_of_memory(typed: Any, expected: int | None) -> None:
@@ -56,7 +60,7 @@ def test_what_is_no_amount(told: Any) -> None:
         configs.memory_limit({"memory_limit": told})
 
 
-@pytest.mark.parametrize("typed", ["much", "2G", "null"])
+@pytest.mark.parametrize("typed", ["much", "2X", "null"])
 def test_what_is_no_amount_is_refused(typed: str, tmp_path: Path) -> None:
     refused = sweep("lr=0.1", f"memory_limit={typed}", cwd=tmp_path)
     assert (refused.code, refused.out) == (2, "")
