@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import random
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -88,19 +90,26 @@ def run_sweep(
         NotWritten: a record could not be written.
         KeyboardInterrupt: it was interrupted; the message says how to go on.
     """
-    from lrlab import keywords
-
     own = {"network": network, "data": data, "loss": loss, "optimizer": optimizer}
     own |= {"schedule": schedule, "lr": lr, "epochs": epochs}
     given = {key: value for key, value in own.items() if value is not None}
+    try:
+        return _trained(progress, {**given, **options})
+    except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        # Its line says what to do; a notebook would show Hydra's 30 frames of code above it.
+        raise error.with_traceback(None) from None
 
-    from lrlab import plan, search, sweep, targets
+
+def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
+    from lrlab import keywords, plan, search, sweep, targets
 
     search.opened = None
     targets.locate.cache_clear()  # a module of the user's may have been loaded anew
     plan.forget_data()
     code, said = 0, ""
-    with _as_found(), _output(progress) as errors, _arrays_written({**given, **options}) as told:
+    with _as_found(), _output(progress) as errors, _arrays_written(options) as told:
         words = keywords.words(told)
         try:
             sweep.told(lambda: sweep.run(words))
@@ -400,7 +409,10 @@ def _logging_kept() -> Iterator[None]:
     import logging
 
     import matplotlib
-    import optuna
+
+    with warnings.catch_warnings():  # in a notebook without ipywidgets, which lrlab does not use
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import optuna
 
     assert matplotlib and optuna  # which set up their loggers when they are imported
     loggers = [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "level")]

@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -204,6 +205,9 @@ def test_what_cannot_work_is_said_in_the_commands_words(
     with contextlib.chdir(tmp_path), pytest.raises(UserError) as error:
         lrlab.run_sweep(**options)
     assert f"lrlab: {error.value}\n" == done.err
+    frames = [frame.name for frame in traceback.extract_tb(error.value.__traceback__)]
+    assert frames == [test_what_cannot_work_is_said_in_the_commands_words.__name__, "run_sweep"]
+    assert error.value.__cause__ is None and error.value.__suppress_context__
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
     assert "HYDRA_FULL_ERROR" not in os.environ
@@ -524,6 +528,21 @@ def test_the_package_imports_nothing_until_it_is_asked(result: lrlab.Result) -> 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lrlab.nothing  # type: ignore[attr-defined]
     assert re.fullmatch(r"\d+\.\d+\.\d+", lrlab.__version__)
+
+
+def test_a_kernel_without_widgets_is_warned_of_nothing() -> None:
+    code = (  # as in a kernel, which tqdm tells by these; optuna imports it
+        "import sys, types\n"
+        "sys.modules['ipykernel.zmqshell'] = types.ModuleType('zmqshell')\n"
+        "sys.modules['IPython'] = types.SimpleNamespace(get_ipython=lambda: None)\n"
+        "sys.modules['ipywidgets'] = None\n"
+        "from lrlab import api\n"
+        "with api._logging_kept():\n"
+        "    pass\n"
+        "assert 'tqdm.auto' in sys.modules\n"
+    )
+    done = process("-c", code, cwd=Path(lrlab.__file__).parent.parent)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_readmes_example_says_what_it_prints(
