@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """The saved runs of a sweep as tidy tables. Reads through `records`; never imports torch."""
 
 import math

@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """Which learning rate to use, how sure that is, and what would be worth trying next."""
 
 import math

@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """lrlab from Python and notebooks: ``lrlab.run_sweep`` trains a sweep, ``lrlab.load`` reads one.
 
 A sweep that was run from here is the command's own: the arguments become the words of
@@ -14,7 +17,7 @@ import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -330,7 +333,7 @@ def _png(figure: Figure) -> bytes:
 
 
 @contextlib.contextmanager
-def _arrays_written(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
     """The options, with arrays given as data= replaced by a file, which the sweep takes along."""
     from lrlab import own_data, places
 
@@ -348,7 +351,7 @@ def _arrays_written(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _output(shown: bool) -> Iterator[io.StringIO]:
+def _output(shown: bool) -> Generator[io.StringIO, None, None]:
     """Let what the command says be seen, or not; yields what it said to stderr."""
     errors = io.StringIO()
     if shown:
@@ -371,7 +374,7 @@ def _interrupted(code: int, said: str) -> BaseException:
 
 
 @contextlib.contextmanager
-def _as_found() -> Iterator[None]:
+def _as_found() -> Generator[None, None, None]:
     """Afterwards Hydra, logging, random numbers, torch's settings and sys.argv are as they were."""
     with _hydra_kept(), _logging_kept(), _torch_kept():
         argv, state = sys.argv, random.getstate()
@@ -383,7 +386,7 @@ def _as_found() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hydra_kept() -> Iterator[None]:
+def _hydra_kept() -> Generator[None, None, None]:
     """The caller may be a Hydra program itself, or have composed a config in a notebook."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
@@ -392,20 +395,20 @@ def _hydra_kept() -> Iterator[None]:
     from omegaconf.basecontainer import BaseContainer
 
     own: Any = (GlobalHydra, HydraConfig, VersionBase)
-    instances: Any = Singleton._instances
+    instances: Any = Singleton._instances  # pyright: ignore[reportPrivateUsage]
     before = {kind: instances.pop(kind) for kind in own if kind in instances}
-    resolvers = dict(BaseContainer._resolvers)
+    resolvers = dict(BaseContainer._resolvers)  # pyright: ignore[reportPrivateUsage]
     try:
         yield
     finally:
         for kind in own:
             instances.pop(kind, None)
         instances.update(before)
-        BaseContainer._resolvers.update(resolvers)
+        BaseContainer._resolvers.update(resolvers)  # pyright: ignore[reportPrivateUsage]
 
 
 @contextlib.contextmanager
-def _logging_kept() -> Iterator[None]:
+def _logging_kept() -> Generator[None, None, None]:
     import logging
 
     import matplotlib
@@ -427,7 +430,7 @@ def _logging_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _torch_kept() -> Iterator[None]:
+def _torch_kept() -> Generator[None, None, None]:
     import numpy as np
     import torch
 

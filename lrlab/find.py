@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """``python -m lrlab.find``: the learning rate range test, beside a test of constant lrs.
 
 The usual test trains once while lr rises exponentially, and reads an lr off the curve. It is cheap,
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,7 +279,7 @@ def _both(
 
 
 @contextmanager
-def _randomness_kept(device: str, data: Any) -> Iterator[None]:
+def _randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
     """Afterwards all random number generators are where they were, a data loader's own as well."""
     import random
 

@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """Python's keyword arguments as the words of a command line: ``lr=[0.1, 1]`` is ``lr=0.1,1``."""
 
 from __future__ import annotations

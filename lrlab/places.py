@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """Where a relative path of a config leads: to the folder that its sweep began in.
 
 A record says a path as it was typed, and the folder where that was. Who goes on with a sweep, or
@@ -9,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,7 @@ def look_in(folders: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def carrying(folder: Path) -> Iterator[None]:
+def carrying(folder: Path) -> Generator[None, None, None]:
     """Let a sweep find the files in a folder, and take them into its own once that is made."""
     global carried
     before, looked = carried, os.environ.get(VARIABLE)

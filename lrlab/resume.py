@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """``python -m lrlab.resume outputs/<sweep>``: finish a sweep that was interrupted, or extend it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
 """What each learning rate did: outcome, step mode and the evidence in words, from curves alone."""
 
 import math
