@@ -48,7 +48,7 @@ def train(output: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         curves, made_on = train(Path(folder))
-    curves.to_csv(HERE / "curves.csv", index=False, float_format="%.9g")
+    curves.to_csv(HERE / "curves.csv", index=False, float_format="%.17g")
     (HERE / "made_on.json").write_text(json.dumps(made_on, indent=2) + "\n")
 
 
