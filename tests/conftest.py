@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,21 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from lrlab import config as configs
-from lrlab import environment, plan, pool, records
+from lrlab import environment, places, plan, pool, records
 from lrlab.data import Dataset
 from lrlab.plan import RunSpec
 from lrlab.progress import LaneRow
 
 # MKL reads its variable at the first product, so it is set before any test runs.
 environment.make_deterministic()
+
+
+@pytest.fixture(autouse=True)
+def nowhere_else() -> Iterator[None]:
+    """Where a resume or a reproduction in this process looked for files ends with its test."""
+    yield
+    os.environ.pop(places.VARIABLE, None)
+
 
 IN_SHAPE = (1, 12, 12)  # the smallest images that the CNN takes
 CLASSES = 5

@@ -502,8 +502,8 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
-def bitwise(run: str, cwd: Path) -> None:
-    ended = command(reproduce, [run], cwd)
+def bitwise(run: str, cwd: Path, *words: str) -> None:
+    ended = command(reproduce, [run, *words], cwd)
     assert (ended.code, ended.err) == (0, ""), ended
     assert "steps, bitwise" in ended.out and "data:" not in ended.out
 
@@ -542,5 +542,5 @@ def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> N
     ended = command(sweep, [*typed, "lr=0.1", "name=own"], project)
     assert (ended.code, ended.err) == (0, "")
     sys.modules.pop("made_of_places")
-    bitwise(str(project / "outputs" / "own" / "0"), tmp_path)
+    bitwise(str(project / "outputs" / "own" / "0"), tmp_path, "trust=true")
     sys.modules.pop("made_of_places")

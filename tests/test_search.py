@@ -276,7 +276,7 @@ def test_a_sweep_of_which_every_run_fails_says_so(package: Path) -> None:
     for number in range(3):
         log = (folder / str(number) / "run.log").read_text("utf-8")
         assert "Traceback" in log and "mynets.py" in log
-    again = go_on("outputs/x", cwd=package)
+    again = go_on("outputs/x", "trust=true", cwd=package)
     assert (again.code, again.err) == (1, "")
     assert "3 failed of 3 runs" in again.out.splitlines()
 
