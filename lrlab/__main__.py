@@ -5,6 +5,7 @@ A verb's module is imported only when it is asked for, so that the rest answers 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -57,6 +58,8 @@ def main() -> None:
         _no_such(first)
     else:
         sys.argv = [f"lrlab {first}", *words]
+        if first in ("sweep", "find"):  # whose words may name code of yours, as with python -m
+            sys.path.insert(0, os.getcwd())
         module, _ = VERBS[first]
         cast("Callable[[], None]", import_module(module).main)()
 

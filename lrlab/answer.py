@@ -432,7 +432,11 @@ def _to_target(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, tuple[ToTarget
 
 def comparable(answers: Sequence[Answer]) -> bool:
     """Whether their losses are of one kind, so that the lowest is the best."""
-    return len({str(answer.settings.get("loss")) for answer in answers}) <= 1
+    kinds = set()
+    for answer in answers:
+        settings = answer.settings.items()
+        kinds.add(tuple(str(v) for key, v in settings if key.lstrip("+").split(".")[0] == "loss"))
+    return len(kinds) <= 1
 
 
 def text(answers: Sequence[Answer]) -> str:

@@ -533,7 +533,7 @@ def read_options(words: Sequence[str]) -> Options:
             ("threads", given.threads, "1"),
         )
     }
-    cores = os.cpu_count() or 1
+    cores = _cores()
     if (counts["threads"] or 1) > cores:
         raise UserError(
             f"--threads={given.threads}: more than this machine's cores, of which there are "

@@ -202,7 +202,7 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
 
 def _check_parametrisation(spec: RunSpec) -> None:
     """A parametrisation is for one kind of update; with the other kind, lrs would scale wrongly."""
-    chosen = spec["network"].get("parametrisation")
+    chosen = str(spec["network"].get("parametrisation"))
     class_name = str(_target(spec, "optimizer")).rpartition(".")[2]
     adaptive = class_name in ("Adam", "AdamW", "RMSprop", "Adagrad")
     suits = {"mup_adam": adaptive, "mup_sgd": class_name == "SGD"}

@@ -1,4 +1,4 @@
-"""A reader that leaves early (``lrlab sweep ... | head``) ends no command."""
+"""No command ends because what it prints has no reader (``| head``), or no room on a disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ class _Patient(io.FileIO):
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:
             return super().write(data) or 0
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError) and self.fileno() != 2:
+                said = f"lrlab: what is printed cannot be written ({error.strerror})"
+                print(said, file=sys.stderr)
             # The descriptor itself leads nowhere from now on, for processes that inherit it too.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
@@ -28,6 +31,9 @@ def outlive() -> None:
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
+        if stream is None:  # it was closed before Python began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            continue
         if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
             continue
         unbuffered = isinstance(stream.buffer, io.FileIO)  # python -u

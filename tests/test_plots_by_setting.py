@@ -83,9 +83,23 @@ def test_lists_of_numbers_are_sorted_by_size_and_long_names_are_cut() -> None:
     answers = [Answer({"network.hidden": size}, refusal="x") for size in sizes]
     figure = plots.lr_by_setting(judged(rows), answers)
     first, second, *others = row_names(figure)
-    assert first == "hidden=[64, 64]"
-    assert second.startswith("hidden=[64, 64, 64,") and second.endswith("…")
-    assert others == ["hidden=[256, 256]", "hidden=[1024, 1024]"]
+    assert (first, others) == ("[64, 64]", ["[256, 256]", "[1024, 1024]"])
+    assert second.startswith("[64, 64, 64,") and "…" in second and second.endswith("64]")
+    assert_legible(figure)
+
+
+def test_rows_that_differ_in_one_setting_stand_together_and_are_told_apart() -> None:
+    network = "my_own_network_with_a_name_of_some_length"
+    settings = [
+        {"batch_size": size, "network": network, "optimizer": optimizer}
+        for size in (64, 128, 256)
+        for optimizer in ("momentum", "a_long_name_of_an_optimizer")
+    ]
+    rows = [{"lr": 0.1, "outcome": "converged", **each} for each in settings]
+    figure = plots.lr_by_setting(judged(rows), [Answer(each, refusal="x") for each in settings])
+    names = row_names(figure)
+    assert len(set(names)) == 6, names
+    assert [name.rpartition(", ")[2] for name in names] == ["64", "128", "256"] * 2
     assert_legible(figure)
 
 

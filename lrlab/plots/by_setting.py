@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lrlab.errors import printable
 from lrlab.plots import frame, style
 from lrlab.plots.frame import Label
-from lrlab.plots.sheet import PAD, Handles, cut_to, draw_margin, sheet, text_width
+from lrlab.plots.sheet import PAD, Handles, draw_margin, sheet, text_width
 from lrlab.plots.style import DARK, OUTCOMES, RECOMMENDED, SIZE
 from lrlab.plots.tables import NothingToDraw
 
@@ -47,8 +48,9 @@ def lr_by_setting(
     on_axis = verdicts.loc[(verdicts["lr"] > 0) & verdicts["lr"].map(math.isfinite)]
     if on_axis.empty:
         raise NothingToDraw("no run has an lr above 0")
-    rows = sorted(answers, key=lambda answer: [_natural(v) for v in answer.settings.values()])
-    names = [cut_to(_name(answer.settings), _LONGEST) for answer in rows]
+    order = _fewest_values_first(answers)
+    rows = sorted(answers, key=lambda answer: [_natural(answer.settings[n]) for n in order])
+    names = _names([{name: answer.settings[name] for name in order} for answer in rows])
     places = [float(len(rows) - 1 - i) for i in range(len(rows))]
     margin = [Label(y, _best(answer)) for y, answer in zip(places, rows, strict=True)]
     found = [_outcomes(on_axis, answer.settings) for answer in rows]
@@ -78,10 +80,43 @@ def _natural(value: Any) -> tuple[list[float], str]:
     return [float(number) for number in re.findall(r"\d+\.?\d*(?:e[+-]?\d+)?", text)], text
 
 
-def _name(settings: Mapping[str, Any]) -> str:
-    """As short as can be: network.hidden=[64] is hidden=[64] here."""
-    words = (style.setting_word(name.rpartition(".")[2], v) for name, v in settings.items())
-    return ", ".join(words)
+def _fewest_values_first(answers: "Sequence[Answer]") -> list[str]:
+    """The settings' names: rows that differ only in the last one stand together."""
+    names = list(answers[0].settings)
+    return sorted(names, key=lambda name: len({str(a.settings[name]) for a in answers}))
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each row, as short as it must be: hidden=[64] for network.hidden=[64], then [64].
+
+    Where even these have no room, each setting keeps its share of it, and as much of its end.
+    """
+    for with_keys in (True, False):
+        parts = [[_word(name, value, with_keys) for name, value in row.items()] for row in rows]
+        names = [", ".join(words) for words in parts]
+        if all(text_width(name, SIZE) <= _LONGEST for name in names):
+            return names
+    share = _LONGEST / len(rows[0]) - 0.1
+    return [", ".join(_cut_in_the_middle(word, share) for word in words) for words in parts]
+
+
+def _word(name: str, value: Any, with_key: bool) -> str:
+    text = style.setting_word(name.rpartition(".")[2], value)
+    word = text if with_key else text.partition("=")[2] or text
+    return printable(word.replace("\n", " ").replace("\t", " "))
+
+
+def _cut_in_the_middle(text: str, room: float) -> str:
+    kept = len(text)
+    while kept > 2 and text_width(shown := _halves(text, kept), SIZE) > room:
+        kept -= 1
+    return text if kept == len(text) else shown
+
+
+def _halves(text: str, kept: int) -> str:
+    if kept >= len(text):
+        return text
+    return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
 
 
 def _best(answer: "Answer") -> str:
