@@ -338,7 +338,15 @@ def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], Non
     from lrlab import own_data, places
 
     told = dict(options)
-    if not own_data.is_arrays(told.get("data")):
+    data = told.get("data")
+    if isinstance(data, list) and any(
+        isinstance(each, tuple | Mapping) and own_data.is_arrays(each) for each in data
+    ):
+        raise UserError(
+            "data: is a list of several sets of arrays; a sweep takes one, as data=(x, y), so make "
+            "a sweep of each"
+        )
+    if not own_data.is_arrays(data):
         yield told
         return
     made, settings = told.pop("data"), {}

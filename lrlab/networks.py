@@ -70,6 +70,7 @@ INITS: dict[str, Callable[[Tensor], Any] | None] = {
 
 
 PARAMETRISATIONS = ("standard", "mup_sgd", "mup_adam")
+MUP_INITS = ("torch", "kaiming_uniform", "kaiming_normal")  # of variance 1/fan_in but for a factor
 
 
 class ScaledLinear(nn.Linear):
@@ -134,6 +135,12 @@ class MLP(nn.Module):
             self.layers = nn.ModuleList(nn.Linear(*pair, bias=bias) for pair in pairs)
             _initialise(self, init)
         else:
+            if init in INITS and init not in MUP_INITS:
+                raise UserError(
+                    f"network.init={init}: does not scale with the width as "
+                    f"network.parametrisation={parametrisation} needs it; choose from "
+                    f"{', '.join(MUP_INITS)}"
+                )
             layers = _mup_layers(pairs, base_width, bias, parametrisation == "mup_adam")
             self.layers = nn.ModuleList(layers)
             _initialise(self, init)

@@ -413,11 +413,22 @@ def _tensor(value: Any, key: str, option: str) -> Tensor:
             f"{option}: {key} is a {type(value).__name__}; a network takes one tensor, so put "
             "several inputs into one and split it in its forward"
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise UserError(
+            f"{option}: {key} is a masked array, and training would not heed the mask; give the "
+            "samples without one, or fill it: x.filled(0)"
+        )
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype.itemsize > 8:
+        value = value.astype(np.float64)  # torch has none longer
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         # a copy of its own, in the machine's byte order and of a type that torch has
         value = torch.tensor(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
     if not isinstance(value, Tensor) or value.is_complex():
         raise UserError(f"{option}: {key} must be a tensor or an array of real numbers")
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        raise UserError(
+            f"{option}: {key} is a sparse, quantized or meta tensor; give a dense one of numbers"
+        )
     return value.detach().cpu().contiguous()
 
 

@@ -33,7 +33,7 @@ from packaging.version import Version
 from test_sweep import command, files, process, summaries
 
 import lrlab
-from lrlab import keywords, notebook, own_data, places, reproduce, resume, step, sweep
+from lrlab import keywords, notebook, own_data, reproduce, resume, step, sweep
 from lrlab.errors import UserError
 from lrlab.find_plot import range_test
 
@@ -328,6 +328,7 @@ def test_arrays_of_any_kind_are_one_file_and_their_settings_are_kept(tmp_path: P
         (X, "data: must be a pair (x, y) or a dict with x and y"),
         ((X, np.full(120, np.nan)), "data: y has a value that is no finite float32, in sample 0"),
         ({"x": X, "y": LINE, "val_siz": 9}, "data: has a part val_siz"),
+        ([(X, LINE), (X, LINE)], "data: is a list of several sets of arrays"),
         ((X, LINE), "loss=nll: compares with classes"),
     ],
 )

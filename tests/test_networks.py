@@ -14,7 +14,16 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from lrlab.errors import UserError
 from lrlab.losses import nll
-from lrlab.networks import ACTIVATIONS, CNN, INITS, MLP, Perceptron, parameter_count, step
+from lrlab.networks import (
+    ACTIVATIONS,
+    CNN,
+    INITS,
+    MLP,
+    MUP_INITS,
+    Perceptron,
+    parameter_count,
+    step,
+)
 
 CONFIGS = Path(__file__).parents[1] / "conf" / "network"
 IMAGE = (1, 28, 28)
@@ -150,7 +159,7 @@ def plain(pairs, x):
     return x
 
 
-@pytest.mark.parametrize("init", ["torch", "xavier_normal"])
+@pytest.mark.parametrize("init", MUP_INITS)
 @pytest.mark.parametrize("parametrisation", ["mup_sgd", "mup_adam"])
 def test_at_the_base_width_mup_is_the_standard_network(parametrisation, init):
     standard = built("mlp", init=init)
@@ -429,6 +438,10 @@ def test_orthogonal_is_orthogonal():
         (
             lambda: MLP(IMAGE, 10, parametrisation="mup"),
             ["network.parametrisation=mup", "standard, mup_sgd, mup_adam"],
+        ),
+        (
+            lambda: MLP(IMAGE, 10, init="normal", parametrisation="mup_sgd"),
+            ["network.init=normal", "parametrisation=mup_sgd", "kaiming_normal"],
         ),
         (lambda: MLP(IMAGE, 10, base_width=0), ["network.base_width=0", "at least 1"]),
         (lambda: Perceptron(IMAGE, 10, init="foo"), ["network.init=foo", "kaiming_uniform"]),

@@ -544,3 +544,21 @@ def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> N
     sys.modules.pop("made_of_places")
     bitwise(str(project / "outputs" / "own" / "0"), tmp_path, "trust=true")
     sys.modules.pop("made_of_places")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.eye(4).to_sparse(), "x is a sparse, quantized or meta tensor"),
+        (torch.empty(4, 2, device="meta"), "x is a sparse, quantized or meta tensor"),
+        (np.ma.masked_array(np.ones((4, 2)), np.eye(4, 2)), "x is a masked array"),
+    ],
+)
+def test_arrays_that_hold_no_plain_numbers_are_refused(value: Any, words: str) -> None:
+    with pytest.raises(UserError, match=f"^data: {words}"):
+        own_data._tensor(value, "x", "data")
+
+
+def test_long_doubles_are_doubles() -> None:
+    found = own_data._tensor(np.array([[0.5, 3.0]], np.longdouble), "x", "data")
+    assert found.dtype == torch.float64 and found.tolist() == [[0.5, 3.0]]
