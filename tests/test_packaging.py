@@ -133,11 +133,3 @@ def test_the_installed_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) 
     assert "identical: 2 of 2 steps, bitwise" in run("lrlab.reproduce", "outputs/x/1")
     told = python(str(site / "bin" / "lrlab"), "--version", cwd=tmp_path, path=str(site))
     assert told.stdout == f"lrlab {__version__}\n"
-
-
-def test_the_editable_install_works_from_any_folder(tmp_path: Path) -> None:
-    pytest.importorskip("editables", reason="hatchling needs it for editable installs")
-    site = tmp_path / "site"
-    install(build("build_editable", ROOT, tmp_path), site)
-    assert not (site / "lrlab" / "sweep.py").exists()  # it points to the checkout
-    check_installed(site, ROOT / "lrlab", tmp_path / "anywhere")
