@@ -283,3 +283,19 @@ def test_the_hooks_take_nothing_from_the_network() -> None:
     found = {hook["id"]: hook for hook in hooks["repos"][0]["hooks"]}
     assert found.keys() == {"ruff", "ruff-format", "pyright"}
     assert all(hook["language"] == "system" for hook in found.values())
+
+
+@pytest.mark.slow
+def test_the_command_finds_code_in_the_current_folder_as_python_m_does(tmp_path: Path) -> None:
+    (tmp_path / "nets_of_mine.py").write_text(
+        "import torch\n\n\ndef flat(num_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, num_classes))\n"
+    )
+    typed = ["lr=0.1", "network=custom", "network._target_=nets_of_mine.flat", "name=x"]
+    quick = ["data.train_size=640", "data.val_size=64", "epochs=1", "threads=1"]
+    quick += ["plots=off", "diagnostics=off"]
+    # -P: as the console script, Python does not look in the current folder by itself
+    words = [sys.executable, "-P", "-m", "lrlab", "sweep", *typed, *quick]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "outputs" / "x" / "0" / "metrics.csv").is_file()

@@ -1,4 +1,4 @@
-"""What is installed works from any folder: a wheel made from the sdist, and an editable install."""
+"""What is installed works from any folder: a wheel made from the sdist."""
 
 from __future__ import annotations
 
