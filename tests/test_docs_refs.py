@@ -126,7 +126,7 @@ def test_what_options_shows_as_code_is_taken() -> None:
             assert value in [f.stem for f in (configs.folder("conf") / key).glob("*.yaml")], word
         elif "." in key:
             assert key in known or key.endswith("._target_"), word
-        elif key == "option" or "__" in key:  # of options in general, or from Python
+        elif key in ("option", "trust") or "__" in key:  # in general, no option, or from Python
             continue
         elif "," not in value and ".." not in value and "(" not in value:
             given = OmegaConf.from_dotlist([word])
@@ -150,10 +150,13 @@ def test_the_options_of_a_verb_are_those_of_its_help(verb: str, tmp_path: Path) 
     said = [row[0].strip("`") for row in rows(section(OPTIONS, f"### {verb}"))]
     if verb in FLAGS:
         flags = set(re.findall(r"^  (?:-h, )?(--[\w-]+)", ended.out, re.MULTILINE))
-        assert sorted(said) == sorted(flags - {"--help", "--version"})
+        words = [word for word in said if not word.startswith("--")]
+        assert words == (["trust=true"] if verb == "reproduce" else [])
+        assert all(f"\n  {word} " in ended.out for word in words)
+        assert sorted({*said} - {*words}) == sorted(flags - {"--help", "--version"})
     else:
         assert [word for word in said if f"\n  {word}=" not in ended.out] == []
-        assert (verb == "find") == bool(said)
+        assert (verb in ("find", "resume")) == bool(said)
     versions = 2 if verb == "completion" else 0
     assert run(f"lrlab {verb} --version", tmp_path).code == versions
 
@@ -235,7 +238,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, set[
     (folder / "table.csv").write_text("x,y\n1.0,0\n2.0,1\n")
     ((typed, _),) = commands(FILES)
     seen = Seen(folder / "outputs" / "first")
-    few = ("checkpoint_every=1", "epochs=2", *SMALL)  # the last word of an option counts
+    # The last word of an option counts. In troubleshooting.md this sweep is called first.
+    few = ("name=first", "checkpoint_every=1", "epochs=2", *SMALL)
     with mock.patch.object(records, "write_summary", seen):
         ended = run(typed.replace("epochs=1 ", ""), folder, *few)
     assert (ended.code, ended.err) == (0, "")
@@ -404,7 +408,7 @@ SITUATIONS = {
     "python -m lrlab.resume outputs/first": locked,
     "python -m lrlab.reproduce outputs/first/0": changed,
 }
-IN_STUDY = ("first", "mine.", "curves.csv", "table.csv")
+IN_STUDY = ("first", "failing", "mine.", "curves.csv", "table.csv")
 
 
 def check_message(typed: str, lines: list[str], cwd: Path) -> None:
