@@ -194,10 +194,10 @@ FEW = ("data.train_size=640", "data.val_size=200", "threads=1")
 QUICK = (*FEW, "epochs=1", "plots=false", "diagnostics=off")
 
 
-def commands(page: str) -> list[tuple[str, str]]:
+def commands(page: str, inline: bool = True) -> list[tuple[str, str]]:
     """What is typed on a page and what it shows below, in the order of the text."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    found = [*TYPED.finditer(text), *NAMED.finditer(text)]
+    found = [*TYPED.finditer(text), *(NAMED.finditer(text) if inline else ())]
     in_order = sorted(found, key=lambda match: match.start())
     assert len(TYPED.findall(text)) == text.count("    $ ")
     # what README says too is run by its test
@@ -216,6 +216,7 @@ def run(typed: str, folder: Path) -> Ended:
         more = ("threads=1", "plots=false")  # the rest is in the file
     elif verb == "sweep" and not words[0].startswith("--"):
         more = QUICK
+        words = [re.sub(r"^(points|n_trials)=\d+", r"\1=2", word) for word in words]
     # in a page "analysis" is `python -m lrlab.analysis`, whose work `lrlab.judge` does
     return command(import_module(VERBS[verb][0]).main, [*words, *more], folder)
 
@@ -225,9 +226,9 @@ def latest(folder: Path) -> str:
     return max(sweeps, key=lambda sweep: sweep.stat().st_mtime_ns).name
 
 
-def walk(page: str, folder: Path) -> None:
+def walk(page: str, folder: Path, inline: bool = True) -> None:
     """Run what a page says, in its order: each ends well and begins its lines as printed there."""
-    found = commands(page)
+    found = commands(page, inline)
     assert found
     for typed, printed in found:
         if "<sweep>" in typed:
@@ -255,7 +256,7 @@ def test_choosing_step_by_step(tmp_path: Path) -> None:
     own = dict(test_your_own.FILES)["nets.py"]
     (tmp_path / "nets.py").write_text(own, encoding="utf-8")
     try:
-        walk("choosing.md", tmp_path)
+        walk("choosing.md", tmp_path, inline=False)
     finally:
         sys.modules.pop("nets", None)
     (file,) = python_files("choosing.md").items()
