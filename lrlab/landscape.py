@@ -202,18 +202,14 @@ def _saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
     from lrlab import config as configs
     from lrlab import plan, trust
 
-    text, of_hydra = records.read_config(run), records.read_texts(run)[0]
+    text = records.read_config(run)
     try:
-        for each in (text, of_hydra):
-            records.check_aliases(each)
+        records.check_aliases(text)
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
         assert isinstance(config, DictConfig)
-        if not trusted:
-            trust.check(config, configs.GROUPS, str(run), trust.TRUST)
+        config = trust.settled(config, configs.GROUPS, str(run), trust.TRUST, trusted)
         config.device = device or config.device
-        hydra = OmegaConf.create(of_hydra)
-        choices = OmegaConf.select(hydra, "hydra.runtime.choices", default=None) or {}
-        return plan.run_spec(int(run.name), run, config, choices, {})
+        return plan.run_spec(int(run.name), run, config, records.read_choices(run), {})
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
 

@@ -557,6 +557,18 @@ def read_texts(run: Path) -> tuple[str, str]:
     return hydra, overrides
 
 
+def read_choices(run: Path) -> dict[str, Any]:
+    """What was chosen in the groups of a run's config, as written; {} where that is not told.
+
+    Raises:
+        yaml.YAMLError: the record is no YAML, or has aliases.
+    """
+    found = plain_yaml(read_texts(run)[0])
+    for key in ("hydra", "runtime", "choices"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def read_summary(run: Path) -> dict[str, Any]:
     """The run's summary.json.
 

@@ -120,6 +120,21 @@ def _hydra_records(run: Path) -> Iterator[Any]:
             yield yaml.safe_load(text).get("hydra")
 
 
+def _device(run: Path, environment: Mapping[str, Any]) -> str | None:
+    told = environment.get("device")
+    if told is None or (isinstance(told, str) and "${" not in told):
+        return told
+    raise UserError(f"{run}: its summary.json is damaged, its device is {told}")
+
+
+def _count(run: Path, name: str, told: Any) -> int | None:
+    if not told:
+        return None
+    if type(told) is int and told > 0:
+        return told
+    raise UserError(f"{run}: its summary.json is damaged, its {name} is {told}")
+
+
 def reproduce(
     run: Path, output: Path, tolerance: float, device: str | None, trusted: bool = False
 ) -> bool:
@@ -157,19 +172,17 @@ def reproduce(
         records.check_aliases(text)
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
         assert isinstance(config, DictConfig)  # of a mapping; OmegaConf refuses to merge a list
-        if not trusted:
-            again = f"python -m lrlab.reproduce {shlex.quote(str(run))} {trust.TRUST}"
-            trust.check(config, configs.GROUPS, str(run), again)
-        config.device = device or (summary.get("environment") or {}).get("device", config.device)
-        config.threads = config.threads or (summary.get("environment") or {}).get("threads")
+        again = f"python -m lrlab.reproduce {shlex.quote(str(run))} {trust.TRUST}"
+        config = trust.settled(config, configs.GROUPS, str(run), again, trusted)
+        # From here on no text of the record is resolved: what follows changes nothing else.
+        told = summary.get("environment") or {}
+        config.device = device or _device(run, told) or config.device
+        config.threads = config.threads or _count(run, "threads", told.get("threads"))
         if "pad" in (lanes := summary.get("lanes") or {}):  # a GPU's bits hang on it
-            config.pad = lanes["pad"] or None
+            config.pad = _count(run, "pad", lanes["pad"])
         config.profile = False
         config.diagnostics = "off"  # they change no bit, and only the curve is compared
-        of_hydra = records.read_texts(run)[0]
-        records.check_aliases(of_hydra)
-        hydra = OmegaConf.create(of_hydra)
-        choices = OmegaConf.select(hydra, "hydra.runtime.choices", default=None) or summary
+        choices = records.read_choices(run) or summary
         number = int(summary.get("run", 0))
         folder = records.free_folder(
             (output / f"reproduce_{run.resolve().parent.name}_{run.resolve().name}").absolute(),

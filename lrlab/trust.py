@@ -13,10 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrlab import config as configs
 from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 TRUST = "trust=true"
 
@@ -65,6 +68,48 @@ def check(config: Any, groups: Sequence[str], of: str, remedy: str) -> None:
     refuse(foreign(config, groups), of, remedy)
 
 
+def settled(
+    config: Any, groups: Sequence[str], of: str, remedy: str, trusted: bool = False
+) -> DictConfig:
+    """A saved config with the value in place of every interpolation, and checked as it then is.
+
+    Only what is read once is what was checked: with another device, threads or diagnostics an
+    interpolation could lead to another target, and ``${now:}`` says something else each time.
+
+    Args:
+        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        groups: those that are instantiated.
+        of: what it is the config of, to begin the line with.
+        remedy: how to allow it, the command that the user would type.
+        trusted: whether all that it names may be called.
+
+    Raises:
+        UserError: lists all that would be called.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    if not trusted:
+        refuse(_calls_of_texts(config), of, remedy)
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    if not trusted:
+        refuse([each for group in groups for each in in_node(plain.get(group), group)], of, remedy)
+    found = OmegaConf.merge(OmegaConf.structured(configs.Config), _escaped(plain))
+    assert isinstance(found, DictConfig)
+    return found
+
+
+def _escaped(node: Any) -> Any:
+    """A resolved node whose texts are the same when they are resolved once more."""
+    if isinstance(node, dict):
+        return {key: _escaped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_escaped(value) for value in node]
+    if isinstance(node, str):
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", node)
+    return node
+
+
 def refuse(found: Sequence[str], of: str, remedy: str) -> None:
     """Raise with a line that lists what was found; nothing where it is empty.
 
@@ -93,13 +138,7 @@ def foreign(config: Any, groups: Sequence[str]) -> list[str]:
     """
     from omegaconf import OmegaConf
 
-    raw = OmegaConf.to_container(config, resolve=False)
-    found = [
-        f"{call} ({key})"
-        for key, value in _leaves(raw, "")
-        if isinstance(value, str)
-        for call in _resolvers(value)
-    ]
+    found = _calls_of_texts(config)
     if found:  # not even resolved
         return found
     # only now that no text of it can call anything
@@ -108,6 +147,19 @@ def foreign(config: Any, groups: Sequence[str]) -> list[str]:
     for group in groups:
         found += in_node(plain.get(group), group)
     return found
+
+
+def _calls_of_texts(config: Any) -> list[str]:
+    """What the resolvers in a config's texts would call, none of which is called here."""
+    from omegaconf import OmegaConf
+
+    raw = OmegaConf.to_container(config, resolve=False)
+    return [
+        f"{call} ({key})"
+        for key, value in _leaves(raw, "")
+        if isinstance(value, str)
+        for call in _resolvers(value)
+    ]
 
 
 def in_node(node: Any, group: str) -> list[str]:

@@ -252,6 +252,56 @@ def test_reproduce_calls_nothing_that_a_config_names(name: str, here: Path) -> N
     assert ran(here), "without the guard it would have run"
 
 
+# Targets that are harmless as the record has them, and another's as the run is trained again.
+TURNED: dict[str, dict[str, Any]] = {
+    "by diagnostics": {
+        "diagnostics": "full",
+        "network": {"_target_": "${tracking.${diagnostics}}", "hidden": [4]},
+        "tracking": {"_target_": None, "full": "lrlab.networks.MLP", "off": "evil.Net"},
+    },
+    "by the device": {
+        "device": "auto",
+        "network": {"_target_": "${tracking.${device}}", "hidden": [4]},
+        "tracking": {"_target_": None, "auto": "lrlab.networks.MLP", "cpu": "evil.Net"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(TURNED))
+def test_what_is_checked_is_what_is_trained(name: str, here: Path) -> None:
+    file = here / "s" / "0" / ".hydra" / "config.yaml"
+    config = yaml.safe_load(file.read_text("utf-8")) | TURNED[name]
+    file.write_text(yaml.safe_dump(config), "utf-8")
+    unguarded = OmegaConf.create(config)
+    unguarded.update(diagnostics="off", device="cpu")
+    assert unguarded.network._target_ == "evil.Net", "resolved later it would be another one"
+    ended = reproduce("--device=cpu", cwd=here)
+    assert not ran(here) and "Traceback" not in ended.err
+    assert ended.code in (0, 1), ended
+    spec = landscape._saved_spec(Path("s/0"), "cpu", trusted=False)
+    assert spec["network"]["_target_"] == "lrlab.networks.MLP" and not ran(here)
+
+
+def test_a_summary_reads_no_environment(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    file = here / "s" / "0" / "summary.json"
+    summary = json.loads(file.read_text("utf-8"))
+    summary["environment"]["device"] = "${oc.env:SECRET}"
+    file.write_text(json.dumps(summary), "utf-8")
+    ended = reproduce(cwd=here)
+    refused(ended, "damaged")
+    assert "hunter2" not in ended.err
+
+
+def test_a_settled_config_is_the_same_when_resolved_again() -> None:
+    texts = ["\\${lr}", "a\\${lr}\\\\", "\\\\\\${lr} ${seed}", "plain\\text", "???"]
+    config = OmegaConf.create({"lr": 0.1, "seed": 3, "output": "${seed}", "network": texts})
+    schema = OmegaConf.merge(OmegaConf.structured(configs.Config), config)
+    settled = trust.settled(schema, (), "s", "")
+    known = OmegaConf.to_container(schema, resolve=True, throw_on_missing=False)
+    assert OmegaConf.to_container(settled, resolve=True, throw_on_missing=False) == known
+
+
 @pytest.mark.parametrize(
     "text",
     ["${oc.env:SECRET}", "\\${oc.env:SECRET}", "a ${oc.env:SECRET}", "${${source}:SECRET}"],
