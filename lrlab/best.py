@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # What belongs to a sweep and says nothing of one of its runs; a rerun has a name of its own.
 NOT_OF_A_RUN = (
-    *("name", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
+    *("name", "output", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
     *("sampler", "pruner"),
 )
 ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written also where they are the default

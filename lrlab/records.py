@@ -583,6 +583,12 @@ def read_summary(run: Path) -> dict[str, Any]:
         raise UserError(f"{file}: is damaged, not JSON") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: is damaged, no JSON object")
+    for key in ("environment", "lanes"):
+        if not isinstance(found.get(key), dict | None):
+            raise UserError(f"{file}: is damaged, its {key} is no JSON object")
+    number = found.get("run", 0)
+    if type(number) is not int or not 0 <= number < 2**53:
+        raise UserError(f"{file}: is damaged, its run is no number of a run")
     return found
 
 

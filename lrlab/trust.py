@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -183,13 +183,27 @@ def _calls(node: Any, group: str) -> list[str]:
             found.append(f"{target} ({key})")
         elif target.startswith("torchvision.models."):
             found += [
-                f"{target} with weights from the network ({key}.{name})"
-                for name, value in each.items()
-                if str(name).startswith(("weights", "pretrained")) and value
+                f"{target} with weights from the network ({key}.{name}; {name}=null needs none)"
+                for name in _weights(target, each)
             ]
         elif target == "lrlab.own_data.torchvision_set":
             found += _set(each, key)
     return found
+
+
+def _weights(target: str, node: Mapping[Any, Any]) -> list[str]:
+    """The parameters of a builder of torchvision's that would have it download weights."""
+    kinds = ("weights", "pretrained")
+    call = _located(target)
+    values = {
+        name: parameter.default
+        for name, parameter in inspect.signature(call).parameters.items()
+        if name.startswith(kinds) and parameter.default is not parameter.empty
+    }
+    values |= {str(name): value for name, value in node.items() if str(name).startswith(kinds)}
+    found = [name for name, value in values.items() if value is not None and value is not False]
+    # by position they could be given too
+    return found + (["_args_"] if inspect.isfunction(call) and node.get("_args_") else [])
 
 
 def _set(node: Mapping[Any, Any], key: str) -> list[str]:
@@ -430,14 +444,23 @@ def saved_config(words: Sequence[str]) -> Path | None:
     named: dict[str, str] = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
-        short = {"-cd": "--config-dir", "-cn": "--config-name"}.get(option, option)
-        if short in ("--config-dir", "--config-name"):
-            named[short] = value if equals else following
+        if (flag := _flag(option)) is not None:
+            named[flag] = value if equals else following
     name = named.get("--config-name", "").removesuffix(".yaml")
-    if not name or "--config-dir" not in named:
+    folders = [named[flag] for flag in ("--config-path", "--config-dir") if flag in named]
+    if Path(name).name != "best":
         return None
-    file = Path(named["--config-dir"]) / f"{name}.yaml"
-    return file if name == "best" and file.exists() else None
+    files = [Path(folder) / f"{name}.yaml" for folder in folders]
+    return next((file for file in files if file.exists()), None)
+
+
+def _flag(option: str) -> str | None:
+    """The one of Hydra's flags that a word is, which argparse also takes abbreviated."""
+    shorts = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}
+    if option in shorts:
+        return shorts[option]
+    is_begun = option.startswith("--config-") and len(option) > len("--config-")
+    return next((flag for flag in shorts.values() if is_begun and flag.startswith(option)), None)
 
 
 def in_best(text: str) -> list[str]:
@@ -471,7 +494,31 @@ def in_best(text: str) -> list[str]:
             if isinstance(each, str) and (_resolvers(each) or "\\${" in each)
         ]
         found += _calls(value, str(key))
-    return found
+    return found + list(_elsewhere(saved))
+
+
+def _elsewhere(saved: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of a best.yaml by which a sweep would write or connect somewhere else."""
+    for key, value in saved.items():
+        if key == "storage" and value != "journal":
+            yield f"a connection to {value} (storage)"
+        elif key == "name":
+            yield f"the folder's name {value} (name)"
+        elif key == "output" and not _is_beneath(value):
+            yield f"the folder {value} (output)"
+        elif str(key).partition(".")[0] == "tracking":
+            for name, each in _leaves(value, str(key)):
+                is_uri = "uri" in name.lower() and each not in (None, "")
+                if is_uri or (isinstance(each, str) and "${" in each):
+                    yield f"a connection to {each} ({name})"
+
+
+def _is_beneath(folder: Any) -> bool:
+    """Whether a folder lies in the current one, as it is written, on any system."""
+    if not isinstance(folder, str) or "${" in folder or folder.startswith("~"):
+        return False
+    path = PureWindowsPath(folder)  # which knows both / and \
+    return not path.anchor and ".." not in path.parts
 
 
 def _is_own_choice(entry: Any) -> bool:
@@ -480,7 +527,9 @@ def _is_own_choice(entry: Any) -> bool:
         return False
     (group, choice), *_ = entry.items()
     group = str(group).removeprefix("override ")
-    if group not in (*configs.GROUPS, *configs.SWEEP_GROUPS) or not re.fullmatch(r"\w+", choice):
+    if not isinstance(choice, str) or not re.fullmatch(r"\w+", choice):
+        return False
+    if group not in (*configs.GROUPS, *configs.SWEEP_GROUPS):
         return False
     return (configs.folder("conf") / group / f"{choice}.yaml").is_file()
 

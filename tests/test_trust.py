@@ -359,6 +359,15 @@ def test_weights_from_the_network_are_told() -> None:
     model = {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT"}
     assert "weights from the network" in trust.in_node(model, "network")[0]
     assert trust.in_node({**model, "weights": None}, "network") == []
+    assert trust.in_node({"_target_": model["_target_"]}, "network") == []
+    assert trust.in_node({"_target_": model["_target_"], "_args_": ["DEFAULT"]}, "network")
+    segments = {"_target_": "torchvision.models.segmentation.fcn_resnet50", "weights": None}
+    assert trust.in_node(segments, "network") == [
+        f"{segments['_target_']} with weights from the network "
+        "(network.weights_backbone; weights_backbone=null needs none)"
+    ]
+    for none in (None, False):
+        assert trust.in_node({**segments, "weights_backbone": none}, "network") == []
 
 
 # --- a sweep that goes on -------------------------------------------------------------------------
@@ -542,6 +551,15 @@ BEST: dict[str, dict[str, Any]] = {
     "a group of theirs": {"defaults": ["config", {"theirs@hydra": "x"}, "_self_"]},
     "a secret": {"network": {"activation": "${oc.env:SECRET}"}},
     "a secret, twice": {"network": {"activation": "\\${oc.env:SECRET}"}},
+    "a database": {"storage": "postgresql://theirs.example/db"},
+    "a tracker": {"tracking": {"_target_": "lrlab.tracking.MLflow", "uri": "http://theirs"}},
+    "a name": {"name": "mine"},
+    "a folder": {"output": "/tmp/theirs"},
+    "a folder above": {"output": "x/../../theirs"},
+    "a folder by a reference": {"output": "${source}"},
+    "a list of choices": {"defaults": ["config", {"network": ["mlp", "cnn"]}, "_self_"]},
+    "a choice of a number": {"defaults": ["config", {"network": 5}, "_self_"]},
+    "a choice of nothing": {"defaults": ["config", {"network": None}, "_self_"]},
 }
 
 
@@ -553,9 +571,47 @@ def test_a_best_yaml_from_elsewhere_calls_nothing(name: str, here: Path) -> None
         ["--config-dir", "s", "--config-name", "best"],
         ["--config-dir=s", "--config-name=best.yaml"],
         ["-cd", "s", "-cn", "best"],
+        ["--config-d", ".", "--config-n=s/best"],
     ):
         refused(command(main, [*typed, *LITTLE], here), "the same command with trust=true")
     assert not ran(here) and not (here / "outputs").exists()
+
+
+def test_a_best_yaml_may_say_where_it_lies_beneath(sent: Path) -> None:
+    own = (sent / "best.yaml").read_text("utf-8")
+    assert trust.in_best(own) == [] and "output" not in yaml.safe_load(own)
+    defaults = "defaults: [config, _self_]\n"
+    for harmless in ("output: outputs", "storage: journal", "tracking: {uri: null}"):
+        assert trust.in_best(defaults + harmless) == []
+    for other in ("C:\\theirs", "\\theirs", "..\\theirs", "~/theirs", "..", "/"):
+        assert trust.in_best(f"{defaults}output: '{other}'"), other
+    assert trust.in_best(defaults + "tracking.uri: http://theirs")
+
+
+def test_a_best_yaml_is_found_however_it_is_named(here: Path) -> None:
+    (here / "s" / "best.yaml").touch()
+    file = Path("s/best.yaml")
+    for words in (
+        "--config-dir s --config-name best",
+        "--config-d=s --config-na best.yaml",
+        "--config-di . --config-n s/best",
+        f"--config-path={here}/s -cn=best",
+    ):
+        found = trust.saved_config(words.split())
+        assert found is not None and found.samefile(file), words
+    for words in ("--config-name best", "--config-dir s --config-name mine", "-cd s"):
+        assert trust.saved_config(words.split()) is None, words
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"environment": 5}, {"environment": [1]}, {"run": -5}, {"run": "x"}, {"lanes": 3}],
+    ids=str,
+)
+def test_a_damaged_summary_is_told_in_one_line(values: dict[str, Any], here: Path) -> None:
+    file = here / "s" / "0" / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | values), "utf-8")
+    refused(reproduce(cwd=here), "summary.json: is damaged", *values)
 
 
 def test_a_best_yamls_payload_would_run(here: Path) -> None:
