@@ -175,7 +175,9 @@ def test_the_options_of_the_sweep_stay_behind(tmp_path: Path) -> None:
     whole = {**yaml.safe_load(records.read_config(run)), **yaml.safe_load(more)}
     records.write_whole(run / ".hydra" / "config.yaml", yaml.safe_dump(whole))
     found = yaml.safe_load(best_of(run))
-    assert not {"output", "n_trials", "timeout", "points", "workers", "name", "sampler"} & set(found)
+    assert not {"output", "n_trials", "timeout", "points", "workers", "name", "sampler"} & set(
+        found
+    )
     assert found["source"] == str(run)
     assert again(folder, tmp_path).parent == tmp_path / "outputs"
 
