@@ -89,8 +89,10 @@ def told(work: Callable[[], None]) -> None:
     try:
         work()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        # A ValueError of Hydra's own is data=5; any other is a bug, which must show its place.
-        if type(error) is ValueError and "group override" not in str(error):
+        # A ValueError of Hydra's own is data=5, or the same in a file's defaults; any other is a
+        # bug, which must show its place.
+        of_hydra = ("group override", "item value in defaults")
+        if type(error) is ValueError and not any(part in str(error) for part in of_hydra):
             raise
         raise UserError(configs.one_line(error)) from error
     finally:

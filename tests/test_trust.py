@@ -614,6 +614,13 @@ def test_a_damaged_summary_is_told_in_one_line(values: dict[str, Any], here: Pat
     refused(reproduce(cwd=here), "summary.json: is damaged", *values)
 
 
+def test_a_trusted_best_yaml_that_is_damaged_is_told_in_one_line(here: Path) -> None:
+    node = {"defaults": ["config", {"network": 5}, "_self_"], "source": "s/0"}
+    (here / "s" / "best.yaml").write_text(yaml.safe_dump(node), "utf-8")
+    typed = ["--config-dir=s", "--config-name=best", "trust=true", *LITTLE]
+    refused(command(main, typed, here), "defaults")
+
+
 def test_a_best_yamls_payload_would_run(here: Path) -> None:
     callback = {"hydra": {"callbacks": {"x": {"_target_": "evil.Callback"}}}}
     node = {"defaults": ["config", "_self_"], "source": "s/0", **callback}
