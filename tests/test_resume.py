@@ -236,9 +236,9 @@ def test_an_interrupt_before_training_or_while_it_is_drawn(
 ) -> None:
     module, name = function.rsplit(".", 1)
     interrupt = f"""
-import os, signal, {module} as module
+import signal, {module} as module
 def interrupted(*arguments, before=module.{name}, **named):
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)  # here, not when another thread of the process has taken it
     return before(*arguments, **named)
 module.{name} = interrupted
 """
