@@ -108,12 +108,13 @@ def _word(name: str, value: Any, with_key: bool) -> str:
 
 def _cut_in_the_middle(text: str, room: float) -> str:
     kept = len(text)
-    while kept > 2 and text_width(shown := _halves(text, kept), SIZE) > room:
+    while kept > 2 and text_width(_halves(text, kept), SIZE) > room:
         kept -= 1
-    return text if kept == len(text) else shown
+    return _halves(text, kept)
 
 
 def _halves(text: str, kept: int) -> str:
+    """As many of its characters, from both ends."""
     if kept >= len(text):
         return text
     return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
