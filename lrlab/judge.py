@@ -472,7 +472,7 @@ def _names(found: pd.DataFrame) -> list[str]:
 
 def printable(text: str) -> str:
     """On one line: names are the user's, and may hold what a terminal takes for a command."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return errors.printable(" ".join(text.split()))
 
 
 def _cell(value: Any, spec: str = "g") -> str:
