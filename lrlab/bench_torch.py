@@ -6,6 +6,7 @@ device has made them, and returns the losses.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lrlab import capture, plan, pool, train
 from lrlab import config as configs
-from lrlab import plan, train
 from lrlab.data import Dataset
 from lrlab.plan import RunSpec
 from lrlab.train import Stack
@@ -57,12 +58,13 @@ def specs(
 
 
 def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
-    """The runs as lanes before their first step.
+    """The runs as lanes before their first step, padded as a sweep pads them.
 
     Args:
         data: on the runs' device.
     """
-    return train.build_stack(plan.group_key(runs[0]), runs, range(len(runs)), data, {})
+    pad = pool.power_of_two(len(runs)) if pool.is_padded(runs[0]) else 0
+    return train.build_stack(plan.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
 
 
 def lane_steps(lanes: Stack) -> Piece:
@@ -112,7 +114,7 @@ def products(lanes: int, device: str, joined: bool) -> Piece:
     """The matrix products of one step of the default network, and nothing else.
 
     Forward: x·Wᵀ in each layer; backward: the weights' gradients, and the inputs' gradients of all
-    layers but the first. Operands and results are there before.
+    layers but the first. Operands and results are there before; on a GPU they are one graph.
 
     Args:
         joined: the first layer, whose input the lanes share, as one product of all lanes; else as
@@ -144,10 +146,12 @@ def products(lanes: int, device: str, joined: bool) -> Piece:
         work.append((torch.bmm, x, weight.mT, empty(lanes, BATCH_SIZE, outputs)))
         work.append((torch.bmm, grad.mT, x, empty(lanes, outputs, inputs)))
 
+    calls = [functools.partial(call, left, right, out=out) for call, left, right, out in work]
+    program = capture.Program(calls, []).on(torch.device(device))
+
     def run(count: int) -> None:
         for _ in range(count):
-            for product, left, right, result in work:
-                product(left, right, out=result)
+            program.run()
         wait(device)
 
     return run

@@ -54,10 +54,12 @@ class Program:
     Attributes:
         calls: in their order; each reads and writes tensors that it holds.
         results: what the work returned, as tensors that hold it after each run.
+        memory: what must live as long as the program, beside what the calls hold.
     """
 
     calls: Sequence[Callable[[], Any]]
     results: Sequence[Tensor | None]
+    memory: Any = None
 
     def run(self) -> None:
         """Repeat the work on what its inputs hold now. Call it without autograd."""
@@ -71,7 +73,8 @@ class Program:
         """
         if device.type != "cuda":
             return self
-        return Program([_graph(self.run, device).replay], self.results)
+        # a graph knows addresses only; the tensors at them are the calls'
+        return Program([_graph(self.run, device).replay], self.results, memory=self)
 
 
 def _graph(work: Callable[[], None], device: torch.device) -> Any:

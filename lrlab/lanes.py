@@ -59,8 +59,8 @@ class Lanes:
         modules: (lanes,) what runs the forward pass: one for all lanes while they run together, a
             copy for each else, for a forward may count its calls or keep other state in Python.
         way: ``together``, ``one at a time``, or ``unmapped`` for a network that vmap cannot take.
-        ways: the way that was found for a number of lanes, with a batch of their own or without.
-            It hangs on shapes alone, so stacks cut from one another or joined share the table.
+        ways: the way that was found for a number of rows, with a batch of their own or without. It
+            hangs on shapes alone, so stacks cut from one another or joined share the table.
         pad: the rows of a product, if more than lanes. A GPU's library chooses how to sum by the
             number of rows, so lanes that shall have the bits that they have alone need one width,
             whatever their number. Rows behind the lanes are copies of the first, never updated.
@@ -119,7 +119,7 @@ class Lanes:
         found = []
         for block in self._blocks:
             first = block.lanes.start
-            alone = own and len(self._blocks) > 1
+            alone = own and self.way != "together"
             batch = (x[first], y[first]) if alone else (x, y)
             found.append(self._block_gradients(block, *batch, first_steps[first] + offset))
         if len(found) == 1:
@@ -139,15 +139,19 @@ class Lanes:
             accuracy: (lanes,) float32, the share of right answers; NaN of a regression.
         """
         self._train_mode(False)
-        total = torch.zeros(len(self), dtype=torch.float64)
-        right = torch.zeros(len(self), dtype=torch.int64)
-        chunks = zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True)
-        for number, (xs, ys) in enumerate(chunks):
-            for block in self._blocks:
+        # on a GPU they stay there, for each look would wait for it; others may lack float64
+        device = x.device if x.is_cuda else torch.device("cpu")
+        total = torch.zeros(len(self), dtype=torch.float64, device=device)
+        right = torch.zeros(len(self), dtype=torch.int64, device=device)
+        multiple = _summed_at_once(y.device, self.pad)
+        sizes = _chunks(len(y), multiple)
+        for number, (xs, ys) in enumerate(zip(x.split(sizes), y.split(sizes), strict=True)):
+            for block in self._single_blocks() if len(ys) % multiple else self._blocks:
                 loss, correct = self._block_scores(block, xs, ys, number)
-                total[block.lanes] += loss.cpu().double() * len(ys)
-                right[block.lanes] += correct.cpu()
+                total[block.lanes] += loss.to(device).double() * len(ys)
+                right[block.lanes] += correct.to(device)
         self._train_mode(True)
+        total, right = total.cpu(), right.cpu()
         share = (right.double() / len(y)).float()
         return (total / len(y)).float(), share * math.nan if y.is_floating_point() else share
 
@@ -157,7 +161,7 @@ class Lanes:
         Args:
             x, y: a batch as for ``gradients``; val_x, val_y: samples as for ``evaluate``.
         """
-        key = (len(self), of_each_lane(y))
+        key = (self.pad or len(self), of_each_lane(y))
         if key not in self.ways:
             self.ways[key] = self._find_way(x, y, val_x, val_y)
         self.way = self.ways[key]
@@ -175,11 +179,10 @@ class Lanes:
             if environment.out_of_memory(error):
                 raise
             return "unmapped"
+        if self.pad:
+            return self._padded_way(x, y, val_x, val_y)
         if len(self) == 1:
             return "together"
-        if self.pad:
-            alone = self._padded_alone(x, y, val_x, val_y)
-            return "together" if same_bits(together, alone) else "one at a time"
         self.way = "one at a time"
         if not same_bits(together, self._trial(x, y, val_x, val_y)):
             return "one at a time"
@@ -205,14 +208,26 @@ class Lanes:
         self.gradients(x, y, [0] * len(self), 0)
         return time.perf_counter() - started
 
-    def _padded_alone(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
-        """What each lane gives alone, padded to the same width."""
-        own, found = of_each_lane(y), []
-        for lane in range(len(self)):
-            part = slice(lane, lane + 1)
-            batch = (x[part], y[part]) if own else (x, y)
-            found.append(self.select([lane])._trial(*batch, val_x, val_y))
-        return [torch.cat(column) for column in zip(*found, strict=True)]
+    def _padded_way(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> str:
+        """Whether lanes have neighbours' numbers in no bit, in a full stack of the padded width.
+
+        All stacks of the group take what is found, the run alone too: it is tried with copies of
+        the lanes in all rows, for some of which it is looked at.
+        """
+        own = of_each_lane(y)
+        if y.shape[int(own)] % _summed_at_once(y.device, self.pad):
+            return "one at a time"
+
+        def trial(lanes: list[int]) -> list[Tensor]:
+            batch = (x[lanes], y[lanes]) if own else (x, y)
+            return self.select(lanes)._trial(*batch, val_x, val_y)
+
+        rows = [row % len(self) for row in range(self.pad)]
+        together = trial(rows)
+        for row in {0, 1, 2, 3, self.pad // 2, self.pad - 1} & set(range(self.pad)):
+            if not same_bits([t[row : row + 1] for t in together], trial([rows[row]])):
+                return "one at a time"
+        return "together"
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -340,7 +355,10 @@ class Lanes:
             lanes = slice(0, len(self))
             self._blocks = [_block(lanes, self.modules[0], self._wide_params, self._wide_fixed)]
             return
-        self._blocks = [
+        self._blocks = self._single_blocks()
+
+    def _single_blocks(self) -> list[_Block]:
+        return [
             _block(
                 slice(i, i + 1),
                 self.modules[i],
@@ -351,8 +369,8 @@ class Lanes:
         ]
 
     def _train_mode(self, train: bool) -> None:
-        for block in self._blocks:
-            block.module.train(train)
+        for module in dict.fromkeys(self.modules):
+            module.train(train)
 
     def _block_gradients(
         self, block: _Block, x: Tensor, y: Tensor, step: int
@@ -420,9 +438,9 @@ class Lanes:
         """What a step and an evaluation give."""
         with self.rehearsal():
             losses, gradients = self.gradients(x, y, [0] * len(self), 0)
-            last = len(val_y) % EVALUATION_CHUNK or EVALUATION_CHUNK
             # one of each length that an evaluation has; where they divide evenly, there is one
-            lengths = dict.fromkeys((min(EVALUATION_CHUNK, len(val_y)), last))
+            multiple = _summed_at_once(val_y.device, self.pad)
+            lengths = dict.fromkeys(_chunks(len(val_y), multiple))
             chunks = [slice(len(val_y) - length, len(val_y)) for length in lengths]
             scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
         return [losses, *(g for g in gradients if g is not None), *scores]
@@ -434,6 +452,22 @@ def of_each_lane(y: Tensor) -> bool:
     Of one batch they are (batch,) whole numbers, or of a regression (batch, width) floats.
     """
     return y.ndim > (2 if y.is_floating_point() else 1)
+
+
+def _chunks(samples: int, multiple: int) -> list[int]:
+    """How many samples each forward pass of an evaluation takes; all but the last a multiple."""
+    whole = samples - samples % multiple
+    sizes = [EVALUATION_CHUNK] * (whole // EVALUATION_CHUNK)
+    return [size for size in (*sizes, whole % EVALUATION_CHUNK, samples - whole) if size]
+
+
+def _summed_at_once(device: torch.device, pad: int) -> int:
+    """By how many samples a batch must divide for lanes to take it side by side.
+
+    A GPU sums a long row four numbers at a time from the first aligned address on. Where a row is
+    no whole number of fours, the bits of a lane's mean hang on its place in the stack.
+    """
+    return 4 if pad > 1 and device.type == "cuda" else 1
 
 
 def stack(

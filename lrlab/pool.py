@@ -360,33 +360,33 @@ def _pad(pool: _Pool, specs: Sequence[RunSpec]) -> int:
     On a GPU they do. All stacks of a group then have one width from the first to the last, that of
     its first stack, or what the records say of a run that goes on.
     """
-    if not _is_padded(specs[0]):
+    if not is_padded(specs[0]):
         return 0
     group = _group(pool, specs[0])
     if group not in pool.pads and (asked := specs[0].config.get("pad", "auto")) != "auto":
         pool.pads[group] = int(asked)
     elif group not in pool.pads:
         recorded = [records.recorded_pad(spec.folder) for spec in specs]
-        pool.pads[group] = max(recorded) or _power_of_two(len(specs))
+        pool.pads[group] = max(recorded) or power_of_two(len(specs))
     return pool.pads[group]
 
 
-def _is_padded(spec: RunSpec) -> bool:
+def is_padded(spec: RunSpec) -> bool:
     asked = spec.config.get("pad", "auto")
     return asked is not None and (asked != "auto" or spec.device.startswith("cuda"))
 
 
-def _power_of_two(lanes: int) -> int:
+def power_of_two(lanes: int) -> int:
     return 1 << (lanes - 1).bit_length()
 
 
 def _rows(pool: _Pool, spec: RunSpec, lanes: int) -> int:
     """The rows of the stacks of so many lanes of a group, padding included."""
-    if not lanes or not _is_padded(spec):
+    if not lanes or not is_padded(spec):
         return lanes
     asked = spec.config.get("pad", "auto")
     known = pool.pads.get(_group(pool, spec), 0 if asked == "auto" else int(asked))
-    pad = known or _power_of_two(lanes)
+    pad = known or power_of_two(lanes)
     return -(-lanes // pad) * pad
 
 

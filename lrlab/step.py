@@ -80,7 +80,9 @@ class Step(Protocol):
         ...
 
 
-def gather(data: Dataset, index: Tensor, order_of: Tensor) -> tuple[Tensor, Tensor]:
+def gather(
+    data: Dataset, index: Tensor, order_of: Tensor, apart: bool = False
+) -> tuple[Tensor, Tensor]:
     """Samples and labels, (batch, ...) if all lanes have the same ones, else (lanes, batch, ...).
 
     Lanes of one seed and epoch share what is gathered: to copy it costs less.
@@ -88,10 +90,12 @@ def gather(data: Dataset, index: Tensor, order_of: Tensor) -> tuple[Tensor, Tens
     Args:
         index: (orders, batch) int64.
         order_of: (lanes,) int64, each lane's order.
+        apart: each lane has a batch of its own even so. In a padded stack, for there a lane must
+            take the same products whether others share its batch or not.
     """
     flat = index.reshape(-1)
     x, y = data.train_x.index_select(0, flat), data.train_y.index_select(0, flat)
-    if len(index) == 1:
+    if len(index) == 1 and not apart:
         return x, y
     x, y = x.view(*index.shape, *x.shape[1:]), y.view(*index.shape, *y.shape[1:])
     if len(index) == len(order_of):
@@ -121,7 +125,8 @@ class PlainStep:
 
     @phase("gradients")
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-        self.batch = _gather(self._data, self._order[i], self._order_of)
+        apart = bool(self._lanes.pad)
+        self.batch = _gather(self._data, self._order[i], self._order_of, apart)
         losses, self._gradients = self._lanes.gradients(*self.batch, self._first_steps, i)
         self.losses[i] = losses
         return losses, self._gradients
@@ -283,7 +288,7 @@ class CapturedStep:
         lanes = self._lanes
 
         def find() -> list[Tensor | None]:
-            x, y = gather(self._data, self._index.now, self._order_of)
+            x, y = gather(self._data, self._index.now, self._order_of, bool(lanes.pad))
             losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0)
             return [losses, x, y, *gradients]
 

@@ -67,7 +67,8 @@ class Stack:
 
     Attributes:
         data: on the device.
-        order: the epoch's samples, (steps, orders, batch); ``order_of``: (lanes,) each one's order.
+        order: the epoch's samples, (steps, orders, batch); ``order_of``: (rows,) the order
+            of each lane, and of the rows that pad the stack.
         meter: what its steps are measured with, if they are.
         place: steps into the epoch.
         step: how its steps are made, if it has made any since its lanes changed.
@@ -219,7 +220,8 @@ def take_order(stack: Stack) -> None:
         plan.batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1) for key in distinct
     ]
     stack.order = torch.from_numpy(np.stack(batches, axis=1)).to(device)
-    stack.order_of = torch.tensor([distinct.index(key) for key in keys]).to(device)
+    padding = [0] * max(stack.lanes.pad - len(keys), 0)
+    stack.order_of = torch.tensor([distinct.index(key) for key in keys] + padding).to(device)
 
 
 def longest_segment(stack: Stack) -> int:
@@ -376,7 +378,7 @@ def _settle(stack: Stack) -> None:
     """Choose the fastest way that keeps each lane's bits, and put the epoch's order in place."""
     take_order(stack)
     stack.step = None
-    batch = gather(stack.data, stack.order[0], stack.order_of)
+    batch = gather(stack.data, stack.order[0], stack.order_of, bool(stack.lanes.pad))
     stack.lanes.settle(*batch, stack.data.val_x, stack.data.val_y)
 
 
@@ -436,7 +438,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
     """The final report of the runs that are over: full evaluations on training and test data."""
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
-        x, y = gather(data, stack.order[0], stack.order_of)
+        x, y = gather(data, stack.order[0], stack.order_of, bool(stack.lanes.pad))
         own = lanes.of_each_lane(y)
         finished = finished.select(done)
         finished.settle(x[done] if own else x, y[done] if own else y, data.val_x, data.val_y)

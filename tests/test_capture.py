@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -294,6 +296,20 @@ def test_on_a_gpu_a_program_becomes_one_graph(monkeypatch: pytest.MonkeyPatch) -
     x.normal_()
     graph.run()
     assert graph.results[0] is not None and torch.equal(graph.results[0], x.exp() + 1)
+
+
+def test_a_graph_keeps_the_memory_that_it_writes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows only addresses; freed, they would be somebody else's."""
+    replays = types.SimpleNamespace(replay=lambda: None)
+    monkeypatch.setattr(capturing, "_graph", lambda work, device: replays)
+    x = torch.randn(4)
+    program = capture(lambda: [x.exp() + 1], [x]).program()
+    held = weakref.ref(program.calls[0])
+    graph = program.on(torch.device("cuda", 0))
+    del program
+    assert held() is not None
+    del graph
+    assert held() is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

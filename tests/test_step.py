@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
+from conftest import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
 from lrlab import capture, lanes, losses, networks, optimizers, plan
@@ -485,6 +485,46 @@ def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
         assert run.summary["lanes"]["pad"] == 4 and run.summary["lanes"]["width"] == 3
         assert_same_bits(run, trainer.alone(text, common))
         assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
+
+
+def test_lanes_of_a_padded_stack_have_a_batch_of_their_own(trainer: Trainer) -> None:
+    """Also with one seed: a lane takes the same products whether others share its batch or not."""
+    specs = trainer.specs(["lr=0.1", "lr=0.2", "lr=0.3"], "epochs=60")
+    key = plan.group_key(specs[0])
+    (stack,) = training.build(key, specs, range(3), DATA, {}, pad=4)
+    training.train_epoch(stack, Silent(), lambda: False)
+    assert stack.step is not None and stack.step.way == "captured"
+    x, y = stack.step.batch
+    assert y.shape == (4, 64) and x.shape[:2] == (4, 64)
+    assert all(torch.equal(y[0], row) for row in y)
+
+
+@pytest.mark.parametrize("batch", [64, 30])
+def test_what_a_gpu_sums_by_fours_is_not_cut_by_lanes(
+    batch: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that is no multiple of 4 trains one at a time, and so is an evaluation's end."""
+    monkeypatch.setattr(lanes, "_summed_at_once", lambda device, pad: 4 if pad > 1 else 1)
+    common = f"network.hidden=[8] pad=4 batch_size={batch}"
+    group = trainer.together(RUNS, common)
+    way = "one at a time" if batch % 4 else "together"
+    for text, run in zip(RUNS, group, strict=True):
+        alone = trainer.alone(text, common)
+        assert run.summary["lanes"]["way"] == alone.summary["lanes"]["way"] == way
+        assert_same_bits(run, alone)
+        unpadded = trainer.alone(text, f"network.hidden=[8] batch_size={batch}")
+        assert run.results["test_loss"] == pytest.approx(unpadded.results["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "multiple", "sizes"),
+    [
+        *((2000, 4, [1000, 1000]), (130, 4, [128, 2]), (2303, 4, [1000, 1000, 300, 3])),
+        *((3, 4, [3]), (130, 1, [130]), (1001, 1, [1000, 1]), (1, 1, [1])),
+    ],
+)
+def test_chunks_of_an_evaluation(samples: int, multiple: int, sizes: list[int]) -> None:
+    assert lanes._chunks(samples, multiple) == sizes
 
 
 def test_padding_does_not_show_in_the_curvature() -> None:
