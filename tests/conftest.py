@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import itertools
 import os
@@ -16,10 +17,11 @@ from unittest import mock
 # one another. torch reads it when it is imported, in this process and all that it starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hydra
 import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, base
 from torch import Tensor
 
 from lrlab import config as configs
@@ -30,6 +32,31 @@ from lrlab.progress import LaneRow
 
 # MKL reads its variable at the first product, so it is set before any test runs.
 environment.make_deterministic()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """In this process a YAML file of lrlab's and Hydra's own is parsed once, as is a reference.
+
+    A command reads twenty of them. Processes that tests start do it as a user's do.
+    """
+    load = OmegaConf.load
+    folders = (configs.folder("conf"), Path(hydra.__file__).parent / "conf")
+    kept: dict[str, Any] = {}
+
+    def load_once(file: Any) -> Any:
+        name = str(getattr(file, "name", file))
+        if not Path(name).is_relative_to(folders[0]) and not Path(name).is_relative_to(folders[1]):
+            return load(file)
+        if name not in kept:
+            kept[name] = load(file)
+        return copy.deepcopy(kept[name])
+
+    with (
+        mock.patch.object(OmegaConf, "load", load_once),
+        mock.patch.object(base, "parse", functools.lru_cache(maxsize=4096)(base.parse)),
+    ):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -87,6 +87,7 @@ ALIKE = {
     "deletes": ["~optimizer.momentum", "~optimizer.momentum lr=0.3", "~optimizer.nesterov"],
     "dicts": ["+network.more={a:1,b:[2]} network.more.a=5", "+network.more={a:1} network.more.a=6"],
     "twice": ["lr=0.1 lr=0.2", "lr=0.3 lr=0.4"],
+    "named twice": ["name=a name=b lr=1", "name=1 name='${seed}' lr=2", "name=a name=b lr=3"],
     "sweep options": ["pruner=asha n_trials=5 timeout=60", "pruner=asha n_trials=6 timeout=61"],
     "hydra's": ["hydra.job.name=a lr=1", "hydra.job.name=b lr=2", "hydra.job.name=a lr=3"],
     "hydra's folder": ["hydra.sweep.dir=a/${lr} lr=1", "hydra.sweep.dir=a/${lr} lr=2"],
@@ -125,7 +126,8 @@ def words(line: str) -> list[str]:
 
 
 def test_hydra_composes_one_of_a_kind(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = composed(loader, "batch_size=32")
+    config = composed(loader, "batch_size=32", "name=typed")
+    own = ["name=folder", "hydra.sweep.dir=a/folder", "hydra.sweep.subdir=0"]
     count = []
     load = type(loader).load_sweep_config
     monkeypatch.setattr(
@@ -133,8 +135,11 @@ def test_hydra_composes_one_of_a_kind(loader: Any, monkeypatch: pytest.MonkeyPat
     )
     for number in range(20):
         optimizer = "adam" if number % 2 else "sgd"
-        overrides = ["batch_size=32", f"optimizer={optimizer}", f"lr={0.1 + number}"]
-        assert jobs.compose(config, loader, overrides, number).spec["lr"] == 0.1 + number
+        typed = ["batch_size=32", "name=typed", *own]
+        overrides = [*typed, f"optimizer={optimizer}", f"lr={0.1 + number}"]
+        job = jobs.compose(config, loader, overrides, number)
+        assert (job.spec["lr"], job.spec["name"]) == (0.1 + number, "folder")
+        assert job.folder == Path("a/folder", str(number)).absolute()
     assert len(count) == 1  # that of adam; sgd is what the sweep's own config has
 
 
