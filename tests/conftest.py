@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import functools
@@ -32,6 +33,25 @@ from lrlab.progress import LaneRow
 
 # MKL reads its variable at the first product, so it is set before any test runs.
 environment.make_deterministic()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first in each process's share, so that none of them ends alone.
+
+    Of n processes xdist gives the first the first n-th part of all tests, and so on. Within a file
+    the order stays, for tests share what they trained.
+    """
+    shares = [0] * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if len(shares) == 1:
+        return
+    count = collections.Counter(item.path for item in items)
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    place: dict[Path, tuple[int, int]] = {}
+    for number, path in enumerate(sorted(count, key=lambda path: (-slow[path], path))):
+        share = shares.index(min(shares))
+        shares[share] += count[path]
+        place[path] = share, number
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
