@@ -382,6 +382,8 @@ DIRNAME = ("hydra", "job", "override_dirname")
 OUTPUT_DIR = ("hydra", "runtime", "output_dir")
 
 _WORD = re.compile(r"[A-Za-z/][\w.,=+/\"\[\]-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_NOT_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity")
 
 
 def _parts(
@@ -414,12 +416,25 @@ def _lines(path: tuple[Any, ...], value: Any) -> str:
 
     The place matters: long lines are folded.
     """
-    if isinstance(value, str) and "=" in value and _WORD.fullmatch(value):
-        return "  " * (len(path) - 1) + f"{path[-1]}: {value}\n"  # the dumper takes its time
+    text, key = _plain(value), _plain(path[-1])
+    if text is not None and key is not None and len(key) < 100:
+        return "  " * (len(path) - 1) + f"{key}: {text}\n"  # the dumper takes its time
     for key in reversed(path):
         value = {key: value}
     lines = quick_yaml.write(value).splitlines(keepends=True)
     return "".join(lines[len(path) - 1 :])
+
+
+def _plain(value: Any) -> str | None:
+    """A value's text, where it is surely written as it is; None: it may need quotes."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    if type(value) is int:
+        return str(value)
+    if type(value) is str and value.lower() not in _NOT_TEXT:
+        if _NAME.fullmatch(value) or ("=" in value and _WORD.fullmatch(value)):
+            return value
+    return None
 
 
 @functools.lru_cache(maxsize=4096)

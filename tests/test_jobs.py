@@ -120,6 +120,37 @@ def test_a_run_is_as_hydra_composes_it(kind: str, loader: Any) -> None:
         assert texts(job.config()) == job.texts
 
 
+@pytest.mark.parametrize("where", [(), ("a",), ("a", "b")])
+def test_a_line_is_as_omegaconf_writes_it(where: tuple[str, ...]) -> None:
+    texts = ["auto", "torch.optim.SGD", "a.b_1", "_x", "lr=0.1", "x" * 200, "Off", "NULL", "y"]
+    texts += [
+        "N",
+        "NaN",
+        "inf",
+        "e5",
+        "1e5",
+        "a.1",
+        ".a",
+        "a.",
+        "~",
+        "",
+        "a b",
+        "a: b",
+        "ä",
+        "-",
+        "???",
+    ]
+    values: list[Any] = [*texts, *(f"{text}=1" for text in texts), None, True, 0, -3, 10**20]
+    values += [0.1, 1e-7, [], [1]]
+    for key in ("lr", "on", "x=1", "a b", "k" * 130, 7, True):
+        for value in values:
+            node: Any = {key: value}
+            for outer in reversed(where):
+                node = {outer: node}
+            wanted = OmegaConf.to_yaml(OmegaConf.create(node)).splitlines(keepends=True)
+            assert jobs._lines((*where, key), value) == "".join(wanted[len(where) :]), (key, value)
+
+
 def words(line: str) -> list[str]:
     """As a shell splits them, but with Hydra's quotes left in place."""
     return re.findall(r"""(?:[^ '"]|'[^']*'|"[^"]*")+""", line)
