@@ -431,10 +431,10 @@ def _plain(value: Any) -> str | None:
         return "null" if value is None else str(value).lower()
     if type(value) is int:
         return str(value)
-    if type(value) is str and value.lower() not in _NOT_TEXT:
-        if _NAME.fullmatch(value) or ("=" in value and _WORD.fullmatch(value)):
-            return value
-    return None
+    if type(value) is not str or value.lower() in _NOT_TEXT:
+        return None
+    is_plain = _NAME.fullmatch(value) or ("=" in value and _WORD.fullmatch(value))
+    return value if is_plain else None
 
 
 @functools.lru_cache(maxsize=4096)
