@@ -19,7 +19,8 @@ def read(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML.
     """
-    return yaml.load(text, Loader=_loader())
+    loader = _loader()
+    return yaml.load(text, Loader=loader)
 
 
 def load(file: Path) -> Any:

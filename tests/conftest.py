@@ -193,6 +193,9 @@ def read(folder: Path) -> Trained:
     )
 
 
+_references: dict[tuple[str, str], Trained] = {}
+
+
 class Trainer:
     """Trains runs in folders of their own."""
 
@@ -221,6 +224,12 @@ class Trainer:
 
     def alone(self, run: str, common: str = "", data: Dataset | None = None) -> Trained:
         return self.together([run], common, data)[0]
+
+    def reference(self, run: str, common: str = "") -> Trained:
+        """As ``alone``, trained once for all tests: to compare others with."""
+        if (run, common) not in _references:
+            _references[run, common] = self.alone(run, common)
+        return _references[run, common]
 
 
 def assert_same_bits(one: Trained, other: Trained) -> None:
