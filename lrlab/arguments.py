@@ -24,6 +24,9 @@ OTHER_COMMANDS = (
     *("--shell-completion", "-sc", "--experimental-rerun"),
 )
 
+# Words for Hydra itself that leave its mode as it is; another may name files that say it.
+_OF_HYDRA = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
+
 _typed: dict[str, str] = {}
 
 
@@ -52,6 +55,15 @@ def is_sweep(arguments: Sequence[str]) -> bool:
     """Whether the command trains, and not in Hydra's mode of one run."""
     names = [word.partition("=")[0] for word in arguments]
     return not set(names) & set(OTHER_COMMANDS) and "hydra.mode=RUN" not in arguments
+
+
+def says_no_mode(arguments: Sequence[str]) -> bool:
+    """Whether Hydra's mode is certainly that of ``conf/config.yaml``: no word could change it."""
+    return not any(
+        word.startswith("-")
+        or ("hydra" in word.partition("=")[0] and not word.startswith(_OF_HYDRA))
+        for word in arguments
+    )
 
 
 def restore(config: DictConfig) -> None:

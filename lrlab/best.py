@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrlab import config as configs
-from lrlab import records, trust
+from lrlab import quick_yaml, records, trust
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -33,13 +33,10 @@ def text(run: Path, comment: str) -> str:
     Raises:
         UserError: the run has no config.
     """
-    from omegaconf import OmegaConf
-
-    config = _plain(OmegaConf.create(records.read_config(run)))
-    runtime = OmegaConf.create(records.read_texts(run)[0])
-    choices = _plain(OmegaConf.select(runtime, "hydra.runtime.choices") or {})
-    sources = _plain(OmegaConf.select(runtime, "hydra.runtime.config_sources") or [])
-    default = _plain(OmegaConf.load(configs.folder("conf") / "config.yaml"))
+    config = quick_yaml.read(records.read_config(run))
+    runtime = _runtime(quick_yaml.read(records.read_texts(run)[0]))
+    choices, sources = runtime.get("choices") or {}, runtime.get("config_sources") or []
+    default = quick_yaml.load(configs.folder("conf") / "config.yaml")
     groups = dict(_groups(default.pop("defaults")))
     base = {key: value for key, value in default.items() if key != "hydra"}
     folders, overrides = [], []
@@ -63,7 +60,7 @@ def text(run: Path, comment: str) -> str:
     if folders:
         values["hydra"] = {"searchpath": list(dict.fromkeys(folders))}
     node = {"defaults": ["config", *overrides, "_self_"], **values}
-    body = OmegaConf.to_yaml(OmegaConf.create(node))
+    body = quick_yaml.write(node)
     if trust.in_best(body):  # of a class, or a choice, of the user's own
         extra.append(trust.TRUST)
     return f"{_head(run, comment, extra)}\n{body}"
@@ -98,10 +95,11 @@ def _key(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~")
 
 
-def _plain(node: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+def _runtime(saved: Any) -> Mapping[str, Any]:
+    """What Hydra noted of the run, {} where it noted nothing."""
+    for key in ("hydra", "runtime"):
+        saved = saved.get(key) if isinstance(saved, Mapping) else None
+    return saved if isinstance(saved, Mapping) else {}
 
 
 def _groups(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
@@ -117,15 +115,13 @@ def _choice(
     group: str, choice: str, sources: Sequence[Mapping[str, str]]
 ) -> tuple[dict[str, Any], str | None]:
     """What a choice sets, {} where that is not to be seen; and where it lies, if not in lrlab."""
-    from omegaconf import OmegaConf
-
     for source in sources:
         is_file = source.get("schema") == "file"
         folder = configs.folder("conf") if source.get("provider") == "main" else None
         folder = folder or (Path(source["path"]) if is_file else None)
         if folder is None or not (folder / group / f"{choice}.yaml").is_file():
             continue
-        node = _plain(OmegaConf.load(folder / group / f"{choice}.yaml")) or {}
+        node = quick_yaml.load(folder / group / f"{choice}.yaml") or {}
         # One that builds on others sets more than its own file says.
         node = {} if "defaults" in node else node
         return node, None if folder == configs.folder("conf") else f"file://{folder.absolute()}"

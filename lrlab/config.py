@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 
+from lrlab import quick_yaml
 from lrlab.errors import UserError
 
 GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # of a run
@@ -287,13 +288,13 @@ def known_keys() -> list[str]:
     found = {field.name for field in fields(Config)}
     for group in (*GROUPS, *SWEEP_GROUPS):
         for file in (conf / group).glob("*.yaml"):
-            found.update(keys(OmegaConf.to_container(OmegaConf.load(file)), f"{group}."))  # type: ignore[arg-type]
+            found.update(keys(quick_yaml.load(file), f"{group}."))
     return sorted(key for key in found if not key.endswith(("_target_", "_partial_")))
 
 
 def _choices_with(group: str, setting: str) -> list[str]:
     files = sorted((folder("conf") / group).glob("*.yaml"))
-    return [file.stem for file in files if setting in (OmegaConf.load(file) or {})]
+    return [file.stem for file in files if setting in (quick_yaml.load(file) or {})]
 
 
 FULL_KEY = r"full_key: (\S+)"

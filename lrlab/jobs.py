@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import arguments, best, plan
+from lrlab import arguments, best, plan, quick_yaml
 from lrlab import config as configs
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
@@ -31,6 +32,7 @@ from lrlab.space import quoted
 SUBDIR = "${hydra.job.num}"  # a run's folder is its number
 
 OWN_KEYS = ("hydra.sweep.dir", "hydra.sweep.subdir")  # of own_overrides, besides name
+_SET_LAST = (*OWN_KEYS, "name")  # may be typed too; what own_overrides says comes behind it
 
 # What says where and how a run trains, and is no setting of it.
 _OWN = {"device", "threads", "save_model", *configs.NOT_SWEPT}
@@ -296,7 +298,7 @@ def _from_the_sweeps(
     for one in parsed:
         plain = one.type is OverrideType.CHANGE and one.package is None
         key = one.key_or_group
-        same = key in values or key in OWN_KEYS or (key in chosen and one.value() == chosen[key])
+        same = key in values or key in _SET_LAST or (key in chosen and one.value() == chosen[key])
         if not (plain and same) or one.is_sweep_override():
             return None
     # A value that the sweep was given, and the run was not, is in the sweep's config.
@@ -310,7 +312,7 @@ def _from_the_sweeps(
     hydra = full.hydra
     with read_write(hydra):  # Hydra 1.4 locks it
         for one in parsed:
-            if one.key_or_group in OWN_KEYS:
+            if one.key_or_group in _SET_LAST:
                 OmegaConf.update(full, one.key_or_group, one.value(), merge=True)
     own = [one.input_line or "" for one in parsed if one.is_hydra_override()]
     arguments.note(full, "hydra", arguments.noted(config, "hydra") + own)
@@ -380,6 +382,8 @@ DIRNAME = ("hydra", "job", "override_dirname")
 OUTPUT_DIR = ("hydra", "runtime", "output_dir")
 
 _WORD = re.compile(r"[A-Za-z/][\w.,=+/\"\[\]-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_NOT_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity")
 
 
 def _parts(
@@ -402,8 +406,9 @@ def _parts(
 def _contents(node: Node) -> Any:
     """A node in plain containers, interpolations as they are written."""
     if isinstance(node, DictConfig | ListConfig):
-        return OmegaConf.to_container(node)
-    return node._value()
+        return OmegaConf.to_container(node, enum_to_str=True)
+    value = node._value()
+    return value.name if isinstance(value, Enum) else value
 
 
 def _lines(path: tuple[Any, ...], value: Any) -> str:
@@ -411,12 +416,25 @@ def _lines(path: tuple[Any, ...], value: Any) -> str:
 
     The place matters: long lines are folded.
     """
-    if isinstance(value, str) and "=" in value and _WORD.fullmatch(value):
-        return "  " * (len(path) - 1) + f"{path[-1]}: {value}\n"  # the dumper takes its time
+    text, key = _plain(value), _plain(path[-1])
+    if text is not None and key is not None and len(key) < 100:
+        return "  " * (len(path) - 1) + f"{key}: {text}\n"  # the dumper takes its time
     for key in reversed(path):
         value = {key: value}
-    lines = OmegaConf.to_yaml(OmegaConf.create(value)).splitlines(keepends=True)
+    lines = quick_yaml.write(value).splitlines(keepends=True)
     return "".join(lines[len(path) - 1 :])
+
+
+def _plain(value: Any) -> str | None:
+    """A value's text, where it is surely written as it is; None: it may need quotes."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    if type(value) is int:
+        return str(value)
+    if type(value) is not str or value.lower() in _NOT_TEXT:
+        return None
+    is_plain = _NAME.fullmatch(value) or ("=" in value and _WORD.fullmatch(value))
+    return value if is_plain else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -427,5 +445,5 @@ def _item(path: tuple[str, ...], text: str) -> str:
     value: Any = [text]
     for key in reversed(path):
         value = {key: value}
-    lines = OmegaConf.to_yaml(OmegaConf.create(value)).splitlines(keepends=True)
+    lines = quick_yaml.write(value).splitlines(keepends=True)
     return "".join(lines[len(path) :])

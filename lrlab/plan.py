@@ -17,7 +17,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import environment, losses, optimizers, places, schedules
+from lrlab import environment, losses, optimizers, places, quick_yaml, schedules
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
 from lrlab.targets import HYDRA_KEYS, instantiate
@@ -111,7 +111,7 @@ def _choice(group: str, choice: str) -> dict[str, Any] | None:
     file = configs.folder("conf") / group / f"{choice}.yaml"
     if not file.is_file():
         return None
-    found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    found = quick_yaml.load(file)
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else None
 
 

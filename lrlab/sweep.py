@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import hydra
@@ -22,6 +23,9 @@ from lrlab.errors import NotWritten, UserError
 BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 ConfigStore.instance().store(name="lrlab_schema", node=configs.Config, provider="lrlab")
+# Hydra copies its one store with each look at its sources, a hundred times for --help, and then
+# copies again what it takes out of it.
+ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def task(config: DictConfig) -> dict[str, Any]:
@@ -116,7 +120,8 @@ def run(typed: list[str]) -> None:
         program, before = sys.argv[0], sys.argv
         sys.argv = [program, *arguments.for_hydra(typed, deferred), *flags]
         try:
-            application()
+            with _known_mode(typed):
+                application()
         finally:
             sys.argv = before
 
@@ -134,6 +139,22 @@ def run(typed: list[str]) -> None:
             start("--multirun")
         else:
             raise
+
+
+@contextlib.contextmanager
+def _known_mode(typed: list[str]) -> Iterator[None]:
+    """Spare Hydra to compose the whole config once more, only to find its mode: 0.2 s."""
+    from hydra._internal.hydra import Hydra
+
+    asks = getattr(Hydra, "get_mode", None)
+    if asks is None or not arguments.says_no_mode(typed):  # another Hydra asks in another way
+        yield
+        return
+    Hydra.get_mode = lambda *_, **__: RunMode.MULTIRUN  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = asks  # type: ignore[method-assign]
 
 
 def _trusted(typed: list[str]) -> list[str]:

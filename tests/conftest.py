@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import copy
 import functools
 import itertools
 import os
@@ -16,10 +18,11 @@ from unittest import mock
 # one another. torch reads it when it is imported, in this process and all that it starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hydra
 import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, base
 from torch import Tensor
 
 from lrlab import config as configs
@@ -30,6 +33,50 @@ from lrlab.progress import LaneRow
 
 # MKL reads its variable at the first product, so it is set before any test runs.
 environment.make_deterministic()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first in each process's share, so that none of them ends alone.
+
+    Of n processes xdist gives the first the first n-th part of all tests, and so on. Within a file
+    the order stays, for tests share what they trained.
+    """
+    shares = [0] * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if len(shares) == 1:
+        return
+    count = collections.Counter(item.path for item in items)
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    place: dict[Path, tuple[int, int]] = {}
+    for number, path in enumerate(sorted(count, key=lambda path: (-slow[path], path))):
+        share = shares.index(min(shares))
+        shares[share] += count[path]
+        place[path] = share, number
+    items.sort(key=lambda item: place[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """In this process a YAML file of lrlab's and Hydra's own is parsed once, as is a reference.
+
+    A command reads twenty of them. Processes that tests start do it as a user's do.
+    """
+    load = OmegaConf.load
+    folders = (configs.folder("conf"), Path(hydra.__file__).parent / "conf")
+    kept: dict[str, Any] = {}
+
+    def load_once(file: Any) -> Any:
+        name = str(getattr(file, "name", file))
+        if not Path(name).is_relative_to(folders[0]) and not Path(name).is_relative_to(folders[1]):
+            return load(file)
+        if name not in kept:
+            kept[name] = load(file)
+        return copy.deepcopy(kept[name])
+
+    with (
+        mock.patch.object(OmegaConf, "load", load_once),
+        mock.patch.object(base, "parse", functools.lru_cache(maxsize=4096)(base.parse)),
+    ):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +193,9 @@ def read(folder: Path) -> Trained:
     )
 
 
+_references: dict[tuple[str, str], Trained] = {}
+
+
 class Trainer:
     """Trains runs in folders of their own."""
 
@@ -174,6 +224,12 @@ class Trainer:
 
     def alone(self, run: str, common: str = "", data: Dataset | None = None) -> Trained:
         return self.together([run], common, data)[0]
+
+    def reference(self, run: str, common: str = "") -> Trained:
+        """As ``alone``, trained once for all tests: to compare others with."""
+        if (run, common) not in _references:
+            _references[run, common] = self.alone(run, common)
+        return _references[run, common]
 
 
 def assert_same_bits(one: Trained, other: Trained) -> None:

@@ -21,7 +21,7 @@ import torch
 from test_sweep import Ended, command, process, strict_json
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrlab import bench, bench_jax, bench_process, bench_torch, plan
+from lrlab import bench, bench_jax, bench_process, bench_torch, plan, sweep
 from lrlab.bench import Figures, Options, Times, main
 from lrlab.bench_jax import Jax
 from lrlab.bench_process import NotMeasured
@@ -204,10 +204,25 @@ def test_figures_keep_the_median_and_the_shortest() -> None:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, Any]]:
-    """The whole command, with few steps; its output and its JSON."""
+    """The whole command, with few steps; its output and its JSON.
+
+    Its two sweeps train here rather than in processes of their own, as those that take memory do.
+    """
     folder = tmp_path_factory.mktemp("bench")
     few = ["--lanes=1,2", "--steps=3", "--repeats=2", "--threads=1", "--device=cpu"]
-    with mock.patch.multiple(bench, SWEEP_RUNS=3, MEMORY_LANES=9):
+    python = bench_process._python
+
+    def here(words: list[str], where: Path) -> str:
+        if words[0] != "lrlab.sweep":
+            return python(words, where)
+        trained = command(sweep.main, words[1:], where)
+        assert trained.code == 0
+        return trained.out
+
+    with (
+        mock.patch.multiple(bench, SWEEP_RUNS=3, MEMORY_LANES=9),
+        mock.patch.object(bench_process, "_python", here),
+    ):
         ended = command(main, [*few, "--json=found.json"], folder)
     assert (ended.code, ended.err) == (0, "")
     assert [path.name for path in folder.iterdir()] == ["found.json"]

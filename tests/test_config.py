@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 from test_sweep import QUICK, Ended, command, files, process, sweep
 
@@ -242,6 +245,37 @@ def test_a_name_that_is_taken_is_refused_and_kept(tmp_path: Path) -> None:
     assert_refused(sweep("lr=0.1,0.2", "name=mine", cwd=tmp_path), "name=mine", "take another name")
     assert files(tmp_path) == ["outputs/mine/notes.txt"]
     assert (taken / "notes.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("typed", ["lr=-1", "lr=0.1,0.2 nosuch=3", "hydra/launcher=basic lr=-1"])
+def test_hydra_composes_a_command_once(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = []
+    load = ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl, "load_configuration", lambda *a, **k: count.append(1) or load(*a, **k)
+    )
+    assert sweep(*typed.split(), cwd=tmp_path).code == 2
+    assert len(count) == 1
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--config-dir=.", "--config-name=mine"],
+        ["hydra.searchpath=[file://.]", "+extra=one"],
+        ["hydra.mode=RUN"],
+    ],
+)
+def test_a_mode_of_the_users_own_counts(
+    typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nhydra: {mode: RUN}\n")
+    (tmp_path / "extra" / "one.yaml").write_text("# @package _global_\nhydra: {mode: RUN}\n")
+    monkeypatch.setattr(Hydra, "run", lambda *_, **__: sys.exit("in the mode of one run"))
+    assert sweep(*typed, cwd=tmp_path).code == "in the mode of one run"
 
 
 def test_a_bad_value_of_a_single_run_is_one_line(tmp_path: Path) -> None:

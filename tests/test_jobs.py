@@ -87,6 +87,7 @@ ALIKE = {
     "deletes": ["~optimizer.momentum", "~optimizer.momentum lr=0.3", "~optimizer.nesterov"],
     "dicts": ["+network.more={a:1,b:[2]} network.more.a=5", "+network.more={a:1} network.more.a=6"],
     "twice": ["lr=0.1 lr=0.2", "lr=0.3 lr=0.4"],
+    "named twice": ["name=a name=b lr=1", "name=1 name='${seed}' lr=2", "name=a name=b lr=3"],
     "sweep options": ["pruner=asha n_trials=5 timeout=60", "pruner=asha n_trials=6 timeout=61"],
     "hydra's": ["hydra.job.name=a lr=1", "hydra.job.name=b lr=2", "hydra.job.name=a lr=3"],
     "hydra's folder": ["hydra.sweep.dir=a/${lr} lr=1", "hydra.sweep.dir=a/${lr} lr=2"],
@@ -119,13 +120,45 @@ def test_a_run_is_as_hydra_composes_it(kind: str, loader: Any) -> None:
         assert texts(job.config()) == job.texts
 
 
+@pytest.mark.parametrize("where", [(), ("a",), ("a", "b")])
+def test_a_line_is_as_omegaconf_writes_it(where: tuple[str, ...]) -> None:
+    texts = ["auto", "torch.optim.SGD", "a.b_1", "_x", "lr=0.1", "x" * 200, "Off", "NULL", "y"]
+    texts += [
+        "N",
+        "NaN",
+        "inf",
+        "e5",
+        "1e5",
+        "a.1",
+        ".a",
+        "a.",
+        "~",
+        "",
+        "a b",
+        "a: b",
+        "ä",
+        "-",
+        "???",
+    ]
+    values: list[Any] = [*texts, *(f"{text}=1" for text in texts), None, True, 0, -3, 10**20]
+    values += [0.1, 1e-7, [], [1]]
+    for key in ("lr", "on", "x=1", "a b", "k" * 130, 7, True):
+        for value in values:
+            node: Any = {key: value}
+            for outer in reversed(where):
+                node = {outer: node}
+            wanted = OmegaConf.to_yaml(OmegaConf.create(node)).splitlines(keepends=True)
+            assert jobs._lines((*where, key), value) == "".join(wanted[len(where) :]), (key, value)
+
+
 def words(line: str) -> list[str]:
     """As a shell splits them, but with Hydra's quotes left in place."""
     return re.findall(r"""(?:[^ '"]|'[^']*'|"[^"]*")+""", line)
 
 
 def test_hydra_composes_one_of_a_kind(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = composed(loader, "batch_size=32")
+    config = composed(loader, "batch_size=32", "name=typed")
+    own = ["name=folder", "hydra.sweep.dir=a/folder", "hydra.sweep.subdir=0"]
     count = []
     load = type(loader).load_sweep_config
     monkeypatch.setattr(
@@ -133,8 +166,11 @@ def test_hydra_composes_one_of_a_kind(loader: Any, monkeypatch: pytest.MonkeyPat
     )
     for number in range(20):
         optimizer = "adam" if number % 2 else "sgd"
-        overrides = ["batch_size=32", f"optimizer={optimizer}", f"lr={0.1 + number}"]
-        assert jobs.compose(config, loader, overrides, number).spec["lr"] == 0.1 + number
+        typed = ["batch_size=32", "name=typed", *own]
+        overrides = [*typed, f"optimizer={optimizer}", f"lr={0.1 + number}"]
+        job = jobs.compose(config, loader, overrides, number)
+        assert (job.spec["lr"], job.spec["name"]) == (0.1 + number, "folder")
+        assert job.folder == Path("a/folder", str(number)).absolute()
     assert len(count) == 1  # that of adam; sgd is what the sweep's own config has
 
 

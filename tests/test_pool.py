@@ -288,7 +288,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     assert sorted(before.given_back + before.over) == [spec.number for spec in specs]
     went_on(specs, before)
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
         assert not records.checkpoint_file(spec.folder).exists()
 
 
@@ -325,20 +325,31 @@ def test_a_regression_goes_on_to_the_same_bits(
         assert_same_bits(read(spec.folder), trainer.alone(text, common))
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
+    """The runs in three places, with no stop."""
+    threads = torch.get_num_threads()
+    specs = Trainer(tmp_path_factory.mktemp("whole")).specs(RUNS, "network.hidden=[37]")
+    source = Scripted(starts(specs))
+    train(source, width=3)
+    torch.set_num_threads(threads)
+    return source
+
+
 @pytest.mark.parametrize("steps", [5, 15, 22, 30])
 @pytest.mark.parametrize("every", ["auto", "null", "2"])
-def test_a_refilled_pool_goes_on_where_it_was(trainer: Trainer, steps: int, every: str) -> None:
+def test_a_refilled_pool_goes_on_where_it_was(
+    trainer: Trainer, uninterrupted: Scripted, steps: int, every: str
+) -> None:
     """Runs that were at different epochs come to the same tick again."""
     common = f"network.hidden=[37] checkpoint_every={every}"
     specs = trainer.specs(RUNS, common)
-    whole = Scripted(starts(trainer.specs(RUNS, common)))
-    train(whole, width=3)
     before = stopped(specs, steps, width=3)
     then = went_on(specs, before, width=3)
     for spec, text in zip(specs, RUNS, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
-    assert {**then.taken, **before.taken} == whole.taken
-    for number, reports in whole.heard.items():
+        assert_same_bits(read(spec.folder), trainer.reference(text, "network.hidden=[37]"))
+    assert {**then.taken, **before.taken} == uninterrupted.taken
+    for number, reports in uninterrupted.heard.items():
         assert before.heard.get(number, []) + then.heard.get(number, []) == reports
 
 

@@ -1,16 +1,30 @@
-"""The README's commands, run as written."""
+"""The README's commands, run as written: the main one as processes, the others in this one."""
 
 import re
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from postgres import postgres, postgres_url  # noqa: F401
+from test_sweep import Ended
+from test_sweep import command as in_process
+
+from lrlab.__main__ import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND = re.compile(r"^    (?:\$ )?(python -m lrlab\..*)$", re.MULTILINE)
+
+
+def call(command: str, folder: Path) -> Ended:
+    """Run it in this process, where torch is loaded once."""
+    words = shlex.split(command)
+    assert words[:2] == ["python", "-m"]
+    module = VERBS[words[2].removeprefix("lrlab.")][0]
+    return in_process(import_module(module).main, words[3:], folder)
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -77,8 +91,9 @@ COMMANDS = [
 ]
 LARGE = ("n_trials=", "points=", "+experiments=")
 # As written, but on fewer images: that the numbers are right is for the main command to show.
-FEWER = "data.train_size=3200 threads=1"
-FEW = "data.train_size=640 data.val_size=200 epochs=1 threads=1 plots=false"
+FEWER = "data.train_size=640 data.val_size=200 threads=1"
+FEW = f"{FEWER} epochs=1 plots=false"
+TRIALS = 6  # of a search
 
 
 @pytest.mark.slow
@@ -86,19 +101,20 @@ FEW = "data.train_size=640 data.val_size=200 epochs=1 threads=1 plots=false"
     "command", [command for command in COMMANDS if not any(word in command for word in LARGE)]
 )
 def test_a_command_runs_as_written(command, tmp_path):
-    done = run(f"{command} {FEWER}", tmp_path)
+    few = FEWER if "schedule=" in command else f"{FEWER} plots=false"  # one is drawn
+    done = call(f"{command} {few}", tmp_path)
     printed = re.search(re.escape(f"    $ {command}\n") + r"    (lrlab: .*)\n", README)
     if printed:  # README shows the line that it ends with
-        assert (done.returncode, done.stderr) == (2, printed[1] + "\n")
+        assert (done.code, done.err) == (2, printed[1] + "\n")
         assert list(tmp_path.iterdir()) == []
         return
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.err) == (0, "")
     lists = [len(word.split("=")[1].split(",")) for word in command.split()[3:] if "," in word]
     runs = 1
     for length in lists:
         runs *= length
-    assert len(rows(done.stdout)) == runs
-    assert " finished " in done.stdout
+    assert len(rows(done.out)) == runs
+    assert " finished " in done.out
 
 
 @pytest.mark.slow
@@ -109,12 +125,12 @@ def test_a_search_runs_as_written(command, tmp_path, request):
     if "postgresql://me@db/lrlab" in command:
         url = request.getfixturevalue("postgres_url")
         command = command.replace("postgresql://me@db/lrlab", url)
-    done = run(f"{command} {FEW}", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    fewer = "" if "points=" in command else f" n_trials={TRIALS}"
+    done = call(f"{command} {FEW}{fewer}", tmp_path)
+    assert (done.code, done.err) == (0, "")
     counts = dict(word.split("=") for word in command.split() if "=" in word)
-    runs = int(counts.get("n_trials", counts.get("points", 16)))  # of the experiment
     seeds = len(counts.get("seed", "0").split(","))
-    assert len(rows(done.stdout)) == runs * seeds
+    assert len(rows(done.out)) == int(counts.get("points", TRIALS)) * seeds
 
 
 ANALYSIS = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
@@ -125,9 +141,8 @@ READING = ("analysis", "plots", "report", "compare", "find")
 def test_the_commands_that_read_a_sweep_run_as_written(tmp_path):
     """On two small sweeps, and a CSV of curves from elsewhere."""
     for name in ("a", "b"):
-        few = f"{FEWER} epochs=1 plots=false"  # enough steps for the branch test to be heard
-        done = run(f"python -m lrlab.sweep lr=0.01,0.1,0.3 name={name} {few}", tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
+        done = call(f"python -m lrlab.sweep lr=0.01,0.1,0.3 name={name} {FEW}", tmp_path)
+        assert (done.code, done.err) == (0, "")
     rows = [f"{run},{lr},{step},{2.3 / (1 + lr * step)}" for run, lr in ((0, 0.1), (1, 1.0))
             for step in range(20)]  # fmt: skip
     (tmp_path / "curves.csv").write_text("run,lr,step,train_loss\n" + "\n".join(rows) + "\n")
@@ -135,7 +150,7 @@ def test_the_commands_that_read_a_sweep_run_as_written(tmp_path):
     commands = [c for c in dict.fromkeys(found) if c.split()[2].removeprefix("lrlab.") in READING]
     assert {c.split()[2].removeprefix("lrlab.") for c in commands} == set(READING)
     for command in commands:
-        few = " data.train_size=640 data.val_size=200 threads=1" if "lrlab.find" in command else ""
-        done = run(command.replace("<sweep>", "a").replace("<other>", "b") + few, tmp_path)
-        assert (done.returncode, done.stderr) == (0, ""), command
-        assert done.stdout, command
+        few = f" {FEWER} steps=50" if "lrlab.find" in command else ""
+        done = call(command.replace("<sweep>", "a").replace("<other>", "b") + few, tmp_path)
+        assert (done.code, done.err) == (0, ""), command
+        assert done.out, command
