@@ -132,6 +132,7 @@ def create_sweep(folder: Path) -> bool:
 
 def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
     """Make a run's folder with its three YAML texts and an empty metrics.csv."""
+    make_folder(folder)
     make_folder(folder / ".hydra")
     for name, text in (("config", config), ("hydra", hydra), ("overrides", overrides)):
         write_whole(folder / ".hydra" / f"{name}.yaml", text)
@@ -395,6 +396,37 @@ def _json(value: Any) -> Any:
     return value
 
 
+# --- what a dead writer left ----------------------------------------------------------------------
+
+
+def remove_parts(sweep: Path) -> None:
+    """Remove the files that a process that died was about to rename; call it where none writes."""
+    runs = run_folders(sweep)
+    own = (sweep, plot_folder(sweep), profile_folder(sweep))
+    for folder in (*own, *runs, *(run / ".hydra" for run in runs)):
+        for entry in _entries(folder):
+            part = _PART.fullmatch(entry.name)
+            if part and not _writes(int(part[1] or part[2])):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+_PART = re.compile(r"\..+\.(\d+)\.(?:tmp|part)|\.(\d+)\..+\.json\.gz")  # the latter of a profile
+
+
+def _writes(process: int) -> bool:
+    """Whether another process of this machine has the number of a part's writer."""
+    if process == os.getpid() or os.name == "nt":  # there os.kill would end it
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -509,14 +541,14 @@ def read_sweep_config(sweep: Path) -> str:
     return _text(file)
 
 
-def make_folder(run: Path) -> None:
-    """Make a run's folder, if it is not there.
+def make_folder(run: Path, parents: bool = False) -> None:
+    """Make a run's folder, if it is not there; a sweep's that was deleted is not made again.
 
     Raises:
         NotWritten: it cannot be made.
     """
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
         raise NotWritten(run, error) from error
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote
@@ -78,7 +79,7 @@ class Store(Protocol):
         ...
 
     def enter(self, worker: str) -> None:
-        """Make it known, as far as the storage can, that this process is there."""
+        """Make it known, as far as the storage can, that this process is there. Under the lock."""
         ...
 
     def has_left(self, worker: str) -> bool:
@@ -143,6 +144,10 @@ class _Journal:
                 return body()
             except json.JSONDecodeError as error:
                 raise self._damaged(error) from None
+            except FileNotFoundError as error:
+                if error.filename != str(self._file):
+                    raise
+                raise NotWritten(self._file, error) from None
 
     def unlocked(self, body: Callable[[], T]) -> T:
         return self.locked(body)
@@ -158,6 +163,10 @@ class _Journal:
             raise NotWritten(self._file, error) from None
 
     def enter(self, worker: str) -> None:
+        if worker in self._entered:
+            return
+        for file in self._file.parent.glob(".*.alive"):  # some died before the study knew of them
+            self.has_left(file.name[1:].removesuffix(".alive"))
         lock = self._presence(worker)
         try:
             lock.acquire(timeout=0)
@@ -236,6 +245,8 @@ def _backend() -> Any:
                 raise NotWritten(self._file, error) from None
 
         def _acquire(self) -> None:
+            if not self._file.exists():  # deleted: filelock would make its folder again
+                raise NotWritten(self._file, FileNotFoundError(ENOENT, os.strerror(ENOENT)))
             try:
                 self._between_processes.acquire(timeout=LOCK_PATIENCE, poll_interval=0.005)
             except Timeout:
@@ -249,9 +260,12 @@ def _backend() -> Any:
 
 
 def _append_whole(file: Path, lines: bytes) -> None:
-    """Append all of the lines or nothing; a torn line that a dead process left is cut off first."""
+    """Append all of the lines or nothing; a torn line that a dead process left is cut off first.
+
+    The file is there: one that was deleted is not made again.
+    """
     binary = getattr(os, "O_BINARY", 0)  # without it Windows writes \r\n
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o666)
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | binary)
     try:
         size = _whole_lines(descriptor)
         try:
