@@ -183,11 +183,15 @@ def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
     if not rows:
         return
     file = folder / "diagnostics.csv"
-    text = "" if file.exists() else ",".join(DIAGNOSTICS) + "\n"
+    is_new = not file.exists()
+    text = ",".join(DIAGNOSTICS) + "\n" if is_new else ""
     for step, *values in rows:
         cells = ("" if value != value else f"{value:.9g}" for value in values)
         text += f"{step},{','.join(cells)}\n"
-    _append(file, text)
+    if is_new:  # whole, for of a torn header a run that goes on could make no table any more
+        write_whole(file, text)
+    else:
+        _append(file, text)
 
 
 def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:

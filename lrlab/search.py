@@ -217,7 +217,7 @@ def _remedied(current: _Sweep, begun: bool) -> Iterator[None]:
         file = error.filename
         if not isinstance(file, str) or not Path(file).absolute().is_relative_to(current.folder):
             raise
-        unread = NotWritten(file, error, "read")
+        unread = NotWritten(file, error, "read or written")
         if begun:
             unread.remedy = _remedy(current.folder, unread)
         raise unread from error

@@ -157,7 +157,7 @@ class _Journal:
 
     def sync(self) -> None:
         try:
-            with self._file.open("ab") as stream:
+            with self._file.open("rb+") as stream:  # one that was deleted is not made again
                 os.fsync(stream.fileno())
         except OSError as error:
             raise NotWritten(self._file, error) from None
@@ -185,7 +185,8 @@ class _Journal:
         except (Timeout, OSError, NotImplementedError):
             return False
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
         return True
 
     def close(self) -> None:
@@ -193,7 +194,8 @@ class _Journal:
             self.sync()
         for lock in self._entered.values():
             lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone, or in a folder that is read-only by now
+                Path(lock.lock_file).unlink()
 
     def _presence(self, worker: str) -> Any:
         """A lock that the worker holds as long as its process lives, however that ends."""
@@ -245,8 +247,9 @@ def _backend() -> Any:
                 raise NotWritten(self._file, error) from None
 
         def _acquire(self) -> None:
-            if not self._file.exists():  # deleted: filelock would make its folder again
-                raise NotWritten(self._file, FileNotFoundError(ENOENT, os.strerror(ENOENT)))
+            gone = NotWritten(self._file, FileNotFoundError(ENOENT, os.strerror(ENOENT)))
+            if not self._file.exists():
+                raise gone
             try:
                 self._between_processes.acquire(timeout=LOCK_PATIENCE, poll_interval=0.005)
             except Timeout:
@@ -255,6 +258,12 @@ def _backend() -> Any:
                 ) from None
             except (OSError, NotImplementedError) as error:
                 raise NotWritten(self._file, error) from None
+            if not self._file.exists():  # filelock makes a folder again that was deleted just now
+                self._between_processes.release()
+                with contextlib.suppress(OSError):
+                    Path(self._between_processes.lock_file).unlink(missing_ok=True)
+                    self._file.parent.rmdir()
+                raise gone
 
     return Backend
 
