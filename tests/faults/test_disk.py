@@ -34,10 +34,10 @@ def assert_told(done: Done, reason: str, remedy: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes."""
+    """A disk of eight megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = mount("-t", "tmpfs", "-o", "size=2M", "tmpfs", folder)
+    done = mount("-t", "tmpfs", "-o", "size=8M", "tmpfs", folder)
     if done.returncode:
         pytest.skip(f"no disk can be mounted here ({done.stderr.strip()})")
     yield folder
@@ -125,7 +125,7 @@ def test_a_file_that_may_not_grow_is_told_and_after_room_is_made_it_goes_on(
     assert now == on_disk
 
 
-# --- a read-only folder ----------------------------------------------------------------------------
+# --- a read-only folder ---------------------------------------------------------------------------
 
 # Root may write whatever a folder's mode says, unless it gives that right up.
 BOUND = """

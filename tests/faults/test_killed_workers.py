@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import QUICK, found
+from interrupted import QUICK, found
 from test_sweep import command, process, summaries, trials
 
 from lrlab import records
