@@ -62,6 +62,7 @@ class Process:
 
     def __init__(self, server: Server, pid: int, files: Path) -> None:
         self.server, self.pid, self.files = server, pid, files
+        self.done: Done | None = None
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         # until it is waited for its number is nobody else's
@@ -72,12 +73,20 @@ class Process:
         end = time.monotonic() + seconds
         out = self.files.with_suffix(".out")
         while not (out.exists() and out.read_text("utf-8").count("\n") >= count):
-            if self.server.ended(self.pid):
+            if self.ended():
                 return
             assert time.monotonic() < end
             time.sleep(0.002)
 
+    def ended(self) -> bool:
+        return self.done is not None or self.server.ended(self.pid)
+
     def wait(self) -> Done:
+        if self.done is None:
+            self.done = self._wait()
+        return self.done
+
+    def _wait(self) -> Done:
         code = self.server.ask({"wait": self.pid})["code"]
         out, err = (self.files.with_suffix(f".{end}").read_text("utf-8") for end in ("out", "err"))
         count = self.files.with_suffix(".changes")
