@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _write(folder: Path, sides: Sequence[Side], words: str) -> list[str]:
     """Write the text, the tables and the figures; a line for each file."""
     _check_folder(folder)
-    records.make_folder(folder, parents=True)
+    records.make_folder(folder)
     records.write_whole(folder / "compare.txt", words + "\n")
     records.write_whole(folder / "differences.csv", records.csv_text(differences(sides)))
     records.write_whole(folder / "by_lr.csv", records.csv_text(by_lr_table(sides)))

@@ -132,7 +132,6 @@ def create_sweep(folder: Path) -> bool:
 
 def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
     """Make a run's folder with its three YAML texts and an empty metrics.csv."""
-    make_folder(folder)
     make_folder(folder / ".hydra")
     for name, text in (("config", config), ("hydra", hydra), ("overrides", overrides)):
         write_whole(folder / ".hydra" / f"{name}.yaml", text)
@@ -545,8 +544,11 @@ def read_sweep_config(sweep: Path) -> str:
     return _text(file)
 
 
-def make_folder(run: Path, parents: bool = False) -> None:
-    """Make a run's folder, if it is not there; a sweep's that was deleted is not made again.
+def make_folder(run: Path, parents: bool = True) -> None:
+    """Make a run's folder, if it is not there.
+
+    Args:
+        parents: make those above it too; not in a sweep, whose folder may have been deleted.
 
     Raises:
         NotWritten: it cannot be made.
