@@ -30,15 +30,17 @@ class NotWritten(Exception):
     Attributes:
         file: the record's path.
         reason: why, in the system's words.
+        number: the system's number of the reason, 0 where it has none.
         remedy: what the user can do then, one line; empty where nobody knew.
     """
 
     remedy = ""
 
-    def __init__(self, file: object, error: Exception) -> None:
+    def __init__(self, file: object, error: Exception, what: str = "written") -> None:
         self.file = str(file)
         self.reason = str(getattr(error, "strerror", None) or str(error).splitlines()[0])
-        super().__init__(printable(f"{self.file}: cannot be written ({self.reason})"))
+        self.number: int = getattr(error, "errno", None) or 0
+        super().__init__(printable(f"{self.file}: cannot be {what} ({self.reason})"))
 
 
 class Stopped(Exception):

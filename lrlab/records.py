@@ -182,11 +182,15 @@ def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
     if not rows:
         return
     file = folder / "diagnostics.csv"
-    text = "" if file.exists() else ",".join(DIAGNOSTICS) + "\n"
+    is_new = not file.exists()
+    text = ",".join(DIAGNOSTICS) + "\n" if is_new else ""
     for step, *values in rows:
         cells = ("" if value != value else f"{value:.9g}" for value in values)
         text += f"{step},{','.join(cells)}\n"
-    _append(file, text)
+    if is_new:  # whole, for of a torn header a run that goes on could make no table any more
+        write_whole(file, text)
+    else:
+        _append(file, text)
 
 
 def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:
@@ -395,6 +399,37 @@ def _json(value: Any) -> Any:
     return value
 
 
+# --- what a dead writer left ----------------------------------------------------------------------
+
+
+def remove_parts(sweep: Path) -> None:
+    """Remove the files that a process that died was about to rename; call it where none writes."""
+    runs = run_folders(sweep)
+    own = (sweep, plot_folder(sweep), profile_folder(sweep))
+    for folder in (*own, *runs, *(run / ".hydra" for run in runs)):
+        for entry in _entries(folder):
+            part = _PART.fullmatch(entry.name)
+            if part and not _writes(int(part[1] or part[2])):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+_PART = re.compile(r"\..+\.(\d+)\.(?:tmp|part)|\.(\d+)\..+\.json\.gz")  # the latter of a profile
+
+
+def _writes(process: int) -> bool:
+    """Whether another process of this machine has the number of a part's writer."""
+    if process == os.getpid() or os.name == "nt":  # there os.kill would end it
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -509,14 +544,17 @@ def read_sweep_config(sweep: Path) -> str:
     return _text(file)
 
 
-def make_folder(run: Path) -> None:
+def make_folder(run: Path, parents: bool = True) -> None:
     """Make a run's folder, if it is not there.
+
+    Args:
+        parents: make those above it too; not in a sweep, whose folder may have been deleted.
 
     Raises:
         NotWritten: it cannot be made.
     """
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
         raise NotWritten(run, error) from error
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,37 +165,77 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
         tracking.check(node)
 
     named = {override.get_key_element() for override in overrides}
-    queue, first = _open(current, named)
+    with _remedied(current, begun=current.resumed):
+        queue, first = _open(current, named)
     global opened
     opened = current.folder
     garbage.resume()
     try:
-        count = workers.count(config.workers, config.device)
-        if count > 1 and not current.worker:
-            launch.announce(first.spec, f"{_amount(current, queue)} by {count} workers")
-            places = math.ceil(max(len(_left(queue)), 1) / count)
-            queue.close()
-            threads = _threads(config, count)
-            code = workers.run(
-                current.folder, count, places, config.device, threads, url, not current.guarded
-            )
-            queue = _open_queue(current, first, "resume")
-            if code and (left := len(_left(queue))):
-                _say_interrupted(current, left, len(queue.trials()))
-                raise SystemExit(code)
-        else:
-            _work(current, queue, first)
-        return _finish(current, queue)
-    except NotWritten as error:
-        error.remedy = f"make room for it, then go on with {resume_command(current.folder)}"
-        raise
-    except KeyboardInterrupt:  # at once, or where there is nothing that could stop after a step
+        with _remedied(current, begun=True):
+            count = workers.count(config.workers, config.device)
+            if count > 1 and not current.worker:
+                launch.announce(first.spec, f"{_amount(current, queue)} by {count} workers")
+                places = math.ceil(max(len(_left(queue)), 1) / count)
+                queue.close()
+                threads = _threads(config, count)
+                code = workers.run(
+                    current.folder, count, places, config.device, threads, url, not current.guarded
+                )
+                queue = _open_queue(current, first, "resume")
+                if code and (left := len(_left(queue))):
+                    _say_interrupted(current, left, len(queue.trials()))
+                    raise SystemExit(code)
+            else:
+                _work(current, queue, first)
+            return _finish(current, queue)
+    except KeyboardInterrupt as error:  # at once, or where nothing could stop after a step
         told = "" if current.worker else f"; go on with {resume_command(current.folder)}"
         print(f"lrlab: interrupted{told}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(signals.exit_code(error)) from None
     finally:
         with contextlib.suppress(NotWritten, UserError):  # what ended the sweep is said already
             queue.close()
+
+
+@contextlib.contextmanager
+def _remedied(current: _Sweep, begun: bool) -> Iterator[None]:
+    """Make of what the system says about a sweep's file a line that ends the command, and a remedy.
+
+    Args:
+        begun: whether there is something to go on with.
+
+    Raises:
+        NotWritten: a record could not be written or read.
+    """
+    try:
+        yield
+    except NotWritten as error:
+        if begun:
+            error.remedy = _remedy(current.folder, error)
+        raise
+    except OSError as error:
+        file = error.filename
+        if not isinstance(file, str) or not Path(file).absolute().is_relative_to(current.folder):
+            raise
+        unread = NotWritten(file, error, "read or written")
+        if begun:
+            unread.remedy = _remedy(current.folder, unread)
+        raise unread from error
+
+
+def _remedy(folder: Path, error: NotWritten) -> str:
+    """What to do where a record of the sweep cannot be written or read, in one line."""
+    if not folder.is_dir():
+        return (
+            f"the folder {folder} is gone, and with it what it had recorded; begin the sweep "
+            "again, or, where it was moved, name its new place to python -m lrlab.resume"
+        )
+    again = f"go on with {resume_command(folder)}"
+    if error.number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"make the folder writable, then {again}"
+    if error.number in (errno.ENOENT, errno.ENOTDIR):
+        return f"it was removed; {again}, which trains anew what is lost of a run"
+    return f"make room for it, then {again}"
 
 
 def _check_trust(config: DictConfig) -> None:
@@ -278,17 +319,17 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
         made = create != "resume" and records.create_sweep(current.folder)
         if made or create != "new":
             break  # else another sweep took the name in between
-    with open_dict(config), read_write(config.hydra):  # Hydra 1.4 locks its part
-        config.hydra.sweep.dir = str(current.folder)
-        config.name = current.folder.name
     try:
+        with open_dict(config), read_write(config.hydra):  # Hydra 1.4 locks its part
+            config.hydra.sweep.dir = str(current.folder)
+            config.name = current.folder.name
         if made:
             _write_config(current)  # first of all: from here on the sweep can be resumed
             if places.carried is not None:
                 records.take_along(current.folder, places.carried)
         if queue is None:
             queue = _open_queue(current, checked[0], create)
-    except (UserError, NotWritten):
+    except (UserError, NotWritten, KeyboardInterrupt):
         if made:
             shutil.rmtree(current.folder, ignore_errors=True)
         raise
@@ -439,7 +480,10 @@ def _amount(current: _Sweep, queue: Queue) -> str:
         what += f" of {seeds} seeds each" if seeds > 1 else ""
     else:
         what = "1 run" if total == 1 else f"{total} runs"
-    return what if left == total else f"{what}, {left} to train"
+    what = what if left == total else f"{what}, {left} to train"
+    others = queue.others()
+    shared = "another process" if others == 1 else f"{others} other processes"
+    return f"{what}, shared with {shared}," if others else what
 
 
 def _width(current: _Sweep) -> int | None:
@@ -523,6 +567,8 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         print(f"lrlab: no run was started; go on with {resume_command(folder)}")
         return []
     trials = queue.trials()
+    if not queue.others():
+        records.remove_parts(folder)
     _test_branches(current, trials)
     runs = analysis.runs(folder)
     records.write_runs(folder, runs)
@@ -546,12 +592,11 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         print(f"lrlab: none is the best: {_why_none(config)}", flush=True)
     unwritten = None
     if curves is not None:
-        with signals.interruptible() as stop:
-            try:
-                unwritten = _draw(config, folder, Tables(runs, curves, verdicts, answers=answers))
-            except KeyboardInterrupt:
-                _say_undrawn(folder)
-                raise SystemExit(stop.exit_code) from None
+        try:
+            unwritten = _draw(config, folder, Tables(runs, curves, verdicts, answers=answers))
+        except KeyboardInterrupt as error:
+            _say_undrawn(folder)
+            raise SystemExit(signals.exit_code(error)) from None
     if lines := table.drawn(folder):
         print(lines, flush=True)
     if unwritten is not None:
@@ -560,6 +605,12 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         print(f"lrlab: {left} runs have not ended; go on with {resume_command(folder)}")
         if config.timeout is None:  # the workers died
             raise SystemExit(1)
+    ended = [trial.number for trial in trials if trial.state in records.ENDED]
+    if gone := [number for number in ended if not (folder / str(number)).is_dir()]:
+        word, its = ("run", "its") if len(gone) == 1 else ("runs", "their")
+        numbers = ", ".join(map(str, gone))
+        print(f"lrlab: the folder of {word} {numbers} is gone, and {its} results with it")
+        raise SystemExit(1)
     if any(trial.state == "failed" for trial in trials):
         raise SystemExit(1)
     return [trial.value for trial in trials if trial.value is not None]

@@ -29,23 +29,37 @@ class Stop:
         return 128 + self.number
 
 
+class Interrupt(KeyboardInterrupt):
+    """A signal that ends what runs, at once.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """What a shell expects after it; one that no signal raised is taken for a Ctrl-C."""
+    return 128 + (error.number if isinstance(error, Interrupt) else signal.SIGINT)
+
+
 @contextmanager
-def interruptible() -> Iterator[Stop]:
-    """While the block runs, Ctrl-C and SIGTERM both raise KeyboardInterrupt, at once."""
-    stop = Stop()
-    stop.number = signal.SIGINT  # what raises it otherwise is taken for a Ctrl-C
+def interruptible() -> Iterator[None]:
+    """While the block runs, Ctrl-C and SIGTERM both raise `Interrupt`, at once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        stop.number = number
-        raise KeyboardInterrupt
+        raise Interrupt(number)
 
     with _handled(interrupt):
-        yield stop
+        yield
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """While the block runs, a first signal is noted, and a second raises KeyboardInterrupt.
+    """While the block runs, a first signal is noted, and a second raises `Interrupt`.
 
     Signals come to the main thread only; in another one nothing is ever noted.
     """
@@ -53,7 +67,7 @@ def stoppable() -> Iterator[Stop]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if stop():
-            raise KeyboardInterrupt
+            raise Interrupt(number)
         stop.number = number
         if "LRLAB_WORKER" not in os.environ:  # its parent says it for all
             print("lrlab: stopping after this step; once more to stop at once", file=sys.stderr)

@@ -136,12 +136,13 @@ class StudySource:
             plan.check_runs([job.spec])
             memory.check([job.spec])
         except Exception as error:
-            records.make_folder(folder)
+            records.make_folder(folder, parents=False)
             failed = {"run": trial.number, **_typed(trial.overrides)}
             records.mark_failed(folder, failed, error)
             self._tell(trial.number, {"state": "failed"})
             return None
         if not summary:
+            records.make_folder(folder, parents=False)
             records.create_run(folder, *job.texts)
             records.write_summary(folder, plan.summary(job.spec))
         self.overrides[trial.number] = job.overrides

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote
@@ -78,7 +79,7 @@ class Store(Protocol):
         ...
 
     def enter(self, worker: str) -> None:
-        """Make it known, as far as the storage can, that this process is there."""
+        """Make it known, as far as the storage can, that this process is there. Under the lock."""
         ...
 
     def has_left(self, worker: str) -> bool:
@@ -143,6 +144,10 @@ class _Journal:
                 return body()
             except json.JSONDecodeError as error:
                 raise self._damaged(error) from None
+            except FileNotFoundError as error:
+                if error.filename != str(self._file):
+                    raise
+                raise NotWritten(self._file, error) from None
 
     def unlocked(self, body: Callable[[], T]) -> T:
         return self.locked(body)
@@ -152,12 +157,16 @@ class _Journal:
 
     def sync(self) -> None:
         try:
-            with self._file.open("ab") as stream:
+            with self._file.open("rb+") as stream:  # one that was deleted is not made again
                 os.fsync(stream.fileno())
         except OSError as error:
             raise NotWritten(self._file, error) from None
 
     def enter(self, worker: str) -> None:
+        if worker in self._entered:
+            return
+        for file in self._file.parent.glob(".*.alive"):  # some died before the study knew of them
+            self.has_left(file.name[1:].removesuffix(".alive"))
         lock = self._presence(worker)
         try:
             lock.acquire(timeout=0)
@@ -176,7 +185,8 @@ class _Journal:
         except (Timeout, OSError, NotImplementedError):
             return False
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
         return True
 
     def close(self) -> None:
@@ -184,7 +194,8 @@ class _Journal:
             self.sync()
         for lock in self._entered.values():
             lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone, or in a folder that is read-only by now
+                Path(lock.lock_file).unlink()
 
     def _presence(self, worker: str) -> Any:
         """A lock that the worker holds as long as its process lives, however that ends."""
@@ -236,6 +247,9 @@ def _backend() -> Any:
                 raise NotWritten(self._file, error) from None
 
         def _acquire(self) -> None:
+            gone = NotWritten(self._file, FileNotFoundError(ENOENT, os.strerror(ENOENT)))
+            if not self._file.exists():
+                raise gone
             try:
                 self._between_processes.acquire(timeout=LOCK_PATIENCE, poll_interval=0.005)
             except Timeout:
@@ -244,14 +258,23 @@ def _backend() -> Any:
                 ) from None
             except (OSError, NotImplementedError) as error:
                 raise NotWritten(self._file, error) from None
+            if not self._file.exists():  # filelock makes a folder again that was deleted just now
+                self._between_processes.release()
+                with contextlib.suppress(OSError):
+                    Path(self._between_processes.lock_file).unlink(missing_ok=True)
+                    self._file.parent.rmdir()
+                raise gone
 
     return Backend
 
 
 def _append_whole(file: Path, lines: bytes) -> None:
-    """Append all of the lines or nothing; a torn line that a dead process left is cut off first."""
+    """Append all of the lines or nothing; a torn line that a dead process left is cut off first.
+
+    The file is there: one that was deleted is not made again.
+    """
     binary = getattr(os, "O_BINARY", 0)  # without it Windows writes \r\n
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o666)
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | binary)
     try:
         size = _whole_lines(descriptor)
         try:

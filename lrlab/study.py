@@ -274,6 +274,11 @@ class Queue:
         _, setting, number, value = min(found)
         return setting, number, value
 
+    def others(self) -> int:
+        """How many other workers live, as far as is known."""
+        signs = self._store.unlocked(self._signs)
+        return sum(not self._store.has_left(w) for w in self._watch.living(signs))
+
     def close(self) -> None:
         """Leave: what this worker still holds can be taken by others at once."""
         if self._heart is not None:
@@ -286,7 +291,6 @@ class Queue:
     # --- opening ----------------------------------------------------------------------------------
 
     def _open(self, name: str, settings: Mapping[str, Any], create: str, alone: bool) -> None:
-        self._store.enter(self._worker)
         self._store.locked(lambda: self._prepare(name, settings, create, alone))
         self._store.sync()
         self._heart = leases.Heart(self._lease, self._beat)
@@ -295,6 +299,7 @@ class Queue:
         """Find or make the study, and add what it lacks. Runs under the lock; may run again."""
         from optuna.study import StudyDirection
 
+        self._store.enter(self._worker)
         direction = StudyDirection[self._direction.upper()]
         studies = self._storage.get_all_studies()
         # a journal has one study, whatever its folder is called by now

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import __version__, arguments, completion, garbage, readers, records, trust
+from lrlab import __version__, arguments, completion, garbage, readers, records, signals, trust
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError
 
@@ -64,7 +64,8 @@ def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -
     """Do a command's work; what went wrong is one line, and the exit code says which way."""
     wanted = os.environ.get("HYDRA_FULL_ERROR")
     try:
-        told(work)
+        with signals.interruptible():
+            told(work)
     except UserError as error:
         if wanted == "1":
             cause = error.__cause__
@@ -77,9 +78,9 @@ def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -
         if error.remedy:
             print(f"lrlab: {error.remedy}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(interrupted, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(signals.exit_code(error))
 
 
 def told(work: Callable[[], None]) -> None:

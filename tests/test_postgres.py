@@ -151,24 +151,6 @@ def test_two_creators_at_once_make_one_study(
     assert len(optuna.get_all_study_names(queues[0]._storage)) == 1
 
 
-def test_a_server_that_restarts_is_waited_for(
-    opened: Callable[..., Queue], postgres: Server
-) -> None:
-    queue = opened(grid(lr="1,2,3"))
-    trial = take(queue)
-    postgres.stop()
-    told: list[bool] = []
-    thread = threading.Thread(target=lambda: told.append(queue.tell(trial.number, "finished", 1.0)))
-    thread.start()
-    queue_beats = threading.Thread(target=queue._beat)
-    queue_beats.start()
-    postgres.start()
-    thread.join()
-    queue_beats.join()
-    assert told == [True]
-    assert finish(queue) == [1, 2]
-
-
 def test_a_server_that_stays_away_is_told_in_one_line(
     opened: Callable[..., Queue], postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Processes of lrlab that start at once: forked from one that has imported all it needs.
 
-A test can kill them, at a moment of its own or at their n-th write, and see what they left.
+A test can kill them, at a moment of its own or at their n-th change of the disk, and see what they
+left.
 Forked from pytest itself they would inherit its threads.
 """
 
@@ -12,12 +13,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 DATA = ("data.train_size=128", "data.val_size=100")  # is loaded already
+
+# What a sweep is at, by the file that it writes.
+TRAINING, TELLING, WRITING, PLOTTING = PHASES = "training", "telling", "writing", "plotting"
+
+KILL, TEAR = "kill", "tear"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The n-th change of the disk in a phase, counted from 1, and what happens then.
+
+    Attributes:
+        do: ``KILL`` the process just before it, ``TEAR``: with half of the file written; else
+            Python to run.
+    """
+
+    phase: str
+    at: int
+    do: str = KILL
 
 
 @dataclass(frozen=True)
@@ -26,13 +48,13 @@ class Done:
 
     Attributes:
         code: its exit code; of one that was killed minus the signal's number.
-        writes: how many times it wrote a record; 0 where it did not come to its end.
+        changes: how many times it changed the disk, by phase; empty where it was killed.
     """
 
     code: int
     out: str
     err: str
-    writes: int
+    changes: dict[str, int]
 
 
 class Process:
@@ -40,6 +62,7 @@ class Process:
 
     def __init__(self, server: Server, pid: int, files: Path) -> None:
         self.server, self.pid, self.files = server, pid, files
+        self.done: Done | None = None
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         # until it is waited for its number is nobody else's
@@ -50,16 +73,24 @@ class Process:
         end = time.monotonic() + seconds
         out = self.files.with_suffix(".out")
         while not (out.exists() and out.read_text("utf-8").count("\n") >= count):
-            if self.server.ended(self.pid):
+            if self.ended():
                 return
             assert time.monotonic() < end
             time.sleep(0.002)
 
+    def ended(self) -> bool:
+        return self.done is not None or self.server.ended(self.pid)
+
     def wait(self) -> Done:
+        if self.done is None:
+            self.done = self._wait()
+        return self.done
+
+    def _wait(self) -> Done:
         code = self.server.ask({"wait": self.pid})["code"]
         out, err = (self.files.with_suffix(f".{end}").read_text("utf-8") for end in ("out", "err"))
-        count = self.files.with_suffix(".writes")
-        return Done(code, out, err, int(count.read_text()) if count.exists() else 0)
+        count = self.files.with_suffix(".changes")
+        return Done(code, out, err, json.loads(count.read_text()) if count.exists() else {})
 
 
 class Server:
@@ -76,15 +107,14 @@ class Server:
         module: str,
         *arguments: str,
         cwd: Path,
-        crash: tuple[int, bool] | None = None,
+        at: Moment | None = None,
         prepare: str = "",
         **environment: str,
     ) -> Process:
         """Start ``python -m module arguments``.
 
         Args:
-            crash: be killed at this write, counted from 1; before it, or (True) with half of it
-                done.
+            at: when to do something, and what.
             prepare: Python that the process runs first.
         """
         self.count += 1
@@ -93,7 +123,7 @@ class Server:
             "module": module,
             "arguments": arguments,
             "cwd": str(cwd),
-            "crash": crash,
+            "at": at and asdict(at),
             "prepare": prepare,
             "files": str(files),
             "environment": environment,
@@ -120,13 +150,22 @@ class Server:
         self.process.stdout.close()
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("warm"))
+    yield server
+    server.close()
+
+
 # --- in the server --------------------------------------------------------------------------------
 
 
 def _serve() -> None:
     import importlib
 
-    for name in ("search", "study", "resume", "reproduce", "analysis", "table", "plots", "best"):
+    for name in ("search", "study", "resume", "reproduce", "analysis", "table", "best", "answer"):
+        importlib.import_module(f"lrlab.{name}")
+    for name in ("plots.writing", "plots.drawing", "report.page", "landscape", "branches"):
         importlib.import_module(f"lrlab.{name}")
     for name in ("optuna.samplers", "optuna.storages.journal", "torch", "hydra.utils", "filelock"):
         importlib.import_module(name)
@@ -150,12 +189,16 @@ def _warm_up() -> None:
     import io
 
     import torch
+    from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from lrlab import plan, sweep
 
     torch.set_num_threads(1)
+    # All are sweeps; Hydra would compose the whole config once more to find that out.
+    Hydra.get_mode = lambda *_, **__: RunMode.MULTIRUN
     sys.argv = ["lrlab", "--cfg", "job", *DATA, "lr=0.1", 'name="x"', "optimizer=adam"]
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         sweep.main()
@@ -179,12 +222,12 @@ def _become(wanted: Mapping[str, Any]) -> None:
         os.environ |= wanted["environment"]
         sys.path[0] = wanted["cwd"]
         sys.argv = [wanted["module"], *wanted["arguments"]]
-        written = _count_writes(wanted["crash"])
+        watch = _Watch(wanted["at"], Path(wanted["cwd"], "outputs"))
         exec(wanted["prepare"], {})
         try:
             importlib.import_module(wanted["module"]).main()
         finally:
-            files.with_suffix(".writes").write_text(str(len(written)))
+            files.with_suffix(".changes").write_text(json.dumps(watch.counts))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
@@ -195,44 +238,70 @@ def _become(wanted: Mapping[str, Any]) -> None:
     os._exit(code)
 
 
-def _count_writes(crash: tuple[int, bool] | None) -> list[str]:
-    """Count what writes to the disk, and end the process at the one that is asked for."""
-    from lrlab import checkpoints, records, storage
+# What changes a disk, as Python's own audit events tell it just before it is done.
+_OPENS, _MOVES = "open", "os.rename"
+_CHANGES = {_OPENS, _MOVES, "os.remove", "os.mkdir", "os.rmdir"}
+_TO_WRITE = os.O_WRONLY | os.O_RDWR
 
-    written: list[str] = []
-    last, torn = crash or (0, False)
 
-    def counted(module: Any, name: str, half: Callable[..., Any]) -> None:
-        whole = getattr(module, name)
+class _Watch:
+    """Sees each change below the outputs folder, and does at one of them what is asked for.
 
-        def write(*arguments: Any) -> Any:
-            written.append(name)
-            if len(written) != last:
-                return whole(*arguments)
-            if torn:
-                half(*arguments)
+    So a test needs no clock, and the moment does not hang on how lrlab is written.
+    """
+
+    def __init__(self, wanted: Mapping[str, Any] | None, outputs: Path) -> None:
+        self.wanted, self.outputs = wanted or {}, f"{outputs}{os.sep}"
+        self.counts: dict[str, int] = {}
+        self.writing: tuple[str, int] | None = None  # the file that was opened last, and its size
+        self.tears = self.inside = False
+        self.pid = os.getpid()
+        sys.addaudithook(self.see)
+
+    def see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in _CHANGES or self.inside or os.getpid() != self.pid:
+            return
+        if event == _OPENS and not (isinstance(arguments[2], int) and arguments[2] & _TO_WRITE):
+            return
+        if not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        file = os.path.abspath(os.fsdecode(arguments[0]))
+        if file.startswith(self.outputs) and not (event == _OPENS and os.path.isdir(file)):
+            self.inside = True
+            try:
+                self.change(file, event == _OPENS)
+            finally:
+                self.inside = False
+
+    def change(self, file: str, opens: bool) -> None:
+        if self.tears:
+            assert self.writing is not None
+            half_done, before = self.writing
+            size = os.path.getsize(half_done)
+            os.truncate(half_done, before + (size - before) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
+        phase = _phase(file.removeprefix(self.outputs).split(os.sep)[1:])
+        self.counts[phase] = self.counts.get(phase, 0) + 1
+        if opens:
+            self.writing = file, os.path.getsize(file) if os.path.exists(file) else 0
+        if phase != self.wanted.get("phase") or self.counts[phase] != self.wanted["at"]:
+            return
+        if self.wanted["do"] == TEAR and opens:
+            self.tears = True
+        elif self.wanted["do"] in (TEAR, KILL):
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            exec(self.wanted["do"], {})
 
-        setattr(module, name, write)
 
-    def half_beside(file: Path, text: str) -> None:
-        file.with_name(f".{file.name}.0.tmp").write_text(text[: len(text) // 2])
-
-    def half_appended(file: Path, text: str) -> None:
-        with file.open("a") as stream:
-            stream.write(text[: len(text) // 2])
-
-    def half_journal(file: Path, lines: bytes) -> None:
-        with file.open("ab") as stream:
-            stream.write(lines[: len(lines) * 2 // 3])  # some lines whole, one not
-
-    counted(records, "write_whole", half_beside)
-    counted(records, "_append", half_appended)
-    counted(records, "make_folder", records.make_folder)
-    counted(storage, "_append_whole", half_journal)
-    counted(checkpoints, "save", checkpoints.save)
-    counted(checkpoints, "drop", checkpoints.drop)
-    return written
+def _phase(parts: list[str]) -> str:
+    """What a sweep is at when it writes a file, given by its parts below the sweep's folder."""
+    first = parts[0] if parts else ""
+    if first.startswith("study.journal") or first.endswith(".alive"):
+        return TELLING
+    if first.isdecimal():
+        return TRAINING
+    return PLOTTING if first == "plots" or "report.html" in first else WRITING
 
 
 if __name__ == "__main__":

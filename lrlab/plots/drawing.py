@@ -126,7 +126,7 @@ class Drawing:
             elif "failed" in answer:
                 failed[name] = answer["failed"]
             elif "file" in answer:
-                error = NotWritten(answer["file"], OSError(0, answer["reason"]))
+                error = NotWritten(answer["file"], OSError(answer["number"], answer["reason"]))
                 unwritten = unwritten or error
         if set(self._answers) == set(NAMES):
             written = {path.stem for path in paths}
@@ -217,7 +217,7 @@ def attempt(name: str, tables: Tables, folder: Path, formats: Sequence[str]) -> 
     except NothingToDraw as reason:
         return {"left_out": str(reason)}
     except NotWritten as error:
-        return {"file": error.file, "reason": error.reason}
+        return {"file": error.file, "reason": error.reason, "number": error.number}
     except Exception as error:  # one figure's fault spoils no other
         return {"failed": described(error)}
 

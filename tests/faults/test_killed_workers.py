@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import QUICK, found
+from interrupted import QUICK, found
 from test_sweep import command, process, summaries, trials
+from warm import Process, Server
 
 from lrlab import records
 from lrlab.sweep import main
@@ -36,14 +35,51 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str,
     return whole
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+# Workers that are forked from the command that starts them, and need not import torch again.
+FORKED = """
+import os, signal, sys, traceback
+from hydra.core.global_hydra import GlobalHydra
+from lrlab import resume, workers
+
+class Forked:
+    returncode = None
+
+    def __init__(self, folder, overrides, own):
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 0
+        try:
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.environ |= own
+            del os.environ["HYDRA_FULL_ERROR"]
+            sys.argv = ["lrlab.resume", str(folder), *overrides]
+            GlobalHydra.instance().clear()
+            resume.main()
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+workers._start = Forked
+"""
 
 
 def children(pid: int) -> list[int]:
@@ -68,16 +104,20 @@ def trained(folder: Path) -> bool:
 
 
 @pytest.fixture
-def hired() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that are ended with the test, and their workers."""
-    found: list[subprocess.Popen[str]] = []
-    yield found
-    for one in found:
-        if one.poll() is None:
-            for worker in children(one.pid):
-                os.kill(worker, signal.SIGKILL)
-            one.kill()
-        one.communicate(timeout=60)
+def start(server: Server, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts a command in tmp_path; it is ended with the test, and its workers."""
+    started: list[Process] = []
+
+    def one(*arguments: str) -> Process:
+        started.append(server.start(*arguments, cwd=tmp_path, prepare=FORKED))
+        return started[-1]
+
+    yield one
+    for each in started:
+        if not each.ended():
+            for pid in (*children(each.pid), each.pid):
+                os.kill(pid, signal.SIGKILL)
+            each.wait()
 
 
 def test_a_grid_of_8_points_by_two_workers_is_8_runs(
@@ -99,15 +139,14 @@ def test_a_grid_of_8_points_by_two_workers_is_8_runs(
     assert done.stdout.count("\nrun ") - done.stdout.count("epoch") == 1  # one table, at the end
 
 
-EPOCHS = 60  # so that they are killed in the middle
+EPOCHS = 30  # so that they are killed in the middle
 
 
 def test_workers_that_are_killed_and_resumed_come_to_the_same(
-    alone: Callable[[int], dict[str, Any]], hired: list[subprocess.Popen[str]], tmp_path: Path
+    alone: Callable[[int], dict[str, Any]], start: Callable[..., Process], tmp_path: Path
 ) -> None:
-    typed = ("lrlab.sweep", *QUICK, *GRID, f"epochs={EPOCHS}", "workers=2", "checkpoint_every=20")
-    parent = start(*typed, cwd=tmp_path)
-    hired.append(parent)
+    typed = ("lrlab.sweep", *QUICK, *GRID, f"epochs={EPOCHS}", "workers=2", "checkpoint_every=10")
+    parent = start(*typed)
     folder = tmp_path / "outputs" / "x"
     when(lambda: trained(folder))
     first, second = children(parent.pid)
@@ -115,23 +154,22 @@ def test_workers_that_are_killed_and_resumed_come_to_the_same(
     taken = {s["run"] for s in summaries_that_are(folder, "running")}
     when(lambda: taken - {s["run"] for s in summaries_that_are(folder, "running")})
     os.kill(second, signal.SIGKILL)  # ... until it is killed as well
-    out, err = parent.communicate(timeout=180)
+    done = parent.wait()
     ended = [s for state in records.ENDED for s in summaries_that_are(folder, state)]
     if len(ended) < 8:  # a worker may have died between making a run's folder and its summary
-        assert parent.returncode == 1
-        assert "go on with python -m lrlab.resume outputs/x" in out
+        assert done.code == 1
+        assert "go on with python -m lrlab.resume outputs/x" in done.out
     told = ["lrlab: worker 1 was ended by SIGKILL", "lrlab: worker 2 was ended by SIGKILL"]
-    assert err.splitlines() == told
+    assert done.err.splitlines() == told
 
     # and the parent too, with its workers
-    parent = start("lrlab.resume", "outputs/x", cwd=tmp_path)
-    hired.append(parent)
+    parent = start("lrlab.resume", "outputs/x")
     both = when(lambda: len(children(parent.pid)) == 2 and children(parent.pid))
     for pid in (parent.pid, *both):
         os.kill(pid, signal.SIGKILL)
-    parent.communicate(timeout=60)
-    done = process("-m", "lrlab.resume", "outputs/x", "workers=1", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert parent.wait().code == -signal.SIGKILL
+    done = start("lrlab.resume", "outputs/x", "workers=1").wait()
+    assert (done.code, done.err) == (0, "")
     same = {"best.yaml": (folder / "best.yaml").read_text()}
     whole = alone(EPOCHS)
     assert {**found(folder), **same} == {**whole, **same}
@@ -149,29 +187,26 @@ def summaries_that_are(folder: Path, state: str) -> list[dict[str, Any]]:
 
 
 def test_one_interrupt_stops_all_workers_and_the_printed_command_goes_on(
-    hired: list[subprocess.Popen[str]], tmp_path: Path
+    start: Callable[..., Process], tmp_path: Path
 ) -> None:
     typed = ("lrlab.sweep", *QUICK, *GRID, "epochs=4000", "workers=2", "checkpoint_every=null")
-    parent = start(*typed, cwd=tmp_path)
-    hired.append(parent)
+    parent = start(*typed)
     folder = tmp_path / "outputs" / "x"
     when(lambda: trained(folder))
-    parent.send_signal(signal.SIGINT)
-    out, err = parent.communicate(timeout=180)
-    assert parent.returncode == 130
-    assert err.splitlines() == [
+    parent.kill(signal.SIGINT)
+    done = parent.wait()
+    assert done.code == 130
+    assert done.err.splitlines() == [
         "lrlab: stopping after this step; once more to stop at once",
         "lrlab: interrupted, 8 of 8 runs have not ended; what was trained is recorded",
         "lrlab: go on with python -m lrlab.resume outputs/x",
     ]
     assert {s["state"] for s in summaries(folder)} == {"interrupted"}
-    assert "finished" not in out
-    parent = start("lrlab.resume", "outputs/x", cwd=tmp_path)
-    hired.append(parent)
+    assert "finished" not in done.out
+    parent = start("lrlab.resume", "outputs/x")
     both = when(lambda: len(children(parent.pid)) == 2 and children(parent.pid))
     when(lambda: len(summaries_that_are(folder, "running")) >= 2)
-    parent.send_signal(signal.SIGTERM)
-    parent.communicate(timeout=180)
-    assert parent.returncode == 143
+    parent.kill(signal.SIGTERM)
+    assert parent.wait().code == 143
     assert not any(Path(f"/proc/{pid}").exists() for pid in both)
     assert {s["state"] for s in summaries(folder)} == {"interrupted"}

@@ -1,0 +1,121 @@
+"""Ctrl-C and SIGTERM at any moment: a line says how to go on, and what comes of it is the same."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from interrupted import AT_STEP, MEASURED, QUICK, assert_readable, found, go_on
+from test_sweep import summaries
+from warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server, server
+
+from lrlab import records
+
+__all__ = ["server"]  # a fixture
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_in_each_phase_leaves_what_can_be_resumed_to_the_same_bits(
+    server: Server, whole: tuple[Done, dict[str, Any]], name: str, code: int, tmp_path: Path
+) -> None:
+    draw = random.Random(name)
+    sweep = tmp_path / "outputs" / "x"
+    raised = f"import signal; signal.raise_signal(signal.{name})"
+    for phase, share in ((TELLING, 8), (TRAINING, 8), (TRAINING, 8), (WRITING, 1), (PLOTTING, 1)):
+        moment = Moment(phase, draw.randint(1, whole[0].changes[phase] // share), raised)
+        print(moment)
+        done = go_on(server, tmp_path, MEASURED, at=moment)
+        assert done.code == code, done
+        assert "Traceback" not in done.err and 1 <= done.err.count("\n") <= 3, done
+        if sweep.exists():
+            assert done.err.endswith("python -m lrlab.resume outputs/x\n"), done
+            assert_readable(sweep)
+        else:
+            assert done.err == "lrlab: interrupted\n"
+    done = go_on(server, tmp_path, MEASURED)
+    assert (done.code, done.err) == (0, "")
+    assert found(sweep) == whole[1]
+
+
+LONG = ("lr=0.1,0.03,0.3", "epochs=3", "lanes=2", "save_model=true", "name=x")
+
+
+@pytest.fixture(scope="module")
+def long(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("long")
+    assert server.run("lrlab.sweep", *QUICK, *LONG, cwd=folder).code == 0
+    return found(folder / "outputs" / "x")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_once_asked_it_stops_after_the_step_and_says_how_to_go_on(
+    server: Server, long: dict[str, Any], name: str, code: int, tmp_path: Path
+) -> None:
+    signal_ = AT_STEP.format(step=4, times=1, name=name)
+    done = server.run("lrlab.sweep", *QUICK, *LONG, cwd=tmp_path, prepare=signal_)
+    assert done.code == code
+    assert done.err.splitlines() == [
+        "lrlab: stopping after this step; once more to stop at once",
+        "lrlab: interrupted, 3 of 3 runs have not ended; what was trained is recorded",
+        "lrlab: go on with python -m lrlab.resume outputs/x",
+    ]
+    folder = tmp_path / "outputs" / "x"
+    assert [s["state"] for s in summaries(folder)] == ["interrupted"] * 2
+    assert list(pd.read_csv(folder / "runs.csv")["state"]) == ["interrupted"] * 2
+    steps = [pd.read_csv(folder / n / "metrics.csv")["train_loss"].count() for n in "01"]
+    assert steps[0] == steps[1] > 0
+    for run in "01":
+        assert f"interrupted at step {steps[0]}" in (folder / run / "run.log").read_text("utf-8")
+        assert records.checkpoint_file(folder / run).exists()
+    more = done.err.split("python -m ")[1].split()
+    again = server.run(*more, cwd=tmp_path)
+    assert (again.code, again.err) == (0, "")
+    assert "3 runs, 3 to train" in again.out or "3 runs on" in again.out
+    assert f"goes on from its checkpoint at step {steps[0]}" in (folder / "0/run.log").read_text()
+    assert found(folder) == long
+
+
+def test_twice_asked_it_stops_at_once(server: Server, long: dict[str, Any], tmp_path: Path) -> None:
+    signal_ = AT_STEP.format(step=4, times=2, name="SIGINT")
+    done = server.run("lrlab.sweep", *QUICK, *LONG, cwd=tmp_path, prepare=signal_)
+    assert done.code == 130
+    assert "Traceback" not in done.err
+    assert "python -m lrlab.resume outputs/x" in done.err
+    again = server.run("lrlab.resume", "outputs/x", cwd=tmp_path)
+    assert (again.code, again.err) == (0, "")
+    assert found(tmp_path / "outputs" / "x") == long
+
+
+@pytest.mark.parametrize("function", ["lrlab.plots.drawing.cores", "lrlab.plan.check_runs"])
+def test_an_interrupt_before_training_or_while_it_is_drawn(
+    server: Server, long: dict[str, Any], function: str, tmp_path: Path
+) -> None:
+    module, name = function.rsplit(".", 1)
+    interrupt = f"""
+import signal, {module} as module
+def interrupted(*arguments, before=module.{name}, **named):
+    signal.raise_signal(signal.SIGINT)  # here, not when another thread of the process has taken it
+    return before(*arguments, **named)
+module.{name} = interrupted
+"""
+    typed = (*QUICK, *LONG, "plots=true")
+    done = server.run("lrlab.sweep", *typed, cwd=tmp_path, prepare=interrupt)
+    assert done.code == 130
+    assert done.err.startswith("lrlab: interrupted") and done.err.count("\n") == 1
+    folder = tmp_path / "outputs" / "x"
+    if "plots" not in function:
+        assert not folder.exists()
+        return
+    assert done.err.startswith("lrlab: interrupted while drawing")
+    assert "python -m lrlab.plots outputs/x" in done.err
+    assert "python -m lrlab.resume outputs/x" in done.err
+    lines = done.out.splitlines()
+    assert lines[-1] == "sweep  outputs/x" and any(line.startswith("answer") for line in lines)
+    again = server.run("lrlab.resume", "outputs/x", "plots=false", cwd=tmp_path)
+    assert (again.code, again.err) == (0, "")
+    assert {**found(folder), "best.yaml": 0} == {**long, "best.yaml": 0}
