@@ -254,9 +254,9 @@ def check_folder(config: DictConfig) -> None:
         )
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`` (did you mean X?)``, or nothing where no word is near."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+def nearest(word: object, words: Iterable[str]) -> str:
+    """`` (did you mean X?)``, or nothing where no word is near. A config may hold no word at all."""
+    found = difflib.get_close_matches(str(word)[:200], list(words), n=1, cutoff=0.5)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
