@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from lrlab.config import INTERVAL
+from lrlab.errors import UserError
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.
 OTHER_COMMANDS = (
@@ -33,7 +34,14 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
     Args:
         arguments: without the program's name.
         deferred: groups that are swept, but not on the command line.
+
+    Raises:
+        UserError: a word sets something, and does not say what.
     """
+    for word in arguments:
+        key, equals, _ = word.partition("=")
+        if equals and not key.strip("+~"):
+            raise UserError(f"{word}: names no option and no group; write option=value")
     if not is_sweep(arguments):
         return list(arguments)
     parsed = {word: override for word in arguments if (override := _parse(word))}

@@ -6,7 +6,6 @@ figures of them all on shared axes.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lrlab import __version__, answer, judge, readers, records, sweep_settings, table, tidy
+from lrlab import __version__, answer, judge, readers, records, sweep_settings, table, tidy, verbs
 from lrlab.comparison import (
     At,
     Row,
@@ -239,7 +238,7 @@ def default_folder(paths: Sequence[Path], names: Sequence[str]) -> Path:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
     readers.outlive()
-    parser = argparse.ArgumentParser(
+    parser = verbs.Parser(
         prog="python -m lrlab.compare",
         description="Set two or more sweeps side by side: what differs, the answer of each, their "
         "losses lr by lr, and figures of them all on shared axes.",
@@ -247,21 +246,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "paths",
-        type=Path,
+        type=verbs.path,
         nargs="+",
         metavar="SWEEP",
         help="a sweep's folder, for example outputs/a, or a CSV of curves",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=verbs.path,
         metavar="FOLDER",
         help="where the figures and tables are written (compare_<a>_<b> beside the sweeps)",
     )
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         sides, notes = read(options.paths)
         words = text(sides)
         if not options.no_files:

@@ -43,6 +43,8 @@ BYTES = {"b": 1} | {
 }
 _AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
 
+LONGEST_NAME = 240  # bytes; most file systems take 255, and a name that is taken gets -2, -3 ...
+
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
@@ -252,6 +254,12 @@ def check_folder(config: DictConfig) -> None:
             f"name={config.name}: must be one folder's name, without / and ..; "
             "the folder above it is output, for example output=studies name=first"
         )
+    size = len(config.name.encode("utf-8", errors="surrogateescape"))
+    if size > LONGEST_NAME:
+        raise UserError(f"name={config.name}: has {size} bytes; use at most {LONGEST_NAME}")
+    for key in ("output", "name"):
+        if "\0" in config[key]:
+            raise UserError(f"{key}={config[key]}: is no path, it holds a null byte")
 
 
 def nearest(word: object, words: Iterable[str]) -> str:
@@ -333,6 +341,22 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{key}={value}: must be {WANTED.get(kind, kind.lower())}"
     if match := re.search(r"Error merging override (\S+)\s+field '(\w+)' is not Optional", text):
         return f"{match[1]}: {match[2]} needs a value"
+    if (override := _search(r"input_line='(\S*)'", text)) != "?":
+        return f"{override}: not understood; write option=value, or ~option to leave one out"
+    if match := re.search(r"Error merging override (\S+)\s+Cannot convert '\w+' to string", text):
+        return f"{match[1]}: must be a text"
+    if match := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
+        return f"~{match[1]}: there is no such option that could be left out"
+    if match := re.search(r"Could not delete '(.*)'\. No match", text):
+        return f"~{match[1]}: there is no such group or choice that could be left out"
+    if match := re.search(r"delete from config\. The value of '(\S+)' is (.*) and not (.*)\.", text):
+        return f"~{match[1]}={match[3]}: is {match[2]}; ~{match[1]} leaves it out"
+    if match := re.search(r"Override (\S+) looks .* config group '(.*)' does not exist", text):
+        near = nearest(match[2], (*GROUPS, *SWEEP_GROUPS))
+        return f"{match[1]}: there is no group {match[2]}{near}"
+    if match := re.search(r"force-add of config groups is not supported: '([^=]*)=", text):
+        group = match[1].lstrip("+")
+        return f"{match[1]}: is a group; choose from it without signs, as {group}=…"
     if "Config group override must be a string" in text:
         return "a group takes the name of a choice, like data=mnist or network=cnn"
     if match := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
@@ -366,7 +390,9 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{_search(FULL_KEY, text)}={match[1]}: must be true or false"
     if match := re.search(r"(?:Missing key |Key ')(\w+)", text):
         return f"~{match[1]}: cannot be left out"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    inner = re.compile(r"\s*(full_key|object_type|reference_type)\b")  # Hydra's own
+    lines = [line.strip() for line in text.splitlines() if not inner.match(line)]
+    return " ".join(dict.fromkeys(line for line in lines if line))
 
 
 def group_of_unknown_setting(error: Exception) -> str | None:

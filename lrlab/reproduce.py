@@ -6,7 +6,6 @@ does not, 2 for input that cannot work.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shlex
 import sys
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, places, readers, records
+from lrlab import __version__, places, readers, records, verbs
 from lrlab import config as configs
-from lrlab.errors import UserError, printable
+from lrlab.errors import NotWritten, UserError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,12 +257,12 @@ def verdict(found: Comparison, final: Mapping[str, tuple[Any, Any]], tolerance: 
 def main() -> None:
     """Command line entry."""
     readers.outlive()
-    parser = argparse.ArgumentParser(
+    parser = verbs.Parser(
         prog="python -m lrlab.reproduce",
         description="Train a recorded run again, alone, and compare it with its record.",
         epilog="Exit code: 0 equal or within the tolerance, 1 beyond it, 2 bad input.",
     )
-    parser.add_argument("run", type=Path, help="a run's folder, for example outputs/my_sweep/2")
+    parser.add_argument("run", type=verbs.path, help="a run's folder, for example outputs/my_sweep/2")
     parser.add_argument(
         "trust",
         nargs="?",
@@ -273,7 +272,7 @@ def main() -> None:
         "of yours, or of a sender whom you trust",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("outputs"), help="folder for the new run (outputs)"
+        "--output", type=verbs.path, default=Path("outputs"), help="folder for the new run (outputs)"
     )
     parser.add_argument(
         "--tolerance",
@@ -283,8 +282,8 @@ def main() -> None:
     )
     parser.add_argument("--device", help="train on this device instead of the record's")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
-    arguments = parser.parse_args()
     try:
+        arguments = parser.parse_args()
         if not arguments.tolerance >= 0:
             raise UserError(
                 f"--tolerance={arguments.tolerance}: must be at least 0; 0 asks for equal bits"
@@ -300,6 +299,9 @@ def main() -> None:
     except UserError as error:
         print(f"lrlab: {error}", file=sys.stderr)
         sys.exit(2)
+    except NotWritten as error:
+        print(f"lrlab: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("lrlab: interrupted", file=sys.stderr)
         sys.exit(130)

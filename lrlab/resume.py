@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, places, readers, records, sweep, trust
+from lrlab import __version__, places, readers, records, sweep, trust, verbs
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -117,10 +117,11 @@ def main() -> None:
     if words[0] == "--version":
         print(f"lrlab {__version__}")
         return
-    if ("=" in words[0] or words[0].startswith("-")) and not Path(words[0]).is_dir():
-        sweep.fail(UserError(f"{words[0]}: the sweep's folder comes first; see --help"))
     try:
-        sys.argv = ["lrlab.resume", *arguments(Path(words[0]), words[1:])]
+        folder = verbs.path(words[0])
+        if ("=" in words[0] or words[0].startswith("-")) and not folder.is_dir():
+            raise UserError(f"{words[0]}: the sweep's folder comes first; see --help")
+        sys.argv = ["lrlab.resume", *arguments(folder, words[1:])]
     except UserError as error:
         sweep.fail(error)
     sweep.main()
