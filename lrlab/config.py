@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -43,6 +44,11 @@ BYTES = {"b": 1} | {
 }
 _AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
 
+MOST_RUNS = 100_000  # of a sweep: each is judged, and has a folder
+MOST_STEPS = 10**8  # of a run: the lr of each is kept in memory
+MOST_THREADS = 1024
+LEAST_MOST_WORKERS = 64  # so many may be asked for on any machine
+MOST_SECONDS = 1e9  # what a system can be asked to wait is not much more
 LONGEST_NAME = 240  # bytes; most file systems take 255, and a name that is taken gets -2, -3 ...
 
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
@@ -118,6 +124,11 @@ def check(config: DictConfig) -> None:
         raise UserError(f"seed={config.seed}: must be from 0 to 2**53 − 1, for example seed=0")
     if config.threads is not None and config.threads < 1:
         raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
+    if (config.threads or 1) > MOST_THREADS:
+        raise UserError(
+            f"threads={config.threads}: more than {MOST_THREADS}, which no machine has cores for; "
+            "use threads=null for all cores"
+        )
     lanes = config.lanes
     if lanes != "auto" and not _is_count(lanes):
         raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
@@ -171,14 +182,20 @@ def check_sweep(config: DictConfig) -> None:
             raise UserError(
                 f"{key}={value:g}: must be a finite number above 0, for example {key}={example}"
             )
+        if key != "target" and (value or 0) > MOST_SECONDS:
+            raise UserError(f"{key}={value:g}: more seconds than anybody waits, at most 1e9")
     for key, least, example in (("n_trials", 1, 20), ("points", 2, 13)):
         if config[key] is not None and config[key] < least:
             raise UserError(
                 f"{key}={config[key]}: must be at least {least}, for example {key}={example}"
             )
+        if (config[key] or 0) > MOST_RUNS:
+            raise UserError(f"{key}={config[key]}: more than {MOST_RUNS:,} runs; use fewer")
     workers, every = config.workers, config.checkpoint_every
     if workers != "auto" and not _is_count(workers):
         raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
+    if workers != "auto" and workers > (most := max(LEAST_MOST_WORKERS, os.cpu_count() or 1)):
+        raise UserError(f"workers={workers}: more processes than this machine holds; at most {most}")
     if every not in ("auto", None) and not _is_count(every):
         raise UserError(
             f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "
