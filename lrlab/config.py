@@ -195,7 +195,7 @@ def check_sweep(config: DictConfig) -> None:
     if workers != "auto" and not _is_count(workers):
         raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
     if workers != "auto" and workers > (most := max(LEAST_MOST_WORKERS, os.cpu_count() or 1)):
-        raise UserError(f"workers={workers}: more processes than this machine holds; at most {most}")
+        raise UserError(f"workers={workers}: more processes than are wise here; at most {most}")
     if every not in ("auto", None) and not _is_count(every):
         raise UserError(
             f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "
@@ -280,7 +280,7 @@ def check_folder(config: DictConfig) -> None:
 
 
 def nearest(word: object, words: Iterable[str]) -> str:
-    """`` (did you mean X?)``, or nothing where no word is near. A config may hold no word at all."""
+    """`` (did you mean X?)``, or nothing where no word is near; a config may hold no word."""
     found = difflib.get_close_matches(str(word)[:200], list(words), n=1, cutoff=0.5)
     return f" (did you mean {found[0]}?)" if found else ""
 
@@ -366,7 +366,7 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"~{match[1]}: there is no such option that could be left out"
     if match := re.search(r"Could not delete '(.*)'\. No match", text):
         return f"~{match[1]}: there is no such group or choice that could be left out"
-    if match := re.search(r"delete from config\. The value of '(\S+)' is (.*) and not (.*)\.", text):
+    if match := re.search(r"The value of '(\S+)' is (.*) and not (.*)\.", text):
         return f"~{match[1]}={match[3]}: is {match[2]}; ~{match[1]} leaves it out"
     if match := re.search(r"Override (\S+) looks .* config group '(.*)' does not exist", text):
         near = nearest(match[2], (*GROUPS, *SWEEP_GROUPS))

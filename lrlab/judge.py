@@ -529,7 +529,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="PATH",
         help="a sweep's folder, or a CSV of curves; several are judged together",
     )
-    parser.add_argument("--output", type=verbs.path, metavar="FILE", help="write the verdicts as CSV")
+    parser.add_argument(
+        "--output", type=verbs.path, metavar="FILE", help="write the verdicts as CSV"
+    )
     parser.add_argument(
         "--target",
         type=float,

@@ -110,9 +110,9 @@ def _hydra_records(run: Path) -> Iterator[Any]:
     import yaml
 
     texts = []
-    with contextlib.suppress(OSError, UserError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, UserError):
         texts.append(records.read_sweep_config(run.resolve().parent))
-    with contextlib.suppress(OSError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, UserError):
         texts.append(records.read_texts(run)[0])
     for text in texts:
         with contextlib.suppress(yaml.YAMLError, AttributeError):
@@ -169,8 +169,11 @@ def reproduce(
     environment.make_deterministic()
     try:
         records.check_aliases(text)
-        config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
-        assert isinstance(config, DictConfig)  # of a mapping; OmegaConf refuses to merge a list
+        saved = OmegaConf.create(text)
+        if not isinstance(saved, DictConfig):
+            raise UserError(f"{run}: its config is damaged, it names no options")
+        config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
+        assert isinstance(config, DictConfig)
         again = f"python -m lrlab.reproduce {shlex.quote(str(run))} {trust.TRUST}"
         config = trust.settled(config, configs.GROUPS, str(run), again, trusted)
         # From here on no text of the record is resolved: what follows changes nothing else.
@@ -262,7 +265,9 @@ def main() -> None:
         description="Train a recorded run again, alone, and compare it with its record.",
         epilog="Exit code: 0 equal or within the tolerance, 1 beyond it, 2 bad input.",
     )
-    parser.add_argument("run", type=verbs.path, help="a run's folder, for example outputs/my_sweep/2")
+    parser.add_argument(
+        "run", type=verbs.path, help="a run's folder, for example outputs/my_sweep/2"
+    )
     parser.add_argument(
         "trust",
         nargs="?",
@@ -272,7 +277,10 @@ def main() -> None:
         "of yours, or of a sender whom you trust",
     )
     parser.add_argument(
-        "--output", type=verbs.path, default=Path("outputs"), help="folder for the new run (outputs)"
+        "--output",
+        type=verbs.path,
+        default=Path("outputs"),
+        help="folder for the new run (outputs)",
     )
     parser.add_argument(
         "--tolerance",

@@ -10,22 +10,18 @@ import contextlib
 import copy
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-from hostile import NUMBERS, WORDS, cases, is_line, no_hang, told, words
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import example, given
+from hostile import NUMBERS, WORDS, cases, told, words
+from hypothesis import given
 from hypothesis import strategies as st
-from test_sweep import Ended, command, sweep
+from test_sweep import sweep
 
-from lrlab import __main__ as verbs
-from lrlab import arguments, bench, compare, completion, find, judge, plan, search, trust
+from lrlab import arguments, search
 from lrlab import config as configs
 from lrlab import sweep as sweeps
-from lrlab.errors import UserError
 
 KEYS = [*configs.known_keys(), *configs.GROUPS, *configs.SWEEP_GROUPS]
 OFTEN = ["lr", "epochs", "batch_size", "seed", "points", "n_trials", "lanes", "network.hidden"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile import NUMBERS, WORDS, cases, damaged, told, values, words
-from hypothesis import example, given
+from hostile import NUMBERS, cases, damaged, told, values, words
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrlab import own_data
@@ -39,7 +39,7 @@ def good(data: Dataset) -> None:
         if data.num_classes is None:
             assert y.dtype == torch.float32 and y.ndim == 2 and bool(y.isfinite().all())
         elif len(y):
-            assert 0 <= int(y.min()) and int(y.max()) < data.num_classes
+            assert int(y.min()) >= 0 and int(y.max()) < data.num_classes
     assert len(data.train_y) and len(data.val_y) and data.outputs >= 1
 
 
