@@ -40,6 +40,10 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
     """
     for word in arguments:
         key, equals, _ = word.partition("=")
+        try:
+            word.encode()
+        except UnicodeEncodeError:  # no record could hold it
+            raise UserError(f"{word}: is no text in UTF-8") from None
         if equals and not key.strip("+~"):
             raise UserError(f"{word}: names no option and no group; write option=value")
     if not is_sweep(arguments):

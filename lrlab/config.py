@@ -49,7 +49,7 @@ MOST_STEPS = 10**8  # of a run: the lr of each is kept in memory
 MOST_THREADS = 1024
 LEAST_MOST_WORKERS = 64  # so many may be asked for on any machine
 MOST_SECONDS = 1e9  # what a system can be asked to wait is not much more
-LONGEST_NAME = 240  # bytes; most file systems take 255, and a name that is taken gets -2, -3 ...
+LONGEST_NAME = 200  # bytes; most file systems take 255, and other folders are named after it
 
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (

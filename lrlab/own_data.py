@@ -551,8 +551,13 @@ def _listed(columns: Sequence[str]) -> str:
 def _file(option: str, path: str) -> Path:
     if not (isinstance(path, str) and path and "\0" not in path):
         raise UserError(f"{option}={path}: must be a file's name")
-    file = places.find(path)
-    if not file.is_file():
+    try:
+        file = places.find(path)
+        is_there = file.is_file()
+    except (OSError, RuntimeError) as error:  # too long a name; ~ of nobody
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{option}={path}: cannot be read ({reason})") from None
+    if not is_there:
         raise UserError(f"{option}={path}: no such file, {places.tried(path)}")
     return file
 

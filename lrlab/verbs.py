@@ -29,6 +29,10 @@ def path(text: str) -> Path:
         UserError: one that no file can have.
     """
     try:
+        text.encode()
+    except UnicodeEncodeError:  # what lrlab writes names its folders, in UTF-8
+        raise UserError(f"{text}: has a name that is no UTF-8; rename it") from None
+    try:
         os.lstat(text)
     except ValueError:  # a null byte
         raise UserError(f"{text}: is no path, it holds a null byte") from None
