@@ -362,6 +362,9 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{override}: not understood; write option=value, or ~option to leave one out"
     if match := re.search(r"Error merging override (\S+)\s+Cannot convert '\w+' to string", text):
         return f"{match[1]}: must be a text"
+    if match := re.search(r"Error merging override (.*)\s+Cannot merge \w+ with (List|Dict)", text):
+        wanted = "a list, like [1,2]" if match[2] == "List" else "settings by their names"
+        return f"{match[1]}: must be {wanted}"
     if match := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
         return f"~{match[1]}: there is no such option that could be left out"
     if match := re.search(r"Could not delete '(.*)'\. No match", text):

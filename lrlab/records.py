@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -651,6 +652,8 @@ def _read_table(
         )
         for name in counts:
             frame[name] = pd.to_numeric(frame[name])
+            if frame[name].abs().eq(math.inf).any():
+                raise ValueError(f"an infinite {name}")
         if list(frame.columns) != list(columns):
             frame = frame.loc[:, list(columns)]
         return frame

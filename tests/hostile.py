@@ -9,19 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.configuration import set_hypothesis_home_dir
 
 from lrlab.errors import UserError
-
-# Nothing is kept from one time to the next, and no folder of it stays in the repository.
-set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"hypothesis-of-lrlab-{os.getuid()}")
 
 TIMES = int(os.environ.get("LRLAB_CASES", "1"))
 LONGEST = 60  # seconds for one case: only what hangs takes so long
@@ -157,5 +151,6 @@ def damaged(draw: Any, whole: bytes) -> bytes:
         elif kind == "twice":
             data = b"\n".join(lines + lines[1:])
         else:
-            data = draw(st.sampled_from([b"\xef\xbb\xbf", b"\xff\xfe", b"\x1f\x8b", b"PK\3\4"])) + data
+            marks = [b"\xef\xbb\xbf", b"\xff\xfe", b"\x1f\x8b", b"PK\3\4"]
+            data = draw(st.sampled_from(marks)) + data
     return data

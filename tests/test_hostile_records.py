@@ -16,7 +16,7 @@ import made_tables
 import pytest
 import yaml
 from hostile import NUMBERS, cases, damaged, is_line, no_hang, told, values, words
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_sweeps import write_sweep
 from test_study import Opener, grid, search
@@ -139,9 +139,7 @@ def as_yaml(node: Any) -> bytes:
 def spoilt(*names: str) -> st.SearchStrategy[dict[str, bytes | None]]:
     """What became of one or two files; None: it is gone."""
     one = st.sampled_from(names).flatmap(
-        lambda name: st.tuples(
-            st.just(name), st.one_of(*[worse(name, WHOLE[name])] * 6, st.none())
-        )
+        lambda name: st.tuples(st.just(name), st.one_of(*[worse(name, WHOLE[name])] * 6, st.none()))
     )
     return st.lists(one, min_size=1, max_size=2).map(dict)
 
@@ -185,7 +183,11 @@ def ends_well(entry: Callable[[], Any], codes: tuple[int, ...] = (0,)) -> tuple[
 OF_RUNS = [f"0/{name}" for name in (*RUN, *HYDRA)] + [f"1/{name}" for name in RUN]
 
 
+INFINITE = b"step,epoch,lr,train_loss,val_loss,val_acc\n-inf,1,0.1,1,,\n-inf,1,0.1,2,1,0.5\n"
+
+
 @cases(130)
+@example(changes={"1/metrics.csv": INFINITE})
 @given(changes=spoilt(*OF_RUNS))
 def test_analysis_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
     with put(changes, sweep):
@@ -217,7 +219,12 @@ def test_a_comparison_with_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
 # --- commands that go on with records -------------------------------------------------------------
 
 
+NO_JOB = b"hydra: {overrides: {task: [], hydra: []}, runtime: {config_sources: []}}"
+
+
 @cases(200)
+@example(changes={"multirun.yaml": NO_JOB})
+@example(changes={"multirun.yaml": NO_JOB.replace(b"task: []", b"task: lr") + b"\n"})
 @given(changes=spoilt("multirun.yaml"))
 def test_a_spoilt_sweep_is_resumed_or_refused(changes: Any, sweep: Path) -> None:
     with put(changes, sweep):
@@ -240,6 +247,8 @@ def trained_as_recorded(specs: Any) -> None:
 
 
 @cases(100)
+@example(changes={"0/.hydra/config.yaml": b"\xff\xfelr: 0.1"})
+@example(changes={"0/.hydra/config.yaml": b"[]"})
 @given(
     changes=spoilt(
         *("0/summary.json", "0/metrics.csv", "multirun.yaml"), *(f"0/{name}" for name in HYDRA)
