@@ -89,7 +89,7 @@ settings_of_a_table = st.fixed_dictionaries(
 MANY = (",".join(f"p{i}" for i in range(785)) + "\n").encode()
 
 
-@cases(600)
+@cases(500)
 @example(data=b"a\ta\n0.5\t0.5\n", settings={"label": "label"})
 @example(data=b"0,1\n0.5,0\n1.5,1\n2.5,0\n", settings={"label": 1})
 @example(data=MANY, settings={"label": "label"})
@@ -107,7 +107,7 @@ def test_a_table_is_read_or_refused_in_one_line(
     judge(own_data.table, **{"path": str(file), **settings})
 
 
-@cases(150)
+@cases(100)
 @given(data=tables(), label=st.sampled_from(["label", "a", "b"]))
 def test_a_table_with_plain_settings(data: bytes, label: str, folder: Path) -> None:
     file = folder / "table.csv"
@@ -130,7 +130,7 @@ def pt() -> bytes:
     return buffer.getvalue()
 
 
-@cases(200)
+@cases(130)
 @example(data=npz()[:-30], ending=".npz")
 @given(data=st.one_of(damaged(npz()), damaged(pt())), ending=st.sampled_from([".npz", ".pt", ""]))
 def test_a_damaged_file_of_arrays(data: bytes, ending: str, folder: Path) -> None:
@@ -151,7 +151,7 @@ def arrays(draw: Any) -> np.ndarray:
         return np.full(shape, number).astype(kind)
 
 
-@cases(200)
+@cases(130)
 @given(
     x=arrays(),
     y=arrays(),

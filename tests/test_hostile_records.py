@@ -186,7 +186,7 @@ OF_RUNS = [f"0/{name}" for name in (*RUN, *HYDRA)] + [f"1/{name}" for name in RU
 INFINITE = b"step,epoch,lr,train_loss,val_loss,val_acc\n-inf,1,0.1,1,,\n-inf,1,0.1,2,1,0.5\n"
 
 
-@cases(130)
+@cases(100)
 @example(changes={"1/metrics.csv": INFINITE})
 @given(changes=spoilt(*OF_RUNS))
 def test_analysis_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
