@@ -652,7 +652,7 @@ def _read_table(
         )
         for name in counts:
             frame[name] = pd.to_numeric(frame[name])
-            if frame[name].abs().eq(math.inf).any():
+            if math.inf in frame[name].abs().tolist():
                 raise ValueError(f"an infinite {name}")
         if list(frame.columns) != list(columns):
             frame = frame.loc[:, list(columns)]

@@ -108,9 +108,10 @@ class _Saved:
 def _saved(folder: Path) -> _Saved:
     import yaml
 
+    found: Any
     damaged = UserError(f"{folder}: its multirun.yaml is damaged")
     try:
-        hydra = records.plain_yaml(records.read_sweep_config(folder))["hydra"]
+        hydra: Any = records.plain_yaml(records.read_sweep_config(folder))["hydra"]
         overrides, sources = hydra["overrides"], hydra["runtime"]["config_sources"]
         typed = [source["path"] for source in sources if source["provider"] == "command-line"]
         found = _Saved(
@@ -118,7 +119,7 @@ def _saved(folder: Path) -> _Saved:
         )
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         raise damaged from None
-    lists = (found.task, found.of_hydra, found.config_folders)
+    lists: list[Any] = [found.task, found.of_hydra, found.config_folders]
     texts = [each for one in lists if isinstance(one, list) for each in one]
     all_lists = isinstance(hydra, dict) and all(isinstance(one, list) for one in lists)
     name_is_text = isinstance(found.config_name, str | None)
