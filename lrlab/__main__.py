@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import NoReturn, cast
 
 from lrlab import __version__, readers
+from lrlab.errors import in_a_line
 
 # Verb: the module whose main() does it, and what it does in a line.
 VERBS: dict[str, tuple[str, str]] = {
@@ -71,7 +72,7 @@ def _no_such(word: str) -> NoReturn:
         from lrlab.config import nearest
 
         line = f"{word}: no such verb{nearest(word, VERBS)}; choose from {', '.join(VERBS)}"
-    print(f"lrlab: {line}", file=sys.stderr)
+    print(in_a_line(f"lrlab: {line}"), file=sys.stderr)
     sys.exit(2)
 
 

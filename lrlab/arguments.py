@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from lrlab.config import INTERVAL
+from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS
+from lrlab.errors import UserError
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.
 OTHER_COMMANDS = (
@@ -36,10 +37,23 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
     Args:
         arguments: without the program's name.
         deferred: groups that are swept, but not on the command line.
+
+    Raises:
+        UserError: a word sets something, and does not say what.
     """
+    for word in arguments:
+        key, equals, _ = word.partition("=")
+        try:
+            word.encode()
+        except UnicodeEncodeError:  # no record could hold it
+            raise UserError(f"{word}: is no text in UTF-8") from None
+        if equals and not key.strip("+~"):
+            raise UserError(f"{word}: names no option and no group; write option=value")
     if not is_sweep(arguments):
         return list(arguments)
     parsed = {word: override for word in arguments if (override := _parse(word))}
+    for word, override in parsed.items():
+        _refuse_lists_of_choices(word, override)
     groups = {o.key_or_group for o in parsed.values() if o.is_sweep_override()} | set(deferred)
     words = []
     for word in arguments:
@@ -49,6 +63,18 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
             _typed[new] = word
         words.append(new)
     return words
+
+
+def _refuse_lists_of_choices(word: str, override: Override) -> None:
+    if override.key_or_group not in (*GROUPS, *SWEEP_GROUPS):
+        return
+    value = override.value()
+    named = value.list if isinstance(value, ChoiceSweep) else [value]
+    if any(isinstance(one, list) for one in named):
+        raise UserError(
+            f"{word}: a group takes the name of a choice, like network=cnn, and to sweep it "
+            "several with a comma, like network=mlp,cnn"
+        )
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:

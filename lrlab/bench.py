@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from lrlab import __version__, readers
 from lrlab.errors import UserError
+from lrlab.verbs import Parser, path
 
 if TYPE_CHECKING:
     from lrlab.bench_jax import Jax
@@ -492,18 +493,13 @@ def _telling(what: str) -> Iterator[None]:
 # --- the command ----------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; python -m lrlab.bench --help shows the options")
-
-
 def read_options(words: Sequence[str]) -> Options:
     """The options, judged, without the device, which takes torch to judge.
 
     Raises:
         UserError: one that cannot work.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="python -m lrlab.bench",
         description="Measure how fast lrlab trains on this machine, and how fast it could.",
         epilog=EPILOG,
@@ -516,7 +512,7 @@ def read_options(words: Sequence[str]) -> Options:
     parser.add_argument("--steps", metavar="N", help=f"of each repeat (what takes {SECONDS} s)")
     parser.add_argument("--threads", metavar="N", help="on the CPU (as many as torch takes)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write the figures there")
     parser.add_argument(
         "--quick",
         action="store_true",

@@ -6,13 +6,13 @@ figures of them all on shared axes.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lrlab import __version__, answer, judge, readers, records, sweep_settings, table, tidy
+from lrlab import __version__, answer, judge, readers, records, sweep_settings, table, tidy, verbs
 from lrlab.comparison import (
     At,
     Row,
@@ -45,6 +45,7 @@ from lrlab.verdicts import verdicts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LONGEST_NAME = 32  # characters of a sweep's name in a figure
 _TOLD_APART = 7  # combinations of sweep and settings that have a colour and a shape each
 
 
@@ -233,13 +234,14 @@ def default_folder(paths: Sequence[Path], names: Sequence[str]) -> Path:
     """compare_<a>_<b> beside the sweeps, in the folder that they have in common."""
     parents = [str(path.resolve().parent) for path in paths]
     short = "_".join(re.sub(r"[^\w.-]+", "_", name) for name in names)
-    return Path(os.path.commonpath(parents)) / f"compare_{short[:100]}"
+    short = short.encode()[:100].decode(errors="ignore")  # bytes count for a name's length
+    return Path(os.path.commonpath(parents)) / f"compare_{short}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
     readers.outlive()
-    parser = argparse.ArgumentParser(
+    parser = verbs.Parser(
         prog="python -m lrlab.compare",
         description="Set two or more sweeps side by side: what differs, the answer of each, their "
         "losses lr by lr, and figures of them all on shared axes.",
@@ -247,21 +249,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "paths",
-        type=Path,
+        type=verbs.path,
         nargs="+",
         metavar="SWEEP",
         help="a sweep's folder, for example outputs/a, or a CSV of curves",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=verbs.path,
         metavar="FOLDER",
         help="where the figures and tables are written (compare_<a>_<b> beside the sweeps)",
     )
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         sides, notes = read(options.paths)
         words = text(sides)
         if not options.no_files:
@@ -302,6 +304,12 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"--output={folder}: is a sweep's or a run's folder; name another")
 
 
+def _short(side: Side) -> str:
+    """A name that has room beside a figure; its letter tells it from another that begins alike."""
+    name, half = side.name, _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{side.letter} {name[:half]}…{name[-half:]}"
+
+
 def figures(sides: Sequence[Side]) -> dict[str, Figure]:
     """The figures of all sweeps on shared axes, by name; without those there is nothing for.
 
@@ -310,6 +318,7 @@ def figures(sides: Sequence[Side]) -> dict[str, Figure]:
     from lrlab import plots
     from lrlab.plots.compare import side_by_side
 
+    sides = [replace(side, name=_short(side)) for side in sides]
     kept = {*within(sides), "sweep"}
     swept = [n for side in sides for n in tidy.settings_of(side.curves)]
     dropped = {name for name in swept if name not in kept and not is_common(sides, name)}

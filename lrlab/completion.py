@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from lrlab import readers
+from lrlab.errors import in_a_line
 
 INSTALL = """\
 _lrlab_complete() {
@@ -225,7 +226,8 @@ def main() -> None:
     if len(words) != 1 or words[0] not in SHELLS:
         named = " ".join(words)
         what = f"{named}: no such shell" if named else "completion: which shell?"
-        print(f"lrlab: {what}; choose from {', '.join(SHELLS)}", file=sys.stderr)
+        line = in_a_line(f"lrlab: {what}; choose from {', '.join(SHELLS)}")
+        print(line, file=sys.stderr)
         sys.exit(2)
     print(script(words[0]), end="")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -43,6 +44,13 @@ BYTES = {"b": 1} | {
     for binary in ("", "i")
 }
 _AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
+
+MOST_RUNS = 100_000  # of a sweep: each is judged, and has a folder
+MOST_STEPS = 10**8  # of a run: the lr of each is kept in memory
+MOST_THREADS = 1024
+LEAST_MOST_WORKERS = 64  # so many may be asked for on any machine
+MOST_SECONDS = 1e9  # what a system can be asked to wait is not much more
+LONGEST_NAME = 200  # bytes; most file systems take 255, and other folders are named after it
 
 # What belongs to the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
@@ -117,6 +125,11 @@ def check(config: DictConfig) -> None:
         raise UserError(f"seed={config.seed}: must be from 0 to 2**53 − 1, for example seed=0")
     if config.threads is not None and config.threads < 1:
         raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
+    if (config.threads or 1) > MOST_THREADS:
+        raise UserError(
+            f"threads={config.threads}: more than {MOST_THREADS}, which no machine has cores for; "
+            "use threads=null for all cores"
+        )
     lanes = config.lanes
     if lanes != "auto" and not _is_count(lanes):
         raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
@@ -170,14 +183,20 @@ def check_sweep(config: DictConfig) -> None:
             raise UserError(
                 f"{key}={value:g}: must be a finite number above 0, for example {key}={example}"
             )
+        if key != "target" and (value or 0) > MOST_SECONDS:
+            raise UserError(f"{key}={value:g}: more seconds than anybody waits, at most 1e9")
     for key, least, example in (("n_trials", 1, 20), ("points", 2, 13)):
         if config[key] is not None and config[key] < least:
             raise UserError(
                 f"{key}={config[key]}: must be at least {least}, for example {key}={example}"
             )
+        if (config[key] or 0) > MOST_RUNS:
+            raise UserError(f"{key}={config[key]}: more than {MOST_RUNS:,} runs; use fewer")
     workers, every = config.workers, config.checkpoint_every
     if workers != "auto" and not _is_count(workers):
         raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
+    if workers != "auto" and workers > (most := max(LEAST_MOST_WORKERS, os.cpu_count() or 1)):
+        raise UserError(f"workers={workers}: more processes than are wise here; at most {most}")
     if every not in ("auto", None) and not _is_count(every):
         raise UserError(
             f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "
@@ -253,11 +272,17 @@ def check_folder(config: DictConfig) -> None:
             f"name={config.name}: must be one folder's name, without / and ..; "
             "the folder above it is output, for example output=studies name=first"
         )
+    size = len(config.name.encode("utf-8", errors="surrogateescape"))
+    if size > LONGEST_NAME:
+        raise UserError(f"name={config.name}: has {size} bytes; use at most {LONGEST_NAME}")
+    for key in ("output", "name"):
+        if "\0" in config[key]:
+            raise UserError(f"{key}={config[key]}: is no path, it holds a null byte")
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`` (did you mean X?)``, or nothing where no word is near."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+def nearest(word: object, words: Iterable[str]) -> str:
+    """`` (did you mean X?)``, or nothing where no word is near; a config may hold no word."""
+    found = difflib.get_close_matches(str(word)[:200], list(words), n=1, cutoff=0.5)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
@@ -334,6 +359,25 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{key}={value}: must be {WANTED.get(kind, kind.lower())}"
     if match := re.search(r"Error merging override (\S+)\s+field '(\w+)' is not Optional", text):
         return f"{match[1]}: {match[2]} needs a value"
+    if (override := _search(r"input_line='(\S*)'", text)) != "?":
+        return f"{override}: not understood; write option=value, or ~option to leave one out"
+    if match := re.search(r"Error merging override (\S+)\s+Cannot convert '\w+' to string", text):
+        return f"{match[1]}: must be a text"
+    if match := re.search(r"Error merging override (.*)\s+Cannot merge \w+ with (List|Dict)", text):
+        wanted = "a list, like [1,2]" if match[2] == "List" else "settings by their names"
+        return f"{match[1]}: must be {wanted}"
+    if match := re.search(r"Could not delete from config\. '(.+)' does not exist", text):
+        return f"~{match[1]}: there is no such option that could be left out"
+    if match := re.search(r"Could not delete '(.*)'\. No match", text):
+        return f"~{match[1]}: there is no such group or choice that could be left out"
+    if match := re.search(r"The value of '(\S+)' is (.*) and not (.*)\.", text):
+        return f"~{match[1]}={match[3]}: is {match[2]}; ~{match[1]} leaves it out"
+    if match := re.search(r"Override (\S+) looks .* config group '(.*)' does not exist", text):
+        near = nearest(match[2], (*GROUPS, *SWEEP_GROUPS))
+        return f"{match[1]}: there is no group {match[2]}{near}"
+    if match := re.search(r"force-add of config groups is not supported: '([^=]*)=", text):
+        group = match[1].lstrip("+")
+        return f"{match[1]}: is a group; choose from it without signs, as {group}=…"
     if "Config group override must be a string" in text:
         return "a group takes the name of a choice, like data=mnist or network=cnn"
     if match := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
@@ -367,7 +411,9 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{_search(FULL_KEY, text)}={match[1]}: must be true or false"
     if match := re.search(r"(?:Missing key |Key ')(\w+)", text):
         return f"~{match[1]}: cannot be left out"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    inner = re.compile(r"\s*(full_key|object_type|reference_type)\b")  # Hydra's own
+    lines = [line.strip() for line in text.splitlines() if not inner.match(line)]
+    return " ".join(dict.fromkeys(line for line in lines if line))
 
 
 def group_of_unknown_setting(error: Exception) -> str | None:

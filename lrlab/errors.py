@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
+def in_a_line(text: str) -> str:
+    """As ``printable``, on one line: a value, a file's name or a column may hold line ends."""
+    return printable(" ".join(text.splitlines()).replace("\t", " "))
+
+
 class UserError(Exception):
     """Bad input. The message is one line that names the option, its value and what would work.
 
@@ -18,7 +23,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(in_a_line(str(message)))
 
 
 class NotWritten(Exception):
@@ -40,7 +45,7 @@ class NotWritten(Exception):
         self.file = str(file)
         self.reason = str(getattr(error, "strerror", None) or str(error).splitlines()[0])
         self.number: int = getattr(error, "errno", None) or 0
-        super().__init__(printable(f"{self.file}: cannot be {what} ({self.reason})"))
+        super().__init__(in_a_line(f"{self.file}: cannot be {what} ({self.reason})"))
 
 
 class Stopped(Exception):

@@ -33,6 +33,7 @@ from lrlab import (
     table,
     thresholds,
     tidy,
+    verbs,
 )
 from lrlab.errors import NotWritten, UserError
 from lrlab.verdicts import UNFINISHED, verdicts
@@ -512,7 +513,7 @@ def _finite(value: Any) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
     readers.outlive()
-    parser = argparse.ArgumentParser(
+    parser = verbs.Parser(
         prog="python -m lrlab.analysis",
         description="Say of each run whether its steps overshoot, undershoot or converge, with "
         "the evidence, and which learning rate to use.",
@@ -523,12 +524,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "paths",
-        type=Path,
+        type=verbs.path,
         nargs="*",
         metavar="PATH",
         help="a sweep's folder, or a CSV of curves; several are judged together",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the verdicts as CSV")
+    parser.add_argument(
+        "--output", type=verbs.path, metavar="FILE", help="write the verdicts as CSV"
+    )
     parser.add_argument(
         "--target",
         type=float,
@@ -545,9 +548,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--thresholds", action="store_true", help="print the numbers at which verdicts turn"
     )
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
-    options = parser.parse_args(arguments)
     try:
-        text, notes = _run(options)
+        text, notes = _run(parser.parse_args(arguments))
     except UserError as error:
         fail(str(error))
     except NotWritten as error:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+MOST_LISTED = 20  # columns that a message names
 TASKS = ("auto", "classification", "regression")
 
 
@@ -73,7 +74,8 @@ def arrays(path: str, **split: Any) -> Dataset:
     option, file = f"data.path={path}", _file("data.path", path)
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as saved:
+            # opened here: of a damaged one NumPy would leave the file open
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
                 made = dict(saved)
         elif file.suffix in (".pt", ".pth"):
             made = torch.load(file, map_location="cpu", weights_only=True)
@@ -119,21 +121,25 @@ def table(
         raise UserError(
             f"data.task={task}: no such task{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
         )
-    labels = [label] if isinstance(label, str) else [str(name) for name in label]
+    labels, drop = _column_names("label", label), _column_names("drop", drop)
+    if not (isinstance(sep, str) and (len(sep) == 1 or sep == r"\s+") and sep not in '\n\r"'):
+        raise UserError(
+            f"data.sep={sep}: must be one character, like data.sep=';', or \\s+ for any blanks"
+        )
     frames = {"": _read_csv("data.path", path, sep)}
     if test_path is not None:
         frames["test_"] = _read_csv("data.test_path", test_path, sep)
     columns = [str(name) for name in frames[""].columns]
-    for key, names in (("label", labels), ("drop", list(drop))):
+    for key, names in (("label", labels), ("drop", drop)):
         for name in names:
             if name not in columns:
                 raise UserError(
                     f"data.{key}={name}: no such column in {path}{nearest(name, columns)}; "
-                    f"it has {', '.join(columns)}"
+                    f"it has {_listed(columns)}"
                 )
     features = [name for name in columns if name not in (*labels, *drop)]
     if not features or not labels:
-        raise UserError(f"data.label={label}: must leave features, of {', '.join(columns)}")
+        raise UserError(f"data.label={label}: must leave features, of {_listed(columns)}")
     is_float = any(frames[""][name].dtype.kind == "f" for name in labels)
     regression = task == "regression" or (task == "auto" and (len(labels) > 1 or is_float))
     if len(labels) > 1 and not regression:
@@ -527,9 +533,31 @@ def _check_finite(tensor: Tensor, key: str, option: str) -> None:
 # --- tables ---------------------------------------------------------------------------------------
 
 
+def _column_names(key: str, given: Any) -> list[str]:
+    """One name or several; a column may be called 3."""
+    names = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
+        raise UserError(
+            f"data.{key}={given}: must be a column's name or a list of them, like data.{key}=[a,b]"
+        )
+    return [str(name) for name in names]
+
+
+def _listed(columns: Sequence[str]) -> str:
+    more = len(columns) - MOST_LISTED
+    return ", ".join(columns[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _file(option: str, path: str) -> Path:
-    file = places.find(path)
-    if not file.is_file():
+    if not (isinstance(path, str) and path and "\0" not in path):
+        raise UserError(f"{option}={path}: must be a file's name")
+    try:
+        file = places.find(path)
+        is_there = file.is_file()
+    except (OSError, RuntimeError) as error:  # too long a name; ~ of nobody
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{option}={path}: cannot be read ({reason})") from None
+    if not is_there:
         raise UserError(f"{option}={path}: no such file, {places.tried(path)}")
     return file
 

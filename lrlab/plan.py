@@ -152,6 +152,11 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
                 f"batch_size={spec['batch_size']}: more than the {size} training samples, "
                 f"use at most batch_size={size}"
             )
+        if (steps := spec["epochs"] * steps_per_epoch) > configs.MOST_STEPS:
+            raise UserError(
+                f"epochs={spec['epochs']}: makes {steps:,} steps; a run has at most "
+                f"{configs.MOST_STEPS:,}, here epochs={configs.MOST_STEPS // steps_per_epoch}"
+            )
         if len(dataset.val_y) == 0:
             raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")
         if dataset.num_classes is None and spec.config.get("objective") == "val_acc":

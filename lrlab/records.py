@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -283,8 +284,6 @@ def read_best(sweep: Path) -> str:
         return _text(sweep / "best.yaml")
     except OSError as error:
         raise UserError(f"{sweep / 'best.yaml'}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{sweep / 'best.yaml'}: is damaged, no text") from None
 
 
 def best_run(sweep: Path) -> int | None:
@@ -491,13 +490,16 @@ def _text(file: Path) -> str:
     """A YAML or JSON record.
 
     Raises:
-        UserError: it is a link or too large.
+        UserError: it is a link, too large, or no text.
     """
     for each in (file.parent, file) if file.parent.name == ".hydra" else (file,):
         _check_own(each)
     if file.stat().st_size > MOST_TEXT:
         raise UserError(f"{file}: is too large, {file.stat().st_size:,} bytes; lrlab wrote no such")
-    return file.read_text(encoding="utf-8")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: is damaged, no text") from None
 
 
 def plain_yaml(text: str) -> Any:
@@ -688,6 +690,8 @@ def _read_table(
         )
         for name in counts:
             frame[name] = pd.to_numeric(frame[name])
+            if math.inf in frame[name].abs().tolist():
+                raise ValueError(f"an infinite {name}")
         if list(frame.columns) != list(columns):
             frame = frame.loc[:, list(columns)]
         return frame

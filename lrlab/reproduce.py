@@ -6,7 +6,6 @@ does not, 2 for input that cannot work.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shlex
 import sys
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, places, readers, records
+from lrlab import __version__, places, readers, records, verbs
 from lrlab import config as configs
-from lrlab.errors import UserError, printable
+from lrlab.errors import NotWritten, UserError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,9 +110,9 @@ def _hydra_records(run: Path) -> Iterator[Any]:
     import yaml
 
     texts = []
-    with contextlib.suppress(OSError, UserError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, UserError):
         texts.append(records.read_sweep_config(run.resolve().parent))
-    with contextlib.suppress(OSError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, UserError):
         texts.append(records.read_texts(run)[0])
     for text in texts:
         with contextlib.suppress(yaml.YAMLError, AttributeError):
@@ -170,8 +169,11 @@ def reproduce(
     environment.make_deterministic()
     try:
         records.check_aliases(text)
-        config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
-        assert isinstance(config, DictConfig)  # of a mapping; OmegaConf refuses to merge a list
+        saved = OmegaConf.create(text)
+        if not isinstance(saved, DictConfig):
+            raise UserError(f"{run}: its config is damaged, it names no options")
+        config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
+        assert isinstance(config, DictConfig)
         again = f"python -m lrlab.reproduce {shlex.quote(str(run))} {trust.TRUST}"
         config = trust.settled(config, configs.GROUPS, str(run), again, trusted)
         # From here on no text of the record is resolved: what follows changes nothing else.
@@ -258,12 +260,14 @@ def verdict(found: Comparison, final: Mapping[str, tuple[Any, Any]], tolerance: 
 def main() -> None:
     """Command line entry."""
     readers.outlive()
-    parser = argparse.ArgumentParser(
+    parser = verbs.Parser(
         prog="python -m lrlab.reproduce",
         description="Train a recorded run again, alone, and compare it with its record.",
         epilog="Exit code: 0 equal or within the tolerance, 1 beyond it, 2 bad input.",
     )
-    parser.add_argument("run", type=Path, help="a run's folder, for example outputs/my_sweep/2")
+    parser.add_argument(
+        "run", type=verbs.path, help="a run's folder, for example outputs/my_sweep/2"
+    )
     parser.add_argument(
         "trust",
         nargs="?",
@@ -273,7 +277,10 @@ def main() -> None:
         "of yours, or of a sender whom you trust",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("outputs"), help="folder for the new run (outputs)"
+        "--output",
+        type=verbs.path,
+        default=Path("outputs"),
+        help="folder for the new run (outputs)",
     )
     parser.add_argument(
         "--tolerance",
@@ -283,8 +290,8 @@ def main() -> None:
     )
     parser.add_argument("--device", help="train on this device instead of the record's")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
-    arguments = parser.parse_args()
     try:
+        arguments = parser.parse_args()
         if not arguments.tolerance >= 0:
             raise UserError(
                 f"--tolerance={arguments.tolerance}: must be at least 0; 0 asks for equal bits"
@@ -300,6 +307,9 @@ def main() -> None:
     except UserError as error:
         print(f"lrlab: {error}", file=sys.stderr)
         sys.exit(2)
+    except NotWritten as error:
+        print(f"lrlab: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("lrlab: interrupted", file=sys.stderr)
         sys.exit(130)

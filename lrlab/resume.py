@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, places, readers, records, sweep, trust
+from lrlab import __version__, places, readers, records, sweep, trust, verbs
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -48,23 +49,17 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
             raise UserError(f"{override}: after the sweep's folder come options, as option=value")
         if _key(override) in ("name", "output"):
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
-    hydra = saved["hydra"]
-    places.go_back(folder, [hydra], trusted)
-    task = [str(o) for o in hydra["overrides"]["task"]]
+    places.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
-    kept = [o for o in task if _key(o) not in new]
+    kept = [o for o in saved.task if _key(o) not in new]
     kept += [
         o
-        for o in map(str, hydra["overrides"]["hydra"])
+        for o in saved.of_hydra
         if _key(o) not in new and not o.startswith((*records.RESUMING, "hydra.mode="))
     ]
-    folders = [
-        str(source["path"])
-        for source in hydra["runtime"]["config_sources"]
-        if source["provider"] == "command-line"
-    ]
+    folders = saved.config_folders
     flags = [f"--config-dir={path}" for path in folders]
-    if (name := hydra["job"]["config_name"]) not in (None, "config"):
+    if (name := saved.config_name) not in (None, "config"):
         flags.append(f"--config-name={name}")
     if not trusted:
         found = [f"the configs in {path}" for path in folders]
@@ -92,15 +87,45 @@ def command(folder: Path) -> str:
     return typed
 
 
-def _saved(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Saved:
+    """What multirun.yaml says of how a sweep was begun.
+
+    Attributes:
+        hydra: Hydra's part, as it is.
+        task, of_hydra: the overrides of the options, and of Hydra's own.
+        config_folders: those of --config-dir.
+        config_name: that of --config-name.
+    """
+
+    hydra: dict[str, Any]
+    task: list[str]
+    of_hydra: list[str]
+    config_folders: list[str]
+    config_name: str | None
+
+
+def _saved(folder: Path) -> _Saved:
     import yaml
 
+    found: Any
+    damaged = UserError(f"{folder}: its multirun.yaml is damaged")
     try:
-        saved = records.plain_yaml(records.read_sweep_config(folder))
-        _ = saved["hydra"]["overrides"]["task"], saved["hydra"]["runtime"]["config_sources"]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError, RecursionError):
-        raise UserError(f"{folder}: its multirun.yaml is damaged") from None
-    return saved
+        hydra: Any = records.plain_yaml(records.read_sweep_config(folder))["hydra"]
+        overrides, sources = hydra["overrides"], hydra["runtime"]["config_sources"]
+        typed = [source["path"] for source in sources if source["provider"] == "command-line"]
+        found = _Saved(
+            hydra, overrides["task"], overrides["hydra"], typed, hydra["job"]["config_name"]
+        )
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
+        raise damaged from None
+    lists: list[Any] = [found.task, found.of_hydra, found.config_folders]
+    texts = [each for one in lists if isinstance(one, list) for each in one]
+    all_lists = isinstance(hydra, dict) and all(isinstance(one, list) for one in lists)
+    name_is_text = isinstance(found.config_name, str | None)
+    if not (all_lists and name_is_text and all(isinstance(each, str) for each in texts)):
+        raise damaged
+    return found
 
 
 def _key(override: str) -> str:
@@ -117,10 +142,11 @@ def main() -> None:
     if words[0] == "--version":
         print(f"lrlab {__version__}")
         return
-    if ("=" in words[0] or words[0].startswith("-")) and not Path(words[0]).is_dir():
-        sweep.fail(UserError(f"{words[0]}: the sweep's folder comes first; see --help"))
     try:
-        sys.argv = ["lrlab.resume", *arguments(Path(words[0]), words[1:])]
+        folder = verbs.path(words[0])
+        if ("=" in words[0] or words[0].startswith("-")) and not folder.is_dir():
+            raise UserError(f"{words[0]}: the sweep's folder comes first; see --help")
+        sys.argv = ["lrlab.resume", *arguments(folder, words[1:])]
     except UserError as error:
         sweep.fail(error)
     sweep.main()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,6 +23,7 @@ from lrlab.errors import UserError
 
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
 TAGS = ("log", "linear", "int")
+_MOST = f"more than {configs.MOST_RUNS:,} runs; sweep fewer values, or search an interval"
 DIGITS = 6  # significant ones of a grid's inner values
 
 
@@ -126,6 +127,9 @@ def read(
             f"n_trials={config.n_trials}: the listed points are all trained; "
             "give an interval to search, for example lr=1e-4..1"
         )
+    if math.prod(map(len, lists.values())) > configs.MOST_RUNS:
+        what = " ".join(f"{key.lstrip('+')} ({len(texts)} values)" for key, texts in lists.items())
+        raise UserError(f"{what}: {_MOST}")
     return Space(fixed, lists, intervals)
 
 
@@ -216,6 +220,8 @@ def _typed(override: Override) -> str:
 
 
 def _distinct(override: Override) -> list[str]:
+    if _in_range(override) > configs.MOST_RUNS:
+        raise UserError(f"{_typed(override)}: {_MOST}")
     texts = dict.fromkeys(override.sweep_string_iterator())
     for one in texts:
         if INTERVAL.fullmatch(one):
@@ -228,6 +234,17 @@ def _distinct(override: Override) -> list[str]:
         raise UserError(f"{_typed(override)}: there is no such value, so nothing is swept")
     distinct = {canonical(one): one for one in reversed(list(texts))}
     return list(reversed(distinct.values()))
+
+
+def _in_range(override: Override) -> float:
+    """How many values a range has, which Hydra would count one by one; 0: it is none."""
+    sweep = override.value()
+    if not isinstance(sweep, RangeSweep) or sweep.start is None or sweep.stop is None:
+        return 0
+    way = sweep.stop - sweep.start
+    if not (math.isfinite(way) and math.isfinite(sweep.step) and sweep.step):
+        raise UserError(f"{_typed(override)}: a range needs finite numbers, and a step beside 0")
+    return way / sweep.step if abs(way) < configs.MOST_RUNS * abs(sweep.step) else math.inf * way
 
 
 # --- a YAML file's search space -------------------------------------------------------------------

@@ -15,7 +15,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import __version__, arguments, completion, garbage, readers, records, signals, trust
+from lrlab import (
+    __version__,
+    arguments,
+    completion,
+    garbage,
+    readers,
+    records,
+    signals,
+    trust,
+    verbs,
+)
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError
 
@@ -100,6 +110,10 @@ def told(work: Callable[[], None]) -> None:
         if type(error) is ValueError and not any(part in str(error) for part in of_hydra):
             raise
         raise UserError(configs.one_line(error)) from error
+    except OSError as error:  # of whoever looked for a file by a word of the command
+        if not verbs.too_long(error):
+            raise
+        raise UserError(f"{error.filename}: is too long for a file's name or a path") from error
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -8,6 +8,7 @@ import copy
 import functools
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from unittest import mock
 # Two test processes share the cores, where threads that spin at each barrier would take them from
 # one another. torch reads it when it is imported, in this process and all that it starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Where hypothesis keeps what it found out of Python: not in the repository.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{tempfile.gettempdir()}/lrlab-hypothesis")
 
 import hydra
 import pandas as pd

@@ -11,19 +11,13 @@ from typing import NoReturn
 from lrlab import __version__, readers
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
+from lrlab.verbs import Parser, path
 
 
-class _Parser(argparse.ArgumentParser):
-    """One that says what is wrong in one line, as all of lrlab does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m lrlab.plots --help")
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     width = max(map(len, NAMES))
     names = "\n".join(f"  {name:{width}}  {SUMMARIES[name]}" for name in NAMES)
-    parser = _Parser(
+    parser = Parser(
         prog="python -m lrlab.plots",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Draw the plots of a sweep, also of one that is still running.",
@@ -31,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         "Exit code: 0 something was drawn, 1 nothing or not all, 2 bad input.",
     )
     parser.add_argument(
-        "sweep", type=Path, metavar="SWEEP", help="a sweep's folder, or a CSV of curves"
+        "sweep", type=path, metavar="SWEEP", help="a sweep's folder, or a CSV of curves"
     )
     parser.add_argument(
         "--only", nargs="+", action="extend", default=[], metavar="NAME", help="draw only these"
@@ -45,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{', '.join(FORMATS)} (png svg)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="where to (plots/ in the sweep's folder)"
+        "--output", type=path, metavar="FOLDER", help="where to (plots/ in the sweep's folder)"
     )
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     return parser

@@ -100,7 +100,7 @@ def _config(run: Path) -> dict[str, Any] | None:
 
     try:
         loaded = _yaml(records.read_config(run))
-    except (UserError, OSError, UnicodeDecodeError):
+    except (UserError, OSError):
         return None
     return configs.flat(loaded) if isinstance(loaded, dict) else None
 
@@ -143,14 +143,14 @@ def _is_damaged(run: Path, last: float | None) -> bool:
             return last < steps
     except FileNotFoundError:
         pass
-    except (UserError, OSError, UnicodeDecodeError):
+    except (UserError, OSError):
         return True
     try:
         if last is None:
             records.read_metrics(run)
     except FileNotFoundError:
         pass
-    except (UserError, OSError, UnicodeDecodeError):
+    except (UserError, OSError):
         return True
     return False
 
@@ -163,6 +163,6 @@ def _command(sweep: Path) -> str:
     try:
         saved = _yaml(records.read_sweep_config(sweep))
         given = [str(word) for word in saved["hydra"]["overrides"]["task"]]
-    except (UserError, OSError, UnicodeDecodeError, KeyError, TypeError):
+    except (UserError, OSError, KeyError, TypeError):
         return ""
     return " ".join(["python -m lrlab.sweep", *map(shlex.quote, given)])

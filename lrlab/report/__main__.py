@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
 from lrlab import __version__, readers
 from lrlab.errors import NotWritten, UserError, printable
+from lrlab.verbs import Parser, path
 
 
 def main() -> None:
     """Command line entry."""
     readers.outlive()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m lrlab.report",
         description="Make a sweep's report.html: one page that opens offline, with the answer, the "
         "verdicts, interactive loss curves, the plots of its plots/, configs and environment.",
         epilog="A sweep that still runs is shown as far as it is. Exit code: 2 for bad input, "
         "1 where the page cannot be written.",
     )
-    parser.add_argument("sweep", type=Path, help="a sweep's folder, for example outputs/my_sweep")
+    parser.add_argument("sweep", type=path, help="a sweep's folder, for example outputs/my_sweep")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
-    arguments = parser.parse_args()
     try:
+        arguments = parser.parse_args()
         from lrlab import report
         from lrlab.table import display_path
 
