@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrlab import records, tidy
+from lrlab import records, thin, tidy
 from lrlab.errors import UserError
 from lrlab.verdicts import GAIN_EPSILON, verdicts, verdicts_of_pieces
 
 __all__ = [
     "SETTINGS",
+    "Reading",
     "branches",
     "curves",
     "landscape",
@@ -59,7 +60,8 @@ _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step",
 _REFERENCES = ("initial_loss", "chance_loss", "num_classes")
 _MEASURED = records.DIAGNOSTICS[1:]
 _GAINS = ("gain_low", "gain_high")
-PIECE = 200_000  # rows of curves in memory at once, about 50 MB
+_NOW_AND_THEN = ("val_loss", "val_acc", *_MEASURED)  # columns with a value in few rows
+PIECE = 50_000  # rows of curves in memory at once, about 15 MB
 FEWEST_STEPS = 10  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
 _TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
 
@@ -107,23 +109,67 @@ def curves(sweep: Path | str) -> pd.DataFrame:
 
 def pieces(sweep: Path | str, rows: float) -> Iterator[pd.DataFrame]:
     """The table of `curves` in pieces: whole runs each, as many as come to so many rows."""
-    table = runs(sweep)
-    first, length = 0, 0
-    parts: list[dict[str, np.ndarray]] = []
-    of_test: list[tuple[float, float]] = []
-    for place, run in enumerate(table.to_dict("records"), start=1):
-        folder = Path(run["folder"])
-        parts.append(_curve(folder, run["train_seconds"]))
-        of_test.append(gains(_read(records.read_branches, folder), run["initial_loss"]))
-        length += len(parts[-1]["step"])
-        if length >= rows or place == len(table):
-            yield _joined(table.iloc[first:place], parts, of_test)
-            first, length, parts, of_test = place, 0, [], []
+    return Reading(sweep).pieces(rows)
+
+
+class Reading:
+    """The curves of a sweep, read once: whole, in pieces that need not be kept, and thinned.
+
+    Attributes:
+        runs: as from `runs`.
+    """
+
+    def __init__(self, sweep: Path | str) -> None:
+        self.runs = runs(sweep)
+        self._most = thin.rows_of_each(len(self.runs))
+        self._thinned: list[dict[str, np.ndarray]] = []
+        self._gains: list[tuple[float, float]] = []
+
+    def pieces(self, rows: float | None = None) -> Iterator[pd.DataFrame]:
+        """The table of `curves` in pieces: whole runs each, as many as come to so many rows.
+
+        rows: None: PIECE.
+        """
+        rows = PIECE if rows is None else rows
+        self._thinned, self._gains = [], []
+        first, length = 0, 0
+        parts: list[dict[str, np.ndarray]] = []
+        for place, run in enumerate(self.runs.to_dict("records"), start=1):
+            folder = Path(run["folder"])
+            parts.append(_curve(folder, run["train_seconds"]))
+            self._thinned.append(thin.thinned(parts[-1], self._most, _NOW_AND_THEN))
+            tested = _read(records.read_branches, folder)
+            self._gains.append(gains(tested, run["initial_loss"]))
+            length += len(parts[-1]["step"])
+            if length >= rows or place == len(self.runs):
+                yield _joined(self.runs.iloc[first:place], parts, self._gains[first:place])
+                first, length, parts = place, 0, []
+
+    @property
+    def thinned(self) -> pd.DataFrame:
+        """The table of `curves` when `pieces` have come to their end, with what a figure needs.
+
+        Where they are long, or of many runs, each curve has fewer rows, and a column mean_of; see
+        `lrlab.thin`.
+        """
+        thinned = [dict(part) for part in self._thinned]
+        means = np.concatenate([part.pop(thin.MEAN_OF) for part in thinned])
+        found = _joined(self.runs, thinned, self._gains)
+        return found.assign(**{thin.MEAN_OF: means}) if (means > 1).any() else found
 
 
 def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
     """`verdicts` of a sweep, whose curves are never all in memory."""
-    return verdicts_of_pieces(pieces(sweep, PIECE), target=target)
+    return verdicts_of_pieces(Reading(sweep).pieces(), target=target)
+
+
+def drawn_and_judged(
+    sweep: Path | str, target: float | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The curves, thinned to what a figure needs, and the verdicts on the whole ones."""
+    reading = Reading(sweep)
+    found = verdicts_of_pieces(reading.pieces(), target=target)
+    return reading.thinned, found
 
 
 def _joined(
@@ -180,27 +226,32 @@ def _values(
 
 
 def branches(sweep: Path | str) -> pd.DataFrame:
-    """The branch tests of all runs, one row a step of a branch, sorted by run.
+    """The branch tests of all runs, one row a step of a branch, sorted by run; thinned if many.
 
     Columns: run, lr, the settings; multiplier (0.1, 1, 3) of the lr with which the run ended;
     lr_at_step of the branch; step, counted on from the run's last; train_loss (mini-batch, before
     the update): the three branches of a run see the same batches. No rows if there was no test.
+    Where there are very many, each branch has fewer, and a column mean_of; see `lrlab.thin`.
     Raises UserError as `runs` does.
     """
     table = runs(sweep)
     names = ["run", "lr", *SETTINGS, *(name for name in table.columns if "." in name)]
+    most = thin.rows_of_each(len(table) * len(records.MULTIPLIERS))
     parts = []
     for run in table.to_dict("records"):
         found = _read(records.read_branches, Path(run["folder"]))
         for column, multiplier in records.MULTIPLIERS.items() if len(found) else ():
-            part = pd.DataFrame({"step": found["step"], "train_loss": found[column]})
+            lr = multiplier * found["lr"].to_numpy()
+            curve = {"step": found["step"].to_numpy(), "lr_at_step": lr}
+            curve = thin.thinned({**curve, "train_loss": found[column].to_numpy()}, most)
             told = {name: run[name] for name in names}
-            lr = multiplier * found["lr"]
-            parts.append(part.assign(**told, multiplier=multiplier, lr_at_step=lr))
+            parts.append(pd.DataFrame(curve).assign(**told, multiplier=multiplier))
     columns = [*names, "multiplier", "lr_at_step", "step", "train_loss"]
     if not parts:
         return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+    whole = pd.concat(parts, ignore_index=True)
+    columns += [thin.MEAN_OF] if (whole[thin.MEAN_OF].to_numpy() > 1).any() else []
+    return whole.reindex(columns=columns)
 
 
 def landscape(sweep: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -270,10 +270,11 @@ class Result:
     @cached_property
     def _tables(self) -> Tables:
         lines, surface, paths = analysis.landscape(self.folder)
+        curves, verdicts = analysis.drawn_and_judged(self.folder, target=self._target)
         return Tables(
             self.runs,
-            self.curves,
-            self.verdicts,
+            curves,
+            verdicts,
             branches=analysis.branches(self.folder),
             lines=lines,
             surface=surface,

@@ -106,6 +106,11 @@ def compose(config: DictConfig, loader: Any, overrides: Sequence[str], number: i
         raise
 
 
+def forget() -> None:
+    """Let go of what is kept for the runs of a sweep that has ended: its loader is no other's."""
+    _kept.clear()
+
+
 def spec(job: DictConfig | Job) -> RunSpec:
     """A config that Hydra composed as a run spec.
 

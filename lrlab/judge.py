@@ -13,8 +13,8 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +36,8 @@ from lrlab import (
     verbs,
 )
 from lrlab.errors import NotWritten, UserError
-from lrlab.verdicts import UNFINISHED, verdicts
+from lrlab.evidence import Numbers
+from lrlab.verdicts import UNFINISHED, judge, measured, verdicts
 
 EVIDENCE_OF = 40  # runs whose evidence is printed unasked; with more the table leaves the screen
 _STATES = ("running", "training", "waiting", "interrupted")
@@ -49,7 +50,8 @@ class Loaded:
 
     Attributes:
         runs: one row a run, as from `analysis.runs`; of a CSV what its columns tell of a run.
-        curves: as from `analysis.curves`, or the CSV's columns.
+        curves: as from `analysis.curves`, or the CSV's columns. Of one sweep alone they are thinned
+            to what a figure needs, see `lrlab.thin`; `verdicts` is of the whole ones.
         branches: as from `analysis.branches`; of a CSV none.
         names: of the sources, each another, in the order given. With several of them, `run` is
             "name/3" in all tables, a column `sweep` holds the name, and settings that differ
@@ -62,6 +64,19 @@ class Loaded:
     branches: pd.DataFrame
     names: tuple[str, ...]
     notes: tuple[str, ...]
+    measured: tuple[list[Numbers], list[str]] | UserError | None = None
+
+    def verdicts(self, target: float | None = None) -> pd.DataFrame:
+        """As `lrlab.verdicts.verdicts`.
+
+        Raises:
+            UserError: as there.
+        """
+        if isinstance(self.measured, UserError):
+            raise self.measured
+        if self.measured is None:
+            return verdicts(self.curves, target=target)
+        return judge(*self.measured, target, thresholds.THRESHOLDS)
 
 
 def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
@@ -79,12 +94,12 @@ def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
     same = [path for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
     if same:
         raise UserError(f"{same[0]}: is named twice; name it once")
-    parts = [_load_one(path, with_branches) for path in paths]
+    parts = [_load_one(path, with_branches, whole=len(paths) > 1) for path in paths]
     names = distinct_names(paths)
     notes = tuple(note for part in parts for note in part.notes)
     if len(parts) == 1:
         one = parts[0]
-        return Loaded(one.runs, one.curves, one.branches, names, notes)
+        return Loaded(one.runs, one.curves, one.branches, names, notes, one.measured)
     parts = _with_differing_settings(parts)
     runs, curves, branches = (
         _joined([getattr(part, kind) for part in parts], names)
@@ -121,9 +136,11 @@ def _resolved(paths: Sequence[Path]) -> list[Path]:
 # --- one source -----------------------------------------------------------------------------------
 
 
-def _load_one(path: Path, with_branches: bool) -> Loaded:
+def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
     if path.is_dir():
-        return _sweep(path, with_branches)
+        found = read_sweep(path, whole)
+        branches = analysis.branches(path) if with_branches else _no_branches()
+        return replace(found, branches=branches)
     if not path.exists():
         raise UserError(
             f"{path}: no such file or folder{_near(path)}; name a sweep's folder or a CSV of "
@@ -148,26 +165,51 @@ def _near(path: Path) -> str:
     return nearest(path.name, names)
 
 
-def _sweep(folder: Path, with_branches: bool) -> Loaded:
-    runs, curves, notes = read_sweep(folder)
-    branches = analysis.branches(folder) if with_branches else _no_branches()
-    return Loaded(runs, curves, branches, (folder.name,), tuple(notes))
-
-
-def read_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Its runs and curves as from `analysis`, mended where records are damaged, and notes on it.
+def read_sweep(folder: Path, whole: bool = False) -> Loaded:
+    """Its runs and curves as from `analysis`, mended where records are damaged; no branches.
 
     A finished run whose curve ends before its last step, and a run with a curve and no summary,
     have the state interrupted; the latter has the lr of its config, or the first of its curve, and
     what else is the same in all other runs.
+
+    Args:
+        whole: the curves are not thinned, and not measured.
 
     Raises:
         UserError: it is no sweep's folder.
     """
     if folder.is_dir():
         check_sweep(folder)
-    runs, curves = analysis.runs(folder), analysis.curves(folder)
+    reading = analysis.Reading(folder)
+    runs, found = reading.runs, None
+    if whole:
+        (curves,) = reading.pieces(math.inf)
+    else:
+        found = _measured(reading)
+        curves = reading.thinned
     notes = _notes(folder, runs, curves)
+    told = _mends(runs, curves)
+    for each in (runs, curves):
+        _mend(each, told)
+    return Loaded(runs, curves, _no_branches(), (folder.name,), tuple(notes), found)
+
+
+def _measured(reading: analysis.Reading) -> tuple[list[Numbers], list[str]] | UserError:
+    def mended() -> Iterator[pd.DataFrame]:
+        for piece in reading.pieces():
+            _mend(piece, _mends(reading.runs, piece))
+            yield piece
+
+    try:
+        return measured(mended())
+    except UserError as error:
+        for _ in reading.pieces():  # to be drawn all the same
+            pass
+        return error
+
+
+def _mends(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, dict[Any, Any]]:
+    """What a table is to say instead: by its column, of each run that is there in the curves."""
     short = cut_short(runs, curves)
     begun = set(curves.loc[curves["step"].notna(), "run"].unique())
     lost = sorted(begun.intersection(runs.loc[runs["state"] == "waiting", "run"]))
@@ -182,12 +224,14 @@ def read_sweep(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
             values = others[name].dropna().unique()
             if len(values) == 1:
                 told[name] = dict.fromkeys(lost, values[0])
-    for table_ in (runs, curves):
-        for name, of_runs in told.items():
-            if of_runs and name in table_:
-                values = zip(table_["run"].tolist(), table_[name].tolist(), strict=True)
-                table_[name] = [of_runs.get(run, value) for run, value in values]
-    return runs, curves, notes
+    return told
+
+
+def _mend(table_: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> None:
+    for name, of_runs in told.items():
+        if of_runs and name in table_:
+            values = zip(table_["run"].tolist(), table_[name].tolist(), strict=True)
+            table_[name] = [of_runs.get(run, value) for run, value in values]
 
 
 def cut_short(runs: pd.DataFrame, curves: pd.DataFrame) -> list[int]:
@@ -570,7 +614,7 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     if options.output is not None:
         _check_output(options.output, options.paths)
     loaded = load(options.paths, with_branches=False)
-    found = in_order(verdicts(loaded.curves, target=options.target))
+    found = in_order(loaded.verdicts(options.target))
     answers = answer.recommend(found)
     if options.output is not None:
         records.write_whole(options.output, records.csv_text(found))

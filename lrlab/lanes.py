@@ -504,16 +504,16 @@ def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: in
     tensors = [*network.parameters(), *network.buffers()]
     others = {t.untyped_storage().data_ptr() for t in (x, y, *tensors)}
 
-    def count(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:
+        # Nothing is kept: an output that its own node kept would never be freed.
         nonlocal kept
         if tensor.untyped_storage().data_ptr() not in others:
             kept += tensor.nbytes
-        return tensor
 
     own = sum(t.nbytes for t in tensors)
     with (
         torch.random.fork_rng(devices=[]),
-        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing),
     ):
         loss(network(x), y)
     sample = kept // max(len(y), 1)

@@ -193,6 +193,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
         print(f"lrlab: interrupted{told}", file=sys.stderr)
         raise SystemExit(signals.exit_code(error)) from None
     finally:
+        jobs.forget()
         with contextlib.suppress(NotWritten, UserError):  # what ended the sweep is said already
             queue.close()
 
@@ -572,12 +573,11 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     _test_branches(current, trials)
     runs = analysis.runs(folder)
     records.write_runs(folder, runs)
-    # A thousand runs' curves take gigabytes, which only figures need.
-    curves = analysis.curves(folder) if config.plots else None
-    if curves is None:
-        verdicts = analysis.verdicts_of(folder, target=config.target)
+    # A thousand runs' curves take gigabytes, so they are never all in memory.
+    if config.plots:
+        curves, verdicts = analysis.drawn_and_judged(folder, target=config.target)
     else:
-        verdicts = analysis.verdicts(curves, target=config.target)
+        curves, verdicts = None, analysis.verdicts_of(folder, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
     best = _best(current, queue, trials)

@@ -126,12 +126,23 @@ def verdicts_of_pieces(
     Args:
         pieces: whole runs each, all with the same columns.
     """
+    runs, names = measured(pieces, settings, thresholds)
+    return judge(runs, names, target, thresholds)
+
+
+def measured(
+    pieces: Iterable[pd.DataFrame],
+    settings: Sequence[str] | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> tuple[list[Numbers], list[str]]:
+    """What `judge` takes of curves that come in pieces and are not kept: numbers, settings."""
     runs: list[Numbers] = []
     names: list[str] = []
     for curves in pieces:
         names = _told_apart_by(curves, settings)
         runs += measure(curves, names, thresholds)
-    return judge(runs, names, target, thresholds)
+        del curves  # or it would be there still while the next one is made
+    return runs, names
 
 
 def _told_apart_by(curves: pd.DataFrame, settings: Sequence[str] | None) -> list[str]:

@@ -330,63 +330,6 @@ def test_one_value_typed_three_ways_is_one_run(tmp_path: Path) -> None:
 
 # --- the folder -----------------------------------------------------------------------------------
 
-RACE = """
-import datetime, os, time
-from pathlib import Path
-
-import hydra.core.utils
-
-from lrlab import records, sweep
-
-
-class Clock(datetime.datetime):
-    @classmethod
-    def now(cls):
-        return cls(2001, 2, 3, 4, 5, 6)
-
-
-hydra.core.utils.datetime = Clock
-create = records.create_sweep
-
-
-def create_when_both_are_here(folder):
-    Path(f"here-{os.getpid()}").touch()
-    while len(list(Path().glob("here-*"))) < 2:
-        time.sleep(0.01)
-    return create(folder)
-
-
-records.create_sweep = create_when_both_are_here
-sweep.main()
-"""
-
-
-def test_two_sweeps_of_one_second_never_share_a_folder(tmp_path: Path) -> None:
-    script = tmp_path / "race.py"
-    script.write_text(RACE)
-    both = [
-        subprocess.Popen(
-            [sys.executable, str(script), *QUICK, f"lr={lr}"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for lr in ("0.1,0.2", "0.3,0.4")
-    ]
-    told = [one.communicate(timeout=120)[0] for one in both]
-    assert [one.returncode for one in both] == [0, 0], told
-    outputs = tmp_path / "outputs"
-    folders = {"2001-02-03_04-05-06", "2001-02-03_04-05-06-2"}
-    assert {p.name for p in outputs.iterdir()} == folders
-    found = sorted([s["lr"] for s in summaries(outputs / name)] for name in folders)
-    assert found == [[0.1, 0.2], [0.3, 0.4]]
-    for name in folders:
-        assert len(trials(outputs / name)) == 2
-        config = OmegaConf.load(outputs / name / "1" / ".hydra" / "config.yaml")
-        assert config.name == name
-
-
 @pytest.mark.parametrize("name", ["a b", "größe 学习", "it's", "50%", "a=b", "a,b"])
 def test_any_name_of_a_folder_works(name: str, tmp_path: Path) -> None:
     ended = sweep("lr=0.1", f'name="{name}"', cwd=tmp_path)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from lrlab import thin
 from lrlab.plots import frame, style
 from lrlab.plots.frame import smoothed
 from lrlab.plots.runs import need
@@ -228,12 +229,15 @@ def _draw_fan(ax: Axes, part: Any, tail: Any) -> None:
     length = max(1.0, float(part["step"].max()) - begin)
     shown = []
     past = np.empty(0)  # losses of the run before: a branch's average goes on from theirs
+    counts = np.empty(0)  # of how many mini-batches each is the mean
     if tail is not None:
         before = tail.sort_values(by="step", kind="stable")
         step, loss = before["step"].to_numpy(float), before["train_loss"].to_numpy(float)
         finite = np.isfinite(step) & np.isfinite(loss) & (step <= begin)
         step, past = step[finite], loss[finite]
-        smooth = smoothed(past, SMOOTHING * length)
+        mean_of = thin.of_table(before)
+        counts = np.ones(len(past)) if mean_of is None else mean_of[finite]
+        smooth = smoothed(past, SMOOTHING * length, mean_of=counts)
         near = step >= begin - _TAIL * length
         ax.plot(step[near], smooth[near], color="#9a9a9a", linewidth=1.7, gid="before")
         shown.append(smooth[near])
@@ -245,7 +249,10 @@ def _draw_fan(ax: Axes, part: Any, tail: Any) -> None:
         # What follows a loss that is not finite is none either.
         end = int(np.argmax(bad)) if bad.any() else len(loss)
         step = mine["step"].to_numpy(float)[:end]
-        smooth = smoothed(np.append(past, loss[:end]), SMOOTHING * length)[len(past) :]
+        mean_of = thin.of_table(mine)
+        own = np.ones(end) if mean_of is None else mean_of[:end]
+        together = np.append(past, loss[:end])
+        smooth = smoothed(together, SMOOTHING * length, mean_of=np.append(counts, own))[len(past) :]
         if not len(past) and end > SMOOTHING * length:  # an average of two losses is only noise
             step, smooth = (each[int(SMOOTHING * length / 2) :] for each in (step, smooth))
         ax.plot(

@@ -67,7 +67,8 @@ def bundle(curves: pd.DataFrame, verdicts: pd.DataFrame | None = None) -> Bundle
     last_step = max(last, default=1)
     span = max(1.0, SMOOTHING * last_step)
     tables = [run.loss for run in found]
-    scale = frame.loss_scale(tables, references, smooth=span)
+    means_of = [run.mean_of for run in found]
+    scale = frame.loss_scale(tables, references, smooth=span, means_of=means_of)
     colour, norm = style.lr_colours([run.lr for run in found])
     return Bundle(
         runs=found,
@@ -76,7 +77,10 @@ def bundle(curves: pd.DataFrame, verdicts: pd.DataFrame | None = None) -> Bundle
         references=references,
         scale=scale,
         span=span,
-        smooths=[smoothed(loss, span, 10 * scale.high) for loss in tables],
+        smooths=[
+            smoothed(loss, span, 10 * scale.high, mean_of)
+            for loss, mean_of in zip(tables, means_of, strict=True)
+        ],
         colour=colour,
         norm=norm,
         last_step=last_step,
@@ -94,10 +98,11 @@ def loss_curves(
     there, state, seed, the settings (schedule, optimizer, ...), initial_loss and chance_loss.
     verdicts: as from `lrlab.verdicts.verdicts`; where given, the runs are labelled by outcome.
 
-    Faint: the recorded loss. On it: its exponential moving average with bias correction, taken of
-    the loss itself, so that it is on the same footing as a full evaluation (an average of log loss
-    would read too low); its span is SMOOTHING of the longest run's steps. Losses far above the
-    frame count as ten times its upper end there, or one explosion would hide all that follows.
+    Faint: the recorded loss, or means of some where that would be too much. On it: its
+    exponential moving average with bias correction, taken of the loss itself, so that it is on
+    the same footing as a full evaluation (an average of log loss would read too low); its span
+    is SMOOTHING of the longest run's steps. Losses far above the frame count as ten times its
+    upper end there, or one explosion would hide all that follows.
     Where an lr has several seeds, the band is their spread and the thick line their median.
 
     The frame ends at HEADROOM x max(initial, chance) at most; a curve that leaves it gets a
@@ -331,7 +336,11 @@ def handles(drawn: Bundle, with_references: bool) -> list[tuple[Line2D, str]]:
 
 
 def _recorded(drawn: Bundle) -> str:
-    return "mini-batch" if drawn.unit == "step" else "an epoch's loss"
+    if drawn.unit != "step":
+        return "an epoch's loss"
+    counts = [run.mean_of for run in drawn.runs if run.mean_of is not None]
+    most = max((float(count.max(initial=1)) for count in counts), default=1.0)
+    return f"mean of up to {most:.0f} mini-batches" if most > 1 else "mini-batch"
 
 
 def pruned_mark(colour: str, many: bool = False) -> Line2D:

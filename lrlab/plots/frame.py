@@ -19,6 +19,7 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import blended_transform_factory
 
+from lrlab import thin
 from lrlab.plots.style import GREY, PALE, constant, finite, unit
 
 HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
@@ -80,20 +81,25 @@ class Scale:
         return (y - self.low) / (self.high - self.low)
 
 
-def smoothed(loss: np.ndarray, span: float, cap: float = math.inf) -> np.ndarray:
-    """(n,) exponential moving average with bias correction; losses above the cap count as it."""
-    if len(loss) < 2:
-        return loss
-    # adjust=True is the bias correction: the weights of a start without history still sum to 1.
-    capped = pd.Series(np.minimum(loss, cap))
-    return capped.ewm(span=max(1.0, span), adjust=True).mean().to_numpy()
+def smoothed(
+    loss: np.ndarray, span: float, cap: float = math.inf, mean_of: np.ndarray | None = None
+) -> np.ndarray:
+    """(n,) exponential moving average with bias correction; losses above the cap count as it.
+
+    mean_of: (n,) how many recorded losses each is the mean of, where curves are thinned.
+    """
+    return loss if len(loss) < 2 else thin.average(np.minimum(loss, cap), span, mean_of)
 
 
 def loss_scale(
-    losses: Sequence[np.ndarray], references: Sequence[Reference], smooth: float | None = None
+    losses: Sequence[np.ndarray],
+    references: Sequence[Reference],
+    smooth: float | None = None,
+    means_of: Sequence[np.ndarray | None] = (),
 ) -> Scale:
     """The frame's ends: all finite losses, but no explosion above HEADROOM x the reference, and no
     lone lucky mini-batch far below the curves."""
+    counts = means_of or [None] * len(losses)
     tops = [one.high for one in references if one.high > 0]
     filled = [loss for loss in losses if len(loss)]
     starts = [float(loss[0]) for loss in filled if loss[0] > 0]
@@ -107,7 +113,10 @@ def loss_scale(
         high = min(max(highest, reference), limit)
         pad = 0.05 * (high - low) or 1.0
         return Scale(low - pad, high + pad, "linear")
-    curves = filled if smooth is None else [smoothed(loss, smooth, limit) for loss in filled]
+    curves = filled
+    if smooth is not None:
+        told = zip(losses, counts, strict=True)
+        curves = [smoothed(loss, smooth, limit, count) for loss, count in told if len(loss)]
     positive = [float(curve[curve > 0].min()) for curve in curves if (curve > 0).any()]
     low = max(min([*positive, reference]), FLOOR * reference)
     high = min(max(highest, reference), limit)

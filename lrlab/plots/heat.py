@@ -52,7 +52,8 @@ def heat_map(
     settings = sorted({run.setting for run in found})
     shown = settings[:FACETS]
     references = [one.high for one in frame.references(curves)]
-    norm = _norm(losses, references)
+    means_of = [run.mean_of for run in found if len(run.loss)]
+    norm = _norm(losses, means_of, references)
     # The row of a last evaluation has no mini-batch loss, and no moment in the map.
     last = max(float(run.step[-1]) if len(run.step) else run.mark_step for run in found)
     columns = 2 if len(shown) == 4 else min(3, len(shown))
@@ -104,9 +105,16 @@ def heat_map(
     return page.figure
 
 
-def _norm(losses: Sequence[np.ndarray], references: Sequence[float]) -> Normalize:
+def _norm(
+    losses: Sequence[np.ndarray],
+    means_of: Sequence[np.ndarray | None],
+    references: Sequence[float],
+) -> Normalize:
     """From the lowest smoothed loss to what guessing or no training costs."""
-    lows = [frame.smoothed(loss, max(1.0, 0.02 * len(loss))) for loss in losses]
+    lows = [
+        frame.smoothed(loss, 0.02 * (len(loss) if count is None else count.sum()), mean_of=count)
+        for loss, count in zip(losses, means_of, strict=True)
+    ]
     firsts = [float(loss[0]) for loss in losses if loss[0] > 0]
     top = max(references, default=0.0) or (float(np.median(firsts)) if firsts else 1.0)
     if min(float(loss.min()) for loss in losses) < 0:
@@ -149,10 +157,10 @@ def _row(run: Run, bounds: np.ndarray) -> np.ndarray:
     values = np.full(columns, math.nan)
     if len(run.step):
         place = np.clip(np.searchsorted(bounds, run.step, side="right") - 1, 0, columns - 1)
-        total = np.bincount(
-            place, weights=np.minimum(run.loss, 1e300 / len(run.loss)), minlength=columns
-        )
-        count = np.bincount(place, minlength=columns)
+        many = np.ones(len(run.loss)) if run.mean_of is None else run.mean_of
+        losses = np.minimum(run.loss, 1e300 / many.sum())
+        total = np.bincount(place, weights=losses * many, minlength=columns)
+        count = np.bincount(place, weights=many, minlength=columns)
         values[count > 0] = total[count > 0] / count[count > 0]
         inside = slice(int(place[0]), int(place[-1]) + 1)
         values[inside] = pd.Series(values[inside]).ffill().to_numpy()

@@ -5,7 +5,6 @@ from pathlib import Path
 from lrlab import analysis, answer, judge
 from lrlab.errors import UserError
 from lrlab.plots.tables import Tables
-from lrlab.verdicts import verdicts
 
 
 def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
@@ -18,7 +17,7 @@ def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
     notes = list(found.notes)
     judged, answers = None, []
     try:
-        judged = verdicts(found.curves)
+        judged = found.verdicts()
         answers = answer.recommend(judged)
     except UserError as error:
         notes.append(f"drawn without verdicts: {error}")

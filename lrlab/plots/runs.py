@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lrlab import thin
 from lrlab.plots import style
 from lrlab.plots.tables import NothingToDraw
 
@@ -25,6 +26,7 @@ class Run:
         mark_step: where the rail shows it.
         outcome: its verdict; "" where it was not judged.
         step, loss: (n,) the steps with a finite mini-batch loss, and the losses there.
+        mean_of: (n,) of how many mini-batches each is the mean; None: it is of one.
         lr_step, lr_used: (m,) the steps with a recorded lr, and the lr of the update there.
     """
 
@@ -38,6 +40,7 @@ class Run:
     outcome: str = ""
     step: np.ndarray = field(default_factory=_none)
     loss: np.ndarray = field(default_factory=_none)
+    mean_of: np.ndarray | None = None
     lr_step: np.ndarray = field(default_factory=_none)
     lr_used: np.ndarray = field(default_factory=_none)
 
@@ -183,6 +186,7 @@ def _curve(run: Any, part: pd.DataFrame, setting: str, outcome: str) -> Run:
     if len(bad) and found != "failed":
         found = "nonfinite"
     told = np.isfinite(used) & np.isfinite(step)
+    mean_of = thin.of_table(part)
     return Run(
         run=run,
         lr=float(part["lr"].iloc[0]),
@@ -194,6 +198,7 @@ def _curve(run: Any, part: pd.DataFrame, setting: str, outcome: str) -> Run:
         outcome=outcome,
         step=step[finite],
         loss=loss[finite],
+        mean_of=None if mean_of is None else mean_of[finite],
         lr_step=step[told],
         lr_used=used[told],
     )

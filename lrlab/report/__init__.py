@@ -59,11 +59,10 @@ def pictures(sweep: Path) -> dict[str, bytes | Path]:
 def _tables(sweep: Path) -> Tables:
     from lrlab import answer, judge
     from lrlab.plots.tables import Tables
-    from lrlab.verdicts import verdicts
 
-    runs, curves, _ = judge.read_sweep(sweep)
-    judged = verdicts(curves)
-    return Tables(runs, curves, judged, answers=answer.recommend(judged))
+    found = judge.read_sweep(sweep)
+    judged = found.verdicts()
+    return Tables(found.runs, found.curves, judged, answers=answer.recommend(judged))
 
 
 def _details(sweep: Path, tables: Tables) -> Details:

@@ -44,6 +44,8 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
     """
     import numpy as np
 
+    from lrlab import thin
+
     parts = {run: part for run, part in curves.groupby("run", sort=False)}
     rows = _drawn(verdicts.to_dict("records"))
     points = max(24, min(POINTS, ALL_POINTS // max(1, len(rows))))
@@ -56,10 +58,11 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
     runs = []
     for row in rows:
         part = parts.get(row["run"])
-        x, loss = _finite(part, "train_loss")
-        smooth = _smoothed(loss, span, 10 * HEADROOM * max(start, FLOOR))
+        x, loss, mean_of = _finite(part, "train_loss")
+        capped = np.minimum(loss, 10 * HEADROOM * max(start, FLOOR))
+        smooth = thin.average(capped, span, mean_of)
         keep = _thinned(x, points)
-        vx, val = _finite(part, "val_loss")
+        vx, val, _ = _finite(part, "val_loss")
         few = _thinned(vx, points)
         runs.append(
             {
@@ -127,30 +130,22 @@ def _largest(frame: pd.DataFrame, name: str, default: float = 1.0) -> float:
     return float(values.max()) if len(values) else default
 
 
-def _finite(part: pd.DataFrame | None, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) steps and losses where the loss is finite, by step."""
+def _finite(
+    part: pd.DataFrame | None, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(n,) steps, losses, and of how many losses each is the mean, where it is finite, by step."""
     import numpy as np
 
+    from lrlab import thin
+
     if part is None or name not in part:
-        return np.empty(0), np.empty(0)
+        return np.empty(0), np.empty(0), None
     at = part["step" if "step" in part else "epoch"].to_numpy(dtype=float)
     loss = part[name].to_numpy(dtype=float)
     there = np.flatnonzero(np.isfinite(loss) & np.isfinite(at))
     there = there[np.argsort(at[there], kind="stable")]
-    return at[there], loss[there]
-
-
-def _smoothed(loss: np.ndarray, span: float, cap: float) -> np.ndarray:
-    """(n,) exponential moving average with bias correction, of the loss itself.
-
-    One explosion must not hide all that follows: no loss counts as more than the cap.
-    """
-    import numpy as np
-    import pandas as pd
-
-    if not len(loss):
-        return loss
-    return pd.Series(np.minimum(loss, cap)).ewm(span=span, adjust=True).mean().to_numpy()
+    mean_of = thin.of_table(part)
+    return at[there], loss[there], None if mean_of is None else mean_of[there]
 
 
 def _thinned(x: np.ndarray, points: int) -> np.ndarray:
