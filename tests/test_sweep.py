@@ -330,6 +330,7 @@ def test_one_value_typed_three_ways_is_one_run(tmp_path: Path) -> None:
 
 # --- the folder -----------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("name", ["a b", "größe 学习", "it's", "50%", "a=b", "a,b"])
 def test_any_name_of_a_folder_works(name: str, tmp_path: Path) -> None:
     ended = sweep("lr=0.1", f'name="{name}"', cwd=tmp_path)
