@@ -82,6 +82,27 @@ def read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Processes of lrlab that start at once, ``warm.Server``."""
+    from warm import Server
+
+    started = Server(tmp_path_factory.mktemp("warm"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def whole(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+    """A sweep of ``interrupted.MEASURED`` that nothing interrupted, and what it came to."""
+    from interrupted import MEASURED, found, go_on
+
+    folder = tmp_path_factory.mktemp("whole")
+    done = go_on(server, folder, MEASURED)
+    assert (done.code, done.err) == (0, "")
+    return done, found(folder / "outputs" / "x")
+
+
 @pytest.fixture(autouse=True)
 def nowhere_else() -> Iterator[None]:
     """Where a resume or a reproduction in this process looked for files ends with its test."""

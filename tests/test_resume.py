@@ -13,12 +13,10 @@ from pathlib import Path
 import pytest
 from interrupted import AT_STEP, QUICK, found
 from test_sweep import Ended, command, summaries
-from warm import DATA, Server, server
+from warm import DATA, Server
 
 from lrlab import records, resume
 from lrlab.sweep import main
-
-__all__ = ["server"]  # a fixture
 
 # --- done, and extended ---------------------------------------------------------------------------
 

@@ -13,12 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 DATA = ("data.train_size=128", "data.val_size=100")  # is loaded already
 
@@ -148,13 +146,6 @@ class Server:
         self.process.stdin.close()
         self.process.wait(timeout=60)
         self.process.stdout.close()
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("warm"))
-    yield server
-    server.close()
 
 
 # --- in the server --------------------------------------------------------------------------------

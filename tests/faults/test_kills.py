@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 from interrupted import MEASURED, QUICK, assert_readable, found, go_on
-from warm import KILL, PLOTTING, TEAR, TELLING, TRAINING, WRITING, Done, Moment, Server, server
-
-__all__ = ["server"]  # a fixture
+from warm import KILL, PLOTTING, TEAR, TELLING, TRAINING, WRITING, Done, Moment, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 

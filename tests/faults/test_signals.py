@@ -10,11 +10,9 @@ import pandas as pd
 import pytest
 from interrupted import AT_STEP, MEASURED, QUICK, assert_readable, found, go_on
 from test_sweep import summaries
-from warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server, server
+from warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
 
 from lrlab import records
-
-__all__ = ["server"]  # a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 
