@@ -213,6 +213,7 @@ def test_on_windows_the_journals_lines_end_as_everywhere(
         seen.append(flags & binary)
         return opened(file, flags & ~binary, mode)
 
+    (tmp_path / "journal").touch()
     monkeypatch.setattr(os, "O_BINARY", binary, raising=False)
     monkeypatch.setattr(os, "open", noting)
     storage._append_whole(tmp_path / "journal", b"one\n")
