@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrlab import signals
 from lrlab.errors import NotWritten, UserError
 
 if TYPE_CHECKING:
@@ -408,25 +409,16 @@ def remove_parts(sweep: Path) -> None:
     for folder in (*own, *runs, *(run / ".hydra" for run in runs)):
         for entry in _entries(folder):
             part = _PART.fullmatch(entry.name)
-            if part and not _writes(int(part[1] or part[2])):
+            if part is None:
+                continue
+            writer = int(part[1] or part[2])
+            # this process writes none now: what has its number is an earlier process's
+            if writer == os.getpid() or not signals.is_running(writer):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
 
 
 _PART = re.compile(r"\..+\.(\d+)\.(?:tmp|part)|\.(\d+)\..+\.json\.gz")  # the latter of a profile
-
-
-def _writes(process: int) -> bool:
-    """Whether another process of this machine has the number of a part's writer."""
-    if process == os.getpid() or os.name == "nt":  # there os.kill would end it
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    return True
 
 
 # --- reading --------------------------------------------------------------------------------------

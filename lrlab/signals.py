@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the first asks training to stop after its step, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first asks training to stop after its step, the second stops at once.
+
+And whether a process is there, which a signal asks.
+"""
 
 from __future__ import annotations
 
@@ -89,3 +92,16 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of that number; True where that cannot be asked."""
+    if os.name == "nt":  # there os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True

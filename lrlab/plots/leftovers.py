@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lrlab import signals
 from lrlab.errors import NotWritten
 from lrlab.plots.tables import NAMES
 
@@ -20,22 +20,10 @@ def remove(folder: Path, left_out: Iterable[str], formats: Sequence[str]) -> Non
     for part in folder.glob(".*.part"):
         name, _, process = part.name.removesuffix(".part").rpartition(".")
         is_ours = name[1:].rpartition(".")[0] in NAMES and process.isdecimal()
-        if is_ours and not _is_running(int(process)):
+        if is_ours and not signals.is_running(int(process)):
             stale.append(part)
     for path in stale:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise NotWritten(path, error) from error
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "nt":  # there os.kill would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    return True
