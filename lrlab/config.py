@@ -363,6 +363,8 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{override}: not understood; write option=value, or ~option to leave one out"
     if match := re.search(r"Error merging override (\S+)\s+Cannot convert '\w+' to string", text):
         return f"{match[1]}: must be a text"
+    if "to string: " in text and re.search(r"Cannot convert '\w+' to string", text):
+        return f"{_search(FULL_KEY, text)}: must be a text"
     if match := re.search(r"Error merging override (.*)\s+Cannot merge \w+ with (List|Dict)", text):
         wanted = "a list, like [1,2]" if match[2] == "List" else "settings by their names"
         return f"{match[1]}: must be {wanted}"

@@ -87,8 +87,8 @@ def arrays(path: str, **split: Any) -> Dataset:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
         raise UserError(
-            f"{option}: cannot be read ({type(error).__name__}); it must hold nothing but a dict of"
-            " tensors (torch.save) or arrays of numbers (numpy.savez)"
+            f"{option}: cannot be read; it must hold nothing but a dict of tensors (torch.save) "
+            "or arrays of numbers (numpy.savez), and be whole"
         ) from error
     return make(made, file.stem, option, **split)
 

@@ -249,6 +249,7 @@ def trained_as_recorded(specs: Any) -> None:
 @cases(100)
 @example(changes={"0/.hydra/config.yaml": b"\xff\xfelr: 0.1"})
 @example(changes={"0/.hydra/config.yaml": b"[]"})
+@example(changes={"0/.hydra/config.yaml": b"lr: 0.1\ndevice: {a: 1}\n"})
 @given(
     changes=spoilt(
         *("0/summary.json", "0/metrics.csv", "multirun.yaml"), *(f"0/{name}" for name in HYDRA)
