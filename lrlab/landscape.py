@@ -204,8 +204,8 @@ def _saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
 
     text = records.read_config(run)
     try:
-        records.check_aliases(text)
-        config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(text))
+        saved = OmegaConf.create(records.options(text))
+        config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
         assert isinstance(config, DictConfig)
         config = trust.settled(config, configs.GROUPS, str(run), trust.TRUST, trusted)
         config.device = device or config.device

@@ -509,6 +509,22 @@ def plain_yaml(text: str) -> Any:
     return yaml.load(text, Loader=loader)
 
 
+def options(text: str) -> dict[Any, Any]:
+    """What a run's config holds, interpolations as they are written; as OmegaConf reads YAML.
+
+    Raises:
+        ValueError: it names no options.
+        yaml.YAMLError: it is no YAML, or has aliases.
+    """
+    from lrlab import quick_yaml
+
+    check_aliases(text)
+    found = quick_yaml.read(text)
+    if not isinstance(found, dict):
+        raise ValueError("it names no options")
+    return found
+
+
 def check_aliases(text: str) -> None:
     """Refuse YAML with aliases.
 

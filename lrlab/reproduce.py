@@ -168,10 +168,7 @@ def reproduce(
 
     environment.make_deterministic()
     try:
-        records.check_aliases(text)
-        saved = OmegaConf.create(text)
-        if not isinstance(saved, DictConfig):
-            raise UserError(f"{run}: its config is damaged, it names no options")
+        saved = OmegaConf.create(records.options(text))
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
         assert isinstance(config, DictConfig)
         again = f"python -m lrlab.reproduce {shlex.quote(str(run))} {trust.TRUST}"

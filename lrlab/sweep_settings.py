@@ -78,17 +78,11 @@ def _is_missing(value: Any) -> bool:
 
 def _flat(run: Path) -> dict[str, Any]:
     """The run's config by dotted key; {} where there is none that can be read."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
-        text = records.read_config(run)
-        records.check_aliases(text)
-        config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (UserError, OSError, ValueError, OmegaConfBaseException, YAMLError, RecursionError):
-        return {}
-    if not isinstance(config, dict):
+        config = records.options(records.read_config(run))
+    except (UserError, OSError, ValueError, YAMLError, RecursionError):
         return {}
     kept = {str(k): v for k, v in config.items() if k not in _BESIDE}
     if "diagnostics" in kept:

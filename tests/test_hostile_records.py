@@ -207,6 +207,7 @@ def test_a_report_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
 
 
 @cases(12)
+@example(changes={f"{run}/.hydra/config.yaml": b"false\n" for run in (0, 1)})
 @given(changes=spoilt(*OF_RUNS))
 def test_a_comparison_with_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
     other = sweep.parent / "other"
@@ -250,6 +251,7 @@ def trained_as_recorded(specs: Any) -> None:
 @example(changes={"0/.hydra/config.yaml": b"\xff\xfelr: 0.1"})
 @example(changes={"0/.hydra/config.yaml": b"[]"})
 @example(changes={"0/.hydra/config.yaml": b"lr: 0.1\ndevice: {a: 1}\n"})
+@example(changes={"0/.hydra/config.yaml": b"false\n...\n"})
 @given(
     changes=spoilt(
         *("0/summary.json", "0/metrics.csv", "multirun.yaml"), *(f"0/{name}" for name in HYDRA)
