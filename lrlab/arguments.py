@@ -123,6 +123,8 @@ def _parse(word: str) -> Override | None:
         return OverridesParser.create().parse_override(word)
     except HydraException:
         return None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise UserError(f"{word[:60]}…: a number with too many digits") from None
 
 
 def _rewritten(word: str, override: Override, groups: set[str]) -> str:

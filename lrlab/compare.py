@@ -6,7 +6,6 @@ figures of them all on shared axes.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
@@ -39,7 +38,7 @@ from lrlab.comparison import (
     with_best_settings,
     within,
 )
-from lrlab.errors import NotWritten, UserError, printable
+from lrlab.errors import NotWritten, UserError, in_a_line, printable
 from lrlab.verdicts import verdicts
 
 if TYPE_CHECKING:
@@ -262,13 +261,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
+    failed: dict[str, str] = {}
     try:
         options = parser.parse_args(arguments)
         sides, notes = read(options.paths)
         words = text(sides)
         if not options.no_files:
             folder = options.output or default_folder(options.paths, [s.name for s in sides])
-            words = "\n".join([words, "", *_write(folder, sides, words)])
+            words = "\n".join([words, "", *_write(folder, sides, words, failed)])
     except UserError as error:
         judge.fail(str(error))
     except NotWritten as error:
@@ -277,11 +277,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judge.fail("interrupted", code=130)
     for note in notes:
         print(f"lrlab: {judge.printable(note)}", file=sys.stderr)
-    print(printable(words))
+    for name, reason in failed.items():
+        print(in_a_line(f"lrlab: {name} was not drawn: {reason}"), file=sys.stderr)
+    print(printable(words), flush=True)
+    if failed:
+        sys.exit(1)
 
 
-def _write(folder: Path, sides: Sequence[Side], words: str) -> list[str]:
-    """Write the text, the tables and the figures; a line for each file."""
+def _write(folder: Path, sides: Sequence[Side], words: str, failed: dict[str, str]) -> list[str]:
+    """Write the text, the tables and the figures; a line for each file.
+
+    Args:
+        failed: gets the figures that could not be drawn, and why.
+    """
     _check_folder(folder)
     records.make_folder(folder)
     records.write_whole(folder / "compare.txt", words + "\n")
@@ -290,7 +298,7 @@ def _write(folder: Path, sides: Sequence[Side], words: str) -> list[str]:
     from lrlab.plots import writing
 
     try:
-        paths = writing.save(figures(sides), folder)
+        paths = writing.save(figures(sides, failed), folder)
     except OSError as error:
         raise NotWritten(folder, error) from error
     lines = [f"plot      {table.display_path(path)}" for path in paths]
@@ -310,13 +318,17 @@ def _short(side: Side) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{side.letter} {name[:half]}…{name[-half:]}"
 
 
-def figures(sides: Sequence[Side]) -> dict[str, Figure]:
+def figures(sides: Sequence[Side], failed: dict[str, str] | None = None) -> dict[str, Figure]:
     """The figures of all sweeps on shared axes, by name; without those there is nothing for.
 
     Settings that are one value in each sweep are left to the sweep's name.
+
+    Args:
+        failed: gets the names of those that could not be drawn, and why; None: that is raised.
     """
     from lrlab import plots
     from lrlab.plots.compare import side_by_side
+    from lrlab.plots.drawing import described
 
     sides = [replace(side, name=_short(side)) for side in sides]
     kept = {*within(sides), "sweep"}
@@ -353,8 +365,14 @@ def figures(sides: Sequence[Side]) -> dict[str, Figure]:
     }
     drawn = {}
     for name, make in makers.items():
-        with contextlib.suppress(plots.NothingToDraw):
+        try:
             drawn[name] = make()
+        except plots.NothingToDraw:
+            pass
+        except Exception as error:  # one figure's fault spoils no other
+            if failed is None:
+                raise
+            failed[name] = described(error)
     return drawn
 
 

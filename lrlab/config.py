@@ -9,6 +9,7 @@ import difflib
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -278,6 +279,8 @@ def check_folder(config: DictConfig) -> None:
     for key in ("output", "name"):
         if "\0" in config[key]:
             raise UserError(f"{key}={config[key]}: is no path, it holds a null byte")
+        if any(unicodedata.category(letter) == "Cc" for letter in config[key]):
+            raise UserError(f"{key}={config[key]}: holds a line end or another control character")
 
 
 def nearest(word: object, words: Iterable[str]) -> str:

@@ -150,6 +150,8 @@ def test_branches(specs: Sequence[RunSpec], remedy: str = "") -> None:
     with signals.stoppable() as stop:
         try:
             failed = branches.test(specs, width(specs[0]), stop)
+            if stop():  # it came after the last step
+                raise Stopped
         except Stopped:
             print(f"lrlab: interrupted in the branch test{remedy}", file=sys.stderr)
             raise SystemExit(stop.exit_code) from None

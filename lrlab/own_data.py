@@ -508,8 +508,9 @@ def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
         values, axes = x.numpy(), (0, *range(2, x.ndim))
         if x.dtype == torch.uint8:
             values = values / 255
-        mean = np.mean(values, axes, dtype=np.float64)
-        std = np.std(values, axes, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+            mean = np.mean(values, axes, dtype=np.float64)
+            std = np.std(values, axes, dtype=np.float64)
     std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # what rounding leaves is no spread
     return torch.from_numpy(mean).view(shape), torch.from_numpy(std).view(shape)
 

@@ -182,8 +182,8 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
                     current.folder, count, places, config.device, threads, url, not current.guarded
                 )
                 queue = _open_queue(current, first, "resume")
-                if code and (left := len(_left(queue))):
-                    _say_interrupted(current, left, len(queue.trials()))
+                if code:
+                    _say_interrupted(current, len(_left(queue)), len(queue.trials()))
                     raise SystemExit(code)
             else:
                 _work(current, queue, first)
@@ -222,6 +222,13 @@ def _remedied(current: _Sweep, begun: bool) -> Iterator[None]:
         if begun:
             unread.remedy = _remedy(current.folder, unread)
         raise unread from error
+    except UserError as error:
+        if not begun or current.folder.is_dir():
+            raise
+        gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        unread = NotWritten(current.folder, gone, "read or written")
+        unread.remedy = _remedy(current.folder, unread)
+        raise unread from error
 
 
 def _remedy(folder: Path, error: NotWritten) -> str:
@@ -235,7 +242,7 @@ def _remedy(folder: Path, error: NotWritten) -> str:
     if error.number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"make the folder writable, then {again}"
     if error.number in (errno.ENOENT, errno.ENOTDIR):
-        return f"it was removed; {again}, which trains anew what is lost of a run"
+        return f"it was removed; {again}, which trains anew a run that had not ended"
     return f"make room for it, then {again}"
 
 
@@ -458,8 +465,8 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
             pass
         finally:
             source.close()
-        if stop() and (left := len(_left(queue))):
-            _say_interrupted(current, left, len(queue.trials()))
+        if stop():
+            _say_interrupted(current, len(_left(queue)), len(queue.trials()))
             raise SystemExit(stop.exit_code)
     if config.timeout is not None and len(_left(queue)) and not current.worker:
         print(f"lrlab: timeout={config.timeout:g}: no new run was started after it", flush=True)
@@ -541,8 +548,11 @@ def _say_interrupted(current: _Sweep, left: int, total: int) -> None:
 
     if records.run_folders(current.folder):
         records.write_runs(current.folder, analysis.runs(current.folder))
+    what = (
+        f"{left} of {total} runs have not ended" if left else "all runs have ended, none is judged"
+    )
     print(
-        f"lrlab: interrupted, {left} of {total} runs have not ended; what was trained is recorded\n"
+        f"lrlab: interrupted, {what}; what was trained is recorded\n"
         f"lrlab: go on with {resume_command(current.folder)}",
         file=sys.stderr,
     )

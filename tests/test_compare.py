@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from test_judge import CONFIG, falling, write_config, write_run
 
-from lrlab import compare, comparison
+from lrlab import compare, comparison, plots
 from lrlab.comparison import read, told_apart
 
 
@@ -259,10 +259,22 @@ def test_everything_is_written_beside_the_sweeps(run: Any, two: list[Path]) -> N
     ]
 
 
+def test_a_figure_that_fails_costs_a_line_and_the_exit_code(
+    run: Any, two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("Axis limits")
+
+    monkeypatch.setattr(plots, "lr_against_loss", fails)
+    code, out, err = run(*two, "--output", tmp_path / "c")
+    assert (code, err) == (1, "lrlab: lr_against_loss was not drawn: ValueError: Axis limits\n")
+    assert (tmp_path / "c" / "loss_curves.png").is_file() and "compared  " in out
+
+
 def test_output_and_no_files(
     run: Any, two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "figures", lambda sides: {})
+    monkeypatch.setattr(compare, "figures", lambda *_: {})
     for _ in range(2):  # once more into the same folder
         assert run(*two, "--output", tmp_path / "deep" / "er")[0] == 0
     assert (tmp_path / "deep" / "er" / "by_lr.csv").is_file()
@@ -315,7 +327,7 @@ def test_curves_that_others_wrote_can_be_compared(run: Any, two: list[Path]) -> 
 def test_up_to_six_sweeps_of_one_name(
     run: Any, tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "figures", lambda sides: {})
+    monkeypatch.setattr(compare, "figures", lambda *_: {})
     paths = [make_sweep(tmp_path / f"f{i}" / "same", {0.1: [0.2 + i / 10]}) for i in range(count)]
     code, out, _ = run(*paths)
     assert code == 0

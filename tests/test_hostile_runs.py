@@ -176,6 +176,12 @@ def test_what_no_option_can_be_is_one_line(option: str, text: str, tmp_path: Pat
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("typed", ['name="a\nb"', 'output="a\tb"', f"lr={'9' * 5000}"])
+def test_control_characters_and_endless_digits_are_one_line(typed: str, tmp_path: Path) -> None:
+    assert_refused(sweep(typed, cwd=tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
 # --- folders that nobody can write ----------------------------------------------------------------
 
 # torch, matplotlib, fontconfig, numba ... would each keep something somewhere at home.

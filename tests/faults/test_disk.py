@@ -216,7 +216,7 @@ def test_a_run_whose_folder_goes_is_told_and_harms_no_other(
     # while it trains it begins anew ...
     for at in (20, 9):
         done = go_on(server, tmp_path, MEASURED, at=Moment(TRAINING, at, remove))
-        again = f"it was removed; {RESUME}, which trains anew what is lost of a run"
+        again = f"it was removed; {RESUME}, which trains anew a run that had not ended"
         assert_told(done, "No such file or directory", again)
     done = go_on(server, tmp_path, MEASURED)
     assert (done.code, done.err) == (0, "")

@@ -78,6 +78,37 @@ def test_once_asked_it_stops_after_the_step_and_says_how_to_go_on(
     assert found(folder) == long
 
 
+AT_THE_END = """
+import os, signal
+from lrlab import train
+finish = train._finish
+
+def interrupted(*arguments):
+    os.kill(os.getpid(), signal.{name})
+    return finish(*arguments)
+
+train._finish = interrupted
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_asked_when_all_has_trained_it_stops_before_the_rest(
+    server: Server, name: str, code: int, tmp_path: Path
+) -> None:
+    typed = [*QUICK, "lr=0.1,0.2", "epochs=1", "name=x"]
+    done = server.run("lrlab.sweep", *typed, cwd=tmp_path, prepare=AT_THE_END.format(name=name))
+    assert done.code == code
+    assert done.err.splitlines() == [
+        "lrlab: stopping after this step; once more to stop at once",
+        "lrlab: interrupted, all runs have ended, none is judged; what was trained is recorded",
+        "lrlab: go on with python -m lrlab.resume outputs/x",
+    ]
+    folder = tmp_path / "outputs" / "x"
+    assert not (folder / "verdicts.csv").exists()
+    again = server.run("lrlab.resume", "outputs/x", cwd=tmp_path)
+    assert (again.code, again.err) == (0, "") and (folder / "verdicts.csv").exists()
+
+
 def test_twice_asked_it_stops_at_once(server: Server, long: dict[str, Any], tmp_path: Path) -> None:
     signal_ = AT_STEP.format(step=4, times=2, name="SIGINT")
     done = server.run("lrlab.sweep", *QUICK, *LONG, cwd=tmp_path, prepare=signal_)
