@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,13 +37,6 @@ globals().update(os=os)
 hydra.core.utils.datetime = Clock
 records.create_sweep = create_when_all_are_here
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    one = Server(tmp_path_factory.mktemp("server"))
-    yield one
-    one.close()
 
 
 @pytest.mark.slow
