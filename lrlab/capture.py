@@ -25,6 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 
+LARGE = 1 << 20  # multiplications of a lane's product that are worth a call of its own
+FEWEST_ROWS = 16  # of a thread's share: the fewer, the longer each takes
+
 # What these return hangs on the shape of what they are given, not on the numbers in it.
 _SHAPE_ONLY = {
     aten.empty_like.default,
@@ -47,6 +50,10 @@ class NotCapturable(Exception):
     """The work does something that a program cannot repeat; the text says what."""
 
 
+# Past autograd's layer of each operation, which would only find that it has nothing to do.
+_below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", torch.no_grad)
+
+
 @dataclass(frozen=True)
 class Program:
     """Operations on fixed memory.
@@ -62,9 +69,10 @@ class Program:
     memory: Any = None
 
     def run(self) -> None:
-        """Repeat the work on what its inputs hold now. Call it without autograd."""
-        for call in self.calls:
-            call()
+        """Repeat the work on what its inputs hold now."""
+        with _below_autograd():
+            for call in self.calls:
+                call()
 
     def on(self, device: torch.device) -> Program:
         """The same program as it runs best there: on a GPU as one CUDA graph.
@@ -104,7 +112,10 @@ class Capture:
 
     @torch.no_grad()
     def program(
-        self, into: Mapping[int, Tensor] | None = None, copied: Container[int] = ()
+        self,
+        into: Mapping[int, Tensor] | None = None,
+        copied: Container[int] = (),
+        shared: bool = False,
     ) -> Program:
         """A program of the work, which it does not run.
 
@@ -112,12 +123,13 @@ class Capture:
             into: place of a result to the tensor that shall hold it. Where the layouts allow it is
                 written there at once; a product may then be computed as its transpose.
             copied: places in ``into`` that are to be written as they come, and copied.
+            shared: whether a product may be computed in parts that all threads share evenly.
 
         Raises:
             NotCapturable: an operation cannot be repeated on fixed memory.
         """
         return _Builder(
-            self.operations, self.results, self.changing, dict(into or {}), copied
+            self.operations, self.results, self.changing, dict(into or {}), copied, shared
         ).build()
 
 
@@ -291,6 +303,7 @@ class _Builder:
     changing: list[Tensor]
     into: dict[int, Tensor]
     copied: Container[int]
+    shared: bool
     new: dict[int, Tensor] = field(default_factory=dict)  # by id of the old
     calls: list[_Call] = field(default_factory=list)
     copies: dict[int, int] = field(default_factory=dict)  # memory that is never made, to its like
@@ -350,7 +363,13 @@ class _Builder:
         buffers = [self._buffer(place, operation, t) for t in outputs]
         self._name(operation, buffers[0] if isinstance(operation.output, Tensor) else buffers)
         inputs = [self._new(t) for t in operation.inputs]
-        self._call(_writing(call, args, kwargs, buffers), inputs, buffers)
+        if call is aten.bmm.default:
+            left, right = args
+            works = _product(left, right, buffers[0], self.shared)
+        else:
+            works = [_writing(call, args, kwargs, buffers)]
+        for work in works:
+            self._call(work, inputs, buffers)
 
     def _new(self, old: Tensor) -> Tensor:
         new = self.new.get(id(old), old)
@@ -466,9 +485,6 @@ def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Ca
     """A call that writes an operation's results into buffers."""
     if len(buffers) == 1:
         out = buffers[0]
-        if call is aten.bmm.default and out.stride(-1) != 1 and out.stride(-2) == 1:
-            # The same sums in the same order, written row by row as the buffer lies.
-            args, out = (args[1].mT, args[0].mT), out.mT
         if call in _MADE and not kwargs:
             return _MADE[call](*args, **kwargs, out=out)
         if call in _SHORT:
@@ -487,6 +503,42 @@ def _writing(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Ca
             buffer.copy_(tensor)
 
     return copied
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor, shared: bool) -> list[Callable[[], Any]]:
+    """Calls for a product of matrices, (lanes, rows, columns)."""
+    if out.stride(-1) != 1 and out.stride(-2) == 1:
+        # The same sums in the same order, written row by row as the buffer lies.
+        left, right, out = right.mT, left.mT, out.mT
+    multiply = _SHORT[aten.bmm.default]
+    if not out.is_cpu:
+        return [functools.partial(multiply, left, right, out=out)]
+    # into memory with gaps torch multiplies one matrix at a time, which takes two to three times
+    # as long as all at once and a copy
+    whole = out if out.is_contiguous() else out.new_empty(out.shape)
+    parts = _evenly(left, right, whole) if shared else [(left, right, whole)]
+    calls = [functools.partial(multiply, a, b, out=c) for a, b, c in parts]
+    return calls if whole is out else [*calls, functools.partial(out.copy_, whole)]
+
+
+def _evenly(left: Tensor, right: Tensor, out: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Parts of a product, each of which all threads take equal shares of.
+
+    The library gives each thread whole matrices. Those that are left over, of one lane all, are
+    divided by their rows.
+    """
+    lanes, rows, columns = out.shape
+    threads = torch.get_num_threads()
+    even = lanes - lanes % threads
+    worthwhile = lanes == 1 or rows * columns * left.shape[2] >= LARGE
+    if even == lanes or rows % threads or rows // threads < FEWEST_ROWS or not worthwhile:
+        return [(left, right, out)]
+    parts = [(left[:even], right[:even], out[:even])] if even else []
+    for lane in range(even, lanes):
+        divided = left[lane].unflatten(0, (threads, -1))
+        into = out[lane].unflatten(0, (threads, -1))
+        parts.append((divided, right[lane].expand(threads, -1, -1), into))
+    return parts
 
 
 def _relu(x: Tensor, *, out: Tensor) -> Callable[[], Any]:

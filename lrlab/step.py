@@ -11,6 +11,7 @@ import copy
 import functools
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -30,8 +31,8 @@ Coefficients = Mapping[str, Tensor]
 
 TRIED = 3  # the most steps that are made in a row while a step is captured
 TRIALS = 3  # segments for each number of threads; the first ones are slow while caches are cold
-RETRY = 40  # segments after which another number of threads has its next chance
-BELIEVED = 1.3  # times slower than before a segment seems at most, for others' work comes in bursts
+PATIENCE = 10  # segments between two trials, times how much slower the other number of threads was
+MOST_PATIENCE = 100
 
 
 class Step(Protocol):
@@ -144,30 +145,49 @@ class Pace:
 
     torch's threads wait for one another by spinning. Where other work keeps a core busy, one
     thread can be many times as fast as two, and some products are too small for two at any time.
+    The other number has a trial now and then, the sooner the less it costs.
     """
 
     def __init__(self, choices: Sequence[int]) -> None:
-        self._choices = list(choices)
-        self._seconds = dict.fromkeys(choices, math.inf)  # a step, by number of threads
+        # seconds a step of the latest two segments, of which the better one is believed: others'
+        # work comes in bursts
+        self._seconds = {count: deque([math.inf], maxlen=2) for count in choices}
         self._segments = 0
+        self._without_trial = 0  # segments
 
     @property
     def on_trial(self) -> bool:
         """Whether the next segment may not be made by the number that is fastest."""
-        if len(self._choices) == 1:
-            return False
-        return self._segments < TRIALS * len(self._choices) or self._segments % RETRY == 0
+        return self._untried or self._without_trial >= self._patience
 
     def choose(self) -> int:
-        on_trial, place = self.on_trial, self._segments
+        choices = list(self._seconds)
+        if self._untried:
+            count = choices[self._segments % len(choices)]
+        else:
+            fastest, *others = sorted(choices, key=self._believed)
+            count = others[0] if self.on_trial else fastest
+        self._without_trial = 0 if self.on_trial else self._without_trial + 1
         self._segments += 1
-        if on_trial and place < TRIALS * len(self._choices):
-            return self._choices[place % len(self._choices)]
-        fastest = min(self._choices, key=lambda count: self._seconds[count])
-        return next(c for c in self._choices if c != fastest) if on_trial else fastest
+        return count
 
     def note(self, count: int, seconds: float) -> None:
-        self._seconds[count] = min(seconds, BELIEVED * self._seconds[count])
+        self._seconds[count].append(seconds)
+
+    def _believed(self, count: int) -> float:
+        return min(self._seconds[count])
+
+    @property
+    def _untried(self) -> bool:
+        choices = len(self._seconds)
+        return choices > 1 and self._segments < TRIALS * choices
+
+    @property
+    def _patience(self) -> float:
+        if len(self._seconds) == 1:
+            return math.inf
+        believed = [self._believed(count) for count in self._seconds]
+        return min(PATIENCE * max(believed) / min(believed), MOST_PATIENCE)
 
 
 class _Rows:
@@ -180,10 +200,11 @@ class _Rows:
 
     def __init__(self, count: int, row: Tensor) -> None:
         self.table = row.new_zeros(count, *row.shape)
+        self._rows = self.table.unbind()
         self.now = torch.zeros_like(row)
 
     def take(self, i: int) -> None:
-        self.now.copy_(self.table[i])
+        self.now.copy_(self._rows[i])
 
     def taking(self, counter: Tensor) -> Callable[[], Any]:
         into = self.now[None]
@@ -224,6 +245,7 @@ class CapturedStep:
         self._index.table[: len(order)].copy_(order)
         self._index.take(0)
         self.losses = torch.empty(length, len(lanes), device=order.device)
+        self._losses = self.losses.unbind()
         self._counter = None
         if _counts(order.device):
             self._counter = torch.zeros(1, dtype=torch.int64, device=order.device)
@@ -261,21 +283,19 @@ class CapturedStep:
 
     @phase("gradients")
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-        with torch.no_grad():
-            if self._counter is not None:
-                self._find.run()
-            else:
-                self._index.take(i)
-                self._find.run()
-                self.losses[i].copy_(self._found)
+        if self._counter is not None:
+            self._find.run()
+        else:
+            self._index.take(i)
+            self._find.run()
+            self._losses[i].copy_(self._found)
         return self._found, self._gradients
 
     @phase("update")
     def update(self, i: int) -> None:
-        with torch.no_grad():
-            if self._counter is None:
-                self._now.take(i)
-            self._update.run()
+        if self._counter is None:
+            self._now.take(i)
+        self._update.run()
 
     def end(self, seconds_a_step: float) -> None:
         self._pace.note(self._chosen, seconds_a_step)
@@ -311,11 +331,15 @@ class CapturedStep:
 
             units, into = self._into(expected)
             watched = capture(find, changing)
-            program = watched.program(into)
-            if found := wrong(program):
-                program = watched.program(into, copied=found)
-                if wrong(program):
-                    raise NotCapturable("other bits")
+            for shared in (True, False):
+                program = watched.program(into, shared=shared)
+                if not (found := wrong(program)):
+                    break
+                program = watched.program(into, copied=found, shared=shared)
+                if not wrong(program):
+                    break
+            else:
+                raise NotCapturable("other bits")
             if any_threads and self._threads[0] > 1:
                 torch.set_num_threads(1)
                 if not wrong(program):
@@ -499,8 +523,7 @@ def _wrong(program: Program, found: Sequence[Tensor | None], expected: Sequence[
         NotCapturable: it does not run.
     """
     try:
-        with torch.no_grad():
-            program.run()
+        program.run()
     except (RuntimeError, TypeError) as error:
         if environment.out_of_memory(error):
             raise

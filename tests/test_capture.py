@@ -185,7 +185,43 @@ def test_results_are_written_where_they_are_wanted(copied: bool) -> None:
         assert not room[:, 24:32].any() and not room[:, 38:].any()
     assert program.results[0] is places[0] and program.results[1] is places[1]
     copies = [call for call in program.calls if "copy_" in str(call)]
-    assert len(copies) == (2 if copied else 0)
+    # into memory with gaps a product is copied in any case, for to multiply there takes longer
+    assert len(copies) == (2 if copied else 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_threads_share_a_product_evenly(
+    monkeypatch: pytest.MonkeyPatch, count: int, threads: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, w = torch.randn(count, 48, 200), torch.randn(count, 200, 128)
+
+    def work() -> list[Tensor]:
+        return [torch.bmm(x, w), torch.bmm(x, w[:, :, :10])]
+
+    program = capture(work, [x, w]).program(shared=True)
+    parts = [len(call.keywords["out"]) for call in program.calls]  # type: ignore[attr-defined]
+    left = count % threads
+    even = [count - left] if count > left else []
+    # a small product that has even parts is not worth another call
+    small = [threads] if count == 1 else [count]
+    assert parts == [*even, *[threads] * left, *small]
+    x.normal_()
+    program.run()
+    assert program.results[0] is not None and program.results[1] is not None
+    torch.testing.assert_close(program.results[0], x @ w)
+    torch.testing.assert_close(program.results[1], x @ w[:, :, :10])
+
+
+def test_rows_that_threads_cannot_share_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for rows in (33, 30):  # no even number, and fewer than are worth a thread
+        x, w = torch.randn(1, rows, 200), torch.randn(1, 200, 300)
+        program = capture(lambda x=x, w=w: [torch.bmm(x, w)], [x, w]).program(shared=True)
+        assert len(program.calls) == 1
+        program.run()
+        assert program.results[0] is not None and torch.equal(program.results[0], torch.bmm(x, w))
 
 
 def test_a_result_that_is_read_on_and_one_that_is_given_twice_are_copied() -> None:

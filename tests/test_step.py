@@ -370,7 +370,7 @@ def test_the_number_of_threads_that_is_fastest_is_used() -> None:
     truth = {2: 1.0, 1: 3.0}
     pace = Pace([2, 1])
     chosen = []
-    for segment in range(400):
+    for segment in range(500):
         if segment == 150:
             truth = {2: 40.0, 1: 3.0}  # others keep a core busy
         if segment == 300:
@@ -380,9 +380,18 @@ def test_the_number_of_threads_that_is_fastest_is_used() -> None:
         hiccup = 5.0 if segment in (0, 75) else 1.0  # at first caches are cold
         pace.note(count, truth[count] * hiccup)
     assert chosen[:6] == [2, 1, 2, 1, 2, 1]
-    assert chosen[6:150].count(1) <= 4  # a hiccup is not believed, and the other has its chances
-    assert chosen[165:300].count(2) <= 4
-    assert chosen[360:].count(1) <= 1
+    assert chosen[6:150].count(1) == 4  # a hiccup is not believed, and the other has its chances
+    assert chosen[150:152] == [2, 2] and chosen[155:300].count(2) == 1  # it costs more here
+    assert chosen[401:].count(1) <= 3
+
+
+def test_a_number_of_threads_that_is_nearly_as_fast_has_its_next_chance_sooner() -> None:
+    pace = Pace([2, 1])
+    chosen = []
+    for _ in range(206):
+        chosen.append(pace.choose())
+        pace.note(chosen[-1], 1.0 if chosen[-1] == 2 else 1.1)
+    assert chosen[6:].count(1) == 200 // 12
 
 
 def test_one_thread_has_no_choice() -> None:
@@ -426,6 +435,26 @@ def test_one_thread_that_changes_a_bit_is_not_used(
     rule = optimizer_of(stack, "sgd")
     step = CapturedStep(stack, rule, DATA, order_of, order[:LENGTH], LENGTH, True)
     assert step._threads == [2]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_products_that_threads_share_keep_all_bits_or_are_made_whole(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch, right: bool
+) -> None:
+    monkeypatch.setattr(capture, "LARGE", 1)
+    monkeypatch.setattr(capture, "FEWEST_ROWS", 2)
+    original, made = capture._evenly, []
+
+    def parts(*product: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        found = original(*product)
+        made.append(len(found))
+        return found if right else [*found, found[0]][1:]  # one is made twice, and one not at all
+
+    monkeypatch.setattr(capture, "_evenly", parts)
+    plain, captured, step = both(mlp())
+    assert max(made) == 2  # two of the three lanes, and the rows of the third
+    assert step.way == "captured"
+    assert_equal(plain, captured)
 
 
 # --- whole runs -----------------------------------------------------------------------------------
