@@ -12,7 +12,7 @@ from made_sweeps import write_run
 from test_search import SMALL, go_on, sweep
 
 import lrlab
-from lrlab import compare, plan, plots, report
+from lrlab import compare, plan, plots, records, report
 from lrlab.comparison import read
 from lrlab.loss_kinds import incomparable, kind, of_best
 
@@ -87,10 +87,11 @@ def test_a_grid_over_losses_names_no_best_by_a_loss_and_one_by_accuracy(tmp_path
     by_accuracy = [*grid, "loss=nll,mse_one_hot", "objective=val_acc", "name=y"]
     ended = sweep(*by_accuracy, cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
-    loaded = lrlab.load(tmp_path / "outputs" / "y")
-    assert loaded.best is not None
-    assert loaded.best["val_acc"] == loaded.runs["val_acc"].max()
-    assert f"best   run {loaded.best['run']}: lr={loaded.best['lr']} loss=" in ended.out
+    folder = tmp_path / "outputs" / "y"
+    loaded, number = lrlab.load(folder), records.best_run(folder)
+    accuracies = loaded.runs["val_acc"].tolist()
+    assert loaded.best is not None and number == accuracies.index(max(accuracies))
+    assert f"best   run {number}: lr=" in ended.out
 
 
 @pytest.mark.parametrize(
