@@ -300,8 +300,10 @@ class Result:
         varying = ["lr", *varying] if len(set(self.runs["lr"])) > 1 else varying
         key = {name: _number(best[name]) for name in varying}
         # Unset is NaN, which equals nothing, and so texts are compared.
-        seeds = [row for row in rows if row["lr"] == best["lr"]]
-        seeds = [row for row in seeds if {name: _number(row[name]) for name in key} == key]
+        alike = [row for row in rows if row["lr"] == best["lr"]]
+        alike = [row for row in alike if {name: _number(row[name]) for name in key} == key]
+        # A search may draw a setting twice, and of some options the table does not tell.
+        seeds = {row["seed"]: row for row in [*alike, best]}.values()
         worst = math.inf if direction(objective) == "minimize" else -math.inf
         values = [row[objective] if row["state"] == "finished" else worst for row in seeds]
         value = median(worst if value != value else value for value in values)
