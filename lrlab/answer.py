@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lrlab import loss_kinds
 from lrlab.errors import UserError
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.tidy import settings_of, varying
@@ -21,6 +22,7 @@ _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
 _RANGE_TEST = "range_test"
 _FEW_STEPS = 100  # below so many, an untrained network may just not have had the time to learn
+NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
 _OTHERS = 8  # combinations of settings besides the best that the text shows, one line each
 
 
@@ -148,6 +150,9 @@ def recommend(
 ) -> list[Answer]:
     """One answer for each combination of the other settings, the best first.
 
+    Of losses of different kinds, which do not compare, those of one come after those of another, in
+    the order of their runs.
+
     Args:
         verdicts: as from `lrlab.verdicts.verdicts`: run, lr, outcome, end_loss; and where there,
             seed, state, initial_loss, chance_loss, gain_low, gain_high, unit, target_loss,
@@ -173,7 +178,14 @@ def recommend(
         _answer(dict(zip(names, key, strict=True)), members, of_a_run, thresholds)
         for key, members in groups.items()
     ]
-    return sorted(answers, key=lambda a: math.inf if a.refusal else a.best_loss)
+    told_first = sorted(answers, key=lambda a: bool(a.refusal))
+    kinds = list(dict.fromkeys(loss_kinds.kind(a.settings) for a in told_first))
+
+    def rank(a: Answer) -> tuple[int, float]:
+        of_kind = kinds.index(loss_kinds.kind(a.settings))
+        return of_kind, math.inf if a.refusal else a.best_loss
+
+    return sorted(answers, key=rank)
 
 
 def _answer(
@@ -432,27 +444,36 @@ def _to_target(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, tuple[ToTarget
 
 def comparable(answers: Sequence[Answer]) -> bool:
     """Whether their losses are of one kind, so that the lowest is the best."""
-    kinds = set()
+    return len(best_of_each(answers)) <= 1
+
+
+def best_of_each(answers: Sequence[Answer]) -> list[Answer]:
+    """The first of each kind of loss: of one kind only, it is the best of all."""
+    found: dict[str, Answer] = {}
     for answer in answers:
-        settings = answer.settings.items()
-        kinds.add(tuple(str(v) for key, v in settings if key.lstrip("+").split(".")[0] == "loss"))
-    return len(kinds) <= 1
+        found.setdefault(loss_kinds.kind(answer.settings), answer)
+    return list(found.values())
 
 
 def text(answers: Sequence[Answer]) -> str:
     """The answer as lines for a terminal: of the best combination in full, of others in one line.
 
+    Of several kinds of loss, the best combination of each is told in full.
+
     answers: as from `recommend`. Ends without a newline.
     """
     if not answers:
         return "answer  none: there are no runs"
-    first, *others = answers
-    lines = [_headline(first), *(f"        {line}" for line in _details(first))]
+    firsts = best_of_each(answers)
+    others = [answer for answer in answers if all(answer is not first for first in firsts)]
+    lines = []
+    for first in firsts:
+        lines += [_headline(first), *(f"        {line}" for line in _details(first))]
     lines += [_headline(other) for other in others[:_OTHERS]]
     if len(others) > _OTHERS:
         lines.append(f"        and {len(others) - _OTHERS} other settings, none of them better")
     if not comparable(answers):
-        lines.append("        losses of different kinds do not compare: look at the accuracies")
+        lines.append(f"        {NOT_COMPARABLE}")
     return "\n".join(lines)
 
 

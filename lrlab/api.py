@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import analysis, judge, records, table
+from lrlab import analysis, judge, loss_kinds, records, table
 from lrlab import answer as answers_of
 from lrlab.answer import Answer
 from lrlab.config import direction, nearest
@@ -158,8 +158,12 @@ class Recommendation:
 
     @property
     def lr(self) -> float | None:
-        """The recommended lr of the best combination; None: none is."""
-        return self.answers[0].best_lr if self.answers else None
+        """The recommended lr of the best combination.
+
+        None: none is; or the losses are of different kinds, of which none is the best.
+        """
+        comparable = self.answers and answers_of.comparable(self.answers)
+        return self.answers[0].best_lr if comparable else None
 
     @property
     def text(self) -> str:
@@ -207,9 +211,11 @@ class Result:
     def best(self) -> pd.Series | None:
         """The row of the best run by the sweep's objective, which best.yaml holds; None: none is.
 
+        None is, where losses of different kinds were trained and compared by a loss.
         It is the best of what was trained; ``answer`` weighs seeds, failures and ranges.
         """
-        number = records.best_run(self.folder)
+        mixed = loss_kinds.of_best(self.runs, self._objective)
+        number = None if mixed else records.best_run(self.folder)
         rows = self.runs[self.runs["run"] == number]
         return None if rows.empty else rows.iloc[0]
 
@@ -285,7 +291,7 @@ class Result:
     @cached_property
     def _best(self) -> table.Best | None:
         """The best setting, as the command's end tells it."""
-        objective = str(self._config.get("objective", "val_loss"))
+        objective = self._objective
         if self.best is None or objective not in self.runs:
             return None
         rows: list[dict[Any, Any]] = self.runs.to_dict("records")
@@ -294,13 +300,19 @@ class Result:
         varying = ["lr", *varying] if len(set(self.runs["lr"])) > 1 else varying
         key = {name: _number(best[name]) for name in varying}
         # Unset is NaN, which equals nothing, and so texts are compared.
-        seeds = [row for row in rows if row["lr"] == best["lr"]]
-        seeds = [row for row in seeds if {name: _number(row[name]) for name in key} == key]
+        alike = [row for row in rows if row["lr"] == best["lr"]]
+        alike = [row for row in alike if {name: _number(row[name]) for name in key} == key]
+        # A search may draw a setting twice, and of some options the table does not tell.
+        seeds = {row["seed"]: row for row in [*alike, best]}.values()
         worst = math.inf if direction(objective) == "minimize" else -math.inf
         values = [row[objective] if row["state"] == "finished" else worst for row in seeds]
         value = median(worst if value != value else value for value in values)
         setting = " ".join(f"{name}={text}" for name, text in key.items())
         return table.Best(int(best["run"]), setting, objective, float(value), len(seeds))
+
+    @property
+    def _objective(self) -> str:
+        return str(self._config.get("objective", "val_loss"))
 
     @property
     def _target(self) -> float | None:

@@ -56,7 +56,7 @@ def text(sides: Sequence[Side]) -> str:
     rows = by_lr(sides)
     why_not = incomparable(sides)
     parts = ["\n".join(_sweep_lines(sides)), _difference_text(sides)]
-    parts += [f"{side.letter}  {_indented(answer.text([side.answer]))}" for side in sides]
+    parts += [f"{side.letter}  {_indented(answer.text(side.answers))}" for side in sides]
     if rows:
         of = "" if why_not else f" ({sides[0].verdicts['judged_by'].iloc[0]})"
         title = f"end loss{of}, median over seeds"
@@ -177,8 +177,8 @@ def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:
     if why_not:
         order = having
     lines = []
-    for side in order:
-        a = side.answer
+    told = [(side, a) for side in order for a in side.answers if a.best_lr is not None]
+    for side, a in told:
         where = "".join(f"{n}={sweep_settings.shown(v)} " for n, v in a.settings.items())
         seeds = f"{a.seeds} seeds" if a.seeds > 1 else "one seed"
         lines.append(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrlab import answer, judge, records, sweep_settings, tidy
+from lrlab import judge, loss_kinds, records, sweep_settings, tidy
+from lrlab.answer import Answer, best_of_each, recommend
 from lrlab.errors import UserError
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.verdicts import FAILED, UNFINISHED, verdicts
@@ -30,7 +31,8 @@ class Side:
         path: its folder, or CSV.
         runs, curves: as from `judge.load`.
         verdicts: as from `verdicts.verdicts`, of this sweep alone, as its own table says.
-        answer: of its best combination of settings.
+        answers: of its best combination of settings; of several kinds of loss one of each, for
+            these do not compare.
         settings: of each run by dotted key; empty for a CSV.
         environment: of each key in the runs' summaries the values there are; empty for a CSV.
     """
@@ -41,9 +43,14 @@ class Side:
     runs: pd.DataFrame
     curves: pd.DataFrame
     verdicts: pd.DataFrame
-    answer: answer.Answer
+    answers: tuple[Answer, ...]
     settings: tuple[Mapping[str, Any], ...]
     environment: Mapping[str, tuple[str, ...]]
+
+    @property
+    def answer(self) -> Answer:
+        """Of its best combination of settings, or one of them."""
+        return self.answers[0]
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
@@ -72,7 +79,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
                 runs=runs,
                 curves=curves,
                 verdicts=found,
-                answer=answer.recommend(found)[0],
+                answers=tuple(best_of_each(recommend(found))),
                 settings=tuple(sweep_settings.of_runs(runs)) if len(folders) else (),
                 environment=_environment([Path(folder) for folder in folders]),
             )
@@ -275,18 +282,22 @@ def accuracy_column(sides: Sequence[Side]) -> str:
     return ""
 
 
+def _ended(side: Side) -> pd.DataFrame:
+    """The runs that came to an end loss: one that failed early has no evaluation to judge by."""
+    return side.verdicts.loc[np.isfinite(side.verdicts["end_loss"].astype(float))]
+
+
 def _values_of(side: Side, name: str) -> list[Any]:
-    """Of the runs that came to an end loss: one that failed early has no evaluation to judge by."""
-    ended = side.verdicts.loc[np.isfinite(side.verdicts["end_loss"].astype(float))]
+    ended = _ended(side)
     return ended[name].tolist() if name in ended else []
 
 
 def incomparable(sides: Sequence[Side]) -> str:
     """Why the losses of these sweeps cannot be set against each other; "" where they can."""
-    for name in ("loss", "judged_by"):
-        kinds = {
-            str(value) for side in sides for value in _values_of(side, name) if not pd.isna(value)
-        }
+    rows: list[dict[Any, Any]] = [row for side in sides for row in _ended(side).to_dict("records")]
+    losses = {loss_kinds.kind(row) for row in rows} - {""}
+    judged_by = {str(row["judged_by"]) for row in rows}
+    for kinds in (losses, judged_by):
         if len(kinds) > 1:
             return f"they are {' and '.join(sorted(kinds))}"
     return ""

@@ -265,6 +265,8 @@ def check_sweep(folder: Path) -> None:
     if (folder / "multirun.yaml").is_file():
         raise UserError(f"{folder}: has no run yet; start it again or wait for its first step")
     sweeps = [each for each in inside if records.run_folders(each)]
+    # A reproduction is a copy of a run that its sweep has.
+    sweeps = [each for each in sweeps if not _is_reproduction(each)] or sweeps
     if sweeps:
         count = f"{len(sweeps)} sweeps" if len(sweeps) > 1 else "a sweep"
         some = " or ".join(str(each) for each in sweeps[:3])
@@ -272,6 +274,10 @@ def check_sweep(folder: Path) -> None:
     raise UserError(
         f"{folder}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
     )
+
+
+def _is_reproduction(folder: Path) -> bool:
+    return any((run / "provenance.json").is_file() for run in records.run_folders(folder))
 
 
 def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:

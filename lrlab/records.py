@@ -275,6 +275,15 @@ def write_best(sweep: Path, text: str) -> None:
     write_whole(sweep / "best.yaml", text)
 
 
+def remove_best(sweep: Path) -> None:
+    """Remove best.yaml, if it is there: no run is the best any more."""
+    file = sweep / "best.yaml"
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise NotWritten(file, error) from error
+
+
 def read_best(sweep: Path) -> str:
     """best.yaml as text.
 

@@ -25,6 +25,7 @@ from lrlab import (
     garbage,
     jobs,
     launch,
+    loss_kinds,
     memory,
     places,
     plan,
@@ -319,6 +320,7 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
         current.judged = {} if searched else {job.number: job for job in checked}
         specs = [job.spec for job in checked]
         plan.check_runs(specs)
+        _check_losses(current, specs)
         sharing = None if current.worker else workers.sharing(config.workers, config.device)
         memory.check(specs, sharing)
         queue = None
@@ -344,6 +346,20 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
     if create == "resume" and not current.worker:  # which was given a device, and threads
         _write_config(current)
     return queue, checked[0]
+
+
+def _check_losses(current: _Sweep, specs: Sequence[plan.RunSpec]) -> None:
+    """Refuse to let runs of losses that do not compare compete while they train."""
+    pruned, objective = _prunes(current.config), str(current.config.objective)
+    if current.resumed or not (pruned or current.space.searched):
+        return
+    if why := loss_kinds.incomparable(map(plan.summary, specs), objective):
+        what = "pruner" if pruned else "search"
+        has_classes = all(plan.load_data(spec).num_classes for spec in specs)
+        raise UserError(
+            f"objective={objective}: {why}, and the {what} would be misled; "
+            f"{loss_kinds.remedy(has_classes)}"
+        )
 
 
 def _folder(config: DictConfig, named: set[str], create: str) -> Path:
@@ -590,7 +606,10 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         curves, verdicts = None, analysis.verdicts_of(folder, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
-    best = _best(current, queue, trials)
+    mixed = loss_kinds.of_best(runs, str(config.objective))
+    best = None if mixed else _best(current, queue, trials)
+    if best is None:
+        records.remove_best(folder)  # of before the sweep was extended
     if best is not None and (folder / str(best.run)).is_dir():
         from lrlab import best as best_run
 
@@ -599,7 +618,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         records.write_best(folder, best_run.text(folder / str(best.run), of))
     print(table.results(runs, folder, best, verdicts, answer.text(answers)), flush=True)
     if best is None and "finished" in set(runs["state"]):
-        print(f"lrlab: none is the best: {_why_none(config)}", flush=True)
+        print(f"lrlab: none is the best: {mixed or _why_none(config)}", flush=True)
     unwritten = None
     if curves is not None:
         try:
@@ -668,7 +687,7 @@ def _draw(config: DictConfig, folder: Path, tables: Tables) -> NotWritten | None
 
 
 def _measure_landscape(folder: Path, tables: Tables, threads: int, trusted: bool) -> None:
-    best = tables.answers[0].best_run if tables.answers else None
+    best = next((a.best_run for a in tables.answers if a.best_run is not None), None)
     if best is None or tables.verdicts is None:
         return
     from lrlab import landscape

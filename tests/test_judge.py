@@ -434,6 +434,9 @@ def test_the_report_ends_as_the_analysis_does(
             report_main()
         return end.value.code
 
+    copy = sweep.parent / "a_copy" / "1"  # as reproduce makes it, which is no sweep more to name
+    copy.mkdir(parents=True)
+    (copy / "provenance.json").touch()
     assert code_of(sweep.parent) == 2
     assert f"holds a sweep, but no runs; name one or more, like {sweep}" in capsys.readouterr().err
     (sweep / "report.html").mkdir()  # no file can take its place

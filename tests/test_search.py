@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_sweep import Ended, command, strict_json, summaries, trials
 
+import lrlab
 from lrlab import resume
 from lrlab.reproduce import main as reproduce
 from lrlab.sweep import main
@@ -143,6 +144,16 @@ def test_a_setting_of_whose_seeds_half_diverge_is_not_the_best(
     assert states(folder).count("diverged") == 4
     assert not (folder / "best.yaml").exists()
     assert "none is the best: in each setting, half of the seeds" in ended.out
+
+
+@pytest.mark.parametrize("seed", ["0", "0,1"])
+def test_a_setting_that_was_drawn_twice_has_no_more_seeds_for_it(seed: str, tmp_path: Path) -> None:
+    typed = ["batch_size=31..32", "n_trials=6", "sampler=random", f"seed={seed}", "lr=0.1"]
+    ended = sweep(*typed, SMALL, "epochs=1", "name=x", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("best   run")]
+    assert line in repr(lrlab.load(tmp_path / "outputs" / "x")).splitlines()
+    assert ("median of 2 seeds" in line) == (seed == "0,1") and "of 4 seeds" not in line
 
 
 def test_n_trials_counts_settings_and_not_seeds(tmp_path: Path) -> None:

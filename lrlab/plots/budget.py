@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lrlab import loss_kinds
 from lrlab.plots import frame, runs, style
 from lrlab.plots.curves import Bundle, bundle, lr_y
 from lrlab.plots.runs import Run
@@ -51,7 +52,8 @@ def schedules(
     end), where a lost seed counts as infinitely bad.
 
     Raises:
-        NothingToDraw: there is one schedule only, or a column is missing.
+        NothingToDraw: there is one schedule only, or losses of several kinds, or a column is
+            missing.
     """
     runs.need(curves, "schedule", "lr_at_step")
     own = ["schedule", *(str(n) for n in curves.columns if str(n).startswith("schedule."))]
@@ -60,6 +62,9 @@ def schedules(
     others, _ = style.settings(each.drop(columns=own))
     if len(set(names)) < 2:
         raise NothingToDraw(f"all runs have the same schedule ({style.constant(each, 'schedule')})")
+    rows: Sequence[Mapping[Any, Any]] = each.to_dict("records")
+    if why := loss_kinds.incomparable(rows, "their losses"):
+        raise NothingToDraw(why)
     drawn = bundle(curves, verdicts)
     budget = _budget(drawn.runs, each)
     equal = [run for run in drawn.runs if budget is None or _is_of(run, each, budget)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lrlab import loss_kinds
 from lrlab.report.chart import OUTCOMES, setting_text
 from lrlab.report.markup import Markup, tag
 from lrlab.report.ruler import ruler
@@ -17,28 +18,45 @@ if TYPE_CHECKING:
 def section(answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]) -> Markup:
     """The answer for the best combination of settings in full, the others as a table.
 
+    Of several kinds of loss, which do not compare, the best combination of each is told in full.
+
     Args:
         answers: as from `answer.recommend`, the best first.
         rows: all verdicts as mappings; those with an answer's settings are drawn on its axis.
     """
     if not answers:
         return tag("section", tag("h2", "No answer yet"), id="answer", class_="answer")
-    first, *others = answers
-    mine = [row for row in rows if _belongs(row, first)]
-    said = list(_sentences(first))
+    from lrlab.answer import NOT_COMPARABLE, best_of_each
+
+    firsts = best_of_each(answers)
+    others = [answer for answer in answers if all(answer is not first for first in firsts)]
+    several = tag("p", f"{NOT_COMPARABLE.capitalize()}.", class_="note")
     return tag(
         "section",
-        tag("p", _which(first, len(answers)), class_="where") if first.settings else None,
+        [_in_full(first, answers, rows) for first in firsts],
+        several if len(firsts) > 1 else None,
+        _others(others),
+        id="answer",
+        class_="answer" if firsts[0].best_lr is not None else "answer refusal",
+        tabindex="-1",
+    )
+
+
+def _in_full(
+    first: Answer, answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]
+) -> list[Markup | None]:
+    """The answer for the best combination among those of its kind of loss."""
+    mine = [row for row in rows if _belongs(row, first)]
+    said = list(_sentences(first))
+    of = [a for a in answers if loss_kinds.kind(a.settings) == loss_kinds.kind(first.settings)]
+    return [
+        tag("p", _which(first, len(of)), class_="where") if first.settings else None,
         tag("h2", _headline(first)),
         tag("p", " ".join(said), class_="lead") if said else None,
         ruler(first, mine, _in_words(first)),
         _outcomes(first),
         tag("dl", [_figure(*each) for each in _figures(first)], class_="figures"),
-        _others(others),
-        id="answer",
-        class_="answer" if first.best_lr is not None else "answer refusal",
-        tabindex="-1",
-    )
+    ]
 
 
 def _headline(a: Answer) -> list[Any]:

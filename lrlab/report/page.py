@@ -86,7 +86,7 @@ def html(
     settings = _varying(rows)
     curves = chart.data(tables.curves, verdicts, settings)
     drawn = [run["run"] for run in curves["runs"]]
-    best = answers[0].best_run if answers else None
+    best = [each.best_run for each in answer.best_of_each(answers) if each.best_lr is not None]
     pictures = pictures() if callable(pictures) else pictures
     folder = details.folder or str(sweep_folder)
     name = sweep_folder.name or str(sweep_folder)

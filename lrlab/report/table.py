@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class _Column:
 def section(
     rows: Sequence[Mapping[Any, Any]],
     settings: Sequence[str],
-    best: Hashable,
+    best: Collection[Hashable],
     drawn: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Markup:
@@ -36,7 +36,7 @@ def section(
     Args:
         rows: one a run: its verdict, and of `analysis.runs` state, error, test_acc ...
         settings: names of the settings that differ, lr aside.
-        best: the recommended run, None if there is none.
+        best: the recommended runs, one for each kind of loss.
         drawn: the runs in the chart, as text.
         notes: what was not measured.
     """
@@ -90,7 +90,7 @@ def _body(
     row: Mapping[Any, Any],
     columns: Sequence[_Column],
     settings: Sequence[str],
-    best: Hashable,
+    best: Collection[Hashable],
     drawn: Sequence[str],
 ) -> Markup:
     """A run: its cells, and below them the evidence, which is too long for a column."""
@@ -107,7 +107,7 @@ def _body(
         value = None if column.sort is None else column.sort(row)
         sort = None if value is None else "" if math.isnan(value) else repr(float(value))
         content = column.cell(row)
-        if column.name == "run" and best is not None and row["run"] == best:
+        if column.name == "run" and row["run"] in best:
             content = [content, " ", tag("span", "best", class_="tag")]
         name = "th" if column.name == "run" else "td"
         scope = "row" if name == "th" else None
@@ -121,7 +121,7 @@ def _body(
         data_run=run,
         data_outcome=row["outcome"],
         **{f"data_s{i}": setting_text(row.get(name)) for i, name in enumerate(settings)},
-        class_="best" if best is not None and row["run"] == best else None,
+        class_="best" if row["run"] in best else None,
     )
 
 

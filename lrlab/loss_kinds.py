@@ -1,0 +1,60 @@
+"""Which runs' losses are one quantity: a nll in nats and a squared error do not compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ACROSS = "val_acc"  # the objective that compares runs of any losses
+_SAME = {"cross_entropy": "nll"}  # two ways to one number
+
+
+def kind(settings: Mapping[Any, Any]) -> str:
+    """What a loss measures: equal for runs whose losses compare, "" where it is not told.
+
+    A class is told by its package and its name: ``torch.nn.HuberLoss`` and
+    ``torch.nn.modules.loss.HuberLoss`` are one.
+
+    Args:
+        settings: of a run, or of several: ``loss``, and its own, like ``loss.delta``, as far as
+            these differ in the sweep.
+    """
+    own: dict[str, str] = {}
+    for key, value in settings.items():
+        group, _, name = str(key).lstrip("+").partition(".")
+        if group == "loss" and value is not None and value == value:  # NaN is missing, too
+            own[name] = str(value)
+    loss = own.pop("", "")
+    package, _, path = own.pop("_target_", "").partition(".")
+    loss = loss if package in ("", "lrlab") else f"{package}.{path.rpartition('.')[2]}"
+    words = [_SAME.get(loss, loss), *(f"loss.{name}={own[name]}" for name in sorted(own))]
+    return " ".join(filter(None, words))
+
+
+def incomparable(rows: Iterable[Mapping[Any, Any]], objective: str) -> str:
+    """Which kinds of loss keep these runs from being compared by the objective; "": none do."""
+    kinds = list(dict.fromkeys(filter(None, map(kind, rows))))
+    if objective == ACROSS or len(kinds) < 2:
+        return ""
+    return f"{', '.join(kinds[:-1])} and {kinds[-1]} do not compare by {objective}"
+
+
+def of_best(runs: pd.DataFrame, objective: str) -> str:
+    """Why none of these runs is the best by the objective, and what would work; "": one may be.
+
+    runs: as from `analysis.runs`.
+    """
+    ended = runs.loc[runs["state"] == "finished"]
+    rows: list[dict[Any, Any]] = ended.to_dict("records")
+    why = incomparable(rows, objective)
+    return f"{why}; {remedy(bool(ended[ACROSS].notna().any()))}" if why else ""
+
+
+def remedy(has_classes: bool) -> str:
+    """What to do where a sweep's losses do not compare."""
+    if has_classes:
+        return f"use objective={ACROSS}, or a sweep for each loss"
+    return "use a sweep for each loss"
