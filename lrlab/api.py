@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import analysis, judge, records, table
+from lrlab import analysis, judge, records, sweep_settings, table
 from lrlab import answer as answers_of
 from lrlab.answer import Answer
 from lrlab.config import direction, nearest
@@ -280,12 +280,13 @@ class Result:
             surface=surface,
             paths=paths,
             answers=self.answer.answers,
+            objective=sweep_settings.objective(self.folder),
         )
 
     @cached_property
     def _best(self) -> table.Best | None:
         """The best setting, as the command's end tells it."""
-        objective = str(self._config.get("objective", "val_loss"))
+        objective = sweep_settings.objective(self.folder)
         if self.best is None or objective not in self.runs:
             return None
         rows: list[dict[Any, Any]] = self.runs.to_dict("records")

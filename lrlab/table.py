@@ -45,11 +45,11 @@ def results(
     runs: as from `analysis.runs`. folder: the sweep's folder.
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     answer: as from `answer.text`, which stands below the table.
-    Columns: run, lr, schedule, every other setting that differs between the runs, train and test
-    loss at the end, test accuracy (as far as the data have classes and a test part; without one the
-    accuracy of validation), state, and the outcome if there are verdicts; of a search and where
-    runs were pruned also what they were judged by (val_loss unless best says otherwise), which is
-    all that a pruned run has.
+    Columns: run, lr, schedule, every other setting that differs between the runs, what they are
+    judged by (val_loss unless best says otherwise), which is all that a pruned run has, train and
+    test loss at the end, test accuracy (as far as the data have classes and a test part), and the
+    accuracy of validation where there is no test part or only one run; state, and the outcome if
+    there are verdicts.
     Ends without a newline.
     """
     table = runs.sort_values(by="run")
@@ -85,6 +85,7 @@ def columns(
         "lr": [_number(lr) for lr in table["lr"]],
         **{name: [_number(value) for value in table[name]] for name in settings},
         **_judged_by(table, best),
+        **({"val acc": _shares(table, "val_acc")} if has("val_acc") and len(table) == 1 else {}),
         "train loss": _losses(table, "train_loss"),
         **({"test loss": _losses(table, "test_loss")} if has("test_loss") else {}),
         **({"test acc": _shares(table, "test_acc")} if has("test_acc") else {}),
@@ -155,8 +156,6 @@ def _outcomes(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> dict[str, l
 
 
 def _judged_by(table: pd.DataFrame, best: Best | None) -> dict[str, list[str]]:
-    if best is None and "pruned" not in set(table["state"]):
-        return {}
     name = "val_loss" if best is None else best.objective
     if name not in table or name == "train_loss":  # which has a column of its own
         return {}
