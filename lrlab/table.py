@@ -79,12 +79,13 @@ def columns(
     def has(name: str) -> bool:
         return name in table and not (ended and all(pd.isna(value) for value in table[name]))
 
+    judged_by = "val_loss" if best is None else best.objective
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
     found = {
         "run": [str(run) for run in table["run"]],
         "lr": [_number(lr) for lr in table["lr"]],
         **{name: [_number(value) for value in table[name]] for name in settings},
-        **_judged_by(table, best),
+        **(_judged_by(table, judged_by) if has(judged_by) else {}),
         **({"val acc": _shares(table, "val_acc")} if has("val_acc") and len(table) == 1 else {}),
         "train loss": _losses(table, "train_loss"),
         **({"test loss": _losses(table, "test_loss")} if has("test_loss") else {}),
@@ -155,9 +156,8 @@ def _outcomes(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> dict[str, l
     return {"outcome": [str(outcome.get(run, "-")) for run in table["run"]]}
 
 
-def _judged_by(table: pd.DataFrame, best: Best | None) -> dict[str, list[str]]:
-    name = "val_loss" if best is None else best.objective
-    if name not in table or name == "train_loss":  # which has a column of its own
+def _judged_by(table: pd.DataFrame, name: str) -> dict[str, list[str]]:
+    if name == "train_loss":  # which has a column of its own
         return {}
     if name.endswith("_loss"):
         cells = _losses(table, name)
