@@ -174,7 +174,7 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
         "finished",
         "plateau",
     ]
-    failed = "non-finite non-finite non-finite - diverged at step 1 diverged"
+    failed = "0.55 non-finite non-finite - diverged at step 1 diverged"
     assert " ".join(rows[1]) == f"3 10 fixed 0 {failed}"
     assert lines[4].split()[-2:] == ["waiting", "-"]
     assert " ".join(lines[5].split()).endswith("failed: ValueError: no such thing -")

@@ -215,6 +215,15 @@ def test_another_objective_decides_and_the_legend_tells_it_from_the_recommendati
         assert_legible(figure)
 
 
+def test_a_setting_without_val_loss_is_drawn_beside_many_that_have_one() -> None:
+    rows = [{**row, "schedule": f"s{i}"} for i in range(4) for row in DECIDED]
+    lines = drawn(plots.lr_against_loss(end_table(rows)), "median:train_loss")
+    assert lines == []
+    some = end_table(rows)
+    some.loc[some["schedule"] == "s0", "val_loss"] = math.nan
+    assert len(drawn(plots.lr_against_loss(some), "median:train_loss")) == 4
+
+
 def test_runs_without_validation_data_are_judged_by_train_loss() -> None:
     runs = end_table(DECIDED).drop(columns=["val_loss", "val_acc"])
     verdicts, _ = decided([0.20, 0.10, 0.15])

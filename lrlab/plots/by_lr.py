@@ -355,7 +355,12 @@ def _table(
     decider = judged_by or objective if objective == "val_loss" else objective
     known = [name for name in there if len(style.finite(table[name].astype(float)))] or there[:1]
     known = sorted(known, key=lambda name: name != decider)
-    drawn = known if len(hues) <= _WHOLE else known[:1]
+    values = table[known].astype(float).replace([math.inf, -math.inf], math.nan)
+    has_some, has_first = (
+        set(setting[values[names].notna().any(axis=1)]) for names in (known, known[:1])
+    )
+    # What decides must not hide a setting that lacks it, as a CSV without val loss does.
+    drawn = known[:1] if len(hues) > _WHOLE and has_some == has_first else known
     return _Table(
         table,
         on_axis,
