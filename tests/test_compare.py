@@ -301,11 +301,11 @@ def test_each_sweep_has_a_panel_and_a_look_of_its_own(two: list[Path]) -> None:
 
 
 def test_the_objective_that_all_sweeps_have_decides(two: list[Path]) -> None:
-    for objectives, said in ((["train_loss"] * 2, 1), (["train_loss", "val_loss"], 0)):
+    for objectives, said in ((["val_loss"] * 2, 1), (["train_loss", "val_loss"], 0)):
         for sweep, objective in zip(two, objectives, strict=True):
             (sweep / "multirun.yaml").write_text(f"objective: {objective}\n")
         found = written(compare.figures(read(two)[0])["lr_against_loss"])
-        assert found.count("(decides)") == found.count("train loss (decides)") == said
+        assert found.count("(decides)") == found.count("val loss (decides)") == said
     for text in ("[val_acc]", "nonsense", "{", "&a [*a]"):
         (two[0] / "multirun.yaml").write_text(f"objective: {text}\n")
         assert sweep_settings.objective(two[0]) == "val_loss"
