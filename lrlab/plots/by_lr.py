@@ -135,7 +135,7 @@ def lr_against_loss(
         NothingToDraw: there are no runs, or a column is missing.
     """
     table = _table(runs, verdicts, _LOSS, objective)
-    finals = _finals(table)
+    finals = _finals(table, _LOSS)
     references = _near(frame.references(table.all), finals)
     scale = frame.loss_scale(finals, references)
     margin = frame.reference_labels(references)
@@ -182,7 +182,7 @@ def lr_against_accuracy(
         if name in percent:
             percent[name] = 100 * percent[name].astype(float)
     table = _table(percent, verdicts, _ACCURACY, objective)
-    finals = _finals(table)
+    finals = _finals(table, _ACCURACY)
     if not any(map(len, finals)):
         raise NothingToDraw("no run has an accuracy")
     chances = _chance_accuracies(table.all)
@@ -355,10 +355,8 @@ def _table(
     decider = judged_by or objective if objective == "val_loss" else objective
     known = [name for name in there if len(style.finite(table[name].astype(float)))] or there[:1]
     known = sorted(known, key=lambda name: name != decider)
-    values = table[known].astype(float).replace([math.inf, -math.inf], math.nan)
-    has_some, has_first = (
-        set(setting[values[names].notna().any(axis=1)]) for names in (known, known[:1])
-    )
+    finite = np.isfinite(table[known].to_numpy(dtype=float, na_value=math.nan))
+    has_some, has_first = set(setting[finite.any(axis=1)]), set(setting[finite[:, 0]])
     # What decides must not hide a setting that lacks it, as a CSV without val loss does.
     drawn = known[:1] if len(hues) > _WHOLE and has_some == has_first else known
     return _Table(
@@ -386,7 +384,7 @@ def _judged_by(verdicts: pd.DataFrame | None) -> str:
 
 
 def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str, float] | None:
-    """What the objective is called, and the best lr by it, where verdicts judge by another.
+    """The best lr by the objective where verdicts judge by another: in words, and as a number.
 
     The way to a target has a figure of its own.
     """
@@ -395,18 +393,28 @@ def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str,
         return None
     sign = 1.0 if measure is _LOSS else -1.0
     ranked = [
-        (sign * float(median), float(lr))
-        for _, group in table[table["lr"] > 0].groupby("setting", sort=True)
+        (sign * float(median), float(lr), str(setting))
+        for setting, group in table[table["lr"] > 0].groupby("setting", sort=True)
         for lr, median in zip(*_medians(group, objective, measure.worst)[:2], strict=True)
         if math.isfinite(median)
     ]
-    return (measure.word_of(objective), min(ranked)[1]) if ranked else None
+    if not ranked:
+        return None
+    _, best, setting = min(ranked)
+    where = f"{setting}, " if setting else ""
+    return f"best by {measure.word_of(objective)}: {where}lr {style.lr_word(best)}", best
 
 
-def _finals(table: _Table) -> list[np.ndarray]:
-    """All values that are drawn, by series, those of pruned runs last."""
-    found = [style.finite(table.all[name].astype(float)) for name in table.series]
-    return [*found, style.finite(_pruned(table.all)[_AT_PRUNING])]
+def _finals(table: _Table, measure: _Measure) -> list[np.ndarray]:
+    """All values that are drawn: each run's of what decides, medians of the others, the pruned."""
+    first, *others = table.series
+    medians = [
+        style.finite(_medians(group, name, measure.worst)[1])
+        for _, group in table.on_axis.groupby("setting", sort=True)
+        for name in others
+    ]
+    own = style.finite(table.all[first].astype(float))
+    return [own, *medians, style.finite(_pruned(table.all)[_AT_PRUNING])]
 
 
 def _page(
@@ -533,8 +541,11 @@ def _draw(ax: Axes, table: _Table, measure: _Measure, scale: Scale) -> None:
             )
             if table.coloured_by_outcome and first:
                 _draw_outcomes(ax, table, lrs, scale.shown(medians))
-            for lr, value in zip(finite["lr"], finite[name], strict=True):
-                frame.draw_edges(ax, np.array([lr]), np.array([value], dtype=float), scale, hue)
+            at, values = lrs[np.isfinite(medians)], medians[np.isfinite(medians)]
+            if first:
+                at, values = finite["lr"].to_numpy(float), finite[name].to_numpy(float)
+            for one in range(len(values)):
+                frame.draw_edges(ax, at[one : one + 1], values[one : one + 1], scale, hue)
     for row in _pruned(table.all).to_dict("records"):
         hue = table.hues[row["setting"]]
         value = np.array([row[_AT_PRUNING]], dtype=float)
@@ -667,9 +678,7 @@ def _best_handles(table: _Table, answers: "Sequence[Answer]") -> Handles:
     by = "" if table.decides and table.series[0] == table.judged_by else table.judged_by
     found = [*_recommended_handle(answers, by.replace("_", " "))]
     if table.best_by_objective is not None:
-        word, lr = table.best_by_objective
-        text = f"best by {word}: lr {style.lr_word(lr)}"
-        found.append((Line2D([], [], **_BEST_LINE), text))
+        found.append((Line2D([], [], **_BEST_LINE), table.best_by_objective[0]))
     return found
 
 
