@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import analysis, judge, loss_kinds, records, table
+from lrlab import analysis, judge, loss_kinds, records, sweep_settings, table
 from lrlab import answer as answers_of
 from lrlab.answer import Answer
 from lrlab.config import direction, nearest
@@ -286,6 +286,7 @@ class Result:
             surface=surface,
             paths=paths,
             answers=self.answer.answers,
+            objective=sweep_settings.objective(self.folder),
         )
 
     @cached_property
@@ -312,7 +313,7 @@ class Result:
 
     @property
     def _objective(self) -> str:
-        return str(self._config.get("objective", "val_loss"))
+        return sweep_settings.objective(self.folder)
 
     @property
     def _target(self) -> float | None:

@@ -356,10 +356,16 @@ def figures(sides: Sequence[Side], failed: dict[str, str] | None = None) -> dict
     loss, accuracy = (
         f"{what} at the end against learning rate{of}" for what in ("Loss", "Accuracy")
     )
+    objectives = {sweep_settings.objective(side.path) for side in sides}
+    objective = objectives.pop() if len(objectives) == 1 else ""  # else none decides them all
     makers = {
         "loss_curves": lambda: side_by_side(curves, found),
-        "lr_against_loss": lambda: plots.lr_against_loss(runs, found, title=loss),
-        "lr_against_accuracy": lambda: plots.lr_against_accuracy(runs, found, title=accuracy),
+        "lr_against_loss": lambda: plots.lr_against_loss(
+            runs, found, objective=objective, title=loss
+        ),
+        "lr_against_accuracy": lambda: plots.lr_against_accuracy(
+            runs, found, objective=objective, title=accuracy
+        ),
         "to_target": lambda: plots.to_target(timed),
         "mechanics": lambda: plots.mechanics(curves, found),
     }

@@ -622,7 +622,10 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     unwritten = None
     if curves is not None:
         try:
-            unwritten = _draw(config, folder, Tables(runs, curves, verdicts, answers=answers))
+            tables = Tables(
+                runs, curves, verdicts, answers=answers, objective=str(config.objective)
+            )
+            unwritten = _draw(config, folder, tables)
         except KeyboardInterrupt as error:
             _say_undrawn(folder)
             raise SystemExit(signals.exit_code(error)) from None

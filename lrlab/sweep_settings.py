@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lrlab import records
-from lrlab.config import GROUPS, NOT_SWEPT, diagnostics
+from lrlab.config import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics
 from lrlab.errors import UserError
 
 # What is no setting of the training: where and how it was run, and what was written. But verdicts
@@ -38,6 +38,18 @@ def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
         own |= {name: value for name, value in told.items() if not _is_missing(value)}
         found.append({**bases[choices], **own})
     return found
+
+
+def objective(sweep: Path) -> str:
+    """What the sweep's best run is chosen by; val_loss where no config that can be read tells."""
+    from yaml import YAMLError
+
+    try:
+        saved = records.plain_yaml(records.read_sweep_config(sweep))
+    except (UserError, OSError, ValueError, YAMLError, RecursionError):
+        return "val_loss"
+    found = str(saved.get("objective")) if isinstance(saved, dict) else ""
+    return found if found in OBJECTIVES else "val_loss"
 
 
 def lr_of(run: Path) -> float:

@@ -45,11 +45,11 @@ def results(
     runs: as from `analysis.runs`. folder: the sweep's folder.
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     answer: as from `answer.text`, which stands below the table.
-    Columns: run, lr, schedule, every other setting that differs between the runs, train and test
-    loss at the end, test accuracy (as far as the data have classes and a test part; without one the
-    accuracy of validation), state, and the outcome if there are verdicts; of a search and where
-    runs were pruned also what they were judged by (val_loss unless best says otherwise), which is
-    all that a pruned run has.
+    Columns: run, lr, schedule, every other setting that differs between the runs, what they are
+    judged by (val_loss unless best says otherwise), which is all that a pruned run has, train and
+    test loss at the end, test accuracy (as far as the data have classes and a test part), and the
+    accuracy of validation where there is no test part or only one run; state, and the outcome if
+    there are verdicts.
     Ends without a newline.
     """
     table = runs.sort_values(by="run")
@@ -79,12 +79,14 @@ def columns(
     def has(name: str) -> bool:
         return name in table and not (ended and all(pd.isna(value) for value in table[name]))
 
+    judged_by = "val_loss" if best is None else best.objective
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
     found = {
         "run": [str(run) for run in table["run"]],
         "lr": [_number(lr) for lr in table["lr"]],
         **{name: [_number(value) for value in table[name]] for name in settings},
-        **_judged_by(table, best),
+        **(_judged_by(table, judged_by) if has(judged_by) else {}),
+        **({"val acc": _shares(table, "val_acc")} if has("val_acc") and len(table) == 1 else {}),
         "train loss": _losses(table, "train_loss"),
         **({"test loss": _losses(table, "test_loss")} if has("test_loss") else {}),
         **({"test acc": _shares(table, "test_acc")} if has("test_acc") else {}),
@@ -154,11 +156,8 @@ def _outcomes(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> dict[str, l
     return {"outcome": [str(outcome.get(run, "-")) for run in table["run"]]}
 
 
-def _judged_by(table: pd.DataFrame, best: Best | None) -> dict[str, list[str]]:
-    if best is None and "pruned" not in set(table["state"]):
-        return {}
-    name = "val_loss" if best is None else best.objective
-    if name not in table or name == "train_loss":  # which has a column of its own
+def _judged_by(table: pd.DataFrame, name: str) -> dict[str, list[str]]:
+    if name == "train_loss":  # which has a column of its own
         return {}
     if name.endswith("_loss"):
         cells = _losses(table, name)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lrlab.data import Dataset
     from lrlab.progress import Update
 
+_TOLD = ("train_loss", "val_loss", "test_loss", "test_acc")  # what a log says of the end
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
 TRIAL = 20  # steps of a segment that finds out how fast a number of threads is
 CAPTURE_FROM = 50  # steps left; to capture one takes as long as it saves in about so many
@@ -472,7 +473,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
         _end(
             run,
             "finished",
-            "finished\n" + ", ".join(_told(run.summary, ("train_loss", "test_loss", "test_acc"))),
+            "finished\n" + ", ".join(_told(run.summary, _TOLD)),
         )
 
 

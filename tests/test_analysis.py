@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,12 +158,24 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
     verdicts = pd.DataFrame({"run": [2, 3], "outcome": ["plateau", "diverged"]})
     lines = table.results(analysis.runs(sweep), sweep, verdicts=verdicts).splitlines()
     lines += table.drawn(sweep).splitlines()
-    header = ["run", "lr", "schedule", "seed", "train", "loss", "test", "loss", "test", "acc"]
-    assert lines[0].split() == [*header, "state", "outcome"]
+    header = "run lr schedule seed val loss train loss test loss test acc state outcome"
+    assert lines[0].split() == header.split()
     rows = [line.split() for line in lines[2:7]]
     assert [row[0] for row in rows] == ["2", "3", "4", "5", "10"]
-    assert rows[0] == ["2", "0.1", "fixed", "1", "0.5", "0.6", "87.00%", "finished", "plateau"]
-    assert " ".join(rows[1]) == "3 10 fixed 0 non-finite non-finite - diverged at step 1 diverged"
+    assert rows[0] == [
+        "2",
+        "0.1",
+        "fixed",
+        "1",
+        "0.55",
+        "0.5",
+        "0.6",
+        "87.00%",
+        "finished",
+        "plateau",
+    ]
+    failed = "0.55 non-finite non-finite - diverged at step 1 diverged"
+    assert " ".join(rows[1]) == f"3 10 fixed 0 {failed}"
     assert lines[4].split()[-2:] == ["waiting", "-"]
     assert " ".join(lines[5].split()).endswith("failed: ValueError: no such thing -")
     assert rows[4][1] == "0.001"
@@ -213,15 +226,17 @@ def test_results_of_a_search_tells_what_was_pruned_and_what_is_best(tmp_path: Pa
     ]
     without = table.results(runs, tmp_path).splitlines()
     assert "val loss" in without[0] and not any(line.startswith("best") for line in without)
-    grid = table.results(runs.query("state == 'finished'"), tmp_path)
-    assert "val loss" not in grid, "nothing was pruned or searched: train and test loss say it"
 
 
 def test_one_run_is_no_choice_and_a_setting_may_be_nameless(tmp_path: Path) -> None:
     fixed = {"state": "finished", "train_loss": 0.1, "test_loss": 0.2, "test_acc": 0.9}
     best = table.Best(0, "", "val_loss", 0.3, seeds=2)
-    one = table.results(final(run=[0], lr=0.1, val_loss=0.3, **fixed), tmp_path, best)
-    assert "best" not in one and "val loss" not in one
+    one = table.results(final(run=[0], lr=0.1, val_loss=0.3, val_acc=0.8, **fixed), tmp_path, best)
+    assert "best   run" not in one
+    head, _, row = (re.split(r"  +", line.strip()) for line in one.splitlines()[:3])
+    told = dict(zip(head, row, strict=True))
+    assert told["val loss"] == "0.3" and told["val acc"] == "80.00%", "what decides, of one too"
+    assert told["train loss"] == "0.1" and told["test acc"] == "90.00%"
     two = table.results(final(run=[0, 1], lr=0.1, val_loss=0.3, **fixed), tmp_path, best)
     assert "best   run 0: val_loss 0.3, the median of 2 seeds" in two.splitlines()
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from drawn import written
 from test_judge import CONFIG, falling, write_config, write_run
 
-from lrlab import compare, comparison, plots
+from lrlab import compare, comparison, plots, sweep_settings
 from lrlab.comparison import read, told_apart
 
 
@@ -297,6 +298,17 @@ def test_each_sweep_has_a_panel_and_a_look_of_its_own(two: list[Path]) -> None:
         (line.get_color(), line.get_marker()) for line in medians if "median" in line.get_gid()
     }
     assert len(looks) == 2
+
+
+def test_the_objective_that_all_sweeps_have_decides(two: list[Path]) -> None:
+    for objectives, said in ((["val_loss"] * 2, 1), (["train_loss", "val_loss"], 0)):
+        for sweep, objective in zip(two, objectives, strict=True):
+            (sweep / "multirun.yaml").write_text(f"objective: {objective}\n")
+        found = written(compare.figures(read(two)[0])["lr_against_loss"])
+        assert found.count("(decides)") == found.count("val loss (decides)") == said
+    for text in ("[val_acc]", "nonsense", "{", "&a [*a]"):
+        (two[0] / "multirun.yaml").write_text(f"objective: {text}\n")
+        assert sweep_settings.objective(two[0]) == "val_loss"
 
 
 def test_many_combinations_are_drawn_by_the_best_of_each_sweep(tmp_path: Path) -> None:

@@ -203,22 +203,24 @@ def test_pruned_runs_stand_apart_at_their_last_val_loss_and_no_line_joins_them()
 
 def test_a_pruned_seed_counts_as_worse_than_those_that_finished() -> None:
     rows = [
-        *({"lr": 0.1, "seed": s, "train_loss": v} for s, v in enumerate((0.2, 0.3))),
-        {"lr": 0.1, "seed": 2, "state": "pruned", "val_loss": 1.0, "train_loss": None},
+        *({"lr": 0.1, "seed": s, "train_loss": v, "val_loss": v} for s, v in enumerate((0.2, 0.3))),
+        {"lr": 0.1, "seed": 2, "state": "pruned", "val_loss": 0.1, "train_loss": None},
         *({"lr": 1.0, "seed": s, "state": "pruned", "train_loss": None} for s in range(3)),
     ]
-    (line,) = drawn(plots.lr_against_loss(final_runs(rows)), "median:train_loss")
-    assert line.get_xdata().tolist() == [0.1] and line.get_ydata().tolist() == [0.3]
+    figure = plots.lr_against_loss(final_runs(rows))
+    for name in ("val_loss", "train_loss"):
+        (line,) = drawn(figure, f"median:{name}")
+        assert line.get_xdata().tolist() == [0.1] and line.get_ydata().tolist() == [0.3]
 
 
 @pytest.mark.parametrize("count", [7, 8, 32, 200])
 def test_a_search_over_two_numbers_stays_legible(count: int) -> None:
     runs = searched(count)
     figure = plots.lr_against_loss(runs)
-    joined = drawn(figure, "median:train_loss")
+    joined = drawn(figure, "median:val_loss")
     points = np.concatenate([line.get_ydata() for line in joined])
     finished = runs.query("state == 'finished'")
-    assert sorted(points[np.isfinite(points)]) == sorted(finished["train_loss"]), (
+    assert sorted(points[np.isfinite(points)]) == sorted(finished["val_loss"]), (
         "each finished run is drawn"
     )
     assert len(drawn(figure, "pruned")) == (runs["state"] == "pruned").sum()
@@ -373,20 +375,25 @@ def test_lr_against_loss_joins_the_medians_and_breaks_where_half_the_seeds_diver
     assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
 
 
-def test_lr_against_loss_has_a_line_a_setting_and_both_losses() -> None:
+def test_lr_against_loss_has_a_line_a_setting_and_of_a_few_all_losses() -> None:
     rows = [
-        {"lr": lr, "optimizer": optimizer, "schedule": schedule}
+        {"lr": lr, "optimizer": optimizer, "schedule": schedule, "val_loss": 0.15}
         for lr in (0.01, 0.1)
         for optimizer in ("sgd", "adam")
         for schedule in ("fixed", "step", "a_rather_long_name_of_a_schedule")
     ]
     figure = plots.lr_against_loss(final_runs(rows))
-    trains, tests = drawn(figure, "median:train_loss"), drawn(figure, "median:test_loss")
-    assert len(trains) == len(tests) == 6
-    assert len({line.get_color() for line in trains}) == 6
-    assert all(line.get_markerfacecolor() == "white" for line in tests)
-    assert "step, adam" in written(figure)
+    vals = drawn(figure, "median:val_loss")
+    assert len({line.get_color() for line in vals}) == len(vals) == 6
+    assert not drawn(figure, "median:train_loss") and not drawn(figure, "median:test_loss")
+    assert "step, adam" in written(figure) and "train and test loss not drawn" in written(figure)
     assert_legible(figure)
+    few = plots.lr_against_loss(final_runs([row for row in rows if row["optimizer"] == "sgd"]))
+    kinds = [drawn(few, f"median:{part}_loss") for part in ("val", "train", "test")]
+    assert list(map(len, kinds)) == [3, 3, 3] and "not drawn" not in written(few)
+    assert all(line.get_markerfacecolor() == "white" for line in kinds[2])
+    assert len({str(lines[0]._dash_pattern) for lines in kinds}) == 3
+    assert_legible(few)
 
 
 def test_runs_with_lr_zero_are_counted_if_they_cannot_be_drawn() -> None:

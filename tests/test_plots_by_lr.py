@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lrlab import plots
-from lrlab.answer import Answer
+from lrlab.answer import Answer, recommend
 from lrlab.plots import style
 
 
@@ -64,11 +64,10 @@ def test_each_lr_has_the_colour_and_shape_of_what_most_of_its_seeds_did() -> Non
     verdicts = judged(["converged"] * 2 + ["plateau"] + ["converged"] + ["collapsed"] * 2)
     figure = plots.lr_against_loss(end_table(rows), verdicts)
     for outcome, lr in (("converged", 0.1), ("collapsed", 1.0)):
-        filled, hollow = drawn(figure, f"outcome:{outcome}")
-        assert filled.get_xdata().tolist() == hollow.get_xdata().tolist() == [lr]
-        assert filled.get_color() == style.OUTCOMES[outcome].colour
-        assert filled.get_marker() == style.OUTCOMES[outcome].shape
-        assert hollow.get_markerfacecolor() == "white"
+        (mark,) = drawn(figure, f"outcome:{outcome}")
+        assert mark.get_xdata().tolist() == [lr]
+        assert mark.get_color() == style.OUTCOMES[outcome].colour
+        assert mark.get_marker() == style.OUTCOMES[outcome].shape
     assert not drawn(figure, "outcome:plateau")
     assert style.majority(["converged", "collapsed"]) == "collapsed", "a tie warns"
     assert style.majority([]) == style.majority(["nonsense"]) == ""
@@ -96,7 +95,7 @@ def test_several_settings_have_a_ribbon_each_and_keep_their_colours() -> None:
     t = made_tables.tables([0.01, 0.1, 1.0], schedules=["fixed", "cosine"])
     figure = plots.lr_against_loss(t.runs, t.verdicts, t.answers)
     assert len(ribbons(figure)) == 2
-    assert len({line.get_color() for line in drawn(figure, "median:train_loss")}) == 2
+    assert len({line.get_color() for line in drawn(figure, "median:val_loss")}) == 2
     assert not [line for ax in figure.axes for line in ax.lines if line.get_gid() == "outcome:x"]
     assert_legible(figure)
 
@@ -109,7 +108,7 @@ def test_many_settings_have_a_colour_and_shape_or_a_dash_of_their_own() -> None:
     assert list(style.dashes(names[:6]).values()) == list(style.DASHES), "few have plain ones"
     t = made_tables.tables([0.1], schedules=["fixed"] * 16, measured=False)
     runs = t.runs.assign(schedule=[f"s{i:02}" for i in range(16)])
-    lines = drawn(plots.lr_against_loss(runs), "median:train_loss")
+    lines = drawn(plots.lr_against_loss(runs), "median:val_loss")
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
     judged = pd.DataFrame({"run": range(16), "lr": 0.1, "steps_to_target": 5.0})
     judged["schedule"] = runs["schedule"]
@@ -133,6 +132,109 @@ def test_references_far_above_all_ends_do_not_squash_them() -> None:
     assert not drawn(plots.lr_against_loss(end_table(rows)), "chance")
     high = end_table(rows).assign(train_loss=[0.1, 2.2])
     assert drawn(plots.lr_against_loss(high), "chance")
+
+
+# --- what decides ---------------------------------------------------------------------------------
+
+
+# Each of these has another best lr: 0.1 by val loss, 1.0 by train loss, 10 by val accuracy.
+DECIDED = [
+    {"lr": 0.1, "val_loss": 0.30, "train_loss": 0.20, "test_loss": 0.5, "val_acc": 0.90},
+    {"lr": 1.0, "val_loss": 0.40, "train_loss": 0.10, "test_loss": 0.3, "val_acc": 0.92},
+    {"lr": 10.0, "val_loss": 0.35, "train_loss": 0.15, "test_loss": 0.4, "val_acc": 0.94},
+]
+
+
+def decided(ends: list[float]) -> tuple[pd.DataFrame, list[Answer]]:
+    """Verdicts by val loss with these ends, and the answer that lrlab gives to them."""
+    verdicts = judged(["converged"] * len(ends))
+    verdicts = verdicts.assign(
+        lr=[row["lr"] for row in DECIDED], end_loss=ends, judged_by="val_loss", initial_loss=2.3
+    )
+    return verdicts, recommend(verdicts)
+
+
+def best_of(figure: Figure) -> float:
+    (line,) = drawn(figure, "best")
+    return line.get_xdata()[0]
+
+
+def test_what_decides_is_drawn_first_and_the_best_lr_is_at_its_minimum() -> None:
+    runs = end_table(DECIDED)
+    verdicts, answers = decided([0.30, 0.40, 0.35])
+    figure = plots.lr_against_loss(runs, verdicts, answers)
+    (val,), (train,), (test,) = (
+        drawn(figure, f"median:{part}_loss") for part in ("val", "train", "test")
+    )
+    assert val.get_ydata().tolist() == [0.30, 0.40, 0.35]
+    assert best_of(figure) == val.get_xdata()[np.argmin(val.get_ydata())] == 0.1
+    assert val.get_linewidth() > max(train.get_linewidth(), test.get_linewidth())
+    assert val.get_zorder() > max(train.get_zorder(), test.get_zorder())
+    assert val.get_linestyle() == "-"
+    assert len({str(line._dash_pattern) for line in (val, train, test)}) == 3
+    (mark,) = drawn(figure, "outcome:converged")
+    assert mark.get_ydata().tolist() == val.get_ydata().tolist()
+    said = written(figure)
+    assert 0 < said.index("val loss (decides)") < said.index("train loss") < said.index("test loss")
+    assert "recommended: lr 0.1" in said
+    assert_legible(figure)
+
+
+def test_the_val_loss_is_the_one_that_the_recommendation_rests_on() -> None:
+    """Of a long run the median of the last evaluations, not the last of them."""
+    verdicts, answers = decided([0.5, 0.2, 0.6])
+    figure = plots.lr_against_loss(end_table(DECIDED), verdicts, answers)
+    (val,) = drawn(figure, "median:val_loss")
+    assert val.get_ydata().tolist() == [0.5, 0.2, 0.6] and best_of(figure) == 1.0
+    of_a_csv = pd.DataFrame({"run": range(3), "lr": [0.1, 1.0, 10.0]})
+    figure = plots.lr_against_loss(of_a_csv, verdicts.assign(train_end_loss=0.1), answers)
+    (val,) = drawn(figure, "median:val_loss")
+    assert val.get_ydata().tolist() == [0.5, 0.2, 0.6] and drawn(figure, "median:train_loss")
+
+
+@pytest.mark.parametrize(
+    ("objective", "word", "best"),
+    [("val_acc", "val accuracy", 10), ("train_loss", "train loss", 1)],
+)
+def test_another_objective_decides_and_the_legend_tells_it_from_the_recommendation(
+    objective: str, word: str, best: float
+) -> None:
+    verdicts, answers = decided([0.30, 0.40, 0.35])
+    for draw, kind in ((plots.lr_against_loss, "loss"), (plots.lr_against_accuracy, "acc")):
+        figure = draw(end_table(DECIDED), verdicts, answers, objective=objective)
+        said = written(figure)
+        assert best_of(figure) == best and f"best by {word}: lr {best}" in said
+        assert "recommended by val loss: lr 0.1" in said
+        assert said.count("(decides)") == objective.endswith(kind)
+        if objective.endswith(kind):
+            assert f"{word} (decides)" in said
+            (line,) = drawn(figure, f"median:{objective}")
+            found = np.argmin(line.get_ydata()) if kind == "loss" else np.argmax(line.get_ydata())
+            assert line.get_xdata()[found] == best
+            assert line.get_linestyle() == "-"
+        assert_legible(figure)
+
+
+def test_a_setting_without_val_loss_is_drawn_beside_many_that_have_one() -> None:
+    rows = [{**row, "schedule": f"s{i}"} for i in range(4) for row in DECIDED]
+    lines = drawn(plots.lr_against_loss(end_table(rows)), "median:train_loss")
+    assert lines == []
+    some = end_table(rows)
+    some.loc[some["schedule"] == "s0", "val_loss"] = math.nan
+    assert len(drawn(plots.lr_against_loss(some), "median:train_loss")) == 4
+
+
+def test_runs_without_validation_data_are_judged_by_train_loss() -> None:
+    runs = end_table(DECIDED).drop(columns=["val_loss", "val_acc"])
+    verdicts, _ = decided([0.20, 0.10, 0.15])
+    verdicts = verdicts.assign(judged_by="train_loss")
+    figure = plots.lr_against_loss(runs, verdicts, recommend(verdicts))
+    assert not drawn(figure, "median:val_loss") and "val loss" not in written(figure)
+    assert "train loss (decides)" in written(figure) and best_of(figure) == 1.0
+    assert "recommended by train loss" in written(
+        plots.lr_against_accuracy(runs, verdicts, recommend(verdicts))
+    )
+    assert "decides" not in written(plots.lr_against_loss(runs)), "nobody has judged them"
 
 
 # --- accuracy -------------------------------------------------------------------------------------

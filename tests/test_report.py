@@ -448,16 +448,16 @@ def test_it_opens_without_a_complaint_and_asks_for_nothing(made: Path, page: Ope
 @needs_browser
 def test_columns_sort_by_number_or_text_by_mouse_and_keyboard(page: Opened) -> None:
     head = page.page.locator("#verdicts th:has(button)")
-    ends = head.filter(has_text="end loss")
+    ends = head.filter(has_text="val loss")
     ends.locator("button").click()
     assert ends.get_attribute("aria-sort") == "ascending"
     assert head.filter(has_text="run").get_attribute("aria-sort") == "none"
-    losses = [math.inf if cell == "∞" else float(cell) for cell in page.column("end loss")]
+    losses = [math.inf if cell == "∞" else float(cell) for cell in page.column("val loss")]
     assert losses == sorted(losses) and losses[-2:] == [math.inf] * 2
     ends.locator("button").focus()
     page.page.keyboard.press("Enter")
     assert ends.get_attribute("aria-sort") == "descending"
-    falling = [math.inf if cell == "∞" else float(cell) for cell in page.column("end loss")]
+    falling = [math.inf if cell == "∞" else float(cell) for cell in page.column("val loss")]
     assert falling == sorted(losses, reverse=True)
     # what is missing comes last, whichever way
     gains = head.filter(has_text="decay gain").locator("button")

@@ -25,31 +25,58 @@ from lrlab.plots.sheet import (
 )
 from lrlab.plots.style import DARK, GREY, HUES, OUTCOMES, RECOMMENDED, SHAPES
 from lrlab.plots.tables import NothingToDraw
+from lrlab.verdicts import UNFINISHED
 
 if TYPE_CHECKING:
     from lrlab.answer import Answer
 
 RIBBONS = 6  # up to so many settings have a ribbon of outcomes each
 BEST = "#00664B"
+_BEST_LINE: Any = {"color": BEST, "linewidth": 1.3}
 _FAR = 0.4  # end losses all below this share of the reference losses are drawn without these
 _TIED = 2  # where more lrs than this were equally fast, none is marked
 _BESIDE = 0.008  # of the axis, between settings that may need as many steps
 _DENSE = 40  # more lrs than this have smaller marks
+_WHOLE = 3  # up to so many settings have all their series drawn; of more, what decides
+_BESIDES = 0.6  # size of the marks of what does not decide, against those of what does
+# How a series is drawn that does not decide: its dashes, and whether its marks are filled.
+_DASHES: Mapping[str, Any] = {
+    "val": (0, (7, 1.5, 1.2, 1.5)),
+    "train": (0, (5, 1.8)),
+    "test": (0, (1.2, 1.7)),
+}
 
 
 @dataclass(frozen=True)
 class _Measure:
-    """What stands on the y axis, once of the training and once of the test data."""
+    """What stands on the y axis, of the validation, training and test data."""
 
-    names: tuple[str, str]  # columns
-    words: tuple[str, str]  # what they are called in the legend
-    of_pruned: str  # the column that a pruned run has
+    kind: str  # the end of its columns' names
+    word: str
     worst: float  # what a run counts as that has none, because it became non-finite
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{part}_{self.kind}" for part in ("val", "train", "test"))
+
+    def word_of(self, name: str) -> str:
+        return f"{name.partition('_')[0]} {self.word}"
+
+
+_LOSS = _Measure("loss", "loss", math.inf)
+_ACCURACY = _Measure("acc", "accuracy", -math.inf)
+_AT_PRUNING = "at pruning"  # the column with the last value of a pruned run
 
 
 @dataclass(frozen=True)
 class _Table:
-    """The runs as they are drawn."""
+    """The runs as they are drawn.
+
+    series: the columns with something to draw, first the one by which lrs are to be compared.
+    left_out: of so many settings, the parts of the data that are not drawn.
+    decides: whether that is what the sweep's best run is chosen by.
+    judged_by: the loss that the recommendation rests on; "" where nothing was judged.
+    """
 
     all: pd.DataFrame  # with a column setting, a text
     on_axis: Any  # those with an lr above 0
@@ -58,6 +85,11 @@ class _Table:
     shapes: Mapping[str, str]
     outcomes: Mapping[Any, str]  # by run
     lost: list[Run]
+    series: list[str]
+    left_out: list[str]
+    decides: bool
+    judged_by: str
+    best_by_objective: tuple[str, float] | None
 
     @property
     def coloured_by_outcome(self) -> bool:
@@ -73,48 +105,51 @@ def lr_against_loss(
     verdicts: pd.DataFrame | None = None,
     answers: "Sequence[Answer]" = (),
     *,
+    objective: str = "val_loss",
     title: str | None = None,
 ) -> Figure:
-    """Train and test loss at the end of training against lr, both axes logarithmic.
+    """Validation, train and test loss at the end of training against lr, both axes logarithmic.
 
-    runs: as from `analysis.runs`: columns run, lr, state, train_loss, test_loss; and where there,
-    seed, the settings, val_loss (of pruned runs), initial_loss and chance_loss. Where state is
-    missing, runs have finished unless their verdict is diverged; where both losses are, the
-    verdicts' train_end_loss is drawn.
+    runs: as from `analysis.runs`: columns run, lr, state, and of val_loss, train_loss, test_loss
+    those there are; and where there, seed, the settings, initial_loss and chance_loss. Where state
+    is missing, runs have finished unless their verdict is diverged; where all losses are, the
+    verdicts' end_loss and train_end_loss are drawn.
     verdicts: as from `lrlab.verdicts.verdicts`: then a ribbon names the outcomes along the lr, and
-    where all other settings are equal the marks have the outcome's colour and shape.
+    where all other settings are equal the marks have the outcome's colour and shape. The end_loss
+    of a finished run is its val loss here, for it is what the recommendation rests on.
     answers: as from `lrlab.answer.recommend`: the first one's range is shaded.
+    objective: what the sweep's best run is chosen by, see `lrlab.config.OBJECTIVES`. If that is
+    not what the verdicts judge by, the line marks the best lr by it, and the legend says so.
 
-    One colour a setting (schedule, optimizer, ...). Filled and solid: train loss; open and dashed:
-    test loss. The lines join the medians over the seeds of an lr, in which a diverged run counts
-    as infinitely bad: where half of the seeds diverged, the line breaks instead of leaving them
-    out; the band spans the seeds. Where a search moves more than the lr and each run has a setting
-    of its own, no line joins them. Diverged and failed runs are marked on a rail above the frame at
-    their lr. A pruned run is a cross at its last val_loss, and no line joins it: it had fewer
-    epochs than the others.
+    One colour a setting (schedule, optimizer, ...). Solid, with large marks: what decides, which is
+    the objective, else val loss, else train loss. Thin and dashed, with small marks: train loss;
+    dotted and open: test loss; of more than three settings only what decides. The lines join the
+    medians over the seeds of an lr, in which a diverged run counts as infinitely bad: where half of
+    the seeds diverged, the line breaks instead of leaving them out; dots and band show the seeds of
+    what decides. Where a search moves more than the lr and each run has a setting of its own, no
+    line joins them. Diverged and failed runs are marked on a rail above the frame at their lr. A
+    pruned run is a cross at its last val_loss, and no line joins it: it had fewer epochs than the
+    others.
 
     Raises:
         NothingToDraw: there are no runs, or a column is missing.
     """
-    measure = _Measure(
-        ("train_loss", "test_loss"), ("train loss", "test loss"), "val_loss", math.inf
-    )
-    table = _table(runs, verdicts, measure)
-    finals = [style.finite(table.all[name]) for name in measure.names if name in table.all]
-    finals.append(style.finite(_pruned(table.all, measure)[measure.of_pruned]))
+    table = _table(runs, verdicts, _LOSS, objective)
+    finals = _finals(table, _LOSS)
     references = _near(frame.references(table.all), finals)
     scale = frame.loss_scale(finals, references)
     margin = frame.reference_labels(references)
-    entries = _handles(table, measure) + frame.edge_handles(finals, scale)
+    entries = _handles(table, _LOSS) + frame.edge_handles(finals, scale)
     page = _page(
         title or "Loss at the end of training against learning rate",
         table,
+        _LOSS.word,
         margin,
         entries,
         answers,
     )
     ax = page.axes
-    _draw(ax, table, measure, scale)
+    _draw(ax, table, _LOSS, scale)
     frame.draw_references(ax, references)
     _finish(page, table, margin, scale, answers, f"loss at the end{style.unit(table.all)}")
     return page.figure
@@ -125,12 +160,16 @@ def lr_against_accuracy(
     verdicts: pd.DataFrame | None = None,
     answers: "Sequence[Answer]" = (),
     *,
+    objective: str = "val_loss",
     title: str | None = None,
 ) -> Figure:
-    """Train and test accuracy at the end of training against lr, drawn as `lr_against_loss` is.
+    """Validation, train and test accuracy at the end of training against lr.
 
-    runs: columns run, lr, state, train_acc, test_acc as shares; and where there, val_acc (of
-    pruned runs), num_classes, chance_loss, seed, the settings.
+    It is drawn as `lr_against_loss` is. What is recommended is so by the loss, and the legend says
+    so.
+
+    runs: columns run, lr, state, and of val_acc, train_acc, test_acc, as shares, those there are;
+    and where there, num_classes, chance_loss, seed, the settings.
 
     The y axis is in percent. Where some run comes near 100 it is stretched towards 100, so that
     equal lengths are equal ratios of errors; a perfect run stands at the upper edge.
@@ -138,16 +177,12 @@ def lr_against_accuracy(
     Raises:
         NothingToDraw: there are no runs, none has an accuracy, or a column is missing.
     """
-    measure = _Measure(
-        ("train_acc", "test_acc"), ("train accuracy", "test accuracy"), "val_acc", -math.inf
-    )
     percent = runs.copy()
-    for name in (*measure.names, measure.of_pruned):
+    for name in _ACCURACY.names:
         if name in percent:
             percent[name] = 100 * percent[name].astype(float)
-    table = _table(percent, verdicts, measure)
-    finals = [style.finite(table.all[name]) for name in measure.names if name in table.all]
-    finals.append(style.finite(_pruned(table.all, measure)[measure.of_pruned]))
+    table = _table(percent, verdicts, _ACCURACY, objective)
+    finals = _finals(table, _ACCURACY)
     if not any(map(len, finals)):
         raise NothingToDraw("no run has an accuracy")
     chances = _chance_accuracies(table.all)
@@ -156,12 +191,13 @@ def lr_against_accuracy(
     page = _page(
         title or "Accuracy at the end of training against learning rate",
         table,
+        _ACCURACY.word,
         margin,
-        _handles(table, measure),
+        _handles(table, _ACCURACY),
         answers,
     )
     ax = page.axes
-    _draw(ax, table, measure, scale)
+    _draw(ax, table, _ACCURACY, scale)
     for chance in chances:
         ax.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=5, gid="chance")
     stretched = ", stretched towards 100" if scale.kind == "accuracy" else ""
@@ -247,28 +283,60 @@ def to_target(
 def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure) -> pd.DataFrame:
     """The table with what a CSV of curves does not tell of its runs, but their verdicts do.
 
-    A run without a state has finished, unless it diverged.
+    A run without a state has finished, unless it diverged. The value at which a run was pruned
+    stands in a column of its own, for it had fewer epochs than the others.
     """
     outcomes = style.outcomes(verdicts)
     if "state" not in table:
         diverged = [outcomes.get(run) == "diverged" for run in table["run"]]
         table = table.assign(state=np.where(diverged, "diverged", "finished"))
-    train, _ = measure.names
-    if (
-        verdicts is not None
-        and train == "train_loss"
-        and not any(n in table for n in measure.names)
-    ):
-        runs.need(verdicts, "train_end_loss")
-        ends = dict(zip(verdicts["run"], verdicts["train_end_loss"].astype(float), strict=True))
-        table = table.assign(train_loss=[ends.get(run, math.nan) for run in table["run"]])
+    val = measure.names[0]
+    untold = not any(name in table for name in measure.names)
+    if verdicts is not None and measure is _LOSS:
+        if untold:
+            runs.need(verdicts, "train_end_loss")
+            table = table.assign(train_loss=_of_runs(table, verdicts, "train_end_loss"))
+        table = _with_end_loss(table, verdicts, untold)
+    if val in table:
+        values, state = table[val].astype(float), table["state"]
+        table = table.assign(
+            **{
+                val: values.where(~state.isin(list(UNFINISHED))),
+                _AT_PRUNING: values.where(state == "pruned"),
+            }
+        )
     return table
 
 
-def _table(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure) -> _Table:
+def _of_runs(table: pd.DataFrame, verdicts: pd.DataFrame, name: str) -> list[float]:
+    """A column of the verdicts, in the table's order; NaN for a run without one."""
+    found = dict(zip(verdicts["run"], verdicts[name].astype(float), strict=True))
+    return [found.get(run, math.nan) for run in table["run"]]
+
+
+def _with_end_loss(table: pd.DataFrame, verdicts: pd.DataFrame, untold: bool) -> pd.DataFrame:
+    """The table with the end loss of its verdict as the val loss of each run that ended.
+
+    That is the median of the last evaluations, and the lowest is what is recommended.
+    """
+    if not {"end_loss", "judged_by"} <= set(verdicts) or not ("val_loss" in table or untold):
+        return table
+    by_val = verdicts.loc[verdicts["judged_by"] == "val_loss"]
+    if by_val.empty:
+        return table
+    ends = pd.Series(_of_runs(table, by_val, "end_loss"), table.index, dtype=float)
+    own = table["val_loss"].astype(float) if "val_loss" in table else pd.Series(np.nan, table.index)
+    takes = np.isfinite(ends) & ~table["state"].isin([*UNFINISHED, "diverged"])
+    return table.assign(val_loss=own.where(~takes, ends))
+
+
+def _table(
+    table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure, objective: str
+) -> _Table:
     runs.need(table, "run", "lr")
     table = _ended(table, verdicts, measure)
-    if not any(name in table for name in measure.names):
+    there = [name for name in measure.names if name in table]
+    if not there:
         raise NothingToDraw(f"the table has no column {' nor '.join(measure.names)}")
     if table.empty:
         raise NothingToDraw("there are no runs")
@@ -283,12 +351,76 @@ def _table(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure
         if (mark := runs.mark(row["state"]))
     ]
     hues, shapes = style.looks(setting, HUES), style.looks(setting, SHAPES, shift=1)
-    return _Table(table, on_axis, blended, hues, shapes, outcomes, lost)
+    judged_by = _judged_by(verdicts)
+    decider = judged_by or objective if objective == "val_loss" else objective
+    known = [name for name in there if len(style.finite(table[name].astype(float)))] or there[:1]
+    known = sorted(known, key=lambda name: name != decider)
+    finite = np.isfinite(table[known].to_numpy(dtype=float, na_value=math.nan))
+    has_some, has_first = set(setting[finite.any(axis=1)]), set(setting[finite[:, 0]])
+    # What decides must not hide a setting that lacks it, as a CSV without val loss does.
+    drawn = known[:1] if len(hues) > _WHOLE and has_some == has_first else known
+    return _Table(
+        table,
+        on_axis,
+        blended,
+        hues,
+        shapes,
+        outcomes,
+        lost,
+        series=drawn,
+        left_out=[name.partition("_")[0] for name in known if name not in drawn],
+        decides=known[0] == decider and len(table) > 1,
+        judged_by=judged_by,
+        best_by_objective=_best_by_objective(table, objective, judged_by),
+    )
+
+
+def _judged_by(verdicts: pd.DataFrame | None) -> str:
+    """The loss that most runs are judged by: one that ended at once has no evaluation."""
+    if verdicts is None or "judged_by" not in verdicts:
+        return ""
+    found = verdicts["judged_by"].dropna().mode()
+    return str(found.iloc[0]) if len(found) else ""
+
+
+def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str, float] | None:
+    """The best lr by the objective where verdicts judge by another: in words, and as a number.
+
+    The way to a target has a figure of its own.
+    """
+    measure = next((m for m in (_LOSS, _ACCURACY) if objective in m.names), None)
+    if measure is None or objective == judged_by or not judged_by or objective not in table:
+        return None
+    sign = 1.0 if measure is _LOSS else -1.0
+    ranked = [
+        (sign * float(median), float(lr), str(setting))
+        for setting, group in table[table["lr"] > 0].groupby("setting", sort=True)
+        for lr, median in zip(*_medians(group, objective, measure.worst)[:2], strict=True)
+        if math.isfinite(median)
+    ]
+    if not ranked:
+        return None
+    _, best, setting = min(ranked)
+    where = f"{setting}, " if setting else ""
+    return f"best by {measure.word_of(objective)}: {where}lr {style.lr_word(best)}", best
+
+
+def _finals(table: _Table, measure: _Measure) -> list[np.ndarray]:
+    """All values that are drawn: each run's of what decides, medians of the others, the pruned."""
+    first, *others = table.series
+    medians = [
+        style.finite(_medians(group, name, measure.worst)[1])
+        for _, group in table.on_axis.groupby("setting", sort=True)
+        for name in others
+    ]
+    own = style.finite(table.all[first].astype(float))
+    return [own, *medians, style.finite(_pruned(table.all)[_AT_PRUNING])]
 
 
 def _page(
     title: str,
     table: _Table,
+    word: str,
     margin: Sequence[Label],
     handles: list[tuple[Line2D, str]],
     answers: "Sequence[Answer]",
@@ -296,13 +428,14 @@ def _page(
     not_drawn = len(table.all) - len(table.on_axis)
     subtitle = style.subtitle(table.all, table.blended)
     subtitle += f" · {not_drawn} with lr 0 not drawn" if not_drawn else ""
+    subtitle += f" · {' and '.join(table.left_out)} {word} not drawn" if table.left_out else ""
     return sheet(
         title,
         subtitle,
         rail=rail_heading([run.mark for run in table.lost], len(table.all)),
         ribbons=[name if len(table.hues) > 1 else "" for name in _ribbons(table)],
         margin=margin,
-        handles=[*handles, *_recommended_handle(answers)],
+        handles=[*handles, *_best_handles(table, answers)],
     )
 
 
@@ -318,7 +451,7 @@ def _finish(
     frame.lr_axis(ax, table.on_axis["lr"])
     ax.set_ylabel(label)
     frame.finish_y(ax, scale)
-    _draw_recommended(ax, answers)
+    _draw_recommended(ax, answers, table.best_by_objective)
     draw_margin(ax, margin)
     draw_rail(page, [run.lr for run in table.lost], table.lost, lambda _lr: "#333333")
     low, high = ax.get_xlim()
@@ -341,20 +474,15 @@ def _ribbons(table: _Table) -> dict[str, dict[float, str]]:
 
 
 def _handles(table: _Table, measure: _Measure) -> list[tuple[Line2D, str]]:
-    solid, dashed = ("", "") if table.blended else ("-", "--")
-    look: Any = {"color": GREY, "marker": "o"}
-    found: list[tuple[Line2D, str]] = [
-        (Line2D([], [], linewidth=1.6, linestyle=solid, **look), measure.words[0]),
-        (Line2D([], [], linewidth=1.3, linestyle=dashed, mfc="white", **look), measure.words[1]),
-    ]
-    has = [name in table.all for name in measure.names]
-    if all(has):  # data without a test part
-        known = [len(style.finite(table.all[name])) > 0 for name in measure.names]
-        has = [True, known[1] or not known[0]]
-    found = [entry for entry, is_there in zip(found, has, strict=True) if is_there]
+    solid = "" if table.blended else "-"
+    found: list[tuple[Line2D, str]] = []
+    for name in table.series:
+        look = _look(table, name, GREY, "o", markersize=6.0)
+        decides = " (decides)" if table.decides and name == table.series[0] else ""
+        found.append((Line2D([], [], **look), f"{measure.word_of(name)}{decides}"))
     if _several(table):
-        found = [(handle, f"{text}, median of seeds") for handle, text in found]
-        found.append((Line2D([], [], color=GREY, marker=".", linestyle=""), "one seed"))
+        dot = Line2D([], [], color=GREY, marker=".", linestyle="")
+        found.append((dot, "one seed (lines: medians)"))
     if len(table.hues) > 1:
         found += [
             (
@@ -363,9 +491,8 @@ def _handles(table: _Table, measure: _Measure) -> list[tuple[Line2D, str]]:
             )
             for key, hue in table.hues.items()
         ]
-    if len(_pruned(table.all, measure)):
-        loss = measure.of_pruned.replace("_loss", " loss").replace("_acc", " accuracy")
-        found.append((_cross(GREY), f"pruned: {loss} at its end"))
+    if len(_pruned(table.all)):
+        found.append((_cross(GREY), f"pruned: {measure.word_of('val')} at its end"))
     if table.outcomes and _ribbons(table):
         judged = [table.outcomes.get(run, "") for run in table.on_axis["run"]]
         # Those on the rail have its own marks, and stand in the ribbon with their name.
@@ -377,45 +504,58 @@ def _several(table: _Table) -> bool:
     return style.distinct(table.all, "seed") > 1
 
 
+def _look(table: _Table, name: str, hue: str, shape: str, markersize: float) -> dict[str, Any]:
+    """How the line and the marks of a series look: strong where it is the first one."""
+    part = name.partition("_")[0]
+    look: dict[str, Any] = {"color": hue, "marker": shape}
+    if name == table.series[0]:
+        look |= {"linestyle": "-", "linewidth": 1.9, "markersize": markersize, "mfc": hue}
+    else:
+        if part == "train" and len(table.hues) == 1:
+            look["marker"] = "D"  # not to be taken for a seed's dot
+        look |= {"linestyle": _DASHES[part], "linewidth": 1.1, "mew": 0.9}
+        look |= {"markersize": _BESIDES * markersize, "mfc": "white" if part == "test" else hue}
+    return look | ({"linestyle": ""} if table.blended else {})
+
+
 def _draw(ax: Axes, table: _Table, measure: _Measure, scale: Scale) -> None:
-    solid, dashed = ("", "") if table.blended else ("-", "--")
     for setting, group in table.on_axis.groupby("setting", sort=True):
         hue, shape = table.hues[str(setting)], table.shapes[str(setting)]
         if table.coloured_by_outcome:
             hue, shape = DARK, "o"
-        for name, is_train in zip(measure.names, (True, False), strict=True):
-            if name not in group:
-                continue
+        for name in table.series:
+            first = name == table.series[0]
             lrs, medians, several = _medians(group, name, measure.worst)
             finite = group[np.isfinite(group[name].astype(float))]
-            if several:
-                _draw_seeds(ax, finite, name, scale, hue, is_train)
+            if several and first:
+                _draw_seeds(ax, finite, name, scale, hue)
+            look = _look(table, name, hue, shape, table.size)
+            if table.coloured_by_outcome and first:
+                look["marker"] = ""
             ax.plot(
                 lrs,
                 scale.shown(medians),
-                color=hue,
-                marker="" if table.coloured_by_outcome else shape,
-                markersize=table.size,
-                mfc=hue if is_train else "white",
-                linestyle=solid if is_train else dashed,
-                linewidth=1.6 if is_train else 1.3,
-                zorder=4 if is_train else 3,
+                zorder=4 if first else 3,
                 gid=f"median:{name}",
+                **look,
             )
-            if table.coloured_by_outcome:
-                _draw_outcomes(ax, table, lrs, scale.shown(medians), is_train)
-            for lr, value in zip(finite["lr"], finite[name], strict=True):
-                frame.draw_edges(ax, np.array([lr]), np.array([value], dtype=float), scale, hue)
-    for row in _pruned(table.all, measure).to_dict("records"):
+            if table.coloured_by_outcome and first:
+                _draw_outcomes(ax, table, lrs, scale.shown(medians))
+            at, values = lrs[np.isfinite(medians)], medians[np.isfinite(medians)]
+            if first:
+                at, values = finite["lr"].to_numpy(float), finite[name].to_numpy(float)
+            for one in range(len(values)):
+                frame.draw_edges(ax, at[one : one + 1], values[one : one + 1], scale, hue)
+    for row in _pruned(table.all).to_dict("records"):
         hue = table.hues[row["setting"]]
-        value = np.array([row[measure.of_pruned]], dtype=float)
+        value = np.array([row[_AT_PRUNING]], dtype=float)
         cross = _cross(hue)
         cross.set_data([row["lr"]], scale.shown(value))
         ax.add_line(cross)
         frame.draw_edges(ax, np.array([row["lr"]]), value, scale, hue)
 
 
-def _draw_seeds(ax: Axes, finite: Any, name: str, scale: Scale, hue: str, is_train: bool) -> None:
+def _draw_seeds(ax: Axes, finite: Any, name: str, scale: Scale, hue: str) -> None:
     """Each seed, and the band that they span."""
     ax.plot(
         finite["lr"],
@@ -424,7 +564,6 @@ def _draw_seeds(ax: Axes, finite: Any, name: str, scale: Scale, hue: str, is_tra
         marker=".",
         color=hue,
         alpha=0.55,
-        mfc=hue if is_train else "white",
         gid=f"seeds:{name}",
     )
     by_lr = finite.groupby("lr")[name]
@@ -434,15 +573,13 @@ def _draw_seeds(ax: Axes, finite: Any, name: str, scale: Scale, hue: str, is_tra
         scale.shown(by_lr.min().to_numpy(float)),
         scale.shown(by_lr.max().to_numpy(float)),
         color=hue,
-        alpha=0.15 if is_train else 0.08,
+        alpha=0.15,
         linewidth=0,
         gid=f"band:{name}",
     )
 
 
-def _draw_outcomes(
-    ax: Axes, table: _Table, lrs: np.ndarray, shown: np.ndarray, is_train: bool
-) -> None:
+def _draw_outcomes(ax: Axes, table: _Table, lrs: np.ndarray, shown: np.ndarray) -> None:
     """Marks in the outcome's colour and shape over the medians."""
     outcomes = next(iter(_ribbons(table).values()), {})
     for outcome, look in OUTCOMES.items():
@@ -457,21 +594,18 @@ def _draw_outcomes(
             marker=look.shape,
             markersize=table.size + 2,
             color=look.colour,
-            mfc=look.colour if is_train else "white",
-            mec=look.colour if is_line or not is_train else "white",
-            mew=1.4 if is_line or not is_train else 0.8,
-            zorder=5 if is_train else 4.5,
+            mec=look.colour if is_line else "white",
+            mew=1.4 if is_line else 0.8,
+            zorder=5,
             gid=f"outcome:{outcome}",
         )
 
 
-def _pruned(table: pd.DataFrame, measure: _Measure) -> pd.DataFrame:
+def _pruned(table: pd.DataFrame) -> pd.DataFrame:
     """The pruned runs that have an lr and a value to stand at."""
-    name = measure.of_pruned
-    if name not in table:
-        return table.iloc[:0].assign(**{name: np.nan})
-    there = (table["state"] == "pruned") & (table["lr"] > 0)
-    return table.loc[there & np.isfinite(table[name].astype(float))]
+    if _AT_PRUNING not in table:
+        return table.iloc[:0].assign(**{_AT_PRUNING: np.nan})
+    return table.loc[(table["lr"] > 0) & np.isfinite(table[_AT_PRUNING].astype(float))]
 
 
 def _cross(colour: str) -> Line2D:
@@ -521,9 +655,13 @@ def _recommended(answers: "Sequence[Answer]") -> tuple[float, float, float] | No
     return (best, *(answers[0].as_good or (best, best)))
 
 
-def _draw_recommended(ax: Axes, answers: "Sequence[Answer]") -> None:
+def _draw_recommended(
+    ax: Axes, answers: "Sequence[Answer]", best_by_objective: tuple[str, float] | None = None
+) -> None:
     """The range that does as well as the best shaded, the best a line."""
     found = _recommended(answers)
+    if best_by_objective is not None:
+        ax.axvline(best_by_objective[1], **_BEST_LINE, zorder=1.5, gid="best")
     if found is None:
         return
     best, low, high = found
@@ -531,16 +669,26 @@ def _draw_recommended(ax: Axes, answers: "Sequence[Answer]") -> None:
     if high <= low:  # a single lr has no width of its own
         low, high = (best * (right / left) ** share for share in (-0.008, 0.008))
     ax.axvspan(low, high, color=RECOMMENDED, alpha=0.55, linewidth=0, zorder=0.5, gid="recommended")
-    ax.axvline(best, color=BEST, linewidth=1.3, zorder=1.5, gid="best")
+    if best_by_objective is None:
+        ax.axvline(best, **_BEST_LINE, zorder=1.5, gid="best")
 
 
-def _recommended_handle(answers: "Sequence[Answer]") -> Handles:
+def _best_handles(table: _Table, answers: "Sequence[Answer]") -> Handles:
+    """What is recommended, and by which loss where the series that decides is another."""
+    by = "" if table.decides and table.series[0] == table.judged_by else table.judged_by
+    found = [*_recommended_handle(answers, by.replace("_", " "))]
+    if table.best_by_objective is not None:
+        found.append((Line2D([], [], **_BEST_LINE), table.best_by_objective[0]))
+    return found
+
+
+def _recommended_handle(answers: "Sequence[Answer]", by: str = "") -> Handles:
     found = _recommended(answers)
     if found is None:
         return []
     best, low, high = found
     where = "".join(f"{value}, " for value in answers[0].settings.values())
-    text = f"recommended: {where}lr {style.lr_word(best)}"
+    text = f"recommended{f' by {by}' if by else ''}: {where}lr {style.lr_word(best)}"
     if low < high:
         text += f"; as good from {style.lr_word(low)} to {style.lr_word(high)}"
     return [(Line2D([], [], color=RECOMMENDED, linewidth=9, solid_capstyle="butt"), text)]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lrlab import analysis, answer, judge
+from lrlab import analysis, answer, judge, sweep_settings
 from lrlab.errors import UserError
 from lrlab.plots.tables import Tables
 
@@ -22,5 +22,9 @@ def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
     except UserError as error:
         notes.append(f"drawn without verdicts: {error}")
     landscape = analysis.landscape(path) if path.is_dir() else (None, None, None)
-    tables = Tables(found.runs, found.curves, judged, found.branches, *landscape, answers=answers)
+    tables = Tables(
+        *(found.runs, found.curves, judged, found.branches, *landscape),
+        answers=answers,
+        objective=sweep_settings.objective(path),
+    )
     return tables, tuple(notes)

@@ -34,6 +34,7 @@ class Tables:
         surface: losses on a plane in weight space; None: not measured.
         paths: the runs' ways projected onto that plane; None: not measured.
         answers: as from `lrlab.answer.recommend`, the best first.
+        objective: what the sweep's best run is chosen by, see `lrlab.config.OBJECTIVES`.
     """
 
     runs: pd.DataFrame
@@ -44,6 +45,7 @@ class Tables:
     surface: pd.DataFrame | None = None
     paths: pd.DataFrame | None = None
     answers: Sequence[Answer] = ()
+    objective: str = "val_loss"
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,14 @@ CAPTIONS: Mapping[str, str] = {
     ),
     "lr_against_loss": (
         "Where training ended, against the learning rate: too small on the left, too large on the "
-        "right, the useful rates in between. The strip names the verdicts, the shaded range does "
-        "as well as the best, the band spans the seeds, and runs without an end loss stand on the "
-        "rail."
+        "right, the useful rates in between. The thick line is the loss that decides, of the data "
+        "held out for validation; train and test loss are thin, and only reported. The strip names "
+        "the verdicts, the shaded range does as well as the best, the band spans the seeds, and "
+        "runs without an end loss stand on the rail."
     ),
     "lr_against_accuracy": (
-        "The same with accuracy. Near 100 % the axis is stretched, so that equal distances are "
+        "The same with accuracy; the best rate is that of the loss, unless the objective is "
+        "another. Near 100 % the axis is stretched, so that equal distances are "
         "equal ratios of errors: 90 to 99 % is as far as 99 to 99.9 %."
     ),
     "lr_by_setting": (

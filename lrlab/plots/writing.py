@@ -41,8 +41,12 @@ def _given(table: pd.DataFrame | None, or_else: str) -> pd.DataFrame:
 _FIGURES: Mapping[str, Callable[[Tables], Figure]] = {
     "loss_curves": lambda t: loss_curves(t.curves, t.verdicts),
     "lr_and_loss": lambda t: lr_and_loss(t.curves, t.verdicts),
-    "lr_against_loss": lambda t: lr_against_loss(t.runs, t.verdicts, t.answers),
-    "lr_against_accuracy": lambda t: lr_against_accuracy(t.runs, t.verdicts, t.answers),
+    "lr_against_loss": lambda t: lr_against_loss(
+        t.runs, t.verdicts, t.answers, objective=t.objective
+    ),
+    "lr_against_accuracy": lambda t: lr_against_accuracy(
+        t.runs, t.verdicts, t.answers, objective=t.objective
+    ),
     "lr_by_setting": lambda t: lr_by_setting(_given(t.verdicts, _UNJUDGED), t.answers),
     "to_target": lambda t: to_target(_given(t.verdicts, _UNJUDGED), t.answers),
     "mechanics": lambda t: mechanics(t.curves, t.verdicts),

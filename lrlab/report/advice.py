@@ -35,7 +35,7 @@ def section(answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]) -> Mar
         "section",
         [_in_full(first, answers, rows) for first in firsts],
         several if len(firsts) > 1 else None,
-        _others(others),
+        _others(others, judged_by(rows)),
         id="answer",
         class_="answer" if firsts[0].best_lr is not None else "answer refusal",
         tabindex="-1",
@@ -47,7 +47,8 @@ def _in_full(
 ) -> list[Markup | None]:
     """The answer for the best combination among those of its kind of loss."""
     mine = [row for row in rows if _belongs(row, first)]
-    said = list(_sentences(first))
+    loss = judged_by(mine)
+    said = list(_sentences(first, loss))
     of = [a for a in answers if loss_kinds.kind(a.settings) == loss_kinds.kind(first.settings)]
     return [
         tag("p", _which(first, len(of)), class_="where") if first.settings else None,
@@ -55,8 +56,17 @@ def _in_full(
         tag("p", " ".join(said), class_="lead") if said else None,
         ruler(first, mine, _in_words(first)),
         _outcomes(first),
-        tag("dl", [_figure(*each) for each in _figures(first)], class_="figures"),
+        tag("dl", [_figure(*each) for each in _figures(first, loss)], class_="figures"),
     ]
+
+
+def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
+    """The loss that decides, in words: val loss, or train loss where there is no other.
+
+    rows: verdicts as mappings. A run that failed at once has no evaluation to be judged by.
+    """
+    found = [name for row in rows if isinstance(name := row.get("judged_by"), str) and name]
+    return max(set(found), key=found.count).replace("_", " ") if found else "loss"
 
 
 def _headline(a: Answer) -> list[Any]:
@@ -65,13 +75,13 @@ def _headline(a: Answer) -> list[Any]:
     return ["Use lr ", tag("strong", f"{a.best_lr:g}")]
 
 
-def _sentences(a: Answer) -> list[str]:
+def _sentences(a: Answer, loss: str) -> list[str]:
     if a.best_lr is None:
         following = "" if a.try_next is None else f" Try lr={_interval(a.try_next)} next."
         return [f"{_capital(a.refusal)}.{following}"]
     low, high = a.as_good or (a.best_lr, a.best_lr)
     by = f"median of {a.seeds} seeds" if a.seeds > 1 else "one seed"
-    said = [f"With it the loss ended at {a.best_loss:.4g} ({by})."]
+    said = [f"With it the {loss} ended at {a.best_loss:.4g} ({by})."]
     if low < high:
         said.append(f"From {low:g} to {high:g} it makes no difference that can be told.")
     if a.failed_seeds:
@@ -101,7 +111,7 @@ def _sentences(a: Answer) -> list[str]:
     return said
 
 
-def _figures(a: Answer) -> list[tuple[str, str, str]]:
+def _figures(a: Answer, loss: str) -> list[tuple[str, str, str]]:
     """(name, figure, note) of each."""
     if a.best_lr is None:
         told = [] if a.try_next is None else [("Try next", _interval(a.try_next), "lr")]
@@ -112,7 +122,7 @@ def _figures(a: Answer) -> list[tuple[str, str, str]]:
     else:
         within = "within seed noise" if low < high else "no other is within seed noise"
     found = [
-        ("Best lr", f"{a.best_lr:g}", f"end loss {a.best_loss:.4g} (run {a.best_run})"),
+        ("Best lr", f"{a.best_lr:g}", f"{loss} {a.best_loss:.4g} at its end (run {a.best_run})"),
         ("As good", f"{low:g} to {high:g}" if low < high else f"{low:g} only", within),
     ]
     if a.overshoots_from is not None:
@@ -150,7 +160,7 @@ def _figures(a: Answer) -> list[tuple[str, str, str]]:
     found += _to_target(a)
     spread = "seed=0,1,2 would tell chance from effect"
     if a.seeds > 1:
-        spread = "spread unknown" if math.isnan(a.noise) else f"end loss varies by {a.noise:.2g}"
+        spread = "spread unknown" if math.isnan(a.noise) else f"{loss} varies by {a.noise:.2g}"
     if a.not_judged:
         spread += f"; {a.not_judged} of {a.runs} runs had not their whole budget"
     found.append(("How sure", "one seed" if a.seeds == 1 else f"{a.seeds} seeds", spread))
@@ -186,7 +196,7 @@ def _outcomes(a: Answer) -> Markup | None:
     return tag("ul", items, class_="key", aria_label="Runs by outcome")
 
 
-def _others(others: Sequence[Answer]) -> Markup | None:
+def _others(others: Sequence[Answer], loss: str) -> Markup | None:
     if not others:
         return None
     rows = []
@@ -202,8 +212,8 @@ def _others(others: Sequence[Answer]) -> Markup | None:
                 tag("td", f"{_less(a)} less train loss" if a.decay_helps else "–"),
             ]
         rows.append(tag("tr", tag("th", _settings(a), scope="row"), cells))
-    heads = ("settings", "best lr", "end loss", "as good", "decay would win")
-    numeric = ("best lr", "end loss")
+    heads = ("settings", "best lr", f"its {loss}", "as good", "decay would win")
+    numeric = ("best lr", f"its {loss}")
     head = [tag("th", name, scope="col", class_="n" if name in numeric else None) for name in heads]
     return tag(
         "div",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrlab.report.advice import judged_by
 from lrlab.report.chart import OUTCOMES, setting_text
 from lrlab.report.markup import Markup, tag
 
@@ -154,7 +155,7 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
             )
         )
     columns.append(
-        _numeric("end loss", "end_loss", "{:.4g}", "median of the last evaluations", inf="∞")
+        _numeric(judged_by(rows), "end_loss", "{:.4g}", "median of the last evaluations", inf="∞")
     )
     if any_finite("test_acc"):
         columns.append(_numeric("test acc", "test_acc", "{:.2%}", "accuracy on the test data"))
