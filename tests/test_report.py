@@ -49,6 +49,26 @@ def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 
+def test_a_picture_with_few_colours_keeps_those_of_small_marks() -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+    from PIL import Image
+
+    from lrlab.plots.style import OUTCOMES
+
+    shades = colormaps["viridis"](np.linspace(0, 1, 300))[None, :, :3]
+    pixels = shades * np.linspace(0.5, 1, 200)[:, None, None]  # a surface of many colours
+    colours = [to_rgb(look.colour) for look in OUTCOMES.values()]
+    for place, colour in enumerate(colours):
+        pixels[5:9, 10 * place + 5 : 10 * place + 9] = colour
+    written = io.BytesIO()
+    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(written, "PNG")
+    with Image.open(io.BytesIO(figures._with_few_colours(written.getvalue()))) as image:
+        assert image.mode == "P"
+        seen = np.asarray(image.convert("RGB"))[7, 7 : 10 * len(colours) : 10] / 255
+    np.testing.assert_allclose(seen, colours, atol=8 / 255)
+
+
 # --- the text -------------------------------------------------------------------------------------
 
 

@@ -106,7 +106,10 @@ def _repainted(png: bytes, part: int) -> bytes:
     try:
         with Image.open(io.BytesIO(png)) as image:
             size = max(1, image.width // part), max(1, image.height // part)
-            small = image.convert("RGB").resize(size).quantize(256, dither=Image.Dither.NONE)
+            small = image.convert("RGB").resize(size)
+        # by default small marks lose their colours to large surfaces
+        of_all = Image.Quantize.MAXCOVERAGE
+        small = small.quantize(256, of_all, dither=Image.Dither.NONE)
         small.save(written, "PNG", optimize=True)
     except (OSError, ValueError):
         return png
