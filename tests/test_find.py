@@ -295,6 +295,7 @@ def test_where_memory_does_not_hold_all_lanes_they_are_trained_in_parts(
         ({"batch_size": 0}, "batch_size=0: must be from 1 to the 640 samples"),
         ({"batch_size": 641}, "batch_size=641"),
         ({"lr": (1.0, 0.1)}, "lr=1..0.1: must rise"),
+        ({"lr": (1e-200, 1e200)}, "lr=1e-200..1e+200: must lie between 1e-150 and 1e+150"),
         ({"lr": (0.0, 0.1)}, "lr=0..0.1: must rise from a number above 0"),
         ({"points": 1}, "points=1: must be a whole number of at least 2"),
         ({"steps": 9}, "steps=9: must be a whole number of at least 10"),

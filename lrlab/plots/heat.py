@@ -23,6 +23,7 @@ WORSE = "#A50F15"  # worse than before training; no colour of the map, nor of an
 NOT_FINITE = "#000000"
 _MAP = matplotlib.colormaps["viridis"]
 _RIBBON = 0.17
+_FARTHEST = 700.0  # log of a number that can still be drawn
 
 
 @reach.within
@@ -190,7 +191,7 @@ def _edges(lrs: Sequence[float]) -> list[tuple[float, float]]:
     below = np.minimum(np.append(gaps[:1], gaps), most) if len(gaps) else np.array([most])
     above = np.minimum(np.append(gaps, gaps[-1:]), most) if len(gaps) else np.array([most])
     return [
-        (math.exp(log - down), math.exp(log + up))
+        (math.exp(max(log - down, -_FARTHEST)), math.exp(min(log + up, _FARTHEST)))
         for log, down, up in zip(logs, below, above, strict=True)
     ]
 

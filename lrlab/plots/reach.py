@@ -41,7 +41,7 @@ def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
         try:
             figure = draw(*near, **named)
         except NothingToDraw as error:
-            if not moved:
+            if not (moved and _merged([*args, *kwargs.values()])):
                 raise
             at = f"numbers below {SMALLEST:g} or above {LARGEST:g} count as these"
             raise NothingToDraw(f"{error}; {at}") from error
@@ -49,7 +49,7 @@ def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
             figure.text(
                 0.99,
                 0.004,
-                f"numbers below {SMALLEST:g} or above {LARGEST:g} stand there",
+                f"numbers below {SMALLEST:g} or above {LARGEST:g} are drawn there",
                 ha="right",
                 va="bottom",
                 size=SIZE - 2.5,
@@ -59,6 +59,12 @@ def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
         return figure
 
     return drawn
+
+
+def _merged(given: list[Any]) -> bool:
+    """Whether learning rates that differ stand at one place."""
+    tables = [one for one in given if isinstance(one, pd.DataFrame) and "lr" in one]
+    return any(_near(one)["lr"].nunique() < one["lr"].nunique() for one in tables)
 
 
 def _near(given: Any) -> Any:
