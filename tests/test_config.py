@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -333,7 +334,7 @@ def test_every_option_of_the_schema_is_in_the_config_file_with_a_comment() -> No
     ],
 )
 def test_a_reference_that_leads_nowhere_is_named(given: dict[str, object], line: str) -> None:
-    config = OmegaConf.merge(OmegaConf.structured(configs.Config), given)
+    config: Any = OmegaConf.merge(OmegaConf.structured(configs.Config), given)
     with pytest.raises(OmegaConfBaseException) as caught:
         _ = [config[key] for key in given]
     assert configs.one_line(caught.value).startswith(line)

@@ -32,6 +32,8 @@ def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
     Beyond it they stand at SMALLEST or LARGEST, and the figure says so.
     """
 
+    plain: Any = draw
+
     @functools.wraps(draw)
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> Figure:
         near: Any = [_near(one) for one in args]
@@ -39,7 +41,7 @@ def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
         moved = any(a is not b for a, b in zip(near, args, strict=True))
         moved = moved or any(named[name] is not kwargs[name] for name in named)
         try:
-            figure = draw(*near, **named)
+            figure: Figure = plain(*near, **named)
         except NothingToDraw as error:
             if not (moved and _merged([*args, *kwargs.values()])):
                 raise
