@@ -55,7 +55,7 @@ Examples:  python -m lrlab.find
 It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), suggestions.json,
 config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to run next.
 
-Exit code: 0 an lr was found, 1 none was, 2 bad input, 130 interrupted.
+Exit code: 0 an lr was found, 1 none was or the plot failed, 2 bad input, 130 interrupted.
 """
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"

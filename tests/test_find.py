@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrlab import find_plot, first_steps, plan, range_test
 from lrlab.data import Dataset
-from lrlab.errors import UserError
-from lrlab.find import USAGE, Found, Options, find, main, read_options, sweep_command, told
+from lrlab.errors import NotWritten, UserError
+from lrlab.find import USAGE, Found, Options, _draw, find, main, read_options, sweep_command, told
 from lrlab.networks import MLP
 
 SHORT: Any = {"lr": (1e-3, 10.0), "points": 5, "steps": 30}
@@ -540,3 +540,16 @@ def test_what_is_told_is_what_was_found() -> None:
     flat = told(FIGURES["flat"], sweep_command(FIGURES["flat"]))
     assert flat.startswith("find: no learning rate to suggest: no lr brought the loss below")
     assert "the ramp's steepest   none, the loss does not fall up to lr 10" in flat
+
+
+def test_a_plot_that_fails_is_a_line_and_what_cannot_be_written_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = next(iter(FIGURES.values()))
+    assert _draw(found, "a title", tmp_path) == ""
+    assert (tmp_path / "find.png").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritten):
+        _draw(found, "a title", tmp_path / "file")
+    monkeypatch.setattr(find_plot, "range_test", lambda *_: {}["no\nsuch"])
+    assert _draw(found, "a title", tmp_path) == r"KeyError: 'no\nsuch'"
