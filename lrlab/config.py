@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from lrlab import quick_yaml
 from lrlab.errors import UserError
@@ -349,6 +350,13 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         cause = cause.__cause__
     text = "\n".join(parts)
 
+    if isinstance(error, InterpolationResolutionError) and error.child_node is not None:
+        return _wrong_reference(error, text)
+    if match := re.search(r"Error resolving interpolation '(.*)', possible .*keys: (.*)", text):
+        return (
+            f"{match[1]}: stands for the choice of a group, and there it can name only another "
+            f"group ({match[2]}); write the choice's name"
+        )
     if (override := getattr(error, "override", None)) is not None:
         return (
             f"{override}: not understood; write option=value, "
@@ -419,6 +427,32 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
     inner = re.compile(r"\s*(full_key|object_type|reference_type)\b")  # Hydra's own
     lines = [line.strip() for line in text.splitlines() if not inner.match(line)]
     return " ".join(dict.fromkeys(line for line in lines if line))
+
+
+def _wrong_reference(error: InterpolationResolutionError, text: str) -> str:
+    """The line for a value such as ``${lr}`` that stands for no other one."""
+    key, node = str(error.full_key), error.child_node
+    assert node is not None
+    value = node._value()
+    wanted = WANTED.get(type(node).__name__.removesuffix("Node"), "a value")
+    instead = f"give {wanted}, or refer to another option that has one"
+    if "Recursive interpolation" in text or "Interpolation to parent node" in text:
+        way = [key]
+        while isinstance(value, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
+            way.append(match[1])
+            if match[1] in way[:-1]:
+                break
+            found = OmegaConf.to_container(node._get_root(), resolve=False)
+            value = flat(found).get(match[1]) if isinstance(found, dict) else None
+        by = f", by way of {', '.join(way[1:-1])}" if len(way) > 2 and way[-1] == key else ""
+        return f"{key}={node._value()}: refers to itself{by}; {instead}"
+    if match := re.search(r"Interpolation key '(.*)' not found", text):
+        near = "" if match[1].startswith("hydra.") else nearest(match[1], known_keys())
+        return f"{key}={value}: there is no option {match[1]}{near}; {instead}"
+    if match := re.search(r"Unsupported interpolation type (\S+)", text):
+        return f"{key}={value}: there is no resolver {match[1]}; {instead}"
+    reason = text.splitlines()[0].rpartition("resolving interpolation: ")[2]
+    return f"{key}={value}: leads nowhere ({reason}); {instead}"
 
 
 def group_of_unknown_setting(error: Exception) -> str | None:

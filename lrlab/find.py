@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrlab import __version__, readers
-from lrlab.errors import UserError
+from lrlab.errors import NotWritten, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,11 +55,12 @@ Examples:  python -m lrlab.find
 It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), suggestions.json,
 config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to run next.
 
-Exit code: 0 an lr was found, 1 none was, 2 bad input, 130 interrupted.
+Exit code: 0 an lr was found, 1 none was or the plot failed, 2 bad input, 130 interrupted.
 """
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
+_LOWEST, _HIGHEST = 1e-150, 1e150  # whose ratio is a number still, and what lies beyond them too
 _MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
 
 
@@ -86,6 +87,11 @@ class Options:
         if not 0 < self.low < self.high < float("inf"):
             raise UserError(
                 f"lr={self.low:g}..{self.high:g}: must rise from a number above 0, "
+                "for example lr=1e-5..10"
+            )
+        if self.low < _LOWEST or self.high > _HIGHEST:
+            raise UserError(
+                f"lr={self.low:g}..{self.high:g}: must lie between {_LOWEST:g} and {_HIGHEST:g}, "
                 "for example lr=1e-5..10"
             )
         for name, least, example in (
@@ -513,12 +519,29 @@ def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
         records.create_sweep(folder)
     command = sweep_command(found, rest)
     _write(folder, found, spec, data, config, command)
-    if config.plots:
-        from lrlab import find_plot, plots
-
-        plots.save({"find": find_plot.range_test(found, _title(spec, options))}, folder)
+    failed = _draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder), flush=True)
-    return 0 if found.best is not None else 1
+    if failed:
+        print(f"lrlab: the plot was not drawn: {failed}; the records are whole", file=sys.stderr)
+    return 0 if found.best is not None and not failed else 1
+
+
+def _draw(found: Found, title: str, folder: Path) -> str:
+    """Draw the test; returns why that failed, or nothing.
+
+    Raises:
+        NotWritten: the picture cannot be written.
+    """
+    from lrlab import find_plot
+    from lrlab.plots import drawing, writing
+
+    try:
+        writing.written("find", find_plot.range_test(found, title), folder, ["png"])
+    except NotWritten:
+        raise
+    except Exception as error:
+        return drawing.described(error)
+    return ""
 
 
 def _announce(spec: RunSpec, options: Options) -> None:

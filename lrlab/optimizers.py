@@ -211,6 +211,34 @@ def build(
     return _StackedOptimizer(rule, constants, nesterov, params, units)
 
 
+def is_known(optimizer: Mapping[str, Any]) -> bool:
+    """Whether it is of a class with a stacked update of lrlab's own, which takes any parameters."""
+    return _read(optimizer).call in _RULES
+
+
+def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> None:
+    """One step on copies of a network's parameters: a class that lrlab does not know may refuse
+    some of them, as torch.optim.Muon does with all but matrices.
+
+    Args:
+        optimizer: a config, with its ``lr``.
+
+    Raises:
+        UserError: it cannot train this network.
+    """
+    target = _read(optimizer)
+    leaves = [
+        torch.nn.Parameter(p.detach().clone()) for p in network.parameters() if p.requires_grad
+    ]
+    try:
+        _step(target, leaves, float(optimizer["lr"]))
+    except UserError as error:
+        raise UserError(
+            f"{error}; it cannot train this network, use one that takes all of its parameters, "
+            "for example optimizer=adam"
+        ) from error
+
+
 # --- reading the config ---------------------------------------------------------------------------
 
 _NUMBER_WORKS: dict[str, Callable[[float], bool]] = {
@@ -287,9 +315,13 @@ def _try(target: targets.Target) -> None:
             f"{target.option}: evaluates the loss several times a step, which lanes cannot do; "
             "use one that takes one gradient a step, for example optimizer=adam"
         )
-    leaf = torch.nn.Parameter(torch.zeros(2, 2))
-    leaf.grad = torch.zeros(2, 2)
-    optimizer = _instance(target, [leaf], 0.1)
+    _step(target, [torch.nn.Parameter(torch.zeros(2, 2))], 0.1)
+
+
+def _step(target: targets.Target, leaves: Sequence[torch.nn.Parameter], lr: float) -> None:
+    optimizer = _instance(target, leaves, lr)
+    for leaf in leaves:
+        leaf.grad = torch.zeros_like(leaf)
     try:
         optimizer.step()
     except Exception as error:

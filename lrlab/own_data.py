@@ -342,7 +342,7 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         if how.train_size is not None:
             train = torch.randperm(len(train), generator=_generator(how))
     else:
-        train, held_out = _divided(len(parts["x"]), how)
+        train, held_out = _divided(len(parts["x"]), how, option)
         parts |= {f"val_{k}": parts[k].index_select(0, held_out) for k in ("x", "y")}
     if how.train_size is not None and how.train_size > len(train):
         raise UserError(
@@ -478,10 +478,15 @@ def _checked_split(split: Mapping[str, Any]) -> Split:
     return how
 
 
-def _divided(available: int, how: Split) -> tuple[Tensor, Tensor]:
+def _divided(available: int, how: Split, option: str) -> tuple[Tensor, Tensor]:
     """The places of the samples to train on, shuffled, and of those held out."""
     share = isinstance(how.val_size, float)
     size = max(1, int(how.val_size * available)) if share else int(how.val_size)
+    if available == 1:
+        raise UserError(
+            f"{option}: holds one sample; give two or more, for one at least is trained on and one "
+            "held out"
+        )
     if size >= available:
         raise UserError(
             f"data.val_size={how.val_size}: must be below the {available} samples, "

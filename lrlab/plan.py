@@ -173,6 +173,13 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
         if key not in _working:
             build_schedule(spec, steps_per_epoch)
             _remember(key)
+        key = (*_network_key(spec, dataset), _object(spec, "optimizer"))
+        key += (json.dumps(spec["optimizer"], default=str),)
+        if key not in _working:
+            if not optimizers.is_known(spec["optimizer"]):
+                network = build_network(spec, dataset)
+                optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
+            _remember(key)
 
 
 _working: dict[tuple[Any, ...], None] = {}  # what check_runs found to work, the latest last

@@ -147,7 +147,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     Raises:
         UserError: an option that cannot work. Nothing was trained or written then.
         NotWritten: a record could not be written.
-        SystemExit: with 1, when a run failed; with 130 or 143, when it was interrupted.
+        SystemExit: with 1, when a run or a figure failed; with 130 or 143, when it was interrupted.
     """
     setup_globals()
     configs.check_folder(config)
@@ -619,18 +619,19 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     print(table.results(runs, folder, best, verdicts, answer.text(answers)), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {mixed or _why_none(config)}", flush=True)
-    unwritten = None
+    failed, unwritten = {}, None
     if curves is not None:
         try:
             tables = Tables(
                 runs, curves, verdicts, answers=answers, objective=str(config.objective)
             )
-            unwritten = _draw(config, folder, tables)
+            failed, unwritten = _draw(config, folder, tables)
         except KeyboardInterrupt as error:
             _say_undrawn(folder)
             raise SystemExit(signals.exit_code(error)) from None
     if lines := table.drawn(folder):
         print(lines, flush=True)
+    _say_failed(folder, failed)
     if unwritten is not None:
         raise unwritten
     if left := len(_left(queue)):
@@ -643,18 +644,21 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         numbers = ", ".join(map(str, gone))
         print(f"lrlab: the folder of {word} {numbers} is gone, and {its} results with it")
         raise SystemExit(1)
-    if any(trial.state == "failed" for trial in trials):
+    if failed or any(trial.state == "failed" for trial in trials):
         raise SystemExit(1)
     return [trial.value for trial in trials if trial.value is not None]
 
 
-def _draw(config: DictConfig, folder: Path, tables: Tables) -> NotWritten | None:
+def _draw(
+    config: DictConfig, folder: Path, tables: Tables
+) -> tuple[dict[str, str], NotWritten | None]:
     """All figures and the report; the loss around three of the runs is measured meanwhile.
 
-    What cannot be drawn is said and left out.
+    What fails is left out.
 
     Returns:
-        What could not be written, if anything.
+        The figures that failed, "report" among them, and why; what could not be written, if
+        anything.
     """
     from lrlab import analysis, plots, report
     from lrlab.plots.drawing import Drawing, cores, described
@@ -684,9 +688,7 @@ def _draw(config: DictConfig, folder: Path, tables: Tables) -> NotWritten | None
             unwritten.append(error)
         except Exception as error:  # the runs are recorded, and what they came to is said
             failed["report"] = described(error)
-    for name, reason in failed.items():
-        print(f"lrlab: {name} was not drawn: {reason}", file=sys.stderr)
-    return next((error for error in unwritten if error is not None), None)
+    return failed, next((error for error in unwritten if error is not None), None)
 
 
 def _measure_landscape(folder: Path, tables: Tables, threads: int, trusted: bool) -> None:
@@ -701,12 +703,31 @@ def _measure_landscape(folder: Path, tables: Tables, threads: int, trusted: bool
     landscape.write(folder, measured)
 
 
-def _say_undrawn(folder: Path) -> None:
+def _say_failed(folder: Path, failed: Mapping[str, str]) -> None:
+    if not failed:
+        return
+    for name, reason in failed.items():
+        print(f"lrlab: {name} was not drawn: {reason}", file=sys.stderr)
+    sweep = _typed(folder)
+    figures = [name for name in failed if name != "report"]
+    again = [f"python -m lrlab.plots {sweep} --only {' '.join(figures)}"] if figures else []
+    again.append(f"python -m lrlab.report {sweep}")  # which shows the figures that there are
+    print(
+        f"lrlab: the records are whole; draw what is missing with {', then '.join(again)}",
+        file=sys.stderr,
+    )
+
+
+def _typed(folder: Path) -> str:
     import shlex
 
     from lrlab.table import display_path
 
-    sweep = shlex.quote(display_path(folder))
+    return shlex.quote(display_path(folder))
+
+
+def _say_undrawn(folder: Path) -> None:
+    sweep = _typed(folder)
     print(
         "lrlab: interrupted while drawing, the records are whole; draw with "
         f"python -m lrlab.plots {sweep}, or all of it with {resume_command(folder)}",

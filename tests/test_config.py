@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from test_sweep import QUICK, Ended, command, files, process, sweep
 
 from lrlab import arguments
@@ -189,6 +191,9 @@ NAMES = [
     ("data._target_=nope.data", "data._target_=nope.data", "nope"),
     ("schedule._target_=torch.optim.lr_scheduler.StepLRR", "StepLR?"),
     ("+network.width=3", "network.width=3", "no such option"),
+    ("optimizer._target_=torch.optim.Muon", "torch.optim.Muon: ", "2D", "optimizer=adam"),
+    ("lr=0.1,${epochs} epochs=${lr}", "lr=${epochs}: refers to itself, by way of epochs", "0.1"),
+    ("optimizer=${lr}", "${lr}: stands for the choice of a group"),
 ]
 
 
@@ -312,6 +317,27 @@ def test_every_option_of_the_schema_is_in_the_config_file_with_a_comment() -> No
         if key not in (*configs.GROUPS, *configs.SWEEP_GROUPS):
             (line,) = (line for line in text.splitlines() if line.startswith(f"{key}:"))
             assert "#" in line, line
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"lr": "${lr}"}, "lr=${lr}: refers to itself; give a number, for example 0.1"),
+        (
+            {"lr": "${seed}", "seed": "${epochs}", "epochs": "${lr}"},
+            "lr=${seed}: refers to itself, by way of seed, epochs; give a number",
+        ),
+        ({"lr": "${seed}", "seed": "${seed}"}, "lr=${seed}: refers to itself; give a number"),
+        ({"name": "a${lrr}"}, "name=a${lrr}: there is no option lrr (did you mean lr?); give"),
+        ({"epochs": "${no:1}"}, "epochs=${no:1}: there is no resolver no; give a whole number"),
+        ({"lr": "${oc.env:LRLAB_NO}"}, 'lr=${oc.env:LRLAB_NO}: leads nowhere ("Environment'),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_named(given: dict[str, object], line: str) -> None:
+    config: Any = OmegaConf.merge(OmegaConf.structured(configs.Config), given)
+    with pytest.raises(OmegaConfBaseException) as caught:
+        _ = [config[key] for key in given]
+    assert configs.one_line(caught.value).startswith(line)
 
 
 def test_known_keys_are_those_of_the_files() -> None:

@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrlab import find_plot, first_steps, plan, range_test
 from lrlab.data import Dataset
-from lrlab.errors import UserError
-from lrlab.find import USAGE, Found, Options, find, main, read_options, sweep_command, told
+from lrlab.errors import NotWritten, UserError
+from lrlab.find import USAGE, Found, Options, _draw, find, main, read_options, sweep_command, told
 from lrlab.networks import MLP
 
 SHORT: Any = {"lr": (1e-3, 10.0), "points": 5, "steps": 30}
@@ -295,6 +295,7 @@ def test_where_memory_does_not_hold_all_lanes_they_are_trained_in_parts(
         ({"batch_size": 0}, "batch_size=0: must be from 1 to the 640 samples"),
         ({"batch_size": 641}, "batch_size=641"),
         ({"lr": (1.0, 0.1)}, "lr=1..0.1: must rise"),
+        ({"lr": (1e-200, 1e200)}, "lr=1e-200..1e+200: must lie between 1e-150 and 1e+150"),
         ({"lr": (0.0, 0.1)}, "lr=0..0.1: must rise from a number above 0"),
         ({"points": 1}, "points=1: must be a whole number of at least 2"),
         ({"steps": 9}, "steps=9: must be a whole number of at least 10"),
@@ -539,3 +540,16 @@ def test_what_is_told_is_what_was_found() -> None:
     flat = told(FIGURES["flat"], sweep_command(FIGURES["flat"]))
     assert flat.startswith("find: no learning rate to suggest: no lr brought the loss below")
     assert "the ramp's steepest   none, the loss does not fall up to lr 10" in flat
+
+
+def test_a_plot_that_fails_is_a_line_and_what_cannot_be_written_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = next(iter(FIGURES.values()))
+    assert _draw(found, "a title", tmp_path) == ""
+    assert (tmp_path / "find.png").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritten):
+        _draw(found, "a title", tmp_path / "file")
+    monkeypatch.setattr(find_plot, "range_test", lambda *_: {}["no\nsuch"])
+    assert _draw(found, "a title", tmp_path) == r"KeyError: 'no\nsuch'"

@@ -427,6 +427,34 @@ def test_what_only_the_parameters_show_is_a_user_error_too():
         optimizers.build([muon], [torch.zeros(1, 3)])
 
 
+class _Matrices(torch.optim.SGD):
+    def step(self, closure=None):
+        if any(p.ndim != 2 for group in self.param_groups for p in group["params"]):
+            raise RuntimeError("no\nvectors")
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("torch.optim.Muon", "Muon only supports 2D"), (f"{__name__}._Matrices", "no vectors;")],
+)
+def test_an_optimizer_is_tried_on_the_networks_own_parameters(target, reason):
+    config = {"_target_": target, "lr": 0.1}
+    network = torch.nn.Linear(3, 2)
+    before = [p.detach().clone() for p in network.parameters()]
+    assert not optimizers.is_known(config)
+    with pytest.raises(UserError) as caught:
+        optimizers.check_on(config, network)
+    line = str(caught.value)
+    assert line.startswith(f"optimizer._target_={target}: {reason}")
+    assert line.endswith("for example optimizer=adam") and "\n" not in line
+    network.bias.requires_grad_(False)  # frozen ones are not trained
+    optimizers.check_on(config, network)
+    optimizers.check_on(config, torch.nn.Linear(3, 2, bias=False))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    assert all(p.grad is None for p in network.parameters())
+
+
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 
 

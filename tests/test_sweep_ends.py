@@ -87,9 +87,10 @@ def test_the_answer_is_printed_when_the_records_are_closed_and_before_anything_i
 ) -> None:
     told = {}
 
-    def draw(config: Any, folder: Path, tables: Any) -> None:
+    def draw(config: Any, folder: Path, tables: Any) -> tuple[dict[str, str], None]:
         told["lines"] = sys.stdout.getvalue().splitlines()  # type: ignore[attr-defined]
         told["files"] = {path.name for path in folder.iterdir()}
+        return {}, None
 
     done = ended(tmp_path, _draw=draw)
     assert (done.code, done.err) == (0, "")
@@ -110,8 +111,13 @@ def test_a_report_that_fails_is_said_and_harms_nothing_else(
 
     monkeypatch.setattr(report, "write", write)
     done = ended(tmp_path)
-    assert done.code == 0
-    assert done.err == "lrlab: report was not drawn: ValueError: no such thing\n"
+    assert done.code == 1
+    assert done.err == (
+        "lrlab: report was not drawn: ValueError: no such thing\n"
+        "lrlab: the records are whole; draw what is missing with "
+        "python -m lrlab.report outputs/x\n"
+    )
+    assert {"runs.csv", "verdicts.csv"} <= {p.name for p in (tmp_path / "outputs/x").iterdir()}
     lines = done.out.splitlines()
     assert lines[-1].startswith(f"plots  {Path('outputs/x/plots')}: ")
     assert not any(line.startswith("report") for line in lines)
@@ -136,8 +142,9 @@ def test_what_cannot_be_written_ends_the_command_behind_all_that_could(tmp_path:
 
 
 def test_runs_that_have_not_ended_are_told_last(tmp_path: Path) -> None:
-    def draw(config: Any, folder: Path, tables: Any) -> None:
+    def draw(config: Any, folder: Path, tables: Any) -> tuple[dict[str, str], None]:
         print("drawn")
+        return {"heat_map": "ValueError: x"}, None
 
     def finish(*arguments: Any, before: Any = search._finish) -> Any:
         with mock.patch.object(search, "_left", lambda queue: [None]):
@@ -149,3 +156,8 @@ def test_runs_that_have_not_ended_are_told_last(tmp_path: Path) -> None:
         "drawn",
         "lrlab: 1 runs have not ended; go on with python -m lrlab.resume outputs/x",
     ]
+    assert done.err == (
+        "lrlab: heat_map was not drawn: ValueError: x\n"
+        "lrlab: the records are whole; draw what is missing with python -m lrlab.plots outputs/x "
+        "--only heat_map, then python -m lrlab.report outputs/x\n"
+    )

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lrlab import thin
-from lrlab.plots import frame, style
+from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import smoothed
 from lrlab.plots.runs import need
 from lrlab.plots.sheet import cut_to, draw_ribbon, head, sheet, widen
@@ -47,6 +47,7 @@ _BRANCHES = (
 )
 
 
+@reach.within
 def branch_fan(
     branches: pd.DataFrame,
     verdicts: pd.DataFrame | None = None,
@@ -296,6 +297,6 @@ def _fan_axes(ax: Axes, shown: Sequence[np.ndarray], begin: float, length: float
     core = core[core > 0] if (core > 0).any() else positive
     low = max(float(positive.min()), float(core.min()) / 1.6) / 1.08
     high = min(float(positive.max()), float(core.max()) * 1.6) * 1.08
+    ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
     ax.set_yscale("log")
-    ax.set_ylim(low, high)
     frame.log_ticks(ax.yaxis, low, high, most=4)

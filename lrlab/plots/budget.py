@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrlab import loss_kinds
-from lrlab.plots import frame, runs, style
+from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.curves import Bundle, bundle, lr_y
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import bar_room, cut_to, draw_lr_bar, head, sheet
@@ -36,6 +36,7 @@ class _Schedule:
     others: str  # what else sets the best runs apart, as text
 
 
+@reach.within
 def schedules(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lrlab.plots import frame, runs, style
+from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.frame import Label, Reference, Scale
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import (
@@ -100,6 +100,7 @@ class _Table:
         return 6.5 if self.on_axis["lr"].nunique() <= _DENSE else 4.0
 
 
+@reach.within
 def lr_against_loss(
     runs: pd.DataFrame,
     verdicts: pd.DataFrame | None = None,
@@ -155,6 +156,7 @@ def lr_against_loss(
     return page.figure
 
 
+@reach.within
 def lr_against_accuracy(
     runs: pd.DataFrame,
     verdicts: pd.DataFrame | None = None,
@@ -205,6 +207,7 @@ def lr_against_accuracy(
     return page.figure
 
 
+@reach.within
 def to_target(
     verdicts: pd.DataFrame, answers: "Sequence[Answer]" = (), *, title: str | None = None
 ) -> Figure:
@@ -667,7 +670,7 @@ def _draw_recommended(
     best, low, high = found
     left, right = ax.get_xlim()
     if high <= low:  # a single lr has no width of its own
-        low, high = (best * (right / left) ** share for share in (-0.008, 0.008))
+        low, high = (best * frame.ratio(left, right, share) for share in (-0.008, 0.008))
     ax.axvspan(low, high, color=RECOMMENDED, alpha=0.55, linewidth=0, zorder=0.5, gid="recommended")
     if best_by_objective is None:
         ax.axvline(best, **_BEST_LINE, zorder=1.5, gid="best")
@@ -735,7 +738,7 @@ def _draw_to_target(
     low, high = frame.lr_limits(judged["lr"])
     for place, (setting, group) in enumerate(judged.groupby("setting", sort=True)):
         hue, shape = hues[str(setting)], shapes[str(setting)]
-        beside = (high / low) ** (_BESIDE * (place - (len(hues) - 1) / 2))
+        beside = frame.ratio(low, high, _BESIDE * (place - (len(hues) - 1) / 2))
         group = group.assign(lr=group["lr"] * beside)
         there = _medians_to(group, name)
         if several:
@@ -774,8 +777,8 @@ def _draw_to_target(
     positive = [float(value) for value in reached[name].astype(float) if value > 0]
     if positive:
         low, high = min(positive) / 1.35, max(positive) * 1.35
+        ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
         ax.set_yscale("log")
-        ax.set_ylim(low, high)
         frame.log_ticks(ax.yaxis, low, high, most=6)
     ax.grid(axis="y", color=style.PALE, linewidth=0.7)
     ax.set_axisbelow(True)

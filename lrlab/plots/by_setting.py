@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrlab.errors import printable
-from lrlab.plots import frame, style
+from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import Label
 from lrlab.plots.sheet import PAD, Handles, draw_margin, sheet, text_width
 from lrlab.plots.style import DARK, OUTCOMES, RECOMMENDED, SIZE
@@ -25,6 +25,7 @@ _ROW = 0.36  # inches
 _LONGEST = 3.0  # inches that the name of a setting may take
 
 
+@reach.within
 def lr_by_setting(
     verdicts: pd.DataFrame, answers: "Sequence[Answer]", *, title: str | None = None
 ) -> Figure:

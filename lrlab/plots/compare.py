@@ -6,11 +6,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lrlab.plots import frame, runs, style
+from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.curves import bundle, draw_curves, handles
 from lrlab.plots.sheet import bar_room, cut_to, draw_lr_bar, head, sheet
 
 
+@reach.within
 def side_by_side(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:

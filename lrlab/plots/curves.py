@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lrlab.plots import frame, runs, style
+from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.frame import Label, Reference, Scale, smoothed
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import (
@@ -89,6 +89,7 @@ def bundle(curves: pd.DataFrame, verdicts: pd.DataFrame | None = None) -> Bundle
     )
 
 
+@reach.within
 def loss_curves(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
@@ -138,6 +139,7 @@ def loss_curves(
     return page.figure
 
 
+@reach.within
 def lr_and_loss(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
@@ -407,8 +409,8 @@ def lr_y(ax: Axes, used: Sequence[np.ndarray], initial: Sequence[float], most: i
     lowest = min((float(lrs.min()) for lrs in positive), default=top)
     floor = min((lr for lr in initial if lr > 0), default=top) * 1e-3
     low, high = max(lowest, floor) / 1.5, top * 1.6
+    ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
     ax.set_yscale("log")
-    ax.set_ylim(low, high)
     frame.log_ticks(ax.yaxis, low, high, most)
     ax.set_ylabel("learning rate")
     ax.grid(axis="y", color=style.PALE, linewidth=0.7)

@@ -74,7 +74,8 @@ class Scale:
     def fraction(self, y: float) -> float:
         """Height in the frame, 0 at its lower end and 1 at its upper."""
         if self.log:
-            return math.log(max(y, self.low / 100) / self.low) / math.log(self.high / self.low)
+            low, high = math.log(self.low), math.log(self.high)
+            return (math.log(max(y, self.low / 100)) - low) / (high - low)
         if self.kind == "accuracy":
             low, high, y = (float(_stretched(np.array(v))) for v in (self.low, self.high, y))
             return (y - low) / (high - low)
@@ -247,18 +248,23 @@ def edge_handles(losses: Sequence[np.ndarray], scale: Scale) -> list[tuple[Line2
 # --- axes -----------------------------------------------------------------------------------------
 
 
+def ratio(low: float, high: float, share: float) -> float:
+    """(high / low) ** share, also where the ratio itself is too large for a number."""
+    return math.exp(share * (math.log(high) - math.log(low)))
+
+
 def lr_limits(lrs: Iterable[float]) -> tuple[float, float]:
     there = [lr for lr in lrs if lr > 0 and math.isfinite(lr)]
     low, high = (min(there), max(there)) if there else (0.1, 0.1)
-    pad = max(1.25, (high / low) ** 0.04, 2.0 if high / low < 2 else 1.0)
+    pad = max(1.25, ratio(low, high, 0.04), 2.0 if high / 2 < low else 1.0)
     return low / pad, high * pad
 
 
 def lr_axis(ax: Axes, lrs: Iterable[float], label: bool = True) -> None:
     """x is the learning rate, logarithmic."""
-    ax.set_xscale("log")
     low, high = lr_limits(lrs)
-    ax.set_xlim(low, high)
+    ax.set_xlim(low, high)  # before its scale, which else is made for all that is drawn
+    ax.set_xscale("log")
     log_ticks(ax.xaxis, low, high)
     if label:
         ax.set_xlabel("learning rate (init_lr)")
@@ -279,8 +285,17 @@ def step_axis(
     return right
 
 
+class _Decades(LogLocator):
+    """matplotlib's, which looks beyond the frame, without what no number can hold there."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        with np.errstate(over="ignore"):
+            ticks = np.asarray(super().tick_values(vmin, vmax))
+        return ticks[np.isfinite(ticks)]
+
+
 def log_ticks(axis: Any, low: float, high: float, most: int = 10) -> None:
-    decades = math.log10(high / low)
+    decades = math.log10(high) - math.log10(low)
     subs = (1.0, 2.0, 5.0) if decades < 2.6 else (1.0,)
     if decades < 1.1:
         subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
@@ -288,9 +303,9 @@ def log_ticks(axis: Any, low: float, high: float, most: int = 10) -> None:
         axis.set_major_locator(MaxNLocator(min(5, most)))
         axis.set_minor_locator(NullLocator())
     else:
-        axis.set_major_locator(LogLocator(subs=subs, numticks=most))
+        axis.set_major_locator(_Decades(subs=subs, numticks=most))
         tight = most <= 5 and decades > 4
-        minor = NullLocator() if tight else LogLocator(subs=range(2, 10), numticks=100)  # type: ignore[arg-type]
+        minor = NullLocator() if tight else _Decades(subs=range(2, 10), numticks=100)  # type: ignore[arg-type]
         axis.set_minor_locator(minor)
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axis.set_minor_formatter(NullFormatter())
@@ -306,6 +321,7 @@ def number(value: float) -> str:
 
 def finish_y(ax: Axes, scale: Scale, most: int = 10) -> None:
     """Limits, ticks and grid of the y axis."""
+    ax.set_ylim(scale.low, scale.high)  # before its scale, which else is made for all that is drawn
     if scale.log:
         ax.set_yscale("log")
         log_ticks(ax.yaxis, scale.low, scale.high, most)
@@ -315,7 +331,6 @@ def finish_y(ax: Axes, scale: Scale, most: int = 10) -> None:
         ax.yaxis.set_major_locator(FixedLocator(_spaced(ticks, scale)))
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set_ylim(scale.low, scale.high)
     ax.grid(axis="y", color=PALE, linewidth=0.7)
     ax.set_axisbelow(True)
 

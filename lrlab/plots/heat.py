@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lrlab.plots import frame, runs, style
+from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import WIDTH, Sheet, bar_place, draw_ribbon, head, sheet
 from lrlab.plots.tables import NothingToDraw
@@ -23,8 +23,10 @@ WORSE = "#A50F15"  # worse than before training; no colour of the map, nor of an
 NOT_FINITE = "#000000"
 _MAP = matplotlib.colormaps["viridis"]
 _RIBBON = 0.17
+_FARTHEST = 700.0  # log of a number that can still be drawn
 
 
+@reach.within
 def heat_map(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
@@ -81,8 +83,8 @@ def heat_map(
         frame.step_axis(ax, last, curves if columns == 1 else None, unit)
         ax.set_xlim(0, last + 1)
         ax.xaxis.get_major_locator().set_params(nbins=7 if columns == 1 else 3)  # type: ignore[attr-defined]
+        ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
         ax.set_yscale("log")
-        ax.set_ylim(low, high)
         frame.log_ticks(ax.yaxis, low, high, most=8)
         if column == 0:
             ax.set_ylabel("learning rate (init_lr)")
@@ -189,7 +191,7 @@ def _edges(lrs: Sequence[float]) -> list[tuple[float, float]]:
     below = np.minimum(np.append(gaps[:1], gaps), most) if len(gaps) else np.array([most])
     above = np.minimum(np.append(gaps, gaps[-1:]), most) if len(gaps) else np.array([most])
     return [
-        (math.exp(log - down), math.exp(log + up))
+        (math.exp(max(log - down, -_FARTHEST)), math.exp(min(log + up, _FARTHEST)))
         for log, down, up in zip(logs, below, above, strict=True)
     ]
 

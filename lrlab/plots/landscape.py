@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lrlab.plots import frame, style
+from lrlab.plots import frame, reach, style
 from lrlab.plots.runs import need
 from lrlab.plots.sheet import (
     BAR,
@@ -42,6 +42,7 @@ _GREYS = ListedColormap(matplotlib.colormaps["bone"](np.linspace(0.42, 1.0, 256)
 _CASING = [patheffects.withStroke(linewidth=3.4, foreground="white")]
 
 
+@reach.within
 def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -> Figure:
     """The loss along the update of a small, a good and a large lr, from one and the same state.
 
@@ -97,6 +98,7 @@ def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -
     return page.figure
 
 
+@reach.within
 def surface(
     surface: pd.DataFrame,
     paths: pd.DataFrame,

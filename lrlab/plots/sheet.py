@@ -450,7 +450,7 @@ def draw_ribbon(ribbon: Axes, outcomes: Mapping[float, str], low: float, high: f
     (ribbon.set_xlim if upright else ribbon.set_ylim)(0, 1)
     ribbon.set_facecolor("#f3f3f3")
     length = max(_inches(ribbon))
-    per_unit = length / math.log(high / low)
+    per_unit = length / (math.log(high) - math.log(low))
     for start, end, outcome in _fields(outcomes, low, high):
         look = OUTCOMES[outcome]
         corner, size = ((0, start), (1, end - start)) if upright else ((start, 0), (end - start, 1))
@@ -513,7 +513,7 @@ def draw_lr_bar(
         bar = drawn.figure.colorbar(ScalarMappable(norm, MAP), cax=place)
     bar.outline.set_visible(False)  # type: ignore[operator]
     low, high = min(lrs), max(lrs)
-    heights = np.log(sorted(lrs)) / math.log(high / low)
+    heights = np.log(sorted(lrs)) / (math.log(high) - math.log(low))
     if float(np.diff(heights).min()) * _inches(place)[1] >= LINE:
         place.yaxis.set_major_locator(FixedLocator(list(lrs)))
         place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: lr_word(value)))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lrlab.plots import frame, runs, style
+from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.frame import Label
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import (
@@ -31,6 +31,7 @@ _HIGHEST_ALPHA = 10.0
 _LOWEST_RATIO, _HIGHEST_RATIO = 1e-3, 10.0
 
 
+@reach.within
 def mechanics(
     curves: pd.DataFrame,
     verdicts: pd.DataFrame | None = None,
@@ -224,8 +225,8 @@ def _ratio_axis(ax: Axes, medians: np.ndarray) -> None:
     positive = medians[medians > 0]
     low = max(_LOWEST_RATIO, float(positive.min(initial=THRESHOLDS.oscillating / 4))) / 1.5
     high = max(3 * THRESHOLDS.unstable, min(_HIGHEST_RATIO, float(positive.max(initial=1.0))) * 1.5)
+    ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
     ax.set_yscale("log")
-    ax.set_ylim(low, high)
     frame.log_ticks(ax.yaxis, low, high, most=6)
     ax.yaxis.set_major_formatter(
         FuncFormatter(lambda v, _: "≤" * int(v < _LOWEST_RATIO * 1.01) + frame.number(v))

@@ -17,7 +17,7 @@ def main() -> None:
         description="Make a sweep's report.html: one page that opens offline, with the answer, the "
         "verdicts, interactive loss curves, the plots of its plots/, configs and environment.",
         epilog="A sweep that still runs is shown as far as it is. Exit code: 2 for bad input, "
-        "1 where the page cannot be written.",
+        "1 where the page cannot be made or written.",
     )
     parser.add_argument("sweep", type=path, help="a sweep's folder, for example outputs/my_sweep")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
@@ -30,6 +30,11 @@ def main() -> None:
     except (UserError, NotWritten) as error:
         print(f"lrlab: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except Exception as error:
+        from lrlab.plots.drawing import described
+
+        print(printable(f"lrlab: report was not drawn: {described(error)}"), file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("lrlab: interrupted", file=sys.stderr)
         sys.exit(130)

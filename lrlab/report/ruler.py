@@ -30,7 +30,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
 
     def place(lr: float) -> float:
         """In percent from the left."""
-        share = math.log(lr / low) / math.log(high / low)
+        share = (math.log(lr) - math.log(low)) / (math.log(high) - math.log(low))
         return 100 * (_MARGIN + (1 - 2 * _MARGIN) * share)
 
     def border(lr: float, to: int) -> float:
@@ -38,7 +38,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
         neighbour = lrs.index(lr) + to if lr in lrs else -1
         if not 0 <= neighbour < len(lrs):
             return 0.0 if to < 0 else 100.0
-        return place(math.sqrt(lr * lrs[neighbour]))
+        return (place(lr) + place(lrs[neighbour])) / 2
 
     bands = []
     if answer.best_lr is not None:
