@@ -451,6 +451,8 @@ def _wrong_reference(error: InterpolationResolutionError, text: str) -> str:
         return f"{key}={value}: there is no option {match[1]}{near}; {instead}"
     if match := re.search(r"Unsupported interpolation type (\S+)", text):
         return f"{key}={value}: there is no resolver {match[1]}; {instead}"
+    if match := re.search(r"Value '(.*)' of type '.*' could not be converted", text):
+        return f"{key}={value}: stands for {match[1]}; {instead}"
     reason = text.splitlines()[0].rpartition("resolving interpolation: ")[2]
     return f"{key}={value}: leads nowhere ({reason}); {instead}"
 

@@ -192,7 +192,8 @@ NAMES = [
     ("schedule._target_=torch.optim.lr_scheduler.StepLRR", "StepLR?"),
     ("+network.width=3", "network.width=3", "no such option"),
     ("optimizer._target_=torch.optim.Muon", "torch.optim.Muon: ", "2D", "optimizer=adam"),
-    ("lr=0.1,${epochs} epochs=${lr}", "lr=${epochs}: refers to itself, by way of epochs", "0.1"),
+    ("lr=${epochs} epochs=${lr}", "lr=${epochs}: refers to itself, by way of epochs", "0.1"),
+    ("lr=0.1,${epochs} epochs=${lr}", "epochs=${lr}: stands for 0.1; give a whole number"),
     ("optimizer=${lr}", "${lr}: stands for the choice of a group"),
 ]
 

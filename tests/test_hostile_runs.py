@@ -94,7 +94,7 @@ def test_lrs_over_fifty_powers_of_ten_train_side_by_side(tmp_path: Path) -> None
         ("data.train_size=8 batch_size=8", ""),
         ("data.train_size=8 batch_size=8 diagnostics=full", ""),
         ("data=csv data.path=one.csv data.label=y", "all samples are of one class"),
-        ("data=csv data.path=row.csv data.label=y", "data.val_size="),
+        ("data=csv data.path=row.csv data.label=y", "data.path=row.csv: holds one sample"),
         ("data=csv data.path=two.csv data.label=y batch_size=1", ""),
     ],
 )
