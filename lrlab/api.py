@@ -286,7 +286,7 @@ class Result:
             surface=surface,
             paths=paths,
             answers=self.answer.answers,
-            objective=sweep_settings.objective(self.folder),
+            objective=self._objective,
         )
 
     @cached_property

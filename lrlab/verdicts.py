@@ -145,6 +145,15 @@ def measured(
     return runs, names
 
 
+def most_judged_by(found: Iterable[Any]) -> str:
+    """The loss that most runs are judged by, the first by name of a tie; "" for none.
+
+    found: of each run; a run that failed at once has no evaluation to be judged by, and NaN here.
+    """
+    names = [name for name in found if isinstance(name, str) and name]
+    return min(set(names), key=lambda name: (-names.count(name), name), default="")
+
+
 def _told_apart_by(curves: pd.DataFrame, settings: Sequence[str] | None) -> list[str]:
     names = settings_of(curves) if settings is None else list(settings)
     return [name for name in dict.fromkeys(names) if name not in ("run", "lr", "seed")]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lrlab import analysis, curve_csv, judge, report, sweep_settings
 from lrlab.report.__main__ import main as report_main
-from lrlab.verdicts import verdicts
+from lrlab.verdicts import most_judged_by, verdicts
 
 HERE = Path(__file__).parent
 MNIST = HERE / "hand_labelled" / "mnist.csv.gz"
@@ -712,3 +712,13 @@ def test_a_file_cut_anywhere_ends_in_a_result_or_one_line(
         frame, _ = curve_csv.read(file)
         assert len(frame) in (rows, rows + 1) and "answer" in printed
         pd.testing.assert_frame_equal(frame.iloc[:rows], FRAME.iloc[:rows], check_dtype=False)
+
+
+def test_the_loss_that_most_runs_are_judged_by() -> None:
+    assert most_judged_by([]) == most_judged_by([float("nan"), ""]) == ""
+    assert most_judged_by(["val_loss", float("nan"), "train_loss", "val_loss"]) == "val_loss"
+    assert (
+        most_judged_by(["val_loss", "train_loss"])
+        == most_judged_by(["train_loss", "val_loss"])
+        == "train_loss"
+    )

@@ -297,6 +297,4 @@ def _fan_axes(ax: Axes, shown: Sequence[np.ndarray], begin: float, length: float
     core = core[core > 0] if (core > 0).any() else positive
     low = max(float(positive.min()), float(core.min()) / 1.6) / 1.08
     high = min(float(positive.max()), float(core.max()) * 1.6) * 1.08
-    ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
-    ax.set_yscale("log")
-    frame.log_ticks(ax.yaxis, low, high, most=4)
+    frame.log_axis(ax.yaxis, low, high, most=4)

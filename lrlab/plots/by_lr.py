@@ -25,7 +25,7 @@ from lrlab.plots.sheet import (
 )
 from lrlab.plots.style import DARK, GREY, HUES, OUTCOMES, RECOMMENDED, SHAPES
 from lrlab.plots.tables import NothingToDraw
-from lrlab.verdicts import UNFINISHED
+from lrlab.verdicts import UNFINISHED, most_judged_by
 
 if TYPE_CHECKING:
     from lrlab.answer import Answer
@@ -354,7 +354,8 @@ def _table(
         if (mark := runs.mark(row["state"]))
     ]
     hues, shapes = style.looks(setting, HUES), style.looks(setting, SHAPES, shift=1)
-    judged_by = _judged_by(verdicts)
+    judged = [] if verdicts is None or "judged_by" not in verdicts else verdicts["judged_by"]
+    judged_by = most_judged_by(judged)
     decider = judged_by or objective if objective == "val_loss" else objective
     known = [name for name in there if len(style.finite(table[name].astype(float)))] or there[:1]
     known = sorted(known, key=lambda name: name != decider)
@@ -376,14 +377,6 @@ def _table(
         judged_by=judged_by,
         best_by_objective=_best_by_objective(table, objective, judged_by),
     )
-
-
-def _judged_by(verdicts: pd.DataFrame | None) -> str:
-    """The loss that most runs are judged by: one that ended at once has no evaluation."""
-    if verdicts is None or "judged_by" not in verdicts:
-        return ""
-    found = verdicts["judged_by"].dropna().mode()
-    return str(found.iloc[0]) if len(found) else ""
 
 
 def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str, float] | None:
@@ -777,8 +770,6 @@ def _draw_to_target(
     positive = [float(value) for value in reached[name].astype(float) if value > 0]
     if positive:
         low, high = min(positive) / 1.35, max(positive) * 1.35
-        ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
-        ax.set_yscale("log")
-        frame.log_ticks(ax.yaxis, low, high, most=6)
+        frame.log_axis(ax.yaxis, low, high, most=6)
     ax.grid(axis="y", color=style.PALE, linewidth=0.7)
     ax.set_axisbelow(True)

@@ -409,9 +409,7 @@ def lr_y(ax: Axes, used: Sequence[np.ndarray], initial: Sequence[float], most: i
     lowest = min((float(lrs.min()) for lrs in positive), default=top)
     floor = min((lr for lr in initial if lr > 0), default=top) * 1e-3
     low, high = max(lowest, floor) / 1.5, top * 1.6
-    ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
-    ax.set_yscale("log")
-    frame.log_ticks(ax.yaxis, low, high, most)
+    frame.log_axis(ax.yaxis, low, high, most)
     ax.set_ylabel("learning rate")
     ax.grid(axis="y", color=style.PALE, linewidth=0.7)
     ax.set_axisbelow(True)

@@ -263,9 +263,7 @@ def lr_limits(lrs: Iterable[float]) -> tuple[float, float]:
 def lr_axis(ax: Axes, lrs: Iterable[float], label: bool = True) -> None:
     """x is the learning rate, logarithmic."""
     low, high = lr_limits(lrs)
-    ax.set_xlim(low, high)  # before its scale, which else is made for all that is drawn
-    ax.set_xscale("log")
-    log_ticks(ax.xaxis, low, high)
+    log_axis(ax.xaxis, low, high)
     if label:
         ax.set_xlabel("learning rate (init_lr)")
 
@@ -292,6 +290,15 @@ class _Decades(LogLocator):
         with np.errstate(over="ignore"):
             ticks = np.asarray(super().tick_values(vmin, vmax))
         return ticks[np.isfinite(ticks)]
+
+
+def log_axis(axis: Any, low: float, high: float, most: int = 10) -> None:
+    """Limits, scale and ticks of an x or y axis."""
+    name = axis.axis_name
+    # the limits first, for the scale else is made for all that is drawn
+    axis.axes.set(**{f"{name}lim": (low, high)})
+    axis.axes.set(**{f"{name}scale": "log"})
+    log_ticks(axis, low, high, most)
 
 
 def log_ticks(axis: Any, low: float, high: float, most: int = 10) -> None:
@@ -321,11 +328,11 @@ def number(value: float) -> str:
 
 def finish_y(ax: Axes, scale: Scale, most: int = 10) -> None:
     """Limits, ticks and grid of the y axis."""
-    ax.set_ylim(scale.low, scale.high)  # before its scale, which else is made for all that is drawn
     if scale.log:
-        ax.set_yscale("log")
-        log_ticks(ax.yaxis, scale.low, scale.high, most)
-    elif scale.kind == "accuracy":
+        log_axis(ax.yaxis, scale.low, scale.high, most)
+    else:
+        ax.set_ylim(scale.low, scale.high)
+    if scale.kind == "accuracy":
         ax.set_yscale("function", functions=(_stretched, _unstretched))
         ticks = [tick for tick in _TICKS_OF_ACCURACY if scale.low <= tick <= scale.high]
         ax.yaxis.set_major_locator(FixedLocator(_spaced(ticks, scale)))

@@ -83,9 +83,7 @@ def heat_map(
         frame.step_axis(ax, last, curves if columns == 1 else None, unit)
         ax.set_xlim(0, last + 1)
         ax.xaxis.get_major_locator().set_params(nbins=7 if columns == 1 else 3)  # type: ignore[attr-defined]
-        ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
-        ax.set_yscale("log")
-        frame.log_ticks(ax.yaxis, low, high, most=8)
+        frame.log_axis(ax.yaxis, low, high, most=8)
         if column == 0:
             ax.set_ylabel("learning rate (init_lr)")
         else:

@@ -225,9 +225,7 @@ def _ratio_axis(ax: Axes, medians: np.ndarray) -> None:
     positive = medians[medians > 0]
     low = max(_LOWEST_RATIO, float(positive.min(initial=THRESHOLDS.oscillating / 4))) / 1.5
     high = max(3 * THRESHOLDS.unstable, min(_HIGHEST_RATIO, float(positive.max(initial=1.0))) * 1.5)
-    ax.set_ylim(low, high)  # before its scale, which else is made for all that is drawn
-    ax.set_yscale("log")
-    frame.log_ticks(ax.yaxis, low, high, most=6)
+    frame.log_axis(ax.yaxis, low, high, most=6)
     ax.yaxis.set_major_formatter(
         FuncFormatter(lambda v, _: "≤" * int(v < _LOWEST_RATIO * 1.01) + frame.number(v))
     )

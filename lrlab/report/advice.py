@@ -63,10 +63,11 @@ def _in_full(
 def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
     """The loss that decides, in words: val loss, or train loss where there is no other.
 
-    rows: verdicts as mappings. A run that failed at once has no evaluation to be judged by.
+    rows: verdicts as mappings.
     """
-    found = [name for row in rows if isinstance(name := row.get("judged_by"), str) and name]
-    return max(set(found), key=found.count).replace("_", " ") if found else "loss"
+    from lrlab.verdicts import most_judged_by
+
+    return most_judged_by(row.get("judged_by") for row in rows).replace("_", " ") or "loss"
 
 
 def _headline(a: Answer) -> list[Any]:
