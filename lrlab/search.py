@@ -27,6 +27,7 @@ from lrlab import (
     launch,
     loss_kinds,
     memory,
+    notices,
     places,
     plan,
     pool,
@@ -78,6 +79,7 @@ class _Sweep:
     own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
 
     judged: dict[int, jobs.Job] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)  # said when the sweep is announced
 
     def job(self, point: Mapping[str, str], number: int) -> jobs.Job:
         """A run. One that was judged before the sweep began is not composed again to train."""
@@ -175,7 +177,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
         with _remedied(current, begun=True):
             count = workers.count(config.workers, config.device)
             if count > 1 and not current.worker:
-                launch.announce(first.spec, f"{_amount(current, queue)} by {count} workers")
+                _announce(current, first, f"{_amount(current, queue)} by {count} workers")
                 places = math.ceil(max(len(_left(queue)), 1) / count)
                 queue.close()
                 threads = _threads(config, count)
@@ -321,6 +323,7 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
         specs = [job.spec for job in checked]
         plan.check_runs(specs)
         _check_losses(current, specs)
+        current.notices = notices.lines(specs)
         sharing = None if current.worker else workers.sharing(config.workers, config.device)
         memory.check(specs, sharing)
         queue = None
@@ -465,7 +468,7 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
         source = StudySource(queue, current.folder, config, current.job, stop)
         try:
             if not current.worker:
-                launch.announce(spec, _amount(current, queue))
+                _announce(current, first, _amount(current, queue))
             if _has_lanes(current):
                 rows = [
                     progress.LaneRow(run.number, label(run.overrides), epochs=spec["epochs"])
@@ -486,6 +489,12 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
             raise SystemExit(stop.exit_code)
     if config.timeout is not None and len(_left(queue)) and not current.worker:
         print(f"lrlab: timeout={config.timeout:g}: no new run was started after it", flush=True)
+
+
+def _announce(current: _Sweep, first: jobs.Job, runs: str) -> None:
+    launch.announce(first.spec, runs)
+    for line in current.notices:
+        print(f"lrlab: {line}", file=sys.stderr)
 
 
 def _left(queue: Queue) -> list[Run]:
