@@ -59,10 +59,10 @@ _CURVE_NUMBERS = ("step", "epoch", "lr_at_step", "train_loss", "val_loss", "val_
 _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step", "pruned_at_epoch")
 _REFERENCES = ("initial_loss", "chance_loss", "num_classes")
 _MEASURED = records.DIAGNOSTICS[1:]
-_GAINS = ("gain_low", "gain_high")
+_GAINS = ("gain_low", "gain_high", "gain_noise")
 _NOW_AND_THEN = ("val_loss", "val_acc", *_MEASURED)  # columns with a value in few rows
 PIECE = 50_000  # rows of curves in memory at once, about 15 MB
-FEWEST_STEPS = 10  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
+FEWEST_STEPS = 40  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
 _TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
 
 
@@ -97,8 +97,8 @@ def curves(sweep: Path | str) -> pd.DataFrame:
     evaluated, else NaN), seconds (of training, up to this step: the run's train_seconds in equal
     parts; lanes share them), what was measured of the update made at the step (alpha, alpha_probe,
     stability_ratio, sharpness, grad_norm, update_ratio, distance; NaN where it was not),
-    initial_loss, chance_loss, num_classes, and of the branch test gain_low and gain_high, see
-    `gains`.
+    initial_loss, chance_loss, num_classes, and of the branch test gain_low, gain_high and
+    gain_noise, see `gains`.
     A run that has recorded nothing (it failed at once, or is still starting) keeps one row whose
     step is NaN: a run must not vanish from a comparison.
     Raises UserError as `runs` does.
@@ -123,7 +123,7 @@ class Reading:
         self.runs = runs(sweep)
         self._most = thin.rows_of_each(len(self.runs))
         self._thinned: list[dict[str, np.ndarray]] = []
-        self._gains: list[tuple[float, float]] = []
+        self._gains: list[tuple[float, ...]] = []
 
     def pieces(self, rows: float | None = None) -> Iterator[pd.DataFrame]:
         """The table of `curves` in pieces: whole runs each, as many as come to so many rows.
@@ -173,7 +173,7 @@ def drawn_and_judged(
 
 
 def _joined(
-    table: pd.DataFrame, parts: list[dict[str, np.ndarray]], of_test: list[tuple[float, float]]
+    table: pd.DataFrame, parts: list[dict[str, np.ndarray]], of_test: list[tuple[float, ...]]
 ) -> pd.DataFrame:
     """The curves of the runs of a table, which are used up."""
     dotted = [name for name in table.columns if "." in name]
@@ -270,23 +270,29 @@ def _landscape(sweep: Path, name: str) -> pd.DataFrame:
         return pd.DataFrame(columns=list(records.LANDSCAPE[name]))
 
 
-def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float]:
+def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float, float]:
     """What a tenth of the step, and three times the step, would have won at a run's end.
 
     Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000, ℓ the mean mini-batch loss
     over the last quarter of the branch. −inf: the branch became non-finite; inf: only it did not.
-    NaN, both: there was no test, or one of less than FEWEST_STEPS.
+    The branches see the same batches, so the standard error of the first gain is that of the mean
+    of ℓ_lr(t)/ℓ_lr − ℓ_low(t)/ℓ_low over these steps t.
 
     Args:
         branches: (steps) with the columns low, same, high.
+
+    Returns:
+        The gain of a tenth, that of three times, and the standard error of the first. All NaN:
+        there was no test, or one of less than FEWEST_STEPS.
     """
     if len(branches) < FEWEST_STEPS:
-        return math.nan, math.nan
+        return math.nan, math.nan, math.nan
     steps = max(1, math.ceil(_TAIL * len(branches)))
-    ends = {}
+    ends, late = {}, {}
     for name in records.MULTIPLIERS:
         losses = branches[name].to_numpy(float)
-        ends[name] = float(losses[-steps:].mean()) if np.isfinite(losses).all() else math.inf
+        late[name] = losses[-steps:]
+        ends[name] = float(late[name].mean()) if np.isfinite(losses).all() else math.inf
     epsilon = GAIN_EPSILON * initial_loss if math.isfinite(initial_loss) else 0.0
 
     def gain(name: str) -> float:
@@ -297,7 +303,11 @@ def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float]:
         above, below = ends["same"] + epsilon, ends[name] + epsilon
         return math.log(above / below) if above > 0 and below > 0 else math.nan
 
-    return gain("low"), gain("high")
+    noise = math.nan
+    if all(math.isfinite(ends[name]) and ends[name] + epsilon > 0 for name in ("low", "same")):
+        each = [late[name] / (ends[name] + epsilon) for name in ("same", "low")]
+        noise = float(np.std(each[0] - each[1], ddof=1)) / math.sqrt(steps)
+    return gain("low"), gain("high"), noise
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

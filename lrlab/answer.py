@@ -9,21 +9,22 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from lrlab import loss_kinds
+from lrlab import loss_kinds, pooled
 from lrlab.errors import UserError
+from lrlab.noise import Rival, nearest_rival
+from lrlab.pooled import Search
+from lrlab.sides import Sides, compare, gathered
 from lrlab.thresholds import THRESHOLDS, Thresholds
-from lrlab.tidy import settings_of, varying
+from lrlab.tidy import varying
 from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED
 
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
 _RANGE_TEST = "range_test"
-_FEW_STEPS = 100  # below so many, an untrained network may just not have had the time to learn
-NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
-_OTHERS = 8  # combinations of settings besides the best that the text shows, one line each
+
+Row = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -42,36 +43,37 @@ class Answer:
     Attributes:
         settings: the other settings by name.
         refusal: why no lr is recommended; "" where one is. Then best_lr is None.
-        best_lr: with the lowest median end loss over its seeds, of the lrs at which none failed.
+        best_lr: with the lowest median end loss over its seeds, of the lrs at which fewest failed.
         best_run: of its runs the one in the middle.
         best_loss: that median.
+        judged_by: the loss that it is of.
         as_good: lowest and highest of the lrs around it that do as well.
-        noise: standard deviation of the end loss over seeds, pooled over the lrs near the best;
-            NaN with one seed.
+        noise: standard deviation between seeds of a difference to the best; NaN with one seed.
+        rival: the lr that ended next to the best, and how large the noise of the difference is.
         seeds: runs at the best lr.
         failed_seeds: how many of these diverged or collapsed.
-        lrs: how many lrs were tried, and finished.
+        lrs: how many lrs were trained to their end.
         runs: how many runs there are, of every state.
         not_judged: how many of them had not had their whole budget.
-        too_small: the largest lr below `as_good`, or the best itself, at which most runs
-            undershoot; None: none does.
+        too_small: the largest lr below `as_good` at which most runs undershoot; None: none does.
         too_large: the smallest lr above `as_good` at which most runs overshoot, collapse or
             diverge; None: none does.
-        best_overshoots: whether most runs at the best lr overshoot: good to come far with, too long
-            to end with.
         fails_from: the smallest lr at which a run collapsed or diverged; None: none did.
+        at_end: how most of the runs at the best lr stood at their end; see `mechanics.at_end`.
+        step_words: how their steps were: far too short, about right, unstable; "" not measured.
         decay_gain: what a tenth of the best lr would still win in log train loss; NaN: not
             measured.
-        decay_helps: whether that is more than noise, and the runs do not overfit.
         overfit_from: the lowest val loss of the best runs, where most of them overfit, the median;
             NaN: they do not.
-        edge: "low", "high" or "both" where the best is the smallest or largest lr tried, and
-            nothing shows that it gets worse there; else "".
+        overfit_epoch: after how many epochs, or at which step, that was.
+        edge: "low", "high" or "both" where the best is the smallest or largest lr tried; else "".
         try_next: range of lrs to try next, None if none.
         unit: what steps are counted in, step or epoch.
+        steps: how many steps, or epochs, the runs have; NaN: not known.
         target_loss: the loss that to_target is about; NaN: none.
         to_target: one for each lr, sorted by it.
         counts: how many runs had each outcome.
+        search: of a search over several settings, what all its runs together say; else None.
     """
 
     settings: Mapping[str, Any]
@@ -79,8 +81,10 @@ class Answer:
     best_lr: float | None = None
     best_run: Hashable = None
     best_loss: float = math.nan
+    judged_by: str = ""
     as_good: tuple[float, float] | None = None
     noise: float = math.nan
+    rival: Rival | None = None
     seeds: int = 0
     failed_seeds: int = 0
     lrs: int = 0
@@ -88,17 +92,20 @@ class Answer:
     not_judged: int = 0
     too_small: float | None = None
     too_large: float | None = None
-    best_overshoots: bool = False
     fails_from: float | None = None
+    at_end: str = ""
+    step_words: str = ""
     decay_gain: float = math.nan
-    decay_helps: bool = False
     overfit_from: float = math.nan
+    overfit_epoch: float = math.nan
     edge: str = ""
     try_next: tuple[float, float] | None = None
     unit: str = "step"
+    steps: float = math.nan
     target_loss: float = math.nan
     to_target: tuple[ToTarget, ...] = ()
     counts: Mapping[str, int] | None = None
+    search: Search | None = None
 
     @property
     def overshoots_from(self) -> float | None:
@@ -116,31 +123,16 @@ class Answer:
 
     @property
     def overfits(self) -> bool:
-        return not math.isnan(self.overfit_from)
-
-
-@dataclass(frozen=True)
-class _AtLr:
-    """The finished runs at one lr: end losses (inf: failed), outcomes, and their medians.
-
-    overfit_from: of their lowest val losses, where most overfit; else NaN.
-    """
-
-    lr: float
-    runs: list[Hashable]
-    ends: list[float]
-    outcomes: list[str]
-    end: float
-    gain_low: float
-    gain_high: float
-    overfit_from: float
-
-    def most(self, outcomes: Sequence[str]) -> bool:
-        return sum(outcome in outcomes for outcome in self.outcomes) * 2 > len(self.outcomes)
+        return self.at_end == "overfitting"
 
     @property
-    def failed(self) -> int:
-        return sum(outcome in FAILED for outcome in self.outcomes)
+    def decay_helps(self) -> bool:
+        return self.at_end == "would anneal"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there was but one lr, so that it was compared with nothing."""
+        return self.best_lr is not None and self.lrs == 1 and self.edge == "both"
 
 
 def recommend(
@@ -151,12 +143,12 @@ def recommend(
     """One answer for each combination of the other settings, the best first.
 
     Of losses of different kinds, which do not compare, those of one come after those of another, in
-    the order of their runs.
+    the order of their runs. A search over several settings, in which most combinations have one lr
+    only, has one answer: its best configuration, see `lrlab.pooled`.
 
     Args:
         verdicts: as from `lrlab.verdicts.verdicts`: run, lr, outcome, end_loss; and where there,
-            seed, state, initial_loss, chance_loss, gain_low, gain_high, unit, target_loss,
-            steps_to_target, seconds_to_target.
+            its other columns, and val_parts (see `lrlab.noise`).
         settings: the columns whose values make a combination; None: those of `tidy.SETTINGS` and
             with a dot in their name whose values differ.
 
@@ -168,14 +160,15 @@ def recommend(
             raise UserError(f"{name}: no such column; give the table that verdicts() returns")
     names = varying(verdicts) if settings is None else list(settings)
     names = [name for name in names if name not in _NOT_SETTINGS]
-    of_a_run = [name for name in ("lr", "seed", *settings_of(verdicts)) if name in verdicts]
     rows = [row for row in verdicts.to_dict("records") if not math.isnan(row["lr"])]
-    groups: dict[tuple[Any, ...], list[dict[Any, Any]]] = {} if names else {(): []}
+    groups: dict[tuple[Any, ...], list[Row]] = {} if names else {(): []}
     for row in rows:
         key = tuple(None if pd.isna(row[name]) else row[name] for name in names)
         groups.setdefault(key, []).append(row)
+    if pooled.is_search(list(groups.values())):
+        return [_of_search(rows, names, thresholds)]
     answers = [
-        _answer(dict(zip(names, key, strict=True)), members, of_a_run, thresholds)
+        _answer(dict(zip(names, key, strict=True)), members, thresholds)
         for key, members in groups.items()
     ]
     told_first = sorted(answers, key=lambda a: bool(a.refusal))
@@ -186,260 +179,6 @@ def recommend(
         return of_kind, math.inf if a.refusal else a.best_loss
 
     return sorted(answers, key=rank)
-
-
-def _answer(
-    settings: Mapping[str, Any],
-    rows: Sequence[Mapping[Any, Any]],
-    of_a_run: Sequence[str],
-    t: Thresholds,
-) -> Answer:
-    finished = [row for row in rows if row.get("state") not in UNFINISHED]
-    judged = [row for row in finished if row["outcome"] != "unknown"]
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
-    at_lrs = _at_lrs(_once(judged, of_a_run))
-    answer = Answer(
-        settings=settings,
-        lrs=len(at_lrs),
-        runs=len(rows),
-        not_judged=len(rows) - len(judged),
-        fails_from=min((at.lr for at in at_lrs if at.failed), default=None),
-        unit=next((str(row["unit"]) for row in rows if row.get("unit")), "step"),
-        counts=counts,
-    )
-    if rows and all(row.get("schedule") == _RANGE_TEST for row in rows):
-        return replace(
-            answer,
-            refusal=f"schedule={_RANGE_TEST} sweeps the lr within a run; see python -m lrlab.find",
-        )
-    if not at_lrs:
-        return replace(answer, refusal=_not_judged(finished))
-    # A seed that fails is a risk that a median hides: an lr with fewer of them comes first.
-    best = min(at_lrs, key=lambda at: (at.failed / len(at.runs), at.end))
-    if not _learned(best.end, finished, t):
-        refusal, following = _nothing_learned(best, at_lrs, _few_steps(finished))
-        return replace(answer, refusal=refusal, try_next=following)
-    noise, as_good = _as_good(best, at_lrs, finished, t)
-    ended = (*finished, *(row for row in rows if row.get("state") == "pruned"))
-    edge, following = _edge(best, [float(row["lr"]) for row in ended], t)
-    target, to_target = _to_target(finished)
-    return replace(
-        answer,
-        best_lr=best.lr,
-        best_run=_middle(best),
-        best_loss=best.end,
-        as_good=as_good,
-        noise=noise,
-        seeds=len(best.runs),
-        failed_seeds=best.failed,
-        too_small=max(
-            (
-                at.lr
-                for at in at_lrs
-                if (at is best or at.lr < as_good[0]) and at.most(("undershooting",))
-            ),
-            default=None,
-        ),
-        too_large=next((at.lr for at in at_lrs if at.lr > as_good[1] and at.most(TOO_LARGE)), None),
-        best_overshoots=best.most(("overshooting",)),
-        decay_gain=best.gain_low,
-        decay_helps=best.gain_low > t.gain and math.isnan(best.overfit_from),
-        overfit_from=best.overfit_from,
-        edge=edge,
-        try_next=following,
-        target_loss=target,
-        to_target=to_target,
-    )
-
-
-def _not_judged(finished: Sequence[Mapping[Any, Any]]) -> str:
-    """Why there is no run with a verdict."""
-    if not finished:
-        return "no run has been trained to its end"
-    if all(math.isnan(float(row["end_loss"])) for row in finished):
-        return "no loss was recorded"
-    return "only one loss of a run was recorded, and one loss has no direction"
-
-
-def _few_steps(rows: Sequence[Mapping[Any, Any]]) -> int:
-    """How many steps the runs had, where that is too few to say anything; else 0."""
-    steps = _median([row.get("last") for row in rows if row.get("unit", "step") == "step"])
-    return int(steps) if 0 < steps < _FEW_STEPS else 0
-
-
-def _once(rows: Sequence[Mapping[Any, Any]], of_a_run: Sequence[str]) -> list[Mapping[Any, Any]]:
-    """Of runs with equal lr, seed and settings the middle one: a repetition is no new seed."""
-    same: dict[tuple[Any, ...], list[Mapping[Any, Any]]] = {}
-    for i, row in enumerate(rows):
-        seed = row.get("seed")
-        own = ("run", i) if seed is None or pd.isna(seed) else ("seed", seed)
-        same.setdefault((*own, *(str(row[name]) for name in of_a_run)), []).append(row)
-    kept = []
-    for group in same.values():
-        order = sorted(group, key=lambda row: float(row["end_loss"]))
-        kept.append(order[(len(order) - 1) // 2])
-    return kept
-
-
-def _at_lrs(rows: Sequence[Mapping[Any, Any]]) -> list[_AtLr]:
-    """The runs by lr, sorted."""
-    by_lr: dict[float, list[Mapping[Any, Any]]] = {}
-    for row in rows:
-        by_lr.setdefault(float(row["lr"]), []).append(row)
-    found = []
-    for lr, group in sorted(by_lr.items()):
-        failed = [row["outcome"] in FAILED for row in group]
-        ends = [math.inf if f else float(r["end_loss"]) for f, r in zip(failed, group, strict=True)]
-        found.append(
-            _AtLr(
-                lr=lr,
-                runs=[row["run"] for row in group],
-                ends=ends,
-                outcomes=[row["outcome"] for row in group],
-                end=_median(ends),
-                gain_low=_median([row.get("gain_low", math.nan) for row in group]),
-                gain_high=_median([row.get("gain_high", math.nan) for row in group]),
-                overfit_from=_overfit_from(group),
-            )
-        )
-    return found
-
-
-def _overfit_from(rows: Sequence[Mapping[Any, Any]]) -> float:
-    lowest = [row.get("lowest_loss") for row in rows if row.get("overfits") is True]
-    return _median(lowest) if 2 * len(lowest) > len(rows) else math.nan
-
-
-def _median(values: Sequence[float | None]) -> float:
-    """Of those that are there."""
-    there = [float(value) for value in values if value is not None and not math.isnan(value)]
-    return median(there) if there else math.nan
-
-
-def _middle(at: _AtLr) -> Hashable:
-    order = sorted(range(len(at.runs)), key=at.ends.__getitem__)
-    return at.runs[order[(len(order) - 1) // 2]]
-
-
-def _learned(end: float, rows: Sequence[Mapping[Any, Any]], t: Thresholds) -> bool:
-    """Whether the best end loss is below what it was at first, and below guessing."""
-    if not math.isfinite(end):
-        return False
-    chance = _median([row.get("chance_loss", math.nan) for row in rows])
-    initial = _median([row.get("initial_loss", math.nan) for row in rows])
-    if chance > 0 and end >= t.chance * chance:
-        return False
-    return not (initial - end <= (1 - t.chance) * abs(initial))
-
-
-def _nothing_learned(
-    best: _AtLr, at_lrs: Sequence[_AtLr], few: int
-) -> tuple[str, tuple[float, float] | None]:
-    """Why nothing was learned, as far as the outcomes tell, and where to look.
-
-    few: how many steps the runs had, if that is few; else 0.
-    """
-    or_few = f" or too few ({few} {'step' if few == 1 else 'steps'})" if few else ""
-    low, high = at_lrs[0].lr, at_lrs[-1].lr
-    span = f"lr {low:g}" if low == high else f"lr {low:g} to {high:g}"
-    large = [at.lr for at in at_lrs if at.most(TOO_LARGE)]
-    small = [at.lr for at in at_lrs if at.lr not in large]
-    if not small:
-        return f"nothing was learned: every step was too large ({span})", _range(low / 100, low)
-    if not large:
-        end = f"best end loss {best.end:.4g}"
-        why = f"nothing was learned: {end} at {span}, and none blew up, so the steps were too small"
-        return f"{why}{or_few}", _range(high, high * 100)
-    below = [lr for lr in small if lr < min(large)]
-    if not below:
-        return f"nothing was learned at {span}, and no lr stands out", _range(low / 100, low)
-    why = f"nothing was learned: up to lr {max(below):g} steps were too small{or_few}"
-    return f"{why}, from {min(large):g} on too large", _range(max(below), min(large))
-
-
-def _as_good(
-    best: _AtLr, at_lrs: Sequence[_AtLr], rows: Sequence[Mapping[Any, Any]], t: Thresholds
-) -> tuple[float, tuple[float, float]]:
-    """The spread over seeds, and the lrs around the best that do as well within it.
-
-    The means of n and m seeds differ by √(1/n + 1/m) standard deviations by chance alone; what
-    differs by less than `noise` times that cannot be told apart. The deviation is pooled over the
-    best lr and its two neighbours, for one of two or three seeds alone says little. With one seed,
-    what came 99% of the way to the best counts as good.
-    """
-    place = at_lrs.index(best)
-    near = [
-        at
-        for at in at_lrs[max(0, place - 1) : place + 2]
-        if not at.failed and (at is best or at.end <= 2 * abs(best.end))
-    ]
-    with np.errstate(over="ignore", invalid="ignore"):  # losses of 1e200 have been seen
-        spread = [(len(at.ends) - 1, np.var(at.ends, ddof=1)) for at in near if len(at.ends) > 1]
-    freedom = sum(n for n, _ in spread)
-    if freedom:
-        noise = math.sqrt(sum(n * float(v) for n, v in spread) / freedom)
-        room = {
-            at.lr: t.noise * noise * math.sqrt(1 / len(best.ends) + 1 / len(at.ends))
-            for at in at_lrs
-        }
-    else:
-        noise = math.nan
-        initial = _median([row.get("initial_loss", math.nan) for row in rows])
-        way = (1 - t.converged) * (initial - best.end)
-        room = {at.lr: 0.0 if math.isnan(way) else way for at in at_lrs}
-
-    def good(at: _AtLr) -> bool:
-        return at.failed <= best.failed and at.end <= best.end + room[at.lr]
-
-    first = last = place
-    while first > 0 and good(at_lrs[first - 1]):
-        first -= 1
-    while last + 1 < len(at_lrs) and good(at_lrs[last + 1]):
-        last += 1
-    return noise, (at_lrs[first].lr, at_lrs[last].lr)
-
-
-def _edge(
-    best: _AtLr, tried: Sequence[float], t: Thresholds
-) -> tuple[str, tuple[float, float] | None]:
-    """Whether nothing larger or smaller was tried than the best, and nothing else settles it.
-
-    What settles it above: 3·lr lost in the branch test, or the best itself overshoots. Below: the
-    best undershoots. That a tenth of its step gains in the branch test speaks for decay, not for
-    beginning with less.
-    """
-    high = best.lr >= max(tried) and not best.gain_high < -t.gain and not best.most(TOO_LARGE)
-    low = best.lr <= min(tried) and not best.most(("undershooting",))
-    if not (high or low):
-        return "", None
-    following = _range(best.lr / 10 if low else best.lr, best.lr * 10 if high else best.lr)
-    return "both" if high and low else "high" if high else "low", following
-
-
-def _range(low: float, high: float) -> tuple[float, float] | None:
-    return (low, high) if 0 < low < high < math.inf else None
-
-
-def _to_target(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, tuple[ToTarget, ...]]:
-    target = _median([row.get("target_loss", math.nan) for row in rows])
-    if math.isnan(target):
-        return target, ()
-    by_lr: dict[float, list[Mapping[Any, Any]]] = {}
-    for row in rows:
-        by_lr.setdefault(float(row["lr"]), []).append(row)
-    return target, tuple(
-        ToTarget(
-            lr,
-            _median([row.get("steps_to_target", math.nan) for row in group]),
-            _median([row.get("seconds_to_target", math.nan) for row in group]),
-        )
-        for lr, group in sorted(by_lr.items())
-    )
-
-
-# --- words ----------------------------------------------------------------------------------------
 
 
 def comparable(answers: Sequence[Answer]) -> bool:
@@ -455,136 +194,241 @@ def best_of_each(answers: Sequence[Answer]) -> list[Answer]:
     return list(found.values())
 
 
-def text(answers: Sequence[Answer]) -> str:
-    """The answer as lines for a terminal: of the best combination in full, of others in one line.
-
-    Of several kinds of loss, the best combination of each is told in full.
-
-    answers: as from `recommend`. Ends without a newline.
-    """
-    if not answers:
-        return "answer  none: there are no runs"
-    firsts = best_of_each(answers)
-    others = [answer for answer in answers if all(answer is not first for first in firsts)]
-    lines = []
-    for first in firsts:
-        lines += [_headline(first), *(f"        {line}" for line in _details(first))]
-    lines += [_headline(other) for other in others[:_OTHERS]]
-    if len(others) > _OTHERS:
-        lines.append(f"        and {len(others) - _OTHERS} other settings, none of them better")
-    if not comparable(answers):
-        lines.append(f"        {NOT_COMPARABLE}")
-    return "\n".join(lines)
+# --- one combination of settings ------------------------------------------------------------------
 
 
-def _headline(a: Answer) -> str:
-    where = "".join(f"{name}={_setting(value)} " for name, value in a.settings.items())
-    if a.best_lr is None:
-        return f"answer  {where}no lr is recommended: {a.refusal}{_next(a)}"
-    of = f"the median of {a.seeds} seeds" if a.seeds > 1 else "one seed"
-    line = f"answer  {where}lr={a.best_lr:g}: end loss {a.best_loss:.4g}, {of}"
-    low, high = a.as_good or (a.best_lr, a.best_lr)
-    return line if low == high else f"{line}; as good from lr {low:g} to {high:g}"
+def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> Answer:
+    judged = _judged(rows)
+    sides = compare(_at_lrs(judged), _start(judged), t)
+    answer = _counted(settings, rows, judged)
+    if refusal := _refusal(rows, judged):
+        return replace(answer, refusal=refusal)
+    if math.isnan(sides.best):
+        low, high = sides.lrs[0], sides.lrs[-1]
+        refusal = f"every run failed ({_span(low, high)}), so every step was too large"
+        return replace(answer, refusal=refusal, try_next=_range(low / 1000, low))
+    if any(row["outcome"] == "nothing learned" for row in judged):
+        return replace(answer, refusal=_nothing(judged, sides), try_next=_longer(judged, sides))
+    tried = [float(row["lr"]) for row in rows if row.get("state") in ("", "pruned", None)]
+    edge, following = _edge(sides.best, sorted({*tried, *sides.lrs}))
+    answer = _of_best(answer, judged, sides, t)
+    if edge == "both":  # a run alone
+        following = _beside(judged, sides.best)
+    return replace(answer, edge=edge, try_next=following)
 
 
-def _setting(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _judged(rows: Sequence[Row]) -> list[Row]:
+    """Those that were trained to their end, and have an end loss, also of a failure."""
+    finished = [row for row in rows if row.get("state") not in UNFINISHED]
+    return [row for row in finished if not math.isnan(float(row["end_loss"]))]
 
 
-def _details(a: Answer) -> list[str]:
-    if a.best_lr is None:
-        return []
-    lines = []
-    if a.failed_seeds:
-        lines.append(
-            f"careful: {a.failed_seeds} of {a.seeds} seeds at lr {a.best_lr:g} failed, and fewer at"
-            " no other lr"
+def _at_lrs(rows: Sequence[Row]) -> Any:
+    return gathered(
+        (
+            float(row["lr"]),
+            row.get("seed"),
+            row["run"],
+            math.inf if row["outcome"] in FAILED else float(row["end_loss"]),
         )
-    larger = []
-    if a.overshoots_from is not None:
-        or_failing = "" if a.fails_from == a.fails_above else " or failing"
-        larger.append(f"overshooting{or_failing} from lr {a.overshoots_from:g} on")
-    if a.fails_above is not None:
-        larger.append(f"runs fail from lr {a.fails_above:g} on")
-    elif a.fails_from is not None and not a.failed_seeds:
-        lines.append(f"careful: a run failed at lr {a.fails_from:g}, which is not too large")
-    if larger:
-        lines.append(f"too large: {', '.join(larger)}")
-    if a.best_overshoots:
-        see = "" if math.isnan(a.decay_gain) else ": see decay"
-        lines.append(f"at the end: the steps of lr {a.best_lr:g} are too long to end with{see}")
-    if a.too_small is not None:
-        lines.append(f"too small: undershooting in this budget at lr {a.too_small:g} and below")
-    lines += _decay(a) + _overfitting(a) + _edge_words(a) + _target_words(a)
-    lines.append(_how_sure(a))
-    return lines
+        for row in rows
+    )
 
 
-def _decay(a: Answer) -> list[str]:
-    if math.isnan(a.decay_gain):
-        return []
-    if a.overfits:
-        gain = f"{round(a.decay_gain, 2) + 0.0:.2f}"
-        return [
-            f"decay: a tenth of the lr at the end would gain {gain} in log train loss, but the"
-            " run overfits: val loss need not follow"
-        ]
-    if not a.decay_helps:
-        return ["decay: a tenth of the lr at the end would gain nothing in train loss"]
-    less = -math.expm1(-a.decay_gain)
-    return [
-        f"decay: a tenth of the lr at the end would gain {a.decay_gain:.2f} in log train loss,"
-        f" about {less:.0%} less of it: worth a schedule"
-    ]
+def _start(rows: Sequence[Row]) -> float:
+    told = [_median(rows, name) for name in ("initial_loss", "chance_loss")]
+    return min([x for x in told if not math.isnan(x)], default=math.nan)
 
 
-def _overfitting(a: Answer) -> list[str]:
-    if not a.overfits:
-        return []
-    return [
-        f"overfitting: val loss rose from its lowest, {a.overfit_from:.3g}, to {a.best_loss:.3g}:"
-        " stop earlier or regularise"
-    ]
+def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[Row]) -> Answer:
+    """An answer with what needs no comparison."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
+    failed = [float(row["lr"]) for row in judged if row["outcome"] in FAILED]
+    judged_by = [str(row["judged_by"]) for row in judged if row.get("judged_by")]
+    return Answer(
+        settings=settings,
+        judged_by=max(set(judged_by), key=judged_by.count, default=""),
+        lrs=len({row["lr"] for row in judged}),
+        runs=len(rows),
+        not_judged=len(rows) - len(judged),
+        fails_from=min(failed, default=None),
+        unit=next((str(row["unit"]) for row in rows if row.get("unit")), "step"),
+        steps=_median([row for row in judged if row["outcome"] not in FAILED] or judged, "last"),
+        counts=counts,
+    )
 
 
-def _edge_words(a: Answer) -> list[str]:
-    if not a.edge:
-        return []
-    which = "only" if a.lrs == 1 else {"high": "largest", "low": "smallest"}.get(a.edge, "only")
-    return [f"edge: it is the {which} lr tried, so the best may lie beyond{_next(a)}"]
+def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds) -> Answer:
+    """The answer with what is said of the best lr, and of those beside it."""
+    mine = [row for row in judged if row["lr"] == sides.best]
+    well = [row for row in mine if row["outcome"] not in FAILED]
+    by_lr: dict[float, list[Row]] = {}
+    for row in judged:
+        by_lr.setdefault(float(row["lr"]), []).append(row)
+    small = [lr for lr in by_lr if lr < sides.low and _most(by_lr[lr], ("undershooting",))]
+    large = [lr for lr in by_lr if lr > sides.high and _most(by_lr[lr], TOO_LARGE)]
+    at_end = _commonest(well, "at_end")
+    overfit = [row for row in well if row.get("at_end") == "overfitting"]
+    target, to_target = _to_target(judged)
+    return replace(
+        answer,
+        best_lr=sides.best,
+        best_run=_middle(mine),
+        best_loss=sides.best_end,
+        as_good=(sides.low, sides.high),
+        noise=sides.noise,
+        rival=nearest_rival(by_lr, sides, t),
+        seeds=len(mine),
+        failed_seeds=len(mine) - len(well),
+        too_small=max(small, default=None),
+        too_large=min(large, default=None),
+        at_end=at_end,
+        step_words=_commonest(well, "steps"),
+        decay_gain=_median(well, "gain_low"),
+        overfit_from=_median(overfit, "lowest_loss") if at_end == "overfitting" else math.nan,
+        overfit_epoch=_median(overfit, "lowest_epoch"),
+        target_loss=target,
+        to_target=to_target,
+    )
 
 
-def _next(a: Answer) -> str:
-    return "" if a.try_next is None else f"; try lr={a.try_next[0]:.3g}..{a.try_next[1]:.3g} next"
+def _refusal(rows: Sequence[Row], judged: Sequence[Row]) -> str:
+    """Why there is nothing to compare; "" where there is."""
+    if rows and all(row.get("schedule") == _RANGE_TEST for row in rows):
+        return f"schedule={_RANGE_TEST} sweeps the lr within a run; see python -m lrlab.find"
+    if not judged:
+        finished = any(row.get("state") not in UNFINISHED for row in rows)
+        return "no loss was recorded" if finished else "no run has been trained to its end"
+    if any(row.get("same_rates") is True for row in judged):
+        chosen = {str(row["schedule"]) for row in judged if row.get("schedule")}
+        name = f"schedule={chosen.pop()}" if len(chosen) == 1 else "the schedule"
+        return f"{name} sets the rates by itself, so all lrs trained at the same rates"
+    if all(row["outcome"] == "not compared" and not row.get("last") for row in judged):
+        return "only one loss of a run was recorded, and one loss has no direction"
+    return ""
 
 
-def _target_words(a: Answer) -> list[str]:
-    reached = sorted((each for each in a.to_target if math.isfinite(each.steps)), key=_steps)
-    if not reached:
-        return []
-    times = [f"at lr {each.lr:g} in {_duration(each, a.unit)}" for each in reached[:3]]
-    never = sum(math.isinf(each.steps) for each in a.to_target)
-    end = f"; never at {never} of {len(a.to_target)} lrs" if never else ""
-    return [f"loss {a.target_loss:.3g}: reached {', '.join(times)}{end}"]
+def _nothing(judged: Sequence[Row], sides: Sides) -> str:
+    """That nothing was learned, against which loss."""
+    guess = _median(judged, "chance_loss")
+    lowest = f"the lowest end loss is {sides.best_end:.4g}, at lr {sides.best:g}"
+    if math.isnan(guess):
+        start = _median(judged, "initial_loss")
+        return f"nothing was learned: no run is better than before training ({start:.4g}); {lowest}"
+    constant = {"mse": "predicting the mean", "l1": "predicting the median"}
+    losses = {str(row.get("loss")) for row in judged}
+    what = constant.get(losses.pop(), "guessing") if len(losses) == 1 else "guessing"
+    return f"nothing was learned: no run is better than {what} ({guess:.4g}); {lowest}"
 
 
-def _duration(each: ToTarget, unit: str) -> str:
-    steps = f"{each.steps:,.0f}" if each.steps >= 10 else f"{each.steps:g}"
-    seconds = f" ({each.seconds:.3g} s)" if math.isfinite(each.seconds) else ""
-    return f"{steps} {unit}s{seconds}"
+def _longer(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:
+    """Larger lrs, where the steps at the largest were far too short and none failed; else None."""
+    largest = [row for row in judged if row["lr"] == sides.lrs[-1]]
+    if any(row["outcome"] in FAILED for row in judged):
+        return None
+    return _range(sides.lrs[-1], sides.lrs[-1] * 1000) if _too_short(largest) else None
 
 
-def _steps(each: ToTarget) -> float:
-    return each.steps
+def _too_short(rows: Sequence[Row]) -> bool:
+    return _commonest(rows, "steps") == "far too short"
 
 
-def _how_sure(a: Answer) -> str:
-    if a.seeds == 1:
-        line = "how sure: one seed, so small differences may be chance; seed=0,1,2 would tell"
-    elif math.isnan(a.noise):
-        line = f"how sure: {a.seeds} seeds"
-    else:
-        line = f"how sure: {a.seeds} seeds, whose end loss varies by {a.noise:.2g} (one deviation)"
-    if a.not_judged:
-        line += f"; {a.not_judged} of {a.runs} runs had not had their whole budget"
-    return line
+def _beside(judged: Sequence[Row], lr: float) -> tuple[float, float] | None:
+    """Where to look from a lr that is alone: on both sides, unless the evidence for one is hard."""
+    mine = [row for row in judged if row["lr"] == lr]
+    if _commonest(mine, "steps") == "unstable" or any(row["outcome"] in FAILED for row in mine):
+        return _range(lr / 100, lr)
+    if _too_short(mine) and _commonest(mine, "at_end") == "still falling":
+        return _range(lr, lr * 100)
+    return _range(lr / 10, lr * 10)
+
+
+def _edge(best: float, tried: Sequence[float]) -> tuple[str, tuple[float, float] | None]:
+    """Whether the best is the first or last lr tried, and a range that goes beyond and overlaps."""
+    below = max((lr for lr in tried if lr < best), default=None)
+    above = min((lr for lr in tried if lr > best), default=None)
+    if below is not None and above is not None:
+        return "", None
+    low = best / 10 if below is None else below
+    high = best * 10 if above is None else above
+    edge = "both" if below is above else "low" if below is None else "high"
+    return edge, _range(low, high)
+
+
+def _range(low: float, high: float) -> tuple[float, float] | None:
+    return (low, high) if 0 < low < high < math.inf else None
+
+
+def _span(low: float, high: float) -> str:
+    return f"lr {low:g}" if low == high else f"lr {low:g} to {high:g}"
+
+
+# --- a search over several settings ---------------------------------------------------------------
+
+
+def _of_search(rows: Sequence[Row], names: Sequence[str], t: Thresholds) -> Answer:
+    """The best configuration, and what all runs together say of the lr."""
+    judged = _judged(rows)
+    answer = _counted({}, rows, judged)
+    if refusal := _refusal(rows, judged):
+        return replace(answer, refusal=refusal)
+    configurations = pooled.configurations(judged, names)
+    best = min(configurations, key=lambda each: (each.failed, each.end))
+    lrs = sorted({float(row["lr"]) for row in judged})
+    if not math.isfinite(best.end):
+        refusal = f"every run failed ({_span(lrs[0], lrs[-1])}), so every step was too large"
+        return replace(answer, refusal=refusal, try_next=_range(lrs[0] / 1000, lrs[0]))
+    if all(row["outcome"] in (*FAILED, "nothing learned") for row in judged):
+        sides = Sides(lrs, {}, best.lr, best.end)
+        return replace(answer, refusal=_nothing(judged, sides), try_next=_longer(judged, sides))
+    found = pooled.search(configurations, rows, names, t)
+    mine = [row for row in judged if row["run"] in best.runs]
+    sides = Sides(lrs, {}, best.lr, best.end, *found.good)
+    answer = replace(
+        _of_best(answer, mine, sides, t),
+        settings=best.settings,
+        lrs=len(lrs),
+        fails_from=answer.fails_from,
+        rival=None,
+        search=found,
+    )
+    return replace(answer, edge=found.edge, try_next=found.try_next)
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _most(rows: Sequence[Row], outcomes: Sequence[str]) -> bool:
+    return sum(row["outcome"] in outcomes for row in rows) * 2 > len(rows)
+
+
+def _commonest(rows: Sequence[Row], name: str) -> str:
+    """The word that more of the runs have than any other; of a tie, the first."""
+    words = [str(row[name]) for row in rows if row.get(name)]
+    return max(dict.fromkeys(words), key=words.count, default="")
+
+
+def _median(rows: Sequence[Row], name: str) -> float:
+    """Of those that are there."""
+    values = [float(value) for row in rows if (value := row.get(name)) is not None]
+    return median([value for value in values if not math.isnan(value)] or [math.nan])
+
+
+def _middle(rows: Sequence[Row]) -> Hashable:
+    order = sorted(rows, key=lambda r: math.inf if r["outcome"] in FAILED else float(r["end_loss"]))
+    return order[(len(order) - 1) // 2]["run"]
+
+
+def _to_target(rows: Sequence[Row]) -> tuple[float, tuple[ToTarget, ...]]:
+    target = _median(rows, "target_loss")
+    if math.isnan(target):
+        return target, ()
+    by_lr: dict[float, list[Row]] = {}
+    for row in rows:
+        by_lr.setdefault(float(row["lr"]), []).append(row)
+    return target, tuple(
+        ToTarget(lr, _median(group, "steps_to_target"), _median(group, "seconds_to_target"))
+        for lr, group in sorted(by_lr.items())
+    )

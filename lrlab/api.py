@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import analysis, judge, loss_kinds, records, sweep_settings, table
+from lrlab import analysis, answer_words, judge, loss_kinds, records, sweep_settings, table
 from lrlab import answer as answers_of
 from lrlab.answer import Answer
 from lrlab.config import direction, nearest
@@ -167,7 +167,7 @@ class Recommendation:
 
     @property
     def text(self) -> str:
-        return answers_of.text(self.answers)
+        return answer_words.text(self.answers)
 
     def __str__(self) -> str:
         return self.text

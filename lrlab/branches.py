@@ -19,7 +19,7 @@ from lrlab.thresholds import THRESHOLDS
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
 SHARE = 1 / 8  # of the run's steps; more took the whole beyond 0.6 of the training time
-FEWEST = 10  # steps, for the mean over fewer mini-batches says little
+FEWEST = 40  # steps, for the mean over fewer mini-batches says little
 
 State = dict[str, Any]
 Ways = dict[tuple[int, bool], str]  # as `lanes.Lanes.ways`

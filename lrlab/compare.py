@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lrlab import __version__, answer, judge, readers, records, sweep_settings, table, tidy, verbs
+from lrlab import (
+    __version__,
+    answer_words,
+    judge,
+    readers,
+    records,
+    sweep_settings,
+    table,
+    tidy,
+    verbs,
+)
 from lrlab.comparison import (
     At,
     Row,
@@ -56,7 +66,7 @@ def text(sides: Sequence[Side]) -> str:
     rows = by_lr(sides)
     why_not = incomparable(sides)
     parts = ["\n".join(_sweep_lines(sides)), _difference_text(sides)]
-    parts += [f"{side.letter}  {_indented(answer.text(side.answers))}" for side in sides]
+    parts += [f"{side.letter}  {_indented(answer_words.text(side.answers))}" for side in sides]
     if rows:
         of = "" if why_not else f" ({sides[0].verdicts['judged_by'].iloc[0]})"
         title = f"end loss{of}, median over seeds"

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lrlab import tidy
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.tidy import Floats
 
-StepMode = Literal["monotone", "oscillating", "unstable", "unknown"]
+StepMode = Literal["monotone", "oscillating", "edge", "unstable", "unknown"]
 
 # Sums of so many losses as fit into memory stay finite below this; a loss of 1e38 is far from it.
 _LARGEST = 1e290
@@ -52,27 +53,33 @@ class Numbers:
         judged_by: the loss that `end_loss` is of, val_loss where it was evaluated, else train_loss.
         series: its evaluations; of mini-batch losses their means over equal parts of training.
         initial_loss: before training; where that was not measured, the first loss.
-        chance_loss: of the best guess that does not look at the input; ln C for C classes.
+        chance_loss: of the best constant prediction; NaN where it is not known.
         end_loss: median of the last evaluations; inf for a run with a loss that is not finite.
+        end_noise: standard error of `end_loss`, from how the last evaluations scatter.
+        last_loss: the last evaluation.
         lowest_loss: the lowest of `series`.
+        lowest_at, lowest_epoch: its position, and how many epochs were trained then.
         peak_loss: the highest finite loss recorded.
-        train_end_loss: the end loss of the mini-batches.
+        train_end_loss: the end loss of the mini-batches; train_last_loss: their last mean.
         growing: whether the loss is well above that of the third quarter of training.
-        overfits: whether val loss rose from its lowest while train loss fell.
+        overfits: whether val loss rose from its lowest while the train loss is below its start.
         first_nonfinite: position of the first loss that is not finite; inf: it is known to have
             become non-finite, not when; NaN: all are finite.
-        rising_share: share of the epochs in the second half in which the loss rose.
-        slope: d log loss / d log position in the last quarter.
+        slope: d log loss / d log position in the last quarter; slope_noise: its standard error.
         alpha: median over training, in units of the step.
         stability_ratio: median over training; 1 is the border of stability.
         stability_ratio_max: its largest.
+        swings_from: the stability ratio from which on steps cross the valley; 0.5 of plain SGD, NaN
+            where the optimizer has momentum of which nothing is told.
         annealed: whether its lr had come down to next to nothing at the end. That takes the noise
             off, and then flattens the curve, whatever its steps were before.
+        rates: first, last, mean and largest lr that its steps used; NaN where not recorded.
         measured: at how many steps alpha or the stability ratio was measured.
         curve_mode: the step mode as far as the loss of a run without noise shows it.
         gain_low: log(train loss at lr / that at lr/10) after the branch test; -inf: became
             non-finite.
         gain_high: the same at 3·lr.
+        gain_noise: standard error of `gain_low`.
     """
 
     run: Hashable
@@ -88,22 +95,30 @@ class Numbers:
     initial_loss: float
     chance_loss: float
     end_loss: float
+    end_noise: float
+    last_loss: float
     lowest_loss: float
+    lowest_at: float
+    lowest_epoch: float
     peak_loss: float
     train_end_loss: float
+    train_last_loss: float
     growing: bool
     overfits: bool
     first_nonfinite: float
-    rising_share: float
     slope: float
+    slope_noise: float
     alpha: float
     stability_ratio: float
     stability_ratio_max: float
+    swings_from: float
     annealed: bool
+    rates: tuple[float, ...]
     measured: int
     curve_mode: StepMode
     gain_low: float
     gain_high: float
+    gain_noise: float
 
     @property
     def is_finite(self) -> bool:
@@ -145,7 +160,8 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
     each_epoch = not uses_val and _is_by_epoch(rows)
     evaluations = val if uses_val else train if each_epoch else _means(train, thresholds.blocks)
     train_means = _means(train, thresholds.blocks)
-    overfits = uses_val and _overfits(val, train_means, thresholds)
+    initial = _initial(constants["initial_loss"], train, val, chance)
+    overfits = uses_val and _overfits(val, train_means, initial, thresholds)
     trend = evaluations
     coarse = len(evaluations) < thresholds.epochs or not (uses_val or each_epoch)
     if overfits or (coarse and len(train) >= 2 * thresholds.trend_blocks):
@@ -155,6 +171,8 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
     is_finite = math.isnan(nonfinite)
     both = np.concatenate([train.loss, val.loss])
     ratio, alpha = rows["stability_ratio"], rows["alpha"]
+    slope, slope_noise = _late_slope(trend)
+    lowest = int(np.argmin(evaluations.loss)) if len(evaluations) else 0
     return Numbers(
         run=curve.run,
         seed=curve.seed,
@@ -166,25 +184,33 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
         losses=len(np.union1d(train.at, val.at)),
         judged_by="val_loss" if uses_val else "train_loss",
         series=evaluations,
-        initial_loss=_initial(constants["initial_loss"], train, val, chance),
+        initial_loss=initial,
         chance_loss=chance,
         end_loss=_end(evaluations.loss, thresholds.end) if is_finite else math.inf,
+        end_noise=_end_noise(evaluations.loss),
+        last_loss=_last(evaluations.loss),
         lowest_loss=float(np.min(evaluations.loss, initial=math.inf)),
+        lowest_at=_last(evaluations.at[: lowest + 1]),
+        lowest_epoch=_last(rows["epoch"][np.isin(rows["at"], evaluations.at[lowest : lowest + 1])]),
         peak_loss=float(np.max(both, initial=-math.inf)),
         train_end_loss=_end(train_means.loss, thresholds.end),
+        train_last_loss=_last(train_means.loss),
         growing=_is_growing(evaluations.loss, thresholds),
         overfits=overfits,
         first_nonfinite=nonfinite,
-        rising_share=_rising_share(trend),
-        slope=_late_slope(trend),
+        slope=slope,
+        slope_noise=slope_noise,
         alpha=_median_over_time(rows["at"], alpha),
         stability_ratio=_median_over_time(rows["at"], ratio),
         stability_ratio_max=float(np.nanmax(ratio)) if np.isfinite(ratio).any() else math.nan,
+        swings_from=constants["swings_from"],
         annealed=_is_annealed(rows["lr_at_step"], constants["lr"], thresholds),
+        rates=_rates(rows["lr_at_step"]),
         measured=int((~np.isnan(ratio) | ~np.isnan(alpha)).sum()),
         curve_mode=_curve_mode(train, thresholds) if curve.unit == "step" else "unknown",
         gain_low=_gain(constants, "gain_low", "gain_high"),
         gain_high=_gain(constants, "gain_high", "gain_low"),
+        gain_noise=constants["gain_noise"],
     )
 
 
@@ -215,6 +241,31 @@ def _end(loss: Floats, share: float) -> float:
     return float(np.median(loss[-max(1, math.ceil(share * len(loss))) :]))
 
 
+def _last(values: Floats) -> float:
+    return float(values[-1]) if len(values) else math.nan
+
+
+def _end_noise(loss: Floats) -> float:
+    """Standard error of the end loss, from the last tenth of the evaluations; NaN of few.
+
+    Half the mean squared difference of neighbours estimates the variance without the trend (von
+    Neumann 1941).
+    """
+    late = loss[-max(5, len(loss) // 10) :]
+    if len(loss) < 20:
+        return math.nan
+    with np.errstate(over="ignore"):
+        variance = float(np.mean(np.diff(late) ** 2)) / 2
+    return math.sqrt(variance / math.ceil(len(late) / 2))
+
+
+def _rates(lr_at_step: Floats) -> tuple[float, ...]:
+    used = lr_at_step[np.isfinite(lr_at_step)]
+    if not len(used):
+        return (math.nan,) * 4
+    return float(used[0]), float(used[-1]), float(used.mean()), float(used.max())
+
+
 def _initial(told: float, train: Series, val: Series, chance: float) -> float:
     if math.isfinite(told):
         return told
@@ -236,15 +287,18 @@ def _is_by_epoch(rows: Mapping[str, Floats]) -> bool:
     return bool(np.isfinite(epochs).all()) and len(np.unique(np.floor(epochs))) >= 0.9 * len(epochs)
 
 
-def _overfits(val: Series, train: Series, thresholds: Thresholds) -> bool:
-    """Whether val loss has stayed well above its lowest while train loss fell on."""
+def _overfits(val: Series, train: Series, initial: float, thresholds: Thresholds) -> bool:
+    """Whether val loss has stayed well above its lowest while train loss is below its start."""
     lowest = int(np.argmin(val.loss))
     since, then = val.loss[lowest + 1 :], train.loss[train.at <= val.at[lowest]]
     # At least three evaluations: one may have caught a spike, which is no overfitting.
-    if len(since) < 3 or not len(then) or not val.loss[lowest] > 0:
+    if len(since) < 3 or not len(train) or not val.loss[lowest] > 0:
         return False
     risen = since[-3:].min() > thresholds.overfitting * val.loss[lowest]
-    return bool(risen and _end(train.loss, thresholds.end) < then[-1])
+    begun = initial if math.isfinite(initial) else float(train.loss[0])
+    # Where train loss rose as well, the steps broke what was learned.
+    ended = _end(train.loss, thresholds.end)
+    return bool(risen and ended < begun and ended < (then[-1] if len(then) else begun))
 
 
 def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
@@ -268,8 +322,9 @@ def _is_annealed(lr_at_step: Floats, lr: float, thresholds: Thresholds) -> bool:
 def _first_nonfinite(curve: tidy.Curve) -> float:
     """Where the loss stopped being finite; inf where only that is known, NaN if it stayed finite.
 
-    An inf is one anywhere. NaN also stands for what was not measured, so it counts only behind the
-    last finite loss, in a row where nothing else was measured either.
+    An inf is one anywhere. NaN also stands for what was not measured, so it counts only after the
+    last finite loss, in a row where nothing else was measured either. Some trainers write a loss of
+    NaN as 0; then the gradient norm, which every row before has, is not finite.
     """
     told = curve.constants["first_nonfinite_step"]
     if math.isfinite(told) and curve.unit == "step":
@@ -277,33 +332,39 @@ def _first_nonfinite(curve: tidy.Curve) -> float:
     train, val = curve.rows["train_loss"], curve.rows["val_loss"]
     bad = np.isinf(train) | np.isinf(val)
     finite = np.flatnonzero(np.isfinite(train) | np.isfinite(val))
-    measured = [curve.rows[name] for name in tidy.BY_STEP if name != "seconds"]
-    behind = np.arange(len(train)) > (finite[-1] if len(finite) else -1)
-    bad |= behind & np.all(np.isnan(measured), axis=0)
+    measured = [curve.rows[name] for name in (*tidy.BY_STEP, "other") if name != "seconds"]
+    after = np.arange(len(train)) > (finite[-1] if len(finite) else -1)
+    bad |= after & np.all(np.isnan(measured), axis=0)
+    bad |= _written_as_zero(train, curve.rows["grad_norm"])
     if bad.any():
         return float(curve.rows["at"][np.argmax(bad)])
     return math.inf if curve.state == "diverged" or not math.isnan(told) else math.nan
 
 
-def _rising_share(trend: Series) -> float:
-    if not len(trend):
-        return math.nan
-    late = trend.loss[trend.at >= trend.at[0] + (trend.at[-1] - trend.at[0]) / 2]
-    return float(np.mean(np.diff(late) > 0)) if len(late) >= 4 else math.nan
+def _written_as_zero(loss: Floats, grad_norm: Floats) -> NDArray[np.bool_]:
+    """(n,) the last rows, if they have a loss of exactly 0 and alone have no gradient norm."""
+    lost = (loss == 0) & ~np.isfinite(grad_norm)
+    first = len(lost) - int(np.argmin(lost[::-1])) if not lost.all() else 0
+    is_so = 0 < first < len(lost) and np.isfinite(grad_norm[:first]).all()
+    return (np.arange(len(lost)) >= first) & is_so
 
 
-def _late_slope(trend: Series) -> float:
-    """Least-squares slope of log loss against log position over the last quarter."""
+def _late_slope(trend: Series) -> tuple[float, float]:
+    """Least-squares slope of log loss against log position over the last quarter, and its error."""
     if len(trend) < 4 or trend.loss.min() <= 0:
-        return math.nan
+        return math.nan, math.nan
     late = (trend.at > 0) & (trend.at >= 0.75 * trend.at[-1])
     late[-3:] = trend.at[-3:] > 0
     if late.sum() < 3:
-        return math.nan
+        return math.nan, math.nan
     x, y = np.log(trend.at[late]), np.log(trend.loss[late])
-    x = x - x.mean()
+    x, y = x - x.mean(), y - y.mean()
     width = float(x @ x)
-    return float(x @ (y - y.mean())) / width if width > 0 else math.nan
+    if not width > 0:
+        return math.nan, math.nan
+    slope = float(x @ y) / width
+    left = y - slope * x
+    return slope, math.sqrt(float(left @ left) / (len(x) - 2) / width)
 
 
 def _median_over_time(at: Floats, values: Floats) -> float:

@@ -25,6 +25,7 @@ from lrlab import (
     __version__,
     analysis,
     answer,
+    answer_words,
     curve_csv,
     errors,
     readers,
@@ -452,7 +453,7 @@ def in_order(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict_table(found: pd.DataFrame) -> str:
-    """One line a run: run, lr, what else varies, outcome, step mode, end loss, decay gain.
+    """One line a run: run, lr, what else varies, outcome, at the end, step mode, end loss.
 
     found: as from `verdicts`. Sorted as it is. Ends without a newline.
     """
@@ -464,6 +465,7 @@ def verdict_table(found: pd.DataFrame) -> str:
         "lr": [_cell(lr) for lr in found["lr"]],
         **{name: [_cell(value) for value in found[name]] for name in varying},
         "outcome": found["outcome"].tolist(),
+        **_at_end(found),
         "steps": found["step_mode"].tolist(),
         **_states(found),
         "end loss": ["non-finite" if x == math.inf else _cell(x, ".4g") for x in found["end_loss"]],
@@ -472,7 +474,13 @@ def verdict_table(found: pd.DataFrame) -> str:
     if not bool(found["decay_gain"].notna().to_numpy().any()):  # no branch test
         del columns["decay gain"]
     left = {name for name in ("run", *varying) if not pd.api.types.is_numeric_dtype(found[name])}
-    return "\n".join(table.aligned(columns, {*left, "outcome", "steps", "state"}))
+    return "\n".join(table.aligned(columns, {*left, "outcome", "at the end", "steps", "state"}))
+
+
+def _at_end(found: pd.DataFrame) -> dict[str, list[str]]:
+    """A column of how the runs stood at their end, where anything tells."""
+    words = [str(word) or "-" for word in found["at_end"]]
+    return {"at the end": words} if set(words) != {"-"} else {}
 
 
 def _states(found: pd.DataFrame) -> dict[str, list[str]]:
@@ -513,7 +521,7 @@ def _wrapped(head: str, text: str, width: int | None) -> str:
 
 
 def _answer(answers: Sequence[answer.Answer], width: int | None) -> str:
-    lines = answer.text(answers).splitlines()
+    lines = answer_words.text(answers).splitlines()
     return "\n".join(_wrapped(line[:8], line[8:], width) for line in lines)
 
 

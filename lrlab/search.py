@@ -595,7 +595,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     if current.worker:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    from lrlab import analysis, answer, table
+    from lrlab import analysis, answer, answer_words, table
     from lrlab.plots import Tables
 
     config, folder = current.config, current.folder
@@ -625,7 +625,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
         records.write_best(folder, best_run.text(folder / str(best.run), of))
-    print(table.results(runs, folder, best, verdicts, answer.text(answers)), flush=True)
+    print(table.results(runs, folder, best, verdicts, answer_words.text(answers)), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {mixed or _why_none(config)}", flush=True)
     failed, unwritten = {}, None

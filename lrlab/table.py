@@ -1,5 +1,6 @@
 """The table that ends a sweep, as plain aligned text: it reads the same on a terminal or piped."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +49,9 @@ def results(
     Columns: run, lr, schedule, every other setting that differs between the runs, what they are
     judged by (val_loss unless best says otherwise), which is all that a pruned run has, train and
     test loss at the end, test accuracy (as far as the data have classes and a test part), and the
-    accuracy of validation where there is no test part or only one run; state, and the outcome if
-    there are verdicts.
+    accuracy of validation where there is no test part or only one run; state, and if there are
+    verdicts the outcome, and how the run stood at its end. Then the val loss is the verdicts'
+    end_loss, the median of the last evaluations: one number in the table and in the answer.
     Ends without a newline.
     """
     table = runs.sort_values(by="run")
@@ -80,6 +82,7 @@ def columns(
         return name in table and not (ended and all(pd.isna(value) for value in table[name]))
 
     judged_by = "val_loss" if best is None else best.objective
+    table = _with_end_losses(table, verdicts)
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
     found = {
         "run": [str(run) for run in table["run"]],
@@ -97,7 +100,18 @@ def columns(
         **_outcomes(table, verdicts),
     }
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
-    return found, left | {"state", "outcome"}
+    return found, left | {"state", "outcome", "at the end"}
+
+
+def _with_end_losses(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> pd.DataFrame:
+    if verdicts is None or "val_loss" not in table or "judged_by" not in verdicts:
+        return table
+    rows = verdicts.loc[(verdicts["judged_by"] == "val_loss") & (verdicts["end_loss"] < math.inf)]
+    ends = dict(zip(rows["run"], rows["end_loss"], strict=True))
+    told = zip(table["run"], table["state"], table["val_loss"], strict=True)
+    return table.assign(
+        val_loss=[ends.get(run, v) if state == "finished" else v for run, state, v in told]
+    )
 
 
 def drawn(folder: Path) -> str:
@@ -152,8 +166,11 @@ def _number(value: object) -> str:
 def _outcomes(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> dict[str, list[str]]:
     if verdicts is None:
         return {}
-    outcome = dict(zip(verdicts["run"], verdicts["outcome"], strict=True))
-    return {"outcome": [str(outcome.get(run, "-")) for run in table["run"]]}
+    found = {}
+    for name, column in (("outcome", "outcome"), ("at_end", "at the end")):
+        words = dict(zip(verdicts["run"], verdicts[name], strict=True))
+        found[column] = [str(words.get(run) or "-") for run in table["run"]]
+    return found if set(found["at the end"]) != {"-"} else {"outcome": found["outcome"]}
 
 
 def _judged_by(table: pd.DataFrame, name: str) -> dict[str, list[str]]:

@@ -19,8 +19,11 @@ _Code = NDArray[np.intp]
 
 BY_STEP = ("train_loss", "val_loss", "alpha", "stability_ratio", "grad_norm", "seconds")
 _NEEDED = ("run", "lr", "train_loss")
-_BY_RUN = ("lr", "initial_loss", "num_classes", "chance_loss", "first_nonfinite_step")
-_GAINS = ("gain_low", "gain_high")
+_BY_RUN = (
+    *("lr", "initial_loss", "num_classes", "chance_loss", "first_nonfinite_step", "swings_from"),
+)
+_GAINS = ("gain_low", "gain_high", "gain_noise")
+_PLAIN = ("sgd", "adagrad", "rmsprop")  # optimizers without momentum, unless they tell of it
 NUMBERS = ("step", "epoch", *BY_STEP, "lr_at_step", *_BY_RUN, *_GAINS)  # columns of numbers
 _MISSING_WORDS = {"", "nan", "-nan", "+nan", "none", "null", "na", "n/a", "<na>", "nat"}
 
@@ -36,10 +39,10 @@ class Curve:
         state: as in the table; "" if not told.
         unit: what the positions count, step or epoch.
         rows: (n,) each, sorted by the position "at", which is unique and finite: epoch, train_loss,
-            val_loss, alpha, stability_ratio, grad_norm, seconds, lr_at_step; NaN where not
-            measured.
-        constants: lr, initial_loss, num_classes, chance_loss, first_nonfinite_step, gain_low,
-            gain_high; NaN where not told.
+            val_loss, alpha, stability_ratio, grad_norm, seconds, lr_at_step, and other, a
+            measurement of any other kind; NaN where not measured.
+        constants: lr, initial_loss, num_classes, chance_loss, first_nonfinite_step, swings_from,
+            gain_low, gain_high, gain_noise; NaN where not told.
     """
 
     run: Hashable
@@ -76,6 +79,11 @@ def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[C
     labels = {
         name: _first_labels(curves, name, code, len(runs)) for name in ("seed", "state", *names)
     }
+    border = _swing_borders(curves, code, len(runs))
+    constants["swings_from"] = np.where(
+        np.isnan(constants["swings_from"]), border, constants["swings_from"]
+    )
+    steps["other"] = _other(curves, names)
 
     by_epoch = _better_by_epoch(steps, code, len(runs))
     at = np.where(by_epoch[code], steps["epoch"], steps["step"])
@@ -101,10 +109,32 @@ def settings_of(curves: pd.DataFrame) -> list[str]:
     return named + sorted(name for name in map(str, curves.columns) if "." in name)
 
 
+def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
+    """Whether a setting is the lr times one number in all runs, as optimizer.weight_decay=${lr}."""
+    pairs = {(a, b) for a, b in zip(lr, values, strict=True) if _is_real(a)}
+    if len(pairs) < 2 or not all(_is_real(b) and a > 0 and b > 0 for a, b in pairs):
+        return False
+    ratios = [b / a for a, b in pairs]
+    return max(ratios) - min(ratios) <= 1e-9 * max(ratios) and len({a for a, _ in pairs}) > 1
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def varying(table: pd.DataFrame) -> list[str]:
-    """Those of `settings_of` that differ between runs; a run without an lr has not begun."""
+    """Those of `settings_of` that differ between runs of one lr or follow no rule of it.
+
+    A setting that is the lr times one number is no other setting. A run without an lr has not
+    begun.
+    """
     begun = table.loc[table["lr"].notna()]
-    return [name for name in settings_of(table) if len(set(map(str, begun[name]))) > 1]
+    lrs = begun["lr"].tolist()
+    return [
+        name
+        for name in settings_of(table)
+        if len(set(map(str, begun[name]))) > 1 and not tied(lrs, begun[name].tolist())
+    ]
 
 
 def _check_columns(curves: pd.DataFrame) -> None:
@@ -211,6 +241,48 @@ def _first_labels(curves: pd.DataFrame, name: str, code: _Code, runs: int) -> li
     for row, value in zip(rows, column.iloc[rows].tolist(), strict=True):
         found[code[row]] = value if value.__hash__ is not None else str(value)
     return found
+
+
+def _other(curves: pd.DataFrame, settings: Sequence[str]) -> Floats:
+    """(rows,) a measurement that lrlab has no name for, like test_loss; NaN where there is none.
+
+    A column that has a value in every row is none: it may be a setting.
+    """
+    known = {"run", "seed", "state", *NUMBERS, *settings}
+    found = np.full(len(curves), math.nan)
+    for name in curves.columns:
+        if name in known or "." in str(name):
+            continue
+        column = curves[name]
+        if isinstance(column, pd.Series) and pd.api.types.is_float_dtype(column.dtype):
+            values = column.to_numpy(dtype=np.float64, na_value=math.nan)
+            if np.isnan(values).any():
+                found = np.where(np.isnan(values), found, values)
+    return found
+
+
+def _swing_borders(curves: pd.DataFrame, code: _Code, runs: int) -> Floats:
+    """(runs,) the stability ratio from which on steps swing, as far as columns tell of momentum.
+
+    Those are momentum, or optimizer.momentum, and optimizer.nesterov. Heavy ball's recurrence
+    r² − (1 + β − h)·r + β, h = lr·λ, has complex roots from h = (1 − √β)² on; Nesterov's,
+    r² − (1 + β)(1 − h)·r + β·(1 − h), from ((1 − β) / (1 + β))² on.
+    """
+    beta = np.full(runs, math.nan)
+    for name in ("optimizer.momentum", "momentum"):
+        if name in curves and pd.api.types.is_numeric_dtype(curves[name].dtype):
+            told = _first(_numbers(curves, name), code, runs)
+            beta = np.where((told >= 0) & (told < 1), told, beta)
+    optimizer = [str(o).lower() for o in _first_labels(curves, "optimizer", code, runs)]
+    plain = np.array([o in ("none", "nan", *_PLAIN) for o in optimizer])
+    beta = np.where(np.isnan(beta) & plain, 0.0, beta)
+    flags = _first_labels(curves, "optimizer.nesterov", code, runs)
+    is_nesterov = np.array(
+        [str(f).lower() == "true" or o == "nesterov" for f, o in zip(flags, optimizer, strict=True)]
+    )
+    heavy = (1 - np.sqrt(beta)) ** 2 / (2 * (1 + beta))
+    nesterov = ((1 - beta) / (1 + beta)) ** 2 * (1 + 2 * beta) / (2 * (1 + beta))
+    return np.where(is_nesterov, nesterov, heavy)
 
 
 def _check_lr(lr: Floats, code: _Code, runs: list[Hashable]) -> None:

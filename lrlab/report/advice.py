@@ -26,7 +26,8 @@ def section(answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]) -> Mar
     """
     if not answers:
         return tag("section", tag("h2", "No answer yet"), id="answer", class_="answer")
-    from lrlab.answer import NOT_COMPARABLE, best_of_each
+    from lrlab.answer import best_of_each
+    from lrlab.answer_words import NOT_COMPARABLE
 
     firsts = best_of_each(answers)
     others = [answer for answer in answers if all(answer is not first for first in firsts)]

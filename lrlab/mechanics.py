@@ -1,0 +1,155 @@
+"""What a run tells by itself: how its steps behave, and how it stood at its end."""
+
+import math
+from typing import Literal
+
+from lrlab.evidence import Numbers, StepMode
+from lrlab.thresholds import Thresholds
+
+AtEnd = Literal["overfitting", "would anneal", "still falling", "settled", "too noisy to tell", ""]
+Steps = Literal["far too short", "about right", "unstable", ""]
+
+# From short steps to long ones; of two measurements the larger counts.
+_MODES: tuple[StepMode, ...] = ("unknown", "monotone", "oscillating", "edge", "unstable")
+
+
+# --- at the end -----------------------------------------------------------------------------------
+
+
+def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
+    """How the run stood at its end, and what says so; "" where nothing can tell.
+
+    The branch test is of train losses, so it says nothing of a run that overfits. A gain or a slope
+    that is no larger than its noise says nothing either.
+    """
+    if n.overfits:
+        return "overfitting", f"val loss was lowest {lowest_where(n)}, {n.lowest_loss:.3g}"
+    if not math.isnan(n.gain_low):
+        noise = 0.0 if math.isnan(n.gain_noise) else t.noise * n.gain_noise
+        if n.gain_low > t.gain and n.gain_low <= noise:
+            told = f"lr/10 gains {n.gain_low:.2f} ± {noise:.2f} in log train loss"
+            return "too noisy to tell", told
+        if n.gain_low > t.gain:
+            return "would anneal", f"lr/10 would cut the train loss by {less(n.gain_low)}"
+    if n.annealed:
+        return "settled", "its schedule took the lr to next to nothing"
+    if math.isnan(n.slope):
+        if not n.has_branches:
+            return "", ""
+        falls = n.gain_high > t.gain
+        told = _branches(n)
+        return ("still falling", told) if falls else ("settled", told)
+    room = t.noise * n.slope_noise
+    told = f"slope {n.slope:.2f}"
+    if n.slope + room < 0 and n.slope <= t.slope:
+        return "still falling", told
+    if n.slope - room <= t.slope and n.slope + room >= 0:
+        return "too noisy to tell", f"{told} ± {room:.2f}"
+    return "settled", told
+
+
+def lowest_where(n: Numbers) -> str:
+    if math.isnan(n.lowest_epoch):
+        return f"at {n.unit} {n.lowest_at:.6g}"
+    return f"after epoch {n.lowest_epoch:.6g}"
+
+
+def less(gain: float) -> str:
+    """By how much a loss is smaller that gains so much in its logarithm."""
+    return f"{-math.expm1(-gain):.0%}"
+
+
+def _branches(n: Numbers) -> str:
+    low, high = (
+        "explodes" if gain == -math.inf else f"gains {round(gain, 2) + 0.0:.2f}"
+        for gain in (n.gain_low, n.gain_high)
+    )
+    return f"in log train loss lr/10 {low}, 3·lr {high}"
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def steps(n: Numbers, t: Thresholds) -> Steps:
+    """Whether the steps are far too short, about right or unstable; "" where neither was measured.
+
+    Far too short: each covers less than `thresholds.short` of the way to the minimum along it
+    (alpha), and could be ten times as long before it were unstable (stability ratio). With momentum
+    a ratio alone does not tell: one step goes on for many.
+    """
+    ratio, way = n.stability_ratio, n.alpha + 1
+    if math.isnan(ratio) and math.isnan(way):
+        return ""
+    if ratio > t.unstable or (way / 2 > t.unstable and _is_plain(n, t)):
+        return "unstable"
+    if math.isnan(way) and not _is_plain(n, t):
+        return ""
+    is_short = not (ratio >= t.short) and not (way >= t.short)
+    return "far too short" if is_short else "about right"
+
+
+def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple[StepMode, str]:
+    """How the steps behaved, and what says so.
+
+    On a quadratic of curvature λ, the recurrence of the steps has real positive roots (monotone),
+    complex or negative ones (oscillating), or one outside the unit circle (unstable). The stability
+    ratio says which; for plain steps alpha does as well, for 1 + alpha is lr·λ along the step. It
+    misses a swing across a ravine, so the larger of both counts. A run that failed is judged by its
+    largest ratio, for after an explosion the loss can be flat.
+
+    Args:
+        is_slower: whether a smaller lr, with a loss as smooth, ended lower.
+    """
+    ratio = n.stability_ratio_max if failed else n.stability_ratio
+    kind = "at most" if failed else "median"
+    if math.isnan(ratio) and math.isnan(n.alpha):
+        return _by_curve(n, failed, is_slower)
+    told = [] if math.isnan(ratio) else [f"stability ratio {kind} {_short(ratio)}"]
+    told += [] if math.isnan(n.alpha) else [f"median alpha {n.alpha:.2f}"]
+    mode = max(_by_ratio(ratio, n.swings_from, t), _by_alpha(n, ratio, t))
+    if failed and mode < len(_MODES) - 1:
+        told.append("where it was measured, before it failed")
+        mode = len(_MODES) - 1
+    return _MODES[mode], f"steps by {', '.join(told)}"
+
+
+def _by_ratio(ratio: float, swings_from: float, t: Thresholds) -> int:
+    """A place in _MODES."""
+    if math.isnan(ratio):
+        return 0
+    if ratio >= t.edge:
+        return 4 if ratio > t.unstable else 3
+    if math.isnan(swings_from):  # with an unknown momentum, steps swing earlier
+        return 2 if ratio >= t.oscillating else 0
+    return 2 if ratio >= swings_from else 1
+
+
+def _by_alpha(n: Numbers, ratio: float, t: Thresholds) -> int:
+    if math.isnan(n.alpha):
+        return 0
+    if _is_plain(n, t):
+        return _by_ratio((n.alpha + 1) / 2, t.oscillating, t)
+    return 2 if n.alpha >= 0 and math.isnan(ratio) else 0
+
+
+def _is_plain(n: Numbers, t: Thresholds) -> bool:
+    """Whether its optimizer has no momentum."""
+    return n.swings_from == t.oscillating
+
+
+def _by_curve(n: Numbers, failed: bool, is_slower: bool) -> tuple[StepMode, str]:
+    if failed:
+        return "unstable", "steps by the curve alone"
+    if n.curve_mode == "monotone" and is_slower:
+        # On a quadratic the loss falls at every step up to the border of stability, but beyond
+        # lr·λ = 1, where each step crosses the valley, it falls the slower the longer the step.
+        return "oscillating", "steps by the curve alone: smooth, but a smaller lr fell faster"
+    if n.curve_mode == "monotone":
+        return "monotone", "steps by the curve alone: the loss fell at every step"
+    if n.curve_mode == "unknown":
+        return "unknown", "steps not measured"
+    return n.curve_mode, "steps by the curve alone"
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.3g}"

@@ -1,0 +1,85 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+"""How much of the difference between two learning rates may be chance."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lrlab.sides import Sides
+from lrlab.thresholds import Thresholds
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The lr that ended next to the best.
+
+    Attributes:
+        higher: how much higher its end loss is.
+        error: so much of that may be chance, `thresholds.noise` standard errors; NaN: not measured.
+        of: what makes the noise: "seeds", "held-out samples" or "last evaluations".
+        held_out: the lowest and highest of the lrs whose difference to the best is within the noise
+            of the held-out samples; None where that was not measured, or seeds tell more.
+    """
+
+    lr: float
+    higher: float
+    error: float
+    of: str
+    held_out: tuple[float, float] | None = None
+
+
+def nearest_rival(
+    by_lr: Mapping[float, Sequence[Row]], sides: Sides, thresholds: Thresholds
+) -> Rival | None:
+    """The lr next to the best, and the noise; None where no other lr has an end loss.
+
+    Args:
+        by_lr: rows of the verdicts: end_loss; and where there, end_noise, and val_parts: the means
+            of the val loss over equal parts of the held-out samples, with a space between.
+    """
+    others = [lr for lr in sides.ends if lr != sides.best and math.isfinite(sides.ends[lr])]
+    if not others:
+        return None
+    lr = min(others, key=lambda other: sides.ends[other])
+    higher = sides.ends[lr] - sides.best_end
+    if not math.isnan(sides.noise):
+        shared = min(len(by_lr[sides.best]), len(by_lr[lr]))
+        return Rival(lr, higher, thresholds.noise * sides.noise / math.sqrt(shared), "seeds")
+    best = by_lr[sides.best][0]
+    errors = {other: held_out_error(best, by_lr[other][0]) for other in others}
+    if not math.isnan(errors[lr]):
+        alike = [
+            other
+            for other in others
+            if sides.ends[other] - sides.best_end <= thresholds.noise * errors[other]
+        ]
+        held_out = (min([sides.best, *alike]), max([sides.best, *alike]))
+        return Rival(lr, higher, thresholds.noise * errors[lr], "held-out samples", held_out)
+    late = [float(row.get("end_noise") or math.nan) for row in (best, by_lr[lr][0])]
+    return Rival(lr, higher, thresholds.noise * math.hypot(*late), "last evaluations")
+
+
+def held_out_error(one: Row, other: Row) -> float:
+    """Standard error of the difference of two runs' val losses, as the samples make it.
+
+    Both are evaluated on the same samples, so the differences are taken part by part: those of n
+    parts have a mean with the error deviation / √n. NaN where the parts are not known.
+    """
+    a, b = parts(one), parts(other)
+    if len(a) != len(b) or len(a) < 2:
+        return math.nan
+    differences = np.array(a) - np.array(b)
+    return float(differences.std(ddof=1)) / math.sqrt(len(differences))
+
+
+def parts(row: Row) -> list[float]:
+    try:
+        return [float(text) for text in str(row.get("val_parts") or "").split()]
+    except ValueError:
+        return []
