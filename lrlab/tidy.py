@@ -274,12 +274,11 @@ def _swing_borders(curves: pd.DataFrame, code: _Code, runs: int) -> Floats:
             told = _first(_numbers(curves, name), code, runs)
             beta = np.where((told >= 0) & (told < 1), told, beta)
     optimizer = [str(o).lower() for o in _first_labels(curves, "optimizer", code, runs)]
-    plain = np.array([o in ("none", "nan", *_PLAIN) for o in optimizer])
+    plain = np.array([o in ("none", "nan", *_PLAIN) for o in optimizer], dtype=bool)
     beta = np.where(np.isnan(beta) & plain, 0.0, beta)
     flags = _first_labels(curves, "optimizer.nesterov", code, runs)
-    is_nesterov = np.array(
-        [str(f).lower() == "true" or o == "nesterov" for f, o in zip(flags, optimizer, strict=True)]
-    )
+    told = zip(flags, optimizer, strict=True)
+    is_nesterov = np.array([str(f).lower() == "true" or o == "nesterov" for f, o in told], bool)
     heavy = (1 - np.sqrt(beta)) ** 2 / (2 * (1 + beta))
     nesterov = ((1 - beta) / (1 + beta)) ** 2 * (1 + 2 * beta) / (2 * (1 + beta))
     return np.where(is_nesterov, nesterov, heavy)
