@@ -61,6 +61,7 @@ _REFERENCES = ("initial_loss", "chance_loss", "num_classes")
 _MEASURED = records.DIAGNOSTICS[1:]
 _GAINS = ("gain_low", "gain_high", "gain_noise")
 _NOW_AND_THEN = ("val_loss", "val_acc", *_MEASURED)  # columns with a value in few rows
+PARTS = records.VAL_PARTS
 PIECE = 50_000  # rows of curves in memory at once, about 15 MB
 FEWEST_STEPS = 40  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
 _TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
@@ -71,7 +72,8 @@ def runs(sweep: Path | str) -> pd.DataFrame:
 
     A run without a (readable) summary is still starting: its state is "waiting" and all else is
     missing. Numbers are float64 with NaN where missing or not finite; run is int64. Dotted keys
-    ("optimizer.momentum") are kept as they are, lists among them as text.
+    ("optimizer.momentum") are kept as they are, lists among them as text, and so is val_parts, the
+    val loss of equal parts of the held-out samples, with a space between.
     Raises UserError when the sweep's folder does not exist or holds no run.
     """
     rows = [_row(folder) for folder in _run_folders(Path(sweep))]
@@ -160,7 +162,16 @@ class Reading:
 
 def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
     """`verdicts` of a sweep, whose curves are never all in memory."""
-    return verdicts_of_pieces(Reading(sweep).pieces(), target=target)
+    reading = Reading(sweep)
+    return with_parts(verdicts_of_pieces(reading.pieces(), target=target), reading.runs)
+
+
+def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts with the column val_parts, from which `lrlab.noise` reads how sure they are."""
+    if PARTS not in runs:
+        return found
+    of_run = dict(zip(runs["run"].tolist(), runs[PARTS].tolist(), strict=True))
+    return found.assign(**{PARTS: [of_run.get(run) for run in found["run"].tolist()]})
 
 
 def drawn_and_judged(
@@ -169,7 +180,7 @@ def drawn_and_judged(
     """The curves, thinned to what a figure needs, and the verdicts on the whole ones."""
     reading = Reading(sweep)
     found = verdicts_of_pieces(reading.pieces(), target=target)
-    return reading.thinned, found
+    return reading.thinned, with_parts(found, reading.runs)
 
 
 def _joined(
@@ -339,6 +350,9 @@ def _row(folder: Path) -> dict[str, Any]:
         for key, value in summary.items()
         if not isinstance(value, dict) and (not isinstance(value, list) or "." in key)
     }
+    parts = summary.get(PARTS)
+    if isinstance(parts, list) and all(isinstance(part, int | float) for part in parts):
+        row[PARTS] = " ".join(f"{part:.9g}" for part in parts)
     timing = summary.get("timing")
     if isinstance(timing, dict):
         row["train_seconds"] = timing.get("train_seconds")

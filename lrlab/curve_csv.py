@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pandas as pd
 
 from lrlab import tidy
@@ -74,7 +75,8 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     frame = _without_blank_rows(frame)
     if frame.empty:
         source.fail("names its columns and has no rows")
-    return frame, notes
+    frame, restarted = _counted_on(source, frame)
+    return frame, notes + restarted
 
 
 def _text(file: Path) -> str:
@@ -245,6 +247,37 @@ def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
     if all(isinstance(run, float) and run.is_integer() for run in runs):
         frame["run"] = list(map(int, runs))
     return frame
+
+
+def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Steps that begin again at the first, as of a resumed run, counted on from the last.
+
+    It is the same run if its loss goes on near where it stood: nearer than to where it began. Else
+    the later rows replace the earlier ones of the same step, as everywhere.
+    """
+    unit = "step" if "step" in frame else "epoch"
+    notes, at = [], frame[unit].to_numpy(dtype=float, copy=True)
+    losses = frame["train_loss"].to_numpy(dtype=float)
+    for run, rows in frame.groupby("run", sort=False).indices.items():
+        rows = rows[np.isfinite(at[rows])]
+        again = [i for i in range(1, len(rows)) if at[rows[i]] == at[rows[0]] < at[rows[i - 1]]]
+        again = [i for i in again if _goes_on(losses[rows], i)]
+        own = at[rows]
+        for i in again:
+            gap = own[1] - own[0]
+            at[rows[i:]] += at[rows[i - 1]] + gap - at[rows[i]]
+        if again:
+            shown = f"run {_shown(str(run))}: its {unit}s begin again at {own[0]:g}"
+            notes.append(f"{source.file}: {shown}; they are counted on, as of one resumed run")
+    return (frame.assign(**{unit: at}), notes) if notes else (frame, notes)
+
+
+def _goes_on(losses: np.ndarray, place: int) -> bool:
+    """Whether the loss at this place is nearer to the one before it than to the first."""
+    there = losses[np.isfinite(losses[:place]).nonzero()[0]]
+    if not len(there) or not np.isfinite(losses[place]):
+        return False
+    return bool(abs(losses[place] - there[-1]) < abs(losses[place] - there[0]))
 
 
 def _line(source: _Source, row: int) -> int:

@@ -76,8 +76,10 @@ class Loaded:
         if isinstance(self.measured, UserError):
             raise self.measured
         if self.measured is None:
-            return verdicts(self.curves, target=target)
-        return judge(*self.measured, target, thresholds.THRESHOLDS)
+            found = verdicts(self.curves, target=target)
+        else:
+            found = judge(*self.measured, target, thresholds.THRESHOLDS)
+        return analysis.with_parts(found, self.runs)
 
 
 def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
@@ -548,7 +550,8 @@ def _gain(gain: float) -> str:
 
 def as_json(found: pd.DataFrame, answers: Sequence[answer.Answer], notes: Sequence[str]) -> str:
     """Verdicts, answers and notes as one JSON object; what is not finite is null."""
-    rows = json.loads(found.to_json(orient="records", double_precision=15) or "[]")
+    shown = found.drop(columns=analysis.PARTS, errors="ignore")
+    rows = json.loads(shown.to_json(orient="records", double_precision=15) or "[]")
     whole = {"verdicts": rows, "answers": [asdict(each) for each in answers], "notes": list(notes)}
     return json.dumps(_finite(whole), indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
 

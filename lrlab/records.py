@@ -64,6 +64,9 @@ LANDSCAPE = {
 # --- writing --------------------------------------------------------------------------------------
 
 
+VAL_PARTS = "val_parts"  # a column for reckoning, not for reading: no CSV has it
+
+
 def write_whole(file: Path, text: str) -> None:
     """Write beside the file, then rename: a reader sees the old file or the new one, never half.
 
@@ -335,7 +338,7 @@ def csv_text(table: pd.DataFrame) -> str:
         is_formula = isinstance(value, str) and _FORMULA.match(value)
         return f"'{value}" if is_formula and not _NUMBER.fullmatch(value) else value
 
-    safe = table.rename(columns=told)
+    safe = table.drop(columns=VAL_PARTS, errors="ignore").rename(columns=told)
     for name in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[name]):
             safe[name] = safe[name].map(told)
