@@ -463,10 +463,12 @@ def _allowed(family: Family, losses: Array) -> list[frozenset[str]]:
     means = losses.reshape(100, -1, *losses.shape[1:]).mean(1)  # (100, seeds, rates)
     ends = np.median(means[-5:], 0)  # (seeds, rates)
     finite = np.isfinite(losses[-1])
-    # Where growth is not plain, either answer is right.
-    grown = np.median(means[75:], 0) / np.median(means[50:75], 0)
-    surely = ~finite | ((ends > 1.06 * start) & (grown > 1.1))
-    perhaps = ~finite | ((ends > 1.04 * start) & (grown > 1.02))
+    # Means: steps thrown to and fro do not grow. Where growth is not plain, either answer is right.
+    third = means[50:75].mean(0)
+    grown = means[75:].mean(0) / third
+    above = (means[75:] > third).all(0)
+    surely = ~finite | ((ends > 1.06 * start) & (grown > 1.1) & above)
+    perhaps = ~finite | ((ends > 1.04 * start) & (grown > 1.04))
     lives = finite.all(0) & ~surely.any(0)
 
     guess = family.guess

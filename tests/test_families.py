@@ -167,3 +167,21 @@ def test_losses_alone_name_no_wrong_step_mode_of_a_bowl(judged: Judged) -> None:
         if found[i] not in ("unknown", right)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("level", ["losses", "branches"])
+def test_a_run_alone_has_no_side(level: str) -> None:
+    """Whatever its branches gain: only what failed by itself is named."""
+    wrong = []
+    for name in families():
+        truth = sweep(name)
+        columns = [column for column in LEVELS[level] if column in truth.curves]
+        middle = next(i for i, right in enumerate(truth.allowed) if "converged" in right)
+        for i in (5, middle, RATES - 1):
+            curve = truth.curves.loc[truth.curves["run"] == i, columns]
+            found = verdicts(curve)["outcome"].iloc[0]
+            failed = truth.allowed[i] <= {"diverged", "collapsed"}
+            right = truth.allowed[i] if failed else frozenset({"not compared"})
+            if found not in right:
+                wrong.append(line(name, i, found, right))
+    assert not wrong, "\n".join(wrong)
