@@ -142,6 +142,28 @@ def test_measurements_change_no_outcome(judged: Judged, level: str) -> None:
     assert len(changed) <= 0.02 * len(alone), "\n".join([f"{len(changed)} changed", *changed])
 
 
+NOISY = [name for name, family in families().items() if family.noise]
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_any_seed_of_the_noise_gives_right_and_ordered_outcomes(name: str) -> None:
+    """From losses alone, of three more seeds: at most 1 of 75 wrong, and none out of order."""
+    truth = sweep(name)
+    wrong, disordered = [], []
+    for seed in range(1, 4):
+        curves = truth.curves[[column for column in LOSSES if column in truth.curves]]
+        seen = truth.losses[curves["step"], seed, curves["run"]]
+        found = verdicts(curves.assign(train_loss=seen)).set_index("run").sort_index()["outcome"]
+        each = zip(found, truth.allowed, strict=True)
+        wrong += [
+            line(name, i, got, right) for i, (got, right) in enumerate(each) if got not in right
+        ]
+        if any(RANKS[a] > RANKS[b] for a, b in pairwise(found)):
+            disordered.append(f"seed {seed}: {' '.join(found)}")
+    assert len(wrong) <= 1, "\n".join(wrong)
+    assert not disordered, "\n".join(disordered)
+
+
 @pytest.mark.parametrize("level", ["ratio", "branches"])
 @pytest.mark.parametrize("name", QUADRATICS)
 def test_step_modes_are_those_of_the_roots(judged: Judged, name: str, level: str) -> None:
@@ -158,30 +180,33 @@ def test_step_modes_are_those_of_the_roots(judged: Judged, name: str, level: str
 
 
 def test_losses_alone_name_no_wrong_step_mode_of_a_bowl(judged: Judged) -> None:
-    """x → (1−a)x falls as smoothly at a as at 2−a: above 1, where it swings, none may say not."""
+    """x → (1−a)x falls as smoothly at a as at 2−a: above 1, where it swings, none may say not.
+
+    A swing that is close to the edge may be called one: how close, no loss tells by itself.
+    """
     name = "gd, condition 1"
     found = judged(name, "losses")["step_mode"]
     wrong = [
         line(name, i, found[i], right)
         for i, right in enumerate(sweep(name).modes)
-        if found[i] not in ("unknown", right)
+        if found[i] not in ("unknown", right, "oscillating" if right == "edge" else right)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("level", ["losses", "branches"])
-def test_a_run_alone_has_no_side(level: str) -> None:
-    """Whatever its branches gain: only what failed by itself is named."""
+def test_a_run_alone_has_no_side() -> None:
+    """Whatever its branches gain: only what failed by itself, or learned nothing, is named."""
     wrong = []
     for name in families():
         truth = sweep(name)
-        columns = [column for column in LEVELS[level] if column in truth.curves]
+        columns = [column for column in LEVELS["branches"] if column in truth.curves]
         middle = next(i for i, right in enumerate(truth.allowed) if "converged" in right)
-        for i in (5, middle, RATES - 1):
+        for i in (middle, RATES - 1):
             curve = truth.curves.loc[truth.curves["run"] == i, columns]
+            failed = truth.allowed[i] & {"diverged", "collapsed"}
+            others = {"not compared"} if i == middle else {"not compared", "nothing learned"}
+            right = failed if failed == truth.allowed[i] else failed | others
             found = verdicts(curve)["outcome"].iloc[0]
-            failed = truth.allowed[i] <= {"diverged", "collapsed"}
-            right = truth.allowed[i] if failed else frozenset({"not compared"})
             if found not in right:
                 wrong.append(line(name, i, found, right))
     assert not wrong, "\n".join(wrong)
