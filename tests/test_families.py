@@ -115,7 +115,7 @@ def test_alpha_is_lr_times_curvature_less_1_for_plain_steps_of_a_bowl() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_at_most_5_of_500_outcomes_are_wrong(judged: Judged, level: str) -> None:
-    """And none where there is no noise, for there the truth is exact."""
+    """And none where there is no noise: there the truth is exact."""
     missed = [each for each in outcomes(judged, level) if each[2] not in each[3]]
     wrong = [line(*each) for each in missed]
     assert len(wrong) <= MOST, "\n".join([f"{len(wrong)} wrong", *wrong])
