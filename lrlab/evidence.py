@@ -302,7 +302,10 @@ def _overfits(val: Series, train: Series, initial: float, thresholds: Thresholds
 
 
 def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
-    """Whether the last quarter lies above the third by more than the noise of the third."""
+    """Whether the last quarter lies above the third by more than the noise of both.
+
+    With momentum, noise is slow, and moves a median by itself.
+    """
     n = len(loss)
     if n < 2:
         return False
@@ -311,7 +314,8 @@ def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
     )
     grown = float(np.median(last))
     earlier = float(np.median(third))
-    return grown > max(earlier + thresholds.growing * abs(earlier), float(np.quantile(third, 0.9)))
+    apart = np.quantile(last, 0.1) > np.quantile(third, 0.9)
+    return bool(apart and grown > earlier + thresholds.growing * abs(earlier))
 
 
 def _is_annealed(lr_at_step: Floats, lr: float, thresholds: Thresholds) -> bool:
@@ -403,9 +407,13 @@ def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
         return "unstable"
     if len(moved) < 30:
         return "unknown"
-    turns = float(np.mean(np.sign(moved[1:]) != np.sign(moved[:-1])))
-    # A falling loss turns seldom, too; where it swings, a fair share of its steps rises.
-    is_swing = turns <= thresholds.swinging and np.mean(moved > 0) >= thresholds.rising
+    turned = np.sign(moved[1:]) != np.sign(moved[:-1])
+    turns = float(np.mean(turned))
+    # A falling loss turns seldom, too; where it swings, a fair share of its steps rises. One that
+    # falls and then lies in noise has both, but not in the same half.
+    late = len(moved) // 2
+    is_swing = max(turns, float(np.mean(turned[late:]))) <= thresholds.swinging
+    is_swing &= min(np.mean(moved > 0), np.mean(moved[:late] > 0)) >= thresholds.rising
     if is_swing or turns >= thresholds.alternating:
         return "oscillating" if loss[-1] < loss[0] else "unstable"
     return "unknown"

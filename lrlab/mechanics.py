@@ -9,10 +9,6 @@ from lrlab.thresholds import Thresholds
 AtEnd = Literal["overfitting", "would anneal", "still falling", "settled", "too noisy to tell", ""]
 Steps = Literal["far too short", "about right", "unstable", ""]
 
-# From short steps to long ones; of two measurements the larger counts.
-_MODES: tuple[StepMode, ...] = ("unknown", "monotone", "oscillating", "edge", "unstable")
-
-
 # --- at the end -----------------------------------------------------------------------------------
 
 
@@ -93,9 +89,9 @@ def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple
 
     On a quadratic of curvature λ, the recurrence of the steps has real positive roots (monotone),
     complex or negative ones (oscillating), or one outside the unit circle (unstable). The stability
-    ratio says which; for plain steps alpha does as well, for 1 + alpha is lr·λ along the step. It
-    misses a swing across a ravine, so the larger of both counts. A run that failed is judged by its
-    largest ratio, for after an explosion the loss can be flat.
+    ratio says which. Without it, an alpha at or above 0 shows that steps cross the valley; one
+    below 0 shows nothing, for alpha misses a swing across a ravine. A run that failed is judged by
+    its largest ratio, for after an explosion the loss can be flat.
 
     Args:
         is_slower: whether a smaller lr, with a loss as smooth, ended lower.
@@ -106,30 +102,22 @@ def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple
         return _by_curve(n, failed, is_slower)
     told = [] if math.isnan(ratio) else [f"stability ratio {kind} {_short(ratio)}"]
     told += [] if math.isnan(n.alpha) else [f"median alpha {n.alpha:.2f}"]
-    mode = max(_by_ratio(ratio, n.swings_from, t), _by_alpha(n, ratio, t))
-    if failed and mode < len(_MODES) - 1:
-        told.append("where it was measured, before it failed")
-        mode = len(_MODES) - 1
-    return _MODES[mode], f"steps by {', '.join(told)}"
-
-
-def _by_ratio(ratio: float, swings_from: float, t: Thresholds) -> int:
-    """A place in _MODES."""
     if math.isnan(ratio):
-        return 0
+        mode: StepMode = "oscillating" if n.alpha >= 0 else "unknown"
+    else:
+        mode = _by_ratio(ratio, n.swings_from, t)
+    if failed and mode != "unstable":
+        told.append("where it was measured, before it failed")
+        mode = "unstable"
+    return mode, f"steps by {', '.join(told)}"
+
+
+def _by_ratio(ratio: float, swings_from: float, t: Thresholds) -> StepMode:
     if ratio >= t.edge:
-        return 4 if ratio > t.unstable else 3
+        return "unstable" if ratio > t.unstable else "edge"
     if math.isnan(swings_from):  # with an unknown momentum, steps swing earlier
-        return 2 if ratio >= t.oscillating else 0
-    return 2 if ratio >= swings_from else 1
-
-
-def _by_alpha(n: Numbers, ratio: float, t: Thresholds) -> int:
-    if math.isnan(n.alpha):
-        return 0
-    if _is_plain(n, t):
-        return _by_ratio((n.alpha + 1) / 2, t.oscillating, t)
-    return 2 if n.alpha >= 0 and math.isnan(ratio) else 0
+        return "oscillating" if ratio >= t.oscillating else "unknown"
+    return "oscillating" if ratio >= swings_from else "monotone"
 
 
 def _is_plain(n: Numbers, t: Thresholds) -> bool:

@@ -134,7 +134,7 @@ def search(
 def _bins(ended: Sequence[Configuration], best: float) -> list[Bin]:
     """Ranges of a factor NEAR, of which the best lr is in the middle of one."""
     groups: dict[int, list[Configuration]] = {}
-    for each in ended:
+    for each in ended if best > 0 else ():
         if each.lr > 0:
             place = math.floor(math.log(each.lr / best) / math.log(NEAR) + 0.5)
             groups.setdefault(place, []).append(each)
