@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import json
@@ -192,7 +193,8 @@ def _remember(key: tuple[Any, ...]) -> None:
 
 
 def _network_key(spec: RunSpec, dataset: Dataset) -> tuple[Any, ...]:
-    nodes = json.dumps([dataset.sha256, spec["network"], spec["loss"]], default=str)
+    objective = spec.config.get("objective")
+    nodes = json.dumps([dataset.sha256, spec["network"], spec["loss"], objective], default=str)
     return nodes, _object(spec, "network"), _object(spec, "loss")
 
 
@@ -288,6 +290,13 @@ def _check_forward(
             ) from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise UserError(f"loss._target_={_target(spec, 'loss')}: must return one number a batch")
+    if spec.config.get("objective") == "val_acc":
+        logit = dataset.num_classes == 2 and losses.is_logit(loss, shape[1:])
+        if losses.right_answers(outputs, samples[1], dataset.num_classes, logit) is None:
+            raise UserError(
+                f"objective=val_acc: outputs of shape {shape} and targets of shape "
+                f"{tuple(samples[1].shape)} have no accuracy; use objective=val_loss"
+            )
 
 
 def _required(forward: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -358,6 +367,65 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
             raise _failed(spec, "loss", error) from error
     # Hydra's own partial judges its target anew at each call, and this one is called every step.
     return functools.partial(found.func, *found.args, **found.keywords)
+
+
+@dataclass(frozen=True)
+class References:
+    """What a run's results are compared with, from the data and the loss alone.
+
+    Attributes:
+        chance_loss: the loss of guessing, see ``losses.chance_loss``.
+        majority_share: the share of held-out samples that are of the class that is most frequent
+            in training; None without classes.
+        logit: whether one output a sample is the logit of class 1, see ``losses.is_logit``.
+    """
+
+    chance_loss: float | None
+    majority_share: float | None
+    logit: bool
+
+
+def references(spec: RunSpec, dataset: Dataset, network: nn.Module) -> References:
+    """Compute them, once for the same data, loss and network.
+
+    Args:
+        network: the run's, on the CPU. A copy is run, on one sample.
+    """
+    key = _network_key(spec, dataset)
+    if key not in _references:
+        if len(_references) > 256:
+            _references.clear()
+        _references[key] = _new_references(loss_function(spec), dataset, network)
+    return _references[key]
+
+
+_references: dict[tuple[Any, ...], References] = {}
+
+
+def _new_references(
+    loss: Callable[..., Tensor], dataset: Dataset, network: nn.Module
+) -> References:
+    shape = (dataset.outputs,) if losses.task(loss) else _output_shape(network, dataset)
+    chance = None if shape is None else losses.chance_loss(loss, dataset.train_y, shape)
+    logit = dataset.num_classes == 2 and shape is not None and losses.is_logit(loss, shape)
+    if dataset.num_classes is None or dataset.train_y.is_floating_point():
+        return References(chance, None, logit)
+    guess = int(losses.shares(dataset.train_y).argmax())
+    of_val = losses.shares(dataset.val_y)
+    return References(chance, float(of_val[guess]) if guess < len(of_val) else 0.0, logit)
+
+
+def _output_shape(network: nn.Module, dataset: Dataset) -> tuple[int, ...] | None:
+    """The shape of what a network returns for one sample; None where that is no tensor."""
+    import torch
+
+    try:
+        copied = copy.deepcopy(network).cpu().eval()  # it may count its calls
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = copied(dataset.train_x[:2].cpu().clone())
+    except Exception:  # in evaluation it will raise as well, and be told there
+        return None
+    return tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else None
 
 
 def load_data(spec: RunSpec) -> Dataset:

@@ -395,7 +395,9 @@ def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     assert np.allclose(weight, best[:3].T, atol=1e-5) and np.allclose(bias, best[3], atol=1e-5)
     optimum = np.mean((x @ best - data.train_y.double().numpy()) ** 2)
     assert math.isclose(run.summary["train_loss"], optimum, rel_tol=1e-5)
-    assert run.summary["chance_loss"] is run.summary["num_classes"] is None
+    assert run.summary["majority_share"] is run.summary["num_classes"] is None
+    variance = data.train_y.double().numpy().var(axis=0).mean()
+    assert math.isclose(run.summary["chance_loss"], variance, rel_tol=1e-12)
     assert [run.summary[f"{part}_acc"] for part in ("train", "val", "test")] == [None] * 3
     assert run.summary["test_loss"] is None
     assert run.metrics["val_acc"].isna().all() and run.metrics["val_loss"].count() == 151
