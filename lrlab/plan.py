@@ -101,6 +101,7 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
     def meant(key: str) -> bool:
         untouched = key in own and (own[key] == node[key] or "${" in str(own[key]))
         kept = key in parameters or key in HYDRA_KEYS or key in schedules.OWN_KEYS
+        kept = kept or (group, key) == ("data", "stratify")  # which is not what is without it
         return kept or not untouched
 
     return name, {key: value for key, value in node.items() if meant(key)}
@@ -482,6 +483,7 @@ def _load_data(node: str, files: str) -> Dataset:
             return own_data.make(dataset, target.rpartition(".")[2], option, **split)
     except Exception as error:
         raise _user_error(error) or UserError(f"{option}: {_first_line(error)}") from error
+    split.pop("stratify", None)  # which holds of no data that are divided already
     if split:
         key, value = next(iter(split.items()))
         raise UserError(f"data.{key}={value}: {target} returns data that are divided already")

@@ -424,6 +424,7 @@ _BEFORE = {
     "precision": "float32",
     "network.parametrisation": "standard",
     "network.base_width": 64,
+    "data.stratify": False,
 }
 
 

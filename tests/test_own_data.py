@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,45 @@ def test_npz_and_pt_hold_the_same_data_and_the_split_is_whole(tmp_path: Path) ->
     assert torch.equal(fewer.train_x, one.train_x[:5]) and torch.equal(fewer.val_x, one.val_x)
     assert own_data.arrays(str(tmp_path / "a.npz"), split_seed=1).sha256 != one.sha256
     assert len(own_data.arrays(str(tmp_path / "a.npz"), val_size=7).val_x) == 7
+
+
+COUNTS = {0: 70, 1: 25, 2: 10, 4: 1}  # of class 3 there is none
+
+
+@pytest.mark.parametrize("val_size", [0.1, 0.25, 0.5, 10, 37, 100, 105])
+def test_of_each_class_its_share_is_held_out(val_size: float) -> None:
+    y = np.repeat(list(COUNTS), list(COUNTS.values()))
+    y = np.random.default_rng(0).permutation(y)
+    x = np.arange(106.0)[:, None]
+    split = {"val_size": val_size, "split_seed": 3}
+    old = own_data.make((x, y), "a", "data.path=a", **split)
+    data = own_data.make((x, y), "a", "data.path=a", stratify=True, **split)
+    again = own_data.make((x, y), "a", "data.path=a", stratify=True, **split)
+    other = own_data.make(
+        (x, y), "a", "data.path=a", **(split | {"split_seed": 4, "stratify": True})
+    )
+    assert data.sha256 == again.sha256 != other.sha256
+    assert (len(data.val_y), len(data.train_y)) == (len(old.val_y), len(old.train_y))
+    both = torch.cat([data.train_x, data.val_x]).flatten().long()
+    assert sorted(both.tolist()) == list(range(106))
+    assert torch.equal(torch.cat([data.train_y, data.val_y]), torch.from_numpy(y)[both])
+    counts = np.bincount(data.val_y, minlength=5)
+    for label, count in COUNTS.items():
+        if len(data.val_y) <= 102:  # so many can be held out while one of each class stays
+            assert abs(counts[label] - count * len(data.val_y) / 106) < 1.5
+            assert counts[label] < count
+
+
+def test_classes_of_one_sample_each_are_held_out_at_random() -> None:
+    x, y = np.zeros((200, 1)), np.arange(200)
+    data = own_data.make((x, y), "a", "data.path=a", stratify=True, val_size=40)
+    assert len(data.val_y) == 40 and 60 < data.val_y.double().mean() < 140
+
+
+def test_a_regression_is_not_stratified() -> None:
+    x, y = np.arange(40.0), np.arange(40.0)
+    one = own_data.make((x, y), "a", "data.path=a", stratify=True)
+    assert one.sha256 == own_data.make((x, y), "a", "data.path=a").sha256
 
 
 def test_parts_of_the_users_own_are_kept_as_they_are() -> None:
@@ -374,8 +414,99 @@ def test_configs_comment_every_key_and_hold_the_defaults(name: str) -> None:
     assert all("#" in row for row in file.read_text("utf-8").splitlines() if "_target_" not in row)
     config = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(config, dict)
-    plain = own_data.Split(standardise=name not in ("arrays", "custom"))
+    # records of a time when there was no stratify lack it, and mean what is without it
+    plain = own_data.Split(standardise=name not in ("arrays", "custom"), stratify=True)
     assert {key: config[key] for key in own_data.SPLIT} == vars(plain)
+    assert own_data.Split().stratify is False
+
+
+# --- records of a time when no held-out part was stratified ---------------------------------------
+
+
+def uneven(file: Path) -> None:
+    draw = np.random.default_rng(1)
+    y = (draw.random(120) < 0.1).astype(np.int64)
+    np.savez(file, x=draw.normal(size=(120, 3)) + y[:, None], y=y)
+
+
+def lacking(file: Path) -> None:
+    """Take the setting out of a record, as it was written before there was one."""
+    text = file.read_text("utf-8")
+    assert "  stratify: false\n" in text
+    file.write_text(text.replace("  stratify: false\n", ""), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose records say nothing of stratify, and so does its study."""
+    home = tmp_path_factory.mktemp("old")
+    uneven(home / "uneven.npz")
+    words = ["data=arrays", "data.path=uneven.npz", "network=perceptron", "batch_size=20"]
+    words += ["epochs=2", "lr=0.01,0.1", "data.stratify=false", "name=old", *QUICK]
+    assert command(sweep, words, home).code == 0
+    for file in [home / "outputs/old/multirun.yaml", *home.glob("outputs/old/*/.hydra/*.yaml")]:
+        text = file.read_text("utf-8").replace("  - data.stratify=false\n", "")
+        text = text.replace("- data.stratify=false\n", "").replace(",data.stratify=false", "")
+        file.write_text(text, "utf-8")
+        if "  stratify: false" in text:
+            lacking(file)
+    best = home / "outputs/old/best.yaml"
+    text = best.read_text("utf-8")
+    assert "  stratify: false\n" in text
+    best.write_text(text.replace("  stratify: false\n", ""), "utf-8")
+    read_again = [*home.rglob("*.yaml"), *home.rglob("*.journal")]
+    assert not any("stratify" in file.read_text("utf-8") for file in read_again)
+    return home
+
+
+def test_they_reproduce(old: Path) -> None:
+    done = command(reproduce, ["outputs/old/1"], old)
+    assert done.code == 0 and "bitwise" in done.out
+
+
+def test_they_are_resumed_on_the_same_data(old: Path, tmp_path: Path) -> None:
+    shutil.copytree(old, tmp_path, dirs_exist_ok=True)
+    done = command(resume, ["outputs/old", "lr=0.01,0.1,1"], tmp_path)
+    assert done.code == 0
+    assert len({s["data_sha256"] for s in summaries(tmp_path / "outputs/old")}) == 1
+    again = command(resume, ["outputs/old", "lr=0.01,0.1,1,2"], tmp_path)
+    assert again.code == 0
+    found = summaries(tmp_path / "outputs/old")
+    assert len(found) == 4 and len({s["data_sha256"] for s in found}) == 1
+    done = command(reproduce, ["outputs/old/2"], tmp_path)
+    assert done.code == 0 and "bitwise" in done.out
+    words = ["outputs/old", "lr=0.01,0.1,1,2,3", "data.stratify=true"]
+    refused = command(resume, words, tmp_path)
+    assert refused.code == 2 and "data.stratify" in refused.err
+
+
+def test_their_best_is_trained_again_on_the_same_data(old: Path, tmp_path: Path) -> None:
+    shutil.copytree(old, tmp_path, dirs_exist_ok=True)
+    words = ["--config-dir", "outputs/old", "--config-name", "best", "name=again", *QUICK]
+    assert command(sweep, words, tmp_path).code == 0
+    both = summaries(tmp_path / "outputs/old") + summaries(tmp_path / "outputs/again")
+    assert len({s["data_sha256"] for s in both}) == 1
+
+
+def test_a_function_of_ones_own_is_stratified_too(tmp_path: Path) -> None:
+    node = "data=custom data._target_=test_own_data.rare data.val_size=50 network=perceptron"
+    (spec,) = make_specs(tmp_path, ["lr=0.1"], node)
+    assert int(plan.load_data(spec).val_y.sum()) == 5
+    (spec,) = make_specs(tmp_path, ["lr=0.1"], f"{node} data.stratify=false")
+    assert int(plan.load_data(spec).val_y.sum()) != 5
+    node = "data=custom data._target_=test_own_data.divided_rare network=perceptron"
+    (spec,) = make_specs(tmp_path, ["lr=0.1"], node)
+    assert len(plan.load_data(spec).val_y) == 9
+
+
+def rare() -> Any:
+    y = torch.zeros(500, dtype=torch.int64)
+    y[:50] = 1
+    return torch.randn(500, 3), y
+
+
+def divided_rare() -> Dataset:
+    return own_data.make(rare(), "rare", "data", val_size=9)
 
 
 # --- regression -----------------------------------------------------------------------------------
