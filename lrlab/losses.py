@@ -84,6 +84,15 @@ def _bare(loss: Any) -> Any:
     return loss
 
 
+def unit(loss: Callable[..., Tensor], target_std: float) -> float | None:
+    """What a loss on standardised targets is times to be the loss on the targets themselves.
+
+    The square of their standard deviation for mse, their standard deviation for l1; None for
+    others, of which it is not known.
+    """
+    return {mse: target_std**2, l1: target_std}.get(_own(loss))
+
+
 def chance_loss(
     loss: Callable[..., Tensor], targets: Tensor, outputs: Sequence[int]
 ) -> float | None:

@@ -13,6 +13,9 @@ The arguments that all readers share, in ``Split``:
         data have a validation part of their own
     split_seed: seeds the draw of both
     stratify: of classes, hold out each one's share, as near as whole samples come to it
+    standardise_targets: of a regression, train on (y - mean) / std, with the mean of each column
+        and one std for all columns, the root of their mean variance; of the training part. Losses
+        are told in the targets' own units
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ class Split:
     val_size: float = 0.1
     split_seed: int = 0
     stratify: bool = False  # true in conf/; the saved configs of older runs lack it
+    standardise_targets: bool = False
 
 
 SPLIT = tuple(field.name for field in fields(Split))
@@ -360,6 +364,9 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         parts[k] = _scaled(parts[k], shift)
     for k in PARTS:
         _check_finite(parts[k], k, option)
+    mean, std = (), 1.0
+    if how.standardise_targets:
+        mean, std = _standardise_targets(parts, option)
     ordered = [parts[k] for k in PARTS]
     classes = None
     if not parts["y"].is_floating_point():
@@ -367,7 +374,7 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         classes = max(labels) + 1
         if classes < 2:
             raise UserError(f"{option}: all samples are of one class; there is nothing to learn")
-    return Dataset(name, *ordered, num_classes=classes, sha256=tensors_sha256(ordered))
+    return Dataset(name, *ordered, classes, tensors_sha256(ordered), mean, std)
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -475,7 +482,7 @@ def _checked_split(split: Mapping[str, Any]) -> Split:
             "for example data.val_size=0.1"
         )
     check_draw(how.train_size, how.split_seed, "samples")
-    for key in ("standardise", "stratify"):
+    for key in ("standardise", "stratify", "standardise_targets"):
         if not isinstance(value := getattr(how, key), bool):
             raise UserError(f"data.{key}={value}: must be true or false")
     return how
@@ -557,6 +564,25 @@ def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
             std = np.std(values, axes, dtype=np.float64)
     std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # what rounding leaves is no spread
     return torch.from_numpy(mean).view(shape), torch.from_numpy(std).view(shape)
+
+
+def _standardise_targets(parts: dict[str, Tensor], option: str) -> tuple[tuple[float, ...], float]:
+    """Change the targets of all parts, and return what was taken off, and what they are divided by.
+
+    One divisor for all columns, so that a squared error in their own units is this one's times its
+    square.
+    """
+    if not parts["y"].is_floating_point():
+        raise UserError(
+            f"data.standardise_targets=true: the targets of {option} are classes; use false, or "
+            "give the targets of a regression as floats"
+        )
+    values = parts["y"].numpy().astype(np.float64)
+    mean, std = values.mean(axis=0), float(np.sqrt(values.var(axis=0).mean()))
+    std = std if std > 1e-12 * np.abs(mean).max() else 1.0  # what rounding leaves is no spread
+    for key in ("y", "val_y", "test_y"):
+        parts[key] = parts[key].double().sub_(torch.from_numpy(mean)).div_(std).float()
+    return tuple(mean.tolist()), std
 
 
 def _scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:

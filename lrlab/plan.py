@@ -194,8 +194,9 @@ def _remember(key: tuple[Any, ...]) -> None:
 
 
 def _network_key(spec: RunSpec, dataset: Dataset) -> tuple[Any, ...]:
-    objective = spec.config.get("objective")
-    nodes = json.dumps([dataset.sha256, spec["network"], spec["loss"], objective], default=str)
+    data = [dataset.sha256, dataset.num_classes, dataset.target_mean, dataset.target_std]
+    wanted = [spec["network"], spec["loss"], spec.config.get("objective")]
+    nodes = json.dumps([*data, *wanted], default=str)
     return nodes, _object(spec, "network"), _object(spec, "loss")
 
 
@@ -208,7 +209,7 @@ def _object(spec: RunSpec, group: str) -> Any:
 
 def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     loss = loss_function(spec)
-    _check_task(spec, losses.task(loss), dataset)
+    _check_task(spec, loss, dataset)
     network = build_network(spec, dataset)
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
@@ -229,12 +230,17 @@ def _check_parametrisation(spec: RunSpec) -> None:
         )
 
 
-def _check_task(spec: RunSpec, task: str | None, dataset: Dataset) -> None:
-    chosen, data = spec.choices["loss"], spec.choices["data"]
+def _check_task(spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset) -> None:
+    task, chosen, data = losses.task(loss), spec.choices["loss"], spec.choices["data"]
     if task == "classification" and dataset.num_classes is None:
         raise UserError(
             f"loss={chosen}: compares with classes, and the targets of data={data} are floating "
             "point; use loss=mse or loss=l1, or give classes as whole numbers"
+        )
+    if dataset.target_mean and losses.unit(loss, dataset.target_std) is None:
+        raise UserError(
+            f"data.standardise_targets=true: loss={chosen} cannot be told in the targets' own "
+            "units; use loss=mse or loss=l1"
         )
     if task == "regression" and dataset.num_classes is not None:
         raise UserError(
@@ -375,12 +381,15 @@ class References:
     """What a run's results are compared with, from the data and the loss alone.
 
     Attributes:
+        unit: what the loss that is trained on is multiplied by where it is told: 1, unless targets
+            are standardised.
         chance_loss: the loss of guessing, see ``losses.chance_loss``.
         majority_share: the share of held-out samples that are of the class that is most frequent
             in training; None without classes.
         logit: whether one output a sample is the logit of class 1, see ``losses.is_logit``.
     """
 
+    unit: float
     chance_loss: float | None
     majority_share: float | None
     logit: bool
@@ -407,13 +416,21 @@ def _new_references(
     loss: Callable[..., Tensor], dataset: Dataset, network: nn.Module
 ) -> References:
     shape = (dataset.outputs,) if losses.task(loss) else _output_shape(network, dataset)
+    unit = loss_unit(loss, dataset)
     chance = None if shape is None else losses.chance_loss(loss, dataset.train_y, shape)
+    chance = chance if chance is None else unit * chance
     logit = dataset.num_classes == 2 and shape is not None and losses.is_logit(loss, shape)
     if dataset.num_classes is None or dataset.train_y.is_floating_point():
-        return References(chance, None, logit)
+        return References(unit, chance, None, logit)
     guess = int(losses.shares(dataset.train_y).argmax())
     of_val = losses.shares(dataset.val_y)
-    return References(chance, float(of_val[guess]) if guess < len(of_val) else 0.0, logit)
+    share = float(of_val[guess]) if guess < len(of_val) else 0.0
+    return References(unit, chance, share, logit)
+
+
+def loss_unit(loss: Callable[[Tensor, Tensor], Tensor], dataset: Dataset) -> float:
+    """What the loss that is trained on is multiplied by where it is told, see ``losses.unit``."""
+    return (losses.unit(loss, dataset.target_std) if dataset.target_mean else None) or 1.0
 
 
 def _output_shape(network: nn.Module, dataset: Dataset) -> tuple[int, ...] | None:

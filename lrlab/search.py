@@ -425,6 +425,7 @@ _BEFORE = {
     "network.parametrisation": "standard",
     "network.base_width": 64,
     "data.stratify": False,
+    "data.standardise_targets": False,
 }
 
 

@@ -15,6 +15,9 @@ _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; th
 _COUNTED = ("pruned", "diverged", "failed", "interrupted")
 
 
+UNEVEN = 1.5  # times what even classes give: from this share of the most frequent class on
+
+
 class Best(NamedTuple):
     """The best setting of a sweep, as the end of the table tells it.
 
@@ -57,6 +60,7 @@ def results(
     lines = aligned(*columns(table, best, verdicts))
     lines.append("")
     lines += [*answer.splitlines(), ""] if answer else []
+    lines += uneven(table)
     lines += failures(table)
     if best is not None:
         lines.append(best_line(best))
@@ -201,6 +205,28 @@ def _state(row: dict[Any, Any]) -> str:
         error = " ".join(str(row["error"]).split())
         return f"failed: {error[:_ERROR_WIDTH]}{'...' if len(error) > _ERROR_WIDTH else ''}"
     return state
+
+
+def uneven(table: pd.DataFrame) -> list[str]:
+    """What always answering the most frequent class would get, where classes are uneven.
+
+    A line for each share that there is in the sweep; none where accuracy has nothing to be compared
+    with, or where the share is what even classes give, or near it.
+    """
+    if not {"majority_share", "num_classes"} <= set(table):
+        return []
+    of_share: dict[float, list[str]] = {}
+    for row in table.to_dict("records"):
+        share, classes = row["majority_share"], row["num_classes"]
+        if not pd.isna(row.get("val_acc")) and share > UNEVEN / classes:
+            names = of_share.setdefault(float(share), [])
+            names += [str(row["data"])] if str(row["data"]) not in names else []
+    told = "accuracy of always answering the most frequent class"
+    several = len(set(table["data"])) > 1
+    return [
+        f"{told}{f' (data={names[0]})' if several else ''}: {share:.2%}"
+        for share, names in of_share.items()
+    ]
 
 
 def failures(table: pd.DataFrame) -> list[str]:

@@ -71,7 +71,7 @@ class Stack:
         data: on the device.
         order: the epoch's samples, (steps, orders, batch); ``order_of``: (rows,) the order
             of each lane, and of the rows that pad the stack.
-        logit: whether one output a sample is the logit of class 1 of two.
+        references: what its losses are told in, and compared with.
         meter: what its steps are measured with, if they are.
         place: steps into the epoch.
         step: how its steps are made, if it has made any since its lanes changed.
@@ -84,7 +84,7 @@ class Stack:
     optimizer: optimizers.LaneOptimizer
     data: Dataset
     steps_per_epoch: int
-    logit: bool
+    references: plan.References
     meter: diagnostics.Meter | None = None
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -148,7 +148,7 @@ class Segment:
 
     Attributes:
         schedule_values: name to (steps, lanes), see ``_schedule_values``.
-        losses: (steps, lanes), of the mini-batch before each update.
+        losses: (steps, lanes), of the mini-batch before each update, in the targets' own units.
         measured: place in the segment to what was measured there, (lanes, 7), see
             ``diagnostics.table``, and which lanes were due, (lanes,) bool.
         seconds: of wall time, without those of measuring.
@@ -194,7 +194,9 @@ def train_steps(
             count = i + 1
             break
 
-    train_losses = step.losses[:count].cpu().numpy().copy()  # waits for the device
+    train_losses = step.losses[:count].cpu().numpy()  # waits for the device
+    with np.errstate(over="ignore"):
+        train_losses = train_losses * stack.references.unit
     measured = {}
     if raw:
         scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
@@ -327,7 +329,7 @@ def build_stack(
         for spec, row in zip(specs, rows, strict=True)
     ]
     meter = diagnostics.build(configs.diagnostics(specs[0].config), stacked, data)
-    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references.logit, meter)
+    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
     return stack
 
@@ -502,7 +504,9 @@ def _val_parts(stack: Stack, finished: lanes.Lanes) -> list[Tensor]:
 
 def _scores(stack: Stack, of: lanes.Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Losses and accuracies, (lanes,) each, of lanes of this stack; see ``Lanes.evaluate``."""
-    return of.evaluate(x, y, stack.data.num_classes, stack.logit)
+    references = stack.references
+    loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
+    return loss * references.unit, accuracy
 
 
 def _told(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
@@ -547,10 +551,18 @@ def _start(
         "chance_loss": references.chance_loss,
         "majority_share": references.majority_share,
         "data_sha256": data.sha256,
+        **_of_targets(data),
         "environment": environment.describe(spec.device),
         "timing": {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
     return Run(spec, row, plan.build_schedule(spec, steps_per_epoch), steps, summary)
+
+
+def _of_targets(data: Dataset) -> dict[str, Any]:
+    """What gives a prediction of standardised targets in their own units."""
+    if not data.target_mean:
+        return {}
+    return {"target_mean": list(data.target_mean), "target_std": data.target_std}
 
 
 def log_start(stack: Stack, run: Run) -> None:

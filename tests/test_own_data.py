@@ -696,3 +696,112 @@ def test_arrays_that_hold_no_plain_numbers_are_refused(value: Any, words: str) -
 def test_long_doubles_are_doubles() -> None:
     found = own_data._tensor(np.array([[0.5, 3.0]], np.longdouble), "x", "data")
     assert found.dtype == torch.float64 and found.tolist() == [[0.5, 3.0]]
+
+
+# --- standardised targets -------------------------------------------------------------------------
+
+
+def far(path: Path, columns: int = 1) -> str:
+    """The plane's targets around 1000, and some more with spreads of their own."""
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=(160, 3))
+    slopes = np.array([[1.0, 0.5], [-2.0, 0.0], [0.5, 3.0]])[:, :columns]
+    y = 1000 + (x @ slopes + 0.1 * draw.normal(size=(160, columns))) * np.array([7, 50])[:columns]
+    np.savez(path, x=x, y=y)
+    return str(path)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
+    loss: str, columns: int, trainer: Trainer, tmp_path: Path
+) -> None:
+    path = far(tmp_path / "far.npz", columns)
+    common = f"data=arrays data.path={path} loss={loss} network.hidden=[8] batch_size=16 "
+    common += "data.standardise_targets=true diagnostics=full"
+    together = trainer.together(["lr=0.1 seed=1", "lr=0.01 seed=2", "lr=1e9 seed=3"], common)
+    assert_same_bits(together[0], trainer.alone("lr=0.1 seed=1", common))
+    assert [run.summary["state"] for run in together] == ["finished", "finished", "diverged"]
+
+    raw = own_data.arrays(path)
+    mean = raw.train_y.double().mean(0)
+    std = raw.train_y.double().var(0, unbiased=False).mean().sqrt()
+    (spec,) = make_specs(tmp_path, ["lr=0.1 seed=1"], common)
+    network = plan.build_network(spec, plan.load_data(spec))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    criterion = {"mse": nn.MSELoss(), "l1": nn.L1Loss()}[loss]
+    told = []
+    for epoch in range(2):
+        order = torch.from_numpy(plan.batch_order(1, epoch, len(raw.train_y)))
+        for index in order.split(16)[: len(order) // 16]:
+            optimizer.zero_grad()
+            outputs, y = network(raw.train_x[index]), raw.train_y[index]
+            criterion(outputs, ((y - mean) / std).float()).backward()
+            optimizer.step()
+            told.append(criterion(outputs.double() * std + mean, y.double()).item())
+    assert np.allclose(together[0].metrics["train_loss"].dropna(), told, rtol=1e-4)
+    summary = together[0].summary
+    with torch.no_grad():
+        said = network(raw.val_x).double() * std + mean
+    assert math.isclose(summary["val_loss"], criterion(said, raw.val_y), rel_tol=1e-4)
+    assert np.isclose(np.mean(summary["val_parts"]), summary["val_loss"], rtol=1e-5)
+    assert np.allclose(summary["target_mean"], mean) and math.isclose(summary["target_std"], std)
+    values = raw.train_y.double().numpy()
+    spread = values.var(0) if loss == "mse" else np.abs(values - np.median(values, axis=0)).mean(0)
+    assert math.isclose(summary["chance_loss"], spread.mean(), rel_tol=1e-4)
+
+
+def test_branches_diagnostics_and_records_of_standardised_targets(tmp_path: Path) -> None:
+    far(tmp_path / "far.npz")
+    words = ["data=arrays", "network=perceptron", "batch_size=16", "loss=mse"]
+    words += ["epochs=12", "lr=0.01,0.1", "threads=1", "plots=false", "device=cpu"]
+    # the same numbers, standardised before lrlab sees them
+    data = own_data.arrays(str(tmp_path / "far.npz"), standardise_targets=True)
+    parts = {"x": data.train_x, "y": data.train_y, "val_x": data.val_x, "val_y": data.val_y}
+    np.savez(tmp_path / "plain.npz", **{key: part.numpy() for key, part in parts.items()})
+    for name in ("far", "plain"):
+        more = [f"data.path={name}.npz", f"name={name}"]
+        more += ["data.standardise_targets=true"] if name == "far" else []
+        assert command(sweep, [*words, *more], tmp_path).code == 0
+    unit = data.target_std**2
+    assert unit > 100
+    for run in ("0", "1"):
+        told, plain = tmp_path / "outputs/far" / run, tmp_path / "outputs/plain" / run
+        for file, losses in (
+            ("metrics.csv", ["train_loss", "val_loss"]),
+            ("branches.csv", ["low", "same", "high"]),
+            ("diagnostics.csv", []),
+        ):
+            one, other = pd.read_csv(told / file), pd.read_csv(plain / file)
+            assert list(one) == list(other)
+            for column in one:
+                factor = unit if column in losses else 1
+                assert np.allclose(one[column], factor * other[column], rtol=1e-4, equal_nan=True)
+    done = command(reproduce, ["outputs/far/1"], tmp_path)
+    assert done.code == 0 and "bitwise" in done.out
+    done = command(resume, ["outputs/far", "lr=0.01,0.1,0.3"], tmp_path)
+    assert done.code == 0
+    assert len({s["target_std"] for s in summaries(tmp_path / "outputs/far")}) == 1
+
+
+def test_where_targets_cannot_be_standardised(tmp_path: Path) -> None:
+    message = error(
+        own_data.make,
+        (np.zeros((9, 2)), np.arange(9) % 3),
+        "a",
+        "data.path=a",
+        standardise_targets=True,
+    )
+    assert message.startswith("data.standardise_targets=true: ") and "classes" in message
+    node = f"data=arrays data.path={far(tmp_path / 'far.npz')} data.standardise_targets=true "
+    for loss in ("loss._target_=torch.nn.HuberLoss", "loss._target_=test_own_data.cubed"):
+        specs = make_specs(tmp_path, ["lr=0.1"], node + loss)
+        message = error(plan.check_runs, specs)
+        assert message.endswith("use loss=mse or loss=l1")
+    constant = np.full(9, 3.0)
+    data = own_data.make((np.zeros((9, 2)), constant), "a", "data.path=a", standardise_targets=True)
+    assert data.target_std == 1 and not data.train_y.any()
+
+
+def cubed(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (outputs - targets).abs().pow(3).mean()
