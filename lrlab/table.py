@@ -210,23 +210,24 @@ def _state(row: dict[Any, Any]) -> str:
 def uneven(table: pd.DataFrame) -> list[str]:
     """What always answering the most frequent class would get, where classes are uneven.
 
-    A line for each share that there is in the sweep; none where accuracy has nothing to be compared
-    with, or where the share is what even classes give, or near it.
+    A line for each choice of data; none where accuracy has nothing to be compared with, or where
+    the share is what even classes give, or near it.
     """
     if not {"majority_share", "num_classes"} <= set(table):
         return []
-    of_share: dict[float, list[str]] = {}
+    shares: dict[str, list[float]] = {}
     for row in table.to_dict("records"):
-        share, classes = row["majority_share"], row["num_classes"]
-        if not pd.isna(row.get("val_acc")) and share > UNEVEN / classes:
-            names = of_share.setdefault(float(share), [])
-            names += [str(row["data"])] if str(row["data"]) not in names else []
+        share = row["majority_share"]
+        if not pd.isna(row.get("val_acc")) and share > UNEVEN / row["num_classes"]:
+            shares.setdefault(str(row.get("data")), []).append(share)
     told = "accuracy of always answering the most frequent class"
-    several = len(set(table["data"])) > 1
-    return [
-        f"{told}{f' (data={names[0]})' if several else ''}: {share:.2%}"
-        for share, names in of_share.items()
-    ]
+    several = "data" in table and len(set(table["data"])) > 1
+    lines = []
+    for data, found in shares.items():
+        of = printable(f" (data={data})") if several else ""
+        low, high = (f"{share:.2%}" for share in (min(found), max(found)))
+        lines.append(f"{told}{of}: {low if low == high else f'{low} to {high}'}")
+    return lines
 
 
 def failures(table: pd.DataFrame) -> list[str]:
