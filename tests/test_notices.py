@@ -94,6 +94,18 @@ def test_few_steps(tmp_path: Path) -> None:
     assert said(tmp_path, np.arange(999) % 3, "data.train_size=100") == []  # wanted so
 
 
+def test_the_lines_are_those_of_the_page(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text("utf-8")
+    shown = [line.strip().removeprefix("lrlab: ") for line in page.splitlines()]
+    frame = pd.DataFrame({"a": np.arange(400) / 3.0, "price": np.arange(400) // 2 * 10})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    node = f"data=csv data.path={tmp_path / 't.csv'} data.label=price {ENOUGH}"
+    table = notices.lines(make_specs(tmp_path, ["lr=0.1"], node))
+    iris = said(tmp_path, np.arange(150) % 3, "epochs=3", val=None)
+    for line in (table[0], *iris, *said(tmp_path, np.arange(600) % 2 * 255)):
+        assert line in shown
+
+
 def test_a_sweep_says_them_once_before_it_trains(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(150, 4))
     np.savez(tmp_path / "iris.npz", x=x, y=np.arange(150) // 50)
