@@ -374,7 +374,14 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         classes = max(labels) + 1
         if classes < 2:
             raise UserError(f"{option}: all samples are of one class; there is nothing to learn")
-    return Dataset(name, *ordered, classes, tensors_sha256(ordered), mean, std)
+    return Dataset(
+        name,
+        *ordered,
+        num_classes=classes,
+        sha256=tensors_sha256(ordered),
+        target_mean=mean,
+        target_std=std,
+    )
 
 
 # --- parts ----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The table that ends a sweep, as plain aligned text: it reads the same on a terminal or piped."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -217,8 +218,8 @@ def uneven(table: pd.DataFrame) -> list[str]:
         return []
     shares: dict[str, list[float]] = {}
     for row in table.to_dict("records"):
-        share = row["majority_share"]
-        if not pd.isna(row.get("val_acc")) and share > UNEVEN / row["num_classes"]:
+        share, accuracy = float(row["majority_share"]), float(row.get("val_acc", math.nan))
+        if not math.isnan(accuracy) and share > UNEVEN / row["num_classes"]:
             shares.setdefault(str(row.get("data")), []).append(share)
     told = "accuracy of always answering the most frequent class"
     several = "data" in table and len(set(table["data"])) > 1
