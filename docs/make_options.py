@@ -76,6 +76,8 @@ VALUES = {
     "data.train_size": f"{_COUNT}, null",
     "data.val_size": "a count from 1, a share below 1",
     "data.split_seed": "a whole number from 0",
+    "data.stratify": _SWITCH,
+    "data.standardise_targets": _SWITCH,
     "network.hidden": "a list of whole numbers from 1",
     "network.channels": "two whole numbers from 1",
     "network.activation": "relu, sigmoid, tanh, gelu, leaky_relu, step",

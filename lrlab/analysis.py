@@ -46,6 +46,7 @@ _NUMBERS = (
     "pruned_at_epoch",
     "initial_loss",
     "chance_loss",
+    "majority_share",
     "train_loss",
     "train_acc",
     "val_loss",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ def text(run: Path, comment: str) -> str:
         UserError: the run has no config.
     """
     config = quick_yaml.read(records.read_config(run))
+    if is_unstratified(config):
+        config["data"]["stratify"] = False
     runtime = _runtime(quick_yaml.read(records.read_texts(run)[0]))
     choices, sources = runtime.get("choices") or {}, runtime.get("config_sources") or []
     default = quick_yaml.load(configs.folder("conf") / "config.yaml")
@@ -66,6 +69,25 @@ def text(run: Path, comment: str) -> str:
     return f"{_head(run, comment, extra)}\n{body}"
 
 
+def is_unstratified(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a time when no held-out part of the user's own data was stratified.
+
+    Where its choice of data is composed anew, it would be, so ``data.stratify`` must be false.
+    """
+    data = config.get("data")
+    own = {"standardise", "split_seed"}  # what all of them had
+    return isinstance(data, Mapping) and own <= data.keys() and "stratify" not in data
+
+
+@functools.cache
+def _began_unstratified(source: str) -> bool:
+    """Whether the run that a best.yaml was made of was; lrlab did not always say so there."""
+    try:
+        return is_unstratified(records.options(records.read_config(Path(source))))
+    except Exception:  # it is gone, or is damaged; then nothing is known of it
+        return False
+
+
 def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None:
     """Take back a best run's settings of a group for which another choice was made.
 
@@ -84,6 +106,9 @@ def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None
         return
     folders = OmegaConf.select(job, "hydra.searchpath") or []
     path = [f"hydra.searchpath={_override_value(list(folders))}"] if folders else []
+    keys = set(map(_key, overrides))
+    if keys.isdisjoint({"data", "data.stratify"}) and _began_unstratified(str(job["source"])):
+        OmegaConf.update(job, "data.stratify", False)
     for group in configs.GROUPS:
         mine = [o for o in overrides if _key(o) == group or _key(o).startswith(f"{group}.")]
         if any(_key(override) == group for override in mine):

@@ -64,6 +64,9 @@ class Dataset:
     (N,) int64, classes below `num_classes`; or of a regression (N, width) float32, and
     `num_classes` is None. `val_*` is held out from training; `test_*` may be empty. `sha256` covers
     the contents and order of all six tensors: two datasets with equal hashes hold equal tensors.
+
+    Where targets are standardised, `target_std` times one of them, plus `target_mean` of its
+    column, (width,), is the target in its own unit. One deviation is for all columns.
     """
 
     name: str
@@ -75,6 +78,8 @@ class Dataset:
     test_y: Tensor
     num_classes: int | None
     sha256: str
+    target_mean: tuple[float, ...] = ()
+    target_std: float = 1.0
 
     @property
     def outputs(self) -> int:

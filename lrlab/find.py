@@ -212,6 +212,7 @@ def _both(
     held_out: tuple[Tensor, Tensor],
     width: int | None = None,
     tell: Callable[[float], None] = lambda share: None,
+    unit: float = 1.0,
 ) -> Found:
     """Train the ramp and the constant lrs as lanes, and read them.
 
@@ -220,6 +221,7 @@ def _both(
         held_out: as for ``Lanes.settle``.
         width: the most lanes at once; None: as many as memory holds.
         tell: hears what share of the training is done.
+        unit: what losses are multiplied by where they are told.
     """
     import copy
 
@@ -253,7 +255,7 @@ def _both(
         x, y = batch(0)
         cost = lanes.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
         width = int(environment.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
-    losses = first_steps.train(
+    losses = unit * first_steps.train(
         network,
         loss,
         optimizer,
@@ -502,9 +504,10 @@ def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
     environment.prepare(spec.device, spec["threads"])
     _announce(spec, options)
     data = plan.load_data(spec).to(spec.device)
+    loss = plan.loss_function(spec)
     found = _both(
         plan.build_network(spec, data),
-        plan.loss_function(spec),
+        loss,
         spec["optimizer"],
         options,
         first_steps.batches(data, spec["seed"], spec["batch_size"]),
@@ -513,6 +516,7 @@ def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
         (data.val_x, data.val_y),
         width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
         tell=_share_on_a_terminal,
+        unit=plan.loss_unit(loss, data),
     )
     if not records.create_sweep(folder):
         folder = records.free_folder(folder, may_rename=True)

@@ -271,6 +271,8 @@ def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> L
     good = roles.index("good")
     state_step = _clear_step(_losses(recorded[good], steps))
     replay = _replay(list(specs.values()), data, values, batch, state_step, good, steps)
+    unit = plan.loss_unit(replay.lanes.loss, data)
+    replay.losses *= unit
     exact = all(
         np.array_equal(replay.losses[: len(table), lane], _losses(table, steps), equal_nan=True)
         for lane, table in enumerate(recorded)
@@ -280,6 +282,10 @@ def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> L
     ]
     lines = _lines(replay, batch(state_step), names)
     surface, paths = _surface(replay, data, names, good)
+    for table in (surface, paths):
+        table["loss"] *= unit
+    for column in ("loss", "w0", "w1", "w2"):
+        lines[column] *= unit
     return Landscape(lines, surface, paths, exact=exact)
 
 

@@ -9,6 +9,7 @@ too where that is faster.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 import time
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from lrlab import environment
+from lrlab.losses import right_answers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Tensors = dict[str, Tensor]
@@ -91,6 +93,7 @@ class Lanes:
         self.seeds = list(seeds)
         self.loss = loss
         self.way = "together"
+        self._right: Callable[..., Tensor | None] = right_answers
         self.ways = {} if ways is None else ways
         self._shared = vmap(self._lane_loss, in_dims=(0, 0, None, None))
         self._own = vmap(self._lane_loss, in_dims=(0, 0, 0, 0))
@@ -128,16 +131,21 @@ class Lanes:
         return torch.cat(losses), _joined(gradients)
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, x: Tensor, y: Tensor, classes: int | None = None, logit: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """A full evaluation, in the network's eval mode.
 
         Args:
             x: (samples, ...), y: (samples,) or of a regression (samples, width).
+            classes, logit: as for ``losses.right_answers``.
 
         Returns:
             loss: (lanes,) float32, the mean over the samples.
-            accuracy: (lanes,) float32, the share of right answers; NaN of a regression.
+            accuracy: (lanes,) float32, the share of right answers; NaN where there are none, as of
+                a regression.
         """
+        self._right = functools.partial(right_answers, classes=classes, logit=logit)
         self._train_mode(False)
         # on a GPU they stay there, for each look would wait for it; others may lack float64
         device = x.device if x.is_cuda else torch.device("cpu")
@@ -151,9 +159,10 @@ class Lanes:
                 total[block.lanes] += loss.to(device).double() * len(ys)
                 right[block.lanes] += correct.to(device)
         self._train_mode(True)
+        judged = 0 if y.is_floating_point() else (y >= 0).sum().cpu()
         total, right = total.cpu(), right.cpu()
-        share = (right.double() / len(y)).float()
-        return (total / len(y)).float(), share * math.nan if y.is_floating_point() else share
+        share = (right.double() / judged).where(right >= 0, math.nan).float()
+        return (total / len(y)).float(), share
 
     def settle(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> None:
         """Choose the fastest way in which each lane has the bits that it has alone, by trying.
@@ -423,9 +432,8 @@ class Lanes:
     ) -> tuple[Tensor, Tensor]:
         outputs = self._outputs(params, fixed, x)
         loss = self.loss(outputs, y)
-        if y.is_floating_point():  # of a regression nothing is right or wrong
-            return loss, torch.zeros_like(loss, dtype=torch.int64)
-        return loss, (outputs.argmax(1) == y).sum()
+        right = self._right(outputs, y)
+        return loss, torch.full_like(loss, -1, dtype=torch.int64) if right is None else right
 
     def _outputs(self, params: Tensors, fixed: Tensors, x: Tensor) -> Tensor:
         if self.precision != "bf16":

@@ -8,14 +8,19 @@ It must work under ``torch.func.vmap``; apart from that any function of your own
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from lrlab import constant
 
 
 def nll(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -58,23 +63,7 @@ def l1(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.l1_loss(outputs, targets)
 
 
-def _uniform_nll(num_classes: int) -> float:
-    """-log(1/C)."""
-    return math.log(num_classes)
-
-
-def _uniform_mse(num_classes: int) -> float:
-    """((1 - 1/C)² + (C - 1)·(1/C)²) / C."""
-    return (num_classes - 1) / num_classes**2
-
-
-_CHANCE: dict[str, tuple[Callable[..., Tensor], Callable[[int], float]]] = {
-    "nll": (nll, _uniform_nll),
-    "cross_entropy": (cross_entropy, _uniform_nll),
-    "mse_one_hot": (mse_one_hot, _uniform_mse),
-}
-
-
+CLASSIFICATION = (nll, cross_entropy, mse_one_hot)
 REGRESSION = (mse, l1)
 
 
@@ -86,7 +75,7 @@ def task(loss: Callable[..., Tensor]) -> str | None:
     loss = _bare(loss)
     if loss in REGRESSION:
         return "regression"
-    return "classification" if any(loss is own for own, _ in _CHANCE.values()) else None
+    return "classification" if loss in CLASSIFICATION else None
 
 
 def _bare(loss: Any) -> Any:
@@ -95,16 +84,122 @@ def _bare(loss: Any) -> Any:
     return loss
 
 
-def chance_loss(loss: str | Callable[..., Tensor], num_classes: int | None) -> float | None:
-    """The loss of the best prediction that does not look at the input.
+def unit(loss: Callable[..., Tensor], target_std: float) -> float | None:
+    """What a loss on standardised targets is times to be the loss on the targets themselves.
 
-    loss: a loss's name or the function (also inside functools.partial, as Hydra hands it over).
-    num_classes: C; the classes are taken as equally frequent, so that prediction is 1/C for each.
-    Returns ln C for nll and cross_entropy, (C-1)/C² for mse_one_hot, None for an unknown loss
-    and where there are no classes.
+    The square of their standard deviation for mse, their standard deviation for l1; None for
+    others, of which it is not known.
     """
-    loss = _bare(loss)
-    for name, (function, chance) in _CHANCE.items():
-        if num_classes is not None and (loss == name or loss is function):
-            return chance(num_classes)
-    return None
+    return {mse: target_std**2, l1: target_std}.get(_own(loss))
+
+
+def chance_loss(
+    loss: Callable[..., Tensor], targets: Tensor, outputs: Sequence[int]
+) -> float | None:
+    """Return the loss of guessing: of the best prediction that does not look at the input.
+
+    It is one constant for all samples, the best for these targets. With p the classes' shares:
+
+        nll, cross_entropy   -sum p log p, the entropy in nats
+        mse_one_hot          mean over the C outputs of p (1 - p)
+        mse                  variance, mean over the width
+        l1                   mean distance from the median, mean over the width
+
+    Any other loss is minimised numerically, see `lrlab.constant`.
+
+    Args:
+        loss: the function (also inside functools.partial, as Hydra hands it over), or an object.
+        targets: of the training part. Classes (samples,), or (samples, positions) of sequences,
+            where a negative one is not counted; or (samples, width) float.
+        outputs: the shape of what a network returns for one sample.
+
+    Returns:
+        None where it cannot be told. It never raises, and draws no random number.
+    """
+    targets, own = targets.detach().cpu(), _own(loss)
+    try:
+        if own in CLASSIFICATION and not targets.is_floating_point():
+            found = _of_shares(own, shares(targets), outputs[0])
+        elif own in REGRESSION and tuple(outputs) == tuple(targets.shape[1:]):
+            values = targets.double().numpy()
+            if own is mse:
+                found = float(values.var(axis=0).mean())
+            else:
+                found = float(np.abs(values - np.median(values, axis=0)).mean())
+        else:
+            return constant.least_loss(loss, targets, outputs)
+    except Exception:  # no targets at all, or no outputs
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _own(loss: Any) -> Any:
+    """The function here that computes the same as torch's, if there is one."""
+    bare = _bare(loss)
+    if getattr(bare, "reduction", "mean") != "mean":
+        return bare
+    if type(bare) is nn.CrossEntropyLoss:
+        is_plain = bare.weight is None and not bare.label_smoothing and bare.ignore_index < 0
+        return nll if is_plain else bare
+    return {nn.MSELoss: mse, nn.L1Loss: l1}.get(type(bare), bare)
+
+
+def shares(targets: Tensor) -> np.ndarray:
+    """Each class's share of the targets, (classes,) float64; negative ones are not counted."""
+    labels = targets.detach().cpu().flatten().numpy()
+    counts = np.bincount(labels[labels >= 0])
+    return counts / counts.sum()
+
+
+def _of_shares(loss: Callable[..., Tensor], p: np.ndarray, outputs: int) -> float:
+    if loss is mse_one_hot:
+        return float((p * (1 - p)).sum() / outputs)
+    return float(-(p * np.log(p, where=p > 0, out=np.zeros_like(p))).sum())
+
+
+def is_logit(loss: Callable[..., Tensor], shape: Sequence[int]) -> bool:
+    """Whether the loss takes one output a sample as the logit of class 1 of two.
+
+    Then an output above 0 is an answer for class 1. A probability is none, nor is a value that is
+    compared with 0 and 1: there, to go below 0 is no better for class 0.
+
+    Args:
+        shape: of the outputs for one sample.
+    """
+    if math.prod(shape) != 1:
+        return False
+    classes = torch.tensor([0, 0]), torch.tensor([1, 1])
+
+    def at(value: float, target: Tensor) -> float:
+        return float(copied(torch.full((2, *shape), value), target))
+
+    try:
+        with constant.random_state_kept(), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            copied = copy.deepcopy(loss)
+            of_none, of_one = ([at(0.0, y), at(float(2 * y[0] - 1), y)] for y in classes)
+    except Exception:  # a loss of the user's can raise anything
+        return False
+    return of_none[1] < of_none[0] and of_one[1] < of_one[0]
+
+
+def right_answers(
+    outputs: Any, targets: Tensor, classes: int | None = None, logit: bool = False
+) -> Tensor | None:
+    """How many targets the outputs answer rightly, shape () int64; None where that has no sense.
+
+    Args:
+        outputs: (batch, C, ...) scores, the largest of which is the answer; with logit also
+            (batch,) or (batch, 1), of which one above 0 answers 1.
+        targets: (batch,) or (batch, positions, ...) whole numbers; a negative one is never right.
+        classes: how many there are; None: as many as there are scores.
+        logit: see `is_logit`.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or targets.is_floating_point():
+        return None
+    batch, *others = outputs.shape
+    if targets.ndim == 1 and logit and others in ([], [1]):
+        return ((outputs.reshape(batch) > 0).to(targets.dtype) == targets).sum()
+    if not others or others[0] < max(2, classes or 2) or others[1:] != list(targets.shape[1:]):
+        return None
+    return (outputs.argmax(1) == targets).sum()

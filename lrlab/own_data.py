@@ -12,6 +12,10 @@ The arguments that all readers share, in ``Split``:
     val_size: held out from the samples, as a count or as a share below 1; not heeded where the
         data have a validation part of their own
     split_seed: seeds the draw of both
+    stratify: of classes, hold out each one's share, as near as whole samples come to it
+    standardise_targets: of a regression, train on (y - mean) / std, with the mean of each column
+        and one std for all columns, the root of their mean variance; of the training part. Losses
+        are told in the targets' own units
 """
 
 from __future__ import annotations
@@ -58,6 +62,8 @@ class Split:
     train_size: int | None = None
     val_size: float = 0.1
     split_seed: int = 0
+    stratify: bool = False  # true in conf/; the saved configs of older runs lack it
+    standardise_targets: bool = False
 
 
 SPLIT = tuple(field.name for field in fields(Split))
@@ -342,7 +348,7 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         if how.train_size is not None:
             train = torch.randperm(len(train), generator=_generator(how))
     else:
-        train, held_out = _divided(len(parts["x"]), how, option)
+        train, held_out = _divided(parts["y"], how, option)
         parts |= {f"val_{k}": parts[k].index_select(0, held_out) for k in ("x", "y")}
     if how.train_size is not None and how.train_size > len(train):
         raise UserError(
@@ -358,6 +364,9 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         parts[k] = _scaled(parts[k], shift)
     for k in PARTS:
         _check_finite(parts[k], k, option)
+    mean, std = (), 1.0
+    if how.standardise_targets:
+        mean, std = _standardise_targets(parts, option)
     ordered = [parts[k] for k in PARTS]
     classes = None
     if not parts["y"].is_floating_point():
@@ -365,7 +374,14 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         classes = max(labels) + 1
         if classes < 2:
             raise UserError(f"{option}: all samples are of one class; there is nothing to learn")
-    return Dataset(name, *ordered, num_classes=classes, sha256=tensors_sha256(ordered))
+    return Dataset(
+        name,
+        *ordered,
+        num_classes=classes,
+        sha256=tensors_sha256(ordered),
+        target_mean=mean,
+        target_std=std,
+    )
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -473,13 +489,15 @@ def _checked_split(split: Mapping[str, Any]) -> Split:
             "for example data.val_size=0.1"
         )
     check_draw(how.train_size, how.split_seed, "samples")
-    if not isinstance(how.standardise, bool):
-        raise UserError(f"data.standardise={how.standardise}: must be true or false")
+    for key in ("standardise", "stratify", "standardise_targets"):
+        if not isinstance(value := getattr(how, key), bool):
+            raise UserError(f"data.{key}={value}: must be true or false")
     return how
 
 
-def _divided(available: int, how: Split, option: str) -> tuple[Tensor, Tensor]:
+def _divided(y: Tensor, how: Split, option: str) -> tuple[Tensor, Tensor]:
     """The places of the samples to train on, shuffled, and of those held out."""
+    available = len(y)
     share = isinstance(how.val_size, float)
     size = max(1, int(how.val_size * available)) if share else int(how.val_size)
     if available == 1:
@@ -492,8 +510,43 @@ def _divided(available: int, how: Split, option: str) -> tuple[Tensor, Tensor]:
             f"data.val_size={how.val_size}: must be below the {available} samples, "
             "for example data.val_size=0.1"
         )
-    shuffled = torch.randperm(available, generator=_generator(how))
-    return shuffled[size:], shuffled[:size]
+    generator = _generator(how)
+    shuffled = torch.randperm(available, generator=generator)
+    if not how.stratify or y.is_floating_point():
+        return shuffled[size:], shuffled[:size]
+    labels = y[shuffled]
+    counts = torch.bincount(labels)
+    ties = torch.randperm(len(counts), generator=generator)
+    quotas = torch.from_numpy(_quotas(counts.numpy(), size, ties.numpy()))
+    # each sample's place among those of its class, in the shuffled order
+    by_class = labels.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    place = torch.empty_like(labels)
+    place[by_class] = torch.arange(available) - first[labels[by_class]]
+    held_out = place < quotas[labels]
+    return shuffled[~held_out], shuffled[held_out]
+
+
+def _quotas(counts: np.ndarray, size: int, ties: np.ndarray) -> np.ndarray:
+    """How many samples of each class to hold out, by the largest remainder.
+
+    Of each class one stays in training at least, as far as that leaves enough.
+
+    Args:
+        counts: (classes,) int64, the samples of each class.
+        size: how many to hold out in all, at most as many as there are.
+        ties: (classes,) an order, in which classes of equal remainders are served.
+    """
+    most = np.maximum(counts - 1, 0)
+    most = most if most.sum() >= size else counts
+    exact = counts * (size / counts.sum())
+    quotas = np.minimum(np.floor(exact).astype(np.int64), most)
+    while (missing := size - quotas.sum()) > 0:
+        wanting = np.where(quotas < most, exact - quotas, -np.inf)
+        order = ties[np.argsort(-wanting[ties], kind="stable")]
+        chosen = order[: min(missing, (quotas < most).sum())]
+        quotas[chosen] += 1
+    return quotas
 
 
 def _generator(how: Split) -> torch.Generator:
@@ -518,6 +571,25 @@ def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
             std = np.std(values, axes, dtype=np.float64)
     std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # what rounding leaves is no spread
     return torch.from_numpy(mean).view(shape), torch.from_numpy(std).view(shape)
+
+
+def _standardise_targets(parts: dict[str, Tensor], option: str) -> tuple[tuple[float, ...], float]:
+    """Change the targets of all parts, and return what was taken off, and what they are divided by.
+
+    One divisor for all columns, so that a squared error in their own units is this one's times its
+    square.
+    """
+    if not parts["y"].is_floating_point():
+        raise UserError(
+            f"data.standardise_targets=true: the targets of {option} are classes; use false, or "
+            "give the targets of a regression as floats"
+        )
+    values = parts["y"].numpy().astype(np.float64)
+    mean, std = values.mean(axis=0), float(np.sqrt(values.var(axis=0).mean()))
+    std = std if std > 1e-12 * np.abs(mean).max() else 1.0  # what rounding leaves is no spread
+    for key in ("y", "val_y", "test_y"):
+        parts[key] = parts[key].double().sub_(torch.from_numpy(mean)).div_(std).float()
+    return tuple(mean.tolist()), std
 
 
 def _scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:

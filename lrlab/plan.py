@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import json
@@ -100,6 +101,7 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
     def meant(key: str) -> bool:
         untouched = key in own and (own[key] == node[key] or "${" in str(own[key]))
         kept = key in parameters or key in HYDRA_KEYS or key in schedules.OWN_KEYS
+        kept = kept or (group, key) == ("data", "stratify")  # which is not what is without it
         return kept or not untouched
 
     return name, {key: value for key, value in node.items() if meant(key)}
@@ -192,7 +194,9 @@ def _remember(key: tuple[Any, ...]) -> None:
 
 
 def _network_key(spec: RunSpec, dataset: Dataset) -> tuple[Any, ...]:
-    nodes = json.dumps([dataset.sha256, spec["network"], spec["loss"]], default=str)
+    data = [dataset.sha256, dataset.num_classes, dataset.target_mean, dataset.target_std]
+    wanted = [spec["network"], spec["loss"], spec.config.get("objective")]
+    nodes = json.dumps([*data, *wanted], default=str)
     return nodes, _object(spec, "network"), _object(spec, "loss")
 
 
@@ -205,7 +209,7 @@ def _object(spec: RunSpec, group: str) -> Any:
 
 def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     loss = loss_function(spec)
-    _check_task(spec, losses.task(loss), dataset)
+    _check_task(spec, loss, dataset)
     network = build_network(spec, dataset)
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
@@ -226,12 +230,17 @@ def _check_parametrisation(spec: RunSpec) -> None:
         )
 
 
-def _check_task(spec: RunSpec, task: str | None, dataset: Dataset) -> None:
-    chosen, data = spec.choices["loss"], spec.choices["data"]
+def _check_task(spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset) -> None:
+    task, chosen, data = losses.task(loss), spec.choices["loss"], spec.choices["data"]
     if task == "classification" and dataset.num_classes is None:
         raise UserError(
             f"loss={chosen}: compares with classes, and the targets of data={data} are floating "
             "point; use loss=mse or loss=l1, or give classes as whole numbers"
+        )
+    if dataset.target_mean and losses.unit(loss, dataset.target_std) is None:
+        raise UserError(
+            f"data.standardise_targets=true: loss={chosen} cannot be told in the targets' own "
+            "units; use loss=mse or loss=l1"
         )
     if task == "regression" and dataset.num_classes is not None:
         raise UserError(
@@ -288,6 +297,13 @@ def _check_forward(
             ) from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise UserError(f"loss._target_={_target(spec, 'loss')}: must return one number a batch")
+    if spec.config.get("objective") == "val_acc":
+        logit = dataset.num_classes == 2 and losses.is_logit(loss, shape[1:])
+        if losses.right_answers(outputs, samples[1], dataset.num_classes, logit) is None:
+            raise UserError(
+                f"objective=val_acc: outputs of shape {shape} and targets of shape "
+                f"{tuple(samples[1].shape)} have no accuracy; use objective=val_loss"
+            )
 
 
 def _required(forward: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -360,6 +376,76 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
     return functools.partial(found.func, *found.args, **found.keywords)
 
 
+@dataclass(frozen=True)
+class References:
+    """What a run's results are compared with, from the data and the loss alone.
+
+    Attributes:
+        unit: what the loss that is trained on is multiplied by where it is told: 1, unless targets
+            are standardised.
+        chance_loss: the loss of guessing, see ``losses.chance_loss``.
+        majority_share: the share of held-out samples that are of the class that is most frequent
+            in training; None without classes.
+        logit: whether one output a sample is the logit of class 1, see ``losses.is_logit``.
+    """
+
+    unit: float
+    chance_loss: float | None
+    majority_share: float | None
+    logit: bool
+
+
+def references(spec: RunSpec, dataset: Dataset, network: nn.Module) -> References:
+    """Compute them, once for the same data, loss and network.
+
+    Args:
+        network: the run's, on the CPU. A copy is run, on one sample.
+    """
+    key = _network_key(spec, dataset)
+    if key not in _references:
+        if len(_references) > 256:
+            _references.clear()
+        _references[key] = _new_references(loss_function(spec), dataset, network)
+    return _references[key]
+
+
+_references: dict[tuple[Any, ...], References] = {}
+
+
+def _new_references(
+    loss: Callable[..., Tensor], dataset: Dataset, network: nn.Module
+) -> References:
+    shape = (dataset.outputs,) if losses.task(loss) else _output_shape(network, dataset)
+    unit = loss_unit(loss, dataset)
+    chance = None if shape is None else losses.chance_loss(loss, dataset.train_y, shape)
+    chance = chance if chance is None else unit * chance
+    logit = dataset.num_classes == 2 and shape is not None and losses.is_logit(loss, shape)
+    if dataset.num_classes is None or dataset.train_y.is_floating_point():
+        return References(unit, chance, None, logit)
+    guess = int(losses.shares(dataset.train_y).argmax())
+    of_val = losses.shares(dataset.val_y)
+    share = float(of_val[guess]) if guess < len(of_val) else 0.0
+    return References(unit, chance, share, logit)
+
+
+def loss_unit(loss: Callable[[Tensor, Tensor], Tensor], dataset: Dataset) -> float:
+    """What the loss that is trained on is multiplied by where it is told, see ``losses.unit``."""
+    return (losses.unit(loss, dataset.target_std) if dataset.target_mean else None) or 1.0
+
+
+def _output_shape(network: nn.Module, dataset: Dataset) -> tuple[int, ...] | None:
+    """The shape of what a network returns for one sample; None where that is no tensor."""
+    import torch
+
+    try:
+        copied = copy.deepcopy(network).cpu().eval()  # it may count its calls
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = copied(dataset.train_x[:2].cpu().clone())
+    except Exception:  # in evaluation it will raise as well, and be told there
+        return None
+    return tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else None
+
+
 def load_data(spec: RunSpec) -> Dataset:
     """The run's data, on the CPU; loaded once a process, and anew where a named file has changed.
 
@@ -414,6 +500,7 @@ def _load_data(node: str, files: str) -> Dataset:
             return own_data.make(dataset, target.rpartition(".")[2], option, **split)
     except Exception as error:
         raise _user_error(error) or UserError(f"{option}: {_first_line(error)}") from error
+    split.pop("stratify", None)  # which holds of no data that are divided already
     if split:
         key, value = next(iter(split.items()))
         raise UserError(f"data.{key}={value}: {target} returns data that are divided already")

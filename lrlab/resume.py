@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, places, readers, records, sweep, trust, verbs
+from lrlab import __version__, best, places, readers, records, sweep, trust, verbs
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -51,6 +51,8 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
     places.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
+    if saved.is_unstratified and "data.stratify" not in new:
+        given = [*given, "++data.stratify=false"]
     kept = [o for o in saved.task if _key(o) not in new]
     kept += [
         o
@@ -96,6 +98,7 @@ class _Saved:
         task, of_hydra: the overrides of the options, and of Hydra's own.
         config_folders: those of --config-dir.
         config_name: that of --config-name.
+        is_unstratified: whether it was begun when lrlab did not yet stratify a held-out part.
     """
 
     hydra: dict[str, Any]
@@ -103,6 +106,7 @@ class _Saved:
     of_hydra: list[str]
     config_folders: list[str]
     config_name: str | None
+    is_unstratified: bool
 
 
 def _saved(folder: Path) -> _Saved:
@@ -111,11 +115,17 @@ def _saved(folder: Path) -> _Saved:
     found: Any
     damaged = UserError(f"{folder}: its multirun.yaml is damaged")
     try:
-        hydra: Any = records.plain_yaml(records.read_sweep_config(folder))["hydra"]
+        config: Any = records.plain_yaml(records.read_sweep_config(folder))
+        hydra: Any = config["hydra"]
         overrides, sources = hydra["overrides"], hydra["runtime"]["config_sources"]
         typed = [source["path"] for source in sources if source["provider"] == "command-line"]
         found = _Saved(
-            hydra, overrides["task"], overrides["hydra"], typed, hydra["job"]["config_name"]
+            hydra,
+            overrides["task"],
+            overrides["hydra"],
+            typed,
+            hydra["job"]["config_name"],
+            best.is_unstratified(config),
         )
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         raise damaged from None

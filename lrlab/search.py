@@ -424,6 +424,8 @@ _BEFORE = {
     "precision": "float32",
     "network.parametrisation": "standard",
     "network.base_width": 64,
+    "data.stratify": False,
+    "data.standardise_targets": False,
 }
 
 

@@ -16,6 +16,9 @@ _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; th
 _COUNTED = ("pruned", "diverged", "failed", "interrupted")
 
 
+UNEVEN = 1.5  # times what even classes give: from this share of the most frequent class on
+
+
 class Best(NamedTuple):
     """The best setting of a sweep, as the end of the table tells it.
 
@@ -59,6 +62,7 @@ def results(
     lines = aligned(*columns(table, best, verdicts))
     lines.append("")
     lines += [*answer.splitlines(), ""] if answer else []
+    lines += uneven(table)
     lines += failures(table)
     if best is not None:
         lines.append(best_line(best))
@@ -218,6 +222,29 @@ def _state(row: dict[Any, Any]) -> str:
         error = " ".join(str(row["error"]).split())
         return f"failed: {error[:_ERROR_WIDTH]}{'...' if len(error) > _ERROR_WIDTH else ''}"
     return state
+
+
+def uneven(table: pd.DataFrame) -> list[str]:
+    """What always answering the most frequent class would get, where classes are uneven.
+
+    A line for each choice of data; none where accuracy has nothing to be compared with, or where
+    the share is what even classes give, or near it.
+    """
+    if not {"majority_share", "num_classes"} <= set(table):
+        return []
+    shares: dict[str, list[float]] = {}
+    for row in table.to_dict("records"):
+        share, accuracy = float(row["majority_share"]), float(row.get("val_acc", math.nan))
+        if not math.isnan(accuracy) and share > UNEVEN / row["num_classes"]:
+            shares.setdefault(str(row.get("data")), []).append(share)
+    told = "accuracy of always answering the most frequent class"
+    several = "data" in table and len(set(table["data"])) > 1
+    lines = []
+    for data, found in shares.items():
+        of = printable(f" (data={data})") if several else ""
+        low, high = (f"{share:.2%}" for share in (min(found), max(found)))
+        lines.append(f"{told}{of}: {low if low == high else f'{low} to {high}'}")
+    return lines
 
 
 def failures(table: pd.DataFrame) -> list[str]:

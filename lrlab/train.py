@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import checkpoints, diagnostics, environment, lanes, losses, optimizers, plan, records
+from lrlab import checkpoints, diagnostics, environment, lanes, optimizers, plan, records
 from lrlab import config as configs
 from lrlab.errors import Stopped
 from lrlab.plan import RunSpec
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _TOLD = ("train_loss", "val_loss", "test_loss", "test_acc")  # what a log says of the end
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
+VAL_PARTS = 20  # of the held-out samples
 TRIAL = 20  # steps of a segment that finds out how fast a number of threads is
 CAPTURE_FROM = 50  # steps left; to capture one takes as long as it saves in about so many
 CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
@@ -70,6 +71,7 @@ class Stack:
         data: on the device.
         order: the epoch's samples, (steps, orders, batch); ``order_of``: (rows,) the order
             of each lane, and of the rows that pad the stack.
+        references: what its losses are told in, and compared with.
         meter: what its steps are measured with, if they are.
         place: steps into the epoch.
         step: how its steps are made, if it has made any since its lanes changed.
@@ -82,6 +84,7 @@ class Stack:
     optimizer: optimizers.LaneOptimizer
     data: Dataset
     steps_per_epoch: int
+    references: plan.References
     meter: diagnostics.Meter | None = None
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -145,7 +148,7 @@ class Segment:
 
     Attributes:
         schedule_values: name to (steps, lanes), see ``_schedule_values``.
-        losses: (steps, lanes), of the mini-batch before each update.
+        losses: (steps, lanes), of the mini-batch before each update, in the targets' own units.
         measured: place in the segment to what was measured there, (lanes, 7), see
             ``diagnostics.table``, and which lanes were due, (lanes,) bool.
         seconds: of wall time, without those of measuring.
@@ -191,7 +194,9 @@ def train_steps(
             count = i + 1
             break
 
-    train_losses = step.losses[:count].cpu().numpy().copy()  # waits for the device
+    train_losses = step.losses[:count].cpu().numpy()  # waits for the device
+    with np.errstate(over="ignore"):
+        train_losses = train_losses * stack.references.unit
     measured = {}
     if raw:
         scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
@@ -310,6 +315,7 @@ def build_stack(
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
     environment.prepare(device, specs[0]["threads"], _precision(specs[0]))
     networks = [plan.build_network(spec, data) for spec in specs]
+    references = plan.references(specs[0], data, networks[0])
     loss = plan.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     stacked = lanes.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
@@ -319,11 +325,11 @@ def build_stack(
         stacked.units,
     )
     runs = [
-        _start(spec, row, stacked, steps_per_epoch, data)
+        _start(spec, row, stacked, steps_per_epoch, data, references)
         for spec, row in zip(specs, rows, strict=True)
     ]
     meter = diagnostics.build(configs.diagnostics(specs[0].config), stacked, data)
-    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, meter)
+    stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
     return stack
 
@@ -444,10 +450,11 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
         finished = finished.select(done)
         finished.settle(x[done] if own else x, y[done] if own else y, data.val_x, data.val_y)
     started = time.perf_counter()
-    train_loss, train_acc = finished.evaluate(data.train_x, data.train_y)
+    train_loss, train_acc = _scores(stack, finished, data.train_x, data.train_y)
     test_loss = test_acc = torch.full_like(train_loss, torch.nan)
     if len(data.test_y):
-        test_loss, test_acc = finished.evaluate(data.test_x, data.test_y)
+        test_loss, test_acc = _scores(stack, finished, data.test_x, data.test_y)
+    val_parts = _val_parts(stack, finished)
     seconds = time.perf_counter() - started
     for i, lane in enumerate(done):
         run = stack.runs[lane]
@@ -465,6 +472,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
             "val_acc": run.evaluation[1],
             "test_loss": float(test_loss[i]),
             "test_acc": float(test_acc[i]),
+            "val_parts": [float(part[i]) for part in val_parts],
         }
         if configs.diagnostics(run.spec.config) != "off":
             _keep_end(stack, lane)
@@ -475,6 +483,30 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
             "finished",
             "finished\n" + ", ".join(_told(run.summary, _TOLD)),
         )
+
+
+def _val_parts(stack: Stack, finished: lanes.Lanes) -> list[Tensor]:
+    """The val losses, (lanes,) each, on parts of the held-out samples that have none in common.
+
+    How much the differences of two runs' parts vary says how far the difference of their val losses
+    can be trusted. Part k of n is every n-th sample from the k-th on. It leaves no trace.
+    """
+    data = stack.data
+    count = min(VAL_PARTS, len(data.val_y) // 2)
+    if count < 2:
+        return []
+    with finished.rehearsal():
+        return [
+            _scores(stack, finished, data.val_x[k::count], data.val_y[k::count])[0]
+            for k in range(count)
+        ]
+
+
+def _scores(stack: Stack, of: lanes.Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and accuracies, (lanes,) each, of lanes of this stack; see ``Lanes.evaluate``."""
+    references = stack.references
+    loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
+    return loss * references.unit, accuracy
 
 
 def _told(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
@@ -501,7 +533,14 @@ def _keep_end(stack: Stack, lane: int) -> None:
 # --- records and display --------------------------------------------------------------------------
 
 
-def _start(spec: RunSpec, row: int, stack: lanes.Lanes, steps_per_epoch: int, data: Dataset) -> Run:
+def _start(
+    spec: RunSpec,
+    row: int,
+    stack: lanes.Lanes,
+    steps_per_epoch: int,
+    data: Dataset,
+    references: plan.References,
+) -> Run:
     steps = spec["epochs"] * steps_per_epoch
     summary = plan.summary(spec) | {
         "state": "running",
@@ -509,12 +548,21 @@ def _start(spec: RunSpec, row: int, stack: lanes.Lanes, steps_per_epoch: int, da
         "steps": steps,
         "steps_per_epoch": steps_per_epoch,
         "num_classes": data.num_classes,
-        "chance_loss": losses.chance_loss(stack.loss, data.num_classes),
+        "chance_loss": references.chance_loss,
+        "majority_share": references.majority_share,
         "data_sha256": data.sha256,
+        **_of_targets(data),
         "environment": environment.describe(spec.device),
         "timing": {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
     return Run(spec, row, plan.build_schedule(spec, steps_per_epoch), steps, summary)
+
+
+def _of_targets(data: Dataset) -> dict[str, Any]:
+    """What gives a prediction of standardised targets in their own units."""
+    if not data.target_mean:
+        return {}
+    return {"target_mean": list(data.target_mean), "target_std": data.target_std}
 
 
 def log_start(stack: Stack, run: Run) -> None:
@@ -545,7 +593,7 @@ def log_start(stack: Stack, run: Run) -> None:
 @phase("evaluate")
 def _evaluate(stack: Stack) -> None:
     started = time.perf_counter()
-    val_loss, val_acc = stack.lanes.evaluate(stack.data.val_x, stack.data.val_y)
+    val_loss, val_acc = _scores(stack, stack.lanes, stack.data.val_x, stack.data.val_y)
     seconds = time.perf_counter() - started
     for run, loss, accuracy in zip(stack.runs, val_loss.tolist(), val_acc.tolist(), strict=True):
         run.evaluation = (loss, accuracy)

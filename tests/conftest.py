@@ -8,6 +8,7 @@ import copy
 import functools
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,12 @@ def nowhere_else() -> Iterator[None]:
     """Where a resume or a reproduction in this process looked for files ends with its test."""
     yield
     os.environ.pop(places.VARIABLE, None)
+
+
+def without_notices(err: str) -> str:
+    """What a command wrote to stderr, but the lines about few samples or steps, which tests want."""
+    few = r"lrlab: (only \d+ samples? held out|\d+ steps? only).*\n"
+    return re.sub(few, "", err)
 
 
 IN_SHAPE = (1, 12, 12)  # the smallest images that the CNN takes

@@ -228,6 +228,26 @@ def test_results_of_a_search_tells_what_was_pruned_and_what_is_best(tmp_path: Pa
     assert "val loss" in without[0] and not any(line.startswith("best") for line in without)
 
 
+def test_results_says_what_the_most_frequent_class_would_get(tmp_path: Path) -> None:
+    fixed = {"lr": 0.1, "state": "finished", "train_loss": 0.1, "val_loss": 0.3, "val_acc": 0.96}
+    line = "accuracy of always answering the most frequent class"
+
+    def said(**more: Any) -> list[str]:
+        shown = table.results(final(run=[0, 1], **fixed, **more), tmp_path)
+        return [row for row in shown.splitlines() if row.startswith(line)]
+
+    assert said(majority_share=0.95, num_classes=2) == [f"{line}: 95.00%"]
+    assert said(majority_share=0.74, num_classes=2) == []
+    assert said(majority_share=0.16, num_classes=10) == [f"{line}: 16.00%"]
+    assert said(majority_share=0.11, num_classes=10) == []
+    assert said(majority_share=math.nan, num_classes=math.nan) == []
+    assert said() == []
+    assert said(majority_share=[0.8, 0.9], num_classes=2) == [f"{line}: 80.00% to 90.00%"]
+    two = {"data": ["a", "b"], "majority_share": [0.95, 0.8], "num_classes": 2}
+    assert said(**two) == [f"{line} (data=a): 95.00%", f"{line} (data=b): 80.00%"]
+    assert said(**two | {"majority_share": [0.95, 0.5]}) == [f"{line} (data=a): 95.00%"]
+
+
 def test_one_run_is_no_choice_and_a_setting_may_be_nameless(tmp_path: Path) -> None:
     fixed = {"state": "finished", "train_loss": 0.1, "test_loss": 0.2, "test_acc": 0.9}
     best = table.Best(0, "", "val_loss", 0.3, seeds=2)

@@ -293,7 +293,7 @@ def test_the_command_finds_code_in_the_current_folder_as_python_m_does(tmp_path:
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, num_classes))\n"
     )
     typed = ["lr=0.1", "network=custom", "network._target_=nets_of_mine.flat", "name=x"]
-    quick = ["data.train_size=640", "data.val_size=64", "epochs=1", "threads=1"]
+    quick = ["data.train_size=640", "data.val_size=100", "epochs=1", "threads=1"]
     quick += ["plots=off", "diagnostics=off"]
     # -P: as the console script, Python does not look in the current folder by itself
     words = [sys.executable, "-P", "-m", "lrlab", "sweep", *typed, *quick]

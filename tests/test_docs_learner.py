@@ -154,7 +154,9 @@ def test_activations_and_losses_are_as_the_page_says() -> None:
     assert "¼·¼·¼ = 1/64" in page and steepest["sigmoid"] ** 3 == pytest.approx(1 / 64)
     assert f"ln C for nll, {math.log(10):.3f} for ten digits" in page
     assert f"for the squared error, {(10 - 1) / 10**2:g}." in page
-    assert chance_loss("nll", 10) == math.log(10) and chance_loss("mse_one_hot", 10) == 0.09
+    even = torch.arange(10)
+    assert chance_loss(nll, even, (10,)) == pytest.approx(math.log(10))
+    assert chance_loss(mse_one_hot, even, (10,)) == pytest.approx(0.09)
     assert f"−log 0.5 = {-math.log(0.5):.3f}. −log 0.1 = {-math.log(0.1):.3f}" in page
     right = torch.tensor([0])
     even, tenth = torch.zeros(1, 2), torch.zeros(1, 10)

@@ -19,7 +19,7 @@ README = (FOLDER / "README.md").read_text(encoding="utf-8")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 STUDIES = [name for name in NAMES if name != "lr_search"]  # which the README's test runs
 
-QUICK = ["threads=1", "plots=off", "diagnostics=off", "name=quick", "lr=0.1", "data.val_size=64"]
+QUICK = ["threads=1", "plots=off", "diagnostics=off", "name=quick", "lr=0.1", "data.val_size=100"]
 SMALLER = {
     "batch_size": ["data.train_size=1024"],  # the largest batch is one step
     "edge_of_stability": ["epochs=3"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -271,6 +272,33 @@ def test_gradients_are_those_of_the_network_itself(kind: str, own_batches: bool,
         for parameter, gradient in zip(network.parameters(), gradients, strict=True):
             assert parameter.grad is not None and gradient is not None
             torch.testing.assert_close(gradient[lane], parameter.grad, rtol=1e-5, atol=1e-7)
+
+
+class Tokens(nn.Module):
+    """Scores (batch, 4, 9) of the 9 places of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(9, 36)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).view(-1, 4, 9)
+
+
+def test_each_place_of_a_sequence_is_judged_but_padding() -> None:
+    torch.manual_seed(0)
+    networks = [Tokens(), Tokens()]
+    x, y = torch.randn(2500, 9), torch.randint(0, 4, (2500, 9))
+    y[:1000, 5:] = -100
+    copies = [copy.deepcopy(network) for network in networks]
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    _, accuracy = lanes.stack(networks, [0, 1], loss, "cpu").evaluate(x, y)
+    for found, network in zip(accuracy, copies, strict=True):
+        right = (network(x).argmax(1) == y).sum() / (1000 * 5 + 1500 * 9)
+        assert float(found) == pytest.approx(float(right), rel=1e-6)
 
 
 @pytest.mark.parametrize("samples", [1, 999, 1000, 2345])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Trainer, assert_same_bits, make_specs
+from conftest import Trainer, assert_same_bits, make_specs, without_notices
 from omegaconf import OmegaConf
 from PIL import Image
 from test_sweep import command, summaries
@@ -66,6 +67,45 @@ def test_npz_and_pt_hold_the_same_data_and_the_split_is_whole(tmp_path: Path) ->
     assert torch.equal(fewer.train_x, one.train_x[:5]) and torch.equal(fewer.val_x, one.val_x)
     assert own_data.arrays(str(tmp_path / "a.npz"), split_seed=1).sha256 != one.sha256
     assert len(own_data.arrays(str(tmp_path / "a.npz"), val_size=7).val_x) == 7
+
+
+COUNTS = {0: 70, 1: 25, 2: 10, 4: 1}  # of class 3 there is none
+
+
+@pytest.mark.parametrize("val_size", [0.1, 0.25, 0.5, 10, 37, 100, 105])
+def test_of_each_class_its_share_is_held_out(val_size: float) -> None:
+    y = np.repeat(list(COUNTS), list(COUNTS.values()))
+    y = np.random.default_rng(0).permutation(y)
+    x = np.arange(106.0)[:, None]
+    split = {"val_size": val_size, "split_seed": 3}
+    old = own_data.make((x, y), "a", "data.path=a", **split)
+    data = own_data.make((x, y), "a", "data.path=a", stratify=True, **split)
+    again = own_data.make((x, y), "a", "data.path=a", stratify=True, **split)
+    other = own_data.make(
+        (x, y), "a", "data.path=a", **(split | {"split_seed": 4, "stratify": True})
+    )
+    assert data.sha256 == again.sha256 != other.sha256
+    assert (len(data.val_y), len(data.train_y)) == (len(old.val_y), len(old.train_y))
+    both = torch.cat([data.train_x, data.val_x]).flatten().long()
+    assert sorted(both.tolist()) == list(range(106))
+    assert torch.equal(torch.cat([data.train_y, data.val_y]), torch.from_numpy(y)[both])
+    counts = np.bincount(data.val_y, minlength=5)
+    for label, count in COUNTS.items():
+        if len(data.val_y) <= 102:  # so many can be held out while one of each class stays
+            assert abs(counts[label] - count * len(data.val_y) / 106) < 1.5
+            assert counts[label] < count
+
+
+def test_classes_of_one_sample_each_are_held_out_at_random() -> None:
+    x, y = np.zeros((200, 1)), np.arange(200)
+    data = own_data.make((x, y), "a", "data.path=a", stratify=True, val_size=40)
+    assert len(data.val_y) == 40 and 60 < data.val_y.double().mean() < 140
+
+
+def test_a_regression_is_not_stratified() -> None:
+    x, y = np.arange(40.0), np.arange(40.0)
+    one = own_data.make((x, y), "a", "data.path=a", stratify=True)
+    assert one.sha256 == own_data.make((x, y), "a", "data.path=a").sha256
 
 
 def test_parts_of_the_users_own_are_kept_as_they_are() -> None:
@@ -374,8 +414,99 @@ def test_configs_comment_every_key_and_hold_the_defaults(name: str) -> None:
     assert all("#" in row for row in file.read_text("utf-8").splitlines() if "_target_" not in row)
     config = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(config, dict)
-    plain = own_data.Split(standardise=name not in ("arrays", "custom"))
+    # records of a time when there was no stratify lack it, and mean what is without it
+    plain = own_data.Split(standardise=name not in ("arrays", "custom"), stratify=True)
     assert {key: config[key] for key in own_data.SPLIT} == vars(plain)
+    assert own_data.Split().stratify is False
+
+
+# --- records of a time when no held-out part was stratified ---------------------------------------
+
+
+def uneven(file: Path) -> None:
+    draw = np.random.default_rng(1)
+    y = (draw.random(120) < 0.1).astype(np.int64)
+    np.savez(file, x=draw.normal(size=(120, 3)) + y[:, None], y=y)
+
+
+def lacking(file: Path) -> None:
+    """Take the setting out of a record, as it was written before there was one."""
+    text = file.read_text("utf-8")
+    assert "  stratify: false\n" in text
+    file.write_text(text.replace("  stratify: false\n", ""), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose records say nothing of stratify, and so does its study."""
+    home = tmp_path_factory.mktemp("old")
+    uneven(home / "uneven.npz")
+    words = ["data=arrays", "data.path=uneven.npz", "network=perceptron", "batch_size=20"]
+    words += ["epochs=2", "lr=0.01,0.1", "data.stratify=false", "name=old", *QUICK]
+    assert command(sweep, words, home).code == 0
+    for file in [home / "outputs/old/multirun.yaml", *home.glob("outputs/old/*/.hydra/*.yaml")]:
+        text = file.read_text("utf-8").replace("  - data.stratify=false\n", "")
+        text = text.replace("- data.stratify=false\n", "").replace(",data.stratify=false", "")
+        file.write_text(text, "utf-8")
+        if "  stratify: false" in text:
+            lacking(file)
+    best = home / "outputs/old/best.yaml"
+    text = best.read_text("utf-8")
+    assert "  stratify: false\n" in text
+    best.write_text(text.replace("  stratify: false\n", ""), "utf-8")
+    read_again = [*home.rglob("*.yaml"), *home.rglob("*.journal")]
+    assert not any("stratify" in file.read_text("utf-8") for file in read_again)
+    return home
+
+
+def test_they_reproduce(old: Path) -> None:
+    done = command(reproduce, ["outputs/old/1"], old)
+    assert done.code == 0 and "bitwise" in done.out
+
+
+def test_they_are_resumed_on_the_same_data(old: Path, tmp_path: Path) -> None:
+    shutil.copytree(old, tmp_path, dirs_exist_ok=True)
+    done = command(resume, ["outputs/old", "lr=0.01,0.1,1"], tmp_path)
+    assert done.code == 0
+    assert len({s["data_sha256"] for s in summaries(tmp_path / "outputs/old")}) == 1
+    again = command(resume, ["outputs/old", "lr=0.01,0.1,1,2"], tmp_path)
+    assert again.code == 0
+    found = summaries(tmp_path / "outputs/old")
+    assert len(found) == 4 and len({s["data_sha256"] for s in found}) == 1
+    done = command(reproduce, ["outputs/old/2"], tmp_path)
+    assert done.code == 0 and "bitwise" in done.out
+    words = ["outputs/old", "lr=0.01,0.1,1,2,3", "data.stratify=true"]
+    refused = command(resume, words, tmp_path)
+    assert refused.code == 2 and "data.stratify" in refused.err
+
+
+def test_their_best_is_trained_again_on_the_same_data(old: Path, tmp_path: Path) -> None:
+    shutil.copytree(old, tmp_path, dirs_exist_ok=True)
+    words = ["--config-dir", "outputs/old", "--config-name", "best", "name=again", *QUICK]
+    assert command(sweep, words, tmp_path).code == 0
+    both = summaries(tmp_path / "outputs/old") + summaries(tmp_path / "outputs/again")
+    assert len({s["data_sha256"] for s in both}) == 1
+
+
+def test_a_function_of_ones_own_is_stratified_too(tmp_path: Path) -> None:
+    node = "data=custom data._target_=test_own_data.rare data.val_size=50 network=perceptron"
+    (spec,) = make_specs(tmp_path, ["lr=0.1"], node)
+    assert int(plan.load_data(spec).val_y.sum()) == 5
+    (spec,) = make_specs(tmp_path, ["lr=0.1"], f"{node} data.stratify=false")
+    assert int(plan.load_data(spec).val_y.sum()) != 5
+    node = "data=custom data._target_=test_own_data.divided_rare network=perceptron"
+    (spec,) = make_specs(tmp_path, ["lr=0.1"], node)
+    assert len(plan.load_data(spec).val_y) == 9
+
+
+def rare() -> Any:
+    y = torch.zeros(500, dtype=torch.int64)
+    y[:50] = 1
+    return torch.randn(500, 3), y
+
+
+def divided_rare() -> Dataset:
+    return own_data.make(rare(), "rare", "data", val_size=9)
 
 
 # --- regression -----------------------------------------------------------------------------------
@@ -395,7 +526,9 @@ def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     assert np.allclose(weight, best[:3].T, atol=1e-5) and np.allclose(bias, best[3], atol=1e-5)
     optimum = np.mean((x @ best - data.train_y.double().numpy()) ** 2)
     assert math.isclose(run.summary["train_loss"], optimum, rel_tol=1e-5)
-    assert run.summary["chance_loss"] is run.summary["num_classes"] is None
+    assert run.summary["majority_share"] is run.summary["num_classes"] is None
+    variance = data.train_y.double().numpy().var(axis=0).mean()
+    assert math.isclose(run.summary["chance_loss"], variance, rel_tol=1e-12)
     assert [run.summary[f"{part}_acc"] for part in ("train", "val", "test")] == [None] * 3
     assert run.summary["test_loss"] is None
     assert run.metrics["val_acc"].isna().all() and run.metrics["val_loss"].count() == 151
@@ -462,7 +595,7 @@ def test_reproduce_says_that_the_data_file_has_changed(tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
     given = [*QUICK, "data=arrays", f"data.path={path}", "loss=mse", "network=perceptron"]
     ended = command(sweep, [*given, "lr=0.1", "batch_size=16", "name=s"], tmp_path)
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, without_notices(ended.err)) == (0, "")
     ended = command(reproduce, ["outputs/s/0"], tmp_path)
     assert ended.code == 0 and "steps, bitwise" in ended.out and "data:" not in ended.out
     saved = dict(np.load(path))
@@ -499,7 +632,7 @@ def project(tmp_path: Path) -> Path:
     saved = dict(np.load(path))
     np.savez(beside / "plane.npz", **{**saved, "y": saved["y"] + 0.5})
     ended = command(sweep, [*QUICK, *PLANE, "lr=0.1,0.01", "name=s"], project)
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, without_notices(ended.err)) == (0, "")
     return project
 
 
@@ -513,7 +646,7 @@ def test_a_relative_path_leads_to_where_the_sweep_began(project: Path) -> None:
     bitwise(str(project / "outputs" / "s" / "1"), project.parent / "beside")
     bitwise("outputs/reproduce_s_1/1", project.parent / "beside")
     ended = command(resume, [str(project / "outputs" / "s"), "lr=0.1,0.01,0.2"], project.parent)
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, without_notices(ended.err)) == (0, "")
     told = summaries(project / "outputs" / "s")
     assert [summary["state"] for summary in told] == ["finished"] * 3
     assert len({summary["data_sha256"] for summary in told}) == 1
@@ -541,7 +674,7 @@ def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> N
     words = ["data=custom", "data._target_=made_of_places.make", f"+data.file={project}/plane.npz"]
     typed = [*QUICK, *words, "loss=mse", "network=perceptron", "batch_size=16"]
     ended = command(sweep, [*typed, "lr=0.1", "name=own"], project)
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, without_notices(ended.err)) == (0, "")
     sys.modules.pop("made_of_places")
     bitwise(str(project / "outputs" / "own" / "0"), tmp_path, "trust=true")
     sys.modules.pop("made_of_places")
@@ -563,3 +696,112 @@ def test_arrays_that_hold_no_plain_numbers_are_refused(value: Any, words: str) -
 def test_long_doubles_are_doubles() -> None:
     found = own_data._tensor(np.array([[0.5, 3.0]], np.longdouble), "x", "data")
     assert found.dtype == torch.float64 and found.tolist() == [[0.5, 3.0]]
+
+
+# --- standardised targets -------------------------------------------------------------------------
+
+
+def far(path: Path, columns: int = 1) -> str:
+    """The plane's targets around 1000, and some more with spreads of their own."""
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=(160, 3))
+    slopes = np.array([[1.0, 0.5], [-2.0, 0.0], [0.5, 3.0]])[:, :columns]
+    y = 1000 + (x @ slopes + 0.1 * draw.normal(size=(160, columns))) * np.array([7, 50])[:columns]
+    np.savez(path, x=x, y=y)
+    return str(path)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
+    loss: str, columns: int, trainer: Trainer, tmp_path: Path
+) -> None:
+    path = far(tmp_path / "far.npz", columns)
+    common = f"data=arrays data.path={path} loss={loss} network.hidden=[8] batch_size=16 "
+    common += "data.standardise_targets=true diagnostics=full"
+    together = trainer.together(["lr=0.1 seed=1", "lr=0.01 seed=2", "lr=1e9 seed=3"], common)
+    assert_same_bits(together[0], trainer.alone("lr=0.1 seed=1", common))
+    assert [run.summary["state"] for run in together] == ["finished", "finished", "diverged"]
+
+    raw = own_data.arrays(path)
+    mean = raw.train_y.double().mean(0)
+    std = raw.train_y.double().var(0, unbiased=False).mean().sqrt()
+    (spec,) = make_specs(tmp_path, ["lr=0.1 seed=1"], common)
+    network = plan.build_network(spec, plan.load_data(spec))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    criterion = {"mse": nn.MSELoss(), "l1": nn.L1Loss()}[loss]
+    told = []
+    for epoch in range(2):
+        order = torch.from_numpy(plan.batch_order(1, epoch, len(raw.train_y)))
+        for index in order.split(16)[: len(order) // 16]:
+            optimizer.zero_grad()
+            outputs, y = network(raw.train_x[index]), raw.train_y[index]
+            criterion(outputs, ((y - mean) / std).float()).backward()
+            optimizer.step()
+            told.append(criterion(outputs.double() * std + mean, y.double()).item())
+    assert np.allclose(together[0].metrics["train_loss"].dropna(), told, rtol=1e-4)
+    summary = together[0].summary
+    with torch.no_grad():
+        said = network(raw.val_x).double() * std + mean
+    assert math.isclose(summary["val_loss"], criterion(said, raw.val_y), rel_tol=1e-4)
+    assert np.isclose(np.mean(summary["val_parts"]), summary["val_loss"], rtol=1e-5)
+    assert np.allclose(summary["target_mean"], mean) and math.isclose(summary["target_std"], std)
+    values = raw.train_y.double().numpy()
+    spread = values.var(0) if loss == "mse" else np.abs(values - np.median(values, axis=0)).mean(0)
+    assert math.isclose(summary["chance_loss"], spread.mean(), rel_tol=1e-4)
+
+
+def test_branches_diagnostics_and_records_of_standardised_targets(tmp_path: Path) -> None:
+    far(tmp_path / "far.npz")
+    words = ["data=arrays", "network=perceptron", "batch_size=16", "loss=mse"]
+    words += ["epochs=12", "lr=0.01,0.1", "threads=1", "plots=false", "device=cpu"]
+    # the same numbers, standardised before lrlab sees them
+    data = own_data.arrays(str(tmp_path / "far.npz"), standardise_targets=True)
+    parts = {"x": data.train_x, "y": data.train_y, "val_x": data.val_x, "val_y": data.val_y}
+    np.savez(tmp_path / "plain.npz", **{key: part.numpy() for key, part in parts.items()})
+    for name in ("far", "plain"):
+        more = [f"data.path={name}.npz", f"name={name}"]
+        more += ["data.standardise_targets=true"] if name == "far" else []
+        assert command(sweep, [*words, *more], tmp_path).code == 0
+    unit = data.target_std**2
+    assert unit > 100
+    for run in ("0", "1"):
+        told, plain = tmp_path / "outputs/far" / run, tmp_path / "outputs/plain" / run
+        for file, losses in (
+            ("metrics.csv", ["train_loss", "val_loss"]),
+            ("branches.csv", ["low", "same", "high"]),
+            ("diagnostics.csv", []),
+        ):
+            one, other = pd.read_csv(told / file), pd.read_csv(plain / file)
+            assert list(one) == list(other)
+            for column in one:
+                factor = unit if column in losses else 1
+                assert np.allclose(one[column], factor * other[column], rtol=1e-4, equal_nan=True)
+    done = command(reproduce, ["outputs/far/1"], tmp_path)
+    assert done.code == 0 and "bitwise" in done.out
+    done = command(resume, ["outputs/far", "lr=0.01,0.1,0.3"], tmp_path)
+    assert done.code == 0
+    assert len({s["target_std"] for s in summaries(tmp_path / "outputs/far")}) == 1
+
+
+def test_where_targets_cannot_be_standardised(tmp_path: Path) -> None:
+    message = error(
+        own_data.make,
+        (np.zeros((9, 2)), np.arange(9) % 3),
+        "a",
+        "data.path=a",
+        standardise_targets=True,
+    )
+    assert message.startswith("data.standardise_targets=true: ") and "classes" in message
+    node = f"data=arrays data.path={far(tmp_path / 'far.npz')} data.standardise_targets=true "
+    for loss in ("loss._target_=torch.nn.HuberLoss", "loss._target_=test_own_data.cubed"):
+        specs = make_specs(tmp_path, ["lr=0.1"], node + loss)
+        message = error(plan.check_runs, specs)
+        assert message.endswith("use loss=mse or loss=l1")
+    constant = np.full(9, 3.0)
+    data = own_data.make((np.zeros((9, 2)), constant), "a", "data.path=a", standardise_targets=True)
+    assert data.target_std == 1 and not data.train_y.any()
+
+
+def cubed(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (outputs - targets).abs().pow(3).mean()

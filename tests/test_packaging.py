@@ -20,7 +20,7 @@ from lrlab import __version__
 pytest.importorskip("hatchling", reason="hatchling builds the package")
 
 ROOT = Path(__file__).parent.parent
-TINY = ("data.train_size=128", "data.val_size=64", "epochs=1", "plots=false", "threads=1")
+TINY = ("data.train_size=128", "data.val_size=100", "epochs=1", "plots=false", "threads=1")
 
 pytestmark = pytest.mark.slow
 

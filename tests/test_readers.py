@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-QUICK = ["threads=1", "plots=off", "diagnostics=off", "data.train_size=640", "data.val_size=64"]
+QUICK = ["threads=1", "plots=off", "diagnostics=off", "data.train_size=640", "data.val_size=100"]
 
 
 @pytest.mark.parametrize("flags", [[], ["-u"]], ids=["buffered", "unbuffered"])

@@ -6,19 +6,31 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, RESULTS, Trained, Trainer, assert_same_bits, read
+from conftest import (
+    CLASSES,
+    IN_SHAPE,
+    RESULTS,
+    Trained,
+    Trainer,
+    assert_same_bits,
+    make_specs,
+    read,
+    tiny_images,
+)
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 
 from lrlab import launch, plan, pool, records
 from lrlab import train as training
 from lrlab.data import Dataset
+from lrlab.errors import UserError
 from lrlab.networks import CNN, MLP
 from lrlab.optimizers import build as build_optimizer
 from lrlab.records import METRICS
@@ -284,14 +296,22 @@ def test_each_network_and_loss_trains_as_in_torch(
     for run, lr, seed in zip(group, (0.1, 0.05), (0, 3), strict=True):
         truth = ordinary(network, data, sgd(lr=lr), seed=seed, loss=loss)
         assert_trained_like(run, truth, data)
-    chance = group[0].summary["chance_loss"]
-    assert chance == (None if loss is huber else pytest.approx(_chance(common)))
+    assert group[0].summary["chance_loss"] == pytest.approx(_chance(loss, data.train_y), rel=1e-6)
 
 
-def _chance(common: str) -> float:
-    if "mse" in common:  # the mean of (1 − 1/5)² once and (1/5)² four times
-        return (0.8**2 + 4 * 0.2**2) / 5
-    return math.log(CLASSES)
+def _chance(loss: Any, targets: Tensor) -> float:
+    """What the best of all constant scores costs, by torch's own search."""
+    scores = torch.zeros(CLASSES, dtype=torch.float64, requires_grad=True)
+    search = optim.LBFGS([scores], max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        search.zero_grad()
+        value = loss(scores.expand(len(targets), -1), targets)
+        value.backward()
+        return value
+
+    search.step(closure)  # type: ignore[arg-type]
+    return float(closure().detach())
 
 
 def test_batch_norm_trains_as_in_torch(trainer: Trainer, data: Dataset) -> None:
@@ -385,11 +405,78 @@ def test_the_summary_holds_full_evaluations(trainer: Trainer, data: Dataset) -> 
         assert (summary["steps"], summary["steps_per_epoch"]) == (10 * epochs, 10)
         assert summary["epochs"] == epochs and summary["batch_size"] == 64
         assert (summary["num_classes"], summary["data_sha256"]) == (CLASSES, data.sha256)
+        guess = torch.bincount(data.train_y).argmax()
+        assert summary["majority_share"] == (data.val_y == guess).double().mean()
+        network.eval()
+        with torch.no_grad():
+            parts = [
+                float(F.cross_entropy(network(data.val_x[k::20]), data.val_y[k::20]))
+                for k in range(20)
+            ]
+        assert summary["val_parts"] == pytest.approx(parts, rel=1e-5)
         assert summary["environment"]["device"] == "cpu"
         assert summary["timing"]["train_seconds"] > 0
         assert [summary[k] for k in ("network", "loss", "optimizer", "schedule", "data")] == [
             *("mlp", "nll", "sgd", "fixed", "tiny")
         ]
+
+
+@pytest.mark.parametrize(("held_out", "parts"), [(3, 0), (4, 2), (9, 4), (41, 20)])
+def test_a_small_held_out_part_has_fewer_parts(
+    held_out: int, parts: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = tiny_images(val_size=held_out)
+    monkeypatch.setattr(plan, "load_data", lambda spec: few)
+    summary = trainer.alone("lr=0.1", "network=perceptron epochs=1").summary
+    assert len(summary["val_parts"]) == parts
+    if held_out % (parts or 1) == 0 and parts:  # parts of one size
+        assert np.mean(summary["val_parts"]) == pytest.approx(summary["val_loss"], rel=1e-5)
+
+
+def one_logit(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(outputs.squeeze(1), targets.float())
+
+
+def one_probability(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.mse_loss(outputs.squeeze(1), targets.float())
+
+
+class OneOutput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(math.prod(IN_SHAPE), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))
+
+
+def test_one_logit_is_judged_against_zero(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    five = tiny_images()
+    parts = {key: (getattr(five, key) == 0).long() for key in ("train_y", "val_y", "test_y")}
+    two = replace(five, num_classes=2, sha256="two", **parts)
+    monkeypatch.setattr(plan, "load_data", lambda spec: two)
+    common = "network=custom network._target_=test_train.OneOutput loss._target_=test_train."
+    runs = ["lr=0.1", "lr=0.01 seed=1"]
+    for run in trainer.together(runs, f"{common}one_logit"):
+        network = OneOutput()
+        network.load_state_dict(run.weights)
+        for part in ("train", "val", "test"):
+            with torch.no_grad():
+                said = network(getattr(two, f"{part}_x")).squeeze(1) > 0
+            right = (said == (getattr(two, f"{part}_y") == 1)).double().mean()
+            assert run.summary[f"{part}_acc"] == pytest.approx(float(right), abs=1e-6)
+        share = two.train_y.double().mean()
+        entropy = -share * share.log() - (1 - share) * (1 - share).log()
+        assert run.summary["chance_loss"] == pytest.approx(float(entropy), rel=1e-5)
+        assert run.summary["majority_share"] == (two.val_y == 0).double().mean()
+    by_accuracy = "objective=val_acc"
+    other = trainer.alone(runs[0], f"{common}one_probability")
+    assert other.summary["val_acc"] is None and other.metrics["val_acc"].isna().all()
+    with pytest.raises(UserError, match=r"objective=val_acc: .* no accuracy"):
+        plan.check_runs(make_specs(tmp_path, runs[:1], f"{common}one_probability {by_accuracy}"))
+    plan.check_runs(make_specs(tmp_path, runs[:1], f"{common}one_logit {by_accuracy}"))
 
 
 def test_the_weights_are_saved_only_on_request(trainer: Trainer) -> None:

@@ -38,7 +38,7 @@ from lrlab.search import _Sweep
 from lrlab.sweep import main
 
 LITTLE = (
-    *("data.train_size=128", "data.val_size=16", "epochs=1", "threads=1", "plots=false"),
+    *("data.train_size=128", "data.val_size=100", "epochs=1", "threads=1", "plots=false"),
     *("diagnostics=off", "network.hidden=[4]"),
 )
 MARK = "it-ran"
