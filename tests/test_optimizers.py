@@ -283,7 +283,7 @@ def test_where_torchs_own_steps_on_a_quadratic_swing(beta, nesterov):
         x = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.SGD([x], lr=float(lr), momentum=beta, nesterov=nesterov)
         path, changes = [1.0], 0
-        while len(path) < 400 and changes < 2:
+        while len(path) < 1000 and changes < 2:
             x.grad = x.detach().clone()  # of x²/2
             optimizer.step()
             path.append(x.item())
