@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lrlab import schedule_notices
 from lrlab.plan import RunSpec
 
 
@@ -13,7 +14,9 @@ def lines(specs: Sequence[RunSpec]) -> list[str]:
     Args:
         specs: the runs of a sweep, or of a search those at the ends of its intervals.
     """
-    found = (line for spec in specs for line in (*_of_data(spec), *_of_schedule(spec)))
+    found = [line for spec in specs for line in _of_data(spec)]
+    found += schedule_notices.of_sweep(specs)
+    found += [line for spec in schedule_notices.one_each(specs) for line in _of_schedule(spec)]
     return list(dict.fromkeys(found))
 
 
@@ -22,4 +25,4 @@ def _of_data(spec: RunSpec) -> Iterator[str]:
 
 
 def _of_schedule(spec: RunSpec) -> Iterator[str]:
-    yield from ()
+    yield from schedule_notices.of_run(spec)

@@ -120,14 +120,14 @@ class LaneOptimizer(Protocol):
         x creeps towards 0 while all roots r are real and positive; from the ratio returned here
         on they are complex or negative, and x changes its sign. With h = lr·(1−τ)·λ:
 
-            no momentum   r = 1 − h                            h = 1                 ratio 1/2
-            heavy ball    r² − (1+β−h)·r + β = 0               h = (1−√β)²           h / (2(1+β))
-            nesterov      r² − (1+β)(1−h)·r + β(1−h) = 0       h = ((1−β)/(1+β))²    h(1+2β)/(2(1+β))
+            plain        r = 1 − h                          h = 1                ratio 1/2
+            heavy ball   r² − (1+β−h)·r + β = 0             h = (1−√β)²          h/(2(1+β))
+            nesterov     r² − (1+β)(1−h)·r + β(1−h) = 0     h = ((1−β)/(1+β))²   h(1+2β)/(2(1+β))
 
         Adam averages its gradients, which is heavy ball with τ = β = β1, on the preconditioned
         Hessian; RMSprop is heavy ball with its own momentum. Both are thought of with a
-        preconditioner that stands still. At the border the discriminant in r is 0: the heavy ball's is
-        in Goh 2017 (doi:10.23915/distill.00006), nesterov's in O'Donoghue and Candès 2015
+        preconditioner that stands still. At the border the discriminant in r is 0: of the heavy
+        ball see Goh 2017 (doi:10.23915/distill.00006), of nesterov O'Donoghue and Candès 2015
         (arXiv:1204.3982).
 
         Args:

@@ -519,9 +519,7 @@ def _start(spec: RunSpec, row: int, stack: lanes.Lanes, steps_per_epoch: int, da
     return Run(spec, row, plan.build_schedule(spec, steps_per_epoch), steps, summary)
 
 
-def _swings_from(
-    runs: Sequence[Run], optimizer: optimizers.LaneOptimizer
-) -> list[float | None]:
+def _swings_from(runs: Sequence[Run], optimizer: optimizers.LaneOptimizer) -> list[float | None]:
     """The stability ratio from which on each run's steps swing; None where no rule is known.
 
     Of a momentum that its schedule moves, the median over the run counts.
