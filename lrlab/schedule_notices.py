@@ -57,8 +57,7 @@ def of_sweep(specs: Sequence[RunSpec]) -> Iterator[str]:
         told = f" ({told})" if told else ""
         whole = "all runs" if len(groups) == 1 else "runs that differ in lr alone"
         what = f"{whole} train at the same rates"
-        if same < steps:
-            what = f"{whole} train at the same rates in {same:,} of {steps:,} steps"
+        what += f" in {same:,} of {steps:,} steps" if same < steps else ""
         unswept = [f"schedule.{k}" for k in names if "," not in _values(firsts, k)]
         remedy = f"sweep {' and '.join(unswept)} instead" if unswept else "leave lr out"
         if _rises_to_the_end(firsts[0]["schedule"]):
