@@ -67,15 +67,20 @@ def of_sweep(specs: Sequence[RunSpec]) -> Iterator[str]:
 
 def one_each(specs: Sequence[RunSpec]) -> list[RunSpec]:
     """Of the runs whose schedules have one shape, the first: a shape needs no line for each lr."""
-    shapes: dict[str, RunSpec] = {}
+    shapes: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        lr = spec["lr"]
-        node = {
-            k: "${lr}" if targets.is_number(v) and v == lr else v
-            for k, v in spec["schedule"].items()
-        }
-        shapes.setdefault(_key(spec, node), spec)
-    return list(shapes.values())
+        known = shapes.setdefault(_key(spec, {}), [])
+        if not any(_one_shape(spec, other) for other in known):
+            known.append(spec)
+    return [spec for known in shapes.values() for spec in known]
+
+
+def _one_shape(one: RunSpec, other: RunSpec) -> bool:
+    """Whether their schedules differ in nothing but what is lr in both."""
+    a, b = one["schedule"], other["schedule"]
+    return a.keys() == b.keys() and all(
+        a[k] == b[k] or (a[k] == one["lr"] and b[k] == other["lr"]) for k in a
+    )
 
 
 def of_run(spec: RunSpec) -> list[str]:
