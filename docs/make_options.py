@@ -130,7 +130,8 @@ MEANINGS = {
     "schedule.warmup_steps": "so many steps of linear warm-up",
     "schedule.warmup_start_factor": "warm-up starts at this share of the lr that it ends at",
     "schedule.factor": "lr is multiplied by it",
-    "schedule.total_iters": "for so many ticks; auto: the run without its warm-up",
+    "schedule.total_iters": "for so many ticks; 0: its end from the first tick on; auto: the run "
+    "without its warm-up",
     "schedule.total_steps": "ticks of the whole schedule; auto: the run without its warm-up",
     "sampler.n_startup_trials": "so many runs at random before the first draw from the model",
     "sampler.warn_independent_sampling": "true: say so when a value is drawn beside the model",

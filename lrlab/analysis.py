@@ -47,6 +47,7 @@ _NUMBERS = (
     "initial_loss",
     "chance_loss",
     "majority_share",
+    "swings_from",
     "train_loss",
     "train_acc",
     "val_loss",
@@ -58,7 +59,7 @@ _NUMBERS = (
 _CURVE_NUMBERS = ("step", "epoch", "lr_at_step", "train_loss", "val_loss", "val_acc")
 # Run-level columns that a curve carries along, so that a figure needs no second table.
 _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step", "pruned_at_epoch")
-_REFERENCES = ("initial_loss", "chance_loss", "num_classes")
+_REFERENCES = ("initial_loss", "chance_loss", "num_classes", "swings_from")
 _MEASURED = records.DIAGNOSTICS[1:]
 _GAINS = ("gain_low", "gain_high", "gain_noise")
 _NOW_AND_THEN = ("val_loss", "val_acc", *_MEASURED)  # columns with a value in few rows
@@ -100,8 +101,8 @@ def curves(sweep: Path | str) -> pd.DataFrame:
     evaluated, else NaN), seconds (of training, up to this step: the run's train_seconds in equal
     parts; lanes share them), what was measured of the update made at the step (alpha, alpha_probe,
     stability_ratio, sharpness, grad_norm, update_ratio, distance; NaN where it was not),
-    initial_loss, chance_loss, num_classes, and of the branch test gain_low, gain_high and
-    gain_noise, see `gains`.
+    initial_loss, chance_loss, num_classes, swings_from (the stability ratio from which on its
+    steps swing), and of the branch test gain_low, gain_high and gain_noise, see `gains`.
     A run that has recorded nothing (it failed at once, or is still starting) keeps one row whose
     step is NaN: a run must not vanish from a comparison.
     Raises UserError as `runs` does.

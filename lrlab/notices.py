@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrlab import plan
+from lrlab import plan, schedule_notices
 from lrlab.plan import RunSpec
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def lines(specs: Sequence[RunSpec]) -> list[str]:
     # of equal ones one is looked at: a sweep of a thousand lrs has one data set
     of_data = {json.dumps([spec[key] for key in _OF_DATA], default=str): spec for spec in specs}
     found = [line for spec in of_data.values() for line in _of_data(spec)]
-    found += [line for spec in specs for line in _of_schedule(spec)]
+    found += schedule_notices.of_sweep(specs)
+    found += [line for spec in schedule_notices.one_each(specs) for line in _of_schedule(spec)]
     return list(dict.fromkeys(found))
 
 
@@ -101,4 +102,4 @@ def _counts(data: Dataset) -> np.ndarray:
 
 
 def _of_schedule(spec: RunSpec) -> Iterator[str]:
-    yield from ()
+    yield from schedule_notices.of_run(spec)

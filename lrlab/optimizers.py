@@ -111,6 +111,33 @@ class LaneOptimizer(Protocol):
         """
         ...
 
+    def swings_from(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        """The stability ratio from which on the steps on a quadratic swing about its minimum.
+
+        On a quadratic of curvature λ an update is a recurrence in the distance x from the minimum.
+        x creeps towards 0 while all roots r are real and positive; from the ratio returned here
+        on they are complex or negative, and x changes its sign. With h = lr·(1−τ)·λ:
+
+            plain        r = 1 − h                          h = 1                ratio 1/2
+            heavy ball   r² − (1+β−h)·r + β = 0             h = (1−√β)²          h/(2(1+β))
+            nesterov     r² − (1+β)(1−h)·r + β(1−h) = 0     h = ((1−β)/(1+β))²   h(1+2β)/(2(1+β))
+
+        Adam averages its gradients, which is heavy ball with τ = β = β1, on the preconditioned
+        Hessian; RMSprop is heavy ball with its own momentum. Both are thought of with a
+        preconditioner that stands still. At the border the discriminant in r is 0: of the heavy
+        ball see Goh 2017 (doi:10.23915/distill.00006), of nesterov O'Donoghue and Candès 2015
+        (arXiv:1204.3982).
+
+        Args:
+            schedule_values, first_steps: as for ``coefficients``.
+
+        Returns:
+            (count, lanes) float64; NaN in the general way, which knows no rule.
+        """
+        ...
+
     def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
         """What the last update divided each gradient element by, (lanes, ...) each and positive.
 
@@ -424,6 +451,13 @@ class _StackedOptimizer:
         numbers, before = self._numbers(schedule_values, first_steps)
         return self._rule.stability_scale(numbers, before, self._nesterov)
 
+    def swings_from(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        numbers, _ = self._numbers(schedule_values, first_steps)
+        beta = numbers[self._rule.momentum] if self._rule.momentum else 0 * numbers["lr"]
+        return _nesterov_border(beta) if self._nesterov else _heavy_ball_border(beta)
+
     def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
         if self._rule.divisor is None:
             return None
@@ -552,6 +586,7 @@ class _Rule:
         stability_scale: (hyperparameters (count, lanes), updates before, nesterov), see
             ``LaneOptimizer.stability_scale``.
         divisor: (buffers, coefficients that broadcast), what the update divides by; None: nothing.
+        momentum: the hyperparameter that is the share of the last step in the next; "": none is.
     """
 
     general_flags: tuple[str, ...]
@@ -560,6 +595,7 @@ class _Rule:
     update: Callable[[Tensor, Tensor, Rows, Rows, Common], None]
     stability_scale: Callable[[Columns, np.ndarray, bool], np.ndarray]
     divisor: Callable[[Rows, Rows], Tensor] | None = None
+    momentum: str = ""
 
 
 def _switchable(name: str, values: np.ndarray) -> Columns:
@@ -618,6 +654,14 @@ def _sgd_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
     beta = h["momentum"]
     share = 1 + 2 * beta if nesterov else np.where(beta == 0, 1.0, 1 - h["dampening"])
     return h["lr"] * share / (2 * (1 + beta))
+
+
+def _heavy_ball_border(beta: np.ndarray) -> np.ndarray:
+    return (1 - np.sqrt(beta)) ** 2 / (2 * (1 + beta))
+
+
+def _nesterov_border(beta: np.ndarray) -> np.ndarray:
+    return ((1 - beta) / (1 + beta)) ** 2 * (1 + 2 * beta) / (2 * (1 + beta))
 
 
 def _add_square(square: Tensor, grad: Tensor, c: Rows, decay: float | None) -> Tensor:
@@ -747,7 +791,12 @@ def _adagrad_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray
 _ALWAYS_GENERAL = ("maximize", "fused", "capturable", "differentiable")
 _RULES: dict[Callable[..., Any], _Rule] = {
     torch.optim.SGD: _Rule(
-        _ALWAYS_GENERAL, lambda p, c: {}, _sgd_coefficients, _sgd_update, _sgd_scale
+        _ALWAYS_GENERAL,
+        lambda p, c: {},
+        _sgd_coefficients,
+        _sgd_update,
+        _sgd_scale,
+        momentum="momentum",
     ),
     torch.optim.Adam: _Rule(
         (*_ALWAYS_GENERAL, "amsgrad", "decoupled_weight_decay"),
@@ -756,6 +805,7 @@ _RULES: dict[Callable[..., Any], _Rule] = {
         _adam_update,
         _adam_scale,
         _adam_divisor,
+        momentum="beta1",
     ),
     torch.optim.AdamW: _Rule(
         (*_ALWAYS_GENERAL, "amsgrad"),
@@ -764,6 +814,7 @@ _RULES: dict[Callable[..., Any], _Rule] = {
         _adam_update,
         _adam_scale,
         _adam_divisor,
+        momentum="beta1",
     ),
     torch.optim.RMSprop: _Rule(
         (*_ALWAYS_GENERAL, "centered"),
@@ -772,6 +823,7 @@ _RULES: dict[Callable[..., Any], _Rule] = {
         _rmsprop_update,
         _rmsprop_scale,
         _rmsprop_divisor,
+        momentum="momentum",
     ),
     torch.optim.Adagrad: _Rule(
         _ALWAYS_GENERAL,
@@ -814,6 +866,11 @@ class _GeneralOptimizer:
         return {name: torch.tensor(np.asarray(v, float)) for name, v in schedule_values.items()}
 
     def stability_scale(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        return np.full(np.shape(schedule_values["lr"]), np.nan)
+
+    def swings_from(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
     ) -> np.ndarray:
         return np.full(np.shape(schedule_values["lr"]), np.nan)

@@ -10,6 +10,9 @@ step (interval=step) or at every epoch boundary (interval=epoch)::
     tick(t) = t // u − w // u       u = 1 for interval=step, steps_per_epoch for interval=epoch
     lr(t)   = schedule(tick(t))                           for t >= w
     lr(t)   = schedule(0) · (f + (1 − f) · t / w)         for t < w, f = warmup_start_factor
+
+``total_iters=0`` of torch's ConstantLR and LinearLR is their end from the first tick on: lr itself,
+and lr · end_factor. torch's own code steps past that end and stays at its start for ever.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ def build(
         UserError: a value that cannot work, named as the user would type it.
     """
     start = _start(hyperparameters)
-    settings = _settings(schedule, steps, steps_per_epoch)
+    settings = read(schedule, steps, steps_per_epoch)
     if settings.closed_loop:
         return _ClosedLoop(settings, start)
     key = json.dumps([dict(schedule), start, steps, steps_per_epoch], sort_keys=True)
@@ -100,9 +103,14 @@ class RangeTestLR(LRScheduler):
         total_steps: number of ticks of the rise, at least 1; with 1 all are at min_lr.
         last_epoch: as in torch's schedulers.
 
+    Attributes:
+        rises_to_the_end: true, for that is what it is for.
+
     Raises:
         ValueError: max_lr is below min_lr.
     """
+
+    rises_to_the_end = True
 
     def __init__(
         self,
@@ -126,13 +134,21 @@ class RangeTestLR(LRScheduler):
         return [lr for _ in self.optimizer.param_groups]
 
 
-class _Settings(NamedTuple):
+class Settings(NamedTuple):
+    """A schedule's settings in a run.
+
+    Attributes:
+        target: the scheduler and its arguments; none of them is "auto" any more.
+        closed_loop: it follows val_loss.
+        steps: the run's length in steps, and unit the steps a tick.
+    """
+
     target: targets.Target
     closed_loop: bool
     warmup_steps: int
     warmup_start_factor: float
     steps: int
-    unit: int  # steps a tick
+    unit: int
 
     @property
     def ticks(self) -> int:
@@ -159,7 +175,7 @@ class _Table:
 class _ClosedLoop:
     closed_loop = True
 
-    def __init__(self, settings: _Settings, start: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, start: dict[str, Any]) -> None:
         self._settings = settings
         self._optimizer, self._scheduler = _scheduler(settings, start)
         first = _checked(settings, "lr", [_lr(self._optimizer)])[0]
@@ -189,7 +205,12 @@ def _check_range(first_step: int, count: int, known: int) -> None:
         )
 
 
-def _settings(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> _Settings:
+def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Settings:
+    """What a schedule's settings mean for a run of so many steps; the arguments of ``build``.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
     interval = schedule.get("interval", "step")
     if interval not in INTERVALS:
         hint = nearest(str(interval), INTERVALS)
@@ -227,7 +248,7 @@ def _settings(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> 
             "better when it is smaller; use schedule.mode=min"
         )
     unit = 1 if interval == "step" else steps_per_epoch
-    settings = _Settings(target, closed_loop, warmup, float(factor), steps, unit)
+    settings = Settings(target, closed_loop, warmup, float(factor), steps, unit)
     given = {k: settings.ticks if v == "auto" else v for k, v in target.given.items()}
     settings = settings._replace(
         target=targets.Target(target.option, target.call, given, target.defaults)
@@ -326,7 +347,7 @@ class _Dummy(torch.optim.Optimizer):
         pass
 
 
-def _scheduler(settings: _Settings, start: dict[str, Any]) -> tuple[_Dummy, Any]:
+def _scheduler(settings: Settings, start: dict[str, Any]) -> tuple[_Dummy, Any]:
     optimizer = _Dummy(start)
     try:
         scheduler = settings.target.call(optimizer, **settings.target.given)
@@ -346,10 +367,10 @@ def _lr(optimizer: _Dummy) -> float:
 def _cached_table(key: str) -> dict[str, np.ndarray]:
     """Lanes that differ only in their seed share a table."""
     schedule, start, steps, steps_per_epoch = json.loads(key)
-    return _table(_settings(schedule, steps, steps_per_epoch), start)
+    return _table(read(schedule, steps, steps_per_epoch), start)
 
 
-def _table(settings: _Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
+def _table(settings: Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
     """Step the scheduler through the run.
 
     Returns:
@@ -372,6 +393,8 @@ def _table(settings: _Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
             ticks["beta1"].append(group["betas"][0])
     for values in ticks.values():
         values += values[-1:] * (settings.ticks - moving)
+    if (share := _ends_at_once(settings.target)) is not None:
+        ticks["lr"] = [start["lr"] * share] * settings.ticks
     initial = {"momentum": start.get("momentum"), "beta1": start.get("betas", [None])[0]}
 
     step = np.arange(settings.steps)
@@ -399,7 +422,14 @@ def _rests_from(target: targets.Target) -> int:
     return sys.maxsize - 1
 
 
-def _warmup(settings: _Settings, end: float) -> np.ndarray:
+def _ends_at_once(target: targets.Target) -> float | None:
+    """The share of lr at which a scheduler ends that has no tick to come there; None: it has."""
+    if target.call not in (ConstantLR, LinearLR) or target.arguments["total_iters"] != 0:
+        return None
+    return 1.0 if target.call is ConstantLR else float(target.arguments["end_factor"])
+
+
+def _warmup(settings: Settings, end: float) -> np.ndarray:
     """(warmup_steps,) float64: linear from end·warmup_start_factor; end is the lr thereafter."""
     if not settings.warmup_steps:
         return np.empty(0)
@@ -417,7 +447,7 @@ def _warmup(settings: _Settings, end: float) -> np.ndarray:
     return np.array(lrs)
 
 
-def _checked(settings: _Settings, name: str, values: Iterable[float]) -> np.ndarray:
+def _checked(settings: Settings, name: str, values: Iterable[float]) -> np.ndarray:
     """(ticks,) float64. A negative or non-finite lr would train on without a word."""
     column = np.array([float(v) for v in values])
     wrong = np.flatnonzero(~np.isfinite(column) | (column < 0))

@@ -47,6 +47,9 @@ from lrlab.source import StudySource, label, tracker_settings
 from lrlab.space import Space
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from lrlab.answer import Answer
     from lrlab.plots import Tables
     from lrlab.study import Queue, Run
     from lrlab.table import Best
@@ -619,6 +622,9 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     answers = answer.recommend(verdicts)
     mixed = loss_kinds.of_best(runs, str(config.objective))
     best = None if mixed else _best(current, queue, trials)
+    none = mixed or (_why_none(config) if best is None else _nothing_recommended(answers, runs))
+    if none:
+        best = None
     if best is None:
         records.remove_best(folder)  # of before the sweep was extended
     if best is not None and (folder / str(best.run)).is_dir():
@@ -629,7 +635,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         records.write_best(folder, best_run.text(folder / str(best.run), of))
     print(table.results(runs, folder, best, verdicts, answer_words.text(answers)), flush=True)
     if best is None and "finished" in set(runs["state"]):
-        print(f"lrlab: none is the best: {mixed or _why_none(config)}", flush=True)
+        print(f"lrlab: none is the best: {none}", flush=True)
     failed, unwritten = {}, None
     if curves is not None:
         try:
@@ -756,6 +762,16 @@ def _test_branches(current: _Sweep, trials: Sequence[Run]) -> None:
     waiting = [t for t, f in zip(trials, folders, strict=True) if records.end_file(f).is_file()]
     specs = [current.job(trial.overrides, trial.number).spec for trial in waiting]
     launch.test_branches(specs, f"; go on with {resume_command(current.folder)}")
+
+
+def _nothing_recommended(answers: Sequence[Answer], runs: pd.DataFrame) -> str:
+    """Why no answer recommends an lr, so that none of several runs is the best; "": one does.
+
+    A single run is not chosen from others: it is the best whatever it came to.
+    """
+    if len(runs) == 1 or not answers or any(not answer.refusal for answer in answers):
+        return ""
+    return answers[0].refusal
 
 
 def _why_none(config: DictConfig) -> str:

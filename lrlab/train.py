@@ -328,6 +328,8 @@ def build_stack(
         _start(spec, row, stacked, steps_per_epoch, data, references)
         for spec, row in zip(specs, rows, strict=True)
     ]
+    for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
+        run.summary["swings_from"] = border
     meter = diagnostics.build(configs.diagnostics(specs[0].config), stacked, data)
     stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
@@ -563,6 +565,23 @@ def _of_targets(data: Dataset) -> dict[str, Any]:
     if not data.target_mean:
         return {}
     return {"target_mean": list(data.target_mean), "target_std": data.target_std}
+
+
+def _swings_from(runs: Sequence[Run], optimizer: optimizers.LaneOptimizer) -> list[float | None]:
+    """The stability ratio from which on each run's steps swing; None where no rule is known.
+
+    Of a momentum that its schedule moves, the median over the run counts.
+    """
+    values = {"lr": np.ones((1, len(runs)))}
+    for lane, run in enumerate(runs):
+        if run.schedule.closed_loop:  # it moves the lr alone
+            continue
+        for name, column in run.schedule.values(0, run.steps).items():
+            if name != "lr":
+                row = values.setdefault(name, np.full((1, len(runs)), np.nan))
+                row[0, lane] = np.median(column)
+    borders = optimizer.swings_from(values, np.zeros(len(runs), int))[0]
+    return [float(border) if np.isfinite(border) else None for border in borders]
 
 
 def log_start(stack: Stack, run: Run) -> None:

@@ -176,7 +176,9 @@ def test_the_commands_of_options_run_as_written(tmp_path: Path) -> None:
         # The last word of an option counts: the page's own.
         call, arguments = entry(shlex.split(typed))
         ended = command(call, [*few, *quick, *arguments], tmp_path)
-        assert (ended.code, ended.err) == (0, ""), typed
+        # On few data a schedule has few steps, and is said to have.
+        err = [line for line in ended.err.splitlines() if "lrlab: schedule" not in line]
+        assert (ended.code, err) == (0, []), typed
         assert ended.out, typed
     assert len(commands(OPTIONS)) >= 6
 

@@ -228,6 +228,83 @@ def test_momentum_that_is_scheduled_through_zero_keeps_its_buffer_as_torch_does(
             assert identical(p[lane], q)
 
 
+def border(kind, **arguments):
+    """The ratio from which on the steps swing, and the lr on a quadratic of curvature 1."""
+    (config,) = configs(kind, [arguments], [1.0])
+    optimizer = optimizers.build([config], [torch.zeros(1, 1)])
+    first = np.array([10**6])  # behind any bias correction
+    ratio = optimizer.swings_from({"lr": np.ones((1, 1))}, first)[0, 0]
+    return ratio, ratio / optimizer.stability_scale({"lr": np.ones((1, 1))}, first)[0, 0]
+
+
+def polynomial(beta, tau, h, nesterov):
+    """The recurrence of torch's update on a quadratic, x(t+1) = −p[1]·x(t) − p[2]·x(t−1)."""
+    if nesterov:
+        return [1, -(1 + beta) * (1 - h), beta * (1 - h)]
+    return [1, -(1 + beta - h * (1 - tau)), beta]
+
+
+RECURRENCES = [
+    ("SGD", {"momentum": 0.0}, 0.0, 0.0, False),
+    ("SGD", {"momentum": 0.5}, 0.5, 0.0, False),
+    ("SGD", {"momentum": 0.9}, 0.9, 0.0, False),
+    ("SGD", {"momentum": 0.9, "dampening": 0.4}, 0.9, 0.4, False),
+    ("SGD", {"momentum": 0.5, "nesterov": True}, 0.5, 0.0, True),
+    ("SGD", {"momentum": 0.9, "nesterov": True}, 0.9, 0.0, True),
+    ("Adam", {"betas": [0.9, 0.999]}, 0.9, 0.9, False),
+    ("AdamW", {"betas": [0.5, 0.999]}, 0.5, 0.5, False),
+    ("RMSprop", {"momentum": 0.9}, 0.9, 0.0, False),
+    ("RMSprop", {}, 0.0, 0.0, False),
+    ("Adagrad", {}, 0.0, 0.0, False),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments", "beta", "tau", "nesterov"), RECURRENCES)
+def test_steps_swing_from_where_the_roots_of_the_recurrence_leave_the_positive_line(
+    kind, arguments, beta, tau, nesterov
+):
+    ratio, h = border(kind, **arguments)
+    assert 0 < ratio <= 0.5
+    for factor, creeps in [(0.5, True), (0.999, True), (1.001, False), (1.5, False), (4, False)]:
+        roots = np.roots(polynomial(beta, tau, factor * h, nesterov))
+        roots = roots[roots != 0]  # without momentum nothing is left of the step before
+        assert bool((abs(roots.imag) < 1e-12).all() and (roots.real > 0).all()) is creeps
+
+
+@pytest.mark.parametrize(
+    ("beta", "nesterov"), [(0.0, False), (0.5, False), (0.9, False), (0.5, True), (0.9, True)]
+)
+def test_where_torchs_own_steps_on_a_quadratic_swing(beta, nesterov):
+    """25 rates from far below the border to the one from which on steps grow without bound."""
+    _, at = border("SGD", momentum=beta, nesterov=nesterov)
+    grows = 2 * (1 + beta) / ((1 + 2 * beta) if nesterov else 1)
+    below, above = np.geomspace(at / 20, at * 0.95, 12), np.geomspace(at * 1.05, grows * 0.99, 13)
+    for lr in (*below, *above):
+        x = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([x], lr=float(lr), momentum=beta, nesterov=nesterov)
+        path, changes = [1.0], 0
+        while len(path) < 1000 and changes < 2:
+            x.grad = x.detach().clone()  # of x²/2
+            optimizer.step()
+            path.append(x.item())
+            changes += path[-1] * path[-2] < 0
+        assert (changes == 2) == (lr > at), (lr, at, changes)
+
+
+def test_the_general_way_knows_no_border_and_lanes_have_their_own():
+    (nadam,) = configs("NAdam", [{}], [1.0])
+    general = optimizers.build([nadam], [torch.zeros(1, 1)])
+    ones = np.ones((2, 1))
+    assert np.isnan(general.swings_from({"lr": ones}, np.array([0]))).all()
+    lanes = configs("SGD", [{"momentum": m} for m in (0.0, 0.25, 0.81)], [1.0, 2.0, 3.0])
+    stack = optimizers.build(lanes, [torch.zeros(3, 1)])
+    found = stack.swings_from({"lr": np.ones((2, 3))}, np.zeros(3, int))
+    np.testing.assert_allclose(found, [[0.5, 0.25 / 2.5, 0.01 / 3.62]] * 2)
+    scheduled = np.array([[np.nan, 0.0, 0.25], [0.25, np.nan, np.nan]])
+    found = stack.swings_from({"lr": np.ones((2, 3)), "momentum": scheduled}, np.zeros(3, int))
+    np.testing.assert_allclose(found, [[0.5, 0.5, 0.1], [0.1, 0.1, 0.01 / 3.62]])
+
+
 @pytest.mark.parametrize("name", [*CASES, "nadam", "amsgrad", "rprop"])
 def test_keep_goes_on_as_if_the_others_had_never_been(name):
     kind, arguments = (CASES | GENERAL)[name]

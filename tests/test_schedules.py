@@ -408,6 +408,30 @@ def test_bad_input_is_one_line_that_names_the_option(schedule, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.parametrize(
+    ("kind", "arguments", "share"),
+    [
+        ("ConstantLR", {"factor": 1.0}, 1.0),
+        ("ConstantLR", {"factor": 0.3}, 1.0),
+        ("ConstantLR", {}, 1.0),
+        ("LinearLR", {"start_factor": 0.7, "end_factor": 0.1}, 0.1),
+        ("LinearLR", {"start_factor": 0.7, "end_factor": 0.0}, 0.0),
+        ("LinearLR", {}, 1.0),
+    ],
+)
+def test_no_ticks_to_the_end_are_the_end_from_the_first_tick(kind, arguments, share, interval):
+    """The limit of shorter and shorter ones: with total_iters=1 all ticks but the first are so."""
+    at_once = curve(config(kind, interval, total_iters=0, **arguments))
+    assert at_once.tolist() == [LR * share] * STEPS
+    soon = curve(config(kind, interval, total_iters=1, **arguments))
+    np.testing.assert_allclose(soon[STEPS_PER_EPOCH:], LR * share, rtol=1e-12, atol=1e-16)
+    assert (kind == "ConstantLR" and arguments.get("factor") == 1.0) or soon[0] != LR * share
+    warm = curve(config(kind, interval, warmup=4, start=0.5, total_iters=0, **arguments))
+    expected = [LR * share * min(0.5 + 0.125 * t, 1.0) for t in range(STEPS)]
+    np.testing.assert_allclose(warm, expected, rtol=1e-12)
+
+
 def test_no_torch_warning_leaks():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

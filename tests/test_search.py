@@ -294,7 +294,7 @@ def test_a_sweep_of_which_every_run_fails_says_so(package: Path) -> None:
 
 def test_the_third_run_of_a_grid_raises(package: Path) -> None:
     typed = ["network=custom", "network._target_=mynets.Net,mynets.Narrow,mynets.Broken"]
-    typed += ["+network.width=4", "lr=0.1,0.2", "epochs=1", "name=x"]
+    typed += ["+network.width=4", "lr=0.1,0.5", "epochs=4", "name=x"]
     ended = sweep(*typed, cwd=package)
     assert (ended.code, ended.err) == (1, "")
     folder = package / "outputs" / "x"

@@ -79,7 +79,7 @@ def test_a_search_for_garbage_that_was_off_stays_off() -> None:
 
 def ended(tmp_path: Path, *arguments: str, **patched: Any) -> Ended:
     with mock.patch.multiple(search, **(patched or {"_draw": search._draw})):
-        return sweep("lr=0.01,0.1,1e9", "name=x", "plots=on", *arguments, cwd=tmp_path)
+        return sweep("lr=0.01,0.3,1e9", "name=x", "plots=on", *arguments, cwd=tmp_path)
 
 
 def test_the_answer_is_printed_when_the_records_are_closed_and_before_anything_is_drawn(

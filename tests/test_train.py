@@ -479,6 +479,21 @@ def test_one_logit_is_judged_against_zero(
     plan.check_runs(make_specs(tmp_path, runs[:1], f"{common}one_logit {by_accuracy}"))
 
 
+def test_the_summary_says_from_which_stability_ratio_on_the_steps_swing(trainer: Trainer) -> None:
+    one_cycle = "schedule=one_cycle schedule.cycle_momentum=true schedule.base_momentum=0.5"
+    runs = [
+        *("optimizer.momentum=0.9", "optimizer.momentum=0.25", "schedule=plateau"),
+        f"{one_cycle} schedule.max_momentum=0.5",  # so 0.5 all along
+    ]
+    group = trainer.together(runs, "optimizer=momentum network.hidden=[8]")
+    found = [run.summary["swings_from"] for run in group]
+    expected = [(1 - m**0.5) ** 2 / (2 + 2 * m) for m in (0.9, 0.25, 0.9, 0.5)]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert [records.read_summary(run.folder)["swings_from"] for run in group] == found
+    (nadam,) = trainer.together([""], "optimizer._target_=torch.optim.NAdam network.hidden=[8]")
+    assert nadam.summary["swings_from"] is None
+
+
 def test_the_weights_are_saved_only_on_request(trainer: Trainer) -> None:
     run, other = trainer.together(["save_model=false", "lr=0.2"], "epochs=1 network.hidden=[5]")
     assert not (run.folder / "model.pt").exists()
