@@ -66,6 +66,7 @@ class Sides:
         best_end: its end loss.
         low, high: the smallest and the largest of the lrs around it that did as well.
         noise: standard deviation of the difference to the best between seeds; NaN with one seed.
+        errors: by lr, the standard error of its difference to the best; {} with one seed.
         room: by lr, how far above the best it may end and count as good.
     """
 
@@ -76,6 +77,7 @@ class Sides:
     low: float = math.nan
     high: float = math.nan
     noise: float = math.nan
+    errors: Mapping[float, float] = field(default_factory=dict)
     room: Mapping[float, float] = field(default_factory=dict)
 
     def side(self, lr: float) -> int:
@@ -123,7 +125,7 @@ def compare(
 
     place = order.index(best)
     low, high = last(order[:place][::-1]), last(order[place + 1 :])
-    return Sides(lrs, ends, best.lr, best.end, low, high, noise, room)
+    return Sides(lrs, ends, best.lr, best.end, low, high, noise, errors, room)
 
 
 def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float, float]]:
@@ -132,9 +134,10 @@ def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float
     One seed gives all lrs the same weights and batches, so differences are taken seed by seed:
     those of n seeds have a mean with the error deviation / √n. The deviation is pooled over the lrs
     that ended within twice the best loss, for one of two or three seeds alone says little. Lrs
-    without two seeds in common with the best are compared without pairs, with √(1/n + 1/m).
+    without a seed in common with the best are compared without pairs, with √(1/n + 1/m); so are
+    all where none has two.
     """
-    squares, freedom, counts = 0.0, 0, {}
+    squares, freedom = 0.0, 0
     own_squares, own_freedom = 0.0, 0
     for at in at_lrs:
         if at.failed or not (at is best or at.end <= best.end + abs(best.end)):
@@ -148,17 +151,19 @@ def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float
         differences = np.array([at.ends[seed] - best.ends[seed] for seed in shared])
         squares += _squares(differences)
         freedom += len(shared) - 1
-    for at in at_lrs:
-        counts[at.lr] = sum(seed in best.ends for seed in at.ends)
-    if freedom:
-        noise = math.sqrt(squares / freedom)
-        return noise, {lr: noise / math.sqrt(n) if n else 0.0 for lr, n in counts.items()}
-    if own_freedom:
-        noise = math.sqrt(own_squares / own_freedom)
-        mine = len(best.ends)
-        errors = {at.lr: noise * math.sqrt(1 / mine + 1 / len(at.ends)) for at in at_lrs}
-        return noise * math.sqrt(2), errors
-    return math.nan, {}
+    counts = {at.lr: sum(seed in best.ends for seed in at.ends) for at in at_lrs}
+    unpaired = math.sqrt(own_squares / own_freedom) if own_freedom else math.nan
+    paired = math.sqrt(squares / freedom) if freedom else math.nan
+
+    def error(at: AtLr) -> float:
+        if freedom and counts[at.lr]:
+            return paired / math.sqrt(counts[at.lr])
+        return unpaired * math.sqrt(1 / len(best.ends) + 1 / len(at.ends))
+
+    if not own_freedom:  # and so no pairs
+        return math.nan, {}
+    noise = paired if freedom else unpaired * math.sqrt(2)
+    return noise, {at.lr: error(at) for at in at_lrs}
 
 
 def _squares(values: np.ndarray) -> float:
