@@ -207,13 +207,14 @@ def how_sure(a: Answer) -> str:
 
 def _compared(rival: Rival) -> str:
     """By how much the best leads, and whether that may be chance."""
-    if rival.higher < 0:
-        return f"lr {rival.lr:g} ended {-rival.higher:.2g} lower, but more of its runs failed"
-    higher = f"{rival.higher:.2g} higher" if rival.higher else "as low"
+    higher = f"{abs(rival.higher):.2g} {'higher' if rival.higher > 0 else 'lower'}"
+    if rival.fails:
+        return f"lr {rival.lr:g} ended lower, but more of its runs failed"
+    higher = higher if rival.higher else "as low"
     line = f"lr {rival.lr:g} ended {higher}"
     if math.isnan(rival.error):
         return f"{line}; how much of that is chance was not measured"
-    word = "within" if rival.higher <= rival.error else "beyond"
+    word = "within" if abs(rival.higher) <= rival.error else "beyond"
     return f"{line}, {word} the noise of the {rival.of} (±{rival.error:.2g})"
 
 

@@ -162,8 +162,18 @@ def test_the_stated_error_is_that_of_a_simulation() -> None:
         ends = [100 + offset + rng.normal(0, 0.5, 6), 101 + offset + rng.normal(0, 0.5, 6)]
         found = of({0.1: ends[0], 0.2: ends[1]})
         errors.append(found.errors[0.2 if found.best == 0.1 else 0.1])
-        differences.append(float(np.mean(ends[1] - ends[0])))
+        differences.append(found.higher[0.2] if found.best == 0.1 else -found.higher[0.1])
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(differences), rel=0.1)
+
+
+def test_medians_of_other_seeds_do_not_decide_where_differences_tell() -> None:
+    """Medians 0.6 apart, which is 6%, though seed by seed nothing is: the offsets do it."""
+    best, other = [9.0, 10.0, 13.0], [9.0, 10.6, 12.4]
+    found = of({0.1: best, 0.2: other})
+    assert found.higher[0.2] == pytest.approx(0.0) and found.high == 0.2
+    # 10 and 11 at the middle, and each seed 1.0 higher but for a wobble of 0.01
+    far = of({0.1: [9.0, 10.0, 13.0], 0.2: [10.0, 11.01, 13.99]})
+    assert far.higher[0.2] == pytest.approx(1.0) and far.high == 0.1
 
 
 def test_an_lr_with_other_seeds_than_the_best_is_not_free_of_noise() -> None:
