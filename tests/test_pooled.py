@@ -246,7 +246,9 @@ def test_optunas_own_words_stay_as_they_were() -> None:
 def test_a_search_that_learned_nothing_or_failed_recommends_nothing() -> None:
     flat = searched(12, outcome="nothing learned", end_loss=2.31)
     a = only(flat)
-    assert a.best_lr is None and "nothing was learned: no run is better than guessing" in a.refusal
+    assert (
+        a.best_lr is None and "nothing was learned, as no run is better than guessing" in a.refusal
+    )
     failed = only(searched(12, outcome="diverged", end_loss=math.inf))
     assert failed.best_lr is None and failed.refusal.startswith("every run failed (lr ")
     waiting = only(searched(12, state="running"))
