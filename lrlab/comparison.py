@@ -14,6 +14,7 @@ import pandas as pd
 from lrlab import judge, loss_kinds, records, sweep_settings, tidy
 from lrlab.answer import Answer, best_of_each, recommend
 from lrlab.errors import UserError
+from lrlab.outcomes import OUTCOMES
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.verdicts import FAILED, UNFINISHED, verdicts
 
@@ -223,11 +224,6 @@ class Row:
     at: Mapping[str, At]  # by letter; a sweep without such runs is not in it
 
 
-_FROM_SMALL_TO_LARGE = (
-    *("unknown", "undershooting", "plateau", "converged", "overshooting", "collapsed", "diverged"),
-)
-
-
 def by_lr(sides: Sequence[Side]) -> list[Row]:
     """All lrs of all sweeps, sorted; runs that have not had their whole budget are left out."""
     names = within(sides)
@@ -242,7 +238,7 @@ def by_lr(sides: Sequence[Side]) -> list[Row]:
         for row in found.to_dict("records"):
             # The same lr can differ in its last digits: typed in one sweep, spaced in the other.
             key = (float(f"{row['lr']:.5g}"), *(sweep_settings.shown(row.get(n)) for n in names))
-            if row["outcome"] != "unknown" and not math.isnan(row["lr"]):
+            if not math.isnan(row["end_loss"]) and not math.isnan(row["lr"]):
                 groups.setdefault(key, {}).setdefault(side.letter, []).append(row)
     return [
         Row(
@@ -256,7 +252,7 @@ def by_lr(sides: Sequence[Side]) -> list[Row]:
 
 def _at(rows: Sequence[Mapping[Any, Any]]) -> At:
     outcomes = [str(row["outcome"]) for row in rows]
-    order = _FROM_SMALL_TO_LARGE.index
+    order = OUTCOMES.index
     return At(
         ends=tuple(
             math.inf if row["outcome"] in FAILED else float(row["end_loss"]) for row in rows

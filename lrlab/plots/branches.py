@@ -76,7 +76,7 @@ def branch_fan(
         raise NothingToDraw("there was no branch test")
     each = branches.drop_duplicates("run").set_index("run")
     settings, blended = style.settings(each)
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
     chosen = _chosen(each, settings)
     tails = {} if curves is None else {run: part for run, part in curves.groupby("run")}
     gains = _gains(verdicts, set(each.index))

@@ -289,7 +289,7 @@ def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure
     A run without a state has finished, unless it diverged. The value at which a run was pruned
     stands in a column of its own, for it had fewer epochs than the others.
     """
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
     if "state" not in table:
         diverged = [outcomes.get(run) == "diverged" for run in table["run"]]
         table = table.assign(state=np.where(diverged, "diverged", "finished"))
@@ -347,7 +347,7 @@ def _table(
     setting, blended = style.settings(table)
     table = table.assign(setting=setting)
     on_axis: Any = table[table["lr"] > 0]
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
     lost = [
         Run(run=row["run"], lr=float(row["lr"]), setting=row["setting"], mark=mark)
         for row in on_axis.to_dict("records")

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lrlab.outcomes import OUTCOMES
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# From steps that are too short to steps that are too long.
-OUTCOMES = (
-    *("undershooting", "plateau", "converged", "overshooting", "collapsed", "diverged", "unknown"),
-)
 POINTS = 240  # a curve; fewer where there are many runs
 ALL_POINTS = 20_000  # of all curves: more, and a browser answers a click too slowly
 RUNS = 200  # drawn at most; the table has all
@@ -35,7 +33,7 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
         runs: for each drawn run `run` (as text), `lr` (None: not known), `outcome`, `settings` (its
         values as text), `x`, `y` (smoothed mini-batch loss), `vx`, `vy` (evaluations), and `stop`,
         None or {"step", "kind"} of a run that did not come to its end;
-        settings: their names; outcomes: in the order of their steps' length; unit: of x; loss: what
+        settings: their names; outcomes: in their order; unit: of x; loss: what
         y is, with its unit; span: of the moving average, in steps; few_lrs: whether each lr can
         have a switch of its own;
         low, high: the frame's limits; negative: whether a loss is not above 0, which no log axis
