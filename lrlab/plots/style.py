@@ -119,10 +119,16 @@ def dashes(settings: Any) -> dict[str, Any]:
 
 def outcome_of_runs(verdicts: pd.DataFrame | None) -> dict[Hashable, str]:
     """The outcome of each run that was judged."""
-    if verdicts is None or "outcome" not in verdicts:
+    found = words_of_runs(verdicts, "outcome")
+    return {run: outcome for run, outcome in found.items() if outcome in OUTCOMES}
+
+
+def words_of_runs(verdicts: pd.DataFrame | None, name: str) -> dict[Hashable, str]:
+    """A column of the verdicts by run, without empty cells; {} where it is not there."""
+    if verdicts is None or name not in verdicts:
         return {}
-    pairs = zip(verdicts["run"].tolist(), verdicts["outcome"].tolist(), strict=True)
-    return {run: str(outcome) for run, outcome in pairs if str(outcome) in OUTCOMES}
+    pairs = zip(verdicts["run"].tolist(), verdicts[name].tolist(), strict=True)
+    return {run: word for run, word in pairs if isinstance(word, str) and word}
 
 
 def majority(of_runs: Iterable[str]) -> str:
@@ -136,9 +142,12 @@ def majority(of_runs: Iterable[str]) -> str:
     return max(set(found), key=lambda o: (found.count(o), order.index(o)), default="")
 
 
-def outcome_handles(found: Iterable[str]) -> list[tuple[Line2D, str]]:
-    """Legend entries of the outcomes there are, from short steps to long ones."""
-    there = set(found)
+def outcome_handles(found: Iterable[str], with_pruned: bool = False) -> list[tuple[Line2D, str]]:
+    """Legend entries of the outcomes there are, from short steps to long ones.
+
+    with_pruned: also of pruned runs, which most figures mark in a way of their own.
+    """
+    there = set(found) - (set() if with_pruned else {"pruned"})
     return [(outcome_mark(name), name) for name in OUTCOMES if name in there]
 
 

@@ -345,9 +345,7 @@ def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:
     if verdicts[["alpha", "stability_ratio"]].isna().all(axis=None):
         missing.append("alpha and the stability ratio were not measured (diagnostics=default)")
     if verdicts[["gain_low", "gain_high"]].isna().all(axis=None):
-        missing.append(
-            "there was no branch test, which tells what a smaller lr would win"
-        )
+        missing.append("there was no branch test, which tells what a smaller lr would win")
     if not missing:
         return []
     return ["Not in these records: " + "; ".join(missing) + "."]
