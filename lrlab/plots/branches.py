@@ -78,6 +78,8 @@ def branch_fan(
     settings, blended = style.settings(each)
     outcomes = style.outcome_of_runs(verdicts)
     at_ends = style.words_of_runs(verdicts, "at_end")
+    has_words = any(run in at_ends for run in each.index)
+    heading = 0.28 + 0.19 * has_words
     chosen = _chosen(each, settings)
     tails = {} if curves is None else {run: part for run, part in curves.groupby("run")}
     gains = _gains(verdicts, set(each.index))
@@ -94,7 +96,7 @@ def branch_fan(
         rows=(*top, *(1.25,) * rows),
         columns=columns,
         # The gains have numbers and a name under them, for which the first fans make room.
-        above=(0.0, 0.75, *(0.28,) * (rows - 1)) if top else 0.28,
+        above=(0.0, 0.47 + heading, *(heading,) * (rows - 1)) if top else heading,
         between=0.36,
         beside=0.62,
     )
@@ -120,11 +122,13 @@ def branch_fan(
         name = f"lr {style.lr_word(float(each.loc[run, 'lr']))}"  # type: ignore[arg-type]
         setting = str(settings[run])
         outcome = outcomes.get(run, "")
-        told = ", ".join(filter(None, (outcome, at_ends.get(run, ""))))
-        name += f": {told}" if told else ""
+        name += f": {outcome}" if outcome else ""
         name += f" ({setting})" if setting else ""
         colour = style.OUTCOMES[outcome].colour if outcome else "#000000"
-        head(ax, cut_to(name, page.width + 0.35), colour)
+        last = place % columns == columns - 1
+        head(ax, cut_to(name, page.width + (0.1 if last else 0.35)), colour, line=int(has_words))
+        if at_end := at_ends.get(run, ""):
+            head(ax, at_end, GREY)
         if place % columns == 0:
             ax.set_ylabel(f"loss{unit}")
         if place + columns >= len(chosen):

@@ -22,9 +22,9 @@ from matplotlib.transforms import blended_transform_factory
 from lrlab import thin
 from lrlab.plots.style import GREY, PALE, constant, finite, unit
 
-HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
-FLOOR = 1e-6  # ... and begins at this multiple of it at the lowest
-APART = 100.0  # a reference loss above another by more than this factor does not set the frame
+HEADROOM = 3.0  # the frame ends at this multiple of the reference losses at most
+FLOOR = 1e-6  # ... and begins at this multiple of them, or of what the runs came to
+APART = 100.0  # a reference above another by more than this factor is no measure of end losses
 # Steps from 0 to 1 are as far as half a decade behind them.
 SYMLOG: Any = {"linthresh": 1, "linscale": 0.5}
 PERFECT = 1e-4  # the smallest share of errors that the stretched axis of accuracy shows
@@ -103,7 +103,8 @@ def loss_scale(
     lone lucky mini-batch far below the curves."""
     counts = means_of or [None] * len(losses)
     tops = [one.high for one in references if one.high > 0]
-    tops = [top for top in tops if top <= APART * min(tops)]
+    if smooth is None:  # a curve shows its way down, an end does not
+        tops = [top for top in tops if top <= APART * min(tops)]
     filled = [loss for loss in losses if len(loss)]
     starts = [float(loss[0]) for loss in filled if loss[0] > 0]
     reference = max(tops) if tops else (float(np.median(starts)) if starts else 1.0)
@@ -121,9 +122,26 @@ def loss_scale(
         told = zip(losses, counts, strict=True)
         curves = [smoothed(loss, smooth, limit, count) for loss, count in told if len(loss)]
     positive = [float(curve[curve > 0].min()) for curve in curves if (curve > 0).any()]
-    low = max(min([*positive, reference]), FLOOR * reference)
+    low = max(min([*positive, reference]), FLOOR * _usual(filled, positive, tops, smooth))
     high = min(max(highest, reference), limit)
     return Scale(low / (1.6 if smooth else 1.2), max(high, reference) * 1.15, "log")
+
+
+def _usual(
+    losses: Sequence[np.ndarray],
+    lowest: Sequence[float],
+    tops: Sequence[float],
+    smooth: float | None,
+) -> float:
+    """What the frame's lower end is measured by: the reference, or what the better runs came to.
+
+    From an initial loss of 1e6 a run may well come to 0.01, and that must not be cut off; a lone
+    loss that is as good as 0 may.
+    """
+    ends = np.array(lowest) if smooth is not None else np.concatenate([*losses, np.empty(0)])
+    ends = ends[ends > 0]
+    better = [float(np.quantile(ends, 0.25))] if len(ends) else []
+    return min([*tops, *better], default=1.0)
 
 
 def accuracy_scale(accuracies: Sequence[np.ndarray], chance: Sequence[float] = ()) -> Scale:
