@@ -92,7 +92,11 @@ def table(*runs: tuple[float, str, float], **columns: Any) -> pd.DataFrame:
             {"small": 1, "good": 2, "large": 3},
         ),
         (  # an lr that undershoots, but is near the good one
-            table((0.001, "nothing learned", 1.0), (0.05, "undershooting", 0.3), (0.1, "converged", 0.1)),
+            table(
+                (0.001, "nothing learned", 1.0),
+                (0.05, "undershooting", 0.3),
+                (0.1, "converged", 0.1),
+            ),
             {"small": 0, "good": 2},
         ),
         (table((0.1, "converged", 0.1), (1.0, "converged", 0.3)), {"good": 0, "large": 1}),
