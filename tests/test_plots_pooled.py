@@ -41,7 +41,6 @@ def searched(count: int = 30) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.DataFrame(found)
 
 
-
 def test_a_search_has_one_colour_for_what_ended_and_a_line_for_the_lowest() -> None:
     runs, verdicts = searched()
     answers = recommend(verdicts)
