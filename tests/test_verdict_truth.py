@@ -111,8 +111,8 @@ def test_the_fewest_out_of_order(bed: ModuleType, letters: str, left_out: int) -
 def test_agreement_is_by_run_not_by_row(bed: ModuleType) -> None:
     one = judged((0.1, 1.0, "converged"), (0.2, 1.0, "overshooting"), (0.3, 1.0, "diverged"))
     other = one.assign(outcome=["converged", "converged", "diverged"])[::-1]
-    assert bed.same(one, one) == 3
-    assert bed.same(one, other) == 2
+    assert bed.differing(one, one) == []
+    assert bed.differing(one, other) == [(0.2, "overshooting", "converged")]
 
 
 def test_a_sweep_is_cut_off_a_factor_three_from_the_best(bed: ModuleType) -> None:
@@ -193,6 +193,11 @@ def test_a_seed_is_counted(bed: ModuleType) -> None:
     assert c.regrets == (pytest.approx(math.log(2)),)
     assert (c.in_range, c.not_recommended) == (1, 0)
     assert (c.edges_due, c.edges_said, c.next_holds_best) == (2, 1, 0), "0.9 is short of the best"
+    assert len(c.notes) == 1 + 0 + 2 + 2 + 1 and all(
+        note.startswith("seed 0: ") for note in c.notes
+    )
+    assert c.notes[0] == "seed 0: lr 0.01 is called overshooting, and 10 times worse than 1"
+    assert c.notes[-1] == "seed 0: cut off at the low end: lr=10, edge='', next None"
     assert c.outcomes == {
         **{"undershooting": 2, "overshooting": 2, "converged": 1, "diverged": 1},
     }

@@ -38,6 +38,7 @@ Columns of the table, a row a problem:
                 at that edge, or no finite one
     next        of those that say it, in how many the truly best lr lies in the next range
 
+``--details`` says of each problem which runs went against a bar.
 It ends with 0, whether the bars are met or not: it measures.
 """
 
@@ -224,10 +225,11 @@ def out_of_order(outcomes: Iterable[str]) -> int:
     return len(places) - max(longest)
 
 
-def same(one: pd.DataFrame, other: pd.DataFrame) -> int:
-    """How many runs have the same outcome in both tables."""
+def differing(one: pd.DataFrame, other: pd.DataFrame) -> list[tuple[float, str, str]]:
+    """Of the runs that have another outcome in the other table: lr, and both outcomes."""
     outcomes = dict(zip(other["run"], other["outcome"], strict=True))
-    return sum(outcomes[run] == word for run, word in zip(one["run"], one["outcome"], strict=True))
+    runs = zip(one["run"], one["lr"], one["outcome"], strict=True)
+    return [(lr, word, outcomes[run]) for run, lr, word in runs if outcomes[run] != word]
 
 
 def cut(curves: pd.DataFrame, best: float, side: str) -> pd.DataFrame:
@@ -286,6 +288,7 @@ class Counts:
     edges_said: int = 0
     next_holds_best: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()  # a line for each thing that went against a bar
 
     def __add__(self, other: Counts) -> Counts:
         mine, others = vars(self), vars(other)
@@ -315,12 +318,29 @@ def counted(
     def wrong(word: str, by_median: bool = False) -> int:
         return sum(o == word and points_wrong(o, lr, true, by_median) for lr, o in labels)
 
-    unmeasured = judge(seed.drop(columns=[name for name in MEASURED if name in seed]))
-    by_train = judge(seed.drop(columns=[name for name in VALIDATED if name in seed]))
+    def without(names: Sequence[str]) -> pd.DataFrame:
+        return judge(seed.drop(columns=[name for name in names if name in seed]))
+
+    unmeasured = differing(judged, without(MEASURED))
+    by_train = list(without(VALIDATED).sort_values(by="lr")["outcome"])
     answer = recommend(judged)[0]
     regrets = () if answer.best_lr is None else (math.log(true.worse(answer.best_lr)),)
     low, high = answer.as_good or (math.nan, math.nan)
 
+    notes = [
+        f"lr {lr:g} is called {o}, and {true.worse(lr):.3g} times worse than {true.best:g}"
+        for lr, o in labels
+        if points_wrong(o, lr, true)
+    ]
+    notes += [
+        f"lr {lr:g} is truly the best, and called {o}"
+        for lr, o in labels
+        if lr == true.best and o != "converged"
+    ]
+    notes += [f"lr {lr:g} is {one}, without measurements {other}" for lr, one, other in unmeasured]
+    for kind, words in (("val", outcomes), ("train", by_train)):
+        if out_of_order(words):
+            notes.append(f"out of order by {kind} loss: {', '.join(words)}")
     due = said = held = 0
     for side in ("high", "low"):
         part = cut(seed, true.best, side)
@@ -328,7 +348,10 @@ def counted(
             continue
         due += 1
         told = recommend(judged_part)[0]
-        if edge_is_said(told, side, list(judged_part["lr"])):
+        if not edge_is_said(told, side, list(judged_part["lr"])):
+            said_instead = told.refusal or f"lr={told.best_lr:g}, edge={told.edge!r}"
+            notes.append(f"cut off at the {side} end: {said_instead}, next {told.try_next}")
+        else:
             said += 1
             held += told.try_next is not None and told.try_next[0] <= true.best <= told.try_next[1]
 
@@ -345,9 +368,9 @@ def counted(
         best_converged=labelled("converged", [true.best]),
         near=sum(lr in true.near for lr in lrs),
         near_converged=labelled("converged", true.near),
-        agree=same(judged, unmeasured),
+        agree=len(judged) - len(unmeasured),
         disorder=out_of_order(outcomes),
-        disorder_by_train=out_of_order(by_train.sort_values(by="lr")["outcome"]),
+        disorder_by_train=out_of_order(by_train),
         no_side=sum(outcome not in PLACE for outcome in outcomes),
         regrets=regrets,
         in_range=int(low <= true.best <= high),
@@ -356,6 +379,7 @@ def counted(
         edges_said=said,
         next_holds_best=held,
         outcomes=Counter(outcomes),
+        notes=tuple(f"seed {seed['seed'].iloc[0]:g}: {note}" for note in notes),
     )
 
 
@@ -453,6 +477,7 @@ def main() -> None:
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="some of them, by commas")
     parser.add_argument("--threads", type=int, default=1, help="of training (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
+    parser.add_argument("--details", action="store_true", help="what went against a bar, by run")
     arguments = parser.parse_args()
     names = arguments.problems.split(",")
     if unknown := [name for name in names if name not in PROBLEMS]:
@@ -469,7 +494,9 @@ def main() -> None:
         rows.append(cells(name, str(len(true.mean)), f"{true.best:g}", counts))
         of_each[name] = {"best_lr": true.best, "mean": true.mean, "median": true.median}
         of_each[name] |= vars(counts)
-        print(f"{name}: {dict(counts.outcomes.most_common())}", file=sys.stderr)
+        if arguments.details:
+            print(f"{name}: {dict(counts.outcomes.most_common())}")
+            print("".join(f"    {note}\n" for note in counts.notes))
     print(aligned([*rows, cells("total", "", "", total)]))
     print()
     for bar in bars(total):
