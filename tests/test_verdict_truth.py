@@ -188,7 +188,7 @@ def test_a_seed_is_counted(bed: ModuleType) -> None:
     c = bed.counted(curves(), true, said, recommended)
     assert (c.seeds, c.runs, c.over, c.over_wrong, c.under, c.under_wrong) == (1, 6, 2, 1, 2, 0)
     assert (c.best, c.best_converged, c.near, c.near_converged) == (1, 1, 1, 1)
-    assert c.agree == 4
+    assert (c.best_within, c.agree) == (1, 4)
     assert (c.disorder, c.disorder_by_train, c.no_side) == (1, 2, 0)
     assert c.regrets == (pytest.approx(math.log(2)),)
     assert (c.in_range, c.not_recommended) == (1, 0)
@@ -201,6 +201,12 @@ def test_a_seed_is_counted(bed: ModuleType) -> None:
     assert c.outcomes == {
         **{"undershooting": 2, "overshooting": 2, "converged": 1, "diverged": 1},
     }
+
+
+def test_a_seed_in_which_another_lr_comes_lower(bed: ModuleType) -> None:
+    means = dict(zip(LRS, LOSSES, strict=True)) | {1.0: 0.6}
+    c = bed.counted(curves(), bed.Truth(means, means), said, recommended)
+    assert (c.best, c.best_converged, c.best_within) == (1, 0, 0), "10 ended at 0.2, and 1 at 0.1"
 
 
 def test_seeds_add_up_and_bars_are_shares_of_the_sum(bed: ModuleType) -> None:

@@ -275,6 +275,7 @@ class Counts:
     under_wrong_by_median: int = 0
     best: int = 0
     best_converged: int = 0
+    best_within: int = 0
     near: int = 0
     near_converged: int = 0
     agree: int = 0
@@ -324,6 +325,7 @@ def counted(
     unmeasured = differing(judged, without(MEASURED))
     by_train = list(without(VALIDATED).sort_values(by="lr")["outcome"])
     answer = recommend(judged)[0]
+    within = WORSE * judged["end_loss"].min()
     regrets = () if answer.best_lr is None else (math.log(true.worse(answer.best_lr)),)
     low, high = answer.as_good or (math.nan, math.nan)
 
@@ -366,6 +368,7 @@ def counted(
         under_wrong_by_median=wrong("undershooting", by_median=True),
         best=lrs.count(true.best),
         best_converged=labelled("converged", [true.best]),
+        best_within=int((judged["end_loss"][judged["lr"] == true.best] <= within).sum()),
         near=sum(lr in true.near for lr in lrs),
         near_converged=labelled("converged", true.near),
         agree=len(judged) - len(unmeasured),
@@ -501,6 +504,10 @@ def main() -> None:
     print()
     for bar in bars(total):
         print(bar)
+    print(
+        f"What one seed can know: {total.best_within} of the {total.best} runs at the truly best lr"
+        f" end within {WORSE - 1:.0%} of the lowest end loss of their seed"
+    )
     if arguments.json is not None:
         met = [{**vars(bar), "met": bar.is_met} for bar in bars(total)]
         told = plain({"problems": of_each, "total": vars(total), "bars": met})
