@@ -47,6 +47,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -130,7 +131,7 @@ def regression() -> dict[str, Any]:
 
 
 def cnn() -> dict[str, Any]:
-    options = {"network": "cnn", "network__channels": (8, 16), "network__hidden": (32,)}
+    options = {"network": "cnn", "network__channels": (4, 8), "network__hidden": (32,)}
     options |= {"batch_size": 32, "epochs": 3}
     return {"lr": rates(3.16e-3, 3.16), **options, **_mnist(2000)}
 
@@ -151,12 +152,17 @@ def trained(name: str, folder: Path, threads: int) -> Path:
     kept = folder / name
     if kept.is_dir():
         return kept
+    print(f"{name}: trains", file=sys.stderr)
     started = time.perf_counter()
-    partial = folder / f"{name}.partial"  # of a training that was broken off
-    shutil.rmtree(partial, ignore_errors=True)
+    # A folder of this process alone: another one may be training the same.
+    partial = folder / f"{name}.{os.getpid()}.partial"
     options = {"seed": list(range(SEEDS)), "plots": False, "threads": threads}
-    lrlab.run_sweep(output=str(folder), name=partial.name, **options, **PROBLEMS[name]())
-    partial.rename(kept)
+    try:
+        lrlab.run_sweep(output=str(folder), name=partial.name, **options, **PROBLEMS[name]())
+        if not kept.is_dir():
+            partial.rename(kept)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return kept
 
