@@ -3,8 +3,8 @@
     python tests/benchmarks/verdict_truth.py FOLDER
     python tests/benchmarks/verdict_truth.py FOLDER --problems sgd,adam --json counts.json
 
-Seven problems, each a sweep of lr with ten seeds, are trained into FOLDER (about a quarter of an
-hour of one core). What is there already is not trained again but judged again: so a change to
+Seven problems, each a sweep of lr with ten seeds, are trained into FOLDER (some twenty minutes
+of one core). What is there already is not trained again but judged again: so a change to
 `lrlab/verdicts.py` or `lrlab/answer.py` is measured in half a minute, on the same curves.
 
 The truth is a few lines of numpy. At each lr it takes the mean of the ten end losses (column
