@@ -54,6 +54,7 @@ def test_draw_writes_each_figure_and_says_what_is_left_out(tmp_path: Path) -> No
     told = plots.draw(tables, tmp_path, formats=["png"])
     assert {path.stem for path in told.paths} | set(told.left_out) == set(plots.NAMES)
     assert set(told.left_out) == {
+        "importances",
         *("lr_and_loss", "lr_by_setting", "mechanics", "branch_fan", "schedules"),
         *("textbook", "surface"),
     }
