@@ -18,7 +18,7 @@ from lrlab.pooled import Search
 from lrlab.sides import AtLr, Sides, compare, gathered
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.tidy import varying
-from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED
+from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED, most_judged_by
 
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
@@ -249,10 +249,10 @@ def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[
     for row in rows:
         counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
     failed = [float(row["lr"]) for row in judged if row["outcome"] in FAILED]
-    judged_by = [str(row["judged_by"]) for row in judged if row.get("judged_by")]
+    ended = [row for row in judged if math.isfinite(float(row["end_loss"]))]
     return Answer(
         settings=settings,
-        judged_by=max(set(judged_by), key=judged_by.count, default=""),
+        judged_by=most_judged_by(row.get("judged_by") for row in ended),
         lrs=len({row["lr"] for row in judged}),
         runs=len(rows),
         not_judged=len(rows) - len(judged),
