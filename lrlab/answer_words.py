@@ -114,7 +114,7 @@ def _at_end(a: Answer) -> list[str]:
     if a.at_end == "overfitting":
         when = f" after epoch {a.overfit_epoch:g}" if math.isfinite(a.overfit_epoch) else ""
         return [
-            f"overfitting: val loss was lowest{when}, {a.overfit_from:.3g}, and ended at"
+            f"overfitting: val loss was lowest{when}, at {a.overfit_from:.3g}, and ended at"
             f" {a.best_loss:.3g}; stop earlier or regularise"
         ]
     if a.at_end == "would anneal":

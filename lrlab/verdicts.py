@@ -463,7 +463,9 @@ def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
         noise = t.noise * sides.errors.get(lr, 0.0)
         if sides.higher.get(lr, over) <= noise:
             return ", within the noise of the seeds"
-        return ", but an lr beyond it is as good" if over > sides.room[lr] else ""
+        if noise < over <= sides.room[lr]:
+            return ", which is next to nothing beside its start"
+        return ", but an lr beyond it is as good"
     if side == 0 or not is_near:
         return ""
     failed, of = setting.failures[lr]
