@@ -36,10 +36,9 @@ def reduced(curve: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame:
         for piece in pieces
     ]
     if verdict["peak_loss"] > 1.5 * verdict["initial_loss"]:
-        step = int(train["step"].iloc[int(loss.argmax())])
-        while step in {row["step"] for row in rows}:
-            step -= 1
-        rows.append({"step": step, "train_loss": verdict["peak_loss"]})
+        # In the place of a mean, so that the trend is gathered from the same parts.
+        (held,) = [i for i, piece in enumerate(pieces) if int(loss.argmax()) in piece]
+        rows[held]["train_loss"] = verdict["peak_loss"]
     evaluated = curve.loc[np.isfinite(curve["val_loss"]), ["step", "val_loss", "seconds"]]
     rows += evaluated.astype({"step": int}).to_dict("records")
     ratio = "stability_ratio_max" if verdict["outcome"] in FAILED else "stability_ratio"
@@ -50,7 +49,7 @@ def reduced(curve: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame:
 
 def _rounded(parts: Any) -> str:
     """The val losses of equal parts of the held-out samples; "" where there are none."""
-    return " ".join(f"{float(each):.6g}" for each in parts.split()) if parts else ""
+    return " ".join(f"{float(each):.6g}" for each in parts.split()) if isinstance(parts, str) else ""
 
 
 def main() -> None:
