@@ -49,7 +49,9 @@ def reduced(curve: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame:
 
 def _rounded(parts: Any) -> str:
     """The val losses of equal parts of the held-out samples; "" where there are none."""
-    return " ".join(f"{float(each):.6g}" for each in parts.split()) if isinstance(parts, str) else ""
+    return (
+        " ".join(f"{float(each):.6g}" for each in parts.split()) if isinstance(parts, str) else ""
+    )
 
 
 def main() -> None:
