@@ -61,14 +61,14 @@ def test_the_ribbon_names_the_outcomes_from_halfway_to_halfway() -> None:
 
 def test_each_lr_has_the_colour_and_shape_of_what_most_of_its_seeds_did() -> None:
     rows = [{"lr": lr, "seed": seed} for lr in (0.1, 1.0) for seed in range(3)]
-    verdicts = judged(["converged"] * 2 + ["plateau"] + ["converged"] + ["collapsed"] * 2)
+    verdicts = judged(["converged"] * 2 + ["overshooting"] + ["converged"] + ["collapsed"] * 2)
     figure = plots.lr_against_loss(end_table(rows), verdicts)
     for outcome, lr in (("converged", 0.1), ("collapsed", 1.0)):
         (mark,) = drawn(figure, f"outcome:{outcome}")
         assert mark.get_xdata().tolist() == [lr]
         assert mark.get_color() == style.OUTCOMES[outcome].colour
         assert mark.get_marker() == style.OUTCOMES[outcome].shape
-    assert not drawn(figure, "outcome:plateau")
+    assert not drawn(figure, "outcome:overshooting")
     assert style.majority(["converged", "collapsed"]) == "collapsed", "a tie warns"
     assert style.majority([]) == style.majority(["nonsense"]) == ""
 
