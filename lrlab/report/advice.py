@@ -16,6 +16,7 @@ from lrlab.report.ruler import ruler
 if TYPE_CHECKING:
     from lrlab.answer import Answer
 
+_EDGES = {"low": "smallest tried", "high": "largest tried", "both": "only one tried"}
 _POINTS = 7  # of the lrs to try next, where the sweep's command does not tell how many
 
 
@@ -159,17 +160,18 @@ def _others(others: Sequence[Answer], loss: str) -> Markup | None:
     rows = []
     for a in others:
         if a.best_lr is None:
-            cells = [tag("td", "–", class_="n"), tag("td", a.refusal, colspan=3)]
+            cells = [tag("td", "–", class_="n"), tag("td", a.refusal, colspan=4)]
         else:
             low, high = a.as_good or (a.best_lr, a.best_lr)
             cells = [
                 tag("td", f"{a.best_lr:g}", class_="n"),
                 tag("td", f"{a.best_loss:.4g}", class_="n"),
                 tag("td", f"{low:g} to {high:g}" if low < high else "–"),
+                tag("td", _EDGES.get(a.edge, "–")),
                 tag("td", a.at_end or "–"),
             ]
         rows.append(tag("tr", tag("th", _settings(a), scope="row"), cells))
-    heads = ("settings", "best lr", f"its {loss}", "as good", "at the end")
+    heads = ("settings", "best lr", f"its {loss}", "as good", "edge", "at the end")
     numeric = ("best lr", f"its {loss}")
     head = [tag("th", name, scope="col", class_="n" if name in numeric else None) for name in heads]
     return tag(
