@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from lrlab.plots import style
 from lrlab.plots.frame import Scale, draw_edges
 from lrlab.plots.sheet import PAD, Handles, cut_to, sheet, text_width
-from lrlab.plots.style import DARK, HUES, OUTCOMES, SIZE
+from lrlab.plots.style import BEST, DARK, HUES, SIZE
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _dot() -> Line2D:
 
 def _star() -> Line2D:
     look: Any = {"markersize": 16, "markeredgecolor": "white", "markeredgewidth": 1.0}
-    return Line2D([], [], color=OUTCOMES["overshooting"].colour, marker="*", linestyle="", **look)
+    return Line2D([], [], color=BEST, marker="*", linestyle="", **look)
 
 
 def _cross() -> Line2D:
