@@ -15,7 +15,7 @@ from lrlab import loss_kinds, pooled
 from lrlab.errors import UserError
 from lrlab.noise import Rival, nearest_rival
 from lrlab.pooled import Search
-from lrlab.sides import Sides, compare, gathered
+from lrlab.sides import AtLr, Sides, compare, gathered
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.tidy import varying
 from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED
@@ -50,7 +50,7 @@ class Answer:
         as_good: lowest and highest of the lrs around it that do as well.
         noise: standard deviation between seeds of a difference to the best; NaN with one seed.
         rival: the lr that ended next to the best, and how large the noise of the difference is.
-        seeds: runs at the best lr.
+        seeds: of the runs at the best lr.
         failed_seeds: how many of these diverged or collapsed.
         lrs: how many lrs were trained to their end.
         runs: how many runs there are, of every state.
@@ -223,7 +223,7 @@ def _judged(rows: Sequence[Row]) -> list[Row]:
     return [row for row in finished if not math.isnan(float(row["end_loss"]))]
 
 
-def _at_lrs(rows: Sequence[Row]) -> Any:
+def _at_lrs(rows: Sequence[Row]) -> list[AtLr]:
     return gathered(
         (
             float(row["lr"]),
@@ -269,6 +269,10 @@ def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds)
         by_lr.setdefault(float(row["lr"]), []).append(row)
     small = [lr for lr in by_lr if lr < sides.low and _most(by_lr[lr], ("undershooting",))]
     large = [lr for lr in by_lr if lr > sides.high and _most(by_lr[lr], TOO_LARGE)]
+    of_seeds = next(at.ends for at in _at_lrs(mine))
+    well_by_lr = {
+        lr: [row for row in of if row["outcome"] not in FAILED] for lr, of in by_lr.items()
+    }
     at_end = _commonest(well, "at_end")
     overfit = [row for row in well if row.get("at_end") == "overfitting"]
     target, to_target = _to_target(judged)
@@ -279,9 +283,9 @@ def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds)
         best_loss=sides.best_end,
         as_good=(sides.low, sides.high),
         noise=sides.noise,
-        rival=nearest_rival(by_lr, sides, t),
-        seeds=len(mine),
-        failed_seeds=len(mine) - len(well),
+        rival=nearest_rival(well_by_lr, sides, t),
+        seeds=len(of_seeds),
+        failed_seeds=sum(map(math.isinf, of_seeds.values())),
         too_small=max(small, default=None),
         too_large=min(large, default=None),
         at_end=at_end,
@@ -316,11 +320,13 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     lowest = f"the lowest end loss is {sides.best_end:.4g}, at lr {sides.best:g}"
     if math.isnan(guess):
         start = _median(judged, "initial_loss")
-        return f"nothing was learned: no run is better than before training ({start:.4g}); {lowest}"
+        return (
+            f"nothing was learned, as no run is better than before training ({start:.4g}); {lowest}"
+        )
     constant = {"mse": "predicting the mean", "l1": "predicting the median"}
     losses = {str(row.get("loss")) for row in judged}
     what = constant.get(losses.pop(), "guessing") if len(losses) == 1 else "guessing"
-    return f"nothing was learned: no run is better than {what} ({guess:.4g}); {lowest}"
+    return f"nothing was learned, as no run is better than {what} ({guess:.4g}); {lowest}"
 
 
 def _longer(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from lrlab.answer import Answer, ToTarget, best_of_each, comparable
 from lrlab.mechanics import less
+from lrlab.noise import Rival
+from lrlab.pooled import NEAR
 from lrlab.thresholds import THRESHOLDS
 
 NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
@@ -59,14 +61,16 @@ def _setting(value: Any) -> str:
 
 
 def details(a: Answer) -> list[str]:
-    """What else there is to say of a recommended lr, a line each."""
-    if a.best_lr is None:
-        return []
+    """What else there is to say, a line each; without a recommended lr only of the budget."""
     lines = _budget(a)
+    if a.best_lr is None:
+        return lines
     if a.failed_seeds:
         lines.append(
-            f"careful: {a.failed_seeds} of {a.seeds} seeds at lr {a.best_lr:g} failed, and fewer at"
-            " no other lr"
+            f"careful: {a.failed_seeds} of {a.seeds} seeds failed at lr {a.best_lr:g}; at every "
+            "other lr no smaller share did"
+            if a.lrs > 1
+            else f"careful: {a.failed_seeds} of {a.seeds} seeds failed at lr {a.best_lr:g}"
         )
     if a.fails_from is not None and a.fails_above is None and not a.failed_seeds:
         lines.append(f"careful: a run failed at lr {a.fails_from:g}, which is not too large")
@@ -85,6 +89,10 @@ def _budget(a: Answer) -> list[str]:
 
 
 def _too_large(a: Answer) -> list[str]:
+    if a.search is not None:  # whose runs at one lr differ in other settings
+        return (
+            [] if a.fails_from is None else [f"failures: no run failed below lr {a.fails_from:g}"]
+        )
     told: list[str] = []
     if a.overshoots_from is not None:
         told.append(f"lr {a.overshoots_from:g} and above end higher")
@@ -115,7 +123,7 @@ def _at_end(a: Answer) -> list[str]:
     if a.at_end == "still falling":
         lines = ["at the end: the loss was still falling; more epochs would lower it"]
     elif a.at_end == "too noisy to tell":
-        lines = ["at the end: too noisy to tell whether the loss was still falling"]
+        lines = ["at the end: too noisy to tell whether more epochs or decay would lower the loss"]
     elif a.at_end == "settled":
         lines = ["at the end: the loss had settled"]
     else:
@@ -139,13 +147,10 @@ def _search(a: Answer) -> list[str]:
         lines.append(f"what mattered (PED-ANOVA): {', '.join(shares)}")
     else:
         lines.append("what mattered: too few runs to say")
+    count = "1 configuration" if found.near == 1 else f"{found.near} configurations"
+    lines.append(f"coverage: {count} within a factor of {NEAR:g} of lr {a.best_lr:g}")
     if not found.edge and found.try_next:
-        low, high = found.try_next
-        count = "1 configuration" if found.near == 1 else f"{found.near} configurations"
-        lines.append(
-            f"coverage: {count} within a factor of 2 of lr {a.best_lr:g}; keep the other "
-            f"settings and try lr={low:.3g}..{high:.3g} next"
-        )
+        lines[-1] += f"; keep the other settings{_next(a)}"
     return lines
 
 
@@ -153,7 +158,10 @@ def _edge_words(a: Answer) -> list[str]:
     if not a.edge or a.best_lr is None:
         return []
     which = {"high": "largest", "low": "smallest"}.get(a.edge, "only")
-    return [f"edge: lr {a.best_lr:g} is the {which} lr tried, so the best may lie beyond{_next(a)}"]
+    where = f"lr {a.best_lr:g} is the {which} lr tried"
+    if a.search is not None:  # there, the best may be next to the last one
+        where = f"lr {a.best_lr:g} is among the {which} lrs tried"
+    return [f"edge: {where}, so the best may lie beyond{_next(a)}"]
 
 
 def _next(a: Answer) -> str:
@@ -173,7 +181,7 @@ def _target_words(a: Answer) -> list[str]:
 def _duration(each: ToTarget, unit: str) -> str:
     steps = f"{each.steps:,.0f}" if each.steps >= 10 else f"{each.steps:g}"
     seconds = f" ({each.seconds:.3g} s)" if math.isfinite(each.seconds) else ""
-    return f"{steps} {unit}s{seconds}"
+    return f"{steps} {unit}{'' if each.steps == 1 else 's'}{seconds}"
 
 
 def _steps(each: ToTarget) -> float:
@@ -183,29 +191,39 @@ def _steps(each: ToTarget) -> float:
 def how_sure(a: Answer) -> str:
     """How much of the lead of the best may be chance, and what would tell more."""
     line = f"how sure: {a.seeds} seeds" if a.seeds > 1 else "how sure: one seed"
-    rival, more = a.rival, "" if a.seeds > 1 else "; seed=0,1,2 would tell more"
-    if rival is not None:
-        line += f"; lr {rival.lr:g} ended {rival.higher:.2g} higher"
-        if math.isnan(rival.error):
-            line += ", of which nothing tells how much is chance"
-        else:
-            word = "within" if rival.higher <= rival.error else "beyond"
-            line += f", {word} the noise of the {rival.of} (±{rival.error:.2g})"
-            if rival.of != "seeds":
-                more = "; another seed may change the order, which seed=0,1,2 would tell"
-        line += _not_told_apart(a)
-    elif a.is_alone and not math.isnan(a.noise):
-        line += f", whose end loss varies by {a.noise:.2g} (one deviation)"
-    line += more
+    if a.rival is not None:
+        line += f"; {_compared(a.rival, a.best_loss)}"
+    elif a.is_alone and not math.isnan(a.noise):  # of a difference, with √2 times the noise of one
+        line += f"; end losses of single seeds deviate by {a.noise / math.sqrt(2):.2g}"
+    sentences = [line, *_not_told_apart(a)]
+    if a.seeds == 1 and a.rival is not None:
+        sentences.append("Another seed may change the order; try seed=0,1,2")
+    elif a.seeds == 1:
+        sentences.append("Several seeds would show the noise; try seed=0,1,2")
     if a.not_judged:
-        line += f"; {a.not_judged} of {a.runs} runs had not had their whole budget"
-    return line
+        sentences.append(f"{a.not_judged} of {a.runs} runs had not had their whole budget")
+    return ". ".join(sentences)
 
 
-def _not_told_apart(a: Answer) -> str:
+def _compared(rival: Rival, best: float) -> str:
+    """By how much the best leads, and whether that may be chance."""
+    higher = f"{abs(rival.higher):.2g} {'higher' if rival.higher > 0 else 'lower'}"
+    if 0 < rival.higher <= best:
+        higher += f" ({100 * rival.higher / best:.2g}%)"
+    if rival.fails:
+        return f"lr {rival.lr:g} ended lower, but more of its runs failed"
+    higher = higher if rival.higher else "as low"
+    line = f"lr {rival.lr:g} ended {higher}"
+    if math.isnan(rival.error):
+        return f"{line}; how much of that is chance was not measured"
+    word = "within" if abs(rival.higher) <= rival.error else "beyond"
+    return f"{line}, {word} the noise of the {rival.of} (±{rival.error:.2g})"
+
+
+def _not_told_apart(a: Answer) -> list[str]:
     """The lrs that so few held-out samples cannot tell apart, where these are more than as good."""
     wide = a.rival.held_out if a.rival else None
     low, high = a.as_good or (math.inf, -math.inf)
     if wide is None or (wide[0] >= low and wide[1] <= high):
-        return ""
-    return f"; so few held-out samples cannot tell lr {wide[0]:g} to {wide[1]:g} apart"
+        return []
+    return [f"So few held-out samples cannot tell lr {wide[0]:g} to {wide[1]:g} apart"]

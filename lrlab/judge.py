@@ -347,13 +347,13 @@ def _branch_notes(
             "branch test, by design",
             [run for run in lacking if run in low],
             runs,
-            "their schedules have brought the lr down already, so neighbouring lrs judge them",
+            "their schedules have brought the lr down already, so they count as settled",
         )
         notes += _some_lack(
             "branch test",
             [run for run in lacking if run not in low],
             runs,
-            "their outcomes are judged by neighbouring lrs",
+            "how they stood at their end is judged by their curves",
         )
     return notes
 
@@ -471,10 +471,10 @@ def verdict_table(found: pd.DataFrame) -> str:
         "steps": found["step_mode"].tolist(),
         **_states(found),
         "end loss": ["non-finite" if x == math.inf else _cell(x, ".4g") for x in found["end_loss"]],
-        "decay gain": [_gain(gain) for gain in found["decay_gain"]],
+        "decay": [_gain(gain) for gain in found["decay_gain"]],
     }
     if not bool(found["decay_gain"].notna().to_numpy().any()):  # no branch test
-        del columns["decay gain"]
+        del columns["decay"]
     left = {name for name in ("run", *varying) if not pd.api.types.is_numeric_dtype(found[name])}
     return "\n".join(table.aligned(columns, {*left, "outcome", "at the end", "steps", "state"}))
 

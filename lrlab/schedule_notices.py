@@ -230,6 +230,8 @@ def _stands(run: _Run) -> str:
     if high - low >= STANDS * high or (low < high and ticks < _FEW_TICKS):
         return ""
     beyond = {k: v for k, v in _points(run).items() if min(v) >= ticks}
+    if ticks == 1 and not run.fits_itself and [1] in beyond.values():
+        return ""  # a change after every epoch, of which the run has one
     if low < high:
         typed = ", ".join(f"schedule.{k}={v}" for k, v in run.given.items())
         return (

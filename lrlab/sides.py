@@ -66,6 +66,10 @@ class Sides:
         best_end: its end loss.
         low, high: the smallest and the largest of the lrs around it that did as well.
         noise: standard deviation of the difference to the best between seeds; NaN with one seed.
+        higher: by lr, how much higher than the best it ended: the mean difference over the seeds
+            that both have, of which `errors` is the standard error. The medians of `ends` can come
+            from different seeds, whose difference has more noise.
+        errors: by lr, the standard error of `higher`; {} with one seed.
         room: by lr, how far above the best it may end and count as good.
     """
 
@@ -76,6 +80,8 @@ class Sides:
     low: float = math.nan
     high: float = math.nan
     noise: float = math.nan
+    higher: Mapping[float, float] = field(default_factory=dict)
+    errors: Mapping[float, float] = field(default_factory=dict)
     room: Mapping[float, float] = field(default_factory=dict)
 
     def side(self, lr: float) -> int:
@@ -89,7 +95,8 @@ def compare(
     """The best lr of a setting, and the range around it that did as well.
 
     An lr did as well if its median end loss is within `thresholds.converged` of the best one's, as
-    a ratio, or within the noise between seeds, and no larger share of its runs failed. The range
+    a ratio, or its mean difference to it, seed by seed, is within the noise of that; and no larger
+    share of its runs failed. The range
     goes on to the last such lr on either side, unless an lr between is worse by more than
     `thresholds.gap`: one seed's noise makes a single lr worse, but not by so much.
 
@@ -106,10 +113,10 @@ def compare(
     size = abs(best.end)
     floor = thresholds.arrived * abs(start) if math.isfinite(start) else 0.0
     noise, errors = _paired_noise(best, order)
-    room = {
-        at.lr: max(thresholds.converged * size + floor, thresholds.noise * errors.get(at.lr, 0.0))
-        for at in order
-    }
+    higher = {at.lr: _higher(at, best) for at in order}
+    share = thresholds.converged * size + floor
+    chance = {at.lr: thresholds.noise * errors.get(at.lr, 0.0) for at in order}
+    room = {lr: max(share, noise_of) for lr, noise_of in chance.items()}
 
     def last(outwards: Sequence[AtLr]) -> float:
         reached = best.lr
@@ -117,13 +124,24 @@ def compare(
             over = at.end - best.end
             if at.failed > best.failed or over > room[at.lr] + thresholds.gap * size:
                 break
-            if over <= room[at.lr]:
+            if over <= share or (errors and higher[at.lr] <= chance[at.lr]):
                 reached = at.lr
         return reached
 
     place = order.index(best)
     low, high = last(order[:place][::-1]), last(order[place + 1 :])
-    return Sides(lrs, ends, best.lr, best.end, low, high, noise, room)
+    return Sides(lrs, ends, best.lr, best.end, low, high, noise, higher, errors, room)
+
+
+def _higher(at: AtLr, best: AtLr) -> float:
+    """How much higher it ended, seed by seed where both have one that did not fail."""
+    differences = _differences(at, best)
+    return sum(differences) / len(differences) if differences else at.end - best.end
+
+
+def _differences(at: AtLr, best: AtLr) -> list[float]:
+    shared = [at.ends[seed] - best.ends[seed] for seed in at.ends if seed in best.ends]
+    return [each for each in shared if math.isfinite(each)]
 
 
 def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float, float]]:
@@ -132,9 +150,10 @@ def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float
     One seed gives all lrs the same weights and batches, so differences are taken seed by seed:
     those of n seeds have a mean with the error deviation / √n. The deviation is pooled over the lrs
     that ended within twice the best loss, for one of two or three seeds alone says little. Lrs
-    without two seeds in common with the best are compared without pairs, with √(1/n + 1/m).
+    without a seed in common with the best are compared without pairs, with √(1/n + 1/m); so are
+    all where none has two.
     """
-    squares, freedom, counts = 0.0, 0, {}
+    squares, freedom = 0.0, 0
     own_squares, own_freedom = 0.0, 0
     for at in at_lrs:
         if at.failed or not (at is best or at.end <= best.end + abs(best.end)):
@@ -142,23 +161,24 @@ def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float
         ends = np.array(list(at.ends.values()))
         own_squares += _squares(ends)
         own_freedom += len(ends) - 1
-        shared = [seed for seed in at.ends if seed in best.ends and math.isfinite(best.ends[seed])]
-        if at is best or len(shared) < 2:
+        differences = np.array(_differences(at, best))
+        if at is best or len(differences) < 2:
             continue
-        differences = np.array([at.ends[seed] - best.ends[seed] for seed in shared])
         squares += _squares(differences)
-        freedom += len(shared) - 1
-    for at in at_lrs:
-        counts[at.lr] = sum(seed in best.ends for seed in at.ends)
-    if freedom:
-        noise = math.sqrt(squares / freedom)
-        return noise, {lr: noise / math.sqrt(n) if n else 0.0 for lr, n in counts.items()}
-    if own_freedom:
-        noise = math.sqrt(own_squares / own_freedom)
-        mine = len(best.ends)
-        errors = {at.lr: noise * math.sqrt(1 / mine + 1 / len(at.ends)) for at in at_lrs}
-        return noise * math.sqrt(2), errors
-    return math.nan, {}
+        freedom += len(differences) - 1
+    counts = {at.lr: len(_differences(at, best)) for at in at_lrs}
+    unpaired = math.sqrt(own_squares / own_freedom) if own_freedom else math.nan
+    paired = math.sqrt(squares / freedom) if freedom else math.nan
+
+    def error(at: AtLr) -> float:
+        if freedom and counts[at.lr]:
+            return paired / math.sqrt(counts[at.lr])
+        return unpaired * math.sqrt(1 / len(best.ends) + 1 / len(at.ends))
+
+    if not own_freedom:  # and so no pairs
+        return math.nan, {}
+    noise = paired if freedom else unpaired * math.sqrt(2)
+    return noise, {at.lr: error(at) for at in at_lrs}
 
 
 def _squares(values: np.ndarray) -> float:

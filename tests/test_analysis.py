@@ -155,10 +155,12 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
     write_run(sweep, 5, None, lr=0.5, state="failed", error="ValueError: no\nsuch thing")
     (sweep / "plots" / "loss_curves.png").write_bytes(b"")
     (sweep / "report.html").write_text("")
-    verdicts = pd.DataFrame({"run": [2, 3], "outcome": ["plateau", "diverged"]})
+    verdicts = pd.DataFrame(
+        {"run": [2, 3], "outcome": ["not compared", "diverged"], "at_end": ["settled", ""]}
+    )
     lines = table.results(analysis.runs(sweep), sweep, verdicts=verdicts).splitlines()
     lines += table.drawn(sweep).splitlines()
-    header = "run lr schedule seed val loss train loss test loss test acc state outcome"
+    header = "run lr schedule seed val loss train loss test loss test acc state outcome at the end"
     assert lines[0].split() == header.split()
     rows = [line.split() for line in lines[2:7]]
     assert [row[0] for row in rows] == ["2", "3", "4", "5", "10"]
@@ -172,12 +174,14 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
         "0.6",
         "87.00%",
         "finished",
-        "plateau",
+        "not",
+        "compared",
+        "settled",
     ]
-    failed = "0.55 non-finite non-finite - diverged at step 1 diverged"
+    failed = "0.55 non-finite non-finite - diverged at step 1 diverged -"
     assert " ".join(rows[1]) == f"3 10 fixed 0 {failed}"
-    assert lines[4].split()[-2:] == ["waiting", "-"]
-    assert " ".join(lines[5].split()).endswith("failed: ValueError: no such thing -")
+    assert lines[4].split()[-3:] == ["waiting", "-", "-"]
+    assert " ".join(lines[5].split()).endswith("failed: ValueError: no such thing - -")
     assert rows[4][1] == "0.001"
     assert lines[-4:] == [
         "1 diverged and 1 failed of 5 runs",

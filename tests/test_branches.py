@@ -24,7 +24,7 @@ from lrlab.errors import Stopped
 from lrlab.networks import MLP
 
 ON = "diagnostics=default"
-STEPS, BRANCH_STEPS = 20, 10  # two epochs of ten, and one more, for an eighth would be two steps
+STEPS, BRANCH_STEPS = 20, 40  # two epochs of ten, and four more: an eighth would be two steps
 
 
 def go_on() -> bool:
@@ -66,7 +66,7 @@ def ordinary_branch(
     network: nn.Module = MLP(IN_SHAPE, CLASSES, hidden=(16,))
     made = optimizer(network.parameters(), lr=lr)
     losses = []
-    for epoch in range(3):
+    for epoch in range((STEPS + BRANCH_STEPS) // 10):
         order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
         for index in order.split(64):
             if len(losses) == STEPS:
@@ -113,7 +113,7 @@ def test_branches_are_what_an_ordinary_loop_does(
 
 def test_the_middle_branch_is_the_run_itself_trained_longer(trainer: Trainer) -> None:
     (run,) = with_branches(trainer, ["lr=0.1"])
-    longer = trainer.alone("lr=0.1", "epochs=3").metrics
+    longer = trainer.alone("lr=0.1", "epochs=6").metrics
     np.testing.assert_array_equal(
         records.read_branches(run.folder)["same"],
         longer["train_loss"].iloc[STEPS : STEPS + BRANCH_STEPS],
@@ -131,7 +131,7 @@ def test_a_run_has_the_branches_that_it_has_alone(trainer: Trainer) -> None:
 
 def test_networks_that_train_one_at_a_time_have_branches_too(trainer: Trainer) -> None:
     (run,) = with_branches(trainer, ["lr=0.05"], "network=cnn")
-    longer = trainer.alone("lr=0.05", "epochs=3 network=cnn").metrics
+    longer = trainer.alone("lr=0.05", "epochs=6 network=cnn").metrics
     np.testing.assert_array_equal(
         records.read_branches(run.folder)["same"],
         longer["train_loss"].iloc[STEPS : STEPS + BRANCH_STEPS],
@@ -217,33 +217,64 @@ def test_a_test_that_is_stopped_is_made_later_with_the_same_numbers(trainer: Tra
 
 
 def test_gains_are_logs_of_ratios_of_the_last_quarters_mean_losses() -> None:
-    early = [9.0] * 9
+    early = [9.0] * 30
     table = pd.DataFrame(
         {
-            "low": [*early, 0.4, 0.5, 0.6],
-            "same": [*early, 1.5, 1.0, 0.5],
-            "high": [*early, 3.0, 4.0, 5.0],
+            "low": [*early, *[0.4, 0.6] * 5],
+            "same": [*early, *[1.5, 0.5] * 5],
+            "high": [*early, *[3.0, 5.0] * 5],
         }
     )
-    low, high = analysis.gains(table, 2.0)
+    low, high, noise = analysis.gains(table, 2.0)
     assert low == pytest.approx(math.log(1.002 / 0.502))
     assert high == pytest.approx(math.log(1.002 / 4.002))
+    # of the ratios to their means, ten differences of ±(0.5/1.002 + 0.1/0.502)
+    deviation = (0.5 / 1.002 + 0.1 / 0.502) * math.sqrt(10 / 9)
+    assert noise == pytest.approx(deviation / math.sqrt(10))
+
+
+def test_the_standard_error_of_a_gain_is_that_of_a_simulation() -> None:
+    """Hard and easy batches, which both branches see, and a noise that each has for itself."""
+    rng = np.random.default_rng(0)
+    gains, errors = [], []
+    for _ in range(600):
+        batches = 1 + 0.5 * rng.standard_normal(160).clip(-1.5, 1.5)
+        own = 1 + 0.1 * rng.standard_normal((2, 160))
+        table = pd.DataFrame(
+            {"low": 0.3 * batches * own[0], "same": 0.4 * batches * own[1], "high": batches}
+        )
+        gain, _, error = analysis.gains(table, 1.0)
+        gains.append(gain)
+        errors.append(error)
+    assert np.mean(gains) == pytest.approx(math.log(4 / 3), abs=0.01)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(gains), rel=0.1)
+
+
+def test_what_all_branches_share_is_no_noise() -> None:
+    batches = np.linspace(0.1, 2.0, 40)
+    table = pd.DataFrame({"low": 0.5 * batches, "same": batches, "high": batches})
+    gain, _, error = analysis.gains(table, math.nan)
+    assert gain == pytest.approx(math.log(2)) and error == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("low", "same", "high", "expected"),
     [
-        (1.0, 1.0, math.nan, (0.0, -math.inf)),
-        (1.0, math.inf, math.nan, (math.inf, -math.inf)),
-        (math.nan, math.nan, math.nan, (-math.inf, -math.inf)),
+        (1.0, 1.0, math.nan, (0.0, -math.inf, 0.0)),
+        (1.0, math.inf, math.nan, (math.inf, -math.inf, math.nan)),
+        (math.nan, math.nan, math.nan, (-math.inf, -math.inf, math.nan)),
     ],
 )
 def test_a_branch_that_explodes_gains_minus_infinity(
-    low: float, same: float, high: float, expected: tuple[float, float]
+    low: float, same: float, high: float, expected: tuple[float, float, float]
 ) -> None:
     early = [1.0] * (analysis.FEWEST_STEPS - 1)
     table = pd.DataFrame({"low": [*early, low], "same": [*early, same], "high": [*early, high]})
-    assert analysis.gains(table, 1.0) == pytest.approx(expected)
+    assert analysis.gains(table, 1.0) == pytest.approx(expected, nan_ok=True)
+
+
+def test_branches_have_at_least_forty_steps() -> None:
+    assert analysis.FEWEST_STEPS == branches.FEWEST == 40
 
 
 @pytest.mark.parametrize("steps", [0, 1, analysis.FEWEST_STEPS - 1])
@@ -266,6 +297,6 @@ def test_a_sweep_ends_with_branches_verdicts_and_an_answer(tmp_path: Path) -> No
     assert "\nanswer  lr=" in ended.out
     found = analysis.branches(folder)
     assert found.groupby(["run", "multiplier"]).size().to_dict() == {
-        (run, m): 10 for run in (0, 1) for m in (0.1, 1.0, 3.0)
+        (run, m): BRANCH_STEPS for run in (0, 1) for m in (0.1, 1.0, 3.0)
     }
     assert not list(folder.glob("*/end.pt"))

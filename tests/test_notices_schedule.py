@@ -36,15 +36,7 @@ def said(
 @pytest.mark.parametrize("epochs", [1, 3, 30])
 @pytest.mark.parametrize("name", [path.stem for path in sorted(CONF.glob("*.yaml"))])
 def test_of_what_ships_nothing_is_said(name: str, epochs: int) -> None:
-    lines = said(shipped(name), epochs)
-    if (name, epochs) == ("step", 1):  # its first drop is at the end of the first epoch
-        (line,) = lines
-        assert line == (
-            "schedule=x never changes the lr in this run, which has 1 epoch "
-            "(schedule.interval=epoch); schedule.step_size=1 lies beyond its end; use more epochs"
-        )
-    else:
-        assert lines == []
+    assert said(shipped(name), epochs) == []
 
 
 # what a schedule is, epochs, and the line

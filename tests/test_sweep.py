@@ -145,7 +145,7 @@ def test_a_comma_list_needs_no_flag(first: Ended, folder: Path) -> None:
 def test_every_file_is_where_it_is_documented(home: Path, folder: Path) -> None:
     run = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
     run += ["metrics.csv", "summary.json", "run.log"]
-    expected = ["multirun.yaml", "best.yaml", "study.journal", "study.journal.lock", "runs.csv"]
+    expected = ["multirun.yaml", "study.journal", "study.journal.lock", "runs.csv"]
     expected += ["verdicts.csv", "report.html"]
     # All that there is to draw of a grid of lrs, where nothing was measured.
     figures = ("loss_curves", "lr_against_loss", "lr_against_accuracy", "to_target", "heat_map")
