@@ -23,6 +23,7 @@ from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
 _RANGE_TEST = "range_test"
+_FAR_OFF = 10  # times guessing's loss: an initial loss that is mostly the targets' offset
 
 Row = Mapping[Any, Any]
 
@@ -58,6 +59,7 @@ class Answer:
         too_small: the largest lr below `as_good` at which most runs undershoot; None: none does.
         too_large: the smallest lr above `as_good` at which most runs overshoot, collapse or
             diverge; None: none does.
+        larger_overfit: whether most of the runs that overshoot overfit.
         fails_from: the smallest lr at which a run collapsed or diverged; None: none did.
         at_end: how most of the runs at the best lr stood at their end; see `mechanics.at_end`.
         step_words: how their steps were: far too short, about right, unstable; "" not measured.
@@ -92,6 +94,7 @@ class Answer:
     not_judged: int = 0
     too_small: float | None = None
     too_large: float | None = None
+    larger_overfit: bool = False
     fails_from: float | None = None
     at_end: str = ""
     step_words: str = ""
@@ -288,6 +291,7 @@ def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds)
         failed_seeds=sum(map(math.isinf, of_seeds.values())),
         too_small=max(small, default=None),
         too_large=min(large, default=None),
+        larger_overfit=_mostly_overfit([row for lr in large for row in by_lr[lr]]),
         at_end=at_end,
         step_words=_commonest(well, "steps"),
         decay_gain=_median(well, "gain_low"),
@@ -326,7 +330,10 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     constant = {"mse": "predicting the mean", "l1": "predicting the median"}
     losses = {str(row.get("loss")) for row in judged}
     what = constant.get(losses.pop(), "guessing") if len(losses) == 1 else "guessing"
-    return f"nothing was learned, as no run is better than {what} ({guess:.4g}); {lowest}"
+    told = f"nothing was learned, as no run is better than {what} ({guess:.4g}); {lowest}"
+    if what in constant.values() and _median(judged, "initial_loss") > _FAR_OFF * guess:
+        told += "; the targets lie far from 0, where data.standardise_targets=true helps"
+    return told
 
 
 def _longer(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:
@@ -408,6 +415,11 @@ def _of_search(rows: Sequence[Row], names: Sequence[str], t: Thresholds) -> Answ
 
 def _most(rows: Sequence[Row], outcomes: Sequence[str]) -> bool:
     return sum(row["outcome"] in outcomes for row in rows) * 2 > len(rows)
+
+
+def _mostly_overfit(rows: Sequence[Row]) -> bool:
+    ended = [row for row in rows if row["outcome"] not in FAILED]
+    return 2 * sum(row.get("at_end") == "overfitting" for row in ended) > len(ended)
 
 
 def _commonest(rows: Sequence[Row], name: str) -> str:

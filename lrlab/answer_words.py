@@ -13,6 +13,7 @@ from lrlab.thresholds import THRESHOLDS
 
 NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
 _OTHERS = 8  # combinations of settings besides the best that the text shows, one line each
+_FAR = 10  # times the noise: a lead that another seed hardly turns round
 _BINS = 6  # ranges of lrs of a search that the text shows
 
 
@@ -95,7 +96,8 @@ def _too_large(a: Answer) -> list[str]:
         )
     told: list[str] = []
     if a.overshoots_from is not None:
-        told.append(f"lr {a.overshoots_from:g} and above end higher")
+        why = ", for they overfit" if a.larger_overfit else ""
+        told.append(f"lr {a.overshoots_from:g} and above end higher{why}")
     if a.fails_above is not None:
         told.append(f"runs fail from lr {a.fails_above:g} on")
     return [f"too large: {', '.join(told)}"] if told else []
@@ -197,7 +199,9 @@ def how_sure(a: Answer) -> str:
         line += f"; end losses of single seeds deviate by {a.noise / math.sqrt(2):.2g}"
     sentences = [line, *_not_told_apart(a)]
     if a.seeds == 1 and a.rival is not None:
-        sentences.append("Another seed may change the order; try seed=0,1,2")
+        # where one rate is far behind, no seed changes that
+        if not a.rival.higher > _FAR * a.rival.error:
+            sentences.append("Another seed may change the order; try seed=0,1,2")
     elif a.seeds == 1:
         sentences.append("Several seeds would show the noise; try seed=0,1,2")
     if a.not_judged:

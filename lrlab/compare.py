@@ -148,7 +148,8 @@ def _ranked(row: Row, measure: str) -> tuple[str, str, str]:
     values = {
         letter: (at.ends if measure == "end" else at.accuracies) for letter, at in row.at.items()
     }
-    order = sorted((sign * median(each), letter) for letter, each in values.items() if each)
+    medians = {letter: median(each.values()) for letter, each in values.items() if each}
+    order = sorted((sign * middle, letter) for letter, middle in medians.items())
     if len(order) < 2 or not math.isfinite(order[0][0]):
         return "-", "-", "-"
     (first, best), (second, other) = order[:2]
@@ -183,17 +184,13 @@ def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:
     if not having:
         return ["best    no sweep learned anything"]
     ends = {side.letter: best_ends(side) for side in having}
-    order = sorted(having, key=lambda side: median(ends[side.letter]))
+    order = sorted(having, key=lambda side: median(ends[side.letter].values()))
     if why_not:
         order = having
     lines = []
     told = [(side, a) for side in order for a in side.answers if a.best_lr is not None]
     for side, a in told:
-        where = "".join(f"{n}={sweep_settings.shown(v)} " for n, v in a.settings.items())
-        seeds = f"{a.seeds} seeds" if a.seeds > 1 else "one seed"
-        lines.append(
-            f"best    {side.letter} {where}lr={a.best_lr:g}: end loss {a.best_loss:.4g}, {seeds}"
-        )
+        lines.append(f"best    {side.letter} {_indented(answer_words.headline(a))}")
     if why_not or len(order) < 2:
         return lines
     first, *others = order
@@ -207,7 +204,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
-def _lead(first: Side, other: Side, ends: Mapping[str, Sequence[float]]) -> str:
+def _lead(first: Side, other: Side, ends: Mapping[str, Mapping[Any, float]]) -> str:
     low, high = first.answer.best_loss, other.answer.best_loss
     if low == high:
         return f"{first.letter} and {other.letter} are equal"

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +14,8 @@ import pandas as pd
 from lrlab import judge, loss_kinds, records, sweep_settings, tidy
 from lrlab.answer import Answer, best_of_each, recommend
 from lrlab.errors import UserError
+from lrlab.outcomes import OUTCOMES
+from lrlab.sides import AtLr, compare, gathered
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.verdicts import FAILED, UNFINISHED, verdicts
 
@@ -192,26 +194,30 @@ class At:
     """The finished runs of one sweep at one lr.
 
     Attributes:
-        ends: end losses, inf of those that failed.
-        accuracies: those that there are.
+        ends: end losses by seed, inf of those that failed.
+        accuracies: those that there are, by seed.
         outcome: of most of them; of a tie, that of the larger step.
     """
 
-    ends: tuple[float, ...]
-    accuracies: tuple[float, ...]
+    ends: Mapping[Hashable, float]
+    accuracies: Mapping[Hashable, float]
     outcome: str
 
     @property
     def end(self) -> float:
-        return median(self.ends) if self.ends else math.nan
+        return _middle(self.ends)
 
     @property
     def accuracy(self) -> float:
-        return median(self.accuracies) if self.accuracies else math.nan
+        return _middle(self.accuracies)
 
     @property
     def failed(self) -> int:
-        return sum(math.isinf(end) for end in self.ends)
+        return sum(map(math.isinf, self.ends.values()))
+
+
+def _middle(by_seed: Mapping[Hashable, float]) -> float:
+    return median(by_seed.values()) if by_seed else math.nan
 
 
 @dataclass(frozen=True)
@@ -221,11 +227,6 @@ class Row:
     lr: float
     settings: Mapping[str, Any]
     at: Mapping[str, At]  # by letter; a sweep without such runs is not in it
-
-
-_FROM_SMALL_TO_LARGE = (
-    *("unknown", "undershooting", "plateau", "converged", "overshooting", "collapsed", "diverged"),
-)
 
 
 def by_lr(sides: Sequence[Side]) -> list[Row]:
@@ -242,7 +243,7 @@ def by_lr(sides: Sequence[Side]) -> list[Row]:
         for row in found.to_dict("records"):
             # The same lr can differ in its last digits: typed in one sweep, spaced in the other.
             key = (float(f"{row['lr']:.5g}"), *(sweep_settings.shown(row.get(n)) for n in names))
-            if row["outcome"] != "unknown" and not math.isnan(row["lr"]):
+            if not math.isnan(row["end_loss"]) and not math.isnan(row["lr"]):
                 groups.setdefault(key, {}).setdefault(side.letter, []).append(row)
     return [
         Row(
@@ -256,16 +257,26 @@ def by_lr(sides: Sequence[Side]) -> list[Row]:
 
 def _at(rows: Sequence[Mapping[Any, Any]]) -> At:
     outcomes = [str(row["outcome"]) for row in rows]
-    order = _FROM_SMALL_TO_LARGE.index
+    order = OUTCOMES.index
+    scored = [row for row in rows if not pd.isna(row.get("accuracy", math.nan))]
     return At(
-        ends=tuple(
-            math.inf if row["outcome"] in FAILED else float(row["end_loss"]) for row in rows
-        ),
-        accuracies=tuple(
-            float(row["accuracy"]) for row in rows if not pd.isna(row.get("accuracy", math.nan))
-        ),
+        ends=_by_seed(rows, [_end(row) for row in rows]),
+        accuracies=_by_seed(scored, [float(row["accuracy"]) for row in scored]),
         outcome=max(set(outcomes), key=lambda name: (outcomes.count(name), order(name))),
     )
+
+
+def _end(row: Mapping[Any, Any]) -> float:
+    return math.inf if row["outcome"] in FAILED else float(row["end_loss"])
+
+
+def _by_seed(
+    rows: Sequence[Mapping[Any, Any]], values: Sequence[float]
+) -> Mapping[Hashable, float]:
+    """The values of runs that differ in nothing but their seed."""
+    told = zip(rows, values, strict=True)
+    at = gathered((0.0, row.get("seed"), row["run"], value) for row, value in told)
+    return at[0].ends if at else {}
 
 
 def within(sides: Sequence[Side]) -> list[str]:
@@ -303,35 +314,37 @@ def incomparable(sides: Sequence[Side]) -> str:
     return ""
 
 
-def told_apart(one: Sequence[float], other: Sequence[float], t: Thresholds = THRESHOLDS) -> str:
+def told_apart(
+    one: Mapping[Hashable, float], other: Mapping[Hashable, float], t: Thresholds = THRESHOLDS
+) -> str:
     """Whether two medians differ by more than seeds make them: "within", "beyond", "few seeds".
 
-    By chance alone the means of n and m seeds differ by √(1/n + 1/m) standard deviations; what is
-    less than `Thresholds.noise` times that is within. The deviation is pooled over both; with
-    fewer than two degrees of freedom, as of one seed beside two, it says nothing.
+    By the standard error of `sides.compare`: seeds that both have give them the same weights and
+    batches, so these are compared in pairs; without two such seeds the two are compared as they
+    are. What is less than `Thresholds.noise` times that error is within. With fewer than two
+    degrees of freedom, as of one seed beside two, or of two pairs, it says nothing.
 
     Args:
-        one, other: (seeds) end losses, inf of those that failed.
+        one, other: by seed the end losses, inf of those that failed.
     """
-    kept = [np.array([x for x in each if math.isfinite(x)]) for each in (one, other)]
-    freedom = sum(max(0, len(each) - 1) for each in kept)
-    if freedom < 2:
+    kept = [{seed: x for seed, x in each.items() if math.isfinite(x)} for each in (one, other)]
+    pairs = len(kept[0].keys() & kept[1].keys())
+    freedom = pairs - 1 if pairs > 1 else sum(max(0, len(each) - 1) for each in kept)
+    if freedom < 2 or not all(kept):
         return "few seeds"
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = sum(float(((x - x.mean()) ** 2).sum()) for x in kept if len(x))
-    room = t.noise * math.sqrt(squares / freedom) * math.sqrt(1 / len(one) + 1 / len(other))
-    return "within" if abs(median(one) - median(other)) <= room else "beyond"
+    by_noise = replace(t, converged=0.0, arrived=0.0)  # alone, whatever else counts as equal
+    found = compare([AtLr(place, each) for place, each in enumerate(kept)], thresholds=by_noise)
+    room = max(found.room.values())
+    return "within" if abs(_middle(one) - _middle(other)) <= room else "beyond"
 
 
 # --- the best of each ----------------------------------------------------------------------------
 
 
-def best_ends(side: Side) -> list[float]:
-    found = best_runs(side)
-    return [
-        math.inf if o in FAILED else e
-        for o, e in zip(found["outcome"], found["end_loss"], strict=True)
-    ]
+def best_ends(side: Side) -> Mapping[Hashable, float]:
+    """By seed, the end losses of its best runs; inf of those that failed."""
+    found = [row for row in best_runs(side).to_dict("records") if not pd.isna(row["end_loss"])]
+    return _by_seed(found, [_end(row) for row in found])
 
 
 def best_runs(side: Side) -> pd.DataFrame:

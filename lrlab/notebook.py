@@ -30,7 +30,9 @@ def html(result: Result, best: table.Best | None, picture: bytes | None) -> str:
     best = best if len(result.runs) > 1 else None  # one run is no choice
     cells, words = table.columns(result.runs.sort_values(by="run"), best, result.verdicts)
     lines = [*table.failures(result.runs), *result.notes]
-    lines += [table.best_line(best)] if best else []
+    if best:
+        best = table.with_end_loss(best, result.runs, result.verdicts)
+        lines.append(table.best_line(best))
     lines.append(f"sweep  {table.display_path(result.folder)}")
     return tag(
         "div",

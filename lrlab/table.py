@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -59,6 +60,8 @@ def results(
     """
     table = runs.sort_values(by="run")
     best = best if len(table) > 1 else None  # one run is no choice
+    if best is not None:
+        best = with_end_loss(best, table, verdicts)
     lines = aligned(*columns(table, best, verdicts))
     lines.append("")
     lines += [*answer.splitlines(), ""] if answer else []
@@ -105,6 +108,22 @@ def columns(
     }
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
     return found, left | {"state", "outcome", "at the end"}
+
+
+def with_end_loss(best: Best, table: pd.DataFrame, verdicts: pd.DataFrame | None) -> Best:
+    """The best setting with its end loss as the verdicts have it, the median over its seeds.
+
+    That is the median of the last evaluations; the objective is the last one.
+    """
+    if best.objective != "val_loss" or verdicts is None or best.run not in set(table["run"]):
+        return best
+    table = _with_end_losses(table, verdicts)
+    mine = table.loc[table["run"] == best.run].iloc[0]
+    same = pd.Series(True, table.index)
+    for name in ("lr", *(name for name in varying(table) if name != "seed")):
+        same &= table[name].map(str) == str(mine[name])
+    losses = [math.inf if pd.isna(loss) else loss for loss in table.loc[same, "val_loss"]]
+    return best._replace(value=median(losses)) if len(losses) == best.seeds else best
 
 
 def _with_end_losses(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> pd.DataFrame:

@@ -112,7 +112,7 @@ def nowhere_else() -> Iterator[None]:
 
 
 def without_notices(err: str) -> str:
-    """What a command wrote to stderr, without the lines about few samples or steps."""
+    """What a command wrote to stderr but lines about few samples or steps, which tests want."""
     few = r"lrlab: (only \d+ samples? held out|\d+ steps? only).*\n"
     return re.sub(few, "", err)
 

@@ -164,7 +164,20 @@ def test_a_table_for_other_programs_says_the_same(two: list[Path]) -> None:
 def test_two_medians_are_told_apart_by_the_spread_over_seeds(
     one: list[float], other: list[float], word: str
 ) -> None:
-    assert told_apart(one, other) == told_apart(other, one) == word
+    a = {f"a{i}": end for i, end in enumerate(one)}
+    b = {f"b{i}": end for i, end in enumerate(other)}
+    assert told_apart(a, b) == told_apart(b, a) == word
+
+
+def test_seeds_that_both_sweeps_have_are_compared_in_pairs() -> None:
+    one = {"0": 0.10, "1": 0.20, "2": 0.30}
+    other = {"0": 0.111, "1": 0.21, "2": 0.311}  # 0.0107 ± 0.0006 higher, seed by seed
+    assert told_apart(one, other) == told_apart(other, one) == "beyond"
+    elsewhere = {f"9{seed}": end for seed, end in other.items()}
+    assert told_apart(one, elsewhere) == "within", "unpaired, the spread of 0.1 hides it"
+    assert told_apart(one, {"0": 0.111, "1": 0.21, "8": 0.311}) == "few seeds", "of two pairs"
+    noisy = {"0": 0.30, "1": 0.11, "2": 0.21}  # differences 0.2, -0.09, -0.09: error 0.097
+    assert told_apart(one, noisy) == "within"
 
 
 def test_seeds_that_failed_count_as_infinitely_bad(tmp_path: Path) -> None:
@@ -219,8 +232,8 @@ def test_losses_of_other_kinds_are_not_ranked(tmp_path: Path) -> None:
 
 def test_the_best_are_set_against_each_other(two: list[Path]) -> None:
     lines = compare.text(read(two)[0]).split("\n\n")[-1].splitlines()
-    assert lines[0] == "best    B lr=0.1: end loss 0.1, 3 seeds"
-    assert lines[1] == "best    A lr=0.1: end loss 0.2, 3 seeds"
+    assert lines[0] == "best    B lr=0.1: end loss 0.1 (train loss), the median of 3 seeds"
+    assert lines[1] == "best    A lr=0.1: end loss 0.2 (train loss), the median of 3 seeds"
     assert lines[2].strip() == "B is 0.1 lower than A, 50.0%, which is beyond seed noise"
     steps = re.search(r"loss 0\.2: reached by B in (\d+) steps .*, A in (\d+) steps", lines[3])
     assert steps and int(steps[1]) < int(steps[2]) <= 20

@@ -61,7 +61,7 @@ def judged(sweep: Path) -> pd.DataFrame:
 def roles(best: int = 1) -> pd.DataFrame:
     """Verdicts of three runs with rising lr, without looking at them."""
     table = pd.DataFrame({"run": [0, 1, 2], "lr": [0.001, 0.01, 0.1], "seed": 0})
-    return table.assign(outcome="plateau", end_loss=[1.0, 0.5, 2.0], state="finished")
+    return table.assign(outcome="not compared", end_loss=[1.0, 0.5, 2.0], state="finished")
 
 
 def with_lrs(lrs: Sequence[float]) -> pd.DataFrame:
@@ -92,12 +92,16 @@ def table(*runs: tuple[float, str, float], **columns: Any) -> pd.DataFrame:
             {"small": 1, "good": 2, "large": 3},
         ),
         (  # an lr that undershoots, but is near the good one
-            table((0.001, "plateau", 1.0), (0.05, "undershooting", 0.3), (0.1, "converged", 0.1)),
+            table(
+                (0.001, "nothing learned", 1.0),
+                (0.05, "undershooting", 0.3),
+                (0.1, "converged", 0.1),
+            ),
             {"small": 0, "good": 2},
         ),
-        (table((0.1, "converged", 0.1), (1.0, "plateau", 0.3)), {"good": 0, "large": 1}),
+        (table((0.1, "converged", 0.1), (1.0, "converged", 0.3)), {"good": 0, "large": 1}),
         (
-            table((0.1, "converged", 0.1), (1.0, "plateau", 0.3), (2.0, "plateau", 0.4)),
+            table((0.1, "converged", 0.1), (1.0, "converged", 0.3), (2.0, "converged", 0.4)),
             {"good": 0, "large": 2},
         ),
         (
@@ -140,7 +144,7 @@ def test_three_runs_that_differ_in_lr_only_are_chosen(verdict: pd.DataFrame, exp
 
 
 def test_the_recommended_run_is_the_good_one() -> None:
-    given = table((0.01, "undershooting", 1.0), (0.1, "plateau", 0.2), (0.2, "plateau", 0.1))
+    given = table((0.01, "undershooting", 1.0), (0.1, "converged", 0.2), (0.2, "converged", 0.1))
     assert choose(given, best=1) == {"small": 0, "good": 1, "large": 2}
     assert choose(given, best=7) == "run 7 has no verdict"
 

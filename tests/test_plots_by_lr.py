@@ -61,14 +61,14 @@ def test_the_ribbon_names_the_outcomes_from_halfway_to_halfway() -> None:
 
 def test_each_lr_has_the_colour_and_shape_of_what_most_of_its_seeds_did() -> None:
     rows = [{"lr": lr, "seed": seed} for lr in (0.1, 1.0) for seed in range(3)]
-    verdicts = judged(["converged"] * 2 + ["plateau"] + ["converged"] + ["collapsed"] * 2)
+    verdicts = judged(["converged"] * 2 + ["overshooting"] + ["converged"] + ["collapsed"] * 2)
     figure = plots.lr_against_loss(end_table(rows), verdicts)
     for outcome, lr in (("converged", 0.1), ("collapsed", 1.0)):
         (mark,) = drawn(figure, f"outcome:{outcome}")
         assert mark.get_xdata().tolist() == [lr]
         assert mark.get_color() == style.OUTCOMES[outcome].colour
         assert mark.get_marker() == style.OUTCOMES[outcome].shape
-    assert not drawn(figure, "outcome:plateau")
+    assert not drawn(figure, "outcome:overshooting")
     assert style.majority(["converged", "collapsed"]) == "collapsed", "a tie warns"
     assert style.majority([]) == style.majority(["nonsense"]) == ""
 
@@ -125,6 +125,47 @@ def test_the_band_spans_the_seeds() -> None:
     (band,) = drawn(plots.lr_against_loss(end_table(rows)), "band:train_loss")
     points = {tuple(np.round(p, 6)) for p in band.get_paths()[0].vertices}
     assert {(0.1, 0.2), (0.1, 0.9), (1.0, 0.4), (1.0, 0.6)} <= points
+
+
+@pytest.mark.parametrize("guess", [5.0, None])
+def test_neither_an_offset_nor_a_guess_far_from_the_ends_squashes_them(guess: float | None) -> None:
+    ends = (9e5, 3.0, 0.01, 0.02, 4.0)
+    lrs = (1e-4, 1e-2, 0.1, 0.2, 0.5)
+    rows = [{"lr": lr, "val_loss": end} for lr, end in zip(lrs, ends, strict=True)]
+    told = {"initial_loss": 1e6, "loss": "mse", "chance_loss": math.nan if guess is None else guess}
+    figure = plots.lr_against_loss(end_table(rows).assign(**told))
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.01, "what came down from 1e6 to 0.01 stays in the frame"
+    if guess is None:
+        assert high > 9e5
+        return
+    assert 15 <= high < 20, "three times what the best constant costs"
+    assert len(drawn(figure, "above")) == 1, "the run that is still at its start is marked"
+    assert "5 (best constant)" in written(figure) and "at the start" not in written(figure)
+    assert_legible(figure)
+
+
+def test_a_guess_above_the_initial_loss_is_a_line_where_runs_come_near() -> None:
+    rows = [{"lr": lr, "val_loss": end} for lr, end in ((0.01, 0.4), (0.1, 0.05), (1.0, 2.3))]
+    figure = plots.lr_against_loss(end_table(rows).assign(initial_loss=0.5, chance_loss=2.3))
+    assert figure.axes[0].get_ylim()[1] > 2.3 and drawn(figure, "chance")
+
+
+def test_guessing_the_largest_class_is_what_accuracies_are_set_against() -> None:
+    runs = end_table([{"lr": lr, "val_acc": acc} for lr, acc in ((0.1, 0.96), (1.0, 0.955))])
+    (line,) = drawn(plots.lr_against_accuracy(runs.assign(majority_share=0.95)), "chance")
+    assert line.get_ydata()[0] == 95.0
+    (line,) = drawn(plots.lr_against_accuracy(runs), "chance")
+    assert line.get_ydata()[0] == 10.0, "of ten classes, where the share is not known"
+
+
+def test_a_pruned_run_is_no_field_of_the_ribbon() -> None:
+    runs = end_table([{"lr": lr} for lr in (0.01, 0.1, 1.0)])
+    figure = plots.lr_against_loss(runs, judged(["undershooting", "pruned", "overshooting"]))
+    (ribbon,) = ribbons(figure)
+    assert [outcome for *_, outcome in ribbon] == ["undershooting", "overshooting"]
+    assert ribbon[0][1] < 0.1 < ribbon[1][0], "nothing is said of the lr between"
+    assert style.majority(["pruned", "pruned", "converged"]) == "converged"
 
 
 def test_references_far_above_all_ends_do_not_squash_them() -> None:

@@ -26,7 +26,7 @@ from lrlab import report
 from lrlab.answer import Answer
 from lrlab.errors import UserError
 from lrlab.report import __main__ as command
-from lrlab.report import chart, figures, markup, ruler
+from lrlab.report import advice, chart, figures, markup, ruler
 
 EVIL = (
     '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">\u2028"\'</script>&amp;'
@@ -325,6 +325,110 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     whole = write_sweep(tmp_path / "whole", 3)
     text = visible(report.write(whole).read_text(encoding="utf-8"))
     assert "Not in these records" not in text and "decay gain" in text
+
+
+def test_every_outcome_has_a_place_a_colour_and_a_shape() -> None:
+    from typing import get_args
+
+    from lrlab import verdicts
+    from lrlab.outcomes import OUTCOMES, css_class
+    from lrlab.plots import style
+
+    assert set(OUTCOMES) == set(get_args(verdicts.Outcome)), "the verdicts' words and no others"
+    assert tuple(style.OUTCOMES) == OUTCOMES
+    assert OUTCOMES.index("undershooting") < OUTCOMES.index("converged") < len(OUTCOMES) - 3
+    css = (Path(chart.__file__).parent / "page.css").read_text(encoding="utf-8")
+    rules = re.findall(r"^\.(o-[a-z-]+) \{ (.*) \}$", css, re.MULTILINE)
+    assert sorted(name for name, _ in rules) == sorted(map(css_class, OUTCOMES))
+    shapes = [re.sub(r"background: [^;]+;", "", rule).strip() for _, rule in rules]
+    assert len(set(shapes)) == len(shapes), "no two have one shape"
+    for name in OUTCOMES:  # on light and on dark, as page.js asks for them
+        assert css.count(f"--{name.replace(' ', '-')}: #") == 2
+
+
+def test_the_answer_is_told_in_the_words_of_the_terminal(tmp_path: Path) -> None:
+    from lrlab.answer_words import details, headline
+
+    sweep = write_sweep(tmp_path / "s", 9)
+    (answer,) = report._tables(sweep).answers
+    text = visible(report.write(sweep, {}).read_text(encoding="utf-8"))
+    lines = details(answer)
+    assert len(lines) >= 4
+    for line in lines:
+        name, _, told = line.partition(": ")
+        assert name + told in text, "each line with its name before it"
+    assert f"Use lr {answer.best_lr:g}" in text
+    assert headline(answer).partition(": e")[2] in text  # "nd loss 0.1 (val loss), one seed ..."
+    # the same number in the runs' table
+    assert f"{answer.best_loss:.4g}" in text[text.index("Runs and verdicts") :]
+
+
+def test_the_runs_table_says_how_each_run_stood_at_its_end(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s", 5)
+    judged = report._tables(sweep).verdicts
+    assert judged is not None and set(judged["at_end"]) - {""}
+    page = report.write(sweep, {}).read_text(encoding="utf-8")
+    assert 'data-name="at the end"' in page
+    for row in judged.to_dict("records"):
+        (body,) = re.findall(rf'<tbody data-run="{row["run"]}".*?</tbody>', page, flags=re.S)
+        assert f">{row['at_end'] or '–'}</td>" in body
+
+
+@pytest.mark.parametrize(
+    ("command_line", "settings", "said"),
+    [
+        (
+            "python -m lrlab.sweep lr=1e-3..3 points=9 seed=0,1 epochs=1 name=grid output=/tmp/x",
+            {},
+            "python -m lrlab.sweep lr=3..30 points=9 seed=0,1 epochs=1",
+        ),
+        (
+            "python -m lrlab.sweep lr=1,3 optimizer.momentum=0,0.9 'network.hidden=[8]'",
+            {"optimizer.momentum": 0.9},
+            "python -m lrlab.sweep lr=3..30 optimizer.momentum=0.9 'network.hidden=[8]' points=7",
+        ),
+        ("python -m lrlab.sweep +experiment=first_look", {}, ""),
+        ("", {}, ""),
+    ],
+)
+def test_the_command_to_run_next_has_the_range_and_the_best_settings(
+    command_line: str, settings: dict[str, Any], said: str
+) -> None:
+    answer = Answer(settings, best_lr=3.0, edge="high", try_next=(3.0, 30.0))
+    assert advice.next_command(answer, command_line) == said
+
+
+def test_an_answer_at_the_edge_ends_with_the_command_to_run(tmp_path: Path) -> None:
+    sweep = tmp_path / "s"
+    write_sweep(sweep, 2, command="lr=0.03,0.1 name=s")
+    for run, lr in enumerate((0.03, 0.1)):  # the larger is better, and the last that was tried
+        shutil.rmtree(sweep / str(run))
+        write_run(sweep, run, lr)
+    text = visible(report.write(sweep, {}).read_text(encoding="utf-8"))
+    assert "edgelr 0.1 is the largest lr tried" in text
+    assert "to run nextpython -m lrlab.sweep lr=0.03..1 points=7" in text
+    refused = Answer({}, refusal="every run failed", runs=2, try_next=(1e-3, 1.0))
+    made = visible("<body>" + str(advice.section([refused], [], "python -m lrlab.sweep lr=2,3")))
+    assert "Every run failed; try lr=0.001..1 next." in made
+    assert "to run nextpython -m lrlab.sweep lr=0.001..1 points=7" in made
+
+
+def test_of_a_search_the_ruler_shows_all_runs_and_the_good_range() -> None:
+    from lrlab.pooled import Bin, Search
+
+    found = Search(3, 4, [Bin(0.05, 0.2, 0.3, 3)], (0.06, 0.2), 3, {}, "", None)
+    answer = Answer(
+        {"optimizer.momentum": 0.9}, best_lr=0.1, best_run=1, as_good=(0.06, 0.2), search=found
+    )
+    rows = [
+        {"run": i, "lr": lr, "outcome": "pruned" if i else "converged", "optimizer.momentum": i}
+        for i, lr in enumerate((0.01, 0.1, 0.3, 1.0))
+    ]
+    made = str(advice.section([answer], rows))
+    assert made.count('class="stack"') == 4 and made.count("dot o-pruned") == 3
+    assert "band good" in made and "search the best of 3 configurations" in visible(
+        "<body>" + made.replace("</dt>", " ")
+    )
 
 
 def test_configs_are_told_once_and_differences_by_run(tmp_path: Path) -> None:

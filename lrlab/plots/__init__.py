@@ -3,7 +3,7 @@
 The frames are those of `lrlab.analysis`. Each figure is a function that works alone:
 
     loss_curves, lr_and_loss, lr_against_loss, lr_against_accuracy, to_target, mechanics,
-    lr_by_setting, heat_map, branch_fan, schedules, textbook, surface
+    lr_by_setting, importances, heat_map, branch_fan, schedules, textbook, surface
 
 A function whose table lacks what its figure is about raises `NothingToDraw` with the reason.
 `draw` draws all there is to draw of a sweep's `Tables` into a folder. Every drawn thing carries a
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lrlab.plots.curves import loss_curves, lr_and_loss
     from lrlab.plots.heat import heat_map
     from lrlab.plots.landscape import surface, textbook
+    from lrlab.plots.pooled import importances
     from lrlab.plots.steps import mechanics
     from lrlab.plots.writing import draw, figure, save
 
@@ -50,6 +51,7 @@ __all__ = [
     "draw",
     "figure",
     "heat_map",
+    "importances",
     "loss_curves",
     "lr_against_accuracy",
     "lr_against_loss",
@@ -70,6 +72,7 @@ _HOMES = {
     "lr_against_accuracy": "by_lr",
     "to_target": "by_lr",
     "lr_by_setting": "by_setting",
+    "importances": "pooled",
     "mechanics": "steps",
     "heat_map": "heat",
     "branch_fan": "branches",

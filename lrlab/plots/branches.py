@@ -17,7 +17,7 @@ from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import smoothed
 from lrlab.plots.runs import need
 from lrlab.plots.sheet import cut_to, draw_ribbon, head, sheet, widen
-from lrlab.plots.style import GREY, OUTCOMES, PALE
+from lrlab.plots.style import GREY, PALE
 from lrlab.plots.tables import NothingToDraw
 from lrlab.thresholds import THRESHOLDS
 
@@ -31,7 +31,7 @@ _TAIL = 0.5  # of the run before the branches, as a share of their length
 
 @dataclass(frozen=True)
 class _Branch:
-    """How one branch is drawn: like the outcome that its gain would speak for."""
+    """How one branch is drawn: its mark points to where its lr lies."""
 
     multiplier: float
     colour: str
@@ -41,9 +41,9 @@ class _Branch:
 
 
 _BRANCHES = (
-    _Branch(0.1, OUTCOMES["overshooting"].colour, "^", (0, (5, 1.2)), "lr/10"),
+    _Branch(0.1, "#00798C", "v", (0, (5, 1.2)), "lr/10"),
     _Branch(1.0, "#000000", "o", "-", "lr"),
-    _Branch(3.0, OUTCOMES["undershooting"].colour, "v", (0, (1.4, 0.9)), "3·lr"),
+    _Branch(3.0, "#A23B72", "^", (0, (1.4, 0.9)), "3·lr"),
 )
 
 
@@ -60,7 +60,7 @@ def branch_fan(
     branches: as from `analysis.branches`: columns run, lr, multiplier, step, train_loss; and where
     there, seed, the settings.
     verdicts: as from `lrlab.verdicts.verdicts`, for the gains and outcomes; without them the
-    upper panel is left out.
+    upper panel is left out. A fan's heading has its outcome, and how it stood at its end.
     curves: as from `analysis.curves`, for the end of the run that the branches go on from.
 
     The gain of a branch is log(loss at lr / loss of the branch) after it; one below LOWEST_GAIN,
@@ -76,7 +76,10 @@ def branch_fan(
         raise NothingToDraw("there was no branch test")
     each = branches.drop_duplicates("run").set_index("run")
     settings, blended = style.settings(each)
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
+    at_ends = style.words_of_runs(verdicts, "at_end")
+    has_words = any(run in at_ends for run in each.index)
+    heading = 0.28 + 0.19 * has_words
     chosen = _chosen(each, settings)
     tails = {} if curves is None else {run: part for run, part in curves.groupby("run")}
     gains = _gains(verdicts, set(each.index))
@@ -93,7 +96,7 @@ def branch_fan(
         rows=(*top, *(1.25,) * rows),
         columns=columns,
         # The gains have numbers and a name under them, for which the first fans make room.
-        above=(0.0, 0.75, *(0.28,) * (rows - 1)) if top else 0.28,
+        above=(0.0, 0.47 + heading, *(heading,) * (rows - 1)) if top else heading,
         between=0.36,
         beside=0.62,
     )
@@ -118,11 +121,14 @@ def branch_fan(
         _draw_fan(ax, part, tails.get(run))
         name = f"lr {style.lr_word(float(each.loc[run, 'lr']))}"  # type: ignore[arg-type]
         setting = str(settings[run])
-        name += f", {setting}" if setting else ""
         outcome = outcomes.get(run, "")
         name += f": {outcome}" if outcome else ""
+        name += f" ({setting})" if setting else ""
         colour = style.OUTCOMES[outcome].colour if outcome else "#000000"
-        head(ax, cut_to(name, page.width + 0.35), colour)
+        last = place % columns == columns - 1
+        head(ax, cut_to(name, page.width + (0.1 if last else 0.35)), colour, line=int(has_words))
+        if at_end := at_ends.get(run, ""):
+            head(ax, at_end, GREY)
         if place % columns == 0:
             ax.set_ylabel(f"loss{unit}")
         if place + columns >= len(chosen):

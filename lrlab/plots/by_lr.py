@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lrlab.plots import frame, reach, runs, style
+from lrlab.plots import frame, pooled, reach, runs, style
 from lrlab.plots.frame import Label, Reference, Scale
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import (
@@ -29,6 +29,7 @@ from lrlab.verdicts import UNFINISHED, most_judged_by
 
 if TYPE_CHECKING:
     from lrlab.answer import Answer
+    from lrlab.pooled import Search
 
 RIBBONS = 6  # up to so many settings have a ribbon of outcomes each
 BEST = "#00664B"
@@ -90,10 +91,13 @@ class _Table:
     decides: bool
     judged_by: str
     best_by_objective: tuple[str, float] | None
+    search: "Search | None"  # of a search over several settings: these have no looks of their own
+    best_run: Any
+    names: Sequence[str]  # of what the search moved besides the lr
 
     @property
     def coloured_by_outcome(self) -> bool:
-        return bool(self.outcomes) and len(self.hues) == 1
+        return bool(self.outcomes) and len(self.hues) == 1 and self.search is None
 
     @property
     def size(self) -> float:
@@ -127,15 +131,18 @@ def lr_against_loss(
     dotted and open: test loss; of more than three settings only what decides. The lines join the
     medians over the seeds of an lr, in which a diverged run counts as infinitely bad: where half of
     the seeds diverged, the line breaks instead of leaving them out; dots and band show the seeds of
-    what decides. Where a search moves more than the lr and each run has a setting of its own, no
-    line joins them. Diverged and failed runs are marked on a rail above the frame at their lr. A
+    what decides. Diverged and failed runs are marked on a rail above the frame at their lr. A
     pruned run is a cross at its last val_loss, and no line joins it: it had fewer epochs than the
     others.
+
+    Of a search over several settings, as its answer says, one hue is for all configurations that
+    ended: dots without lines, the best with a star, and the lowest in each range of lrs as a step
+    line. There the range is shaded that is as good as the best, and there is no ribbon.
 
     Raises:
         NothingToDraw: there are no runs, or a column is missing.
     """
-    table = _table(runs, verdicts, _LOSS, objective)
+    table = _table(runs, verdicts, _LOSS, objective, answers)
     finals = _finals(table, _LOSS)
     references = _near(frame.references(table.all), finals)
     scale = frame.loss_scale(finals, references)
@@ -183,7 +190,7 @@ def lr_against_accuracy(
     for name in _ACCURACY.names:
         if name in percent:
             percent[name] = 100 * percent[name].astype(float)
-    table = _table(percent, verdicts, _ACCURACY, objective)
+    table = _table(percent, verdicts, _ACCURACY, objective, answers)
     finals = _finals(table, _ACCURACY)
     if not any(map(len, finals)):
         raise NothingToDraw("no run has an accuracy")
@@ -226,7 +233,8 @@ def to_target(
     """
     runs.need(verdicts, "run", "lr", "steps_to_target")
     table = verdicts.reset_index(drop=True)
-    setting, blended = style.settings(table)
+    setting, blended = _settings(table, answers)
+    joined = pooled.search_of(answers) is None
     table = table.assign(setting=setting)
     steps = table["steps_to_target"].astype(float)
     judged: Any = table[steps.notna() & (table["lr"] > 0)]
@@ -270,7 +278,7 @@ def to_target(
     )
     for row, (name, label) in enumerate(measures):
         ax = page.panels[row][0]
-        _draw_to_target(ax, judged, name, hues, shapes, several)
+        _draw_to_target(ax, judged, name, hues, shapes, several, joined)
         frame.lr_axis(ax, judged["lr"], label=row == len(measures) - 1)
         if row < len(measures) - 1:
             ax.tick_params(labelbottom=False)
@@ -289,7 +297,7 @@ def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure
     A run without a state has finished, unless it diverged. The value at which a run was pruned
     stands in a column of its own, for it had fewer epochs than the others.
     """
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
     if "state" not in table:
         diverged = [outcomes.get(run) == "diverged" for run in table["run"]]
         table = table.assign(state=np.where(diverged, "diverged", "finished"))
@@ -318,23 +326,29 @@ def _of_runs(table: pd.DataFrame, verdicts: pd.DataFrame, name: str) -> list[flo
 
 
 def _with_end_loss(table: pd.DataFrame, verdicts: pd.DataFrame, untold: bool) -> pd.DataFrame:
-    """The table with the end loss of its verdict as the val loss of each run that ended.
+    """The table with the end loss of its verdict as the loss that decides, of each run that ended.
 
-    That is the median of the last evaluations, and the lowest is what is recommended.
+    That is the median of the last evaluations, or of the last mini-batch losses where there are
+    none, and the lowest is what is recommended. Whatever shows an end loss shows this number.
     """
-    if not {"end_loss", "judged_by"} <= set(verdicts) or not ("val_loss" in table or untold):
+    if not {"end_loss", "judged_by"} <= set(verdicts):
         return table
-    by_val = verdicts.loc[verdicts["judged_by"] == "val_loss"]
-    if by_val.empty:
+    name = most_judged_by(verdicts["judged_by"])
+    if not name or not (name in table or untold):
         return table
-    ends = pd.Series(_of_runs(table, by_val, "end_loss"), table.index, dtype=float)
-    own = table["val_loss"].astype(float) if "val_loss" in table else pd.Series(np.nan, table.index)
+    mine = verdicts.loc[verdicts["judged_by"] == name]
+    ends = pd.Series(_of_runs(table, mine, "end_loss"), table.index, dtype=float)
+    own = table[name].astype(float) if name in table else pd.Series(np.nan, table.index)
     takes = np.isfinite(ends) & ~table["state"].isin([*UNFINISHED, "diverged"])
-    return table.assign(val_loss=own.where(~takes, ends))
+    return table.assign(**{name: own.where(~takes, ends)})
 
 
 def _table(
-    table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: _Measure, objective: str
+    table: pd.DataFrame,
+    verdicts: pd.DataFrame | None,
+    measure: _Measure,
+    objective: str,
+    answers: "Sequence[Answer]" = (),
 ) -> _Table:
     runs.need(table, "run", "lr")
     table = _ended(table, verdicts, measure)
@@ -344,10 +358,11 @@ def _table(
     if table.empty:
         raise NothingToDraw("there are no runs")
     table = table.reset_index(drop=True)
-    setting, blended = style.settings(table)
+    search = pooled.search_of(answers)
+    setting, blended = _settings(table, answers)
     table = table.assign(setting=setting)
     on_axis: Any = table[table["lr"] > 0]
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
     lost = [
         Run(run=row["run"], lr=float(row["lr"]), setting=row["setting"], mark=mark)
         for row in on_axis.to_dict("records")
@@ -362,7 +377,8 @@ def _table(
     finite = np.isfinite(table[known].to_numpy(dtype=float, na_value=math.nan))
     has_some, has_first = set(setting[finite.any(axis=1)]), set(setting[finite[:, 0]])
     # What decides must not hide a setting that lacks it, as a CSV without val loss does.
-    drawn = known[:1] if len(hues) > _WHOLE and has_some == has_first else known
+    is_much = len(hues) > _WHOLE or search is not None
+    drawn = known[:1] if is_much and has_some == has_first else known
     return _Table(
         table,
         on_axis,
@@ -376,7 +392,17 @@ def _table(
         decides=known[0] == decider and len(table) > 1,
         judged_by=judged_by,
         best_by_objective=_best_by_objective(table, objective, judged_by),
+        search=search,
+        best_run=answers[0].best_run if search is not None else None,
+        names=list(answers[0].settings) if search is not None else [],
     )
+
+
+def _settings(table: pd.DataFrame, answers: "Sequence[Answer]") -> tuple[pd.Series, list[str]]:
+    """As `style.settings`; of a search over several settings, none of which is told apart."""
+    if pooled.search_of(answers) is None:
+        return style.settings(table)
+    return pd.Series("", index=table.index, dtype=object), list(answers[0].settings)
 
 
 def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str, float] | None:
@@ -457,7 +483,7 @@ def _finish(
 
 def _ribbons(table: _Table) -> dict[str, dict[float, str]]:
     """By setting, the outcome that most runs at each lr have."""
-    if not table.outcomes or len(table.hues) > RIBBONS or table.on_axis.empty:
+    if not table.outcomes or table.search or len(table.hues) > RIBBONS or table.on_axis.empty:
         return {}
     found = {}
     for setting, group in table.on_axis.groupby("setting", sort=True):
@@ -470,6 +496,10 @@ def _ribbons(table: _Table) -> dict[str, dict[float, str]]:
 
 
 def _handles(table: _Table, measure: _Measure) -> list[tuple[Line2D, str]]:
+    if table.search is not None:
+        return pooled.point_handles(
+            *_points(table), table.best_run, measure.word_of(table.series[0]), measure is _LOSS
+        )
     solid = "" if table.blended else "-"
     found: list[tuple[Line2D, str]] = []
     for name in table.series:
@@ -514,7 +544,18 @@ def _look(table: _Table, name: str, hue: str, shape: str, markersize: float) -> 
     return look | ({"linestyle": ""} if table.blended else {})
 
 
+def _points(table: _Table) -> tuple[Any, Any]:
+    """Of a search, the configurations that ended, and the pruned runs: lr and value of each."""
+    found = pooled.points(table.on_axis, table.series[0], table.outcomes, table.names)
+    return found, _pruned(table.all).rename(columns={_AT_PRUNING: "value"})
+
+
 def _draw(ax: Axes, table: _Table, measure: _Measure, scale: Scale) -> None:
+    if table.search is not None:
+        bins = table.search.bins if measure is _LOSS else ()
+        frame.lr_axis(ax, table.on_axis["lr"])
+        pooled.draw_points(ax, *_points(table), table.best_run, scale, bins)
+        return
     for setting, group in table.on_axis.groupby("setting", sort=True):
         hue, shape = table.hues[str(setting)], table.shapes[str(setting)]
         if table.coloured_by_outcome:
@@ -579,7 +620,9 @@ def _draw_outcomes(ax: Axes, table: _Table, lrs: np.ndarray, shown: np.ndarray) 
     """Marks in the outcome's colour and shape over the medians."""
     outcomes = next(iter(_ribbons(table).values()), {})
     for outcome, look in OUTCOMES.items():
-        mine = [i for i, lr in enumerate(lrs) if (outcomes.get(float(lr)) or "unknown") == outcome]
+        mine = [
+            i for i, lr in enumerate(lrs) if (outcomes.get(float(lr)) or "not compared") == outcome
+        ]
         if not mine:
             continue
         is_line = look.shape == "x"
@@ -626,13 +669,21 @@ def _medians(group: Any, name: str, worst: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _near(references: list[Reference], finals: Sequence[np.ndarray]) -> list[Reference]:
-    """None of the references where all runs ended far below: they would squash what differs."""
+    """Those of the references that some run ended near or above: others squash what differs.
+
+    Of two that lie far apart, as of targets with an offset, the lower one tells where learning
+    begins; the other is left out.
+    """
     highest = max([float(values.max()) for values in finals if len(values)], default=math.inf)
-    return [] if highest < _FAR * min([one.low for one in references], default=0.0) else references
+    lowest = min([one.high for one in references if one.high > 0], default=math.inf)
+    near = [one for one in references if highest >= _FAR * one.low]
+    return [one for one in near if not one.low > frame.APART * lowest]
 
 
 def _chance_accuracies(table: pd.DataFrame) -> list[float]:
-    """Percent right that guessing gets, of each number of classes there is."""
+    """Percent right that guessing gets: the share of the largest class, or of one of equal ones."""
+    if "majority_share" in table and len(shares := style.finite(table["majority_share"])):
+        return sorted({100 * float(share) for share in shares})
     if "num_classes" in table and len(classes := style.finite(table["num_classes"])):
         return sorted({100 / float(count) for count in classes if count >= 2})
     return []
@@ -684,6 +735,7 @@ def _recommended_handle(answers: "Sequence[Answer]", by: str = "") -> Handles:
         return []
     best, low, high = found
     where = "".join(f"{value}, " for value in answers[0].settings.values())
+    where = "" if pooled.search_of(answers) else where  # a search has too many for a line
     text = f"recommended{f' by {by}' if by else ''}: {where}lr {style.lr_word(best)}"
     if low < high:
         text += f"; as good from {style.lr_word(low)} to {style.lr_word(high)}"
@@ -725,6 +777,7 @@ def _draw_to_target(
     hues: Mapping[str, str],
     shapes: Mapping[str, str],
     several: bool,
+    joined: bool,
 ) -> None:
     values = judged[name].astype(float)
     reached = judged[np.isfinite(values)]
@@ -751,7 +804,7 @@ def _draw_to_target(
             color=hue,
             marker=shape,
             markersize=6 if len(there) <= _DENSE else 4,
-            linewidth=1.6,
+            linewidth=1.6 if joined else 0,
             zorder=3,
             gid=f"median:{name}",
         )

@@ -42,6 +42,8 @@ def lr_by_setting(
     Raises:
         NothingToDraw: the runs have one setting, or more than MOST, or none has an lr above 0.
     """
+    if answers and answers[0].search is not None:
+        raise NothingToDraw("a search tries few learning rates under each setting")
     if len(answers) < 2:
         raise NothingToDraw("all runs have the same settings but for lr and seed")
     if len(answers) > MOST:
@@ -133,7 +135,7 @@ def _outcomes(verdicts: Any, settings: Mapping[str, Any]) -> dict[float, str]:
     for name, value in settings.items():
         mine = mine[mine[name].isna() if value is None else mine[name] == value]
     groups = mine.groupby("lr")["outcome"]
-    return {float(lr): style.majority(map(str, group)) or "unknown" for lr, group in groups}
+    return {float(lr): style.majority(map(str, group)) or "not compared" for lr, group in groups}
 
 
 def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str]) -> None:
@@ -162,5 +164,7 @@ def _ring() -> Line2D:
 def _handles(found: Sequence[Mapping[float, str]]) -> Handles:
     there = {outcome for outcomes in found for outcome in outcomes.values()}
     bar = Line2D([], [], color=RECOMMENDED, linewidth=9, solid_capstyle="butt")
-    marks = [entry for entry in style.outcome_handles(there) if entry[1] in OUTCOMES]
+    marks = [
+        entry for entry in style.outcome_handles(there, with_pruned=True) if entry[1] in OUTCOMES
+    ]
     return [*marks, (_ring(), "best"), (bar, "as good as the best")]

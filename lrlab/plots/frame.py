@@ -22,8 +22,9 @@ from matplotlib.transforms import blended_transform_factory
 from lrlab import thin
 from lrlab.plots.style import GREY, PALE, constant, finite, unit
 
-HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
-FLOOR = 1e-6  # ... and begins at this multiple of it at the lowest
+HEADROOM = 3.0  # the frame ends at this multiple of the reference losses at most
+FLOOR = 1e-6  # ... and begins at this multiple of them, or of what the runs came to
+APART = 100.0  # a reference above another by more than this factor is no measure of end losses
 # Steps from 0 to 1 are as far as half a decade behind them.
 SYMLOG: Any = {"linthresh": 1, "linscale": 0.5}
 PERFECT = 1e-4  # the smallest share of errors that the stretched axis of accuracy shows
@@ -102,6 +103,8 @@ def loss_scale(
     lone lucky mini-batch far below the curves."""
     counts = means_of or [None] * len(losses)
     tops = [one.high for one in references if one.high > 0]
+    if smooth is None:  # a curve shows its way down, an end does not
+        tops = [top for top in tops if top <= APART * min(tops)]
     filled = [loss for loss in losses if len(loss)]
     starts = [float(loss[0]) for loss in filled if loss[0] > 0]
     reference = max(tops) if tops else (float(np.median(starts)) if starts else 1.0)
@@ -119,9 +122,26 @@ def loss_scale(
         told = zip(losses, counts, strict=True)
         curves = [smoothed(loss, smooth, limit, count) for loss, count in told if len(loss)]
     positive = [float(curve[curve > 0].min()) for curve in curves if (curve > 0).any()]
-    low = max(min([*positive, reference]), FLOOR * reference)
+    low = max(min([*positive, reference]), FLOOR * _usual(filled, positive, tops, smooth))
     high = min(max(highest, reference), limit)
     return Scale(low / (1.6 if smooth else 1.2), max(high, reference) * 1.15, "log")
+
+
+def _usual(
+    losses: Sequence[np.ndarray],
+    lowest: Sequence[float],
+    tops: Sequence[float],
+    smooth: float | None,
+) -> float:
+    """What the frame's lower end is measured by: the reference, or what the better runs came to.
+
+    From an initial loss of 1e6 a run may well come to 0.01, and that must not be cut off; a lone
+    loss that is as good as 0 may.
+    """
+    ends = np.array(lowest) if smooth is not None else np.concatenate([*losses, np.empty(0)])
+    ends = ends[ends > 0]
+    better = [float(np.quantile(ends, 0.25))] if len(ends) else []
+    return min([*tops, *better], default=1.0)
 
 
 def accuracy_scale(accuracies: Sequence[np.ndarray], chance: Sequence[float] = ()) -> Scale:
@@ -141,12 +161,14 @@ def accuracy_scale(accuracies: Sequence[np.ndarray], chance: Sequence[float] = (
 def references(frame: pd.DataFrame) -> list[Reference]:
     """What guessing costs, and the loss before training, as far as the table tells."""
     found = []
+    is_regression = str(constant(frame, "loss")) in ("mse", "l1")
     if "chance_loss" in frame:
         for chance in sorted(set(finite(frame["chance_loss"]))):
             classes = round(math.exp(min(chance, 50.0)))
             is_log = classes > 1 and math.isclose(chance, math.log(classes), rel_tol=1e-5)
             text = f"ln {classes}" if is_log else f"{chance:.3g}"
-            found.append(Reference("chance", chance, chance, f"{text} (guessing)"))
+            text += " (best constant)" if is_regression else " (guessing)"
+            found.append(Reference("chance", chance, chance, text))
     if "initial_loss" in frame and len(initial := finite(frame["initial_loss"])):
         low, high = float(initial.min()), float(initial.max())
         text = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"

@@ -138,7 +138,7 @@ def surface(
     found = {run: part.sort_values(by="step") for run, part in paths.groupby("run", sort=True)}
     lrs = sorted({float(lr) for lr in paths["lr"]})
     colour, lr_norm = style.lr_colours(lrs)
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
     labelled = len(found) <= LABELLED_PATHS or lr_norm is None
     leave = any(_inside(part, x, y)[1] for part in found.values())
     shape = float(np.ptp(y) / np.ptp(x))

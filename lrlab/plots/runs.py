@@ -64,7 +64,7 @@ def of_curves(
         raise NothingToDraw("there are no runs")
     each = curves.drop_duplicates("run").set_index("run")
     settings, blended = style.settings(each)
-    outcomes = style.outcomes(verdicts)
+    outcomes = style.outcome_of_runs(verdicts)
     found = [
         _curve(run, part, str(settings[run]), outcomes.get(run, ""))
         for run, part in curves.groupby("run", sort=True)

@@ -441,7 +441,7 @@ def draw_ribbon(ribbon: Axes, outcomes: Mapping[float, str], low: float, high: f
     make one, named where the name has room.
 
     Args:
-        outcomes: by lr; "" where it is not known.
+        outcomes: by lr; "" where it is not known. A pruned run has none, and no field.
         low, high: the ends of the lr axis.
     """
     upright = _inches(ribbon)[1] > _inches(ribbon)[0]
@@ -488,7 +488,7 @@ def _fields(
         start, end, outcome = borders[i], borders[i + 1], outcomes[lr]
         if fields and fields[-1][2] == outcome and fields[-1][1] == start:
             fields[-1] = (fields[-1][0], end, outcome)
-        elif outcome:
+        elif outcome and outcome != "pruned":
             fields.append((start, end, outcome))
     return fields
 

@@ -183,9 +183,10 @@ def _alpha_labels() -> list[Label]:
 
 
 def _ratio_labels() -> list[Label]:
-    middle = math.sqrt(THRESHOLDS.oscillating * THRESHOLDS.unstable)
+    middle = math.sqrt(THRESHOLDS.oscillating * THRESHOLDS.edge)
     return [
         Label(THRESHOLDS.unstable * 1.7, "unstable"),
+        Label(math.sqrt(THRESHOLDS.edge * THRESHOLDS.unstable), "edge"),
         Label(middle, "oscillating"),
         Label(THRESHOLDS.oscillating / 2, "monotone"),
     ]
@@ -230,6 +231,9 @@ def _ratio_axis(ax: Axes, medians: np.ndarray) -> None:
         FuncFormatter(lambda v, _: "≤" * int(v < _LOWEST_RATIO * 1.01) + frame.number(v))
     )
     ax.axhspan(THRESHOLDS.unstable, high, color=GREY, alpha=0.08, linewidth=0, gid="unstable")
-    for value, dash in ((THRESHOLDS.unstable, "-"), (THRESHOLDS.oscillating, (0, (1, 2)))):
+    ax.axhspan(
+        THRESHOLDS.edge, THRESHOLDS.unstable, color=GREY, alpha=0.22, linewidth=0, gid="edge"
+    )
+    for value, dash in ((1.0, "-"), (THRESHOLDS.oscillating, (0, (1, 2)))):
         ax.axhline(value, color=GREY, linewidth=1.2, linestyle=dash, zorder=1.8, gid="border")  # type: ignore[arg-type]
     ax.set_ylabel("stability ratio (no unit)")

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.colors import Colormap, ListedColormap, LogNorm, to_hex
 from matplotlib.lines import Line2D
 
+from lrlab import outcomes
 from lrlab.tidy import SETTINGS
 
 SIZE = 10.5  # points: still legible at half size
@@ -52,16 +53,19 @@ class Look:
     shape: str
 
 
-# From steps that are too short to steps that are too long; of a tie the later one counts.
-OUTCOMES: Mapping[str, Look] = {
-    "unknown": Look("#8A8A8A", "d"),
+_LOOKS: Mapping[str, Look] = {
+    # greys: these name no side of the best lr
+    "not compared": Look("#4A545E", "d"),
+    "pruned": Look("#8A9096", "P"),
+    "nothing learned": Look("#34302C", "s"),
     "undershooting": Look("#0064B0", "v"),
-    "plateau": Look("#A8467F", "s"),
     "converged": Look("#00805E", "o"),
     "overshooting": Look("#D55E00", "^"),
     "collapsed": Look("#5B2A86", "X"),
     "diverged": Look("#000000", "x"),
 }
+# In their one order; of a tie the later one counts.
+OUTCOMES: Mapping[str, Look] = {name: _LOOKS[name] for name in outcomes.OUTCOMES}
 
 _UNITS = {"nll": "nats", "cross_entropy": "nats", "mse_one_hot": "squared error"}
 _NAMED = ("network", "data", "optimizer", "schedule", "batch_size", "epochs")
@@ -113,24 +117,37 @@ def dashes(settings: Any) -> dict[str, Any]:
 # --- outcomes -------------------------------------------------------------------------------------
 
 
-def outcomes(verdicts: pd.DataFrame | None) -> dict[Hashable, str]:
+def outcome_of_runs(verdicts: pd.DataFrame | None) -> dict[Hashable, str]:
     """The outcome of each run that was judged."""
-    if verdicts is None or "outcome" not in verdicts:
+    found = words_of_runs(verdicts, "outcome")
+    return {run: outcome for run, outcome in found.items() if outcome in OUTCOMES}
+
+
+def words_of_runs(verdicts: pd.DataFrame | None, name: str) -> dict[Hashable, str]:
+    """A column of the verdicts by run, without empty cells; {} where it is not there."""
+    if verdicts is None or name not in verdicts:
         return {}
-    pairs = zip(verdicts["run"].tolist(), verdicts["outcome"].tolist(), strict=True)
-    return {run: str(outcome) for run, outcome in pairs if str(outcome) in OUTCOMES}
+    pairs = zip(verdicts["run"].tolist(), verdicts[name].tolist(), strict=True)
+    return {run: word for run, word in pairs if isinstance(word, str) and word}
 
 
 def majority(of_runs: Iterable[str]) -> str:
-    """The outcome that most of these runs have; "" for none. Of a tie, the larger step's."""
+    """The outcome that most of these runs have; "" for none. Of a tie, the larger step's.
+
+    A pruned run has no outcome: beside others it does not count.
+    """
     found = [outcome for outcome in of_runs if outcome in OUTCOMES]
+    found = [outcome for outcome in found if outcome != "pruned"] or found
     order = list(OUTCOMES)
     return max(set(found), key=lambda o: (found.count(o), order.index(o)), default="")
 
 
-def outcome_handles(found: Iterable[str]) -> list[tuple[Line2D, str]]:
-    """Legend entries of the outcomes there are, from short steps to long ones."""
-    there = set(found)
+def outcome_handles(found: Iterable[str], with_pruned: bool = False) -> list[tuple[Line2D, str]]:
+    """Legend entries of the outcomes there are, from short steps to long ones.
+
+    with_pruned: also of pruned runs, which most figures mark in a way of their own.
+    """
+    there = set(found) - (set() if with_pruned else {"pruned"})
     return [(outcome_mark(name), name) for name in OUTCOMES if name in there]
 
 

@@ -72,6 +72,7 @@ SUMMARIES: Mapping[str, str] = {
     "lr_against_loss": "end loss against learning rate, with the recommended range",
     "lr_against_accuracy": "end accuracy against learning rate, likewise",
     "lr_by_setting": "the outcome of every learning rate and the best one, by setting",
+    "importances": "how much lr and each other setting of a search mattered",
     "to_target": "steps and seconds to the target loss against learning rate",
     "mechanics": "how far single steps go: alpha and the stability ratio",
     "heat_map": "the loss as a map of learning rate × step",
@@ -98,7 +99,8 @@ CAPTIONS: Mapping[str, str] = {
         "right, the useful rates in between. The thick line is the loss that decides, of the data "
         "held out for validation; train and test loss are thin, and only reported. The strip names "
         "the verdicts, the shaded range does as well as the best, the band spans the seeds, and "
-        "runs without an end loss stand on the rail."
+        "runs without an end loss stand on the rail. Of a search over several settings the dots "
+        "are its configurations, and the line is the lowest of them in each range of rates."
     ),
     "lr_against_accuracy": (
         "The same with accuracy; the best rate is that of the loss, unless the objective is "
@@ -110,6 +112,11 @@ CAPTIONS: Mapping[str, str] = {
         "a ring around the best, a bar over those that do as well. Where the rings slant, the best "
         "learning rate moves with the setting."
     ),
+    "importances": (
+        "How much each setting of a search mattered for a run to be among the best quarter, in "
+        "percent of all (PED-ANOVA). It says which settings to search on, not which values are "
+        "good; lrs that are all too large or too small make the lr matter more."
+    ),
     "to_target": (
         "How many steps, and how many seconds of training, each learning rate needed to reach the "
         "target loss. Lower is faster; rates that never came there stand on the rail."
@@ -118,7 +125,7 @@ CAPTIONS: Mapping[str, str] = {
         "How single steps behave. Alpha above: −1 is no progress, 0 lands exactly at the minimum "
         "along the step, +1 on the other side at the same height. The stability ratio below: above "
         "1 a step climbs out of the valley that it crosses, from 0.5 to 1 it jumps from wall to "
-        "wall and still comes down."
+        "wall and still comes down. The dark strip around 1 is the edge of stability."
     ),
     "heat_map": (
         "One row a learning rate, one column a moment of training, darker is a lower loss. The "
@@ -126,8 +133,10 @@ CAPTIONS: Mapping[str, str] = {
     ),
     "branch_fan": (
         "From the end of each run, training went on with a tenth of the step, the same and three "
-        "times the step, on the same data. Above: what each gains. If the tenth gains, the run "
-        "overshot; if three times gains, it undershot; if neither, it has arrived."
+        "times the step, on the same data. Above: what each gains. What the tenth gains, a "
+        "decaying schedule would still win; if only three times the step gains, the loss is still "
+        "falling. Whether the rate was too large or too small for the budget this does not tell: "
+        "the end losses do."
     ),
     "schedules": (
         "Every schedule in a panel of its own, all with the same number of steps and on the same "

@@ -18,6 +18,7 @@ from lrlab.plots.by_setting import lr_by_setting
 from lrlab.plots.curves import loss_curves, lr_and_loss
 from lrlab.plots.heat import heat_map
 from lrlab.plots.landscape import surface, textbook
+from lrlab.plots.pooled import importances
 from lrlab.plots.steps import mechanics
 from lrlab.plots.style import DPI, unit_name
 from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
@@ -48,6 +49,7 @@ _FIGURES: Mapping[str, Callable[[Tables], Figure]] = {
         t.runs, t.verdicts, t.answers, objective=t.objective
     ),
     "lr_by_setting": lambda t: lr_by_setting(_given(t.verdicts, _UNJUDGED), t.answers),
+    "importances": lambda t: importances(t.answers),
     "to_target": lambda t: to_target(_given(t.verdicts, _UNJUDGED), t.answers),
     "mechanics": lambda t: mechanics(t.curves, t.verdicts),
     "heat_map": lambda t: heat_map(t.curves, t.verdicts),

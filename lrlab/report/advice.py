@@ -1,21 +1,28 @@
-"""The answer of a sweep in prose and key figures."""
+"""The answer of a sweep as a part of the page, in the words that a terminal shows."""
 
 from __future__ import annotations
 
-import math
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lrlab import loss_kinds
-from lrlab.report.chart import OUTCOMES, setting_text
-from lrlab.report.markup import Markup, tag
+from lrlab.outcomes import OUTCOMES, css_class
+from lrlab.report.chart import setting_text
+from lrlab.report.markup import Markup, copyable, tag
 from lrlab.report.ruler import ruler
 
 if TYPE_CHECKING:
-    from lrlab.answer import Answer, ToTarget
+    from lrlab.answer import Answer
+
+_EDGES = {"low": "smallest tried", "high": "largest tried", "both": "only one tried"}
+_POINTS = 7  # of the lrs to try next, where the sweep's command does not tell how many
 
 
-def section(answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]) -> Markup:
+def section(
+    answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str = ""
+) -> Markup:
     """The answer for the best combination of settings in full, the others as a table.
 
     Of several kinds of loss, which do not compare, the best combination of each is told in full.
@@ -23,6 +30,8 @@ def section(answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]) -> Mar
     Args:
         answers: as from `answer.recommend`, the best first.
         rows: all verdicts as mappings; those with an answer's settings are drawn on its axis.
+        command: the command line that began the sweep, from which that to run next is made; "": not
+            known.
     """
     if not answers:
         return tag("section", tag("h2", "No answer yet"), id="answer", class_="answer")
@@ -34,7 +43,7 @@ def section(answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]) -> Mar
     several = tag("p", f"{NOT_COMPARABLE.capitalize()}.", class_="note")
     return tag(
         "section",
-        [_in_full(first, answers, rows) for first in firsts],
+        [_in_full(first, answers, rows, command) for first in firsts],
         several if len(firsts) > 1 else None,
         _others(others, judged_by(rows)),
         id="answer",
@@ -44,20 +53,20 @@ def section(answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]) -> Mar
 
 
 def _in_full(
-    first: Answer, answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]]
+    first: Answer, answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str
 ) -> list[Markup | None]:
     """The answer for the best combination among those of its kind of loss."""
-    mine = [row for row in rows if _belongs(row, first)]
-    loss = judged_by(mine)
-    said = list(_sentences(first, loss))
+    # Of a search all runs speak, whatever their settings.
+    mine = [row for row in rows if first.search is not None or _belongs(row, first)]
     of = [a for a in answers if loss_kinds.kind(a.settings) == loss_kinds.kind(first.settings)]
+    words = next_command(first, command)
     return [
         tag("p", _which(first, len(of)), class_="where") if first.settings else None,
         tag("h2", _headline(first)),
-        tag("p", " ".join(said), class_="lead") if said else None,
+        tag("p", _lead(first), class_="lead"),
         ruler(first, mine, _in_words(first)),
         _outcomes(first),
-        tag("dl", [_figure(*each) for each in _figures(first, loss)], class_="figures"),
+        _details(first, words),
     ]
 
 
@@ -74,117 +83,64 @@ def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
 def _headline(a: Answer) -> list[Any]:
     if a.best_lr is None:
         return ["No learning rate is recommended"]
-    return ["Use lr ", tag("strong", f"{a.best_lr:g}")]
+    verb = "Trained alone: lr " if a.is_alone else "Use lr "
+    return [verb, tag("strong", f"{a.best_lr:g}")]
 
 
-def _sentences(a: Answer, loss: str) -> list[str]:
-    if a.best_lr is None:
-        following = "" if a.try_next is None else f" Try lr={_interval(a.try_next)} next."
-        return [f"{_capital(a.refusal)}.{following}"]
-    low, high = a.as_good or (a.best_lr, a.best_lr)
-    by = f"median of {a.seeds} seeds" if a.seeds > 1 else "one seed"
-    said = [f"With it the {loss} ended at {a.best_loss:.4g} ({by})."]
-    if low < high:
-        said.append(f"From {low:g} to {high:g} it makes no difference that can be told.")
-    if a.failed_seeds:
-        said.append(
-            f"Careful: {a.failed_seeds} of its {a.seeds} seeds failed, and fewer at no other lr."
-        )
-    if a.overshoots_from is not None:
-        said.append(f"From {a.too_large:g} on, steps overshoot or fail.")
-    elif a.too_large is not None:
-        said.append(f"From {a.fails_from:g} on, runs fail.")
-    if a.best_overshoots:
-        said.append("Its own steps are too long to end with.")
-    if a.too_small is not None and a.too_small < a.best_lr:
-        said.append(f"At {a.too_small:g} and below, steps are too small for this budget.")
-    elif a.too_small is not None:
-        said.append("It still undershoots in this budget.")
-    if a.decay_helps:
-        said.append(f"An lr that decays would take about {_less(a)} off the train loss left.")
-    if a.overfits:
-        said.append(
-            f"It overfits: val loss rose from its lowest, {a.overfit_from:.3g}; stop earlier or "
-            "regularise."
-        )
-    if a.edge:
-        following = "" if a.try_next is None else f": try lr={_interval(a.try_next)} next"
-        said.append(f"It is {_edge(a)}, so the best may lie beyond{following}.")
-    return said
+def _lead(a: Answer) -> str:
+    """What the answer's first line says behind the lr."""
+    from lrlab.answer_words import headline
+
+    line = headline(replace(a, settings={})).removeprefix("answer  ")
+    told = line.partition(": ")[2]
+    return f"{told[:1].upper()}{told[1:]}."
 
 
-def _figures(a: Answer, loss: str) -> list[tuple[str, str, str]]:
-    """(name, figure, note) of each."""
-    if a.best_lr is None:
-        told = [] if a.try_next is None else [("Try next", _interval(a.try_next), "lr")]
-        return [*told, ("Judged", f"{a.runs - a.not_judged} of {a.runs}", "runs")]
-    low, high = a.as_good or (a.best_lr, a.best_lr)
-    if math.isnan(a.noise):
-        within = "came 99% of the way to the best" if low < high else "no other came 99% of its way"
-    else:
-        within = "within seed noise" if low < high else "no other is within seed noise"
-    found = [
-        ("Best lr", f"{a.best_lr:g}", f"{loss} {a.best_loss:.4g} at its end (run {a.best_run})"),
-        ("As good", f"{low:g} to {high:g}" if low < high else f"{low:g} only", within),
-    ]
-    if a.overshoots_from is not None:
-        fails = "no run failed" if a.fails_from is None else f"runs fail from {a.fails_from:g} on"
-        found.append(("Overshooting from", f"{a.overshoots_from:g}", fails))
-    elif a.fails_from is not None:
-        found.append(("Failing from", f"{a.fails_from:g}", "a run diverged or collapsed there"))
-    else:
-        where = (
-            "only at its end, at no larger lr" if a.best_overshoots else "at no lr that was tried"
-        )
-        found.append(("Overshooting from", "–", where))
-    if a.too_small is None:
-        found.append(("Undershooting below", "–", "at no lr that was tried"))
-    else:
-        found.append(("Undershooting at, below", f"{a.too_small:g}", "in this budget"))
-    if math.isnan(a.decay_gain):
-        found.append(("Decay gain", "–", "not measured: no branch test"))
-    else:
-        gain = f"{round(a.decay_gain, 2) + 0.0:.2f}".replace("-", "−")
-        if a.overfits:
-            note = "in log train loss; it overfits, so val loss need not follow"
-            found.append(("Decay gain", gain, note))
-        elif a.decay_helps:
-            note = f"in log train loss: {_less(a)} less, worth a schedule"
-            found.append(("Decay gain", gain, note))
-        else:
-            note = f"a tenth of the lr at the end wins nothing ({gain} in log train loss)"
-            found.append(("Decay gain", "none", note))
-    if a.edge:
-        following = "" if a.try_next is None else f"try {_interval(a.try_next)} next"
-        found.append(("At the edge", "yes", f"it is {_edge(a)}; {following}".rstrip("; ")))
-    else:
-        found.append(("At the edge", "no", "larger and smaller lrs are known to be worse"))
-    found += _to_target(a)
-    spread = "seed=0,1,2 would tell chance from effect"
-    if a.seeds > 1:
-        spread = "spread unknown" if math.isnan(a.noise) else f"{loss} varies by {a.noise:.2g}"
-    if a.not_judged:
-        spread += f"; {a.not_judged} of {a.runs} runs had not their whole budget"
-    found.append(("How sure", "one seed" if a.seeds == 1 else f"{a.seeds} seeds", spread))
-    return found
+def _details(a: Answer, command: str) -> Markup | None:
+    """The other lines of the answer, each with its name, and the command to run next."""
+    from lrlab.answer_words import details
+
+    pairs: list[tuple[str, Any]] = []
+    for line in details(a):
+        name, _, told = line.partition(": ")
+        pairs.append((name, told))
+    if command:
+        pairs.append(("to run next", copyable(command)))
+    if not pairs:
+        return None
+    found = [tag("div", tag("dt", name), tag("dd", told)) for name, told in pairs]
+    return tag("dl", found, class_="said")
 
 
-def _to_target(a: Answer) -> list[tuple[str, str, str]]:
-    reached = sorted((e for e in a.to_target if math.isfinite(e.steps)), key=lambda e: e.steps)
-    if not reached:
-        return []
-    never = sum(math.isinf(each.steps) for each in a.to_target)
-    note = f"at lr {reached[0].lr:g}{_seconds(reached[0])}"
-    note += f"; never at {never} of {len(a.to_target)} lrs" if never else ""
-    return [(f"Loss {a.target_loss:.3g} first in", f"{reached[0].steps:,.0f} {a.unit}s", note)]
+def next_command(a: Answer, command: str) -> str:
+    """The sweep's command line over the range to try next; "" where either is not known.
+
+    The lr gets the range, another swept setting its value in the answer. The sweep's own name and
+    folder are left out: the new one has to have others.
+    """
+    if a.try_next is None or not command:
+        return ""
+    low, high = a.try_next
+    words = shlex.split(command)
+    given = {word.partition("=")[0].lstrip("+") for word in words}
+    if "lr" not in given:
+        return ""
+    kept = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "lr":
+            kept.append(f"lr={low:.3g}..{high:.3g}")
+        elif key in a.settings and _is_swept(value):
+            kept.append(f"{key}={setting_text(a.settings[key])}")
+        elif key not in ("name", "output", "hydra.sweep.dir"):
+            kept.append(word)
+    if a.search is None and "points" not in given:
+        kept.append(f"points={_POINTS}")
+    return " ".join(map(shlex.quote, kept))
 
 
-def _seconds(each: ToTarget) -> str:
-    return f", {each.seconds:.3g} s" if math.isfinite(each.seconds) else ""
-
-
-def _figure(name: str, value: str, note: str) -> Markup:
-    return tag("div", tag("dt", name), tag("dd", tag("b", value), tag("span", note)))
+def _is_swept(value: str) -> bool:
+    return "," in value or ".." in value or value.startswith(("interval(", "range(", "choice("))
 
 
 def _outcomes(a: Answer) -> Markup | None:
@@ -192,7 +148,7 @@ def _outcomes(a: Answer) -> Markup | None:
     if not counts:
         return None
     items = [
-        tag("li", tag("i", class_=f"dot o-{name}"), f"{count} {name}")
+        tag("li", tag("i", class_=f"dot {css_class(name)}"), f"{count} {name}")
         for name, count in sorted(counts.items(), key=lambda each: OUTCOMES.index(each[0]))
     ]
     return tag("ul", items, class_="key", aria_label="Runs by outcome")
@@ -204,17 +160,18 @@ def _others(others: Sequence[Answer], loss: str) -> Markup | None:
     rows = []
     for a in others:
         if a.best_lr is None:
-            cells = [tag("td", "–", class_="n"), tag("td", a.refusal, colspan=3)]
+            cells = [tag("td", "–", class_="n"), tag("td", a.refusal, colspan=4)]
         else:
             low, high = a.as_good or (a.best_lr, a.best_lr)
             cells = [
                 tag("td", f"{a.best_lr:g}", class_="n"),
                 tag("td", f"{a.best_loss:.4g}", class_="n"),
                 tag("td", f"{low:g} to {high:g}" if low < high else "–"),
-                tag("td", f"{_less(a)} less train loss" if a.decay_helps else "–"),
+                tag("td", _EDGES.get(a.edge, "–")),
+                tag("td", a.at_end or "–"),
             ]
         rows.append(tag("tr", tag("th", _settings(a), scope="row"), cells))
-    heads = ("settings", "best lr", f"its {loss}", "as good", "decay would win")
+    heads = ("settings", "best lr", f"its {loss}", "as good", "edge", "at the end")
     numeric = ("best lr", f"its {loss}")
     head = [tag("th", name, scope="col", class_="n" if name in numeric else None) for name in heads]
     return tag(
@@ -233,7 +190,7 @@ def _others(others: Sequence[Answer], loss: str) -> Markup | None:
 
 
 def _belongs(row: Mapping[Any, Any], a: Answer) -> bool:
-    return all(str(row.get(name)) == str(value) for name, value in a.settings.items())
+    return all(setting_text(row.get(name)) == setting_text(a.settings[name]) for name in a.settings)
 
 
 def _which(first: Answer, of: int) -> str:
@@ -250,20 +207,3 @@ def _in_words(a: Answer) -> str:
         return f"The learning rates tried: {counts}."
     low, high = a.as_good or (a.best_lr, a.best_lr)
     return f"The learning rates tried: {counts}. Best {a.best_lr:g}, as good {low:g} to {high:g}."
-
-
-def _edge(a: Answer) -> str:
-    which = "only" if a.lrs == 1 else {"high": "largest", "low": "smallest"}.get(a.edge, "only")
-    return f"the {which} lr tried"
-
-
-def _less(a: Answer) -> str:
-    return f"{-math.expm1(-a.decay_gain):.0%}"
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.3g}..{interval[1]:.3g}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

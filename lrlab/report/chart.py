@@ -6,20 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lrlab.outcomes import OUTCOMES
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# From steps that are too short to steps that are too long.
-OUTCOMES = (
-    *("undershooting", "plateau", "converged", "overshooting", "collapsed", "diverged", "unknown"),
-)
 POINTS = 240  # a curve; fewer where there are many runs
 ALL_POINTS = 20_000  # of all curves: more, and a browser answers a click too slowly
 RUNS = 200  # drawn at most; the table has all
 SMOOTHING = 0.02  # span of the moving average as a share of the longest run's steps
 HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
-FLOOR = 1e-6  # ... and begins at this multiple of it at the lowest
+FLOOR = 1e-6  # ... and begins at this multiple of it, or of what runs came to, at the lowest
 _LR_SWITCHES = 24  # up to so many lrs are switched one by one
 
 
@@ -35,7 +33,7 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
         runs: for each drawn run `run` (as text), `lr` (None: not known), `outcome`, `settings` (its
         values as text), `x`, `y` (smoothed mini-batch loss), `vx`, `vy` (evaluations), and `stop`,
         None or {"step", "kind"} of a run that did not come to its end;
-        settings: their names; outcomes: in the order of their steps' length; unit: of x; loss: what
+        settings: their names; outcomes: in their order; unit: of x; loss: what
         y is, with its unit; span: of the moving average, in steps; few_lrs: whether each lr can
         have a switch of its own;
         low, high: the frame's limits; negative: whether a loss is not above 0, which no log axis
@@ -80,6 +78,8 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
     shown = [y for run in runs for y in (*run["y"], *run["vy"])]
     lowest = min((y for y in shown if y > 0), default=start / 100)
     highest = max(shown, default=start)
+    ends = [min(below) for run in runs if (below := [y for y in (*run["y"], *run["vy"]) if y > 0])]
+    usual = float(np.quantile(ends, 0.25)) if ends else start
     return {
         "runs": runs,
         "settings": list(settings),
@@ -87,7 +87,7 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
         "unit": "step" if "step" in curves else "epoch",
         "loss": _loss_name(curves),
         "span": round(span),
-        "low": max(lowest, FLOOR * start) / 1.15,
+        "low": max(lowest, FLOOR * min(start, usual)) / 1.15,
         "high": min(highest, HEADROOM * start) * 1.08 if highest > 0 else start,
         "negative": any(y <= 0 for y in shown),
         "chance": _or_none(chance),

@@ -49,6 +49,18 @@ def tag(name: str, /, *content: Any, **attributes: Any) -> Markup:
     return Markup(opening if name in _VOID else f"{opening}{markup(content)}</{name}>")
 
 
+def copyable(command: str) -> Markup:
+    """A command line with a button that copies it."""
+    button = tag(
+        "button",
+        "copy",
+        type="button",
+        class_="copy no-print needs-js",
+        aria_label=f"Copy: {command}",
+    )
+    return tag("span", tag("code", command), button, class_="copyable")
+
+
 def embedded_json(data: Any) -> Markup:
     """For a ``<script type="application/json">``: nothing in it can end the element.
 

@@ -190,7 +190,7 @@ function groups() {
     members,
     colour:
       by === "lr" ? lrColour(runs[members[0]].lr)
-      : by === "outcome" ? css("--" + text) || css("--unknown")
+      : by === "outcome" ? css("--" + text.replaceAll(" ", "-")) || css("--not-compared")
       : many ? plasma(i / (sorted.length - 1))
       : hues[i],
   }));

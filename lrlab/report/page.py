@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab.report import advice, chart, figures, table
 from lrlab.report.chart import setting_text
-from lrlab.report.markup import Markup, embedded_json, markup, plain, tag
+from lrlab.report.markup import Markup, copyable, embedded_json, markup, plain, tag
 
 if TYPE_CHECKING:
     from lrlab.plots.tables import Tables
@@ -91,7 +91,7 @@ def html(
     folder = details.folder or str(sweep_folder)
     name = sweep_folder.name or str(sweep_folder)
     sections = {
-        "Answer": advice.section(answers, rows),
+        "Answer": advice.section(answers, rows, details.command),
         "Loss curves": _chart(curves, "loss_curves" in pictures),
         "Runs": table.section(rows, settings, best, drawn, _unmeasured(rows, verdicts)),
         "Figures": figures.section(pictures),
@@ -137,7 +137,7 @@ def _header(name: str, rows: Sequence[Mapping[Any, Any]], details: Details, fold
         tag("p", "Learning rate report", class_="eyebrow"),
         tag("h1", name),
         tag("p", [tag("span", fact) for fact in facts], class_="facts"),
-        tag("p", _copyable(details.command), class_="command") if details.command else None,
+        tag("p", copyable(details.command), class_="command") if details.command else None,
         banners,
         class_="top",
     )
@@ -237,7 +237,7 @@ def _configs(rows: Sequence[Mapping[Any, Any]], details: Details, folder: str) -
                 "tr",
                 tag("th", run, scope="row", class_="n"),
                 tag("td", tag("div", differs, class_="tokens")),
-                tag("td", _copyable(command)),
+                tag("td", copyable(command)),
             )
         )
     pairs = [
@@ -319,17 +319,6 @@ def _footer(details: Details, folder: str) -> Markup:
     )
 
 
-def _copyable(command: str) -> Markup:
-    button = tag(
-        "button",
-        "copy",
-        type="button",
-        class_="copy no-print needs-js",
-        aria_label=f"Copy: {command}",
-    )
-    return tag("span", tag("code", command), button, class_="copyable")
-
-
 # --- words ----------------------------------------------------------------------------------------
 
 
@@ -356,7 +345,7 @@ def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:
     if verdicts[["alpha", "stability_ratio"]].isna().all(axis=None):
         missing.append("alpha and the stability ratio were not measured (diagnostics=default)")
     if verdicts[["gain_low", "gain_high"]].isna().all(axis=None):
-        missing.append("there was no branch test, so the verdicts rest on the curves alone")
+        missing.append("there was no branch test, which tells what a smaller lr would win")
     if not missing:
         return []
     return ["Not in these records: " + "; ".join(missing) + "."]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lrlab.outcomes import css_class
 from lrlab.report.markup import Markup, tag
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
     dots = [
         tag(
             "span",
-            [tag("i", class_=f"dot o-{row['outcome']}") for row in group[:_STACK]],
+            [tag("i", class_=f"dot {css_class(row['outcome'])}") for row in group[:_STACK]],
             tag("b", f"+{len(group) - _STACK}") if len(group) > _STACK else None,
             class_="stack",
             style=f"left:{place(lr):.2f}%",

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrlab.outcomes import OUTCOMES, css_class
 from lrlab.report.advice import judged_by
-from lrlab.report.chart import OUTCOMES, setting_text
+from lrlab.report.chart import setting_text
 from lrlab.report.markup import Markup, tag
 
 FAILED = ("diverged", "collapsed")
@@ -141,7 +142,7 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
     columns.append(
         _Column(
             "outcome",
-            lambda row: [tag("i", class_=f"dot o-{row['outcome']}"), row["outcome"]],
+            lambda row: [tag("i", class_=f"dot {css_class(row['outcome'])}"), row["outcome"]],
             kind="whole",
         )
     )
@@ -153,6 +154,11 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
                 lambda row: "–" if row["step_mode"] == "unknown" else row["step_mode"],
                 means="how its steps behave",
             )
+        )
+    if any(row.get("at_end") for row in rows):
+        means = "how it stood at its end; the evidence says by what"
+        columns.append(
+            _Column("at the end", lambda row: row.get("at_end") or "–", kind="whole", means=means)
         )
     columns.append(
         _numeric(judged_by(rows), "end_loss", "{:.4g}", "median of the last evaluations", inf="∞")
@@ -226,7 +232,7 @@ def _filters(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> Mark
     outcomes = [
         tag(
             "button",
-            tag("i", class_=f"dot o-{name}"),
+            tag("i", class_=f"dot {css_class(name)}"),
             f"{name} ",
             tag("small", count),
             type="button",
