@@ -14,7 +14,7 @@ import pandas as pd
 
 from lrlab import loss_kinds
 from lrlab.thresholds import Thresholds
-from lrlab.verdicts import FAILED
+from lrlab.verdicts import FAILED, UNFINISHED
 
 Row = Mapping[Any, Any]
 
@@ -75,11 +75,19 @@ class Search:
 
 
 def is_search(groups: Sequence[Sequence[Row]]) -> bool:
-    """Whether most combinations of settings have one lr only, though the sweep has many."""
+    """Whether most combinations of settings have one lr only, though the sweep has many.
+
+    Of lrs drawn from an interval, which no two combinations share, those count that were trained to
+    their end: a pruner leaves most combinations one at most, and one lr is compared with nothing.
+    """
     lrs = [{row["lr"] for row in group} for group in groups]
-    single = sum(len(each) == 1 for each in lrs)
+    every = set[Any]().union(*lrs)
+    if sum(map(len, lrs)) == len(every):
+        ended = [[row for row in group if row.get("state") not in UNFINISHED] for group in groups]
+        lrs = [{row["lr"] for row in group} for group in ended]
+    single = sum(len(each) <= 1 for each in lrs)
     kinds = {loss_kinds.kind(row) for group in groups for row in group}
-    return len(set[Any]().union(*lrs)) > 2 and 2 * single > len(groups) > 2 and len(kinds) < 2
+    return len(every) > 2 and 2 * single > len(groups) > 2 and len(kinds) < 2
 
 
 def configurations(rows: Sequence[Row], names: Sequence[str]) -> list[Configuration]:
