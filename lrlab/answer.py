@@ -18,7 +18,7 @@ from lrlab.pooled import Search
 from lrlab.sides import AtLr, Sides, compare, gathered
 from lrlab.thresholds import THRESHOLDS, Thresholds
 from lrlab.tidy import varying
-from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED
+from lrlab.verdicts import FAILED, TOO_LARGE, UNFINISHED, most_judged_by
 
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
@@ -216,7 +216,7 @@ def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> 
     edge, following = _edge(sides.best, sorted({*tried, *sides.lrs}))
     answer = _of_best(answer, judged, sides, t)
     if edge == "both":  # a run alone
-        following = _beside(judged, sides.best)
+        following = _beside(judged, sides.best, t)
     return replace(answer, edge=edge, try_next=following)
 
 
@@ -249,10 +249,10 @@ def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[
     for row in rows:
         counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
     failed = [float(row["lr"]) for row in judged if row["outcome"] in FAILED]
-    judged_by = [str(row["judged_by"]) for row in judged if row.get("judged_by")]
+    ended = [row for row in judged if math.isfinite(float(row["end_loss"]))]
     return Answer(
         settings=settings,
-        judged_by=max(set(judged_by), key=judged_by.count, default=""),
+        judged_by=most_judged_by(row.get("judged_by") for row in ended),
         lrs=len({row["lr"] for row in judged}),
         runs=len(rows),
         not_judged=len(rows) - len(judged),
@@ -348,12 +348,18 @@ def _too_short(rows: Sequence[Row]) -> bool:
     return _commonest(rows, "steps") == "far too short"
 
 
-def _beside(judged: Sequence[Row], lr: float) -> tuple[float, float] | None:
-    """Where to look from a lr that is alone: on both sides, unless the evidence for one is hard."""
+def _beside(judged: Sequence[Row], lr: float, t: Thresholds) -> tuple[float, float] | None:
+    """Where to look from a lr that is alone: on both sides, unless the evidence for one is hard.
+
+    Hard is a failure or an unstable step, steps far too short for a loss that falls, or a loss that
+    falls faster than 1 / step: then a step twice as long halves it.
+    """
     mine = [row for row in judged if row["lr"] == lr]
     if _commonest(mine, "steps") == "unstable" or any(row["outcome"] in FAILED for row in mine):
         return _range(lr / 100, lr)
-    if _too_short(mine) and _commonest(mine, "at_end") == "still falling":
+    slope, noise = _median(mine, "slope"), _median(mine, "slope_noise")
+    steep = slope + t.noise * noise < t.slope and slope <= t.steep
+    if _commonest(mine, "at_end") == "still falling" and (steep or _too_short(mine)):
         return _range(lr, lr * 100)
     return _range(lr / 10, lr * 10)
 

@@ -142,7 +142,11 @@ def _search(a: Answer) -> list[str]:
     lines = [f"search: the best of {found.ended} configurations trained to their end"]
     lines[0] += f", of {found.tried} tried" if found.tried > found.ended else ""
     shown = sorted(sorted(found.bins, key=lambda each: each.end)[:_BINS], key=lambda b: b.low)
-    by_lr = [f"{each.low:.2g} to {each.high:.2g}: {each.end:.4g} ({each.count})" for each in shown]
+    ends = [f"{each.end:.4g}" if math.isfinite(each.end) else "fails" for each in shown]
+    by_lr = [
+        f"{each.low:.2g} to {each.high:.2g}: {end} ({each.count})"
+        for each, end in zip(shown, ends, strict=True)
+    ]
     lines.append(f"lowest end loss by lr (configurations): {'; '.join(by_lr)}")
     if found.importances:
         shares = [f"{name} {share:.0%}" for name, share in found.importances.items()]

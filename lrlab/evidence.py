@@ -152,6 +152,9 @@ def measure(
 
 def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
     rows, constants = curve.rows, curve.constants
+    nonfinite = _first_nonfinite(curve)
+    lost = _written_as_zero(rows["train_loss"], rows["grad_norm"])
+    rows = {**rows, "train_loss": np.where(lost, math.nan, rows["train_loss"])}
     train, val = _series(rows, "train_loss"), _series(rows, "val_loss")
     chance = constants["chance_loss"]
     if not math.isfinite(chance):
@@ -167,7 +170,6 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
     if overfits or (coarse and len(train) >= 2 * thresholds.trend_blocks):
         trend = _means(train, thresholds.trend_blocks)
 
-    nonfinite = _first_nonfinite(curve)
     is_finite = math.isnan(nonfinite)
     both = np.concatenate([train.loss, val.loss])
     ratio, alpha = rows["stability_ratio"], rows["alpha"]

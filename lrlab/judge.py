@@ -294,7 +294,7 @@ def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
         told = ", ".join(f"{count} {name}" for name, count in going.items())
         notes.append(
             f"{sum(going.values())} of {len(runs)} runs have not ended ({told}); "
-            "they are judged as far as they came"
+            "they are not compared"
         )
     expected = runs[~runs["state"].isin(("waiting", "failed"))]
     notes += _some_lack(
@@ -304,7 +304,7 @@ def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
     if short := [run for run in cut_short(runs, curves) if run in begun]:
         notes.append(
             f"{len(short)} of {len(runs)} runs have a metrics.csv that ends before their last step "
-            f"({_named(short)}); they are judged as far as it goes"
+            f"({_named(short)}); they are not compared"
         )
     ended = runs.loc[runs["state"] == "finished", "run"].tolist()
     measured = _having(curves, ("alpha", "stability_ratio"))

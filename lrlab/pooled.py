@@ -19,6 +19,8 @@ from lrlab.verdicts import FAILED, UNFINISHED
 Row = Mapping[Any, Any]
 
 NEAR = 2.0  # the range of lrs that is looked at as one: a factor
+FEW_LRS = 3  # trained to their end in one combination of settings
+_SHARED = 1.2  # times the distinct lrs: so many pairs of combination and lr a search has at most
 FEWEST = 8  # runs from which on one can say which settings mattered
 _RANKED = ("finished", "diverged", "pruned", "")
 _ENDS = 0.05  # of the logarithmic range tried: a best lr so near its end is at the edge
@@ -75,19 +77,21 @@ class Search:
 
 
 def is_search(groups: Sequence[Sequence[Row]]) -> bool:
-    """Whether most combinations of settings have one lr only, though the sweep has many.
+    """Whether the runs are too few to be asked combination by combination, though many together.
 
-    Of lrs drawn from an interval, which no two combinations share, those count that were trained to
-    their end: a pruner leaves most combinations one at most, and one lr is compared with nothing.
+    A search draws each configuration its own lr, so combinations share hardly any. Where half of
+    them or more came to the end with less than FEW_LRS, none has a curve over lr of its own.
+
+    Args:
+        groups: the runs of each combination of the settings besides lr and seed.
     """
     lrs = [{row["lr"] for row in group} for group in groups]
-    every = set[Any]().union(*lrs)
-    if sum(map(len, lrs)) == len(every):
-        ended = [[row for row in group if row.get("state") not in UNFINISHED] for group in groups]
-        lrs = [{row["lr"] for row in group} for group in ended]
-    single = sum(len(each) <= 1 for each in lrs)
+    distinct = set[Any]().union(*lrs)
+    ended = [{r["lr"] for r in group if r.get("state") not in UNFINISHED} for group in groups]
     kinds = {loss_kinds.kind(row) for group in groups for row in group}
-    return len(every) > 2 and 2 * single > len(groups) > 2 and len(kinds) < 2
+    shares_few = sum(map(len, lrs)) <= _SHARED * len(distinct)
+    few = 2 * sum(len(each) < FEW_LRS for each in ended) >= len(groups) > 1
+    return len(distinct) > 2 and shares_few and few and len(kinds) < 2
 
 
 def configurations(rows: Sequence[Row], names: Sequence[str]) -> list[Configuration]:

@@ -331,8 +331,8 @@ def test_where_nothing_was_learned_none_is_recommended(loss: str, words: str) ->
     a = only(flat(2.32, loss=loss))
     assert a.best_lr is None and a.best_run is None
     assert text([a]) == (
-        f"answer  no lr is recommended: nothing was learned, as no run is better than {words} "
-        "(2.303); the lowest end loss is 2.32, at lr 0.001"
+        "answer  no lr is recommended: nothing was learned, as no run is better than "
+        f"{words} (2.303); the lowest end loss is 2.32, at lr 0.001"
     )
 
 

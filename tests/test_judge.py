@@ -196,7 +196,7 @@ def test_json_is_all_there_is_on_stdout(run: Any, sweep: Path) -> None:
     assert [row["outcome"] for row in found["verdicts"]][:2] == ["undershooting", "converged"]
     assert found["answers"][0]["best_lr"] == 0.1
     assert found["notes"] == [
-        f"{sweep}: 1 of 4 runs have not ended (1 running); they are judged as far as they came"
+        f"{sweep}: 1 of 4 runs have not ended (1 running); they are not compared"
     ]
 
 
@@ -379,7 +379,7 @@ def test_a_finished_run_whose_metrics_break_off_is_not_judged_as_whole(
     code, out, err = run(sweep)
     assert code == 0 and err == (
         f"lrlab: {sweep}: 1 of 5 runs have a metrics.csv that ends before their last step "
-        "(run 4); they are judged as far as it goes\n"
+        "(run 4); they are not compared\n"
     )
     rows = {line.split()[0]: line for line in out.splitlines()[2:7]}
     assert "interrupted" in rows["4"] and "interrupted" not in rows["3"]

@@ -1,6 +1,7 @@
 """The figures of a search over several settings: what they show is what its answer says."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lrlab.plots import __main__ as command
 from lrlab.plots import pooled
 from lrlab.pooled import Bin
 
-SETTINGS = ("optimizer.momentum", "optimizer.weight_decay")
+ANALYSIS = (Path(__file__).parent.parent / "docs" / "analysis.md").read_text(encoding="utf-8")
 
 
 def searched(count: int = 30) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -135,6 +136,8 @@ def test_the_command_draws_what_mattered_of_a_recorded_search(
         decay = float(f"{1e-5 * 1.7**run:.3g}")
         told = {"optimizer.weight_decay": decay}
         write_run(tmp_path / "s", run, float(f"{lr:.3g}"), steps=60, measured=False, **told)
-    command.main([str(tmp_path / "s"), "--only", "importances", "--format", "png"])
-    assert (tmp_path / "s" / "plots" / "importances.png").stat().st_size > 5000
+    (typed,) = re.findall(r"`python -m lrlab\.plots outputs/<search> (.+)`", ANALYSIS)
+    command.main([str(tmp_path / "s"), *typed.split()])
+    for kind in ("png", "svg"):
+        assert (tmp_path / "s" / "plots" / f"importances.{kind}").stat().st_size > 5000
     assert "importances.png" in capsys.readouterr().out

@@ -77,18 +77,6 @@ def test_a_grid_is_no_search() -> None:
     assert not pooled.is_search(two)
 
 
-def test_drawn_lrs_of_which_a_pruner_leaves_one_a_combination_are_a_search() -> None:
-    def group(*lrs: float) -> list[dict[str, object]]:
-        """Of these lrs the first one was trained to its end."""
-        return [{"lr": lr, "state": "pruned" if i else "finished"} for i, lr in enumerate(lrs)]
-
-    drawn = [group(0.11, 0.23), group(0.31, 0.17, 0.42), group(0.29, 0.13)]
-    assert pooled.is_search(drawn)
-    assert not pooled.is_search([[{**row, "state": "finished"} for row in g] for g in drawn])
-    grid = [group(0.1, 0.2), group(0.1, 0.2), group(0.1, 0.2)]
-    assert not pooled.is_search(grid), "a grid of which a pruner has left one lr a combination"
-
-
 def test_losses_of_two_kinds_are_no_search() -> None:
     groups = [[{"lr": 0.1 * i, "loss": "nll" if i % 2 else "mse_one_hot"}] for i in range(1, 9)]
     assert not pooled.is_search(groups)

@@ -336,7 +336,7 @@ def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:
     for run in "01":
         change(here / "s" / run / ".hydra" / "config.yaml", network={"_target_": "evil.Net"})
     judged = judge.verdicts(judge.analysis.curves(here / "s"))
-    judged = judged.assign(outcome="plateau", end_loss=[1.0, 0.5])
+    judged = judged.assign(outcome="converged", end_loss=[1.0, 0.5])
     found = landscape.measure(here / "s", judged)
     assert "evil.Net (network)" in found.reason and not ran(here)
     landscape.measure(here / "s", judged, trusted=True)

@@ -17,7 +17,7 @@ from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import smoothed
 from lrlab.plots.runs import need
 from lrlab.plots.sheet import cut_to, draw_ribbon, head, sheet, widen
-from lrlab.plots.style import GREY, PALE
+from lrlab.plots.style import GREY, HUES, PALE
 from lrlab.plots.tables import NothingToDraw
 from lrlab.thresholds import THRESHOLDS
 
@@ -41,9 +41,9 @@ class _Branch:
 
 
 _BRANCHES = (
-    _Branch(0.1, "#00798C", "v", (0, (5, 1.2)), "lr/10"),
+    _Branch(0.1, HUES[4], "v", (0, (5, 1.2)), "lr/10"),
     _Branch(1.0, "#000000", "o", "-", "lr"),
-    _Branch(3.0, "#A23B72", "^", (0, (1.4, 0.9)), "3·lr"),
+    _Branch(3.0, HUES[3], "^", (0, (1.4, 0.9)), "3·lr"),
 )
 
 

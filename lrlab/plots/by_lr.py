@@ -23,7 +23,7 @@ from lrlab.plots.sheet import (
     rail_heading,
     sheet,
 )
-from lrlab.plots.style import DARK, GREY, HUES, OUTCOMES, RECOMMENDED, SHAPES
+from lrlab.plots.style import BEST, DARK, GREY, HUES, OUTCOMES, RECOMMENDED, SHAPES
 from lrlab.plots.tables import NothingToDraw
 from lrlab.verdicts import UNFINISHED, most_judged_by
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from lrlab.pooled import Search
 
 RIBBONS = 6  # up to so many settings have a ribbon of outcomes each
-BEST = "#00664B"
 _BEST_LINE: Any = {"color": BEST, "linewidth": 1.3}
 _FAR = 0.4  # end losses all below this share of the reference losses are drawn without these
 _TIED = 2  # where more lrs than this were equally fast, none is marked

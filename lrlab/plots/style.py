@@ -43,6 +43,7 @@ SHAPES = ("o", "s", "D", "P", "v", "h", "*")
 # A perceptually uniform map that colour-blind people can read, cut where it is too light for white.
 MAP = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.7, 256)))
 RECOMMENDED = "#bfe3d6"
+BEST = "#00664B"
 
 
 @dataclass(frozen=True)
