@@ -122,15 +122,17 @@ def _at_end(a: Answer) -> list[str]:
             f"decay: ending at lr/10 would cut the train loss by about {less(a.decay_gain)}; "
             "use a schedule"
         ]
+    no_decay = math.isfinite(a.decay_gain) and a.decay_gain <= THRESHOLDS.gain
     if a.at_end == "still falling":
         lines = ["at the end: the loss was still falling; more epochs would lower it"]
     elif a.at_end == "too noisy to tell":
-        lines = ["at the end: too noisy to tell whether more epochs or decay would lower the loss"]
+        what = "more epochs" if no_decay else "more epochs or decay"
+        lines = [f"at the end: too noisy to tell whether {what} would lower the loss"]
     elif a.at_end == "settled":
         lines = ["at the end: the loss had settled"]
     else:
         lines = []
-    if math.isfinite(a.decay_gain) and a.decay_gain <= THRESHOLDS.gain:
+    if no_decay:
         lines.append("decay: ending at lr/10 would not cut the train loss")
     return lines
 

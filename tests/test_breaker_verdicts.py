@@ -206,3 +206,16 @@ def test_beside_an_lr_of_0_a_range_to_try_next_is_told(
     low, high = answer.try_next
     assert within[0] < low < high <= within[1]
     assert ("may lie beyond" in text) == (best > 0), "nothing lies below 0"
+
+
+@pytest.mark.parametrize(("gain", "what"), [(-0.1, "more epochs"), (0.1, "more epochs or decay")])
+def test_too_noisy_to_tell_of_decay_is_not_said_beside_what_decay_would_do(
+    gain: float, what: str
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 200)
+    loss = 2.3 * np.exp(noise) * np.arange(1, 201) ** -0.2  # a slope at the border
+    tested = {"train_loss": loss, "gain_low": gain, "gain_high": -0.1, "gain_noise": 0.1}
+    found, _, text = judged(run(0, 0.1, 0, **tested), run(1, 0.4, 1.9))
+    assert found["at_end"][0] == "too noisy to tell"
+    assert f"too noisy to tell whether {what} would lower the loss" in text
+    assert ("ending at lr/10 would not cut" in text) == (gain < 0)
