@@ -162,6 +162,7 @@ def choose(verdicts: pd.DataFrame, best: int | None = None) -> dict[str, int] | 
         return "there are no runs"
     if best is None:
         learned = [r for r in runs if math.isfinite(r["end_loss"]) and r["outcome"] not in FAILED]
+        learned = [r for r in learned if r["outcome"] != "pruned"] or learned
         if not learned:
             return "every run diverged or collapsed"
         good = min(learned, key=lambda run: run["end_loss"])

@@ -14,11 +14,13 @@ import pandas as pd
 
 from lrlab import loss_kinds
 from lrlab.thresholds import Thresholds
-from lrlab.verdicts import FAILED
+from lrlab.verdicts import FAILED, UNFINISHED
 
 Row = Mapping[Any, Any]
 
 NEAR = 2.0  # the range of lrs that is looked at as one: a factor
+FEW_LRS = 3  # trained to their end in one combination of settings
+_SHARED = 1.2  # times the distinct lrs: so many pairs of combination and lr a search has at most
 FEWEST = 8  # runs from which on one can say which settings mattered
 _RANKED = ("finished", "diverged", "pruned", "")
 _ENDS = 0.05  # of the logarithmic range tried: a best lr so near its end is at the edge
@@ -75,11 +77,21 @@ class Search:
 
 
 def is_search(groups: Sequence[Sequence[Row]]) -> bool:
-    """Whether most combinations of settings have one lr only, though the sweep has many."""
+    """Whether the runs are too few to be asked combination by combination, though many together.
+
+    A search draws each configuration its own lr, so combinations share hardly any. Where half of
+    them or more came to the end with less than FEW_LRS, none has a curve over lr of its own.
+
+    Args:
+        groups: the runs of each combination of the settings besides lr and seed.
+    """
     lrs = [{row["lr"] for row in group} for group in groups]
-    single = sum(len(each) == 1 for each in lrs)
+    distinct = set[Any]().union(*lrs)
+    ended = [{r["lr"] for r in group if r.get("state") not in UNFINISHED} for group in groups]
     kinds = {loss_kinds.kind(row) for group in groups for row in group}
-    return len(set[Any]().union(*lrs)) > 2 and 2 * single > len(groups) > 2 and len(kinds) < 2
+    shares_few = sum(map(len, lrs)) <= _SHARED * len(distinct)
+    few = 2 * sum(len(each) < FEW_LRS for each in ended) >= len(groups) > 1
+    return len(distinct) > 2 and shares_few and few and len(kinds) < 2
 
 
 def configurations(rows: Sequence[Row], names: Sequence[str]) -> list[Configuration]:

@@ -129,7 +129,8 @@ def _measure(folder: Path, lr: float, loss: np.ndarray) -> None:
     records.append_diagnostics(folder, rows)
     if not np.isfinite(loss).all():
         return
-    end, count = float(np.median(loss[-max(1, steps // 20) :])), steps // 4
+    end = float(np.median(loss[-max(1, steps // 20) :]))
+    count = max(40, steps // 4)  # fewer are not heard
     low, high = (0.04, -math.inf) if lr > 0.5 else (0.4, -1.0) if lr > 0.05 else (-0.13, 0.3)
     way = np.linspace(0, 1, count)
     branches = [end * np.exp(-gain * np.minimum(1, 3 * way)) for gain in (low, 0.0)]

@@ -232,8 +232,8 @@ def test_losses_of_other_kinds_are_not_ranked(tmp_path: Path) -> None:
 
 def test_the_best_are_set_against_each_other(two: list[Path]) -> None:
     lines = compare.text(read(two)[0]).split("\n\n")[-1].splitlines()
-    assert lines[0] == "best    B lr=0.1: end loss 0.1 (train loss), the median of 3 seeds"
-    assert lines[1] == "best    A lr=0.1: end loss 0.2 (train loss), the median of 3 seeds"
+    assert lines[0] == "best    B lr=0.1: end loss 0.1 (val loss), the median of 3 seeds"
+    assert lines[1] == "best    A lr=0.1: end loss 0.2 (val loss), the median of 3 seeds"
     assert lines[2].strip() == "B is 0.1 lower than A, 50.0%, which is beyond seed noise"
     steps = re.search(r"loss 0\.2: reached by B in (\d+) steps .*, A in (\d+) steps", lines[3])
     assert steps and int(steps[1]) < int(steps[2]) <= 20
@@ -243,8 +243,9 @@ def test_a_sweep_that_learned_nothing_is_no_rival(tmp_path: Path) -> None:
     good = make_sweep(tmp_path / "good", {0.1: [0.5]})
     bad = make_sweep(tmp_path / "bad", {9.0: [math.inf]})
     words = compare.text(read([good, bad])[0])
-    assert "B  no lr is recommended: nothing was learned" in words
-    assert words.splitlines()[-1] == "best    A lr=0.1: end loss 0.5, one seed"
+    assert "B  no lr is recommended: every run failed (lr 9)" in words
+    best = "best    A lr=0.1: end loss 0.5 (val loss), one seed; no other lr was trained"
+    assert words.splitlines()[-1].startswith(best)
     neither = compare.text(read([bad, make_sweep(tmp_path / "worse", {9.9: [math.inf]})])[0])
     assert neither.endswith("best    no sweep learned anything")
 

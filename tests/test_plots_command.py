@@ -54,6 +54,7 @@ def test_draw_writes_each_figure_and_says_what_is_left_out(tmp_path: Path) -> No
     told = plots.draw(tables, tmp_path, formats=["png"])
     assert {path.stem for path in told.paths} | set(told.left_out) == set(plots.NAMES)
     assert set(told.left_out) == {
+        "importances",
         *("lr_and_loss", "lr_by_setting", "mechanics", "branch_fan", "schedules"),
         *("textbook", "surface"),
     }
@@ -90,7 +91,8 @@ def test_the_command_draws_into_the_sweep(sweep: Path, capsys: pytest.CaptureFix
     assert drawn == names
     assert {"loss_curves.png", "loss_curves.svg", "mechanics.png", "branch_fan.svg"} <= names
     left = [line.split()[2] for line in out.splitlines() if line.startswith("left out")]
-    assert left == ["lr_and_loss", "lr_by_setting", "schedules", "textbook", "surface"]
+    assert left == ["lr_and_loss", "lr_by_setting", "importances", *left[3:]]
+    assert left[3:] == ["schedules", "textbook", "surface"]
 
 
 def test_only_draws_one_and_output_says_where(

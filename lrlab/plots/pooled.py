@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from lrlab.plots import style
 from lrlab.plots.frame import Scale, draw_edges
-from lrlab.plots.sheet import PAD, Handles, cut_to, sheet, text_width
+from lrlab.plots.sheet import PAD, cut_to, sheet, text_width
 from lrlab.plots.style import BEST, DARK, HUES, SIZE
 from lrlab.plots.tables import NothingToDraw
 
@@ -104,12 +104,14 @@ def envelope(bins: "Sequence[Bin]", low: float, high: float) -> tuple[np.ndarray
     return np.array(x), np.array(y)
 
 
-def point_handles(found: Any, pruned: Any, best: Any, word: str, has_bins: bool) -> Handles:
+def point_handles(
+    found: Any, pruned: Any, best: Any, word: str, has_bins: bool
+) -> list[tuple[Line2D, str]]:
     """Legend entries of `draw_points`.
 
     word: what the value is, such as val loss.
     """
-    handles: Handles = [(_dot(), f"{word} of a configuration")]
+    handles = [(_dot(), f"{word} of a configuration")]
     if any(best in runs for runs in found["run"]):
         handles.append((_star(), "the best one"))
     if found["collapsed"].any():
