@@ -135,7 +135,7 @@ class Answer:
     @property
     def is_alone(self) -> bool:
         """Whether there was but one lr, so that it was compared with nothing."""
-        return self.best_lr is not None and self.lrs == 1 and self.edge == "both"
+        return self.best_lr is not None and self.lrs == 1
 
 
 def recommend(
@@ -221,9 +221,22 @@ def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> 
 
 
 def _judged(rows: Sequence[Row]) -> list[Row]:
-    """Those that were trained to their end, and have an end loss, also of a failure."""
-    finished = [row for row in rows if row.get("state") not in UNFINISHED]
-    return [row for row in finished if not math.isnan(float(row["end_loss"]))]
+    """Those that were trained to their end, and have an end loss, also of a failure.
+
+    Where some are judged by their val loss, those that have none are no match for them.
+    """
+    ended = [row for row in _finished(rows) if not math.isnan(float(row["end_loss"]))]
+    compared = [
+        row
+        for row in ended
+        if row.get("judged_by") == "val_loss" or math.isinf(float(row["end_loss"]))
+    ]
+    has_val = any(math.isfinite(float(row["end_loss"])) for row in compared)
+    return compared if has_val else ended
+
+
+def _finished(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.get("state") not in UNFINISHED]
 
 
 def _at_lrs(rows: Sequence[Row]) -> list[AtLr]:
@@ -255,10 +268,10 @@ def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[
         judged_by=most_judged_by(row.get("judged_by") for row in ended),
         lrs=len({row["lr"] for row in judged}),
         runs=len(rows),
-        not_judged=len(rows) - len(judged),
+        not_judged=len(rows) - sum(not math.isnan(float(r["end_loss"])) for r in _finished(rows)),
         fails_from=min(failed, default=None),
         unit=next((str(row["unit"]) for row in rows if row.get("unit")), "step"),
-        steps=_median([row for row in judged if row["outcome"] not in FAILED] or judged, "last"),
+        steps=_median([row for row in judged if math.isfinite(float(row["end_loss"]))], "last"),
         counts=counts,
     )
 
@@ -370,7 +383,7 @@ def _edge(best: float, tried: Sequence[float]) -> tuple[str, tuple[float, float]
     above = min((lr for lr in tried if lr > best), default=None)
     if below is not None and above is not None:
         return "", None
-    low = best / 10 if below is None else below
+    low = below or (best or (above or 0) / 100) / 10  # no range of lrs goes down to 0
     high = best * 10 if above is None else above
     edge = "both" if below is above else "low" if below is None else "high"
     return edge, _range(low, high)

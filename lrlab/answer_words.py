@@ -52,7 +52,7 @@ def headline(a: Answer) -> str:
     loss = f" ({a.judged_by.replace('_', ' ')})" if a.judged_by else ""
     line = f"answer  {where}lr={a.best_lr:g}: end loss {a.best_loss:.4g}{loss}, {of}"
     if a.is_alone:
-        return f"{line}; no other lr was trained, so it is not compared"
+        return f"{line}; no other lr was trained to its end, so it is not compared"
     low, high = a.as_good or (a.best_lr, a.best_lr)
     return line if low == high else f"{line}; as good from lr {low:g} to {high:g}"
 
@@ -83,7 +83,7 @@ def details(a: Answer) -> list[str]:
 
 
 def _budget(a: Answer) -> list[str]:
-    if not (a.unit == "step" and a.steps < THRESHOLDS.few_steps):
+    if not (a.unit == "step" and 0 < a.steps < THRESHOLDS.few_steps):
         return []
     count = "1 step" if a.steps == 1 else f"{a.steps:g} steps"
     return [f"budget: {count} only, too few to mean much; raise epochs or lower batch_size"]
@@ -114,7 +114,7 @@ def _at_end(a: Answer) -> list[str]:
     if a.at_end == "overfitting":
         when = f" after epoch {a.overfit_epoch:g}" if math.isfinite(a.overfit_epoch) else ""
         return [
-            f"overfitting: val loss was lowest{when}, {a.overfit_from:.3g}, and ended at"
+            f"overfitting: val loss was lowest{when}, at {a.overfit_from:.3g}, and ended at"
             f" {a.best_loss:.3g}; stop earlier or regularise"
         ]
     if a.at_end == "would anneal":
@@ -164,10 +164,12 @@ def _edge_words(a: Answer) -> list[str]:
     if not a.edge or a.best_lr is None:
         return []
     which = {"high": "largest", "low": "smallest"}.get(a.edge, "only")
-    where = f"lr {a.best_lr:g} is the {which} lr tried"
+    tried = "trained to its end" if a.not_judged else "tried"
+    where = f"lr {a.best_lr:g} is the {which} lr {tried}"
     if a.search is not None:  # there, the best may be next to the last one
         where = f"lr {a.best_lr:g} is among the {which} lrs tried"
-    return [f"edge: {where}, so the best may lie beyond{_next(a)}"]
+    beyond = "between it and the next" if a.best_lr == 0 and a.edge == "low" else "beyond"
+    return [f"edge: {where}, so the best may lie {beyond}{_next(a)}"]
 
 
 def _next(a: Answer) -> str:

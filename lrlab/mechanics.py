@@ -19,7 +19,7 @@ def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
     that is no larger than its noise says nothing either.
     """
     if n.overfits:
-        return "overfitting", f"val loss was lowest {lowest_where(n)}, {n.lowest_loss:.3g}"
+        return "overfitting", f"val loss was lowest {lowest_where(n)}, at {n.lowest_loss:.3g}"
     if not math.isnan(n.gain_low):
         noise = 0.0 if math.isnan(n.gain_noise) else t.noise * n.gain_noise
         if n.gain_low > t.gain and n.gain_low <= noise:
@@ -140,4 +140,6 @@ def _by_curve(n: Numbers, failed: bool, is_slower: bool) -> tuple[StepMode, str]
 
 
 def _short(ratio: float) -> str:
+    if 0 < ratio < 0.01:  # as 0.00 it would not tell monotone steps from those of momentum
+        return f"{ratio:.1g}"
     return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.3g}"

@@ -58,6 +58,7 @@ class _Setting:
         lowest: of all its runs, the lowest end loss at each lr.
         smoothest: the same of the finished runs whose loss fell at every step.
         failures: by lr, how many of how many runs failed.
+        by_val: whether only runs with a val loss are compared.
     """
 
     sides: Sides
@@ -67,6 +68,7 @@ class _Setting:
     lowest: Mapping[float, float]
     smoothest: Mapping[float, float]
     failures: Mapping[float, tuple[int, int]]
+    by_val: bool
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,8 @@ def _setting(members: Sequence[Numbers], task: _Task, t: Thresholds) -> _Setting
     told = [n for n in members if not math.isnan(n.end_loss) and not math.isnan(n.lr)]
     finished = [n for n in told if n.state not in UNFINISHED]
     by_val = [n for n in finished if n.judged_by == "val_loss" or not n.is_finite]
-    if any(n.is_finite for n in by_val):
+    has_val = any(n.is_finite for n in by_val)
+    if has_val:
         finished = by_val
     lowest = _lowest(told)
     at_lrs = gathered(
@@ -304,6 +307,7 @@ def _setting(members: Sequence[Numbers], task: _Task, t: Thresholds) -> _Setting
         lowest,
         _lowest(smooth),
         {at.lr: (sum(map(math.isinf, at.ends.values())), len(at.ends)) for at in at_lrs},
+        has_val,
     )
 
 
@@ -377,8 +381,12 @@ def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple
         return "nothing learned", f"{fell}, and no run is better than {_guessing(n, task)}"
     if setting.same_rates:
         return "not compared", f"{fell}; its schedule sets the rates, the same for all lrs"
-    if setting.lrs < 2 or n.lr not in setting.sides.ends or math.isnan(setting.sides.best):
+    is_left_out = setting.by_val and n.judged_by != "val_loss"
+    is_alone = setting.lrs < 2 or n.lr not in setting.sides.ends
+    if is_left_out or is_alone or math.isnan(setting.sides.best):
         alone = "no other lr was trained to its end with these settings"
+        if is_left_out:
+            alone = "it has no val loss, by which the others are compared"
         steps = mechanics.steps(n, t)
         return "not compared", f"{fell}; {alone}" + (f"; its steps are {steps}" if steps else "")
     return _side(n, setting, fell, t)
@@ -401,23 +409,26 @@ def _failure(
     grew = n.growing and n.end_loss > start + (t.diverged - 1) * abs(start)
     if grew and not (by_val and (n.overfits or n.train_end_loss < n.initial_loss)):
         return "diverged", f"{_fell(n)} and was still growing"
-    ended = max(n.end_loss, n.last_loss)
-    if not ended >= t.guessing * n.chance_loss:
+    guessing, learning = (_times(share, n.chance_loss) for share in (t.guessing, t.learned))
+    if not max(n.end_loss, n.last_loss) >= guessing:
         return None
-    if by_val and (n.overfits or n.train_last_loss < t.learned * n.chance_loss):
+    if by_val and (n.overfits or n.train_last_loss < learning):
         return None
     broken = f"{_fell(n)}, no better than guessing ({_loss(n.chance_loss)})"
-    if not n.end_loss >= t.guessing * n.chance_loss:
+    if not n.end_loss >= guessing:
         broken = f"{_fell(n)}, but at the last evaluation it was guessing ({_loss(n.last_loss)})"
-    if n.peak_loss > t.spike * n.initial_loss:
+    if n.peak_loss > _times(t.spike, n.initial_loss):
         return "collapsed", f"{broken}, after a peak of {_loss(n.peak_loss)}"
-    learned = [
-        (lr, end) for lr, end in lowest.items() if lr < n.lr and end < t.learned * n.chance_loss
-    ]
+    learned = [(lr, end) for lr, end in lowest.items() if lr < n.lr and end < learning]
     if learned:
         lr, end = max(learned)
         return "collapsed", f"{broken}, while the smaller lr {lr:g} came to {_loss(end)}"
     return None
+
+
+def _times(share: float, loss: float) -> float:
+    """A share of a loss; of one below 0, where a larger share is higher too, as far above it."""
+    return share * loss if loss >= 0 else (2 - share) * loss
 
 
 def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outcome, str]:
@@ -425,31 +436,59 @@ def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outc
     sides = setting.sides
     failed, of = setting.failures[n.lr]
     fails = f"; {failed} of {of} seeds failed at this lr" if failed else ""
+    medians = ", by medians" if of > 1 else ""
     if n.lr == sides.best:
-        return "converged", f"{fell}, the lowest of {setting.lrs} lrs{fails}"
+        return "converged", f"{fell}, the lowest of {setting.lrs} lrs{medians}{fails}"
     which = "smaller" if sides.best < n.lr else "larger"
     best = f"{_loss(sides.best_end)} at the {which} lr {sides.best:g}"
-    above = _above(sides.ends[n.lr], sides.best_end, best) + (", by medians" if of > 1 else "")
+    above = f"{_above(sides.ends[n.lr], sides.best_end, best)}{medians}"
     side = sides.side(n.lr)
+    above += f"{_although(n.lr, side, setting, t)}{fails}"
     if side == 0:
-        return "converged", f"{fell}, {above}{fails}"
+        return "converged", f"{fell}, {above}"
     if side > 0:
-        return "overshooting", f"{fell}, {above}{fails}"
+        return "overshooting", f"{fell}, {above}"
     if n.end_loss > n.initial_loss + (1 - t.guessing) * abs(n.initial_loss):
-        return "not compared", f"{fell}, above its start, though it is {above}"
-    return "undershooting", f"{fell}, {above}{fails}"
+        rose = "it ended above its start, so its steps were not too small"
+        return "not compared", f"{fell}, {above}; {rose}"
+    return "undershooting", f"{fell}, {above}"
+
+
+def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
+    """Why an lr is on this side, where its end loss alone would put it on another; "" elsewhere."""
+    sides = setting.sides
+    over = sides.ends[lr] - sides.best_end
+    is_near = over <= t.converged * abs(sides.best_end)
+    if side == 0 and not is_near:
+        noise = t.noise * sides.errors.get(lr, 0.0)
+        if sides.higher.get(lr, over) <= noise:
+            return ", within the noise of the seeds"
+        if noise < over <= sides.room[lr]:
+            return ", which is next to nothing beside its start"
+        return ", but an lr beyond it is as good"
+    if side == 0 or not is_near:
+        return ""
+    failed, of = setting.failures[lr]
+    best_failed, best_of = setting.failures[sides.best]
+    if failed / of > best_failed / best_of:
+        return ", at which fewer seeds failed"
+    return ", but an lr between them did far worse"
 
 
 def _above(end: float, best_end: float, best: str) -> str:
     """How far an end loss is above the best, in words."""
     if not math.isfinite(end):
-        return f"above the best, {best}"
+        return f"worse than the best, {best}"
     if best_end > 0 and end > 2 * best_end:
         return f"{end / best_end:.3g} times the best, {best}"
-    over = (end - best_end) / abs(best_end) if best_end else math.inf
-    if over < 0.0005:
+    if end == best_end:
         return f"as low as the best, {best}"
-    return f"{over:.1%} above the best, {best}"
+    over = (end - best_end) / abs(best_end) if best_end else math.inf
+    if math.isinf(over):
+        return f"above the best, {best}"
+    if over <= -0.0005:
+        return f"below {best}"
+    return f"as low as the best, {best}" if over < 0.0005 else f"{over:.1%} above the best, {best}"
 
 
 def _guessing(n: Numbers, task: _Task) -> str:

@@ -566,7 +566,7 @@ def test_where_the_best_overfits_decay_is_not_promised() -> None:
     a = only(frame)
     assert a.overfits and not a.decay_helps
     assert (a.overfit_from, a.overfit_epoch) == (0.05, 7)
-    told = "overfitting: val loss was lowest after epoch 7, 0.05, and ended at 0.07; "
+    told = "overfitting: val loss was lowest after epoch 7, at 0.05, and ended at 0.07; "
     assert told + "stop earlier or regularise" in lines(frame)
     assert "decay" not in text([a]) and "schedule" not in text([a])
     other = frame.assign(at_end=["overfitting"] * 2 + ["settled"] * 5)

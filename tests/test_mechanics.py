@@ -174,6 +174,6 @@ def test_of_a_run_that_overfits_branches_of_the_train_loss_say_nothing() -> None
     n = numbers(
         overfits=True, gain_low=0.9, gain_high=0.1, lowest_loss=0.25, lowest_at=40, lowest_epoch=2.0
     )
-    assert mechanics.at_end(n, T) == ("overfitting", "val loss was lowest after epoch 2, 0.25")
+    assert mechanics.at_end(n, T) == ("overfitting", "val loss was lowest after epoch 2, at 0.25")
     by_step = dataclasses.replace(n, lowest_epoch=math.nan)
-    assert mechanics.at_end(by_step, T)[1] == "val loss was lowest at step 40, 0.25"
+    assert mechanics.at_end(by_step, T)[1] == "val loss was lowest at step 40, at 0.25"

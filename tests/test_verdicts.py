@@ -483,7 +483,7 @@ def test_a_network_that_knows_its_training_data_has_neither_collapsed_nor_diverg
     row = one(small, by_epoch(train, run=1, val_loss=val).assign(num_classes=10))
     assert row["end_loss"] > 1.5 * LN10 and row["outcome"] == "overshooting"
     assert row["at_end"] == "overfitting" and row["lowest_loss"] == pytest.approx(0.9)
-    assert "val loss was lowest after epoch 7, 0.9" in row["evidence"]
+    assert "val loss was lowest after epoch 7, at 0.9" in row["evidence"]
 
 
 def test_without_num_classes_guessing_is_not_looked_for_and_the_evidence_says_so() -> None:
