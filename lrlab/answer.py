@@ -344,6 +344,9 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     losses = {str(row.get("loss")) for row in judged}
     what = constant.get(losses.pop(), "guessing") if len(losses) == 1 else "guessing"
     told = f"nothing was learned, as no run is better than {what} ({guess:.4g}); {lowest}"
+    lowest_run = min(judged, key=lambda row: float(row["end_loss"]))
+    if lowest_run.get("at_end") == "still falling":
+        told += "; its loss was still falling, so more epochs may help"
     if what in constant.values() and _median(judged, "initial_loss") > _FAR_OFF * guess:
         told += "; the targets lie far from 0, where data.standardise_targets=true helps"
     return told

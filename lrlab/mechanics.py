@@ -41,6 +41,10 @@ def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
         return "still falling", told
     if n.slope - room <= t.slope and n.slope + room >= 0:
         return "too noisy to tell", f"{told} ± {room:.2f}"
+    if n.gain_high > t.gain:
+        return "still falling", f"3·lr gains {n.gain_high:.2f} in log train loss"
+    if abs(n.end_loss - n.initial_loss) < t.moved * abs(n.initial_loss):
+        return "", ""  # a loss that has hardly moved is flat, and has not settled
     return "settled", told
 
 
@@ -66,7 +70,7 @@ def _branches(n: Numbers) -> str:
 # --- steps ----------------------------------------------------------------------------------------
 
 
-def steps(n: Numbers, t: Thresholds) -> Steps:
+def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
     """Whether the steps are far too short, about right or unstable; "" where neither was measured.
 
     Far too short: each covers less than `thresholds.short` of the way to the minimum along it
@@ -76,7 +80,7 @@ def steps(n: Numbers, t: Thresholds) -> Steps:
     ratio, way = n.stability_ratio, n.alpha + 1
     if math.isnan(ratio) and math.isnan(way):
         return ""
-    if ratio > t.unstable or (way / 2 > t.unstable and _is_plain(n, t)):
+    if failed or ratio > t.unstable or (way / 2 > t.unstable and _is_plain(n, t)):
         return "unstable"
     if math.isnan(way) and not _is_plain(n, t):
         return ""

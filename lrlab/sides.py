@@ -156,9 +156,9 @@ def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float
     squares, freedom = 0.0, 0
     own_squares, own_freedom = 0.0, 0
     for at in at_lrs:
-        if at.failed or not (at is best or at.end <= best.end + abs(best.end)):
+        ends = np.array([end for end in at.ends.values() if math.isfinite(end)])
+        if not len(ends) or not (at is best or at.end <= best.end + abs(best.end)):
             continue
-        ends = np.array(list(at.ends.values()))
         own_squares += _squares(ends)
         own_freedom += len(ends) - 1
         differences = np.array(_differences(at, best))

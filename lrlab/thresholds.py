@@ -29,6 +29,7 @@ class Thresholds:
     # At the end
     gain: float = _at(0.05, "would anneal: lr/10 gains more than this in log train loss")
     slope: float = _at(-0.2, "still falling: d log loss / d log step in the last quarter")
+    moved: float = _at(0.05, "settled: and the loss has changed by this share of the initial loss")
     steep: float = _at(-1.0, "of a run alone, a slope below this says that a larger lr does better")
     annealed: float = _at(0.1, "settled: the schedule ended below this share of the lr")
     overfitting: float = _at(1.1, "overfitting: val loss above this × its lowest, train loss lower")

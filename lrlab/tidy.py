@@ -110,12 +110,17 @@ def settings_of(curves: pd.DataFrame) -> list[str]:
 
 
 def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Whether a setting is the lr times one number in all runs, as optimizer.weight_decay=${lr}."""
+    """Whether a setting is the lr times one number in all runs, as optimizer.weight_decay=${lr}.
+
+    That two values are so is taken for chance, unless the number is 1.
+    """
     pairs = {(a, b) for a, b in zip(lr, values, strict=True) if _is_real(a)}
     if len(pairs) < 2 or not all(_is_real(b) and a > 0 and b > 0 for a, b in pairs):
         return False
     ratios = [b / a for a, b in pairs]
-    return max(ratios) - min(ratios) <= 1e-9 * max(ratios) and len({a for a, _ in pairs}) > 1
+    lrs = len({a for a, _ in pairs})
+    is_tied = max(ratios) - min(ratios) <= 1e-9 * max(ratios)
+    return is_tied and (lrs > 2 or (lrs == 2 and abs(ratios[0] - 1) <= 1e-9))
 
 
 def _is_real(value: Any) -> bool:

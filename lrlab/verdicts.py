@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lrlab import mechanics
+from lrlab import verdict_words as words
 from lrlab.evidence import Numbers, measure
 from lrlab.sides import Sides, compare, gathered
 from lrlab.thresholds import THRESHOLDS, Thresholds
@@ -221,8 +222,8 @@ def judge(
                 "outcome": outcome,
                 "at_end": word,
                 "step_mode": mode,
-                "steps": mechanics.steps(n, thresholds),
-                "evidence": _sentence(n, outcome, why, word, told, how),
+                "steps": mechanics.steps(n, thresholds, failed),
+                "evidence": words.sentence(n, outcome, why, word, told, how),
                 "end_loss": n.end_loss,
                 "decay_gain": n.gain_low,
                 "best_loss": task.best,
@@ -366,17 +367,17 @@ def _reached(n: Numbers, target: float) -> tuple[float, float]:
 
 def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple[Outcome, str]:
     """The first rule that holds, and why it does."""
-    if n.state == "pruned" and n.is_finite:
-        return "pruned", f"{_fell(n)} before it was stopped" if n.losses else "no loss was recorded"
     if n.is_finite and not n.losses:
-        return "not compared", "no loss was recorded"
+        return ("pruned" if n.state == "pruned" else "not compared"), "no loss was recorded"
+    if n.state == "pruned" and n.is_finite:
+        return "pruned", f"{words.fell(n)} before it was stopped"
     if failure := _failure(n, setting.lowest, task, t):
         return failure
-    fell = _fell(n)
+    fell = words.fell(n)
     if n.state in UNFINISHED:
         return "not compared", f"{fell} so far"
     if n.losses == 1 and not n.has_branches and not (n.last > 0 and n.end_loss != n.initial_loss):
-        return "not compared", f"only one loss was recorded, {_loss(n.end_loss)}"
+        return "not compared", f"only one loss was recorded, {words.loss(n.end_loss)}"
     if setting.nothing:
         return "nothing learned", f"{fell}, and no run is better than {_guessing(n, task)}"
     if setting.same_rates:
@@ -401,28 +402,29 @@ def _failure(
     has learned its training data, and has not been broken.
     """
     if not n.is_finite:
-        return "diverged", _nonfinite(n)
+        return "diverged", words.nonfinite(n)
     if not n.losses or n.state in UNFINISHED:
         return None
     start = min([x for x in (n.initial_loss, task.start) if not math.isnan(x)], default=math.nan)
     by_val = n.judged_by == "val_loss" and not math.isnan(n.train_end_loss)
     grew = n.growing and n.end_loss > start + (t.diverged - 1) * abs(start)
     if grew and not (by_val and (n.overfits or n.train_end_loss < n.initial_loss)):
-        return "diverged", f"{_fell(n)} and was still growing"
+        return "diverged", f"{words.fell(n)} and was still growing"
     guessing, learning = (_times(share, n.chance_loss) for share in (t.guessing, t.learned))
     if not max(n.end_loss, n.last_loss) >= guessing:
         return None
     if by_val and (n.overfits or n.train_last_loss < learning):
         return None
-    broken = f"{_fell(n)}, no better than guessing ({_loss(n.chance_loss)})"
+    broken = f"{words.fell(n)}, no better than guessing ({words.loss(n.chance_loss)})"
     if not n.end_loss >= guessing:
-        broken = f"{_fell(n)}, but at the last evaluation it was guessing ({_loss(n.last_loss)})"
+        last = f"at the last evaluation it was guessing ({words.loss(n.last_loss)})"
+        broken = f"{words.fell(n)}, but {last}"
     if n.peak_loss > _times(t.spike, n.initial_loss):
-        return "collapsed", f"{broken}, after a peak of {_loss(n.peak_loss)}"
+        return "collapsed", f"{broken}, after a peak of {words.loss(n.peak_loss)}"
     learned = [(lr, end) for lr, end in lowest.items() if lr < n.lr and end < learning]
     if learned:
         lr, end = max(learned)
-        return "collapsed", f"{broken}, while the smaller lr {lr:g} came to {_loss(end)}"
+        return "collapsed", f"{broken}, while the smaller lr {lr:g} came to {words.loss(end)}"
     return None
 
 
@@ -440,8 +442,8 @@ def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outc
     if n.lr == sides.best:
         return "converged", f"{fell}, the lowest of {setting.lrs} lrs{medians}{fails}"
     which = "smaller" if sides.best < n.lr else "larger"
-    best = f"{_loss(sides.best_end)} at the {which} lr {sides.best:g}"
-    above = f"{_above(sides.ends[n.lr], sides.best_end, best)}{medians}"
+    best = f"{words.loss(sides.best_end)} at the {which} lr {sides.best:g}"
+    above = f"{words.above(sides.ends[n.lr], sides.best_end, best)}{medians}"
     side = sides.side(n.lr)
     above += f"{_although(n.lr, side, setting, t)}{fails}"
     if side == 0:
@@ -475,68 +477,7 @@ def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
     return ", but an lr between them did far worse"
 
 
-def _above(end: float, best_end: float, best: str) -> str:
-    """How far an end loss is above the best, in words."""
-    if not math.isfinite(end):
-        return f"worse than the best, {best}"
-    if best_end > 0 and end > 2 * best_end:
-        return f"{end / best_end:.3g} times the best, {best}"
-    if end == best_end:
-        return f"as low as the best, {best}"
-    over = (end - best_end) / abs(best_end) if best_end else math.inf
-    if math.isinf(over):
-        return f"above the best, {best}"
-    if over <= -0.0005:
-        return f"below {best}"
-    return f"as low as the best, {best}" if over < 0.0005 else f"{over:.1%} above the best, {best}"
-
-
 def _guessing(n: Numbers, task: _Task) -> str:
     if math.isnan(n.chance_loss):
-        return f"before training ({_loss(task.start)})"
-    return f"guessing ({_loss(n.chance_loss)})"
-
-
-def _nonfinite(n: Numbers) -> str:
-    where = f" at {n.unit} {n.first_nonfinite:.6g}" if math.isfinite(n.first_nonfinite) else ""
-    if not n.losses:
-        return f"the loss was not finite from the first record on{where}"
-    return f"the loss became non-finite{where}, after {_loss(n.peak_loss)} at its highest"
-
-
-def _fell(n: Numbers) -> str:
-    """How the loss went, from its start to its end."""
-    name = "val loss" if n.judged_by == "val_loss" else "loss"
-    start, end = n.initial_loss, n.end_loss
-    change = (end - start) / abs(start) if start else math.copysign(math.inf, end - start)
-    if math.isnan(change) or end == start:
-        return f"{name} ended at {_loss(end)}, where it began"
-    if abs(change) < 0.02:
-        return f"{name} stayed at {end:.4g} ({start:.4g} before training)"
-    return f"{name} {'fell' if change < 0 else 'rose'} from {_loss(start)} to {_loss(end)}"
-
-
-def _sentence(n: Numbers, outcome: Outcome, why: str, word: str, told: str, how: str) -> str:
-    before = ""
-    if n.state in UNFINISHED:
-        where = f" at {n.unit} {n.last:g}" if math.isfinite(n.last) else ""
-        before = f"{_STATES[n.state]}{where}: "
-    unknown = math.isnan(n.chance_loss) and outcome not in ("diverged", "pruned") and n.losses
-    if unknown and n.end_loss > 0.5 * n.initial_loss:
-        why += "; without num_classes or chance_loss, it was not compared with guessing"
-    at_end = f"; at the end {word}" + (f", {told}" if told else "") if word else ""
-    return f"{before}{why}: {outcome}{at_end} ({how})"
-
-
-_STATES = {
-    "pruned": "pruned",
-    "interrupted": "interrupted",
-    "failed": "failed with an error",
-    "running": "still running",
-    "training": "still running",
-    "waiting": "not begun",
-}
-
-
-def _loss(loss: float) -> str:
-    return f"{loss:.3g}"
+        return f"before training ({words.loss(task.start)})"
+    return f"guessing ({words.loss(n.chance_loss)})"
