@@ -320,16 +320,21 @@ def told_apart(
     """Whether two medians differ by more than seeds make them: "within", "beyond", "few seeds".
 
     By the standard error of `sides.compare`: seeds that both have give them the same weights and
-    batches, so these are compared in pairs; without two such seeds the two are compared as they
-    are. What is less than `Thresholds.noise` times that error is within. With fewer than two
-    degrees of freedom, as of one seed beside two, or of two pairs, it says nothing.
+    batches, so these are compared in pairs. Of fewer than three pairs, which say little, the two
+    are compared as they are. What is less than `Thresholds.noise` times that error is within. With
+    fewer than two degrees of freedom, as of one seed beside two, it says nothing.
 
     Args:
         one, other: by seed the end losses, inf of those that failed.
     """
-    kept = [{seed: x for seed, x in each.items() if math.isfinite(x)} for each in (one, other)]
+    kept: list[dict[Hashable, float]] = [
+        {seed: x for seed, x in each.items() if math.isfinite(x)} for each in (one, other)
+    ]
     pairs = len(kept[0].keys() & kept[1].keys())
-    freedom = pairs - 1 if pairs > 1 else sum(max(0, len(each) - 1) for each in kept)
+    freedom = pairs - 1
+    if pairs < 3:
+        kept = [{(i, seed): x for seed, x in each.items()} for i, each in enumerate(kept)]
+        freedom = sum(max(0, len(each) - 1) for each in kept)
     if freedom < 2 or not all(kept):
         return "few seeds"
     by_noise = replace(t, converged=0.0, arrived=0.0)  # alone, whatever else counts as equal
