@@ -207,9 +207,7 @@ def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> 
     if refusal := _refusal(rows, judged):
         return replace(answer, refusal=refusal)
     if math.isnan(sides.best):
-        low, high = sides.lrs[0], sides.lrs[-1]
-        refusal = f"every run failed ({_span(low, high)}), so every step was too large"
-        return replace(answer, refusal=refusal, try_next=_range(low / 1000, low))
+        return _all_failed(answer, sides.lrs)
     if any(row["outcome"] == "nothing learned" for row in judged):
         return replace(answer, refusal=_nothing(judged, sides), try_next=_longer(judged, sides))
     tried = [float(row["lr"]) for row in rows if row.get("state") in ("", "pruned", None)]
@@ -331,6 +329,12 @@ def _refusal(rows: Sequence[Row], judged: Sequence[Row]) -> str:
     return ""
 
 
+def _all_failed(answer: Answer, lrs: Sequence[float]) -> Answer:
+    span = _span(lrs[0], lrs[-1])
+    refusal = f"every run diverged or collapsed ({span}), so every step was too large"
+    return replace(answer, refusal=refusal, try_next=_range(lrs[0] / 1000, lrs[0]))
+
+
 def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     """That nothing was learned, against which loss."""
     guess = _median(judged, "chance_loss")
@@ -413,8 +417,7 @@ def _of_search(rows: Sequence[Row], names: Sequence[str], t: Thresholds) -> Answ
     best = min(configurations, key=lambda each: (each.failed, each.end))
     lrs = sorted({float(row["lr"]) for row in judged})
     if not math.isfinite(best.end):
-        refusal = f"every run failed ({_span(lrs[0], lrs[-1])}), so every step was too large"
-        return replace(answer, refusal=refusal, try_next=_range(lrs[0] / 1000, lrs[0]))
+        return _all_failed(answer, lrs)
     if all(row["outcome"] in (*FAILED, "nothing learned") for row in judged):
         sides = Sides(lrs, {}, best.lr, best.end)
         return replace(answer, refusal=_nothing(judged, sides), try_next=_longer(judged, sides))

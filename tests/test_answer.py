@@ -296,7 +296,8 @@ def test_a_run_alone_is_not_compared_and_one_side_takes_hard_evidence(
 def test_a_run_alone_that_diverged_has_smaller_ones_to_try() -> None:
     a = only(table((10.0, "diverged", math.inf)))
     assert a.best_lr is None and a.try_next == (0.01, 10.0)
-    assert "every run failed (lr 10), so every step was too large; try lr=0.01..10" in text([a])
+    why = "every run diverged or collapsed (lr 10), so every step was too large; try lr=0.01..10"
+    assert why in text([a])
 
 
 def test_a_run_alone_from_its_curve() -> None:
@@ -380,7 +381,7 @@ def test_a_fall_to_no_better_than_a_constant_is_nothing_learned(
 
 def test_all_failed() -> None:
     a = only(table(*WHOLE[5:]))
-    assert a.refusal == "every run failed (lr 1 to 3), so every step was too large"
+    assert a.refusal == "every run diverged or collapsed (lr 1 to 3), so every step was too large"
     assert a.try_next == pytest.approx((1e-3, 1.0))
 
 

@@ -296,10 +296,10 @@ def test_arrays_are_kept_with_the_sweep_and_replayed_from_there(tmp_path: Path) 
     done = command(reproduce.main, [str(moved / "1")], tmp_path)
     assert (done.code, done.err) == (0, "") and "steps, bitwise" in done.out
     done = command(resume.main, [str(moved), "lr=0.01,0.1,0.2"], tmp_path)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, without_notices(done.err)) == (0, "")
     assert list(lrlab.load(moved).runs["state"]) == ["finished"] * 3
     done = command(sweep.main, ["--config-dir", "moved", "--config-name", "best"], tmp_path)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, without_notices(done.err)) == (0, "")
 
 
 def test_arrays_of_any_kind_are_one_file_and_their_settings_are_kept(tmp_path: Path) -> None:
@@ -562,5 +562,6 @@ def test_the_readmes_example_says_what_it_prints(
     exec(code, {})
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     written = [line.split() for line in re.findall(r"^    (run .*|  \d .*)$", section, re.M)]
-    assert shown[0] == written[0]
+    # of so few images nothing may be said of the end
+    assert shown[0] == written[0][: len(shown[0])] and "outcome" in shown[0]
     assert [row[:3] for row in shown[2:5]] == [row[:3] for row in written[1:]]

@@ -244,7 +244,7 @@ def test_a_sweep_that_learned_nothing_is_no_rival(tmp_path: Path) -> None:
     good = make_sweep(tmp_path / "good", {0.1: [0.5]})
     bad = make_sweep(tmp_path / "bad", {9.0: [math.inf]})
     words = compare.text(read([good, bad])[0])
-    assert "B  no lr is recommended: every run failed (lr 9)" in words
+    assert "B  no lr is recommended: every run diverged or collapsed (lr 9)" in words
     best = "best    A lr=0.1: end loss 0.5 (val loss), one seed; no other lr was trained"
     assert words.splitlines()[-1].startswith(best)
     neither = compare.text(read([bad, make_sweep(tmp_path / "worse", {9.9: [math.inf]})])[0])

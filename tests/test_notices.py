@@ -123,6 +123,6 @@ def test_a_sweep_of_many_lrs_is_looked_at_once(
     monkeypatch.setattr(notices, "_of_data", lambda spec: looked.append(spec) or iter(()))
     np.savez(tmp_path / "a.npz", x=np.zeros((40, 2)), y=np.arange(40) % 2)
     runs = [f"lr={0.1 + i / 100} seed={i % 3}" for i in range(20)]
-    node = f"data=arrays data.path={tmp_path / 'a.npz'}"
+    node = f"data=arrays data.path={tmp_path / 'a.npz'} batch_size=8"
     notices.lines(make_specs(tmp_path, [*runs, "lr=0.1 epochs=9"], node))
     assert len(looked) == 2

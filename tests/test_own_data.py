@@ -429,7 +429,7 @@ def test_configs_comment_every_key_and_hold_the_defaults(name: str) -> None:
 def uneven(file: Path) -> None:
     draw = np.random.default_rng(1)
     y = (draw.random(120) < 0.1).astype(np.int64)
-    np.savez(file, x=draw.normal(size=(120, 3)) + y[:, None], y=y)
+    np.savez(file, x=draw.normal(size=(120, 3)) + 4 * y[:, None], y=y)
 
 
 def lacking(file: Path) -> None:
@@ -445,7 +445,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("old")
     uneven(home / "uneven.npz")
     words = ["data=arrays", "data.path=uneven.npz", "network=perceptron", "batch_size=20"]
-    words += ["epochs=2", "lr=0.01,0.1", "data.stratify=false", "name=old", *QUICK]
+    words += ["epochs=20", "lr=0.01,0.1", "data.stratify=false", "name=old", *QUICK]
     assert command(sweep, words, home).code == 0
     for file in [home / "outputs/old/multirun.yaml", *home.glob("outputs/old/*/.hydra/*.yaml")]:
         text = file.read_text("utf-8").replace("  - data.stratify=false\n", "")

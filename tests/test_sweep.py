@@ -167,8 +167,8 @@ def test_the_end_is_a_table_and_where_the_files_are(first: Ended) -> None:
         ["1", "0.1", "fixed"],
         ["2", "1e+09", "fixed"],
     ]
-    assert rows[0][-2] == rows[1][-2] == "finished"
-    assert re.search(r"diverged at step \d +diverged$", lines[header + 4])
+    assert "finished" in rows[0] and "finished" in rows[1]
+    assert re.search(r"diverged at step \d +diverged( +-)?$", lines[header + 4])
     assert "1 diverged of 3 runs" in lines
     assert f"sweep  {Path('outputs/first')}" in lines
     assert any(line.startswith(f"plots  {Path('outputs/first/plots')}: ") for line in lines)
