@@ -409,7 +409,7 @@ def test_an_answer_at_the_edge_ends_with_the_command_to_run(tmp_path: Path) -> N
     assert "to run nextpython -m lrlab.sweep lr=0.03..1 points=7" in text
     refused = Answer({}, refusal="every run diverged or collapsed", runs=2, try_next=(1e-3, 1.0))
     made = visible("<body>" + str(advice.section([refused], [], "python -m lrlab.sweep lr=2,3")))
-    assert "Every run failed; try lr=0.001..1 next." in made
+    assert "Every run diverged or collapsed; try lr=0.001..1 next." in made
     assert "to run nextpython -m lrlab.sweep lr=0.001..1 points=7" in made
 
 
