@@ -209,7 +209,7 @@ def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> 
     if math.isnan(sides.best):
         return _all_failed(answer, sides.lrs)
     if any(row["outcome"] == "nothing learned" for row in judged):
-        return replace(answer, refusal=_nothing(judged, sides), try_next=_longer(judged, sides))
+        return replace(answer, refusal=_nothing(judged, sides), try_next=_elsewhere(judged, sides))
     tried = [float(row["lr"]) for row in rows if row.get("state") in ("", "pruned", None)]
     edge, following = _edge(sides.best, sorted({*tried, *sides.lrs}))
     answer = _of_best(answer, judged, sides, t)
@@ -356,8 +356,14 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     return told
 
 
-def _longer(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:
-    """Larger lrs, where the steps at the largest were far too short and none failed; else None."""
+def _elsewhere(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:
+    """Where to look after nothing was learned, as far as anything tells; else None.
+
+    Smaller lrs, where most runs at the smallest diverged or collapsed. Larger ones, where the steps
+    at the largest were far too short and no run failed.
+    """
+    if _most([row for row in judged if row["lr"] == sides.lrs[0]], FAILED):
+        return _range(sides.lrs[0] / 1000, sides.lrs[0])
     largest = [row for row in judged if row["lr"] == sides.lrs[-1]]
     if any(row["outcome"] in FAILED for row in judged):
         return None
@@ -420,7 +426,7 @@ def _of_search(rows: Sequence[Row], names: Sequence[str], t: Thresholds) -> Answ
         return _all_failed(answer, lrs)
     if all(row["outcome"] in (*FAILED, "nothing learned") for row in judged):
         sides = Sides(lrs, {}, best.lr, best.end)
-        return replace(answer, refusal=_nothing(judged, sides), try_next=_longer(judged, sides))
+        return replace(answer, refusal=_nothing(judged, sides), try_next=_elsewhere(judged, sides))
     found = pooled.search(configurations, rows, names, t)
     mine = [row for row in judged if row["run"] in best.runs]
     sides = Sides(lrs, {}, best.lr, best.end, *found.good)

@@ -672,3 +672,18 @@ def test_a_line_has_short_sentences() -> None:
     for line in [how_sure(a), *text([a]).splitlines()]:
         for sentence in line.replace(";", ". ").split(". "):
             assert len(sentence.split()) <= 25, sentence
+
+
+def test_where_nothing_was_learned_and_the_smallest_lr_collapsed_smaller_ones_are_named() -> None:
+    flat = [2.3, *[2.3] * 39]
+    spiked = [2.3, 50.0, *[2.3] * 38]
+    parts = [
+        pd.DataFrame({"run": i, "lr": lr, "epoch": range(40), "train_loss": losses})
+        for i, (lr, losses) in enumerate([(1.0, spiked), (2.0, flat), (4.0, flat)])
+    ]
+    found = verdicts(pd.concat(parts).assign(num_classes=10))
+    assert found["outcome"].tolist() == ["collapsed", "nothing learned", "nothing learned"]
+    (a,) = recommend(found)
+    assert a.best_lr is None and a.try_next == (pytest.approx(1e-3), 1.0)
+    (other,) = recommend(found.assign(lr=[4.0, 2.0, 1.0]))
+    assert other.try_next is None, "a larger one collapsed"
