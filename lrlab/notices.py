@@ -10,12 +10,12 @@ import numpy as np
 
 from lrlab import plan, schedule_notices
 from lrlab.plan import RunSpec
+from lrlab.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
 
 FEW_HELD_OUT = 100  # samples
-FEW_STEPS = 100  # of a whole run
 # From when on classes look like quantities: most are rare, or they are many and none common.
 FEW_CLASSES, FEW_EACH = 10, 10
 MANY_CLASSES, FEW_OF_MANY = 50, 20  # samples of each, as a mean
@@ -61,7 +61,7 @@ def _of_data(spec: RunSpec) -> Iterator[str]:
         )
     each = len(data.train_y) // batch_size
     # Who sets train_size wants a short run.
-    if each * epochs < FEW_STEPS and spec["data"].get("train_size") is None:
+    if each * epochs < THRESHOLDS.few_steps and spec["data"].get("train_size") is None:
         yield (
             f"{_counted(each * epochs, 'step')} only: {_counted(epochs, 'epoch')} of {each}, with "
             f"batch_size={batch_size}; use more epochs or a smaller batch_size"
