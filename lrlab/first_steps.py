@@ -136,7 +136,7 @@ def _train(
     found: np.ndarray,
     tell: Callable[[int], None],
 ) -> None:
-    lanes.settle(*batch(0), *held_out)
+    lanes.settle(*batch(0), held_out)
     configs = [{**optimizer, "lr": float(lr)} for lr in lrs[0]]
     rule = optimizers.build(configs, list(lanes.params.values()))
     left = np.arange(len(lanes))
@@ -155,4 +155,4 @@ def _train(
             left = left[going]
             lanes = lanes.select(going.tolist())
             rule.keep(torch.from_numpy(going), list(lanes.params.values()))
-            lanes.settle(*batch(0), *held_out)
+            lanes.settle(*batch(0), held_out)

@@ -354,7 +354,7 @@ def _replay(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs], list(stack.params.values())
     )
     x, y = batch(0)
-    stack.settle(x, y, data.val_x, data.val_y)
+    stack.settle(x, y, (data.val_x, data.val_y))
     count = sum(tensor[0].numel() for tensor in stack.params.values())
     held = _PATH_NUMBERS // max(count * len(specs), 1)
     snapshots = min(SNAPSHOTS, held, steps)
@@ -373,7 +373,7 @@ def _replay(
         if step == state_step:
             state = _copies(stack, rule, good)
     assert state is not None
-    state[0].settle(x, y, data.val_x, data.val_y)
+    state[0].settle(x, y, (data.val_x, data.val_y))
     weights = []
     for lane in range(len(specs)):
         path = np.stack([snapshot[lane] for snapshot in taken])
@@ -480,7 +480,7 @@ def _along(
         way = "together" if lanes.way == "one at a time" else lanes.way
         modules, seeds = lanes.modules[:1] * count, lanes.seeds[:1] * count
         stack = Lanes(modules, params, fixed, seeds, lanes.loss, {(count, False): way})
-        stack.settle(*batch, *batch)
+        stack.settle(*batch, batch)
         loss, gradients = stack.gradients(*batch, [step] * count, 0)
         slope = _double(torch.zeros(count, device=device))
         for key, gradient in zip(params, gradients, strict=True):

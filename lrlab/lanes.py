@@ -27,6 +27,7 @@ from lrlab.losses import right_answers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Tensors = dict[str, Tensor]
+Samples = tuple[Tensor, Tensor]  # and their targets
 
 ALIGNMENT = 16  # numbers, a cache line of float32
 SMALL = (
@@ -164,36 +165,38 @@ class Lanes:
         share = (right.double() / judged).where(right >= 0, math.nan).float()
         return (total / len(y)).float(), share
 
-    def settle(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> None:
+    def settle(self, x: Tensor, y: Tensor, *evaluated: Samples) -> None:
         """Choose the fastest way in which each lane has the bits that it has alone, by trying.
 
         Args:
-            x, y: a batch as for ``gradients``; val_x, val_y: samples as for ``evaluate``.
+            x, y: a batch as for ``gradients``.
+            evaluated: each samples and targets that ``evaluate`` will get, since the number of
+                samples decides how a product or a mean is computed.
         """
         key = (self.pad or len(self), of_each_lane(y))
         if key not in self.ways:
-            self.ways[key] = self._find_way(x, y, val_x, val_y)
+            self.ways[key] = self._find_way(x, y, evaluated)
         self.way = self.ways[key]
         if self.way != "together":
             self.modules = _distinct(self.modules)
         self._cut()
 
-    def _find_way(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> str:
+    def _find_way(self, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
         self.way = "together"
         try:
             # A network that draws random numbers is refused here: in a stack its numbers would
             # depend on the other lanes.
-            together = self._trial(x, y, val_x, val_y)
+            together = self._trial(x, y, evaluated)
         except RuntimeError as error:
             if environment.out_of_memory(error):
                 raise
             return "unmapped"
         if self.pad:
-            return self._padded_way(x, y, val_x, val_y)
+            return self._padded_way(x, y, evaluated)
         if len(self) == 1:
             return "together"
         self.way = "one at a time"
-        if not same_bits(together, self._trial(x, y, val_x, val_y)):
+        if not same_bits(together, self._trial(x, y, evaluated)):
             return "one at a time"
         return "together" if self._is_faster_together(x, y) else "one at a time"
 
@@ -217,7 +220,7 @@ class Lanes:
         self.gradients(x, y, [0] * len(self), 0)
         return time.perf_counter() - started
 
-    def _padded_way(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> str:
+    def _padded_way(self, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
         """Whether lanes have neighbours' numbers in no bit, in a full stack of the padded width.
 
         All stacks of the group take what is found, the run alone too: it is tried with copies of
@@ -229,7 +232,7 @@ class Lanes:
 
         def trial(lanes: list[int]) -> list[Tensor]:
             batch = (x[lanes], y[lanes]) if own else (x, y)
-            return self.select(lanes)._trial(*batch, val_x, val_y)
+            return self.select(lanes)._trial(*batch, evaluated)
 
         rows = [row % len(self) for row in range(self.pad)]
         together = trial(rows)
@@ -442,16 +445,28 @@ class Lanes:
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             return functional_call(self._module, (params, fixed), (x,)).float()
 
-    def _trial(self, x: Tensor, y: Tensor, val_x: Tensor, val_y: Tensor) -> list[Tensor]:
-        """What a step and an evaluation give."""
+    def _trial(self, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> list[Tensor]:
+        """What a step gives, and an evaluation of each length and layout of samples.
+
+        Outputs are compared too: a mean can hide a last bit in which they differ.
+        """
+        multiple = _summed_at_once(y.device, self.pad)
+        chunks: dict[tuple[int, tuple[int, ...]], Samples] = {}
+        for xs, ys in evaluated:
+            for length in _chunks(len(ys), multiple):
+                chunks[length, xs.stride()] = xs[-length:], ys[-length:]
         with self.rehearsal():
             losses, gradients = self.gradients(x, y, [0] * len(self), 0)
-            # one of each length that an evaluation has; where they divide evenly, there is one
-            multiple = _summed_at_once(val_y.device, self.pad)
-            lengths = dict.fromkeys(_chunks(len(val_y), multiple))
-            chunks = [slice(len(val_y) - length, len(val_y)) for length in lengths]
-            scores = [self.evaluate(val_x[chunk], val_y[chunk])[0] for chunk in chunks]
-        return [losses, *(g for g in gradients if g is not None), *scores]
+            found = [losses, *(g for g in gradients if g is not None)]
+            self._right = lambda outputs, y: outputs
+            self._train_mode(False)
+            for xs, ys in chunks.values():
+                blocks = self._single_blocks() if len(ys) % multiple else self._blocks
+                with torch.no_grad():
+                    scores = [self._block_scores(block, xs, ys, 0) for block in blocks]
+                found += [torch.cat(parts) for parts in zip(*scores, strict=True)]
+            self._train_mode(True)
+        return found
 
 
 def of_each_lane(y: Tensor) -> bool:

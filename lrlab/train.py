@@ -388,7 +388,13 @@ def _settle(stack: Stack) -> None:
     take_order(stack)
     stack.step = None
     batch = gather(stack.data, stack.order[0], stack.order_of, bool(stack.lanes.pad))
-    stack.lanes.settle(*batch, stack.data.val_x, stack.data.val_y)
+    stack.lanes.settle(*batch, *_evaluated(stack.data))
+
+
+def _evaluated(data: Dataset) -> list[tuple[Tensor, Tensor]]:
+    """All samples and targets that runs on this data are evaluated on."""
+    whole = [(data.val_x, data.val_y), (data.train_x, data.train_y), (data.test_x, data.test_y)]
+    return [pair for pair in (*whole, *_parts(data)) if len(pair[1])]
 
 
 def keep(stack: Stack, going: Sequence[int]) -> None:
@@ -450,7 +456,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
         x, y = gather(data, stack.order[0], stack.order_of, bool(stack.lanes.pad))
         own = lanes.of_each_lane(y)
         finished = finished.select(done)
-        finished.settle(x[done] if own else x, y[done] if own else y, data.val_x, data.val_y)
+        finished.settle(x[done] if own else x, y[done] if own else y, *_evaluated(data))
     started = time.perf_counter()
     train_loss, train_acc = _scores(stack, finished, data.train_x, data.train_y)
     test_loss = test_acc = torch.full_like(train_loss, torch.nan)
@@ -493,15 +499,16 @@ def _val_parts(stack: Stack, finished: lanes.Lanes) -> list[Tensor]:
     How much the differences of two runs' parts vary says how far the difference of their val losses
     can be trusted. Part k of n is every n-th sample from the k-th on. It leaves no trace.
     """
-    data = stack.data
+    with finished.rehearsal():
+        return [_scores(stack, finished, x, y)[0] for x, y in _parts(stack.data)]
+
+
+def _parts(data: Dataset) -> list[tuple[Tensor, Tensor]]:
+    """The parts of the held-out samples; none where there are too few."""
     count = min(VAL_PARTS, len(data.val_y) // 2)
     if count < 2:
         return []
-    with finished.rehearsal():
-        return [
-            _scores(stack, finished, data.val_x[k::count], data.val_y[k::count])[0]
-            for k in range(count)
-        ]
+    return [(data.val_x[k::count], data.val_y[k::count]) for k in range(count)]
 
 
 def _scores(stack: Stack, of: lanes.Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -239,7 +239,7 @@ def test_the_callers_random_state_does_not_matter(trainer: Trainer, network: str
 def test_random_networks_draw_anew_at_each_step_and_seed(trainer: Trainer) -> None:
     network = lanes.stack([AlwaysNoisy(CLASSES)] * 2, [0, 1], losses.nll, "cpu")
     data = tiny_images(64, 8, 8)
-    network.settle(data.train_x, data.train_y, data.val_x, data.val_y)
+    network.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     first = network.gradients(data.train_x, data.train_y, [0, 0], 0)[0]
     again = network.gradients(data.train_x, data.train_y, [0, 0], 0)[0]
     later = network.gradients(data.train_x, data.train_y, [0, 0], 1)[0]
@@ -321,12 +321,12 @@ def test_evaluation_in_chunks_is_the_mean_over_all_samples(
 def test_a_stack_that_would_change_bits_trains_one_at_a_time() -> None:
     """The loss of ``Sensitive`` depends on how many lanes go through it together."""
     networks: list[Any] = [Sensitive() for _ in range(3)]
-    data = tiny_images(64, 8, 8)
+    data = tiny_images(64, 100, 8)
     stack = lanes.stack(networks, [0, 1, 2], losses.nll, "cpu")
-    stack.settle(data.train_x, data.train_y, data.val_x, data.val_y)
+    stack.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     assert stack.way == "one at a time"
     stack = lanes.stack(_networks(3, "mlp"), [0, 1, 2], losses.nll, "cpu")
-    stack.settle(data.train_x, data.train_y, data.val_x, data.val_y)
+    stack.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     assert stack.way == "together"
 
 
@@ -368,7 +368,7 @@ def test_settling_leaves_parameters_and_buffers_as_they_are(network: type[nn.Mod
     data = tiny_images(64, 8, 8)
     stack = lanes.stack(networks, [0, 1], losses.nll, "cpu")
     before = [stack.state_dict(lane) for lane in range(2)]
-    stack.settle(data.train_x, data.train_y, data.val_x, data.val_y)
+    stack.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     for lane in range(2):
         for name, tensor in stack.state_dict(lane).items():
             assert torch.equal(tensor, before[lane][name]), name

@@ -118,7 +118,11 @@ RUNS = [
         ("network.hidden=[37,16]", "together"),
         ("optimizer=adam network.hidden=[16]", "together"),
         ("optimizer._target_=torch.optim.NAdam network.hidden=[16]", "together"),
-        ("network=cnn network.channels=[3,4] network.hidden=[8]", "one at a time"),
+        # whether a convolution of many lanes has the bits of one depends on the processor
+        (
+            "network=cnn network.channels=[3,4] network.hidden=[8]",
+            "together or one at a time",
+        ),
         ("network=custom network._target_=test_pool.Noisy", "unmapped"),
     ],
 )
@@ -134,7 +138,7 @@ def test_a_run_in_a_refilled_place_has_the_bits_that_it_has_alone(
     # run 0 ends at tick 1 and run 3, which takes its place, at once
     assert source.taken == {0: 0, 1: 0, 2: 0, 3: 1, 4: 2, 5: 2, 6: 3}
     group = [read(spec.folder) for spec in specs]
-    assert group[1].summary["lanes"]["way"] == way
+    assert group[1].summary["lanes"]["way"] in way.split(" or ")
     for run, text in zip(group, runs, strict=True):
         assert_same_bits(run, trainer.alone(text, common))
 

@@ -167,7 +167,7 @@ def lanes_of(make: Callable[[], nn.Module], loss: Any = losses.nll, **options: A
     stack = lanes.stack([make() for _ in range(3)], [0, 1, 2], loss, "cpu", **options)
     order, _ = orders(False)
     x, y = DATA.train_x[order[0, 0]], DATA.train_y[order[0, 0]]
-    stack.settle(x, y, DATA.val_x, DATA.val_y)
+    stack.settle(x, y, (DATA.val_x, DATA.val_y))
     return stack
 
 
