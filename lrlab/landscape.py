@@ -400,6 +400,7 @@ def _copies(stack: Lanes, rule: LaneOptimizer, lane: int) -> tuple[Lanes, LaneOp
     # deep, for the general way shares leaves; the stack's own are not written to by it
     optimizer = copy.deepcopy(rule)
     optimizer.keep(torch.tensor(copies), list(selected.params.values()))
+    optimizer.take_rates(rule)  # a copy makes the step of its role
     return selected, optimizer
 
 
