@@ -217,11 +217,12 @@ def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
     """
     target = _read(optimizer)
     found = _numbers(target.arguments)
-    if target.call in _RULES:
+    if target.call in _RULES or (built := _try(target)) is None:
         return found
-    below = {k: v for k, v in _try(target).defaults.items() if k != "lr"}
-    if not (isinstance(below.get("betas", ()), tuple) and len(below.get("betas", (0, 0))) == 2):
-        below.pop("betas")
+    below = {k: v for k, v in built.defaults.items() if k not in ("lr", "betas")}
+    betas = built.defaults.get("betas")
+    if isinstance(betas, tuple) and len(betas) == 2 and all(map(targets.is_number, betas)):
+        below["betas"] = betas
     return {**_numbers(below), **found}
 
 
@@ -362,8 +363,8 @@ def _check_nesterov(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _try(target: targets.Target) -> torch.optim.Optimizer:
-    """One step on a small matrix, so that what cannot train is said before anything starts."""
+def _try(target: targets.Target) -> torch.optim.Optimizer | None:
+    """One step on small matrices, so that what cannot train is said before anything starts."""
     step = getattr(target.call, "step", None)
     closure = step and inspect.signature(step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
@@ -371,13 +372,16 @@ def _try(target: targets.Target) -> torch.optim.Optimizer:
             f"{target.option}: evaluates the loss several times a step, which lanes cannot do; "
             "use one that takes one gradient a step, for example optimizer=adam"
         )
-    try:
-        return _step(target, _leaves(1), 0.1)
-    except UserError as error:  # one that divides the parameters into groups may need some
+    errors = []
+    for count in (1, 4, 64):  # one that divides the parameters into groups may need some
         try:
-            return _step(target, _leaves(64), 0.1)
-        except UserError:
-            raise error from error.__cause__
+            return _step(target, _leaves(count), 0.1)
+        except UserError as error:
+            errors.append(error)
+    own = not getattr(target.call, "__module__", "").startswith("torch.")
+    if own and errors[0].__cause__ is not None:
+        return None  # it may need those of the network, see ``check_on``
+    raise errors[0]
 
 
 def _leaves(count: int) -> list[torch.nn.Parameter]:
