@@ -182,7 +182,7 @@ def test_groups_train_as_in_torch(trainer: Trainer, kind: Any, schedule: str) ->
     for lr, run in zip(lrs, group, strict=True):
         assert_trained_like(run, ordinary(kind, lr, SCHEDULES[schedule]))
         if "warmup" not in schedule:
-            assert run.metrics["lr"][0] == lr
+            assert float(run.metrics["lr"].iloc[0]) == lr
     assert "general, slower way" in group[0].log
 
 
