@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lrlab import environment
+from lrlab.lanes import as_real, like_real
 from lrlab.profiling import phase
 
 if TYPE_CHECKING:
@@ -352,13 +353,13 @@ def alpha(change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray) -> np.
 def _flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor] = ()) -> Tensor:
     """(lanes, ...) each as (lanes, numbers), one behind the other; 0 for None, as many as like."""
     whole = [torch.zeros_like(like[i]) if t is None else t for i, t in enumerate(tensors)]
-    return torch.cat([t.flatten(1) for t in whole], dim=1)
+    return torch.cat([as_real(t).flatten(1) for t in whole], dim=1)
 
 
 def _parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """What ``_flat`` has put together."""
-    sizes = [t[0].numel() for t in like]
-    return [p.view_as(t) for p, t in zip(flat.split(sizes, dim=1), like, strict=True)]
+    sizes = [as_real(t[0]).numel() for t in like]
+    return [like_real(p, t) for p, t in zip(flat.split(sizes, dim=1), like, strict=True)]
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -406,8 +407,13 @@ def _random_vectors(params: Sequence[Tensor], seeds: Sequence[int]) -> list[Tens
     lanes = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
-        drawn = [torch.randn(p.shape[1:], generator=generator) for p in params]
-        length = torch.stack([(v * v).sum() for v in drawn]).sum().sqrt()
+        drawn = [
+            torch.randn(p.shape[1:], generator=generator, dtype=torch.complex64)
+            if p.is_complex()
+            else torch.randn(p.shape[1:], generator=generator)
+            for p in params
+        ]
+        length = torch.stack([as_real(v * v.conj()).sum() for v in drawn]).sum().sqrt()
         lanes.append([v / length for v in drawn])
     return [
         torch.stack(column).to(p)

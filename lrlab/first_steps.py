@@ -138,7 +138,8 @@ def _train(
 ) -> None:
     lanes.settle(*batch(0), held_out)
     configs = [{**optimizer, "lr": float(lr)} for lr in lrs[0]]
-    rule = optimizers.build(configs, list(lanes.params.values()))
+    params = list(lanes.params.values())
+    rule = optimizers.build(configs, params, each_lr_is_a_runs=True)
     left = np.arange(len(lanes))
     for first in range(0, len(lrs), SEGMENT):
         part = lrs[first : first + SEGMENT, left]

@@ -388,7 +388,10 @@ def _flat(params: Mapping[str, Tensor]) -> np.ndarray:
     """(lanes, weights) float32."""
     import torch
 
-    return torch.cat([t.detach().flatten(1) for t in params.values()], dim=1).float().cpu().numpy()
+    from lrlab.lanes import as_real
+
+    flat = [as_real(t.detach()).flatten(1) for t in params.values()]
+    return torch.cat(flat, dim=1).float().cpu().numpy()
 
 
 def _copies(stack: Lanes, rule: LaneOptimizer, lane: int) -> tuple[Lanes, LaneOptimizer]:
@@ -400,6 +403,7 @@ def _copies(stack: Lanes, rule: LaneOptimizer, lane: int) -> tuple[Lanes, LaneOp
     # deep, for the general way shares leaves; the stack's own are not written to by it
     optimizer = copy.deepcopy(rule)
     optimizer.keep(torch.tensor(copies), list(selected.params.values()))
+    optimizer.take_rates(rule)  # a copy makes the step of its role
     return selected, optimizer
 
 
@@ -571,7 +575,10 @@ def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
 
 
 def _double(values: Tensor) -> Tensor:
-    """In float64, which MPS does not have."""
+    """In float64, which MPS does not have; a complex number as two."""
+    from lrlab.lanes import as_real
+
+    values = as_real(values)
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
@@ -639,10 +646,10 @@ def _loss_at(
     weights."""
     import torch
 
+    from lrlab.lanes import as_real, like_real
+
     index = torch.from_numpy(chosen).to(data.train_y.device)
     x, y = data.train_x[index], data.train_y[index]
-    shapes = {name: t.shape[1:] for name, t in lanes.params.items()}
-    dtypes = {name: t.dtype for name, t in lanes.params.items()}
     total = (
         len(coordinates) if coordinates is not None else len(weights if weights is not None else [])
     )
@@ -656,11 +663,9 @@ def _loss_at(
             assert weights is not None
             flat = weights[part]
         rows = torch.from_numpy(flat.astype(np.float32)).to(x.device)
-        sizes = [int(np.prod(shape)) for shape in shapes.values()]
-        params = {
-            name: piece.reshape(len(rows), *shape).to(dtypes[name])
-            for (name, shape), piece in zip(shapes.items(), rows.split(sizes, dim=1), strict=True)
-        }
+        sizes = [as_real(t[0]).numel() for t in lanes.params.values()]
+        pieces = zip(lanes.params.items(), rows.split(sizes, dim=1), strict=True)
+        params = {name: like_real(piece, t).to(t.dtype) for (name, t), piece in pieces}
         fixed = {
             name: t.detach()[:1].expand(len(rows), *t.shape[1:]).clone()
             for name, t in lanes.fixed.items()

@@ -602,7 +602,7 @@ def _hessian_product(
     leaves = list(block.params.values())
     # As a sum, for with grad_outputs torch imports its compiler, which takes seconds.
     along = [
-        (g[: block.size] * v[block.lanes]).sum()
+        (as_real(g[: block.size]) * as_real(v[block.lanes])).sum()
         for g, v in zip(slopes, vectors, strict=True)
         if g is not None and g.requires_grad
     ]
@@ -645,6 +645,23 @@ def _first(tensors: Tensors) -> Tensors:
 
 def _draw(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """A complex tensor as pairs of real numbers, (..., 2), as which it is trained; others as are.
+
+    Real and imaginary part are two parameters: only so have gradients, lengths and the Hessian
+    their meaning, and torch's gradient of a complex parameter is that of the two, as a pair.
+    """
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def like_real(pairs: Tensor, like: Tensor) -> Tensor:
+    """(rows, numbers) as ``as_real`` and ``flatten(1)`` have made them, in like's shape behind."""
+    shape = (len(pairs), *like.shape[1:])
+    if not like.is_complex():
+        return pairs.reshape(shape)
+    return torch.view_as_complex(pairs.reshape(*shape, 2).contiguous())
 
 
 def same_bits(these: Sequence[Tensor], those: Sequence[Tensor]) -> bool:

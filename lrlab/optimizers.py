@@ -15,7 +15,7 @@ import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +44,14 @@ class LaneOptimizer(Protocol):
 
     def hyperparameters(self, lane: int) -> dict[str, float]:
         """A lane's constants without lr: momentum, beta1, beta2, eps, weight_decay ..."""
+        ...
+
+    def rates(self, lane: int) -> list[float]:
+        """The lr of each parameter group, as a multiple of the lane's own."""
+        ...
+
+    def take_rates(self, other: Any) -> None:
+        """Take over those of another optimizer of as many lanes and the same parameters."""
         ...
 
     def coefficients(
@@ -201,23 +209,41 @@ def group_key(optimizer: Mapping[str, Any]) -> str:
 def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
     """All numbers of an optimizer config, defaults filled in, without lr; betas as beta1, beta2.
 
+    Of a class of one's own also those of torch's optimizer below it, of which a schedule may move
+    the momentum.
+
     Raises:
         UserError: an optimizer that cannot work.
     """
-    return _numbers(_read(optimizer).arguments)
+    target = _read(optimizer)
+    found = _numbers(target.arguments)
+    if target.call in _RULES or (built := _try(target)) is None:
+        return found
+    below = {k: v for k, v in built.defaults.items() if k not in ("lr", "betas")}
+    betas = built.defaults.get("betas")
+    if isinstance(betas, tuple) and len(betas) == 2 and all(map(targets.is_number, betas)):
+        below["betas"] = betas
+    return {**_numbers(below), **found}
 
 
 def build(
     optimizers: Sequence[Mapping[str, Any]],
     params: Sequence[Tensor],
     units: Sequence[Tensor] = (),
+    each_lr_is_a_runs: bool = False,
 ) -> LaneOptimizer:
     """The optimizer of a stack.
+
+    An optimizer that gives some parameters another lr than it was given keeps the ratio of the two,
+    whatever the schedule. A stacked update is made where it has torch's bits: where all parameters
+    are float32, or all float64.
 
     Args:
         optimizers: one config a lane, all of one ``group_key``, each with its ``lr``.
         params: the stacked parameters, (lanes, ...) each; updated in place.
         units: (lanes, numbers) each, of which all ``params`` are parts, for ``update_units``.
+        each_lr_is_a_runs: an lr that differs from the last one stands for a run of its own, as in a
+            range test: parameters have the lr that such a run would give them.
 
     Raises:
         UserError: an optimizer that cannot work.
@@ -229,9 +255,11 @@ def build(
         raise ValueError("params need one row a lane")
     found = [_read(optimizer) for optimizer in optimizers]
     rule = _RULES.get(found[0].call)
-    if rule is None or any(found[0].arguments.get(flag) for flag in rule.general_flags):
+    kinds = {p.dtype for p in params}
+    stackable = len(kinds) <= 1 and kinds <= _STACKABLE
+    if not rule or not stackable or any(map(found[0].arguments.get, rule.general_flags)):
         lrs = [float(optimizer["lr"]) for optimizer in optimizers]
-        return _GeneralOptimizer(found, lrs, params)
+        return _GeneralOptimizer(found, lrs, params, each_lr_is_a_runs)
     lanes = [_numbers(target.arguments) for target in found]
     constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
     nesterov = bool(found[0].arguments.get("nesterov"))
@@ -257,13 +285,15 @@ def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> None:
     leaves = [
         torch.nn.Parameter(p.detach().clone()) for p in network.parameters() if p.requires_grad
     ]
+    lr = float(optimizer["lr"])
     try:
-        _step(target, leaves, float(optimizer["lr"]))
+        built = _step(target, leaves, lr)
     except UserError as error:
         raise UserError(
             f"{error}; it cannot train this network, use one that takes all of its parameters, "
             "for example optimizer=adam"
         ) from error
+    _rates(target, leaves, lr, built)
 
 
 # --- reading the config ---------------------------------------------------------------------------
@@ -333,8 +363,8 @@ def _check_nesterov(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _try(target: targets.Target) -> None:
-    """One step on a small matrix, so that what cannot train is said before anything starts."""
+def _try(target: targets.Target) -> torch.optim.Optimizer | None:
+    """One step on small matrices, so that what cannot train is said before anything starts."""
     step = getattr(target.call, "step", None)
     closure = step and inspect.signature(step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
@@ -342,10 +372,26 @@ def _try(target: targets.Target) -> None:
             f"{target.option}: evaluates the loss several times a step, which lanes cannot do; "
             "use one that takes one gradient a step, for example optimizer=adam"
         )
-    _step(target, [torch.nn.Parameter(torch.zeros(2, 2))], 0.1)
+    errors = []
+    for count in (1, 4, 64):  # one that divides the parameters into groups may need some
+        try:
+            return _step(target, _leaves(count), 0.1)
+        except UserError as error:
+            errors.append(error)
+    own = not getattr(target.call, "__module__", "").startswith("torch.")
+    if own and errors[0].__cause__ is not None:
+        return None  # it may need those of the network, see ``check_on``
+    raise errors[0]
 
 
-def _step(target: targets.Target, leaves: Sequence[torch.nn.Parameter], lr: float) -> None:
+def _leaves(count: int) -> list[torch.nn.Parameter]:
+    """As of a perceptron: a matrix and a vector in turn."""
+    return [torch.nn.Parameter(torch.zeros((2,) * (2 - i % 2))) for i in range(count)]
+
+
+def _step(
+    target: targets.Target, leaves: Sequence[torch.nn.Parameter], lr: float
+) -> torch.optim.Optimizer:
     optimizer = _instance(target, leaves, lr)
     for leaf in leaves:
         leaf.grad = torch.zeros_like(leaf)
@@ -353,6 +399,7 @@ def _step(target: targets.Target, leaves: Sequence[torch.nn.Parameter], lr: floa
         optimizer.step()
     except Exception as error:
         raise targets.failed(target, error) from error
+    return optimizer
 
 
 def _instance(
@@ -426,6 +473,12 @@ class _StackedOptimizer:
 
     def hyperparameters(self, lane: int) -> dict[str, float]:
         return {name: float(values[lane]) for name, values in self._constants.items()}
+
+    def rates(self, lane: int) -> list[float]:
+        return [1.0]
+
+    def take_rates(self, other: Any) -> None:
+        """All parameters have the run's lr."""
 
     def coefficients(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
@@ -788,6 +841,9 @@ def _adagrad_scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray
     return h["lr"] / (1 + before * h["lr_decay"]) / 2
 
 
+# types of parameters of which the rules have torch's bits; it treats complex numbers as pairs, and
+# rounds those of half precision at other places
+_STACKABLE = {torch.float32, torch.float64}
 _ALWAYS_GENERAL = ("maximize", "fused", "capturable", "differentiable")
 _RULES: dict[Callable[..., Any], _Rule] = {
     torch.optim.SGD: _Rule(
@@ -838,6 +894,125 @@ _RULES: dict[Callable[..., Any], _Rule] = {
 
 # --- the general way ------------------------------------------------------------------------------
 
+# what a lane's state holds beside its optimizer's state dict: the groups added while training
+_ADDED = "added_groups"
+
+
+@dataclass
+class _Rates:
+    """The lr that each parameter group of an optimizer was built with, beside that of the run.
+
+    A schedule moves the lr of every group by the same factor, as ``torch.optim.lr_scheduler`` does,
+    so a group keeps its ratio to the run's lr.
+
+    Attributes:
+        lr: the run's, above 0.
+        groups: each group's.
+    """
+
+    lr: float
+    groups: list[float]
+
+    def at(self, lr: float) -> list[float]:
+        """Each group's lr where the run's is this."""
+        # lr / self.lr first: where the two are equal, a group's own lr keeps its bits
+        return [lr if own == self.lr else own * (lr / self.lr) for own in self.groups]
+
+
+def _rates(
+    target: targets.Target,
+    leaves: Sequence[torch.nn.Parameter],
+    lr: float,
+    built: torch.optim.Optimizer,
+) -> _Rates:
+    """Of an optimizer that was built with this lr.
+
+    At an lr of 0 no ratio is to be seen, so it is built once more there, with an lr of 1.
+
+    Raises:
+        UserError: it has no ratio, for at lr=0 a group has another lr.
+    """
+    groups = [float(group["lr"]) for group in built.param_groups]
+    if lr > 0:
+        return _Rates(lr, groups)
+    if any(groups):
+        raise UserError(
+            f"lr=0: {target.name} has parameters with lr {max(groups, key=abs):g}, which is in no "
+            "ratio to 0; use an lr above 0"
+        )
+    again = _instance(target, leaves, 1.0)
+    return _Rates(1.0, [float(group["lr"]) for group in again.param_groups])
+
+
+@dataclass
+class _Single:
+    """A lane's own torch optimizer.
+
+    Attributes:
+        leaves: share the storage of the lane's stacked parameters.
+        built: how many parameter groups it had then.
+    """
+
+    target: targets.Target
+    leaves: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    rates: _Rates
+    built: int
+
+    def copied(self) -> _Single:
+        """A copy, whose optimizer holds the copied leaves."""
+        leaves, optimizer, rates = copy.deepcopy((self.leaves, self.optimizer, self.rates))
+        return replace(self, leaves=leaves, optimizer=optimizer, rates=rates)
+
+    def set_lr(self, lr: float) -> None:
+        """Give each group its share of the run's lr; to a tensor in place, as torch does."""
+        self._note_added()
+        for group, own in zip(self.optimizer.param_groups, self.rates.at(lr), strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(own)
+            else:
+                group["lr"] = own
+
+    def set_momentum(self, name: str, value: float) -> None:
+        """Give every group the momentum that a schedule says, as torch's own schedulers do."""
+        for group in self.optimizer.param_groups:
+            if name in group:
+                group[name] = value
+            elif name == "beta1" and "betas" in group:
+                group["betas"] = (value, *group["betas"][1:])
+
+    def _note_added(self) -> None:
+        """Take up the groups that the optimizer has added since it was built.
+
+        Their lr counts as one of the start, which torch's add_param_group fills in.
+        """
+        new = self.optimizer.param_groups[len(self.rates.groups) :]
+        self.rates.groups += [float(group["lr"]) for group in new]
+
+    def state(self) -> dict[str, Any]:
+        self._note_added()
+        # with its param_groups, where some optimizers keep what they learned
+        found = copy.deepcopy(self.optimizer.state_dict())
+        place = {id(leaf): i for i, leaf in enumerate(self.leaves)}
+        added = [
+            {"leaves": [place[id(p)] for p in group["params"]], "lr": own}
+            for group, own in zip(
+                self.optimizer.param_groups[self.built :],
+                self.rates.groups[self.built :],
+                strict=True,
+            )
+        ]
+        return {**found, _ADDED: added} if added else found
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        # copied: torch takes the tensors as they are, and several lanes may begin with one state
+        given = copy.deepcopy(dict(state))
+        have = len(self.optimizer.param_groups) - self.built
+        for group in given.pop(_ADDED, [])[have:]:
+            self.optimizer.add_param_group({"params": [self.leaves[i] for i in group["leaves"]]})
+            self.rates.groups.append(group["lr"])
+        self.optimizer.load_state_dict(given)
+
 
 class _GeneralOptimizer:
     """One torch optimizer a lane, over leaves that share the stacked parameters' storage."""
@@ -845,19 +1020,31 @@ class _GeneralOptimizer:
     general = True
 
     def __init__(
-        self, found: Sequence[targets.Target], lrs: Sequence[float], params: Sequence[Tensor]
+        self,
+        found: Sequence[targets.Target],
+        lrs: Sequence[float],
+        params: Sequence[Tensor],
+        each_lr_is_a_runs: bool,
     ) -> None:
-        self._constants = [_numbers(target.arguments) for target in found]
-        self._leaves = [
-            [torch.nn.Parameter(p.detach()[lane]) for p in params] for lane in range(len(found))
-        ]
-        self._optimizers = [
-            _instance(target, leaves, lr)
-            for target, leaves, lr in zip(found, self._leaves, lrs, strict=True)
-        ]
+        self._each_lr_is_a_runs = each_lr_is_a_runs
+        self._lanes = []
+        for lane, (target, lr) in enumerate(zip(found, lrs, strict=True)):
+            leaves = [torch.nn.Parameter(p.detach()[lane]) for p in params]
+            optimizer = _instance(target, leaves, lr)
+            rates = _rates(target, leaves, lr, optimizer)
+            built = len(optimizer.param_groups)
+            self._lanes.append(_Single(target, leaves, optimizer, rates, built))
 
     def hyperparameters(self, lane: int) -> dict[str, float]:
-        return dict(self._constants[lane])
+        return _numbers(self._lanes[lane].target.arguments)
+
+    def rates(self, lane: int) -> list[float]:
+        rates = self._lanes[lane].rates
+        return [own / rates.lr for own in rates.groups]
+
+    def take_rates(self, other: Any) -> None:
+        for own, its in zip(self._lanes, other._lanes, strict=True):
+            own.rates = copy.deepcopy(its.rates)
 
     def coefficients(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
@@ -882,21 +1069,20 @@ class _GeneralOptimizer:
         self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
     ) -> None:
         row = {name: values[index].tolist() for name, values in coefficients.items()}
-        for lane, (optimizer, leaves) in enumerate(
-            zip(self._optimizers, self._leaves, strict=True)
-        ):
-            for leaf, grad in zip(leaves, grads, strict=True):
+        for lane, one in enumerate(self._lanes):
+            for leaf, grad in zip(one.leaves, grads, strict=True):
                 leaf.grad = None if grad is None else grad.detach()[lane]
-            for group in optimizer.param_groups:
-                group["lr"] = row["lr"][lane]
-                for name in ("momentum", "beta1"):
-                    value = row[name][lane] if name in row else float("nan")
-                    if value == value and name in group:
-                        group[name] = value
-                    elif value == value and name == "beta1" and "betas" in group:
-                        group["betas"] = (value, *group["betas"][1:])
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            lr = row["lr"][lane]
+            if self._each_lr_is_a_runs and lr == lr and lr != one.rates.lr:
+                again = _instance(one.target, one.leaves, lr)
+                one.rates = _rates(one.target, one.leaves, lr, again)
+            one.set_lr(lr)
+            for name in ("momentum", "beta1"):
+                value = row[name][lane] if name in row else float("nan")
+                if value == value:
+                    one.set_momentum(name, value)
+            one.optimizer.step()
+            one.optimizer.zero_grad(set_to_none=True)
 
     def update_units(
         self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
@@ -907,33 +1093,24 @@ class _GeneralOptimizer:
         return []
 
     def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
-        self._constants += other._constants
-        self._optimizers += other._optimizers
-        self._leaves += other._leaves
+        self._lanes += other._lanes
         self._attach(params)
 
     def state(self, lane: int) -> dict[str, Any]:
-        # with its param_groups, where some optimizers keep what they learned
-        return copy.deepcopy(self._optimizers[lane].state_dict())
+        return self._lanes[lane].state()
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
-        # copied: torch takes the tensors as they are, and several lanes may begin with one state
-        self._optimizers[lane].load_state_dict(copy.deepcopy(dict(state)))
+        self._lanes[lane].load(state)
 
     def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         kept = lanes.tolist()
-        self._constants = [dict(self._constants[lane]) for lane in kept]
-        pairs = [(self._optimizers[lane], self._leaves[lane]) for lane in kept]
-        # copied together, so that the copied optimizer holds the copied leaves
-        pairs = [
-            copy.deepcopy(pair) if lane in kept[:i] else pair
-            for i, (lane, pair) in enumerate(zip(kept, pairs, strict=True))
+        self._lanes = [
+            self._lanes[lane].copied() if lane in kept[:i] else self._lanes[lane]
+            for i, lane in enumerate(kept)
         ]
-        self._optimizers = [optimizer for optimizer, _ in pairs]
-        self._leaves = [leaves for _, leaves in pairs]
         self._attach(params)
 
     def _attach(self, params: Sequence[Tensor]) -> None:
-        for lane, leaves in enumerate(self._leaves):
-            for leaf, param in zip(leaves, params, strict=True):
+        for lane, one in enumerate(self._lanes):
+            for leaf, param in zip(one.leaves, params, strict=True):
                 leaf.data = param.detach()[lane]

@@ -613,6 +613,9 @@ def log_start(stack: Stack, run: Run) -> None:
         lines.append("one at a time, because vmap does not take this network")
     if stack.optimizer.general:
         lines.append("optimizer by the general, slower way: one torch optimizer a lane")
+    rates = dict.fromkeys(f"{rate:g}" for rate in stack.optimizer.rates(lane))
+    if list(rates) != ["1"]:
+        lines.append(f"parameter groups at {', '.join(rates)} times lr")
     records.log(run.spec.folder, "\n".join(lines))
 
 

@@ -263,6 +263,35 @@ def test_the_divisor_is_what_torch_adam_divides_by() -> None:
 # --- while training -------------------------------------------------------------------------------
 
 
+class Turned(nn.Module):
+    """A complex matrix, kept as such or as pairs of real numbers."""
+
+    def __init__(self, in_shape: tuple[int, ...], num_classes: int, pairs: bool) -> None:
+        super().__init__()
+        size = int(np.prod(in_shape))
+        start = torch.randn(size, 6, 2) / size**0.5
+        self.weight = nn.Parameter(start if pairs else torch.view_as_complex(start))
+        self.out = nn.Linear(6, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if self.weight.is_complex() else torch.view_as_complex(self.weight)
+        return self.out((x.flatten(1).to(weight.dtype) @ weight).abs())
+
+
+def test_a_complex_parameter_is_measured_as_two_real_ones(trainer: Trainer) -> None:
+    common = f"network=custom network._target_={__name__}.Turned diagnostics=full"
+    found = [trainer.alone(f"network.pairs={pairs}", common) for pairs in ("false", "true")]
+    one, other = (measured(run) for run in found)
+    ours, theirs = one.drop(columns="stability_ratio"), other.drop(columns="stability_ratio")
+    assert one["stability_ratio"].isna().all()  # of the general way, as its log says
+    assert "general, slower way" in found[0].log and "general" not in found[1].log
+    begun = ["sharpness"]  # from other random vectors, so it comes close only
+    pd.testing.assert_frame_equal(
+        ours.drop(columns=begun), theirs.drop(columns=begun), rtol=5e-3, atol=5e-3
+    )
+    np.testing.assert_allclose(one["sharpness"][-3:], other["sharpness"][-3:], rtol=0.05)
+
+
 class Normed(nn.Module):
     """Batch normalisation, whose buffers a forward pass moves."""
 

@@ -430,6 +430,67 @@ def test_general_says_which_way():
             assert built.general is general
 
 
+OPTIONS = {
+    "SGD": [
+        {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.5, "maximize": True},
+    ],
+    "Adam": [
+        {"weight_decay": 0.1},
+        {"amsgrad": True},
+        {"maximize": True},
+        {"decoupled_weight_decay": True, "weight_decay": 0.1},
+    ],
+    "AdamW": [{"weight_decay": 0.1}, {"amsgrad": True}, {"maximize": True}],
+    "RMSprop": [
+        {"momentum": 0.9, "weight_decay": 0.1},
+        {"centered": True},
+        {"momentum": 0.9, "centered": True},
+        {"maximize": True},
+    ],
+    "Adagrad": [
+        {"lr_decay": 0.1, "initial_accumulator_value": 0.5, "weight_decay": 0.1},
+        {"maximize": True},
+    ],
+}
+TYPES = ["float32", "float64", "complex64", "complex128", "bfloat16", "float16", "mixed"]
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("name", TYPES)
+def test_parameters_of_every_type_train_as_in_torch(kind, name):
+    """To the last bit; where a rule could not, the general way does it."""
+    types = [torch.float32, torch.float64] if name == "mixed" else [getattr(torch, name)] * 2
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(shape, dtype):
+        wide = torch.complex128 if dtype.is_complex else torch.float64
+        return torch.randn(2, *shape, generator=generator, dtype=wide).to(dtype)
+
+    start = [drawn(s, t) for s, t in zip([(5, 3), (3,)], types, strict=True)]
+    grads = [[drawn(p.shape[1:], p.dtype) for p in start] for _ in range(6)]
+    lr = np.outer(0.9 ** np.arange(6), [0.1, 0.003])
+    for given in [{}, *OPTIONS[kind]]:
+        params = [p.clone() for p in start]
+        optimizer = optimizers.build(configs(kind, [given] * 2, lr[0].tolist()), params)
+        rows = optimizer.coefficients({"lr": lr}, np.zeros(2, int))
+        for i, grad in enumerate(grads):
+            optimizer.update(grad, rows, i)
+        alone = {"amsgrad", "maximize", "centered", "decoupled_weight_decay"} & set(given)
+        assert optimizer.general == bool(alone or name not in ("float32", "float64"))
+        for lane in range(2):
+            leaves = [torch.nn.Parameter(p[lane].clone()) for p in start]
+            truth = getattr(torch.optim, kind)(leaves, lr=0.1, foreach=False, **given)
+            for i, grad in enumerate(grads):
+                truth.param_groups[0]["lr"] = float(lr[i, lane])
+                for leaf, g in zip(leaves, grad, strict=True):
+                    leaf.grad = g[lane].clone()
+                truth.step()
+            for p, leaf in zip(params, leaves, strict=True):
+                assert leaf.isfinite().all() and torch.equal(p[lane], leaf), given
+
+
 def test_group_key_ignores_numbers_and_nothing_else():
     def key(kind="SGD", **arguments):
         return optimizers.group_key({"_target_": f"torch.optim.{kind}", "lr": 0.1, **arguments})
