@@ -18,7 +18,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import environment, losses, optimizers, places, quick_yaml, schedules
+from lrlab import environment, losses, network_checks, optimizers, places, quick_yaml, schedules
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
 from lrlab.python_state import seeded
@@ -167,10 +167,11 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
                 "objective=val_acc: a regression has no accuracy; use objective=val_loss"
             )
         _check_parametrisation(spec)
-        # A seed changes numbers only.
-        if _network_key(spec, dataset) not in _working:
+        # A seed changes numbers only, and a batch size nothing that matters but for one sample.
+        batch = (min(spec["batch_size"], 2),)
+        if (*_network_key(spec, dataset), batch) not in _working:
             _check_network(spec, dataset)
-            _remember(_network_key(spec, dataset))  # anew: now it is imported
+            _remember((*_network_key(spec, dataset), batch))  # anew: now it is imported
         moving = [spec[name] for name in ("schedule", "optimizer", "lr", "epochs")]
         key = (json.dumps([moving, steps_per_epoch], default=str),)
         if key not in _working:
@@ -218,6 +219,14 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
     _check_forward(spec, network, loss, dataset)
+    network_checks.check_training(
+        f"network._target_={_target(spec, 'network')}",
+        network,
+        loss,
+        dataset,
+        spec["batch_size"],
+        spec["seed"],
+    )
 
 
 def _check_parametrisation(spec: RunSpec) -> None:
@@ -279,6 +288,7 @@ def _check_forward(
             raise UserError(
                 f"network._target_={_target(spec, 'network')}: does not take inputs of shape "
                 f"{tuple(samples[0].shape)} ({_first_line(error)})"
+                f"{network_checks.advice(error)}"
             ) from error
         if not same_bits([given], [samples[0]]):
             raise UserError(
@@ -351,8 +361,9 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
                 network = call(**arguments)
         except Exception as error:
             raise _failed(spec, "network", error) from error
-    if not isinstance(network, torch.nn.Module):
-        raise UserError(f"network._target_={node['_target_']}: is no torch.nn.Module")
+        if not isinstance(network, torch.nn.Module):
+            raise UserError(f"network._target_={node['_target_']}: is no torch.nn.Module")
+        network_checks.initialise(f"network._target_={node['_target_']}", network, dataset)
     return network
 
 
