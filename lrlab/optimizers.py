@@ -912,6 +912,9 @@ class _GeneralOptimizer:
         self._leaves += other._leaves
         self._attach(params)
 
+    def torch_optimizer(self, lane: int) -> torch.optim.Optimizer:
+        return self._optimizers[lane]
+
     def state(self, lane: int) -> dict[str, Any]:
         # with its param_groups, where some optimizers keep what they learned
         return copy.deepcopy(self._optimizers[lane].state_dict())
