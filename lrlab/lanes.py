@@ -35,6 +35,7 @@ SMALL = (
     16_384  # numbers; to write a product of so many with gaps costs less than an operation saves
 )
 KEEPS_STATE = (0, False)  # in the table of ways: whether it was found to keep state in Python
+UNSAVED = (0, True)  # likewise: names of what of that cannot be saved
 EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
 
 
@@ -192,6 +193,11 @@ class Lanes:
     def keeps_state(self) -> bool:
         """Whether a forward pass or a loss was found to change anything in Python."""
         return self.ways.get(KEEPS_STATE) == "yes"
+
+    @property
+    def unsaved(self) -> str:
+        """Names of what was found to change in Python and cannot be saved, or nothing."""
+        return self.ways.get(UNSAVED, "")
 
     def python(self, lane: int) -> tuple[python_state.State, python_state.State]:
         """What a lane's network and its loss keep in Python."""
@@ -545,6 +551,10 @@ class Lanes:
             if self.way != "unmapped":  # there it is seeded
                 self._draws_in_python = drawn != _global_state()
             changed = self.changed(before)
+            pairs = zip(before, self.python(0), strict=True)
+            lost = [n for pair in pairs for n in python_state.unsaved(python_state.changes(*pair))]
+            if lost:
+                self.ways[UNSAVED] = ", ".join(lost[:3])
             if changed or KEEPS_STATE not in self.ways:
                 self.ways[KEEPS_STATE] = "yes" if changed else "no"
         return [losses, *(g for g in gradients if g is not None), *scores]

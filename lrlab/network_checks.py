@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lrlab import python_state, shared_state
 from lrlab.errors import UserError
 from lrlab.python_state import seeded
 
@@ -98,6 +99,20 @@ def check_training(
             ) from error
         names = [name for name, p in network.named_parameters() if p.requires_grad]
         leaves = [p for p in network.parameters() if p.requires_grad]
+        before = shared_state.of(network, loss)
+        try:
+            loss(
+                network(x.clone()), y
+            )  # the first pass may fill what is then kept, such as a cache
+        except Exception:
+            before = {}
+        changed = python_state.changes(before, shared_state.of(network, loss)) if before else {}
+        if changed:
+            raise UserError(
+                f"{option}: training changes {', '.join([*changed][:3])}, which all runs share, so "
+                "that each would change the others; keep it in the network (self.calls = 0 in "
+                "__init__) or pass it as an argument"
+            )
         try:
             found = torch.autograd.grad(loss(outputs, y).sum(), leaves, allow_unused=True)
         except Exception:  # it is told where it trains

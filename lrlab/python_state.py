@@ -81,6 +81,11 @@ def of(owner: Any, tensors: bool = False) -> State:
     return found
 
 
+def form(value: Any) -> Form:
+    """The form of one value."""
+    return _form(value, {})
+
+
 def changes(before: State, now: State) -> State:
     """The forms of what is another now; what is not there any more is ``ABSENT``."""
     found = {key: form for key, form in now.items() if not equal(form, before.get(key, ABSENT))}

@@ -846,16 +846,20 @@ def checkpoint(stack: Stack) -> None:
 
 def _unsaved(run: Run, python: Python) -> bool:
     """Whether some of it cannot be saved; the first time a run's log says so."""
-    found = [f"{name}.{key}" for name, kept in python.items() for key in python_state.unsaved(kept)]
+    found = [key for kept in python.values() for key in python_state.unsaved(kept)]
     if found and not run.unsaved:
         run.unsaved = ", ".join(found[:3])
-        records.log(
-            run.spec.folder,
-            f"no checkpoint: {run.unsaved} changes in training and cannot be saved, so a resumed "
-            "run is trained anew; numbers, tensors, lists, dicts and random generators can be, or "
-            "what get_extra_state returns",
-        )
+        records.log(run.spec.folder, unsaved_line(run.unsaved))
     return bool(found)
+
+
+def unsaved_line(names: str) -> str:
+    """That what a run keeps in Python is in no checkpoint, and what would be."""
+    return (
+        f"{names} changes in training and cannot be saved: no checkpoint is written, and a resumed "
+        "run is trained anew; keep numbers, tensors, lists, dicts or random generators, or return "
+        "them from get_extra_state"
+    )
 
 
 def interrupt(stack: Stack) -> None:

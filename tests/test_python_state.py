@@ -14,8 +14,8 @@ import torch
 from conftest import Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
-from lrlab import pool, python_state, records
-from lrlab.errors import Stopped
+from lrlab import plan, pool, python_state, records
+from lrlab.errors import Stopped, UserError
 
 PIXELS = 144
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_saved_is_said_and_trained_anew(trainer: Trainer) -> None
     common = of("Keeps", "network.kind=iterator")
     whole = trainer.alone("lr=0.1", common)
     (run,) = interrupted(trainer, ["lr=0.1"], common, 14)
-    assert "network.inner.0.generator changes in training and cannot be saved" in run.log
+    assert "inner.0.generator changes in training and cannot be saved: no checkpoint" in run.log
     assert "goes on from its checkpoint" not in run.log
     assert_same_bits(run, whole)
 
@@ -317,3 +317,79 @@ def test_forms_give_back_their_values(tmp_path: Any) -> None:
     assert python_state.changes(python_state.of(owner), python_state.of(fresh)) == {}
     assert fresh.a is fresh.b and fresh.c["g"] is fresh.shared
     assert fresh.shared.random() == owner.shared.random()
+
+
+def test_what_cannot_be_saved_is_said_once_before_training(trainer: Trainer) -> None:
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append((text, int(looks[0])))
+
+    looks, notes = [0], []
+
+    def stop() -> bool:
+        looks[0] += 1
+        return False
+
+    for kind, said in (("iterator", 1), ("calls", 0)):
+        notes.clear()
+        looks[0] = 0
+        specs = trainer.specs(["lr=0.1", "lr=0.2"], of("Keeps", f"network.kind={kind} epochs=1"))
+        pool.run(pool.Batch(specs), None, "cpu", Notes(), {0: 0, 1: 1}, stop)
+        assert len(notes) == said
+        for text, look in notes:
+            assert text.startswith("lrlab: inner.0.generator changes in training and cannot be")
+            assert look < 5, "before the first step"
+
+
+# --- what all runs share --------------------------------------------------------------------------
+
+CALLS = 0
+GENERATOR = np.random.default_rng(0)
+CACHE: dict[str, int] = {}
+
+
+class Shares(nn.Module):
+    calls = 0
+    seen: list[int] = []  # noqa: RUF012
+
+    def __init__(self, num_classes: int, kind: str) -> None:
+        super().__init__()
+        self.kind, self.last = kind, nn.Linear(PIXELS, num_classes)
+
+    def forward(self, x: Tensor, kept: list[int] = []) -> Tensor:  # noqa: B006
+        global CALLS
+        match self.kind:
+            case "global":
+                CALLS += 1
+            case "class":
+                type(self).calls += 1
+            case "list":
+                self.seen.append(1)
+            case "default":
+                kept.append(1)
+            case "generator":
+                GENERATOR.random()
+            case "cache":
+                CACHE.setdefault("x", 1)
+        return self.last(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("global", ".CALLS"),
+        ("class", ".Shares.calls"),
+        ("list", ".Shares.seen"),
+        ("default", ".Shares.forward"),
+        ("generator", ".GENERATOR"),
+    ],
+)
+def test_what_all_runs_share_is_refused(kind: str, named: str, trainer: Trainer) -> None:
+    specs = trainer.specs(["lr=0.1"], of("Shares", f"network.kind={kind}"))
+    with pytest.raises(UserError) as caught:
+        plan.check_runs(specs)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert f"{__name__}{named}, which all runs share" in said
+    for harmless in ("none", "cache"):  # what is filled once changes no number
+        plan.check_runs(trainer.specs(["lr=0.1"], of("Shares", f"network.kind={harmless}")))
