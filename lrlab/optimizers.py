@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import targets
+from lrlab import python_state, targets
 from lrlab.errors import UserError
 
 Columns = dict[str, np.ndarray]
@@ -843,6 +843,7 @@ class _GeneralOptimizer:
     """One torch optimizer a lane, over leaves that share the stacked parameters' storage."""
 
     general = True
+    seeds: Sequence[int] = ()  # of the lanes, for one that draws
 
     def __init__(
         self, found: Sequence[targets.Target], lrs: Sequence[float], params: Sequence[Tensor]
@@ -862,7 +863,8 @@ class _GeneralOptimizer:
     def coefficients(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
     ) -> dict[str, Tensor]:
-        # each torch optimizer counts its own updates, so first_steps has nothing to add
+        # each torch optimizer counts its own updates; one that draws, draws by seed and step
+        self._first_steps = first_steps
         return {name: torch.tensor(np.asarray(v, float)) for name, v in schedule_values.items()}
 
     def stability_scale(
@@ -895,6 +897,9 @@ class _GeneralOptimizer:
                         group[name] = value
                     elif value == value and name == "beta1" and "betas" in group:
                         group["betas"] = (value, *group["betas"][1:])
+            if self.seeds:
+                place = int(self._first_steps[lane]) + index
+                python_state.seed_quickly(self.seeds[lane], place)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

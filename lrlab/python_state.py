@@ -27,6 +27,7 @@ from lrlab.constant import random_state_kept
 Form = Any
 State = dict[str, Form]  # "path of the module:attribute" to its form
 
+_OF_UPDATES = 2  # sets the draws of updates apart from those of forward passes
 ABSENT: list[Form] = ["absent"]
 _PLAIN = (type(None), bool, int, float, str)
 _SEQUENCES = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
@@ -54,6 +55,16 @@ def seeded(seed: int) -> Iterator[None]:
 def seed_all(seed: int) -> None:
     """Seed the global generators of torch, numpy and Python."""
     torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def seed_quickly(*key: int) -> None:
+    """As ``seed_all``, by several numbers. torch.manual_seed would take milliseconds."""
+    seed = int(np.random.SeedSequence([*key, _OF_UPDATES]).generate_state(1, np.uint64)[0] >> 1)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
@@ -291,7 +302,8 @@ def _slots(base: type) -> Sequence[str]:
 
 
 def _of_tensor(tensor: Tensor) -> Form:
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009
+    if functorch.is_functorch_wrapped_tensor(tensor):
         return ["leaked"]  # out of vmap, where nothing can be read of it any more
     if isinstance(tensor, nn.Parameter):
         return ["parameter"]
@@ -320,11 +332,11 @@ def _value(form: Form, existing: Any) -> Any:
     if kind == "int":
         return int(rest[0])
     if kind == "complex":
-        return complex(*rest)
+        return complex(rest[0], rest[1])
     if kind in ("bytes", "bytearray"):
         return (bytes if kind == "bytes" else bytearray)(rest[0].numpy().tobytes())
     if kind == "tensor":
-        return _tensor_value(*rest, existing)
+        return _tensor_value(rest[0], rest[1], existing)
     if kind in _SEQUENCES:
         old = list(existing) if isinstance(existing, list | tuple) else []
         old += [None] * (len(rest[0]) - len(old))

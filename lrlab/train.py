@@ -187,6 +187,9 @@ def train_steps(
     count = len(schedule_values["lr"])
     first_steps = [run.step for run in stack.runs]
     started, spent = time.perf_counter(), 0.0
+    if stack.optimizer.general:
+        own: Any = stack.optimizer
+        own.seeds = stack.lanes.seeds
     coefficients = stack.optimizer.coefficients(schedule_values, np.array(first_steps))
     step = _step(stack)
     step.begin(stack.order[stack.place : stack.place + count], first_steps, coefficients)

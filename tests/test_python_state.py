@@ -139,6 +139,7 @@ class CountingSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 p.add_(p.grad, alpha=-group["lr"] / (1 + self.calls / 10))
+                p.add_(torch.randn_like(p), alpha=1e-3 * np.random.rand() * random.random())
 
 
 def of(name: str, more: str = "") -> str:
