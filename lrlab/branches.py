@@ -132,6 +132,7 @@ def _train_on(
     for lane, (run, (_, state, _)) in enumerate(zip(stack.runs, branches, strict=True)):
         stack.lanes.load(lane, state["tensors"])
         stack.optimizer.load(lane, state["optimizer"])
+        train.load_python(stack, lane, state.get("python", {}))
         run.step = state["step"]
         run.steps = run.step + steps
 

@@ -113,7 +113,7 @@ class Meter:
     @phase("measure")
     def before(self, lanes: Lanes) -> None:
         """Remember the lanes as they are before an update."""
-        if self.twin is None:
+        if self.twin is None or lanes.keeps_state:
             self.twin = lanes.twin()
         self.twin.follow(lanes)
 

@@ -12,27 +12,31 @@ import copy
 import functools
 import itertools
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from lrlab import environment
+from lrlab import environment, python_state
 from lrlab.losses import right_answers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Tensors = dict[str, Tensor]
 Samples = tuple[Tensor, Tensor]  # and their targets
+T = TypeVar("T")
 
 ALIGNMENT = 16  # numbers, a cache line of float32
 SMALL = (
     16_384  # numbers; to write a product of so many with gaps costs less than an operation saves
 )
+KEEPS_STATE = (0, False)  # in the table of ways: whether it was found to keep state in Python
+UNSAVED = (0, True)  # likewise: names of what of that cannot be saved
 EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
 
 
@@ -41,6 +45,7 @@ class _Block(NamedTuple):
 
     lanes: slice
     module: nn.Module
+    loss: Loss
     params: Tensors  # (rows, ...), those behind the lanes are padding
     fixed: Tensors
 
@@ -61,6 +66,7 @@ class Lanes:
         seeds: (lanes,) the runs' seeds; networks that draw random numbers draw from them.
         modules: (lanes,) what runs the forward pass: one for all lanes while they run together, a
             copy for each else, for a forward may count its calls or keep other state in Python.
+        losses: (lanes,) the loss function of each, likewise.
         way: ``together``, ``one at a time``, or ``unmapped`` for a network that vmap cannot take.
         ways: the way that was found for a number of rows, with a batch of their own or without. It
             hangs on shapes alone, so stacks cut from one another or joined share the table.
@@ -81,9 +87,11 @@ class Lanes:
         ways: dict[tuple[int, bool], str] | None = None,
         pad: int = 0,
         precision: str = "float32",
+        losses: Sequence[Loss] = (),
     ) -> None:
         self.modules = list(modules)
         count = len(seeds)
+        self.losses = list(losses) or [loss] * count
         self._wide_params, wide = _packed(params, max(pad, count))
         self._wide_fixed = _padded(fixed, max(pad, count))
         self.params = {name: tensor[:count] for name, tensor in self._wide_params.items()}
@@ -94,6 +102,7 @@ class Lanes:
         self.seeds = list(seeds)
         self.loss = loss
         self.way = "together"
+        self._draws_in_python = False
         self._right: Callable[..., Tensor | None] = right_answers
         self.ways = {} if ways is None else ways
         self._shared = vmap(self._lane_loss, in_dims=(0, 0, None, None))
@@ -177,9 +186,65 @@ class Lanes:
         if key not in self.ways:
             self.ways[key] = self._find_way(x, y, evaluated)
         self.way = self.ways[key]
+        if self.way == "together" and self._differ():
+            self.way = "one at a time"
         if self.way != "together":
-            self.modules = _distinct(self.modules)
+            self._part()
         self._cut()
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a forward pass or a loss was found to change anything in Python."""
+        return self.ways.get(KEEPS_STATE) == "yes"
+
+    @property
+    def unsaved(self) -> str:
+        """Names of what was found to change in Python and cannot be saved, or nothing."""
+        return self.ways.get(UNSAVED, "")
+
+    def python(self, lane: int) -> tuple[python_state.State, python_state.State]:
+        """What a lane's network and its loss keep in Python."""
+        return python_state.of(self.modules[lane]), python_state.of(self.losses[lane], True)
+
+    def changed(self, before: tuple[python_state.State, python_state.State]) -> bool:
+        """Whether ``python`` of the first lane gives another state now."""
+        pairs = zip(before, self.python(0), strict=True)
+        return any(python_state.changes(*pair) for pair in pairs)
+
+    def load_python(self, lane: int, network: python_state.State, loss: python_state.State) -> None:
+        """Put changes of what ``python`` gave into a lane.
+
+        Raises:
+            python_state.Unfit: they do not belong there.
+        """
+        if not network and not loss:
+            return
+        self._part()
+        python_state.put_back(self.modules[lane], network)
+        python_state.put_back(self.losses[lane], loss)
+        if self.way == "together" and self._differ():
+            self.way = "one at a time"
+        self._cut()
+
+    def _part(self) -> None:
+        """Give each lane a network and a loss of its own in Python; the tensors are the stack's."""
+        self.modules = _distinct(self.modules, copy.deepcopy)
+        self.losses = _distinct(self.losses, _copied)
+
+    def _differ(self) -> bool:
+        """Whether lanes differ in Python, as those do that joined at other steps."""
+        pairs = {(id(m), id(f)): (m, f) for m, f in zip(self.modules, self.losses, strict=True)}
+        if len(pairs) == 1:
+            return False
+        first, *others = [
+            (python_state.of(module), python_state.of(loss, True))
+            for module, loss in pairs.values()
+        ]
+        return any(
+            python_state.changes(mine, theirs)
+            for other in others
+            for mine, theirs in zip(first, other, strict=True)
+        )
 
     def _find_way(self, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
         self.way = "together"
@@ -190,7 +255,12 @@ class Lanes:
         except RuntimeError as error:
             if environment.out_of_memory(error):
                 raise
+            self._note_state(x, y, evaluated)
             return "unmapped"
+        if self._draws_in_python:
+            return "unmapped"
+        if self.keeps_state and len(self) > 1:
+            return "one at a time"
         if self.pad:
             return self._padded_way(x, y, evaluated)
         if len(self) == 1:
@@ -241,18 +311,34 @@ class Lanes:
                 return "one at a time"
         return "together"
 
+    def _note_state(self, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> None:
+        """Try one lane without vmap, to see what it changes in Python."""
+        if KEEPS_STATE in self.ways:
+            return
+        alone = self.select([0])
+        alone.way = "unmapped"
+        alone._cut()
+        own = of_each_lane(y)
+        try:
+            alone._trial(x[:1] if own else x, y[:1] if own else y, evaluated)
+        except Exception as error:  # in training it will raise as well, and be told there
+            if environment.out_of_memory(error):
+                raise
+
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """What is tried in here leaves no trace: modules are copies, and buffers are put back."""
         before = {n: t.clone() for n, t in self.fixed.items()}
-        modules = self.modules
+        modules, losses = self.modules, self.losses
         copies = {id(module): _python_copy(module) for module in modules}
         self.modules = [copies[id(module)] for module in modules]
+        copied = {id(loss): _copied(loss) for loss in losses}
+        self.losses = [copied[id(loss)] for loss in losses]
         self._cut()
         try:
             yield
         finally:
-            self.modules = modules
+            self.modules, self.losses = modules, losses
             for name, tensor in before.items():
                 self.fixed[name].copy_(tensor)
             self._cut()
@@ -263,8 +349,8 @@ class Lanes:
         def copied(tensors: Tensors) -> Tensors:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-        modules = copy.deepcopy(self.modules)
-        twin = self._like(modules, copied(self.params), copied(self.fixed), self.seeds)
+        modules, losses = copy.deepcopy(self.modules), [_copied(loss) for loss in self.losses]
+        twin = self._like(modules, copied(self.params), copied(self.fixed), self.seeds, losses)
         twin.way = self.way
         twin._cut()
         return twin
@@ -318,8 +404,8 @@ class Lanes:
             return {n: t.detach()[index.to(t.device)] for n, t in tensors.items()}
 
         seeds = [self.seeds[i] for i in lanes]
-        modules = [self.modules[i] for i in lanes]
-        return self._like(modules, pick(self.params), pick(self.fixed), seeds)
+        modules, losses = [self.modules[i] for i in lanes], [self.losses[i] for i in lanes]
+        return self._like(modules, pick(self.params), pick(self.fixed), seeds, losses)
 
     def join(self, other: Lanes) -> Lanes:
         """A new stack of these lanes and the other's behind them. ``settle`` it before use."""
@@ -332,6 +418,7 @@ class Lanes:
             together(self.params, other.params),
             together(self.fixed, other.fixed),
             self.seeds + other.seeds,
+            self.losses + other.losses,
         )
 
     def state(self, lane: int) -> Tensors:
@@ -344,7 +431,7 @@ class Lanes:
         for name, tensor in {**self.params, **self.fixed}.items():
             tensor[lane].copy_(state[name])
 
-    def state_dict(self, lane: int) -> Tensors:
+    def state_dict(self, lane: int) -> dict[str, Any]:
         """One lane's state dict, on the CPU, as its network alone would have it."""
         own = self.state(lane)
         # tied weights have one name in the stack, and all their names in a state dict
@@ -352,20 +439,28 @@ class Lanes:
         first = {id(t): n for n, t in module.named_parameters()}
         first |= {id(t): n for n, t in module.named_buffers()}
         saved = module.state_dict(keep_vars=True)
-        return {n: own[first[id(t)]] for n, t in saved.items() if id(t) in first}
+        found = {n: own[first[id(t)]] for n, t in saved.items() if id(t) in first}
+        extra = python_state.extra(module)  # of `get_extra_state`, torch's own way
+        return found | {n: value for n, value in extra.items() if n in saved}
 
     # --- inside -----------------------------------------------------------------------------------
 
     def _like(
-        self, modules: Sequence[nn.Module], params: Tensors, fixed: Tensors, seeds: Sequence[int]
+        self,
+        modules: Sequence[nn.Module],
+        params: Tensors,
+        fixed: Tensors,
+        seeds: Sequence[int],
+        losses: Sequence[Loss],
     ) -> Lanes:
-        given = (self.loss, self.ways, self.pad, self.precision)
+        given = (self.loss, self.ways, self.pad, self.precision, losses)
         return Lanes(modules, params, fixed, seeds, *given)
 
     def _cut(self) -> None:
         if self.way == "together":
             lanes = slice(0, len(self))
-            self._blocks = [_block(lanes, self.modules[0], self._wide_params, self._wide_fixed)]
+            python = self.modules[0], self.losses[0]
+            self._blocks = [_block(lanes, *python, self._wide_params, self._wide_fixed)]
             return
         self._blocks = self._single_blocks()
 
@@ -374,6 +469,7 @@ class Lanes:
             _block(
                 slice(i, i + 1),
                 self.modules[i],
+                self.losses[i],
                 {n: t[i : i + 1] for n, t in self.params.items()},
                 {n: t[i : i + 1] for n, t in self.fixed.items()},
             )
@@ -404,9 +500,9 @@ class Lanes:
         return losses.detach()[: block.size], gradients
 
     def _block_losses(self, block: _Block, x: Tensor, y: Tensor, step: int) -> Tensor:
-        self._module = block.module
+        self._module, self._loss = block.module, block.loss
         if self.way == "unmapped":
-            torch.manual_seed(_draw(self.seeds[block.lanes.start], step))
+            python_state.seed_all(_draw(self.seeds[block.lanes.start], step))
             return self._lane_loss(_first(block.params), _first(block.fixed), x, y)[None]
         if not of_each_lane(y):
             return self._shared(block.params, block.fixed, x, y)
@@ -418,23 +514,23 @@ class Lanes:
     def _block_scores(
         self, block: _Block, x: Tensor, y: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        self._module = block.module
+        self._module, self._loss = block.module, block.loss
         if self.way == "unmapped":
             # A network may draw in evaluations too, such as one with F.dropout(x, 0.5).
-            torch.manual_seed(_draw(self.seeds[block.lanes.start], chunk, 1))
+            python_state.seed_all(_draw(self.seeds[block.lanes.start], chunk, 1))
             loss, right = self._lane_scores(_first(block.params), _first(block.fixed), x, y)
             return loss[None], right[None]
         loss, right = self._scores(block.params, block.fixed, x, y)
         return loss[: block.size], right[: block.size]
 
     def _lane_loss(self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return self.loss(self._outputs(params, fixed, x), y)
+        return self._loss(self._outputs(params, fixed, x), y)
 
     def _lane_scores(
         self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         outputs = self._outputs(params, fixed, x)
-        loss = self.loss(outputs, y)
+        loss = self._loss(outputs, y)
         right = self._right(outputs, y)
         return loss, torch.full_like(loss, -1, dtype=torch.int64) if right is None else right
 
@@ -456,6 +552,7 @@ class Lanes:
             for length in _chunks(len(ys), multiple):
                 chunks[length, xs.stride()] = xs[-length:], ys[-length:]
         with self.rehearsal():
+            before, drawn = self.python(0), _global_state()
             losses, gradients = self.gradients(x, y, [0] * len(self), 0)
             found = [losses, *(g for g in gradients if g is not None)]
             self._right = lambda outputs, y: outputs
@@ -466,6 +563,15 @@ class Lanes:
                     scores = [self._block_scores(block, xs, ys, 0) for block in blocks]
                 found += [torch.cat(parts) for parts in zip(*scores, strict=True)]
             self._train_mode(True)
+            if self.way != "unmapped":  # there it is seeded
+                self._draws_in_python = drawn != _global_state()
+            changed = self.changed(before)
+            pairs = zip(before, self.python(0), strict=True)
+            lost = [n for pair in pairs for n in python_state.unsaved(python_state.changes(*pair))]
+            if lost:
+                self.ways[UNSAVED] = ", ".join(lost[:3])
+            if changed or KEEPS_STATE not in self.ways:
+                self.ways[KEEPS_STATE] = "yes" if changed else "no"
         return found
 
 
@@ -502,7 +608,10 @@ def stack(
     pad: int = 0,
     precision: str = "float32",
 ) -> Lanes:
-    """Lanes of networks that differ in their numbers only, on the device."""
+    """Lanes of networks that differ in their numbers only, on the device.
+
+    What they keep in Python may differ too, such as numbers that a network has drawn.
+    """
     module = networks[0].to(device).train()
     for network in networks[1:]:
         network.to(device).train()
@@ -510,7 +619,13 @@ def stack(
     params, buffers = stack_module_state(list(networks))
     trained = {n: t.detach() for n, t in params.items() if n not in frozen}
     fixed = {n: t.detach() for n, t in {**params, **buffers}.items() if n not in trained}
-    modules = [module] * len(networks)
+    first = python_state.of(module)
+    modules = [
+        module
+        if other is module or not python_state.changes(first, python_state.of(other))
+        else other
+        for other in networks
+    ]
     return Lanes(modules, trained, fixed, seeds, loss, ways, pad, precision)
 
 
@@ -544,10 +659,11 @@ def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: in
     return 7 * own + 2 * kept + x.nbytes + EVALUATION_CHUNK * sample + meter
 
 
-def _block(lanes: slice, module: nn.Module, params: Tensors, fixed: Tensors) -> _Block:
+def _block(lanes: slice, module: nn.Module, loss: Loss, params: Tensors, fixed: Tensors) -> _Block:
     return _Block(
         lanes,
         module,
+        loss,
         {n: t.detach().requires_grad_() for n, t in params.items()},
         {n: t.detach() for n, t in fixed.items()},
     )
@@ -629,14 +745,27 @@ def _python_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo={id(tensor): tensor for tensor in tensors})
 
 
-def _distinct(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """Each lane a module of its own: a copy wherever one stands a second time."""
+def _copied(loss: Loss) -> Loss:
+    try:
+        return copy.deepcopy(loss)
+    except Exception:  # it holds what cannot be copied, such as a lock
+        return loss
+
+
+def _distinct(owners: Sequence[T], copied: Callable[[T], T]) -> list[T]:
+    """Each lane an object of its own: a copy wherever one stands a second time."""
     seen: set[int] = set()
     found = []
-    for module in modules:
-        found.append(copy.deepcopy(module) if id(module) in seen else module)
-        seen.add(id(module))
+    for owner in owners:
+        found.append(copied(owner) if id(owner) in seen else owner)
+        seen.add(id(owner))
     return found
+
+
+def _global_state() -> tuple[Any, ...]:
+    """The states of the global generators of Python and numpy, comparable."""
+    _, keys, place, *gauss = np.random.get_state()
+    return random.getstate(), np.asarray(keys).tobytes(), place, gauss
 
 
 def _first(tensors: Tensors) -> Tensors:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import targets
+from lrlab import python_state, targets
 from lrlab.errors import UserError
 
 Columns = dict[str, np.ndarray]
@@ -1018,6 +1018,7 @@ class _GeneralOptimizer:
     """One torch optimizer a lane, over leaves that share the stacked parameters' storage."""
 
     general = True
+    seeds: Sequence[int] = ()  # of the lanes, for one that draws
 
     def __init__(
         self,
@@ -1049,7 +1050,8 @@ class _GeneralOptimizer:
     def coefficients(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
     ) -> dict[str, Tensor]:
-        # each torch optimizer counts its own updates, so first_steps has nothing to add
+        # each torch optimizer counts its own updates; one that draws, draws by seed and step
+        self._first_steps = first_steps
         return {name: torch.tensor(np.asarray(v, float)) for name, v in schedule_values.items()}
 
     def stability_scale(
@@ -1081,6 +1083,9 @@ class _GeneralOptimizer:
                 value = row[name][lane] if name in row else float("nan")
                 if value == value:
                     one.set_momentum(name, value)
+            if self.seeds:
+                place = int(self._first_steps[lane]) + index
+                python_state.seed_quickly(self.seeds[lane], place)
             one.optimizer.step()
             one.optimizer.zero_grad(set_to_none=True)
 
@@ -1095,6 +1100,9 @@ class _GeneralOptimizer:
     def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         self._lanes += other._lanes
         self._attach(params)
+
+    def torch_optimizer(self, lane: int) -> torch.optim.Optimizer:
+        return self._lanes[lane].optimizer
 
     def state(self, lane: int) -> dict[str, Any]:
         return self._lanes[lane].state()

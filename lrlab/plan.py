@@ -18,9 +18,10 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import environment, losses, optimizers, places, quick_yaml, schedules
+from lrlab import environment, losses, network_checks, optimizers, places, quick_yaml, schedules
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
+from lrlab.python_state import seeded
 from lrlab.targets import HYDRA_KEYS, instantiate
 
 if TYPE_CHECKING:
@@ -166,14 +167,18 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
                 "objective=val_acc: a regression has no accuracy; use objective=val_loss"
             )
         _check_parametrisation(spec)
-        # A seed changes numbers only.
-        if _network_key(spec, dataset) not in _working:
+        # A seed changes numbers only, and a batch size nothing that matters but for one sample.
+        batch = (min(spec["batch_size"], 2),)
+        if (*_network_key(spec, dataset), batch) not in _working:
             _check_network(spec, dataset)
-            _remember(_network_key(spec, dataset))  # anew: now it is imported
+            _remember((*_network_key(spec, dataset), batch))  # anew: now it is imported
         moving = [spec[name] for name in ("schedule", "optimizer", "lr", "epochs")]
         key = (json.dumps([moving, steps_per_epoch], default=str),)
         if key not in _working:
-            build_schedule(spec, steps_per_epoch)
+            schedule = build_schedule(spec, steps_per_epoch)
+            if schedule.closed_loop:
+                for val_loss in (2.3, 2.0, 2.1)[: spec["epochs"]]:  # it may raise at the first
+                    schedule.observe(val_loss)
             _remember(key)
         key = (*_network_key(spec, dataset), _object(spec, "optimizer"))
         key += (json.dumps(spec["optimizer"], default=str),)
@@ -214,6 +219,14 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
     _check_forward(spec, network, loss, dataset)
+    network_checks.check_training(
+        f"network._target_={_target(spec, 'network')}",
+        network,
+        loss,
+        dataset,
+        spec["batch_size"],
+        spec["seed"],
+    )
 
 
 def _check_parametrisation(spec: RunSpec) -> None:
@@ -275,6 +288,7 @@ def _check_forward(
             raise UserError(
                 f"network._target_={_target(spec, 'network')}: does not take inputs of shape "
                 f"{tuple(samples[0].shape)} ({_first_line(error)})"
+                f"{network_checks.advice(error)}"
             ) from error
         if not same_bits([given], [samples[0]]):
             raise UserError(
@@ -339,8 +353,7 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
             )
     offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.outputs}
     arguments = {k: v for k, v in offered.items() if k in parameters} | given
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec["seed"])
+    with seeded(spec["seed"]):
         try:
             if any(isinstance(value, Mapping) for value in arguments.values()):
                 network = instantiate({"_target_": node["_target_"]}, **arguments)
@@ -348,8 +361,9 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
                 network = call(**arguments)
         except Exception as error:
             raise _failed(spec, "network", error) from error
-    if not isinstance(network, torch.nn.Module):
-        raise UserError(f"network._target_={node['_target_']}: is no torch.nn.Module")
+        if not isinstance(network, torch.nn.Module):
+            raise UserError(f"network._target_={node['_target_']}: is no torch.nn.Module")
+        network_checks.initialise(f"network._target_={node['_target_']}", network, dataset)
     return network
 
 
@@ -476,8 +490,6 @@ def forget_data() -> None:
 
 @functools.lru_cache(maxsize=2)
 def _load_data(node: str, files: str) -> Dataset:
-    import torch
-
     from lrlab import own_data
     from lrlab.data import Dataset
 
@@ -493,8 +505,7 @@ def _load_data(node: str, files: str) -> Dataset:
         anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
         names = [] if anything else [k for k in own_data.SPLIT if k not in taken]
         split = {key: settings.pop(key) for key in names if key in settings}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # so that a function that draws its data draws the same again
+        with seeded(0):  # so that a function that draws its data draws the same again
             dataset = instantiate(settings)
         if not isinstance(dataset, Dataset):
             return own_data.make(dataset, target.rpartition(".")[2], option, **split)

@@ -125,6 +125,7 @@ class _Pool:
     ways: dict[str, dict[tuple[int, bool], str]] = field(default_factory=dict)
     pads: dict[str, int] = field(default_factory=dict)  # rows of a product, by group
     data: dict[str, Dataset] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)  # groups of which it was said what is not saved
 
 
 def run(
@@ -403,7 +404,7 @@ def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
         ]
         if not behind:
             return
-        _log_new(stack)
+        _log_new(pool, stack)
         if len(behind) < len(stack.runs):
             arrived = [lane for lane in range(len(stack.runs)) if lane not in behind]
             pool.stacks.append(train.split(stack, arrived))
@@ -425,17 +426,21 @@ def _merge(pool: _Pool) -> None:
                 first[stack.key] = stack
     pool.stacks = merged
     for stack in merged:
-        _log_new(stack)
+        _log_new(pool, stack)
 
 
 def _room(stack: Stack, other: Stack) -> bool:
     return not stack.lanes.pad or len(stack.runs) + len(other.runs) <= stack.lanes.pad
 
 
-def _log_new(stack: Stack) -> None:
+def _log_new(pool: _Pool, stack: Stack) -> None:
     for run in stack.runs:
         if run.summary.get("lanes") is None:
             train.log_start(stack, run)
+    group = _group(pool, stack.runs[0].spec) if stack.runs else ""
+    if stack.runs and stack.lanes.unsaved and group not in pool.told:
+        pool.told.add(group)
+        pool.update.note(f"lrlab: {train.unsaved_line(stack.lanes.unsaved)}")
 
 
 def _data(pool: _Pool, spec: RunSpec) -> Dataset:

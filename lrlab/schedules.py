@@ -17,10 +17,12 @@ and lr · end_factor. torch's own code steps past that end and stays at its star
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
 import math
+import numbers
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -32,6 +34,7 @@ from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 from lrlab import targets
 from lrlab.config import nearest
 from lrlab.errors import UserError
+from lrlab.python_state import seeded
 
 OWN_KEYS = ("interval", "warmup_steps", "warmup_start_factor")
 INTERVALS = ("step", "epoch")
@@ -177,8 +180,9 @@ class _ClosedLoop:
 
     def __init__(self, settings: Settings, start: dict[str, Any]) -> None:
         self._settings = settings
-        self._optimizer, self._scheduler = _scheduler(settings, start)
-        first = _checked(settings, "lr", [_lr(self._optimizer)])[0]
+        with seeded(0):
+            self._optimizer, self._scheduler = _scheduler(settings, start)
+        first = _checked(settings, "lr", [self._number(0)])[0]
         self._warmup = _warmup(settings, first)
         self._epoch_lrs = [first]
 
@@ -194,8 +198,18 @@ class _ClosedLoop:
     def observe(self, val_loss: float) -> None:
         # an epoch that ended in warm-up says nothing about the lr that the schedule asks for
         if len(self._epoch_lrs) * self._settings.unit > self._settings.warmup_steps:
-            self._scheduler.step(val_loss)
-        self._epoch_lrs += _checked(self._settings, "lr", [_lr(self._optimizer)]).tolist()
+            try:
+                # seeded, for a run that is resumed hears all its evaluations anew
+                with seeded(len(self._epoch_lrs)):
+                    self._scheduler.step(val_loss)
+            except Exception as error:
+                raise targets.failed(self._settings.target, error) from error
+        tick = len(self._epoch_lrs)
+        lr = [self._number(tick)]
+        self._epoch_lrs += _checked(self._settings, "lr", lr, first=tick).tolist()
+
+    def _number(self, tick: int) -> float:
+        return _number(self._settings, "lr", self._optimizer.param_groups[0]["lr"], tick)
 
 
 def _check_range(first_step: int, count: int, known: int) -> None:
@@ -359,15 +373,12 @@ def _scheduler(settings: Settings, start: dict[str, Any]) -> tuple[_Dummy, Any]:
     return optimizer, scheduler
 
 
-def _lr(optimizer: _Dummy) -> float:
-    return float(optimizer.param_groups[0]["lr"])
-
-
 @functools.lru_cache(maxsize=256)
 def _cached_table(key: str) -> dict[str, np.ndarray]:
     """Lanes that differ only in their seed share a table."""
     schedule, start, steps, steps_per_epoch = json.loads(key)
-    return _table(read(schedule, steps, steps_per_epoch), start)
+    with seeded(0):  # so that a scheduler that draws its rates draws the same again
+        return _table(read(schedule, steps, steps_per_epoch), start)
 
 
 def _table(settings: Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -386,11 +397,14 @@ def _table(settings: Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
                 scheduler.step()
             except Exception as error:
                 raise targets.failed(settings.target, error) from error
-        ticks["lr"].append(group["lr"])
+        ticks["lr"].append(_number(settings, "lr", group["lr"], tick))
         if "momentum" in start:
-            ticks["momentum"].append(group["momentum"])
+            momentum = _number(settings, "momentum", group["momentum"], tick)
+            ticks["momentum"].append(momentum)
         if "betas" in start:
-            ticks["beta1"].append(group["betas"][0])
+            betas = group["betas"]
+            beta1 = betas[0] if isinstance(betas, list | tuple) and betas else betas
+            ticks["beta1"].append(_number(settings, "beta1", beta1, tick))
     for values in ticks.values():
         values += values[-1:] * (settings.ticks - moving)
     if (share := _ends_at_once(settings.target)) is not None:
@@ -440,22 +454,48 @@ def _warmup(settings: Settings, end: float) -> np.ndarray:
         total_iters=settings.warmup_steps,
     )
     optimizer.step()
-    lrs = [_lr(optimizer)]
+    group = optimizer.param_groups[0]
+    lrs = [float(group["lr"])]
     for _ in range(settings.warmup_steps - 1):
         scheduler.step()
-        lrs.append(_lr(optimizer))
+        lrs.append(float(group["lr"]))
     return np.array(lrs)
 
 
-def _checked(settings: Settings, name: str, values: Iterable[float]) -> np.ndarray:
-    """(ticks,) float64. A negative or non-finite lr would train on without a word."""
+def _number(settings: Settings, name: str, value: Any, tick: int) -> float:
+    """What a scheduler left in its optimizer, as a number.
+
+    Raises:
+        UserError: it is complex, a text, nothing, or several numbers.
+    """
+    plain = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+    is_complex = isinstance(plain, numbers.Complex) and not isinstance(plain, numbers.Real)
+    if isinstance(plain, numbers.Number) and not isinstance(plain, bool) and not is_complex:
+        with contextlib.suppress(TypeError, OverflowError):  # as of 10**400
+            return float(plain)  # type: ignore[arg-type]
+    told = f"tensor of shape {tuple(plain.shape)}" if isinstance(plain, torch.Tensor) else plain
+    text = " ".join(f"{told}".split())[:40]
+    raise _wrong(settings, name, f"{text} ({type(plain).__name__})", tick, "be one real number")
+
+
+def _checked(settings: Settings, name: str, values: Iterable[float], first: int = 0) -> np.ndarray:
+    """(ticks,) float64. A negative or non-finite lr would train on without a word.
+
+    Args:
+        first: the tick of the first value.
+    """
     column = np.array([float(v) for v in values])
     wrong = np.flatnonzero(~np.isfinite(column) | (column < 0))
     if len(wrong):
-        unit = "step" if settings.unit == 1 else "epoch"
-        arguments = ", ".join(f"schedule.{k}={v}" for k, v in settings.target.given.items())
-        raise UserError(
-            f"{settings.target.option}: {name} is {column[wrong[0]]:g} at {unit} {wrong[0]}, but "
-            f"must stay finite and at least 0; change {arguments or 'the scheduler'}"
-        )
+        value = f"{column[wrong[0]]:g}"
+        raise _wrong(settings, name, value, first + wrong[0], "stay finite and at least 0")
     return column
+
+
+def _wrong(settings: Settings, name: str, value: str, tick: int, works: str) -> UserError:
+    unit = "step" if settings.unit == 1 else "epoch"
+    arguments = ", ".join(f"schedule.{k}={v}" for k, v in settings.target.given.items())
+    return UserError(
+        f"{settings.target.option}: {name} is {value} at {unit} {tick}, but must {works}; "
+        f"change {arguments or 'the scheduler'}"
+    )

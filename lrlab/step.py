@@ -315,8 +315,11 @@ class CapturedStep:
         changing = [*self._params, *lanes.fixed.values(), self._index.now]
         counted = [] if self._counter is None else [self._counter, self.losses]
         with lanes.rehearsal(), _kept([*changing, *counted]) as restore:
+            before = lanes.python(0)
             with _same_python(lanes.modules):
                 expected = _clones(find())
+            if lanes.changed(before):  # the loss too, and within objects
+                raise NotCapturable("it changes more than tensors")
             restore()
             self._disturb()
             disturbed = _clones(find())

@@ -14,7 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import checkpoints, diagnostics, environment, lanes, optimizers, plan, records
+from lrlab import (
+    checkpoints,
+    diagnostics,
+    environment,
+    lanes,
+    optimizers,
+    plan,
+    python_state,
+    records,
+)
 from lrlab import config as configs
 from lrlab.errors import Stopped
 from lrlab.plan import RunSpec
@@ -24,6 +33,8 @@ from lrlab.step import Step, build_step, gather
 if TYPE_CHECKING:
     from lrlab.data import Dataset
     from lrlab.progress import Update
+
+Python = dict[str, python_state.State]  # of the network, the loss and the optimizer
 
 _TOLD = ("train_loss", "val_loss", "test_loss", "test_acc")  # what a log says of the end
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
@@ -61,6 +72,8 @@ class Run:
     last_values: dict[str, float] = field(default_factory=dict)
     last_loss: float = float("nan")  # the mean over the last segment, for the display
     ended: bool = False
+    begun: Python = field(default_factory=dict)  # what it kept in Python before its first step
+    unsaved: str = ""  # what of that has changed and cannot be saved
 
 
 @dataclass
@@ -174,6 +187,9 @@ def train_steps(
     count = len(schedule_values["lr"])
     first_steps = [run.step for run in stack.runs]
     started, spent = time.perf_counter(), 0.0
+    if stack.optimizer.general:
+        own: Any = stack.optimizer
+        own.seeds = stack.lanes.seeds
     coefficients = stack.optimizer.coefficients(schedule_values, np.array(first_steps))
     step = _step(stack)
     step.begin(stack.order[stack.place : stack.place + count], first_steps, coefficients)
@@ -289,6 +305,7 @@ def build(
         Exception: whatever building or evaluating the networks raises.
     """
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
+    given = (key, specs, rows, data, ways, pad)
     saved = [checkpoints.load(spec.folder) for spec in specs]
     places = [0 if state is None else state["step"] % steps_per_epoch for state in saved]
     found = []
@@ -297,7 +314,12 @@ def build(
         chosen_specs, chosen_rows = [specs[i] for i in chosen], [rows[i] for i in chosen]
         stack = build_stack(key, chosen_specs, chosen_rows, data, ways, pad)
         stack.place = place
-        _restore(stack, [saved[i] for i in chosen])
+        try:
+            _restore(stack, [saved[i] for i in chosen])
+        except python_state.Unfit:  # of a network that was another then; all are trained anew
+            for spec in chosen_specs:
+                checkpoints.drop(spec.folder)
+            return build(*given)
         found.append(stack)
     return found
 
@@ -330,10 +352,58 @@ def build_stack(
     ]
     for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
         run.summary["swings_from"] = border
+    _begin(runs, stacked, optimizer)
     meter = diagnostics.build(configs.diagnostics(specs[0].config), stacked, data)
     stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
     return stack
+
+
+def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: optimizers.LaneOptimizer) -> None:
+    """Note what each run keeps in Python; runs that begin alike share the note."""
+    notes: list[Python] = []
+    for lane, run in enumerate(runs):
+        now = _python(stacked, optimizer, lane)
+        alike = (note for note in notes if not _changes(note, now))
+        run.begun = next(alike, now)
+        if run.begun is now:
+            notes.append(now)
+
+
+def _python(stacked: lanes.Lanes, optimizer: optimizers.LaneOptimizer, lane: int) -> Python:
+    network, loss = stacked.python(lane)
+    own = getattr(optimizer, "torch_optimizer", None)  # of one that lrlab does not know
+    rule = {} if own is None else python_state.of(own(lane))
+    return {"network": network, "loss": loss, "optimizer": rule}
+
+
+def _changes(before: Python, now: Python) -> Python:
+    found = {name: python_state.changes(before[name], now[name]) for name in now}
+    return {name: state for name, state in found.items() if state}
+
+
+def changed_python(stack: Stack, lane: int) -> Python:
+    """What a lane's network, loss and optimizer keep in Python that was another at the start."""
+    return _changes(stack.runs[lane].begun, _python(stack.lanes, stack.optimizer, lane))
+
+
+def _saved(python: Python) -> Python:
+    return {name: python_state.saved(kept) for name, kept in python.items()}
+
+
+def load_python(stack: Stack, lane: int, state: Python) -> None:
+    """Put what ``changed_python`` gave into a lane.
+
+    Raises:
+        python_state.Unfit: it does not belong there.
+    """
+    try:
+        stack.lanes.load_python(lane, state.get("network", {}), state.get("loss", {}))
+        if state.get("optimizer"):
+            own: Any = stack.optimizer
+            python_state.put_back(own.torch_optimizer(lane), state["optimizer"])
+    except Exception as error:  # whatever a file from elsewhere makes of it
+        raise python_state.Unfit(str(error)) from error
 
 
 def _precision(spec: RunSpec) -> str:
@@ -351,6 +421,7 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
             stack.meter.load(lane, state["curvature"])
         stack.lanes.load(lane, state["tensors"])
         stack.optimizer.load(lane, state["optimizer"])
+        load_python(stack, lane, state.get("python", {}))
         for val_loss in state["evaluations"]:
             run.schedule.observe(val_loss)
         run.step = state["step"]
@@ -530,10 +601,12 @@ def _told(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
 def _keep_end(stack: Stack, lane: int) -> None:
     """Write a finished run's state for its branch test, which is made when the sweep ends."""
     run = stack.runs[lane]
+    python = changed_python(stack, lane)
     state = {
         "step": run.step,
         "tensors": stack.lanes.state(lane),
         "optimizer": stack.optimizer.state(lane),
+        "python": _saved(python),
         "values": run.last_values,
     }
     checkpoints.write(records.end_file(run.spec.folder), state)
@@ -764,10 +837,15 @@ def checkpoint(stack: Stack) -> None:
     """
     kept = ("initial_loss", "steps_to_target", "seconds_to_target", "timing")
     for lane, run in enumerate(stack.runs):
+        python = changed_python(stack, lane)
+        if _unsaved(run, python):
+            checkpoints.drop(run.spec.folder)
+            continue
         state = {
             "step": run.step,
             "tensors": stack.lanes.state(lane),
             "optimizer": stack.optimizer.state(lane),
+            "python": _saved(python),
             "evaluation": list(run.evaluation),
             "evaluations": run.evaluations,
             "epoch_losses": list(run.epoch_losses),
@@ -777,6 +855,24 @@ def checkpoint(stack: Stack) -> None:
         }
         checkpoints.save(run.spec.folder, state)
     stack.checkpointed = time.monotonic()
+
+
+def _unsaved(run: Run, python: Python) -> bool:
+    """Whether some of it cannot be saved; the first time a run's log says so."""
+    found = [key for kept in python.values() for key in python_state.unsaved(kept)]
+    if found and not run.unsaved:
+        run.unsaved = ", ".join(found[:3])
+        records.log(run.spec.folder, unsaved_line(run.unsaved))
+    return bool(found)
+
+
+def unsaved_line(names: str) -> str:
+    """That what a run keeps in Python is in no checkpoint, and what would be."""
+    return (
+        f"{names} changes in training and cannot be saved: no checkpoint is written, and a resumed "
+        "run is trained anew; keep numbers, tensors, lists, dicts or random generators, or return "
+        "them from get_extra_state"
+    )
 
 
 def interrupt(stack: Stack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.optim import lr_scheduler
 
-from lrlab import optimizers, schedules
+from lrlab import optimizers, plan, schedules
 from lrlab.errors import UserError
 
 TORCH = "torch.optim.lr_scheduler."
@@ -457,3 +459,102 @@ def test_where_a_scheduler_rests_its_bits_are_those_of_torch(kind, arguments, to
         optimizer.step()
         scheduler.step()
     assert curve(config(kind, **arguments)).tolist() == expected
+
+
+class Ruled(lr_scheduler.LRScheduler):
+    """Sets a rate that no ordinary scheduler has, from its fourth tick on."""
+
+    def __init__(self, optimizer, rate="1"):
+        self.rate = eval(str(rate), {"np": np, "torch": torch})
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        if self.last_epoch < 3:
+            return [0.1]
+        if isinstance(self.rate, type):
+            raise self.rate
+        return [self.rate]
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        ("(-1) ** 0.5", "lr is (6.123233995736766e-17+1j) (complex)"),
+        ("0.1 + 0j", "lr is (0.1+0j) (complex)"),
+        ("np.complex64(0.5)", "lr is (0.5+0j) (complex64)"),
+        ("torch.tensor(0.5 + 0j)", "lr is (0.5+0j) (complex)"),
+        ("'0.1'", "lr is 0.1 (str)"),
+        ("None", "lr is None (NoneType)"),
+        ("True", "lr is True (bool)"),
+        ("[0.1]", "lr is [0.1] (list)"),
+        ("torch.ones(2)", "lr is tensor of shape (2,) (Tensor)"),
+        ("-0.1", "lr is -0.1"),
+        ("float('nan')", "lr is nan"),
+        ("-np.inf", "lr is -inf"),
+        ("10 ** 400", "lr is 10000000"),
+        ("KeyError", "KeyError"),
+    ],
+)
+def test_a_rate_that_is_no_rate_is_one_line(rate, words, interval):
+    steps = 5 * STEPS_PER_EPOCH
+    node = {"_target_": f"{__name__}.Ruled", "rate": rate, "interval": interval}
+    with pytest.raises(UserError) as caught:
+        curve(node, steps=steps)
+    said = str(caught.value)
+    assert said.startswith(f"schedule._target_={__name__}.Ruled: {words}")
+    assert "\n" not in said
+    if rate != "KeyError":
+        assert f" at {interval} 3, but must " in said
+        assert said.endswith(f"; change schedule.rate={rate}")
+
+
+@pytest.mark.parametrize("rate", ["np.float32(0.5)", "torch.tensor(0.5)", "1"])
+def test_a_rate_may_be_any_kind_of_real_number(rate):
+    node = {"_target_": f"{__name__}.Ruled", "rate": rate}
+    assert curve(node, steps=4, steps_per_epoch=1).tolist() == [0.1] * 3 + [
+        1.0 if rate == "1" else 0.5
+    ]
+
+
+class Follows(lr_scheduler.ReduceLROnPlateau):
+    """Of a loss that it is told it makes a rate that is none."""
+
+    def __init__(self, optimizer, rate="1"):
+        super().__init__(optimizer)
+        self.rate = eval(str(rate))
+
+    def step(self, metrics, epoch=None):
+        if isinstance(self.rate, type):
+            raise self.rate
+        self.optimizer.param_groups[0]["lr"] = self.rate
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [("1j", "lr is 1j (complex) at epoch 1"), ("-1.0", "lr is -1"), ("KeyError", "KeyError")],
+)
+def test_a_closed_loop_that_gives_no_rate_is_refused_before_training(rate, words, tmp_path):
+    from conftest import make_specs
+
+    typed = f"schedule=plateau schedule._target_={__name__}.Follows schedule.rate={rate}"
+    with pytest.raises(UserError) as caught:
+        plan.check_runs(make_specs(tmp_path, ["lr=0.1"], typed))
+    said = str(caught.value)
+    assert said.startswith(f"schedule._target_={__name__}.Follows: {words}") and "\n" not in said
+
+
+class Drawn(lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return [random.random() + np.random.rand() + float(torch.rand(()))]
+
+
+def test_a_scheduler_that_draws_draws_the_same_again():
+    node = {"_target_": f"{__name__}.Drawn"}
+    first = curve(node)
+    schedules._cached_table.cache_clear()
+    random.seed(5), np.random.seed(6), torch.manual_seed(7)
+    state = random.getstate(), torch.get_rng_state()
+    assert curve(node).tolist() == first.tolist()
+    assert len(set(first.tolist())) == STEPS
+    assert random.getstate() == state[0] and torch.equal(torch.get_rng_state(), state[1])

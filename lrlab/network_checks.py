@@ -1,0 +1,185 @@
+"""Networks of the user's own that need one forward pass before they train, or cannot train at all.
+
+Each refusal is one line, before anything trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from lrlab import python_state, shared_state
+from lrlab.errors import UserError
+from lrlab.python_state import seeded
+
+if TYPE_CHECKING:
+    from lrlab.data import Dataset
+
+ALONE = "Expected more than 1 value per channel"
+ONE_PIXEL = "Expected more than 1 spatial element"
+
+
+def initialise(option: str, network: nn.Module, dataset: Dataset) -> None:
+    """Give lazy parameters their shapes and start values, by one forward pass in evaluation mode.
+
+    It is torch's own way (``nn.LazyLinear``). The values depend on the state of torch's global
+    generator and on the shape of a sample, not on the samples.
+
+    Args:
+        option: what a message begins with.
+        network: on the CPU. It is left in training mode if it was lazy, else untouched.
+
+    Raises:
+        UserError: the pass fails, or leaves a parameter without a shape.
+    """
+    if not _lazy(network):
+        return
+    works = "use layers with sizes, such as nn.Linear(in_features, out_features)"
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(dataset.train_x[:2].cpu().clone())
+    except Exception as error:
+        raise UserError(
+            f"{option}: {_lazy(network)} has no shape before its first forward pass, and that "
+            f"fails ({_first_line(error)}); {works}"
+        ) from error
+    network.train()
+    if left := _lazy(network):
+        raise UserError(
+            f"{option}: {left} has no shape, because a forward pass in evaluation mode does not "
+            f"use it; {works}"
+        )
+
+
+def _lazy(network: nn.Module) -> str | None:
+    """The first parameter or buffer that has no shape yet."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    return next((name for name, tensor in tensors if is_lazy(tensor)), None)
+
+
+def check_training(
+    option: str,
+    network: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Make one forward and backward pass as in training, of two samples or of one.
+
+    Args:
+        option: what a message begins with.
+        network: one that nothing else uses, for its buffers change.
+
+    Raises:
+        UserError: a norm has one value only, gradients are sparse, or state is shared.
+    """
+    with seeded(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come in training
+        _check_one_sample(option, network, dataset)
+        size = min(batch_size, 2)
+        x, y = dataset.train_x[:size].clone(), dataset.train_y[:size]
+        network.train()
+        try:
+            outputs = network(x)
+        except Exception as error:
+            if not advice(error):  # of one configuration alone, maybe: its run fails in training
+                return
+            which = "one sample" if size == 1 else f"shape {tuple(x.shape)}"
+            name = _entered_last(network, x) if size == 1 else ""
+            raise UserError(
+                f"{f'batch_size={batch_size}: ' if size == 1 else ''}{option}: in training, "
+                f"{name or 'it'} does not take a batch of {which} ({_first_line(error)})"
+                f"{advice(error)}"
+            ) from error
+        names = [name for name, p in network.named_parameters() if p.requires_grad]
+        leaves = [p for p in network.parameters() if p.requires_grad]
+        before = shared_state.of(network, loss)
+        try:
+            loss(
+                network(x.clone()), y
+            )  # the first pass may fill what is then kept, such as a cache
+        except Exception:
+            before = {}
+        changed = python_state.changes(before, shared_state.of(network, loss)) if before else {}
+        if changed:
+            raise UserError(
+                f"{option}: training changes {', '.join([*changed][:3])}, which all runs share, so "
+                "that each would change the others; keep it in the network (self.calls = 0 in "
+                "__init__) or pass it as an argument"
+            )
+        try:
+            found = torch.autograd.grad(loss(outputs, y).sum(), leaves, allow_unused=True)
+        except Exception:  # it is told where it trains
+            return
+    sparse = [n for n, g in zip(names, found, strict=True) if g is not None and g.is_sparse]
+    if sparse:
+        modules = ", ".join(name.removesuffix(".weight") for name in sparse)
+        raise UserError(
+            f"{option}: {modules} gives sparse gradients, which lanes cannot share; use "
+            "sparse=False there, which trains alike"
+        )
+
+
+def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None:
+    """Evaluate one sample, if some part of the data is evaluated with one sample in its last batch.
+
+    Batch norm without running statistics takes no single sample in evaluation either.
+    """
+    from lrlab.lanes import EVALUATION_CHUNK
+
+    parts = {"training": dataset.train_y, "held-out": dataset.val_y, "test": dataset.test_y}
+    for name, y in parts.items():
+        if len(y) % EVALUATION_CHUNK != 1:
+            continue
+        network.eval()
+        try:
+            with torch.no_grad():
+                network(dataset.train_x[:1].clone())
+        except Exception as error:
+            raise UserError(
+                f"{option}: in evaluation, it does not take a batch of one sample "
+                f"({_first_line(error)}), and the last batch of the {len(y)} {name} samples has "
+                "one; use one sample more or fewer"
+            ) from error
+
+
+def _entered_last(network: nn.Module, x: Tensor) -> str:
+    """The module that a failing forward pass had entered last, such as ``norm (BatchNorm1d)``."""
+    last = ""
+
+    def entering(name: str) -> Callable[[nn.Module, Any], None]:
+        def note(module: nn.Module, given: Any) -> None:
+            nonlocal last
+            last = f"{name} ({type(module).__name__})" if name else ""
+
+        return note
+
+    hooks = [m.register_forward_pre_hook(entering(name)) for name, m in network.named_modules()]
+    with contextlib.suppress(Exception):
+        network(x)
+    for hook in hooks:
+        hook.remove()
+    return last
+
+
+def advice(error: BaseException) -> str:
+    """What would work instead, of errors that torch leaves without; or nothing."""
+    text = str(error)
+    if ALONE in text:
+        return "; use batch_size=2 or more, or a norm of each sample alone, such as nn.LayerNorm"
+    if ONE_PIXEL in text:
+        return "; one value for each channel leaves nothing to normalise: leave this norm out"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
