@@ -327,8 +327,6 @@ def _choices_with(group: str, setting: str) -> list[str]:
 
 
 FULL_KEY = r"full_key: (\S+)"
-# What people call our options elsewhere.
-OTHER_NAMES = {"learning_rate": "lr", "init_lr": "lr", "gpu": "device", "n_epochs": "epochs"}
 WANTED = {
     "Float": "a number, for example 0.1",
     "Integer": "a whole number, for example 3",
@@ -403,12 +401,9 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
             having = ", ".join(_choices_with(group, setting))
             this = f"{group}={chosen[group]}" if chosen and group in chosen else f"this {group}"
             return f"{key}: not a setting of {this}; {group}={having} has it"
-        alike = [word for word in known if ("." in word) == ("." in key)]
-        hint = nearest(OTHER_NAMES.get(key, key), alike) if not key.startswith("hydra.") else ""
-        return (
-            f"{key}: no such option{hint}; "
-            f"`python -m lrlab.sweep --help` lists them, +{key}=… adds a new one"
-        )
+        from lrlab import wishes
+
+        return wishes.no_such(key)
     if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]*)'", text):
         group, choice = match.groups()
         listing = text.partition("Available options in")[2].partition("Config search path")[0]

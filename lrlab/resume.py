@@ -41,7 +41,12 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         UserError: this is no folder of a sweep, or its records name what `lrlab.trust` does not
             know and that is not trusted.
     """
+    from lrlab import spelling, wishes
+    from lrlab.arguments import refuse_twice
+
     given, trusted = trust.without_trust(given)
+    refuse_twice(given)
+    given = spelling.spelled(given)
     records.check_contained(folder)
     saved = _saved(folder)
     for override in given:
@@ -49,6 +54,8 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
             raise UserError(f"{override}: after the sweep's folder come options, as option=value")
         if _key(override) in ("name", "output"):
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
+        if "/" not in (key := _key(override)):
+            wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
     places.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
     if saved.is_unstratified and "data.stratify" not in new:

@@ -37,6 +37,7 @@ from lrlab import (
     signals,
     storage,
     trust,
+    wishes,
     workers,
 )
 from lrlab import config as configs
@@ -161,6 +162,8 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
     params = config.hydra.sweeper.get("params")
     space = spaces.read(overrides, params, config, loader)
+    if not config.hydra.sweeper.get("resume"):  # else they were judged when it began
+        wishes.refuse_unknown(config, typed, [*space.lists, *space.intervals])
     choices.check(config)
     url = _hide_password(config, space)
     current = _Sweep(config, loader, launcher, space, url, "LRLAB_WORKER" in os.environ)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrlab import config as configs
 from lrlab.config import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
 from lrlab.errors import UserError
+from lrlab.spelling import quoted as quoted
 
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
 TAGS = ("log", "linear", "int")
@@ -180,13 +180,6 @@ def grid(interval: Interval, points: int) -> list[str]:
     rounded = [low, *(float(f"{value:.{DIGITS}g}") for value in inner), high]
     increasing = all(a < b for a, b in itertools.pairwise(rounded))
     return list(dict.fromkeys(map(text, rounded if increasing else [low, *inner, high])))
-
-
-def quoted(text: str) -> str:
-    """A text as Hydra's override grammar takes it, whatever it holds."""
-    escaped = re.sub(r'(\\*)"', lambda match: match[1] * 2 + '\\"', text)
-    trailing = len(text) - len(text.rstrip("\\"))
-    return '"' + escaped + "\\" * trailing + '"'
 
 
 def text(value: float | int) -> str:
