@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
@@ -20,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from lrlab import spelling
-from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS
+from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
 from lrlab.errors import UserError
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.
@@ -61,7 +63,7 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
         if equals and not key.strip("+~"):
             raise UserError(f"{word}: names no option and no group; write option=value")
     if RESUMED not in arguments:  # its words were judged when the sweep began
-        refuse_twice(arguments)
+        judge(arguments)
     arguments = spelling.spelled(arguments)
     if not is_sweep(arguments):
         return list(arguments)
@@ -79,7 +81,33 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
     return words
 
 
-def refuse_twice(words: Sequence[str]) -> None:
+def judge(words: Sequence[str]) -> None:
+    """Refuse words that Hydra would take, and of which nobody would hear.
+
+    Raises:
+        UserError: an option is set twice, or is a new one of Hydra's own part.
+    """
+    _refuse_twice(words)
+    for word in words:
+        key = word.partition("=")[0]
+        if key.startswith("+") and key.lstrip("+").startswith("hydra."):
+            _refuse_unknown_of_hydra(key.lstrip("+"), word)
+
+
+def _refuse_unknown_of_hydra(key: str, word: str) -> None:
+    from hydra.conf import HydraConf
+
+    node: Any = HydraConf()
+    for part in key.split(".")[1:]:
+        if not is_dataclass(node):  # a mapping, which takes any key
+            return
+        known = [field.name for field in fields(node)]
+        if part not in known:
+            raise UserError(f"{word}: Hydra has no such option{nearest(part, known)}; leave it out")
+        node = getattr(node, part)
+
+
+def _refuse_twice(words: Sequence[str]) -> None:
     """Refuse a command line that sets one option twice, of which the first would be ignored.
 
     Raises:

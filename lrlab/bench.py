@@ -574,7 +574,9 @@ def check_writable(file: Path) -> None:
         UserError: it cannot.
     """
     if file.is_dir():
-        raise UserError(f"--json={file}: is a folder; name a file, like {file / 'bench.json'}")
+        raise UserError(
+            f"--json={file}: is a folder; name a file, like {shlex.quote(str(file / 'bench.json'))}"
+        )
     folder = file.absolute().parent
     if not folder.is_dir():
         raise UserError(f"--json={file}: there is no folder {file.parent}; make it first")

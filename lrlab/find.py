@@ -459,7 +459,7 @@ def _run(words: Sequence[str]) -> int:
     """Compose, test, record, print; returns the exit code."""
     from lrlab import arguments, spelling
 
-    arguments.refuse_twice(words)
+    arguments.judge(words)
     options, rest = read_options(words)
     import hydra
     from hydra.core.global_hydra import GlobalHydra

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -98,7 +99,10 @@ def read(
         if override.is_hydra_override() or not (override.is_sweep_override() or ends):
             fixed.append(override.input_line or f"{key}={override.get_value_element_as_str()}")
         elif key.lstrip("+").partition(".")[0] in NOT_SWEPT:
-            raise UserError(f"{_typed(override)}: takes one value, for the sweep as a whole")
+            raise UserError(
+                f"{_typed(override)}: takes one value, for the sweep as a whole"
+                f"{_as_a_text(key, override)}"
+            )
         elif ends is not None:
             intervals[key] = _interval(override, ends, config)
         else:
@@ -206,6 +210,14 @@ def canonical(text: str) -> str:
 
 def _product(lists: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())]
+
+
+def _as_a_text(key: str, override: Override) -> str:
+    """How a text with a comma is typed, to end a line with."""
+    text = (override.input_line or "").partition("=")[2]
+    if key not in ("name", "output") or not text:
+        return ""
+    return f"; as a text with a comma write {shlex.quote(f'{key}={quoted(text)}')}"
 
 
 def _typed(override: Override) -> str:

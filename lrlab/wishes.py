@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from lrlab import config as configs
+from lrlab import quick_yaml
 from lrlab.errors import UserError
 
 # Names that other programs have for an option of lrlab's.
@@ -24,7 +25,7 @@ _OTHER_NAMES = {
     "threads": "num_threads n_threads cpu_threads cpus cores",
     "workers": "n_workers n_jobs jobs processes num_processes n_processes",
     "n_trials": "trials num_trials max_trials n_runs",
-    "output": "out out_dir output_dir outdir save_dir log_dir logdir results_dir dir folder path",
+    "output": "out out_dir output_dir outdir save_dir log_dir logdir results_dir",
     "name": "run_name exp_name experiment_name sweep_name id",
     "objective": "metric monitor criterion_metric best_metric goal",
     "timeout": "max_time max_seconds time_limit budget",
@@ -51,9 +52,9 @@ _OTHER_NAMES = {
 # What lrlab has under no name, and what to do instead; each command in it can be typed so.
 _WISHES = (
     (
-        "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clip_grad_norm clipnorm "
-        "gradient_clip gradient_clip_val gradient_clipping clip_value clip_grad_value clipvalue "
-        "grad_norm_clip",
+        "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clip_grad_norm "
+        "clipnorm gradient_clip gradient_clip_val gradient_clipping clip_value clip_grad_value "
+        "clipvalue grad_norm_clip",
         "lrlab clips no gradients; an optimizer of your own can do so in its step(), like "
         "optimizer._target_=parts.Clipped in docs/your-own.md",
     ),
@@ -138,6 +139,11 @@ _OPTION = {_plain(other): ours for ours, names in _OTHER_NAMES.items() for other
 _INSTEAD = {_plain(name): instead for names, instead in _WISHES for name in names.split()}
 
 
+def instead(setting: str) -> str:
+    """What to do for a setting that nothing of lrlab's has; "" where nothing is known of it."""
+    return _INSTEAD.get(_plain(setting), "")
+
+
 def no_such(key: str, typed: str = "") -> str:
     """The line for an option that nobody reads.
 
@@ -149,8 +155,8 @@ def no_such(key: str, typed: str = "") -> str:
     group, dot, _ = key.partition(".")
     last = key.rpartition(".")[2]
     known = configs.known_keys()
-    if instead := _INSTEAD.get(_plain(last)):
-        return f"{start}; {instead}"
+    if told := instead(last):
+        return f"{start}; {told}"
     meant = _meant(key, last, known)
     hint = f" (did you mean {meant}?)" if meant else ""
     if not hint and not key.startswith("hydra."):
@@ -171,11 +177,27 @@ def _meant(key: str, last: str, known: Sequence[str]) -> str:
         return near[0]
     ours = _OPTION.get(_plain(last), "")
     if ours and ours != key:
-        return ours
+        return _with_its_choice(ours)
     if "." not in key and key not in top:  # momentum
         inside = [each for each in known if each.rpartition(".")[2] == last]
-        return inside[0] if len({each.partition(".")[0] for each in inside}) == 1 else ""
+        groups = {each.partition(".")[0] for each in inside}
+        return _with_its_choice(inside[0]) if len(groups) == 1 else ""
     return ""
+
+
+def _with_its_choice(option: str) -> str:
+    """A setting behind a choice of its group that has it, where the default has not."""
+    group, dot, setting = option.partition(".")
+    having = configs.choices_with(group, setting) if dot else []
+    default = next(
+        (
+            str(entry[group])
+            for entry in quick_yaml.load(configs.folder("conf") / "config.yaml")["defaults"]
+            if isinstance(entry, Mapping) and group in entry
+        ),
+        "",
+    )
+    return option if not having or default in having else f"{group}={having[0]} {option}"
 
 
 def refuse_unknown(
