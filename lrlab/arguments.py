@@ -62,9 +62,9 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
             raise UserError(f"{word}: is no text in UTF-8") from None
         if equals and not key.strip("+~"):
             raise UserError(f"{word}: names no option and no group; write option=value")
-    if RESUMED not in arguments:  # its words were judged when the sweep began
+    if RESUMED not in arguments:  # its words were judged and spelled when the sweep began
         judge(arguments)
-    arguments = spelling.spelled(arguments)
+        arguments = spelling.spelled(arguments)
     if not is_sweep(arguments):
         return list(arguments)
     parsed = {word: override for word in arguments if (override := _parse(word))}

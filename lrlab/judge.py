@@ -653,9 +653,8 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
 
 def _check_output(file: Path, paths: Sequence[Path]) -> None:
     if file.is_dir():
-        raise UserError(
-            f"--output={file}: is a folder; name a file, like {shlex.quote(str(file / 'verdicts.csv'))}"
-        )
+        example = shlex.quote(str(file / "verdicts.csv"))
+        raise UserError(f"--output={file}: is a folder; name a file, like {example}")
     if file.resolve() in _resolved(paths):
         raise UserError(f"--output={file}: would replace what is read; name another file")
     if not file.absolute().parent.is_dir():

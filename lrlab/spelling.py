@@ -114,7 +114,7 @@ def _spelled(word: str) -> str:
         return f"{key}={quoted(text)}"  # a comma, and no list
     if is_text and len(parts) == 1:
         return f"{key}={_text(text, name)}"
-    one: Callable[[str], str] = (lambda part: _text(part.strip(), name)) if is_text else _strange
+    one: Callable[[str], str] = (lambda part: _listed(part.strip(), name)) if is_text else _strange
     new = f"{key}={','.join(map(one, parts))}"
     return new if parsed(new.partition("=")[2]) is not None else word
 
@@ -181,6 +181,15 @@ def _text(part: str, name: str, inside: bool = False) -> str:
     if isinstance(value, str) and (value == part or "\\" in part or "${" in part):
         return part
     return quoted(part)
+
+
+def _listed(part: str, name: str) -> str:
+    """One of several texts that are swept; of a space in it Hydra's lists would make two letters."""
+    plain = parsed(part) is not None and re.fullmatch(r"[^\s\"'\\]+(\s+[^\s\"'\\]+)+", part)
+    is_list = part.startswith("[") and part.endswith("]") and name in LISTS
+    return (
+        quoted(part) if plain and not is_list and not _CALL.fullmatch(part) else _text(part, name)
+    )
 
 
 def _strange(part: str) -> str:

@@ -18,7 +18,7 @@ from lrlab.errors import UserError
 _OTHER_NAMES = {
     "lr": "learning_rate init_lr initial_lr base_lr start_lr lr0 learn_rate lrs step_length eta",
     "epochs": "n_epochs num_epochs max_epochs num_train_epochs nepochs epoch_count ep",
-    "batch_size": "bs batch batchsize train_batch_size per_device_train_batch_size mini_batch_size "
+    "batch_size": "bs batch train_batch_size per_device_train_batch_size mini_batch_size "
     "minibatch_size n_batch",
     "seed": "seeds random_seed random_state manual_seed rng seed_everything",
     "device": "gpu gpus cuda use_cuda use_gpu accelerator devices",
