@@ -184,12 +184,11 @@ def _text(part: str, name: str, inside: bool = False) -> str:
 
 
 def _listed(part: str, name: str) -> str:
-    """One of several texts that are swept; of a space in it Hydra's lists would make two letters."""
+    """One of several texts that are swept: Hydra puts a backslash before a space in one."""
     plain = parsed(part) is not None and re.fullmatch(r"[^\s\"'\\]+(\s+[^\s\"'\\]+)+", part)
     is_list = part.startswith("[") and part.endswith("]") and name in LISTS
-    return (
-        quoted(part) if plain and not is_list and not _CALL.fullmatch(part) else _text(part, name)
-    )
+    has_space = plain and not is_list and not _CALL.fullmatch(part)
+    return quoted(part) if has_space else _text(part, name)
 
 
 def _strange(part: str) -> str:
