@@ -425,11 +425,25 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{key}: needs a value, give it as {key}=…"
     if match := re.search(r"Value '(.*)' is not a valid bool", text):
         return f"{_search(FULL_KEY, text)}={match[1]}: must be true or false"
+    if match := re.search(r"In '(.*)': .* raised while composing config:\s+Key '(\w+)'", text):
+        return _unknown_in_file(match[1], _search(FULL_KEY, text))
     if match := re.search(r"(?:Missing key |Key ')(\w+)", text):
         return f"~{match[1]}: cannot be left out"
     inner = re.compile(r"\s*(full_key|object_type|reference_type)\b")  # Hydra's own
     lines = [line.strip() for line in text.splitlines() if not inner.match(line)]
     return " ".join(dict.fromkeys(line for line in lines if line))
+
+
+def _unknown_in_file(file: str, key: str) -> str:
+    """The line for a key that the schema does not have, in a config of the user's own."""
+    if file.partition("/")[0] == key:  # a group of the user's own
+        return (
+            f"{key}={file.partition('/')[2]}: nothing reads what it sets; the file {file}.yaml must "
+            "begin with the line `# @package _global_`"
+        )
+    from lrlab import wishes
+
+    return f"{file}.yaml: {wishes.no_such(key)}"
 
 
 def _not_understood(word: str) -> str:

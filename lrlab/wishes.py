@@ -224,22 +224,8 @@ def refuse_unknown(
         name = words[0].partition("=")[0].lstrip("+") if words else key.lstrip("+")
         if words and not words[0].startswith("+") and "/" not in name:
             words = []
-        if top in _choices(config):
-            chosen = _choices(config)[top]
-            raise UserError(
-                f"{top}={chosen}: nobody reads what it sets; the file {top}/{chosen}.yaml must "
-                "begin with the line `# @package _global_`"
-            )
         raise UserError(no_such(name, words[0] if words else ""))
 
 
 def _top(word: str) -> str:
     return word.partition("=")[0].lstrip("+").partition(".")[0]
-
-
-def _choices(config: Mapping[Any, Any]) -> Mapping[str, Any]:
-    """What was chosen in each group, as Hydra notes it; {} where that is not there."""
-    found: Any = config.get("hydra")
-    for key in ("runtime", "choices"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}

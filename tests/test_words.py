@@ -258,9 +258,12 @@ def test_a_sweep_that_was_begun_with_two_goes_on() -> None:
         ("+hydra.sweeper.x=1", ["hydra.sweeper.x: LrlabSweeper has no such setting"]),
         ("+hydra.launcher.x=1", ["hydra.launcher: LaneLauncher has no settings"]),
         ("größe=1", ["größe: no such option"]),
-        ("--config-dir conf +mine=one", ["mine=one: nobody reads", "# @package _global_"]),
-        ("--config-dir conf --config-name unknown", ["clip"]),
-        ("--config-dir conf +experiments=unknown", ["clip"]),
+        ("--config-dir conf +mine=one", ["mine=one: nothing reads", "# @package _global_"]),
+        (
+            "--config-dir conf --config-name unknown",
+            ["unknown.yaml: clip: no such option", "Clipped"],
+        ),
+        ("--config-dir conf +experiments=unknown", ["/unknown.yaml: clip: no such option"]),
         ("hydra.mode=RUN +clip=1.0", ["+clip=1.0: no such option"]),
     ],
 )
