@@ -438,8 +438,8 @@ def _unknown_in_file(file: str, key: str) -> str:
     """The line for a key that the schema does not have, in a config of the user's own."""
     if file.partition("/")[0] == key:  # a group of the user's own
         return (
-            f"{key}={file.partition('/')[2]}: nothing reads what it sets; the file {file}.yaml must "
-            "begin with the line `# @package _global_`"
+            f"{key}={file.partition('/')[2]}: nothing reads what it sets; the file {file}.yaml "
+            "must begin with the line `# @package _global_`"
         )
     from lrlab import wishes
 

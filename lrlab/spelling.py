@@ -101,7 +101,7 @@ def _spelled(word: str) -> str:
         return word
     if not name.isascii():
         raise UserError(
-            f"{key}: no such option; the letters of an option's name are from a to z, and only "
+            f"{word}: no such option; the letters of an option's name are from a to z, and only "
             "its value may have others"
         )
     is_text = name in TEXTS or name.endswith("._target_")

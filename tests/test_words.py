@@ -257,7 +257,7 @@ def test_a_sweep_that_was_begun_with_two_goes_on() -> None:
         ("+hydra.job.nam=1", ["+hydra.job.nam=1: Hydra has no such option (did you mean name?)"]),
         ("+hydra.sweeper.x=1", ["hydra.sweeper.x: LrlabSweeper has no such setting"]),
         ("+hydra.launcher.x=1", ["hydra.launcher: LaneLauncher has no settings"]),
-        ("größe=1", ["größe: no such option"]),
+        ("größe=1", ["größe=1: no such option"]),
         ("--config-dir conf +mine=one", ["mine=one: nothing reads", "# @package _global_"]),
         (
             "--config-dir conf --config-name unknown",
