@@ -50,9 +50,10 @@ class Ended:
 def command(entry: Callable[[], None], arguments: Sequence[str], cwd: Path) -> Ended:
     """Run an entry point in this process as if by a shell in `cwd`; torch is loaded once.
 
-    Of an option that a test gives besides a list like `QUICK` the last word counts.
+    Of an option that a test gives besides a list like `QUICK` the last word counts. Two words alone
+    are what the test is about.
     """
-    arguments = last_words(arguments)
+    arguments = last_words(arguments) if len(arguments) > 2 else list(arguments)
     GlobalHydra.instance().clear()
     out, err, code = io.StringIO(), io.StringIO(), 0
     threads = torch.get_num_threads()
