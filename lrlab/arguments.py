@@ -4,19 +4,25 @@ Before anything is swept, Hydra composes the config without what is swept, and w
 would judge ``lr=1e-4..1`` as one value, and ``optimizer=adam,adamw optimizer.eps=1e-6`` against the
 default optimizer. Hydra leaves to the sweeper what it knows to be swept: here such words are put
 into its own notation, ``lr=interval(1e-4,1)`` and ``optimizer.eps=choice(1e-6)``, a list of one.
-The sweeper and all records see the words as they were typed.
+The sweeper and all records see the words as they were typed, with the quotes that `lrlab.spelling`
+adds where Hydra would read another text.
 """
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS
+from lrlab import spelling
+from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
 from lrlab.errors import UserError
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.
@@ -25,21 +31,28 @@ OTHER_COMMANDS = (
     *("--shell-completion", "-sc", "--experimental-rerun"),
 )
 
+# Options of which several values make runs, apart from the settings of the groups.
+_SWEPT = ("lr", "epochs", "batch_size", "seed", "precision", *GROUPS)
+
 # Words for Hydra itself that leave its mode as it is; another may name files that say it.
 _OF_HYDRA = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
+
+# A command line that goes on with a sweep, as `lrlab.resume` makes it.
+RESUMED = "hydra.sweeper.resume=true"
 
 _typed: dict[str, str] = {}
 
 
 def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[str]:
-    """The command line with intervals, and values that only a swept choice allows, as sweeps.
+    """The command line as Hydra reads it: texts in quotes where it needs them, and intervals, and
+    values that only a swept choice allows, as sweeps.
 
     Args:
         arguments: without the program's name.
         deferred: groups that are swept, but not on the command line.
 
     Raises:
-        UserError: a word sets something, and does not say what.
+        UserError: a word sets something, and does not say what; or two set the same.
     """
     for word in arguments:
         key, equals, _ = word.partition("=")
@@ -49,6 +62,9 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
             raise UserError(f"{word}: is no text in UTF-8") from None
         if equals and not key.strip("+~"):
             raise UserError(f"{word}: names no option and no group; write option=value")
+    if RESUMED not in arguments:  # its words were judged and spelled when the sweep began
+        judge(arguments)
+        arguments = spelling.spelled(arguments)
     if not is_sweep(arguments):
         return list(arguments)
     parsed = {word: override for word in arguments if (override := _parse(word))}
@@ -63,6 +79,72 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
             _typed[new] = word
         words.append(new)
     return words
+
+
+def judge(words: Sequence[str]) -> None:
+    """Refuse words that Hydra would take, and of which nobody would hear.
+
+    Raises:
+        UserError: an option is set twice, or is a new one of Hydra's own part.
+    """
+    _refuse_twice(words)
+    for word in words:
+        key = word.partition("=")[0]
+        if key.startswith("+") and key.lstrip("+").startswith("hydra."):
+            _refuse_unknown_of_hydra(key.lstrip("+"), word)
+
+
+def _refuse_unknown_of_hydra(key: str, word: str) -> None:
+    from hydra.conf import HydraConf
+
+    node: Any = HydraConf()
+    for part in key.split(".")[1:]:
+        if not is_dataclass(node):  # a mapping, which takes any key
+            return
+        known = [field.name for field in fields(node)]
+        if part not in known:
+            raise UserError(f"{word}: Hydra has no such option{nearest(part, known)}; leave it out")
+        node = getattr(node, part)
+
+
+def _refuse_twice(words: Sequence[str]) -> None:
+    """Refuse a command line that sets one option twice, of which the first would be ignored.
+
+    Raises:
+        UserError: listing what was typed.
+    """
+    typed: dict[str, list[str]] = {}
+    before = ""
+    for word in words:
+        flag = spelling.flag(word)
+        if flag:
+            typed.setdefault(flag, []).append(word)
+        elif not word.startswith("-") and not spelling.flag(before):
+            typed.setdefault(word.partition("=")[0].lstrip("+~").strip(), []).append(word)
+        before = word if "=" not in word else ""
+    for key, given in typed.items():
+        if len(given) < 2:
+            continue
+        often = "twice" if len(given) == 2 else f"{len(given)} times"
+        if key.startswith("-"):
+            raise UserError(f"{key}: is given {often}; keep one")
+        listed = " and ".join(map(shlex.quote, given))
+        raise UserError(f"{key}: is given {often}, as {listed}; keep one{_as_a_list(key, given)}")
+
+
+def _as_a_list(key: str, given: Sequence[str]) -> str:
+    """How several values of an option would be swept; "" where they cannot be."""
+    is_setting = "." in key and key.partition(".")[0] in GROUPS
+    if key not in _SWEPT and not is_setting:
+        return ""
+    texts = [word.partition("=")[2] for word in given]
+    values = list(dict.fromkeys(value for text in texts for value in text.split(",")))
+    if len(values) < 2 or not all(re.fullmatch(r"[\w.+-]+", value) for value in values):
+        return ""
+    if any(".." in value for value in values):
+        return ""
+    sign = next((word[0] for word in given if word.startswith("+")), "") if is_setting else ""
+    return f", or sweep them all by {sign}{key}={','.join(values)}"
 
 
 def _refuse_lists_of_choices(word: str, override: Override) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import sys
 import tempfile
@@ -574,7 +575,8 @@ def check_writable(file: Path) -> None:
         UserError: it cannot.
     """
     if file.is_dir():
-        raise UserError(f"--json={file}: is a folder; name a file, like {file / 'bench.json'}")
+        example = shlex.quote(str(file / "bench.json"))
+        raise UserError(f"--json={file}: is a folder; name a file, like {example}")
     folder = file.absolute().parent
     if not folder.is_dir():
         raise UserError(f"--json={file}: there is no folder {file.parent}; make it first")

@@ -157,7 +157,10 @@ def _choice(
 def _difference(
     config: Mapping[str, Any], base: Mapping[str, Any], known: set[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """What config has that base has not, and the overrides that no YAML file can stand for."""
+    """What config has that base has not, and the overrides that no YAML file can stand for.
+
+    A key that is not known was added by a plus when that was not refused yet, and read by nobody.
+    """
     extra = []
 
     def differing(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -174,9 +177,6 @@ def _difference(
 
     values = differing({k: v for k, v in config.items() if k in known}, base, "")
     extra = [override for override in extra if override[1:] not in NOT_OF_A_RUN]
-    # The schema of a file's top level is closed; on the command line a plus opens it.
-    new = {key: value for key, value in config.items() if key not in known}
-    extra += [f"+{key}={_override_value(value)}" for key, value in new.items()]
     return values, extra
 
 

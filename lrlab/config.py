@@ -9,6 +9,7 @@ import difflib
 import math
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -321,14 +322,15 @@ def known_keys() -> list[str]:
     return sorted(key for key in found if not key.endswith(("_target_", "_partial_")))
 
 
-def _choices_with(group: str, setting: str) -> list[str]:
+def choices_with(group: str, setting: str) -> list[str]:
+    """The choices of a group that have a setting."""
     files = sorted((folder("conf") / group).glob("*.yaml"))
     return [file.stem for file in files if setting in (quick_yaml.load(file) or {})]
 
 
 FULL_KEY = r"full_key: (\S+)"
-# What people call our options elsewhere.
-OTHER_NAMES = {"learning_rate": "lr", "init_lr": "lr", "gpu": "device", "n_epochs": "epochs"}
+# An example of each option that is a number, where its value is no word at all.
+NUMBERS = {"lr": 0.1, "epochs": 3, "batch_size": 64, "seed": 0, "points": 13, "n_trials": 20}
 WANTED = {
     "Float": "a number, for example 0.1",
     "Integer": "a whole number, for example 3",
@@ -358,10 +360,7 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
             f"group ({match[2]}); write the choice's name"
         )
     if (override := getattr(error, "override", None)) is not None:
-        return (
-            f"{override}: not understood; write option=value, "
-            "and quote what has spaces or brackets: 'name=\"my sweep\"'"
-        )
+        return _not_understood(str(override))
     if match := re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
         value, kind = match.groups()
         key = _search(FULL_KEY, text)
@@ -393,6 +392,13 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{match[1]}: is a group; choose from it without signs, as {group}=…"
     if "Config group override must be a string" in text:
         return "a group takes the name of a choice, like data=mnist or network=cnn"
+    if match := re.search(r"(?s)Error in call to target '([\w.]+)'.*TypeError", text):
+        name = match[1].rpartition(".")[2]
+        part = "sweeper" if "sweep" in name.lower() else "launcher"
+        wrong = re.search(r"unexpected keyword argument '(\w+)'", text)
+        key = f"hydra.{part}.{wrong[1]}" if wrong else f"hydra.{part}"
+        none = f"{name} has no such setting" if wrong else f"{name} has no settings"
+        return f"{key}: {none}; leave it out"
     if match := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
         return f"{match[1]}: several values, where one run is trained or shown; give one value"
     if match := re.search(r"Could not override '([^']+)'", text):
@@ -400,15 +406,12 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         known = known_keys()
         if key in known:
             group, _, setting = key.partition(".")
-            having = ", ".join(_choices_with(group, setting))
+            having = ", ".join(choices_with(group, setting))
             this = f"{group}={chosen[group]}" if chosen and group in chosen else f"this {group}"
             return f"{key}: not a setting of {this}; {group}={having} has it"
-        alike = [word for word in known if ("." in word) == ("." in key)]
-        hint = nearest(OTHER_NAMES.get(key, key), alike) if not key.startswith("hydra.") else ""
-        return (
-            f"{key}: no such option{hint}; "
-            f"`python -m lrlab.sweep --help` lists them, +{key}=… adds a new one"
-        )
+        from lrlab import wishes
+
+        return wishes.no_such(key)
     if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]*)'", text):
         group, choice = match.groups()
         listing = text.partition("Available options in")[2].partition("Config search path")[0]
@@ -422,11 +425,40 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return f"{key}: needs a value, give it as {key}=…"
     if match := re.search(r"Value '(.*)' is not a valid bool", text):
         return f"{_search(FULL_KEY, text)}={match[1]}: must be true or false"
+    if match := re.search(r"In '(.*)': .* raised while composing config:\s+Key '(\w+)'", text):
+        return _unknown_in_file(match[1], _search(FULL_KEY, text))
     if match := re.search(r"(?:Missing key |Key ')(\w+)", text):
         return f"~{match[1]}: cannot be left out"
     inner = re.compile(r"\s*(full_key|object_type|reference_type)\b")  # Hydra's own
     lines = [line.strip() for line in text.splitlines() if not inner.match(line)]
     return " ".join(dict.fromkeys(line for line in lines if line))
+
+
+def _unknown_in_file(file: str, key: str) -> str:
+    """The line for a key that the schema does not have, in a config of the user's own."""
+    if file.partition("/")[0] == key:  # a group of the user's own
+        return (
+            f"{key}={file.partition('/')[2]}: nothing reads what it sets; the file {file}.yaml "
+            "must begin with the line `# @package _global_`"
+        )
+    from lrlab import wishes
+
+    return f"{file}.yaml: {wishes.no_such(key)}"
+
+
+def _not_understood(word: str) -> str:
+    """The line for a word that Hydra's grammar does not take."""
+    key, equals, text = word.partition("=")
+    line = f"{word}: not understood; write option=value"
+    if not (equals and text and re.fullmatch(r"\+{0,2}[A-Za-z_][\w.]*", key, re.ASCII)):
+        return line
+    if key.lstrip("+") in NUMBERS:
+        return f"{line}, for example {key}={NUMBERS[key.lstrip('+')]}"
+    from lrlab.spelling import quoted
+
+    return (
+        f"{line}, and where the value is a text, quote it: {shlex.quote(f'{key}={quoted(text)}')}"
+    )
 
 
 def _wrong_reference(error: InterpolationResolutionError, text: str) -> str:

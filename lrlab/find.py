@@ -457,6 +457,9 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
 
 def _run(words: Sequence[str]) -> int:
     """Compose, test, record, print; returns the exit code."""
+    from lrlab import arguments, spelling
+
+    arguments.judge(words)
     options, rest = read_options(words)
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -478,7 +481,7 @@ def _run(words: Sequence[str]) -> int:
     # the end.
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
-    sys.argv = ["lrlab.find", *own, *rest]
+    sys.argv = ["lrlab.find", *own, *spelling.spelled(rest)]
     try:
         conf = str(configs.folder("conf"))
         hydra.main(**BASE, config_path=conf, config_name="config")(task)()
@@ -491,9 +494,10 @@ def _run(words: Sequence[str]) -> int:
 
 def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
     from lrlab import config as configs
-    from lrlab import environment, first_steps, jobs, plan, records
+    from lrlab import environment, first_steps, jobs, plan, records, wishes
 
     environment.make_deterministic()
+    wishes.refuse_unknown(config, rest)
     configs.check_folder(config)
     spec = jobs.spec(config)
     plan.check_runs([spec])

@@ -27,7 +27,7 @@ from lrlab import arguments, best, plan, quick_yaml
 from lrlab import config as configs
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
-from lrlab.space import quoted
+from lrlab.spelling import quoted, unquoted
 
 SUBDIR = "${hydra.job.num}"  # a run's folder is its number
 
@@ -149,7 +149,7 @@ def _spec(
         folder=folder,
         config=config,
         choices=choices,
-        swept={k: v for k, v in given.items() if k.partition(".")[0] not in _OWN},
+        swept={k: unquoted(v) for k, v in given.items() if k.partition(".")[0] not in _OWN},
     )
 
 

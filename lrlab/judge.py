@@ -263,7 +263,7 @@ def check_sweep(folder: Path) -> None:
     if (folder / ".hydra").is_dir() or (folder / "metrics.csv").is_file():
         parent = folder.absolute().parent
         raise UserError(
-            f"{folder}: is a run's folder; name its sweep's, {table.display_path(parent)}"
+            f"{folder}: is a run's folder; name its sweep's, {table.typed_path(parent)}"
         )
     if (folder / "multirun.yaml").is_file():
         raise UserError(f"{folder}: has no run yet; start it again or wait for its first step")
@@ -326,7 +326,7 @@ def _branch_notes(
     to_make = [run for run in lacking if records.end_file(folders[run]).is_file()]
     notes = []
     if to_make:
-        path = shlex.quote(table.display_path(folder))
+        path = table.typed_path(folder)
         notes.append(
             f"the branch test of {len(to_make)} of {len(runs)} runs was not made "
             f"({_named(to_make)}); python -m lrlab.resume {path} makes it"
@@ -653,7 +653,8 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
 
 def _check_output(file: Path, paths: Sequence[Path]) -> None:
     if file.is_dir():
-        raise UserError(f"--output={file}: is a folder; name a file, like {file / 'verdicts.csv'}")
+        example = shlex.quote(str(file / "verdicts.csv"))
+        raise UserError(f"--output={file}: is a folder; name a file, like {example}")
     if file.resolve() in _resolved(paths):
         raise UserError(f"--output={file}: would replace what is read; name another file")
     if not file.absolute().parent.is_dir():

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from lrlab import config as configs
 from lrlab.errors import UserError
-from lrlab.space import quoted
+from lrlab.spelling import OR_NULL, TEXTS, quoted
 
 _ALL_GROUPS = (*configs.GROUPS, *configs.SWEEP_GROUPS)
 _FLAGS = {"config_dir": "--config-dir", "config_name": "--config-name"}
@@ -46,6 +46,8 @@ def words(options: Mapping[str, Any]) -> list[str]:
         if not key.lstrip("+~") or "=" in key or key.startswith(("-", "hydra.mode")):
             raise UserError(f"{name}: no such option; the README lists them")
         value = _plain(value)
+        if value is None and key in TEXTS and key not in OR_NULL:
+            continue  # the default, as a text of four letters it could be a name
         if key in _FLAGS:
             flags += [_FLAGS[key], str(value)]
         elif key == "experiments":

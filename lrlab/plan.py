@@ -22,7 +22,7 @@ from lrlab import environment, losses, network_checks, optimizers, places, quick
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
 from lrlab.python_state import seeded
-from lrlab.targets import HYDRA_KEYS, instantiate
+from lrlab.targets import HYDRA_KEYS, instantiate, wished
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -349,7 +349,7 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
             known = [p for p in parameters if p not in ("in_shape", "num_classes")]
             raise UserError(
                 f"network.{key}={given[key]}: {call.__name__} has no such option"
-                f"{nearest(key, known)}; it takes {', '.join(known) or 'none'}"
+                f"{nearest(key, known)}; it takes {', '.join(known) or 'none'}{wished(key)}"
             )
     offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.outputs}
     arguments = {k: v for k, v in offered.items() if k in parameters} | given
@@ -381,6 +381,7 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
         found = instantiate(node)
     except Exception as error:
         raise _failed(spec, "loss", error) from error
+    _check_loss_settings(spec, found.func)
     if isinstance(found.func, type):
         try:
             return found()
@@ -388,6 +389,23 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
             raise _failed(spec, "loss", error) from error
     # Hydra's own partial judges its target anew at each call, and this one is called every step.
     return functools.partial(found.func, *found.args, **found.keywords)
+
+
+def _check_loss_settings(spec: RunSpec, call: Callable[..., Any]) -> None:
+    """That a loss takes what its config gives it."""
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = list(parameters) if isinstance(call, type) else list(parameters)[2:]
+    for key, value in spec["loss"].items():
+        if key not in known and key not in HYDRA_KEYS:
+            raise UserError(
+                f"loss.{key}={value}: {call.__name__} has no such option{nearest(key, known)}; "
+                f"it takes {', '.join(known) or 'none'}{wished(key)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -605,7 +605,8 @@ def read_config(run: Path) -> str:
     file = run / ".hydra" / "config.yaml"
     if not file.is_file():
         if run.is_dir() and any((f / ".hydra").is_dir() for f in run_folders(run)):
-            raise UserError(f"{run}: is a sweep's folder; name one of its runs, like {run / '0'}")
+            example = shlex.quote(str(run / "0"))
+            raise UserError(f"{run}: is a sweep's folder; name one of its runs, like {example}")
         raise UserError(f"{run}: is no folder of a run; it has no {file.relative_to(run)}")
     return _text(file)
 

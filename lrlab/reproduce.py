@@ -7,7 +7,6 @@ does not, 2 for input that cannot work.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -171,7 +170,7 @@ def reproduce(
         saved = OmegaConf.create(records.options(text))
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
         assert isinstance(config, DictConfig)
-        again = f"python -m lrlab.reproduce {shlex.quote(str(run))} {trust.TRUST}"
+        again = f"python -m lrlab.reproduce {table.typed_path(run)} {trust.TRUST}"
         config = trust.settled(config, configs.GROUPS, str(run), again, trusted)
         # From here on no text of the record is resolved: what follows changes nothing else.
         told = summary.get("environment") or {}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,12 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         UserError: this is no folder of a sweep, or its records name what `lrlab.trust` does not
             know and that is not trusted.
     """
+    from lrlab import spelling, wishes
+    from lrlab.arguments import judge
+
     given, trusted = trust.without_trust(given)
+    judge(given)
+    given = spelling.spelled(given)
     records.check_contained(folder)
     saved = _saved(folder)
     for override in given:
@@ -49,6 +53,8 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
             raise UserError(f"{override}: after the sweep's folder come options, as option=value")
         if _key(override) in ("name", "output"):
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
+        if "/" not in (key := _key(override)):
+            wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
     places.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
     if saved.is_unstratified and "data.stratify" not in new:
@@ -66,7 +72,9 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
     if not trusted:
         found = [f"the configs in {path}" for path in folders]
         found += [f"the config {name}"] if len(flags) > len(folders) else []
-        again = f"python -m lrlab.resume {shlex.quote(str(folder))} {trust.TRUST}"
+        from lrlab.table import typed_path
+
+        again = f"python -m lrlab.resume {typed_path(folder)} {trust.TRUST}"
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
@@ -79,9 +87,9 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
 
 def command(folder: Path) -> str:
     """How to go on with a sweep of one's own, as one would type it here."""
-    from lrlab.table import display_path
+    from lrlab.table import typed_path
 
-    typed = f"python -m lrlab.resume {shlex.quote(display_path(folder))}"
+    typed = f"python -m lrlab.resume {typed_path(folder)}"
     try:
         arguments(folder, [])
     except UserError as error:

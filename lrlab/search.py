@@ -37,6 +37,7 @@ from lrlab import (
     signals,
     storage,
     trust,
+    wishes,
     workers,
 )
 from lrlab import config as configs
@@ -161,14 +162,19 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
     params = config.hydra.sweeper.get("params")
     space = spaces.read(overrides, params, config, loader)
+    if not config.hydra.sweeper.get("resume"):  # else they were judged when it began
+        wishes.refuse_unknown(config, typed, [*space.lists, *space.intervals])
     choices.check(config)
     url = _hide_password(config, space)
     current = _Sweep(config, loader, launcher, space, url, "LRLAB_WORKER" in os.environ)
     _check_launcher(current)
-    if node := tracker_settings(config):
+    node = tracker_settings(config)
+    if node or len(config.tracking or ()) > 1:
         from lrlab import tracking
 
-        tracking.check(node)
+        plain = OmegaConf.to_container(config.tracking, resolve=True)
+        assert isinstance(plain, dict)
+        tracking.check({str(key): value for key, value in plain.items()})
 
     named = {override.get_key_element() for override in overrides}
     with _remedied(current, begun=current.resumed):
@@ -725,7 +731,9 @@ def _say_failed(folder: Path, failed: Mapping[str, str]) -> None:
         return
     for name, reason in failed.items():
         print(f"lrlab: {name} was not drawn: {reason}", file=sys.stderr)
-    sweep = _typed(folder)
+    from lrlab.table import typed_path
+
+    sweep = typed_path(folder)
     figures = [name for name in failed if name != "report"]
     again = [f"python -m lrlab.plots {sweep} --only {' '.join(figures)}"] if figures else []
     again.append(f"python -m lrlab.report {sweep}")  # which shows the figures that there are
@@ -735,16 +743,10 @@ def _say_failed(folder: Path, failed: Mapping[str, str]) -> None:
     )
 
 
-def _typed(folder: Path) -> str:
-    import shlex
-
-    from lrlab.table import display_path
-
-    return shlex.quote(display_path(folder))
-
-
 def _say_undrawn(folder: Path) -> None:
-    sweep = _typed(folder)
+    from lrlab.table import typed_path
+
+    sweep = typed_path(folder)
     print(
         "lrlab: interrupted while drawing, the records are whole; draw with "
         f"python -m lrlab.plots {sweep}, or all of it with {resume_command(folder)}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import memory, plan, records
+from lrlab import memory, plan, records, spelling
 from lrlab import space as spaces
 from lrlab.errors import UserError
 from lrlab.pool import Report, Start
@@ -160,7 +160,11 @@ def label(overrides: Mapping[str, str]) -> str:
     words = []
     for key, text in overrides.items():
         number = spaces.value(text)
-        short = f"{number:.4g}" if isinstance(number, float) and len(text) > 6 else text
+        short = (
+            f"{number:.4g}"
+            if isinstance(number, float) and len(text) > 6
+            else spelling.unquoted(text)
+        )
         words.append(f"{key}={short}")
     return " ".join(words)
 

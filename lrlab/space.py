@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrlab import config as configs
 from lrlab.config import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
 from lrlab.errors import UserError
+from lrlab.spelling import quoted as quoted
 
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
 TAGS = ("log", "linear", "int")
@@ -98,7 +99,10 @@ def read(
         if override.is_hydra_override() or not (override.is_sweep_override() or ends):
             fixed.append(override.input_line or f"{key}={override.get_value_element_as_str()}")
         elif key.lstrip("+").partition(".")[0] in NOT_SWEPT:
-            raise UserError(f"{_typed(override)}: takes one value, for the sweep as a whole")
+            raise UserError(
+                f"{_typed(override)}: takes one value, for the sweep as a whole"
+                f"{_as_a_text(key, override)}"
+            )
         elif ends is not None:
             intervals[key] = _interval(override, ends, config)
         else:
@@ -182,13 +186,6 @@ def grid(interval: Interval, points: int) -> list[str]:
     return list(dict.fromkeys(map(text, rounded if increasing else [low, *inner, high])))
 
 
-def quoted(text: str) -> str:
-    """A text as Hydra's override grammar takes it, whatever it holds."""
-    escaped = re.sub(r'(\\*)"', lambda match: match[1] * 2 + '\\"', text)
-    trailing = len(text) - len(text.rstrip("\\"))
-    return '"' + escaped + "\\" * trailing + '"'
-
-
 def text(value: float | int) -> str:
     """A number as an override's value, which reads back as the same number."""
     return repr(value)
@@ -213,6 +210,14 @@ def canonical(text: str) -> str:
 
 def _product(lists: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())]
+
+
+def _as_a_text(key: str, override: Override) -> str:
+    """How a text with a comma is typed, to end a line with."""
+    text = (override.input_line or "").partition("=")[2]
+    if key not in ("name", "output") or not text:
+        return ""
+    return f"; as a text with a comma write {shlex.quote(f'{key}={quoted(text)}')}"
 
 
 def _typed(override: Override) -> str:

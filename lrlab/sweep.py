@@ -43,12 +43,14 @@ def task(config: DictConfig) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from lrlab import environment, jobs, launch
+    from lrlab import environment, jobs, launch, wishes
 
     environment.make_deterministic()
     with open_dict(config):
         config.hydra = HydraConfig.get()
     try:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:  # of which the sweeper judged all runs
+            wishes.refuse_unknown(config, arguments.noted(config, "task"))
         return launch.run_one(jobs.spec(config))
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:

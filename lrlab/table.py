@@ -1,6 +1,7 @@
 """The table that ends a sweep, as plain aligned text: it reads the same on a terminal or piped."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -156,7 +157,13 @@ def display_path(path: Path) -> str:
     """The path as one would type it here: relative if it lies below the current folder."""
     absolute = path.absolute()
     here = Path.cwd()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+    shown = str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+    return f"./{shown}" if shown.startswith("-") else shown  # else it would be taken for a flag
+
+
+def typed_path(path: Path) -> str:
+    """``display_path`` for a command that is printed: in the quotes that a shell needs."""
+    return shlex.quote(display_path(path))
 
 
 def aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:

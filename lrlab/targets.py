@@ -86,6 +86,7 @@ def read(
             raise UserError(
                 f"{group}.{key}={value}: {name} has no such option"
                 f"{nearest(key, [*named, *own_keys])}; it takes {', '.join(named) or 'none'}"
+                f"{wished(key)}"
             )
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in given:
@@ -94,6 +95,14 @@ def read(
         k: p.default for k, p in named.items() if k not in given and p.default is not p.empty
     }
     return Target(option, call, {k: _resolved(option, v) for k, v in given.items()}, defaults)
+
+
+def wished(setting: str) -> str:
+    """What to do for a setting that no class of lrlab's has, to end a line with."""
+    from lrlab import wishes
+
+    told = wishes.instead(setting)
+    return f"; {told}" if told else ""
 
 
 def failed(target: Target, error: BaseException) -> UserError:

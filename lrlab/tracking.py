@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import math
 import os
@@ -152,8 +153,15 @@ def check(node: Mapping[str, Any]) -> None:
     """
     target = node.get("_target_")
     if not target:
+        for key, value in node.items():
+            if key not in HYDRA_KEYS:
+                raise UserError(
+                    f"tracking.{key}={value}: nothing is tracked, so nobody reads it; choose "
+                    "tracking=tensorboard or tracking=mlflow"
+                )
         return
     found = _found(target)
+    _check_settings(node, found)
     package = getattr(found, "needs", None)
     if package and importlib.util.find_spec(package) is None:
         raise UserError(
@@ -162,6 +170,23 @@ def check(node: Mapping[str, Any]) -> None:
     every = node.get("every", 1)
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise UserError(f"tracking.every={every}: must be a whole number of steps from 1, like 10")
+
+
+def _check_settings(node: Mapping[str, Any], call: Any) -> None:
+    """That a tracker takes what its config gives it."""
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [name for name in (*parameters, "every") if name != "sweep"]
+    for key, value in node.items():
+        if key not in known and key not in HYDRA_KEYS:
+            raise UserError(
+                f"tracking.{key}={value}: {call.__name__} has no such setting"
+                f"{configs.nearest(key, known)}; it takes {', '.join(dict.fromkeys(known))}"
+            )
 
 
 def open(node: Mapping[str, Any], sweep: Path) -> Tracker:

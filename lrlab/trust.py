@@ -546,6 +546,8 @@ def without_trust(words: Sequence[str]) -> tuple[list[str], bool]:
         if key != "trust" or not equals:
             kept.append(word)
         elif value.lower() in ("true", "false"):
+            if len([word for word in words if word.startswith("trust=")]) > 1:
+                raise UserError("trust: is given twice; keep one")
             trusted = value.lower() == "true"
         else:
             raise UserError(f"trust={value}: must be true or false")

@@ -48,7 +48,12 @@ class Ended:
 
 
 def command(entry: Callable[[], None], arguments: Sequence[str], cwd: Path) -> Ended:
-    """Run an entry point in this process as if by a shell in `cwd`; torch is loaded once."""
+    """Run an entry point in this process as if by a shell in `cwd`; torch is loaded once.
+
+    Of an option that a test gives besides a list like `QUICK` the last word counts. Two words alone
+    are what the test is about.
+    """
+    arguments = last_words(arguments) if len(arguments) > 2 else list(arguments)
     GlobalHydra.instance().clear()
     out, err, code = io.StringIO(), io.StringIO(), 0
     threads = torch.get_num_threads()
@@ -66,6 +71,12 @@ def command(entry: Callable[[], None], arguments: Sequence[str], cwd: Path) -> E
             code = exit_.code
     torch.set_num_threads(threads)
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+def last_words(words: Sequence[str]) -> list[str]:
+    """The words without those whose option is given again: a command refuses that."""
+    last = {word.partition("=")[0]: place for place, word in enumerate(words) if "=" in word}
+    return [w for place, w in enumerate(words) if last.get(w.partition("=")[0], place) == place]
 
 
 def sweep(*arguments: str, cwd: Path) -> Ended:

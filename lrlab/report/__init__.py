@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -161,7 +162,25 @@ def _command(sweep: Path) -> str:
 
     try:
         saved = _yaml(records.read_sweep_config(sweep))
-        given = [str(word) for word in saved["hydra"]["overrides"]["task"]]
+        hydra = saved["hydra"]
+        given = [str(word) for word in hydra["overrides"]["task"]]
     except (UserError, OSError, KeyError, TypeError):
         return ""
+    given = [*_flags(hydra), *given]
     return " ".join(["python -m lrlab.sweep", *map(shlex.quote, given)])
+
+
+def _flags(hydra: Any) -> list[str]:
+    """The flags that named configs of the user's own, and the words for Hydra itself."""
+    found = []
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        for source in hydra["runtime"]["config_sources"]:
+            if source["provider"] == "command-line":
+                found.append(f"--config-dir={source['path']}")
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        if (name := hydra["job"]["config_name"]) not in (None, "config"):
+            found.append(f"--config-name={name}")
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        words = map(str, hydra["overrides"]["hydra"])
+        found += [word for word in words if not word.startswith("hydra.mode=")]
+    return found

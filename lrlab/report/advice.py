@@ -131,12 +131,21 @@ def next_command(a: Answer, command: str) -> str:
         if key == "lr":
             kept.append(f"lr={low:.3g}..{high:.3g}")
         elif key in a.settings and _is_swept(value):
-            kept.append(f"{key}={setting_text(a.settings[key])}")
+            kept.append(f"{key}={_one_value(setting_text(a.settings[key]))}")
         elif key not in ("name", "output", "hydra.sweep.dir"):
             kept.append(word)
     if a.search is None and "points" not in given:
         kept.append(f"points={_POINTS}")
     return " ".join(map(shlex.quote, kept))
+
+
+def _one_value(text: str) -> str:
+    """A setting's value as the command line takes it: a text with a comma would be a list."""
+    if "," not in text or text.startswith("["):
+        return text
+    from lrlab.spelling import quoted
+
+    return quoted(text)
 
 
 def _is_swept(value: str) -> bool:
