@@ -1,14 +1,22 @@
 """The one exception that means: the user can mend this."""
 
+import unicodedata
+
 
 def printable(text: str) -> str:
     """The text as a terminal shows it and does not obey it: with "?" for control characters.
 
-    Line ends and tabs stay. What a record or a file name holds may be anybody's.
+    These are C0 and C1 controls, which begin escape sequences, and the marks that turn the
+    direction of writing. Line ends, tabs and wide spaces stay. What a record or a file name holds
+    may be anybody's. `lrlab.readers` passes all that a command prints through here.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+    return "".join(c if _is_harmless(c) else "?" for c in text)
+
+
+def _is_harmless(c: str) -> bool:
+    return c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs"
 
 
 def in_a_line(text: str) -> str:

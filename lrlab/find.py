@@ -560,7 +560,8 @@ def _announce(spec: RunSpec, options: Options) -> None:
 def _share_on_a_terminal(share: float) -> None:
     if sys.stderr.isatty():
         end = "\r" if share < 1 else "\r\033[K"
-        print(f"lrlab: {share:4.0%} trained" if share < 1 else "", end=end, file=sys.stderr)
+        line = f"lrlab: {share:4.0%} trained" if share < 1 else ""
+        print(line, end=end, file=readers.ungated(sys.stderr))
 
 
 def _title(spec: RunSpec, options: Options) -> str:

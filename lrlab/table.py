@@ -74,7 +74,7 @@ def results(
     if count := len(list(traces.glob("*.json.gz"))):
         told = "1 trace" if count == 1 else f"{count} traces"
         lines.append(f"trace  {display_path(traces)}: {told}, for ui.perfetto.dev or TensorBoard")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def columns(

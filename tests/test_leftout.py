@@ -16,7 +16,6 @@ from lrlab import leftout, records, resume
 from lrlab.sweep import main
 
 
-
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opener]:
     opener = Opener(tmp_path)
