@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, readers
+from lrlab import __version__, flags, readers
 from lrlab.errors import NotWritten, UserError
 
 if TYPE_CHECKING:
@@ -478,7 +478,8 @@ def _run(words: Sequence[str]) -> int:
     # the end.
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
-    sys.argv = ["lrlab.find", *own, *rest]
+    marks, words = flags.split(rest)
+    sys.argv = ["lrlab.find", *marks, *own, *words]
     try:
         conf = str(configs.folder("conf"))
         hydra.main(**BASE, config_path=conf, config_name="config")(task)()
@@ -699,7 +700,7 @@ def main() -> None:
     from lrlab import sweep
 
     interrupted = "\nlrlab: interrupted, nothing was written"
-    sweep.guarded(lambda: sys.exit(_run(words)), interrupted)
+    sweep.guarded(lambda: sys.exit(_run(flags.first(words))), interrupted)
 
 
 if __name__ == "__main__":
