@@ -479,6 +479,8 @@ def _run(words: Sequence[str]) -> int:
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
     marks, words = flags.split(rest)
+    if "--multirun" in marks:
+        raise UserError("--multirun: find trains one network; python -m lrlab.sweep trains many")
     sys.argv = ["lrlab.find", *marks, *own, *words]
     try:
         conf = str(configs.folder("conf"))

@@ -6,6 +6,7 @@ Hydra's own parser takes no word after a flag that follows words, and answers wi
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from lrlab.errors import UserError
@@ -66,7 +67,7 @@ def first(typed: Sequence[str]) -> list[str]:
             flags[flag] = "all"
         else:
             flags[flag] = _checked(flag, value if equals else _taken(flag, left))
-    _check_together(flags)
+    _check_together(flags, words)
     if "--hydra-help" in flags:  # which would look for the options in Hydra's own config
         words = [word for word in words if word.startswith("hydra")]
     return [flag if value is None else f"{flag}={value}" for flag, value in flags.items()] + words
@@ -89,12 +90,22 @@ def _known(flag: str, word: str) -> str:
         return begun[0]
     if begun:
         raise UserError(f"{word}: is the beginning of {', '.join(begun)}; write one of them")
-    from lrlab.config import nearest
+    from lrlab.config import known_keys
 
+    option = flag.lstrip("-").replace("-", "_")
+    if option in known_keys():
+        value = word.partition("=")[2]
+        raise UserError(f"{word}: options have no dashes; write {option}={value or '...'}")
     raise UserError(
-        f"{word}: no such flag{nearest(flag, FLAGS)}; options are written option=value, "
+        f"{word}: no such flag{near(flag, FLAGS)}; options are written option=value, "
         "without dashes, and --help lists them"
     )
+
+
+def near(flag: str, flags: Sequence[str]) -> str:
+    """`` (did you mean --X?)``, or nothing where no flag is much like it."""
+    found = difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _follows(left: Sequence[str]) -> bool:
@@ -123,10 +134,15 @@ def _choices(flag: str) -> str:
     return f", as {flag} {_EXAMPLES[flag]}"
 
 
-def _check_together(flags: dict[str, str | None]) -> None:
+def _check_together(flags: dict[str, str | None], words: Sequence[str]) -> None:
     asked = [flag for flag in _COMMANDS if flag in flags]
     if len(asked) > 1:
         raise UserError(f"{asked[1]}: does not go with {asked[0]}; leave one of them out")
     for flag in _OF_CFG:
         if flag in flags and "--cfg" not in flags:
             raise UserError(f"{flag}: goes with --cfg, as --cfg job {flag}")
+    if "--multirun" in flags and "hydra.mode=RUN" in words:
+        raise UserError("--multirun: does not go with hydra.mode=RUN; leave one of them out")
+    does = ("install=", "uninstall=", "query=")
+    if "--shell-completion" in flags and not any(word.startswith(does) for word in words):
+        raise UserError(f"--shell-completion: needs one of {', '.join(does)}, as install=bash")

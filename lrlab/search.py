@@ -22,6 +22,7 @@ from lrlab import (
     arguments,
     choices,
     environment,
+    fitting,
     garbage,
     jobs,
     launch,
@@ -653,7 +654,8 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
         records.write_best(folder, best_run.text(folder / str(best.run), of))
-    print(table.results(runs, folder, best, verdicts, answer_words.text(answers)), flush=True)
+    width, told = fitting.terminal_width(), answer_words.text(answers)
+    print(table.results(runs, folder, best, verdicts, told, width), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {none}", flush=True)
     failed, unwritten = {}, None

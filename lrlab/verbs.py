@@ -20,7 +20,9 @@ class Parser(argparse.ArgumentParser):
         UserError: words that it does not take.
     """
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """As argparse does it, but words may follow flags, and an unknown flag is named first."""
         words = [str(word) for word in (sys.argv[1:] if args is None else args)]
         for word in words[: words.index("--")] if "--" in words else words:
@@ -34,10 +36,10 @@ class Parser(argparse.ArgumentParser):
             return
         if flag.startswith("--") and any(each.startswith(flag) for each in known):
             return
-        from lrlab.config import nearest
+        from lrlab.flags import near
 
         raise UserError(
-            f"{flag}: no such flag{nearest(flag, known)}; choose from {', '.join(sorted(known))}"
+            f"{flag}: no such flag{near(flag, known)}; choose from {', '.join(sorted(known))}"
         )
 
     def error(self, message: str) -> NoReturn:
