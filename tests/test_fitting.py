@@ -98,7 +98,7 @@ def test_no_row_is_wider_than_the_terminal(width: int) -> None:
     for runs in (RUNS, long, long.assign(optimizer="学習率" * 20)):
         text = table.results(runs, Path("s"), verdicts=VERDICTS, width=width).partition("\n\n")[0]
         assert all(fitting.room(line) <= width for line in text.splitlines())
-        assert "left out" in " ".join(text.splitlines()[-4:]) or not 20 < width < 100
+        assert "left out" in " ".join(text.splitlines()[COUNT:]) or not 20 < width < 100
 
 
 def test_a_failure_stays_to_be_seen_and_long_words_are_cut() -> None:
