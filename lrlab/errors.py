@@ -8,7 +8,7 @@ def printable(text: str) -> str:
 
     These are C0 and C1 controls, which begin escape sequences, and the marks that turn the
     direction of writing. Line ends and tabs stay, other spaces become plain ones. What a record or
-    a file name holds may be anybody's. `lrlab.readers` passes all that a command prints through here.
+    a file name holds may be anybody's. `lrlab.readers` passes all that is printed through here.
     """
     if text.isprintable():
         return text
