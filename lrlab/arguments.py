@@ -174,6 +174,20 @@ def says_no_mode(arguments: Sequence[str]) -> bool:
     )
 
 
+def as_list(word: str) -> str | None:
+    """An override that sweeps a list as it is, and one value as a list of it; None: neither."""
+    override = _parse(word)
+    if override is None or override.is_delete() or override.is_hydra_override():
+        return None
+    if isinstance(override.value(), ChoiceSweep):
+        return word
+    key, _, text = word.partition("=")
+    if override.is_sweep_override() or INTERVAL.fullmatch(text):
+        return None
+    new = f"{key}=choice({text})"
+    return new if _parse(new) else None
+
+
 def restore(config: DictConfig) -> None:
     """Put the words as typed back into the overrides that Hydra noted."""
     note(config, "task", [_typed.get(word, word) for word in noted(config, "task")])

@@ -488,7 +488,7 @@ def _telling(what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print("\r\033[K", end="", file=readers.ungated(sys.stderr), flush=True)
 
 
 # --- the command ----------------------------------------------------------------------------------

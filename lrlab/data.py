@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrlab import places
+from lrlab import places, readers
 from lrlab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -509,6 +509,8 @@ def quiet_torchvision() -> Iterator[None]:
         if not (sys.stderr is not None and sys.stderr.isatty()):
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        else:  # its bars go back in their line
+            stack.enter_context(contextlib.redirect_stderr(readers.ungated(sys.stderr)))
         try:
             import torchvision  # noqa: F401
         except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch

@@ -1,14 +1,24 @@
 """The one exception that means: the user can mend this."""
 
+import unicodedata
+
 
 def printable(text: str) -> str:
     """The text as a terminal shows it and does not obey it: with "?" for control characters.
 
-    Line ends and tabs stay. What a record or a file name holds may be anybody's.
+    These are C0 and C1 controls, which begin escape sequences, and the marks that turn the
+    direction of writing. Line ends and tabs stay, other spaces become plain ones. What a record or
+    a file name holds may be anybody's. `lrlab.readers` passes all that is printed through here.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+    return "".join(map(_shown, text))
+
+
+def _shown(c: str) -> str:
+    if c.isprintable() or c in "\n\t":
+        return c
+    return " " if unicodedata.category(c) == "Zs" else "?"
 
 
 def in_a_line(text: str) -> str:

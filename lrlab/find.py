@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, readers
+from lrlab import __version__, flags, readers
 from lrlab.errors import NotWritten, UserError
 
 if TYPE_CHECKING:
@@ -481,7 +481,10 @@ def _run(words: Sequence[str]) -> int:
     # the end.
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
-    sys.argv = ["lrlab.find", *own, *spelling.spelled(rest)]
+    marks, words = flags.split(rest)
+    if "--multirun" in marks:
+        raise UserError("--multirun: find trains one network; python -m lrlab.sweep trains many")
+    sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(words)]
     try:
         conf = str(configs.folder("conf"))
         hydra.main(**BASE, config_path=conf, config_name="config")(task)()
@@ -564,7 +567,8 @@ def _announce(spec: RunSpec, options: Options) -> None:
 def _share_on_a_terminal(share: float) -> None:
     if sys.stderr.isatty():
         end = "\r" if share < 1 else "\r\033[K"
-        print(f"lrlab: {share:4.0%} trained" if share < 1 else "", end=end, file=sys.stderr)
+        line = f"lrlab: {share:4.0%} trained" if share < 1 else ""
+        print(line, end=end, file=readers.ungated(sys.stderr))
 
 
 def _title(spec: RunSpec, options: Options) -> str:
@@ -702,7 +706,7 @@ def main() -> None:
     from lrlab import sweep
 
     interrupted = "\nlrlab: interrupted, nothing was written"
-    sweep.guarded(lambda: sys.exit(_run(words)), interrupted)
+    sweep.guarded(lambda: sys.exit(_run(flags.first(words))), interrupted)
 
 
 if __name__ == "__main__":

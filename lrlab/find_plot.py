@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from lrlab.errors import in_a_line
+from lrlab.plots.style import words
 from lrlab.range_test import LEARNED, plain
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ def range_test(found: Found, title: str = "") -> Figure:
     where they have left it. The band ends at the first and the last constant lr that do as well as
     the best, and is narrow where that is one. Losses below 0 make the loss axis linear.
     """
-    with matplotlib.rc_context(_RC):
+    title = in_a_line(title)
+    with words(), matplotlib.rc_context(_RC):
         notes = [f"• {sentence}" for sentence in found.misleads]
         text = "\n".join(
             "\n".join(textwrap.wrap(note, 116, subsequent_indent="   ")) for note in notes

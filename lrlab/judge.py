@@ -10,7 +10,6 @@ import json
 import math
 import re
 import shlex
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from lrlab import (
     answer_words,
     curve_csv,
     errors,
+    fitting,
     readers,
     records,
     sweep_settings,
@@ -454,10 +454,11 @@ def in_order(found: pd.DataFrame) -> pd.DataFrame:
     return found.iloc[sorted(range(len(runs)), key=key)].reset_index(drop=True)
 
 
-def verdict_table(found: pd.DataFrame) -> str:
+def verdict_table(found: pd.DataFrame, width: int | None = None) -> str:
     """One line a run: run, lr, what else varies, outcome, at the end, step mode, end loss.
 
     found: as from `verdicts`. Sorted as it is. Ends without a newline.
+    width: columns of the terminal; None: a table of any width.
     """
     begun = found.loc[found["lr"].notna()]
     varying = ["seed"] if len(set(map(str, begun["seed"]))) > 1 else []
@@ -476,7 +477,9 @@ def verdict_table(found: pd.DataFrame) -> str:
     if not bool(found["decay_gain"].notna().to_numpy().any()):  # no branch test
         del columns["decay"]
     left = {name for name in ("run", *varying) if not pd.api.types.is_numeric_dtype(found[name])}
-    return "\n".join(table.aligned(columns, {*left, "outcome", "at the end", "steps", "state"}))
+    left |= {"outcome", "at the end", "steps", "state"}
+    least = ["decay", "steps", "at the end", "state", *reversed(varying)]
+    return "\n".join(fitting.fitted(columns, left, width, least, "--output FILE writes"))
 
 
 def _at_end(found: pd.DataFrame) -> dict[str, list[str]]:
@@ -637,8 +640,8 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         records.write_whole(options.output, records.csv_text(found))
     if options.json:
         return as_json(found, answers, loaded.notes), ()
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    parts = [verdict_table(found)]
+    width = fitting.terminal_width()
+    parts = [verdict_table(found, width)]
     if options.evidence or len(found) <= EVIDENCE_OF:
         parts.append(evidence_lines(found, width))
     else:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TextIO
 
+from lrlab import readers
+from lrlab.errors import in_a_line
+
 _REDRAW_S = 1 / 8  # eight redraws a second look live and cost nothing beside training
 _ORDER = {"training": 0, "waiting": 2}  # all others have ended: 1
 _STYLES = {
@@ -87,8 +90,10 @@ def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Upd
         from rich.console import Console
         from rich.live import Live
 
-        console = Console(file=out, force_terminal=True, highlight=False)
+        console = Console(file=readers.ungated(out), force_terminal=True, highlight=False)
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+            # What others print meanwhile goes above the rows by rich's streams: not past the gate.
+            sys.stdout, sys.stderr = readers.gated(sys.stdout), readers.gated(sys.stderr)
             table = _Table(list(lanes), console, live)
             try:
                 yield table
@@ -253,7 +258,11 @@ def _plain(value: float | None, form: str) -> str:
 
 
 def _writable(text: str, stream: TextIO, instead: str | None = None) -> str:
-    """text as the stream's encoding can hold it; else `instead`, or "?" for what it cannot."""
+    """text as the stream's encoding can hold it; else `instead`, or "?" for what it cannot.
+
+    On one line, and without what a terminal obeys.
+    """
+    text = in_a_line(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     safe = text.encode(encoding, errors="replace").decode(encoding)
     return text if safe == text else (safe if instead is None else instead)

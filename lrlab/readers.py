@@ -1,10 +1,18 @@
-"""No command ends because what it prints has no reader (``| head``), or no room on a disk."""
+"""What a command prints: it needs no reader (``| head``), no room, and obeys nobody's escapes.
+
+All that is printed passes one gate, whoever prints it: lrlab, a library's warning, a traceback. A
+terminal shows control characters and does not obey them. What draws on the terminal itself, such
+as rich, takes the stream by ``ungated``, and cleans its own words.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+from typing import Any, TextIO, cast
+
+from lrlab.errors import printable
 
 
 class _Patient(io.FileIO):
@@ -24,9 +32,55 @@ class _Patient(io.FileIO):
             return len(data)
 
 
+class _Gated(io.TextIOWrapper):
+    """A stream that shows what a terminal would obey."""
+
+    def write(self, text: str) -> int:  # type: ignore[override]
+        super().write(shown(text))
+        return len(text)
+
+
+class _Proxy:
+    """A stream with another way to write."""
+
+    def __init__(self, stream: Any, gated: bool) -> None:
+        self._stream, self._gated = stream, gated
+
+    def write(self, text: str) -> int:
+        if self._gated:
+            self._stream.write(shown(text))
+        else:
+            io.TextIOWrapper.write(self._stream, text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def shown(text: str) -> str:
+    """As ``errors.printable``; what would go back in its line begins a new one.
+
+    So the progress bar of a library becomes lines.
+    """
+    if text.isprintable():
+        return text
+    return printable(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def ungated(stream: TextIO) -> TextIO:
+    """The stream as a terminal obeys it: for what lrlab or rich draws, never for others' words."""
+    return cast("TextIO", _Proxy(stream, gated=False)) if isinstance(stream, _Gated) else stream
+
+
+def gated(stream: TextIO) -> TextIO:
+    """A stream of another's making, such as rich's, behind the same gate."""
+    return stream if isinstance(stream, _Gated) else cast("TextIO", _Proxy(stream, gated=True))
+
+
 def outlive() -> None:
     """From now on, what is printed after the reader of stdout or stderr has left goes nowhere.
 
+    And from now on all that is printed passes the gate.
     Leaves streams alone that are no file descriptors of this process, as in a notebook or a test.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -42,7 +96,7 @@ def outlive() -> None:
             continue
         stream.flush()
         patient = _Patient(number, "w", closefd=False)
-        text = io.TextIOWrapper(
+        text = _Gated(
             patient if unbuffered else io.BufferedWriter(patient),  # type: ignore[arg-type]
             encoding=stream.encoding,
             errors=stream.errors,

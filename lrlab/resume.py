@@ -59,6 +59,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
     new = {_key(o) for o in given}
     if saved.is_unstratified and "data.stratify" not in new:
         given = [*given, "++data.stratify=false"]
+    given = _one_of_a_list(given, saved.task)
     kept = [o for o in saved.task if _key(o) not in new]
     kept += [
         o
@@ -144,6 +145,14 @@ def _saved(folder: Path) -> _Saved:
     if not (all_lists and name_is_text and all(isinstance(each, str) for each in texts)):
         raise damaged
     return found
+
+
+def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
+    """The options, where one value of what the sweep has as a list becomes a list of one."""
+    from lrlab.arguments import as_list
+
+    swept = {_key(word) for word in before if as_list(word) == word}
+    return [as_list(word) or word if _key(word) in swept else word for word in given]
 
 
 def _key(override: str) -> str:

@@ -22,9 +22,11 @@ from lrlab import (
     arguments,
     choices,
     environment,
+    fitting,
     garbage,
     jobs,
     launch,
+    leftout,
     loss_kinds,
     memory,
     notices,
@@ -187,6 +189,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
             count = workers.count(config.workers, config.device)
             if count > 1 and not current.worker:
                 _announce(current, first, f"{_amount(current, queue)} by {count} workers")
+                _say_left_out(current, queue)
                 places = math.ceil(max(len(_left(queue)), 1) / count)
                 queue.close()
                 threads = _threads(config, count)
@@ -195,7 +198,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
                 )
                 queue = _open_queue(current, first, "resume")
                 if code:
-                    _say_interrupted(current, len(_left(queue)), len(queue.trials()))
+                    _say_interrupted(current, queue)
                     raise SystemExit(code)
             else:
                 _work(current, queue, first)
@@ -355,7 +358,9 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
         if made:
             shutil.rmtree(current.folder, ignore_errors=True)
         raise
-    if create == "resume" and not current.worker:  # which was given a device, and threads
+    narrowed = create == "join" and any(not run.is_asked for run in queue.trials())
+    # A worker was given a device, and threads.
+    if (create == "resume" or narrowed) and not made and not current.worker:
         _write_config(current)
     return queue, checked[0]
 
@@ -425,6 +430,8 @@ def _open_queue(current: _Sweep, first: jobs.Job, create: str) -> Queue:
         settings=_settings(current.space, first),
         lease=config.lease,
         create=create,
+        words=leftout.asking(arguments.noted(config, "task"), current.space),
+        takes_all=config.n_trials is None,
     )
 
 
@@ -480,6 +487,7 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
         try:
             if not current.worker:
                 _announce(current, first, _amount(current, queue))
+                _say_left_out(current, queue)
             if _has_lanes(current):
                 rows = [
                     progress.LaneRow(run.number, label(run.overrides), epochs=spec["epochs"])
@@ -496,7 +504,7 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
         finally:
             source.close()
         if stop():
-            _say_interrupted(current, len(_left(queue)), len(queue.trials()))
+            _say_interrupted(current, queue)
             raise SystemExit(stop.exit_code)
     if config.timeout is not None and len(_left(queue)) and not current.worker:
         print(f"lrlab: timeout={config.timeout:g}: no new run was started after it", flush=True)
@@ -509,12 +517,23 @@ def _announce(current: _Sweep, first: jobs.Job, runs: str) -> None:
 
 
 def _left(queue: Queue) -> list[Run]:
-    """The runs that have not ended."""
-    return [run for run in queue.trials() if run.state not in records.ENDED]
+    """The runs that this command is to train, and that have not ended."""
+    return [run for run in queue.trials() if run.is_asked and run.state not in records.ENDED]
+
+
+def _taken(queue: Queue) -> list[Run]:
+    """The runs that have ended, and those that this command is to train."""
+    return [run for run in queue.trials() if run.is_asked or run.state in records.ENDED]
+
+
+def _say_left_out(current: _Sweep, queue: Queue) -> None:
+    """Say what an earlier command asked for and this one does not, in a line each."""
+    for line in leftout.lines(queue, current.space, resume_command(current.folder)):
+        print(f"lrlab: {line}", file=sys.stderr)
 
 
 def _amount(current: _Sweep, queue: Queue) -> str:
-    total, left = len(queue.trials()), len(_left(queue))
+    total, left = len(_taken(queue)), len(_left(queue))
     seeds = len(spaces.seeds(current.space))
     if current.space.searched and current.config.n_trials is None and current.config.timeout:
         what = f"a search for {current.config.timeout:g} s"
@@ -577,10 +596,12 @@ def _consecutive(batch: Sequence[Start]) -> list[list[Start]]:
 # --- the end --------------------------------------------------------------------------------------
 
 
-def _say_interrupted(current: _Sweep, left: int, total: int) -> None:
+def _say_interrupted(current: _Sweep, queue: Queue) -> None:
     if current.worker:
         return
     from lrlab import analysis
+
+    left, total = len(_left(queue)), len(_taken(queue))
 
     if records.run_folders(current.folder):
         records.write_runs(current.folder, analysis.runs(current.folder))
@@ -639,7 +660,8 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
         records.write_best(folder, best_run.text(folder / str(best.run), of))
-    print(table.results(runs, folder, best, verdicts, answer_words.text(answers)), flush=True)
+    width, told = fitting.terminal_width(), answer_words.text(answers)
+    print(table.results(runs, folder, best, verdicts, told, width), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {none}", flush=True)
     failed, unwritten = {}, None

@@ -14,7 +14,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +38,7 @@ SEED, STATE = "seed", "state"  # more of a run's user attributes
 SETTINGS = "settings"  # the study's user attribute: what its numbers come from
 # The study's system attributes.
 _SPACE, _WORKER, _NOTES = "lrlab:space", "lrlab:worker:", "lrlab:setting:"
+_ASKED = "lrlab:asked"
 POLL = 1.0  # seconds between two looks at what the others do
 _SLICE = 0.1  # seconds within which waiting ends when asked to
 
@@ -71,6 +72,7 @@ class Run:
         state: waiting, running, interrupted, finished, diverged, failed or pruned.
         value: its objective, None where it has none.
         overrides: swept key to text; empty where a search has not come to it yet.
+        is_asked: whether this command asks for it. An earlier one may have asked for more.
     """
 
     number: int
@@ -78,6 +80,7 @@ class Run:
     state: str
     value: float | None
     overrides: dict[str, str]
+    is_asked: bool = True
 
 
 def open_queue(
@@ -93,8 +96,12 @@ def open_queue(
     settings: Mapping[str, Any],
     lease: float,
     create: str,
+    words: Sequence[str] = (),
+    takes_all: bool = False,
 ) -> Queue:
     """Open a sweep's queue, and add the runs that it lacks: all, or what an extension adds.
+
+    Runs of an earlier request that this one does not name stay in the study, and are not trained.
 
     Args:
         name: of the study.
@@ -109,6 +116,8 @@ def open_queue(
         settings: what else the runs' numbers come from, to be the same in all workers.
         lease: seconds without a sign of life after which a worker counts as dead.
         create: ``new`` (it must not exist), ``join`` (it may) or ``resume`` (it must).
+        words: what asks for the runs of a grid, as typed; kept to say how to ask for them again.
+        takes_all: whether n_trials was not typed, and settings of an earlier request are trained.
 
     Raises:
         UserError: it exists or does not, it is another study, the storage does not work, or the
@@ -124,6 +133,7 @@ def open_queue(
     try:
         queue = Queue(store, space, direction, sampler, pruner, seed, n_trials, lease)
         queue._prunes = judge is not None
+        queue._words, queue._takes_all = list(words), takes_all
         queue._open(name, settings, create, alone=storage == JOURNAL)
     except BaseException:
         store.close()
@@ -163,6 +173,9 @@ class Queue:
         self._distributions: dict[str, BaseDistribution] = {}  # of a search
         self._choices: dict[str, list[str]] = {}  # the texts of its categorical ones
         self._name = ""
+        self._words: list[str] = []  # what asks for a grid's runs
+        self._takes_all = False
+        self._unasked: frozenset[int] = frozenset()  # runs that this command does not ask for
 
     # --- what a pool of lanes needs ---------------------------------------------------------------
 
@@ -189,7 +202,7 @@ class Queue:
 
         Ask before the first run is taken, and after those that had ended have been told.
         """
-        runs = self._store.unlocked(self._runs)
+        runs = self._wanted(self._store.unlocked(self._runs))
         self._align(runs)
         interrupted = [_claim(run) for run in runs if _interrupted(run)]
         if interrupted:
@@ -235,7 +248,7 @@ class Queue:
             if stop():
                 return False
             self._requeue_the_dead()
-            runs = self._store.unlocked(self._runs)
+            runs = self._wanted(self._store.unlocked(self._runs))
             if self._unlimited or _startable(runs):
                 return True
             if all(run.state.is_finished() for run in runs):
@@ -256,11 +269,19 @@ class Queue:
 
     def trials(self) -> list[Run]:
         """All runs, by number."""
-        return [_run(run) for run in self._store.unlocked(self._runs)]
+        return [
+            _run(run, run.number not in self._unasked) for run in self._store.unlocked(self._runs)
+        ]
+
+    def asked_before(self) -> list[str]:
+        """The words that asked for all runs of a grid, as typed; none where they are not known."""
+        attrs = self._store.unlocked(lambda: self._storage.get_study_system_attrs(self._study_id))
+        found = attrs.get(_ASKED)
+        return [str(word) for word in found] if isinstance(found, list) else []
 
     def best(self) -> tuple[int, int, float] | None:
         """The best setting, the number of its median run, and the median; None: none has one."""
-        groups = _groups(self._store.unlocked(self._runs))
+        groups = _groups(self._wanted(self._store.unlocked(self._runs)))
         found = []
         for setting, runs in groups.items():
             trial = sampling.combined(runs, {}, self._direction)
@@ -373,16 +394,60 @@ class Queue:
         """Add the runs that are not there yet: all of a new sweep, or what an extension adds."""
         runs = self._runs()
         if self._space.searched:
-            first = len({sampling.setting_of(run) for run in runs})
-            wanted = range(max(self._n_trials or 0, first))
-            self._add_settings(runs, wanted)
+            settings = self._asked_settings(runs)
+            self._add_settings(runs, settings)
+            now = self._runs()
+            unasked = {run.number for run in now if sampling.setting_of(run) not in settings}
         else:
             self._add_points(runs)
+            now, asked = self._runs(), {key for key, _ in self._asked_points()}
+            unasked = {run.number for run in now if self._point_of(run) not in asked}
+            self._keep_words(covers_all=not unasked, grew=len(now) > len(runs))
+        self._unasked = frozenset(unasked)
 
-    def _add_settings(self, runs: Sequence[FrozenTrial], wanted: Sequence[int]) -> None:
+    def _asked_settings(self, runs: Sequence[FrozenTrial]) -> set[int]:
+        """The settings of a search that this command asks for: those that ended count first.
+
+        Those that had begun follow, then the others by number, so that workers which open the
+        study at different times agree.
+        """
+        groups = _groups(runs)
+        if self._n_trials is None or self._takes_all:
+            return set(range(max(self._n_trials or 0, len(groups))))
+
+        def rank(setting: int) -> tuple[int, int]:
+            group = groups[setting]
+            if all(run.state.is_finished() for run in group):
+                return 0, setting
+            waits = all(run.state.name == "WAITING" and not _claim(run) for run in group)
+            return (2 if waits else 1), setting
+
+        there = sorted(groups, key=rank)[: self._n_trials]
+        return {*there, *range(len(groups), self._n_trials)}
+
+    def _asked_points(self) -> list[tuple[tuple[frozenset[Any], str], dict[str, str]]]:
+        """The points of a grid that this command asks for, each with what tells it apart."""
+        points = spaces.points(self._space)
+        return [((_setting_key(p), self._seed_of({OVERRIDES: p})), p) for p in points]
+
+    def _point_of(self, run: FrozenTrial) -> tuple[frozenset[Any], str]:
+        return _setting_key(run.user_attrs[OVERRIDES]), self._seed_of(run.user_attrs)
+
+    def _keep_words(self, covers_all: bool, grew: bool) -> None:
+        """Keep the words that ask for all of a grid's runs; forget them where it outgrew them."""
+        before = self._storage.get_study_system_attrs(self._study_id).get(_ASKED)
+        words = self._words if covers_all else [] if grew else before
+        if (words and words != before) or (before and not words):
+            self._set(_ASKED, words)
+
+    def _wanted(self, runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Without what an earlier command asked for, and this one leaves out."""
+        return [r for r in runs if r.number not in self._unasked or r.state.is_finished()]
+
+    def _add_settings(self, runs: Sequence[FrozenTrial], wanted: Iterable[int]) -> None:
         seeds = spaces.seeds(self._space)
         there = {(sampling.setting_of(run), self._seed_of(run.user_attrs)) for run in runs}
-        for setting, text in itertools.product(wanted, seeds or [None]):
+        for setting, text in itertools.product(sorted(wanted), seeds or [None]):
             attrs = {SETTING: setting} | ({} if text is None else {SEED: text})
             if (setting, self._seed_of(attrs)) not in there:
                 self._add({}, {}, attrs)
@@ -391,15 +456,13 @@ class Queue:
         numbered: dict[frozenset[Any], int] = {}
         there = set()
         for run in runs:
-            key = _setting_key(run.user_attrs[OVERRIDES])
-            numbered[key] = sampling.setting_of(run)
-            there.add((key, self._seed_of(run.user_attrs)))
+            there.add(self._point_of(run))
+            numbered[self._point_of(run)[0]] = sampling.setting_of(run)
         wide = self._wide(runs)
-        for point in spaces.points(self._space):
-            key = _setting_key(point)
+        for (key, seed), point in self._asked_points():
             attrs: dict[str, Any] = {SETTING: numbered.setdefault(key, len(numbered))}
             attrs[OVERRIDES] = point
-            if (key, self._seed_of(attrs)) not in there:
+            if (key, seed) not in there:
                 values = {k: spaces.value(text) for k, text in point.items()}
                 fitting = {k: wide[k] for k in point if _fits(wide.get(k), values[k])}
                 self._add({k: values[k] for k in fitting}, fitting, attrs)
@@ -454,15 +517,15 @@ class Queue:
 
     def _take(self, tick: int) -> Trial | None:
         runs = self._runs(only_states=not self._space.searched)
-        run = self._next(runs, tick)
+        run = self._next(self._wanted(runs), tick)
         if run is None and self._unlimited:
             self._add_settings(runs, [len({sampling.setting_of(run) for run in runs})])
             runs = self._runs()
-            run = self._next(runs, tick)
+            run = self._next(self._wanted(runs), tick)
         if run is None:
             return None
         if self._distributions.keys() - run.params.keys():  # one that died may have left a part
-            self._draw(run, runs)
+            self._draw(run, self._wanted(runs))
         attrs = self._storage.get_trial_user_attrs(run._trial_id)
         claim = {"tick": tick, **attrs.get(CLAIM, {})}
         if not self._claimed(run, {"worker": self._worker, "tick": claim["tick"]}):
@@ -565,10 +628,10 @@ class Queue:
 
     def _judge(self, runs: Sequence[FrozenTrial], settings: set[int]) -> dict[int, _Notes]:
         """Judge settings at the last epoch that all their runs have reported, each epoch once."""
-        groups = _groups(runs)
+        groups = _groups(self._wanted(runs))
         notes = self._notes()
         notes |= {setting: _Notes() for setting in settings if setting not in notes}
-        view = self._view(runs, notes)
+        view = self._view(self._wanted(runs), notes)
         shown = {trial.number: trial for trial in view.shown}
         wave = {}
         for setting in sorted(settings):
@@ -645,7 +708,7 @@ class Queue:
         runs = self._runs()
         run = runs[number]
         if self._holds(run):
-            epochs = self._epochs(run, _groups(runs), self._notes())
+            epochs = self._epochs(run, _groups(self._wanted(runs)), self._notes())
             claim = {**_claim(run), "worker": None, "epochs": epochs}
             self._storage.set_trial_user_attr(run._trial_id, CLAIM, claim)
             self._to_waiting(run)
@@ -659,7 +722,7 @@ class Queue:
 
     def _requeue(self, runs: Sequence[FrozenTrial]) -> bool:
         dead = self._dead(runs)
-        groups, notes = _groups(runs), self._notes()
+        groups, notes = _groups(self._wanted(runs)), self._notes()
         for held in _by_worker(dead).values():
             # Lanes go in step: one that was a report ahead of the others when its worker died goes
             # back to them, so that they are judged together as they would have been.
@@ -718,7 +781,7 @@ class Queue:
         noted = notes.get(setting, _Notes())
         if noted.pruned is not None:
             return min(reported, noted.pruned - 1)
-        common = sampling.common_epoch(groups[setting])
+        common = sampling.common_epoch(groups.get(setting, [run]))
         return reported - 1 if reported == common > noted.judged else reported
 
     def _to_waiting(self, run: FrozenTrial) -> None:
@@ -828,13 +891,13 @@ def _by_worker(runs: Sequence[FrozenTrial]) -> dict[str | None, list[FrozenTrial
     return found
 
 
-def _run(run: FrozenTrial) -> Run:
+def _run(run: FrozenTrial, is_asked: bool) -> Run:
     state = {"WAITING": "waiting", "RUNNING": "running", "PRUNED": "pruned"}.get(run.state.name)
     state = state or run.user_attrs.get(STATE, "failed")
     overrides = dict(run.user_attrs.get(OVERRIDES, {}))
     value = run.value if run.state.is_finished() else None
     shown = "interrupted" if _interrupted(run) else state
-    return Run(run.number, sampling.setting_of(run), shown, value, overrides)
+    return Run(run.number, sampling.setting_of(run), shown, value, overrides, is_asked)
 
 
 def _setting_key(overrides: Mapping[str, str]) -> frozenset[Any]:

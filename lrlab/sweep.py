@@ -19,6 +19,7 @@ from lrlab import (
     __version__,
     arguments,
     completion,
+    flags,
     garbage,
     readers,
     records,
@@ -129,13 +130,13 @@ def run(typed: list[str]) -> None:
     Args:
         typed: the command line's words, without the program.
     """
-    typed = _trusted(typed)
+    typed = _trusted(flags.first(typed))
     conf = str(configs.folder("conf"))
     application = hydra.main(**BASE, config_path=conf, config_name="config")(task)
 
-    def start(*flags: str, deferred: Sequence[str] = ()) -> None:
+    def start(*more: str, deferred: Sequence[str] = ()) -> None:
         program, before = sys.argv[0], sys.argv
-        sys.argv = [program, *arguments.for_hydra(typed, deferred), *flags]
+        sys.argv = [program, *arguments.for_hydra(typed, deferred), *more]
         try:
             with _known_mode(typed):
                 application()

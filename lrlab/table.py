@@ -1,4 +1,4 @@
-"""The table that ends a sweep, as plain aligned text: it reads the same on a terminal or piped."""
+"""The table that ends a sweep, as plain aligned text: whole where it is piped, else as it fits."""
 
 import math
 import shlex
@@ -12,6 +12,9 @@ import pandas as pd
 from lrlab import records
 from lrlab.analysis import varying
 from lrlab.errors import printable
+from lrlab.fitting import aligned, fitted
+
+__all__ = ["Best", "aligned", "columns", "display_path", "drawn", "results"]
 
 _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
 # States that are counted below the table: a reader of 200 rows must not miss them.
@@ -45,12 +48,15 @@ def results(
     best: Best | None = None,
     verdicts: pd.DataFrame | None = None,
     answer: str = "",
+    width: int | None = None,
 ) -> str:
     """All runs of a sweep, one line each, sorted by run number, and where its files are.
 
     runs: as from `analysis.runs`. folder: the sweep's folder.
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     answer: as from `answer.text`, which stands below the table.
+    width: columns of the terminal; None: a table of any width. A narrower one leaves out what
+    matters least, and says so.
     Columns: run, lr, schedule, every other setting that differs between the runs, what they are
     judged by (val_loss unless best says otherwise), which is all that a pruned run has, train and
     test loss at the end, test accuracy (as far as the data have classes and a test part), and the
@@ -63,7 +69,10 @@ def results(
     best = best if len(table) > 1 else None  # one run is no choice
     if best is not None:
         best = with_end_loss(best, table, verdicts)
-    lines = aligned(*columns(table, best, verdicts))
+    cells, words = columns(table, best, verdicts)
+    files = "runs.csv and verdicts.csv have" if verdicts is not None else "runs.csv has"
+    where = f"{display_path(folder)}: {files}"
+    lines = fitted(cells, words, width, _least(cells, varying(table)), where)
     lines.append("")
     lines += [*answer.splitlines(), ""] if answer else []
     lines += uneven(table)
@@ -75,7 +84,7 @@ def results(
     if count := len(list(traces.glob("*.json.gz"))):
         told = "1 trace" if count == 1 else f"{count} traces"
         lines.append(f"trace  {display_path(traces)}: {told}, for ui.perfetto.dev or TensorBoard")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def columns(
@@ -109,6 +118,20 @@ def columns(
     }
     left = {name for name in settings if not pd.api.types.is_numeric_dtype(table[name])}
     return found, left | {"state", "outcome", "at the end"}
+
+
+def _least(cells: dict[str, list[str]], settings: Sequence[str]) -> list[str]:
+    """The columns that a narrow table leaves out, the least important first.
+
+    run, lr, the loss and the outcome stay, and what sets the runs apart nearly as long.
+    """
+    judged = "outcome" in cells
+    least = [] if "schedule" in settings else ["schedule"]
+    least += ["state"] if judged and set(cells["state"]) == {"finished"} else []
+    least += ["train loss", "test loss"]
+    least += ["state"] if judged else []
+    least += ["at the end", "test acc", "val acc"]
+    return [*least, *reversed([name for name in settings if name != "lr"])]
 
 
 def with_end_loss(best: Best, table: pd.DataFrame, verdicts: pd.DataFrame | None) -> Best:
@@ -164,26 +187,6 @@ def display_path(path: Path) -> str:
 def typed_path(path: Path) -> str:
     """``display_path`` for a command that is printed: in the quotes that a shell needs."""
     return shlex.quote(display_path(path))
-
-
-def aligned(columns: dict[str, list[str]], left: set[str]) -> list[str]:
-    """Lines of a table: the names, a rule, the rows. What a terminal would obey is replaced."""
-    left = {printable(name) for name in left}
-    columns = {
-        printable(name): [printable(cell) for cell in cells] for name, cells in columns.items()
-    }
-    widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
-
-    def line(cells: Sequence[str]) -> str:
-        parts = [
-            cell.ljust(widths[name]) if name in left else cell.rjust(widths[name])
-            for name, cell in zip(columns, cells, strict=True)
-        ]
-        return "  ".join(parts).rstrip()
-
-    rule = ["-" * width for width in widths.values()]
-    rows = zip(*columns.values(), strict=True)
-    return [line(list(columns)), line(rule), *(line(row) for row in rows)]
 
 
 def _number(value: object) -> str:

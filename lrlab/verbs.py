@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lrlab.errors import UserError
 
@@ -18,8 +20,41 @@ class Parser(argparse.ArgumentParser):
         UserError: words that it does not take.
     """
 
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """As argparse does it, but words may follow flags, and an unknown flag is named first."""
+        words = [str(word) for word in (sys.argv[1:] if args is None else args)]
+        for word in words[: words.index("--")] if "--" in words else words:
+            self._check_flag(word)
+        return self.parse_intermixed_args(words, namespace)
+
+    def _check_flag(self, word: str) -> None:
+        flag = word.partition("=")[0]
+        known = [each for each in self._option_string_actions if each.startswith("--")]
+        if not re.match(r"--?[^\W\d]", flag) or flag in self._option_string_actions:
+            return
+        if flag.startswith("--") and any(each.startswith(flag) for each in known):
+            return
+        from lrlab.flags import near
+
+        raise UserError(
+            f"{flag}: no such flag{near(flag, known)}; choose from {', '.join(sorted(known))}"
+        )
+
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help shows the options")
+        told = re.fullmatch(r"argument ([^:]+): (.*)", message)
+        flag, what = (told[1].split("/")[-1], told[2]) if told else ("", message)
+        value = re.fullmatch(r"invalid (float|int) value: '(.*)'", what)
+        if value is not None:
+            number = "a number" if value[1] == "float" else "a whole number"
+            raise UserError(f"{flag}={value[2]}: must be {number}")
+        if what in ("expected one argument", "expected at least one argument"):
+            action = self._option_string_actions.get(flag)
+            example = action.metavar if action and isinstance(action.metavar, str) else "VALUE"
+            raise UserError(f"{flag}: needs a value, as {flag} {example}")
+        told_of = f"{flag}: {what}" if flag else what
+        raise UserError(f"{told_of}; {self.prog} --help shows the options")
 
 
 def path(text: str) -> Path:

@@ -1,7 +1,10 @@
-"""Numbers so large or small that no axis can hold them: a figure draws them at its farthest end."""
+"""What a figure cannot draw as it is: numbers beyond all axes, and names that hold controls.
+
+Such a number is drawn at the figure's farthest end; of a control character a "?" is.
+"""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ParamSpec
 
@@ -9,6 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lrlab.errors import in_a_line
+from lrlab.plots import style
 from lrlab.plots.style import GREY, SIZE
 from lrlab.plots.tables import NothingToDraw
 
@@ -29,25 +34,31 @@ Given = ParamSpec("Given")
 def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
     """The figure of tables whose learning rates, losses and places are within reach.
 
-    Beyond it they stand at SMALLEST or LARGEST, and the figure says so.
+    Beyond it they stand at SMALLEST or LARGEST, and the figure says so. Of the tables' words it
+    gets what can be printed, and none is a formula.
     """
 
     plain: Any = draw
 
     @functools.wraps(draw)
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> Figure:
+        given: Any = [_clean(one) for one in args]
+        with style.words():
+            return moved(*given, **{name: _clean(one) for name, one in kwargs.items()})
+
+    def moved(*args: Any, **kwargs: Any) -> Figure:
         near: Any = [_near(one) for one in args]
         named: Any = {name: _near(one) for name, one in kwargs.items()}
-        moved = any(a is not b for a, b in zip(near, args, strict=True))
-        moved = moved or any(named[name] is not kwargs[name] for name in named)
+        differs = any(a is not b for a, b in zip(near, args, strict=True))
+        differs = differs or any(named[name] is not kwargs[name] for name in named)
         try:
             figure: Figure = plain(*near, **named)
         except NothingToDraw as error:
-            if not (moved and _merged([*args, *kwargs.values()])):
+            if not (differs and _merged([*args, *kwargs.values()])):
                 raise
             at = f"numbers below {SMALLEST:g} or above {LARGEST:g} count as these"
             raise NothingToDraw(f"{error}; {at}") from error
-        if moved:
+        if differs:
             figure.text(
                 0.99,
                 0.004,
@@ -61,6 +72,44 @@ def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
         return figure
 
     return drawn
+
+
+def _clean(given: Any) -> Any:
+    """Words that can be printed, on one line; the same object where they all are already."""
+    if isinstance(given, str):
+        return in_a_line(given)
+    if isinstance(given, pd.DataFrame):
+        return _clean_table(given)
+    if isinstance(given, list | tuple):
+        clean = [_clean(one) for one in given]
+        if all(a is b for a, b in zip(clean, given, strict=True)):
+            return given
+        return clean if isinstance(given, list) else tuple(clean)
+    if isinstance(given, Mapping):
+        return {_clean(key): _clean(value) for key, value in given.items()}
+    if is_dataclass(given) and not isinstance(given, type):
+        old = {one.name: getattr(given, one.name) for one in fields(given) if one.init}
+        new = {name: _clean(value) for name, value in old.items()}
+        new = {name: value for name, value in new.items() if value is not old[name]}
+        return replace(given, **new) if new else given
+    return given
+
+
+def _clean_table(table: pd.DataFrame) -> pd.DataFrame:
+    new = {}
+    for name in table:
+        if table[name].dtype.kind == "O" or isinstance(table[name].dtype, pd.CategoricalDtype):
+            words = {
+                word: in_a_line(word) for word in table[name].unique() if isinstance(word, str)
+            }
+            if any(word != clean for word, clean in words.items()):
+                new[name] = (
+                    table[name].astype(object).map(lambda one, words=words: words.get(one, one))
+                )
+    table = table.assign(**new) if new else table
+    names = {name: in_a_line(name) for name in table if isinstance(name, str)}
+    dirty = {name: clean for name, clean in names.items() if name != clean}
+    return table.rename(columns=dirty) if dirty else table
 
 
 def _merged(given: list[Any]) -> bool:

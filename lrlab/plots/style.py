@@ -1,7 +1,9 @@
 """The looks that all figures share: colours, shapes, sizes, and the words for settings."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.colors import Colormap, ListedColormap, LogNorm, to_hex
+from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 
 from lrlab import outcomes
@@ -21,13 +24,33 @@ DARK = "#262626"
 PALE = "#e6e6e6"
 TOLD_APART = 7  # up to so many values of a number have a look each; a search has one a run
 
+# After matplotlib's own font, which lacks them, the first of these that is installed draws the
+# letters of names.
+_MORE_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans CJK TC"),
+    *("Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans", "IPAexGothic"),
+    *("IPAGothic", "TakaoGothic", "VL Gothic", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic"),
+    *("Meiryo", "MS Gothic", "Microsoft YaHei", "SimHei", "Malgun Gothic", "Arial Unicode MS"),
+    *("Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai"),
+    *("Noto Emoji", "Symbola", "Unifont"),
+)
+
+
+def _fonts() -> list[str]:
+    there = {font.name for font in fontManager.ttflist}
+    return ["sans-serif", *(name for name in _MORE_FONTS if name in there)]
+
+
+# Names are the user's: a "$" in them is a dollar and no formula.
+WORDS: Any = {"font.family": _fonts(), "text.parse_math": False, "text.usetex": False}
 RC: Any = {
+    **WORDS,
     "font.size": SIZE,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.labelsize": SIZE + 0.5,
     "axes.titlesize": SIZE + 0.5,
-    "text.usetex": False,
 }
 DASHES = (
     "-",
@@ -113,6 +136,19 @@ def dashes(settings: Any) -> dict[str, Any]:
         for second in (1.2, 2.6, 6.5, 10)
     ]
     return looks(keys, [*DASHES, *made])
+
+
+@contextmanager
+def words() -> Iterator[None]:
+    """For drawing: names as they are, and no word about a letter that no font has."""
+    with warnings.catch_warnings(), matplotlib.rc_context(WORDS):
+        quiet()
+        yield
+
+
+def quiet() -> None:
+    """Within ``warnings.catch_warnings``: say nothing of a letter that no font has."""
+    warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
 
 
 # --- outcomes -------------------------------------------------------------------------------------

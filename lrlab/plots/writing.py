@@ -1,6 +1,7 @@
 """Which figure is drawn of which table, and the files that they become."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lrlab.plots.heat import heat_map
 from lrlab.plots.landscape import surface, textbook
 from lrlab.plots.pooled import importances
 from lrlab.plots.steps import mechanics
-from lrlab.plots.style import DPI, unit_name
+from lrlab.plots.style import DPI, quiet, unit_name
 from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
 
 # Equal figures become equal bytes: no date, and no random names inside an SVG.
@@ -140,7 +141,8 @@ def save(
             # The process id keeps two writers apart; the dot keeps listings from seeing the part.
             part = folder / f".{path.name}.{os.getpid()}.part"
             try:
-                with matplotlib.rc_context(_RC):
+                with warnings.catch_warnings(), matplotlib.rc_context(_RC):
+                    quiet()
                     one.savefig(part, dpi=DPI, format=kind, metadata=_METADATA[kind])
                 os.replace(part, path)
             finally:

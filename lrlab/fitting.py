@@ -1,0 +1,157 @@
+# pyright: strict
+"""A table as wide as its terminal: what matters least is shortened, then left out, and said so."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence, Set
+
+from lrlab.errors import printable
+
+Columns = dict[str, list[str]]
+
+_CELL = 20  # characters of a word or a path that a narrow table shows at first
+_LEAST = 5  # ... and at last
+_GAP = 2
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal that stdout is; None: it is none, and lines may be of any width.
+
+    The variable COLUMNS counts before what the terminal says.
+    """
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def aligned(columns: Mapping[str, Sequence[str]], left: Set[str], gap: int = _GAP) -> list[str]:
+    """Lines of a table: the names, a rule, the rows. What a terminal would obey is replaced.
+
+    Args:
+        columns: cells by name.
+        left: the columns that hold words.
+        gap: spaces between two columns.
+    """
+    left = {printable(name) for name in left}
+    clean = _clean(columns)
+    widths = _widths(clean)
+
+    def line(cells: Sequence[str]) -> str:
+        parts = [
+            cell + " " * (widths[name] - room(cell))
+            if name in left
+            else " " * (widths[name] - room(cell)) + cell
+            for name, cell in zip(clean, cells, strict=True)
+        ]
+        return (" " * gap).join(parts).rstrip()
+
+    rule = ["-" * width for width in widths.values()]
+    rows = zip(*clean.values(), strict=True)
+    return [line(list(clean)), line(rule), *(line(row) for row in rows)]
+
+
+def fitted(
+    columns: Mapping[str, Sequence[str]],
+    left: Set[str],
+    width: int | None,
+    least: Sequence[str],
+    where: str,
+) -> list[str]:
+    """As `aligned`, no wider than a terminal; a last line names what is not shown.
+
+    Args:
+        width: of the terminal; None: no limit.
+        least: the columns that may be left out, the least important first.
+        where: what has them all, and how: ``outputs/x/runs.csv has``.
+    """
+    whole = _clean(columns)
+    if width is None or _total(whole, _GAP) <= width:
+        return aligned(whole, left)
+    names = _short_names(list(whole))
+    short, gap = whole, _GAP
+    for short, gap in _narrower(whole, [printable(name) for name in least], names):
+        if _total({names[name]: cells for name, cells in short.items()}, gap) <= width:
+            break
+    shown = {names[name]: cells for name, cells in short.items()}
+    found = aligned(shown, {names[name] for name in map(printable, left) if name in names}, gap)
+    return [*(_clipped(line, width) for line in found), *_note(whole, short, width, where)]
+
+
+def room(text: str) -> int:
+    """The columns that a text takes: two a wide letter, none an accent."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
+
+
+def _narrower(
+    whole: Columns, least: Sequence[str], names: Mapping[str, str]
+) -> Iterator[tuple[Columns, int]]:
+    """The table by and by narrower, each with the spaces between its columns."""
+    yield whole, _GAP
+    short = {name: [_cut(cell, _CELL) for cell in cells] for name, cells in whole.items()}
+    yield short, _GAP
+    for name in least:
+        if name in short:
+            # one space saves less than a column holds, so it comes before the last ones go
+            yield short, 1
+            short = {each: cells for each, cells in short.items() if each != name}
+            yield short, _GAP
+    while True:
+        yield short, 1
+        widths = _widths({names[name]: cells for name, cells in short.items()})
+        widest = max(short, key=lambda name: _widths({"": short[name]})[""])
+        size = max(map(room, short[widest]), default=0) - 1
+        if size < _LEAST or not widths:
+            return
+        short = {**short, widest: [_cut(cell, size) for cell in short[widest]]}
+
+
+def _note(whole: Columns, short: Columns, width: int, where: str) -> list[str]:
+    out = [name for name in whole if name not in short]
+    cut = [name for name in short if short[name] != whole[name]]
+    told = [
+        f"{what}: {', '.join(each)}" for what, each in (("left out", out), ("cut", cut)) if each
+    ]
+    if not told:
+        return []
+    line = f"{'; '.join(told)} ({where} all)"
+    return textwrap.wrap(line, width, break_on_hyphens=False) if width > 10 else [line[:width]]
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """``optimizer.momentum`` is momentum where no other column is."""
+    ends = [name.rpartition(".")[2] for name in names]
+    return {
+        name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)
+    }
+
+
+def _cut(cell: str, size: int) -> str:
+    if room(cell) <= size:
+        return cell
+    return _clipped(cell, size - 2).rstrip() + ".."
+
+
+def _clipped(text: str, size: int) -> str:
+    while room(text) > size:
+        text = text[:-1]
+    return text
+
+
+def _clean(columns: Mapping[str, Sequence[str]]) -> Columns:
+    return {printable(name): [printable(c) for c in cells] for name, cells in columns.items()}
+
+
+def _widths(columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    return {name: max(map(room, [name, *cells])) for name, cells in columns.items()}
+
+
+def _total(columns: Mapping[str, Sequence[str]], gap: int) -> int:
+    widths = _widths(columns).values()
+    return sum(widths) + gap * (len(widths) - 1)
