@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS
 from lrlab.errors import UserError
+from lrlab.space import quoted
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.
 OTHER_COMMANDS = (
@@ -27,6 +28,9 @@ OTHER_COMMANDS = (
 
 # Words for Hydra itself that leave its mode as it is; another may name files that say it.
 _OF_HYDRA = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
+
+# Options whose values are signs, which Hydra's grammar has a meaning for.
+_SIGNS = ("data.sep", "data.decimal")
 
 _typed: dict[str, str] = {}
 
@@ -49,8 +53,9 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
             raise UserError(f"{word}: is no text in UTF-8") from None
         if equals and not key.strip("+~"):
             raise UserError(f"{word}: names no option and no group; write option=value")
+    arguments = [_with_quotes(word) for word in arguments]
     if not is_sweep(arguments):
-        return list(arguments)
+        return arguments
     parsed = {word: override for word in arguments if (override := _parse(word))}
     for word, override in parsed.items():
         _refuse_lists_of_choices(word, override)
@@ -63,6 +68,16 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
             _typed[new] = word
         words.append(new)
     return words
+
+
+def _with_quotes(word: str) -> str:
+    """A word whose value is a sign of Hydra's grammar, as ``data.sep=;``, so that it is a text."""
+    key, equals, text = word.partition("=")
+    if key.lstrip("+") not in _SIGNS or not equals or text[:1] in ("'", '"') or text.isalnum():
+        return word
+    if not text or "," in text[1:]:  # several are swept
+        return word
+    return key + equals + quoted(text)  # and so it is recorded, for all that read it again
 
 
 def _refuse_lists_of_choices(word: str, override: Override) -> None:

@@ -549,12 +549,14 @@ def _draw(found: Found, title: str, folder: Path) -> str:
 
 
 def _announce(spec: RunSpec, options: Options) -> None:
-    from lrlab import launch
+    from lrlab import launch, plan
 
     steps = f"{options.steps:,} steps"
     if options.ramp_steps != options.steps:
         steps += f", the ramp {options.ramp_steps:,}"
     launch.announce(spec, f"{options.points} constant learning rates and the ramp, {steps}")
+    for line in plan.load_data(spec).notices:
+        print(f"lrlab: {line}", file=sys.stderr)
 
 
 def _share_on_a_terminal(share: float) -> None:
