@@ -53,7 +53,7 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
             raise UserError(f"{word}: is no text in UTF-8") from None
         if equals and not key.strip("+~"):
             raise UserError(f"{word}: names no option and no group; write option=value")
-    arguments = [_with_quotes(word) for word in arguments]
+    arguments = [with_quotes(word) for word in arguments]
     if not is_sweep(arguments):
         return arguments
     parsed = {word: override for word in arguments if (override := _parse(word))}
@@ -70,7 +70,7 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
     return words
 
 
-def _with_quotes(word: str) -> str:
+def with_quotes(word: str) -> str:
     """A word whose value is a sign of Hydra's grammar, as ``data.sep=;``, so that it is a text."""
     key, equals, text = word.partition("=")
     if key.lstrip("+") not in _SIGNS or not equals or text[:1] in ("'", '"') or text.isalnum():

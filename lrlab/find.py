@@ -463,6 +463,7 @@ def _run(words: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, open_dict
 
+    from lrlab import arguments
     from lrlab import config as configs
     from lrlab.sweep import BASE  # and it registers the schema
 
@@ -478,7 +479,7 @@ def _run(words: Sequence[str]) -> int:
     # the end.
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
-    sys.argv = ["lrlab.find", *own, *rest]
+    sys.argv = ["lrlab.find", *own, *map(arguments.with_quotes, rest)]
     try:
         conf = str(configs.folder("conf"))
         hydra.main(**BASE, config_path=conf, config_name="config")(task)()

@@ -363,6 +363,8 @@ def parts_of(made: Any, option: str) -> dict[str, Tensor]:
             )
         if not len(x) and not prefix:
             raise UserError(f"{option}: holds no samples")
+        if 0 in x.shape[1:]:
+            raise UserError(f"{option}: {prefix}x has shape {tuple(x.shape)}, and so no features")
         parts[f"{prefix}x"] = x.unsqueeze(1) if x.ndim == 1 else x
         parts[f"{prefix}y"] = _targets(y, f"{prefix}y", option)
     for prefix in ("val_", "test_"):
@@ -377,6 +379,13 @@ def parts_of(made: Any, option: str) -> dict[str, Tensor]:
 
 
 def _tensor(value: Any, key: str, option: str) -> Tensor:
+    if isinstance(value, tuple | list) and key.endswith("y"):
+        raise UserError(f"{option}: {key} is a {type(value).__name__}; give numpy.array({key})")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS" and key.endswith("y"):
+        raise UserError(
+            f"{option}: {key} must be a tensor or an array of real numbers; number classes from 0, "
+            f"like numpy.unique({key}, return_inverse=True)[1]"
+        )
     if isinstance(value, tuple | list | Mapping):
         raise UserError(
             f"{option}: {key} is a {type(value).__name__}; a network takes one tensor, so put "

@@ -33,7 +33,8 @@ def is_arrays(value: Any) -> bool:
 
 
 def _has_samples(value: Any) -> bool:
-    return not isinstance(value, type) and getattr(value, "shape", ()) != ()
+    shape = () if isinstance(value, type) else getattr(value, "shape", ())
+    return isinstance(shape, tuple) and shape != ()
 
 
 def check(data: Any) -> None:
@@ -262,10 +263,12 @@ def _check_columns(found: Mapping[str, Any], names: list[Any], said: list[str]) 
             f"data: column {names[place]} of x {what} the label, so the answer is among the "
             f"inputs; give x.drop(columns=[{names[place]!r}])"
         )
+    running = own_columns.numbering(x)  # said of the file
     said += [
         f"data: column {names[place]} of x numbers the rows; if it is no feature, give "
         f"x.drop(columns=[{names[place]!r}])"
         for place in own_columns.numbering(x, names)
+        if place not in running
     ]
 
 
