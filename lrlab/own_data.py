@@ -46,6 +46,9 @@ from lrlab.pixels import Pixels
 
 PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+PARTS_OF_FOLDERS = {
+    *("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"),
+}
 _OF_NUMPY = (torch.float32, torch.float64, torch.uint8, torch.int32, torch.int64)
 
 
@@ -155,13 +158,18 @@ def image_folder(
     roots = {"": root} if test_root is None else {"": root, "test_": test_root}
     found: dict[str, list[tuple[str, str]]] = {}
     for prefix, folder in roots.items():
-        option, base = f"data.{prefix}root={folder}", places.find(folder)
+        option = f"data.{prefix}root={folder}"
+        if not isinstance(folder, str):
+            raise UserError(f"{option}: must be a folder's name")
+        base = places.find(folder)
         if not base.is_dir():
             raise UserError(f"{option}: no such folder, {places.tried(folder)}")
         found[prefix] = [
             (file.relative_to(base).parts[0], str(file))
             for file in sorted(base.rglob("*"))
-            if file.suffix.lower() in IMAGE_ENDINGS and len(file.relative_to(base).parts) > 1
+            if file.suffix.lower() in IMAGE_ENDINGS
+            and len(file.relative_to(base).parts) > 1
+            and not (file.name.startswith("._") or "__MACOSX" in file.parts)  # a Mac's notes
         ]
         if not found[prefix]:
             raise UserError(
@@ -179,7 +187,32 @@ def image_folder(
         parts[f"{prefix}x"] = [pixels.read(file, option) for _, file in listed]
         parts[f"{prefix}y"] = np.array([names.index(name) for name, _ in listed])
     split["standardise"] = standardise
-    return make(pixels.stacked(parts), Path(root).name, f"data.root={root}", **split)
+    said = [line for prefix in roots for line in _said_of_folder(roots[prefix], prefix, names)]
+    if test_root is not None and places.find(test_root).samefile(places.find(root)):
+        said.append(
+            f"data.test_root={test_root}: is the folder of data.root, so the test is no test"
+        )
+    return _made(pixels.stacked(parts), Path(root).name, f"data.root={root}", split, said)
+
+
+def _said_of_folder(root: str, prefix: str, names: Sequence[str]) -> list[str]:
+    """What lies in a folder of classes and is none, or is one and may not be meant."""
+    option, inside = f"data.{prefix}root={root}", sorted(places.find(root).iterdir())
+    said = []
+    stray = sum(file.is_file() and file.suffix.lower() in IMAGE_ENDINGS for file in inside)
+    if stray:
+        said.append(f"{option}: images that lie in no folder of a class are left out, {stray}")
+    empty = [each.name for each in inside if each.is_dir() and each.name not in names]
+    if empty and not prefix:
+        said.append(f"{option}: folders without images are no classes: {', '.join(empty[:9])}")
+    if not prefix and (parts := [name for name in names if name.lower() in PARTS_OF_FOLDERS]):
+        said.append(
+            f"{option}: {' and '.join(parts)} are taken for classes; if they are parts, use "
+            f"data.root={Path(root) / parts[-1]}, and data.test_root for the test"
+        )
+    if hidden := [name for name in names if name.startswith(".")]:
+        said.append(f"{option}: the hidden folder {hidden[0]} is taken for a class")
+    return said
 
 
 def torchvision_set(
@@ -206,6 +239,12 @@ def torchvision_set(
         UserError: no such set, no files, or no set of images with one class each.
     """
     option, folder = f"data.dataset={dataset}", _image_cache(root)
+    if not isinstance(dataset, str):
+        raise UserError(f"{option}: must be the name of a class, like data.dataset=CIFAR10")
+    if not isinstance(download, bool):
+        raise UserError(f"data.download={download}: must be true or false")
+    if not isinstance(arguments, Mapping | None):
+        raise UserError(f"data.arguments={arguments}: must be a mapping, like {{split: letters}}")
     with quiet_torchvision():
         from torchvision import datasets
     call = getattr(datasets, dataset, None)
@@ -313,14 +352,19 @@ def _made(
 
 
 def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
-    """Features that may be none, for there are no names to tell."""
+    """Parts that are one, and features that may be none, for there are no names to tell."""
+    said = [
+        f"{option}: {prefix}x is the same as x, so what is judged on it has been trained on"
+        for prefix in ("val_", "test_")
+        if f"{prefix}x" in parts and torch.equal(parts["x"], parts[f"{prefix}x"])
+    ]
     if parts["x"].ndim != 2 or not parts["x"].shape[1] or parts["x"].dtype not in _OF_NUMPY:
-        return []
+        return said
     y = parts["y"]
     y = y if y.ndim == 2 else y.unsqueeze(1)
     x = parts["x"].float() if y.is_floating_point() else parts["x"]
     given, targets = x.numpy(), y.numpy()
-    said = [
+    said += [
         f"{option}: x[:, {place}] {what} the labels, so the answer is among the inputs"
         for place, what in own_columns.repeats(given, targets)
     ]
@@ -339,9 +383,10 @@ def parts_of(made: Any, option: str) -> dict[str, Tensor]:
     if isinstance(made, tuple | list) and len(made) == 2:
         made = {"x": made[0], "y": made[1]}
     if not isinstance(made, Mapping) or not {"x", "y"} <= set(made):
+        has = f"; it has {', '.join(map(str, list(made)[:9]))}" if isinstance(made, Mapping) else ""
         raise UserError(
             f"{option}: must be a pair (x, y) or a dict with x and y, and if there are any "
-            f"{', '.join(PARTS[2:])}"
+            f"{', '.join(PARTS[2:])}{has}"
         )
     if unknown := [str(key) for key in made if key not in PARTS]:
         raise UserError(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_own_data import QUICK, command, error
+from test_own_data import QUICK, command, error, picture
 
 import lrlab
 from lrlab import arguments, own_data, own_given
@@ -260,7 +260,7 @@ class Stream(torch.utils.data.Dataset):  # type: ignore[type-arg]
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (Bunch(data=X, target=Y, frame=None), "Bunch with data and target; give data=(data['data']"),
+        (Bunch(data=X, target=Y, frame=None), "with data and target; give data=(data['data']"),
         ({"images": X, "labels": Y}, "give data=(data['images'], data['labels'])"),
         ({"a": X}, "in which 'a' is an object of the type ndarray"),
         ({}, "is empty"),
@@ -285,3 +285,42 @@ class Stream(torch.utils.data.Dataset):  # type: ignore[type-arg]
 def test_what_is_no_data_is_refused_at_once(given: Any, says: str) -> None:
     message = error(lrlab.run_sweep, data=given, lr=0.1)
     assert message.startswith("data") and says in message and len(message) < 260
+
+
+# --- folders of images, and files of arrays -------------------------------------------------------
+
+
+def test_what_lies_in_a_folder_and_is_no_class_is_said(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+        picture(tmp_path / "a" / name, np.full((4, 4), 7))
+    folder = str(tmp_path / "a")
+    assert own_data.image_folder(folder, val_size=1).notices == ()
+    (tmp_path / "a" / "cat" / "._1.png").write_bytes(b"of a Mac")
+    (tmp_path / "a" / "bird").mkdir()
+    picture(tmp_path / "a" / "cover.png", np.full((4, 4), 7))
+    data = own_data.image_folder(folder, folder, val_size=1)
+    assert len(data.train_x) == 3 and data.num_classes == 2
+    said = "; ".join(data.notices)
+    assert "in no folder of a class are left out, 1" in said
+    assert "folders without images are no classes: bird" in said and "the test is no test" in said
+    for name in ("train/cat/1.png", "test/cat/1.png", "train/dog/1.png", ".old/1.png"):
+        picture(tmp_path / "b" / name, np.full((4, 4), 7))
+    said = "; ".join(own_data.image_folder(str(tmp_path / "b"), val_size=1).notices)
+    assert "test and train are taken for classes; if they are parts, use data.root=" in said
+    assert "the hidden folder .old is taken for a class" in said
+
+
+def test_clumsy_settings_of_images_and_arrays(tmp_path: Path) -> None:
+    assert "data.root=3: must be a folder's name" in error(own_data.image_folder, 3)
+    assert "data.dataset=3: must be the name" in error(own_data.torchvision_set, 3)
+    says = error(own_data.torchvision_set, "FakeData", str(tmp_path), "yes")
+    assert says == "data.download=yes: must be true or false"
+    says = error(own_data.torchvision_set, "FakeData", str(tmp_path), False, "x")
+    assert says.startswith("data.arguments=x: must be a mapping")
+    np.savez(tmp_path / "a.npz", X=X, labels=Y)
+    assert error(own_data.arrays, str(tmp_path / "a.npz")).endswith("; it has X, labels")
+    assert "no features" in error(own_data.make, (X[:, :0], Y), "m", "data")
+    same = own_data.make({"x": X, "y": Y, "val_x": X, "val_y": Y}, "m", "data")
+    assert same.notices == (
+        "data: val_x is the same as x, so what is judged on it has been trained on",
+    )
