@@ -234,7 +234,9 @@ def _of_pandas(made: Mapping[str, Any], said: list[str]) -> dict[str, Any]:
     """Pandas' tables as arrays, without saved indices; their columns and rows are judged."""
     found = dict(made)
     for prefix in ("", "val_", "test_"):
-        x, y = made.get(f"{prefix}x"), made.get(f"{prefix}y")
+        x: Any = made.get(f"{prefix}x")
+        y: Any = made.get(f"{prefix}y")
+        names: list[Any] = []
         if _is_frame(x):
             _check_frame(x, y, f"{prefix}x")
             names, lines = own_columns.without_index(x, list(x.columns))
@@ -247,7 +249,7 @@ def _of_pandas(made: Mapping[str, Any], said: list[str]) -> dict[str, Any]:
         for key in (f"{prefix}x", f"{prefix}y"):
             if hasattr(found.get(key), "to_numpy"):
                 found[key] = _numpy(found[key], key)
-        if prefix == "" and _is_frame(x):
+        if names and not prefix:
             _check_columns(found, names, said)
     return found
 

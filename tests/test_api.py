@@ -327,7 +327,7 @@ def test_arrays_of_any_kind_are_one_file_and_their_settings_are_kept(tmp_path: P
     ("data", "line"),
     [
         ((X, LINE[:-1]), "data: x has shape (120, 3), y (119,); both need one entry a sample"),
-        (X, "data: must be a pair (x, y) or a dict with x and y"),
+        (X, "data: is one array; give inputs and targets, data=(x, y)"),
         ((X, np.full(120, np.nan)), "data: y has a value that is no finite float32, in sample 0"),
         ({"x": X, "y": LINE, "val_siz": 9}, "data: has a part val_siz"),
         ([(X, LINE), (X, LINE)], "data: is a list of several sets of arrays"),
