@@ -349,18 +349,13 @@ def _png(figure: Figure) -> bytes:
 @contextlib.contextmanager
 def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
     """The options, with arrays given as data= replaced by a file, which the sweep takes along."""
-    from lrlab import own_data, places
+    from lrlab import own_data, own_given, places
 
     told = dict(options)
     data = told.get("data")
-    if isinstance(data, list) and any(
-        isinstance(each, tuple | Mapping) and own_data.is_arrays(each) for each in data
-    ):
-        raise UserError(
-            "data: is a list of several sets of arrays; a sweep takes one, as data=(x, y), so make "
-            "a sweep of each"
-        )
-    if not own_data.is_arrays(data):
+    if "data" in told:
+        own_given.check(data)
+    if not own_given.is_arrays(data):
         yield told
         return
     made, settings = told.pop("data"), {}
@@ -368,7 +363,9 @@ def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], Non
         settings = {f"data.{key}": made[key] for key in made if key in own_data.SPLIT}
         made = {key: value for key, value in made.items() if key not in own_data.SPLIT}
     with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, places.carrying(Path(folder)):
-        name = own_data.write(made, Path(folder))
+        name, said = own_given.write(made, Path(folder))
+        for line in said:
+            print(f"lrlab: {line}", file=sys.stderr)
         yield {"data": "arrays", "data.path": name, **settings, **told}
 
 

@@ -35,8 +35,8 @@ def text(run: Path, comment: str) -> str:
         UserError: the run has no config.
     """
     config = quick_yaml.read(records.read_config(run))
-    if is_unstratified(config):
-        config["data"]["stratify"] = False
+    if before := lacking(config):
+        config["data"].update(before)
     runtime = _runtime(quick_yaml.read(records.read_texts(run)[0]))
     choices, sources = runtime.get("choices") or {}, runtime.get("config_sources") or []
     default = quick_yaml.load(configs.folder("conf") / "config.yaml")
@@ -69,23 +69,28 @@ def text(run: Path, comment: str) -> str:
     return f"{_head(run, comment, extra)}\n{body}"
 
 
-def is_unstratified(config: Mapping[str, Any]) -> bool:
-    """Whether a config is of a time when no held-out part of the user's own data was stratified.
+def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
+    """The settings of data that a config of an older time lacks, as they were then.
 
-    Where its choice of data is composed anew, it would be, so ``data.stratify`` must be false.
+    Where its choice of data is composed anew, they would have today's defaults: a held-out part
+    would be stratified, and of a table not each column taken.
     """
     data = config.get("data")
-    own = {"standardise", "split_seed"}  # what all of them had
-    return isinstance(data, Mapping) and own <= data.keys() and "stratify" not in data
+    if not isinstance(data, Mapping) or not {"standardise", "split_seed"} <= data.keys():
+        return {}  # none of the user's own
+    before = {"stratify": False}
+    if data.get("_target_") == "lrlab.own_data.table":
+        before["check"] = False
+    return {key: value for key, value in before.items() if key not in data}
 
 
 @functools.cache
-def _began_unstratified(source: str) -> bool:
-    """Whether the run that a best.yaml was made of was; lrlab did not always say so there."""
+def _lacked(source: str) -> dict[str, bool]:
+    """What the run that a best.yaml was made of lacked; lrlab did not always say so there."""
     try:
-        return is_unstratified(records.options(records.read_config(Path(source))))
+        return lacking(records.options(records.read_config(Path(source))))
     except Exception:  # it is gone, or is damaged; then nothing is known of it
-        return False
+        return {}
 
 
 def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None:
@@ -107,8 +112,9 @@ def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None
     folders = OmegaConf.select(job, "hydra.searchpath") or []
     path = [f"hydra.searchpath={_override_value(list(folders))}"] if folders else []
     keys = set(map(_key, overrides))
-    if keys.isdisjoint({"data", "data.stratify"}) and _began_unstratified(str(job["source"])):
-        OmegaConf.update(job, "data.stratify", False)
+    for key, value in ({} if "data" in keys else _lacked(str(job["source"]))).items():
+        if f"data.{key}" not in keys:
+            OmegaConf.update(job, f"data.{key}", value)
     for group in configs.GROUPS:
         mine = [o for o in overrides if _key(o) == group or _key(o).startswith(f"{group}.")]
         if any(_key(override) == group for override in mine):

@@ -417,6 +417,10 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         listing = text.partition("Available options in")[2].partition("Config search path")[0]
         choices = [line.strip() for line in listing.splitlines() if line.startswith("\t")]
         listed = f"; choose from {', '.join(choices)}" if choices else ""
+        if group.partition("/")[0] == "data" and "." in choice:
+            choice, group = f"{group}/{choice}".removeprefix("data/"), "data"
+            listed = f"; a file is read by data=csv data.path={choice} data.label=…, or data=arrays"
+            return f"{group}={choice}: no such choice{listed}"
         return f"{group}={choice}: no such choice{nearest(choice, choices)}{listed}"
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"+{match[1]}: is there already; write {match[1]}=… without the +"

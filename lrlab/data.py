@@ -67,6 +67,8 @@ class Dataset:
 
     Where targets are standardised, `target_std` times one of them, plus `target_mean` of its
     column, (width,), is the target in its own unit. One deviation is for all columns.
+
+    `notices` are sentences to be said before training: what was left out, what may not be meant.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Dataset:
     sha256: str
     target_mean: tuple[float, ...] = ()
     target_std: float = 1.0
+    notices: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> int:

@@ -466,6 +466,7 @@ def _run(words: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, open_dict
 
+    from lrlab import arguments
     from lrlab import config as configs
     from lrlab.sweep import BASE  # and it registers the schema
 
@@ -556,12 +557,14 @@ def _draw(found: Found, title: str, folder: Path) -> str:
 
 
 def _announce(spec: RunSpec, options: Options) -> None:
-    from lrlab import launch
+    from lrlab import launch, plan
 
     steps = f"{options.steps:,} steps"
     if options.ramp_steps != options.steps:
         steps += f", the ramp {options.ramp_steps:,}"
     launch.announce(spec, f"{options.points} constant learning rates and the ramp, {steps}")
+    for line in plan.load_data(spec).notices:
+        print(f"lrlab: {line}", file=sys.stderr)
 
 
 def _share_on_a_terminal(share: float) -> None:

@@ -49,6 +49,7 @@ _OF_DATA = ("data", "loss", "batch_size", "epochs")
 def _of_data(spec: RunSpec) -> Iterator[str]:
     data, batch_size, epochs = plan.load_data(spec), spec["batch_size"], spec["epochs"]
     target = str(spec["data"].get("_target_"))
+    yield from data.notices
     if data.num_classes is not None and target not in OF_CLASSES:
         yield from _of_labels(spec, data)
     if (held_out := len(data.val_y)) < FEW_HELD_OUT:

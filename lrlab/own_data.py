@@ -21,17 +21,16 @@ The arguments that all readers share, in ``Split``:
 from __future__ import annotations
 
 import inspect
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import places, records
+from lrlab import own_columns, own_csv, own_tables, places
 from lrlab.config import nearest
 from lrlab.data import (
     Dataset,
@@ -45,13 +44,12 @@ from lrlab.data import (
 from lrlab.errors import UserError
 from lrlab.pixels import Pixels
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-MOST_LISTED = 20  # columns that a message names
-TASKS = ("auto", "classification", "regression")
+PARTS_OF_FOLDERS = {
+    *("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"),
+}
+_OF_NUMPY = (torch.float32, torch.float64, torch.uint8, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def arrays(path: str, **split: Any) -> Dataset:
     Raises:
         UserError: it cannot be read, or holds something else.
     """
-    option, file = f"data.path={path}", _file("data.path", path)
+    option, file = f"data.path={path}", own_csv.file_of("data.path", path)
     try:
         if file.suffix == ".npz":
             # opened here: of a damaged one NumPy would leave the file open
@@ -107,6 +105,9 @@ def table(
     sep: str = ",",
     task: str = "auto",
     standardise: bool = True,
+    decimal: str = "point",
+    header: bool = True,
+    check: bool = False,  # true in conf/; the saved configs of older runs lack it
     **split: Any,
 ) -> Dataset:
     """A CSV with a header line: numeric features, and one column to be predicted.
@@ -118,51 +119,21 @@ def table(
         label: the column to be predicted, or several.
         test_path: another CSV with the same columns, for the final report.
         drop: columns that are left out.
+        sep: what stands between two cells: a character, or its name in ``own_csv.SEPARATORS``.
         task: ``classification`` or ``regression`` where ``auto`` would take the other.
+        decimal: ``point`` or ``comma``.
+        header: whether the first line names the columns; else they are called 0, 1, 2, ...
+        check: leave out a saved index, unnamed empty columns and empty last rows; refuse columns of
+            one name, one that repeats the label, and a first line of data; take NA and None in a
+            label of texts for classes, and texts that differ in blanks at an end for one.
 
     Raises:
         UserError: it cannot be read, lacks a column, or has a cell that is no number.
     """
-    if task not in TASKS:
-        raise UserError(
-            f"data.task={task}: no such task{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
-        )
-    labels, drop = _column_names("label", label), _column_names("drop", drop)
-    if not (isinstance(sep, str) and (len(sep) == 1 or sep == r"\s+") and sep not in '\n\r"'):
-        raise UserError(
-            f"data.sep={sep}: must be one character, like data.sep=';', or \\s+ for any blanks"
-        )
-    frames = {"": _read_csv("data.path", path, sep)}
-    if test_path is not None:
-        frames["test_"] = _read_csv("data.test_path", test_path, sep)
-    columns = [str(name) for name in frames[""].columns]
-    for key, names in (("label", labels), ("drop", drop)):
-        for name in names:
-            if name not in columns:
-                raise UserError(
-                    f"data.{key}={name}: no such column in {path}{nearest(name, columns)}; "
-                    f"it has {_listed(columns)}"
-                )
-    features = [name for name in columns if name not in (*labels, *drop)]
-    if not features or not labels:
-        raise UserError(f"data.label={label}: must leave features, of {_listed(columns)}")
-    is_float = any(frames[""][name].dtype.kind == "f" for name in labels)
-    regression = task == "regression" or (task == "auto" and (len(labels) > 1 or is_float))
-    if len(labels) > 1 and not regression:
-        raise UserError(f"data.label={label}: a classification has one label")
-    parts: dict[str, Any] = {}
-    classes = sorted(frames[""][labels[0]].dropna().unique().tolist())
-    for prefix, frame in frames.items():
-        option = f"data.{prefix}path={path if not prefix else test_path}"
-        if missing := [name for name in (*features, *labels) if name not in frame]:
-            raise UserError(f"{option}: has no column {missing[0]}, which {path} has")
-        parts[f"{prefix}x"] = _numbers(frame, features, option, "leave it out by data.drop=[{}]")
-        if regression:
-            parts[f"{prefix}y"] = _numbers(frame, labels, option, "a regression needs numbers")
-        else:
-            parts[f"{prefix}y"] = _classes(frame, labels[0], classes, option)
+    how = own_csv.form(sep, decimal, header, check)
+    parts, said = own_tables.read(path, label, test_path, drop, how, task)
     split["standardise"] = standardise
-    return make(parts, Path(path).stem, f"data.path={path}", **split)
+    return _made(parts, Path(path).stem, f"data.path={path}", split, said)
 
 
 def image_folder(
@@ -187,13 +158,18 @@ def image_folder(
     roots = {"": root} if test_root is None else {"": root, "test_": test_root}
     found: dict[str, list[tuple[str, str]]] = {}
     for prefix, folder in roots.items():
-        option, base = f"data.{prefix}root={folder}", places.find(folder)
+        option = f"data.{prefix}root={folder}"
+        if not isinstance(folder, str):
+            raise UserError(f"{option}: must be a folder's name")
+        base = places.find(folder)
         if not base.is_dir():
             raise UserError(f"{option}: no such folder, {places.tried(folder)}")
         found[prefix] = [
             (file.relative_to(base).parts[0], str(file))
             for file in sorted(base.rglob("*"))
-            if file.suffix.lower() in IMAGE_ENDINGS and len(file.relative_to(base).parts) > 1
+            if file.suffix.lower() in IMAGE_ENDINGS
+            and len(file.relative_to(base).parts) > 1
+            and not (file.name.startswith("._") or "__MACOSX" in file.parts)  # a Mac's notes
         ]
         if not found[prefix]:
             raise UserError(
@@ -211,7 +187,32 @@ def image_folder(
         parts[f"{prefix}x"] = [pixels.read(file, option) for _, file in listed]
         parts[f"{prefix}y"] = np.array([names.index(name) for name, _ in listed])
     split["standardise"] = standardise
-    return make(pixels.stacked(parts), Path(root).name, f"data.root={root}", **split)
+    said = [line for prefix in roots for line in _said_of_folder(roots[prefix], prefix, names)]
+    if test_root is not None and places.find(test_root).samefile(places.find(root)):
+        said.append(
+            f"data.test_root={test_root}: is the folder of data.root, so the test is no test"
+        )
+    return _made(pixels.stacked(parts), Path(root).name, f"data.root={root}", split, said)
+
+
+def _said_of_folder(root: str, prefix: str, names: Sequence[str]) -> list[str]:
+    """What lies in a folder of classes and is none, or is one and may not be meant."""
+    option, inside = f"data.{prefix}root={root}", sorted(places.find(root).iterdir())
+    said = []
+    stray = sum(file.is_file() and file.suffix.lower() in IMAGE_ENDINGS for file in inside)
+    if stray:
+        said.append(f"{option}: images that lie in no folder of a class are left out, {stray}")
+    empty = [each.name for each in inside if each.is_dir() and each.name not in names]
+    if empty and not prefix:
+        said.append(f"{option}: folders without images are no classes: {', '.join(empty[:9])}")
+    if not prefix and (parts := [name for name in names if name.lower() in PARTS_OF_FOLDERS]):
+        said.append(
+            f"{option}: {' and '.join(parts)} are taken for classes; if they are parts, use "
+            f"data.root={Path(root) / parts[-1]}, and data.test_root for the test"
+        )
+    if hidden := [name for name in names if name.startswith(".")]:
+        said.append(f"{option}: the hidden folder {hidden[0]} is taken for a class")
+    return said
 
 
 def torchvision_set(
@@ -238,6 +239,12 @@ def torchvision_set(
         UserError: no such set, no files, or no set of images with one class each.
     """
     option, folder = f"data.dataset={dataset}", _image_cache(root)
+    if not isinstance(dataset, str):
+        raise UserError(f"{option}: must be the name of a class, like data.dataset=CIFAR10")
+    if not isinstance(download, bool):
+        raise UserError(f"data.download={download}: must be true or false")
+    if not isinstance(arguments, Mapping | None):
+        raise UserError(f"data.arguments={arguments}: must be a mapping, like {{split: letters}}")
     with quiet_torchvision():
         from torchvision import datasets
     call = getattr(datasets, dataset, None)
@@ -277,56 +284,6 @@ def torchvision_set(
     return make(pixels.stacked(parts), dataset, option, **split)
 
 
-def is_arrays(value: Any) -> bool:
-    """Whether these are arrays or tensors, as ``make`` takes them, and not their settings."""
-    if isinstance(value, Mapping):
-        return "_target_" not in value and not value.keys().isdisjoint(PARTS)
-    if isinstance(value, tuple | list):
-        return any(map(_has_samples, value))
-    return _has_samples(value) or hasattr(value, "tensors")
-
-
-def _has_samples(value: Any) -> bool:
-    return not isinstance(value, type) and getattr(value, "shape", ()) != ()
-
-
-def write(made: Any, folder: Path) -> str:
-    """Write arrays that exist in this process only into a file that ``arrays`` reads.
-
-    Args:
-        made: as ``make`` takes it, also with pandas' tables or as torch's TensorDataset.
-        folder: which exists.
-
-    Returns:
-        The file's name, which is a hash of the contents: equal arrays have the same.
-
-    Raises:
-        UserError: something that cannot be trained on.
-        NotWritten: there is no room for it.
-    """
-    made = tuple(made.tensors) if hasattr(made, "tensors") else made
-    if isinstance(made, Mapping):
-        made = {key: _of_pandas(value) for key, value in made.items()}
-    elif isinstance(made, tuple | list):
-        made = tuple(map(_of_pandas, made))
-    parts = _parts(made, "data")
-    for key, tensor in parts.items():
-        _check_finite(tensor, key, "data")
-    # names and contents; bytes of any type, which NumPy may lack
-    contents = [t.contiguous().view(-1).view(torch.uint8) for t in parts.values()]
-    head = str([(key, t.dtype, tuple(t.shape)) for key, t in parts.items()]).encode()
-    digest = tensors_sha256([torch.frombuffer(bytearray(head), dtype=torch.uint8), *contents])
-    name = f"data-{digest[:16]}.pt"
-    buffer = io.BytesIO()
-    torch.save(parts, buffer)
-    records.write_bytes(folder / name, buffer.getbuffer())
-    return name
-
-
-def _of_pandas(value: Any) -> Any:
-    return value.to_numpy() if hasattr(value, "to_numpy") else value
-
-
 def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
     """A ``Dataset`` of parts.
 
@@ -341,8 +298,17 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
     Raises:
         UserError: something that cannot be trained on.
     """
+    return _made(made, name, option, split)
+
+
+def _made(
+    made: Any, name: str, option: str, split: Mapping[str, Any], said: Sequence[str] | None = None
+) -> Dataset:
+    """As ``make``; ``said`` is what is worth a line, None: what the arrays say."""
     how = _checked_split(split)
-    parts = _parts(made, option)
+    parts = parts_of(made, option)
+    if said is None:
+        said = _said_of(parts, option)
     if "val_x" in parts:
         train = torch.arange(len(parts["x"]))
         if how.train_size is not None:
@@ -363,7 +329,7 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
     for k in ("x", "val_x", "test_x"):
         parts[k] = _scaled(parts[k], shift)
     for k in PARTS:
-        _check_finite(parts[k], k, option)
+        checked_finite(parts[k], k, option)
     mean, std = (), 1.0
     if how.standardise_targets:
         mean, std = _standardise_targets(parts, option)
@@ -381,20 +347,46 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
         sha256=tensors_sha256(ordered),
         target_mean=mean,
         target_std=std,
+        notices=tuple(dict.fromkeys(said)),
     )
+
+
+def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
+    """Parts that are one, and features that may be none, for there are no names to tell."""
+    said = [
+        f"{option}: {prefix}x is the same as x, so what is judged on it has been trained on"
+        for prefix in ("val_", "test_")
+        if f"{prefix}x" in parts and torch.equal(parts["x"], parts[f"{prefix}x"])
+    ]
+    if parts["x"].ndim != 2 or not parts["x"].shape[1] or parts["x"].dtype not in _OF_NUMPY:
+        return said
+    y = parts["y"]
+    y = y if y.ndim == 2 else y.unsqueeze(1)
+    x = parts["x"].float() if y.is_floating_point() else parts["x"]
+    given, targets = x.numpy(), y.numpy()
+    said += [
+        f"{option}: x[:, {place}] {what} the labels, so the answer is among the inputs"
+        for place, what in own_columns.repeats(given, targets)
+    ]
+    said += [
+        f"{option}: x[:, {place}] numbers the samples; if it is no feature, leave it out"
+        for place in own_columns.numbering(given)
+    ]
+    return said
 
 
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _parts(made: Any, option: str) -> dict[str, Tensor]:
+def parts_of(made: Any, option: str) -> dict[str, Tensor]:
     """The parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32."""
     if isinstance(made, tuple | list) and len(made) == 2:
         made = {"x": made[0], "y": made[1]}
     if not isinstance(made, Mapping) or not {"x", "y"} <= set(made):
+        has = f"; it has {', '.join(map(str, list(made)[:9]))}" if isinstance(made, Mapping) else ""
         raise UserError(
             f"{option}: must be a pair (x, y) or a dict with x and y, and if there are any "
-            f"{', '.join(PARTS[2:])}"
+            f"{', '.join(PARTS[2:])}{has}"
         )
     if unknown := [str(key) for key in made if key not in PARTS]:
         raise UserError(
@@ -416,6 +408,8 @@ def _parts(made: Any, option: str) -> dict[str, Tensor]:
             )
         if not len(x) and not prefix:
             raise UserError(f"{option}: holds no samples")
+        if 0 in x.shape[1:]:
+            raise UserError(f"{option}: {prefix}x has shape {tuple(x.shape)}, and so no features")
         parts[f"{prefix}x"] = x.unsqueeze(1) if x.ndim == 1 else x
         parts[f"{prefix}y"] = _targets(y, f"{prefix}y", option)
     for prefix in ("val_", "test_"):
@@ -430,6 +424,13 @@ def _parts(made: Any, option: str) -> dict[str, Tensor]:
 
 
 def _tensor(value: Any, key: str, option: str) -> Tensor:
+    if isinstance(value, tuple | list) and key.endswith("y"):
+        raise UserError(f"{option}: {key} is a {type(value).__name__}; give numpy.array({key})")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS" and key.endswith("y"):
+        raise UserError(
+            f"{option}: {key} must be a tensor or an array of real numbers; number classes from 0, "
+            f"like numpy.unique({key}, return_inverse=True)[1]"
+        )
     if isinstance(value, tuple | list | Mapping):
         raise UserError(
             f"{option}: {key} is a {type(value).__name__}; a network takes one tensor, so put "
@@ -602,94 +603,10 @@ def _scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:
     return x.double().sub_(shift[0]).div_(shift[1]).float()
 
 
-def _check_finite(tensor: Tensor, key: str, option: str) -> None:
+def checked_finite(tensor: Tensor, key: str, option: str) -> None:
     if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
         at = int((~finite.flatten(1).all(1)).nonzero()[0])
         raise UserError(f"{option}: {key} has a value that is no finite float32, in sample {at}")
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def _column_names(key: str, given: Any) -> list[str]:
-    """One name or several; a column may be called 3."""
-    names = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
-        raise UserError(
-            f"data.{key}={given}: must be a column's name or a list of them, like data.{key}=[a,b]"
-        )
-    return [str(name) for name in names]
-
-
-def _listed(columns: Sequence[str]) -> str:
-    more = len(columns) - MOST_LISTED
-    return ", ".join(columns[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _file(option: str, path: str) -> Path:
-    if not (isinstance(path, str) and path and "\0" not in path):
-        raise UserError(f"{option}={path}: must be a file's name")
-    try:
-        file = places.find(path)
-        is_there = file.is_file()
-    except (OSError, RuntimeError) as error:  # too long a name; ~ of nobody
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{option}={path}: cannot be read ({reason})") from None
-    if not is_there:
-        raise UserError(f"{option}={path}: no such file, {places.tried(path)}")
-    return file
-
-
-def _read_csv(option: str, path: str, sep: str) -> pd.DataFrame:
-    import pandas as pd
-
-    file = _file(option, path)
-    try:
-        frame = pd.read_csv(file, sep=sep, skipinitialspace=True, low_memory=False)
-    except Exception as error:  # of csv, codecs or pandas
-        reason = " ".join(str(error).split())
-        raise UserError(f"{option}={path}: cannot be read as a CSV ({reason})") from error
-    if frame.empty:
-        raise UserError(f"{option}={path}: holds no rows")
-    return frame.rename(columns=str)
-
-
-def _numbers(frame: pd.DataFrame, names: Sequence[str], option: str, remedy: str) -> np.ndarray:
-    """Columns of numbers, (rows, columns) float64."""
-    for name in names:
-        column = frame[name]
-        if column.dtype.kind not in "biuf":
-            cells = column.tolist()
-            row = next((row for row, cell in enumerate(cells) if not _reads_as_number(cell)), 0)
-            raise UserError(
-                f"{option}: column {name} holds {cells[row]!r} in row {row + 1}, no number; "
-                + remedy.format(name)
-            )
-        if column.hasnans:
-            row = next(i for i, cell in enumerate(column.tolist()) if cell != cell)
-            raise UserError(
-                f"{option}: column {name} is empty in row {row + 1}; fill it, or leave out the row "
-                "or the column (data.drop)"
-            )
-    return frame[list(names)].to_numpy(dtype=np.float64)
-
-
-def _reads_as_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _classes(frame: pd.DataFrame, name: str, classes: Sequence[Any], option: str) -> np.ndarray:
-    number = {value: place for place, value in enumerate(classes)}
-    cells = frame[name].tolist()
-    for row, cell in enumerate(cells):
-        if cell not in number:
-            what = "is empty" if cell is None or cell != cell else f"is {cell}, which is no class"
-            raise UserError(f"{option}: the label {name} {what}, in row {row + 1}")
-    return np.array([number[cell] for cell in cells], dtype=np.int64)
 
 
 # --- images ---------------------------------------------------------------------------------------

@@ -57,8 +57,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
             wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
     places.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
-    if saved.is_unstratified and "data.stratify" not in new:
-        given = [*given, "++data.stratify=false"]
+    given += [f"++data.{key}=false" for key in saved.lacking if f"data.{key}" not in new]
     given = _one_of_a_list(given, saved.task)
     kept = [o for o in saved.task if _key(o) not in new]
     kept += [
@@ -107,7 +106,7 @@ class _Saved:
         task, of_hydra: the overrides of the options, and of Hydra's own.
         config_folders: those of --config-dir.
         config_name: that of --config-name.
-        is_unstratified: whether it was begun when lrlab did not yet stratify a held-out part.
+        lacking: the settings of data that lrlab did not have yet when it was begun.
     """
 
     hydra: dict[str, Any]
@@ -115,7 +114,7 @@ class _Saved:
     of_hydra: list[str]
     config_folders: list[str]
     config_name: str | None
-    is_unstratified: bool
+    lacking: tuple[str, ...]
 
 
 def _saved(folder: Path) -> _Saved:
@@ -134,7 +133,7 @@ def _saved(folder: Path) -> _Saved:
             overrides["hydra"],
             typed,
             hydra["job"]["config_name"],
-            best.is_unstratified(config),
+            tuple(best.lacking(config)),
         )
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         raise damaged from None

@@ -442,6 +442,9 @@ _BEFORE = {
     "network.base_width": 64,
     "data.stratify": False,
     "data.standardise_targets": False,
+    "data.decimal": "point",
+    "data.header": True,
+    "data.check": False,
 }
 
 

@@ -34,7 +34,7 @@ from packaging.version import Version
 from test_sweep import command, files, process, summaries
 
 import lrlab
-from lrlab import keywords, notebook, own_data, reproduce, resume, step, sweep
+from lrlab import keywords, notebook, own_given, reproduce, resume, step, sweep
 from lrlab.errors import UserError
 from lrlab.find_plot import range_test
 
@@ -310,10 +310,10 @@ def test_arrays_of_any_kind_are_one_file_and_their_settings_are_kept(tmp_path: P
         (pd.DataFrame(X), pd.Series(LINE)),
         torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(LINE)),
     ]
-    names = {own_data.write(kind, tmp_path) for kind in kinds}
-    assert all(map(own_data.is_arrays, kinds)) and len(names) == 1
+    names = {own_given.write(kind, tmp_path)[0] for kind in kinds}
+    assert all(map(own_given.is_arrays, kinds)) and len(names) == 1
     for other in ((X.astype(np.float32), LINE), (X, LINE + 1), (X, LINE > 0), (X[:40], LINE[:40])):
-        names.add(own_data.write(other, tmp_path))
+        names.add(own_given.write(other, tmp_path)[0])
     assert len(names) == 5
     given = {"x": X, "y": (LINE > 0).astype(int), "val_x": X[:9], "val_y": np.ones(9, int)}
     with contextlib.chdir(tmp_path):
@@ -327,7 +327,7 @@ def test_arrays_of_any_kind_are_one_file_and_their_settings_are_kept(tmp_path: P
     ("data", "line"),
     [
         ((X, LINE[:-1]), "data: x has shape (120, 3), y (119,); both need one entry a sample"),
-        (X, "data: must be a pair (x, y) or a dict with x and y"),
+        (X, "data: is one array; give inputs and targets, data=(x, y)"),
         ((X, np.full(120, np.nan)), "data: y has a value that is no finite float32, in sample 0"),
         ({"x": X, "y": LINE, "val_siz": 9}, "data: has a part val_siz"),
         ([(X, LINE), (X, LINE)], "data: is a list of several sets of arrays"),
