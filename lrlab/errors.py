@@ -1,5 +1,9 @@
 """The one exception that means: the user can mend this."""
 
+import re
+
+_LOGIN = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@?]*):[^\s]*@")  # of a URL, with a password
+
 
 def printable(text: str) -> str:
     """The text as a terminal shows it and does not obey it: with "?" for control characters.
@@ -23,7 +27,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(in_a_line(str(message)))
+        # a password stands in a URL at an option that has none, like storag=
+        super().__init__(_LOGIN.sub(r"\1:***@", in_a_line(str(message))))
 
 
 class NotWritten(Exception):

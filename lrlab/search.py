@@ -28,6 +28,7 @@ from lrlab import (
     loss_kinds,
     memory,
     notices,
+    passwords,
     places,
     plan,
     pool,
@@ -35,7 +36,6 @@ from lrlab import (
     progress,
     records,
     signals,
-    storage,
     trust,
     workers,
 )
@@ -264,12 +264,17 @@ def _check_trust(config: DictConfig) -> None:
 
 
 def _hide_password(config: DictConfig, space: Space) -> str:
-    """The storage as given, of which from here on only its masked form is to be seen."""
+    """The storage as given, of which from here on only its masked form is to be seen.
+
+    A word that names an environment variable stays as it is in the records of the sweep.
+    """
     url = str(config.storage)
-    shown = storage.masked(url)
-    if url == shown and "***" in url:  # as a record has it
-        url = os.environ.get("LRLAB_STORAGE", "")
-        if storage.masked(url) != shown:
+    shown = passwords.masked(url)
+    if url == shown and "***" in url:  # a record has it so, and ``passwords.kept_apart`` makes it
+        url = os.environ.get(passwords.VARIABLE, "")
+        if "${" in url:  # in a word, next to a password
+            url = str(OmegaConf.create({"url": url}).url)
+        if passwords.masked(url) != shown:
             raise UserError(
                 f"storage={shown}: its password is not in the records; give storage=… again, "
                 "or leave the password to ~/.pgpass"
@@ -277,14 +282,10 @@ def _hide_password(config: DictConfig, space: Space) -> str:
     if shown != url:
         with open_dict(config):
             config.storage = shown
-        task = arguments.noted(config, "task")
-        arguments.note(config, "task", [_masked(word, shown) for word in task])
-        space.fixed[:] = [_masked(word, shown) for word in space.fixed]
+        # also where no word says it, but a file: each run's config is composed from that again
+        words = [word for word in space.fixed if word.partition("=")[0].lstrip("+") != "storage"]
+        space.fixed[:] = [*words, f"storage={spaces.quoted(shown)}"]
     return url
-
-
-def _masked(override: str, shown: str) -> str:
-    return f"storage={spaces.quoted(shown)}" if override.startswith("storage=") else override
 
 
 def _check_launcher(current: _Sweep) -> None:

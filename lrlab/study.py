@@ -24,9 +24,10 @@ from lrlab import leases, sampling
 from lrlab import space as spaces
 from lrlab.errors import UserError
 from lrlab.leases import Sign
+from lrlab.passwords import masked
 from lrlab.sampling import CLAIM, MAXIMIZE, OVERRIDES, SETTING
 from lrlab.space import Space
-from lrlab.storage import JOURNAL, Store, masked, open_store
+from lrlab.storage import JOURNAL, Store, open_store
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

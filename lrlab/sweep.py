@@ -20,6 +20,7 @@ from lrlab import (
     arguments,
     completion,
     garbage,
+    passwords,
     readers,
     records,
     signals,
@@ -127,7 +128,11 @@ def run(typed: list[str]) -> None:
     Args:
         typed: the command line's words, without the program.
     """
-    typed = _trusted(typed)
+    with passwords.kept_apart(_trusted(typed)) as words:
+        _run(words)
+
+
+def _run(typed: list[str]) -> None:
     conf = str(configs.folder("conf"))
     application = hydra.main(**BASE, config_path=conf, config_name="config")(task)
 

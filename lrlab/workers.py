@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lrlab import environment, memory, signals
+from lrlab import environment, memory, passwords, signals
 
 POLL_SECONDS = 0.1
 
@@ -62,7 +62,7 @@ def run(
     Returns:
         0, or the exit code that says that the user stopped them.
     """
-    own = {"LRLAB_PLACES": str(places), "LRLAB_STORAGE": storage}
+    own = {"LRLAB_PLACES": str(places), passwords.VARIABLE: storage}
     own[memory.SHARING] = str(sharing(count, device))
     own["TERM"] = "dumb"  # plain lines: two tables that redraw themselves would mix
     on = devices(device)
