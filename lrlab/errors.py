@@ -53,5 +53,14 @@ class NotWritten(Exception):
         super().__init__(in_a_line(f"{self.file}: cannot be {what} ({self.reason})"))
 
 
+class NotOurs(NotWritten):
+    """A run that another process has taken over, of which this one writes nothing more."""
+
+    remedy = "the others finish the sweep; python -m lrlab.resume shows what it came to"
+
+    def __init__(self, file: object, reason: str) -> None:
+        super().__init__(file, Exception(reason))
+
+
 class Stopped(Exception):
     """The user or the system asked to stop; what was trained is written."""

@@ -178,8 +178,8 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     garbage.resume()
     try:
         with _remedied(current, begun=True):
-            count = workers.count(config.workers, config.device)
-            if count > 1 and not current.worker:
+            count = _count(current, queue)
+            if count > 1:
                 _announce(current, first, f"{_amount(current, queue)} by {count} workers")
                 places = math.ceil(max(len(_left(queue)), 1) / count)
                 queue.close()
@@ -217,7 +217,7 @@ def _remedied(current: _Sweep, begun: bool) -> Iterator[None]:
     try:
         yield
     except NotWritten as error:
-        if begun:
+        if begun and not error.remedy:
             error.remedy = _remedy(current.folder, error)
         raise
     except OSError as error:
@@ -481,11 +481,16 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
                     for run in ([] if current.space.searched else _left(queue))
                 ]
                 traced = records.profile_folder(current.folder) if config.profile else None
-                with profiling.traces(traced), progress.show(rows) as update:
+                with (
+                    records.written_by_owner(source.check_owned),
+                    profiling.traces(traced),
+                    progress.show(rows) as update,
+                ):
                     row_of = {row.run: i for i, row in enumerate(rows)}
                     pool.run(source, _width(current), spec.device, update, row_of, stop)
             else:
-                _launch(current, source)
+                with records.written_by_owner(source.check_owned):
+                    _launch(current, source)
         except Stopped:
             pass
         finally:
@@ -506,6 +511,15 @@ def _announce(current: _Sweep, first: jobs.Job, runs: str) -> None:
 def _left(queue: Queue) -> list[Run]:
     """The runs that have not ended."""
     return [run for run in queue.trials() if run.state not in records.ENDED]
+
+
+def _count(current: _Sweep, queue: Queue) -> int:
+    """How many workers there are, and no more than runs are left."""
+    wanted = workers.count(current.config.workers, current.config.device)
+    if current.worker or wanted == 1:
+        return 1
+    without_end = current.space.searched and current.config.n_trials is None
+    return wanted if without_end and current.config.timeout else min(wanted, len(_left(queue)))
 
 
 def _amount(current: _Sweep, queue: Queue) -> str:
@@ -552,7 +566,8 @@ def _launch(current: _Sweep, source: StudySource) -> None:
             return
         for group in _consecutive(batch):
             overrides = [source.overrides[start.spec.number] for start in group]
-            returns = current.launcher.launch(overrides, initial_job_idx=group[0].spec.number)
+            with signals.as_parent():
+                returns = current.launcher.launch(overrides, initial_job_idx=group[0].spec.number)
             for start, returned in zip(group, returns, strict=True):
                 launch.note_failure(start.spec.folder, returned)
                 source.ended(start.spec.number)

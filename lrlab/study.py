@@ -245,15 +245,17 @@ class Queue:
             while time.monotonic() < until and not stop():
                 time.sleep(_SLICE)
 
-    def alive(self) -> bool:
-        """Whether the runs are still this worker's: not where it was away for its whole lease."""
-        if not self._lapsed():
-            return True
-        alive = self._store.locked(self._still_held)
-        if alive:
-            self._beat()
-            self._was_away = False
-        return alive
+    def lost(self) -> list[int]:
+        """The runs that others have taken over, because this worker gave no sign for its lease.
+
+        While it has given one nobody has, and nothing is asked. Where all are still there, it gives
+        a sign before anyone else can look again.
+        """
+        return self._store.locked(self._lost) if self._lapsed() else []
+
+    def holds(self, number: int) -> bool:
+        """Whether this worker has claimed a run and neither ended it nor given it back."""
+        return number in self._held
 
     def trials(self) -> list[Run]:
         """All runs, by number."""
@@ -636,8 +638,12 @@ class Queue:
         """Whether others may have taken this worker for dead."""
         return self._was_away or leases.clock() - self._renewed > self._lease
 
-    def _still_held(self) -> bool:
-        return all(self._holds(run) for run in self._runs() if run.number in self._held)
+    def _lost(self) -> list[int]:
+        lost = [n for n, run in enumerate(self._runs()) if n in self._held and not self._holds(run)]
+        if not lost:
+            self._beat_now()
+            self._was_away = False
+        return lost
 
     def _holds(self, run: FrozenTrial) -> bool:
         return run.state.name == "RUNNING" and _claim(run).get("worker") == self._worker

@@ -46,6 +46,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 
     from lrlab import environment, jobs, launch
 
+    signals.end_with_parent()
     environment.make_deterministic()
     with open_dict(config):
         config.hydra = HydraConfig.get()
@@ -60,6 +61,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 def main() -> None:
     """Run a sweep; bad input ends with one line and exit code 2."""
     readers.outlive()
+    signals.end_with_parent()
     bash = completion.answer(sys.argv[1:])
     if bash is not None:
         print(bash, end="")

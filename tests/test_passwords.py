@@ -46,15 +46,13 @@ def in_query(url: str) -> str:
     ("form", "again"),
     [
         (lambda url: f"storage={raw(url)}", True),  # with braces, which Hydra does not read
-        (lambda url: f'++storage="{url}"', True),
-        (lambda url: f"storage={in_query(url)}", True),
+        (lambda url: f'++storage="{in_query(url)}"', True),
         (lambda url: f"storage='{url.rpartition('/')[0]}/${{oc.env:NAME}}'", True),
         # where a variable or a file has the password, nothing else is needed to go on
         (lambda url: "storage=${oc.env:SWEEPS}", False),
-        (lambda url: f"storage='postgresql://lrlab:${{oc.env:PART}}@{place(url)}'", False),
-        (lambda url: "experiments=mine", False),
+        (lambda url: "+experiments=mine", False),
     ],
-    ids=["as-is", "forced", "query", "env-name", "env", "env-password", "file"],
+    ids=["as-is", "query", "env-name", "env", "file"],
 )
 def test_no_record_and_no_line_has_the_password(
     form: Callable[[str], str],
@@ -70,7 +68,6 @@ def test_no_record_and_no_line_has_the_password(
         f"# @package _global_\nstorage: '{postgres_url}'\n"
     )
     monkeypatch.setenv("SWEEPS", postgres_url)
-    monkeypatch.setenv("PART", QUOTED)
     monkeypatch.setenv("NAME", postgres_url.rpartition("/")[2])
     typed = form(postgres_url)
     ended = command(main, [f"--config-dir={configs}", *TINY, typed, "lr=0.1,0.2", "name=x"], home)
@@ -116,11 +113,9 @@ def test_no_child_is_started_with_the_password(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_no_launchers_files_have_the_password(
-    launcher: str, postgres_url: str, tmp_path: Path
-) -> None:
-    typed = [*TINY, f"storage='{raw(postgres_url)}'", "lr=0.1,0.2", f"hydra/launcher={launcher}"]
+def test_no_launchers_files_have_the_password(postgres_url: str, tmp_path: Path) -> None:
+    launcher = "hydra/launcher=submitit_local"  # which pickles what it is given
+    typed = [*TINY, f"storage='{raw(postgres_url)}'", "lr=0.1", launcher]
     ended = command(main, [*typed, "name=x"], tmp_path)
     assert ended.code == 0, ended
     assert_nowhere(tmp_path, ended)
@@ -153,10 +148,10 @@ def test_no_refusal_says_the_password(
     assert_nowhere(tmp_path, ended)
 
 
-@pytest.mark.parametrize("key", ["storag", "lr", "tracking.uri.x"])
-def test_a_line_about_another_option_shows_no_password(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "says"), [("storag", "storage?"), ("lr", "u:***@h")])
+def test_a_line_about_another_option_shows_no_password(key: str, says: str, tmp_path: Path) -> None:
     ended = command(main, [*TINY, f"{key}=postgresql://u:s3cret@h/db"], tmp_path)
-    assert ended.code == 2 and "u:***@h" in ended.err
+    assert ended.code == 2 and says in ended.err
     assert_nowhere(tmp_path, ended)
 
 
