@@ -49,6 +49,11 @@ def new_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
+def host_of(worker: str) -> str:
+    """The machine's name in a worker's."""
+    return worker.rsplit("-", 2)[0]
+
+
 def clock() -> float:
     """Seconds that also pass while the machine sleeps, where the system has such a clock."""
     if hasattr(time, "CLOCK_BOOTTIME"):

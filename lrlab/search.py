@@ -37,6 +37,7 @@ from lrlab import (
     records,
     signals,
     trust,
+    whereabouts,
     workers,
 )
 from lrlab import config as configs
@@ -420,6 +421,7 @@ def _open_queue(current: _Sweep, first: jobs.Job, create: str) -> Queue:
         settings=_settings(current.space, first),
         lease=config.lease,
         create=create,
+        place=whereabouts.here(current.folder) if current.shared else None,
     )
 
 
@@ -620,10 +622,16 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     from lrlab.plots import Tables
 
     config, folder = current.config, current.folder
-    if not records.run_folders(folder):  # timeout=0.1
-        print(f"lrlab: no run was started; go on with {resume_command(folder)}")
-        return []
     trials = queue.trials()
+    ended = [trial for trial in trials if trial.state in records.ENDED]
+    elsewhere, gone = whereabouts.missing(folder, ended, queue.places())
+    if not records.run_folders(folder):
+        if not ended:  # timeout=0.1
+            print(f"lrlab: no run was started; go on with {resume_command(folder)}")
+            return []
+        if elsewhere:
+            print(f"lrlab: no run was trained here; others had begun all {len(trials)} of them")
+        return _come_to(current, queue, trials, elsewhere, gone)
     if not queue.others():
         records.remove_parts(folder)
     _test_branches(current, trials)
@@ -641,9 +649,10 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     none = mixed or (_why_none(config) if best is None else _nothing_recommended(answers, runs))
     if none:
         best = None
-    if best is None:
+    here = best is not None and (folder / str(best.run)).is_dir()
+    if not here:
         records.remove_best(folder)  # of before the sweep was extended
-    if best is not None and (folder / str(best.run)).is_dir():
+    if best is not None and here:
         from lrlab import best as best_run
 
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
@@ -667,12 +676,27 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     _say_failed(folder, failed)
     if unwritten is not None:
         raise unwritten
+    return _come_to(current, queue, trials, elsewhere, gone, bool(failed))
+
+
+def _come_to(
+    current: _Sweep,
+    queue: Queue,
+    trials: Sequence[Run],
+    elsewhere: Mapping[whereabouts.Place, Sequence[Run]],
+    gone: Sequence[int],
+    failed: bool = False,
+) -> list[float]:
+    """Say what is not at hand; the objectives of the finished runs, or the exit code."""
+    objective = str(current.config.objective)
+    maximised = configs.direction(objective) == "maximize"
+    for line in whereabouts.lines(elsewhere, len(trials), objective, maximised):
+        print(f"lrlab: {line}", flush=True)
     if left := len(_left(queue)):
-        print(f"lrlab: {left} runs have not ended; go on with {resume_command(folder)}")
-        if config.timeout is None:  # the workers died
+        print(f"lrlab: {left} runs have not ended; go on with {resume_command(current.folder)}")
+        if current.config.timeout is None:  # the workers died
             raise SystemExit(1)
-    ended = [trial.number for trial in trials if trial.state in records.ENDED]
-    if gone := [number for number in ended if not (folder / str(number)).is_dir()]:
+    if gone:
         word, its = ("run", "its") if len(gone) == 1 else ("runs", "their")
         numbers = ", ".join(map(str, gone))
         print(f"lrlab: the folder of {word} {numbers} is gone, and {its} results with it")

@@ -28,6 +28,7 @@ from lrlab.passwords import masked
 from lrlab.sampling import CLAIM, MAXIMIZE, OVERRIDES, SETTING
 from lrlab.space import Space
 from lrlab.storage import JOURNAL, Store, open_store
+from lrlab.whereabouts import Place
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,6 +40,7 @@ SEED, STATE = "seed", "state"  # more of a run's user attributes
 SETTINGS = "settings"  # the study's user attribute: what its numbers come from
 # The study's system attributes.
 _SPACE, _WORKER, _NOTES = "lrlab:space", "lrlab:worker:", "lrlab:setting:"
+_PLACE = "lrlab:place:"  # of a worker, also when it has left
 POLL = 1.0  # seconds between two looks at what the others do
 _SLICE = 0.1  # seconds within which waiting ends when asked to
 
@@ -94,6 +96,7 @@ def open_queue(
     settings: Mapping[str, Any],
     lease: float,
     create: str,
+    place: Place | None = None,
 ) -> Queue:
     """Open a sweep's queue, and add the runs that it lacks: all, or what an extension adds.
 
@@ -110,6 +113,7 @@ def open_queue(
         settings: what else the runs' numbers come from, to be the same in all workers.
         lease: seconds without a sign of life after which a worker counts as dead.
         create: ``new`` (it must not exist), ``join`` (it may) or ``resume`` (it must).
+        place: where this worker writes, for the others to know; None: it is not noted.
 
     Raises:
         UserError: it exists or does not, it is another study, the storage does not work, or the
@@ -124,7 +128,7 @@ def open_queue(
     store = open_store(storage, name, journal)
     try:
         queue = Queue(store, space, direction, sampler, pruner, seed, n_trials, lease)
-        queue._prunes = judge is not None
+        queue._prunes, queue._place = judge is not None, place
         queue._open(name, settings, create, alone=storage == JOURNAL)
     except BaseException:
         store.close()
@@ -164,6 +168,7 @@ class Queue:
         self._distributions: dict[str, BaseDistribution] = {}  # of a search
         self._choices: dict[str, list[str]] = {}  # the texts of its categorical ones
         self._name = ""
+        self._place: Place | None = None
 
     # --- what a pool of lanes needs ---------------------------------------------------------------
 
@@ -261,6 +266,10 @@ class Queue:
         """All runs, by number."""
         return [_run(run) for run in self._store.unlocked(self._runs)]
 
+    def places(self) -> dict[int, Place]:
+        """Where each run's latest worker writes, as far as that is known."""
+        return self._store.unlocked(self._places)
+
     def best(self) -> tuple[int, int, float] | None:
         """The best setting, the number of its median run, and the median; None: none has one."""
         groups = _groups(self._store.unlocked(self._runs))
@@ -326,6 +335,8 @@ class Queue:
         self._check_space()
         self._check_settings(settings)
         self._beat_now()
+        if self._place is not None:
+            self._set(_PLACE + self._worker, dataclasses.asdict(self._place))
         self._forget_the_dead()
         self._add_missing()
         self._requeue(self._runs())
@@ -695,6 +706,16 @@ class Queue:
             for key, sign in attrs.items()
             if re.fullmatch(rf"{_WORKER}[\w.-]+", key) and key != _WORKER + self._worker
         }
+
+    def _places(self) -> dict[int, Place]:
+        attrs = self._storage.get_study_system_attrs(self._study_id)
+        found = {}
+        for run in self._runs():
+            if worker := _claim(run).get("worker"):
+                noted = attrs.get(_PLACE + worker)
+                host = leases.host_of(worker)
+                found[run.number] = Place(**noted) if noted else Place(host, "")
+        return found
 
     def _dead(self, runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The running runs that no living worker trains."""

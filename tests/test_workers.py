@@ -23,7 +23,7 @@ RESUME = "import sys; sys.argv[0] = 'lrlab'; from lrlab.__main__ import main; ma
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep's folder in which modules lie that are named as those that Python imports."""
     home = tmp_path_factory.mktemp("sent")
-    assert command(main, [*TINY, "lr=0.1", "name=x"], home).code == 0
+    assert command(main, [*TINY, "lr=0.1,0.2", "name=x"], home).code == 0
     for name in ("json", "random", "copy", "torch", "typing", "sitecustomize"):
         # in the folder itself: a process of ours may stand in another
         mark = f"open({str(home / MARK)!r}, 'a').write({name!r}); raise SystemExit"
@@ -38,9 +38,9 @@ def test_no_process_imports_from_a_folder_that_was_sent(
 ) -> None:
     folder = shutil.copytree(sent / "outputs" / "x", tmp_path / "x")
     record = (folder / "multirun.yaml").read_text("utf-8")
-    begins = "    task:\n    - " if how.startswith("workers") else "    hydra:\n    - "
+    begins = "    task:\n" if how.startswith("workers") else "    hydra:\n"
     assert record.count(begins) == 1
-    (folder / "multirun.yaml").write_text(record.replace(begins, f"{begins}{how}\n    - "))
+    (folder / "multirun.yaml").write_text(record.replace(begins, f"{begins}    - {how}\n"))
     done = process("-P", "-c", RESUME, "resume", ".", "lr=0.1,0.2,0.3", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "2" / "summary.json").is_file()
