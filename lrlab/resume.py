@@ -27,7 +27,8 @@ on from its last checkpoint or begins anew, and the result is that of the uninte
   trust=true      also call what its records name beside lrlab, torch, torchvision and Optuna: a
                   class of yours, or of a sender whom you trust
 
-Exit code: 0 all runs ended, 1 a run or a figure failed, 2 bad input, 130 interrupted again.
+Exit code: 0 all runs ended, 1 a run or a figure failed or others took over, 2 bad input, 130
+interrupted again.
 """
 
 
