@@ -25,6 +25,7 @@ from lrlab import (
     garbage,
     jobs,
     launch,
+    leases,
     loss_kinds,
     memory,
     notices,
@@ -568,7 +569,7 @@ def _launch(current: _Sweep, source: StudySource) -> None:
             return
         for group in _consecutive(batch):
             overrides = [source.overrides[start.spec.number] for start in group]
-            with signals.as_parent():
+            with leases.as_parent():
                 returns = current.launcher.launch(overrides, initial_job_idx=group[0].spec.number)
             for start, returned in zip(group, returns, strict=True):
                 launch.note_failure(start.spec.folder, returned)

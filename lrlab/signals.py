@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -93,47 +92,6 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
-
-
-PARENT = "LRLAB_PARENT"  # the variable with the process that started this one
-PARENT_SECONDS = 0.5  # between two looks whether it is there
-LAST_SECONDS = 10.0  # for a step and the records, where it is not
-
-
-def end_with_parent() -> None:
-    """End this process soon after the lrlab that started it, however that has ended.
-
-    It is asked to stop as by SIGTERM, so that its records say where, and then ended. A job that a
-    cluster starts has another parent, and is left alone; so is one on Windows, which does not tell.
-    """
-    parent = os.environ.get(PARENT)
-    if parent is None or os.name == "nt" or any(t.name == PARENT for t in threading.enumerate()):
-        return
-    started = str(os.getppid()) == parent
-    if not started and "LRLAB_WORKER" not in os.environ:
-        return
-
-    def watch() -> None:
-        while str(os.getppid()) == parent:
-            time.sleep(PARENT_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(LAST_SECONDS)
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=watch, name=PARENT, daemon=True).start()
-
-
-@contextmanager
-def as_parent() -> Iterator[None]:
-    """While the block runs, processes that are started know this one as their parent."""
-    before = os.environ.get(PARENT)
-    os.environ[PARENT] = str(os.getpid())
-    try:
-        yield
-    finally:
-        os.environ.pop(PARENT)
-        if before is not None:
-            os.environ[PARENT] = before
 
 
 def is_running(process: int) -> bool:

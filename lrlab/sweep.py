@@ -20,6 +20,7 @@ from lrlab import (
     arguments,
     completion,
     garbage,
+    leases,
     passwords,
     readers,
     records,
@@ -46,7 +47,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 
     from lrlab import environment, jobs, launch
 
-    signals.end_with_parent()
+    leases.end_with_parent()
     environment.make_deterministic()
     with open_dict(config):
         config.hydra = HydraConfig.get()
@@ -61,7 +62,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 def main() -> None:
     """Run a sweep; bad input ends with one line and exit code 2."""
     readers.outlive()
-    signals.end_with_parent()
+    leases.end_with_parent()
     bash = completion.answer(sys.argv[1:])
     if bash is not None:
         print(bash, end="")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lrlab import environment, memory, passwords, signals
+from lrlab import environment, leases, memory, passwords, signals
 
 POLL_SECONDS = 0.1
 
@@ -73,7 +73,7 @@ def run(
     own[memory.SHARING] = str(sharing(count, device))
     own["TERM"] = "dumb"  # plain lines: two tables that redraw themselves would mix
     on = devices(device)
-    with signals.as_parent(), signals.stoppable() as stop:
+    with leases.as_parent(), signals.stoppable() as stop:
         processes = [
             _start(
                 folder,

@@ -38,12 +38,12 @@ def test_no_process_imports_from_a_folder_that_was_sent(
 ) -> None:
     folder = shutil.copytree(sent / "outputs" / "x", tmp_path / "x")
     record = (folder / "multirun.yaml").read_text("utf-8")
-    begins = "    task:\n" if how.startswith("workers") else "    hydra:\n"
+    begins = "    task:\n"
     assert record.count(begins) == 1
     (folder / "multirun.yaml").write_text(record.replace(begins, f"{begins}    - {how}\n"))
-    done = process("-P", "-c", RESUME, "resume", ".", "lr=0.1,0.2,0.3", cwd=folder)
+    done = process("-P", "-c", RESUME, "resume", ".", "lr=0.1,0.2,0.3,0.4", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert (folder / "2" / "summary.json").is_file()
+    assert (folder / "3" / "summary.json").is_file()
     if how.startswith("workers"):
         assert "by 2 workers" in done.stdout
     assert not (sent / MARK).exists()
@@ -85,7 +85,7 @@ def lives(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("how", ["workers=2", "hydra/launcher=joblib"])
+@pytest.mark.parametrize("how", ["workers=2", "hydra/launcher=submitit_local"])
 def test_no_process_outlives_the_one_that_started_it(
     how: str, server: Server, tmp_path: Path
 ) -> None:
