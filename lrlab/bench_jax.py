@@ -56,7 +56,7 @@ class Jax:
             np.save(folder / "y.npy", y.astype(np.int32))
             with self._errors.open("w") as errors:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "lrlab.bench_jax", str(folder)],
+                    [sys.executable, "-P", "-m", "lrlab.bench_jax", str(folder)],
                     env=with_lrlab(own),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

@@ -20,8 +20,9 @@ class NotMeasured(Exception):
 
 def with_lrlab(own: Mapping[str, str]) -> dict[str, str]:
     """The environment for a process in which this very lrlab is found, from any folder."""
+    # Each is started with -P: not from the current folder, unless this process imports from there.
     here = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(dict.fromkeys(filter(None, (here, *sys.path))))
     return {**os.environ, "PYTHONPATH": path, **own}
 
 
@@ -78,7 +79,7 @@ def bytes_a_lane(lanes: int, options: Sequence[str]) -> tuple[int, int]:
 
 def _python(words: Sequence[str], folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-P", "-m", *words],
         cwd=folder,
         env=with_lrlab({}),
         capture_output=True,

@@ -72,4 +72,4 @@ def _grows(file: Path) -> bool:
 
 def drop(run: Path) -> None:
     """Remove the checkpoint of a run that has ended."""
-    records.checkpoint_file(run).unlink(missing_ok=True)
+    records.remove(records.checkpoint_file(run))

@@ -206,8 +206,10 @@ def check_sweep(config: DictConfig) -> None:
             "like checkpoint_every=5"
         )
     if config.storage != "journal" and not re.match(r"[a-z][a-z0-9+]*://.", config.storage):
+        from lrlab.passwords import masked
+
         raise UserError(
-            f"storage={config.storage}: must be journal or the URL of a database, "
+            f"storage={masked(config.storage)}: must be journal or the URL of a database, "
             "like storage=postgresql://user@host/database"
         )
     for group in SWEEP_GROUPS:

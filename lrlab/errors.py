@@ -1,6 +1,9 @@
 """The one exception that means: the user can mend this."""
 
+import re
 import unicodedata
+
+_LOGIN = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@?]*):[^\s]*@")  # of a URL, with a password
 
 
 def printable(text: str) -> str:
@@ -33,7 +36,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(in_a_line(str(message)))
+        # a password stands in a URL at an option that has none, like storag=
+        super().__init__(_LOGIN.sub(r"\1:***@", in_a_line(str(message))))
 
 
 class NotWritten(Exception):
@@ -56,6 +60,15 @@ class NotWritten(Exception):
         self.reason = str(getattr(error, "strerror", None) or str(error).splitlines()[0])
         self.number: int = getattr(error, "errno", None) or 0
         super().__init__(in_a_line(f"{self.file}: cannot be {what} ({self.reason})"))
+
+
+class NotOurs(NotWritten):
+    """A run that another process has taken over, of which this one writes nothing more."""
+
+    remedy = "the others finish the sweep; python -m lrlab.resume shows what it came to"
+
+    def __init__(self, file: object, reason: str) -> None:
+        super().__init__(file, Exception(reason))
 
 
 class Stopped(Exception):

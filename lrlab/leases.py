@@ -7,14 +7,17 @@ stand still for a whole lease: clocks of two machines are never compared.
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,11 @@ def me() -> Sign:
 def new_id() -> str:
     """A worker's name: readable, and no other worker's."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def host_of(worker: str) -> str:
+    """The machine's name in a worker's."""
+    return worker.rsplit("-", 2)[0]
 
 
 def clock() -> float:
@@ -142,3 +150,46 @@ class Heart:
         """End the thread."""
         self._stop.set()
         self._thread.join(timeout=5)
+
+
+# --- the process that started this one ------------------------------------------------------------
+
+PARENT = "LRLAB_PARENT"  # the variable with its sign of life
+PARENT_SECONDS = 0.5  # between two looks whether it is there
+LAST_SECONDS = 10.0  # for a step and the records, where it is not
+
+
+@contextmanager
+def as_parent() -> Iterator[None]:
+    """While the block runs, processes that are started know this one as their parent."""
+    before = os.environ.get(PARENT)
+    os.environ[PARENT] = json.dumps(asdict(me()))
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT)
+        if before is not None:
+            os.environ[PARENT] = before
+
+
+def end_with_parent() -> None:
+    """End this process soon after the lrlab that started it, however that has ended.
+
+    It is asked to stop as by SIGTERM, so that its records say where, and then ended. A job on
+    another machine does not see its parent, and goes on; so does any on Windows.
+    """
+    text = os.environ.get(PARENT)
+    if text is None or any(thread.name == PARENT for thread in threading.enumerate()):
+        return
+    parent = Sign(**json.loads(text))
+    if parent.host != _host() or parent.pid == os.getpid():
+        return
+
+    def watch() -> None:
+        while not gone(parent):
+            time.sleep(PARENT_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LAST_SECONDS)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name=PARENT, daemon=True).start()

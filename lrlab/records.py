@@ -20,7 +20,7 @@ import shlex
 import stat
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,54 @@ LANDSCAPE = {
 
 VAL_PARTS = "val_parts"  # a column for reckoning, not for reading: no CSV has it
 
+_owned: Callable[[Path], None] | None = None
+
+
+@contextlib.contextmanager
+def written_by_owner(check: Callable[[Path], None]) -> Iterator[None]:
+    """While the block runs, ask before each change of a file whether its run is still ours.
+
+    The question comes last: of what is appended after the file was opened, of what is renamed after
+    it was written beside. Whoever takes the run over puts other files in the place of those that
+    are open, and removes those that wait to be renamed (``take_over``). So also a process that
+    stands still between the answer and the change changes nothing.
+
+    Args:
+        check: is given the file, and raises ``NotOurs``.
+    """
+    global _owned
+    before, _owned = _owned, check
+    try:
+        yield
+    finally:
+        _owned = before
+
+
+def check_owned(file: Path) -> None:
+    """Ask ``written_by_owner``'s question, if there is one.
+
+    Raises:
+        NotOurs: another process has taken the run over.
+    """
+    if _owned is not None:
+        _owned(file)
+
+
+def take_over(run: Path) -> None:
+    """Take a run's folder from a process that may still be there; call it before the run goes on.
+
+    metrics.csv and diagnostics.csv are put in place anew by whoever goes on with the run.
+    """
+    for entry in _entries(run):
+        part = _PART.fullmatch(entry.name)
+        if part is not None and int(part[1] or part[2]) != os.getpid():
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+    log_file = run / "run.log"
+    _check_own(log_file)
+    with contextlib.suppress(FileNotFoundError):
+        write_bytes(log_file, log_file.read_bytes())
+
 
 def write_whole(file: Path, text: str) -> None:
     """Write beside the file, then rename: a reader sees the old file or the new one, never half.
@@ -81,10 +129,12 @@ def write_bytes(file: Path, data: bytes | memoryview) -> None:
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         beside.write_bytes(data)
+        check_owned(file)
         os.replace(beside, file)
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+        check_owned(file)  # whose new owner has removed what was beside it
         raise NotWritten(file, error) from error
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -146,7 +196,17 @@ def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
 def start_metrics(folder: Path) -> None:
     """Begin metrics.csv anew; what was measured beside it goes."""
     write_whole(folder / "metrics.csv", ",".join(METRICS) + "\n")
-    (folder / "diagnostics.csv").unlink(missing_ok=True)
+    remove(folder / "diagnostics.csv")
+
+
+def remove(file: Path) -> None:
+    """Remove a run's file, if it is there.
+
+    Raises:
+        NotOurs: another process has taken the run over.
+    """
+    check_owned(file)
+    file.unlink(missing_ok=True)
 
 
 def cut_metrics(folder: Path, step: int) -> bool:
@@ -394,8 +454,10 @@ def plot_folder(sweep: Path) -> Path:
 
 def _append(file: Path, text: str) -> None:
     _check_own(file)
+    check_owned(file)  # else it would make an empty one
     try:
         with file.open("a", encoding="utf-8", newline="") as stream:
+            check_owned(file)
             stream.write(text)
     except OSError as error:
         raise NotWritten(file, error) from error

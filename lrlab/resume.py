@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ on from its last checkpoint or begins anew, and the result is that of the uninte
   trust=true      also call what its records name beside lrlab, torch, torchvision and Optuna: a
                   class of yours, or of a sender whom you trust
 
-Exit code: 0 all runs ended, 1 a run or a figure failed, 2 bad input, 130 interrupted again.
+Exit code: 0 all runs ended, 1 a run or a figure failed or others took over, 2 bad input, 130
+interrupted again.
 """
 
 
@@ -83,6 +85,28 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
     where = quoted(str(folder.absolute()))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
     return [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
+
+
+def bounded(words: list[str], given: list[str]) -> list[str]:
+    """The words with no more workers than the machine has cores, where a record asks for more."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    most, found = cores or 1, []
+    for word in words:
+        count = word.partition("=")[2].strip("'\"")
+        if (
+            _key(word) == "workers"
+            and word not in given
+            and count.isdecimal()
+            and int(count) > most
+        ):
+            print(
+                f"lrlab: {word}: the record asks for more processes than this machine has cores; "
+                f"workers={most}. To start them all, add {word}",
+                file=sys.stderr,
+            )
+            word = f"workers={most}"
+        found.append(word)
+    return found
 
 
 def command(folder: Path) -> str:
@@ -172,7 +196,11 @@ def main() -> None:
         folder = verbs.path(words[0])
         if ("=" in words[0] or words[0].startswith("-")) and not folder.is_dir():
             raise UserError(f"{words[0]}: the sweep's folder comes first; see --help")
-        sys.argv = ["lrlab.resume", *arguments(folder, words[1:])]
+        found = arguments(folder, words[1:])
+        if not trust.without_trust(words[1:])[1]:
+            trust.leave_current_folder()
+            found = found if "LRLAB_WORKER" in os.environ else bounded(found, words[1:])
+        sys.argv = ["lrlab.resume", *found]
     except UserError as error:
         sweep.fail(error)
     sweep.main()

@@ -26,10 +26,12 @@ from lrlab import (
     garbage,
     jobs,
     launch,
+    leases,
     leftout,
     loss_kinds,
     memory,
     notices,
+    passwords,
     places,
     plan,
     pool,
@@ -37,8 +39,8 @@ from lrlab import (
     progress,
     records,
     signals,
-    storage,
     trust,
+    whereabouts,
     wishes,
     workers,
 )
@@ -186,8 +188,8 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     garbage.resume()
     try:
         with _remedied(current, begun=True):
-            count = workers.count(config.workers, config.device)
-            if count > 1 and not current.worker:
+            count = _count(current, queue)
+            if count > 1:
                 _announce(current, first, f"{_amount(current, queue)} by {count} workers")
                 _say_left_out(current, queue)
                 places = math.ceil(max(len(_left(queue)), 1) / count)
@@ -226,7 +228,7 @@ def _remedied(current: _Sweep, begun: bool) -> Iterator[None]:
     try:
         yield
     except NotWritten as error:
-        if begun:
+        if begun and not error.remedy:
             error.remedy = _remedy(current.folder, error)
         raise
     except OSError as error:
@@ -273,12 +275,17 @@ def _check_trust(config: DictConfig) -> None:
 
 
 def _hide_password(config: DictConfig, space: Space) -> str:
-    """The storage as given, of which from here on only its masked form is to be seen."""
+    """The storage as given, of which from here on only its masked form is to be seen.
+
+    A word that names an environment variable stays as it is in the records of the sweep.
+    """
     url = str(config.storage)
-    shown = storage.masked(url)
-    if url == shown and "***" in url:  # as a record has it
-        url = os.environ.get("LRLAB_STORAGE", "")
-        if storage.masked(url) != shown:
+    shown = passwords.masked(url)
+    if url == shown and "***" in url:  # a record has it so, and ``passwords.kept_apart`` makes it
+        url = os.environ.get(passwords.VARIABLE, "")
+        if "${" in url:  # in a word, next to a password
+            url = str(OmegaConf.create({"url": url}).url)
+        if passwords.masked(url) != shown:
             raise UserError(
                 f"storage={shown}: its password is not in the records; give storage=… again, "
                 "or leave the password to ~/.pgpass"
@@ -286,14 +293,10 @@ def _hide_password(config: DictConfig, space: Space) -> str:
     if shown != url:
         with open_dict(config):
             config.storage = shown
-        task = arguments.noted(config, "task")
-        arguments.note(config, "task", [_masked(word, shown) for word in task])
-        space.fixed[:] = [_masked(word, shown) for word in space.fixed]
+        # also where no word says it, but a file: each run's config is composed from that again
+        words = [word for word in space.fixed if word.partition("=")[0].lstrip("+") != "storage"]
+        space.fixed[:] = [*words, f"storage={spaces.quoted(shown)}"]
     return url
-
-
-def _masked(override: str, shown: str) -> str:
-    return f"storage={spaces.quoted(shown)}" if override.startswith("storage=") else override
 
 
 def _check_launcher(current: _Sweep) -> None:
@@ -432,6 +435,7 @@ def _open_queue(current: _Sweep, first: jobs.Job, create: str) -> Queue:
         create=create,
         words=leftout.asking(arguments.noted(config, "task"), current.space),
         takes_all=config.n_trials is None,
+        place=whereabouts.here(current.folder) if current.shared else None,
     )
 
 
@@ -497,11 +501,16 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
                     for run in ([] if current.space.searched else _left(queue))
                 ]
                 traced = records.profile_folder(current.folder) if config.profile else None
-                with profiling.traces(traced), progress.show(rows) as update:
+                with (
+                    records.written_by_owner(source.check_owned),
+                    profiling.traces(traced),
+                    progress.show(rows) as update,
+                ):
                     row_of = {row.run: i for i, row in enumerate(rows)}
                     pool.run(source, _width(current), spec.device, update, row_of, stop)
             else:
-                _launch(current, source)
+                with records.written_by_owner(source.check_owned):
+                    _launch(current, source)
         except Stopped:
             pass
         finally:
@@ -533,6 +542,15 @@ def _say_left_out(current: _Sweep, queue: Queue) -> None:
     """Say what an earlier command asked for and this one does not, in a line each."""
     for line in leftout.lines(queue, current.space, resume_command(current.folder)):
         print(f"lrlab: {line}", file=sys.stderr)
+
+
+def _count(current: _Sweep, queue: Queue) -> int:
+    """How many workers there are, and no more than runs are left."""
+    wanted = workers.count(current.config.workers, current.config.device)
+    if current.worker or wanted == 1:
+        return 1
+    without_end = current.space.searched and current.config.n_trials is None
+    return wanted if without_end and current.config.timeout else min(wanted, len(_left(queue)))
 
 
 def _amount(current: _Sweep, queue: Queue) -> str:
@@ -579,7 +597,8 @@ def _launch(current: _Sweep, source: StudySource) -> None:
             return
         for group in _consecutive(batch):
             overrides = [source.overrides[start.spec.number] for start in group]
-            returns = current.launcher.launch(overrides, initial_job_idx=group[0].spec.number)
+            with leases.as_parent():
+                returns = current.launcher.launch(overrides, initial_job_idx=group[0].spec.number)
             for start, returned in zip(group, returns, strict=True):
                 launch.note_failure(start.spec.folder, returned)
                 source.ended(start.spec.number)
@@ -634,10 +653,16 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     from lrlab.plots import Tables
 
     config, folder = current.config, current.folder
-    if not records.run_folders(folder):  # timeout=0.1
-        print(f"lrlab: no run was started; go on with {resume_command(folder)}")
-        return []
     trials = queue.trials()
+    ended = [trial for trial in trials if trial.state in records.ENDED]
+    elsewhere, gone = whereabouts.missing(folder, ended, queue.places())
+    if not records.run_folders(folder):
+        if not ended:  # timeout=0.1
+            print(f"lrlab: no run was started; go on with {resume_command(folder)}")
+            return []
+        if elsewhere:
+            print(f"lrlab: no run was trained here; others had begun all {len(trials)} of them")
+        return _come_to(current, queue, trials, elsewhere, gone)
     if not queue.others():
         records.remove_parts(folder)
     _test_branches(current, trials)
@@ -655,9 +680,10 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     none = mixed or (_why_none(config) if best is None else _nothing_recommended(answers, runs))
     if none:
         best = None
-    if best is None:
+    here = best is not None and (folder / str(best.run)).is_dir()
+    if not here:
         records.remove_best(folder)  # of before the sweep was extended
-    if best is not None and (folder / str(best.run)).is_dir():
+    if best is not None and here:
         from lrlab import best as best_run
 
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
@@ -682,12 +708,27 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     _say_failed(folder, failed)
     if unwritten is not None:
         raise unwritten
+    return _come_to(current, queue, trials, elsewhere, gone, bool(failed))
+
+
+def _come_to(
+    current: _Sweep,
+    queue: Queue,
+    trials: Sequence[Run],
+    elsewhere: Mapping[whereabouts.Place, Sequence[Run]],
+    gone: Sequence[int],
+    failed: bool = False,
+) -> list[float]:
+    """Say what is not at hand; the objectives of the finished runs, or the exit code."""
+    objective = str(current.config.objective)
+    maximised = configs.direction(objective) == "maximize"
+    for line in whereabouts.lines(elsewhere, len(trials), objective, maximised):
+        print(f"lrlab: {line}", flush=True)
     if left := len(_left(queue)):
-        print(f"lrlab: {left} runs have not ended; go on with {resume_command(folder)}")
-        if config.timeout is None:  # the workers died
+        print(f"lrlab: {left} runs have not ended; go on with {resume_command(current.folder)}")
+        if current.config.timeout is None:  # the workers died
             raise SystemExit(1)
-    ended = [trial.number for trial in trials if trial.state in records.ENDED]
-    if gone := [number for number in ended if not (folder / str(number)).is_dir()]:
+    if gone:
         word, its = ("run", "its") if len(gone) == 1 else ("runs", "their")
         numbers = ", ".join(map(str, gone))
         print(f"lrlab: the folder of {word} {numbers} is gone, and {its} results with it")

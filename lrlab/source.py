@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import memory, plan, records, spelling
 from lrlab import space as spaces
-from lrlab.errors import UserError
+from lrlab.errors import NotOurs, UserError
 from lrlab.pool import Report, Start
 
 if TYPE_CHECKING:
@@ -63,12 +63,33 @@ class StudySource:
                 return start
         return None
 
-    def report(self, reports: Mapping[int, Report]) -> set[int]:
-        if not self.queue.alive():
-            raise UserError(
-                f"lease={self.config.lease:g}: this process was away for longer, and "
-                "others took over its runs; they finish the sweep"
+    def check_owned(self, file: Path) -> None:
+        """That the run whose file it is is still this process's, just before it is written.
+
+        Raises:
+            NotOurs: another process has taken over one of the runs that this one trains.
+        """
+        above = self.folder.parts
+        parts = file.parts
+        if len(parts) < len(above) + 2 or parts[: len(above)] != above:
+            return
+        name = parts[len(above)]
+        if name.isdecimal():
+            self._check_kept(file)
+            if not self.queue.holds(int(name)):
+                raise NotOurs(file, f"run {name} is not this process's")
+
+    def _check_kept(self, file: Path) -> None:
+        if lost := self.queue.lost():
+            word = "run" if len(lost) == 1 else "runs"
+            raise NotOurs(
+                file,
+                f"this process stood still for longer than lease={self.config.lease:g} seconds, "
+                f"and others took over {word} {', '.join(map(str, lost))}",
             )
+
+    def report(self, reports: Mapping[int, Report]) -> set[int]:
+        self._check_kept(self.folder)
         name = "train_loss" if self.objective == "train_loss" else "val_loss"
         name = "val_acc" if self.objective == "val_acc" else name
         values = {run: (r.epoch, getattr(r, name)) for run, r in reports.items()}
@@ -143,6 +164,8 @@ class StudySource:
             return None
         if not summary:
             records.make_folder(folder, parents=False)
+        records.take_over(folder)
+        if not summary:
             records.create_run(folder, *job.texts)
             records.write_summary(folder, plan.summary(job.spec))
         self.overrides[trial.number] = job.overrides

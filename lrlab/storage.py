@@ -13,17 +13,16 @@ import hashlib
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from lrlab.errors import NotWritten, UserError
+from lrlab.passwords import masked, secrets, split
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -322,7 +321,7 @@ class _Database:
         import optuna
 
         self._shown = masked(storage)
-        self._password = _split(storage).password
+        self._secrets = secrets(storage)
         url, options = _engine(storage)
         self._locks = self._made(lambda: _create_engine(url, options))
         self._lock = self._lock_of(name)
@@ -414,7 +413,7 @@ class _Database:
                 "for example postgresql://user@host/database"
             ) from None
         except ImportError as error:
-            package = _DRIVERS.get(_system(_split(self._shown).scheme), str(error.name))
+            package = _DRIVERS.get(_system(split(self._shown).scheme), str(error.name))
             raise UserError(
                 f"storage={self._shown}: its driver is not installed; pip install '{package}'"
             ) from None
@@ -426,8 +425,8 @@ class _Database:
         """What a driver says, in one line that does not tell the password."""
         lines = [line.strip() for line in str(getattr(error, "orig", None) or error).splitlines()]
         text = "; ".join(line for line in lines if line) or type(error).__name__
-        for secret in {self._password, unquote(self._password or "")} - {None, ""}:
-            text = text.replace(str(secret), "***")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
         return text
 
     def _lock_of(self, name: str) -> Callable[[Any], contextlib.AbstractContextManager[None]]:
@@ -501,7 +500,7 @@ def _engine(storage: str) -> tuple[sqlalchemy.URL, dict[str, Any]]:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    parts = _split(storage)
+    parts = split(storage)
     system = _system(parts.scheme)
     wrong = UserError(
         f"storage={masked(storage)}: must be journal, or a database's URL, "
@@ -548,42 +547,3 @@ def _may_pass(error: BaseException) -> bool:
 
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return lost or isinstance(error, InterfaceError | InternalError | OperationalError)
-
-
-# --- URLs -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Parts:
-    scheme: str
-    user: str
-    password: str | None
-    place: str
-    query: str
-
-
-def masked(storage: str) -> str:
-    """A storage's URL as it may be shown: without its password."""
-    parts = _split(storage)
-    query = re.sub(r"(?i)(^|&)([^=&]*pass[^=&]*|[^=&]*pwd)=[^&]*", r"\1\2=***", parts.query)
-    user = parts.user + (":***" if parts.password is not None else "")
-    start = storage[: len(storage) - len(_behind_scheme(storage))]
-    return start + (f"{user}@" if user else "") + parts.place + (f"?{query}" if query else "")
-
-
-def _split(storage: str) -> _Parts:
-    """The parts of a URL; a password may hold any character, also such as should be quoted."""
-    behind = _behind_scheme(storage)
-    match = re.fullmatch(r"(?s)(.*?)(?:\?(\w+=.*))?", behind)
-    assert match is not None
-    main, query = match[1], match[2] or ""
-    scheme = storage[: len(storage) - len(behind)].rstrip(":/")
-    login, at, place = main.rpartition("@")
-    if not at or scheme.startswith("sqlite"):
-        return _Parts(scheme, "", None, main, query)
-    user, colon, password = login.partition(":")
-    return _Parts(scheme, user, password if colon else None, place, query)
-
-
-def _behind_scheme(storage: str) -> str:
-    return re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:/+", "", storage, count=1)

@@ -24,9 +24,11 @@ from lrlab import leases, sampling
 from lrlab import space as spaces
 from lrlab.errors import UserError
 from lrlab.leases import Sign
+from lrlab.passwords import masked
 from lrlab.sampling import CLAIM, MAXIMIZE, OVERRIDES, SETTING
 from lrlab.space import Space
-from lrlab.storage import JOURNAL, Store, masked, open_store
+from lrlab.storage import JOURNAL, Store, open_store
+from lrlab.whereabouts import Place
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,6 +41,7 @@ SETTINGS = "settings"  # the study's user attribute: what its numbers come from
 # The study's system attributes.
 _SPACE, _WORKER, _NOTES = "lrlab:space", "lrlab:worker:", "lrlab:setting:"
 _ASKED = "lrlab:asked"
+_PLACE = "lrlab:place:"  # of a worker, also when it has left
 POLL = 1.0  # seconds between two looks at what the others do
 _SLICE = 0.1  # seconds within which waiting ends when asked to
 
@@ -98,6 +101,7 @@ def open_queue(
     create: str,
     words: Sequence[str] = (),
     takes_all: bool = False,
+    place: Place | None = None,
 ) -> Queue:
     """Open a sweep's queue, and add the runs that it lacks: all, or what an extension adds.
 
@@ -118,6 +122,7 @@ def open_queue(
         create: ``new`` (it must not exist), ``join`` (it may) or ``resume`` (it must).
         words: what asks for the runs of a grid, as typed; kept to say how to ask for them again.
         takes_all: whether n_trials was not typed, and settings of an earlier request are trained.
+        place: where this worker writes, for the others to know; None: it is not noted.
 
     Raises:
         UserError: it exists or does not, it is another study, the storage does not work, or the
@@ -132,7 +137,7 @@ def open_queue(
     store = open_store(storage, name, journal)
     try:
         queue = Queue(store, space, direction, sampler, pruner, seed, n_trials, lease)
-        queue._prunes = judge is not None
+        queue._prunes, queue._place = judge is not None, place
         queue._words, queue._takes_all = list(words), takes_all
         queue._open(name, settings, create, alone=storage == JOURNAL)
     except BaseException:
@@ -176,6 +181,7 @@ class Queue:
         self._words: list[str] = []  # what asks for a grid's runs
         self._takes_all = False
         self._unasked: frozenset[int] = frozenset()  # runs that this command does not ask for
+        self._place: Place | None = None
 
     # --- what a pool of lanes needs ---------------------------------------------------------------
 
@@ -257,15 +263,17 @@ class Queue:
             while time.monotonic() < until and not stop():
                 time.sleep(_SLICE)
 
-    def alive(self) -> bool:
-        """Whether the runs are still this worker's: not where it was away for its whole lease."""
-        if not self._lapsed():
-            return True
-        alive = self._store.locked(self._still_held)
-        if alive:
-            self._beat()
-            self._was_away = False
-        return alive
+    def lost(self) -> list[int]:
+        """The runs that others have taken over, because this worker gave no sign for its lease.
+
+        While it has given one nobody has, and nothing is asked. Where all are still there, it gives
+        a sign before anyone else can look again.
+        """
+        return self._store.locked(self._lost) if self._lapsed() else []
+
+    def holds(self, number: int) -> bool:
+        """Whether this worker has claimed a run and neither ended it nor given it back."""
+        return number in self._held
 
     def trials(self) -> list[Run]:
         """All runs, by number."""
@@ -278,6 +286,10 @@ class Queue:
         attrs = self._store.unlocked(lambda: self._storage.get_study_system_attrs(self._study_id))
         found = attrs.get(_ASKED)
         return [str(word) for word in found] if isinstance(found, list) else []
+
+    def places(self) -> dict[int, Place]:
+        """Where each run's latest worker writes, as far as that is known."""
+        return self._store.unlocked(self._places)
 
     def best(self) -> tuple[int, int, float] | None:
         """The best setting, the number of its median run, and the median; None: none has one."""
@@ -344,6 +356,8 @@ class Queue:
         self._check_space()
         self._check_settings(settings)
         self._beat_now()
+        if self._place is not None:
+            self._set(_PLACE + self._worker, dataclasses.asdict(self._place))
         self._forget_the_dead()
         self._add_missing()
         self._requeue(self._runs())
@@ -698,8 +712,12 @@ class Queue:
         """Whether others may have taken this worker for dead."""
         return self._was_away or leases.clock() - self._renewed > self._lease
 
-    def _still_held(self) -> bool:
-        return all(self._holds(run) for run in self._runs() if run.number in self._held)
+    def _lost(self) -> list[int]:
+        lost = [n for n, run in enumerate(self._runs()) if n in self._held and not self._holds(run)]
+        if not lost:
+            self._beat_now()
+            self._was_away = False
+        return lost
 
     def _holds(self, run: FrozenTrial) -> bool:
         return run.state.name == "RUNNING" and _claim(run).get("worker") == self._worker
@@ -751,6 +769,16 @@ class Queue:
             for key, sign in attrs.items()
             if re.fullmatch(rf"{_WORKER}[\w.-]+", key) and key != _WORKER + self._worker
         }
+
+    def _places(self) -> dict[int, Place]:
+        attrs = self._storage.get_study_system_attrs(self._study_id)
+        found = {}
+        for run in self._runs():
+            if worker := _claim(run).get("worker"):
+                noted = attrs.get(_PLACE + worker)
+                host = leases.host_of(worker)
+                found[run.number] = Place(**noted) if noted else Place(host, "")
+        return found
 
     def _dead(self, runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The running runs that no living worker trains."""

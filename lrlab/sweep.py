@@ -21,6 +21,8 @@ from lrlab import (
     completion,
     flags,
     garbage,
+    leases,
+    passwords,
     readers,
     records,
     signals,
@@ -46,6 +48,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 
     from lrlab import environment, jobs, launch, wishes
 
+    leases.end_with_parent()
     environment.make_deterministic()
     with open_dict(config):
         config.hydra = HydraConfig.get()
@@ -62,6 +65,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 def main() -> None:
     """Run a sweep; bad input ends with one line and exit code 2."""
     readers.outlive()
+    leases.end_with_parent()
     bash = completion.answer(sys.argv[1:])
     if bash is not None:
         print(bash, end="")
@@ -130,7 +134,11 @@ def run(typed: list[str]) -> None:
     Args:
         typed: the command line's words, without the program.
     """
-    typed = _trusted(flags.first(typed))
+    with passwords.kept_apart(_trusted(flags.first(typed))) as words:
+        _run(words)
+
+
+def _run(typed: list[str]) -> None:
     conf = str(configs.folder("conf"))
     application = hydra.main(**BASE, config_path=conf, config_name="config")(task)
 

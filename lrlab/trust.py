@@ -8,7 +8,9 @@ listed and needs ``trust=true``. What is typed on a command line is the user's o
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PureWindowsPath
@@ -108,6 +110,18 @@ def _escaped(node: Any) -> Any:
     if isinstance(node, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", node)
     return node
+
+
+def leave_current_folder() -> None:
+    """Import nothing more from the current folder, here or in a process that is started.
+
+    It may be the folder that was sent. ``python -m`` looks there first. Where lrlab itself lies in
+    it, it stays.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    here = os.path.realpath(os.getcwd())
+    if Path(__file__).resolve().parents[1] != Path(here):
+        sys.path[:] = [each for each in sys.path if os.path.realpath(each) != here]
 
 
 def refuse(found: Sequence[str], of: str, remedy: str) -> None:

@@ -11,9 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lrlab import environment, memory, signals
+from lrlab import environment, leases, memory, passwords, signals
 
 POLL_SECONDS = 0.1
+
+# Imports from where this process does, and from nowhere else.
+_START = (
+    "import sys; count = int(sys.argv[1]); sys.path[:] = sys.argv[2 : 2 + count]; "
+    "sys.argv[:] = ['lrlab.resume', *sys.argv[2 + count :]]; "
+    "from lrlab.resume import main; main()"
+)
 
 
 def devices(device: str) -> list[str]:
@@ -62,11 +69,11 @@ def run(
     Returns:
         0, or the exit code that says that the user stopped them.
     """
-    own = {"LRLAB_PLACES": str(places), "LRLAB_STORAGE": storage}
+    own = {"LRLAB_PLACES": str(places), passwords.VARIABLE: storage}
     own[memory.SHARING] = str(sharing(count, device))
     own["TERM"] = "dumb"  # plain lines: two tables that redraw themselves would mix
     on = devices(device)
-    with signals.stoppable() as stop:
+    with leases.as_parent(), signals.stoppable() as stop:
         processes = [
             _start(
                 folder,
@@ -90,7 +97,9 @@ def _overrides(device: str, threads: int | None) -> list[str]:
 def _start(
     folder: Path, overrides: Sequence[str], own: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "lrlab.resume", str(folder), *overrides]
+    # With -m it would import what lies in the current folder, which may be a sweep from elsewhere.
+    path = [str(len(sys.path)), *sys.path]
+    command = [sys.executable, "-P", "-c", _START, *path, str(folder), *overrides]
     # In a session of its own, so that a Ctrl-C comes once, from here.
     return subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True)
 

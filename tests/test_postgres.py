@@ -83,7 +83,7 @@ def test_a_dead_worker_of_another_machine_is_found_by_its_counter(
         now[0] += seconds
         trial = near.take(0)
         assert (trial and trial.number) == number
-    assert not far.alive()
+    assert far.lost() == [0]
     assert not far.tell(0, "finished", 1.0)
     assert near.tell(0, "finished", 2.0)
 

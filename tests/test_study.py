@@ -773,7 +773,7 @@ def test_another_machines_worker_is_dead_when_its_counter_stands_still_for_a_lea
     assert passed(90) is None  # it was seen alive at 50
     assert passed(90) is None  # its new beat was seen 90 ago
     assert passed(20) == 0
-    assert not far.alive()
+    assert far.lost() == [0]
 
 
 def test_a_process_that_was_away_too_long_knows_it_and_its_word_no_longer_counts(
@@ -787,7 +787,7 @@ def test_a_process_that_was_away_too_long_knows_it_and_its_word_no_longer_counts
     assert other.wait()
     assert [take(other).number, take(other).number] == [0, 1]
     one._beat()  # its heart may be faster than it
-    assert not one.alive()
+    assert one.lost() == [0, 1]
     assert other.report({0: (1, 0.5)}) == set()
     assert not one.tell(0, "failed", None)
     assert other.tell(0, "finished", 0.5)
@@ -800,9 +800,9 @@ def test_a_process_that_was_away_too_long_knows_it_and_its_word_no_longer_counts
 def test_a_process_that_was_away_unnoticed_goes_on(opened: Opener, clock: list[float]) -> None:
     queue = opened(grid(lr="1"), "new", lease=100.0)
     take(queue)
-    assert queue.alive()
+    assert queue.lost() == []
     clock[0] += 200
-    assert queue.alive()
+    assert queue.lost() == []
     assert queue.tell(0, "finished", 0.5)
 
 

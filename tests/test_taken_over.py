@@ -1,0 +1,163 @@
+"""Whoever no longer owns a run writes nothing more of it, at whichever write it finds that out."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from test_sweep import command
+from warm import DATA, Server
+
+from lrlab import leases, records
+from lrlab.errors import NotOurs
+from lrlab.storage import open_store
+from lrlab.sweep import main
+
+TYPED = (*DATA, "lr=0.1,0.2", "network.hidden=[8]", "threads=1", "plots=false")
+TYPED += ("checkpoint_every=1", "save_model=true", "name=x")
+MEASURED = "diagnostics=full"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    return {
+        f.relative_to(folder).as_posix(): f.read_bytes()
+        for f in files
+        if "study" not in f.name and f.suffix != ".alive"  # these say who is there
+    }
+
+
+def hand_over(sweep: Path, end: bool) -> None:
+    """Say in the study that another worker has run 1, and has finished it."""
+    store = open_store("journal", "", sweep / "study.journal")
+
+    def change() -> None:
+        storage = store.storage
+        (study,) = storage.get_all_studies()
+        trial = next(t for t in storage.get_all_trials(study._study_id) if t.number == 1)
+        claim = {**trial.user_attrs["claim"], "worker": "another"}
+        storage.set_trial_user_attr(trial._trial_id, "claim", claim)
+        if end:
+            storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.1])
+
+    store.locked(change)
+
+
+@pytest.mark.parametrize(
+    ("name", "nth"),
+    [
+        *(("metrics.csv", 1), ("metrics.csv", 2), ("diagnostics.csv", 1), ("checkpoint.pt", 1)),
+        *(("summary.json", 2), ("run.log", 1), ("end.pt", 1), ("model.pt", 1)),
+    ],
+)
+def test_what_comes_too_late_is_not_written(
+    name: str, nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, away, seen, then = tmp_path / "outputs" / "x" / "1", [0.0], [0], {}
+    now = leases.clock
+    monkeypatch.setattr(leases, "clock", lambda: now() + away[0])
+
+    def watched(write: Callable[..., Any]) -> Callable[..., Any]:
+        def first(file: Path, *given: Any) -> Any:
+            if file == run / name:
+                seen[0] += 1
+                if seen[0] == nth:  # the process stands still here, for two leases
+                    away[0] = 120.0
+                    hand_over(run.parent, end=name != "run.log")
+                    then.update(contents(run))
+            return write(file, *given)
+
+        return first
+
+    for function in ("_append", "write_bytes"):
+        monkeypatch.setattr(records, function, watched(getattr(records, function)))
+    ended = command(main, [*TYPED, "epochs=2", MEASURED], tmp_path)
+    assert then and contents(run) == then
+    assert ended.code == 1
+    line, remedy = ended.err.splitlines()
+    assert "stood still for longer than lease=60 seconds, and others took over run 1" in line
+    assert remedy.startswith("lrlab: the others finish the sweep") and "Traceback" not in line
+
+
+def test_who_was_away_and_lost_nothing_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, calls = leases.clock, [0]
+
+    def jumping() -> float:  # a lease passes with each look
+        calls[0] += 1
+        return now() + 61.0 * calls[0]
+
+    monkeypatch.setattr(leases, "clock", jumping)
+    ended = command(main, [*TYPED, "epochs=2", "diagnostics=off"], tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert "2 finished" in ended.out or (tmp_path / "outputs" / "x" / "best.yaml").is_file()
+
+
+def test_who_stands_still_between_the_question_and_the_write_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it asked too early; but the files are no longer those that it has opened."""
+    records.create_run(tmp_path, "", "", "")
+    records.log(tmp_path, "begun")
+    asked, at = 0, 0
+
+    def take(file: Path) -> None:
+        nonlocal asked
+        asked += 1
+        if asked != at:
+            if asked > at:
+                raise NotOurs(file, "taken")
+            return
+        with monkeypatch.context() as other:
+            other.setattr(records, "_owned", None)
+            other.setattr(records.os, "getpid", lambda: 1)
+            records.take_over(tmp_path)
+            records.start_metrics(tmp_path)
+            records.write_summary(tmp_path, {"state": "running"})
+            records.append_metrics(tmp_path, [(0, 0, 0.1, 7.0)])
+        then.clear()
+        then.update(contents(tmp_path))
+
+    then: dict[str, bytes] = {}
+    for write in (
+        lambda: records.append_metrics(tmp_path, [(9, 0, 0.1, 9.0)]),
+        lambda: records.log(tmp_path, "late"),
+    ):
+        asked, at = 0, 2  # an append asks before it opens the file too
+        with records.written_by_owner(take):
+            write()
+        assert asked == 2
+        assert contents(tmp_path) == then
+    asked, at = 0, 1
+    with records.written_by_owner(take), pytest.raises(NotOurs):
+        records.write_summary(tmp_path, {"state": "finished"})
+    assert contents(tmp_path) == then and b"running" in then["summary.json"]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_for_longer_than_its_lease_and_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    typed = (*TYPED, "epochs=60", "lease=1", "diagnostics=off")
+    sleeper = server.start("lrlab.sweep", *typed, cwd=tmp_path)
+    run = tmp_path / "outputs" / "x" / "1"
+    end = time.monotonic() + 60
+    while not (run / "checkpoint.pt").exists():
+        assert time.monotonic() < end and not sleeper.ended()
+        time.sleep(0.01)
+    sleeper.kill(signal.SIGSTOP)
+    done = server.run("lrlab.resume", "outputs/x", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    then = contents(tmp_path / "outputs")
+    sleeper.kill(signal.SIGCONT)
+    ended = sleeper.wait()
+    assert ended.code == 1 and "others took over runs 0, 1" in ended.err
+    assert contents(tmp_path / "outputs") == then
+    steps = records.read_metrics(run)["step"].tolist()
+    assert steps == list(range(len(steps)))
