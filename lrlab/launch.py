@@ -113,7 +113,7 @@ def train(specs: Sequence[RunSpec]) -> None:
     for run in specs:
         records.write_summary(run.folder, plan.summary(run))
     announce(specs[0], "1 run" if len(specs) == 1 else f"{len(specs)} runs")
-    _announce_measuring(specs)
+    announce_measuring(specs)
     row_of = {run.number: row for row, run in enumerate(specs)}
     wanted = specs[0].config.get("profile")
     traced = records.profile_folder(specs[0].folder.parent) if wanted else None
@@ -178,7 +178,7 @@ def announce(run: RunSpec, runs: str) -> None:
     )
 
 
-def _announce_measuring(specs: Sequence[RunSpec]) -> None:
+def announce_measuring(specs: Sequence[RunSpec]) -> None:
     """Say what measuring costs where more was asked for than the budget of the default holds."""
     asked = [spec for spec in specs if configs.diagnostics(spec.config) == "full"]
     lines = {_asked_line(spec): None for spec in asked[:100]}

@@ -344,8 +344,8 @@ def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:
     missing = []
     if verdicts[["alpha", "stability_ratio"]].isna().all(axis=None):
         missing.append(
-            "alpha and the stability ratio were not measured (diagnostics=default measures them in runs "
-            "that are long enough, diagnostics=full in any)"
+            "alpha and the stability ratio were not measured (diagnostics=default measures them "
+            "in runs that are long enough, diagnostics=full in any)"
         )
     if verdicts[["gain_low", "gain_high"]].isna().all(axis=None):
         missing.append("there was no branch test, which tells what a smaller lr would win")
