@@ -73,7 +73,7 @@ def _branches(n: Numbers) -> str:
 def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
     """Whether the steps are far too short, about right or unstable; "" where neither was measured.
 
-    Far too short takes both: each covers less than `thresholds.short` of the way to the minimum along it
+    Far too short: each covers less than `thresholds.short` of the way to the minimum along it
     (alpha), and could be ten times as long before it were unstable (stability ratio). With momentum
     a ratio alone does not tell: one step goes on for many.
     """
@@ -84,8 +84,6 @@ def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
         return "unstable"
     if math.isnan(way) and not _is_plain(n, t):
         return ""
-    if math.isnan(ratio) and not way >= t.short:
-        return ""  # along the step alone: what is not measured may bound it across
     is_short = not (ratio >= t.short) and not (way >= t.short)
     return "far too short" if is_short else "about right"
 
