@@ -299,6 +299,7 @@ class Meter:
             [lanes_due == FIRST, lanes_due == WHOLE], [self.cadence.first, self.cadence.products]
         )
         whole = bool(products.any())
+        probe_loss, probe_gradients, sharpness = losses, gradients, losses
         if whole:
             fresh = None
             if self.cadence.budget is not None and (lanes_due == FIRST).any():

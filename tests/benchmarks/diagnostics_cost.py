@@ -2,7 +2,7 @@
 
     python tests/benchmarks/diagnostics_cost.py
     python tests/benchmarks/diagnostics_cost.py --runs 1 3 -- data.train_size=2400 epochs=1
-    python tests/benchmarks/diagnostics_cost.py --runs 1 -- network=cnn data.train_size=4800 epochs=1
+    python tests/benchmarks/diagnostics_cost.py --runs 1 -- network=cnn data.train_size=4800
 
 The default network on MNIST, three epochs, at 3 and at 13 learning rates; the second and the third
 line are runs of 37 and 75 steps, which have no branch test. All is timed within one
