@@ -12,29 +12,34 @@ from typing import Any
 
 import numpy as np
 
-from lrlab import checkpoints, environment, memory, plan, records, train
+from lrlab import checkpoints, diagnostics, environment, memory, plan, records, train
+from lrlab import config as configs
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec
-from lrlab.thresholds import THRESHOLDS
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
-SHARE = 1 / 8  # of the run's steps; more took the whole beyond 0.6 of the training time
-FEWEST = 40  # steps, for the mean over fewer mini-batches says little
+FEWEST = diagnostics.FEWEST_BRANCH_STEPS
 
 State = dict[str, Any]
 Ways = dict[tuple[int, bool], str]  # as `lanes.Lanes.ways`
 
 
-def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) -> list[int]:
+def test(
+    specs: Sequence[RunSpec],
+    width: int | None,
+    stop: Callable[[], bool],
+    tell: Callable[[float], None] = lambda share: None,
+) -> list[int]:
     """Make the branch test of runs that have ended, and write each one's branches.csv.
 
-    A run whose schedule has annealed its lr has none. A test that fails is logged in the run's
-    run.log.
+    A run whose schedule has annealed its lr has none, nor one that is too short for it
+    (`diagnostics.branch_steps`). A test that fails is logged in the run's run.log.
 
     Args:
         specs: runs that ended, and whose `records.end_file` is there.
         width: the most lanes at once; None: as many as memory holds.
         stop: asked at every step.
+        tell: hears at every step what share of all steps of the test is made.
 
     Returns:
         The numbers of the runs whose test failed.
@@ -47,10 +52,18 @@ def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) 
     failed = []
     for spec in specs:
         state = checkpoints.read(records.end_file(spec.folder))
-        if state is None or not _moves(spec, state):
+        if state is None or not _steps(spec, state):
             records.end_file(spec.folder).unlink(missing_ok=True)
             continue
         groups.setdefault((plan.group_key(spec), state["step"]), []).append(spec)
+    total = sum(_steps_of(spec, step) for (_, step), g in groups.items() for spec in g)
+    made = 0
+
+    def count(steps: int) -> None:
+        nonlocal made
+        made += steps
+        tell(min(made / max(total, 1), 1.0))
+
     for group in groups.values():
         size = _runs_at_once(group[0], width)
         ways = _ways(group[0], size * len(MULTIPLIERS))
@@ -58,17 +71,34 @@ def test(specs: Sequence[RunSpec], width: int | None, stop: Callable[[], bool]) 
             chunk = group[start : start + size]
             states = [checkpoints.read(records.end_file(spec.folder)) for spec in chunk]
             together = [(spec, s) for spec, s in zip(chunk, states, strict=True) if s is not None]
-            failed += _attempt(together, ways, stop)
+            failed += _attempt(together, ways, stop, count)
     return failed
 
 
-def _moves(spec: RunSpec, state: State) -> bool:
-    """Whether its schedule has not annealed the lr.
+def cost_line(specs: Sequence[RunSpec]) -> str:
+    """What the branch test of runs costs, in words: "57 steps each, about 20% of ..."."""
+    summaries = [records.read_summary(spec.folder) for spec in specs]
+    run_steps = [int(summary["steps"]) for summary in summaries]
+    steps = [_steps_of(spec, count) for spec, count in zip(specs, run_steps, strict=True)]
+    whole = [len(MULTIPLIERS) * count + diagnostics.BRANCH_SETUP for count in steps]
+    share = sum(whole) / max(sum(run_steps), 1)
+    span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
+    several = "each run" if len(specs) > 1 else "the run"
+    told = diagnostics.times(share)
+    return (
+        f"{len(MULTIPLIERS)} branches of {span} steps for {several}, about {told} its training time"
+    )
 
-    One that has gave it its shorter steps already, and three times almost nothing is almost
-    nothing.
-    """
-    return state["values"].get("lr", math.nan) >= THRESHOLDS.annealed * spec["lr"]
+
+def _steps_of(spec: RunSpec, steps: int) -> int:
+    """Of each branch of a run of so many steps that has not annealed its lr."""
+    return diagnostics.branch_steps(configs.diagnostics(spec.config), steps, annealed=False)
+
+
+def _steps(spec: RunSpec, state: State) -> int:
+    """Of each branch of a run with this end; 0: it has no test."""
+    annealed = diagnostics.is_annealed(state["values"].get("lr", math.nan), spec["lr"])
+    return 0 if annealed else _steps_of(spec, state["step"])
 
 
 def _ways(spec: RunSpec, lanes: int) -> Ways:
@@ -91,17 +121,21 @@ def _runs_at_once(spec: RunSpec, width: int | None) -> int:
 
 
 def _attempt(
-    group: Sequence[tuple[RunSpec, State]], ways: Ways, stop: Callable[[], bool]
+    group: Sequence[tuple[RunSpec, State]],
+    ways: Ways,
+    stop: Callable[[], bool],
+    count: Callable[[int], None],
 ) -> list[int]:
     """Test runs together; after an error half of them at once, in the end each alone."""
     try:
-        lrs, losses = _train_on(group, ways, stop)
+        lrs, losses = _train_on(group, ways, stop, count)
     except (Stopped, NotWritten):
         raise
     except Exception as error:
         if len(group) > 1:
             half = len(group) // 2
-            return _attempt(group[:half], ways, stop) + _attempt(group[half:], ways, stop)
+            halves = group[:half], group[half:]
+            return [number for part in halves for number in _attempt(part, ways, stop, count)]
         spec = group[0][0]
         records.log(spec.folder, f"the branch test failed: {type(error).__name__}: {error}")
         records.end_file(spec.folder).unlink(missing_ok=True)
@@ -117,14 +151,17 @@ def _attempt(
 
 
 def _train_on(
-    group: Sequence[tuple[RunSpec, State]], ways: Ways, stop: Callable[[], bool]
+    group: Sequence[tuple[RunSpec, State]],
+    ways: Ways,
+    stop: Callable[[], bool],
+    tell: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
 
     A branch whose loss is not finite leaves the stack; what it would have had is NaN.
     """
     branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
-    steps = max(FEWEST, round(SHARE * group[0][1]["step"]))
+    steps = _steps(*group[0])
     data = plan.load_data(group[0][0]).to(group[0][0].device)
     specs = [spec for spec, _, _ in branches]
     stack = train.build_stack("", specs, range(len(specs)), data, ways)
@@ -144,7 +181,8 @@ def _train_on(
         count = min(train.longest_segment(stack), stack.steps_per_epoch - stack.place, steps - done)
         lanes = [run.row for run in stack.runs]
         values = _values([branches[lane] for lane in lanes], count)
-        segment = train.train_steps(stack, values, stop)
+        segment = train.train_steps(stack, values, stop, lambda i: tell(len(group)) if i else None)
+        tell(len(group))
         if stop():
             raise Stopped
         losses[done : done + count, lanes] = segment.losses

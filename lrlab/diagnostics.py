@@ -1,14 +1,17 @@
 """What the steps do, measured while training; no bit of the training is changed by it.
 
-All lanes of a stack are measured at once, on copies of their parameters. A measurement costs about
-as much as forty steps, so it is made often early in training, where everything changes, and then
-at every 450th step.
+All lanes of a stack are measured at once, on copies of their parameters. By default measuring has
+a budget: at any step it has cost at most a quarter of the steps so far. Costs are counted in steps,
+by a formula, and never timed: which steps are measured depends on the run's settings alone, so that
+a record is the same on every machine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +21,7 @@ from torch import Tensor
 from lrlab import environment
 from lrlab.lanes import as_real, like_real
 from lrlab.profiling import phase
+from lrlab.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
@@ -25,7 +29,26 @@ if TYPE_CHECKING:
 
 # Samples of the fixed probe batch: the sharpness of fewer reads too high, more cost too much.
 PROBE = 192
-FIRST_PRODUCTS = 10  # with the Hessian, at a run's first measurement, from a random vector
+
+BUDGET = 0.25  # of the steps so far: what measuring may cost by default, in steps
+# What a measurement costs, in steps. Measured with one thread: 2 to 11 along the step (copies, and
+# a gradient that is not captured); on the probe 0.4 to 1.3 for each batch's worth of samples, of
+# multilayer perceptrons, convolutional and residual networks with batches of 8 to 256.
+ALONG_COST = 8.0
+PROBE_COST = 1.4
+
+# The branch test: three branches of at most a fifteenth of the run, and what it takes to build and
+# to capture their stack, cost a quarter of the run's steps at most.
+BRANCH_SHARE = 1 / 15
+BRANCH_SETUP = 80  # steps
+BRANCH_SHARE_ASKED = 1 / 8  # with diagnostics=full, which has no budget
+FEWEST_BRANCH_STEPS = 40  # the mean over fewer mini-batches says little
+BRANCHES = 3
+
+# What is measured at a step.
+ALONG = 1  # alpha, and the lengths of gradient, update and way
+WHOLE = 2  # the probe batch and the sharpness too
+FIRST = 3  # the first whole one, which knows no direction of curvature yet
 
 
 @dataclass(frozen=True)
@@ -34,16 +57,25 @@ class Cadence:
 
     Attributes:
         gap: steps between two measurements, later in training.
-        growth: of the gaps early in training, where the first steps are measured one by one.
-        products: with the Hessian at each measurement, which goes on where the last one stood.
+        growth: of the gaps early in training.
+        first: products with the Hessian at the first measurement of the sharpness.
+        products: at each later one, which goes on where the last one stood.
+        budget: share of the steps so far that measuring may cost; None: no limit.
     """
 
     gap: int
     growth: float
+    first: int
     products: int
+    budget: float | None
 
 
-CADENCES = {"default": Cadence(450, 2.0, 3), "full": Cadence(10, 1.1, 5)}
+CADENCES = {
+    "default": Cadence(450, 2.0, 5, 3, BUDGET),
+    "full": Cadence(10, 1.1, 10, 5, None),
+}
+
+_RANDOM_SHARE = 0.1  # of the first direction: the gradient alone may have no part in the steepest
 
 # In the order of the tensor that ``Meter.measure`` returns.
 _RAW = (
@@ -53,27 +85,140 @@ _RAW = (
 )
 
 
-def due(cadence: Cadence, first: int, count: int, steps: int, steps_per_epoch: int) -> np.ndarray:
-    """Which of the steps first, first + 1 ... are measured.
+def due(
+    cadence: Cadence, first: int, count: int, steps: int, steps_per_epoch: int, batches: float
+) -> np.ndarray:
+    """What is measured at the steps first, first + 1 ...
 
-    Later in training they lie at the same places of each epoch, so that lanes at different epochs
-    are measured together.
+    It depends on nothing but the run's length, its epochs and its batch size. Later in training
+    measurements lie at the same places of each epoch, so that lanes at different epochs are
+    measured together.
 
     Args:
         steps: of the whole run.
+        batches: how many batches' worth of samples the probe has.
 
     Returns:
-        (count,) bool.
+        (count,) int: 0, ``ALONG``, ``WHOLE`` or ``FIRST``.
     """
-    gap = max(1, min(cadence.gap, steps // 5))
-    step = np.arange(first, first + count)
-    epoch, place = np.divmod(step, steps_per_epoch)
-    found = (place % gap == 0) & (epoch % max(1, gap // steps_per_epoch) == 0)
-    early, at = [0], 1.0
+    at, what = planned(cadence, steps, steps_per_epoch, batches)
+    found = np.zeros(count, int)
+    inside = (at >= first) & (at < first + count)
+    found[at[inside] - first] = what[inside]
+    return found
+
+
+def cost(kind: int, cadence: Cadence, batches: float) -> float:
+    """What a measurement costs, in training steps; ``batches`` as for ``due``."""
+    if kind == ALONG:
+        return ALONG_COST
+    products = cadence.first if kind == FIRST else cadence.products
+    # two gradients, and products with the Hessian that cost two each
+    return ALONG_COST + PROBE_COST * (2 + 2 * products) * batches
+
+
+@lru_cache(maxsize=64)
+def planned(
+    cadence: Cadence, steps: int, steps_per_epoch: int, batches: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The steps of a run that are measured, and what is measured there, as in ``due``.
+
+    Of the steps that the cadence names, those are left out whose measurement the budget does not
+    hold: all measurements up to a step cost at most ``cadence.budget`` of the steps up to it.
+    Before the first whole measurement, those along the step are made, each at twice the step of the
+    last.
+
+    Returns:
+        steps, kinds: (measurements,) int each.
+    """
+    if cadence.budget is None:
+        at = _named(cadence, cadence.gap, steps, steps_per_epoch)
+        return at, np.where(at == 0, FIRST, WHOLE)
+    first, later = cost(FIRST, cadence, batches), cost(WHOLE, cadence, batches)
+    along, whole_at = [], math.ceil(first / cadence.budget)  # steps that are to be made before
+    made = math.ceil(ALONG_COST / cadence.budget)
+    while made <= (whole_at / 2 if whole_at <= steps else steps):
+        along.append(made - 1)
+        made *= 2
+    whole_at = math.ceil((first + len(along) * ALONG_COST) / cadence.budget)
+    # so rarely that lanes of one stack that are at different epochs hold the budget together
+    gap = max(cadence.gap, round(8 * later))
+    spent, found, seen = 0.0, [], False
+    for step in _named(cadence, gap, steps, steps_per_epoch, *along, whole_at - 1).tolist():
+        if step in along:
+            kind = ALONG
+        elif spent + (later if seen else first) <= cadence.budget * (step + 1):
+            kind, seen = WHOLE if seen else FIRST, True
+        else:
+            continue
+        spent += cost(kind, cadence, batches)
+        found.append((step, kind))
+    table = np.array(found, int).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _named(cadence: Cadence, gap: int, steps: int, steps_per_epoch: int, *more: int) -> np.ndarray:
+    """The steps that a cadence names, rising: ever rarer at first, then one each gap."""
+    gap = max(1, min(gap, steps // 5))
+    epochs = np.arange(0, -(-steps // steps_per_epoch), max(1, gap // steps_per_epoch))
+    places = np.arange(0, steps_per_epoch, gap)
+    grid = (epochs[:, None] * steps_per_epoch + places).ravel()
+    early, at = [0, *more], 1.0
     while at * (cadence.growth - 1) < gap:  # until the gaps have grown to the later ones
         early.append(round(at))
         at = max(at + 1, at * cadence.growth)
-    return found | np.isin(step, early)
+    found = np.union1d(grid, np.array(early, int))
+    return found[(found >= 0) & (found < steps)]
+
+
+def branch_steps(mode: str, steps: int, annealed: bool) -> int:
+    """The steps of each branch of the branch test; 0: there is none.
+
+    A run whose schedule has annealed its lr has none: it has had its shorter steps already, and
+    three times almost nothing is almost nothing.
+
+    Args:
+        mode: ``off``, ``default`` or ``full``.
+        steps: of the run.
+    """
+    if mode == "off" or annealed:
+        return 0
+    if mode == "full":
+        return max(FEWEST_BRANCH_STEPS, round(BRANCH_SHARE_ASKED * steps))
+    found = int(min(BRANCH_SHARE * steps, (BUDGET * steps - BRANCH_SETUP) / BRANCHES))
+    return found if found >= FEWEST_BRANCH_STEPS else 0
+
+
+def no_branches(steps: int) -> str:
+    """Why a run of so few steps has no branch test."""
+    least = math.ceil((BRANCHES * FEWEST_BRANCH_STEPS + BRANCH_SETUP) / BUDGET)
+    return (
+        f"no branch test: with {steps:,} steps, fewer than {least}, it would take more than a "
+        "quarter of the training time; diagnostics=full makes it"
+    )
+
+
+def is_annealed(last_lr: float, lr: float) -> bool:
+    """Whether a schedule has brought the lr down; of an unknown one nothing is made."""
+    return not last_lr >= THRESHOLDS.annealed * lr
+
+
+def asked_line(steps: int, steps_per_epoch: int, batches: float) -> str:
+    """What ``diagnostics=full`` costs, in a line to be said before training."""
+    cadence, mode = CADENCES["full"], "full"
+    at, what = planned(cadence, steps, steps_per_epoch, batches)
+    share = sum(cost(int(kind), cadence, batches) for kind in what) / steps
+    branches = (BRANCHES * branch_steps(mode, steps, annealed=False) + BRANCH_SETUP) / steps
+    return (
+        f"diagnostics=full measures {len(at):,} of {steps:,} steps, which takes about "
+        f"{times(share)} the training time, and the branch test about {times(branches)} it; "
+        f"diagnostics=default takes at most {BUDGET:.0%} for each"
+    )
+
+
+def times(share: float) -> str:
+    """A share of a time in words: "38% of", "1.6 times"."""
+    return f"{share:.0%} of" if round(share, 2) < 1 else f"{share:.2g} times"
 
 
 @dataclass
@@ -87,6 +232,7 @@ class Meter:
             found; each lane's length is 1.
         twin: copies of the lanes, made at the first measurement after the stack has changed.
         curves: whether the network has second derivatives.
+        batches: how many batches' worth of samples the probe has.
     """
 
     cadence: Cadence
@@ -96,14 +242,19 @@ class Meter:
     vectors: list[Tensor]
     twin: Lanes | None = None
     curves: bool = True
+    batches: float = 1.0
 
     def due(
         self, first_steps: Sequence[int], count: int, steps: Sequence[int], steps_per_epoch: int
     ) -> dict[int, np.ndarray]:
-        """Offsets of the next steps at which a lane is due, to which lanes are, (lanes,) bool."""
+        """Offsets of the next steps at which a lane is due, to what is measured of each.
+
+        Returns:
+            (lanes,) int for each, as from ``lrlab.diagnostics.due``.
+        """
         table = np.stack(
             [
-                due(self.cadence, first, count, total, steps_per_epoch)
+                due(self.cadence, first, count, total, steps_per_epoch, self.batches)
                 for first, total in zip(first_steps, steps, strict=True)
             ],
             axis=1,
@@ -134,7 +285,7 @@ class Meter:
         Args:
             losses, gradients: of the update, as the lanes gave them for the batch.
             first_steps, offset: as for ``Lanes.gradients``.
-            lanes_due: (lanes,) bool; what is known of the others' curvature stays.
+            lanes_due: (lanes,) int, as from ``due``; what is known of the others' curvature stays.
             preconditioner: as from ``LaneOptimizer.preconditioner``.
 
         Returns:
@@ -145,35 +296,49 @@ class Meter:
         before = [p.clone() for p in twin.params.values()]
         old = _flat(before)
         update = _flat(list(lanes.params.values())) - old
-        first = np.asarray(first_steps) + offset == 0
-        products = np.where(first, FIRST_PRODUCTS, self.cadence.products) * lanes_due
-        probe_loss, probe_gradients, sharpness = self._sharpness(twin, products, preconditioner)
+        products = np.select(
+            [lanes_due == FIRST, lanes_due == WHOLE], [self.cadence.first, self.cadence.products]
+        )
+        whole = bool(products.any())
+        probe_loss, probe_gradients, sharpness = losses, gradients, losses
+        if whole:
+            fresh = None
+            if self.cadence.budget is not None and (lanes_due == FIRST).any():
+                fresh = torch.from_numpy(lanes_due == FIRST)
+            probe_loss, probe_gradients, sharpness = self._sharpness(
+                twin, products, preconditioner, fresh
+            )
 
         twin.follow(lanes)
         loss_after, gradients_after = twin.gradients(*batch, first_steps, offset)
-        probe_loss_after, probe_gradients_after = twin.gradients(
-            self.probe_x, self.probe_y, [0] * len(lanes), 0
-        )
         gradient = _flat(gradients, before)
         moved = old - _flat(self.start)
-        return torch.stack(
-            [
-                losses,
-                loss_after,
-                _dot(gradient, update),
-                _dot(_flat(gradients_after, before), update),
+        along = [losses, loss_after, _dot(gradient, update)]
+        along.append(_dot(_flat(gradients_after, before), update))
+        probe = [torch.full_like(losses, torch.nan)] * 5
+        if whole:
+            probe_loss_after, probe_gradients_after = twin.gradients(
+                self.probe_x, self.probe_y, [0] * len(lanes), 0
+            )
+            probe = [
                 probe_loss,
                 probe_loss_after,
                 _dot(_flat(probe_gradients, before), update),
                 _dot(_flat(probe_gradients_after, before), update),
                 sharpness,
-                *(_length(v) for v in (gradient, update, old, moved)),
-            ],
-            dim=1,
-        )
+            ]
+            if (products == 0).any():  # a lane records what it would record alone
+                hidden = torch.from_numpy(products == 0).to(losses.device)
+                probe = [t.masked_fill(hidden, torch.nan) for t in probe]
+        lengths = [_length(v) for v in (gradient, update, old, moved)]
+        return torch.stack([*along, *probe, *lengths], dim=1)
 
     def _sharpness(
-        self, twin: Lanes, products: np.ndarray, preconditioner: Sequence[Tensor] | None
+        self,
+        twin: Lanes,
+        products: np.ndarray,
+        preconditioner: Sequence[Tensor] | None,
+        fresh: Tensor | None = None,
     ) -> tuple[Tensor, Sequence[Tensor | None], Tensor]:
         """Loss and gradients on the probe batch, and the largest eigenvalue of its Hessian.
 
@@ -185,6 +350,9 @@ class Meter:
 
         Args:
             products: (lanes,) int; a lane with 0 stays where it stands, its sharpness is NaN.
+            fresh: (lanes,) bool, the lanes that begin at the gradient of the probe's loss, mixed
+                with the random direction of their seed. A gradient lies mostly in the few steepest
+                directions, so that half as many products find the largest.
         """
         size = int(products.max()) if self.curves else 0
         if size == 0:
@@ -193,7 +361,13 @@ class Meter:
         roots = None if preconditioner is None else _flat(preconditioner).sqrt()
         loss, gradients, product = twin.curvature(self.probe_x, self.probe_y)
         sharpness = torch.full_like(loss, torch.nan)
-        basis, matrix = [_flat(self.vectors)], loss.new_zeros(len(twin), size, size)
+        begin = _flat(self.vectors)
+        if fresh is not None:
+            steep = _normed(_divided(_flat(gradients, self.vectors), roots))
+            steep = torch.where(steep.isfinite(), steep, torch.zeros_like(steep))
+            mixed = _normed(steep + _RANDOM_SHARE * begin)
+            begin = torch.where(fresh.to(begin.device)[:, None], mixed, begin)
+        basis, matrix = [begin], loss.new_zeros(len(twin), size, size)
         try:
             for i in range(size):
                 image = _flat(product(_parts(_divided(basis[i], roots), self.vectors)))
@@ -235,6 +409,7 @@ class Meter:
             [t[index] for t in self.start],
             [t[index] for t in self.vectors],
             curves=self.curves,
+            batches=self.batches,
         )
 
     def state(self, lane: int) -> list[Tensor]:
@@ -247,7 +422,7 @@ class Meter:
             mine[lane].copy_(theirs)
 
 
-def build(mode: str, lanes: Lanes, data: Dataset) -> Meter | None:
+def build(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE) -> Meter | None:
     """The meter of lanes that stand before their first step; None where nothing is measured.
 
     Args:
@@ -256,7 +431,7 @@ def build(mode: str, lanes: Lanes, data: Dataset) -> Meter | None:
     """
     if mode == "off" or not lanes.params:
         return None
-    count = min(PROBE, len(data.train_y))
+    count = probe_size(data)
     chosen = np.sort(np.random.default_rng(0).permutation(len(data.train_y))[:count])
     index = torch.from_numpy(chosen).to(data.train_y.device)
     params = list(lanes.params.values())
@@ -266,7 +441,13 @@ def build(mode: str, lanes: Lanes, data: Dataset) -> Meter | None:
         probe_y=data.train_y[index],
         start=[p.detach().clone() for p in params],
         vectors=_random_vectors(params, lanes.seeds),
+        batches=count / batch_size,
     )
+
+
+def probe_size(data: Dataset) -> int:
+    """How many samples the probe batch of these data has."""
+    return min(PROBE, len(data.train_y))
 
 
 def table(raw: np.ndarray, scale: np.ndarray) -> np.ndarray:

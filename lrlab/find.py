@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import types
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,13 @@ class Found:
     misleads: tuple[str, ...]
     sweep: tuple[float, float] | None
 
+    def __repr__(self) -> str:
+        """The answer, as the command prints it, in lines of a screen."""
+        import textwrap
+
+        lines = [textwrap.wrap(line, 79, subsequent_indent="      ") for line in _words(self)]
+        return "\n".join(part for line in lines for part in line[:3])
+
     @property
     def best(self) -> float | None:
         """The best constant lr; None: nothing was learned, ``constants.why_none`` says why."""
@@ -145,9 +153,9 @@ def find(
     network: nn.Module,
     data: Any,
     loss: Callable[[Tensor, Tensor], Tensor],
-    optimizer: Callable[..., torch.optim.Optimizer] | Mapping[str, Any] | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] | Mapping[str, Any] | str | None = None,
     *,
-    lr: tuple[float, float] = (1e-5, 10.0),
+    lr: tuple[float, float] | str = (1e-5, 10.0),
     points: int = 32,
     steps: int = 300,
     ramp_steps: int | None = None,
@@ -162,15 +170,17 @@ def find(
     generators are afterwards what they were before, to the bit.
 
     Args:
-        network: (batch, ...) to outputs (batch, classes or values).
-        data: two tensors, samples (samples, ...) and targets (samples, ...); or a
+        network: (batch, ...) to outputs (batch, classes or values), one tensor. Lazy layers are
+            drawn with the seed.
+        data: two tensors or arrays, samples (samples, ...) and targets (samples, ...); or a
+            TensorDataset, or another data set of pairs, which is read whole; or a
             `lrlab.data.Dataset`, of which it takes the training part; or anything that gives
             mini-batches as pairs of tensors, such as a DataLoader, of which it keeps as many as it
             needs in memory.
         loss: (outputs, targets) to the mean over the batch.
-        optimizer: a torch class, or a ``functools.partial`` of one, or a config with ``_target_``;
-            None: plain SGD.
-        lr: the range.
+        optimizer: a name as for ``lrlab.sweep``, such as adam; a torch class, or a
+            ``functools.partial`` of one, or a config with ``_target_``; None: plain SGD.
+        lr: the range, two numbers or a text like 1e-5..10.
         points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
         batch_size, seed: for two tensors: the order of ``lrlab.sweep`` with this seed.
         device: where to train; None: where the network is.
@@ -180,22 +190,37 @@ def find(
         draws it.
 
     Raises:
-        UserError: an argument that cannot work.
+        UserError: an argument that cannot work; it says what would.
     """
-    import copy
-
     import torch
 
-    options = Options(float(lr[0]), float(lr[1]), points, steps, ramp_steps or steps, smoothing)
+    from lrlab import find_inputs
+
+    options = Options(*_range(lr), points, steps, ramp_steps or steps, smoothing)
+    find_inputs.check_network(network)
+    config = find_inputs.optimizer_config(optimizer)
     parameters = list(network.parameters())
-    if not any(p.requires_grad for p in parameters):
-        raise UserError("network: has nothing to train")
     where = str(parameters[0].device if device is None else torch.device(device))
     with _randomness_kept(where, data):
-        batch, indexed_loss = _indexed(_batches(data, batch_size, seed, where), loss)
-        copied = copy.deepcopy(network)
-        config = _optimizer_config(optimizer)
-        return _both(copied, indexed_loss, config, options, batch, seed, where, batch(0))
+        batch = find_inputs.batches(data, batch_size, seed, where)
+        own = find_inputs.ready(network, batch(0), loss, seed)
+        indexed_batch, indexed_loss = _indexed(batch, loss)
+        return _both(
+            own, indexed_loss, config, options, indexed_batch, seed, where, indexed_batch(0)
+        )
+
+
+def _range(lr: Any) -> tuple[float, float]:
+    """The ends of a range of learning rates, of two numbers or a text like 1e-5..10."""
+    if isinstance(lr, str) and (match := _RANGE.fullmatch(lr.strip())):
+        lr = [text for text in match.groups() if text is not None]
+    try:
+        low, high = map(float, lr)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"lr={lr}: must be two numbers, the range of learning rates, for example (1e-5, 10)"
+        ) from None
+    return low, high
 
 
 # --- both tests -----------------------------------------------------------------------------------
@@ -307,85 +332,6 @@ def _randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
         np.random.set_state(numpy)
         for generator, state in states:
             generator.set_state(state)
-
-
-def _optimizer_config(optimizer: Any) -> dict[str, Any]:
-    """A torch class, a partial of one, or a config, as a config."""
-    import functools
-
-    if optimizer is None:
-        return {"_target_": "torch.optim.SGD"}
-    if isinstance(optimizer, Mapping):
-        return {key: value for key, value in optimizer.items() if key != "lr"}
-    settings: dict[str, Any] = {}
-    while isinstance(optimizer, functools.partial):
-        if optimizer.args:
-            raise UserError("optimizer: name the settings of the partial, like momentum=0.9")
-        settings = {**optimizer.keywords, **settings}
-        optimizer = optimizer.func
-    if not isinstance(optimizer, type):
-        raise UserError(
-            f"optimizer={optimizer}: must be a class such as torch.optim.SGD, a functools.partial "
-            "of one, or a mapping with _target_"
-        )
-    settings.pop("lr", None)
-    return {"_target_": f"{optimizer.__module__}.{optimizer.__qualname__}", **settings}
-
-
-def _batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
-    import torch
-
-    from lrlab import first_steps
-    from lrlab.data import Dataset
-
-    if isinstance(data, Dataset):
-        data = (data.train_x, data.train_y)
-    pair = isinstance(data, tuple | list) and len(data) == 2
-    if pair and all(isinstance(part, torch.Tensor) for part in data):
-        x, y = data
-        if len(x) != len(y):
-            raise UserError(f"data: {len(x)} samples and {len(y)} targets; need as many of each")
-        if not 1 <= batch_size <= len(x):
-            raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
-        return first_steps.batches_of(x.to(device), y.to(device), seed, batch_size)
-    if not isinstance(data, Iterable):
-        raise UserError("data: must be two tensors, or give mini-batches as pairs of tensors")
-    return _kept_batches(data, device)
-
-
-def _kept_batches(data: Iterable[Any], device: str) -> Batches:
-    """Step to mini-batch; kept, for lanes that do not fit in at once see them again.
-
-    A smaller batch at the end of a pass is dropped, as in lrlab's own training.
-    """
-    import torch
-
-    kept: list[tuple[Tensor, Tensor]] = []
-    source, at_start = iter(data), 0
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        nonlocal source, at_start
-        while len(kept) <= step:
-            found = next(source, None)
-            if found is None:
-                if not kept:
-                    raise UserError("data: gives no mini-batch")
-                if len(kept) == at_start:  # a generator is given once, and cannot begin again
-                    return _on(kept[step % len(kept)], device)
-                source, at_start = iter(data), len(kept)
-                continue
-            pair = isinstance(found, tuple | list) and len(found) == 2
-            if not pair or not all(isinstance(part, torch.Tensor) for part in found):
-                raise UserError("data: each mini-batch must be a pair of tensors")
-            if not kept or len(found[0]) >= len(kept[0][0]):
-                kept.append((found[0], found[1]))
-        return _on(kept[step], device)
-
-    return batch
-
-
-def _on(pair: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
-    return pair[0].to(device), pair[1].to(device)
 
 
 def _indexed(
@@ -595,10 +541,8 @@ def sweep_command(found: Found, words: Sequence[str] = ()) -> str | None:
     return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
 
 
-def told(found: Found, command: str | None, folder: Path | None = None) -> str:
-    """The answer in a few lines, without a newline at its end."""
+def _words(found: Found) -> list[str]:
     from lrlab.range_test import plain
-    from lrlab.table import display_path
 
     constants, steps = found.constants, found.options.steps
     lines = []
@@ -608,7 +552,7 @@ def told(found: Found, command: str | None, folder: Path | None = None) -> str:
         low, high = constants.as_good
         line = f"find: constant lr {plain(constants.best)} did best in {steps} steps"
         line += f", {plain(low)} to {plain(high)} as well" if low < high else ""
-        lines.append(f"{line} (loss {min(constants.end):.4g}, from {constants.start:.4g})")
+        lines.append(f"{line} (loss {min(constants.end):.3g}, from {constants.start:.3g})")
         if constants.edge:
             other = f"begin lower than {plain(low)}" if constants.edge == "low" else "go higher"
             lines.append(f"find: that is the edge of the range; {other}")
@@ -618,8 +562,19 @@ def told(found: Found, command: str | None, folder: Path | None = None) -> str:
         what = f"lr {plain(suggestion.lr)}" if suggestion.lr else f"none, {suggestion.why_not}"
         lines.append(f"find: the ramp's {suggestion.rule:10} {what}")
     lines += [f"find: misleading: {sentence}" for sentence in found.misleads]
-    if constants.best is not None and not found.misleads:
-        lines.append("find: the ramp does not mislead here")
+    if not found.misleads:
+        if found.ramp.minimum is None and not any(each.lr for each in found.ramp.suggestions):
+            lines.append("find: the ramp found nothing")
+        elif constants.best is not None:
+            lines.append("find: the ramp does not mislead here")
+    return lines
+
+
+def told(found: Found, command: str | None, folder: Path | None = None) -> str:
+    """The answer in a few lines, without a newline at its end."""
+    from lrlab.table import display_path
+
+    lines = _words(found)
     if command is not None:
         lines.append(f"next   {command}")
     if folder is not None:
@@ -712,5 +667,14 @@ def main() -> None:
     sweep.guarded(lambda: sys.exit(_run(flags.first(words))), interrupted)
 
 
+class _Module(types.ModuleType):
+    """This module, which can be called: ``lrlab.find(...)`` is ``lrlab.find.find(...)``."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Found:
+        return find(*arguments, **options)
+
+
 if __name__ == "__main__":
     main()
+else:
+    sys.modules[__name__].__class__ = _Module

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import (
     arguments,
+    diagnostics,
     environment,
     garbage,
     memory,
@@ -22,6 +23,7 @@ from lrlab import (
     records,
     signals,
 )
+from lrlab import config as configs
 from lrlab.errors import Stopped, UserError
 from lrlab.jobs import Job, compose, without_hydra
 from lrlab.plan import RunSpec
@@ -111,6 +113,7 @@ def train(specs: Sequence[RunSpec]) -> None:
     for run in specs:
         records.write_summary(run.folder, plan.summary(run))
     announce(specs[0], "1 run" if len(specs) == 1 else f"{len(specs)} runs")
+    announce_measuring(specs)
     row_of = {run.number: row for row, run in enumerate(specs)}
     wanted = specs[0].config.get("profile")
     traced = records.profile_folder(specs[0].folder.parent) if wanted else None
@@ -144,12 +147,12 @@ def test_branches(specs: Sequence[RunSpec], remedy: str = "") -> None:
         return
     from lrlab import branches
 
-    print(
-        f"lrlab: branch test of {'1 run' if len(specs) == 1 else f'{len(specs)} runs'}", flush=True
-    )
+    runs = "1 run" if len(specs) == 1 else f"{len(specs)} runs"
+    print(f"lrlab: branch test of {runs}: {branches.cost_line(specs)}", flush=True)
     with signals.stoppable() as stop:
         try:
-            failed = branches.test(specs, width(specs[0]), stop)
+            with progress.share("branch test") as tell:
+                failed = branches.test(specs, width(specs[0]), stop, tell)
             if stop():  # it came after the last step
                 raise Stopped
         except Stopped:
@@ -173,6 +176,22 @@ def announce(run: RunSpec, runs: str) -> None:
         f"{len(data.val_y):,} held out",
         flush=True,
     )
+
+
+def announce_measuring(specs: Sequence[RunSpec]) -> None:
+    """Say what measuring costs where more was asked for than the budget of the default holds."""
+    asked = [spec for spec in specs if configs.diagnostics(spec.config) == "full"]
+    lines = {_asked_line(spec): None for spec in asked[:100]}
+    for line in list(lines)[:1]:
+        more = " (of the first run; others differ in length)" if len(lines) > 1 else ""
+        print(f"lrlab: {line}{more}", flush=True)
+
+
+def _asked_line(spec: RunSpec) -> str:
+    data = plan.load_data(spec)
+    steps_per_epoch = len(data.train_y) // spec["batch_size"]
+    batches = diagnostics.probe_size(data) / spec["batch_size"]
+    return diagnostics.asked_line(spec["epochs"] * steps_per_epoch, steps_per_epoch, batches)
 
 
 def _labels(specs: Sequence[RunSpec]) -> list[str]:

@@ -1,9 +1,10 @@
 """Live progress of the lanes: one row a lane on a terminal, plain log lines anywhere else."""
 
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TextIO
@@ -101,6 +102,33 @@ def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Upd
                 table.draw()
     else:
         yield _Lines(list(lanes), out)
+
+
+@contextmanager
+def share(name: str, stream: TextIO | None = None) -> Iterator[Callable[[float], None]]:
+    """Show on a terminal what share of some work is done; elsewhere nothing is written.
+
+    Yields a function that takes the share, 0 to 1, and may be called at every step.
+
+    stream: default sys.stderr.
+    """
+    out: TextIO = sys.stderr if stream is None else stream
+    live = out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    drawn, shown = -math.inf, False
+
+    def tell(done: float) -> None:
+        nonlocal drawn, shown
+        if live and time.monotonic() - drawn >= _REDRAW_S:
+            out.write(f"\rlrlab: {name} {done:4.0%}")
+            out.flush()
+            drawn, shown = time.monotonic(), True
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            out.write("\r\033[K")
+            out.flush()
 
 
 class _Lines:

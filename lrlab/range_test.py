@@ -361,7 +361,7 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
     if gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
         bad = np.flatnonzero(~finite)
         fails = float(lrs[bad[0]]) if len(bad) else None
-        why = f"no lr brought the loss below its start, {start:.4g}, by more than its noise"
+        why = f"no lr brought the loss below its start, {start:.3g}, by more than its noise"
         return Constants(lrs, end, start, None, None, fails, why_none=why)
 
     good = np.array([_does_as_well(last[:, i], last[:, best], gain) for i in range(len(lrs))])
@@ -465,8 +465,8 @@ def _rounded(value: float, to: Callable[[float], int]) -> float:
 
 
 def plain(value: float) -> str:
-    """Two digits of a number, as one would write it: 100, 0.0012, 1e-05."""
-    return f"{float(f'{value:.2g}'):g}"
+    """Three digits of a number, as one would write it: 100, 0.00123, 1e-05."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def lr_grid(low: float, high: float, points: int) -> Floats:

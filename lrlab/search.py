@@ -524,6 +524,7 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
 
 def _announce(current: _Sweep, first: jobs.Job, runs: str) -> None:
     launch.announce(first.spec, runs)
+    launch.announce_measuring([first.spec])
     for line in current.notices:
         print(f"lrlab: {line}", file=sys.stderr)
 

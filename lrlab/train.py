@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,7 +131,9 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
         take_order(stack)
     while stack.place < stack.steps_per_epoch:
         count = min(longest_segment(stack), stack.steps_per_epoch - stack.place)
-        segment = train_steps(stack, _schedule_values(stack.runs, count), stop)
+        segment = train_steps(
+            stack, _schedule_values(stack.runs, count), stop, partial(_show_step, stack, update)
+        )
         going = _record(stack, segment, update)
         stack.place += len(segment.losses)
         if len(going) < len(stack.runs):
@@ -163,7 +166,7 @@ class Segment:
         schedule_values: name to (steps, lanes), see ``_schedule_values``.
         losses: (steps, lanes), of the mini-batch before each update, in the targets' own units.
         measured: place in the segment to what was measured there, (lanes, 7), see
-            ``diagnostics.table``, and which lanes were due, (lanes,) bool.
+            ``diagnostics.table``, and what was measured of each lane, (lanes,) int; 0: nothing.
         seconds: of wall time, without those of measuring.
     """
 
@@ -176,13 +179,17 @@ class Segment:
 
 @phase("steps")
 def train_steps(
-    stack: Stack, schedule_values: dict[str, np.ndarray], stop: Callable[[], bool]
+    stack: Stack,
+    schedule_values: dict[str, np.ndarray],
+    stop: Callable[[], bool],
+    tell: Callable[[int], None] = lambda made: None,
 ) -> Segment:
     """Make the next steps of a stack, in the epoch that it is in.
 
     Args:
         schedule_values: name to (steps, lanes), with ``lr``.
         stop: asked at every step; the segment ends behind the step at which it says so.
+        tell: hears at every step how many were made before it.
     """
     count = len(schedule_values["lr"])
     first_steps = [run.step for run in stack.runs]
@@ -196,8 +203,11 @@ def train_steps(
     meter, due, raw = stack.meter, _due(stack, first_steps, count), {}
     for i in range(count):
         losses, gradients = step.gradients(i)
+        tell(i)
         if meter and i in due:
+            paused = time.perf_counter()
             meter.before(stack.lanes)
+            spent += time.perf_counter() - paused
         step.update(i)
         if meter and i in due:
             paused = time.perf_counter()
@@ -353,7 +363,8 @@ def build_stack(
     for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
         run.summary["swings_from"] = border
     _begin(runs, stacked, optimizer)
-    meter = diagnostics.build(configs.diagnostics(specs[0].config), stacked, data)
+    mode, size = configs.diagnostics(specs[0].config), specs[0]["batch_size"]
+    meter = diagnostics.build(mode, stacked, data, size)
     stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
     return stack
@@ -553,8 +564,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
             "test_acc": float(test_acc[i]),
             "val_parts": [float(part[i]) for part in val_parts],
         }
-        if configs.diagnostics(run.spec.config) != "off":
-            _keep_end(stack, lane)
+        _keep_end(stack, lane)
         if run.spec["save_model"]:
             checkpoints.write(records.model_file(run.spec.folder), finished.state_dict(i))
         _end(
@@ -599,8 +609,14 @@ def _told(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
 
 
 def _keep_end(stack: Stack, lane: int) -> None:
-    """Write a finished run's state for its branch test, which is made when the sweep ends."""
+    """Write a finished run's state for its branch test, if it has one when the sweep ends."""
     run = stack.runs[lane]
+    mode = configs.diagnostics(run.spec.config)
+    annealed = diagnostics.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
+    if not diagnostics.branch_steps(mode, run.steps, annealed):
+        if mode != "off" and not annealed:
+            records.log(run.spec.folder, diagnostics.no_branches(run.steps))
+        return
     python = changed_python(stack, lane)
     state = {
         "step": run.step,
@@ -794,6 +810,14 @@ def _end(run: Run, state: str, line: str) -> None:
     records.write_summary(run.spec.folder, run.summary)
     records.log(run.spec.folder, line)
     checkpoints.drop(run.spec.folder)
+
+
+def _show_step(stack: Stack, update: Update, made: int) -> None:
+    """Show how far a segment is, so that slow steps show that they are made; fetches no loss."""
+    if update.due():
+        for run in stack.runs:
+            step = run.step + made
+            update(run.row, epoch=step / stack.steps_per_epoch, step=step, state="training")
 
 
 def _show_epoch(stack: Stack, update: Update) -> None:

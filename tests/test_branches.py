@@ -18,12 +18,12 @@ from conftest import CLASSES, IN_SHAPE, Trained, Trainer
 from test_sweep import one_folder, sweep
 from torch import nn, optim
 
-from lrlab import analysis, branches, plan, records, train
+from lrlab import analysis, branches, diagnostics, plan, records, train
 from lrlab.data import Dataset
 from lrlab.errors import Stopped
 from lrlab.networks import MLP
 
-ON = "diagnostics=default"
+ON = "diagnostics=full"
 STEPS, BRANCH_STEPS = 20, 40  # two epochs of ten, and four more: an eighth would be two steps
 
 
@@ -165,6 +165,23 @@ def test_an_end_state_that_is_damaged_is_no_reason_to_fail(trainer: Trainer) -> 
     assert not records.end_file(specs[0].folder).exists()
 
 
+def test_a_run_that_is_too_short_for_its_budget_has_none_and_says_so(trainer: Trainer) -> None:
+    run = trainer.alone("lr=0.1", "diagnostics=default")
+    assert not records.end_file(run.folder).exists()
+    log = (run.folder / "run.log").read_text("utf-8")
+    assert "no branch test: with 20 steps, fewer than 800, it would take more than a quarter" in log
+
+
+@pytest.mark.parametrize("steps", [1, 36, 799, 800, 859, 2577, 10**6])
+def test_the_branch_test_takes_at_most_a_quarter_of_the_steps(steps: int) -> None:
+    found = diagnostics.branch_steps("default", steps, annealed=False)
+    assert found == 0 or found >= 40
+    assert found == 0 or 3 * found + diagnostics.BRANCH_SETUP <= steps / 4
+    assert (found > 0) == (steps >= 800)
+    assert diagnostics.branch_steps("full", steps, annealed=False) >= 40
+    assert diagnostics.branch_steps("full", steps, annealed=True) == 0
+
+
 # --- what may go wrong ----------------------------------------------------------------------------
 
 
@@ -287,13 +304,16 @@ def test_a_test_of_few_steps_is_not_heard(steps: int) -> None:
 
 
 def test_a_sweep_ends_with_branches_verdicts_and_an_answer(tmp_path: Path) -> None:
-    ended = sweep("lr=0.1,0.5,1e9", "epochs=6", "diagnostics=default", cwd=tmp_path)
+    ended = sweep("lr=0.1,0.5,1e9", "epochs=6", "diagnostics=full", cwd=tmp_path)
     assert ended.code == 0, ended.err
     folder = one_folder(tmp_path / "outputs")
     verdicts = pd.read_csv(folder / "verdicts.csv").set_index("run")
     assert verdicts.loc[2, "outcome"] == "diverged"
     assert verdicts["gain_low"].notna().tolist() == [True, True, False]
-    assert "lrlab: branch test of 2 runs" in ended.out
+    # 60 steps; twice three branches of 40, and what it takes to build them
+    told = "lrlab: branch test of 2 runs: 3 branches of 40 steps for each run, about 3.3 times its"
+    assert f"{told} training time\n" in ended.out
+    assert "lrlab: diagnostics=full measures " in ended.out
     assert "\nanswer  lr=" in ended.out
     found = analysis.branches(folder)
     assert found.groupby(["run", "multiplier"]).size().to_dict() == {

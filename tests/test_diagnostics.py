@@ -22,7 +22,7 @@ from lrlab import diagnostics, lanes, losses, optimizers, records
 from lrlab.data import Dataset
 from lrlab.networks import MLP
 
-ON = "diagnostics=default"
+ON = "diagnostics=full"
 
 
 def measured(run: Trained) -> pd.DataFrame:
@@ -77,25 +77,67 @@ def test_alpha_of_steps_without_a_minimum_ahead(
 # --- when -----------------------------------------------------------------------------------------
 
 
-def test_measurements_are_dense_early_and_at_the_same_places_of_each_epoch_later() -> None:
-    found = np.flatnonzero(diagnostics.due(diagnostics.CADENCES["default"], 0, 2577, 2577, 859))
-    assert found[:10].tolist() == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]
-    late = found[found >= 300]
-    assert late.tolist() == [e * 859 + p for e in range(3) for p in range(0, 859, 450)][1:]
-    full = np.flatnonzero(diagnostics.due(diagnostics.CADENCES["full"], 0, 2577, 2577, 859))
-    assert set(range(12)) <= set(full) and len(full) > 7 * len(found)
+DEFAULT, FULL = diagnostics.CADENCES["default"], diagnostics.CADENCES["full"]
+LENGTHS = {
+    "steps": st.integers(1, 6000),
+    "per_epoch": st.integers(1, 900),
+    "batches": st.sampled_from([0.1, 0.75, 3.0, 12.0, 24.0, 192.0]),
+}
+
+
+def test_full_is_dense_early_and_lies_at_the_same_places_of_each_epoch_later() -> None:
+    found = np.flatnonzero(diagnostics.due(FULL, 0, 2577, 2577, 859, 3.0))
+    assert set(range(12)) <= set(found)
+    late = found[found >= 859]
+    assert late.tolist() == [e * 859 + p for e in (1, 2) for p in range(0, 859, 10)]
+
+
+def test_a_whole_measurement_comes_when_the_budget_holds_it_then_at_the_same_places() -> None:
+    kinds = diagnostics.due(DEFAULT, 0, 8590, 8590, 859, 3.0)
+    at = np.flatnonzero(kinds)
+    assert [(int(s), int(kinds[s])) for s in at[:3]] == [
+        (31, diagnostics.ALONG),
+        (63, diagnostics.ALONG),
+        (297, diagnostics.FIRST),
+    ]
+    late = at[at >= 859]
+    assert late.tolist() == [e * 859 + p for e in range(1, 10) for p in (0, 450)]
+    assert set(kinds[late]) == {diagnostics.WHOLE}
+
+
+@given(**LENGTHS)
+def test_measuring_never_costs_more_than_a_quarter_of_the_steps_so_far(
+    steps: int, per_epoch: int, batches: float
+) -> None:
+    at, kinds = diagnostics.planned(DEFAULT, steps, per_epoch, batches)
+    costs = {
+        diagnostics.ALONG: 8,
+        diagnostics.WHOLE: 8 + 1.4 * 8 * batches,
+        diagnostics.FIRST: 8 + 1.4 * 12 * batches,
+    }
+    spent = np.cumsum([costs[int(kind)] for kind in kinds])
+    assert (spent <= 0.25 * (at + 1) + 1e-9).all()
+    assert (kinds == diagnostics.FIRST).sum() == (kinds >= diagnostics.WHOLE).any()
+    assert steps < 32 or len(at)
+
+
+@pytest.mark.parametrize("steps", [36, 75])
+def test_a_short_run_is_measured_along_its_steps_alone(steps: int) -> None:
+    _, kinds = diagnostics.planned(DEFAULT, steps, steps, 3.0)
+    assert set(kinds) == {diagnostics.ALONG}
 
 
 @given(
-    first=st.integers(0, 5000), cut=st.integers(0, 300), per_epoch=st.integers(1, 900),
-    mode=st.sampled_from(["default", "full"]),
+    first=st.integers(0, 5000), cut=st.integers(0, 300), mode=st.sampled_from(["default", "full"]),
+    per_epoch=LENGTHS["per_epoch"], batches=LENGTHS["batches"],
 )  # fmt: skip
 def test_where_the_segments_are_cut_does_not_matter(
-    first: int, cut: int, per_epoch: int, mode: str
+    first: int, cut: int, per_epoch: int, mode: str, batches: float
 ) -> None:
     due = partial(
-        diagnostics.due, diagnostics.CADENCES[mode], steps=6000, steps_per_epoch=per_epoch
-    )
+        diagnostics.due, diagnostics.CADENCES[mode], steps=6000, steps_per_epoch=per_epoch,
+        batches=batches,
+    )  # fmt: skip
     whole = due(first, 300)
     np.testing.assert_array_equal(
         whole, np.concatenate([due(first, cut), due(first + cut, 300 - cut)])
@@ -103,8 +145,29 @@ def test_where_the_segments_are_cut_does_not_matter(
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
-def test_the_shortest_runs_are_measured_from_their_first_step(steps: int) -> None:
-    assert diagnostics.due(diagnostics.CADENCES["default"], 0, steps, steps, steps)[0]
+def test_with_full_the_shortest_runs_are_measured_from_their_first_step(steps: int) -> None:
+    assert diagnostics.due(FULL, 0, steps, steps, steps, 3.0)[0] == diagnostics.FIRST
+
+
+def test_what_is_measured_along_the_step_is_what_full_measures_there(trainer: Trainer) -> None:
+    common = "lr=0.05 epochs=4"  # 40 steps
+    few = measured(trainer.alone(common, "diagnostics=default"))
+    many = measured(trainer.alone(common, "diagnostics=full"))
+    assert few.index.tolist() == [31]
+    along = ["alpha", "grad_norm", "update_ratio", "distance"]
+    assert few.drop(columns=along).isna().all(axis=None)
+    if 31 in many.index:
+        np.testing.assert_allclose(few[along], many.loc[[31], along], rtol=1e-6)
+
+
+def test_the_budget_finds_the_sharpness_that_full_finds(trainer: Trainer) -> None:
+    """The first direction is the gradient's, and half as many products are made."""
+    common = "lr=0.05 epochs=150 batch_size=320"  # a probe of 0.6 batches: measured early
+    few = measured(trainer.alone(common, "diagnostics=default"))["sharpness"].dropna()
+    many = measured(trainer.alone(common, "diagnostics=full"))["sharpness"]
+    both = few.index.intersection(many.index)
+    assert len(both)
+    np.testing.assert_allclose(few[both], many[both], rtol=0.1)
 
 
 # --- sharpness ------------------------------------------------------------------------------------
@@ -339,12 +402,14 @@ CUSTOM = "network=custom network._target_=test_diagnostics."
 )
 def test_measuring_changes_no_bit_of_the_training(trainer: Trainer, common: str, mode: str) -> None:
     runs = ["lr=0.02", "lr=0.1 seed=1", "lr=30"]
+    common += " epochs=4"  # the budget holds nothing before step 31
     plain = trainer.together(runs, common)
     watched = trainer.together(runs, f"{common} diagnostics={mode}")
     for one, other in zip(plain, watched, strict=True):
         assert_same_bits(one, other)
         assert not (one.folder / "diagnostics.csv").exists()
-        assert len(measured(other)) > 0
+        if mode == "full" or other.summary["state"] == "finished":
+            assert len(measured(other)) > 0
 
 
 def test_what_is_measured_is_what_an_ordinary_loop_finds(trainer: Trainer, data: Dataset) -> None:
@@ -488,7 +553,7 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
             meter.before(stacked)
         built.update(gradients, coefficients, 0)
         if watch:
-            every = np.array([True, True])
+            every = np.full(2, diagnostics.WHOLE)
             raw = meter.after(stacked, found, gradients, (x, y), [step, step], 0, every, None)
             ratios.append(diagnostics.table(raw.numpy(), scale)[:, 2])
     at_the_edge, small = np.median(ratios[20:], axis=0)

@@ -300,7 +300,7 @@ def test_where_memory_does_not_hold_all_lanes_they_are_trained_in_parts(
         ({"points": 1}, "points=1: must be a whole number of at least 2"),
         ({"steps": 9}, "steps=9: must be a whole number of at least 10"),
         ({"smoothing": 0.7}, "smoothing=0.7: must be from 0 to 0.5"),
-        ({"optimizer": "sgd"}, "optimizer=sgd: must be a class"),
+        ({"optimizer": "sdg"}, "optimizer=sdg: no such optimizer"),
         ({"optimizer": functools.partial(torch.optim.SGD, [])}, "name the settings"),
         ({"optimizer": torch.optim.LBFGS}, "evaluates the loss several times"),
     ],
@@ -533,7 +533,7 @@ def test_the_shade_ends_at_the_lrs_that_were_tried(as_good: tuple[int, int]) -> 
 def test_what_is_told_is_what_was_found() -> None:
     found = FIGURES["usual"]
     text = told(found, sweep_command(found, ["network=cnn", "name=x"]))
-    assert "constant lr" in text and f"{found.best:.2g} did best" in text
+    assert "constant lr" in text and f"{found.best:.3g} did best" in text
     assert "next   python -m lrlab.sweep network=cnn lr=" in text and "name=x" not in text
     for line in found.misleads:
         assert line in text

@@ -41,7 +41,7 @@ def images() -> Dataset:
         "network.hidden=[33] optimizer=momentum loss=mse_one_hot batch_size=17",
         "network.hidden=[33] batch_size=130",
         "network.hidden=[64] loss=mse_one_hot batch_size=20",
-        "network.hidden=[64] diagnostics=default",
+        "network.hidden=[64] diagnostics=full",
         "network=cnn",
         "network.hidden=[64] precision=tf32",
         "network.hidden=[64] precision=bf16",

@@ -758,6 +758,7 @@ def test_branches_diagnostics_and_records_of_standardised_targets(tmp_path: Path
     far(tmp_path / "far.npz")
     words = ["data=arrays", "network=perceptron", "batch_size=16", "loss=mse"]
     words += ["epochs=12", "lr=0.01,0.1", "threads=1", "plots=false", "device=cpu"]
+    words += ["diagnostics=full"]
     # the same numbers, standardised before lrlab sees them
     data = own_data.arrays(str(tmp_path / "far.npz"), standardise_targets=True)
     parts = {"x": data.train_x, "y": data.train_y, "val_x": data.val_x, "val_y": data.val_y}

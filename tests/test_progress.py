@@ -201,3 +201,18 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_in_the_block_is_not_swallowed() -> None:
     with pytest.raises(RuntimeError, match="boom"), progress.show(lanes(1), Terminal()):
         raise RuntimeError("boom")
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_share_is_shown_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, pipe = _Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        with progress.share("branch test", stream) as tell:
+            tell(0.4)
+    assert terminal.getvalue() == "\rlrlab: branch test  40%\r\033[K"
+    assert pipe.getvalue() == ""

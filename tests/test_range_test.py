@@ -392,7 +392,7 @@ def test_a_table_holds_every_bit():
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(100.0, "100"), (126.0, "130"), (0.00123, "0.0012"), (1e-5, "1e-05"), (9.97, "10")],
+    [(100.0, "100"), (126.4, "126"), (0.0012345, "0.00123"), (1e-5, "1e-05"), (9.999, "10")],
 )
 def test_numbers_are_told_in_a_plain_form(value: float, told: str) -> None:
     assert plain(value) == told

@@ -61,7 +61,8 @@ def mechanics(
     ]
     if not measured:
         raise NothingToDraw(
-            f"neither {alpha} nor stability_ratio was measured; diagnostics=default measures them"
+            f"neither {alpha} nor stability_ratio was measured; diagnostics=default measures them "
+            "in runs that are long enough, diagnostics=full in any"
         )
     found, styles, blended = runs.of_curves(curves, verdicts)
     unit = runs.unit(curves)

@@ -343,7 +343,10 @@ def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:
     """What the verdicts had to do without."""
     missing = []
     if verdicts[["alpha", "stability_ratio"]].isna().all(axis=None):
-        missing.append("alpha and the stability ratio were not measured (diagnostics=default)")
+        missing.append(
+            "alpha and the stability ratio were not measured (diagnostics=default measures them "
+            "in runs that are long enough, diagnostics=full in any)"
+        )
     if verdicts[["gain_low", "gain_high"]].isna().all(axis=None):
         missing.append("there was no branch test, which tells what a smaller lr would win")
     if not missing:

@@ -1,8 +1,11 @@
 """What measuring costs: of a sweep's training time, without and with the branch test at its end.
 
     python tests/benchmarks/diagnostics_cost.py
+    python tests/benchmarks/diagnostics_cost.py --runs 1 3 -- data.train_size=2400 epochs=1
+    python tests/benchmarks/diagnostics_cost.py --runs 1 -- network=cnn data.train_size=4800
 
-The default network on MNIST, three epochs, at 3 and at 13 learning rates. All is timed within one
+The default network on MNIST, three epochs, at 3 and at 13 learning rates; the second and the third
+line are runs of 37 and 75 steps, which have no branch test. All is timed within one
 sweep, training and measuring step by step in turn, so that a busy machine slows both alike. Exits
 with 1 if a target is missed.
 """
@@ -23,8 +26,7 @@ from lrlab import branches, environment, plan, pool, records
 from lrlab import config as configs
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 
-MEASURING_TARGET = 0.2  # of the training time
-WHOLE_TARGET = 0.6  # with the branch test
+TARGET = 0.25  # of the training time, for measuring and for the branch test each
 
 
 class Silent:
@@ -58,9 +60,11 @@ def costs(count: int, given: list[str]) -> tuple[float, float, float]:
         runs = specs(np.geomspace(0.003, 0.3, count), Path(name), given)
         pool.run(pool.Batch(runs), None, "cpu", Silent(), {i: i for i in range(count)})
         timing = records.read_summary(runs[0].folder)["timing"]
-        training = timing["train_seconds"] + timing["evaluate_seconds"]
+        training = timing["train_seconds"]
+        waiting = [run for run in runs if records.end_file(run.folder).is_file()]
         started = time.perf_counter()
-        branches.test(runs, None, lambda: False)
+        if waiting:
+            branches.test(waiting, None, lambda: False)
         return training, timing["diagnose_seconds"], time.perf_counter() - started
 
 
@@ -78,10 +82,10 @@ def main() -> None:
             f"{count} runs: {training:.1f} s training, {measuring:.2f} s measuring, "
             f"{test:.2f} s branch test"
         )
-        share, whole = measuring / training, (measuring + test) / training
+        share, tested = measuring / training, test / training
         met += [
-            verdict("measuring / training", share, MEASURING_TARGET, at_least=False),
-            verdict("with branch test / training", whole, WHOLE_TARGET, at_least=False),
+            verdict("measuring / training", share, TARGET, at_least=False),
+            verdict("branch test / training", tested, TARGET, at_least=False),
         ]
     sys.exit(not all(met))
 
