@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import records
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -325,6 +324,7 @@ def of_model(record: Path, again: Path, is_whole: bool = True) -> Difference | N
             a, b = (each[unequal].to(torch.float64) for each in (other, tensor))
             apart = (a - b).abs().nan_to_num(math.inf)
             worst = int(apart.argmax())
-            values = (f"{float(each[worst]):.9g}" for each in (a, b))
-            return Difference(f"{record.name}, {name}", *values, float(apart[worst]))
+            old_value, new_value = (f"{float(each[worst]):.9g}" for each in (a, b))
+            size = float(apart[worst])
+            return Difference(f"{record.name}, {name}", old_value, new_value, size)
     return None
