@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lrlab import records
+from lrlab.errors import UserError
 
 
 def save(run: Path, state: dict[str, Any]) -> None:
@@ -55,19 +56,74 @@ def load(run: Path) -> dict[str, Any] | None:
 def read(file: Path) -> dict[str, Any] | None:
     """A state on the CPU, with its ``step``; None: there is none, or it is damaged."""
     try:
-        if file.is_symlink() or _grows(file):
+        state = _loaded(file)
+        step = state["step"]
+        if type(step) is not int or step < 0:
             return None
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        state["step"] = int(state["step"])
     except Exception:  # whatever a damaged file makes of torch.load
         return None
     return state
 
 
+def tensors(file: Path) -> dict[str, torch.Tensor]:
+    """A state dict, as model.pt holds one, on the CPU.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        found = _loaded(file)
+    except Exception:  # whatever a damaged file makes of torch.load
+        found = None
+    if found is None or not all(isinstance(each, torch.Tensor) for each in found.values()):
+        raise UserError(f"{file}: is damaged, no tensors by their names")
+    return found
+
+
+def _loaded(file: Path) -> dict[str, Any]:
+    """What torch saved there.
+
+    Raises:
+        Exception: of any kind, where it is damaged or would fill memory.
+    """
+    if not file.is_file() or file.is_symlink():  # a pipe would be waited for
+        raise ValueError("no ordinary file")
+    if _grows(file):
+        raise ValueError("unpacks to more than it is")
+    found = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict):
+        raise ValueError("no dict")
+    _check_plain(found)
+    return found
+
+
 def _grows(file: Path) -> bool:
     """Whether it unpacks to more than it is: torch packs nothing, and a bomb would fill memory."""
     with zipfile.ZipFile(file) as parts:
-        return any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist())
+        entries = parts.infolist()
+    packed = any(part.compress_type != zipfile.ZIP_STORED for part in entries)
+    # entries that share their bytes
+    return packed or sum(part.file_size for part in entries) > file.stat().st_size
+
+
+def _check_plain(node: Any) -> None:
+    """Refuse tensors of more numbers than the file holds, which to copy would fill memory.
+
+    Raises:
+        ValueError: there is one.
+    """
+    left = [node]
+    while left:
+        each = left.pop()
+        if isinstance(each, Mapping):
+            left += each.values()
+        elif isinstance(each, list | tuple):
+            left += each
+        elif isinstance(each, torch.Tensor):
+            if each.layout != torch.strided or each.device.type != "cpu":
+                raise ValueError("no tensor of a state")
+            if each.numel() * each.element_size() > each.untyped_storage().nbytes():
+                raise ValueError("repeats its numbers")
 
 
 def drop(run: Path) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, places, readers, records, verbs
+from lrlab import __version__, places, readers, recheck, records, verbs
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError, printable
 
@@ -55,7 +55,7 @@ def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
     """
     import numpy as np
 
-    columns = ["lr", "train_loss", "val_loss", "val_acc"]
+    columns = ["lr", "train_loss", "val_loss", "val_acc", "epoch"]
     steps = sorted(set(record["step"]) | set(again["step"]))
     old = record.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
     new = again.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
@@ -179,14 +179,17 @@ def reproduce(
         if "pad" in (lanes := summary.get("lanes") or {}):  # a GPU's bits hang on it
             config.pad = _count(run, "pad", lanes["pad"])
         config.profile = False
-        config.diagnostics = "off"  # they change no bit, and only the curve is compared
+        if not (run / "diagnostics.csv").is_file():
+            config.diagnostics = "off"  # there is nothing to compare them with
         choices = records.read_choices(run) or summary
         number = int(summary.get("run", 0))
         folder = records.free_folder(
             (output / f"reproduce_{run.resolve().parent.name}_{run.resolve().name}").absolute(),
             may_rename=True,
         )
-        swept = {key: str(config[key]) for key in ("lr", "seed")}
+        # what the summary says of the sweep's options, it says of these values
+        varied = [key for key in summary if "." in key]
+        swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
         spec = plan.run_spec(number, folder / str(number), config, choices, swept)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{run}: its config is damaged: {configs.one_line(error)}") from None
@@ -203,42 +206,83 @@ def reproduce(
     }
     records.write_provenance(spec.folder, provenance)
     launch.train([spec])
+    if (end := records.end_file(spec.folder)).is_file():
+        if (run / "branches.csv").is_file():
+            launch.test_branches([spec])
+        end.unlink(missing_ok=True)
 
     again = records.read_summary(spec.folder)
     if again["state"] == "failed":
         print(printable(f"failed: {again['error']}; see {spec.folder / 'run.log'}"))
         return False
     metrics = records.read_metrics(spec.folder)
-    unfinished = summary["state"] not in ("finished", "diverged")
+    unfinished = summary["state"] in recheck.UNFINISHED
     if unfinished:  # the record ends somewhere; only so far can it be compared
         last = record["step"].max()
         metrics = metrics.loc[metrics["step"] <= last].copy()
         if record["lr"].isna().iloc[-1]:  # pruned: its last row has an evaluation only
             metrics.loc[metrics["step"] == last, ["lr", "train_loss"]] = float("nan")
     found = compare(record, metrics)
-    final = {
-        key: (summary.get(key), again.get(key))
-        for key in ("state", "train_loss", "test_loss", "test_acc")
-        if summary.get(key) != again.get(key) and not unfinished
-    }
+    others = _others(run, spec.folder, summary, again, metrics)
+    differing = {each.name: (each.record, each.here) for each in others}
     records.write_provenance(
-        spec.folder, provenance | {"comparison": vars(found), "final_results_that_differ": final}
+        spec.folder, provenance | {"comparison": vars(found), "differences": differing}
     )
-    agrees = found.largest <= tolerance and "state" not in final
-    print(printable(verdict(found, final, tolerance)))
+    forgiven = all(each.size <= tolerance for each in others)
+    agrees = found.largest <= tolerance and forgiven
+    print(printable(verdict(found, others, tolerance)))
     if unfinished:
         state = printable(str(summary["state"]))
         print(f"the record ends there ({state}), the new run went on to its end")
-    if found.first is not None or final or _other_data(summary, again):
+    if found.first is not None or others:
         for line in differences(summary, again) or ["versions, device and threads are the same"]:
             print(printable(f"  {line}"))
     print(printable(f"run    {table.display_path(spec.folder)}"))
     return agrees
 
 
-def verdict(found: Comparison, final: Mapping[str, tuple[Any, Any]], tolerance: float) -> str:
+def _others(
+    run: Path,
+    again_at: Path,
+    summary: Mapping[str, Any],
+    again: Mapping[str, Any],
+    metrics: pd.DataFrame,
+) -> list[recheck.Difference]:
+    """What the record says otherwise besides its curve.
+
+    Args:
+        run, again_at: the folders of the record and of the new run.
+        metrics: the new run's, as far as the record goes.
+    """
+    found = recheck.of_summary(summary, again, run.resolve(), metrics)
+    found += recheck.of_rows(run / "metrics.csv", records.METRICS)
+    found += recheck.of_lr(records.read_metrics(run), metrics)
+    whole = summary["state"] not in recheck.UNFINISHED
+    for name, columns, read in (
+        ("diagnostics.csv", records.DIAGNOSTICS, records.read_diagnostics),
+        ("branches.csv", records.BRANCHES, records.read_branches),
+    ):
+        if not (run / name).is_file():
+            continue
+        found += recheck.of_rows(run / name, columns)
+        try:
+            old = read(run)
+        except UserError as error:
+            found.append(recheck.Difference(name, str(error).partition(": ")[2], "whole"))
+            continue
+        if not (again_at / name).is_file():
+            if len(old):
+                found.append(recheck.Difference(name, "there", "none"))
+        elif differs := recheck.of_table(name, old, read(again_at), whole):
+            found.append(differs)
+    if model := recheck.of_model(records.model_file(run), records.model_file(again_at), whole):
+        found.append(model)
+    return found
+
+
+def verdict(found: Comparison, others: Sequence[recheck.Difference], tolerance: float) -> str:
     """The comparison in words."""
-    if found.first is None and not final:
+    if found.first is None and not others:
         return f"identical: {found.steps} of {found.steps} steps, bitwise"
     lines = []
     if found.first is not None:
@@ -249,8 +293,11 @@ def verdict(found: Comparison, final: Mapping[str, tuple[Any, Any]], tolerance: 
             f"identical; the largest difference is {found.largest:.3g} ({column} at step {step}), "
             f"{within} the tolerance of {tolerance:g}"
         )
-    lines += [f"{key}: {old} in the record, {new} here" for key, (old, new) in final.items()]
-    return "\n".join(lines)
+    else:
+        lines.append(
+            f"all {found.steps} steps are identical, but the record differs in something else"
+        )
+    return "\n".join([*lines, *recheck.listed(others)])
 
 
 def main() -> None:
