@@ -123,7 +123,7 @@ class Table:
         first = self._csv(header=None, nrows=1, dtype=str, keep_default_na=False)
         names = [str(cell).strip() for cell in first.iloc[0]] if len(first) else []
         _check_first_line(self.option, names, how)
-        self.given = {"header": 0 if how.header else None}
+        self.given: dict[str, Any] = {"header": 0 if how.header else None}
         if how.check and how.header:
             self._check_names(names)
         frame = self._csv(**self.given)
@@ -209,7 +209,7 @@ class Table:
         last = wider.iloc[:, len(frame.columns) :]
         if last.isna().all(axis=None):  # each row ends with a separator
             self.given["index_col"] = False
-            self.given["usecols"] = range(len(frame.columns))
+            self.given["usecols"] = list(range(len(frame.columns)))
             return self._csv(**self.given)
         if surplus == 1 and frame.index.is_unique and frame.index.dtype.kind != "f":
             said.append(
@@ -227,7 +227,7 @@ class Table:
         empty = [
             name
             for name in frame.columns
-            if own_columns.is_unnamed(name) and frame[name].isna().all()
+            if own_columns.is_unnamed(name) and bool(frame[name].isna().all())
         ]
         if empty and len(empty) < len(frame.columns):
             frame = frame.drop(columns=empty)
@@ -239,11 +239,8 @@ class Table:
             said.append(f"{self.option}: the last {len(frame) - rows} rows are empty, and left out")
             frame = frame.iloc[:rows]
             # without the gaps, whole numbers are whole numbers again
-            frame = (
-                self._csv(**self.given, nrows=rows)
-                .rename(columns=str)
-                .rename(columns=str.strip)[list(frame.columns)]
-            )
+            again = self._csv(**self.given, nrows=rows).rename(columns=str)
+            frame = again.rename(columns=str.strip).loc[:, list(frame.columns)]
         return frame
 
 

@@ -93,7 +93,7 @@ def read(
         if regression:
             parts[f"{prefix}y"] = _numbers(one, labels, "a regression needs numbers")
             continue
-        cells = one.frame[labels[0]]
+        cells: Any = one.frame[labels[0]]
         if how.check:
             cells = _classes_as_meant(one, labels[0], tables[""], said)
         if classes is None:
@@ -202,14 +202,14 @@ def _advice(cell: Any, how: Form, remedy: str) -> str:
 # --- classes --------------------------------------------------------------------------------------
 
 
-def _classes_as_meant(table: Table, name: str, training: Table, said: list[str]) -> pd.Series[Any]:
+def _classes_as_meant(table: Table, name: str, training: Table, said: list[str]) -> Any:
     """The label's cells; of texts, NA and None are classes, and blanks at an end are none."""
     if training.frame[name].dtype.kind in "biuf":
         return table.frame[name]
     known = training.frame[name].dropna().tolist()
     if known and not any(isinstance(cell, str) for cell in known):
         return table.frame[name]  # true and false, with gaps
-    cells = table.frame[name]
+    cells: Any = table.frame[name]
     if cells.hasnans or cells.dtype.kind in "biuf":
         cells = table.texts(name)
     texts = sorted(cells.dropna().astype(str).unique())
