@@ -100,8 +100,7 @@ def _as_far(
     state = record.get("state")
     if state not in UNFINISHED:
         return dict(again)
-    steps: Any = metrics["step"]
-    last = int(steps.max()) if len(steps) else -1
+    last = max(map(int, metrics["step"].tolist()), default=-1)
     expected = {**again, **dict.fromkeys(RESULTS)}
     expected |= {"state": state, "first_nonfinite_step": None, "pruned_at_epoch": None}
     if "val_parts" in record:
@@ -263,7 +262,7 @@ def of_table(
     import numpy as np
 
     if not is_whole:
-        again = again.loc[again["step"] <= record["step"].max()]
+        again = again.loc[again["step"] <= record["step"].max(), :]
     old, new = (each.drop_duplicates("step").set_index("step") for each in (record, again))
     if len(odd := old.index.symmetric_difference(new.index)):
         step = odd[0]
