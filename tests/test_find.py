@@ -350,7 +350,7 @@ def test_the_command_records_draws_and_says_what_to_run_next(tmp_path: Path) -> 
     assert OmegaConf.load(folder / "config.yaml").optimizer.momentum == 0.9
 
     lines = ended.out.splitlines()
-    assert f"constant lr {read.best:.2g} did best in 20 steps" in ended.out
+    assert f"constant lr {read.best:.3g} did best in 20 steps" in ended.out
     (following,) = (line for line in lines if line.startswith("next"))
     words = shlex.split(following.removeprefix("next"))
     assert words[:3] == ["python", "-m", "lrlab.sweep"]
