@@ -72,6 +72,9 @@ def walk(
         (lanes,) the losses before the update that was made.
     """
     steps, width = len(values["lr"]), len(lanes)
+    if optimizer.general:
+        own: Any = optimizer
+        own.seeds = lanes.seeds
     for start in range(0, steps, SEGMENT):
         part = {name: v[start : start + SEGMENT] for name, v in values.items()}
         first_steps = [first + start] * width

@@ -126,6 +126,33 @@ def test_the_network_and_all_randomness_are_what_they_were_to_the_bit() -> None:
     assert (states[1] == np.random.get_state()[1]).all() and states[2] == random.getstate()
 
 
+class NoisySGD(torch.optim.SGD):
+    """Draws as it steps, from torch's own generator."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_(group["lr"] * (p.grad + 0.1 * torch.randn_like(p)))
+
+
+def test_an_optimizer_that_draws_draws_by_seed_and_step() -> None:
+    """Whatever was drawn before, and whichever other lrs are trained."""
+    found = []
+    for before, points in ((1, 3), (2, 3), (1, 2)):
+        network, settings = net(), {**SHORT, "points": points}
+        torch.manual_seed(before)  # which net() seeds too
+        found.append(find(network, (X, LABELS), F.cross_entropy, NoisySGD, **settings))
+    one, other, fewer = found
+    same(one, other)
+    np.testing.assert_array_equal(one.constant_losses[:, [0, -1]], fewer.constant_losses)
+    plain = find(net(), (X, LABELS), F.cross_entropy, **SHORT)
+    assert (plain.constant_losses[1:] != one.constant_losses[1:]).any()  # it did draw
+    moved = find(net(), (X, LABELS), F.cross_entropy, NoisySGD, **{**SHORT, "seed": 1})
+    assert (moved.constant_losses != one.constant_losses).any()
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
