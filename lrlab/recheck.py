@@ -26,6 +26,9 @@ MEASURED = (
     *(*RESULTS, "val_parts", "swings_from"),
 )
 UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
+# What is measured of a run beside others may round in another way than of the run alone; it changes
+# no bit of the training.
+MEASURING = {"diagnostics.csv": 1e-3}
 MOST = 8  # differences that are named; of more there is a count
 LONGEST = 60  # characters of a value
 
@@ -250,7 +253,11 @@ def of_lr(record: pd.DataFrame, again: pd.DataFrame) -> list[Difference]:
 
 
 def of_table(
-    name: str, record: pd.DataFrame, again: pd.DataFrame, is_whole: bool = True
+    name: str,
+    record: pd.DataFrame,
+    again: pd.DataFrame,
+    is_whole: bool = True,
+    rounding: float = 0.0,
 ) -> Difference | None:
     """How two tables of steps differ, in one line; None: they do not.
 
@@ -258,6 +265,7 @@ def of_table(
         name: of the file.
         record, again: with a column ``step`` and others of numbers.
         is_whole: whether the record has all steps; if not, later ones of ``again`` are left out.
+        rounding: how far numbers may be apart, relative to the larger of 1 and their size.
     """
     import numpy as np
 
@@ -270,12 +278,12 @@ def of_table(
         return Difference(f"{name}, step {step:g}", there, here)
     new = new.loc[old.index, old.columns]
     a, b = old.to_numpy("float64"), new.to_numpy("float64")
-    unequal = ~((a == b) | (np.isnan(a) & np.isnan(b)))
-    if not unequal.any():
-        return None
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(a - b) / np.maximum(1, np.abs(b))
     apart[~np.isfinite(apart)] = np.inf
+    unequal = ~((a == b) | (np.isnan(a) & np.isnan(b)) | (apart <= rounding))
+    if not unequal.any():
+        return None
     row, column = np.argwhere(unequal)[0]
     more = f" ({int(unequal.sum())} numbers differ)" if unequal.sum() > 1 else ""
     return Difference(

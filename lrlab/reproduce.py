@@ -273,7 +273,9 @@ def _others(
         if not (again_at / name).is_file():
             if len(old):
                 found.append(recheck.Difference(name, "there", "none"))
-        elif differs := recheck.of_table(name, old, read(again_at), whole):
+            continue
+        rounding = recheck.MEASURING.get(name, 0.0)
+        if differs := recheck.of_table(name, old, read(again_at), whole, rounding):
             found.append(differs)
     if model := recheck.of_model(records.model_file(run), records.model_file(again_at), whole):
         found.append(model)

@@ -541,7 +541,9 @@ def _taken(queue: Queue) -> list[Run]:
 
 def _say_left_out(current: _Sweep, queue: Queue) -> None:
     """Say what an earlier command asked for and this one does not, in a line each."""
-    for line in leftout.lines(queue, current.space, resume_command(current.folder)):
+    all_asked = all(run.is_asked for run in queue.trials())
+    resume = "" if all_asked else resume_command(current.folder)
+    for line in leftout.lines(queue, current.space, resume):
         print(f"lrlab: {line}", file=sys.stderr)
 
 

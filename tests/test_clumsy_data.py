@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_own_data import QUICK, command, error, picture
+from test_own_data import QUICK, command, error, forget, picture
 
 import lrlab
 from lrlab import arguments, own_data, own_given
@@ -196,6 +196,8 @@ def test_an_older_sweep_keeps_its_columns(tmp_path: Path) -> None:
         later = ("check: false", "decimal: point", "header: true", "- data.check=false")
         kept = [line for line in lines if line.strip() not in later]
         file.write_text("".join(kept), "utf-8")
+    for run in "01":
+        forget(folder / run / "summary.json", "data.check")
     again = command(reproduce, ["outputs/old/1"], tmp_path)
     assert again.code == 0 and "bitwise" in again.out and "saved index" not in again.err
     more = command(resume, ["outputs/old", "lr=0.01,0.1,1"], tmp_path)

@@ -221,7 +221,9 @@ def test_on_windows_the_journals_lines_end_as_everywhere(
 
 
 def test_mps_is_never_asked_for_float64() -> None:
-    on_mps = SimpleNamespace(device=SimpleNamespace(type="mps"), cpu=lambda: torch.ones(2))
+    on_mps = SimpleNamespace(
+        device=SimpleNamespace(type="mps"), cpu=lambda: torch.ones(2), is_complex=lambda: False
+    )
     assert landscape._double(on_mps).dtype == torch.float64  # type: ignore[arg-type]
 
 

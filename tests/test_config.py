@@ -512,7 +512,7 @@ def test_folders_never_collide(launcher: str, subdir: str, tmp_path: Path) -> No
         ("optimizer=a,b ~optimizer.eps", "optimizer=a,b ~optimizer.eps"),
         ("optimizer=a,b optimizer.eps=1,2", "optimizer=a,b optimizer.eps=1,2"),
         ("optimizer=a,b optimizer.eps=", "optimizer=a,b optimizer.eps="),
-        ("lr=[ lr=1..2", "lr=[ lr=interval(1,2)"),
+        ("optimizer.x=[ lr=1..2", "optimizer.x=[ lr=interval(1,2)"),
         ("hydra.job.name=1..2 name='1..2'", "hydra.job.name=1..2 name='1..2'"),
         ("--config-dir a..b lr=1", "--config-dir a..b lr=1"),
         ("--cfg job lr=1..2", "--cfg job lr=1..2"),

@@ -196,7 +196,7 @@ def _hessian(network: nn.Module, data: Dataset) -> Tensor:
 def _meter(networks: list[nn.Module], data: Dataset) -> tuple[lanes.Lanes, Any]:
     data = Dataset(**{**vars(data), "train_x": data.train_x.double()})
     stacked = lanes.stack(networks, list(range(len(networks))), losses.nll, "cpu")
-    stacked.settle(data.train_x, data.train_y, data.train_x, data.train_y)
+    stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
     meter = diagnostics.build("full", stacked, data)
     assert meter is not None
     return stacked, meter
@@ -244,7 +244,7 @@ class Saddle(nn.Module):
 def test_a_steeper_way_down_does_not_hide_the_sharpness() -> None:
     data = tiny_images(train_size=80)
     stacked = lanes.stack([Saddle()], [0], lambda scores, y: scores.mean(), "cpu")
-    stacked.settle(data.train_x, data.train_y, data.train_x, data.train_y)
+    stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
     meter = diagnostics.build("full", stacked, data)
     assert float(_sharpness(stacked, meter)[0]) == pytest.approx(4, rel=1e-4)
 
@@ -537,7 +537,7 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
     torch.manual_seed(0)
     networks: list[nn.Module] = [Tanh(), Tanh()]
     stacked = lanes.stack(networks, [0, 1], lambda s, y: ((s.flatten() - y) ** 2 / 2).mean(), "cpu")
-    stacked.settle(x, y, x, y)
+    stacked.settle(x, y, (x, y))
     meter = diagnostics.build("full", stacked, data)
     assert meter is not None
     lrs = np.array([[0.5, 0.01]])

@@ -241,7 +241,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, set[
     ((typed, _),) = commands(FILES)
     seen = Seen(folder / "outputs" / "first")
     # The last word of an option counts. In troubleshooting.md this sweep is called first.
-    few = ("name=first", "checkpoint_every=1", "epochs=2", *SMALL)
+    few = ("name=first", "checkpoint_every=1", "epochs=2", *SMALL, "diagnostics=full")
     with mock.patch.object(records, "write_summary", seen):
         ended = run(typed.replace("epochs=1 ", ""), folder, *few)
     assert (ended.code, ended.err) == (0, "")

@@ -255,7 +255,7 @@ def epochs_in_order(specs: Sequence[RunSpec]) -> list[int]:
 def test_a_branch_test_stays_within_the_limit(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = "network.hidden=[8] diagnostics=default"
+    common = "network.hidden=[8] diagnostics=full"
     needs = need_of(["lr=0.1"], common)
     room = 7 * needs.branch  # two runs' branches, and one lane that is of no use
     assert room >= needs.lane

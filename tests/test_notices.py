@@ -88,9 +88,9 @@ def test_few_steps(tmp_path: Path) -> None:
     assert line == (
         "6 steps only: 3 epochs of 2, with batch_size=64; use more epochs or a smaller batch_size"
     )
-    (line,) = said(tmp_path, np.arange(100) % 3, "batch_size=100 epochs=1")
+    (line,) = said(tmp_path, np.arange(110) % 3, "batch_size=100 epochs=1")
     assert line.startswith("1 step only: 1 epoch of 1, with")
-    assert said(tmp_path, np.arange(100) % 3, "batch_size=10 epochs=10") == []
+    assert said(tmp_path, np.arange(110) % 3, "batch_size=10 epochs=10") == []
     assert said(tmp_path, np.arange(999) % 3, "data.train_size=100") == []  # wanted so
 
 

@@ -115,7 +115,7 @@ def test_only_draws_one_and_output_says_where(
         (["EMPTY"], "holds no runs"),
         (["SWEEP/0"], "name its sweep's"),
         ([], "required: SWEEP"),
-        (["SWEEP", "--colour"], "unrecognized arguments: --colour"),
+        (["SWEEP", "--colour"], "--colour: no such flag"),
     ],
 )
 def test_bad_input_is_one_line(

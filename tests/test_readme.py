@@ -141,7 +141,8 @@ READING = ("analysis", "plots", "report", "compare", "find")
 def test_the_commands_that_read_a_sweep_run_as_written(tmp_path):
     """On two small sweeps, and a CSV of curves from elsewhere."""
     for name in ("a", "b"):
-        done = call(f"python -m lrlab.sweep lr=0.01,0.1,0.3 name={name} {FEW}", tmp_path)
+        words = f"lr=0.01,0.1,0.3 name={name} diagnostics=full {FEW}"
+        done = call(f"python -m lrlab.sweep {words}", tmp_path)
         assert (done.code, done.err) == (0, "")
     rows = [f"{run},{lr},{step},{2.3 / (1 + lr * step)}" for run, lr in ((0, 0.1), (1, 1.0))
             for step in range(20)]  # fmt: skip

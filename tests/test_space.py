@@ -115,7 +115,10 @@ def test_a_grid_is_in_hydras_order() -> None:
 
 @pytest.mark.parametrize("key", configs.NOT_SWEPT)
 def test_what_belongs_to_the_sweep_takes_one_value(key: str) -> None:
-    assert refused(f"{key}=1,2") == f"{key}=1,2: takes one value, for the sweep as a whole"
+    line = f"{key}=1,2: takes one value, for the sweep as a whole"
+    if key in ("name", "output"):
+        line += f"""; as a text with a comma write '{key}="1,2"'"""
+    assert refused(f"{key}=1,2") == line
     assert "takes one value" in refused(params={key: [1, 2]})
 
 

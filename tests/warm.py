@@ -113,13 +113,16 @@ class Server:
 
         Args:
             at: when to do something, and what.
+            arguments: of an option that is given twice, as besides a list for all, the last counts.
             prepare: Python that the process runs first.
         """
+        from test_sweep import last_words
+
         self.count += 1
         files = self.folder / str(self.count)
         wanted = {
             "module": module,
-            "arguments": arguments,
+            "arguments": last_words(arguments),
             "cwd": str(cwd),
             "at": at and asdict(at),
             "prepare": prepare,
