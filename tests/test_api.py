@@ -191,7 +191,7 @@ def test_what_it_is_of_python_is_reproduced_and_resumed(home: Path, result: lrla
         ({"lr": -1}, ["lr=-1"]),
         ({"learning_rate": 0.1}, ["learning_rate=0.1"]),
         ({"network": "mpl"}, ["network=mpl"]),
-        ({"data": 5}, ["data=5"]),
+        ({"network": 5}, ["network=5"]),
         ({"lr": "fast"}, ["lr=fast"]),
         ({"optimizer": ["sgd", "adam"], "optimizer__eps": 1.0}, ["optimizer=sgd,adam"]),
     ],

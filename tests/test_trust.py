@@ -29,7 +29,18 @@ import yaml
 from omegaconf import OmegaConf
 from test_sweep import Ended, command
 
-from lrlab import checkpoints, compare, errors, judge, landscape, pickles, records, report, trust
+from lrlab import (
+    checkpoints,
+    compare,
+    errors,
+    judge,
+    landscape,
+    pickles,
+    records,
+    report,
+    study,
+    trust,
+)
 from lrlab import config as configs
 from lrlab import reproduce as reproducing
 from lrlab import resume as resuming
@@ -482,14 +493,30 @@ def test_a_study_sets_nothing_that_the_command_does_not_sweep(
     journal_with(here / "s", overrides)
     shutil.copytree(here / "s", here / "copy")
     ended = resume("trust=true", cwd=here)  # the command is trusted, not the study
-    assert ended.code == 1 and ended.err == "" and not ran(here)
-    failed = records.read_summary(here / "s" / "1")["error"]
-    assert "is in the study, but not swept by this command" in failed
+    assert ended.code == 0 and not ran(here)
+    assert "is left out of what was asked for before" in ended.err
+    # were it asked for, its point would be refused ...
+    with mock.patch.object(study.Queue, "_asked_points", _all_points):
+        ended, failed = begin_again(here)
+        assert ended.code == 1 and ended.err == "" and not ran(here)
+        assert "is in the study, but not swept by this command" in failed
+        # ... and without that guard the class would be called
+        with mock.patch.object(_Sweep, "_check_point", lambda self, point: None):
+            begin_again(here)
+    assert ran(here)
+
+
+def _all_points(queue: study.Queue) -> Any:
+    return [(queue._point_of(run), run.number) for run in queue._runs()]
+
+
+def begin_again(here: Path) -> tuple[Any, str]:
+    """Resume the sweep of the copy; how it ended, and the error of its second run."""
     shutil.rmtree(here / "s")
     shutil.copytree(here / "copy", here / "s")
-    with mock.patch.object(_Sweep, "_check_point", lambda self, point: None):
-        resume("trust=true", cwd=here)
-    assert ran(here)
+    ended = resume("trust=true", cwd=here)
+    summary = here / "s" / "1"
+    return ended, str(records.read_summary(summary).get("error", "")) if summary.is_dir() else ""
 
 
 def test_a_state_of_cma_es_is_read_only_if_it_calls_nothing(here: Path) -> None:
