@@ -69,13 +69,14 @@ def go_on(server: Server, folder: Path, typed: Sequence[str], **how: Any) -> Don
 def found(sweep: Path) -> dict[str, Any]:
     """All that a sweep has come to, comparable; not when, how fast and beside whom."""
     runs, found_trials = records.run_folders(sweep), trials(sweep)
+    best = sweep / "best.yaml"
     for trial in found_trials:
         del trial.user_attrs["claim"]
     return {
         "curves": [(run / "metrics.csv").read_text("utf-8") for run in runs],
         "results": [{key: s[key] for key in RESULTS} for s in summaries(sweep)],
         "runs.csv": (sweep / "runs.csv").read_text("utf-8"),
-        "best.yaml": (sweep / "best.yaml").read_text("utf-8"),
+        "best.yaml": best.read_text("utf-8") if best.is_file() else None,
         "trials": [
             (t.number, t.state.name, t.params, t.values, t.intermediate_values, t.user_attrs)
             for t in found_trials

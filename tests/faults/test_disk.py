@@ -222,7 +222,7 @@ def test_a_run_whose_folder_goes_is_told_and_harms_no_other(
     assert (done.code, done.err) == (0, "")
     assert found(sweep) == whole[1]
     # ... and once it has ended its results are lost, the others' are not
-    for moment in (Moment(WRITING, 20, remove), None):
+    for moment in (Moment(WRITING, 15, remove), None):
         done = go_on(server, tmp_path, MEASURED, at=moment)
         assert done.code == 1 and "Traceback" not in done.err, done
     assert done.out.endswith("lrlab: the folder of run 0 is gone, and its results with it\n")
