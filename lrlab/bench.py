@@ -448,7 +448,7 @@ def _machine(device: str) -> dict[str, Any]:
         jax = metadata.version("jax")
     except metadata.PackageNotFoundError:
         jax = None
-    own = {"processor": environment.processor_name(), "cores": _cores(), "jax": jax}
+    own = {"processor": environment.processor_name(), "cores": environment.cores(), "jax": jax}
     if hasattr(os, "getloadavg"):
         own["load"] = os.getloadavg()[0]
     return {**environment.describe(device), **own}
@@ -465,13 +465,6 @@ def _machine_line(machine: Mapping[str, Any]) -> str:
     system = f"{machine['cores']} cores, {threads}, {machine['platform']}"
     system += f", load {machine['load']:.1f}" if "load" in machine else ""
     return f"{where}, {system}; {versions}"
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _ms(ms: float) -> str:
@@ -530,7 +523,9 @@ def read_options(words: Sequence[str]) -> Options:
             ("threads", given.threads, "1"),
         )
     }
-    cores = _cores()
+    from lrlab import environment
+
+    cores = environment.cores()
     if (counts["threads"] or 1) > cores:
         raise UserError(
             f"--threads={given.threads}: more than this machine's cores, of which there are "

@@ -412,7 +412,6 @@ def _run(words: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, open_dict
 
-    from lrlab import arguments
     from lrlab import config as configs
     from lrlab.sweep import BASE  # and it registers the schema
 

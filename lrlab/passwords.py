@@ -47,8 +47,10 @@ def kept_apart(words: Sequence[str]) -> Generator[list[str], None, None]:
         text = _value(word, match[2]) if match else ""
         shown = masked(text)
         if match and shown != text and not _is_elsewhere(text):
+            from lrlab.spelling import quoted
+
             url = text
-            word = f"{match[1]}={_quoted(shown)}"
+            word = f"{match[1]}={quoted(shown)}"
         found.append(word)
     before = os.environ.get(VARIABLE)
     if url is not None:
@@ -77,12 +79,6 @@ def _value(word: str, text: str) -> str:
 def _is_elsewhere(url: str) -> bool:
     """Whether every password in it is an interpolation."""
     return all(re.fullmatch(r"\$\{.*\}", secret) for secret in _passwords(url))
-
-
-def _quoted(text: str) -> str:
-    from lrlab.space import quoted
-
-    return quoted(text)
 
 
 def masked(storage: str) -> str:

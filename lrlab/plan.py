@@ -22,7 +22,7 @@ from lrlab import environment, losses, network_checks, optimizers, places, quick
 from lrlab.config import GROUPS, nearest
 from lrlab.errors import UserError
 from lrlab.python_state import seeded
-from lrlab.targets import HYDRA_KEYS, instantiate, wished
+from lrlab.targets import HYDRA_KEYS, instantiate, taken, wished
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -393,13 +393,10 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _check_loss_settings(spec: RunSpec, call: Callable[..., Any]) -> None:
     """That a loss takes what its config gives it."""
-    try:
-        parameters = inspect.signature(call).parameters
-    except (TypeError, ValueError):
+    names = taken(call)
+    if names is None:
         return
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = list(parameters) if isinstance(call, type) else list(parameters)[2:]
+    known = names if isinstance(call, type) else names[2:]
     for key, value in spec["loss"].items():
         if key not in known and key not in HYDRA_KEYS:
             raise UserError(
@@ -519,9 +516,9 @@ def _load_data(node: str, files: str) -> Dataset:
             raise UserError(f"data.{key}: needs a value, give it as data.{key}=…")
     try:
         call = instantiate({"_target_": target, "_partial_": True}).func
-        taken = inspect.signature(call).parameters
-        anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-        names = [] if anything else [k for k in own_data.SPLIT if k not in taken]
+        parameters = inspect.signature(call).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        names = [] if anything else [k for k in own_data.SPLIT if k not in parameters]
         split = {key: settings.pop(key) for key in names if key in settings}
         with seeded(0):  # so that a function that draws its data draws the same again
             dataset = instantiate(settings)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, best, places, readers, records, sweep, trust, verbs
+from lrlab import __version__, best, environment, places, readers, records, sweep, trust, verbs
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -80,7 +80,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
-    from lrlab.space import quoted
+    from lrlab.spelling import quoted
 
     where = quoted(str(folder.absolute()))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
@@ -89,8 +89,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
 
 def bounded(words: list[str], given: list[str]) -> list[str]:
     """The words with no more workers than the machine has cores, where a record asks for more."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    most, found = cores or 1, []
+    most, found = environment.cores(), []
     for word in words:
         count = word.partition("=")[2].strip("'\"")
         if (

@@ -97,6 +97,16 @@ def read(
     return Target(option, call, {k: _resolved(option, v) for k, v in given.items()}, defaults)
 
 
+def taken(call: Callable[..., Any]) -> list[str] | None:
+    """The names of what a callable takes, in order; None: any name, or they cannot be read."""
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return None
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return None if anything else list(parameters)
+
+
 def wished(setting: str) -> str:
     """What to do for a setting that no class of lrlab's has, to end a line with."""
     from lrlab import wishes

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import logging
 import math
 import os
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lrlab import config as configs
 from lrlab import records
 from lrlab.errors import NotWritten, UserError
-from lrlab.targets import HYDRA_KEYS
+from lrlab.targets import HYDRA_KEYS, taken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,13 +173,10 @@ def check(node: Mapping[str, Any]) -> None:
 
 def _check_settings(node: Mapping[str, Any], call: Any) -> None:
     """That a tracker takes what its config gives it."""
-    try:
-        parameters = inspect.signature(call).parameters
-    except (TypeError, ValueError):
+    names = taken(call)
+    if names is None:
         return
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [name for name in (*parameters, "every") if name != "sweep"]
+    known = [name for name in (*names, "every") if name != "sweep"]
     for key, value in node.items():
         if key not in known and key not in HYDRA_KEYS:
             raise UserError(

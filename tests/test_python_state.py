@@ -162,11 +162,7 @@ KINDS = ("calls", "list", "dict", "object", "tensor", "torch", "numpy", "python"
 GLOBALS = ("global_numpy", "global_python", "global_torch")
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *GLOBALS])
-def test_a_network_that_keeps_state_trains_alone_as_together_and_resumed(
-    trainer: Trainer, kind: str
-) -> None:
-    common = of("Keeps", f"network.kind={kind}")
+def assert_alone_as_together_and_resumed(trainer: Trainer, common: str) -> None:
     lrs = ["lr=0.1", "lr=0.02 seed=1"]
     alone = [trainer.alone(lr, common) for lr in lrs]
     for run, whole in zip(trainer.together(lrs, common), alone, strict=True):
@@ -174,6 +170,14 @@ def test_a_network_that_keeps_state_trains_alone_as_together_and_resumed(
     for run, whole in zip(interrupted(trainer, lrs, common, 14), alone, strict=True):
         assert "goes on from its checkpoint at step 1" in run.log
         assert_same_bits(run, whole)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *GLOBALS])
+def test_a_network_that_keeps_state_trains_alone_as_together_and_resumed(
+    trainer: Trainer, kind: str
+) -> None:
+    common = of("Keeps", f"network.kind={kind}")
+    assert_alone_as_together_and_resumed(trainer, common)
 
 
 def test_what_cannot_be_saved_is_said_and_trained_anew(trainer: Trainer) -> None:
@@ -203,13 +207,7 @@ def test_get_extra_state_saves_what_attributes_cannot(trainer: Trainer) -> None:
 )
 def test_losses_and_optimizers_keep_their_own(trainer: Trainer, common: str) -> None:
     common = f"{common} network.hidden=[8]"
-    lrs = ["lr=0.1", "lr=0.02 seed=1"]
-    alone = [trainer.alone(lr, common) for lr in lrs]
-    for run, whole in zip(trainer.together(lrs, common), alone, strict=True):
-        assert_same_bits(run, whole)
-    for run, whole in zip(interrupted(trainer, lrs, common, 14), alone, strict=True):
-        assert "goes on from its checkpoint at step 1" in run.log
-        assert_same_bits(run, whole)
+    assert_alone_as_together_and_resumed(trainer, common)
 
 
 def test_a_run_that_joins_later_counts_its_own(trainer: Trainer) -> None:

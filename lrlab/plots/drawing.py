@@ -28,6 +28,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lrlab.environment import cores as cores
 from lrlab.errors import NotWritten
 from lrlab.plots import leftovers
 from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
@@ -37,13 +38,6 @@ MOST = 4  # processes: a figure takes half a second, the start of a process a wh
 Answer = dict[str, Any]  # what became of a figure
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from lrlab.plots.drawing import main; main()"
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Drawing:
