@@ -689,7 +689,11 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
 
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
-        records.write_best(folder, best_run.text(folder / str(best.run), of))
+        try:
+            records.write_best(folder, best_run.text(folder / str(best.run), of))
+        except UserError as error:  # the run's own records are damaged; all else is written
+            records.remove_best(folder)
+            print(f"lrlab: no best.yaml is written: {error}", flush=True)
     width, told = fitting.terminal_width(), answer_words.text(answers)
     print(table.results(runs, folder, best, verdicts, told, width), flush=True)
     if best is None and "finished" in set(runs["state"]):

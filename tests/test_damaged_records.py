@@ -1,0 +1,112 @@
+"""Records of a sweep that are damaged, crafted or may not be read: one line, the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hostile import no_hang, told
+from made_sweeps import write_sweep
+
+from lrlab import best, quick_yaml, records, reproduce, tracking, trust
+
+LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)
+)
+DIGITS = f"lr: {'9' * 400}\n"
+TWICE = "lr: 0.1\nlr: 0.2\n"
+NO_DATE = "lr: !!timestamp 2024-02-31\n"
+DAMAGES = {"aliases": LAUGHS, "digits": DIGITS, "twice": TWICE, "no date": NO_DATE}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_sweep(tmp_path / "s", 2, steps=8)
+    return tmp_path / "s" / "0"
+
+
+@pytest.mark.parametrize("text", [*DAMAGES.values(), "lr: {a: 1, a: 2}\n", "!!int x", "!!bool x"])
+@pytest.mark.parametrize("read", [records.plain_yaml, records.options, quick_yaml.record])
+def test_what_no_record_has_is_refused(read: Callable[[str], Any], text: str) -> None:
+    with no_hang(), pytest.raises(yaml.YAMLError):
+        read(text)
+
+
+def test_a_date_is_a_text_also_where_there_is_no_such_day() -> None:
+    for read in (records.plain_yaml, records.options):
+        assert read("name: 2024-02-31\nold: 2024-02-03") == {
+            "name": "2024-02-31",
+            "old": "2024-02-03",
+        }
+
+
+def test_what_a_record_has_is_read_as_before() -> None:
+    text = "a: 1e-3\nb: [1, 2.5, true, null]\nc: {d: -9223372036854775808, 1: 0x10}\n"
+    both = {"b": [1, 2.5, True, None], "c": {"d": -(2**63), 1: 16}}
+    assert records.plain_yaml(text) == {"a": "1e-3", **both}
+    assert records.options(text) == {"a": 1e-3, **both}
+
+
+@pytest.mark.parametrize("text", [*DAMAGES.values(), "- 1\n", "false\n", ""])
+def test_a_best_run_whose_config_is_damaged_is_named(run: Path, text: str) -> None:
+    (run / ".hydra/config.yaml").write_text(text, "utf-8")
+    with no_hang():
+        line = told(lambda: best.text(run, "this sweep"))
+    assert line is not None and line.startswith(f"{run}: its config is damaged: ")
+
+
+@pytest.mark.parametrize("text", DAMAGES.values())
+def test_a_best_run_whose_hydra_yaml_is_damaged_is_named(run: Path, text: str) -> None:
+    (run / ".hydra/hydra.yaml").write_text(text, "utf-8")
+    with no_hang():
+        line = told(lambda: best.text(run, "this sweep"))
+    assert line is not None and line.startswith(f"{run}: its hydra.yaml is damaged: ")
+
+
+@pytest.mark.parametrize("text", [*DAMAGES.values(), "- 1\n"])
+def test_other_readers_of_a_damaged_record_end_in_one_line(run: Path, text: str) -> None:
+    for name in ("0/.hydra/config.yaml", "0/.hydra/hydra.yaml", "multirun.yaml", "best.yaml"):
+        (run.parent / name).write_text(text, "utf-8")
+    with no_hang():
+        assert list(reproduce._hydra_records(run)) == []
+        assert records.best_run(run.parent) is None
+        assert told(lambda: trust.in_best(records.read_best(run.parent))) is not None
+        with pytest.raises((ValueError, yaml.YAMLError)):
+            tracking._hyperparameters(run, {})
+
+
+def test_a_summary_with_a_number_that_no_float_holds_is_damaged(run: Path) -> None:
+    (run / "summary.json").write_text(f'{{"lr": {"9" * 400}}}', "utf-8")
+    assert "is damaged" in str(told(lambda: records.read_summary(run)))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("summary.json", records.read_summary),
+        ("metrics.csv", records.read_metrics),
+        ("diagnostics.csv", records.read_diagnostics),
+        ("branches.csv", records.read_branches),
+    ],
+)
+def test_a_record_that_may_not_be_read_is_named(
+    run: Path, name: str, read: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = run / name
+    file.unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError):
+        read(run)
+    file.mkdir()
+    assert str(told(lambda: read(run))).startswith(f"{file}: cannot be read (Is a directory)")
+    file.rmdir()
+    file.write_text("", "utf-8")
+
+    def denied(*_: Any, **__: Any) -> Any:  # of mode 000, which root reads all the same
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert str(told(lambda: read(run))).startswith(f"{file}: cannot be read (Permission denied)")
