@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from conftest import Silent, Trainer, assert_same_bits, read
 from hostile import no_hang, told
 from made_sweeps import write_sweep
 
-from lrlab import best, quick_yaml, records, reproduce, tracking, trust
+from lrlab import (
+    best,
+    branches,
+    checkpoints,
+    pool,
+    quick_yaml,
+    records,
+    reproduce,
+    storage,
+    tracking,
+    trust,
+)
+from lrlab.errors import Stopped
 
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)
@@ -36,8 +51,8 @@ def test_what_no_record_has_is_refused(read: Callable[[str], Any], text: str) ->
 
 
 def test_a_date_is_a_text_also_where_there_is_no_such_day() -> None:
-    for read in (records.plain_yaml, records.options):
-        assert read("name: 2024-02-31\nold: 2024-02-03") == {
+    for reader in (records.plain_yaml, records.options):
+        assert reader("name: 2024-02-31\nold: 2024-02-03") == {
             "name": "2024-02-31",
             "old": "2024-02-03",
         }
@@ -110,3 +125,88 @@ def test_a_record_that_may_not_be_read_is_named(
     monkeypatch.setattr(Path, "read_bytes", denied)
     monkeypatch.setattr(Path, "read_text", denied)
     assert str(told(lambda: read(run))).startswith(f"{file}: cannot be read (Permission denied)")
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def _first(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
+    return state["tensors"], next(n for n, t in state["tensors"].items() if t.dim() == 2)
+
+
+def _row(state: dict[str, Any]) -> None:
+    tensors, name = _first(state)
+    tensors[name] = tensors[name][:1].clone()  # which copy_ would spread over all rows
+
+
+def _double(state: dict[str, Any]) -> None:
+    tensors, name = _first(state)
+    tensors[name] = tensors[name].double()
+
+
+def _lacks(state: dict[str, Any]) -> None:
+    tensors, name = _first(state)
+    del tensors[name]
+
+
+def _momentum(state: dict[str, Any]) -> None:
+    name = next(iter(state["optimizer"]))
+    state["optimizer"][name] = [part.flatten()[:1].clone() for part in state["optimizer"][name]]
+
+
+BAD: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a row for all": _row,
+    "float64": _double,
+    "a tensor too few": _lacks,
+    "a number for all of the optimizer's": _momentum,
+    "no optimizer": lambda state: state.pop("optimizer"),
+    "evaluations that are none": lambda state: state.update(evaluations=None),
+    "a summary that is none": lambda state: state.update(summary=3),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_run_with_a_bad_checkpoint_is_trained_anew_and_the_others_go_on(
+    name: str, trainer: Trainer
+) -> None:
+    common = "checkpoint_every=1 optimizer.momentum=0.9 network.hidden=[4]"
+    specs = trainer.specs(lrs := ["lr=0.1", "lr=0.05"], common)
+    rows, looks = {0: 0, 1: 1}, itertools.count()
+    with pytest.raises(Stopped):
+        pool.run(pool.Batch(specs), None, "cpu", Silent(), rows, lambda: next(looks) >= 14)
+    state = checkpoints.read(records.checkpoint_file(specs[0].folder))
+    assert state is not None and checkpoints.read(records.checkpoint_file(specs[1].folder))
+    BAD[name](state)
+    checkpoints.save(specs[0].folder, state)
+    pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
+    bad, good = (read(spec.folder) for spec in specs)
+    assert "is trained anew: its checkpoint does not fit" in bad.log
+    assert "goes on from" in good.log and "anew" not in good.log
+    for run, lr in zip((bad, good), lrs, strict=True):
+        assert_same_bits(run, trainer.alone(lr, common))
+
+
+@pytest.mark.parametrize(
+    "state", [{"step": 3}, {"step": 2**60, "values": {}}, {"step": 3, "values": 1}]
+)
+def test_a_bad_end_is_told_in_the_log_and_makes_no_branch_test(
+    state: dict[str, Any], trainer: Trainer
+) -> None:
+    (spec,) = trainer.specs(["lr=0.1"], "network.hidden=[4]")
+    file = records.end_file(spec.folder)
+    checkpoints.write(file, state)
+    assert branches.test([spec], None, lambda: False) == []
+    assert not file.exists() and not (spec.folder / "branches.csv").exists()
+    assert "its end.pt is damaged" in (spec.folder / "run.log").read_text("utf-8")
+
+
+# --- the study ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["3", "[]", "null", '{"op_code": []}', '{"op_code": 0}', "[" * 3000]
+)
+def test_a_journal_of_odd_lines_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "study.journal").write_text(f"{text}\n{{}}\n", "utf-8")
+    line = told(lambda: storage._Journal(tmp_path / "study.journal"))
+    assert line is not None and "is damaged, no journal of Optuna" in line
