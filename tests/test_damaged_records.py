@@ -12,7 +12,9 @@ import torch
 import yaml
 from conftest import Silent, Trainer, assert_same_bits, read
 from hostile import no_hang, told
+from interrupted import QUICK
 from made_sweeps import write_sweep
+from test_sweep import command
 
 from lrlab import (
     best,
@@ -22,11 +24,13 @@ from lrlab import (
     quick_yaml,
     records,
     reproduce,
+    resume,
     storage,
     tracking,
     trust,
 )
 from lrlab.errors import Stopped
+from lrlab.sweep import main
 
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)
@@ -210,3 +214,20 @@ def test_a_journal_of_odd_lines_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "study.journal").write_text(f"{text}\n{{}}\n", "utf-8")
     line = told(lambda: storage._Journal(tmp_path / "study.journal"))
     assert line is not None and "is damaged, no journal of Optuna" in line
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a${lr}", "\\${oc.env:HOME}%{}[1]*"])
+def test_nothing_in_a_folders_name_is_evaluated(name: str, tmp_path: Path) -> None:
+    home, moved = tmp_path / name, tmp_path / f"{name}2"
+    home.mkdir()
+    ended = command(main, [*QUICK, "lr=0.1,0.2", "epochs=1", "name=s"], home)
+    assert (ended.code, ended.err) == (0, "")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    (home / "outputs" / "s").rename(moved)
+    ended = command(resume.main, [str(moved), "lr=0.1,0.2,0.3"], tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert (moved / "2" / "summary.json").is_file()
+    assert {each.name for each in tmp_path.iterdir()} == {name, moved.name}
