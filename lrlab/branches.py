@@ -98,11 +98,13 @@ def _steps_of(spec: RunSpec, steps: int) -> int:
 def _fits(spec: RunSpec, state: State) -> bool:
     """Whether it is an end of that run; if not, its log says so: it has no branch test."""
     values = state.get("values")
-    fits = 0 < state["step"] <= configs.MOST_STEPS and isinstance(values, dict)
-    if not fits or not all(isinstance(each, int | float) for each in values.values()):
-        records.log(spec.folder, "has no branch test: its end.pt is damaged")
-        return False
-    return True
+    are_numbers = isinstance(values, dict) and all(
+        isinstance(each, int | float) for each in values.values()
+    )
+    if are_numbers and 0 < state["step"] <= configs.MOST_STEPS:
+        return True
+    records.log(spec.folder, "has no branch test: its end.pt is damaged")
+    return False
 
 
 def _steps(spec: RunSpec, state: State) -> int:
