@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yaml import YAMLError
+
 from lrlab import config as configs
 from lrlab import quick_yaml, records, trust
+from lrlab.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,12 +35,20 @@ def text(run: Path, comment: str) -> str:
         comment: what it is the best of, for the head of the file.
 
     Raises:
-        UserError: the run has no config.
+        UserError: the run has no config, or one that is damaged.
     """
-    config = quick_yaml.read(records.read_config(run))
+    try:
+        config = records.options(records.read_config(run))
+    except (YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{run}: its config is damaged: {reason}") from None
     if before := lacking(config):
         config["data"].update(before)
-    runtime = _runtime(quick_yaml.read(records.read_texts(run)[0]))
+    try:
+        runtime = _runtime(quick_yaml.record(records.read_texts(run)[0]))
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{run}: its hydra.yaml is damaged: {reason}") from None
     choices, sources = runtime.get("choices") or {}, runtime.get("config_sources") or []
     default = quick_yaml.load(configs.folder("conf") / "config.yaml")
     groups = dict(_groups(default.pop("defaults")))

@@ -52,7 +52,7 @@ def test(
     failed = []
     for spec in specs:
         state = checkpoints.read(records.end_file(spec.folder))
-        if state is None or not _steps(spec, state):
+        if state is None or not _fits(spec, state) or not _steps(spec, state):
             records.end_file(spec.folder).unlink(missing_ok=True)
             continue
         groups.setdefault((plan.group_key(spec), state["step"]), []).append(spec)
@@ -93,6 +93,18 @@ def cost_line(specs: Sequence[RunSpec]) -> str:
 def _steps_of(spec: RunSpec, steps: int) -> int:
     """Of each branch of a run of so many steps that has not annealed its lr."""
     return diagnostics.branch_steps(configs.diagnostics(spec.config), steps, annealed=False)
+
+
+def _fits(spec: RunSpec, state: State) -> bool:
+    """Whether it is an end of that run; if not, its log says so: it has no branch test."""
+    values = state.get("values")
+    are_numbers = isinstance(values, dict) and all(
+        isinstance(each, int | float) for each in values.values()
+    )
+    if are_numbers and 0 < state["step"] <= configs.MOST_STEPS:
+        return True
+    records.log(spec.folder, "has no branch test: its end.pt is damaged")
+    return False
 
 
 def _steps(spec: RunSpec, state: State) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import environment
+from lrlab import environment, python_state
 from lrlab.lanes import as_real, like_real
 from lrlab.profiling import phase
 from lrlab.thresholds import THRESHOLDS
@@ -417,9 +417,13 @@ class Meter:
         return [t[lane].cpu().clone() for t in self.vectors]
 
     def load(self, lane: int, state: Sequence[Tensor]) -> None:
-        """Put what ``state`` gave into a lane."""
+        """Put what ``state`` gave into a lane.
+
+        Raises:
+            python_state.Unfit: it is the state of another network.
+        """
         for mine, theirs in zip(self.vectors, state, strict=True):
-            mine[lane].copy_(theirs)
+            python_state.put_tensor(mine[lane], theirs, "curvature")
 
 
 def build(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE) -> Meter | None:

@@ -27,7 +27,7 @@ from lrlab import arguments, best, plan, quick_yaml
 from lrlab import config as configs
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
-from lrlab.spelling import quoted, unquoted
+from lrlab.spelling import literal, quoted, unquoted
 
 SUBDIR = "${hydra.job.num}"  # a run's folder is its number
 
@@ -73,8 +73,8 @@ def own_overrides(folder: Path) -> list[str]:
     They come last, so that nothing else moves a run: its folder is the sweep's and its number.
     """
     return [
-        f"name={quoted(folder.name)}",
-        f"hydra.sweep.dir={quoted(str(folder))}",
+        f"name={quoted(literal(folder.name))}",
+        f"hydra.sweep.dir={quoted(literal(str(folder)))}",
         f"hydra.sweep.subdir={SUBDIR}",
     ]
 
@@ -219,7 +219,8 @@ class _Composition:
             hydra.job.num = number
             if self.notes_dirname:
                 hydra.job.override_dirname = _dirname(overrides, self.dirname_style)
-            hydra.runtime.output_dir = str((Path(hydra.sweep.dir) / str(number)).absolute())
+            folder = (Path(hydra.sweep.dir) / str(number)).absolute()
+            hydra.runtime.output_dir = literal(str(folder))
         return self.full
 
     def job(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> Job:
@@ -271,7 +272,7 @@ class _Composition:
             TASK: f"    task:\n{items}" if items else "    task: []\n",
             JOB_ID: f"    id: '{number}'\n",  # a text, and so it is quoted
             JOB_NUM: f"    num: {number}\n",
-            OUTPUT_DIR: _lines(OUTPUT_DIR, folder),
+            OUTPUT_DIR: _lines(OUTPUT_DIR, literal(folder)),
         }
         if self.notes_dirname:
             texts[DIRNAME] = _lines(DIRNAME, _dirname(overrides, self.dirname_style))
@@ -311,7 +312,8 @@ def _from_the_sweeps(
     began = arguments.noted(config, "task")
     if any(word[0] in "+~" or word.partition("=")[0] not in given for word in began):
         return None
-    if config.hydra.runtime.cwd != os.getcwd():
+    began_in = config.hydra.runtime._get_node("cwd")  # Hydra notes a folder's name as it is
+    if not isinstance(began_in, Node) or began_in._value() != os.getcwd():
         return None
     full = copy.deepcopy(config)
     hydra = full.hydra

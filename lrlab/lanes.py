@@ -427,9 +427,16 @@ class Lanes:
 
     @torch.no_grad()
     def load(self, lane: int, state: Tensors) -> None:
-        """Put what ``state`` gave into a lane, in place."""
-        for name, tensor in {**self.params, **self.fixed}.items():
-            tensor[lane].copy_(state[name])
+        """Put what ``state`` gave into a lane, in place.
+
+        Raises:
+            python_state.Unfit: it is the state of another network.
+        """
+        own = {**self.params, **self.fixed}
+        if set(own) != set(state):
+            raise python_state.Unfit("its tensors have other names")
+        for name, tensor in own.items():
+            python_state.put_tensor(tensor[lane], state[name], name)
 
     def state_dict(self, lane: int) -> dict[str, Any]:
         """One lane's state dict, on the CPU, as its network alone would have it."""

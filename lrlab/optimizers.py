@@ -184,7 +184,11 @@ class LaneOptimizer(Protocol):
         ...
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
-        """Put what ``state`` gave into a lane."""
+        """Put what ``state`` gave into a lane.
+
+        Raises:
+            python_state.Unfit: it is the state of another optimizer or network.
+        """
         ...
 
 
@@ -590,7 +594,7 @@ class _StackedOptimizer:
                 if name not in self._state:
                     self._state[name] = self._unused(name)
                 for part, tensor in zip(self._parts(name), saved, strict=True):
-                    part[lane].copy_(tensor)
+                    python_state.put_tensor(part[lane], tensor, name)
 
     def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         kept = lanes.cpu().numpy()

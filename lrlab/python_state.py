@@ -174,6 +174,17 @@ def put_back(owner: Any, state: Mapping[str, Form]) -> None:
                 vars(part)[name] = value
 
 
+def put_tensor(mine: Tensor, saved: Any, key: str) -> None:
+    """Put a saved tensor into one of the same form; another would be spread, or rounded, silently.
+
+    Raises:
+        Unfit: it has another shape or another kind of numbers, or is none.
+    """
+    if not isinstance(saved, Tensor) or saved.shape != mine.shape or saved.dtype != mine.dtype:
+        raise Unfit(f"{key} has another shape or another kind of numbers")
+    mine.copy_(saved)
+
+
 def _put_tensor(tensor: Any, form: Form, key: str) -> None:
     if not isinstance(tensor, Tensor) or not isinstance(form, list) or form[0] != "tensor":
         raise Unfit(key)

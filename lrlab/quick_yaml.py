@@ -6,6 +6,7 @@ OmegaConf reads with PyYAML's parser in Python, and makes a node of each value.
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,42 @@ def load(file: Path) -> Any:
     return read(file.read_text(encoding="utf-8"))
 
 
+def record(text: str, plain: bool = False) -> Any:
+    """What a YAML record holds, which may be damaged or another's; dates are texts.
+
+    lrlab writes no aliases, of which a short text can make more than memory holds, no key twice,
+    and no whole number that is too large for a float.
+
+    Args:
+        plain: read numbers as YAML does (``1e-3`` is a text), and no paths.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has one of these.
+    """
+    check_aliases(text)
+    try:
+        loader = _strict(plain)
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # of a value that its tag does not fit, !!timestamp 2024-02-31; or of brackets by thousands
+        raise yaml.YAMLError(f"has a value that cannot be read ({error})") from None
+
+
+def check_aliases(text: str) -> None:
+    """Refuse YAML with aliases.
+
+    Raises:
+        yaml.YAMLError: it has some, or is no YAML.
+    """
+    if not re.search(r"(^|[\s\[{,:?-])\*\S", text):  # quick, and hardly ever true
+        return
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+        raise yaml.YAMLError("has aliases, which no record of lrlab has")
+
+
 def write(value: Any) -> str:
     """The text of plain containers, as ``OmegaConf.to_yaml`` writes them."""
     return yaml.dump(
@@ -48,3 +85,40 @@ def _loader() -> Any:
     names = ("yaml_implicit_resolvers", "yaml_constructors")
     members = {name: vars(theirs)[name] for name in names}
     return type("Loader", (yaml.CSafeLoader,), members)
+
+
+_INT, _DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
+
+
+@functools.cache
+def _strict(plain: bool) -> Any:
+    """A loader, in C where there is one, that refuses what no record has."""
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if plain else _loader()
+
+    def mapping(self: Any, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.YAMLError(f"has the key {key.value} twice, line {_line(key)}")
+            seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+        return base.construct_mapping(self, node, deep=deep)
+
+    def whole(self: Any, node: Any) -> int:
+        if len(node.value) > 1000 or abs(found := self.construct_yaml_int(node)) >= 2**1023:
+            raise yaml.YAMLError(f"has a number of {len(node.value)} digits, line {_line(node)}")
+        return found
+
+    resolvers = {
+        first: [each for each in each_of if each[0] != _DATE]
+        for first, each_of in base.yaml_implicit_resolvers.items()
+    }
+    members = {
+        "construct_mapping": mapping,
+        "yaml_constructors": {**base.yaml_constructors, _INT: whole},
+        "yaml_implicit_resolvers": resolvers,
+    }
+    return type("Loader", (base,), members)
+
+
+def _line(node: Any) -> int:
+    return node.start_mark.line + 1

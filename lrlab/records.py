@@ -556,31 +556,49 @@ def _text(file: Path) -> str:
     """A YAML or JSON record.
 
     Raises:
-        UserError: it is a link, too large, or no text.
+        FileNotFoundError: it is not there.
+        UserError: it is a link, too large, no text, or may not be read.
     """
     for each in (file.parent, file) if file.parent.name == ".hydra" else (file,):
         _check_own(each)
-    if file.stat().st_size > MOST_TEXT:
-        raise UserError(f"{file}: is too large, {file.stat().st_size:,} bytes; lrlab wrote no such")
+    with _readable(file):
+        size = file.stat().st_size
+        if size > MOST_TEXT:
+            raise UserError(f"{file}: is too large, {size:,} bytes; lrlab wrote no such")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{file}: is damaged, no text") from None
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Say in one line that a record is there and cannot be read.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: reading it is not allowed, or it is a folder.
+    """
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: is damaged, no text") from None
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot be read ({error.strerror}); give yourself the right to read it, or "
+            "put the file there that lrlab wrote"
+        ) from None
 
 
 def plain_yaml(text: str) -> Any:
-    """What a YAML record holds: plain values only, and none that repeats another.
-
-    lrlab writes no aliases, of which a short text can make more than memory holds.
+    """What a YAML record holds: plain values only; see ``quick_yaml.record`` for what it refuses.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or has aliases.
+        yaml.YAMLError: it is no YAML, or damaged.
     """
-    import yaml
+    from lrlab import quick_yaml
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, ten times as fast
-    check_aliases(text)
-    return yaml.load(text, Loader=loader)
+    return quick_yaml.record(text, plain=True)
 
 
 def options(text: str) -> dict[Any, Any]:
@@ -588,30 +606,14 @@ def options(text: str) -> dict[Any, Any]:
 
     Raises:
         ValueError: it names no options.
-        yaml.YAMLError: it is no YAML, or has aliases.
+        yaml.YAMLError: it is no YAML, or damaged.
     """
     from lrlab import quick_yaml
 
-    check_aliases(text)
-    found = quick_yaml.read(text)
+    found = quick_yaml.record(text)
     if not isinstance(found, dict):
         raise ValueError("it names no options")
     return found
-
-
-def check_aliases(text: str) -> None:
-    """Refuse YAML with aliases.
-
-    Raises:
-        yaml.YAMLError: it has some, or is no YAML.
-    """
-    import yaml
-
-    if not re.search(r"(^|[\s\[{,:?-])\*\S", text):  # quick, and hardly ever true
-        return
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-        raise yaml.YAMLError("has aliases, which no record of lrlab has")
 
 
 def read_sweep_config(sweep: Path) -> str:
@@ -701,7 +703,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     """
     file = run / "summary.json"
     try:
-        found = json.loads(_text(file))
+        found = json.loads(_text(file), parse_int=_whole)
     except (ValueError, RecursionError):
         raise UserError(f"{file}: is damaged, not JSON") from None
     if not isinstance(found, dict):
@@ -713,6 +715,12 @@ def read_summary(run: Path) -> dict[str, Any]:
     if type(number) is not int or not 0 <= number < 2**53:
         raise UserError(f"{file}: is damaged, its run is no number of a run")
     return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:  # which no float holds
+        raise ValueError("a number of too many digits")
+    return int(digits)
 
 
 def read_metrics(run: Path) -> pd.DataFrame:
@@ -761,7 +769,8 @@ def _read_table(
     import pandas as pd
 
     _check_own(file)
-    data = file.read_bytes()
+    with _readable(file):
+        data = file.read_bytes()
     try:
         # Types told, and in one piece: that takes a third of the time, which counts with a thousand
         # runs. Since pandas 3.1 exact to the last bit.

@@ -108,14 +108,14 @@ def _hydra_records(run: Path) -> Iterator[Any]:
     """Hydra's part of the config that was saved of the run, and before it of its sweep."""
     import yaml
 
-    texts = []
+    texts: list[str] = []
     with contextlib.suppress(OSError, UserError):
         texts.append(records.read_sweep_config(run.resolve().parent))
     with contextlib.suppress(OSError, UserError):
         texts.append(records.read_texts(run)[0])
     for text in texts:
         with contextlib.suppress(yaml.YAMLError, AttributeError):
-            yield yaml.safe_load(text).get("hydra")
+            yield records.plain_yaml(text).get("hydra")
 
 
 def _device(run: Path, environment: Mapping[str, Any]) -> str | None:

@@ -80,9 +80,9 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
-    from lrlab.spelling import quoted
+    from lrlab.spelling import literal, quoted
 
-    where = quoted(str(folder.absolute()))
+    where = quoted(literal(str(folder.absolute())))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
     return [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
 

@@ -50,6 +50,7 @@ from lrlab.errors import NotWritten, Stopped, UserError
 from lrlab.pool import Start
 from lrlab.source import StudySource, label, tracker_settings
 from lrlab.space import Space
+from lrlab.spelling import literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -349,8 +350,8 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, jobs.Job]:
             break  # else another sweep took the name in between
     try:
         with open_dict(config), read_write(config.hydra):  # Hydra 1.4 locks its part
-            config.hydra.sweep.dir = str(current.folder)
-            config.name = current.folder.name
+            config.hydra.sweep.dir = literal(str(current.folder))
+            config.name = literal(current.folder.name)
         if made:
             _write_config(current)  # first of all: from here on the sweep can be resumed
             if places.carried is not None:
@@ -405,7 +406,7 @@ def _write_config(current: _Sweep) -> None:
         config.hydra.sweeper.resume = False
         config.hydra.sweeper.trust = False
         if current.resumed and places.began is not None:
-            config.hydra.runtime.cwd = str(places.began)
+            config.hydra.runtime.cwd = literal(str(places.began))
     began = [o for o in arguments.noted(config, "hydra") if not o.startswith(records.RESUMING)]
     arguments.note(config, "hydra", began)
     records.write_sweep_config(current.folder, OmegaConf.to_yaml(config, resolve=False))
@@ -691,7 +692,11 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
 
         of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
-        records.write_best(folder, best_run.text(folder / str(best.run), of))
+        try:
+            records.write_best(folder, best_run.text(folder / str(best.run), of))
+        except UserError as error:  # the run's own records are damaged; all else is written
+            records.remove_best(folder)
+            print(f"lrlab: no best.yaml is written: {error}", flush=True)
     width, told = fitting.terminal_width(), answer_words.text(answers)
     print(table.results(runs, folder, best, verdicts, told, width), flush=True)
     if best is None and "finished" in set(runs["state"]):

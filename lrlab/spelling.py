@@ -72,6 +72,11 @@ def quoted(text: str) -> str:
     return '"' + escaped + "\\" * trailing + '"'
 
 
+def literal(text: str) -> str:
+    """A text that OmegaConf reads as it is, ``${...}`` too: a folder's name may hold that."""
+    return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
+
+
 def unquoted(text: str) -> str:
     """A value without Hydra's quotes, for people to read; as it is where it has none."""
     if text[:1] in "\"'" and (override := parsed(text)) is not None:

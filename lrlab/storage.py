@@ -132,7 +132,11 @@ class _Journal:
         self._entered: dict[str, Any] = {}
         try:
             self.storage: BaseStorage = JournalStorage(self._backend)
-        except (ValueError, KeyError, AssertionError) as error:
+        except (UserError, NotWritten):
+            raise
+        except OSError as error:
+            raise NotWritten(self._file, error) from None
+        except Exception as error:  # whatever a damaged line makes of it
             raise self._damaged(error) from None
 
     def locked(self, body: Callable[[], T]) -> T:

@@ -252,7 +252,8 @@ def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     found = {key: summary[key] for key in ("lr", "seed", "epochs", "batch_size") if key in summary}
-    config = OmegaConf.to_container(OmegaConf.create(records.read_config(run)), resolve=True)
+    saved = OmegaConf.create(records.options(records.read_config(run)))
+    config = OmegaConf.to_container(saved, resolve=True)
     assert isinstance(config, dict)
     for group in configs.GROUPS:
         found[group] = summary.get(group)

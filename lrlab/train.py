@@ -26,7 +26,7 @@ from lrlab import (
     records,
 )
 from lrlab import config as configs
-from lrlab.errors import Stopped
+from lrlab.errors import Stopped, in_a_line
 from lrlab.plan import RunSpec
 from lrlab.profiling import phase
 from lrlab.step import Step, build_step, gather
@@ -43,6 +43,8 @@ VAL_PARTS = 20  # of the held-out samples
 TRIAL = 20  # steps of a segment that finds out how fast a number of threads is
 CAPTURE_FROM = 50  # steps left; to capture one takes as long as it saves in about so many
 CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
+# of a summary, what a checkpoint keeps
+KEPT = ("initial_loss", "steps_to_target", "seconds_to_target", "timing")
 
 
 @dataclass
@@ -324,11 +326,12 @@ def build(
         chosen_specs, chosen_rows = [specs[i] for i in chosen], [rows[i] for i in chosen]
         stack = build_stack(key, chosen_specs, chosen_rows, data, ways, pad)
         stack.place = place
-        try:
-            _restore(stack, [saved[i] for i in chosen])
-        except python_state.Unfit:  # of a network that was another then; all are trained anew
-            for spec in chosen_specs:
-                checkpoints.drop(spec.folder)
+        unfit = _restore(stack, [saved[i] for i in chosen])
+        if unfit:  # damaged, or of a network that was another then: those are trained anew
+            for lane, reason in unfit.items():
+                folder = chosen_specs[lane].folder
+                checkpoints.drop(folder)
+                records.log(folder, f"is trained anew: its checkpoint does not fit ({reason})")
             return build(*given)
         found.append(stack)
     return found
@@ -421,27 +424,29 @@ def _precision(spec: RunSpec) -> str:
     return spec.config.get("precision", "float32")
 
 
-def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
-    """Put each lane where its checkpoint left it; one without is evaluated at its start."""
-    for lane, (run, state) in enumerate(zip(stack.runs, saved, strict=True)):
+def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int, str]:
+    """Put each lane where its checkpoint left it; one without is evaluated at its start.
+
+    Returns:
+        Why not, of each lane whose checkpoint does not belong there; then the stack is of no use.
+    """
+    unfit: dict[int, str] = {}
+    for lane, state in enumerate(saved):
+        if state is None:
+            continue
+        try:
+            _put_back(stack, lane, state)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # no fault of the checkpoint's
+        except Exception as error:  # whatever a damaged file, or one from elsewhere, makes of it
+            unfit[lane] = in_a_line(f"{type(error).__name__}: {error}")
+    if unfit:
+        return unfit
+    for run, state in zip(stack.runs, saved, strict=True):
         if state is None:
             records.start_metrics(run.spec.folder)
             continue
         records.cut_diagnostics(run.spec.folder, state["step"])
-        if stack.meter and state.get("curvature"):
-            stack.meter.load(lane, state["curvature"])
-        stack.lanes.load(lane, state["tensors"])
-        stack.optimizer.load(lane, state["optimizer"])
-        load_python(stack, lane, state.get("python", {}))
-        for val_loss in state["evaluations"]:
-            run.schedule.observe(val_loss)
-        run.step = state["step"]
-        run.evaluation = tuple(state["evaluation"])
-        run.evaluations = list(state["evaluations"])
-        run.epoch_losses = tuple(state["epoch_losses"])
-        seconds = [*state["seconds"], 0.0][:3]
-        run.train_seconds, run.evaluate_seconds, run.diagnose_seconds = seconds
-        run.summary |= state["summary"]
         records.log(run.spec.folder, f"goes on from its checkpoint at step {run.step}")
     if any(state is None for state in saved):
         evaluations = [run.evaluation for run in stack.runs]
@@ -453,6 +458,34 @@ def _restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> None:
             else:
                 run.evaluation = evaluation
     take_order(stack)
+    return unfit
+
+
+def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
+    """Put a lane where its checkpoint left it.
+
+    Raises:
+        Exception: of any kind, where it does not belong there.
+    """
+    run = stack.runs[lane]
+    loss, accuracy = map(float, state["evaluation"])
+    evaluations = [float(each) for each in state["evaluations"]]
+    total, count = state["epoch_losses"]
+    seconds = [float(each) for each in [*state["seconds"], 0.0][:3]]
+    kept = {key: state["summary"][key] for key in KEPT if key in state["summary"]}
+    if state["step"] > run.steps:
+        raise python_state.Unfit(f"step {state['step']} of {run.steps}")
+    if stack.meter and state.get("curvature"):
+        stack.meter.load(lane, state["curvature"])
+    stack.lanes.load(lane, state["tensors"])
+    stack.optimizer.load(lane, state["optimizer"])
+    load_python(stack, lane, state.get("python", {}))
+    for val_loss in evaluations:
+        run.schedule.observe(val_loss)
+    run.step, run.evaluation, run.evaluations = state["step"], (loss, accuracy), evaluations
+    run.epoch_losses = (float(total), int(count))
+    run.train_seconds, run.evaluate_seconds, run.diagnose_seconds = seconds
+    run.summary |= kept
 
 
 def merge(stack: Stack, other: Stack) -> None:
@@ -859,7 +892,6 @@ def checkpoint(stack: Stack) -> None:
     Raises:
         NotWritten: no room, or no right, to write it.
     """
-    kept = ("initial_loss", "steps_to_target", "seconds_to_target", "timing")
     for lane, run in enumerate(stack.runs):
         python = changed_python(stack, lane)
         if _unsaved(run, python):
@@ -875,7 +907,7 @@ def checkpoint(stack: Stack) -> None:
             "epoch_losses": list(run.epoch_losses),
             "seconds": [run.train_seconds, run.evaluate_seconds, run.diagnose_seconds],
             "curvature": stack.meter.state(lane) if stack.meter else [],
-            "summary": {key: run.summary[key] for key in kept if key in run.summary},
+            "summary": {key: run.summary[key] for key in KEPT if key in run.summary},
         }
         checkpoints.save(run.spec.folder, state)
     stack.checkpointed = time.monotonic()

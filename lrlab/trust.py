@@ -103,12 +103,14 @@ def settled(
 
 def _escaped(node: Any) -> Any:
     """A resolved node whose texts are the same when they are resolved once more."""
+    from lrlab.spelling import literal
+
     if isinstance(node, dict):
         return {key: _escaped(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_escaped(value) for value in node]
     if isinstance(node, str):
-        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", node)
+        return literal(node)
     return node
 
 
