@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import sampling, targets
-from lrlab.config import nearest
 from lrlab.errors import UserError
 
 # Least values of Optuna's whole numbers, where it is not 0; some of them it does not judge itself.
@@ -57,10 +56,7 @@ def _check_settings(group: str, node: dict[str, Any], call: Any) -> None:
             continue
         if key not in known:
             if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-                raise UserError(
-                    f"{option}: {call.__name__} has no such option{nearest(key, known)}; "
-                    f"it takes {', '.join(known) or 'none'}"
-                )
+                raise targets.lacking(option, call.__name__, known)
         elif call.__module__.startswith("optuna."):
             _check_value(f"{group}.{key}", key, value, known[key].default)
 

@@ -73,8 +73,7 @@ def walk(
     """
     steps, width = len(values["lr"]), len(lanes)
     if optimizer.general:
-        own: Any = optimizer
-        own.seeds = lanes.seeds
+        optimizer.seeds = lanes.seeds
     for start in range(0, steps, SEGMENT):
         part = {name: v[start : start + SEGMENT] for name, v in values.items()}
         first_steps = [first + start] * width

@@ -38,9 +38,15 @@ class LaneOptimizer(Protocol):
 
     Attributes:
         general: one torch optimizer a lane does the work, which is slower than a stacked update.
+        seeds: (lanes,) of the runs, for a general one that draws random numbers; () until set.
     """
 
     general: bool
+    seeds: Sequence[int]
+
+    def torch_optimizer(self, lane: int) -> torch.optim.Optimizer | None:
+        """A lane's own torch optimizer; None where the update is stacked."""
+        ...
 
     def hyperparameters(self, lane: int) -> dict[str, float]:
         """A lane's constants without lr: momentum, beta1, beta2, eps, weight_decay ..."""
@@ -443,6 +449,7 @@ class _StackedOptimizer:
     """Its buffers are laid out as the units that the parameters lie in, else as these."""
 
     general = False
+    seeds: Sequence[int] = ()
 
     def __init__(
         self,
@@ -471,6 +478,9 @@ class _StackedOptimizer:
         if self._units is self._params:
             return self._state[name]
         return parts(self._params, self._units, self._state[name])
+
+    def torch_optimizer(self, lane: int) -> None:
+        return None
 
     def buffers(self) -> list[Tensor]:
         return [buffer for buffers in self._state.values() for buffer in buffers]

@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
 from lrlab import environment, losses, network_checks, optimizers, places, quick_yaml, schedules
-from lrlab.config import GROUPS, nearest
+from lrlab.config import GROUPS
 from lrlab.errors import UserError
 from lrlab.python_state import seeded
-from lrlab.targets import HYDRA_KEYS, instantiate, taken, wished
+from lrlab.targets import HYDRA_KEYS, instantiate, lacking, taken
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -347,10 +347,7 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
     for key in given:
         if key not in parameters and not anything:
             known = [p for p in parameters if p not in ("in_shape", "num_classes")]
-            raise UserError(
-                f"network.{key}={given[key]}: {call.__name__} has no such option"
-                f"{nearest(key, known)}; it takes {', '.join(known) or 'none'}{wished(key)}"
-            )
+            raise lacking(f"network.{key}={given[key]}", call.__name__, known)
     offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.outputs}
     arguments = {k: v for k, v in offered.items() if k in parameters} | given
     with seeded(spec["seed"]):
@@ -399,10 +396,7 @@ def _check_loss_settings(spec: RunSpec, call: Callable[..., Any]) -> None:
     known = names if isinstance(call, type) else names[2:]
     for key, value in spec["loss"].items():
         if key not in known and key not in HYDRA_KEYS:
-            raise UserError(
-                f"loss.{key}={value}: {call.__name__} has no such option{nearest(key, known)}; "
-                f"it takes {', '.join(known) or 'none'}{wished(key)}"
-            )
+            raise lacking(f"loss.{key}={value}", call.__name__, known)
 
 
 @dataclass(frozen=True)

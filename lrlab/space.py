@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrlab import config as configs
 from lrlab.config import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
 from lrlab.errors import UserError
-from lrlab.spelling import quoted as quoted
+from lrlab.spelling import quoted
 
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
 TAGS = ("log", "linear", "int")

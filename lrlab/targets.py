@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -83,11 +83,7 @@ def read(
     name = getattr(call, "__name__", path)
     for key, value in given.items():
         if key in withheld or (key not in named and not anything):
-            raise UserError(
-                f"{group}.{key}={value}: {name} has no such option"
-                f"{nearest(key, [*named, *own_keys])}; it takes {', '.join(named) or 'none'}"
-                f"{wished(key)}"
-            )
+            raise lacking(f"{group}.{key}={value}", name, named, own_keys)
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in given:
             raise UserError(f"{group}.{key}: missing, {name} needs it; set {group}.{key}=VALUE")
@@ -107,12 +103,24 @@ def taken(call: Callable[..., Any]) -> list[str] | None:
     return None if anything else list(parameters)
 
 
-def wished(setting: str) -> str:
-    """What to do for a setting that no class of lrlab's has, to end a line with."""
+def lacking(typed: str, name: str, takes: Iterable[str], near: Iterable[str] = ()) -> UserError:
+    """The line for a setting that a class or a function does not take.
+
+    Args:
+        typed: as GROUP.SETTING=VALUE.
+        name: of the class or function.
+        takes: the settings that it takes.
+        near: further ones that may have been meant.
+    """
     from lrlab import wishes
 
+    setting = typed.partition("=")[0].rpartition(".")[2]
+    known = list(dict.fromkeys(takes))
     told = wishes.instead(setting)
-    return f"; {told}" if told else ""
+    return UserError(
+        f"{typed}: {name} has no such option{nearest(setting, [*known, *near])}; "
+        f"it takes {', '.join(known) or 'none'}{f'; {told}' if told else ''}"
+    )
 
 
 def failed(target: Target, error: BaseException) -> UserError:

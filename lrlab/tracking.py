@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lrlab import config as configs
 from lrlab import records
 from lrlab.errors import NotWritten, UserError
-from lrlab.targets import HYDRA_KEYS, taken
+from lrlab.targets import HYDRA_KEYS, lacking, taken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,10 +179,7 @@ def _check_settings(node: Mapping[str, Any], call: Any) -> None:
     known = [name for name in (*names, "every") if name != "sweep"]
     for key, value in node.items():
         if key not in known and key not in HYDRA_KEYS:
-            raise UserError(
-                f"tracking.{key}={value}: {call.__name__} has no such setting"
-                f"{configs.nearest(key, known)}; it takes {', '.join(dict.fromkeys(known))}"
-            )
+            raise lacking(f"tracking.{key}={value}", call.__name__, known)
 
 
 def open(node: Mapping[str, Any], sweep: Path) -> Tracker:

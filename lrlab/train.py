@@ -197,8 +197,7 @@ def train_steps(
     first_steps = [run.step for run in stack.runs]
     started, spent = time.perf_counter(), 0.0
     if stack.optimizer.general:
-        own: Any = stack.optimizer
-        own.seeds = stack.lanes.seeds
+        stack.optimizer.seeds = stack.lanes.seeds
     coefficients = stack.optimizer.coefficients(schedule_values, np.array(first_steps))
     step = _step(stack)
     step.begin(stack.order[stack.place : stack.place + count], first_steps, coefficients)
@@ -386,8 +385,8 @@ def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: optimizers.Lane
 
 def _python(stacked: lanes.Lanes, optimizer: optimizers.LaneOptimizer, lane: int) -> Python:
     network, loss = stacked.python(lane)
-    own = getattr(optimizer, "torch_optimizer", None)  # of one that lrlab does not know
-    rule = {} if own is None else python_state.of(own(lane))
+    own = optimizer.torch_optimizer(lane)  # of one that lrlab does not know
+    rule = {} if own is None else python_state.of(own)
     return {"network": network, "loss": loss, "optimizer": rule}
 
 
@@ -414,8 +413,10 @@ def load_python(stack: Stack, lane: int, state: Python) -> None:
     try:
         stack.lanes.load_python(lane, state.get("network", {}), state.get("loss", {}))
         if state.get("optimizer"):
-            own: Any = stack.optimizer
-            python_state.put_back(own.torch_optimizer(lane), state["optimizer"])
+            own = stack.optimizer.torch_optimizer(lane)
+            if own is None:
+                raise python_state.Unfit("it is of another optimizer")
+            python_state.put_back(own, state["optimizer"])
     except Exception as error:  # whatever a file from elsewhere makes of it
         raise python_state.Unfit(str(error)) from error
 

@@ -25,7 +25,7 @@ from lrlab.plots.__main__ import main as plots
 from lrlab.plots.reading import load
 from lrlab.plots.tables import NothingToDraw
 from lrlab.report.__main__ import main as report
-from lrlab.space import quoted
+from lrlab.spelling import quoted
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import space
+from lrlab import space, spelling
 from lrlab.errors import UserError
 from lrlab.space import Interval, Space
 
@@ -357,7 +357,7 @@ def test_a_number_reads_back_as_itself(number: float) -> None:
     "text", ["a", 'a"b', "a\\", 'a\\"b', '\\\\"', "it's, {x: $y}", "größe", ""]
 )
 def test_any_text_can_be_quoted(text: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"name={space.quoted(text)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"name={spelling.quoted(text)}"])
     assert override.value() == text
 
 

@@ -422,7 +422,7 @@ def test_a_missing_package_is_said_with_what_installs_it(
         ({"_target_": "no.such.Thing"}, "tracking._target_=no.such.Thing: cannot be imported"),
         ({**TENSORBOARD, "every": 0}, "tracking.every=0: must be a whole number"),
         ({**TENSORBOARD, "every": 2.5}, "tracking.every=2.5: must be a whole number"),
-        ({**TENSORBOARD, "evry": 1}, "tracking.evry=1: TensorBoard has no such setting"),
+        ({**TENSORBOARD, "evry": 1}, "tracking.evry=1: TensorBoard has no such option"),
     ],
 )
 def test_settings_that_cannot_work(node: dict[str, Any], line: str, sweep: Path) -> None:

@@ -252,7 +252,7 @@ def test_a_sweep_that_was_begun_with_two_goes_on() -> None:
         ("+loss.x=1", ["loss.x=1: nll has no such option; it takes none"]),
         ("+data.x=1", ["data.x=1: no such setting"]),
         ("+tracking.x=1", ["tracking.x=1", "tracking=tensorboard"]),
-        ("tracking=tensorboard +tracking.x=1", ["tracking.x=1: TensorBoard has no such setting"]),
+        ("tracking=tensorboard +tracking.x=1", ["tracking.x=1: TensorBoard has no such option"]),
         ("+hydra.x=1", ["+hydra.x=1: Hydra has no such option"]),
         ("+hydra.job.nam=1", ["+hydra.job.nam=1: Hydra has no such option (did you mean name?)"]),
         ("+hydra.sweeper.x=1", ["hydra.sweeper.x: LrlabSweeper has no such setting"]),
