@@ -281,12 +281,15 @@ def is_known(optimizer: Mapping[str, Any]) -> bool:
     return _read(optimizer).call in _RULES
 
 
-def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> None:
+def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> int:
     """One step on copies of a network's parameters: a class that lrlab does not know may refuse
     some of them, as torch.optim.Muon does with all but matrices.
 
     Args:
         optimizer: a config, with its ``lr``.
+
+    Returns:
+        How many parameter groups it makes of them.
 
     Raises:
         UserError: it cannot train this network.
@@ -304,6 +307,7 @@ def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> None:
             "for example optimizer=adam"
         ) from error
     _rates(target, leaves, lr, built)
+    return len(built.param_groups)
 
 
 # --- reading the config ---------------------------------------------------------------------------

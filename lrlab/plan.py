@@ -172,28 +172,41 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
         if (*_network_key(spec, dataset), batch) not in _working:
             _check_network(spec, dataset)
             _remember((*_network_key(spec, dataset), batch))  # anew: now it is imported
+        groups = _parameter_groups(spec, dataset)
         moving = [spec[name] for name in ("schedule", "optimizer", "lr", "epochs")]
-        key = (json.dumps([moving, steps_per_epoch], default=str),)
+        key = (json.dumps([moving, steps_per_epoch, groups], default=str),)
         if key not in _working:
             schedule = build_schedule(spec, steps_per_epoch)
             if schedule.closed_loop:
                 for val_loss in (2.3, 2.0, 2.1)[: spec["epochs"]]:  # it may raise at the first
                     schedule.observe(val_loss)
-            _remember(key)
-        key = (*_network_key(spec, dataset), _object(spec, "optimizer"))
-        key += (json.dumps(spec["optimizer"], default=str),)
-        if key not in _working:
-            if not optimizers.is_known(spec["optimizer"]):
-                network = build_network(spec, dataset)
-                optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
+            schedules.check_groups(*_schedule_arguments(spec, steps_per_epoch), groups)
             _remember(key)
 
 
-_working: dict[tuple[Any, ...], None] = {}  # what check_runs found to work, the latest last
+def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
+    """How many parameter groups the optimizer makes of the network's parameters.
+
+    Raises:
+        UserError: it cannot train them.
+    """
+    key = (*_network_key(spec, dataset), _object(spec, "optimizer"))
+    key += (json.dumps(spec["optimizer"], default=str),)
+    if key not in _working:
+        groups = 1
+        if not optimizers.is_known(spec["optimizer"]):
+            network = build_network(spec, dataset)
+            groups = optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
+        _remember(key, groups)
+    return _working[key]
 
 
-def _remember(key: tuple[Any, ...]) -> None:
-    _working[key] = None
+# What check_runs found to work, the latest last; of an optimizer its number of parameter groups.
+_working: dict[tuple[Any, ...], int] = {}
+
+
+def _remember(key: tuple[Any, ...], found: int = 1) -> None:
+    _working[key] = found
     if len(_working) > 4096:
         _working.pop(next(iter(_working)))
 
@@ -535,9 +548,14 @@ def build_schedule(spec: RunSpec, steps_per_epoch: int) -> schedules.LaneSchedul
     Raises:
         UserError: a value that cannot work.
     """
-    numbers = optimizers.hyperparameters(spec["optimizer"])
-    steps = spec["epochs"] * steps_per_epoch
-    return schedules.build(spec["schedule"], {**numbers, "lr": spec["lr"]}, steps, steps_per_epoch)
+    return schedules.build(*_schedule_arguments(spec, steps_per_epoch))
+
+
+def _schedule_arguments(
+    spec: RunSpec, steps_per_epoch: int
+) -> tuple[Mapping[str, Any], Mapping[str, Any], int, int]:
+    numbers = {**optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
+    return spec["schedule"], numbers, spec["epochs"] * steps_per_epoch, steps_per_epoch
 
 
 def batch_order(seed: int, epoch: int, samples: int) -> np.ndarray:

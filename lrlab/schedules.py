@@ -85,12 +85,53 @@ def build(
     Raises:
         UserError: a value that cannot work, named as the user would type it.
     """
-    start = _start(hyperparameters)
     settings = read(schedule, steps, steps_per_epoch)
+    start = _start(hyperparameters, settings.target)
     if settings.closed_loop:
         return _ClosedLoop(settings, start)
     key = json.dumps([dict(schedule), start, steps, steps_per_epoch], sort_keys=True)
     return _Table(_cached_table(key), steps)
+
+
+def check_groups(
+    schedule: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+    steps: int,
+    steps_per_epoch: int,
+    groups: int,
+) -> None:
+    """Refuse a scheduler of one's own that gives each parameter group a curve of its own.
+
+    lrlab keeps each group's ratio to the run's lr, so such curves would be lost.
+
+    Args:
+        schedule, hyperparameters, steps, steps_per_epoch: as for ``build``.
+        groups: how many parameter groups the optimizer has.
+
+    Raises:
+        UserError: groups that start at the same lr come apart.
+    """
+    settings = read(schedule, steps, steps_per_epoch)
+    if groups < 2 or settings.closed_loop or not _is_own(settings.target):
+        return
+    start = _start(hyperparameters, settings.target)
+    try:
+        with seeded(0):
+            optimizer, scheduler = _scheduler(settings, start, groups)
+            lrs = [group["lr"] for group in optimizer.param_groups]
+            for _ in range(1, settings.ticks):
+                if any(lr != lrs[0] for lr in lrs):
+                    break
+                scheduler.step()
+                lrs = [group["lr"] for group in optimizer.param_groups]
+    except Exception:  # it is made for one group, whose curve all have
+        return
+    if any(lr != lrs[0] for lr in lrs):
+        raise UserError(
+            f"{settings.target.option}: gives each parameter group a curve of its own "
+            f"({', '.join(f'{float(lr):g}' for lr in lrs[:3])} from the same lr), but each group "
+            "keeps its ratio to the run's lr; give all groups the same curve"
+        )
 
 
 class RangeTestLR(LRScheduler):
@@ -180,8 +221,10 @@ class _ClosedLoop:
 
     def __init__(self, settings: Settings, start: dict[str, Any]) -> None:
         self._settings = settings
+        self._start = start
         with seeded(0):
             self._optimizer, self._scheduler = _scheduler(settings, start)
+        _check_moved(settings, start, self._optimizer, 0)
         first = _checked(settings, "lr", [self._number(0)])[0]
         self._warmup = _warmup(settings, first)
         self._epoch_lrs = [first]
@@ -205,6 +248,7 @@ class _ClosedLoop:
             except Exception as error:
                 raise targets.failed(self._settings.target, error) from error
         tick = len(self._epoch_lrs)
+        _check_moved(self._settings, self._start, self._optimizer, tick)
         lr = [self._number(tick)]
         self._epoch_lrs += _checked(self._settings, "lr", lr, first=tick).tolist()
 
@@ -334,9 +378,22 @@ def _check_argument(scheduler: str, name: str, value: Any) -> None:
         )
 
 
-def _start(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What the dummy optimizer starts from: lr, and momentum or betas."""
+def _is_own(target: targets.Target) -> bool:
+    """Whether a scheduler is neither torch's nor lrlab's, so that nobody knows what it reads."""
+    module = str(getattr(target.call, "__module__", ""))
+    return not module.startswith("torch.") and module != __name__
+
+
+def _start(hyperparameters: Mapping[str, Any], target: targets.Target) -> dict[str, Any]:
+    """What the dummy optimizer starts from: lr, and momentum or betas.
+
+    A scheduler of one's own finds all numbers of the optimizer there. Torch's read no others, so
+    that lanes which differ in weight decay share a table.
+    """
     start: dict[str, Any] = {"lr": float(hyperparameters["lr"])}
+    if _is_own(target):
+        betas = ("beta1", "beta2", "betas")
+        start |= {k: v for k, v in hyperparameters.items() if k not in ("lr", *betas)}
     if "momentum" in hyperparameters:
         start["momentum"] = float(hyperparameters["momentum"])
     if "betas" in hyperparameters:
@@ -346,23 +403,48 @@ def _start(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     return start
 
 
+class _Parameters(list[torch.Tensor]):
+    """Stands for a run's parameters: a table is made before there are any."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise RuntimeError(
+            "reads parameters or gradients, but all lrs are computed before training; "
+            "let them depend on the step alone"
+        )
+
+    __iter__ = __len__ = __getitem__ = __contains__ = _refuse
+
+
+class _State(dict[Any, Any]):
+    """Stands for the optimizer's state, likewise."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise RuntimeError(
+            "reads the optimizer's state, but all lrs are computed before training; "
+            "let them depend on the step alone"
+        )
+
+    __iter__ = __len__ = __getitem__ = __contains__ = _refuse
+    get = keys = values = items = _refuse  # type: ignore[assignment]
+
+
 class _Dummy(torch.optim.Optimizer):
     """Holds what a scheduler moves; updates nothing.
 
     Its parts are set by hand: ``Optimizer.__init__`` imports torch's compiler, two seconds.
     """
 
-    def __init__(self, start: dict[str, Any]) -> None:
+    def __init__(self, start: dict[str, Any], groups: int = 1) -> None:
         self.defaults = {k: tuple(v) if k == "betas" else v for k, v in start.items()}
-        self.param_groups = [{"params": [torch.zeros(1)], **self.defaults}]
-        self.state = {}  # type: ignore[assignment]
+        self.param_groups = [{"params": _Parameters(), **self.defaults} for _ in range(groups)]
+        self.state = _State()  # type: ignore[assignment]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass
 
 
-def _scheduler(settings: Settings, start: dict[str, Any]) -> tuple[_Dummy, Any]:
-    optimizer = _Dummy(start)
+def _scheduler(settings: Settings, start: dict[str, Any], groups: int = 1) -> tuple[_Dummy, Any]:
+    optimizer = _Dummy(start, groups)
     try:
         scheduler = settings.target.call(optimizer, **settings.target.given)
     except Exception as error:
@@ -371,6 +453,36 @@ def _scheduler(settings: Settings, start: dict[str, Any]) -> tuple[_Dummy, Any]:
         raise UserError(f"{settings.target.option}: returns no torch LRScheduler")
     optimizer.step()  # torch warns where a scheduler steps before its optimizer has
     return optimizer, scheduler
+
+
+def _check_moved(
+    settings: Settings, start: Mapping[str, Any], optimizer: _Dummy, tick: int
+) -> None:
+    """Refuse a scheduler that moves what no run would follow.
+
+    Raises:
+        UserError: it moves more than lr, and momentum or beta1 where it does not follow val_loss.
+    """
+    group = optimizer.param_groups[0]
+    before = {k: v for k, v in start.items() if k not in ("lr", "momentum", "betas")}
+    now = {k: group.get(k) for k in before}
+    if isinstance(betas := group.get("betas"), list | tuple) and "betas" in start:
+        before |= {f"beta{i}": beta for i, beta in enumerate(start["betas"], 1) if i > 1}
+        now |= {f"beta{i}": beta for i, beta in enumerate(betas, 1) if i > 1}
+    works = "lr, momentum and beta1"
+    if settings.closed_loop:
+        works = "lr, if it follows val_loss"
+        if "momentum" in start:
+            before["momentum"], now["momentum"] = start["momentum"], group.get("momentum")
+        if betas and "betas" in start:
+            before["beta1"], now["beta1"] = start["betas"][0], betas[0]
+    for name, was in before.items():
+        if now.get(name) != was:
+            unit = "step" if settings.unit == 1 else "epoch"
+            raise UserError(
+                f"{settings.target.option}: changes {name} from {was:g} to {now.get(name)} at "
+                f"{unit} {tick}; a schedule can change {works}, so leave {name} as it is"
+            )
 
 
 @functools.lru_cache(maxsize=256)
@@ -397,6 +509,7 @@ def _table(settings: Settings, start: dict[str, Any]) -> dict[str, np.ndarray]:
                 scheduler.step()
             except Exception as error:
                 raise targets.failed(settings.target, error) from error
+        _check_moved(settings, start, optimizer, tick)
         ticks["lr"].append(_number(settings, "lr", group["lr"], tick))
         if "momentum" in start:
             momentum = _number(settings, "momentum", group["momentum"], tick)

@@ -558,3 +558,105 @@ def test_a_scheduler_that_draws_draws_the_same_again():
     assert curve(node).tolist() == first.tolist()
     assert len(set(first.tolist())) == STEPS
     assert random.getstate() == state[0] and torch.equal(torch.get_rng_state(), state[1])
+
+
+class Moves(lr_scheduler.LRScheduler):
+    """Moves a number of its groups from its third tick on, and lr by what it reads there."""
+
+    def __init__(self, optimizer, name="weight_decay", value=0.5, reads=""):
+        self.name, self.value, self.reads = name, value, reads
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        (group,) = self.optimizer.param_groups
+        if self.last_epoch >= 2 and self.name == "beta2":
+            group["betas"] = (group["betas"][0], self.value)
+        elif self.last_epoch >= 2 and self.name:
+            group[self.name] = self.value
+        reads = {
+            "parameters": lambda: group["params"][0].norm(),
+            "gradients": lambda: sum(p.grad.norm() for p in group["params"]),
+            "state": lambda: len(self.optimizer.state),
+            "first": lambda: self.optimizer.state[group["params"]],
+            "weight_decay": lambda: group["weight_decay"],
+        }
+        return [0.1 * reads[self.reads]() if self.reads else 0.1]
+
+
+@pytest.mark.parametrize("moved", ["weight_decay", "dampening", "beta2"])
+def test_a_scheduler_may_not_move_what_no_run_would_follow(moved):
+    given = {"momentum": 0.9, "weight_decay": 0.1, "dampening": 0.0}
+    if moved == "beta2":
+        given = {"beta1": 0.9, "beta2": 0.99}
+    node = {"_target_": f"{__name__}.Moves", "name": moved}
+    with pytest.raises(UserError) as caught:
+        schedules.build(node, {"lr": 0.1, **given}, STEPS, STEPS_PER_EPOCH)
+    assert f"Moves: changes {moved} from {given[moved]:g} to 0.5 at step 2; " in str(caught.value)
+
+
+def test_a_scheduler_moves_the_momentum_and_reads_the_optimizers_numbers():
+    node = {"_target_": f"{__name__}.Moves", "name": "momentum", "reads": "weight_decay"}
+    given = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.5}
+    values = schedules.build(node, given, 4, 4).values(0, 4)
+    assert values["lr"].tolist() == [0.05] * 4
+    assert values["momentum"].tolist() == [0.9, 0.9, 0.5, 0.5]
+    # lanes of another weight decay have another table, and torch's own schedulers share one
+    assert schedules.build(node, {**given, "weight_decay": 1.0}, 4, 4).values(0, 1)["lr"] == 0.1
+
+
+@pytest.mark.parametrize("reads", ["parameters", "gradients", "state", "first"])
+def test_a_scheduler_that_reads_what_no_table_can_know_is_refused(reads):
+    node = {"_target_": f"{__name__}.Moves", "name": "", "reads": reads}
+    with pytest.raises(UserError, match=r"Moves: reads .*; let them depend on the step alone"):
+        curve(node)
+
+
+class FollowsMore(lr_scheduler.ReduceLROnPlateau):
+    def step(self, metrics, epoch=None):
+        self.optimizer.param_groups[0]["momentum"] = 0.5
+
+
+def test_a_closed_loop_that_moves_the_momentum_is_refused_before_training(tmp_path):
+    from conftest import make_specs
+
+    typed = f"optimizer=momentum schedule=plateau schedule._target_={__name__}.FollowsMore"
+    with pytest.raises(UserError, match=r"changes momentum from 0\.9 to 0\.5 at epoch 1; "):
+        plan.check_runs(make_specs(tmp_path, ["lr=0.1"], typed))
+
+
+class PerGroup(lr_scheduler.LRScheduler):
+    """Each group decays faster than the one before, unless all are alike."""
+
+    def __init__(self, optimizer, alike=False):
+        self.alike = alike
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        powers = [0 if self.alike else group for group in range(len(self.base_lrs))]
+        return [
+            lr * 0.9 ** (self.last_epoch * (1 + power))
+            for lr, power in zip(self.base_lrs, powers, strict=True)
+        ]
+
+
+class Halves(torch.optim.SGD):
+    """Two groups, of which the second has a tenth of the lr."""
+
+    def __init__(self, params, lr=0.1):
+        params = list(params)
+        super().__init__([{"params": params[:1]}, {"params": params[1:], "lr": lr / 10}], lr=lr)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_curve_for_each_group_is_refused_where_there_are_groups(alike, tmp_path):
+    from conftest import make_specs
+
+    own = f"schedule._target_={__name__}.PerGroup schedule.alike={alike}"
+    plan.check_runs(make_specs(tmp_path / "one", ["lr=0.1"], own))  # of one group
+    specs = make_specs(tmp_path, ["lr=0.1"], f"{own} optimizer._target_={__name__}.Halves")
+    if alike:
+        plan.check_runs(specs)
+        return
+    with pytest.raises(UserError, match=r"\(0\.09, 0\.081 from the same lr\)") as caught:
+        plan.check_runs(specs)
+    assert f"schedule._target_={__name__}.PerGroup: gives each parameter" in str(caught.value)
