@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn, cast
 
-from lrlab import __version__, readers
+from lrlab import __version__, verbs
 from lrlab.errors import in_a_line
 
 # Verb: the module whose main() does it, and what it does in a line.
@@ -49,7 +49,7 @@ Examples:  lrlab sweep lr=0.001,0.1,1.0
 
 def main() -> None:
     """Do what the first word says with the others; exit code 2 where it is no verb."""
-    readers.outlive()
+    verbs.begin()
     first, *words = sys.argv[1:] or ["--help"]
     if first in ("--help", "-h", "help"):
         print(usage(), end="")

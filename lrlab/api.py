@@ -120,7 +120,7 @@ def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
             code = end.code
         finally:
             said = errors.getvalue()
-    if code in (130, 143):
+    if code in (129, 130, 143):
         raise _interrupted(int(code), said)
     folder = search.opened
     if folder is None:
@@ -385,8 +385,8 @@ def _notes(said: str) -> tuple[str, ...]:
 
 
 def _interrupted(code: int, said: str) -> BaseException:
-    """What goes through where a signal ended the sweep: SIGTERM ends the whole program."""
-    if code == 143:
+    """What goes through where a signal ended the sweep: only Ctrl-C leaves the program running."""
+    if code != 130:
         return SystemExit(code)
     lines = [line.removeprefix("lrlab: ") for line in _notes(said)]
     return KeyboardInterrupt("; ".join(lines[-2:]) or "the sweep's folder has what was trained")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, readers
+from lrlab import __version__, readers, verbs
 from lrlab.errors import UserError
 from lrlab.verbs import Parser, path
 
@@ -603,7 +603,7 @@ def _run(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     words = sys.argv[1:]
     for flag in ("--help", "-h", "--version"):
         if flag in words:

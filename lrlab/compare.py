@@ -23,7 +23,6 @@ from lrlab import (
     __version__,
     answer_words,
     judge,
-    readers,
     records,
     sweep_settings,
     table,
@@ -246,7 +245,7 @@ def default_folder(paths: Sequence[Path], names: Sequence[str]) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.compare",
         description="Set two or more sweeps side by side: what differs, the answer of each, their "

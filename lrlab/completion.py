@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from lrlab import readers
+from lrlab import verbs
 from lrlab.errors import in_a_line
 
 INSTALL = """\
@@ -218,7 +218,7 @@ def _stems(group: Path) -> list[str]:
 
 def main() -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
         print(USAGE, end="")

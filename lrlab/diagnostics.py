@@ -218,7 +218,9 @@ def asked_line(steps: int, steps_per_epoch: int, batches: float) -> str:
 
 def times(share: float) -> str:
     """A share of a time in words: "38% of", "1.6 times"."""
-    return f"{share:.0%} of" if round(share, 2) < 1 else f"{share:.2g} times"
+    if round(share, 2) < 1:
+        return f"{share:.0%} of"
+    return f"{share:.2g} times" if share < 9.95 else f"{share:.0f} times"
 
 
 @dataclass

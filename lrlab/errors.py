@@ -10,7 +10,8 @@ def printable(text: str) -> str:
     """The text as a terminal shows it and does not obey it: with "?" for control characters.
 
     These are C0 and C1 controls, which begin escape sequences, and the marks that turn the
-    direction of writing. Line ends and tabs stay, other spaces become plain ones. What a record or
+    direction of writing. Line ends, tabs and the joiners of letters stay, other spaces become plain
+    ones. What a record or
     a file name holds may be anybody's. `lrlab.readers` passes all that is printed through here.
     """
     if text.isprintable():
@@ -19,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def _shown(c: str) -> str:
-    if c.isprintable() or c in "\n\t":
+    if c.isprintable() or c in "\n\t\u200c\u200d":
         return c
     return " " if unicodedata.category(c) == "Zs" else "?"
 

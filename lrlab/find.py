@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, flags, readers
+from lrlab import __version__, flags, readers, verbs
 from lrlab.errors import NotWritten, UserError
 
 if TYPE_CHECKING:
@@ -652,7 +652,7 @@ def _json(value: Any) -> Any:
 
 def main() -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
         print(USAGE, end="")

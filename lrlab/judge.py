@@ -28,7 +28,6 @@ from lrlab import (
     curve_csv,
     errors,
     fitting,
-    readers,
     records,
     sweep_settings,
     table,
@@ -576,7 +575,7 @@ def _finite(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.analysis",
         description="Say of each run whether its steps overshoot, undershoot or converge, with "

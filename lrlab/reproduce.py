@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, places, readers, recheck, records, verbs
+from lrlab import __version__, places, recheck, records, verbs
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError, printable
 
@@ -304,7 +304,7 @@ def verdict(found: Comparison, others: Sequence[recheck.Difference], tolerance: 
 
 def main() -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.reproduce",
         description="Train a recorded run again, alone, and compare it with its record.",

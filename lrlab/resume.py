@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, best, environment, places, readers, records, sweep, trust, verbs
+from lrlab import __version__, best, environment, places, records, sweep, trust, verbs
 from lrlab.errors import UserError
 
 USAGE = """\
@@ -48,6 +48,8 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
     given, trusted = trust.without_trust(given)
     judge(given)
     given = spelling.spelled(given)
+    if not os.path.lexists(folder / "multirun.yaml"):
+        records.read_sweep_config(folder)  # which says what it is not
     records.check_contained(folder)
     saved = _saved(folder)
     for override in given:
@@ -183,7 +185,7 @@ def _key(override: str) -> str:
 
 def main() -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     words = sys.argv[1:]
     if not words or "--help" in words or "-h" in words:
         print(USAGE, end="")

@@ -158,7 +158,8 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     Raises:
         UserError: an option that cannot work. Nothing was trained or written then.
         NotWritten: a record could not be written.
-        SystemExit: with 1, when a run or a figure failed; with 130 or 143, when it was interrupted.
+        SystemExit: with 1, when a run or a figure failed; with 129, 130 or 143, when it was
+            interrupted.
     """
     setup_globals()
     configs.check_folder(config)

@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM: the first asks training to stop after its step, the second stops at once.
 
+So does SIGHUP, of a terminal that was closed; it often comes twice, and is never a second one.
+
 And whether a process is there, which a signal asks.
 """
 
@@ -12,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Stop:
@@ -28,7 +32,7 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects: 130 after Ctrl-C, 143 after SIGTERM."""
+        """What a shell expects: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
         return 128 + self.number
 
 
@@ -51,7 +55,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, Ctrl-C and SIGTERM both raise `Interrupt`, at once."""
+    """While the block runs, Ctrl-C, SIGTERM and SIGHUP raise `Interrupt`, at once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupt(number)
@@ -70,6 +74,8 @@ def stoppable() -> Iterator[Stop]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if stop():
+            if number == _HANGUP:
+                return
             raise Interrupt(number)
         stop.number = number
         if "LRLAB_WORKER" not in os.environ:  # its parent says it for all
@@ -81,11 +87,16 @@ def stoppable() -> Iterator[Stop]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While the block runs in the main thread, the handler is called for both signals."""
+    """While the block runs in the main thread, the handler is called for the signals.
+
+    One that the process was started to ignore, as by nohup, stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
+        numbers.append(_HANGUP)
     before = [signal.signal(number, handler) for number in numbers]
     try:
         yield

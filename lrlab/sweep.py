@@ -23,7 +23,6 @@ from lrlab import (
     garbage,
     leases,
     passwords,
-    readers,
     records,
     signals,
     trust,
@@ -64,7 +63,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 
 def main() -> None:
     """Run a sweep; bad input ends with one line and exit code 2."""
-    readers.outlive()
+    verbs.begin()
     leases.end_with_parent()
     bash = completion.answer(sys.argv[1:])
     if bash is not None:

@@ -10,7 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lrlab import readers
 from lrlab.errors import UserError
+
+
+def begin() -> None:
+    """What each verb does first: look where it is, and send what is printed through the gate.
+
+    Raises:
+        SystemExit: with 2, where the current folder is gone.
+    """
+    readers.outlive()
+    try:
+        os.getcwd()
+    except OSError:
+        print("lrlab: the current folder is no longer there; cd to another one", file=sys.stderr)
+        sys.exit(2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,8 +40,11 @@ class Parser(argparse.ArgumentParser):
     ) -> Any:
         """As argparse does it, but words may follow flags, and an unknown flag is named first."""
         words = [str(word) for word in (sys.argv[1:] if args is None else args)]
-        for word in words[: words.index("--")] if "--" in words else words:
+        end = words.index("--") if "--" in words else len(words)
+        for word in words[:end]:
             self._check_flag(word)
+        # only paths begin with a sign there, and argparse would take them for flags again
+        words[end:] = [f"./{word}" if word[:1] == "-" else word for word in words[end + 1 :]]
         return self.parse_intermixed_args(words, namespace)
 
     def _check_flag(self, word: str) -> None:
@@ -38,6 +56,8 @@ class Parser(argparse.ArgumentParser):
             return
         from lrlab.flags import near
 
+        if os.path.lexists(word):
+            raise UserError(f"{word}: a path that begins with - is written ./{word}")
         raise UserError(
             f"{flag}: no such flag{near(flag, known)}; choose from {', '.join(sorted(known))}"
         )
@@ -66,7 +86,14 @@ def path(text: str) -> Path:
     try:
         text.encode()
     except UnicodeEncodeError:  # what lrlab writes names its folders, in UTF-8
-        raise UserError(f"{text}: has a name that is no UTF-8; rename it") from None
+        try:
+            os.fsencode(text).decode()
+        except UnicodeError:
+            raise UserError(f"{text}: has a name that is no UTF-8; rename it") from None
+        raise UserError(
+            f"{text}: its name is UTF-8, but Python reads names as {sys.getfilesystemencoding()} "
+            "here; set PYTHONUTF8=1"
+        ) from None
     try:
         os.lstat(text)
     except ValueError:  # a null byte

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,42 @@ def test_resume_and_analysis_say_it_too(tmp_path: Path) -> None:
     told = command(resume.main, ["--lr"], tmp_path).err
     assert told == "lrlab: --lr: the sweep's folder comes first; see --help\n"
     assert command(judge.main, ["x", "--targt", "3"], tmp_path).err.count("--target") == 2
+
+
+VERBS = ["sweep", "find", "resume", "reproduce", "judge", "__main__"]
+
+
+@pytest.mark.parametrize("module", VERBS)
+def test_a_current_folder_that_is_gone_is_one_line(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(sys, "argv", ["lrlab", "sweep"])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f"lrlab.{module}").main()
+    monkeypatch.chdir(tmp_path)
+    assert end.value.code == 2
+    line = "lrlab: the current folder is no longer there; cd to another one\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_path_that_begins_with_a_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-a").mkdir()
+    parser = verbs.Parser(prog="x")
+    parser.add_argument("paths", nargs="*", type=verbs.path)
+    parser.add_argument("--json")
+    found = parser.parse_args(["b", "--json", "1", "--", "-a", "--json"])
+    assert (found.paths, found.json) == ([Path("b"), Path("./-a"), Path("./--json")], "1")
+    with pytest.raises(UserError, match=r"-a: a path that begins with - is written \./-a"):
+        parser.parse_args(["-a"])
+
+
+def test_a_name_in_another_encoding_than_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="set PYTHONUTF8=1"):
+        verbs.path("gr\udcc3\udcb6\udcc3\udc9fe")
+    with pytest.raises(UserError, match="rename it"):
+        verbs.path("gr\udcf6")

@@ -82,6 +82,7 @@ def test_a_stream_that_is_no_terminal_s_is_left_alone(capsys: pytest.CaptureFixt
     readers.outlive()
     assert readers.ungated(sys.stdout) is sys.stdout
     assert errors.printable("\u3000\xa0学習率\r\x85\u2066") == "  学習率???"
+    assert errors.printable(family := "👩\u200d👩\u200d👧 می\u200cخواهم") == family
 
 
 # A letter that matplotlib's font lacks, what would be a formula, and a formula that is broken.

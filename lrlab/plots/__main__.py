@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lrlab import __version__, readers
+from lrlab import __version__, verbs
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
 from lrlab.verbs import Parser, path
@@ -47,7 +47,7 @@ def _parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     try:
         options = _parser().parse_args(arguments)
         only = [_known("--only", name, NAMES) for name in options.only]

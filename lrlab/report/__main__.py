@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from lrlab import __version__, readers
+from lrlab import __version__, verbs
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.verbs import Parser, path
 
 
 def main() -> None:
     """Command line entry."""
-    readers.outlive()
+    verbs.begin()
     parser = Parser(
         prog="python -m lrlab.report",
         description="Make a sweep's report.html: one page that opens offline, with the answer, the "

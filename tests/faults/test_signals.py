@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,15 @@ def long(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return found(folder / "outputs" / "x")
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("name", "code", "times"), [("SIGINT", 130, 1), ("SIGTERM", 143, 1), ("SIGHUP", 129, 2)]
+)
 def test_once_asked_it_stops_after_the_step_and_says_how_to_go_on(
-    server: Server, long: dict[str, Any], name: str, code: int, tmp_path: Path
+    server: Server, long: dict[str, Any], name: str, code: int, times: int, tmp_path: Path
 ) -> None:
-    signal_ = AT_STEP.format(step=4, times=1, name=name)
+    if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        pytest.skip(f"this process was started to ignore {name}, and so are its children")
+    signal_ = AT_STEP.format(step=4, times=times, name=name)
     done = server.run("lrlab.sweep", *QUICK, *LONG, cwd=tmp_path, prepare=signal_)
     assert done.code == code
     assert done.err.splitlines() == [
