@@ -198,8 +198,12 @@ def _journal_storage() -> Any:
     from optuna.storages import JournalStorage
 
     class Storage(JournalStorage):
+        def __init__(self, backend: Any) -> None:
+            self._file: Path = backend._file
+            super().__init__(backend)
+
         def _sync_with_backend(self) -> None:
-            file = self._backend._file
+            file = self._file
             try:
                 super()._sync_with_backend()
             except (OptunaError, UserError, NotWritten, MemoryError):

@@ -199,7 +199,7 @@ def _told_of(notes: str) -> None:
     ],
 )
 def test_a_command_names_the_damaged_runs_and_goes_on_with_the_others(
-    main: Callable[[list[str]], None], words: list[str], spoilt: Path
+    main: Callable[..., None], words: list[str], spoilt: Path
 ) -> None:
     if words[:1] == ["good"]:
         write_sweep(spoilt.parent / "good", 3, steps=24)
