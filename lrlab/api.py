@@ -141,8 +141,8 @@ def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
     folder = Path(folder).expanduser()
     if folder.is_dir():
         judge.check_sweep(folder)
-    analysis.runs(folder)
-    return Result(folder.absolute(), notes)
+    unread = judge.unread_notes(folder, analysis.runs(folder))
+    return Result(folder.absolute(), (*notes, *unread))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """The one exception that means: the user can mend this."""
 
+from __future__ import annotations
+
 import re
 import unicodedata
+from typing import Any
 
 _LOGIN = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@?]*):[^\s]*@")  # of a URL, with a password
 
@@ -61,6 +64,15 @@ class NotWritten(Exception):
         self.reason = str(getattr(error, "strerror", None) or str(error).splitlines()[0])
         self.number: int = getattr(error, "errno", None) or 0
         super().__init__(in_a_line(f"{self.file}: cannot be {what} ({self.reason})"))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # from the job of a launcher to its parent
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[NotWritten], args: tuple[Any, ...], known: dict[str, Any]) -> NotWritten:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(known)
+    return error
 
 
 class NotOurs(NotWritten):

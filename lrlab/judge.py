@@ -286,7 +286,8 @@ def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
     """What is missing in a sweep's records, and what that means for the verdicts."""
     notes = []
     begun = set(curves.loc[curves["step"].notna(), "run"].unique())
-    unread = [run for run in runs.loc[runs["state"] == "waiting", "run"] if run in begun]
+    unread = [*unreadable(runs)]
+    unread += [r for r in runs.loc[runs["state"] == "waiting", "run"] if r in begun - {*unread}]
     states = runs.loc[~runs["run"].isin(unread), "state"].tolist()
     going = {name: states.count(name) for name in _STATES if name in states}
     if going:
@@ -299,7 +300,7 @@ def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
     notes += _some_lack(
         "readable metrics.csv", [r for r in expected["run"] if r not in begun], runs
     )
-    notes += _some_lack("readable summary.json", unread, runs)
+    notes += _some_lack("readable summary.json", sorted(unread), runs)
     if short := [run for run in cut_short(runs, curves) if run in begun]:
         notes.append(
             f"{len(short)} of {len(runs)} runs have a metrics.csv that ends before their last step "
@@ -313,6 +314,29 @@ def _notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
         notes += _some_lack("diagnostics", lacking, runs, then)
     notes += _branch_notes(folder, runs, curves, ended)
     return [f"{folder}: {note}" for note in notes]
+
+
+def unreadable(runs: pd.DataFrame) -> list[Any]:
+    """The runs whose summary is there, or may be, and cannot be read.
+
+    Args:
+        runs: as from `analysis.runs`.
+    """
+    found = []
+    for row in runs.loc[runs["state"] == "waiting"].to_dict("records"):
+        try:
+            records.read_summary(Path(row["folder"]))
+        except FileNotFoundError:
+            continue
+        except UserError:
+            found.append(row["run"])
+    return found
+
+
+def unread_notes(folder: Path, runs: pd.DataFrame) -> list[str]:
+    """A line where summaries are there and cannot be read, else none."""
+    lacking = unreadable(runs)
+    return [f"{folder}: {note}" for note in _some_lack("readable summary.json", lacking, runs)]
 
 
 def _branch_notes(

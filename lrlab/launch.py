@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from lrlab import (
     diagnostics,
     environment,
     garbage,
+    leases,
     memory,
     plan,
     pool,
     profiling,
     progress,
+    readers,
     records,
     signals,
 )
@@ -76,6 +79,40 @@ def run_one(run: RunSpec) -> dict[str, Any]:
     if summary["state"] == "failed":
         raise RuntimeError(f"run {run.number} failed: {summary['error']}")
     return summary
+
+
+@dataclass(frozen=True)
+class OwnersTask:
+    """A task as one of Hydra's own launchers gives it to a job, in whatever process.
+
+    Before each write the job looks whether its run is still the worker's that started it.
+
+    Attributes:
+        task: what trains a run, given its config.
+        owner: the worker.
+    """
+
+    task: Callable[[DictConfig], Any]
+    owner: str
+
+    def __call__(self, config: DictConfig) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+
+        if records.is_asked_for():  # in the worker's own process, which asks the study
+            return self.task(config)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with records.written_by_owner(lambda file: records.check_owner(folder, self.owner, file)):
+            return self.task(config)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _in_a_job, (self.task, self.owner)
+
+
+def _in_a_job(task: Callable[[DictConfig], Any], owner: str) -> OwnersTask:
+    """The task where its job arrives: before Hydra composes, and hands streams to its loggers."""
+    readers.outlive()
+    leases.end_with_parent()
+    return OwnersTask(task, owner)
 
 
 def note_failure(folder: Path, returned: JobReturn) -> None:

@@ -1031,6 +1031,22 @@ class _Single:
             self.rates.groups.append(group["lr"])
         self.optimizer.load_state_dict(given)
 
+    def try_out(self, state: Mapping[str, Any], python: python_state.State) -> None:
+        """One step of another optimizer with this state, on copies of the leaves.
+
+        Raises:
+            Exception: whatever such a step raises.
+        """
+        leaves = [torch.nn.Parameter(leaf.detach().clone()) for leaf in self.leaves]
+        other = _instance(self.target, leaves, self.rates.lr)
+        one = replace(self, leaves=leaves, optimizer=other, rates=copy.deepcopy(self.rates))
+        one.load(state)
+        python_state.put_back(other, python)
+        for leaf in leaves:
+            leaf.grad = torch.zeros_like(leaf)
+        with python_state.seeded(0):  # and nobody's generators have moved
+            other.step()
+
 
 class _GeneralOptimizer:
     """One torch optimizer a lane, over leaves that share the stacked parameters' storage."""
@@ -1127,6 +1143,18 @@ class _GeneralOptimizer:
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
         self._lanes[lane].load(state)
+
+    def try_out(self, lane: int, state: Mapping[str, Any], python: python_state.State) -> None:
+        """One step on copies from what was loaded: torch takes a state whatever its tensors are.
+
+        Args:
+            state: as ``load`` takes it.
+            python: what the optimizer keeps beside it.
+
+        Raises:
+            Exception: of any kind, where the state does not belong there.
+        """
+        self._lanes[lane].try_out(state, python)
 
     def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
         kept = lanes.tolist()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrlab import signals
-from lrlab.errors import NotWritten, UserError
+from lrlab.errors import NotOurs, NotWritten, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,11 +99,25 @@ def check_owned(file: Path) -> None:
         _owned(file)
 
 
-def take_over(run: Path) -> None:
+def is_asked_for() -> bool:
+    """Whether this process asks ``written_by_owner``'s question now."""
+    return _owned is not None
+
+
+def take_over(run: Path, owner: str = "") -> None:
     """Take a run's folder from a process that may still be there; call it before the run goes on.
 
     metrics.csv and diagnostics.csv are put in place anew by whoever goes on with the run.
+
+    Args:
+        owner: the worker whose jobs, which cannot ask the study, are to find by ``check_owner``
+            that the run is theirs; empty where the worker trains by itself.
     """
+    for entry in _entries(run):
+        if entry.name.endswith(_OWNER):
+            remove(Path(entry.path))
+    if owner:
+        write_whole(_owner_file(run, owner), "")
     for entry in _entries(run):
         part = _PART.fullmatch(entry.name)
         if part is not None and int(part[1] or part[2]) != os.getpid():
@@ -113,6 +127,36 @@ def take_over(run: Path) -> None:
     _check_own(log_file)
     with contextlib.suppress(FileNotFoundError):
         write_bytes(log_file, log_file.read_bytes())
+
+
+_OWNER = ".owner"
+
+
+def _owner_file(run: Path, owner: str) -> Path:
+    """A file for each worker: who removes its own removes nobody else's."""
+    return run / f".{owner}{_OWNER}"
+
+
+def disown(run: Path, owner: str) -> None:
+    """Let the jobs of a worker write nothing more of a run."""
+    _owner_file(run, owner).unlink(missing_ok=True)
+
+
+def check_owner(run: Path, owner: str, file: Path) -> None:
+    """That a run is still the worker's whose job asks, just before it writes a file.
+
+    Raises:
+        NotOurs: another process has taken the run over.
+        NotWritten: that cannot be told.
+    """
+    mark = _owner_file(run, owner)
+    try:
+        mark.open("rb").close()  # on a network drive, only opening a file asks the server
+    except FileNotFoundError:
+        if run.is_dir():  # else whoever writes says that it is gone
+            raise NotOurs(file, f"another process has taken over run {run.name}") from None
+    except OSError as error:
+        raise NotWritten(mark, error, "read") from error
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -298,7 +342,7 @@ def append_evaluated(
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json. NaN and infinities become null: JSON has no others."""
     text = json.dumps(_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(folder / "summary.json", text + "\n")
+    write_whole(summary_file(folder), text + "\n")
 
 
 def mark_failed(folder: Path, summary: Mapping[str, Any], error: BaseException) -> None:
@@ -421,6 +465,10 @@ def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
 def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:
     """Write provenance.json: which run this one is a reproduction of, and what came of it."""
     write_whole(run / "provenance.json", json.dumps(_json(provenance), indent=2) + "\n")
+
+
+def summary_file(run: Path) -> Path:
+    return run / "summary.json"
 
 
 def model_file(run: Path) -> Path:
@@ -701,7 +749,7 @@ def read_summary(run: Path) -> dict[str, Any]:
         FileNotFoundError: there is none (yet).
         UserError: it cannot be read.
     """
-    file = run / "summary.json"
+    file = summary_file(run)
     try:
         found = json.loads(_text(file), parse_int=_whole)
     except (ValueError, RecursionError):

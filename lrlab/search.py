@@ -492,12 +492,13 @@ def _work(current: _Sweep, queue: Queue, first: jobs.Job) -> None:
     """Train what the queue has to give, until it has nothing more or the user stops it."""
     config, spec = current.config, first.spec
     with signals.stoppable() as stop:
-        source = StudySource(queue, current.folder, config, current.job, stop)
+        by_jobs = not _has_lanes(current)
+        source = StudySource(queue, current.folder, config, current.job, stop, by_jobs)
         try:
             if not current.worker:
                 _announce(current, first, _amount(current, queue))
                 _say_left_out(current, queue)
-            if _has_lanes(current):
+            if not by_jobs:
                 rows = [
                     progress.LaneRow(run.number, label(run.overrides), epochs=spec["epochs"])
                     for run in ([] if current.space.searched else _left(queue))
@@ -594,6 +595,9 @@ def _prunes(config: DictConfig) -> bool:
 def _launch(current: _Sweep, source: StudySource) -> None:
     """Train with one of Hydra's own launchers: each run by itself, wherever that puts it."""
     size = _width(current) or sys.maxsize
+    launcher = current.launcher
+    if task := getattr(launcher, "task_function", None):
+        launcher.task_function = launch.OwnersTask(task, source.queue.worker)
     while not source.stop():
         batch: list[Start] = []
         while len(batch) < size and (start := source.take(source.tick)):
@@ -602,11 +606,18 @@ def _launch(current: _Sweep, source: StudySource) -> None:
             return
         for group in _consecutive(batch):
             overrides = [source.overrides[start.spec.number] for start in group]
-            with leases.as_parent():
-                returns = current.launcher.launch(overrides, initial_job_idx=group[0].spec.number)
+            # Where machines share only the database, nobody else tells the jobs of this one.
+            heart = leases.Heart(current.config.lease, source.disown_lost)
+            try:
+                with leases.as_parent():
+                    returns = launcher.launch(overrides, initial_job_idx=group[0].spec.number)
+            finally:
+                heart.stop()
             for start, returned in zip(group, returns, strict=True):
+                source.check_owned(records.summary_file(start.spec.folder))
                 launch.note_failure(start.spec.folder, returned)
                 source.ended(start.spec.number)
+                source.disown(start.spec.number)
 
 
 def _consecutive(batch: Sequence[Start]) -> list[list[Start]]:

@@ -31,6 +31,7 @@ class StudySource:
         config: the sweep's.
         job: makes a run of what it overrides and its number.
         stop: whether the user wants it to end.
+        by_jobs: whether jobs of a launcher train the runs, which cannot ask the queue.
     """
 
     queue: Queue
@@ -38,6 +39,7 @@ class StudySource:
     config: DictConfig
     job: Callable[[Mapping[str, str], int], Job]
     stop: Callable[[], bool]
+    by_jobs: bool = False
 
     def __post_init__(self) -> None:
         self.objective = str(self.config.objective)
@@ -109,6 +111,14 @@ class StudySource:
     def wait(self) -> bool:
         return time.monotonic() < self.deadline and self.queue.wait(self._over)
 
+    def disown_lost(self) -> None:
+        """Let the jobs of runs that others have taken over write nothing more of them."""
+        for run in self.queue.lost():
+            self.disown(run)
+
+    def disown(self, run: int) -> None:
+        records.disown(self.folder / str(run), self.queue.worker)
+
     def close(self) -> None:
         if self.tracker is not None:
             self.tracker.close()
@@ -143,6 +153,7 @@ class StudySource:
         if summary.get("state") not in records.ENDED:
             return False
         records.checkpoint_file(self.folder / str(run)).unlink(missing_ok=True)
+        records.take_over(self.folder / str(run))
         self._tell(run, summary)
         return True
 
@@ -164,7 +175,7 @@ class StudySource:
             return None
         if not summary:
             records.make_folder(folder, parents=False)
-        records.take_over(folder)
+        records.take_over(folder, self.queue.worker if self.by_jobs else "")
         if not summary:
             records.create_run(folder, *job.texts)
             records.write_summary(folder, plan.summary(job.spec))

@@ -125,32 +125,16 @@ class _Journal:
     """
 
     def __init__(self, file: Path) -> None:
-        from optuna.storages import JournalStorage
-
         self._backend = _backend()(file)
         self._file = file
         self._entered: dict[str, Any] = {}
-        try:
-            self.storage: BaseStorage = JournalStorage(self._backend)
-        except (UserError, NotWritten):
-            raise
-        except OSError as error:
-            raise NotWritten(self._file, error) from None
-        except Exception as error:  # whatever a damaged line makes of it
-            raise self._damaged(error) from None
+        self.storage: BaseStorage = _journal_storage()(self._backend)
 
     def locked(self, body: Callable[[], T]) -> T:
         # Optuna's thread lock comes after ours in each thread, so that two threads cannot block
         # each other.
         with self._backend.held():
-            try:
-                return body()
-            except json.JSONDecodeError as error:
-                raise self._damaged(error) from None
-            except FileNotFoundError as error:
-                if error.filename != str(self._file):
-                    raise
-                raise NotWritten(self._file, error) from None
+            return body()
 
     def unlocked(self, body: Callable[[], T]) -> T:
         return self.locked(body)
@@ -206,8 +190,32 @@ class _Journal:
 
         return FileLock(self._file.with_name(f".{worker}.alive"), thread_local=False)
 
-    def _damaged(self, error: Exception) -> UserError:
-        return UserError(f"{self._file}: is damaged, no journal of Optuna ({error})")
+
+@functools.cache
+def _journal_storage() -> Any:
+    """The class of a journal's storage, which says in one line that the journal cannot be read."""
+    from optuna.exceptions import OptunaError
+    from optuna.storages import JournalStorage
+
+    class Storage(JournalStorage):
+        def __init__(self, backend: Any) -> None:
+            self._file: Path = backend._file
+            super().__init__(backend)
+
+        def _sync_with_backend(self) -> None:
+            file = self._file
+            try:
+                super()._sync_with_backend()
+            except (OptunaError, UserError, NotWritten, MemoryError):
+                raise
+            except FileNotFoundError as error:
+                raise NotWritten(file, error) from None
+            except OSError as error:
+                raise NotWritten(file, error, "read") from None
+            except Exception as error:  # whatever a damaged line makes of it
+                raise UserError(f"{file}: is damaged, no journal of Optuna ({error})") from None
+
+    return Storage
 
 
 @functools.cache

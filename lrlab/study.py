@@ -13,6 +13,7 @@ import json
 import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,7 @@ class Queue:
         self._sampler, self._pruner, self._prunes = sampler, pruner, True
         self._seed, self._n_trials, self._lease = seed, n_trials, lease
         self._worker = leases.new_id()
+        self._asking = threading.Lock()  # for what it has lost
         self._sign = leases.me()
         self._watch = leases.Watch(lease)
         self._heart: leases.Heart | None = None
@@ -269,7 +271,13 @@ class Queue:
         While it has given one nobody has, and nothing is asked. Where all are still there, it gives
         a sign before anyone else can look again.
         """
-        return self._store.locked(self._lost) if self._lapsed() else []
+        with self._asking:
+            return self._store.locked(self._lost) if self._lapsed() else []
+
+    @property
+    def worker(self) -> str:
+        """This worker's name, which no other has."""
+        return self._worker
 
     def holds(self, number: int) -> bool:
         """Whether this worker has claimed a run and neither ended it nor given it back."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lrlab import config as configs
-from lrlab import records
+from lrlab import records, trust
 from lrlab.errors import NotWritten, UserError
 from lrlab.targets import HYDRA_KEYS, lacking, taken
 
@@ -249,9 +249,8 @@ def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     found = {key: summary[key] for key in ("lr", "seed", "epochs", "batch_size") if key in summary}
-    saved = OmegaConf.create(records.options(records.read_config(run)))
-    config = OmegaConf.to_container(saved, resolve=True)
-    assert isinstance(config, dict)
+    # the record may be another's, and a tracker may send what it is told anywhere
+    config = trust.uncalled(OmegaConf.create(records.options(records.read_config(run))))
     for group in configs.GROUPS:
         found[group] = summary.get(group)
         node = config.get(group)

@@ -481,6 +481,8 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
     stack.lanes.load(lane, state["tensors"])
     stack.optimizer.load(lane, state["optimizer"])
     load_python(stack, lane, state.get("python", {}))
+    if try_out := getattr(stack.optimizer, "try_out", None):  # of one that lrlab does not know
+        try_out(lane, state["optimizer"], state.get("python", {}).get("optimizer") or {})
     for val_loss in evaluations:
         run.schedule.observe(val_loss)
     run.step, run.evaluation, run.evaluations = state["step"], (loss, accuracy), evaluations

@@ -178,6 +178,33 @@ def _calls_of_texts(config: Any) -> list[str]:
     ]
 
 
+def uncalled(config: Any) -> dict[str, Any]:
+    """A record's values, with what its references lead to; a text that would call something stays.
+
+    Args:
+        config: a ``DictConfig``, whose interpolations are not resolved yet.
+
+    Raises:
+        OmegaConfBaseException: a reference leads nowhere.
+    """
+    from omegaconf import OmegaConf
+
+    raw = _without_calls(OmegaConf.to_container(config, resolve=False))
+    plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _without_calls(node: Any) -> Any:
+    from lrlab.spelling import literal
+
+    if isinstance(node, dict):
+        return {key: _without_calls(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_calls(value) for value in node]
+    return literal(node) if isinstance(node, str) and _resolvers(node) else node
+
+
 def in_node(node: Any, group: str) -> list[str]:
     """What a node of a group, resolved, would call that is not known to be harmless."""
     # what is instantiated is made a config once more, and its texts are resolved again

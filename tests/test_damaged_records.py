@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,13 @@ from made_sweeps import write_sweep
 from test_sweep import command
 
 from lrlab import (
+    analysis,
+    api,
     best,
     branches,
     checkpoints,
+    compare,
+    judge,
     pool,
     quick_yaml,
     records,
@@ -29,7 +37,8 @@ from lrlab import (
     tracking,
     trust,
 )
-from lrlab.errors import Stopped
+from lrlab.errors import NotWritten, Stopped
+from lrlab.plots import __main__ as plots_command
 from lrlab.sweep import main
 
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
@@ -131,6 +140,150 @@ def test_a_record_that_may_not_be_read_is_named(
     assert str(told(lambda: read(run))).startswith(f"{file}: cannot be read (Permission denied)")
 
 
+# --- the commands that read many runs -------------------------------------------------------------
+
+
+def _junk(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00\x01" * 9)
+
+
+def _folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _texts(text: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text(text, "utf-8")
+
+
+# A run each; the key says what may be said of it, and what must be.
+SPOILT: list[tuple[str, str, Callable[[Path], object]]] = [
+    *(("", ".hydra/config.yaml", _texts(text)) for text in (LAUGHS, DIGITS, "- 1\n", "")),
+    *(("", ".hydra/hydra.yaml", how) for how in (_texts(TWICE), _junk, _folder)),
+    *(("summary.json", "summary.json", how) for how in (_texts("[" * 3000), _junk, _folder)),
+    ("summary.json", "summary.json", _texts(f'{{"lr": {"9" * 400}}}')),
+    *(("metrics.csv", "metrics.csv", how) for how in (_texts(""), _junk, _folder)),
+    ("metrics.csv", "metrics.csv", _texts("step,epoch,lr,train_loss,val_loss,val_acc\nx,y,z,,,\n")),
+    *(("diagnostics", "diagnostics.csv", how) for how in (_texts(NO_DATE), _junk, _folder)),
+    *(("branch test", "branches.csv", how) for how in (_texts("a,b\n1,2\n"), _junk, _folder)),
+]
+WORD = {"aliases": LAUGHS, "a folder": _folder, "junk": _junk, "twice": TWICE}
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sweep = tmp_path_factory.mktemp("spoilt") / "s"
+    write_sweep(sweep, len(SPOILT) + 2, steps=60)
+    for run, (_, name, spoil) in enumerate(SPOILT):
+        (sweep / str(run) / ".hydra/hydra.yaml").write_text("hydra: {}\n", "utf-8")
+        spoil(sweep / str(run) / name)
+    (sweep / "best.yaml").write_text("source: s/0\n", "utf-8")
+    return sweep
+
+
+def _told_of(notes: str) -> None:
+    """That a line each names all runs of a kind, and no other run."""
+    for what in ("summary.json", "metrics.csv"):
+        runs = [str(run) for run, (kind, *_) in enumerate(SPOILT) if kind == what]
+        (line,) = [line for line in notes.splitlines() if f"readable {what}" in line]
+        assert f"(run {', '.join(runs)})" in line
+    assert "Traceback" not in notes and "have not ended" not in notes
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (plots_command.main, ["--only", "lr_against_loss", "--format", "png"]),
+        (compare.main, ["good", "--no-files"]),
+        (judge.main, []),
+    ],
+)
+def test_a_command_names_the_damaged_runs_and_goes_on_with_the_others(
+    main: Callable[..., None], words: list[str], spoilt: Path
+) -> None:
+    if words[:1] == ["good"]:
+        write_sweep(spoilt.parent / "good", 3, steps=24)
+    ended = command(main, [spoilt.name, *words], spoilt.parent)
+    assert ended.code == 0 and ended.out
+    _told_of(ended.err)
+
+
+def test_a_result_of_a_damaged_sweep_has_a_note_and_the_other_runs(spoilt: Path) -> None:
+    result = api.load(spoilt)
+    assert len(result.runs) == len(SPOILT) + 2 and len(result.verdicts)
+    runs = [str(run) for run, (kind, *_) in enumerate(SPOILT) if kind == "summary.json"]
+    (note,) = result.notes
+    assert note.endswith(f"have no readable summary.json (run {', '.join(runs)})")
+    good = result.runs.loc[result.runs["run"] >= len(SPOILT), "state"]
+    assert set(good) <= {"finished", "diverged"}
+
+
+@pytest.mark.parametrize("how", WORD)
+def test_records_of_a_whole_sweep_that_are_damaged_stop_no_reader(how: str, run: Path) -> None:
+    for name in ("multirun.yaml", "best.yaml", "lines.csv", "surface.csv", "paths.csv"):
+        file = run.parent / name
+        file.touch()
+        spoil = WORD[how]
+        if callable(spoil):
+            spoil(file)
+        else:
+            file.write_text(spoil, "utf-8")
+    with no_hang():
+        if (run.parent / "multirun.yaml").is_file():
+            assert len(api.load(run.parent).verdicts) == 2
+        assert set(judge.load([run.parent]).runs["state"]) == {"finished"}
+        assert not any(len(table) for table in analysis.landscape(run.parent))
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root reads what has mode 000; for a while nobody does."""
+    before = os.geteuid()
+    try:
+        if before == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no modes of folders")
+def test_a_folder_that_may_not_be_read_is_named() -> None:
+    with tempfile.TemporaryDirectory() as home:  # tmp_path is for one user alone
+        os.chmod(home, 0o755)
+        sweep = write_sweep(Path(home) / "s", 3, steps=24)
+        judge.load([sweep])  # what it imports lies where it may not look either
+        closed = sweep / "1"
+        closed.chmod(0)
+        try:
+            with unprivileged():
+                loaded, result = judge.load([sweep]), api.load(sweep)
+                assert len(result.runs) == 3
+            lines = [*loaded.notes, *result.notes]
+            assert lines and all(line.startswith(f"{sweep}: 1 of 3 runs") for line in lines)
+            assert sum("no readable summary.json (run 1)" in line for line in lines) == 2
+            sweep.chmod(0)
+            with unprivileged():
+                for read in (lambda: judge.load([sweep]), lambda: api.load(sweep)):
+                    assert str(told(read)).startswith(
+                        f"{sweep}: cannot be read (Permission denied)"
+                    )
+        finally:
+            sweep.chmod(0o755)
+            closed.chmod(0o755)
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "a${oc.env:HOME}b", "${nosuch:1}"])
+def test_a_tracker_is_told_nothing_that_a_record_would_call(text: str, run: Path) -> None:
+    file = run / ".hydra/config.yaml"
+    saved = yaml.safe_load(file.read_text("utf-8"))
+    saved["optimizer"] |= {"momentum": text, "weight_decay": "${lr}", "nesterov": "${.momentum}"}
+    file.write_text(yaml.safe_dump(saved), "utf-8")
+    found = tracking._hyperparameters(run, records.read_summary(run))
+    assert found["optimizer.momentum"] == found["optimizer.nesterov"] == text
+    assert found["optimizer.weight_decay"] == saved["lr"]
+
+
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
@@ -169,18 +322,37 @@ BAD: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+def _of_one(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    """What happens to the state of one of a general optimizer's parameters."""
+    return lambda state: change(state["optimizer"]["state"][0])
+
+
+# Of an optimizer of which lrlab does not know the rule: torch takes a state of any shape.
+GENERAL: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a row of a moment": _of_one(lambda own: own.update(exp_avg=own["exp_avg"][:1].clone())),
+    "a moment that is none": _of_one(lambda own: own.update(exp_avg="much")),
+    "a moment too few": _of_one(lambda own: own.pop("exp_avg_sq")),
+    "betas that are none": lambda state: state["optimizer"]["param_groups"][0].update(betas=3),
+    "groups that are none": lambda state: state["optimizer"].update(param_groups=[]),
+}
+GENERALLY = "optimizer._target_=torch.optim.RAdam"
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [*((name, "optimizer.momentum=0.9") for name in BAD), *((name, GENERALLY) for name in GENERAL)],
+)
 def test_a_run_with_a_bad_checkpoint_is_trained_anew_and_the_others_go_on(
-    name: str, trainer: Trainer
+    name: str, optimizer: str, trainer: Trainer
 ) -> None:
-    common = "checkpoint_every=1 optimizer.momentum=0.9 network.hidden=[4]"
+    common = f"checkpoint_every=1 {optimizer} network.hidden=[4]"
     specs = trainer.specs(lrs := ["lr=0.1", "lr=0.05"], common)
     rows, looks = {0: 0, 1: 1}, itertools.count()
     with pytest.raises(Stopped):
         pool.run(pool.Batch(specs), None, "cpu", Silent(), rows, lambda: next(looks) >= 14)
     state = checkpoints.read(records.checkpoint_file(specs[0].folder))
     assert state is not None and checkpoints.read(records.checkpoint_file(specs[1].folder))
-    BAD[name](state)
+    (GENERAL if optimizer == GENERALLY else BAD)[name](state)
     checkpoints.save(specs[0].folder, state)
     pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
     bad, good = (read(spec.folder) for spec in specs)
@@ -214,6 +386,39 @@ def test_a_journal_of_odd_lines_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "study.journal").write_text(f"{text}\n{{}}\n", "utf-8")
     line = told(lambda: storage._Journal(tmp_path / "study.journal"))
     assert line is not None and "is damaged, no journal of Optuna" in line
+
+
+ODD = ["3", "[]", "null", '{"op_code": []}', '{"op_code": 4}', "[" * 3000, "{", "\xff"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_lines_that_come_into_a_journal_later_are_told(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "study.journal"
+    store = storage._Journal(file)
+    with file.open("ab") as stream:
+        stream.write(f"{text}\n{{}}\n".encode("latin-1"))
+    for reach in (store.locked, store.unlocked):
+        line = told(lambda reach=reach: reach(store.storage.get_all_studies))
+        assert line is not None and line.startswith(f"{file}: is damaged, no journal of Optuna")
+    store.close()
+
+
+def test_a_journal_that_may_not_be_read_any_more_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "study.journal"
+    store = storage._Journal(file)
+
+    def denied(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(type(store._backend), "read_logs", denied)
+    with pytest.raises(NotWritten, match=r"study\.journal: cannot be read \(Permission denied\)"):
+        store.locked(store.storage.get_all_studies)
+    with pytest.raises(NotWritten, match=r"cannot be read \(Permission denied\)"):
+        storage._Journal(file)
+    monkeypatch.undo()
+    store.close()
 
 
 # --- folders --------------------------------------------------------------------------------------

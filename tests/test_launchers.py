@@ -27,6 +27,8 @@ class Net(torch.nn.Module):
         super().__init__()
         if kind == 3 and os.environ["TYPED_HERE"] != str(os.getpid()):
             raise RuntimeError("not on this node")
+        if os.environ["TYPED_HERE"] != str(os.getpid()):
+            print("from a job \\x1b]0;title\\x07")
         self.kind = kind
         self.layers = torch.nn.Sequential(
             torch.nn.Flatten(), torch.nn.Linear(784, 3 + kind), torch.nn.Tanh(),
@@ -68,6 +70,10 @@ def test_a_launcher_of_hydras_trains_the_same_bits_and_marks_what_fails(
     assert "2 failed of 4 runs" in done.stdout and "sweep  outputs/here" in done.stdout
 
     folder = home / "outputs" / "here"
+    logs = [log.read_text("utf-8") for log in (folder / ".submitit").glob("*/*.out")]
+    printed = "".join([done.stdout, *logs])
+    assert "from a job ?]0;title?" in printed and printed.replace("\n", "").isprintable()
+    assert not list(folder.glob("*/.*.owner"))
     assert [run.name for run in records.run_folders(folder)] == ["0", "1", "2", "3"]
     for run in ("0", "2"):
         metrics = (folder / run / "metrics.csv").read_bytes()

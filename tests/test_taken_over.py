@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
@@ -9,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Trainer, assert_same_bits, read
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from test_sweep import command
+from test_workers import children, lives
 from warm import DATA, Server
 
-from lrlab import leases, records
-from lrlab.errors import NotOurs
+from lrlab import launch, leases, records
+from lrlab.errors import NotOurs, NotWritten
 from lrlab.storage import open_store
 from lrlab.sweep import main
 
@@ -138,6 +146,140 @@ def test_who_stands_still_between_the_question_and_the_write_changes_nothing(
     with records.written_by_owner(take), pytest.raises(NotOurs):
         records.write_summary(tmp_path, {"state": "finished"})
     assert contents(tmp_path) == then and b"running" in then["summary.json"]
+
+
+# --- jobs of a launcher, which have no study to ask -----------------------------------------------
+
+WRITES = (
+    *(("metrics.csv", 1), ("metrics.csv", 3), ("diagnostics.csv", 1), ("checkpoint.pt", 1)),
+    *(("summary.json", 2), ("run.log", 1), ("end.pt", 1), ("model.pt", 1)),
+)
+
+
+@pytest.mark.parametrize(("name", "nth"), WRITES)
+@pytest.mark.parametrize("by_jobs", [False, True])
+def test_a_job_whose_run_was_taken_over_writes_nothing_of_it(
+    by_jobs: bool, name: str, nth: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = "network.hidden=[4] checkpoint_every=1 save_model=true epochs=2 diagnostics=full"
+    (spec,) = trainer.specs(["lr=0.1"], common)
+    run, seen, then = spec.folder, 0, dict[str, bytes]()
+    records.take_over(run, "one")
+
+    def watched(write: Callable[..., Any]) -> Callable[..., Any]:
+        def first(file: Path, *given: Any) -> Any:
+            nonlocal seen
+            if file == run / name and records.is_asked_for():
+                seen += 1
+                if seen == nth:  # the job stands still here
+                    with monkeypatch.context() as other:
+                        other.setattr(records, "_owned", None)
+                        records.take_over(run, "two" if by_jobs else "")
+                    then.update(contents(run))
+            return write(file, *given)
+
+        return first
+
+    for function in ("_append", "write_bytes"):
+        monkeypatch.setattr(records, function, watched(getattr(records, function)))
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(IN_JOB.format(run)))
+    task = launch.OwnersTask(lambda _: launch.run_one(spec), "one")
+    with pytest.raises(NotOurs, match="another process has taken over run 0"):
+        task(OmegaConf.create())
+    assert then and contents(run) == then
+    assert (run / ".two.owner").exists() == by_jobs and not (run / ".one.owner").exists()
+
+
+IN_JOB = "runtime: {{output_dir: '{}'}}"
+
+
+def test_a_job_that_owns_its_run_trains_it_as_without_a_launcher(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spec,) = trainer.specs(["lr=0.1"], "network.hidden=[4]")
+    records.take_over(spec.folder, "one")
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(IN_JOB.format(spec.folder)))
+    task = pickle.loads(pickle.dumps(launch.OwnersTask(dict, "one")))
+    assert (task.task, task.owner) == (dict, "one")
+    launch.OwnersTask(lambda _: launch.run_one(spec), "one")(OmegaConf.create())
+    assert_same_bits(read(spec.folder), trainer.alone("lr=0.1", "network.hidden=[4]"))
+    records.disown(spec.folder, "another")
+    assert (spec.folder / ".one.owner").exists()
+
+
+def test_what_ended_a_job_comes_to_its_parent_as_it_was() -> None:
+    for error in (
+        NotWritten("f", OSError(28, "No space left on device")),
+        NotOurs("f", "another process has taken over run 1"),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error) and str(again) == str(error)
+        assert (again.file, again.number, again.remedy) == ("f", error.number, error.remedy)
+
+
+@pytest.mark.parametrize("told_by", ["the parent's look", "the parent's heart"])
+def test_a_parent_that_lost_a_run_says_so_and_stops_its_job(
+    told_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of machines that share only the database, the others cannot reach the job's folder."""
+    now, away = leases.clock, [0.0]
+    monkeypatch.setattr(leases, "clock", lambda: now() + away[0])
+    seen = []
+
+    def run_job(self: Any, overrides: Any, initial_job_idx: int) -> list[JobReturn]:
+        run = tmp_path / "outputs" / "x" / "1"
+        marks = [file.name for file in run.glob(".*.owner")]
+        task = self.task_function
+        assert isinstance(task, launch.OwnersTask) and marks == [f".{task.owner}.owner"]
+        hand_over(run.parent, end=True)
+        away[0] = 120.0
+        end = time.monotonic() + 20
+        while told_by.endswith("heart") and list(run.glob(".*.owner")):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        seen.append(contents(run))
+        return [JobReturn() for _ in overrides]
+
+    launchers = Plugins.instance().class_name_to_class  # Hydra's own copies of its classes
+    basic = launchers["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
+    monkeypatch.setattr(basic, "launch", run_job)
+    if told_by.endswith("look"):
+        monkeypatch.setattr(leases.Heart, "_run", lambda self: None)
+    typed = [*TYPED, "epochs=1", "hydra/launcher=basic", "lease=1"]
+    ended = command(main, typed, tmp_path)
+    assert ended.code == 1 and "others took over run 1" in ended.err.splitlines()[0]
+    assert "Traceback" not in ended.err
+    assert [contents(tmp_path / "outputs" / "x" / "1")] == seen
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_for_longer_than_its_lease_and_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    typed = (*TYPED, "lr=0.1", "epochs=400", "lease=1", "diagnostics=off", "hydra/launcher=joblib")
+    parent = server.start("lrlab.sweep", *typed, cwd=tmp_path)
+    run = tmp_path / "outputs" / "x" / "0"
+    end = time.monotonic() + 100
+    while not (run / "checkpoint.pt").exists():
+        assert time.monotonic() < end and not parent.ended()
+        time.sleep(0.02)
+    jobs = children(parent.pid)
+    try:
+        for pid in (parent.pid, *jobs):
+            os.kill(pid, signal.SIGSTOP)
+        again = ("trust=true", "hydra/launcher=lanes")
+        done = server.run("lrlab.resume", "outputs/x", *again, cwd=tmp_path)
+        assert (done.code, done.err) == (0, "")
+        then = contents(tmp_path / "outputs")
+    finally:
+        for pid in (parent.pid, *jobs):
+            os.kill(pid, signal.SIGCONT)
+    ended = parent.wait()
+    for pid in filter(lives, jobs):  # joblib's that never had a run wait five minutes for one
+        os.kill(pid, signal.SIGKILL)
+    assert ended.code == 1 and "others took over run 0" in ended.err
+    assert "Traceback" not in ended.err
+    assert contents(tmp_path / "outputs") == then
 
 
 @pytest.mark.slow

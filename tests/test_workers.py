@@ -85,7 +85,9 @@ def lives(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("how", ["workers=2", "hydra/launcher=submitit_local"])
+@pytest.mark.parametrize(
+    "how", ["workers=2", "hydra/launcher=submitit_local", "hydra/launcher=joblib"]
+)
 def test_no_process_outlives_the_one_that_started_it(
     how: str, server: Server, tmp_path: Path
 ) -> None:
