@@ -43,7 +43,7 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
         stream: None: stdout.
     """
     stream = sys.stdout if stream is None else stream
-    if not stream.isatty():
+    if stream is None or not stream.isatty():  # pyright: ignore[reportUnnecessaryComparison]
         return None
     if (stated := os.environ.get("COLUMNS", "")).isdecimal() and int(stated):
         return int(stated)
@@ -66,9 +66,10 @@ def wrapped(head: str, text: str, width: int | None) -> str:
         return head + text
     indent = room(head) if room(head) <= width // 3 else min(_INDENT, width // 3)
     whole = _COMMAND.sub(lambda found: found[0].replace(" ", _UNBROKEN), text)
-    lines, line, taken = [], head, room(head)
+    lines: list[str] = []
+    line, taken = head, room(head)
     for word in whole.split(" "):
-        begun = line.strip() != "" and (lines or line != head)
+        begun = line.strip() != "" and (lines != [] or line != head)
         if begun and taken + 1 + room(word) > width:
             lines.append(line)
             line, taken = " " * indent, indent
