@@ -360,18 +360,27 @@ def _elsewhere(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | Non
     """Where to look after nothing was learned, as far as anything tells; else None.
 
     Smaller lrs, where most runs at the smallest diverged or collapsed. Larger ones, where the steps
-    at the largest were far too short and no run failed.
+    at the largest were far too short, as far as they were measured, and no run failed.
     """
     if _most([row for row in judged if row["lr"] == sides.lrs[0]], FAILED):
         return _range(sides.lrs[0] / 1000, sides.lrs[0])
     largest = [row for row in judged if row["lr"] == sides.lrs[-1]]
     if any(row["outcome"] in FAILED for row in judged):
         return None
-    return _range(sides.lrs[-1], sides.lrs[-1] * 1000) if _too_short(largest) else None
+    return _range(sides.lrs[-1], sides.lrs[-1] * 1000) if _creeps(largest) else None
 
 
 def _too_short(rows: Sequence[Row]) -> bool:
     return _commonest(rows, "steps") == "far too short"
+
+
+def _creeps(rows: Sequence[Row], t: Thresholds = THRESHOLDS) -> bool:
+    """Whether steps that learned nothing were far too short, by alpha where that is all there is.
+
+    Alpha misses a ravine; but who bounces in one, and comes down, has learned something.
+    """
+    alone = math.isnan(_median(rows, "stability_ratio"))
+    return _too_short(rows) or (alone and _median(rows, "alpha") + 1 < t.short)
 
 
 def _beside(judged: Sequence[Row], lr: float, t: Thresholds) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from lrlab.pooled import NEAR
 from lrlab.thresholds import THRESHOLDS
 
 NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
+HEAD = len("answer  ")  # columns before what a line says
 _OTHERS = 8  # combinations of settings besides the best that the text shows, one line each
 _FAR = 10  # times the noise: a lead that another seed hardly turns round
 _BINS = 6  # ranges of lrs of a search that the text shows

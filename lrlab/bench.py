@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, readers, verbs
+from lrlab import __version__, fitting, readers, verbs
 from lrlab.errors import UserError
 from lrlab.verbs import Parser, path
 
@@ -166,7 +166,7 @@ def measure(options: Options) -> dict[str, Any]:
             f"{free / 1e9:.1f} GB are free; use fewer"
         )
     machine = _machine(options.device)
-    print(_machine_line(machine))
+    _say(_machine_line(machine))
     print(f"ms a step, median of {options.repeats}; MLP on MNIST, batch 64, nll, SGD\n", flush=True)
     data = plan.load_data(run).to(options.device)
 
@@ -196,6 +196,18 @@ _COLUMNS = {
     "jax": 7,
     "step/jax": 8,
 }
+_LEAST = ("floor", "resident", "jax")  # of each of them a ratio is shown as well
+
+
+def _columns(width: int | None) -> tuple[list[str], int]:
+    """The columns of the main table that a terminal holds, and the spaces between two of them."""
+    names = list(_COLUMNS)
+    for out in ("", *_LEAST):
+        names = [name for name in names if name != out]
+        for gap in (2, 1):
+            if width is None or sum(_COLUMNS[n] + gap for n in names) - gap <= width:
+                return names, gap
+    return names, 1
 
 
 def _lanes(options: Options, data: Dataset, figures: Figures) -> None:
@@ -203,9 +215,11 @@ def _lanes(options: Options, data: Dataset, figures: Figures) -> None:
     from lrlab.bench_process import NotMeasured
 
     def line(cells: Sequence[str]) -> None:
-        aligned = (c.rjust(w) for c, w in zip(cells, _COLUMNS.values(), strict=True))
-        print("  ".join(aligned), flush=True)
+        of = dict(zip(_COLUMNS, cells, strict=True))
+        print((" " * gap).join(of[name].rjust(_COLUMNS[name]) for name in shown), flush=True)
 
+    width = fitting.terminal_width()
+    shown, gap = _columns(width)
     resident: list[float] = []
     with _jax(options, data) as (jax, why_not):
         line(list(_COLUMNS))
@@ -221,8 +235,15 @@ def _lanes(options: Options, data: Dataset, figures: Figures) -> None:
             for key, found in times.items():
                 figures.note(f"{key}_ms", found, lanes)
     figures.note("resident_ms", Times(tuple(resident)))
+    if out := [name for name in _COLUMNS if name not in shown]:
+        _say(f"left out: {', '.join(out)} (--json FILE writes all)")
     if jax is None:
-        print(f"jax: not measured: {why_not}")
+        _say(f"jax: not measured: {why_not}")
+
+
+def _say(sentence: str) -> None:
+    """Print a sentence in lines of the terminal."""
+    print(fitting.wrapped("", sentence, fitting.terminal_width()), flush=True)
 
 
 def _row(options: Options, data: Dataset, lanes: int, jax: Jax | None) -> dict[str, Times]:
@@ -296,7 +317,7 @@ def _loops(options: Options, data: Dataset, figures: Figures) -> _Rows:
             times = _timed(pieces, options)
     except (OSError, UserError) as error:
         figures.found["loader_ms"] = None
-        print(f"DataLoader script: not measured: {error}")
+        _say(f"DataLoader script: not measured: {error}")
         return []
     figures.note("loader_ms", times["loader"])
     ms = {name: found.median for name, found in times.items()}
@@ -378,7 +399,7 @@ def _gpu(options: Options, data: Dataset, figures: Figures, lanes: int, epochs: 
         "seconds": found,
         "resident_seconds": loop,
     }
-    print(
+    _say(
         f"{lanes} learning rates, {epochs} epochs: {found:.2f} s of training; one after the other "
         f"in a resident loop {loop:.0f} s (by its ms a step), {loop / found:.0f} times as long"
     )
@@ -395,23 +416,22 @@ def _processes(options: Options, figures: Figures) -> None:
                 bench_process.sweep_overhead(n, options.overrides) for n in (1, SWEEP_RUNS)
             )
     except NotMeasured as error:
-        print(f"sweep: not measured: {error}")
+        _say(f"sweep: not measured: {error}")
     else:
         each = 1000 * (all_ - one) / (SWEEP_RUNS - 1)
         figures.found |= {"sweep_seconds": one, "sweep_ms_a_run": each}
-        print(
+        _say(
             f"sweep: {one:.1f} s of its process beside training; each further run adds "
-            f"{each:.1f} ms ({SWEEP_RUNS} runs against 1)",
-            flush=True,
+            f"{each:.1f} ms ({SWEEP_RUNS} runs against 1)"
         )
     try:
         with _telling("memory"):
             measured, predicted = bench_process.bytes_a_lane(MEMORY_LANES, options.overrides)
     except NotMeasured as error:
-        print(f"memory: not measured: {error}")
+        _say(f"memory: not measured: {error}")
     else:
         figures.found |= {"lane_bytes": measured, "lane_bytes_predicted": predicted}
-        print(
+        _say(
             f"memory: {measured / 1e6:.1f} MB a lane at the peak ({MEMORY_LANES} lanes against 1); "
             f"lrlab reckons with {predicted / 1e6:.1f} MB"
         )

@@ -10,11 +10,11 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ import pandas as pd
 from lrlab import (
     __version__,
     answer_words,
+    fitting,
     judge,
     records,
     sweep_settings,
@@ -53,6 +54,7 @@ from lrlab.verdicts import verdicts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_HEAD = len("A  ")
 _LONGEST_NAME = 32  # characters of a sweep's name in a figure
 _TOLD_APART = 7  # combinations of sweep and settings that have a colour and a shape each
 
@@ -60,23 +62,44 @@ _TOLD_APART = 7  # combinations of sweep and settings that have a colour and a s
 # --- words ----------------------------------------------------------------------------------------
 
 
-def text(sides: Sequence[Side]) -> str:
-    """The whole comparison for a terminal; ends without a newline."""
+class _Shape(NamedTuple):
+    """How wide a table may be, and what has all of it; see ``fitting.fitted``."""
+
+    width: int | None
+    where: str
+
+    def table(
+        self, columns: Mapping[str, Sequence[str]], left: Set[str], least: Sequence[str] = ()
+    ) -> list[str]:
+        return fitting.fitted(columns, left, self.width, least, self.where)
+
+
+def text(sides: Sequence[Side], width: int | None = None, where: str = "a pipe gets") -> str:
+    """The whole comparison; ends without a newline.
+
+    Args:
+        width: columns of the terminal; None: lines of any width.
+        where: what has all columns of the tables, where a narrow one leaves some out.
+    """
     rows = by_lr(sides)
     why_not = incomparable(sides)
-    parts = ["\n".join(_sweep_lines(sides)), _difference_text(sides)]
-    parts += [f"{side.letter}  {_indented(answer_words.text(side.answers))}" for side in sides]
+    shape = _Shape(width, where)
+    told = [f"{side.letter}  {_indented(answer_words.text(side.answers))}" for side in sides]
+    parts = [_sweep_lines(sides), *(each.splitlines() for each in told)]
+    parts = ["\n".join(fitting.sentences(lines, width, _HEAD)) for lines in parts]
+    parts.insert(1, _difference_text(sides, shape))
     if rows:
         of = "" if why_not else f" ({sides[0].verdicts['judged_by'].iloc[0]})"
         title = f"end loss{of}, median over seeds"
         if why_not:
             title += f"; not to be compared, for {why_not}"
-        parts.append(_block(title, rows, sides, "end", ranked=not why_not))
+        parts.append(_block(title, rows, sides, "end", shape, ranked=not why_not))
         if name := accuracy_column(sides):
             title = f"{name.replace('_', ' ')}, median over seeds"
-            parts.append(_block(title, rows, sides, "accuracy", ranked=True))
-        parts.append(_outcome_block(rows, sides))
-    parts.append("\n".join(_best_lines(sides, why_not)))
+            parts.append(_block(title, rows, sides, "accuracy", shape, ranked=True))
+        parts.append(_outcome_block(rows, sides, shape))
+    lines = _best_lines(sides, why_not)
+    parts.append("\n".join(fitting.sentences(lines, width, answer_words.HEAD)))
     return "\n\n".join(parts)
 
 
@@ -94,14 +117,14 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def _difference_text(sides: Sequence[Side]) -> str:
+def _difference_text(sides: Sequence[Side], shape: _Shape) -> str:
     found = differences(sides)
     if len(found) == 0:
         return "no difference in settings, versions, device or data"
     letters = [side.letter for side in sides]
     columns = {"differs": found["setting"].tolist()}
     columns |= {letter: found[letter].tolist() for letter in letters}
-    return "\n".join(table.aligned(columns, {"differs", *letters}))
+    return "\n".join(shape.table(columns, {"differs", *letters}))
 
 
 def _indented(words: str) -> str:
@@ -109,7 +132,12 @@ def _indented(words: str) -> str:
 
 
 def _block(
-    title: str, rows: Sequence[Row], sides: Sequence[Side], measure: str, ranked: bool
+    title: str,
+    rows: Sequence[Row],
+    sides: Sequence[Side],
+    measure: str,
+    shape: _Shape,
+    ranked: bool,
 ) -> str:
     """A table of one measure: lr, each sweep, and of those that have it the best, and by what."""
     columns = _heads(rows)
@@ -122,7 +150,9 @@ def _block(
         columns["by"] = [each[1] for each in ranks]
         columns["seed noise"] = [each[2] for each in ranks]
     left = {*rows[0].settings, "lowest", "highest", "seed noise"}
-    return "\n".join([title, *table.aligned(columns, left)])
+    least = ["seed noise", "by", "lowest", "highest", *reversed(list(rows[0].settings))]
+    title_lines = fitting.sentences([title], shape.width)
+    return "\n".join([*title_lines, *shape.table(columns, left, least)])
 
 
 def _heads(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -160,7 +190,7 @@ def _ranked(row: Row, measure: str) -> tuple[str, str, str]:
     return best, lead, told_apart(values[best], values[other])
 
 
-def _outcome_block(rows: Sequence[Row], sides: Sequence[Side]) -> str:
+def _outcome_block(rows: Sequence[Row], sides: Sequence[Side], shape: _Shape) -> str:
     columns = _heads(rows)
     for side in sides:
         cells = []
@@ -174,7 +204,8 @@ def _outcome_block(rows: Sequence[Row], sides: Sequence[Side]) -> str:
                 cells.append(at.outcome)
         columns[side.letter] = cells
     left = {*rows[0].settings, *(side.letter for side in sides)}
-    return "\n".join(["outcome", *table.aligned(columns, left)])
+    least = list(reversed(list(rows[0].settings)))
+    return "\n".join(["outcome", *shape.table(columns, left, least)])
 
 
 def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:
@@ -271,10 +302,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options = parser.parse_args(arguments)
         sides, notes = read(options.paths)
-        words = text(sides)
+        words = whole = text(sides)
+        folder = options.output or default_folder(options.paths, [s.name for s in sides])
+        if (width := fitting.terminal_width()) is not None:
+            file = f"{table.display_path(folder)}/compare.txt has"
+            words = text(sides, width, "a pipe gets" if options.no_files else file)
         if not options.no_files:
-            folder = options.output or default_folder(options.paths, [s.name for s in sides])
-            words = "\n".join([words, "", *_write(folder, sides, words, failed)])
+            words = "\n".join([words, "", *_write(folder, sides, whole, failed)])
     except UserError as error:
         judge.fail(str(error))
     except NotWritten as error:

@@ -74,7 +74,8 @@ class Numbers:
         annealed: whether its lr had come down to next to nothing at the end. That takes the noise
             off, and then flattens the curve, whatever its steps were before.
         rates: first, last, mean and largest lr that its steps used; NaN where not recorded.
-        measured: at how many steps alpha or the stability ratio was measured.
+        measured: at how many steps alpha or the stability ratio was measured; ratios: at how many
+            the stability ratio was.
         curve_mode: the step mode as far as the loss of a run without noise shows it.
         gain_low: log(train loss at lr / that at lr/10) after the branch test; -inf: became
             non-finite.
@@ -115,6 +116,7 @@ class Numbers:
     annealed: bool
     rates: tuple[float, ...]
     measured: int
+    ratios: int
     curve_mode: StepMode
     gain_low: float
     gain_high: float
@@ -209,6 +211,7 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
         annealed=_is_annealed(rows["lr_at_step"], constants["lr"], thresholds),
         rates=_rates(rows["lr_at_step"]),
         measured=int((~np.isnan(ratio) | ~np.isnan(alpha)).sum()),
+        ratios=int((~np.isnan(ratio)).sum()),
         curve_mode=_curve_mode(train, thresholds) if curve.unit == "step" else "unknown",
         gain_low=_gain(constants, "gain_low", "gain_high"),
         gain_high=_gain(constants, "gain_high", "gain_low"),

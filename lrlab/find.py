@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, flags, readers, verbs
+from lrlab import __version__, fitting, flags, readers, verbs
 from lrlab.errors import NotWritten, UserError
 
 if TYPE_CHECKING:
@@ -477,7 +477,7 @@ def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
     command = sweep_command(found, rest)
     _write(folder, found, spec, data, config, command)
     failed = _draw(found, _title(spec, options), folder) if config.plots else ""
-    print(told(found, command, folder), flush=True)
+    print(told(found, command, folder, fitting.terminal_width()), flush=True)
     if failed:
         print(f"lrlab: the plot was not drawn: {failed}; the records are whole", file=sys.stderr)
     return 0 if found.best is not None and not failed else 1
@@ -569,11 +569,16 @@ def _words(found: Found) -> list[str]:
     return lines
 
 
-def told(found: Found, command: str | None, folder: Path | None = None) -> str:
-    """The answer in a few lines, without a newline at its end."""
+def told(
+    found: Found, command: str | None, folder: Path | None = None, width: int | None = None
+) -> str:
+    """The answer in a few lines, without a newline at its end.
+
+    width: columns of the terminal; None: each sentence in one line.
+    """
     from lrlab.table import display_path
 
-    lines = _words(found)
+    lines = fitting.sentences(_words(found), width, len("find: "))
     if command is not None:
         lines.append(f"next   {command}")
     if folder is not None:

@@ -1,29 +1,100 @@
 # pyright: strict
-"""A table as wide as its terminal: what matters least is shortened, then left out, and said so."""
+"""What is printed is as wide as its terminal, and of any width in a pipe or a file.
+
+Of a table, what matters least is shortened, then left out, and said so. Sentences go on in another
+line; a command that they name stays in one.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import TextIO
 
 from lrlab.errors import printable
 
 Columns = dict[str, list[str]]
 
+NOTICE = "lrlab: "  # what a line begins with that says something of the command itself
+
 _CELL = 20  # characters of a word or a path that a narrow table shows at first
 _LEAST = 5  # ... and at last
 _GAP = 2
+_INDENT = 8  # of further lines, where what stands before a sentence takes much of the width
+# A command to be copied: up to the end of its sentence, for what follows it may be a word of it.
+_WORD = r"""(?>'[^']*'|"[^"]*"|[^\s`])+"""
+_COMMAND = re.compile(
+    rf"`[^`]+`|(?<!\S)(?:python -m lrlab|pip install)\S*(?:(?<![;,:)]) (?![(`]){_WORD})*"
+)
+_UNBROKEN = "\0"  # stands for a space at which no line ends; nothing that is printed holds one
 
 
-def terminal_width() -> int | None:
-    """The columns of the terminal that stdout is; None: it is none, and lines may be of any width.
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """The columns of the terminal that a stream is; None: it is none, lines may be of any width.
 
     The variable COLUMNS counts before what the terminal says.
+
+    Args:
+        stream: None: stdout.
     """
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    stream = sys.stdout if stream is None else stream
+    if stream is None or not stream.isatty():  # pyright: ignore[reportUnnecessaryComparison]
+        return None
+    if (stated := os.environ.get("COLUMNS", "")).isdecimal() and int(stated):
+        return int(stated)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):  # a stream that only plays a terminal
+        return shutil.get_terminal_size().columns
+
+
+def wrapped(head: str, text: str, width: int | None) -> str:
+    """The text after its head, broken between words; further lines begin where the text does.
+
+    A command to be copied is never broken, even where it is wider than the terminal.
+
+    Args:
+        head: what stands before the text in its first line, with its spaces.
+        width: of the terminal; None: all in one line.
+    """
+    if width is None or room(head) + room(text) <= width:
+        return head + text
+    indent = room(head) if room(head) <= width // 3 else min(_INDENT, width // 3)
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", _UNBROKEN), text)
+    lines: list[str] = []
+    line, taken = head, room(head)
+    for word in whole.split(" "):
+        begun = line.strip() != "" and (lines != [] or line != head)
+        if begun and taken + 1 + room(word) > width:
+            lines.append(line)
+            line, taken = " " * indent, indent
+            begun = False
+        line += f" {word}" if begun else word
+        taken += room(word) + (1 if begun else 0)
+    return "\n".join([*lines, line]).replace(_UNBROKEN, " ")
+
+
+def sentences(lines: Sequence[str], width: int | None, head: int = 0) -> list[str]:
+    """As `wrapped`, for lines whose text begins at the same column, ``head``."""
+    found = [wrapped(line[:head], line[head:], width) for line in lines]
+    return "\n".join(found).splitlines() if found else []
+
+
+def notices(text: str, stream: TextIO) -> str:
+    """A text for a stream, whose lines that begin with ``lrlab: `` are wrapped to its terminal."""
+    width = terminal_width(stream)
+    if width is None:
+        return text
+    lines = text.split("\n")
+    return "\n".join(
+        wrapped(NOTICE, line.removeprefix(NOTICE), width) if line.startswith(NOTICE) else line
+        for line in lines
+    )
 
 
 def aligned(columns: Mapping[str, Sequence[str]], left: Set[str], gap: int = _GAP) -> list[str]:

@@ -11,7 +11,6 @@ import math
 import re
 import shlex
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -530,27 +529,12 @@ def evidence_lines(found: pd.DataFrame, width: int | None = None) -> str:
         for run, lr in zip(runs, lrs, strict=True)
     ]
     lines = zip(heads, found["evidence"], strict=True)
-    return "\n".join(_wrapped(head, text, width) for head, text in lines)
-
-
-def _wrapped(head: str, text: str, width: int | None) -> str:
-    """The text behind its head, further lines indented below where it begins."""
-    if width is None or len(head) + len(text) <= width:
-        return head + text
-    indent = len(head) if len(head) <= width // 3 else 8
-    return textwrap.fill(
-        text,
-        max(width, indent + 30),
-        initial_indent=head,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return "\n".join(fitting.wrapped(head, text, width) for head, text in lines)
 
 
 def _answer(answers: Sequence[answer.Answer], width: int | None) -> str:
     lines = answer_words.text(answers).splitlines()
-    return "\n".join(_wrapped(line[:8], line[8:], width) for line in lines)
+    return "\n".join(fitting.sentences(lines, width, answer_words.HEAD))
 
 
 def _names(found: pd.DataFrame) -> list[str]:

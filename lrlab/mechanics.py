@@ -71,21 +71,30 @@ def _branches(n: Numbers) -> str:
 
 
 def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
-    """Whether the steps are far too short, about right or unstable; "" where neither was measured.
+    """Whether the steps are far too short, about right or unstable; "" where nothing tells.
 
     Far too short: each covers less than `thresholds.short` of the way to the minimum along it
-    (alpha), and could be ten times as long before it were unstable (stability ratio). With momentum
-    a ratio alone does not tell: one step goes on for many.
+    (alpha), and could be ten times as long before it were unstable (stability ratio). Alpha alone
+    does not tell, for it misses a ravine whose walls the steps have just come down. With momentum a
+    ratio alone does not: one step goes on for many. Of a run that did not fail, fewer than
+    `thresholds.measured` steps tell nothing.
     """
     ratio, way = n.stability_ratio, n.alpha + 1
     if math.isnan(ratio) and math.isnan(way):
         return ""
-    if failed or ratio > t.unstable or (way / 2 > t.unstable and _is_plain(n, t)):
+    if failed:
+        return "unstable"
+    if n.measured < t.measured:
+        return ""
+    if ratio > t.unstable:
+        return "unstable" if n.ratios >= t.measured else ""
+    if way / 2 > t.unstable and _is_plain(n, t):
         return "unstable"
     if math.isnan(way) and not _is_plain(n, t):
         return ""
-    is_short = not (ratio >= t.short) and not (way >= t.short)
-    return "far too short" if is_short else "about right"
+    if ratio >= t.short or way >= t.short:
+        return "about right"
+    return "" if math.isnan(ratio) else "far too short"
 
 
 def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple[StepMode, str]:
@@ -95,25 +104,45 @@ def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple
     complex or negative ones (oscillating), or one outside the unit circle (unstable). The stability
     ratio says which. Without it, an alpha at or above 0 shows that steps cross the valley; one
     below 0 shows nothing, for alpha misses a swing across a ravine. A run that failed is judged by
-    its largest ratio, for after an explosion the loss can be flat.
+    its largest ratio, for after an explosion the loss can be flat. An alpha of fewer than
+    `thresholds.measured` steps shows nothing: of one mini-batch a good step may cross the valley.
 
     Args:
         is_slower: whether a smaller lr, with a loss as smooth, ended lower.
     """
     ratio = n.stability_ratio_max if failed else n.stability_ratio
-    kind = "at most" if failed else "median"
     if math.isnan(ratio) and math.isnan(n.alpha):
         return _by_curve(n, failed, is_slower)
-    told = [] if math.isnan(ratio) else [f"stability ratio {kind} {_short(ratio)}"]
-    told += [] if math.isnan(n.alpha) else [f"median alpha {n.alpha:.2f}"]
+    told = _measured(n, ratio, failed, t)
     if math.isnan(ratio):
-        mode: StepMode = "oscillating" if n.alpha >= 0 else "unknown"
+        crosses = n.alpha >= 0 and n.measured >= t.measured
+        mode: StepMode = "oscillating" if crosses else "unknown"
     else:
         mode = _by_ratio(ratio, n.swings_from, t)
     if failed and mode != "unstable":
-        told.append("where it was measured, before it failed")
+        few = n.measured < t.measured  # and then it is said where
+        told.append("before it failed" if few else "where it was measured, before it failed")
         mode = "unstable"
     return mode, f"steps by {', '.join(told)}"
+
+
+def _measured(n: Numbers, ratio: float, failed: bool, t: Thresholds) -> list[str]:
+    """The ratio and the alpha in words, and at how many steps they were measured where at few."""
+    told: list[str] = []
+    if not math.isnan(ratio):
+        few = _few(n.ratios, t)
+        kind = "at most " if failed else "" if n.ratios == 1 else "median "
+        told.append(f"stability ratio {kind}{_short(ratio)}{few}")
+    if not math.isnan(n.alpha):
+        kind = "" if n.measured == 1 else "median "
+        told.append(f"{kind}alpha {n.alpha:.2f}{_few(n.measured, t)}")
+    return told
+
+
+def _few(count: int, t: Thresholds) -> str:
+    if count >= t.measured:
+        return ""
+    return " at the one step measured" if count == 1 else f" of {count} steps"
 
 
 def _by_ratio(ratio: float, swings_from: float, t: Thresholds) -> StepMode:

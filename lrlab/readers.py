@@ -12,6 +12,7 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
+from lrlab import fitting
 from lrlab.errors import printable
 
 
@@ -33,10 +34,11 @@ class _Patient(io.FileIO):
 
 
 class _Gated(io.TextIOWrapper):
-    """A stream that shows what a terminal would obey."""
+    """A stream that shows what a terminal would obey, and wraps lrlab's own lines to its width."""
 
     def write(self, text: str) -> int:  # type: ignore[override]
-        super().write(shown(text))
+        clean = shown(text)
+        super().write(fitting.notices(clean, self) if fitting.NOTICE in clean else clean)
         return len(text)
 
 

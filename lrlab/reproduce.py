@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, places, recheck, records, verbs
+from lrlab import __version__, fitting, places, recheck, records, verbs
 from lrlab import config as configs
 from lrlab.errors import NotWritten, UserError, printable
 
@@ -230,13 +230,15 @@ def reproduce(
     )
     forgiven = all(each.size <= tolerance for each in others)
     agrees = found.largest <= tolerance and forgiven
-    print(printable(verdict(found, others, tolerance)))
+    width = fitting.terminal_width()
+    lines = verdict(found, others, tolerance).splitlines()
+    print(printable("\n".join(fitting.sentences(lines, width))))
     if unfinished:
         state = printable(str(summary["state"]))
         print(f"the record ends there ({state}), the new run went on to its end")
     if found.first is not None or others:
         for line in differences(summary, again) or ["versions, device and threads are the same"]:
-            print(printable(f"  {line}"))
+            print(printable(fitting.wrapped("  ", line, width)))
     print(printable(f"run    {table.display_path(spec.folder)}"))
     return agrees
 

@@ -11,8 +11,9 @@ import pandas as pd
 
 from lrlab import records
 from lrlab.analysis import varying
+from lrlab.answer_words import HEAD
 from lrlab.errors import printable
-from lrlab.fitting import aligned, fitted
+from lrlab.fitting import aligned, fitted, sentences
 
 __all__ = ["Best", "aligned", "columns", "display_path", "drawn", "results"]
 
@@ -55,8 +56,8 @@ def results(
     runs: as from `analysis.runs`. folder: the sweep's folder.
     best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
     answer: as from `answer.text`, which stands below the table.
-    width: columns of the terminal; None: a table of any width. A narrower one leaves out what
-    matters least, and says so.
+    width: columns of the terminal; None: lines of any width. A narrower one leaves out of the
+    table what matters least, says so, and breaks sentences between words.
     Columns: run, lr, schedule, every other setting that differs between the runs, what they are
     judged by (val_loss unless best says otherwise), which is all that a pruned run has, train and
     test loss at the end, test accuracy (as far as the data have classes and a test part), and the
@@ -74,11 +75,10 @@ def results(
     where = f"{display_path(folder)}: {files}"
     lines = fitted(cells, words, width, _least(cells, varying(table)), where)
     lines.append("")
-    lines += [*answer.splitlines(), ""] if answer else []
-    lines += uneven(table)
-    lines += failures(table)
+    lines += [*sentences(answer.splitlines(), width, HEAD), ""] if answer else []
+    lines += sentences([*uneven(table), *failures(table)], width)
     if best is not None:
-        lines.append(best_line(best))
+        lines += sentences([best_line(best)], width, len("best   "))
     lines.append(f"sweep  {printable(display_path(folder))}")
     traces = records.profile_folder(folder)
     if count := len(list(traces.glob("*.json.gz"))):

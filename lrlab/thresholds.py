@@ -38,6 +38,7 @@ class Thresholds:
     edge: float = _at(0.9, "stability ratio from which on steps are at the edge of stability")
     unstable: float = _at(1.1, "stability ratio above which steps climb out of the valley")
     short: float = _at(0.1, "steps are far too short below this ratio, or share of the way to 0")
+    measured: int = _at(3, "fewer measured steps do not say how long the steps were")
     smooth: float = _at(0.99, "a curve alone: share of steps that fall, for a monotone one")
     swinging: float = _at(0.3, "... a swing, where at most this share of its steps turn round")
     alternating: float = _at(0.9, "... or at least this share: noise turns two times in three")

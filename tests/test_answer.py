@@ -342,6 +342,10 @@ def test_nothing_learned_looks_further_only_where_steps_were_far_too_short() -> 
     assert short.try_next == pytest.approx((0.1, 100.0))
     assert "try lr=0.1..100 next" in text([short])
     assert only(flat(2.3, steps="about right")).try_next is None
+    # of a short run there is alpha alone
+    assert only(flat(2.3, steps="", alpha=-0.99)).try_next == pytest.approx((0.1, 100.0))
+    assert only(flat(2.3, steps="", alpha=-0.5)).try_next is None
+    assert only(flat(2.3, steps="", alpha=-0.99, stability_ratio=0.7)).try_next is None
     failed = pd.concat([flat(2.3, steps="far too short"), table((3.0, "diverged", math.inf))])
     assert only(failed).try_next is None
 

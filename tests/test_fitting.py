@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
+import itertools
+import os
+import struct
 import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_compare import make_sweep
 
-from lrlab import fitting, table
+from lrlab import bench, compare, fitting, readers, table
+from lrlab.comparison import read
 
 COUNT = 12
 RUNS = pd.DataFrame(
@@ -118,3 +128,142 @@ def test_only_a_terminal_has_a_width(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fitting.terminal_width() is None
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert fitting.terminal_width() == 57
+
+
+@contextmanager
+def terminal(width: int) -> Iterator[tuple[io.TextIOWrapper, int]]:
+    """A terminal of so many columns: a stream behind lrlab's gate, and what reads it."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    stream = readers._Gated(io.BufferedWriter(io.FileIO(theirs, "w")), encoding="utf-8")
+    try:
+        yield stream, ours
+    finally:
+        stream.close()
+        os.close(ours)
+
+
+def shown(width: int, text: str) -> list[str]:
+    """The lines that such a terminal gets."""
+    with terminal(width) as (stream, ours):
+        print(text, file=stream, flush=True)
+        return os.read(ours, 65536).decode().replace("\r\n", "\n").splitlines()
+
+
+COMMAND = (
+    "python -m lrlab.resume 'outputs/a sweep, with; a long name' lr=0.1,0.2,0.3,0.4,0.5,0.6 seed=1"
+)
+NOTICE = (
+    "lrlab: interrupted, 12 of 40 runs have not ended; what was trained is recorded, and nothing "
+    f"of it is trained again; go on with {COMMAND}; or begin anew"
+)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_notice_is_wrapped_between_words_and_its_command_is_not(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = shown(width, NOTICE)
+    (command,) = [line for line in lines if "python" in line]
+    assert command == f"       {COMMAND};"
+    others = [line for line in lines if line is not command]
+    assert len(others) >= 2 and max(map(len, others)) <= width
+    assert all(line.startswith("       ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == NOTICE
+    # what lrlab does not say of itself is left as it is
+    assert shown(width, "x" * 70 + " y " * 20) == [("x" * 70 + " y " * 20)]
+
+
+@pytest.mark.parametrize("columns", [None, "60"])
+def test_a_pipe_gets_each_statement_in_one_line(
+    columns: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    file = tmp_path / "out"
+    with readers._Gated(io.BufferedWriter(io.FileIO(file, "w")), encoding="utf-8") as stream:
+        print(NOTICE, file=stream)
+    assert file.read_text() == NOTICE + "\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "`python -m lrlab.sweep lr=0.1 name='it is mine'`",
+        "pip install 'lrlab[postgres]'",
+        "python -m lrlab.plots outputs/x --only a b c,",
+    ],
+)
+@pytest.mark.parametrize("before", range(0, 60, 7))
+def test_no_width_breaks_a_command(command: str, before: int) -> None:
+    text = f"{'w ' * before}{command} then more words follow (of any kind)"
+    lines = fitting.wrapped("find: ", text, 40).splitlines()
+    assert any(command in line for line in lines)
+    assert " ".join(line.strip() for line in lines) == f"find: {text}"
+    assert all(len(line) <= 40 for line in lines if command not in line)
+
+
+ANSWER = """answer  lr=0.1: end loss 0.1267 (val loss), one seed; as good from lr 0.1 to 0.3
+        too small: lr 0.03 and below end higher in this budget
+        how sure: one seed; lr 0.3 ended 0.0058 higher (4.5%), within the noise of the held-out \
+samples (±0.012). Another seed may change the order; try seed=0,1,2"""
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_answer_is_wrapped_below_the_table(width: int) -> None:
+    best = table.Best(1, "lr=0.1 optimizer=rmsprop optimizer.momentum=0.9", "val_loss", 0.1, 3)
+    text = table.results(RUNS, Path("s"), best, VERDICTS, ANSWER, width)
+    lines = text.partition("\n\n")[2].splitlines()
+    assert max(map(fitting.room, lines)) <= width
+    told = lines[: lines.index("")]
+    assert all(line.startswith(" " * 8) for line in told[1:])
+    assert " ".join(" ".join(told).split()) == " ".join(ANSWER.split())
+    piped = table.results(RUNS, Path("s"), best, VERDICTS, ANSWER)
+    assert ANSWER in piped and "best   run 1: lr=0.1 optimizer=rmsprop" in piped
+    rest = " ".join(" ".join(lines[len(told) :]).split())
+    assert " ".join(piped.split()).endswith(rest)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_compare_is_as_wide_as_the_terminal(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = {0.01: [1.5, 1.52, 1.48], 0.1: [0.20, 0.21, 0.19], 1.0: [9.0, float("inf"), 0.9]}
+    paths = []
+    for number, name in enumerate("abcdef"):
+        environment = {"torch": f"2.{number}+a.build.of.our.own", "device": f"cpu {number}"}
+        paths.append(make_sweep(tmp_path / name, ends, environment=environment))
+    whole = compare.text(read(paths)[0])
+    assert max(map(len, whole.splitlines())) > 100
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "figures", lambda *_: {})
+    monkeypatch.setattr(fitting, "terminal_width", lambda *_: width)
+    compare.main([*"abcdef", "--output", "out"])
+    printed = capsys.readouterr().out
+    assert max(map(fitting.room, printed.splitlines())) <= width
+    said = " ".join(printed.split())
+    assert "(out/compare.txt has all)" in said and "cut: " in said
+    assert Path("out/compare.txt").read_text() == whole.replace(f"{tmp_path}/", "") + "\n"
+    for letter in "ABCDEF":  # each sweep's answer, whole
+        assert f"{letter} lr=0.1: end loss 0.2" in said
+    heads = [line.split() for line in printed.splitlines() if line.split()[:1] == ["lr"]]
+    assert all(head[:4] == ["lr", "A", "B", "C"] for head in heads) and len(heads) >= 2
+
+
+def test_the_table_of_bench_leaves_out_what_its_ratios_say() -> None:
+    for width in (None, 120, 90, 80, 74, 60):
+        names, gap = bench._columns(width)
+        total = sum(bench._COLUMNS[name] + gap for name in names) - gap
+        assert width is None or total <= width
+        left = [name for name in bench._COLUMNS if name not in names]
+        assert left == list(itertools.islice(bench._LEAST, len(left)))
+        assert (left == []) == (width is None or width > 80)
+
+
+def test_the_width_is_that_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with terminal(57) as (stream, _):
+        assert fitting.terminal_width(stream) == 57
+        monkeypatch.setenv("COLUMNS", "41")
+        assert fitting.terminal_width(stream) == 41

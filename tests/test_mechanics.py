@@ -21,7 +21,7 @@ def numbers(**changed: Any) -> Numbers:
     loss = 0.5 + 1.8 * 0.9 ** np.arange(201)
     frame = pd.DataFrame({"run": 0, "lr": 0.1, "step": step, "train_loss": loss})
     (n,) = measure(frame.assign(optimizer="sgd"), [])
-    return dataclasses.replace(n, **changed)
+    return dataclasses.replace(n, **{"measured": 9, "ratios": 9, **changed})
 
 
 def measured(ratio: float, **columns: Any) -> Numbers:
@@ -106,7 +106,9 @@ def test_a_run_that_failed_is_judged_by_its_largest_ratio() -> None:
     [
         (0.02, -0.98, "far too short"),
         (0.02, math.nan, "far too short"),
-        (math.nan, -0.98, "far too short"),
+        (math.nan, -0.98, ""),  # alpha misses a ravine
+        (math.nan, -0.5, "about right"),
+        (math.nan, 1.5, "unstable"),
         (0.5, -0.98, "about right"),  # ten times as long would be unstable
         (0.02, -0.5, "about right"),  # half the way to the minimum along the step
         (0.4, -0.1, "about right"),
@@ -125,6 +127,48 @@ def test_with_momentum_a_small_ratio_alone_does_not_tell_that_steps_are_short() 
     n = numbers(stability_ratio=0.02, alpha=math.nan, swings_from=0.001)
     assert mechanics.steps(n, T) == ""
     assert mechanics.steps(dataclasses.replace(n, alpha=-0.95), T) == "far too short"
+
+
+def ravine(lr: float, steps: int) -> Numbers:
+    """Of gradient descent on ½·(w₁² + w₂²/1000), alpha as measured: exact on a quadratic."""
+    curvature, w, rows = np.array([1.0, 1e-3]), np.array([1.0, 1.0]), []
+    for step in range(steps):
+        update = -lr * curvature * w
+        there = -(curvature * w) @ update / (update @ (curvature * update))
+        loss = float(w @ (curvature * w) / 2)
+        rows.append({"run": 0, "lr": lr, "step": step, "train_loss": loss, "alpha": 1 / there - 1})
+        w = w + update
+    (n,) = measure(pd.DataFrame(rows).assign(optimizer="sgd"), [])
+    return n
+
+
+def test_alpha_alone_does_not_call_the_steps_of_a_ravine_far_too_short() -> None:
+    """At lr 1.4 of a border of 2 they have come down its walls; ten times as long they explode."""
+    bounced, exploded = ravine(1.4, 200), ravine(14.0, 50)
+    assert bounced.train_end_loss < 0.001 * bounced.initial_loss and bounced.alpha < -0.99
+    assert exploded.train_end_loss > 1e9 * exploded.initial_loss
+    assert mechanics.steps(bounced, T) == ""
+    known = dataclasses.replace(bounced, stability_ratio=0.7, ratios=200)
+    assert mechanics.steps(known, T) == "about right"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_measured_steps_do_not_say_how_long_the_steps_were(count: int) -> None:
+    where = {1: "at the one step measured", 2: "of 2 steps"}[count]
+    for alpha in (-0.99, -0.5, 0.4, 1.5):
+        n = numbers(alpha=alpha, swings_from=0.5, measured=count, ratios=0)
+        assert mechanics.steps(n, T) == ""
+        mode, how = mechanics.step_mode(n, False, False, T)
+        assert mode == "unknown" and how.endswith(f"alpha {alpha:.2f} {where}")
+    # the ratio is known late in a short run: it counts, but a single one calls no run unstable
+    n = numbers(stability_ratio=1.2, alpha=0.0, swings_from=0.5, ratios=count)
+    assert mechanics.steps(n, T) == "" and mechanics.steps(n, T, failed=True) == "unstable"
+    assert (
+        f"stability ratio {'median ' * (count > 1)}1.20 {where}, median alpha 0.00"
+        in (mechanics.step_mode(n, False, False, T)[1])
+    )
+    n = numbers(stability_ratio=0.02, alpha=-0.98, swings_from=0.5, ratios=count)
+    assert mechanics.steps(n, T) == "far too short"
 
 
 # --- at the end -----------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_a_run_that_failed_was_unstable_also_where_the_measurements_missed_it() 
     frame = pd.DataFrame({"run": 0, "lr": 1, "step": range(9), "train_loss": losses})
     row = verdicts(frame.assign(stability_ratio=ratio, first_nonfinite_step=4)).iloc[0]
     assert (row["outcome"], row["step_mode"]) == ("diverged", "unstable")
-    assert "at most 0.20, where it was measured, before it failed" in row["evidence"]
+    assert "at most 0.20 at the one step measured, before it failed" in row["evidence"]
 
 
 def test_medians_weigh_a_measurement_by_how_long_it_stood() -> None:

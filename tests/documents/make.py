@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lrlab import analysis
+from lrlab.thresholds import THRESHOLDS
 from lrlab.verdicts import FAILED, verdicts
 
 MEANS = 40  # of a run's mini-batch losses: twice as many as the trend is made of
@@ -42,7 +43,10 @@ def reduced(curve: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame:
     evaluated = curve.loc[np.isfinite(curve["val_loss"]), ["step", "val_loss", "seconds"]]
     rows += evaluated.astype({"step": int}).to_dict("records")
     ratio = "stability_ratio_max" if verdict["outcome"] in FAILED else "stability_ratio"
-    rows[0] |= {"alpha": verdict["alpha"], "stability_ratio": verdict[ratio]}
+    for name, value in (("alpha", verdict["alpha"]), ("stability_ratio", verdict[ratio])):
+        # at as many steps as it was measured at, as far as a sentence tells these apart
+        for row in rows[: min(THRESHOLDS.measured, int(curve[name].notna().sum()))]:
+            row[name] = value
     table = pd.DataFrame(rows).groupby("step", as_index=False).first()
     return table.assign(run=verdict["run"], **curve.iloc[0][list(OF_A_RUN)].to_dict())
 
