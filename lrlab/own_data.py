@@ -64,6 +64,9 @@ class Split:
     standardise_targets: bool = False
 
 
+# Beyond so many classes, labels are ids where fewer than 1 in so many occur.
+MANY_CLASSES, SPARSE = 200_000, 100
+
 SPLIT = tuple(field.name for field in fields(Split))
 
 
@@ -317,11 +320,18 @@ def _made(
     """
     how = _checked_split(split)
     parts = parts_of(made, option)
+    for k in parts:
+        checked_finite(parts[k], k, option)
     said = [*(_said_of(parts, option) if said is None else said)]
     called = {
         k: own_float32.named((names or {}).get(k), k, parts[k][0].numel()) for k in ("x", "y")
     }
     _check_spread(parts, how, option, called)
+    if not parts["y"].is_floating_point():
+        _check_classes(parts, option)
+    rows: dict[
+        str, tuple[str, Tensor | None]
+    ] = {}  # the places that samples had before they were drawn
     if "val_x" in parts:
         train = torch.arange(len(parts["x"]))
         if how.train_size is not None:
@@ -329,12 +339,14 @@ def _made(
     else:
         train, held_out = _divided(parts["y"], how, option)
         parts |= {f"val_{k}": parts[k].index_select(0, held_out) for k in ("x", "y")}
+        rows = {f"val_{k}": (k, held_out) for k in ("x", "y")}
     if how.train_size is not None and how.train_size > len(train):
         raise UserError(
             f"data.train_size={how.train_size}: only {len(train)} training samples are there, "
             f"for example data.train_size={len(train)}"
         )
     train = train[: how.train_size]
+    rows |= {k: (k, train) for k in ("x", "y")}
     parts |= {k: parts[k].index_select(0, train) for k in ("x", "y")}
     for k in ("x", "y"):
         parts.setdefault(f"test_{k}", parts[k][:0])
@@ -344,8 +356,9 @@ def _made(
         parts[k] = _scaled(parts[k], shift)
     if not how.standardise_targets and parts["y"].is_floating_point():
         parts |= {k: parts[k].float() for k in ("y", "val_y", "test_y")}
-    for k in PARTS:
-        checked_finite(parts[k], k, option)
+    for k in PARTS:  # float32 ends at 3e38
+        key, places_before = rows.get(k, (k, None))
+        checked_finite(parts[k], key, option, places_before)
     mean, std = (), 1.0
     if how.standardise_targets:
         mean, std = _standardise_targets(parts, option)
@@ -374,6 +387,18 @@ def _made(
         target_std=std,
         notices=tuple(dict.fromkeys(said)),
     )
+
+
+def _check_classes(parts: Mapping[str, Tensor], option: str) -> None:
+    """Refuse labels that are ids, of which a network would have an output for each whole number."""
+    labels = torch.cat([parts[k] for k in ("y", "val_y", "test_y") if k in parts])
+    classes = int(labels.max()) + 1
+    if classes > MANY_CLASSES and classes > SPARSE * (distinct := len(labels.unique())):
+        raise UserError(
+            f"{option}: the largest label is {classes - 1}, of {distinct} different ones, and a "
+            f"network has an output for each class from 0 on; number them 0 to {distinct - 1}, "
+            "like numpy.unique(y, return_inverse=True)[1], or give quantities as floats"
+        )
 
 
 def _check_spread(
@@ -538,7 +563,10 @@ def _targets(y: Tensor, key: str, option: str) -> Tensor:
         )
     y = y.long()
     if len(y) and int(y.min()) < 0:
-        raise UserError(f"{option}: {key} holds the class {int(y.min())}; classes count from 0")
+        raise UserError(
+            f"{option}: {key} holds the class {int(y.min())}; classes count from 0, and targets of "
+            "a regression are floats"
+        )
     return y
 
 
@@ -677,10 +705,18 @@ def _scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:
     return copy.sub_(shift[0]).div_(shift[1]).float()
 
 
-def checked_finite(tensor: Tensor, key: str, option: str) -> None:
+def checked_finite(tensor: Tensor, key: str, option: str, rows: Tensor | None = None) -> None:
+    """Refuse what is NaN or infinite, by its sample.
+
+    Args:
+        rows: the places that samples have in what the user gave; None: those here.
+    """
     if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
         at = int((~finite.flatten(1).all(1)).nonzero()[0])
-        raise UserError(f"{option}: {key} has a value that is no finite float32, in sample {at}")
+        at = at if rows is None else int(rows[at])
+        raise UserError(
+            f"{option}: {key} has a value that is no finite float32, in sample {at}, counted from 0"
+        )
 
 
 # --- images ---------------------------------------------------------------------------------------

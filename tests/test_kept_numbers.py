@@ -288,3 +288,27 @@ def test_find_refuses_arrays_whose_differences_are_lost() -> None:
         (np.column_stack([X, SECONDS]), X[:, 0], "give (x - x.mean(0)) / x.std(0)"),
     ):
         assert says in error(find_inputs.batches, (x, y), 8, 0, "cpu")
+
+
+def test_labels_that_are_ids_are_refused() -> None:
+    """A network of a billion outputs took all memory there is."""
+    y = np.arange(ROWS) % 2 * 10**9
+    says = "the largest label is 1000000000, of 2 different ones"
+    assert says in error(own_data.make, (X, y), "m", "data")
+    assert made(X, np.arange(ROWS) % 2 * 50256).num_classes == 50257
+    for given in (-y, -(y // 10**9)):
+        says = "classes count from 0, and targets of a regression are floats"
+        assert says in error(own_data.make, (X, given), "m", "data")
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e39])
+@pytest.mark.parametrize("row", [0, 26, 59])
+def test_a_number_that_is_none_is_named_by_its_place(bad: float, row: int) -> None:
+    spoilt = X.copy()
+    spoilt[row, 1] = bad
+    for x, y, key in ((spoilt, X[:, 0], "x"), (X, spoilt[:, 1], "y")):
+        says = f"{key} has a value that is no finite float32, in sample {row}, counted from 0"
+        assert says in error(own_data.make, (x, y), "m", "data", train_size=40, val_size=20)
+    if bad != 1e39:  # standardising would spread it over all samples
+        says = f"x has a value that is no finite float32, in sample {row}, counted from 0"
+        assert says in error(own_data.make, (spoilt, X[:, 0]), "m", "data", standardise=True)
