@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrlab import config as configs
-from lrlab import first_steps
+from lrlab import first_steps, own_float32
 from lrlab.config import nearest
 from lrlab.data import Dataset
 from lrlab.errors import UserError
@@ -235,7 +235,7 @@ def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
     elif isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
         data = _collated(data)
     if isinstance(data, tuple | list) and len(data) == 2 and all(map(_is_array, data)):
-        x, y = (_tensor(part) for part in data)
+        x, y = (_tensor(part, key) for part, key in zip(data, "xy", strict=True))
         if len(x) != len(y):
             raise UserError(f"data: {len(x)} samples and {len(y)} targets; need as many of each")
         if not len(x):
@@ -257,12 +257,16 @@ def _is_array(part: Any) -> bool:
     )
 
 
-def _tensor(part: Any) -> Tensor:
+def _tensor(part: Any, key: str) -> Tensor:
     """A tensor as it is; an array with the types that torch's networks and losses take."""
     if isinstance(part, Tensor):
         return part
     found = torch.from_numpy(part.copy())
-    return found.float() if found.is_floating_point() else found.long()
+    if not found.is_floating_point():
+        return found.long()
+    if words := own_float32.lost(found, own_float32.named(None, key, found.ndim)):
+        raise UserError(f"data: {words}; give ({key} - {key}.mean(0)) / {key}.std(0)")
+    return found.float()
 
 
 def _collated(data: Any) -> Any:

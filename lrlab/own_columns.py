@@ -57,8 +57,9 @@ def numbering(x: np.ndarray, names: Sequence[Any] | None = None) -> list[int]:
     if x.ndim != 2 or len(x) < LEAST_ROWS or x.shape[1] < 2 or x.dtype.kind not in "iuf":
         return []
     head = x[:LOOKED_AT].astype(np.float64)
-    steps = np.diff(head, axis=0)
-    running = ((steps == 1).all(0) | (steps == -1).all(0)) & (head[0] % 1 == 0)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused elsewhere
+        steps = np.diff(head, axis=0)
+        running = ((steps == 1).all(0) | (steps == -1).all(0)) & (head[0] % 1 == 0)
     if names is not None:
         running |= [KEYS.fullmatch(str(name).strip()) is not None for name in names]
     return [place for place in np.flatnonzero(running).tolist() if _numbers(x[:, place])]

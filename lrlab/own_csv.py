@@ -127,6 +127,7 @@ class Table:
         if how.check and how.header:
             self._check_names(names)
         frame = self._csv(**self.given)
+        self.is_plain = _is_counted(frame)
         if how.check and not _is_counted(frame):
             frame = self._without_surplus(frame, said)
         if frame.empty:
@@ -140,8 +141,12 @@ class Table:
 
     def texts(self, name: str) -> pd.Series:
         """A column's cells as they are written; an empty one is missing."""
-        frame = self._csv(**self.given, dtype=str, keep_default_na=False)
-        frame = frame.rename(columns=str).rename(columns=str.strip)
+        given = {**self.given}
+        if self.how.check and self.is_plain:  # then no two columns have this name
+            given["usecols"] = lambda column: str(column).strip() == name
+        frame = self._csv(**given, dtype=str, keep_default_na=False).rename(columns=str)
+        if self.how.check:
+            frame = frame.rename(columns=str.strip)
         cells = frame[name].iloc[: len(self.frame)].str.strip()
         return cells.mask(cells == "")
 

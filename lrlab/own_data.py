@@ -21,7 +21,7 @@ The arguments that all readers share, in ``Split``:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import own_columns, own_csv, own_tables, places
+from lrlab import own_columns, own_csv, own_float32, own_tables, places
 from lrlab.config import nearest
 from lrlab.data import (
     Dataset,
@@ -63,6 +63,9 @@ class Split:
     stratify: bool = False  # true in conf/; the saved configs of older runs lack it
     standardise_targets: bool = False
 
+
+# Beyond so many classes, labels are ids where fewer than 1 in so many occur.
+MANY_CLASSES, SPARSE = 200_000, 100
 
 SPLIT = tuple(field.name for field in fields(Split))
 
@@ -131,9 +134,9 @@ def table(
         UserError: it cannot be read, lacks a column, or has a cell that is no number.
     """
     how = own_csv.form(sep, decimal, header, check)
-    parts, said = own_tables.read(path, label, test_path, drop, how, task)
+    parts, said, names = own_tables.read(path, label, test_path, drop, how, task)
     split["standardise"] = standardise
-    return _made(parts, Path(path).stem, f"data.path={path}", split, said)
+    return _made(parts, Path(path).stem, f"data.path={path}", split, said, names)
 
 
 def image_folder(
@@ -302,13 +305,33 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
 
 
 def _made(
-    made: Any, name: str, option: str, split: Mapping[str, Any], said: Sequence[str] | None = None
+    made: Any,
+    name: str,
+    option: str,
+    split: Mapping[str, Any],
+    said: Sequence[str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> Dataset:
-    """As ``make``; ``said`` is what is worth a line, None: what the arrays say."""
+    """As ``make``.
+
+    Args:
+        said: what is worth a line; None: what the arrays say.
+        names: of the columns of x and y, where they have any.
+    """
     how = _checked_split(split)
     parts = parts_of(made, option)
-    if said is None:
-        said = _said_of(parts, option)
+    for k in parts:
+        checked_finite(parts[k], k, option)
+    said = [*(_said_of(parts, option) if said is None else said)]
+    called = {
+        k: own_float32.named((names or {}).get(k), k, parts[k][0].numel()) for k in ("x", "y")
+    }
+    _check_spread(parts, how, option, called)
+    if not parts["y"].is_floating_point():
+        _check_classes(parts, option)
+    rows: dict[
+        str, tuple[str, Tensor | None]
+    ] = {}  # the places that samples had before they were drawn
     if "val_x" in parts:
         train = torch.arange(len(parts["x"]))
         if how.train_size is not None:
@@ -316,23 +339,38 @@ def _made(
     else:
         train, held_out = _divided(parts["y"], how, option)
         parts |= {f"val_{k}": parts[k].index_select(0, held_out) for k in ("x", "y")}
+        rows = {f"val_{k}": (k, held_out) for k in ("x", "y")}
     if how.train_size is not None and how.train_size > len(train):
         raise UserError(
             f"data.train_size={how.train_size}: only {len(train)} training samples are there, "
             f"for example data.train_size={len(train)}"
         )
     train = train[: how.train_size]
+    rows |= {k: (k, train) for k in ("x", "y")}
     parts |= {k: parts[k].index_select(0, train) for k in ("x", "y")}
     for k in ("x", "y"):
         parts.setdefault(f"test_{k}", parts[k][:0])
     shift = _mean_and_std(parts["x"]) if how.standardise else None
+    given = {k: parts[k] for k in ("x", "y")}
     for k in ("x", "val_x", "test_x"):
         parts[k] = _scaled(parts[k], shift)
-    for k in PARTS:
-        checked_finite(parts[k], k, option)
+    if not how.standardise_targets and parts["y"].is_floating_point():
+        parts |= {k: parts[k].float() for k in ("y", "val_y", "test_y")}
+    for k in PARTS:  # float32 ends at 3e38
+        key, places_before = rows.get(k, (k, None))
+        checked_finite(parts[k], key, option, places_before)
     mean, std = (), 1.0
     if how.standardise_targets:
         mean, std = _standardise_targets(parts, option)
+    said += [
+        f"{option}: {line}"
+        for k in ("x", "y")
+        for line in own_float32.merged(given[k], parts[k], called[k])
+    ]
+    if not how.standardise:
+        rounded = own_float32.rounded_whole(given["x"], called["x"])
+        said += [f"{option}: {line}" for line in rounded]
+    del given
     ordered = [parts[k] for k in PARTS]
     classes = None
     if not parts["y"].is_floating_point():
@@ -351,6 +389,40 @@ def _made(
     )
 
 
+def _check_classes(parts: Mapping[str, Tensor], option: str) -> None:
+    """Refuse labels that are ids, of which a network would have an output for each whole number."""
+    labels = torch.cat([parts[k] for k in ("y", "val_y", "test_y") if k in parts])
+    classes = int(labels.max()) + 1
+    if classes > MANY_CLASSES and classes > SPARSE * (distinct := len(labels.unique())):
+        raise UserError(
+            f"{option}: the largest label is {classes - 1}, of {distinct} different ones, and a "
+            f"network has an output for each class from 0 on; number them 0 to {distinct - 1}, "
+            "like numpy.unique(y, return_inverse=True)[1], or give quantities as floats"
+        )
+
+
+def _check_spread(
+    parts: Mapping[str, Tensor],
+    how: Split,
+    option: str,
+    called: Mapping[str, Callable[[int], str]],
+) -> None:
+    """Refuse numbers that float32 would make equal, and standardising would not."""
+    x, y = parts["x"], parts["y"]
+    for place in range(x.shape[1]) if x.ndim == 2 and own_float32.is_whole(x) else ():
+        if (one := own_float32.merged_by_float64(x[:, place].numpy())) is not None:
+            raise UserError(
+                f"{option}: {called['x'](place)} holds {one}, and floats do not tell it from "
+                "others; take off what all have in common"
+            )
+    if not how.standardise and (words := own_float32.lost(x, called["x"])):
+        raise UserError(f"{option}: {words}; use data.standardise=true")
+    if not y.is_floating_point():
+        return
+    if not how.standardise_targets and (words := own_float32.lost(y, called["y"])):
+        raise UserError(f"{option}: {words}; use data.standardise_targets=true")
+
+
 def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
     """Parts that are one, and features that may be none, for there are no names to tell."""
     said = [
@@ -358,11 +430,20 @@ def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
         for prefix in ("val_", "test_")
         if f"{prefix}x" in parts and torch.equal(parts["x"], parts[f"{prefix}x"])
     ]
+    y = parts["y"]
+    if y.is_floating_point() and bool((y == y[0]).all()):
+        said.append(
+            f"{option}: all targets are {_few(y[0])}, so an output that heeds no input answers them"
+        )
+    if parts["x"].dtype == torch.uint8 and int(parts["x"].max()) <= 1:
+        said.append(
+            f"{option}: x is uint8 and at most {int(parts['x'].max())}, and is divided by 255 as "
+            "pixels are; give it as floats if it holds none"
+        )
     if parts["x"].ndim != 2 or not parts["x"].shape[1] or parts["x"].dtype not in _OF_NUMPY:
         return said
-    y = parts["y"]
     y = y if y.ndim == 2 else y.unsqueeze(1)
-    x = parts["x"].float() if y.is_floating_point() else parts["x"]
+    x = parts["x"].to(y.dtype) if y.is_floating_point() else parts["x"]
     given, targets = x.numpy(), y.numpy()
     said += [
         f"{option}: x[:, {place}] {what} the labels, so the answer is among the inputs"
@@ -375,11 +456,20 @@ def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
     return said
 
 
+def _few(row: Tensor) -> str:
+    """A sample's targets, at most four of them."""
+    shown = ", ".join(f"{value:g}" for value in row[:4].tolist())
+    return shown if len(row) == 1 else f"({shown}{', ...' if len(row) > 4 else ''})"
+
+
 # --- parts ----------------------------------------------------------------------------------------
 
 
 def parts_of(made: Any, option: str) -> dict[str, Tensor]:
-    """The parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32."""
+    """The parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32.
+
+    Targets are float64 where float32 would lose their differences.
+    """
     if isinstance(made, tuple | list) and len(made) == 2:
         made = {"x": made[0], "y": made[1]}
     if not isinstance(made, Mapping) or not {"x", "y"} <= set(made):
@@ -412,6 +502,9 @@ def parts_of(made: Any, option: str) -> dict[str, Tensor]:
             raise UserError(f"{option}: {prefix}x has shape {tuple(x.shape)}, and so no features")
         parts[f"{prefix}x"] = x.unsqueeze(1) if x.ndim == 1 else x
         parts[f"{prefix}y"] = _targets(y, f"{prefix}y", option)
+    targets = [key for key in parts if key.endswith("y")]
+    if any(parts[key].dtype == torch.float64 for key in targets):
+        parts |= {key: parts[key].double() for key in targets if parts[key].is_floating_point()}
     for prefix in ("val_", "test_"):
         for key in ("x", "y"):
             own, other = parts[key], parts.get(prefix + key)
@@ -462,7 +555,7 @@ def _targets(y: Tensor, key: str, option: str) -> Tensor:
                 f"{option}: {key} has shape {tuple(y.shape)}; floating-point targets must be "
                 "(samples,) or (samples, width)"
             )
-        return y.float().unsqueeze(1) if y.ndim == 1 else y.float()
+        return own_float32.narrowed(y.unsqueeze(1) if y.ndim == 1 else y)
     if y.ndim != 1:
         raise UserError(
             f"{option}: {key} has shape {tuple(y.shape)}; classes must be whole numbers "
@@ -470,7 +563,10 @@ def _targets(y: Tensor, key: str, option: str) -> Tensor:
         )
     y = y.long()
     if len(y) and int(y.min()) < 0:
-        raise UserError(f"{option}: {key} holds the class {int(y.min())}; classes count from 0")
+        raise UserError(
+            f"{option}: {key} holds the class {int(y.min())}; classes count from 0, and targets of "
+            "a regression are floats"
+        )
     return y
 
 
@@ -564,7 +660,7 @@ def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
         mean = counts @ levels / total
         std = np.sqrt([c @ (levels - m) ** 2 / c.sum() for c, m in zip(counts, mean, strict=True)])
     else:  # by numpy, for torch's sums hang on the number of threads
-        values, axes = x.numpy(), (0, *range(2, x.ndim))
+        values, axes = _to_numpy(x), (0, *range(2, x.ndim))
         if x.dtype == torch.uint8:
             values = values / 255
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
@@ -572,6 +668,10 @@ def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
             std = np.std(values, axes, dtype=np.float64)
     std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # what rounding leaves is no spread
     return torch.from_numpy(mean).view(shape), torch.from_numpy(std).view(shape)
+
+
+def _to_numpy(x: Tensor) -> np.ndarray:
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # which NumPy lacks
 
 
 def _standardise_targets(parts: dict[str, Tensor], option: str) -> tuple[tuple[float, ...], float]:
@@ -589,7 +689,8 @@ def _standardise_targets(parts: dict[str, Tensor], option: str) -> tuple[tuple[f
     mean, std = values.mean(axis=0), float(np.sqrt(values.var(axis=0).mean()))
     std = std if std > 1e-12 * np.abs(mean).max() else 1.0  # what rounding leaves is no spread
     for key in ("y", "val_y", "test_y"):
-        parts[key] = parts[key].double().sub_(torch.from_numpy(mean)).div_(std).float()
+        copy = parts[key].to(torch.float64, copy=True)  # of what may be the caller's own
+        parts[key] = copy.sub_(torch.from_numpy(mean)).div_(std).float()
     return tuple(mean.tolist()), std
 
 
@@ -600,13 +701,22 @@ def _scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:
         return x if shift is None else x.sub_(shift[0].float()).div_(shift[1].float())
     if shift is None:
         return x.float()
-    return x.double().sub_(shift[0]).div_(shift[1]).float()
+    copy = x.to(torch.float64, copy=True)  # of what may be the caller's own
+    return copy.sub_(shift[0]).div_(shift[1]).float()
 
 
-def checked_finite(tensor: Tensor, key: str, option: str) -> None:
+def checked_finite(tensor: Tensor, key: str, option: str, rows: Tensor | None = None) -> None:
+    """Refuse what is NaN or infinite, by its sample.
+
+    Args:
+        rows: the places that samples have in what the user gave; None: those here.
+    """
     if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
         at = int((~finite.flatten(1).all(1)).nonzero()[0])
-        raise UserError(f"{option}: {key} has a value that is no finite float32, in sample {at}")
+        at = at if rows is None else int(rows[at])
+        raise UserError(
+            f"{option}: {key} has a value that is no finite float32, in sample {at}, counted from 0"
+        )
 
 
 # --- images ---------------------------------------------------------------------------------------

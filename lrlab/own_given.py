@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lrlab import config as configs
-from lrlab import own_columns, records
+from lrlab import own_columns, own_float32, records
 from lrlab.data import Dataset, tensors_sha256
 from lrlab.errors import UserError
 from lrlab.own_data import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
@@ -293,6 +293,11 @@ def _check_frame(x: Any, y: Any, key: str) -> None:
                 f"data: column {name} of {key} is empty in row {row}, counted from 0; fill it, or "
                 "leave out the row or the column"
             )
+        if (one := own_float32.merged_by_float64(cells.to_numpy())) is not None:
+            raise UserError(
+                f"data: column {name} of {key} holds {one}, and floats do not tell it from others; "
+                f"give x.drop(columns=[{name!r}]), or take off what all have in common"
+            )
 
 
 def _check_rows(x: Any, y: Any, prefix: str) -> None:
@@ -309,14 +314,22 @@ def _check_rows(x: Any, y: Any, prefix: str) -> None:
 
 def _numpy(value: Any, key: str) -> np.ndarray:
     array = value.to_numpy()
+    if key.endswith("y") and (gaps := value.isna().to_numpy().reshape(len(value), -1).any(1)).any():
+        row = int(np.argmax(gaps))
+        raise UserError(f"data: {key} is empty in row {row}, counted from 0; fill it")
     if array.dtype.kind not in "biuf" and key.endswith("y") and array.ndim == 1:
-        if value.isna().any():
-            row = int(np.argmax(value.isna().to_numpy()))
-            raise UserError(f"data: {key} is empty in row {row}, counted from 0; fill it")
         raise UserError(
             f"data: {key} holds no numbers ({value.dtype}); number its classes from 0, like "
             "pandas.factorize(y, sort=True)[0]"
         )
+    if key.endswith("y") and array.ndim == 2:
+        for name, kind in value.dtypes.items():
+            if kind.kind not in "biuf":
+                raise UserError(
+                    f"data: column {name} of {key} holds no numbers ({kind}); give floats, or of a "
+                    f"classification one column, numbered from 0, like pandas.factorize({key}"
+                    f"[{name!r}], sort=True)[0]"
+                )
     if array.dtype == object:  # columns of several types, all of them numbers
         array = value.astype(np.float64).to_numpy()
     return array

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrlab import own_columns
+from lrlab import own_columns, own_float32, own_labels
 from lrlab.config import nearest
 from lrlab.errors import UserError
 from lrlab.own_csv import Form, Table, listed, reads_as_number
@@ -29,13 +29,14 @@ def read(
     drop: Sequence[str],
     how: Form,
     task: str,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[str], dict[str, list[str]]]:
     """The parts of a CSV and of one for the test, and what is worth a line; see ``own_data.table``.
 
     Returns:
         parts: x (rows, features) float64, y (rows,) int64 classes or (rows, labels) float64, and
             the same of the test.
         said: sentences.
+        names: the columns of x and y.
 
     Raises:
         UserError: see ``own_data.table``.
@@ -86,6 +87,7 @@ def read(
         raise UserError(f"data.label={label}: a classification has one label")
     parts: dict[str, Any] = {}
     classes = None
+    texts = {} if regression else _numbers_as_texts(tables, labels[0], how, said)
     for prefix, one in tables.items():
         if missing := [name for name in (*features, *labels) if name not in one.frame]:
             raise UserError(f"{one.option}: has no column {missing[0]}, which {path} has")
@@ -93,14 +95,17 @@ def read(
         if regression:
             parts[f"{prefix}y"] = _numbers(one, labels, "a regression needs numbers")
             continue
-        cells: Any = one.frame[labels[0]]
-        if how.check:
+        cells: Any = texts.get(prefix, one.frame[labels[0]])
+        if how.check and not texts:
             cells = _classes_as_meant(one, labels[0], tables[""], said)
         if classes is None:
             classes = sorted(cells.dropna().unique().tolist())
+            said += _of_quantities(classes, labels[0], task, one) if how.check else []
         parts[f"{prefix}y"] = _classes(cells, labels[0], classes, one.option)
     if how.check:
         y = parts["y"] if parts["y"].ndim == 2 else parts["y"][:, None]
+        if regression and len(y) > 1:
+            said += _of_constants(y, labels, path)
         if found := own_columns.repeats(parts["x"], y):
             place, what = found[0]
             is_other = classes is not None and isinstance(classes[0], str)
@@ -116,7 +121,7 @@ def read(
             f"feature; leave it out by {drop_word(features[place])} unless it is one"
             for place in own_columns.numbering(parts["x"], features)
         ]
-    return parts, said
+    return parts, said, {"x": features, "y": labels}
 
 
 def drop_word(name: str) -> str:
@@ -168,6 +173,12 @@ def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
                 f"{option}: column {name} holds {values[row]}, no finite float32, in row "
                 f"{row + 1}; put a number there, or leave out the row or the column ({drop})"
             )
+        one = own_float32.merged_by_float64(column.to_numpy()) if table.how.check else None
+        if one is not None:
+            raise UserError(
+                f"{option}: column {name} holds {one}, and floats do not tell it from others; take "
+                f"off what all have in common, or leave it out by {drop}"
+            )
     return frame[list(names)].to_numpy(dtype=np.float64)
 
 
@@ -202,6 +213,39 @@ def _advice(cell: Any, how: Form, remedy: str) -> str:
 # --- classes --------------------------------------------------------------------------------------
 
 
+def _numbers_as_texts(
+    tables: Mapping[str, Table], name: str, how: Form, said: list[str]
+) -> dict[str, pd.Series]:
+    """The label's cells as texts, if as numbers different texts would be one class; else nothing.
+
+    Texts that differ in zeros behind the decimal point alone are one class.
+    """
+    frames = [one.frame for one in tables.values() if name in one.frame]
+    kind = frames[0][name].dtype.kind
+    if kind not in "biuf" or any(frame[name].dtype.kind not in "biuf" for frame in frames):
+        return {}
+    cells = {prefix: one.texts(name) for prefix, one in tables.items() if name in one.frame}
+    point = how.decimal
+    if kind != "b":
+        cells = {
+            prefix: each.map(lambda text: own_labels.as_class(text, point), na_action="ignore")
+            for prefix, each in cells.items()
+        }
+        kind = "f" if any(frame[name].dtype.kind == "f" for frame in frames) else "i"
+    different = sorted({text for each in cells.values() for text in each.dropna().unique()})
+    if not (groups := own_labels.equal_as_read(different, kind, point)):
+        return {}
+    option = tables[""].option
+    if kind == "b" or not how.check:
+        said.append(f"{option}: {own_labels.listed(groups)} are taken for one class")
+        return {}
+    said.append(
+        f"{option}: {own_labels.listed(groups)} are equal as numbers and taken for classes of "
+        "their own; write them alike if they are one"
+    )
+    return cells
+
+
 def _classes_as_meant(table: Table, name: str, training: Table, said: list[str]) -> Any:
     """The label's cells; of texts, NA and None are classes, and blanks at an end are none."""
     if training.frame[name].dtype.kind in "biuf":
@@ -219,10 +263,15 @@ def _classes_as_meant(table: Table, name: str, training: Table, said: list[str])
             said.append(
                 f"{table.option}: {text!r} with blanks behind it is taken for the same class"
             )
-    folded = Counter(text.casefold() for text in stripped)
+    if alike := own_labels.equal_as_read(stripped, "f", table.how.decimal):
+        said.append(
+            f"{table.option}: {own_labels.listed(alike)} are equal as numbers and taken for "
+            "classes of their own; write them alike if they are one"
+        )
+    folded = Counter(map(own_labels.folded, stripped))
     for text in stripped:
-        if folded.pop(text.casefold(), 1) > 1:
-            alike = [repr(other) for other in stripped if other.casefold() == text.casefold()]
+        if folded.pop(key := own_labels.folded(text), 1) > 1:
+            alike = [repr(other) for other in stripped if own_labels.folded(other) == key]
             said.append(
                 f"{table.option}: {' and '.join(alike)} are taken for classes of their own; write "
                 "them alike if they are one"
@@ -238,6 +287,32 @@ def _classes(cells: pd.Series, name: str, classes: Sequence[Any], option: str) -
             what = "is empty" if _is_missing(cell) else f"is {cell}, which is no class"
             raise UserError(f"{option}: the label {name} {what}, in row {row + 1}")
     return np.array([number[cell] for cell in found], dtype=np.int64)
+
+
+def _of_quantities(classes: Sequence[Any], name: str, task: str, table: Table) -> list[str]:
+    """What a label of texts says that may be meant as numbers."""
+    if task != "auto" or not all(isinstance(each, str) for each in classes):
+        return []
+    if (text := own_labels.quantity(classes)) is None:
+        return []
+    advice = _advice(text, table.how, "write them as plain numbers")
+    return [
+        f"{table.option}: the label {name} holds {text!r} and its like, taken as "
+        f"{len(classes)} classes; if they are quantities, {advice}, and if they are classes, use "
+        "data.task=classification"
+    ]
+
+
+def _of_constants(y: np.ndarray, labels: Sequence[str], path: str) -> list[str]:
+    """Labels of a regression that never change; refuses them if there is no other."""
+    still = np.flatnonzero((y == y[:1]).all(0)).tolist()
+    lines = [
+        f"data.path={path}: the label {labels[place]} is {y[0, place]:g} in each row"
+        for place in still
+    ]
+    if len(still) == len(labels):
+        raise UserError(f"{lines[0]}; there is nothing to learn")
+    return lines
 
 
 def _of_label(

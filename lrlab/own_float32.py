@@ -1,0 +1,151 @@
+"""What float32 loses of numbers that came as float64 or as large whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# float32 keeps 24 bits. A std of s of its steps is rounded by 1 / (s √12) of itself.
+EXACT_ENOUGH = 256  # steps within a std: the rounding is a thousandth of it
+TOO_COARSE = 16  # steps within a std: the rounding is 2% of it
+NO_SPREAD = 1e-12  # relative; closer float64 numbers differ by rounding alone
+FEW_LEVELS = 256  # of a column with more different values, enough are left
+LOOKED_AT = 1000  # samples
+_WHOLE = (torch.int32, torch.int64, torch.uint32, torch.uint64)
+
+
+def is_whole(values: Tensor) -> bool:
+    """Whether the type holds whole numbers that float32 does not."""
+    return values.dtype in _WHOLE
+
+
+def steps(values: Tensor) -> np.ndarray:
+    """How many steps of float32 fit into the std of each column, or channel.
+
+    Args:
+        values: (samples,) or (samples, columns, ...).
+
+    Returns:
+        (columns,), inf where float32 holds all values exactly, or they do not differ.
+    """
+    columns = values.shape[1] if values.ndim > 1 else 1
+    found = np.full(columns, np.inf)
+    if values.dtype not in (torch.float64, *_WHOLE) or not len(values):
+        return found
+    given = values.numpy().reshape(len(values), columns, -1)
+    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+        mean = np.mean(given, axis=(0, 2), dtype=np.float64)
+        std = np.std(given, axis=(0, 2), dtype=np.float64)
+        step = np.spacing(np.abs(mean).astype(np.float32)).astype(np.float64)
+        noise = 0 if is_whole(values) else NO_SPREAD * np.abs(mean)
+        differs = np.isfinite(step) & (std > noise)
+        for place in np.flatnonzero(differs & (std < EXACT_ENOUGH * step)).tolist():
+            column = given[:, place].astype(np.float64)
+            if not np.array_equal(column.astype(np.float32), column):
+                found[place] = std[place] / step[place]
+    return found
+
+
+def narrowed(values: Tensor) -> Tensor:
+    """As float32; as float64 where float32 would lose differences of some column."""
+    rounded = values.float()
+    if (steps(values) < EXACT_ENOUGH).any() or _merged(values, rounded):
+        return values.double()
+    return rounded
+
+
+def lost(values: Tensor, called: Callable[[int], str]) -> str | None:
+    """The first column whose spread float32 does not hold, as words; None: there is none.
+
+    Args:
+        values: (samples,) or (samples, columns, ...).
+        called: the name of a column, by its place.
+    """
+    within = steps(values)
+    if not (within < TOO_COARSE).any():
+        return None
+    place = int(np.argmin(within))
+    given = values.numpy().reshape(len(values), len(within), -1)[:, place].astype(np.float64)
+    step = float(np.spacing(np.float32(abs(given.mean()))))
+    return (
+        f"{called(place)} has a std of {given.std():.3g} around {given.mean():.6g}, where float32 "
+        f"has steps of {step:.3g}"
+    )
+
+
+def merged(exact: Tensor, rounded: Tensor, called: Callable[[int], str]) -> list[str]:
+    """A sentence for each column of which float32 keeps few of many different values.
+
+    Args:
+        exact: (samples, columns), as given.
+        rounded: the same as float32, standardised or not.
+        called: the name of a column, by its place.
+    """
+    return [
+        f"{called(place)} has {many} different values, and float32 keeps {few} of them; take off "
+        "what the large ones have in common"
+        for place, many, few in _merged(exact, rounded)
+    ]
+
+
+def _merged(exact: Tensor, rounded: Tensor) -> list[tuple[int, int, int]]:
+    """Such columns, each with the number of its different values before and after."""
+    if exact.dtype not in (torch.float64, *_WHOLE) or exact.ndim > 2 or not len(exact):
+        return []
+    head = min(len(exact), LOOKED_AT)
+    before, after = (each[:head].reshape(head, -1).numpy() for each in (exact, rounded))
+    found = []
+    with np.errstate(over="ignore"):
+        inexact = (before.astype(np.float32) != before).any(0)
+    for place in np.flatnonzero(inexact).tolist():
+        values = np.unique(before[:, place])
+        many = len(values)
+        if not is_whole(exact):
+            size = np.maximum(np.abs(values[1:]), np.abs(values[:-1]))
+            many = 1 + int((np.diff(values) > NO_SPREAD * size).sum())
+        few = len(np.unique(after[:, place]))
+        if few < FEW_LEVELS and few * 2 <= many:
+            found.append((place, many, few))
+    return found
+
+
+def rounded_whole(values: Tensor, called: Callable[[int], str]) -> list[str]:
+    """A sentence for each column of whole numbers that float32 changes.
+
+    Args:
+        values: (samples, columns).
+        called: the name of a column, by its place.
+    """
+    if not is_whole(values) or values.ndim > 2:
+        return []
+    given = values.reshape(len(values), -1).numpy()
+    changed = given.astype(np.float32).astype(np.float64) != given
+    said = []
+    for place in np.flatnonzero(changed.any(0)).tolist():
+        one = given[int(changed[:, place].argmax()), place]
+        said.append(
+            f"{called(place)} holds whole numbers above 2**24, which float32 rounds, {one} to "
+            f"{int(np.float32(one))}; use data.standardise=true, or number them from 0"
+        )
+    return said
+
+
+def merged_by_float64(column: np.ndarray) -> int | None:
+    """The first of a column's whole numbers that is equal to another one in float64."""
+    if column.dtype.kind not in "iu" or not len(column):
+        return None
+    if int(column.max()) <= 2**53 and int(column.min()) >= -(2**53):
+        return None
+    values = np.unique(column)
+    equal = np.diff(values.astype(np.float64)) == 0
+    return int(values[1:][equal][0]) if equal.any() else None
+
+
+def named(names: Sequence[str] | None, key: str, width: int) -> Callable[[int], str]:
+    """How a column is called in a sentence: by its name, or by its place in an array."""
+    if names is not None:
+        return lambda place: f"column {names[place]}"
+    return lambda place: f"{key}[:, {place}]" if width > 1 else key
