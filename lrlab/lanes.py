@@ -13,6 +13,7 @@ import functools
 import itertools
 import math
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 from torch.func import functional_call, stack_module_state, vmap
+from torch.overrides import TorchFunctionMode
 
-from lrlab import environment, python_state
+from lrlab import environment, optimizers, python_state
 from lrlab.losses import right_answers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -37,6 +40,7 @@ SMALL = (
 )
 KEEPS_STATE = (0, False)  # in the table of ways: whether it was found to keep state in Python
 UNSAVED = (0, True)  # likewise: names of what of that cannot be saved
+ASSIGNED = (-1, False)  # likewise: names of the buffers that a forward pass assigns anew
 EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
 
 
@@ -103,6 +107,8 @@ class Lanes:
         self.loss = loss
         self.way = "together"
         self._draws_in_python = False
+        self._mapped_left = False
+        self._rehearsing = False
         self._right: Callable[..., Tensor | None] = right_answers
         self.ways = {} if ways is None else ways
         self._shared = vmap(self._lane_loss, in_dims=(0, 0, None, None))
@@ -126,7 +132,8 @@ class Lanes:
 
         Returns:
             losses: (lanes,), the mean over the batch.
-            gradients: (lanes, ...) for each of ``params``; None where no loss depends on it.
+            gradients: (lanes, ...) for each of ``params``; None where no loss depends on it. Where
+                some do, those of the others are 0, and ``optimizers.absent`` names the others.
         """
         own = of_each_lane(y)
         found = []
@@ -251,13 +258,18 @@ class Lanes:
         try:
             # A network that draws random numbers is refused here: in a stack its numbers would
             # depend on the other lanes.
-            together = self._trial(x, y, evaluated)
+            with _Hooks() as hooks:
+                together = self._trial(x, y, evaluated)
         except RuntimeError as error:
             if environment.out_of_memory(error):
                 raise
             self._note_state(x, y, evaluated)
             return "unmapped"
         if self._draws_in_python:
+            return "unmapped"
+        if hooks.found or self._mapped_left:  # vmap calls no hook of a tensor's gradient
+            self.ways.pop(KEEPS_STATE, None)
+            self._note_state(x, y, evaluated)
             return "unmapped"
         if self.keeps_state and len(self) > 1:
             return "one at a time"
@@ -335,9 +347,11 @@ class Lanes:
         copied = {id(loss): _copied(loss) for loss in losses}
         self.losses = [copied[id(loss)] for loss in losses]
         self._cut()
+        self._rehearsing = True
         try:
             yield
         finally:
+            self._rehearsing = False
             self.modules, self.losses = modules, losses
             for name, tensor in before.items():
                 self.fixed[name].copy_(tensor)
@@ -497,13 +511,6 @@ class Lanes:
             gradient if gradient is None else gradient[: block.size]
             for gradient in torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
         ]
-        if self.way == "unmapped":
-            # What one lane leaves out at a step another may not (layers dropped at random), and a
-            # stack has one gradient for all.
-            gradients = [
-                torch.zeros_like(leaf) if gradient is None else gradient
-                for leaf, gradient in zip(leaves, gradients, strict=True)
-            ]
         return losses.detach()[: block.size], gradients
 
     def _block_losses(self, block: _Block, x: Tensor, y: Tensor, step: int) -> Tensor:
@@ -531,22 +538,48 @@ class Lanes:
         return loss[: block.size], right[: block.size]
 
     def _lane_loss(self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return self._loss(self._outputs(params, fixed, x), y)
+        loss = self._loss(self._outputs(params, fixed, x), y)
+        return loss.sum() if loss.ndim else loss  # (1,), of which backward() makes no difference
 
     def _lane_scores(
         self, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         outputs = self._outputs(params, fixed, x)
         loss = self._loss(outputs, y)
+        loss = loss.sum() if loss.ndim else loss
         right = self._right(outputs, y)
         return loss, torch.full_like(loss, -1, dtype=torch.int64) if right is None else right
 
     def _outputs(self, params: Tensors, fixed: Tensors, x: Tensor) -> Tensor:
+        known = self.ways.get(ASSIGNED, "")
+        outputs, new = self._called(params, fixed, x)
+        if self._rehearsing and self.ways.get(ASSIGNED, "") != known:
+            outputs, new = self._called(params, fixed, x)  # now with copies of what is assigned
+        with torch.no_grad():
+            for name, tensor in new.items():
+                fixed[name].copy_(tensor)
+        return outputs
+
+    def _called(self, params: Tensors, fixed: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        """A forward pass, and the buffers that it has assigned anew (``self.mean = ...``).
+
+        A network gets copies of those, for autograd may have kept the old value, into which the
+        new one is copied.
+        """
+        assigned = self.ways.get(ASSIGNED, "").splitlines()
+        given = {n: t.clone() if n in assigned else t for n, t in fixed.items()}
+        state = {**params, **given}
         if self.precision != "bf16":
-            return functional_call(self._module, (params, fixed), (x,))
-        # uncached: a cast of the parameters is of one step
-        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            return functional_call(self._module, (params, fixed), (x,)).float()
+            outputs = functional_call(self._module, state, (x,))
+        else:
+            # uncached: a cast of the parameters is of one step
+            with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+                outputs = functional_call(self._module, state, (x,)).float()
+        # functional_call leaves in the dict what the module holds at the end
+        new = {n: state[n] for n, t in given.items() if state[n] is not t or n in assigned}
+        if more := [n for n in new if n not in assigned]:
+            self.ways[ASSIGNED] = "\n".join([*assigned, *more])
+        return outputs, {n: t.detach() for n, t in new.items()}
 
     def _trial(self, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> list[Tensor]:
         """What a step gives, and an evaluation of each length and layout of samples.
@@ -572,6 +605,9 @@ class Lanes:
             self._train_mode(True)
             if self.way != "unmapped":  # there it is seeded
                 self._draws_in_python = drawn != _global_state()
+            self._mapped_left = any(map(_keeps_mapped, self.modules + self.losses))
+            if self._mapped_left:  # they are of no use outside of vmap, not even to be looked at
+                return found
             changed = self.changed(before)
             pairs = zip(before, self.python(0), strict=True)
             lost = [n for pair in pairs for n in python_state.unsaved(python_state.changes(*pair))]
@@ -739,11 +775,23 @@ def _hessian_product(
 
 
 def _joined(blocks: Sequence[Sequence[Any]]) -> list[Any]:
-    """What all blocks have of each parameter, one behind the other; None where the first has."""
+    """What all blocks have of each parameter, one behind the other; None where all have."""
     if len(blocks) == 1:
         return list(blocks[0])
-    columns = zip(*blocks, strict=True)
-    return [None if column[0] is None else torch.cat(column) for column in columns]
+    return [_column(column) for column in zip(*blocks, strict=True)]
+
+
+def _column(of_blocks: Sequence[Any]) -> Any:
+    """A gradient of single lanes, some of which may have none, as where layers drop at random."""
+    absent = [lane for lane, gradient in enumerate(of_blocks) if gradient is None]
+    if not absent:
+        return torch.cat(list(of_blocks))
+    if len(absent) == len(of_blocks):
+        return None
+    like = next(gradient for gradient in of_blocks if gradient is not None)
+    joined = torch.cat([torch.zeros_like(like) if g is None else g for g in of_blocks])
+    optimizers.note_absent(joined, absent)
+    return joined
 
 
 def _python_copy(module: nn.Module) -> nn.Module:
@@ -798,6 +846,34 @@ def like_real(pairs: Tensor, like: Tensor) -> Tensor:
     if not like.is_complex():
         return pairs.reshape(shape)
     return torch.view_as_complex(pairs.reshape(*shape, 2).contiguous())
+
+
+class _Hooks(TorchFunctionMode):
+    """Notes whether a tensor is given a hook for its gradient, or asked if it has one.
+
+    Under vmap hooks are not called, and no tensor says that it requires a gradient.
+
+    Attributes:
+        found: whether one was.
+    """
+
+    found = False
+    _asked = (Tensor.requires_grad.__get__, Tensor.grad_fn.__get__)  # type: ignore[attr-defined]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.register_hook:
+            self.found = True
+        elif func in self._asked and is_batchedtensor(args[0]):
+            asker = str(sys._getframe(1).f_globals.get("__name__"))
+            self.found |= asker.partition(".")[0] not in ("torch", "lrlab")
+        return func(*args, **(kwargs or {}))
+
+
+def _keeps_mapped(owner: Any) -> bool:
+    """Whether a network or loss has kept a tensor of all lanes, as vmap hands out."""
+    parts = owner.modules() if isinstance(owner, nn.Module) else [owner]
+    values = (value for part in parts for value in getattr(part, "__dict__", {}).values())
+    return any(isinstance(v, Tensor) and is_batchedtensor(v) for v in values)
 
 
 def same_bits(these: Sequence[Tensor], those: Sequence[Tensor]) -> bool:

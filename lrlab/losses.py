@@ -183,6 +183,36 @@ def is_logit(loss: Callable[..., Tensor], shape: Sequence[int]) -> bool:
     return of_none[1] < of_none[0] and of_one[1] < of_one[0]
 
 
+def own_parameters(loss: Any) -> list[str]:
+    """Names of the parameters of a loss that ask for a gradient."""
+    bare = _bare(loss)
+    if not isinstance(bare, nn.Module):
+        return []
+    return [name for name, p in bare.named_parameters() if p.requires_grad]
+
+
+def is_sum(loss: Callable[..., Tensor], outputs: Tensor, targets: Tensor) -> bool:
+    """Whether the loss of several copies of a batch is that of one, so many times.
+
+    Args:
+        outputs: (batch, ...), targets: (batch, ...). A copy of the loss is called.
+    """
+
+    def at(count: int) -> float:
+        return float(copied(torch.cat([outputs] * count), torch.cat([targets] * count)))
+
+    try:
+        with constant.random_state_kept(), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            copied = copy.deepcopy(loss)
+            one, *more = at(1), at(2), at(3)
+    except Exception:  # a loss of the user's can raise anything
+        return False
+    return one != 0 and all(
+        math.isclose(value, count * one, rel_tol=1e-4) for count, value in enumerate(more, start=2)
+    )
+
+
 def right_answers(
     outputs: Any, targets: Tensor, classes: int | None = None, logit: bool = False
 ) -> Tensor | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,14 +79,18 @@ def check_training(
         network: one that nothing else uses, for its buffers change.
 
     Raises:
-        UserError: a norm has one value only, gradients are sparse, or state is shared.
+        UserError: a norm has one value only, gradients are sparse, state is shared, or there is
+            something that training would not heed.
     """
+    _check_hooks(option, network)
     with seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come in training
         _check_one_sample(option, network, dataset)
+        _check_stateless(option, network, dataset)
         size = min(batch_size, 2)
         x, y = dataset.train_x[:size].clone(), dataset.train_y[:size]
         network.train()
+        tensors = _places(network)
         try:
             outputs = network(x)
         except Exception as error:
@@ -99,6 +103,7 @@ def check_training(
                 f"{name or 'it'} does not take a batch of {which} ({_first_line(error)})"
                 f"{advice(error)}"
             ) from error
+        _check_places(option, tensors, _places(network))
         names = [name for name, p in network.named_parameters() if p.requires_grad]
         leaves = [p for p in network.parameters() if p.requires_grad]
         before = shared_state.of(network, loss)
@@ -116,9 +121,18 @@ def check_training(
                 "__init__) or pass it as an argument"
             )
         try:
-            found = torch.autograd.grad(loss(outputs, y).sum(), leaves, allow_unused=True)
+            value = loss(outputs, y).sum()
+            if value.requires_grad:
+                found = torch.autograd.grad(value, leaves, allow_unused=True)
+            else:
+                found = (None,) * len(leaves)
         except Exception:  # it is told where it trains
             return
+    if all(gradient is None for gradient in found):
+        raise UserError(
+            f"{option}: the loss depends on none of its parameters, so nothing would train; look "
+            "for detach, no_grad or numpy in its forward and in the loss"
+        )
     sparse = [n for n, g in zip(names, found, strict=True) if g is not None and g.is_sparse]
     if sparse:
         modules = ", ".join(name.removesuffix(".weight") for name in sparse)
@@ -126,6 +140,89 @@ def check_training(
             f"{option}: {modules} gives sparse gradients, which lanes cannot share; use "
             "sparse=False there, which trains alike"
         )
+
+
+def _check_hooks(option: str, network: nn.Module) -> None:
+    """Refuse hooks of parameters: a lane's parameters are parts of a stack's, which have none."""
+    for name, parameter in network.named_parameters():
+        post = getattr(parameter, "_post_accumulate_grad_hooks", None)
+        if parameter._backward_hooks or post:
+            raise UserError(
+                f"{option}: the parameter {name} has a hook of its gradient, which lanes do not "
+                "call; change the gradient in an optimizer of your own, or register the hook on "
+                "a tensor in forward"
+            )
+
+
+def _check_stateless(option: str, network: nn.Module, dataset: Dataset) -> None:
+    """Refuse what cannot run on parameters from outside, as a lane's are."""
+    from torch.func import functional_call
+
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    network.eval()
+    try:
+        with torch.no_grad():
+            functional_call(network, state, (dataset.train_x[:2].clone(),))
+    except Exception as error:
+        kind, works = type(network).__name__, "give an ordinary torch.nn.Module"
+        if isinstance(inner := getattr(network, "module", None), nn.Module):
+            works = f"give the {type(inner).__name__} inside of the {kind}"
+        elif isinstance(network, torch.jit.ScriptModule):
+            works = "give the module that it was made of, without torch.jit"
+        raise UserError(
+            f"{option}: does not run on parameters of a stack ({_first_line(error)}); {works}"
+        ) from error
+
+
+def check_made(option: str, names: Collection[str], network: nn.Module) -> None:
+    """Refuse parameters that a forward pass has made.
+
+    Args:
+        names: of the parameters before it.
+    """
+    if made := [name for name, _ in network.named_parameters() if name not in names]:
+        raise UserError(
+            f"{option}: its parameter {made[0]} is made in forward, so no optimizer trains it; "
+            "make it in __init__, with a lazy layer such as nn.LazyLinear if its size depends on "
+            "the input"
+        )
+
+
+def _places(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    """Each parameter and buffer, with where its numbers lie."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    return {name: (tensor, tensor.data_ptr()) for name, tensor in tensors}
+
+
+def _check_places(
+    option: str, before: dict[str, tuple[Tensor, int]], now: dict[str, tuple[Tensor, int]]
+) -> None:
+    """Refuse a forward pass that does to parameters or buffers what a stack would lose."""
+    for name, (tensor, place) in now.items():
+        is_parameter = isinstance(tensor, nn.Parameter)
+        if name not in before:
+            continue
+        old, old_place = before[name]
+        if is_parameter and tensor is not old:
+            raise UserError(
+                f"{option}: its forward replaces the parameter {name}, so no optimizer trains it; "
+                "change it in place, under torch.no_grad()"
+            )
+        if tensor is old and place != old_place:
+            raise UserError(
+                f"{option}: its forward assigns {name}.data, which a stack of runs would lose; "
+                f"change it in place, such as {name}.copy_(...), under torch.no_grad()"
+            )
+        if tensor.shape != old.shape or tensor.dtype != old.dtype:
+            raise UserError(
+                f"{option}: its forward makes of the buffer {name}, {_form(old)}, another, "
+                f"{_form(tensor)}; keep its shape and type, or keep it as an attribute that is "
+                "no buffer"
+            )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"
 
 
 def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None:

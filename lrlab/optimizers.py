@@ -86,7 +86,8 @@ class LaneOptimizer(Protocol):
 
         Args:
             grads: one (lanes, ...) a parameter, contiguous or not; they are left as they are.
-                None for a parameter that no loss depends on: as in torch, nothing changes it.
+                None for a parameter that no loss depends on: as in torch, nothing changes it, nor
+                that of a lane in ``absent``.
             coefficients: what ``coefficients`` returned.
             index: the row of the coefficients.
         """
@@ -196,6 +197,16 @@ class LaneOptimizer(Protocol):
             python_state.Unfit: it is the state of another optimizer or network.
         """
         ...
+
+
+def note_absent(grad: Tensor, lanes: Sequence[int]) -> None:
+    """Note the lanes whose loss does not depend on a parameter, in the gradient of all lanes."""
+    grad.absent_lanes = tuple(lanes)  # type: ignore[attr-defined]
+
+
+def absent(grad: Tensor) -> tuple[int, ...]:
+    """The lanes that ``note_absent`` has noted."""
+    return getattr(grad, "absent_lanes", ())
 
 
 def group_key(optimizer: Mapping[str, Any]) -> str:
@@ -562,7 +573,12 @@ class _StackedOptimizer:
                 if grad is None:
                     continue
                 own = {name: buffers[i] for name, buffers in state.items()}
+                # torch leaves a parameter without gradient as it is, and its buffers too
+                rows = [t[lane] for t in (param, *own.values()) for lane in absent(grad)]
+                before = [row.clone() for row in rows]
                 self._rule.update(param, grad, own, _beside(param, row), self._common)
+                for row_of, kept in zip(rows, before, strict=True):
+                    row_of.copy_(kept)
 
     def update_units(
         self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
@@ -914,6 +930,7 @@ _RULES: dict[Callable[..., Any], _Rule] = {
 
 # what a lane's state holds beside its optimizer's state dict: the groups added while training
 _ADDED = "added_groups"
+_MOVED = "moved_rates"  # and each group's rate, where the optimizer itself has moved one
 
 
 @dataclass
@@ -969,6 +986,7 @@ class _Single:
     Attributes:
         leaves: share the storage of the lane's stacked parameters.
         built: how many parameter groups it had then.
+        moved: whether it has moved the lr of a group itself.
     """
 
     target: targets.Target
@@ -976,6 +994,7 @@ class _Single:
     optimizer: torch.optim.Optimizer
     rates: _Rates
     built: int
+    moved: bool = False
 
     def copied(self) -> _Single:
         """A copy, whose optimizer holds the copied leaves."""
@@ -990,6 +1009,25 @@ class _Single:
                 group["lr"].fill_(own)
             else:
                 group["lr"] = own
+
+    def step(self) -> None:
+        """Let the optimizer update the leaves, in the stack's memory.
+
+        One that moves its own lr (``group["lr"] *= 0.99``) moves the group's rate with it, as it
+        would next to one of torch's schedulers that multiply.
+        """
+        rows = [leaf.data for leaf in self.leaves]
+        given = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.optimizer.step()
+        for leaf, row in zip(self.leaves, rows, strict=True):
+            if leaf.data_ptr() != row.data_ptr():  # of p.data = p.data - lr * p.grad
+                row.copy_(leaf.data)
+                leaf.data = row
+        pairs = zip(given, self.optimizer.param_groups, strict=False)  # a step may add groups
+        for place, (before, group) in enumerate(pairs):
+            if before > 0 and (after := float(group["lr"])) != before:
+                self.rates.groups[place] *= after / before
+                self.moved = True
 
     def set_momentum(self, name: str, value: float) -> None:
         """Give every group the momentum that a schedule says, as torch's own schedulers do."""
@@ -1020,7 +1058,11 @@ class _Single:
                 strict=True,
             )
         ]
-        return {**found, _ADDED: added} if added else found
+        if added:
+            found[_ADDED] = added
+        if self.moved:
+            found[_MOVED] = list(self.rates.groups)
+        return found
 
     def load(self, state: Mapping[str, Any]) -> None:
         # copied: torch takes the tensors as they are, and several lanes may begin with one state
@@ -1029,6 +1071,10 @@ class _Single:
         for group in given.pop(_ADDED, [])[have:]:
             self.optimizer.add_param_group({"params": [self.leaves[i] for i in group["leaves"]]})
             self.rates.groups.append(group["lr"])
+        if (moved := given.pop(_MOVED, None)) is not None:
+            if len(moved) != len(self.rates.groups):
+                raise python_state.Unfit("it has another number of parameter groups")
+            self.rates.groups, self.moved = list(moved), True
         self.optimizer.load_state_dict(given)
 
     def try_out(self, state: Mapping[str, Any], python: python_state.State) -> None:
@@ -1107,7 +1153,10 @@ class _GeneralOptimizer:
         row = {name: values[index].tolist() for name, values in coefficients.items()}
         for lane, one in enumerate(self._lanes):
             for leaf, grad in zip(one.leaves, grads, strict=True):
-                leaf.grad = None if grad is None else grad.detach()[lane]
+                leaf.grad = None
+                if grad is not None and lane not in absent(grad):
+                    # laid out as the parameter, as torch does, on which fused updates rely
+                    leaf.grad = grad.detach()[lane].contiguous()
             lr = row["lr"][lane]
             if self._each_lr_is_a_runs and lr == lr and lr != one.rates.lr:
                 again = _instance(one.target, one.leaves, lr)
@@ -1120,7 +1169,7 @@ class _GeneralOptimizer:
             if self.seeds:
                 place = int(self._first_steps[lane]) + index
                 python_state.seed_quickly(self.seeds[lane], place)
-            one.optimizer.step()
+            one.step()
             one.optimizer.zero_grad(set_to_none=True)
 
     def update_units(

@@ -231,7 +231,9 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     network = build_network(spec, dataset)
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"network._target_={_target(spec, 'network')}: has nothing to train")
+    names = {name for name, _ in network.named_parameters()}
     _check_forward(spec, network, loss, dataset)
+    network_checks.check_made(f"network._target_={_target(spec, 'network')}", names, network)
     network_checks.check_training(
         f"network._target_={_target(spec, 'network')}",
         network,
@@ -282,7 +284,9 @@ def _check_forward(
 
     from lrlab.lanes import same_bits
 
-    samples = dataset.train_x[:2], dataset.train_y[:2]
+    # as many as there are outputs would hide that the two are exchanged
+    count = 3 if dataset.outputs == 2 else 2
+    samples = dataset.train_x[:count], dataset.train_y[:count]
     network.eval()  # batch norm must not see this
     inputs = [p.name for p in _required(network.forward)]
     if len(inputs) > 1:
@@ -322,8 +326,19 @@ def _check_forward(
                 f"loss._target_={_target(spec, 'loss')}: does not take outputs of shape {shape} "
                 f"({_first_line(error)})"
             ) from error
+    named = f"loss._target_={_target(spec, 'loss')}"
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise UserError(f"loss._target_={_target(spec, 'loss')}: must return one number a batch")
+        raise UserError(f"{named}: must return one number a batch")
+    if own := losses.own_parameters(loss):
+        raise UserError(
+            f"{named}: has parameters of its own ({', '.join(own[:3])}), which nothing would "
+            "train; make them parameters of the network, or buffers if they are constant"
+        )
+    if losses.is_sum(loss, outputs, samples[1]):
+        raise UserError(
+            f"{named}: adds the losses of a batch's samples up, so that batches of different sizes "
+            "do not compare; return their mean, such as by reduction=mean, with lr times batch_size"
+        )
     if spec.config.get("objective") == "val_acc":
         logit = dataset.num_classes == 2 and losses.is_logit(loss, shape[1:])
         if losses.right_answers(outputs, samples[1], dataset.num_classes, logit) is None:

@@ -126,6 +126,8 @@ def lacking(typed: str, name: str, takes: Iterable[str], near: Iterable[str] = (
 def failed(target: Target, error: BaseException) -> UserError:
     """What the target itself raised, as one line."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):  # its text is the key alone
+        text = f"{type(error).__name__}: {text}"
     return UserError(f"{target.option}: {text}")
 
 
