@@ -1,4 +1,4 @@
-"""What networks, optimizers and schedules of the user's own do in torch, they do in lanes.
+"""What networks and optimizers of the user's own do in torch, they do in lanes.
 
 Each run is held against an ordinary torch loop. What lanes would lose is refused in one line.
 """
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from conftest import CLASSES, Trained, Trainer, tiny_images
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
-from lrlab import losses, plan, schedules
+from lrlab import losses, plan
 from lrlab.errors import UserError
 from lrlab.networks import MLP
 
@@ -309,51 +309,3 @@ def test_fused_by_its_flag_too(trainer: Trainer) -> None:
     run = trainer.alone("lr=0.01", "network.hidden=[13] optimizer=adam optimizer.fused=true")
     truth = ordinary(lambda: MLP((1, 12, 12), CLASSES, hidden=(13,)), FusedAdam, 0.01)
     assert_like(run, truth)
-
-
-# --- schedules ------------------------------------------------------------------------------------
-
-
-class MovesDecay(LambdaLR):
-    def __init__(self, optimizer: Optimizer) -> None:
-        super().__init__(optimizer, lambda tick: 1.0)
-
-    def get_lr(self) -> Any:
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = 0.1 * 0.5**self.last_epoch
-        return super().get_lr()
-
-
-class MovesBeta2(MovesDecay):
-    def get_lr(self) -> Any:
-        for group in self.optimizer.param_groups:
-            group["betas"] = (group["betas"][0], 0.5)
-        return list(self.base_lrs)
-
-
-class ReadsWeights(MovesDecay):
-    def get_lr(self) -> Any:
-        norm = sum(float(p.norm()) for g in self.optimizer.param_groups for p in g["params"])
-        return [lr * norm for lr in self.base_lrs]
-
-
-class ReadsState(MovesDecay):
-    def get_lr(self) -> Any:
-        return [lr / (1 + len(self.optimizer.state)) for lr in self.base_lrs]
-
-
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [
-        (MovesDecay, "sets weight_decay, which lrlab keeps constant"),
-        (MovesBeta2, "sets betas[1], which lrlab keeps constant"),
-        (ReadsWeights, "looks at the optimizer's parameters or state"),
-        (ReadsState, "looks at the optimizer's parameters or state"),
-    ],
-)
-def test_a_schedule_that_needs_more_than_the_step_is_refused(kind: Any, told: str) -> None:
-    node = {"_target_": f"{HERE}.{kind.__name__}"}
-    numbers = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1}
-    with pytest.raises(UserError, match=f"^schedule._target_={HERE}.{kind.__name__}: ") as error:
-        schedules.build(node, numbers, steps=20, steps_per_epoch=10)
-    assert told in str(error.value) and "\n" not in str(error.value)
