@@ -18,7 +18,7 @@ from lrlab.plots.style import words
 from lrlab.range_test import LEARNED, plain
 
 if TYPE_CHECKING:
-    from lrlab.find import Found
+    from lrlab.found import Found
 
 # Okabe and Ito's colour-blind-safe palette.
 _RAMP, _CONSTANT, _GOOD, _FAIL, _GREY = "#0072B2", "#D55E00", "#009E73", "#A0522D", "#595959"

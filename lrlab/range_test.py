@@ -25,6 +25,7 @@ AS_GOOD = 0.01  # of what the best lr gains: differences below it count as none
 LEARNED = 0.02  # of what the best lr gains: a larger lr that gains less has failed
 MISLED = 0.02  # of what the best lr gains: a suggestion that loses less does not mislead
 NOISE = 5.0  # standard errors that a fall of the smoothed curve must be worth
+SAMPLES = 4.0  # standard errors, by the held-out samples, that a gain or a fall must be worth
 
 _HUGE = 1e100  # losses count as no larger, so that their squares are still numbers
 _MOST_POINTS = 2000  # a longer ramp is averaged in neighbours first: smoothing takes points²
@@ -77,7 +78,8 @@ class Constants:
         start: the loss before training.
         best: the lr with the lowest end; None: nothing was learned, or nothing ended.
         as_good: lowest and highest lr around the best whose ends differ by less than two standard
-            errors of the difference, step by step on the same mini-batches, or by AS_GOOD.
+            errors of the difference, step by step on the same mini-batches and part by part of the
+            held-out samples, or by AS_GOOD.
         fails_from: the smallest lr above the best whose loss became non-finite, or that gained
             less than LEARNED of what the best did; None: none.
         edge: ``low`` or ``high`` where the best is the smallest lr or the largest, else "".
@@ -115,7 +117,12 @@ class Constants:
 # --- the ramp -------------------------------------------------------------------------------------
 
 
-def read_ramp(lr: ArrayLike, loss: ArrayLike, smoothing: float = SMOOTHING) -> Ramp:
+def read_ramp(
+    lr: ArrayLike,
+    loss: ArrayLike,
+    smoothing: float = SMOOTHING,
+    by_part: ArrayLike | None = None,
+) -> Ramp:
     """Read the suggestions off an exponential range test.
 
     Nothing behind the first loss that is not finite is read, and nothing behind an explosion: the
@@ -123,7 +130,7 @@ def read_ramp(lr: ArrayLike, loss: ArrayLike, smoothing: float = SMOOTHING) -> R
     is smoothed by straight lines in log lr, fitted at each point with Gaussian weights (their
     standard deviation is ``smoothing`` of the points, at least one). Such a fit does not lag, as a
     running average does, and gives the slope as well. Its deepest fall counts, from a high to a
-    later low, and must be worth NOISE standard errors. On it:
+    later low, and must be worth NOISE standard errors, and SAMPLES by the samples. On it:
 
     - steepest: the most negative slope in log lr between BEGUN and DONE of the fall, and not
       within a window of either end of the curve.
@@ -136,6 +143,8 @@ def read_ramp(lr: ArrayLike, loss: ArrayLike, smoothing: float = SMOOTHING) -> R
         lr: (points,) rising, above 0.
         loss: (points,) any numbers, also below 0, NaN or infinite.
         smoothing: from 0 to 0.5.
+        by_part: (points, parts) of held-out losses, those of equal parts of the samples: how much
+            they differ says what the choice of the samples leaves to chance.
 
     Raises:
         UserError: lr does not rise, the two differ in length, or smoothing is out of range.
@@ -168,6 +177,8 @@ def read_ramp(lr: ArrayLike, loss: ArrayLike, smoothing: float = SMOOTHING) -> R
     high, low = _deepest_fall(smooth[:inside])  # what leads up to the explosion tells little
     fall = smooth[high] - smooth[low]
     least = 1e-6 * float(np.abs(losses).max())  # float32 has no more digits
+    if by_part is not None and len(by_part := np.asarray(by_part, float)) <= _MOST_POINTS:
+        least = max(least, SAMPLES * float(_by_samples(by_part[high] - by_part[low])))
     if fall <= max(NOISE * math.hypot(error[high], error[low]), least):
         if smooth[-1] - smooth[0] > max(NOISE * math.hypot(error[0], error[-1]), least):
             why = "the loss only rises; begin at a smaller lr"
@@ -326,13 +337,21 @@ _STILL_FALLS = "the loss still falls at lr {}, where it ends; go higher"
 # --- constant learning rates ----------------------------------------------------------------------
 
 
-def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
+def read_constants(
+    lr: ArrayLike,
+    losses: ArrayLike,
+    last: int | None = None,
+    by_part: ArrayLike | None = None,
+) -> Constants:
     """Compare constant learning rates by the losses of their last steps.
 
     Args:
         lr: (points,) rising, above 0.
         losses: (steps, points), each lr's mini-batch losses; all saw the same mini-batches. NaN or
-            infinite from where training failed.
+            infinite from where training failed. Or held-out losses, some steps of training apart.
+        last: how many of the losses, at the end, are the last ones; None: WINDOW of them.
+        by_part: (steps, parts, points) of held-out losses, those of equal parts of the samples: how
+            much they differ says what the choice of the samples leaves to chance.
 
     Raises:
         UserError: lr does not rise, or the shapes do not fit.
@@ -344,11 +363,11 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
         )
     _check_rises(lrs)
     table = _bounded(table)
-    count = max(1, round(WINDOW * len(table)))
-    last = table[-count:]
+    count = last or window(len(table))
+    ends = table[-count:]
     finite = np.isfinite(table).all(axis=0)
     end = np.full(len(lrs), math.inf)
-    end[finite] = (last[:, finite] / count).sum(axis=0)
+    end[finite] = (ends[:, finite] / count).sum(axis=0)
     first = table[0][np.isfinite(table[0])]
     start = float(np.median(first)) if len(first) else math.nan
     if not finite.any():
@@ -357,14 +376,23 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
 
     best = int(np.argmin(end))
     gain = start - end[best]
-    noise = float(np.std(last[:, best])) / math.sqrt(count)
+    noise = float(np.std(ends[:, best])) / math.sqrt(count)
+    parts = (
+        np.zeros((count, 0, len(lrs))) if by_part is None else _bounded(np.asarray(by_part, float))
+    )
+    of_parts = parts[-count:].sum(axis=0) / count  # (parts, points)
+    noise = math.hypot(noise, float(_by_samples(of_parts[:, best] - parts[0, :, best])))
     if gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
         bad = np.flatnonzero(~finite)
         fails = float(lrs[bad[0]]) if len(bad) else None
         why = f"no lr brought the loss below its start, {start:.3g}, by more than its noise"
         return Constants(lrs, end, start, None, None, fails, why_none=why)
 
-    good = np.array([_does_as_well(last[:, i], last[:, best], gain) for i in range(len(lrs))])
+    with np.errstate(invalid="ignore"):
+        chance = _by_samples(of_parts - of_parts[:, [best]])
+    good = np.array(
+        [_does_as_well(ends[:, i], ends[:, best], gain, chance[i]) for i in range(len(lrs))]
+    )
     worse = np.flatnonzero(~good)
     lowest = int(worse[worse < best].max(initial=-1)) + 1
     highest = int(worse[worse > best].min(initial=len(lrs))) - 1
@@ -380,11 +408,24 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
     )
 
 
-def _does_as_well(losses: Floats, best: Floats, gain: float) -> bool:
+def window(steps: int) -> int:
+    """How many of a constant lr's steps are its last ones."""
+    return max(1, round(WINDOW * steps))
+
+
+def _by_samples(differences: Floats) -> Floats:
+    """The standard error of the mean of (parts, ...) differences; 0 where there are no parts."""
+    parts = len(differences)
+    if parts < 2:
+        return np.zeros(differences.shape[1:])
+    return np.std(differences, axis=0, ddof=1) / math.sqrt(parts)
+
+
+def _does_as_well(losses: Floats, best: Floats, gain: float, chance: float) -> bool:
     if not np.isfinite(losses).all():
         return False
     difference = losses - best
-    error = float(np.std(difference)) / math.sqrt(len(difference))
+    error = math.hypot(float(np.std(difference)) / math.sqrt(len(difference)), chance)
     return float(np.mean(difference)) <= max(2 * error, AS_GOOD * gain)
 
 
@@ -476,6 +517,11 @@ def lr_grid(low: float, high: float, points: int) -> Floats:
     return grid
 
 
+def evenly(first: int, last: int, count: int) -> NDArray[np.intp]:
+    """(count,) steps from the first to the last, or all where there are fewer."""
+    return np.unique(np.linspace(first, last, count).round().astype(np.intp))
+
+
 def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
     """Columns of numbers as CSV text; each number keeps every bit."""
     table = [np.asarray(column).tolist() for column in columns]
@@ -485,4 +531,6 @@ def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value
     return "" if isinstance(value, float) and value != value else repr(value)
