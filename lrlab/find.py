@@ -64,8 +64,8 @@ __all__ = ["Found", "Options", "find", "main", "read_options", "sweep_command", 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
 _MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
-_RAMP_LOOKS = 61  # evaluations of the ramp, of one lane each
-_EARLY_LOOKS, _LAST_LOOKS = 4, 6  # of the constant lrs: before their last steps, and among these
+_LEAST_LOOKS, _MOST_LOOKS = 16, 61  # evaluations of the ramp, of one lane each
+_EARLY_LOOKS, _LAST_LOOKS = 2, 5  # of the constant lrs: before their last steps, and among these
 
 
 def find(
@@ -178,6 +178,7 @@ def _both(
     import copy
 
     import numpy as np
+    import torch
 
     from lrlab import environment, first_steps, lanes, range_test, schedules
 
@@ -194,11 +195,15 @@ def _both(
     lrs = np.full((longest, 1 + options.points), np.nan)
     lrs[: options.ramp_steps, 0] = ramp_lr
     lrs[: options.steps, 1:] = grid
-    at = np.zeros(lrs.shape, bool)
-    ramp_steps = range_test.evenly(0, options.ramp_steps - 1, _RAMP_LOOKS)
+    ramp_steps = _ramp_looks(options.ramp_steps)
     steps = _constant_looks(options.steps)
-    at[ramp_steps, 0] = True
-    at[steps, 1:] = True
+    at_ramp, at_constants = np.zeros((2, *lrs.shape), bool)
+    at_ramp[ramp_steps, 0] = True
+    at_constants[steps, 1:] = True
+    looks = []
+    if parts:
+        whole = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        looks = [first_steps.Looks([whole], at_ramp), first_steps.Looks(parts, at_constants)]
 
     total = options.ramp_steps + options.points * options.steps
     made = 0
@@ -221,25 +226,26 @@ def _both(
         seed=seed,
         device=device,
         width=max(1, min(width, lrs.shape[1])),
-        looks=first_steps.Looks(parts, at) if parts else None,
+        looks=looks,
         tell=count,
     )
-    losses, seen = unit * losses, unit * seen
+    losses = unit * losses
     ramp_loss, constant_losses = losses[: options.ramp_steps, 0], losses[: options.steps, 1:]
     trained = ramp_lr, ramp_loss, grid, constant_losses
     ramp = range_test.read_ramp(ramp_lr, ramp_loss, options.smoothing)
     constants = range_test.read_constants(grid, constant_losses)
     if not parts:
-        return Found(options, *trained, *_read(ramp, constants), no_val=no_val)
-    ramp_parts, constant_parts = seen[ramp_steps, :, 0], seen[steps][:, :, 1:]
-    ramp_val, constant_val = ramp_parts.mean(axis=1), constant_parts.mean(axis=1)
+        return Found(options, *trained, *_read(ramp, constants, None), no_val=no_val)
+    ramp_val, by_part = unit * seen[0][ramp_steps, 0, 0], unit * seen[1][steps][:, :, 1:]
+    constant_val = by_part.mean(axis=1)
     last = int((steps >= options.steps - range_test.window(options.steps)).sum())
     return Found(
         options,
         *trained,
         *_read(
-            range_test.read_ramp(ramp_lr[ramp_steps], ramp_val, options.smoothing, ramp_parts),
-            range_test.read_constants(grid, constant_val, last, constant_parts),
+            range_test.read_ramp(ramp_lr[ramp_steps], ramp_val, options.smoothing),
+            range_test.read_constants(grid, constant_val, last, by_part),
+            constants,
         ),
         val_samples=sum(len(y) for _, y in parts),
         val_steps=steps,
@@ -252,12 +258,20 @@ def _both(
 
 
 def _read(
-    ramp: Ramp, constants: Constants
+    ramp: Ramp, constants: Constants, train: Constants | None
 ) -> tuple[Ramp, Constants, tuple[str, ...], tuple[float, float] | None]:
     from lrlab import range_test
 
-    misleads = tuple(range_test.where_the_ramp_misleads(ramp, constants))
+    overfit = range_test.overfits(constants, train)
+    misleads = tuple(range_test.where_the_ramp_misleads(ramp, constants, overfit))
     return ramp, constants, misleads, range_test.sweep_range(constants)
+
+
+def _ramp_looks(steps: int) -> np.ndarray:
+    """Before which steps the ramp is evaluated: not more than each third, where steps are many."""
+    from lrlab import range_test
+
+    return range_test.evenly(0, steps - 1, min(max(steps // 3, _LEAST_LOOKS), _MOST_LOOKS))
 
 
 def _constant_looks(steps: int) -> np.ndarray:

@@ -348,7 +348,7 @@ def _on(pair: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
 
 # --- the held-out data ----------------------------------------------------------------------------
 
-PARTS = 10  # of equal length, whose losses say how much is left to chance
+PARTS = 5  # of equal length, whose losses say how much is left to chance
 MOST, LEAST = 500, 100  # samples
 _MOST_READ = 100_000  # samples of what gives mini-batches, which may never end
 

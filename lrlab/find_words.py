@@ -91,12 +91,12 @@ def _of_training(found: Found) -> list[str]:
 
 def _fails(found: Found) -> list[str]:
     """From where on constant lrs fail, or fail by the held-out loss alone."""
-    from lrlab.range_test import plain
+    from lrlab.range_test import overfits, plain
 
     fails, train = found.constants.fails_from, found.train_constants
     if fails is None:
         return []
-    if train is None or (train.fails_from is not None and train.fails_from <= fails):
+    if train is None or not overfits(found.constants, train):
         return [f"find: constant lrs fail from {plain(fails)} on"]
     line = f"find: constant lrs overfit from {plain(fails)} on: only their training loss falls"
     if train.fails_from is not None:

@@ -8,7 +8,7 @@ more than a few hundred steps do, and write a folder for each run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,12 +93,16 @@ class Looks:
     """Which lanes are evaluated before which steps, on which samples.
 
     Attributes:
-        parts: samples and targets, each part as many; evaluated one after the other.
+        parts: samples and targets, evaluated one part after the other.
         at: (steps, lanes) bool, whether a lane is evaluated before the update of a step.
     """
 
     parts: Sequence[Samples]
     at: np.ndarray
+
+    def of(self, lanes: slice | np.ndarray) -> Looks:
+        """Those at some of the lanes."""
+        return Looks(self.parts, self.at[:, lanes])
 
 
 def train(
@@ -111,9 +115,9 @@ def train(
     seed: int,
     device: str,
     width: int,
-    looks: Looks | None = None,
+    looks: Sequence[Looks] = (),
     tell: Callable[[int], None] = lambda steps: None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Train one network at many learning rates, all from its weights on the same mini-batches.
 
     Evaluations change no bit of the training, nor the random numbers that it or its data draw.
@@ -123,32 +127,32 @@ def train(
         optimizer: ``_target_`` and arguments, without lr.
         lrs: (steps, lanes) float64; NaN behind the last step of a lane that ends early.
         width: the most lanes at once; where memory does not hold them, half as many.
-        looks: what is evaluated on the way; None: nothing.
+        looks: what is evaluated on the way.
         tell: hears now and then how many steps were made, over all lanes.
 
     Returns:
         losses: (steps, lanes) float64, each step's loss before its update; from the first one that
             is not finite on NaN but for itself, and NaN where no step was made.
-        seen: (steps, parts, lanes) float64, the losses of the parts in eval mode before the update
-            of a step; NaN where ``looks`` asks for none, and from the first step on whose own loss
-            is not finite.
+        seen: (steps, parts, lanes) float64 for each of ``looks``, the losses of its parts in eval
+            mode before the update of a step; NaN where it asks for none, and from the first step on
+            whose own loss is not finite.
     """
     found = np.full(lrs.shape, np.nan)
-    seen = np.full((len(lrs), 0 if looks is None else len(looks.parts), lrs.shape[1]), np.nan)
+    seen = [np.full((len(lrs), len(each.parts), lrs.shape[1]), np.nan) for each in looks]
     first = 0
     while first < lrs.shape[1]:
         part = slice(first, first + width)
         count = len(lrs[0, part])
-        looked = None if looks is None else Looks(looks.parts, looks.at[:, part])
+        own = [each.of(part) for each in looks], [table[..., part] for table in seen]
         try:
             lanes = lane_stacks.stack([network] * count, [seed] * count, loss, device)
-            tables = found[:, part], seen[..., part]
-            _train(lanes, optimizer, lrs[:, part], batch, looked, *tables, tell)
+            _train(lanes, optimizer, lrs[:, part], batch, *own, found[:, part], tell)
         except (RuntimeError, MemoryError) as error:
             if count == 1 or not environment.out_of_memory(error):
                 raise
             width = count // 2
-            found[:, part], seen[..., part] = np.nan, np.nan
+            for table in (found[:, part], *own[1]):
+                table[:] = np.nan
             continue
         first += count
     return found, seen
@@ -159,13 +163,13 @@ def _train(
     optimizer: Mapping[str, Any],
     lrs: np.ndarray,
     batch: Batches,
-    looks: Looks | None,
+    looks: Sequence[Looks],
+    seen: Sequence[np.ndarray],
     found: np.ndarray,
-    seen: np.ndarray,
     tell: Callable[[int], None],
 ) -> None:
-    parts = [] if looks is None else list(looks.parts)
-    _settle(lanes, batch, parts)
+    evaluated = [part for each in looks for part in each.parts]
+    _settle(lanes, batch, evaluated)
     configs = [{**optimizer, "lr": float(lr)} for lr in lrs[0]]
     params = list(lanes.params.values())
     rule = optimizers.build(configs, params, each_lr_is_a_runs=True)
@@ -174,17 +178,19 @@ def _train(
         part = lrs[first : first + SEGMENT, left]
         steps, made = walk(lanes, rule, {"lr": part}, batch, first), []
         for step in range(first, first + len(part)):
-            if looks is not None and looks.at[step, left].any():
-                where, losses = _look(lanes, looks.at[step, left], parts, batch)
-                seen[step][:, left[where]] = losses
+            for each, values in zip(looks, seen, strict=True):
+                if each.at[step, left].any():
+                    where, losses = _look(lanes, each.at[step, left], each.parts, batch)
+                    values[step][:, left[where]] = losses
             made.append(next(steps))
         table = np.where(np.isnan(part), np.nan, torch.stack(made).cpu().double().numpy())
         failed = ~np.isfinite(table)
         before = np.cumsum(failed, axis=0) - failed  # how many failed before this step
         found[first : first + SEGMENT, left] = np.where(before > 0, np.nan, table)
-        lost = (before + failed > 0)[:, None]
-        rows = seen[first : first + SEGMENT, :, left]
-        seen[first : first + SEGMENT, :, left] = np.where(lost, np.nan, rows)
+        for values in seen:
+            # of what began to fail at a step, its evaluations from there on are none
+            rows = values[first : first + SEGMENT]
+            rows[:, :, left] = np.where((before + failed > 0)[:, None], np.nan, rows[:, :, left])
         tell(len(part) * len(left))
         going = np.flatnonzero(~failed.any(axis=0))
         if not len(going):
@@ -193,7 +199,7 @@ def _train(
             left = left[going]
             lanes = lanes.select(going.tolist())
             rule.keep(torch.from_numpy(going), list(lanes.params.values()))
-            _settle(lanes, batch, parts)
+            _settle(lanes, batch, evaluated)
 
 
 def _settle(lanes: Lanes, batch: Batches, parts: Sequence[Samples]) -> None:
@@ -217,7 +223,8 @@ def _look(
         _settle(few, batch, parts)
     else:
         few = lanes
-    with _randomness_kept(lanes), few.rehearsal():
+    leaves_traces = few.keeps_state or (few is lanes and few.fixed)
+    with _randomness_kept(lanes), few.rehearsal() if leaves_traces else nullcontext():
         found = torch.stack([few.evaluate(x, y)[0] for x, y in parts]).double().numpy()
     return where, found if few is not lanes else found[:, where]
 

@@ -25,7 +25,6 @@ AS_GOOD = 0.01  # of what the best lr gains: differences below it count as none
 LEARNED = 0.02  # of what the best lr gains: a larger lr that gains less has failed
 MISLED = 0.02  # of what the best lr gains: a suggestion that loses less does not mislead
 NOISE = 5.0  # standard errors that a fall of the smoothed curve must be worth
-SAMPLES = 4.0  # standard errors, by the held-out samples, that a gain or a fall must be worth
 
 _HUGE = 1e100  # losses count as no larger, so that their squares are still numbers
 _MOST_POINTS = 2000  # a longer ramp is averaged in neighbours first: smoothing takes points²
@@ -121,7 +120,6 @@ def read_ramp(
     lr: ArrayLike,
     loss: ArrayLike,
     smoothing: float = SMOOTHING,
-    by_part: ArrayLike | None = None,
 ) -> Ramp:
     """Read the suggestions off an exponential range test.
 
@@ -130,7 +128,7 @@ def read_ramp(
     is smoothed by straight lines in log lr, fitted at each point with Gaussian weights (their
     standard deviation is ``smoothing`` of the points, at least one). Such a fit does not lag, as a
     running average does, and gives the slope as well. Its deepest fall counts, from a high to a
-    later low, and must be worth NOISE standard errors, and SAMPLES by the samples. On it:
+    later low, and must be worth NOISE standard errors. On it:
 
     - steepest: the most negative slope in log lr between BEGUN and DONE of the fall, and not
       within a window of either end of the curve.
@@ -143,8 +141,6 @@ def read_ramp(
         lr: (points,) rising, above 0.
         loss: (points,) any numbers, also below 0, NaN or infinite.
         smoothing: from 0 to 0.5.
-        by_part: (points, parts) of held-out losses, those of equal parts of the samples: how much
-            they differ says what the choice of the samples leaves to chance.
 
     Raises:
         UserError: lr does not rise, the two differ in length, or smoothing is out of range.
@@ -177,8 +173,6 @@ def read_ramp(
     high, low = _deepest_fall(smooth[:inside])  # what leads up to the explosion tells little
     fall = smooth[high] - smooth[low]
     least = 1e-6 * float(np.abs(losses).max())  # float32 has no more digits
-    if by_part is not None and len(by_part := np.asarray(by_part, float)) <= _MOST_POINTS:
-        least = max(least, SAMPLES * float(_by_samples(by_part[high] - by_part[low])))
     if fall <= max(NOISE * math.hypot(error[high], error[low]), least):
         if smooth[-1] - smooth[0] > max(NOISE * math.hypot(error[0], error[-1]), least):
             why = "the loss only rises; begin at a smaller lr"
@@ -432,12 +426,29 @@ def _does_as_well(losses: Floats, best: Floats, gain: float, chance: float) -> b
 # --- both -----------------------------------------------------------------------------------------
 
 
-def where_the_ramp_misleads(ramp: Ramp, constants: Constants) -> list[str]:
+def overfits(constants: Constants, train: Constants | None) -> bool:
+    """Whether the lrs that fail by the held-out loss still lower the training loss.
+
+    Args:
+        train: the constant lrs read by their training losses; None: so are ``constants``.
+    """
+    fails = constants.fails_from
+    if train is None or fails is None:
+        return False
+    return train.fails_from is None or train.fails_from > fails
+
+
+def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = False) -> list[str]:
     """What the ramp shows that constant learning rates do not do, a sentence each.
 
     The ramp reaches an lr with the progress of all smaller ones, and an lr that is too large needs
     some steps to blow up, in which the ramp has gone on. What costs less than MISLED is no matter.
+
+    Args:
+        overfit: see ``overfits``.
     """
+    fail, blows_up = ("overfit", "rises again") if overfit else ("fail", "blows up")
+    whose = "'s loss" if overfit else ""
     best, fails, blow_up = constants.best, constants.fails_from, ramp.blow_up
     if best is None:
         return []
@@ -466,20 +477,21 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants) -> list[str]:
     if ramp.minimum is not None and ramp.minimum > best and loses(ramp.minimum):
         what = f"the best constant lr is {plain(best)}"
         if fails is not None and ramp.minimum >= fails:
-            what = f"constant lrs fail from {plain(fails)} on"
+            what = f"constant lrs {fail} from {plain(fails)} on"
         found.append(
             f"the ramp's loss is lowest at lr {plain(ramp.minimum)}, but {what}: "
             "the ramp brings along what smaller lrs had won before"
         )
     if blow_up is not None and fails is not None and blow_up > fails:
         found.append(
-            f"the ramp blows up at lr {plain(blow_up)}, but constant lrs fail from {plain(fails)} "
-            "on: a blow-up takes steps, in which the ramp has gone on"
+            f"the ramp{whose} {blows_up} at lr {plain(blow_up)}, but constant lrs {fail} from "
+            f"{plain(fails)} on: {'that' if overfit else 'a blow-up'} takes steps, in which the "
+            "ramp has gone on"
         )
     elif blow_up is not None and constants.loss_at(blow_up) < lowest + gain / 2:
         found.append(
-            f"the ramp blows up at lr {plain(blow_up)}, where a constant lr still trains (it ends "
-            f"at {constants.ends_at(blow_up)}): the ramp came there too early in training"
+            f"the ramp{whose} {blows_up} at lr {plain(blow_up)}, where a constant lr still trains "
+            f"(it ends at {constants.ends_at(blow_up)}): the ramp came there too early in training"
         )
     return found
 
