@@ -5,7 +5,8 @@
 
 The usual test trains once while lr rises exponentially, and reads an lr off the curve. It is cheap,
 and it misleads: at each lr it stands on what smaller ones have won. As lanes, constant lrs cost
-hardly more, so both are trained at once, from the same weights on the same mini-batches.
+hardly more, so both are trained at once, from the same weights on the same mini-batches. Held-out
+samples judge both, for by the loss of its mini-batches a rate that memorises would win.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ Examples:  python -m lrlab.find
            python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
            python -m lrlab.find optimizer=momentum optimizer.momentum=0.95 points=64 steps=500
 
-It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), suggestions.json,
-config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to run next.
+It judges by the loss of up to 500 held-out samples, and says where the training loss would not.
+It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), held_out.csv,
+suggestions.json, config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to
+run next.
 
 Exit code: 0 an lr was found, 1 none was or the plot failed, 2 bad input, 130 interrupted.
 """
