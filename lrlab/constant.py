@@ -195,10 +195,11 @@ def _representatives(targets: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
+def random_state_kept(cuda: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Afterwards the global generators, and those of GPUs, are where they were."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=list(cuda)):
             yield
     finally:
         random.setstate(of_python)

@@ -5,7 +5,8 @@
 
 The usual test trains once while lr rises exponentially, and reads an lr off the curve. It is cheap,
 and it misleads: at each lr it stands on what smaller ones have won. As lanes, constant lrs cost
-hardly more, so both are trained at once, from the same weights on the same mini-batches.
+hardly more, so both are trained at once, from the same weights on the same mini-batches. Held-out
+samples judge both, for by the loss of its mini-batches a rate that memorises would win.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from __future__ import annotations
 import re
 import sys
 import types
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrlab import __version__, fitting, flags, readers, verbs
 from lrlab.errors import NotWritten, UserError
+from lrlab.find_words import sweep_command, told
+from lrlab.found import Found, Options
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor, nn
 
-    from lrlab.data import Dataset
     from lrlab.first_steps import Batches
+    from lrlab.lanes import Samples
     from lrlab.plan import RunSpec
     from lrlab.range_test import Constants, Ramp
 
@@ -53,100 +54,21 @@ Examples:  python -m lrlab.find
            python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
            python -m lrlab.find optimizer=momentum optimizer.momentum=0.95 points=64 steps=500
 
-It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), suggestions.json,
-config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to run next.
+It judges by the loss of up to 500 held-out samples, and says where the training loss would not.
+It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), held_out.csv,
+suggestions.json, config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to
+run next.
 
 Exit code: 0 an lr was found, 1 none was or the plot failed, 2 bad input, 130 interrupted.
 """
 
+__all__ = ["Found", "Options", "find", "main", "read_options", "sweep_command", "told"]
+
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
-_LOWEST, _HIGHEST = 1e-150, 1e150  # whose ratio is a number still, and what lies beyond them too
 _MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is tried, and how long.
-
-    Attributes:
-        low, high: the range of learning rates.
-        points: how many constant lrs.
-        steps: of each of them.
-        ramp_steps: of the ramp.
-        smoothing: of the ramp, as a share of its steps.
-    """
-
-    low: float = 1e-5
-    high: float = 10.0
-    points: int = 32
-    steps: int = 300
-    ramp_steps: int = 300
-    smoothing: float = 0.03
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low < self.high < float("inf"):
-            raise UserError(
-                f"lr={self.low:g}..{self.high:g}: must rise from a number above 0, "
-                "for example lr=1e-5..10"
-            )
-        if self.low < _LOWEST or self.high > _HIGHEST:
-            raise UserError(
-                f"lr={self.low:g}..{self.high:g}: must lie between {_LOWEST:g} and {_HIGHEST:g}, "
-                "for example lr=1e-5..10"
-            )
-        for name, least, example in (
-            ("points", 2, 32),
-            ("steps", 10, 300),
-            ("ramp_steps", 10, 300),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise UserError(
-                    f"{name}={value}: must be a whole number of at least {least}, "
-                    f"for example {name}={example}"
-                )
-        if not 0 <= self.smoothing <= 0.5:
-            raise UserError(
-                f"smoothing={self.smoothing:g}: must be from 0 to 0.5, for example smoothing=0.03"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Both tests and how they read.
-
-    Attributes:
-        options: what was tried.
-        ramp_lr, ramp_loss: (ramp_steps,) lr at each step, mini-batch loss before its update; NaN
-            behind the first loss that is not finite.
-        constant_lr: (points,); constant_losses: (steps, points) likewise.
-        ramp, constants: what they say, as in `lrlab.range_test`.
-        misleads: where the ramp misleads, a sentence each.
-        sweep: the range that a sweep should try next, or None.
-    """
-
-    options: Options
-    ramp_lr: np.ndarray
-    ramp_loss: np.ndarray
-    constant_lr: np.ndarray
-    constant_losses: np.ndarray
-    ramp: Ramp
-    constants: Constants
-    misleads: tuple[str, ...]
-    sweep: tuple[float, float] | None
-
-    def __repr__(self) -> str:
-        """The answer, as the command prints it, in lines of a screen."""
-        import textwrap
-
-        lines = [textwrap.wrap(line, 79, subsequent_indent="      ") for line in _words(self)]
-        return "\n".join(part for line in lines for part in line[:3])
-
-    @property
-    def best(self) -> float | None:
-        """The best constant lr; None: nothing was learned, ``constants.why_none`` says why."""
-        return self.constants.best
+_LEAST_LOOKS, _MOST_LOOKS = 16, 61  # evaluations of the ramp, of one lane each
+_EARLY_LOOKS, _LAST_LOOKS = 2, 5  # of the constant lrs: before their last steps, and among these
 
 
 def find(
@@ -155,6 +77,7 @@ def find(
     loss: Callable[[Tensor, Tensor], Tensor],
     optimizer: Callable[..., torch.optim.Optimizer] | Mapping[str, Any] | str | None = None,
     *,
+    val: Any = None,
     lr: tuple[float, float] | str = (1e-5, 10.0),
     points: int = 32,
     steps: int = 300,
@@ -174,12 +97,15 @@ def find(
             drawn with the seed.
         data: two tensors or arrays, samples (samples, ...) and targets (samples, ...); or a
             TensorDataset, or another data set of pairs, which is read whole; or a
-            `lrlab.data.Dataset`, of which it takes the training part; or anything that gives
+            `lrlab.data.Dataset`, of which it trains on the training part; or anything that gives
             mini-batches as pairs of tensors, such as a DataLoader, of which it keeps as many as it
             needs in memory.
         loss: (outputs, targets) to the mean over the batch.
         optimizer: a name as for ``lrlab.sweep``, such as adam; a torch class, or a
             ``functools.partial`` of one, or a config with ``_target_``; None: plain SGD.
+        val: held-out samples and targets, in any form that data may have. At most 500 of them,
+            evenly spaced, judge the learning rates. None: those that a `lrlab.data.Dataset` holds
+            out; of other data the training loss judges, also a rate that memorises.
         lr: the range, two numbers or a text like 1e-5..10.
         points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
         batch_size, seed: for two tensors: the order of ``lrlab.sweep`` with this seed.
@@ -201,13 +127,15 @@ def find(
     config = find_inputs.optimizer_config(optimizer)
     parameters = list(network.parameters())
     where = str(parameters[0].device if device is None else torch.device(device))
-    with _randomness_kept(where, data):
+    with find_inputs.randomness_kept(where, data):
         batch = find_inputs.batches(data, batch_size, seed, where)
-        own = find_inputs.ready(network, batch(0), loss, seed)
-        indexed_batch, indexed_loss = _indexed(batch, loss)
-        return _both(
-            own, indexed_loss, config, options, indexed_batch, seed, where, indexed_batch(0)
-        )
+        first = batch(0)
+        own = find_inputs.ready(network, first, loss, seed)
+        most = find_inputs.most_samples(len(first[1]), steps)
+        with find_inputs.randomness_kept(where, val):
+            parts, no_val = find_inputs.held_out(val, data, own, loss, most, where)
+        batch, loss, parts = find_inputs.indexed(batch, loss, parts)
+        return _both(own, loss, config, options, batch, parts, seed, where, no_val=no_val)
 
 
 def _range(lr: Any) -> tuple[float, float]:
@@ -232,25 +160,28 @@ def _both(
     optimizer: Mapping[str, Any],
     options: Options,
     batch: Batches,
+    parts: Sequence[Samples],
     seed: int,
     device: str,
-    held_out: tuple[Tensor, Tensor],
     width: int | None = None,
     tell: Callable[[float], None] = lambda share: None,
     unit: float = 1.0,
+    no_val: str = "",
 ) -> Found:
     """Train the ramp and the constant lrs as lanes, and read them.
 
     Args:
         network: is trained; give a copy.
-        held_out: as for ``Lanes.settle``.
+        parts: held-out samples in parts of equal length, which judge; none: the training loss does.
         width: the most lanes at once; None: as many as memory holds.
         tell: hears what share of the training is done.
         unit: what losses are multiplied by where they are told.
+        no_val: why there are no parts.
     """
     import copy
 
     import numpy as np
+    import torch
 
     from lrlab import environment, first_steps, lanes, range_test, schedules
 
@@ -267,6 +198,15 @@ def _both(
     lrs = np.full((longest, 1 + options.points), np.nan)
     lrs[: options.ramp_steps, 0] = ramp_lr
     lrs[: options.steps, 1:] = grid
+    ramp_steps = _ramp_looks(options.ramp_steps)
+    steps = _constant_looks(options.steps)
+    at_ramp, at_constants = np.zeros((2, *lrs.shape), bool)
+    at_ramp[ramp_steps, 0] = True
+    at_constants[steps, 1:] = True
+    looks = []
+    if parts:
+        whole = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        looks = [first_steps.Looks([whole], at_ramp), first_steps.Looks(parts, at_constants)]
 
     total = options.ramp_steps + options.points * options.steps
     made = 0
@@ -280,7 +220,7 @@ def _both(
         x, y = batch(0)
         cost = lanes.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
         width = int(environment.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
-    losses = unit * first_steps.train(
+    losses, seen = first_steps.train(
         network,
         loss,
         optimizer,
@@ -288,73 +228,64 @@ def _both(
         batch,
         seed=seed,
         device=device,
-        held_out=held_out,
         width=max(1, min(width, lrs.shape[1])),
+        looks=looks,
         tell=count,
     )
+    losses = unit * losses
     ramp_loss, constant_losses = losses[: options.ramp_steps, 0], losses[: options.steps, 1:]
+    trained = ramp_lr, ramp_loss, grid, constant_losses
     ramp = range_test.read_ramp(ramp_lr, ramp_loss, options.smoothing)
     constants = range_test.read_constants(grid, constant_losses)
+    if not parts:
+        return Found(options, *trained, *_read(ramp, constants, None), no_val=no_val)
+    ramp_val, by_part = unit * seen[0][ramp_steps, 0, 0], unit * seen[1][steps][:, :, 1:]
+    constant_val = by_part.mean(axis=1)
+    last = int((steps >= options.steps - range_test.window(options.steps)).sum())
     return Found(
         options,
-        ramp_lr,
-        ramp_loss,
-        grid,
-        constant_losses,
-        ramp,
-        constants,
-        misleads=tuple(range_test.where_the_ramp_misleads(ramp, constants)),
-        sweep=range_test.sweep_range(constants),
+        *trained,
+        *_read(
+            range_test.read_ramp(ramp_lr[ramp_steps], ramp_val, options.smoothing),
+            range_test.read_constants(grid, constant_val, last, by_part),
+            constants,
+        ),
+        val_samples=sum(len(y) for _, y in parts),
+        val_steps=steps,
+        constant_val=constant_val,
+        ramp_val_steps=ramp_steps,
+        ramp_val=ramp_val,
+        train_ramp=ramp,
+        train_constants=constants,
     )
 
 
-# --- what others give -----------------------------------------------------------------------------
+def _read(
+    ramp: Ramp, constants: Constants, train: Constants | None
+) -> tuple[Ramp, Constants, tuple[str, ...], tuple[float, float] | None]:
+    from lrlab import range_test
+
+    overfit = range_test.overfits(constants, train)
+    misleads = tuple(range_test.where_the_ramp_misleads(ramp, constants, overfit))
+    return ramp, constants, misleads, range_test.sweep_range(constants)
 
 
-@contextmanager
-def _randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
-    """Afterwards all random number generators are where they were, a data loader's own as well."""
-    import random
+def _ramp_looks(steps: int) -> np.ndarray:
+    """Before which steps the ramp is evaluated: not more than each third, where steps are many."""
+    from lrlab import range_test
 
+    return range_test.evenly(0, steps - 1, min(max(steps // 3, _LEAST_LOOKS), _MOST_LOOKS))
+
+
+def _constant_looks(steps: int) -> np.ndarray:
+    """Before which steps a constant lr is evaluated: a few, and more among the last ones."""
     import numpy as np
-    import torch
 
-    python, numpy = random.getstate(), np.random.get_state()
-    cuda = [torch.device(device)] if device.startswith("cuda") else []
-    parts = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
-    own = [getattr(part, "generator", None) for part in parts]
-    states = [(g, g.get_state()) for g in own if isinstance(g, torch.Generator)]
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        for generator, state in states:
-            generator.set_state(state)
+    from lrlab import range_test
 
-
-def _indexed(
-    batch: Batches, loss: Callable[[Tensor, Tensor], Tensor]
-) -> tuple[Batches, Callable[[Tensor, Tensor], Tensor]]:
-    """Mini-batches whose targets are (batch,) numbers, and a loss that looks up what they are.
-
-    Lanes take targets with more dimensions for those of several lanes.
-    """
-    import torch
-
-    targets: Tensor | None = None
-
-    def indexed_batch(step: int) -> tuple[Tensor, Tensor]:
-        nonlocal targets
-        x, targets = batch(step)
-        return x, torch.arange(len(targets), device=targets.device)
-
-    def indexed_loss(outputs: Tensor, index: Tensor) -> Tensor:
-        assert targets is not None
-        return loss(outputs, targets.to(outputs.device)[index])
-
-    return indexed_batch, indexed_loss
+    last = steps - range_test.window(steps)
+    early = range_test.evenly(0, last, _EARLY_LOOKS + 1)
+    return np.unique(np.append(early, range_test.evenly(last, steps - 1, _LAST_LOOKS)))
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -443,7 +374,16 @@ def _run(words: Sequence[str]) -> int:
 
 def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
     from lrlab import config as configs
-    from lrlab import environment, first_steps, jobs, plan, records, wishes
+    from lrlab import (
+        environment,
+        find_inputs,
+        find_records,
+        first_steps,
+        jobs,
+        plan,
+        records,
+        wishes,
+    )
 
     environment.make_deterministic()
     wishes.refuse_unknown(config, rest)
@@ -458,15 +398,16 @@ def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
     _announce(spec, options)
     data = plan.load_data(spec).to(spec.device)
     loss = plan.loss_function(spec)
+    most = find_inputs.most_samples(spec["batch_size"], options.steps)
     found = _both(
         plan.build_network(spec, data),
         loss,
         spec["optimizer"],
         options,
         first_steps.batches(data, spec["seed"], spec["batch_size"]),
+        find_inputs.in_parts(data.val_x, data.val_y, most),
         spec["seed"],
         spec.device,
-        (data.val_x, data.val_y),
         width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
         tell=_share_on_a_terminal,
         unit=plan.loss_unit(loss, data),
@@ -475,7 +416,7 @@ def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
         folder = records.free_folder(folder, may_rename=True)
         records.create_sweep(folder)
     command = sweep_command(found, rest)
-    _write(folder, found, spec, data, config, command)
+    find_records.write(folder, found, spec, data, config, command)
     failed = _draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
     if failed:
@@ -522,137 +463,6 @@ def _share_on_a_terminal(share: float) -> None:
 def _title(spec: RunSpec, options: Options) -> str:
     names = [spec.choices[group] for group in ("network", "data", "optimizer")]
     return ", ".join([*names, f"batch {spec['batch_size']}", f"{options.steps} steps"])
-
-
-def sweep_command(found: Found, words: Sequence[str] = ()) -> str | None:
-    """The sweep that should be run next, as one would type it; None: nothing was learned.
-
-    Args:
-        words: the settings of the test, which the sweep takes over.
-    """
-    import shlex
-
-    if found.sweep is None:
-        return None
-    # What it sweeps is a grid, which has no number of trials.
-    kept = [word for word in words if word.partition("=")[0] not in ("name", "n_trials")]
-    low, high = found.sweep
-    return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
-
-
-def _words(found: Found) -> list[str]:
-    from lrlab.range_test import plain
-
-    constants, steps = found.constants, found.options.steps
-    lines = []
-    if constants.best is None:
-        lines.append(f"find: no learning rate to suggest: {constants.why_none}")
-    elif constants.as_good is not None:
-        low, high = constants.as_good
-        line = f"find: constant lr {plain(constants.best)} did best in {steps} steps"
-        line += f", {plain(low)} to {plain(high)} as well" if low < high else ""
-        lines.append(f"{line} (loss {min(constants.end):.3g}, from {constants.start:.3g})")
-        if constants.edge:
-            other = f"begin lower than {plain(low)}" if constants.edge == "low" else "go higher"
-            lines.append(f"find: that is the edge of the range; {other}")
-    if constants.fails_from is not None:
-        lines.append(f"find: constant lrs fail from {plain(constants.fails_from)} on")
-    for suggestion in found.ramp.suggestions:
-        what = f"lr {plain(suggestion.lr)}" if suggestion.lr else f"none, {suggestion.why_not}"
-        lines.append(f"find: the ramp's {suggestion.rule:10} {what}")
-    lines += [f"find: misleading: {sentence}" for sentence in found.misleads]
-    if not found.misleads:
-        if found.ramp.minimum is None and not any(each.lr for each in found.ramp.suggestions):
-            lines.append("find: the ramp found nothing")
-        elif constants.best is not None:
-            lines.append("find: the ramp does not mislead here")
-    return lines
-
-
-def told(
-    found: Found, command: str | None, folder: Path | None = None, width: int | None = None
-) -> str:
-    """The answer in a few lines, without a newline at its end.
-
-    width: columns of the terminal; None: each sentence in one line.
-    """
-    from lrlab.table import display_path
-
-    lines = fitting.sentences(_words(found), width, len("find: "))
-    if command is not None:
-        lines.append(f"next   {command}")
-    if folder is not None:
-        lines.append(f"find   {display_path(folder)}")
-        lines += [f"plot   {display_path(path)}" for path in sorted(folder.glob("*.png"))]
-    return "\n".join(lines)
-
-
-def _write(
-    folder: Path, found: Found, spec: RunSpec, data: Dataset, config: Any, command: str | None
-) -> None:
-    """The records of the test, each file whole."""
-    import json
-
-    import numpy as np
-    from omegaconf import OmegaConf
-
-    from lrlab import environment, jobs, range_test, records
-
-    ramp, constants, options = found.ramp, found.constants, found.options
-    smooth = np.full(len(found.ramp_lr), np.nan)
-    if len(ramp.smooth):
-        read = found.ramp_lr <= ramp.lr[-1]
-        smooth[read] = np.interp(np.log(found.ramp_lr[read]), np.log(ramp.lr), ramp.smooth)
-    step = np.arange(len(found.ramp_lr))
-    columns = [step, found.ramp_lr, found.ramp_loss, smooth]
-    text = range_test.rows(("step", "lr", "loss", "smooth"), columns)
-    records.write_whole(folder / "ramp.csv", text)
-    columns = [
-        np.repeat(found.constant_lr, options.steps),
-        np.tile(np.arange(options.steps), options.points),
-        found.constant_losses.T.ravel(),
-    ]
-    records.write_whole(folder / "constant.csv", range_test.rows(("lr", "step", "loss"), columns))
-    answer = {
-        "best_lr": constants.best,
-        "as_good": constants.as_good,
-        "fails_from": constants.fails_from,
-        "edge": constants.edge,
-        "why_none": constants.why_none,
-        "start_loss": constants.start,
-        "end_losses": [[lr, end] for lr, end in zip(constants.lr, constants.end, strict=True)],
-        "suggestions": [
-            {
-                "rule": each.rule,
-                "lr": each.lr,
-                "why_not": each.why_not,
-                "end_loss": None if each.lr is None else constants.loss_at(each.lr),
-            }
-            for each in ramp.suggestions
-        ],
-        "ramp_minimum": ramp.minimum,
-        "ramp_blow_up": ramp.blow_up,
-        "misleads": list(found.misleads),
-        "next": command,
-        "options": vars(options),
-        "command": ["python", "-m", "lrlab.find", *sys.argv[1:]],
-        "data_sha256": data.sha256,
-        "environment": environment.describe(spec.device),
-    }
-    text = json.dumps(_json(answer), indent=2, ensure_ascii=False, allow_nan=False)
-    records.write_whole(folder / "suggestions.json", text + "\n")
-    records.write_whole(folder / "config.yaml", OmegaConf.to_yaml(jobs.without_hydra(config)))
-
-
-def _json(value: Any) -> Any:
-    """Plain numbers; those that JSON does not have become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if abs(value) < float("inf") else None
-    return value
 
 
 def main() -> None:

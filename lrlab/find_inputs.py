@@ -6,7 +6,8 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from torch.nn.parameter import is_lazy
 from lrlab import config as configs
 from lrlab import first_steps, own_float32
 from lrlab.config import nearest
+from lrlab.constant import random_state_kept
 from lrlab.data import Dataset
 from lrlab.errors import UserError
 from lrlab.first_steps import Batches
+from lrlab.lanes import Samples
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -228,25 +231,41 @@ def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
     """
     if isinstance(data, Dataset):
         data = (data.train_x, data.train_y)
-    elif isinstance(data, torch.utils.data.TensorDataset):
-        data = data.tensors
-        if len(data) != 2:
-            raise UserError(f"data: a TensorDataset of {len(data)} tensors; must be of two")
-    elif isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
-        data = _collated(data)
-    if isinstance(data, tuple | list) and len(data) == 2 and all(map(_is_array, data)):
-        x, y = (_tensor(part, key) for part, key in zip(data, "xy", strict=True))
-        if len(x) != len(y):
-            raise UserError(f"data: {len(x)} samples and {len(y)} targets; need as many of each")
-        if not len(x):
-            raise UserError("data: has no samples")
+    pair = _pair(data, "data")
+    if pair is not None:
+        x, y = pair
         whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
         if not whole or not 1 <= batch_size <= len(x):
             raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
         return first_steps.batches_of(x.to(device), y.to(device), seed, batch_size)
-    if isinstance(data, Tensor | str | bytes | Mapping) or not isinstance(data, Iterable):
-        raise UserError(f"data: must be {_WANTED}, not {_kind(data)}")
     return _kept(data, device)
+
+
+def _pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tensor] | None:
+    """Samples and targets that are there as a whole; None: data gives mini-batches.
+
+    Args:
+        option: what data is called in an error.
+        most: how many samples to read of those that are read one by one, evenly spaced; None: all.
+    """
+    if isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors
+        if len(data) != 2:
+            raise UserError(f"{option}: a TensorDataset of {len(data)} tensors; must be of two")
+    elif isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
+        data = _collated(data, option, most)
+    if isinstance(data, tuple | list) and len(data) == 2 and all(map(_is_array, data)):
+        x, y = (_tensor(part) for part in data)
+        if len(x) != len(y):
+            raise UserError(
+                f"{option}: {len(x)} samples and {len(y)} targets; need as many of each"
+            )
+        if not len(x):
+            raise UserError(f"{option}: has no samples")
+        return x, y
+    if isinstance(data, Tensor | str | bytes | Mapping) or not isinstance(data, Iterable):
+        raise UserError(f"{option}: must be {_WANTED}, not {_kind(data)}")
+    return None
 
 
 def _is_array(part: Any) -> bool:
@@ -269,19 +288,19 @@ def _tensor(part: Any, key: str) -> Tensor:
     return found.float()
 
 
-def _collated(data: Any) -> Any:
-    """All samples of a data set that is read one by one, stacked as a DataLoader stacks them."""
+def _collated(data: Any, option: str, most: int | None) -> Any:
+    """Samples of a data set that is read one by one, stacked as a DataLoader stacks them."""
     try:
-        samples = [data[i] for i in range(len(data))]
+        samples = [data[i] for i in _evenly(len(data), most or len(data))]
         found = torch.utils.data.default_collate(samples) if samples else ()
     except Exception as error:
         raise UserError(
-            f"data: its samples do not make a batch: {_line(error)}; give {_WANTED}"
+            f"{option}: its samples do not make a batch: {_line(error)}; give {_WANTED}"
         ) from error
     if not samples:
-        raise UserError("data: has no samples")
+        raise UserError(f"{option}: has no samples")
     if not isinstance(found, tuple | list) or len(found) != 2 or not all(map(_is_array, found)):
-        raise UserError("data: each sample must be a pair, of an input and its target")
+        raise UserError(f"{option}: each sample must be a pair, of an input and its target")
     return found
 
 
@@ -304,16 +323,20 @@ def _kept(data: Iterable[Any], device: str) -> Batches:
                     return _on(kept[step % len(kept)], device)
                 source, at_start = iter(data), len(kept)
                 continue
-            pair = isinstance(found, tuple | list) and len(found) == 2
-            if not pair or not all(isinstance(part, Tensor) for part in found):
-                raise UserError(
-                    f"data: each mini-batch must be a pair of tensors, not {_described(found)}"
-                )
+            _check_batch(found, "data")
             if not kept or len(found[0]) >= len(kept[0][0]):
                 kept.append((found[0], found[1]))
         return _on(kept[step], device)
 
     return batch
+
+
+def _check_batch(found: Any, option: str) -> None:
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    if not pair or not all(isinstance(part, Tensor) and part.dim() for part in found):
+        raise UserError(
+            f"{option}: each mini-batch must be a pair of tensors, not {_described(found)}"
+        )
 
 
 def _described(found: Any) -> str:
@@ -325,3 +348,161 @@ def _described(found: Any) -> str:
 
 def _on(pair: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
     return pair[0].to(device), pair[1].to(device)
+
+
+# --- the held-out data ----------------------------------------------------------------------------
+
+PARTS = 5  # of equal length, whose losses say how much is left to chance
+MOST, LEAST = 500, 100  # samples
+_MOST_READ = 100_000  # samples of what gives mini-batches, which may never end
+
+
+def held_out(
+    val: Any, data: Any, network: nn.Module, loss: Loss, most: int, device: str
+) -> tuple[list[Samples], str]:
+    """The held-out samples to evaluate on, in parts, and why there are none.
+
+    Args:
+        val: as data of `lrlab.find.find`; None: what a `lrlab.data.Dataset` holds out itself.
+        data: what is trained on.
+        network: ready to be trained; it is tried on the samples.
+        most: how many samples at most.
+
+    Raises:
+        UserError: the network or the loss does not work on them.
+    """
+    if val is None:
+        if not isinstance(data, Dataset):
+            return [], "no held-out samples were given (val)"
+        if not len(data.val_y):
+            return [], "the data has no held-out part"
+        val = data
+    if val is data and isinstance(val, Iterator):
+        raise UserError("val: is the iterator that data is; give samples that are held out")
+    if isinstance(val, Dataset):
+        val = (val.val_x, val.val_y)
+    pair = _pair(val, "val", most) or _thinned(val, most)
+    parts = [(x.to(device), y.to(device)) for x, y in in_parts(*pair, most)]
+    own = copied(network).to(device).eval()
+    with torch.no_grad():
+        for x, y in parts:
+            _check_held_out(own, x, y, loss)
+    return parts, ""
+
+
+def most_samples(batch_size: int, steps: int) -> int:
+    """How many held-out samples to evaluate on, so that it takes at most a quarter of the time.
+
+    An evaluated sample takes about half of the time of one that is trained on.
+    """
+    return min(MOST, max(LEAST, batch_size * steps // 18))
+
+
+def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
+    """Samples at evenly spaced places, at most so many, dealt out to parts of equal length."""
+    places = torch.tensor(_evenly(len(y), most), device=x.device)
+    count = min(PARTS, len(places))
+    size = len(places) // count
+    chosen = [places[k::count][:size] for k in range(count)]
+    return [(x[index], y[index.to(y.device)]) for index in chosen]
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """Places from 0 to count - 1, at most so many, all alike far from each other."""
+    if count <= most:
+        return list(range(count))
+    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
+
+
+def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
+    """Samples out of mini-batches, evenly spaced; never more than 2·most are kept."""
+    kept: list[tuple[Tensor, Tensor]] = []
+    apart, read = 1, 0
+    for found in data:
+        _check_batch(found, "val")
+        x, y = found
+        if len(x) != len(y):
+            raise UserError(f"val: {len(x)} samples and {len(y)} targets; need as many of each")
+        kept += [(x[i].clone(), y[i].clone()) for i in range(-read % apart, len(y), apart)]
+        read += len(y)
+        while len(kept) > 2 * most:
+            kept, apart = kept[::2], 2 * apart
+        if read >= _MOST_READ:
+            break
+    if not kept:
+        raise UserError("val: gives no mini-batch")
+    try:
+        return torch.stack([x for x, _ in kept]), torch.stack([y for _, y in kept])
+    except RuntimeError as error:
+        raise UserError(f"val: its samples do not make a batch: {_line(error)}") from error
+
+
+def _check_held_out(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
+    shapes = f"samples {tuple(x.shape)}, {x.dtype}, and targets {tuple(y.shape)}, {y.dtype}"
+    try:
+        outputs = network(x)
+    except Exception as error:
+        raise UserError(
+            f"val: the network's forward pass fails on {shapes}: {_line(error)}"
+        ) from error
+    if not isinstance(outputs, Tensor):
+        raise UserError(
+            f"val: the network in eval mode returns {_kind(outputs)}; return one tensor"
+        )
+    if _broadcasts(outputs, y, loss):
+        raise UserError(f"val: the loss compares each output with each target of {shapes}")
+    try:
+        value = float(loss(outputs, y))
+    except Exception as error:
+        raise UserError(f"val: the loss fails on {shapes}: {_line(error)}") from error
+    if not math.isfinite(value):
+        raise UserError(
+            f"val: the loss is {value:g} before training; look for such numbers in the samples"
+        )
+
+
+# --- for the lanes --------------------------------------------------------------------------------
+
+
+@contextmanager
+def randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
+    """Afterwards all random number generators are where they were, a data loader's own as well."""
+    cuda = [torch.device(device)] if device.startswith("cuda") else []
+    parts = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
+    own = [getattr(part, "generator", None) for part in parts]
+    states = [(g, g.get_state()) for g in own if isinstance(g, torch.Generator)]
+    try:
+        with random_state_kept(cuda):
+            yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def indexed(
+    batch: Batches, loss: Loss, parts: Sequence[Samples]
+) -> tuple[Batches, Loss, list[Samples]]:
+    """Samples whose targets are (batch,) numbers, and a loss that looks up what they are.
+
+    Lanes take targets with more dimensions for those of several lanes. A number of 32 bits is that
+    of a held-out target, one of 64 that of the mini-batch that was asked for last.
+    """
+    targets: Tensor | None = None
+    held_out = torch.cat([y for _, y in parts]) if parts else None
+
+    def indexed_batch(step: int) -> tuple[Tensor, Tensor]:
+        nonlocal targets
+        x, targets = batch(step)
+        return x, torch.arange(len(targets), device=targets.device)
+
+    def indexed_loss(outputs: Tensor, index: Tensor) -> Tensor:
+        found = held_out if index.dtype == torch.int32 else targets
+        assert found is not None
+        return loss(outputs, found.to(outputs.device)[index.long()])
+
+    first = itertools.accumulate((len(y) for _, y in parts), initial=0)
+    numbers = [
+        torch.arange(start, start + len(y), device=y.device, dtype=torch.int32)
+        for start, (_, y) in zip(first, parts, strict=False)
+    ]
+    return indexed_batch, indexed_loss, [(x, n) for (x, _), n in zip(parts, numbers, strict=True)]

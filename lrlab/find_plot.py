@@ -15,10 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from lrlab.errors import in_a_line
 from lrlab.plots.style import words
-from lrlab.range_test import LEARNED, plain
+from lrlab.range_test import LEARNED, overfits, plain, window
 
 if TYPE_CHECKING:
-    from lrlab.find import Found
+    from lrlab.found import Found
 
 # Okabe and Ito's colour-blind-safe palette.
 _RAMP, _CONSTANT, _GOOD, _FAIL, _GREY = "#0072B2", "#D55E00", "#009E73", "#A0522D", "#595959"
@@ -36,8 +36,9 @@ _HEADROOM = 1.25  # the frame ends at this multiple of the start; above it lies 
 def range_test(found: Found, title: str = "") -> Figure:
     """The loss against lr on a log axis, both tests, with their suggestions in rows above.
 
-    Blue: the ramp's mini-batch losses, faint, and as they were smoothed. Orange: the mean loss of
-    each constant lr over its last steps; those that failed are crosses, on the rail above the frame
+    The loss is the one that judges: held-out where there is any, then those of training are fainter
+    still. Blue: the ramp's losses, faint, and as they were smoothed. Orange: the mean loss of each
+    constant lr over its last steps; those that failed are crosses, on the rail above the frame
     where they have left it. The band ends at the first and the last constant lr that do as well as
     the best, and is narrow where that is one. Losses below 0 make the loss axis linear.
     """
@@ -47,7 +48,8 @@ def range_test(found: Found, title: str = "") -> Figure:
         text = "\n".join(
             "\n".join(textwrap.wrap(note, 116, subsequent_indent="   ")) for note in notes
         )
-        below = 1.35 + (0.2 * (text.count("\n") + 2) if text else 0)
+        legend = 1.35 if found.val_samples is None else 1.55
+        below = legend + (0.2 * (text.count("\n") + 2) if text else 0)
         rows = _rows(found)
         above = 0.4 if title else 0.15
         strip, axes_height = 0.26 * len(rows), 4.0
@@ -66,7 +68,7 @@ def range_test(found: Found, title: str = "") -> Figure:
         if text:
             figure.text(
                 0.25 / _WIDTH,
-                (below - 1.3) / height,
+                (below - legend + 0.05) / height,
                 "Where the ramp misleads\n" + text,
                 ha="left",
                 va="top",
@@ -93,9 +95,10 @@ def _rows(found: Found) -> list[_Row]:
     best.bar = constants.as_good
     rows.append(best)
     blow_up, fails = ramp.blow_up, constants.fails_from
-    row = _Row("ramp blows up", blow_up, _RAMP, "" if blow_up else "not in this range", mark="X")
+    lost = _LOST[2:] if overfits(constants, found.train_constants) else _LOST[:2]
+    row = _Row(lost[0], blow_up, _RAMP, "" if blow_up else "not in this range", mark="X")
     rows.append(row)
-    row = _Row("constant fails", fails, _CONSTANT, "" if fails else "not in this range", mark="X")
+    row = _Row(lost[1], fails, _CONSTANT, "" if fails else "not in this range", mark="X")
     row.bar = None if fails is None else (fails, math.inf)
     rows.append(row)
     return rows
@@ -148,7 +151,7 @@ def _strip(axes: Axes, main: Axes, rows: list[_Row]) -> None:
         spine.set_visible(False)
 
 
-_LOST = ("ramp blows up", "constant fails")
+_LOST = ("ramp blows up", "constant fails", "ramp rises again", "constant overfits")
 
 
 def _curves(axes: Axes, found: Found) -> None:
@@ -168,7 +171,14 @@ def _curves(axes: Axes, found: Found) -> None:
             narrow = (found.options.high / found.options.low) ** 0.004
             first, last = first / narrow, last * narrow
         axes.axvspan(first, last, color=_GOOD, alpha=0.18, linewidth=0, gid="good", label=label)
-    axes.plot(found.ramp_lr, found.ramp_loss, color=_RAMP, alpha=0.35, linewidth=0.8, gid="raw")
+    if found.ramp_val is None:
+        axes.plot(found.ramp_lr, found.ramp_loss, color=_RAMP, alpha=0.35, linewidth=0.8, gid="raw")
+    else:
+        _training(axes, found)
+        axes.plot(
+            found.ramp_lr[found.ramp_val_steps], found.ramp_val, ".-", color=_RAMP, alpha=0.45,
+            linewidth=0.8, markersize=4, gid="raw",
+        )  # fmt: skip
     if len(ramp.smooth):
         axes.plot(
             ramp.lr, ramp.smooth, color=_RAMP, linewidth=2.2, gid="smooth",
@@ -185,20 +195,21 @@ def _curves(axes: Axes, found: Found) -> None:
         gain = constants.start - end
         failed |= (constants.lr >= constants.fails_from) & (gain < LEARNED * gain.max())
     inside = np.isfinite(end) & (end < high)
-    window = max(1, round(0.2 * found.options.steps))
+    last = window(found.options.steps)
     drawn = inside & ~failed
     axes.plot(
         constants.lr[inside], end[inside], color=_CONSTANT, linewidth=1.2, alpha=0.6, gid="line"
     )
     axes.plot(
         constants.lr[drawn], end[drawn], "o", color=_CONSTANT, markersize=5, gid="constant",
-        label=f"constant lr: mean of its last {window} of {found.options.steps} steps",
+        label=f"constant lr: mean of its last {last} of {found.options.steps} steps",
     )  # fmt: skip
     if failed.any():
+        what = "failed or overfit" if overfits(constants, found.train_constants) else "failed"
         y = np.where(inside, end, np.nan)
         axes.plot(
             constants.lr[failed], y[failed], "X", color=_CONSTANT, markersize=6.5, gid="failed",
-            label="failed (above the frame: far off, or not finite)",
+            label=f"{what} (above the frame: far off, or not finite)",
         )  # fmt: skip
     out = ~inside
     axes.plot(
@@ -206,7 +217,7 @@ def _curves(axes: Axes, found: Found) -> None:
         transform=axes.get_xaxis_transform(), clip_on=False, gid="rail",
     )  # fmt: skip
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("mini-batch loss")
+    axes.set_ylabel("mini-batch loss" if found.val_samples is None else "held-out loss")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(
         loc="upper center", bbox_to_anchor=(0.45, -0.12), ncols=2, frameon=False,
@@ -214,10 +225,26 @@ def _curves(axes: Axes, found: Found) -> None:
     )  # fmt: skip
 
 
+def _training(axes: Axes, found: Found) -> None:
+    """The training losses, where it is not them that judge."""
+    axes.plot(
+        found.ramp_lr, found.ramp_loss, color=_RAMP, alpha=0.22, linewidth=0.7, gid="train ramp",
+        label="ramp: training loss of its mini-batches",
+    )  # fmt: skip
+    assert found.train_constants is not None
+    end = found.train_constants.end
+    drawn = np.isfinite(end)
+    axes.plot(
+        found.constant_lr[drawn], end[drawn], color=_CONSTANT, alpha=0.4, linewidth=1,
+        linestyle=(0, (2, 2)), gid="train constant", label="constant lr: training loss",
+    )  # fmt: skip
+
+
 def _scale(found: Found) -> tuple[bool, float, float]:
     """Whether the loss axis is logarithmic, and its ends."""
     start = found.constants.start
-    shown = np.concatenate([found.ramp.smooth, found.constants.end, found.ramp_loss, [start]])
+    ramp_loss = found.ramp_loss if found.ramp_val is None else found.ramp_val
+    shown = np.concatenate([found.ramp.smooth, found.constants.end, ramp_loss, [start]])
     shown = shown[np.isfinite(shown)]
     if not len(shown):
         return False, 0.0, 1.0

@@ -77,7 +77,8 @@ class Constants:
         start: the loss before training.
         best: the lr with the lowest end; None: nothing was learned, or nothing ended.
         as_good: lowest and highest lr around the best whose ends differ by less than two standard
-            errors of the difference, step by step on the same mini-batches, or by AS_GOOD.
+            errors of the difference, step by step on the same mini-batches and part by part of the
+            held-out samples, or by AS_GOOD.
         fails_from: the smallest lr above the best whose loss became non-finite, or that gained
             less than LEARNED of what the best did; None: none.
         edge: ``low`` or ``high`` where the best is the smallest lr or the largest, else "".
@@ -115,7 +116,11 @@ class Constants:
 # --- the ramp -------------------------------------------------------------------------------------
 
 
-def read_ramp(lr: ArrayLike, loss: ArrayLike, smoothing: float = SMOOTHING) -> Ramp:
+def read_ramp(
+    lr: ArrayLike,
+    loss: ArrayLike,
+    smoothing: float = SMOOTHING,
+) -> Ramp:
     """Read the suggestions off an exponential range test.
 
     Nothing behind the first loss that is not finite is read, and nothing behind an explosion: the
@@ -326,13 +331,21 @@ _STILL_FALLS = "the loss still falls at lr {}, where it ends; go higher"
 # --- constant learning rates ----------------------------------------------------------------------
 
 
-def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
+def read_constants(
+    lr: ArrayLike,
+    losses: ArrayLike,
+    last: int | None = None,
+    by_part: ArrayLike | None = None,
+) -> Constants:
     """Compare constant learning rates by the losses of their last steps.
 
     Args:
         lr: (points,) rising, above 0.
         losses: (steps, points), each lr's mini-batch losses; all saw the same mini-batches. NaN or
-            infinite from where training failed.
+            infinite from where training failed. Or held-out losses, some steps of training apart.
+        last: how many of the losses, at the end, are the last ones; None: WINDOW of them.
+        by_part: (steps, parts, points) of held-out losses, those of equal parts of the samples: how
+            much they differ says what the choice of the samples leaves to chance.
 
     Raises:
         UserError: lr does not rise, or the shapes do not fit.
@@ -344,11 +357,11 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
         )
     _check_rises(lrs)
     table = _bounded(table)
-    count = max(1, round(WINDOW * len(table)))
-    last = table[-count:]
+    count = last or window(len(table))
+    ends = table[-count:]
     finite = np.isfinite(table).all(axis=0)
     end = np.full(len(lrs), math.inf)
-    end[finite] = (last[:, finite] / count).sum(axis=0)
+    end[finite] = (ends[:, finite] / count).sum(axis=0)
     first = table[0][np.isfinite(table[0])]
     start = float(np.median(first)) if len(first) else math.nan
     if not finite.any():
@@ -357,14 +370,23 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
 
     best = int(np.argmin(end))
     gain = start - end[best]
-    noise = float(np.std(last[:, best])) / math.sqrt(count)
+    noise = float(np.std(ends[:, best])) / math.sqrt(count)
+    parts = (
+        np.zeros((count, 0, len(lrs))) if by_part is None else _bounded(np.asarray(by_part, float))
+    )
+    of_parts = parts[-count:].sum(axis=0) / count  # (parts, points)
+    noise = math.hypot(noise, float(_by_samples(of_parts[:, best] - parts[0, :, best])))
     if gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
         bad = np.flatnonzero(~finite)
         fails = float(lrs[bad[0]]) if len(bad) else None
         why = f"no lr brought the loss below its start, {start:.3g}, by more than its noise"
         return Constants(lrs, end, start, None, None, fails, why_none=why)
 
-    good = np.array([_does_as_well(last[:, i], last[:, best], gain) for i in range(len(lrs))])
+    with np.errstate(invalid="ignore"):
+        chance = _by_samples(of_parts - of_parts[:, [best]])
+    good = np.array(
+        [_does_as_well(ends[:, i], ends[:, best], gain, chance[i]) for i in range(len(lrs))]
+    )
     worse = np.flatnonzero(~good)
     lowest = int(worse[worse < best].max(initial=-1)) + 1
     highest = int(worse[worse > best].min(initial=len(lrs))) - 1
@@ -380,23 +402,53 @@ def read_constants(lr: ArrayLike, losses: ArrayLike) -> Constants:
     )
 
 
-def _does_as_well(losses: Floats, best: Floats, gain: float) -> bool:
+def window(steps: int) -> int:
+    """How many of a constant lr's steps are its last ones."""
+    return max(1, round(WINDOW * steps))
+
+
+def _by_samples(differences: Floats) -> Floats:
+    """The standard error of the mean of (parts, ...) differences; 0 where there are no parts."""
+    parts = len(differences)
+    if parts < 2:
+        return np.zeros(differences.shape[1:])
+    return np.std(differences, axis=0, ddof=1) / math.sqrt(parts)
+
+
+def _does_as_well(losses: Floats, best: Floats, gain: float, chance: float) -> bool:
     if not np.isfinite(losses).all():
         return False
     difference = losses - best
-    error = float(np.std(difference)) / math.sqrt(len(difference))
+    error = math.hypot(float(np.std(difference)) / math.sqrt(len(difference)), chance)
     return float(np.mean(difference)) <= max(2 * error, AS_GOOD * gain)
 
 
 # --- both -----------------------------------------------------------------------------------------
 
 
-def where_the_ramp_misleads(ramp: Ramp, constants: Constants) -> list[str]:
+def overfits(constants: Constants, train: Constants | None) -> bool:
+    """Whether the lrs that fail by the held-out loss still lower the training loss.
+
+    Args:
+        train: the constant lrs read by their training losses; None: so are ``constants``.
+    """
+    fails = constants.fails_from
+    if train is None or fails is None:
+        return False
+    return train.fails_from is None or train.fails_from > fails
+
+
+def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = False) -> list[str]:
     """What the ramp shows that constant learning rates do not do, a sentence each.
 
     The ramp reaches an lr with the progress of all smaller ones, and an lr that is too large needs
     some steps to blow up, in which the ramp has gone on. What costs less than MISLED is no matter.
+
+    Args:
+        overfit: see ``overfits``.
     """
+    fail, blows_up = ("overfit", "rises again") if overfit else ("fail", "blows up")
+    whose = "'s loss" if overfit else ""
     best, fails, blow_up = constants.best, constants.fails_from, ramp.blow_up
     if best is None:
         return []
@@ -425,20 +477,21 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants) -> list[str]:
     if ramp.minimum is not None and ramp.minimum > best and loses(ramp.minimum):
         what = f"the best constant lr is {plain(best)}"
         if fails is not None and ramp.minimum >= fails:
-            what = f"constant lrs fail from {plain(fails)} on"
+            what = f"constant lrs {fail} from {plain(fails)} on"
         found.append(
             f"the ramp's loss is lowest at lr {plain(ramp.minimum)}, but {what}: "
             "the ramp brings along what smaller lrs had won before"
         )
     if blow_up is not None and fails is not None and blow_up > fails:
         found.append(
-            f"the ramp blows up at lr {plain(blow_up)}, but constant lrs fail from {plain(fails)} "
-            "on: a blow-up takes steps, in which the ramp has gone on"
+            f"the ramp{whose} {blows_up} at lr {plain(blow_up)}, but constant lrs {fail} from "
+            f"{plain(fails)} on: {'that' if overfit else 'a blow-up'} takes steps, in which the "
+            "ramp has gone on"
         )
     elif blow_up is not None and constants.loss_at(blow_up) < lowest + gain / 2:
         found.append(
-            f"the ramp blows up at lr {plain(blow_up)}, where a constant lr still trains (it ends "
-            f"at {constants.ends_at(blow_up)}): the ramp came there too early in training"
+            f"the ramp{whose} {blows_up} at lr {plain(blow_up)}, where a constant lr still trains "
+            f"(it ends at {constants.ends_at(blow_up)}): the ramp came there too early in training"
         )
     return found
 
@@ -476,6 +529,11 @@ def lr_grid(low: float, high: float, points: int) -> Floats:
     return grid
 
 
+def evenly(first: int, last: int, count: int) -> NDArray[np.intp]:
+    """(count,) steps from the first to the last, or all where there are fewer."""
+    return np.unique(np.linspace(first, last, count).round().astype(np.intp))
+
+
 def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
     """Columns of numbers as CSV text; each number keeps every bit."""
     table = [np.asarray(column).tolist() for column in columns]
@@ -485,4 +543,6 @@ def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value
     return "" if isinstance(value, float) and value != value else repr(value)

@@ -326,8 +326,8 @@ def test_the_command_records_draws_and_says_what_to_run_next(tmp_path: Path) -> 
     assert (ended.code, ended.err) == (0, "")
     (folder,) = (tmp_path / "outputs").iterdir()
     assert re.fullmatch(r"find_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
-    records = ["config.yaml", "constant.csv", "find.png", "ramp.csv", "suggestions.json"]
-    assert files(folder) == records
+    records = ["config.yaml", "constant.csv", "find.png", "held_out.csv", "ramp.csv"]
+    assert files(folder) == [*records, "suggestions.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
     answer = strict_json((folder / "suggestions.json").read_text("utf-8"))
@@ -335,7 +335,13 @@ def test_the_command_records_draws_and_says_what_to_run_next(tmp_path: Path) -> 
     assert len(constant) == 4 * 20
     table = constant.pivot(index="step", columns="lr", values="loss")
     read = range_test.read_constants(table.columns.to_numpy(), table.to_numpy())
+    assert answer["train_best_lr"] == read.best
+    held_out = pd.read_csv(folder / "held_out.csv")
+    held_out = held_out[held_out["test"] == "constant"]
+    table = held_out.pivot(index="step", columns="lr", values="loss")
+    read = range_test.read_constants(table.columns.to_numpy(), table.to_numpy(), 4)
     assert answer["best_lr"] == read.best and answer["fails_from"] == read.fails_from
+    assert (answer["judged_by"], answer["held_out_samples"]) == ("held-out loss", 100)
     ramp = pd.read_csv(folder / "ramp.csv")
     np.testing.assert_allclose(ramp["lr"], 1e-3 * 1e4 ** (np.arange(20) / 19), rtol=1e-12)
     assert [each["rule"] for each in answer["suggestions"]] == ["steepest", "valley", "minimum/10"]
@@ -363,7 +369,8 @@ def test_a_name_is_the_folders_and_is_not_taken_over(tmp_path: Path) -> None:
     first = run(*TINY, "name=here", "output=mine", "plots=false", cwd=tmp_path)
     assert first.code == 0
     folder = tmp_path / "mine" / "here"
-    assert files(folder) == ["config.yaml", "constant.csv", "ramp.csv", "suggestions.json"]
+    records = ["config.yaml", "constant.csv", "held_out.csv", "ramp.csv", "suggestions.json"]
+    assert files(folder) == records
     assert "name=here" not in first.out and "output=mine" in first.out
     again = run(*TINY, "name=here", "output=mine", cwd=tmp_path)
     assert again.code == 2 and "name=here" in again.err and "is there already" in again.err
@@ -538,7 +545,9 @@ def test_what_is_told_is_what_was_found() -> None:
     for line in found.misleads:
         assert line in text
     flat = told(FIGURES["flat"], sweep_command(FIGURES["flat"]))
-    assert flat.startswith("find: no learning rate to suggest: no lr brought the loss below")
+    first, second, *_ = flat.splitlines()
+    assert first == "find: judged by the training loss"
+    assert second.startswith("find: no learning rate to suggest: no lr brought the loss below")
     assert "the ramp's steepest   none, the loss does not fall up to lr 10" in flat
 
 

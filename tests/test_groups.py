@@ -331,7 +331,7 @@ def test_each_lr_of_a_range_test_is_that_of_a_run(kind: Any) -> None:
     net = network()
     lrs = np.array([[0.001, 0.1], [0.03, 0.1], [0.4, 0.1]])
     batch = first_steps.batches(data, 0, 64)
-    found = first_steps.train(
+    found, _ = first_steps.train(
         copy.deepcopy(net),
         F.cross_entropy,
         {k: v for k, v in node(kind, 0.1).items() if k != "lr"},
@@ -339,7 +339,6 @@ def test_each_lr_of_a_range_test_is_that_of_a_run(kind: Any) -> None:
         batch,
         seed=0,
         device="cpu",
-        held_out=(data.val_x, data.val_y),
         width=2,
     )
     for lane in range(2):
