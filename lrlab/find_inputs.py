@@ -255,7 +255,7 @@ def _pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tens
     elif isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
         data = _collated(data, option, most)
     if isinstance(data, tuple | list) and len(data) == 2 and all(map(_is_array, data)):
-        x, y = (_tensor(part) for part in data)
+        x, y = (_tensor(part, option, key) for part, key in zip(data, "xy", strict=True))
         if len(x) != len(y):
             raise UserError(
                 f"{option}: {len(x)} samples and {len(y)} targets; need as many of each"
@@ -276,7 +276,7 @@ def _is_array(part: Any) -> bool:
     )
 
 
-def _tensor(part: Any, key: str) -> Tensor:
+def _tensor(part: Any, option: str, key: str) -> Tensor:
     """A tensor as it is; an array with the types that torch's networks and losses take."""
     if isinstance(part, Tensor):
         return part
@@ -284,7 +284,7 @@ def _tensor(part: Any, key: str) -> Tensor:
     if not found.is_floating_point():
         return found.long()
     if words := own_float32.lost(found, own_float32.named(None, key, found.ndim)):
-        raise UserError(f"data: {words}; give ({key} - {key}.mean(0)) / {key}.std(0)")
+        raise UserError(f"{option}: {words}; give ({key} - {key}.mean(0)) / {key}.std(0)")
     return found.float()
 
 
