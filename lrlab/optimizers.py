@@ -56,6 +56,10 @@ class LaneOptimizer(Protocol):
         """The lr of each parameter group, as a multiple of the lane's own."""
         ...
 
+    def moved(self, lane: int) -> bool:
+        """Whether a lane's optimizer has moved its own lr, beside the schedule."""
+        ...
+
     def take_rates(self, other: Any) -> None:
         """Take over those of another optimizer of as many lanes and the same parameters."""
         ...
@@ -505,6 +509,9 @@ class _StackedOptimizer:
 
     def rates(self, lane: int) -> list[float]:
         return [1.0]
+
+    def moved(self, lane: int) -> bool:
+        return False
 
     def take_rates(self, other: Any) -> None:
         """All parameters have the run's lr."""
@@ -1122,6 +1129,9 @@ class _GeneralOptimizer:
     def rates(self, lane: int) -> list[float]:
         rates = self._lanes[lane].rates
         return [own / rates.lr for own in rates.groups]
+
+    def moved(self, lane: int) -> bool:
+        return self._lanes[lane].moved
 
     def take_rates(self, other: Any) -> None:
         for own, its in zip(self._lanes, other._lanes, strict=True):

@@ -603,11 +603,11 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
         _keep_end(stack, lane)
         if run.spec["save_model"]:
             checkpoints.write(records.model_file(run.spec.folder), finished.state_dict(i))
-        _end(
-            run,
-            "finished",
-            "finished\n" + ", ".join(_told(run.summary, _TOLD)),
-        )
+        line = "finished\n" + ", ".join(_told(run.summary, _TOLD))
+        if stack.optimizer.moved(lane):
+            rates = dict.fromkeys(f"{rate:g}" for rate in stack.optimizer.rates(lane))
+            line += f"\nthe optimizer moved its lr itself, to {', '.join(rates)} times the recorded"
+        _end(run, "finished", line)
 
 
 def _val_parts(stack: Stack, finished: lanes.Lanes) -> list[Tensor]:

@@ -303,6 +303,7 @@ def test_an_optimizer_trains_as_in_torch(trainer: Trainer, kind: Any, halves: bo
     for lr, run in zip(lrs, group, strict=True):
         truth = ordinary(lambda: MLP((1, 12, 12), CLASSES, hidden=(13,)), kind, lr, chained)
         assert_like(run, truth)
+        assert ("moved its lr itself, to 0.121577 times" in run.log) == (kind is MovesItsLr)
 
 
 def test_fused_by_its_flag_too(trainer: Trainer) -> None:
