@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -583,26 +582,22 @@ def _device(name: str) -> str:
         raise UserError(str(error).replace("device=", "--device=")) from None
 
 
-def check_writable(file: Path) -> None:
-    """See before anything is measured that the file can be written.
+def check_writable(file: Path) -> Path:
+    """See before anything is measured that the file can be written; a link is followed.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot, or it is there and no earlier ``--json`` wrote it.
     """
-    if file.is_dir():
-        example = shlex.quote(str(file / "bench.json"))
-        raise UserError(f"--json={file}: is a folder; name a file, like {example}")
-    folder = file.absolute().parent
-    if not folder.is_dir():
-        raise UserError(f"--json={file}: there is no folder {file.parent}; make it first")
+    file = verbs.output_file("--json", file, "bench.json", lambda text: '"step_ms"' in text)
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=file.absolute().parent):
             pass
     except OSError as error:
         raise UserError(
             f"--json={file}: nothing can be written into {file.parent} ({error.strerror}); "
             "name a file elsewhere"
         ) from error
+    return file
 
 
 def _run(words: Sequence[str]) -> None:
@@ -610,7 +605,7 @@ def _run(words: Sequence[str]) -> None:
 
     options = read_options(words)
     if options.json is not None:
-        check_writable(options.json)
+        options = dataclasses.replace(options, json=check_writable(options.json))
     options = dataclasses.replace(options, device=_device(options.device))
     found = measure(options)
     if options.json is not None:

@@ -9,7 +9,6 @@ import argparse
 import json
 import math
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -639,7 +638,7 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     if options.target is not None and not math.isfinite(options.target):
         raise UserError(f"--target={options.target}: must be a finite number, like --target=0.1")
     if options.output is not None:
-        _check_output(options.output, options.paths)
+        options.output = _output(options.output, options.paths)
     loaded = load(options.paths, with_branches=False)
     found = in_order(loaded.verdicts(options.target))
     answers = answer.recommend(found)
@@ -661,14 +660,14 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     return "\n\n".join(parts), loaded.notes
 
 
-def _check_output(file: Path, paths: Sequence[Path]) -> None:
-    if file.is_dir():
-        example = shlex.quote(str(file / "verdicts.csv"))
-        raise UserError(f"--output={file}: is a folder; name a file, like {example}")
+def _output(file: Path, paths: Sequence[Path]) -> Path:
     if file.resolve() in _resolved(paths):
         raise UserError(f"--output={file}: would replace what is read; name another file")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"--output={file}: there is no folder {file.parent}; make it first")
+    return verbs.output_file("--output", file, "verdicts.csv", _is_verdicts)
+
+
+def _is_verdicts(text: str) -> bool:
+    return {"run", "outcome", "evidence"} <= set(text.partition("\n")[0].strip().split(","))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -375,8 +375,8 @@ def read_constants(
         np.zeros((count, 0, len(lrs))) if by_part is None else _bounded(np.asarray(by_part, float))
     )
     of_parts = parts[-count:].sum(axis=0) / count  # (parts, points)
-    noise = math.hypot(noise, float(_by_samples(of_parts[:, best] - parts[0, :, best])))
-    if gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
+    chance_gain = not _surely_fell(parts[0, :, best], of_parts[:, best])
+    if chance_gain or gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
         bad = np.flatnonzero(~finite)
         fails = float(lrs[bad[0]]) if len(bad) else None
         why = f"no lr brought the loss below its start, {start:.3g}, by more than its noise"
@@ -413,6 +413,18 @@ def _by_samples(differences: Floats) -> Floats:
     if parts < 2:
         return np.zeros(differences.shape[1:])
     return np.std(differences, axis=0, ddof=1) / math.sqrt(parts)
+
+
+def _surely_fell(start: Floats, end: Floats) -> bool:
+    """Whether the losses of (parts,) fell by more than the choice of the samples explains.
+
+    By their ratios where all are above 0: squared errors of few samples begin far apart.
+    """
+    if len(start) < 2:
+        return True
+    positive = bool((start > 0).all() and (end > 0).all())
+    fall = np.log(start) - np.log(end) if positive else start - end
+    return float(fall.mean()) > 4 * float(_by_samples(fall))
 
 
 def _does_as_well(losses: Floats, best: Floats, gain: float, chance: float) -> bool:

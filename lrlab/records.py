@@ -11,6 +11,7 @@ A file is written whole and then renamed, or appended to such that a torn last l
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import math
@@ -172,6 +173,7 @@ def write_bytes(file: Path, data: bytes | memoryview) -> None:
     """As ``write_whole``, for what is no text."""
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
+        _check_replaceable(file)
         beside.write_bytes(data)
         check_owned(file)
         os.replace(beside, file)
@@ -183,6 +185,23 @@ def write_bytes(file: Path, data: bytes | memoryview) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _check_replaceable(file: Path) -> None:
+    """Keep a device, a pipe or a socket from being replaced by a file: /dev/null would be gone.
+
+    Raises:
+        OSError: it is one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if is_special(file.lstat().st_mode):
+            raise OSError(errno.EEXIST, "it is a device, a pipe or a socket", str(file))
+
+
+def is_special(mode: int) -> bool:
+    """Whether a mode of ``stat`` is that of a device, a pipe or a socket."""
+    kinds = (stat.S_ISCHR, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK)
+    return any(kind(mode) for kind in kinds)
 
 
 def free_folder(folder: Path, may_rename: bool) -> Path:

@@ -6,7 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
+import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,6 +105,47 @@ def path(text: str) -> Path:
         if too_long(error):
             raise UserError(f"{text}: is too long for a path") from None
     return Path(text)  # what else is wrong with it is said where it is used
+
+
+def output_file(flag: str, file: Path, example: str, is_ours: Callable[[str], bool]) -> Path:
+    """Where to write what a flag asks for: the file that it names, or a link to it leads to.
+
+    Nothing is replaced but what lrlab wrote itself.
+
+    Args:
+        flag: as it is typed, ``--output``.
+        example: a file's name, for a line about a folder.
+        is_ours: whether the text of a file that is there is such as lrlab writes here.
+
+    Raises:
+        UserError: a folder, a device, a pipe, another program's file, or nowhere.
+    """
+    try:
+        file = file.resolve() if file.is_symlink() else file
+        mode = file.stat().st_mode
+    except RuntimeError:
+        raise UserError(f"{flag}={file}: is a link that leads to itself; name a file") from None
+    except OSError:  # it is not there, and where it cannot be, that is said next
+        mode = None
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{flag}={file}: there is no folder {file.parent}; make it first")
+    if mode is None:
+        return file
+    if stat.S_ISDIR(mode):
+        inside = shlex.quote(str(file / example))
+        raise UserError(f"{flag}={file}: is a folder; name a file, like {inside}")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{flag}={file}: is no file but a device or a pipe; name a file")
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            text = stream.read(2**16)
+    except OSError as error:
+        raise UserError(f"{flag}={file}: cannot be read ({error.strerror}); name another") from None
+    if text.strip() and not is_ours(text):
+        raise UserError(
+            f"{flag}={file}: is there, and lrlab did not write it; name another file, or remove it"
+        )
+    return file
 
 
 def too_long(error: OSError) -> bool:

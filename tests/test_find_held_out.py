@@ -330,6 +330,10 @@ def test_what_few_samples_leave_to_chance_is_no_gain() -> None:
     np.testing.assert_allclose(alike.mean(axis=1), apart.mean(axis=1))
     read = read_constants(lr, apart.mean(axis=1), 3, apart)
     assert read.best is None and "by more than its noise" in read.why_none
+    # squared errors of few samples begin far apart, and all fall by nine tenths
+    far = np.array([1.0, 9.0, 2.0, 6.0, 0.5])[:, None] * (1 - 0.9 * steps * np.array([0, 0.5, 1]))
+    read = read_constants(lr, far.mean(axis=1), 1, far)
+    assert read.best == 1.0
     # a sure gain, whose difference to the next rate is not: that of the parts is as large
     gains = np.array([0.0, 1.0, 1.05])
     chance = 2 - steps * (gains + spread * np.array([0.0, 0.1, -0.1]))

@@ -179,7 +179,7 @@ def test_lines_are_wrapped_to_the_terminal_and_not_in_a_pipe() -> None:
 
 def test_output_writes_the_verdicts_whole(run: Any, sweep: Path, tmp_path: Path) -> None:
     file = tmp_path / "verdicts.csv"
-    file.write_text("older")
+    file.write_text("run,outcome,evidence\n")
     code, out, _ = run(sweep, "--output", file)
     assert code == 0 and out.splitlines()[-1].startswith("verdicts  ")
     written = pd.read_csv(file)
