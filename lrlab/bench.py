@@ -563,7 +563,7 @@ def _device(name: str) -> str:
 
 
 def check_writable(file: Path) -> Path:
-    """See before anything is measured that the file can be written; where a link leads, if it is one.
+    """See before anything is measured that the file can be written, and where a link leads.
 
     Raises:
         UserError: it cannot, or it is there and no earlier ``--json`` wrote it.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lrlab import config as configs
-from lrlab import records
+from lrlab import passwords, records
 from lrlab.errors import NotWritten, UserError
 from lrlab.targets import HYDRA_KEYS, taken
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CURVES = ("train_loss", "lr", "val_loss", "val_acc")
 RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 ENDED = (*records.ENDED, "interrupted")
+# Variables whose passwords no message repeats.
+_ADDRESSES = (passwords.TRACKING, "MLFLOW_TRACKING_URI")
+_CREDENTIALS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,10 @@ class Tracker:
         name = type(self.sink).__name__
         self.sink = None
         message = " ".join(str(error).split())
+        for uri in (os.environ.get(name, "") for name in _ADDRESSES):
+            message = passwords.without_secrets(message, uri)
+        for secret in (os.environ.get(name) for name in _CREDENTIALS):
+            message = message.replace(secret, "***") if secret else message
         line = f"tracking by {name} failed and is off ({type(error).__name__}: {message[:200]})"
         print(f"lrlab: {line}; the runs go on", file=sys.stderr, flush=True)
         if run is not None:
@@ -200,6 +207,8 @@ def open(node: Mapping[str, Any], sweep: Path) -> Tracker:
     if not target:
         return Tracker(None)
     settings = {k: v for k, v in node.items() if k not in (*HYDRA_KEYS, "every")}
+    if isinstance(uri := settings.get("uri"), str):
+        settings["uri"] = passwords.whole_tracking(uri)
     try:
         with _silent():
             sink = _found(target)(sweep=sweep, **settings)
