@@ -374,6 +374,24 @@ def _hparams(data: Any, which: str) -> Any:
     return summary_pb2.Summary(value=[value])
 
 
+def _reach(uri: str) -> None:
+    """Connect to a database once: MLflow tries it 15 times, which takes over an hour.
+
+    Raises:
+        Exception: the driver's; it does not answer.
+    """
+    scheme, colon, _ = uri.partition("://")
+    if not colon or scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql"):
+        return
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
 # --- MLflow ---------------------------------------------------------------------------------------
 
 # What a state of lrlab's is called in MLflow; the state itself is a tag.
@@ -441,6 +459,7 @@ class MLflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
+        _reach(self.uri or os.environ.get("MLFLOW_TRACKING_URI", ""))
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(self.experiment)
         self.experiment_id = (

@@ -75,3 +75,22 @@ def test_a_trackers_error_repeats_no_credentials(
     tracking.Tracker(None)._give_up(None, RuntimeError(f"{URI} refuses t0ken"))
     told = capsys.readouterr().err
     assert "http://bob:***@127.0.0.1:9/x refuses ***" in told
+
+
+def test_a_database_that_does_not_answer_ends_tracking_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    psycopg = pytest.importorskip("psycopg")
+    tried = []
+
+    def refuse(*given: object, **more: object) -> None:
+        tried.append(given)
+        raise psycopg.OperationalError("refused")
+
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+    sink = tracking.MLflow(tmp_path, "postgresql+psycopg://bob@127.0.0.1:9/x")
+    with pytest.raises(Exception, match="refused"):
+        sink._client()
+    assert len(tried) == 1
