@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrlab import config as configs
-from lrlab import first_steps, own_float32
+from lrlab import first_steps, network_checks, own_float32
 from lrlab.config import nearest
 from lrlab.constant import random_state_kept
 from lrlab.data import Dataset
@@ -77,6 +77,7 @@ def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: in
         UserError: the network or the loss does not work on this batch.
     """
     x, y = batch
+    network_checks.check_hooks("network", network)
     own = copied(network)
     if any(is_lazy(p) for p in own.parameters()):
         torch.manual_seed(seed)
@@ -84,8 +85,14 @@ def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: in
         with torch.no_grad():
             _outputs(own, x)
     trial = copied(own).to(x.device).train()
+    names = {name for name, _ in trial.named_parameters()}
+    tensors = network_checks.places(trial)
     outputs = _outputs(trial, x)
+    network_checks.check_places("network", tensors, network_checks.places(trial))
+    network_checks.check_made("network", names, trial)
     _check_loss(outputs, y, loss)
+    network_checks.check_loss("loss", loss, outputs, y)
+    network_checks.check_stateless("network", copied(own).to(x.device), x[:2])
     return own.train(network.training)
 
 

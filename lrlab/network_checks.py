@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lrlab import python_state, shared_state
+from lrlab import losses, python_state, shared_state
 from lrlab.errors import UserError
 from lrlab.python_state import seeded
 
@@ -82,15 +82,15 @@ def check_training(
         UserError: a norm has one value only, gradients are sparse, state is shared, or there is
             something that training would not heed.
     """
-    _check_hooks(option, network)
+    check_hooks(option, network)
     with seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come in training
         _check_one_sample(option, network, dataset)
-        _check_stateless(option, network, dataset)
+        check_stateless(option, network, dataset.train_x[:2])
         size = min(batch_size, 2)
         x, y = dataset.train_x[:size].clone(), dataset.train_y[:size]
         network.train()
-        tensors = _places(network)
+        tensors = places(network)
         try:
             outputs = network(x)
         except Exception as error:
@@ -103,7 +103,7 @@ def check_training(
                 f"{name or 'it'} does not take a batch of {which} ({_first_line(error)})"
                 f"{advice(error)}"
             ) from error
-        _check_places(option, tensors, _places(network))
+        check_places(option, tensors, places(network))
         names = [name for name, p in network.named_parameters() if p.requires_grad]
         leaves = [p for p in network.parameters() if p.requires_grad]
         before = shared_state.of(network, loss)
@@ -142,7 +142,7 @@ def check_training(
         )
 
 
-def _check_hooks(option: str, network: nn.Module) -> None:
+def check_hooks(option: str, network: nn.Module) -> None:
     """Refuse hooks of parameters: a lane's parameters are parts of a stack's, which have none."""
     for name, parameter in network.named_parameters():
         post = getattr(parameter, "_post_accumulate_grad_hooks", None)
@@ -154,7 +154,7 @@ def _check_hooks(option: str, network: nn.Module) -> None:
             )
 
 
-def _check_stateless(option: str, network: nn.Module, dataset: Dataset) -> None:
+def check_stateless(option: str, network: nn.Module, x: Tensor) -> None:
     """Refuse what cannot run on parameters from outside, as a lane's are."""
     from torch.func import functional_call
 
@@ -162,7 +162,7 @@ def _check_stateless(option: str, network: nn.Module, dataset: Dataset) -> None:
     network.eval()
     try:
         with torch.no_grad():
-            functional_call(network, state, (dataset.train_x[:2].clone(),))
+            functional_call(network, state, (x.clone(),))
     except Exception as error:
         kind, works = type(network).__name__, "give an ordinary torch.nn.Module"
         if isinstance(inner := getattr(network, "module", None), nn.Module):
@@ -172,6 +172,27 @@ def _check_stateless(option: str, network: nn.Module, dataset: Dataset) -> None:
         raise UserError(
             f"{option}: does not run on parameters of a stack ({_first_line(error)}); {works}"
         ) from error
+
+
+def check_loss(
+    option: str, loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor
+) -> None:
+    """Refuse a loss with parameters of its own, and one that adds up a batch.
+
+    Args:
+        outputs: (batch, ...), targets: (batch, ...).
+    """
+    if own := losses.own_parameters(loss):
+        raise UserError(
+            f"{option}: has parameters of its own ({', '.join(own[:3])}), which nothing would "
+            "train; make them parameters of the network, or buffers if they are constant"
+        )
+    if losses.is_sum(loss, outputs, targets):
+        raise UserError(
+            f"{option}: adds the losses of a batch's samples up, so that batches of different "
+            "sizes do not compare; return their mean, such as by reduction=mean, with lr times "
+            "batch_size"
+        )
 
 
 def check_made(option: str, names: Collection[str], network: nn.Module) -> None:
@@ -188,13 +209,13 @@ def check_made(option: str, names: Collection[str], network: nn.Module) -> None:
         )
 
 
-def _places(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
+def places(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
     """Each parameter and buffer, with where its numbers lie."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return {name: (tensor, tensor.data_ptr()) for name, tensor in tensors}
 
 
-def _check_places(
+def check_places(
     option: str, before: dict[str, tuple[Tensor, int]], now: dict[str, tuple[Tensor, int]]
 ) -> None:
     """Refuse a forward pass that does to parameters or buffers what a stack would lose."""

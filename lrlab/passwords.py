@@ -1,6 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-"""The password of a sweep's database: nothing that lrlab writes, prints or starts shows it.
+"""The password of a sweep's database or tracking server: nothing that lrlab writes, prints or
+starts shows it.
 
 Hydra notes a command's words in several places of its config, prints them in its errors, and its
 launchers write them to files. So it never gets the password: from the first moment on it is in an
@@ -18,8 +19,10 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 # The storage's URL with its password, of this command and of the processes that it starts.
 VARIABLE = "LRLAB_STORAGE"
+# The same of a tracking server's URL.
+TRACKING = "LRLAB_TRACKING"
 
-_WORD = re.compile(r"(?s)([+~]*storage)=(.*)")
+_WORD = re.compile(r"(?s)([+~]*(storage|tracking\.uri))=(.*)")
 _SECRET = re.compile(r"[^=&]*pass[^=&]*|[^=&]*pwd", re.IGNORECASE)  # a key of a URL's query
 _FILE = ("sqlite", "sqlite+pysqlite")  # whose URLs are a path
 
@@ -41,27 +44,27 @@ def kept_apart(words: Sequence[str]) -> Generator[list[str], None, None]:
 
     One that stands in an interpolation, like ``storage=${oc.env:DB}``, is in no word, and stays.
     """
-    found, url = [], None
+    found, urls = [], dict[str, str]()
     for word in words:
         match = _WORD.fullmatch(word)
-        text = _value(word, match[2]) if match else ""
-        shown = masked(text)
+        text = _value(word, match[3]) if match else ""
+        hide, variable = (masked, VARIABLE) if match and match[2] == "storage" else _TRACKING
+        shown = hide(text)
         if match and shown != text and not _is_elsewhere(text):
             from lrlab.spelling import quoted
 
-            url = text
+            urls[variable] = text
             word = f"{match[1]}={quoted(shown)}"
         found.append(word)
-    before = os.environ.get(VARIABLE)
-    if url is not None:
-        os.environ[VARIABLE] = url
+    before = {variable: os.environ.get(variable) for variable in urls}
+    os.environ.update(urls)
     try:
         yield found
     finally:
-        if url is not None:
-            os.environ.pop(VARIABLE, None)
-            if before is not None:
-                os.environ[VARIABLE] = before
+        for variable, value in before.items():
+            os.environ.pop(variable, None)
+            if value is not None:
+                os.environ[variable] = value
 
 
 def _value(word: str, text: str) -> str:
@@ -90,6 +93,48 @@ def masked(storage: str) -> str:
     user = parts.user + (":***" if parts.password is not None else "")
     start = storage[: len(storage) - len(_behind_scheme(storage))]
     return start + (f"{user}@" if user else "") + parts.place + (f"?{query}" if query else "")
+
+
+def masked_tracking(uri: str) -> str:
+    """A tracking server's address as it may be shown; a folder may have any name, and stays."""
+    scheme, colon, behind = uri.partition("://")
+    if not colon or scheme.lower() in (*_FILE, "file"):
+        return uri
+    if scheme.lower() in ("http", "https") and "@" not in re.split("[/?#]", behind)[0]:
+        return uri  # an @ further on belongs to a path
+    return masked(uri)
+
+
+_TRACKING = (masked_tracking, TRACKING)
+
+
+@contextlib.contextmanager
+def tracking_kept(uri: str | None) -> Generator[None, None, None]:
+    """While the block runs, this process and its children know a tracker's whole address."""
+    before = os.environ.get(TRACKING)
+    if uri is not None:
+        os.environ[TRACKING] = uri
+    try:
+        yield
+    finally:
+        if uri is not None:
+            os.environ.pop(TRACKING, None)
+            if before is not None:
+                os.environ[TRACKING] = before
+
+
+def whole_tracking(uri: str) -> str:
+    """The address that was shown as this one."""
+    whole = os.environ.get(TRACKING, "")
+    return whole if "***" in uri and masked_tracking(whole) == uri else uri
+
+
+def without_secrets(text: str, uri: str) -> str:
+    """A text of others, such as an error, without the passwords of an address."""
+    if masked_tracking(uri) != uri:
+        for secret in secrets(uri):
+            text = text.replace(secret, "***")
+    return text
 
 
 def secrets(storage: str) -> list[str]:

@@ -329,16 +329,7 @@ def _check_forward(
     named = f"loss._target_={_target(spec, 'loss')}"
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise UserError(f"{named}: must return one number a batch")
-    if own := losses.own_parameters(loss):
-        raise UserError(
-            f"{named}: has parameters of its own ({', '.join(own[:3])}), which nothing would "
-            "train; make them parameters of the network, or buffers if they are constant"
-        )
-    if losses.is_sum(loss, outputs, samples[1]):
-        raise UserError(
-            f"{named}: adds the losses of a batch's samples up, so that batches of different sizes "
-            "do not compare; return their mean, such as by reduction=mean, with lr times batch_size"
-        )
+    network_checks.check_loss(named, loss, outputs, samples[1])
     if spec.config.get("objective") == "val_acc":
         logit = dataset.num_classes == 2 and losses.is_logit(loss, shape[1:])
         if losses.right_answers(outputs, samples[1], dataset.num_classes, logit) is None:

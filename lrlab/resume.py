@@ -55,6 +55,8 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
     for override in given:
         if "=" not in override:
             raise UserError(f"{override}: after the sweep's folder come options, as option=value")
+        if override.lstrip("+~").startswith(records.RESUMING):
+            raise UserError(f"{override}: resume sets it itself; leave it out")
         if _key(override) in ("name", "output"):
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
         if "/" not in (key := _key(override)):

@@ -172,6 +172,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
         wishes.refuse_unknown(config, typed, [*space.lists, *space.intervals])
     choices.check(config)
     url = _hide_password(config, space)
+    server = _hide_tracking(config, space)
     current = _Sweep(config, loader, launcher, space, url, "LRLAB_WORKER" in os.environ)
     _check_launcher(current)
     node = tracker_settings(config)
@@ -181,8 +182,18 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
         plain = OmegaConf.to_container(config.tracking, resolve=True)
         assert isinstance(plain, dict)
         tracking.check({str(key): value for key, value in plain.items()})
+    with passwords.tracking_kept(server):
+        return _sweep(current, url, {override.get_key_element() for override in overrides})
 
-    named = {override.get_key_element() for override in overrides}
+
+def _sweep(current: _Sweep, url: str, named: set[str]) -> list[float]:
+    """The sweep, once its options are judged.
+
+    Args:
+        url: the storage, with its password.
+        named: the keys that were typed.
+    """
+    config = current.config
     with _remedied(current, begun=current.resumed):
         queue, first = _open(current, named)
     global opened
@@ -299,6 +310,31 @@ def _hide_password(config: DictConfig, space: Space) -> str:
         words = [word for word in space.fixed if word.partition("=")[0].lstrip("+") != "storage"]
         space.fixed[:] = [*words, f"storage={spaces.quoted(shown)}"]
     return url
+
+
+def _hide_tracking(config: DictConfig, space: Space) -> str | None:
+    """The tracking server's address as given, as ``_hide_password``; None: it has no password."""
+    node = tracker_settings(config)
+    uri = node.get("uri")
+    if not isinstance(uri, str):
+        return None
+    shown = passwords.masked_tracking(uri)
+    if uri == shown and "***" in uri:
+        uri = os.environ.get(passwords.TRACKING, "")
+        if "${" in uri:
+            uri = str(OmegaConf.create({"uri": uri}).uri)
+        if passwords.masked_tracking(uri) != shown:
+            raise UserError(
+                f"tracking.uri={shown}: its password is not in the records; give tracking.uri=… "
+                "again, or tracking.uri=null for that of MLFLOW_TRACKING_URI"
+            )
+    if shown == uri:
+        return None
+    with open_dict(config):
+        config.tracking.uri = shown
+    words = [w for w in space.fixed if w.partition("=")[0].lstrip("+") != "tracking.uri"]
+    space.fixed[:] = [*words, f"++tracking.uri={spaces.quoted(shown)}"]
+    return uri
 
 
 def _check_launcher(current: _Sweep) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lrlab import config as configs
-from lrlab import records, trust
+from lrlab import passwords, records, trust
 from lrlab.errors import NotWritten, UserError
 from lrlab.targets import HYDRA_KEYS, lacking, taken
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CURVES = ("train_loss", "lr", "val_loss", "val_acc")
 RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 ENDED = (*records.ENDED, "interrupted")
+# Variables whose passwords no message repeats.
+_ADDRESSES = (passwords.TRACKING, "MLFLOW_TRACKING_URI")
+_CREDENTIALS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,10 @@ class Tracker:
         name = type(self.sink).__name__
         self.sink = None
         message = " ".join(str(error).split())
+        for uri in (os.environ.get(name, "") for name in _ADDRESSES):
+            message = passwords.without_secrets(message, uri)
+        for secret in (os.environ.get(name) for name in _CREDENTIALS):
+            message = message.replace(secret, "***") if secret else message
         line = f"tracking by {name} failed and is off ({type(error).__name__}: {message[:200]})"
         print(f"lrlab: {line}; the runs go on", file=sys.stderr, flush=True)
         if run is not None:
@@ -197,6 +204,8 @@ def open(node: Mapping[str, Any], sweep: Path) -> Tracker:
     if not target:
         return Tracker(None)
     settings = {k: v for k, v in node.items() if k not in (*HYDRA_KEYS, "every")}
+    if isinstance(uri := settings.get("uri"), str):
+        settings["uri"] = passwords.whole_tracking(uri)
     try:
         with _silent():
             sink = _found(target)(sweep=sweep, **settings)
@@ -361,6 +370,24 @@ def _hparams(data: Any, which: str) -> Any:
     return summary_pb2.Summary(value=[value])
 
 
+def _reach(uri: str) -> None:
+    """Connect to a database once: MLflow tries it 15 times, which takes over an hour.
+
+    Raises:
+        Exception: the driver's; it does not answer.
+    """
+    scheme, colon, _ = uri.partition("://")
+    if not colon or scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql"):
+        return
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
 # --- MLflow ---------------------------------------------------------------------------------------
 
 # What a state of lrlab's is called in MLflow; the state itself is a tag.
@@ -428,6 +455,7 @@ class MLflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
+        _reach(self.uri or os.environ.get("MLFLOW_TRACKING_URI", ""))
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(self.experiment)
         self.experiment_id = (

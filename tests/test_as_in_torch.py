@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lrlab import losses, plan
 from lrlab.errors import UserError
+from lrlab.find import find
 from lrlab.networks import MLP
 
 PIXELS = 144
@@ -222,19 +223,19 @@ class Temperature(nn.Module):
         return F.cross_entropy(outputs / self.temperature, targets)
 
 
-@pytest.mark.parametrize(
-    ("option", "told"),
-    [
-        ("network ParameterHook", "the parameter body.weight has a hook of its gradient"),
-        ("network AssignsData", "assigns body.weight.data"),
-        ("network Grows", "the buffer seen"),
-        ("network MadeInForward", "late.weight is made in forward"),
-        ("network Detached", "the loss depends on none of its parameters"),
-        ("network parallel", "give the Body inside of the DataParallel"),
-        ("loss summed", "reduction=mean"),
-        ("loss Temperature", "has parameters of its own (temperature)"),
-    ],
-)
+LOST = [
+    ("network ParameterHook", "the parameter body.weight has a hook of its gradient"),
+    ("network AssignsData", "assigns body.weight.data"),
+    ("network Grows", "the buffer seen"),
+    ("network MadeInForward", "late.weight is made in forward"),
+    ("network Detached", "the loss depends on none of its parameters"),
+    ("network parallel", "give the Body inside of the DataParallel"),
+    ("loss summed", "reduction=mean"),
+    ("loss Temperature", "has parameters of its own (temperature)"),
+]
+
+
+@pytest.mark.parametrize(("option", "told"), LOST)
 def test_what_lanes_would_lose_is_refused(trainer: Trainer, option: str, told: str) -> None:
     group, name = option.split()
     choice = "network=custom" if group == "network" else "loss=nll"
@@ -242,6 +243,19 @@ def test_what_lanes_would_lose_is_refused(trainer: Trainer, option: str, told: s
     with pytest.raises(UserError, match=f"^{group}._target_={HERE}.{name}: ") as error:
         plan.check_runs(specs)
     assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("option", "told"), LOST)
+def test_what_lanes_would_lose_is_refused_by_find_too(option: str, told: str) -> None:
+    group, name = option.split()
+    given: dict[str, Any] = {"network": Body, "loss": F.cross_entropy, group: globals()[name]}
+    if given["loss"] is Temperature:
+        given["loss"] = Temperature()
+    data = tiny_images()
+    with pytest.raises(UserError, match=f"^{group}: |^loss: has no gradient") as error:
+        find(given["network"](), (data.train_x, data.train_y), given["loss"], points=2, steps=10)
+    assert "\n" not in str(error.value)
+    assert told in str(error.value) or "without detach" in str(error.value)
 
 
 def test_a_mean_is_no_sum_whatever_it_is_of() -> None:
