@@ -5,6 +5,7 @@ import gzip
 import io
 import itertools
 import re
+import stat
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -81,6 +82,9 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def _text(file: Path) -> str:
     try:
+        mode = file.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # some of which never end
+            raise UserError(f"{file}: is a device; a CSV of curves is needed")
         data = file.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)

@@ -86,6 +86,8 @@ def path(text: str) -> Path:
     Raises:
         UserError: one that no file can have.
     """
+    if not text:  # of a variable that is not set; Python would take it for the current folder
+        raise UserError("'': is no path; name a file or a folder, such as . for the current one")
     try:
         text.encode()
     except UnicodeEncodeError:  # what lrlab writes names its folders, in UTF-8

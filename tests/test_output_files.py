@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lrlab import bench, judge, records
+from lrlab import bench, judge, records, verbs
 from lrlab.errors import NotWritten, UserError
 
 CURVES = "run,lr,step,train_loss\n" + "".join(
@@ -86,3 +86,10 @@ def test_figures_of_a_bench_are_measured_anew_into_the_same_file(tmp_path: Path)
     file = tmp_path / "bench.json"
     file.write_text('{\n  "step_ms": {"8": 1.0}\n}\n', "utf-8")
     assert bench.check_writable(file) == file
+
+
+def test_a_device_is_no_table_and_nothing_is_no_path() -> None:
+    with pytest.raises(UserError, match="/dev/zero: is a device; a CSV of curves is needed"):
+        judge.load([Path("/dev/zero")])
+    with pytest.raises(UserError, match="'': is no path"):
+        verbs.path("")
