@@ -104,6 +104,15 @@ def whole(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, d
     return done, found(folder / "outputs" / "x")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """While the test runs, torch computes on one thread of this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def nowhere_else() -> Iterator[None]:
     """Where a resume or a reproduction in this process looked for files ends with its test."""

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,7 @@ def options(**given: Any) -> Options:
     return Options(**usual | {"device": "cpu", "json": None, "whole": False} | given)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

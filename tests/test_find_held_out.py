@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CLASSES, tiny_images
+from test_find_inputs import net
 from test_lanes import AlwaysNoisy, BatchNorm, Dropout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -28,17 +29,7 @@ Y, VAL_Y = X[:, :3].argmax(1), VAL_X[:, :3].argmax(1)
 VAL = (VAL_X, VAL_Y)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def net(out: int = 3) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, out))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def found_with(val: Any, **settings: Any) -> Any:

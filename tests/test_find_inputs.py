@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import random
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,7 @@ LABELS = torch.randint(0, 3, (64,), generator=DRAW)
 Y = X.sum(1) + 0.1 * torch.randn(64, generator=DRAW)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def net(out: int = 3) -> nn.Module:
