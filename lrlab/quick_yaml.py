@@ -72,8 +72,23 @@ def write(value: Any) -> str:
         default_flow_style=False,
         allow_unicode=True,
         sort_keys=False,
-        Dumper=get_omega_conf_dumper(),
+        Dumper=_dumper(),
     )
+
+
+@functools.cache
+def _dumper() -> Any:
+    """OmegaConf's; it escapes the rarer line ends, which single quotes would fold."""
+
+    class Dumper(get_omega_conf_dumper()):  # type: ignore[misc]
+        def analyze_scalar(self, scalar: str) -> Any:
+            found = super().analyze_scalar(scalar)
+            if any(c in scalar for c in "\x85\u2028\u2029"):
+                found.allow_single_quoted = found.allow_block = False
+                found.allow_flow_plain = found.allow_block_plain = False
+            return found
+
+    return Dumper
 
 
 @functools.cache

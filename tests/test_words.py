@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_sweep import command, last_words
 
@@ -133,6 +133,8 @@ def test_what_follows_a_flag_is_no_option() -> None:
     assert spelling.spelled(words) == words
 
 
+@example("\x85")  # PyYAML folds these line ends
+@example("a\u2028 b\u2029")
 @given(st.sampled_from([*NUMBERS, *LETTERS]) | st.text(st.characters(codec="utf-8"), min_size=1))
 def test_records_give_texts_back(text: str) -> None:
     """In YAML 1e5, 007 and 12:30 would be numbers, for each of those who read it."""
