@@ -196,13 +196,17 @@ def _curves(axes: Axes, found: Found) -> None:
         failed |= (constants.lr >= constants.fails_from) & (gain < LEARNED * gain.max())
     inside = np.isfinite(end) & (end < high)
     last = window(found.options.steps)
+    where = "its"
+    if found.val_steps is not None:
+        looks = int((found.val_steps >= found.options.steps - last).sum())
+        where = f"{looks} evaluation{'s' if looks > 1 else ''} in its"
     drawn = inside & ~failed
     axes.plot(
         constants.lr[inside], end[inside], color=_CONSTANT, linewidth=1.2, alpha=0.6, gid="line"
     )
     axes.plot(
         constants.lr[drawn], end[drawn], "o", color=_CONSTANT, markersize=5, gid="constant",
-        label=f"constant lr: mean of its last {last} of {found.options.steps} steps",
+        label=f"constant lr: mean of {where} last {last} of {found.options.steps} steps",
     )  # fmt: skip
     if failed.any():
         what = "failed or overfit" if overfits(constants, found.train_constants) else "failed"
