@@ -1,7 +1,34 @@
 """lrlab: what does the learning rate do to this training run, and which one should I use?"""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+
+_READS_WHAT_WAS_SENT = ("resume", "reproduce", "analysis", "plots", "report", "compare")
+
+
+def _leave_current_folder() -> None:
+    """Import nothing from the current folder where ``python -m`` reads records.
+
+    It may be a folder that was sent, with a json.py in it. This comes before any other import: only
+    sys and os are there already. `lrlab.trust.leave_current_folder` does so for child processes.
+    """
+    if sys.argv[:1] != ["-m"] or "trust=true" in sys.argv:
+        return
+    module = next((word for word in sys.orig_argv if "lrlab." in word), "").rpartition("lrlab.")[2]
+    if module.split(".")[0] not in _READS_WHAT_WAS_SENT:
+        return
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:  # it is gone
+        return
+    if os.path.dirname(os.path.dirname(os.path.realpath(__file__))) != here:
+        sys.path[:] = [each for each in sys.path if os.path.realpath(each) != here]
+
+
+_leave_current_folder()
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from lrlab import find

@@ -332,8 +332,15 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
     return Options(**given), rest
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(typed: Sequence[str]) -> int:
     """Compose, test, record, print; returns the exit code."""
+    from lrlab import passwords
+
+    with passwords.kept_apart(typed) as words:
+        return _compose(words)
+
+
+def _compose(words: Sequence[str]) -> int:
     from lrlab import arguments, spelling
 
     arguments.judge(words)
@@ -358,10 +365,10 @@ def _run(words: Sequence[str]) -> int:
     # the end.
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
-    marks, words = flags.split(rest)
+    marks, settings = flags.split(rest)
     if "--multirun" in marks:
         raise UserError("--multirun: find trains one network; python -m lrlab.sweep trains many")
-    sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(words)]
+    sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(settings)]
     try:
         conf = str(configs.folder("conf"))
         hydra.main(**BASE, config_path=conf, config_name="config")(task)()
@@ -369,10 +376,15 @@ def _run(words: Sequence[str]) -> int:
         sys.argv = before
         GlobalHydra.instance().clear()
     # with --cfg job and the like Hydra shows something, and runs nothing
-    return _test(composed[0], options, rest) if composed else 0
+    return _test(composed[0], options, words, rest) if composed else 0
 
 
-def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
+def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]) -> int:
+    """Test a composed config.
+
+    Args:
+        typed: the command's words, of which ``rest`` are those that a sweep takes too.
+    """
     from lrlab import config as configs
     from lrlab import (
         environment,
@@ -416,7 +428,7 @@ def _test(config: Any, options: Options, rest: Sequence[str]) -> int:
         folder = records.free_folder(folder, may_rename=True)
         records.create_sweep(folder)
     command = sweep_command(found, rest)
-    find_records.write(folder, found, spec, data, config, command)
+    find_records.write(folder, found, spec, data, config, typed, command)
     failed = _draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
     if failed:

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from lrlab import environment, jobs, range_test, records
+from lrlab import environment, jobs, passwords, range_test, records
+
+_SECRETS = {"storage": passwords.masked, "tracking.uri": passwords.masked_tracking}
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
@@ -23,9 +25,19 @@ if TYPE_CHECKING:
 
 
 def write(
-    folder: Path, found: Found, spec: RunSpec, data: Dataset, config: Any, command: str | None
+    folder: Path,
+    found: Found,
+    spec: RunSpec,
+    data: Dataset,
+    config: Any,
+    typed: Sequence[str],
+    command: str | None,
 ) -> None:
-    """The records of the test, each file whole."""
+    """The records of the test, each file whole.
+
+    Args:
+        typed: the words of the test, and ``command`` the sweep to run next.
+    """
     ramp, constants, options = found.ramp, found.constants, found.options
     trained = found.train_ramp or ramp
     smooth = np.full(len(found.ramp_lr), np.nan)
@@ -69,13 +81,23 @@ def write(
         "misleads": list(found.misleads),
         "next": command,
         "options": vars(options),
-        "command": ["python", "-m", "lrlab.find", *sys.argv[1:]],
+        "command": ["python", "-m", "lrlab.find", *typed],
         "data_sha256": data.sha256,
         "environment": environment.describe(spec.device),
     }
     text = json.dumps(_json(answer), indent=2, ensure_ascii=False, allow_nan=False)
     records.write_whole(folder / "suggestions.json", text + "\n")
-    records.write_whole(folder / "config.yaml", OmegaConf.to_yaml(jobs.without_hydra(config)))
+    records.write_whole(folder / "config.yaml", _config(config))
+
+
+def _config(config: Any) -> str:
+    """The config as YAML, without passwords, also those of a file."""
+    plain = copy.deepcopy(jobs.without_hydra(config))
+    for key, hide in _SECRETS.items():
+        given = OmegaConf.select(plain, key)
+        if isinstance(given, str) and hide(given) != given:
+            OmegaConf.update(plain, key, hide(given))
+    return OmegaConf.to_yaml(plain)
 
 
 def _held_out(found: Found) -> str:

@@ -10,6 +10,7 @@ from test_sweep import command
 from warm import DATA
 
 from lrlab import passwords, tracking
+from lrlab.find import main as find
 from lrlab.sweep import main
 
 SECRET = "s3cret"
@@ -94,3 +95,21 @@ def test_a_database_that_does_not_answer_ends_tracking_at_once(
     with pytest.raises(Exception, match="refused"):
         sink._client()
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("where", ["words", "file"])
+def test_find_writes_and_prints_no_password_either(where: str, tmp_path: Path) -> None:
+    database = f"postgresql://bob:{SECRET}@127.0.0.1:1/none"
+    words = [*TINY, "lr=0.01..1", "points=2", "steps=10", "name=x"]
+    if where == "words":
+        words += [f"storage={database}", f"tracking.uri={URI}", "tracking=mlflow"]
+    else:
+        (tmp_path / "my.yaml").write_text(f"defaults: [config, _self_]\nstorage: {database}\n")
+        words += ["--config-dir", str(tmp_path), "--config-name", "my"]
+    ended = command(find, words, tmp_path)
+    assert ended.code in (0, 1) and ended.out, ended.err
+    assert SECRET not in ended.out + ended.err
+    folder = tmp_path / "outputs" / "x"
+    assert "bob:***@127.0.0.1:1/none" in (folder / "config.yaml").read_text("utf-8")
+    for file in folder.rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file

@@ -49,6 +49,16 @@ def test_no_process_imports_from_a_folder_that_was_sent(
     assert not (sent / MARK).exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["resume", "reproduce", "analysis"])
+def test_python_m_does_not_import_from_there_either(verb: str, sent: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sent / "outputs" / "x", tmp_path / "x")
+    words = {"resume": ".", "reproduce": "0", "analysis": "."}
+    done = process("-m", f"lrlab.{verb}", words[verb], cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert not (sent / MARK).exists()
+
+
 def test_what_a_resume_imports_from_there_ends_where_it_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
