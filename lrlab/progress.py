@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 
 from lrlab import readers
 from lrlab.errors import in_a_line
+from lrlab.fitting import room
 
 _REDRAW_S = 1 / 8  # eight redraws a second look live and cost nothing beside training
 _ORDER = {"training": 0, "waiting": 2}  # all others have ended: 1
@@ -197,30 +198,32 @@ class _Table:
         from rich.text import Text
 
         # The header, the line about hidden lanes and the cursor's line take three rows.
-        room = max(1, self.console.height - 3)
-        shown, hidden = _fitting(self.lanes, list(self.ended), room)
+        most = max(1, self.console.height - 3)
+        shown, hidden = _fitting(self.lanes, list(self.ended), most)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        names = ["run", "", "epoch", "lr", "loss", "accuracy", "state"]
-        if regression := any(row.accuracy != row.accuracy for row in self.lanes):
-            names.remove("accuracy")
-        for name in names:
-            side = "left" if name in ("", "state") else "right"
+        columns = {
+            "run": [str(row.run) for row in shown],
+            "": [row.label for row in shown],
+            "epoch": [_epochs(row) for row in shown],
+            "lr": [_plain(row.lr, ".4g") for row in shown],
+            "loss": [_loss(row.loss) for row in shown],
+            "accuracy": [_plain(row.accuracy, ".2%") for row in shown],
+            "state": [_state(row) for row in shown],
+        }
+        if any(row.accuracy != row.accuracy for row in self.lanes):  # a regression has none
+            del columns["accuracy"]
+        columns = {
+            name: [_writable(cell, self.console.file) for cell in cells]
+            for name, cells in columns.items()
+        }
+        for name, cells in (columns := _narrowed(columns, self.console.width)).items():
+            side = "right" if name in ("run", "epoch", "lr", "loss", "accuracy") else "left"
             # "crop", for rich's own ellipsis is not ASCII.
-            table.add_column(name, justify=side, no_wrap=True, overflow="crop")
-        for row in shown:
-            style = _STYLES.get(row.state, "")
-            cells = [
-                str(row.run),
-                row.label,
-                _epochs(row),
-                _plain(row.lr, ".4g"),
-                _loss(row.loss),
-                *([] if regression else [_plain(row.accuracy, ".2%")]),
-                _state(row),
-            ]
-            table.add_row(
-                *(Text(_writable(cell, self.console.file)) for cell in cells), style=style
+            table.add_column(
+                name, justify=side, no_wrap=True, overflow="crop", min_width=_width(name, cells)
             )
+        for row, cells in zip(shown, zip(*columns.values(), strict=True), strict=True):
+            table.add_row(*map(Text, cells), style=_STYLES.get(row.state, ""))
         if not hidden:
             return table
         dots = _writable("…", self.console.file, instead="...")
@@ -230,23 +233,70 @@ class _Table:
         return Group(table, Text(line, style="dim", no_wrap=True, overflow="crop"))
 
 
+_GAP = 2  # between columns
+_LABEL = 12  # letters of a setting that are shown at least, before a column is left out
+_LEAST = ("lr", "epoch", "accuracy")  # what matters least, first
+
+
+def _narrowed(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
+    """As wide as the terminal: settings lose their names, then columns go, then letters.
+
+    A setting's names stand at the head of its column then.
+    """
+    columns = dict(columns)
+
+    def left() -> int:
+        return width - sum(_width(n, c) + _GAP for n, c in columns.items() if n)
+
+    for name in _LEAST:
+        if left() >= min(_LABEL, _width("", columns[""])):
+            break
+        columns.pop(name, None)
+    least = max(left(), 1)
+    head, labels = "", columns[""]
+    if labels and _width("", labels) > least:
+        words = [[word.partition("=") for word in label.split(" ")] for label in labels]
+        keys = [[key for key, _, _ in each] for each in words]
+        named = all(equals for each in words for _, equals, _ in each)
+        if named and all(each == keys[0] for each in keys):
+            head = " ".join(key.rpartition(".")[2] for key in keys[0])
+            labels = [" ".join(value for _, _, value in each) for each in words]
+    head = f" {head}" if head and head in columns else head
+    columns[""] = [_cut(label, least) for label in labels]
+    return {name or _cut(head, least): cells for name, cells in columns.items()}
+
+
+def _width(name: str, cells: Sequence[str]) -> int:
+    return max(map(room, [name, *cells]))
+
+
+def _cut(text: str, size: int) -> str:
+    """The text, or its beginning and its end, where settings differ most, with .. between."""
+    if room(text) <= size:
+        return text
+    if size < 6:
+        return text[:size]
+    begin = (size - 2) // 2
+    return f"{text[:begin]}..{text[begin + 2 - size :]}"
+
+
 def _order(row: LaneRow) -> int:
     return _ORDER.get(row.state, 1)
 
 
 def _fitting(
-    lanes: Sequence[LaneRow], ended: Sequence[int], room: int
+    lanes: Sequence[LaneRow], ended: Sequence[int], most: int
 ) -> tuple[list[LaneRow], list[LaneRow]]:
     """The rows to show, those that train first, and those that are left out.
 
     ended: places in lanes, in the order in which they ended.
     """
-    if len(lanes) <= room + 1:  # the line that counts the others would take a row itself
+    if len(lanes) <= most + 1:  # the line that counts the others would take a row itself
         return sorted(lanes, key=_order), []  # stable
     latest = {lane: at for at, lane in enumerate(ended)}
     wanted = sorted(range(len(lanes)), key=lambda i: (_order(lanes[i]), -latest.get(i, 0), i))
-    shown = sorted(wanted[:room], key=lambda i: (_order(lanes[i]), i))
-    return [lanes[i] for i in shown], [lanes[i] for i in wanted[room:]]
+    shown = sorted(wanted[:most], key=lambda i: (_order(lanes[i]), i))
+    return [lanes[i] for i in shown], [lanes[i] for i in wanted[most:]]
 
 
 def _changed(row: LaneRow, news: dict[str, Any]) -> LaneRow:

@@ -216,3 +216,28 @@ def test_a_share_is_shown_on_a_terminal_and_nowhere_else(monkeypatch: pytest.Mon
             tell(0.4)
     assert terminal.getvalue() == "\rlrlab: branch test  40%\r\033[K"
     assert pipe.getvalue() == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_a_narrow_terminal_tells_the_runs_apart(width: int) -> None:
+    seeds = [f"lr=0.0{i} optimizer=adam schedule=cosine seed={i % 2}" for i in range(4)]
+    columns = {
+        "run": ["8", "9", "10", "110"],
+        "": seeds,
+        "epoch": ["1/2"] * 4,
+        "lr": ["0.005912"] * 4,
+        "loss": ["1.0500"] * 4,
+        "accuracy": ["48.33%"] * 4,
+        "state": ["training"] * 4,
+    }
+    found = progress._narrowed(columns, width)
+    assert sum(progress._width(*each) + 2 for each in found.items()) - 2 <= width
+    assert found["run"] == columns["run"] and found["state"] == columns["state"]
+    labels = next(cells for name, cells in found.items() if name not in columns or not name)
+    assert all(label.endswith(str(i % 2)) for i, label in enumerate(labels)), "the seed is shown"
+    if width >= 60:
+        assert len(set(labels)) == 4
+    if width >= 80:
+        assert len(found) == len(columns), "no column is left out"
+    if width == 200:
+        assert found == columns
