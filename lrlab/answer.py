@@ -351,9 +351,17 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     lowest_run = min(judged, key=lambda row: float(row["end_loss"]))
     if lowest_run.get("at_end") == "still falling":
         told += "; its loss was still falling, so more epochs may help"
+    elif _is_on_its_way(lowest_run, guess):
+        told += f"; it began at {lowest_run['initial_loss']:.4g}, so more epochs may help"
     if what in constant.values() and _median(judged, "initial_loss") > _FAR_OFF * guess:
         told += "; the targets lie far from 0, where data.standardise_targets=true helps"
     return told
+
+
+def _is_on_its_way(row: Row, guess: float, t: Thresholds = THRESHOLDS) -> bool:
+    """Whether a run came down from its start, and has not come to the loss of guessing yet."""
+    start, end = float(row.get("initial_loss") or math.nan), float(row["end_loss"])
+    return end > (1 + t.converged) * guess and end < t.guessing * start
 
 
 def _elsewhere(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:

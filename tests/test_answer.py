@@ -337,6 +337,16 @@ def test_where_nothing_was_learned_none_is_recommended(loss: str, words: str) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("began", "end", "is_on_its_way"), [(3.0, 2.6, True), (2.6, 2.6, False), (3.0, 2.32, False)]
+)
+def test_a_run_on_its_way_to_guessing_may_need_more_epochs(
+    began: float, end: float, is_on_its_way: bool
+) -> None:
+    told = text([only(flat(end, initial_loss=began))])
+    assert told.endswith("; it began at 3, so more epochs may help") == is_on_its_way
+
+
 def test_nothing_learned_looks_further_only_where_steps_were_far_too_short() -> None:
     short = only(flat(2.3, steps="far too short"))
     assert short.try_next == pytest.approx((0.1, 100.0))

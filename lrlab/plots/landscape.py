@@ -205,7 +205,7 @@ def _alpha_words(alpha: float) -> str:
     for border, words in (
         (-0.75, "far too short"),
         (-0.25, "too short"),
-        (0.25, "at the minimum"),
+        (0.25, "near the minimum"),
         (0.9, "too long"),
         (1.1, "mirrored"),
     ):
