@@ -177,7 +177,7 @@ def _curves(axes: Axes, found: Found) -> None:
         _training(axes, found)
         axes.plot(
             found.ramp_lr[found.ramp_val_steps], found.ramp_val, ".-", color=_RAMP, alpha=0.45,
-            linewidth=0.8, markersize=4, gid="raw",
+            linewidth=0.8, markersize=4, gid="raw", label="ramp: held-out loss, as evaluated",
         )  # fmt: skip
     if len(ramp.smooth):
         axes.plot(
