@@ -329,9 +329,8 @@ def _made(
     _check_spread(parts, how, option, called)
     if not parts["y"].is_floating_point():
         _check_classes(parts, option)
-    rows: dict[
-        str, tuple[str, Tensor | None]
-    ] = {}  # the places that samples had before they were drawn
+    # by part: the one that its samples are drawn from, and their places there
+    rows: dict[str, tuple[str, Tensor | None]] = {}
     if "val_x" in parts:
         train = torch.arange(len(parts["x"]))
         if how.train_size is not None:
