@@ -832,12 +832,12 @@ def test_nothing_in_lrlab_unpickles_or_evaluates() -> None:
 
 
 def test_figures_are_drawn_without_the_current_folders_modules(here: Path) -> None:
-    """With -m Python imports what lies in the current folder first."""
+    """With -c, as with -m, Python imports what lies in the current folder first."""
     from lrlab.plots import drawing
 
     (here / "json.py").write_text(f"open({MARK!r}, 'w'); raise SystemExit")
     path = {**os.environ, "PYTHONPATH": str(Path(configs.__file__).parents[1])}
-    start = [sys.executable, "-m", "lrlab.plots.drawing"]
+    start = [sys.executable, "-c", "import lrlab.plots.drawing"]
     subprocess.run(start, env=path, cwd=here, stdin=subprocess.DEVNULL, timeout=60, check=False)
     assert ran(here)
     sys.path.remove(str(here))
