@@ -12,7 +12,7 @@ def _leave_current_folder() -> None:
     It may be a folder that was sent, with a json.py in it. This comes before any other import: only
     sys and os are there already. `lrlab.trust.leave_current_folder` does so for child processes.
     """
-    if sys.argv[:1] != ["-m"] or "trust=true" in sys.argv:
+    if sys.argv[:1] != ["-m"] or "trust=true" in map(str.lower, sys.argv):
         return
     module = next((word for word in sys.orig_argv if "lrlab." in word), "").rpartition("lrlab.")[2]
     if module.split(".")[0] not in _READS_WHAT_WAS_SENT:
