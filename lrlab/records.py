@@ -781,6 +781,9 @@ def read_summary(run: Path) -> dict[str, Any]:
     number = found.get("run", 0)
     if type(number) is not int or not 0 <= number < 2**53:
         raise UserError(f"{file}: is damaged, its run is no number of a run")
+    classes = found.get("num_classes")
+    if classes is not None and (type(classes) not in (int, float) or not classes >= 2):
+        raise UserError(f"{file}: is damaged, its num_classes is no number of classes")
     return found
 
 

@@ -166,6 +166,7 @@ SPOILT: list[tuple[str, str, Callable[[Path], object]]] = [
     ("metrics.csv", "metrics.csv", _texts("step,epoch,lr,train_loss,val_loss,val_acc\nx,y,z,,,\n")),
     *(("diagnostics", "diagnostics.csv", how) for how in (_texts(NO_DATE), _junk, _folder)),
     *(("branch test", "branches.csv", how) for how in (_texts("a,b\n1,2\n"), _junk, _folder)),
+    ("summary.json", "summary.json", _texts('{"run": 0, "lr": 0.1, "num_classes": -1}')),
 ]
 WORD = {"aliases": LAUGHS, "a folder": _folder, "junk": _junk, "twice": TWICE}
 
