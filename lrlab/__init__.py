@@ -6,11 +6,18 @@ import sys
 _READS_WHAT_WAS_SENT = ("resume", "reproduce", "analysis", "plots", "report", "compare")
 
 
+def import_nothing_from_here() -> None:
+    """Take the current folder off the path, unless lrlab itself lies in it."""
+    here = os.path.realpath(os.getcwd())
+    if os.path.dirname(os.path.dirname(os.path.realpath(__file__))) != here:
+        sys.path[:] = [each for each in sys.path if os.path.realpath(each) != here]
+
+
 def _leave_current_folder() -> None:
     """Import nothing from the current folder where ``python -m`` reads records.
 
     It may be a folder that was sent, with a json.py in it. This comes before any other import: only
-    sys and os are there already. `lrlab.trust.leave_current_folder` does so for child processes.
+    sys and os are there already.
     """
     if sys.argv[:1] != ["-m"] or "trust=true" in map(str.lower, sys.argv):
         return
@@ -18,11 +25,9 @@ def _leave_current_folder() -> None:
     if module.split(".")[0] not in _READS_WHAT_WAS_SENT:
         return
     try:
-        here = os.path.realpath(os.getcwd())
-    except OSError:  # it is gone
+        import_nothing_from_here()
+    except OSError:  # it is gone, which the verb says
         return
-    if os.path.dirname(os.path.dirname(os.path.realpath(__file__))) != here:
-        sys.path[:] = [each for each in sys.path if os.path.realpath(each) != here]
 
 
 _leave_current_folder()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -56,10 +56,17 @@ def kept_apart(words: Sequence[str]) -> Generator[list[str], None, None]:
             urls[variable] = text
             word = f"{match[1]}={quoted(shown)}"
         found.append(word)
+    with _known(urls):
+        yield found
+
+
+@contextlib.contextmanager
+def _known(urls: Mapping[str, str]) -> Generator[None, None, None]:
+    """While the block runs, the environment has these, for this process and its children."""
     before = {variable: os.environ.get(variable) for variable in urls}
     os.environ.update(urls)
     try:
-        yield found
+        yield
     finally:
         for variable, value in before.items():
             os.environ.pop(variable, None)
@@ -108,19 +115,9 @@ def masked_tracking(uri: str) -> str:
 _TRACKING = (masked_tracking, TRACKING)
 
 
-@contextlib.contextmanager
-def tracking_kept(uri: str | None) -> Generator[None, None, None]:
+def tracking_kept(uri: str | None) -> contextlib.AbstractContextManager[None]:
     """While the block runs, this process and its children know a tracker's whole address."""
-    before = os.environ.get(TRACKING)
-    if uri is not None:
-        os.environ[TRACKING] = uri
-    try:
-        yield
-    finally:
-        if uri is not None:
-            os.environ.pop(TRACKING, None)
-            if before is not None:
-                os.environ[TRACKING] = before
+    return _known({} if uri is None else {TRACKING: uri})
 
 
 def whole_tracking(uri: str) -> str:

@@ -403,29 +403,27 @@ def _start(hyperparameters: Mapping[str, Any], target: targets.Target) -> dict[s
     return start
 
 
-class _Parameters(list[torch.Tensor]):
-    """Stands for a run's parameters: a table is made before there are any."""
-
-    def _refuse(self, *_: Any) -> Any:
+def _refusing(what: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> Any:
         raise RuntimeError(
-            "reads parameters or gradients, but all lrs are computed before training; "
+            f"reads {what}, but all lrs are computed before training; "
             "let them depend on the step alone"
         )
 
-    __iter__ = __len__ = __getitem__ = __contains__ = _refuse
+    return refuse
+
+
+class _Parameters(list[torch.Tensor]):
+    """Stands for a run's parameters: a table is made before there are any."""
+
+    __iter__ = __len__ = __getitem__ = __contains__ = _refusing("parameters or gradients")
 
 
 class _State(dict[Any, Any]):
     """Stands for the optimizer's state, likewise."""
 
-    def _refuse(self, *_: Any) -> Any:
-        raise RuntimeError(
-            "reads the optimizer's state, but all lrs are computed before training; "
-            "let them depend on the step alone"
-        )
-
-    __iter__ = __len__ = __getitem__ = __contains__ = _refuse
-    get = keys = values = items = _refuse  # type: ignore[assignment]
+    __iter__ = __len__ = __getitem__ = __contains__ = _refusing("the optimizer's state")
+    get = keys = values = items = __iter__  # type: ignore[assignment]
 
 
 class _Dummy(torch.optim.Optimizer):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import lrlab
 from lrlab import config as configs
 from lrlab.errors import UserError
 
@@ -121,9 +121,7 @@ def leave_current_folder() -> None:
     it, it stays.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
-    here = os.path.realpath(os.getcwd())
-    if Path(__file__).resolve().parents[1] != Path(here):
-        sys.path[:] = [each for each in sys.path if os.path.realpath(each) != here]
+    lrlab.import_nothing_from_here()
 
 
 def refuse(found: Sequence[str], of: str, remedy: str) -> None:
