@@ -23,7 +23,9 @@ from typing import Any
 
 import yaml
 
-from lrlab import choices, config, optimizers, schedules
+from lrlab import config, schedules
+from lrlab.engine import optimizers
+from lrlab.study import sampler_checks
 
 PAGE = Path(__file__).parent / "options.md"
 MARKED = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -211,7 +213,7 @@ def _works(group: str, choices_: Sequence[str], setting: Setting) -> str:
     if setting.name in judged:
         return judged[setting.name][0]
     if group in ("sampler", "pruner") and isinstance(setting.value, int):
-        return f"a whole number of at least {choices._LEAST.get(setting.name, 0)}"
+        return f"a whole number of at least {sampler_checks._LEAST.get(setting.name, 0)}"
     raise KeyError(f"{key}: VALUES says nothing of it")
 
 

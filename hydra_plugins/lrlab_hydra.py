@@ -1,8 +1,8 @@
 """lrlab's Hydra plugins: a sweeper that asks Optuna for trials, a launcher that trains in lanes.
 
 Every Hydra program in the environment imports this module, so it imports nothing heavy: the work is
-in ``lrlab.search`` and ``lrlab.launch``. (No ``from __future__ import annotations`` here: beside a
-dataclass it breaks Hydra 1.3.8.)
+in ``lrlab.sweeping.search`` and ``lrlab.sweeping.launch``. (No ``from __future__ import
+annotations`` here: beside a dataclass it breaks Hydra 1.3.8.)
 """
 
 import sys
@@ -41,7 +41,7 @@ class LrlabSweeper(Sweeper):
     ) -> None:
         from hydra.core.plugins import Plugins
 
-        from lrlab import arguments
+        from lrlab.config import arguments
 
         arguments.restore(config)
         self.loader = hydra_context.config_loader
@@ -51,7 +51,7 @@ class LrlabSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from lrlab import search
+        from lrlab.sweeping import search
 
         return search.sweep(self.composed, self.loader, self.launcher, arguments)
 
@@ -68,7 +68,7 @@ class LaneLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from lrlab import launch
+        from lrlab.sweeping import launch
 
         return launch.launch(self.composed, self.loader, job_overrides, initial_job_idx)
 

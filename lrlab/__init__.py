@@ -35,13 +35,13 @@ _leave_current_folder()
 from importlib import import_module  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
+from lrlab._version import __version__  # noqa: E402
+
 if TYPE_CHECKING:
     from lrlab import find
     from lrlab.api import Result, load, run_sweep
 
 __all__ = ["Result", "__version__", "find", "load", "run_sweep"]
-
-__version__ = "0.1.0"
 
 _OF_API = ("Result", "load", "run_sweep")
 

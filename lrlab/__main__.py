@@ -11,8 +11,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn, cast
 
-from lrlab import __version__, verbs
+from lrlab._version import __version__
 from lrlab.errors import in_a_line
+from lrlab.process import verbs
 
 # Verb: the module whose main() does it, and what it does in a line.
 VERBS: dict[str, tuple[str, str]] = {
@@ -20,7 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "find": ("lrlab.find", "find a learning rate in a part of an epoch"),
     "resume": ("lrlab.resume", "finish a sweep that was interrupted, or extend it"),
     "reproduce": ("lrlab.reproduce", "train a run again and compare it with its record"),
-    "analysis": ("lrlab.judge", "say how each run's steps behave, and which lr to use"),
+    "analysis": ("lrlab.analysis", "say how each run's steps behave, and which lr to use"),
     "compare": ("lrlab.compare", "set two or more sweeps side by side"),
     "plots": ("lrlab.plots.__main__", "draw a sweep's figures again, or some of them"),
     "report": ("lrlab.report.__main__", "make a sweep's report.html again"),

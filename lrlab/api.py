@@ -24,12 +24,15 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import analysis, answer_words, judge, loss_kinds, records, sweep_settings, table
-from lrlab import answer as answers_of
-from lrlab.answer import Answer
+from lrlab import analysis as judge
+from lrlab import records
 from lrlab.config import direction, nearest
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
+from lrlab.tables import frames, sweep_settings, table
+from lrlab.verdicts import answer_words, loss_kinds
+from lrlab.verdicts import recommend as answers_of
+from lrlab.verdicts.recommend import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +109,9 @@ def run_sweep(
 
 
 def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
-    from lrlab import keywords, plan, search, sweep, targets
+    from lrlab import plan, sweep
+    from lrlab.config import keywords, targets
+    from lrlab.sweeping import search
 
     search.opened = None
     targets.locate.cache_clear()  # a module of the user's may have been loaded anew
@@ -141,7 +146,7 @@ def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
     folder = Path(folder).expanduser()
     if folder.is_dir():
         judge.check_sweep(folder)
-    unread = judge.unread_notes(folder, analysis.runs(folder))
+    unread = judge.unread_notes(folder, frames.runs(folder))
     return Result(folder.absolute(), (*notes, *unread))
 
 
@@ -151,7 +156,7 @@ class Recommendation:
 
     Attributes:
         answers: one for each combination of the other settings, the best first; see
-            `lrlab.answer.Answer` for what each holds.
+            `lrlab.verdicts.recommend.Answer` for what each holds.
     """
 
     answers: tuple[Answer, ...]
@@ -190,17 +195,17 @@ class Result:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row a run: settings, final losses and accuracies, state; see `analysis.runs`."""
-        return analysis.runs(self.folder)
+        return frames.runs(self.folder)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row a recorded step of all runs; see `analysis.curves`."""
-        return analysis.curves(self.folder)
+        return frames.curves(self.folder)
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
         """One row a run: outcome, step mode, the evidence; see `analysis.verdicts`."""
-        return analysis.verdicts_of(self.folder, target=self._target)
+        return frames.verdicts_of(self.folder, target=self._target)
 
     @cached_property
     def answer(self) -> Recommendation:
@@ -265,7 +270,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the runs with their outcomes, the answer, the main picture."""
-        from lrlab import notebook
+        from lrlab.report import notebook
 
         try:
             picture = _png(self.plot())
@@ -275,13 +280,13 @@ class Result:
 
     @cached_property
     def _tables(self) -> Tables:
-        lines, surface, paths = analysis.landscape(self.folder)
-        curves, verdicts = analysis.drawn_and_judged(self.folder, target=self._target)
+        lines, surface, paths = frames.landscape(self.folder)
+        curves, verdicts = frames.drawn_and_judged(self.folder, target=self._target)
         return Tables(
             self.runs,
             curves,
             verdicts,
-            branches=analysis.branches(self.folder),
+            branches=frames.branches(self.folder),
             lines=lines,
             surface=surface,
             paths=paths,
@@ -297,7 +302,7 @@ class Result:
             return None
         rows: list[dict[Any, Any]] = self.runs.to_dict("records")
         best = next(row for row in rows if row["run"] == self.best["run"])
-        varying = [name for name in analysis.varying(self.runs) if name != "seed"]
+        varying = [name for name in frames.varying(self.runs) if name != "seed"]
         varying = ["lr", *varying] if len(set(self.runs["lr"])) > 1 else varying
         key = {name: _number(best[name]) for name in varying}
         # Unset is NaN, which equals nothing, and so texts are compared.
@@ -349,7 +354,9 @@ def _png(figure: Figure) -> bytes:
 @contextlib.contextmanager
 def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
     """The options, with arrays given as data= replaced by a file, which the sweep takes along."""
-    from lrlab import own_data, own_given, places
+    from lrlab import own_data
+    from lrlab.config import data_paths
+    from lrlab.data import own_given
 
     told = dict(options)
     data = told.get("data")
@@ -362,7 +369,7 @@ def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], Non
     if isinstance(made, Mapping):
         settings = {f"data.{key}": made[key] for key in made if key in own_data.SPLIT}
         made = {key: value for key, value in made.items() if key not in own_data.SPLIT}
-    with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, places.carrying(Path(folder)):
+    with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.carrying(Path(folder)):
         name, said = own_given.write(made, Path(folder))
         for line in said:
             print(f"lrlab: {line}", file=sys.stderr)

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, fitting, readers, verbs
+from lrlab._version import __version__
 from lrlab.errors import UserError
-from lrlab.verbs import Parser, path
+from lrlab.process import broken_pipe, fitting, verbs
+from lrlab.process.verbs import Parser, path
 
 if TYPE_CHECKING:
     from lrlab.bench_jax import Jax
@@ -152,13 +153,15 @@ def _timed(pieces: Mapping[str, Piece], options: Options) -> dict[str, Times]:
 
 def measure(options: Options) -> dict[str, Any]:
     """Measure all, print it as it is found, and return the figures for ``--json``."""
-    from lrlab import bench_torch, environment, memory, plan
+    from lrlab import bench_torch, plan
+    from lrlab.engine import devices
+    from lrlab.plan import memory
 
-    environment.make_deterministic()
-    environment.prepare(options.device, options.threads)
+    devices.make_deterministic()
+    devices.prepare(options.device, options.threads)
     (run,) = bench_torch.specs(options.overrides, [0.01])
     need = max(options.lanes) * memory.needs(run).lane
-    free = environment.free_memory(options.device)
+    free = devices.free_memory(options.device)
     if need > free:
         raise UserError(
             f"--lanes={max(options.lanes)}: needs {need / 1e9:.1f} GB of memory, and "
@@ -461,16 +464,16 @@ def _jax(options: Options, data: Dataset) -> Iterator[tuple[Jax | None, str]]:
 def _machine(device: str) -> dict[str, Any]:
     from importlib import metadata
 
-    from lrlab import environment
+    from lrlab.engine import devices
 
     try:
         jax = metadata.version("jax")
     except metadata.PackageNotFoundError:
         jax = None
-    own = {"processor": environment.processor_name(), "cores": environment.cores(), "jax": jax}
+    own = {"processor": devices.processor_name(), "cores": devices.cores(), "jax": jax}
     if hasattr(os, "getloadavg"):
         own["load"] = os.getloadavg()[0]
-    return {**environment.describe(device), **own}
+    return {**devices.describe(device), **own}
 
 
 def _machine_line(machine: Mapping[str, Any]) -> str:
@@ -500,7 +503,7 @@ def _telling(what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        print("\r\033[K", end="", file=readers.ungated(sys.stderr), flush=True)
+        print("\r\033[K", end="", file=broken_pipe.ungated(sys.stderr), flush=True)
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -542,9 +545,9 @@ def read_options(words: Sequence[str]) -> Options:
             ("threads", given.threads, "1"),
         )
     }
-    from lrlab import environment
+    from lrlab.engine import devices
 
-    cores = environment.cores()
+    cores = devices.cores()
     if (counts["threads"] or 1) > cores:
         raise UserError(
             f"--threads={given.threads}: more than this machine's cores, of which there are "
@@ -570,14 +573,14 @@ def _whole(name: str, text: str, example: str) -> int:
 
 def _device(name: str) -> str:
     from lrlab import config as configs
-    from lrlab import environment
+    from lrlab.engine import devices
 
     if name.split(":")[0] not in configs.DEVICES:
         choices = ", ".join(configs.DEVICES)
         near = configs.nearest(name, configs.DEVICES)
         raise UserError(f"--device={name}: no such device{near}; choose from {choices}")
     try:
-        return environment.choose_device(name)
+        return devices.choose_device(name)
     except UserError as error:
         raise UserError(str(error).replace("device=", "--device=")) from None
 
@@ -610,7 +613,7 @@ def _run(words: Sequence[str]) -> None:
     found = measure(options)
     if options.json is not None:
         from lrlab import records
-        from lrlab.table import display_path
+        from lrlab.tables.table import display_path
 
         records.write_whole(options.json, json.dumps(found, indent=2) + "\n")
         print(f"json   {display_path(options.json)}")

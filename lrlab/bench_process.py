@@ -98,10 +98,11 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
     """Train lanes on noise in the shape of MNIST, of which little is needed; its peak of memory."""
     import torch
 
-    from lrlab import bench_torch, environment, lanes, plan
+    from lrlab import bench_torch, plan
     from lrlab.data import Dataset
+    from lrlab.engine import devices, lanes
 
-    environment.make_deterministic()
+    devices.make_deterministic()
     runs = bench_torch.specs(options, [0.01] * count)
     draw = torch.Generator().manual_seed(0)
     parts = []

@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lrlab import capture, plan, pool, train
 from lrlab import config as configs
+from lrlab import plan
 from lrlab.data import Dataset
+from lrlab.engine import capture
 from lrlab.plan import RunSpec
-from lrlab.train import Stack
+from lrlab.training import pool, train
+from lrlab.training.train import Stack
 
 Piece = Callable[[int], Any]
 

@@ -19,18 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lrlab import (
-    __version__,
-    answer_words,
-    fitting,
-    judge,
-    records,
-    sweep_settings,
-    table,
-    tidy,
-    verbs,
-)
-from lrlab.comparison import (
+from lrlab import analysis, records
+from lrlab._version import __version__
+from lrlab.comparison.sides_by_side import (
     At,
     Row,
     Side,
@@ -49,7 +40,10 @@ from lrlab.comparison import (
     within,
 )
 from lrlab.errors import NotWritten, UserError, in_a_line, printable
-from lrlab.verdicts import verdicts
+from lrlab.process import fitting, verbs
+from lrlab.tables import sweep_settings, table, tidy
+from lrlab.verdicts import answer_words
+from lrlab.verdicts.judging import verdicts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -310,13 +304,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.no_files:
             words = "\n".join([words, "", *_write(folder, sides, whole, failed)])
     except UserError as error:
-        judge.fail(str(error))
+        analysis.fail(str(error))
     except NotWritten as error:
-        judge.fail(str(error), code=1)
+        analysis.fail(str(error), code=1)
     except KeyboardInterrupt:
-        judge.fail("interrupted", code=130)
+        analysis.fail("interrupted", code=130)
     for note in notes:
-        print(f"lrlab: {judge.printable(note)}", file=sys.stderr)
+        print(f"lrlab: {analysis.printable(note)}", file=sys.stderr)
     for name, reason in failed.items():
         print(in_a_line(f"lrlab: {name} was not drawn: {reason}"), file=sys.stderr)
     print(printable(words), flush=True)
@@ -367,8 +361,8 @@ def figures(sides: Sequence[Side], failed: dict[str, str] | None = None) -> dict
         failed: gets the names of those that could not be drawn, and why; None: that is raised.
     """
     from lrlab import plots
-    from lrlab.plots.compare import side_by_side
     from lrlab.plots.drawing import described
+    from lrlab.plots.figures.compare import side_by_side
 
     sides = [replace(side, name=_short(side)) for side in sides]
     kept = {*within(sides), "sweep"}

@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from lrlab import verbs
 from lrlab.errors import in_a_line
+from lrlab.process import verbs
 
 INSTALL = """\
 _lrlab_complete() {

@@ -15,7 +15,8 @@ def printable(text: str) -> str:
     These are C0 and C1 controls, which begin escape sequences, and the marks that turn the
     direction of writing. Line ends, tabs and the joiners of letters stay, other spaces become plain
     ones. What a record or
-    a file name holds may be anybody's. `lrlab.readers` passes all that is printed through here.
+    a file name holds may be anybody's. `lrlab.process.broken_pipe` passes all that is printed
+    through here.
     """
     if text.isprintable():
         return text

@@ -18,20 +18,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, fitting, flags, readers, verbs
+from lrlab._version import __version__
+from lrlab.config import flags
 from lrlab.errors import NotWritten, UserError
-from lrlab.find_words import sweep_command, told
-from lrlab.found import Found, Options
+from lrlab.process import broken_pipe, fitting, verbs
+from lrlab.range_test.found import Found, Options
+from lrlab.range_test.words import sweep_command, told
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor, nn
 
-    from lrlab.first_steps import Batches
-    from lrlab.lanes import Samples
+    from lrlab.engine.lanes import Samples
     from lrlab.plan import RunSpec
-    from lrlab.range_test import Constants, Ramp
+    from lrlab.range_test.curves import Constants, Ramp
+    from lrlab.training.first_steps import Batches
 
 USAGE = """\
 usage: python -m lrlab.find [option=value ...]
@@ -120,21 +122,21 @@ def find(
     """
     import torch
 
-    from lrlab import find_inputs
+    from lrlab.range_test import inputs
 
     options = Options(*_range(lr), points, steps, ramp_steps or steps, smoothing)
-    find_inputs.check_network(network)
-    config = find_inputs.optimizer_config(optimizer)
+    inputs.check_network(network)
+    config = inputs.optimizer_config(optimizer)
     parameters = list(network.parameters())
     where = str(parameters[0].device if device is None else torch.device(device))
-    with find_inputs.randomness_kept(where, data):
-        batch = find_inputs.batches(data, batch_size, seed, where)
+    with inputs.randomness_kept(where, data):
+        batch = inputs.batches(data, batch_size, seed, where)
         first = batch(0)
-        own = find_inputs.ready(network, first, loss, seed)
-        most = find_inputs.most_samples(len(first[1]), steps)
-        with find_inputs.randomness_kept(where, val):
-            parts, no_val = find_inputs.held_out(val, data, own, loss, most, where)
-        batch, loss, parts = find_inputs.indexed(batch, loss, parts)
+        own = inputs.ready(network, first, loss, seed)
+        most = inputs.most_samples(len(first[1]), steps)
+        with inputs.randomness_kept(where, val):
+            parts, no_val = inputs.held_out(val, data, own, loss, most, where)
+        batch, loss, parts = inputs.indexed(batch, loss, parts)
         return _both(own, loss, config, options, batch, parts, seed, where, no_val=no_val)
 
 
@@ -183,7 +185,10 @@ def _both(
     import numpy as np
     import torch
 
-    from lrlab import environment, first_steps, lanes, range_test, schedules
+    from lrlab import schedules
+    from lrlab.engine import devices, lanes
+    from lrlab.range_test import curves
+    from lrlab.training import first_steps
 
     longest = max(options.steps, options.ramp_steps)
     rise = {
@@ -194,7 +199,7 @@ def _both(
     }
     schedule = schedules.build(rise, {"lr": options.high}, options.ramp_steps, longest)
     ramp_lr = schedule.values(0, options.ramp_steps)["lr"].copy()
-    grid = range_test.lr_grid(options.low, options.high, options.points)
+    grid = curves.lr_grid(options.low, options.high, options.points)
     lrs = np.full((longest, 1 + options.points), np.nan)
     lrs[: options.ramp_steps, 0] = ramp_lr
     lrs[: options.steps, 1:] = grid
@@ -219,7 +224,7 @@ def _both(
     if width is None:
         x, y = batch(0)
         cost = lanes.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
-        width = int(environment.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
+        width = int(devices.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
     losses, seen = first_steps.train(
         network,
         loss,
@@ -235,19 +240,19 @@ def _both(
     losses = unit * losses
     ramp_loss, constant_losses = losses[: options.ramp_steps, 0], losses[: options.steps, 1:]
     trained = ramp_lr, ramp_loss, grid, constant_losses
-    ramp = range_test.read_ramp(ramp_lr, ramp_loss, options.smoothing)
-    constants = range_test.read_constants(grid, constant_losses)
+    ramp = curves.read_ramp(ramp_lr, ramp_loss, options.smoothing)
+    constants = curves.read_constants(grid, constant_losses)
     if not parts:
         return Found(options, *trained, *_read(ramp, constants, None), no_val=no_val)
     ramp_val, by_part = unit * seen[0][ramp_steps, 0, 0], unit * seen[1][steps][:, :, 1:]
     constant_val = by_part.mean(axis=1)
-    last = int((steps >= options.steps - range_test.window(options.steps)).sum())
+    last = int((steps >= options.steps - curves.window(options.steps)).sum())
     return Found(
         options,
         *trained,
         *_read(
-            range_test.read_ramp(ramp_lr[ramp_steps], ramp_val, options.smoothing),
-            range_test.read_constants(grid, constant_val, last, by_part),
+            curves.read_ramp(ramp_lr[ramp_steps], ramp_val, options.smoothing),
+            curves.read_constants(grid, constant_val, last, by_part),
             constants,
         ),
         val_samples=sum(len(y) for _, y in parts),
@@ -263,29 +268,29 @@ def _both(
 def _read(
     ramp: Ramp, constants: Constants, train: Constants | None
 ) -> tuple[Ramp, Constants, tuple[str, ...], tuple[float, float] | None]:
-    from lrlab import range_test
+    from lrlab.range_test import curves
 
-    overfit = range_test.overfits(constants, train)
-    misleads = tuple(range_test.where_the_ramp_misleads(ramp, constants, overfit))
-    return ramp, constants, misleads, range_test.sweep_range(constants)
+    overfit = curves.overfits(constants, train)
+    misleads = tuple(curves.where_the_ramp_misleads(ramp, constants, overfit))
+    return ramp, constants, misleads, curves.sweep_range(constants)
 
 
 def _ramp_looks(steps: int) -> np.ndarray:
     """Before which steps the ramp is evaluated: not more than each third, where steps are many."""
-    from lrlab import range_test
+    from lrlab.range_test import curves
 
-    return range_test.evenly(0, steps - 1, min(max(steps // 3, _LEAST_LOOKS), _MOST_LOOKS))
+    return curves.evenly(0, steps - 1, min(max(steps // 3, _LEAST_LOOKS), _MOST_LOOKS))
 
 
 def _constant_looks(steps: int) -> np.ndarray:
     """Before which steps a constant lr is evaluated: a few, and more among the last ones."""
     import numpy as np
 
-    from lrlab import range_test
+    from lrlab.range_test import curves
 
-    last = steps - range_test.window(steps)
-    early = range_test.evenly(0, last, _EARLY_LOOKS + 1)
-    return np.unique(np.append(early, range_test.evenly(last, steps - 1, _LAST_LOOKS)))
+    last = steps - curves.window(steps)
+    early = curves.evenly(0, last, _EARLY_LOOKS + 1)
+    return np.unique(np.append(early, curves.evenly(last, steps - 1, _LAST_LOOKS)))
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -334,14 +339,14 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
 
 def _run(typed: Sequence[str]) -> int:
     """Compose, test, record, print; returns the exit code."""
-    from lrlab import passwords
+    from lrlab.config import passwords
 
     with passwords.kept_apart(typed) as words:
         return _compose(words)
 
 
 def _compose(words: Sequence[str]) -> int:
-    from lrlab import arguments, spelling
+    from lrlab.config import arguments, spelling
 
     arguments.judge(words)
     options, rest = read_options(words)
@@ -386,38 +391,34 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
         typed: the command's words, of which ``rest`` are those that a sweep takes too.
     """
     from lrlab import config as configs
-    from lrlab import (
-        environment,
-        find_inputs,
-        find_records,
-        first_steps,
-        jobs,
-        plan,
-        records,
-        wishes,
-    )
+    from lrlab import plan, records
+    from lrlab.config import wishes
+    from lrlab.engine import devices
+    from lrlab.plan import compose
+    from lrlab.range_test import files, inputs
+    from lrlab.training import first_steps
 
-    environment.make_deterministic()
+    devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
     configs.check_folder(config)
-    spec = jobs.spec(config)
+    spec = compose.spec(config)
     plan.check_runs([spec])
     named = any(word.startswith("name=") for word in rest)
     folder = Path(config.output) / (config.name if named else f"find_{config.name}")
     folder = records.free_folder(folder.absolute(), may_rename=not named)
 
-    environment.prepare(spec.device, spec["threads"])
+    devices.prepare(spec.device, spec["threads"])
     _announce(spec, options)
     data = plan.load_data(spec).to(spec.device)
     loss = plan.loss_function(spec)
-    most = find_inputs.most_samples(spec["batch_size"], options.steps)
+    most = inputs.most_samples(spec["batch_size"], options.steps)
     found = _both(
         plan.build_network(spec, data),
         loss,
         spec["optimizer"],
         options,
         first_steps.batches(data, spec["seed"], spec["batch_size"]),
-        find_inputs.in_parts(data.val_x, data.val_y, most),
+        inputs.in_parts(data.val_x, data.val_y, most),
         spec["seed"],
         spec.device,
         width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
@@ -428,7 +429,7 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
         folder = records.free_folder(folder, may_rename=True)
         records.create_sweep(folder)
     command = sweep_command(found, rest)
-    find_records.write(folder, found, spec, data, config, typed, command)
+    files.write(folder, found, spec, data, config, typed, command)
     failed = _draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
     if failed:
@@ -442,11 +443,11 @@ def _draw(found: Found, title: str, folder: Path) -> str:
     Raises:
         NotWritten: the picture cannot be written.
     """
-    from lrlab import find_plot
     from lrlab.plots import drawing, writing
+    from lrlab.range_test import figure
 
     try:
-        writing.written("find", find_plot.range_test(found, title), folder, ["png"])
+        writing.written("find", figure.range_test(found, title), folder, ["png"])
     except NotWritten:
         raise
     except Exception as error:
@@ -455,7 +456,8 @@ def _draw(found: Found, title: str, folder: Path) -> str:
 
 
 def _announce(spec: RunSpec, options: Options) -> None:
-    from lrlab import launch, plan
+    from lrlab import plan
+    from lrlab.sweeping import launch
 
     steps = f"{options.steps:,} steps"
     if options.ramp_steps != options.steps:
@@ -469,7 +471,7 @@ def _share_on_a_terminal(share: float) -> None:
     if sys.stderr.isatty():
         end = "\r" if share < 1 else "\r\033[K"
         line = f"lrlab: {share:4.0%} trained" if share < 1 else ""
-        print(line, end=end, file=readers.ungated(sys.stderr))
+        print(line, end=end, file=broken_pipe.ungated(sys.stderr))
 
 
 def _title(spec: RunSpec, options: Options) -> str:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrlab import constant
+from lrlab.engine import constant
 
 
 def nll(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def chance_loss(
         mse                  variance, mean over the width
         l1                   mean distance from the median, mean over the width
 
-    Any other loss is minimised numerically, see `lrlab.constant`.
+    Any other loss is minimised numerically, see `lrlab.engine.constant`.
 
     Args:
         loss: the function (also inside functools.partial, as Hydra hands it over), or an object.

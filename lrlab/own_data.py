@@ -30,19 +30,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import own_columns, own_csv, own_float32, own_tables, places
-from lrlab.config import nearest
+from lrlab.config import data_paths, nearest
 from lrlab.data import (
     Dataset,
     cache_folder,
     check_draw,
     is_whole,
+    own_columns,
+    own_csv,
+    own_float32,
+    own_tables,
     patient,
     quiet_torchvision,
     tensors_sha256,
 )
+from lrlab.data.pixels import Pixels
 from lrlab.errors import UserError
-from lrlab.pixels import Pixels
 
 PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -164,9 +167,9 @@ def image_folder(
         option = f"data.{prefix}root={folder}"
         if not isinstance(folder, str):
             raise UserError(f"{option}: must be a folder's name")
-        base = places.find(folder)
+        base = data_paths.find(folder)
         if not base.is_dir():
-            raise UserError(f"{option}: no such folder, {places.tried(folder)}")
+            raise UserError(f"{option}: no such folder, {data_paths.tried(folder)}")
         found[prefix] = [
             (file.relative_to(base).parts[0], str(file))
             for file in sorted(base.rglob("*"))
@@ -191,7 +194,7 @@ def image_folder(
         parts[f"{prefix}y"] = np.array([names.index(name) for name, _ in listed])
     split["standardise"] = standardise
     said = [line for prefix in roots for line in _said_of_folder(roots[prefix], prefix, names)]
-    if test_root is not None and places.find(test_root).samefile(places.find(root)):
+    if test_root is not None and data_paths.find(test_root).samefile(data_paths.find(root)):
         said.append(
             f"data.test_root={test_root}: is the folder of data.root, so the test is no test"
         )
@@ -200,7 +203,7 @@ def image_folder(
 
 def _said_of_folder(root: str, prefix: str, names: Sequence[str]) -> list[str]:
     """What lies in a folder of classes and is none, or is one and may not be meant."""
-    option, inside = f"data.{prefix}root={root}", sorted(places.find(root).iterdir())
+    option, inside = f"data.{prefix}root={root}", sorted(data_paths.find(root).iterdir())
     said = []
     stray = sum(file.is_file() and file.suffix.lower() in IMAGE_ENDINGS for file in inside)
     if stray:
@@ -740,7 +743,7 @@ def _parameters(call: type) -> set[str]:
 
 def _image_cache(root: str | None) -> Path:
     if root is not None:
-        return places.find(root)
+        return data_paths.find(root)
     cache = cache_folder()
     if cache is None:
         raise UserError("data.root=null: there is no home folder; name one, like data.root=data")

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import __version__, fitting, places, recheck, records, verbs
 from lrlab import config as configs
+from lrlab import records
+from lrlab._version import __version__
+from lrlab.config import data_paths
 from lrlab.errors import NotWritten, UserError, printable
+from lrlab.process import fitting, verbs
+from lrlab.training import recheck
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +147,7 @@ def reproduce(
 
     Raises:
         UserError: no such run, one that cannot be trained here, or one whose config names what
-            `lrlab.trust` does not know and that is not trusted.
+            `lrlab.config.trust` does not know and that is not trusted.
     """
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
@@ -152,7 +156,7 @@ def reproduce(
 
     records.check_contained(run)
     text = records.read_config(run)
-    places.go_back(run.resolve().parent, _hydra_records(run), trusted)
+    data_paths.go_back(run.resolve().parent, _hydra_records(run), trusted)
     try:
         summary = records.read_summary(run)
         record = records.read_metrics(run)
@@ -163,7 +167,11 @@ def reproduce(
     if record.empty:
         raise UserError(f"{run}: has recorded no step, there is nothing to compare with")
 
-    from lrlab import environment, launch, plan, table, trust
+    from lrlab import plan
+    from lrlab.config import trust
+    from lrlab.engine import devices as environment
+    from lrlab.sweeping import launch
+    from lrlab.tables import table
 
     environment.make_deterministic()
     try:
@@ -343,7 +351,7 @@ def main() -> None:
             raise UserError(
                 f"--tolerance={arguments.tolerance}: must be at least 0; 0 asks for equal bits"
             )
-        from lrlab.trust import without_trust
+        from lrlab.config.trust import without_trust
 
         rest, trusted = without_trust([arguments.trust])
         if rest:

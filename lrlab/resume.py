@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrlab import __version__, best, environment, places, records, sweep, trust, verbs
+from lrlab import records, sweep
+from lrlab._version import __version__
+from lrlab.config import data_paths, trust
+from lrlab.engine import devices
 from lrlab.errors import UserError
+from lrlab.plan import best
+from lrlab.process import verbs
 
 USAGE = """\
 usage: python -m lrlab.resume SWEEP [option=value ...]
@@ -39,11 +44,11 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
         given: overrides; each replaces the one of its key.
 
     Raises:
-        UserError: this is no folder of a sweep, or its records name what `lrlab.trust` does not
-            know and that is not trusted.
+        UserError: this is no folder of a sweep, or its records name what `lrlab.config.trust` does
+            not know and that is not trusted.
     """
-    from lrlab import spelling, wishes
-    from lrlab.arguments import judge
+    from lrlab.config import spelling, wishes
+    from lrlab.config.arguments import judge
 
     given, trusted = trust.without_trust(given)
     judge(given)
@@ -61,7 +66,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
         if "/" not in (key := _key(override)):
             wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
-    places.go_back(folder, [saved.hydra], trusted)
+    data_paths.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
     given += [f"++data.{key}=false" for key in saved.lacking if f"data.{key}" not in new]
     given = _one_of_a_list(given, saved.task)
@@ -78,13 +83,13 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
     if not trusted:
         found = [f"the configs in {path}" for path in folders]
         found += [f"the config {name}"] if len(flags) > len(folders) else []
-        from lrlab.table import typed_path
+        from lrlab.tables.table import typed_path
 
         again = f"python -m lrlab.resume {typed_path(folder)} {trust.TRUST}"
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
-    from lrlab.spelling import literal, quoted
+    from lrlab.config.spelling import literal, quoted
 
     where = quoted(literal(str(folder.absolute())))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
@@ -93,7 +98,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
 
 def bounded(words: list[str], given: list[str]) -> list[str]:
     """The words with no more workers than the machine has cores, where a record asks for more."""
-    most, found = environment.cores(), []
+    most, found = devices.cores(), []
     for word in words:
         count = word.partition("=")[2].strip("'\"")
         if (
@@ -114,7 +119,7 @@ def bounded(words: list[str], given: list[str]) -> list[str]:
 
 def command(folder: Path) -> str:
     """How to go on with a sweep of one's own, as one would type it here."""
-    from lrlab.table import typed_path
+    from lrlab.tables.table import typed_path
 
     typed = f"python -m lrlab.resume {typed_path(folder)}"
     try:
@@ -175,7 +180,7 @@ def _saved(folder: Path) -> _Saved:
 
 def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
     """The options, where one value of what the sweep has as a list becomes a list of one."""
-    from lrlab.arguments import as_list
+    from lrlab.config.arguments import as_list
 
     swept = {_key(word) for word in before if as_list(word) == word}
     return [as_list(word) or word if _key(word) in swept else word for word in given]

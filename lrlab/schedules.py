@@ -31,10 +31,9 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 
-from lrlab import targets
-from lrlab.config import nearest
+from lrlab.config import nearest, targets
+from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
-from lrlab.python_state import seeded
 
 OWN_KEYS = ("interval", "warmup_steps", "warmup_start_factor")
 INTERVALS = ("step", "epoch")

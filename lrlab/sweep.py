@@ -15,21 +15,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import (
-    __version__,
-    arguments,
-    completion,
-    flags,
-    garbage,
-    leases,
-    passwords,
-    records,
-    signals,
-    trust,
-    verbs,
-)
+from lrlab import completion, records
 from lrlab import config as configs
+from lrlab._version import __version__
+from lrlab.config import arguments, flags, passwords, trust
 from lrlab.errors import NotWritten, UserError
+from lrlab.process import gc_pause, signals, verbs
+from lrlab.study import heartbeat
 
 # Hydra 1.3 warns where it is left out, Hydra 1.4 where it is given.
 BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -45,16 +37,19 @@ def task(config: DictConfig) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from lrlab import environment, jobs, launch, wishes
+    from lrlab.config import wishes
+    from lrlab.engine import devices
+    from lrlab.plan import compose
+    from lrlab.sweeping import launch
 
-    leases.end_with_parent()
-    environment.make_deterministic()
+    heartbeat.end_with_parent()
+    devices.make_deterministic()
     with open_dict(config):
         config.hydra = HydraConfig.get()
     try:
         if HydraConfig.get().mode != RunMode.MULTIRUN:  # of which the sweeper judged all runs
             wishes.refuse_unknown(config, arguments.noted(config, "task"))
-        return launch.run_one(jobs.spec(config))
+        return launch.run_one(compose.spec(config))
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # one run of many: the launcher notes it, and the others go on
@@ -64,7 +59,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 def main() -> None:
     """Run a sweep; bad input ends with one line and exit code 2."""
     verbs.begin()
-    leases.end_with_parent()
+    heartbeat.end_with_parent()
     bash = completion.answer(sys.argv[1:])
     if bash is not None:
         print(bash, end="")
@@ -72,7 +67,7 @@ def main() -> None:
     if "--version" in sys.argv[1:]:  # Hydra would say its own
         print(f"lrlab {__version__}")
         return
-    with garbage.put_off():
+    with gc_pause.put_off():
         guarded(lambda: run(sys.argv[1:]))
 
 

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lrlab import config as configs
-from lrlab import passwords, records, trust
+from lrlab import records
+from lrlab.config import passwords, trust
+from lrlab.config.targets import HYDRA_KEYS, lacking, taken
 from lrlab.errors import NotWritten, UserError
-from lrlab.targets import HYDRA_KEYS, lacking, taken
 
 if TYPE_CHECKING:
     import pandas as pd

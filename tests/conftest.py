@@ -30,13 +30,16 @@ from omegaconf import DictConfig, OmegaConf, base
 from torch import Tensor
 
 from lrlab import config as configs
-from lrlab import environment, places, plan, pool, records
+from lrlab import plan, records
+from lrlab.config import data_paths
 from lrlab.data import Dataset
+from lrlab.engine import devices
 from lrlab.plan import RunSpec
-from lrlab.progress import LaneRow
+from lrlab.process.progress import LaneRow
+from lrlab.training import pool
 
 # MKL reads its variable at the first product, so it is set before any test runs.
-environment.make_deterministic()
+devices.make_deterministic()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -117,7 +120,7 @@ def one_thread() -> Iterator[None]:
 def nowhere_else() -> Iterator[None]:
     """Where a resume or a reproduction in this process looked for files ends with its test."""
     yield
-    os.environ.pop(places.VARIABLE, None)
+    os.environ.pop(data_paths.VARIABLE, None)
 
 
 def without_notices(err: str) -> str:

@@ -14,7 +14,8 @@ from PIL import Image
 from test_sweep import summaries, trials
 from warm import DATA, Done, Server
 
-from lrlab import checkpoints, records
+from lrlab import records
+from lrlab.training import checkpoints
 
 QUICK = (*DATA, "network.hidden=[8]", "plots=false", "threads=1", "diagnostics=off")
 RESULTS = ("state", "error", "first_nonfinite_step", "pruned_at_epoch", "initial_loss")

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrlab.answer import recommend
 from lrlab.plots import Tables
-from lrlab.verdicts import verdicts
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.recommend import recommend
 
 LAMBDA = np.geomspace(0.02, 1.25, 8)
 FLOOR = 0.03

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lrlab import analysis, table
 from lrlab.errors import UserError
+from lrlab.tables import frames, table
 
 HEADER = "step,epoch,lr,train_loss,val_loss,val_acc\n"
 
@@ -74,7 +74,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_runs_has_a_row_a_run_in_numeric_order(sweep: Path) -> None:
-    runs = analysis.runs(sweep)
+    runs = frames.runs(sweep)
     assert list(runs["run"]) == [2, 3, 4, 10]
     assert list(runs["state"]) == ["finished", "diverged", "waiting", "finished"]
     assert runs["lr"].tolist()[:2] == [0.1, 10.0]
@@ -86,7 +86,7 @@ def test_runs_has_a_row_a_run_in_numeric_order(sweep: Path) -> None:
 
 
 def test_curves_carries_the_run_beside_each_recorded_step(sweep: Path) -> None:
-    curves = analysis.curves(sweep)
+    curves = frames.curves(sweep)
     last = curves[curves["run"] == 10]
     assert last["step"].tolist() == [0, 1, 2]
     assert last["lr"].tolist() == [1e-3] * 3, "lr is the run's init_lr"
@@ -100,7 +100,7 @@ def test_curves_carries_the_run_beside_each_recorded_step(sweep: Path) -> None:
 
 
 def test_a_run_that_recorded_nothing_stays_in_the_curves(sweep: Path) -> None:
-    waiting = analysis.curves(sweep).query("run == 4")
+    waiting = frames.curves(sweep).query("run == 4")
     assert len(waiting) == 1 and math.isnan(waiting["step"].iloc[0])
 
 
@@ -109,7 +109,7 @@ def test_a_pruned_run_keeps_its_curve_and_says_when_it_was_pruned(tmp_path: Path
     rows = "0,0,0.1,2.3,2.31,0.1\n1,0.5,0.1,1.5,,\n2,1,,,0.55,0.88\n"
     write_run(tmp_path, 0, rows, state="pruned", pruned_at_epoch=1, val_loss=0.55, **none)
     write_run(tmp_path, 1, rows)
-    runs, curves = analysis.runs(tmp_path), analysis.curves(tmp_path)
+    runs, curves = frames.runs(tmp_path), frames.curves(tmp_path)
     assert runs["pruned_at_epoch"][0] == 1 and math.isnan(runs["pruned_at_epoch"][1])
     assert runs["val_loss"][0] == 0.55 and math.isnan(runs["train_loss"][0])
     pruned = curves.query("state == 'pruned'")
@@ -119,12 +119,12 @@ def test_a_pruned_run_keeps_its_curve_and_says_when_it_was_pruned(tmp_path: Path
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, 0, "0,0,0.1,2.3,2.31,0.1\n1,0.5,0.1,1.", state="running")
-    curves = analysis.curves(tmp_path)
+    curves = frames.curves(tmp_path)
     assert curves["step"].tolist() == [0]
     assert curves["train_loss"].tolist() == [2.3]
 
 
-@pytest.mark.parametrize("read", [analysis.runs, analysis.curves])
+@pytest.mark.parametrize("read", [frames.runs, frames.curves])
 def test_a_folder_without_runs_is_the_users_error(tmp_path: Path, read: Any) -> None:
     with pytest.raises(UserError, match="no such folder"):
         read(tmp_path / "missing")
@@ -142,11 +142,13 @@ def test_varying_names_settings_that_differ_and_swept_dotted_keys() -> None:
             "train_loss": [1.0, 2.0],
         }
     )
-    assert analysis.varying(frame) == ["seed", "optimizer.momentum"]
+    assert frames.varying(frame) == ["seed", "optimizer.momentum"]
 
 
 def test_analysis_plots_and_table_never_import_torch() -> None:
-    code = "import sys, lrlab.analysis, lrlab.plots, lrlab.table; print('torch' in sys.modules)"
+    code = (
+        "import sys, lrlab.analysis, lrlab.plots, lrlab.tables.table; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -158,7 +160,7 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
     verdicts = pd.DataFrame(
         {"run": [2, 3], "outcome": ["not compared", "diverged"], "at_end": ["settled", ""]}
     )
-    lines = table.results(analysis.runs(sweep), sweep, verdicts=verdicts).splitlines()
+    lines = table.results(frames.runs(sweep), sweep, verdicts=verdicts).splitlines()
     lines += table.drawn(sweep).splitlines()
     header = "run lr schedule seed val loss train loss test loss test acc state outcome at the end"
     assert lines[0].split() == header.split()
@@ -318,11 +320,11 @@ def test_results_keeps_a_hundred_runs_and_close_lrs_apart(tmp_path: Path) -> Non
 def test_verdicts_of_a_sweep_in_pieces_are_those_of_it_whole(
     sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = analysis.curves(sweep)
-    pieces = list(analysis.pieces(sweep, rows=4))
+    whole = frames.curves(sweep)
+    pieces = list(frames.pieces(sweep, rows=4))
     assert [piece["run"].unique().tolist() for piece in pieces] == [[2, 3], [4, 10]]
     pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), whole, check_dtype=False)
-    expected = analysis.verdicts(whole, target=0.6)
-    monkeypatch.setattr(analysis, "PIECE", 4)
-    monkeypatch.setattr(analysis, "curves", None)  # it is not asked for the whole
-    pd.testing.assert_frame_equal(analysis.verdicts_of(sweep, target=0.6), expected)
+    expected = frames.verdicts(whole, target=0.6)
+    monkeypatch.setattr(frames, "PIECE", 4)
+    monkeypatch.setattr(frames, "curves", None)  # it is not asked for the whole
+    pd.testing.assert_frame_equal(frames.verdicts_of(sweep, target=0.6), expected)

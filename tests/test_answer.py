@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrlab.answer import Answer, recommend
-from lrlab.answer_words import how_sure, text
 from lrlab.errors import UserError
-from lrlab.verdicts import verdicts
+from lrlab.verdicts.answer_words import how_sure, text
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.recommend import Answer, recommend
 
 HERE = Path(__file__).parent
 

@@ -34,9 +34,13 @@ from packaging.version import Version
 from test_sweep import command, files, process, summaries
 
 import lrlab
-from lrlab import keywords, notebook, own_given, reproduce, resume, step, sweep
+from lrlab import reproduce, resume, sweep
+from lrlab.config import keywords
+from lrlab.data import own_given
+from lrlab.engine import step
 from lrlab.errors import UserError
-from lrlab.find_plot import range_test
+from lrlab.range_test.figure import range_test
+from lrlab.report import notebook
 
 MINE = """
 import torch
@@ -510,10 +514,14 @@ def test_code_that_cannot_be_imported_again_is_refused(monkeypatch: pytest.Monke
         UserError, match=r"^network=Net: was defined in a notebook or script, .*mine"
     ):
         keywords.words({"network": inner})
-    old = type("range_test", (), {"__module__": "lrlab.find_plot", "__qualname__": "range_test"})
-    with pytest.raises(UserError, match=r"^loss=range_test: lrlab.find_plot.range_test is another"):
+    old = type(
+        "range_test", (), {"__module__": "lrlab.range_test.figure", "__qualname__": "range_test"}
+    )
+    with pytest.raises(
+        UserError, match=r"^loss=range_test: lrlab.range_test.figure.range_test is another"
+    ):
         keywords.words({"loss": old})
-    assert keywords.import_path("loss", range_test) == "lrlab.find_plot.range_test"
+    assert keywords.import_path("loss", range_test) == "lrlab.range_test.figure.range_test"
 
 
 def test_the_package_imports_nothing_until_it_is_asked(result: lrlab.Result) -> None:

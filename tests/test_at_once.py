@@ -97,7 +97,9 @@ def test_readers_of_a_sweep_that_is_written_see_a_part_of_it(
         server.start(*words, cwd=tmp_path)
         for number in range(MANY)
         for words in [
-            ("lrlab.judge", "outputs/x") if number % 2 else ("lrlab.report.__main__", "outputs/x")
+            ("lrlab.analysis", "outputs/x")
+            if number % 2
+            else ("lrlab.report.__main__", "outputs/x")
         ]
     ]
     told = [reader.wait() for reader in readers]

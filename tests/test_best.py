@@ -14,9 +14,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from test_sweep import QUICK, command
 
-from lrlab import best, records
 from lrlab import config as configs
+from lrlab import records
 from lrlab.errors import UserError
+from lrlab.plan import best
 from lrlab.sweep import main
 
 

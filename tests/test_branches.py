@@ -18,10 +18,14 @@ from conftest import CLASSES, IN_SHAPE, Trained, Trainer
 from test_sweep import one_folder, sweep
 from torch import nn, optim
 
-from lrlab import analysis, branches, diagnostics, plan, records, train
+from lrlab import plan, records
 from lrlab.data import Dataset
+from lrlab.engine import diagnostics
 from lrlab.errors import Stopped
 from lrlab.networks import MLP
+from lrlab.probes import branches
+from lrlab.tables import frames
+from lrlab.training import train
 
 ON = "diagnostics=full"
 STEPS, BRANCH_STEPS = 20, 40  # two epochs of ten, and four more: an eighth would be two steps
@@ -242,7 +246,7 @@ def test_gains_are_logs_of_ratios_of_the_last_quarters_mean_losses() -> None:
             "high": [*early, *[3.0, 5.0] * 5],
         }
     )
-    low, high, noise = analysis.gains(table, 2.0)
+    low, high, noise = frames.gains(table, 2.0)
     assert low == pytest.approx(math.log(1.002 / 0.502))
     assert high == pytest.approx(math.log(1.002 / 4.002))
     # of the ratios to their means, ten differences of ±(0.5/1.002 + 0.1/0.502)
@@ -260,7 +264,7 @@ def test_the_standard_error_of_a_gain_is_that_of_a_simulation() -> None:
         table = pd.DataFrame(
             {"low": 0.3 * batches * own[0], "same": 0.4 * batches * own[1], "high": batches}
         )
-        gain, _, error = analysis.gains(table, 1.0)
+        gain, _, error = frames.gains(table, 1.0)
         gains.append(gain)
         errors.append(error)
     assert np.mean(gains) == pytest.approx(math.log(4 / 3), abs=0.01)
@@ -270,7 +274,7 @@ def test_the_standard_error_of_a_gain_is_that_of_a_simulation() -> None:
 def test_what_all_branches_share_is_no_noise() -> None:
     batches = np.linspace(0.1, 2.0, 40)
     table = pd.DataFrame({"low": 0.5 * batches, "same": batches, "high": batches})
-    gain, _, error = analysis.gains(table, math.nan)
+    gain, _, error = frames.gains(table, math.nan)
     assert gain == pytest.approx(math.log(2)) and error == pytest.approx(0.0, abs=1e-12)
 
 
@@ -285,19 +289,19 @@ def test_what_all_branches_share_is_no_noise() -> None:
 def test_a_branch_that_explodes_gains_minus_infinity(
     low: float, same: float, high: float, expected: tuple[float, float, float]
 ) -> None:
-    early = [1.0] * (analysis.FEWEST_STEPS - 1)
+    early = [1.0] * (frames.FEWEST_STEPS - 1)
     table = pd.DataFrame({"low": [*early, low], "same": [*early, same], "high": [*early, high]})
-    assert analysis.gains(table, 1.0) == pytest.approx(expected, nan_ok=True)
+    assert frames.gains(table, 1.0) == pytest.approx(expected, nan_ok=True)
 
 
 def test_branches_have_at_least_forty_steps() -> None:
-    assert analysis.FEWEST_STEPS == branches.FEWEST == 40
+    assert frames.FEWEST_STEPS == branches.FEWEST == 40
 
 
-@pytest.mark.parametrize("steps", [0, 1, analysis.FEWEST_STEPS - 1])
+@pytest.mark.parametrize("steps", [0, 1, frames.FEWEST_STEPS - 1])
 def test_a_test_of_few_steps_is_not_heard(steps: int) -> None:
     table = pd.DataFrame({"low": [0.5] * steps, "same": [1.0] * steps, "high": [2.0] * steps})
-    assert all(map(math.isnan, analysis.gains(table, 1.0)))
+    assert all(map(math.isnan, frames.gains(table, 1.0)))
 
 
 # --- as part of a sweep ---------------------------------------------------------------------------
@@ -315,7 +319,7 @@ def test_a_sweep_ends_with_branches_verdicts_and_an_answer(tmp_path: Path) -> No
     assert f"{told} training time\n" in ended.out
     assert "lrlab: diagnostics=full measures " in ended.out
     assert "\nanswer  lr=" in ended.out
-    found = analysis.branches(folder)
+    found = frames.branches(folder)
     assert found.groupby(["run", "multiplier"]).size().to_dict() == {
         (run, m): BRANCH_STEPS for run in (0, 1) for m in (0.1, 1.0, 3.0)
     }

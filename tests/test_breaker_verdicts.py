@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrlab import answer_words
-from lrlab.answer import Answer, recommend
-from lrlab.verdicts import verdicts
+from lrlab.verdicts import answer_words
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.recommend import Answer, recommend
 
 GUESS = 2.303
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import vmap
 
-from lrlab import capture as capturing
-from lrlab.capture import NotCapturable, Program, capture
+from lrlab.engine import capture as capturing
+from lrlab.engine.capture import NotCapturable, Program, capture
 
 aten = torch.ops.aten
 

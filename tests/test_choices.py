@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import choices
 from lrlab import config as configs
 from lrlab.errors import UserError
+from lrlab.study import sampler_checks
 
 
 def composed(**settings: Any) -> DictConfig:
@@ -28,10 +28,10 @@ def test_every_choice_works_as_it_is() -> None:
     for file in (configs.folder("conf") / "sampler").glob("*.yaml"):
         if file.stem in packages:
             pytest.importorskip(packages[file.stem])
-        choices.check(composed(sampler=file.stem))
+        sampler_checks.check(composed(sampler=file.stem))
     for file in (configs.folder("conf") / "pruner").glob("*.yaml"):
         bound = {"upper": 2.3} if file.stem == "threshold" else {}
-        choices.check(composed(pruner=(file.stem, bound)))
+        sampler_checks.check(composed(pruner=(file.stem, bound)))
 
 
 def test_hyperband_knows_how_long_a_run_is() -> None:
@@ -68,13 +68,13 @@ def test_hyperband_knows_how_long_a_run_is() -> None:
 )
 def test_what_cannot_work_is_one_line(settings: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as refused:
-        choices.check(composed(**settings))
+        sampler_checks.check(composed(**settings))
     assert "\n" not in str(refused.value)
     for word in words:
         assert word in str(refused.value)
 
 
 def test_auto_and_null_work_where_optuna_takes_them() -> None:
-    choices.check(composed(pruner=("asha", {"min_resource": "auto"})))
-    choices.check(composed(pruner=("hyperband", {"max_resource": "auto"})))
-    choices.check(composed(sampler=("tpe", {"seed": 3})))
+    sampler_checks.check(composed(pruner=("asha", {"min_resource": "auto"})))
+    sampler_checks.check(composed(pruner=("hyperband", {"max_resource": "auto"})))
+    sampler_checks.check(composed(sampler=("tpe", {"seed": 3})))

@@ -15,8 +15,9 @@ import torch
 from test_own_data import QUICK, command, error, forget, picture
 
 import lrlab
-from lrlab import arguments, own_data, own_given
-from lrlab.data import Dataset
+from lrlab import own_data
+from lrlab.config import arguments
+from lrlab.data import Dataset, own_given
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep

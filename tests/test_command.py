@@ -19,8 +19,10 @@ import yaml
 
 import lrlab
 from lrlab import __main__ as command
-from lrlab import completion, landscape, leases, storage
+from lrlab import completion
 from lrlab import config as configs
+from lrlab.probes import landscape
+from lrlab.study import heartbeat, storage
 
 ROOT = Path(__file__).parent.parent
 
@@ -201,7 +203,7 @@ def test_on_windows_nobody_is_sent_a_signal_to_see_whether_he_lives(
     monkeypatch.setattr(Path, "exists", lambda self: False)  # there is no /proc
     monkeypatch.setattr(os, "kill", kill)
     monkeypatch.setattr(sys, "platform", "win32")
-    assert leases._born(1) == ""
+    assert heartbeat._born(1) == ""
 
 
 def test_on_windows_the_journals_lines_end_as_everywhere(
@@ -269,7 +271,7 @@ def test_the_license_is_where_pyproject_says() -> None:
     files = project()["license-files"]
     assert isinstance(files, list) and all((ROOT / file).is_file() for file in files)
     assert (ROOT / "LICENSE").read_text("utf-8").startswith("MIT License\n")
-    assert "CC BY-SA 3.0" in (ROOT / "lrlab/mnist/README.md").read_text("utf-8")
+    assert "CC BY-SA 3.0" in (ROOT / "lrlab/data/mnist/README.md").read_text("utf-8")
 
 
 def test_the_map_of_the_code_names_files_that_are_there() -> None:

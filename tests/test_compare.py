@@ -12,8 +12,10 @@ import pytest
 from drawn import written
 from test_judge import CONFIG, falling, write_config, write_run
 
-from lrlab import compare, comparison, plots, sweep_settings
-from lrlab.comparison import read, told_apart
+from lrlab import compare, plots
+from lrlab.comparison import sides_by_side
+from lrlab.comparison.sides_by_side import read, told_apart
+from lrlab.tables import sweep_settings
 
 
 def make_sweep(
@@ -65,13 +67,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def as_rows(paths: Sequence[Path]) -> dict[str, list[str]]:
-    found = comparison.differences(read(paths)[0])
+    found = sides_by_side.differences(read(paths)[0])
     letters = [name for name in found.columns if name not in ("setting", "kind")]
     return {row["setting"]: [row[x] for x in letters] for row in found.to_dict("records")}
 
 
 def test_differences_are_named_by_dotted_key_with_the_value_in_each(two: list[Path]) -> None:
-    found = comparison.differences(read(two)[0])
+    found = sides_by_side.differences(read(two)[0])
     assert as_rows(two) == {
         "lr": ["0.01, 0.1, 1", "0.1, 0.3"],
         "network.hidden": ["[64, 64]", "[512]"],
@@ -144,7 +146,7 @@ def test_each_lr_of_each_sweep_has_its_row(two: list[Path]) -> None:
 
 
 def test_a_table_for_other_programs_says_the_same(two: list[Path]) -> None:
-    table = comparison.by_lr_table(read(two)[0])
+    table = sides_by_side.by_lr_table(read(two)[0])
     assert table["lr"].tolist() == [0.01, 0.1, 0.1, 0.3, 1.0]
     assert table["sweep"].tolist() == ["narrow", "narrow", "wide", "wide", "narrow"]
     assert table["failed"].tolist() == [0, 0, 0, 0, 2] and table["end_loss"].iloc[-1] == math.inf
@@ -194,9 +196,9 @@ def test_swept_settings_make_rows_of_their_own(tmp_path: Path) -> None:
     write_run(both, 1, falling(0.4), 0.1, schedule="step")
     fixed = make_sweep(tmp_path / "fixed", {0.1: [0.6]})
     sides, _ = read([both, fixed])
-    assert comparison.within(sides) == ["schedule"]
+    assert sides_by_side.within(sides) == ["schedule"]
     assert [
-        (row.lr, row.settings["schedule"], sorted(row.at)) for row in comparison.by_lr(sides)
+        (row.lr, row.settings["schedule"], sorted(row.at)) for row in sides_by_side.by_lr(sides)
     ] == [
         (0.1, "fixed", ["A", "B"]),
         (0.1, "step", ["A"]),
@@ -207,7 +209,7 @@ def test_swept_settings_make_rows_of_their_own(tmp_path: Path) -> None:
 def test_grids_that_differ_in_the_last_digits_meet(tmp_path: Path) -> None:
     one = make_sweep(tmp_path / "one", {0.1: [0.5]})
     other = make_sweep(tmp_path / "other", {0.1 * (1 + 1e-9): [0.4]})
-    assert len(comparison.by_lr(read([one, other])[0])) == 1
+    assert len(sides_by_side.by_lr(read([one, other])[0])) == 1
 
 
 def test_a_run_that_failed_before_its_second_evaluation_is_of_no_other_kind(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_run_that_failed_before_its_second_evaluation_is_of_no_other_kind(tmp_
     later = make_sweep(tmp_path / "later", {0.1: [0.4]})
     sides, _ = read([early, later])
     assert set(sides[0].verdicts["judged_by"]) == {"val_loss", "train_loss"}
-    assert comparison.incomparable(sides) == "" and "lowest" in compare.text(sides)
+    assert sides_by_side.incomparable(sides) == "" and "lowest" in compare.text(sides)
 
 
 def test_losses_of_other_kinds_are_not_ranked(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from test_sweep import QUICK, Ended, command, files, process, sweep
 
-from lrlab import arguments
 from lrlab import config as configs
+from lrlab.config import arguments
 from lrlab.sweep import BASE, main
 
 

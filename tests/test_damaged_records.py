@@ -20,26 +20,17 @@ from interrupted import QUICK
 from made_sweeps import write_sweep
 from test_sweep import command
 
-from lrlab import (
-    analysis,
-    api,
-    best,
-    branches,
-    checkpoints,
-    compare,
-    judge,
-    pool,
-    quick_yaml,
-    records,
-    reproduce,
-    resume,
-    storage,
-    tracking,
-    trust,
-)
+from lrlab import analysis as judge
+from lrlab import api, compare, records, reproduce, resume, tracking
+from lrlab.config import trust, yaml_text
 from lrlab.errors import NotWritten, Stopped
+from lrlab.plan import best
 from lrlab.plots import __main__ as plots_command
+from lrlab.probes import branches
+from lrlab.study import storage
 from lrlab.sweep import main
+from lrlab.tables import frames
+from lrlab.training import checkpoints, pool
 
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)
@@ -57,7 +48,7 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("text", [*DAMAGES.values(), "lr: {a: 1, a: 2}\n", "!!int x", "!!bool x"])
-@pytest.mark.parametrize("read", [records.plain_yaml, records.options, quick_yaml.record])
+@pytest.mark.parametrize("read", [records.plain_yaml, records.options, yaml_text.record])
 def test_what_no_record_has_is_refused(read: Callable[[str], Any], text: str) -> None:
     with no_hang(), pytest.raises(yaml.YAMLError):
         read(text)
@@ -233,7 +224,7 @@ def test_records_of_a_whole_sweep_that_are_damaged_stop_no_reader(how: str, run:
         if (run.parent / "multirun.yaml").is_file():
             assert len(api.load(run.parent).verdicts) == 2
         assert set(judge.load([run.parent]).runs["state"]) == {"finished"}
-        assert not any(len(table) for table in analysis.landscape(run.parent))
+        assert not any(len(table) for table in frames.landscape(run.parent))
 
 
 @contextlib.contextmanager

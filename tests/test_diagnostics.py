@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 from torch.func import functional_call
 
-from lrlab import diagnostics, lanes, losses, optimizers, records
+from lrlab import losses, records
 from lrlab.data import Dataset
+from lrlab.engine import diagnostics, lanes, optimizers
 from lrlab.networks import MLP
 
 ON = "diagnostics=full"

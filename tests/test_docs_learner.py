@@ -26,14 +26,15 @@ from matplotlib.figure import Figure
 from test_sweep import command, summaries
 
 import lrlab
-from lrlab import answer, judge, sweep
-from lrlab.analysis import PARTS
-from lrlab.answer_words import text
+from lrlab import analysis, sweep
 from lrlab.data import Dataset, torchvision_images
 from lrlab.losses import chance_loss, mse_one_hot, nll
 from lrlab.networks import ACTIVATIONS, MLP, Perceptron
-from lrlab.thresholds import THRESHOLDS
-from lrlab.verdicts import verdicts
+from lrlab.records.thresholds import THRESHOLDS
+from lrlab.tables.frames import PARTS
+from lrlab.verdicts import recommend
+from lrlab.verdicts.answer_words import text
+from lrlab.verdicts.judging import verdicts
 
 DOCS = Path(__file__).parent.parent / "docs"
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
@@ -42,7 +43,7 @@ TEXT = {page: (DOCS / page).read_text(encoding="utf-8") for page in PAGES}
 # Of two runs of the page's commands: 40 mean losses a run, all val losses, and what was measured.
 TWO_SWEEPS = Path(__file__).parent / "documents" / "two_sweeps.csv"
 
-VERBS: dict[str, Callable[[], None]] = {"sweep": sweep.main, "analysis": judge.main}
+VERBS: dict[str, Callable[[], None]] = {"sweep": sweep.main, "analysis": analysis.main}
 FEW = ("data.train_size=640", "data.val_size=200", "epochs=1", "threads=1", "plots=false")
 
 
@@ -318,7 +319,7 @@ def test_a_run_alone_is_not_compared() -> None:
 
 @pytest.mark.parametrize("name", ["bowl", "cliff"])
 def test_the_answers_are_what_is_said_of_these_runs(name: str) -> None:
-    said = text(answer.recommend(two_sweeps(name)))
+    said = text(recommend.recommend(two_sweeps(name)))
     page = TEXT["verdicts.md"]
     shown = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n)+", page, re.MULTILINE)]
     assert f"{said}\n" in shown

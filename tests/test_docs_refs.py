@@ -31,10 +31,12 @@ from omegaconf import OmegaConf
 from test_sweep import Ended, command
 
 from lrlab import config as configs
-from lrlab import pool, records, storage
+from lrlab import records
 from lrlab.__main__ import VERBS
 from lrlab.plots import NAMES
+from lrlab.study import storage
 from lrlab.sweep import main as sweep
+from lrlab.training import pool
 
 DOCS = Path(__file__).parent.parent / "docs"
 OPTIONS, FILES, TROUBLES = (
@@ -497,7 +499,8 @@ def test_a_full_disk_and_an_interruption_are_said_so(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_and_a_failed_tracker_are_said_so(tmp_path: Path) -> None:
-    from lrlab import tracking, train
+    from lrlab import tracking
+    from lrlab.training import train
 
     epoch, failed = train.train_epoch, list[bool]()
 

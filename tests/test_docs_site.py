@@ -28,8 +28,8 @@ import test_your_own
 import yaml
 from test_sweep import Ended, command
 
-from lrlab import step
 from lrlab.__main__ import VERBS
+from lrlab.engine import step
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -217,7 +217,7 @@ def run(typed: str, folder: Path) -> Ended:
     elif verb == "sweep" and not words[0].startswith("--"):
         more = QUICK
         words = [re.sub(r"^(points|n_trials)=\d+", r"\1=2", word) for word in words]
-    # in a page "analysis" is `python -m lrlab.analysis`, whose work `lrlab.judge` does
+    # in a page "analysis" is `python -m lrlab.analysis`, whose work `lrlab.analysis` does
     return command(import_module(VERBS[verb][0]).main, [*words, *more], folder)
 
 

@@ -11,10 +11,10 @@ import pytest
 from test_sweep import Ended, command
 from warm import DATA
 
-from lrlab import leases, records, resume, whereabouts
-from lrlab.study import Run
+from lrlab import records, resume
+from lrlab.study import Run, heartbeat, whereabouts
+from lrlab.study.whereabouts import Place
 from lrlab.sweep import main
-from lrlab.whereabouts import Place
 
 TINY = (*DATA, "epochs=1", "threads=1", "network.hidden=[8]", "plots=false", "diagnostics=off")
 
@@ -93,8 +93,8 @@ def test_what_another_machine_finished_is_not_taken_from_what_was_begun_here(
 
 
 def test_a_host_is_in_the_name_of_its_worker() -> None:
-    assert leases.host_of(leases.new_id()) == socket.gethostname()
-    assert leases.host_of("my-node-7-123-abcdef01") == "my-node-7"
+    assert heartbeat.host_of(heartbeat.new_id()) == socket.gethostname()
+    assert heartbeat.host_of("my-node-7-123-abcdef01") == "my-node-7"
 
 
 def test_a_line_for_many_runs_is_short() -> None:

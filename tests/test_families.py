@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from families import RANKS, RATES, border, families, sweep
 
-from lrlab.verdicts import verdicts
+from lrlab.verdicts.judging import verdicts
 
 LOSSES = ["run", "lr", "step", "train_loss", "initial_loss", "chance_loss"]
 LEVELS = {

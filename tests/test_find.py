@@ -25,11 +25,14 @@ from test_sweep import Ended, command, files, process, strict_json
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrlab import find_plot, first_steps, plan, range_test
+from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.errors import NotWritten, UserError
 from lrlab.find import USAGE, Found, Options, _draw, find, main, read_options, sweep_command, told
 from lrlab.networks import MLP
+from lrlab.range_test import curves
+from lrlab.range_test import figure as find_plot
+from lrlab.training import first_steps
 
 SHORT: Any = {"lr": (1e-3, 10.0), "points": 5, "steps": 30}
 
@@ -334,12 +337,12 @@ def test_the_command_records_draws_and_says_what_to_run_next(tmp_path: Path) -> 
     constant = pd.read_csv(folder / "constant.csv")
     assert len(constant) == 4 * 20
     table = constant.pivot(index="step", columns="lr", values="loss")
-    read = range_test.read_constants(table.columns.to_numpy(), table.to_numpy())
+    read = curves.read_constants(table.columns.to_numpy(), table.to_numpy())
     assert answer["train_best_lr"] == read.best
     held_out = pd.read_csv(folder / "held_out.csv")
     held_out = held_out[held_out["test"] == "constant"]
     table = held_out.pivot(index="step", columns="lr", values="loss")
-    read = range_test.read_constants(table.columns.to_numpy(), table.to_numpy(), 4)
+    read = curves.read_constants(table.columns.to_numpy(), table.to_numpy(), 4)
     assert answer["best_lr"] == read.best and answer["fails_from"] == read.fails_from
     assert (answer["judged_by"], answer["held_out_samples"]) == ("held-out loss", 100)
     ramp = pd.read_csv(folder / "ramp.csv")
@@ -451,7 +454,7 @@ def test_the_help_answers_without_torch_and_tells_the_defaults(tmp_path: Path) -
     assert told["lr"] == f"{default.low:g}..{default.high:g}".replace("1e-05", "1e-5")
     for name in ("points", "steps", "ramp_steps", "smoothing"):
         assert told[name] == f"{getattr(default, name):g}"
-    assert default.smoothing == range_test.SMOOTHING
+    assert default.smoothing == curves.SMOOTHING
     assert all(len(line) <= 100 for line in USAGE.splitlines())
 
 
@@ -461,13 +464,13 @@ def test_the_help_answers_without_torch_and_tells_the_defaults(tmp_path: Path) -
 def made(ramp_loss: Any, losses: Any, low: float = 1e-4, high: float = 10.0) -> Found:
     """What is found from given curves."""
     ramp_loss, losses = np.asarray(ramp_loss, float), np.asarray(losses, float)
-    ramp_lr = range_test.lr_grid(low, high, len(ramp_loss))
-    grid = range_test.lr_grid(low, high, losses.shape[1])
-    ramp = range_test.read_ramp(ramp_lr, ramp_loss)
-    constants = range_test.read_constants(grid, losses)
+    ramp_lr = curves.lr_grid(low, high, len(ramp_loss))
+    grid = curves.lr_grid(low, high, losses.shape[1])
+    ramp = curves.read_ramp(ramp_lr, ramp_loss)
+    constants = curves.read_constants(grid, losses)
     options = Options(low, high, losses.shape[1], max(len(losses), 10), max(len(ramp_loss), 10))
-    misleads = tuple(range_test.where_the_ramp_misleads(ramp, constants))
-    sweep = range_test.sweep_range(constants)
+    misleads = tuple(curves.where_the_ramp_misleads(ramp, constants))
+    sweep = curves.sweep_range(constants)
     return Found(options, ramp_lr, ramp_loss, grid, losses, ramp, constants, misleads, sweep)
 
 

@@ -17,10 +17,13 @@ from test_lanes import AlwaysNoisy, BatchNorm, Dropout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrlab import find_inputs, find_plot, first_steps, lanes, plan, range_test
+from lrlab import plan
+from lrlab.engine import lanes
 from lrlab.errors import UserError
 from lrlab.find import find, told
-from lrlab.range_test import read_constants
+from lrlab.range_test import curves, figure, inputs
+from lrlab.range_test.curves import read_constants
+from lrlab.training import first_steps
 
 SHORT: Any = {"lr": (1e-3, 1.0), "points": 3, "steps": 20, "batch_size": 16}
 DRAW = torch.Generator().manual_seed(0)
@@ -88,7 +91,7 @@ def test_a_rate_that_memorises_random_labels_is_not_recommended() -> None:
     assert found.best is None or found.best < 0.05
     text = told(found, None)
     assert text.startswith("find: judged by the held-out loss (")
-    assert f"find: the training loss would say lr {range_test.plain(train.best)}" in text
+    assert f"find: the training loss would say lr {curves.plain(train.best)}" in text
     by_training = find(wide, (X, y), F.cross_entropy, **settings)
     assert by_training.best == train.best  # as it always was
 
@@ -125,7 +128,7 @@ def test_a_dataset_is_judged_by_the_part_that_it_holds_out() -> None:
 
 def test_sorted_samples_are_taken_from_all_classes_alike() -> None:
     labels = torch.arange(10).repeat_interleave(300)
-    parts = find_inputs.in_parts(torch.arange(3000.0)[:, None], labels, 500)
+    parts = inputs.in_parts(torch.arange(3000.0)[:, None], labels, 500)
     assert [len(y) for _, y in parts] == [100] * 5
     for x, y in parts:
         assert torch.bincount(y, minlength=10).tolist() == [10] * 10
@@ -133,14 +136,12 @@ def test_sorted_samples_are_taken_from_all_classes_alike() -> None:
     taken = torch.cat([x for x, _ in parts]).flatten().sort().values
     assert len(taken.unique()) == 500 and taken[0] == 0 and taken[-1] == 2999
     assert taken.diff().min() >= 5 and taken.diff().max() <= 7
-    assert [len(y) for _, y in find_inputs.in_parts(torch.zeros(3, 1), torch.zeros(3), 500)] == [
-        1
-    ] * 3
+    assert [len(y) for _, y in inputs.in_parts(torch.zeros(3, 1), torch.zeros(3), 500)] == [1] * 3
 
 
 def test_what_mini_batches_hold_is_thinned_to_evenly_spaced_samples() -> None:
     x = torch.arange(1000.0)[:, None]
-    x, y = find_inputs._thinned(DataLoader(TensorDataset(x, x[:, 0].long()), 7), 60)
+    x, y = inputs._thinned(DataLoader(TensorDataset(x, x[:, 0].long()), 7), 60)
     assert 60 <= len(y) <= 120 and torch.equal(x[:, 0].long(), y)
     assert len(y.diff().unique()) == 1 and y[0] == 0 and y[-1] > 980
 
@@ -238,9 +239,9 @@ def test_how_often_it_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     lanes_of_constants = 4  # the ramp trains in their stack
     assert len(made) == 7 * 5 + 61
     assert sum(made) == 60 * (7 * lanes_of_constants + 61)
-    assert find_inputs.most_samples(64, 300) == 500
-    assert find_inputs.most_samples(16, 300) == 266
-    assert find_inputs.most_samples(8, 30) == 100
+    assert inputs.most_samples(64, 300) == 500
+    assert inputs.most_samples(16, 300) == 266
+    assert inputs.most_samples(8, 30) == 100
 
 
 # --- what is taken, and what is not ---------------------------------------------------------------
@@ -338,14 +339,14 @@ def test_overfitting_is_told_from_failing_and_drawn() -> None:
     found = found_with(VAL, points=6, lr=(1e-4, 10.0))
     constants = read_constants(found.constant_lr, judged, 3)
     own = read_constants(found.constant_lr, train)
-    assert range_test.overfits(constants, own) and not range_test.overfits(constants, None)
-    assert not range_test.overfits(own, own)
+    assert curves.overfits(constants, own) and not curves.overfits(constants, None)
+    assert not curves.overfits(own, own)
     values = {**vars(found), "constants": constants, "train_constants": own, "misleads": ()}
     found = type(found)(**values)
     text = told(found, None)
     assert "find: constant lrs overfit from 1 on: only their training loss falls" in text
     assert "find: the training loss would say lr 10, 1000 times above" in text
-    axes, strip = find_plot.range_test(found).axes
+    axes, strip = figure.range_test(found).axes
     assert axes.get_ylabel() == "held-out loss"
     names = [label.get_text() for label in strip.get_yticklabels()]
     assert {"constant overfits", "ramp rises again"} <= set(names)

@@ -17,8 +17,10 @@ import pandas as pd
 import pytest
 from test_compare import make_sweep
 
-from lrlab import bench, compare, fitting, readers, table
-from lrlab.comparison import read
+from lrlab import bench, compare
+from lrlab.comparison.sides_by_side import read
+from lrlab.process import broken_pipe, fitting
+from lrlab.tables import table
 
 COUNT = 12
 RUNS = pd.DataFrame(
@@ -135,7 +137,7 @@ def terminal(width: int) -> Iterator[tuple[io.TextIOWrapper, int]]:
     """A terminal of so many columns: a stream behind lrlab's gate, and what reads it."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    stream = readers._Gated(io.BufferedWriter(io.FileIO(theirs, "w")), encoding="utf-8")
+    stream = broken_pipe._Gated(io.BufferedWriter(io.FileIO(theirs, "w")), encoding="utf-8")
     try:
         yield stream, ours
     finally:
@@ -182,7 +184,7 @@ def test_a_pipe_gets_each_statement_in_one_line(
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
     file = tmp_path / "out"
-    with readers._Gated(io.BufferedWriter(io.FileIO(file, "w")), encoding="utf-8") as stream:
+    with broken_pipe._Gated(io.BufferedWriter(io.FileIO(file, "w")), encoding="utf-8") as stream:
         print(NOTICE, file=stream)
     assert file.read_text() == NOTICE + "\n"
 

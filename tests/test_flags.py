@@ -12,9 +12,11 @@ from test_sweep import command
 from warm import DATA
 
 from lrlab import __main__ as program
-from lrlab import flags, judge, resume, verbs
+from lrlab import analysis, resume
+from lrlab.config import flags
 from lrlab.errors import UserError
 from lrlab.find import main as find
+from lrlab.process import verbs
 from lrlab.sweep import main
 
 
@@ -117,7 +119,7 @@ def test_a_verb_s_words_may_follow_its_flags() -> None:
 def test_resume_and_analysis_say_it_too(tmp_path: Path) -> None:
     told = command(resume.main, ["--lr"], tmp_path).err
     assert told == "lrlab: --lr: the sweep's folder comes first; see --help\n"
-    assert command(judge.main, ["x", "--targt", "3"], tmp_path).err.count("--target") == 2
+    assert command(analysis.main, ["x", "--targt", "3"], tmp_path).err.count("--target") == 2
 
 
 VERBS = ["sweep", "find", "resume", "reproduce", "judge", "__main__"]

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrlab import errors, plots, readers
-from lrlab.answer import recommend
+from lrlab import errors, plots
 from lrlab.plots import style, writing
-from lrlab.verdicts import verdicts
+from lrlab.process import broken_pipe
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.recommend import recommend
 
 # An OSC title, a cleared screen, a C1 sequence, a turned direction, and a way back in the line.
 HOSTILE = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\u202ee"
@@ -79,8 +80,8 @@ def test_all_that_is_printed_passes_the_gate(terminal: bool) -> None:
 
 
 def test_a_stream_that_is_no_terminal_s_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    readers.outlive()
-    assert readers.ungated(sys.stdout) is sys.stdout
+    broken_pipe.outlive()
+    assert broken_pipe.ungated(sys.stdout) is sys.stdout
     assert errors.printable("\u3000\xa0学習率\r\x85\u2066") == "  学習率???"
     assert errors.printable(family := "👩\u200d👩\u200d👧 می\u200cخواهم") == family
 

@@ -17,9 +17,11 @@ import torch
 from conftest import Silent, Trainer, assert_same_bits, make_specs, read, tiny_images
 from test_sweep import command
 
-from lrlab import environment, plan, pool, records, reproduce, sweep, train
+from lrlab import plan, records, reproduce, sweep
 from lrlab.data import Dataset
+from lrlab.engine import devices
 from lrlab.errors import Stopped
+from lrlab.training import pool, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -151,7 +153,7 @@ def test_memory_that_runs_out_is_known_as_such() -> None:
     free, _ = torch.cuda.mem_get_info()
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2 * free, dtype=torch.uint8, device="cuda")
-    assert environment.out_of_memory(raised.value)
+    assert devices.out_of_memory(raised.value)
 
 
 def _stack(trainer: Trainer, images: Dataset, common: str) -> train.Stack:

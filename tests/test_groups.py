@@ -25,10 +25,13 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
-from lrlab import branches, first_steps, landscape, optimizers, plan, pool, records
-from lrlab import lanes as lane_stacks
+from lrlab import plan, records
+from lrlab.engine import lanes as lane_stacks
+from lrlab.engine import optimizers
 from lrlab.errors import UserError
 from lrlab.networks import MLP
+from lrlab.probes import branches, landscape
+from lrlab.training import first_steps, pool
 
 STEPS_PER_EPOCH = 10
 HIDDEN = "network.hidden=[13]"

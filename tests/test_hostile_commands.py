@@ -24,9 +24,11 @@ from hypothesis import strategies as st
 from test_sweep import sweep
 
 from lrlab import __main__ as verbs
-from lrlab import arguments, bench, find, search
+from lrlab import bench, find
 from lrlab import config as configs
 from lrlab import sweep as sweeps
+from lrlab.config import arguments
+from lrlab.sweeping import search
 
 KEYS = [*configs.known_keys(), *configs.GROUPS, *configs.SWEEP_GROUPS]
 OFTEN = ["lr", "epochs", "batch_size", "seed", "points", "n_trials", "lanes", "network.hidden"]

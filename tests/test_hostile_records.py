@@ -22,7 +22,9 @@ from made_sweeps import write_sweep
 from test_study import Opener, grid, search
 from test_sweep import files
 
-from lrlab import compare, judge, launch, records, report, reproduce, resume, trust
+from lrlab import analysis, compare, records, report, reproduce, resume
+from lrlab.config import trust
+from lrlab.sweeping import launch
 
 RUN = ["summary.json", "metrics.csv", "diagnostics.csv", "branches.csv"]
 HYDRA = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
@@ -192,7 +194,7 @@ INFINITE = b"step,epoch,lr,train_loss,val_loss,val_acc\n-inf,1,0.1,1,,\n-inf,1,0
 def test_analysis_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
     with put(changes, sweep):
         before = files(sweep)
-        ends_well(lambda: judge.main([str(sweep), "--evidence"]))
+        ends_well(lambda: analysis.main([str(sweep), "--evidence"]))
         assert files(sweep) == before
 
 

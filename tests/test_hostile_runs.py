@@ -19,13 +19,13 @@ from made_sweeps import write_sweep
 from test_config import assert_refused
 from test_sweep import Ended, command, summaries, sweep
 
-from lrlab import compare, judge, reproduce, resume
+from lrlab import analysis, compare, reproduce, resume
+from lrlab.config.spelling import quoted
 from lrlab.plots import writing
 from lrlab.plots.__main__ import main as plots
 from lrlab.plots.reading import load
 from lrlab.plots.tables import NothingToDraw
 from lrlab.report.__main__ import main as report
-from lrlab.spelling import quoted
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,7 +63,7 @@ def test_losses_of_any_kind_are_judged_drawn_and_reported(kind: str, tmp_path: P
                 table.loc[there, column] = LOSSES[kind](int(there.sum()))
             table.to_csv(file, index=False)
     shutil.copytree(folder, tmp_path / "t")
-    printed = well(command(lambda: judge.main(["s", "--evidence"]), [], tmp_path))
+    printed = well(command(lambda: analysis.main(["s", "--evidence"]), [], tmp_path))
     if kind in OUTCOMES:
         assert OUTCOMES[kind] in printed or "collapsed" in printed
     well(command(lambda: compare.main(["s", "t", "--no-files"]), [], tmp_path))
@@ -83,7 +83,7 @@ def test_lrs_over_fifty_powers_of_ten_train_side_by_side(tmp_path: Path) -> None
     found = summaries(tmp_path / "outputs" / "wide")
     assert [one["state"] for one in found[:3]] == ["finished"] * 3
     assert found[4]["state"] == "diverged" and found[4]["first_nonfinite_step"] is not None
-    assert "diverged" in well(command(lambda: judge.main(["outputs/wide"]), [], tmp_path))
+    assert "diverged" in well(command(lambda: analysis.main(["outputs/wide"]), [], tmp_path))
     well(command(report, ["outputs/wide"], tmp_path))
 
 
@@ -132,7 +132,7 @@ def test_quotes_blanks_and_letters_of_all_kinds_in_names_and_paths(tmp_path: Pat
     from lrlab.sweep import main
 
     assert NAME in well(command(main, [*few, *typed], tmp_path))
-    well(command(lambda: judge.main([here]), [], tmp_path))
+    well(command(lambda: analysis.main([here]), [], tmp_path))
     well(command(report, [here], tmp_path))
     only = ["--only", "loss_curves", "--format", "png"]
     assert "loss_curves.png" in well(command(lambda: plots([here, *only]), [], tmp_path))
@@ -156,10 +156,10 @@ def test_a_name_of_200_characters(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["x" * 256, "中" * 100, "x/" * 3000, "a\0b", "a\udc80b"])
 def test_what_no_file_can_be_called_is_one_line(text: str, tmp_path: Path) -> None:
     entries: list[Callable[[], None]] = [
-        lambda: judge.main([text]),
+        lambda: analysis.main([text]),
         lambda: compare.main([text, text]),
         lambda: plots([text]),
-        lambda: judge.main(["--output", text, "."]),
+        lambda: analysis.main(["--output", text, "."]),
     ]
     for entry in entries:
         assert_refused(command(entry, [], tmp_path))

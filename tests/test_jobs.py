@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lrlab import config as configs
-from lrlab import jobs, plan
+from lrlab import plan
 from lrlab.errors import UserError
+from lrlab.plan import compose
 from lrlab.sweep import BASE  # and it registers the schema
 
 
@@ -106,15 +107,15 @@ def test_a_run_is_as_hydra_composes_it(kind: str, loader: Any) -> None:
     runs = [["data.train_size=640", *words(run)] for run in ALIKE[kind]]
     made = []
     for number, overrides in enumerate(runs):
-        job = jobs.compose(config, loader, overrides, number)
+        job = compose.compose(config, loader, overrides, number)
         wanted = by_hydra(config, loader, overrides, number)
         assert job.texts == texts(wanted), overrides
         assert job.folder == Path(wanted.hydra.runtime.output_dir)
         assert (job.number, job.overrides) == (number, overrides)
-        assert job.spec == jobs.spec(wanted)
+        assert job.spec == compose.spec(wanted)
         made.append(job)
     for job in made:  # each derives from another one now
-        again = jobs.compose(config, loader, job.overrides, job.number)
+        again = compose.compose(config, loader, job.overrides, job.number)
         assert (again.texts, again.spec) == (job.texts, job.spec)
     for job in made:
         assert texts(job.config()) == job.texts
@@ -148,7 +149,10 @@ def test_a_line_is_as_omegaconf_writes_it(where: tuple[str, ...]) -> None:
             for outer in reversed(where):
                 node = {outer: node}
             wanted = OmegaConf.to_yaml(OmegaConf.create(node)).splitlines(keepends=True)
-            assert jobs._lines((*where, key), value) == "".join(wanted[len(where) :]), (key, value)
+            assert compose._lines((*where, key), value) == "".join(wanted[len(where) :]), (
+                key,
+                value,
+            )
 
 
 def words(line: str) -> list[str]:
@@ -168,7 +172,7 @@ def test_hydra_composes_one_of_a_kind(loader: Any, monkeypatch: pytest.MonkeyPat
         optimizer = "adam" if number % 2 else "sgd"
         typed = ["batch_size=32", "name=typed", *own]
         overrides = [*typed, f"optimizer={optimizer}", f"lr={0.1 + number}"]
-        job = jobs.compose(config, loader, overrides, number)
+        job = compose.compose(config, loader, overrides, number)
         assert (job.spec["lr"], job.spec["name"]) == (0.1 + number, "folder")
         assert job.folder == Path("a/folder", str(number)).absolute()
     assert len(count) == 1  # that of adam; sgd is what the sweep's own config has
@@ -199,15 +203,15 @@ def test_a_run_may_derive_from_its_sweep(
     load = type(loader).load_sweep_config
     count = []
     for number, run in enumerate(runs):
-        overrides = [*run.split(), *jobs.own_overrides(tmp_path / "a b")]
+        overrides = [*run.split(), *compose.own_overrides(tmp_path / "a b")]
         with monkeypatch.context() as patched:
             patched.setattr(
                 type(loader), "load_sweep_config", lambda *given: count.append(1) or load(*given)
             )
-            job = jobs.compose(config, loader, overrides, number)
+            job = compose.compose(config, loader, overrides, number)
         wanted = by_hydra(config, loader, overrides, number)
         assert job.texts == texts(wanted)
-        assert job.spec == jobs.spec(wanted)
+        assert job.spec == compose.spec(wanted)
         assert texts(job.config()) == job.texts
     assert bool(count) != derived
     assert OmegaConf.to_yaml(config) == before
@@ -218,14 +222,14 @@ def test_a_run_may_derive_from_its_sweep(
 )
 def test_plots_may_be_on_and_off(typed: str, value: bool, loader: Any) -> None:
     config = composed(loader)
-    assert jobs.compose(config, loader, [f"plots={typed}"], 0).spec["plots"] is value
+    assert compose.compose(config, loader, [f"plots={typed}"], 0).spec["plots"] is value
 
 
 def test_what_now_gave_the_sweep_holds_for_its_runs(loader: Any) -> None:
     config = composed(loader, "data.root=${now:%f}")
     root = config.data.root
     for number in range(2):
-        job = jobs.compose(config, loader, ["data.root=${now:%f}", f"seed={number}"], number)
+        job = compose.compose(config, loader, ["data.root=${now:%f}", f"seed={number}"], number)
         assert job.spec["data"]["root"] == root
         assert job.config().data.root == root
 
@@ -247,11 +251,11 @@ def test_what_does_not_fit_is_named_and_harms_no_other_run(
     config = composed(loader)
     good = [override.partition("=")[0] for override in overrides]
     fine = {"lr": "lr=0.5", "epochs": "epochs=2", "plots": "plots=true"}
-    before = jobs.compose(config, loader, [fine[key] for key in good if key in fine], 0)
+    before = compose.compose(config, loader, [fine[key] for key in good if key in fine], 0)
     with pytest.raises((HydraException, OmegaConfBaseException)) as refused:
-        jobs.compose(config, loader, overrides, 1)
+        compose.compose(config, loader, overrides, 1)
     assert configs.one_line(refused.value).startswith(line)
-    again = jobs.compose(config, loader, before.overrides, 0)
+    again = compose.compose(config, loader, before.overrides, 0)
     assert again.texts == before.texts == texts(before.config())
 
 
@@ -259,17 +263,17 @@ def test_a_setting_that_one_choice_lacks_is_named_with_the_choice(loader: Any) -
     config = composed(loader)
     overrides = ["optimizer=momentum", "optimizer.betas=[0.8,0.9]"]
     with pytest.raises(UserError) as refused:
-        jobs.compose(config, loader, overrides, 0)
+        compose.compose(config, loader, overrides, 0)
     expected = "optimizer.betas: not a setting of optimizer=momentum; optimizer=adam, adamw has it"
     assert str(refused.value) == expected
 
 
 def test_a_value_that_cannot_work_is_refused(loader: Any) -> None:
     config = composed(loader)
-    jobs.compose(config, loader, ["lr=0.5"], 0)
+    compose.compose(config, loader, ["lr=0.5"], 0)
     with pytest.raises(UserError, match="lr=-1: must be a finite number above 0"):
-        jobs.compose(config, loader, ["lr=-1"], 1)
-    assert jobs.compose(config, loader, ["lr=0.5"], 2).spec["lr"] == 0.5
+        compose.compose(config, loader, ["lr=-1"], 1)
+    assert compose.compose(config, loader, ["lr=0.5"], 2).spec["lr"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -280,8 +284,8 @@ def test_a_folder_is_the_runs_number_whatever_subdir_says(
 ) -> None:
     config = composed(loader, f"hydra.sweep.subdir='{subdir}'")
     for number in range(2):
-        overrides = ["lr=0.1", *jobs.own_overrides(tmp_path / 'it\'s a "sweep"')]
-        job = jobs.compose(config, loader, overrides, number)
+        overrides = ["lr=0.1", *compose.own_overrides(tmp_path / 'it\'s a "sweep"')]
+        job = compose.compose(config, loader, overrides, number)
         assert job.folder == tmp_path / 'it\'s a "sweep"' / str(number) == job.spec.folder
         # Hydra's own launchers compose it by themselves
         alone = loader.load_sweep_config(config, overrides)

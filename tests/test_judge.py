@@ -16,9 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrlab import analysis, curve_csv, judge, report, sweep_settings
+from lrlab import analysis as judge
+from lrlab import report
 from lrlab.report.__main__ import main as report_main
-from lrlab.verdicts import most_judged_by, verdicts
+from lrlab.tables import curve_csv, frames, sweep_settings
+from lrlab.verdicts.judging import most_judged_by, verdicts
 
 HERE = Path(__file__).parent
 MNIST = HERE / "hand_labelled" / "mnist.csv.gz"
@@ -225,7 +227,7 @@ def test_the_command_is_the_analysis(sweep: Path) -> None:
 
 def test_help_needs_no_torch_and_no_matplotlib() -> None:
     code = (
-        "import sys, lrlab.judge, lrlab.compare;"
+        "import sys, lrlab.analysis, lrlab.compare;"
         "print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -359,7 +361,7 @@ def test_records_of_an_older_version_are_judged_by_what_they_have(run: Any, swee
         "step,alpha,alpha_probe,stability_ratio,sharpness,grad_norm,update_ratio,distance,new\n"
         "0,-0.5,-0.5,0.3,3,1,0.1,0,7\n"
     )
-    write_branches(sweep / "1", analysis.FEWEST_STEPS)
+    write_branches(sweep / "1", frames.FEWEST_STEPS)
     code, out, err = run(sweep)
     assert code == 0
     assert "2 of 3 runs have no diagnostics (run 0, 2); their steps are judged" in err

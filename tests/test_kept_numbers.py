@@ -11,8 +11,9 @@ import pytest
 import torch
 from test_own_data import error
 
-from lrlab import find_inputs, own_data, own_float32, own_given
-from lrlab.data import Dataset
+from lrlab import own_data
+from lrlab.data import Dataset, own_float32, own_given
+from lrlab.range_test import inputs as find_inputs
 
 ROWS = 60
 DRAW = np.random.default_rng(0)

@@ -17,11 +17,14 @@ import torch.nn.functional as F
 from conftest import CLASSES, IN_SHAPE, Trainer
 from torch import Tensor, nn
 
-from lrlab import analysis, landscape, plan, verdicts
+from lrlab import plan
 from lrlab.data import Dataset
-from lrlab.landscape import LINES, PATHS, ROLES, SURFACE, Landscape, choose, write
 from lrlab.networks import MLP
+from lrlab.probes import landscape
+from lrlab.probes.landscape import LINES, PATHS, ROLES, SURFACE, Landscape, choose, write
 from lrlab.records import create_run
+from lrlab.tables import frames
+from lrlab.verdicts import judging
 
 # The data of these tests are the tests' own function.
 measure = functools.partial(landscape.measure, trusted=True)
@@ -47,7 +50,7 @@ def trained(trainer: Trainer, runs: Sequence[str], common: str = "") -> Path:
         create_run(spec.folder, OmegaConf.to_yaml(node), OmegaConf.to_yaml(hydra), "[]\n")
     from conftest import Silent
 
-    from lrlab import pool
+    from lrlab.training import pool
 
     rows = {spec.number: row for row, spec in enumerate(specs)}
     pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
@@ -55,7 +58,7 @@ def trained(trainer: Trainer, runs: Sequence[str], common: str = "") -> Path:
 
 
 def judged(sweep: Path) -> pd.DataFrame:
-    return verdicts.verdicts(analysis.curves(sweep))
+    return judging.verdicts(frames.curves(sweep))
 
 
 def roles(best: int = 1) -> pd.DataFrame:
@@ -325,7 +328,7 @@ def test_each_line_follows_the_optimizers_own_update(
 def test_the_lines_begin_where_half_of_the_progress_is_made(trainer: Trainer) -> None:
     sweep = trained(trainer, ["lr=0.001", "lr=0.01", "lr=0.1"], "network.hidden=[16] epochs=6")
     found = measure(sweep, with_lrs((0.001, 0.01, 0.1)), best=2)
-    losses = analysis.curves(sweep).query("run == 2")["train_loss"].dropna().to_numpy()
+    losses = frames.curves(sweep).query("run == 2")["train_loss"].dropna().to_numpy()
     step = int(found.lines["step"].iloc[0])
     mean = [losses[max(0, i - 5) : i + 5].mean() for i in range(5, len(losses) - 5)]
     half = (mean[0] + min(mean)) / 2

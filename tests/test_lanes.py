@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
-from lrlab import lanes, losses
+from lrlab import losses
 from lrlab.data import Dataset
+from lrlab.engine import lanes
 from lrlab.networks import ACTIVATIONS, CNN, MLP
 
 INPUTS = 144  # 12 × 12

@@ -12,7 +12,8 @@ from interrupted import QUICK
 from test_study import PRUNERS, Opener, grid, search
 from test_sweep import command, summaries
 
-from lrlab import leftout, records, resume
+from lrlab import records, resume
+from lrlab.study import leftout
 from lrlab.sweep import main
 
 

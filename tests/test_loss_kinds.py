@@ -13,8 +13,8 @@ from test_search import SMALL, go_on, sweep
 
 import lrlab
 from lrlab import compare, plan, plots, records, report
-from lrlab.comparison import read
-from lrlab.loss_kinds import incomparable, kind, of_best
+from lrlab.comparison.sides_by_side import read
+from lrlab.verdicts.loss_kinds import incomparable, kind, of_best
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrlab import mechanics
-from lrlab.evidence import Numbers, measure
-from lrlab.thresholds import THRESHOLDS as T
+from lrlab.records.thresholds import THRESHOLDS as T
+from lrlab.verdicts import mechanics
+from lrlab.verdicts.evidence import Numbers, measure
 
 
 def numbers(**changed: Any) -> Numbers:

@@ -13,10 +13,13 @@ import torch
 from conftest import Silent, Trainer, assert_same_bits, make_specs, read
 from test_sweep import Ended, command, files, one_folder, summaries, sweep
 
-from lrlab import branches, memory, pool, records, resume, train, workers
 from lrlab import config as configs
+from lrlab import records, resume
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec
+from lrlab.plan import RunSpec, memory
+from lrlab.probes import branches
+from lrlab.sweeping import workers
+from lrlab.training import pool, train
 
 GRID = ("lr=0.01,0.03,0.1,0.3,1.0", "network.hidden=[8]", "name=x")
 

@@ -12,7 +12,7 @@ import torch
 from conftest import make_specs
 from test_sweep import command
 
-from lrlab import notices
+from lrlab.plan import notices
 from lrlab.sweep import main as sweep
 
 QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_search import sweep
 
-from lrlab import schedule_notices
+from lrlab.plan import schedule_notices
 
 CONF = Path(__file__).parents[1] / "conf" / "schedule"
 PER_EPOCH = 859  # of MNIST

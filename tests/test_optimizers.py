@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lrlab import optimizers
+from lrlab.engine import optimizers
 from lrlab.errors import UserError
 
 STEPS = 200

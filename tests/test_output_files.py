@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lrlab import bench, judge, records, verbs
+from lrlab import analysis, bench, records
 from lrlab.errors import NotWritten, UserError
+from lrlab.process import verbs
 
 CURVES = "run,lr,step,train_loss\n" + "".join(
     f"{run},{lr},{step},{1 / (1 + lr * step)}\n"
@@ -22,14 +23,14 @@ CURVES = "run,lr,step,train_loss\n" + "".join(
 def analysed(folder: Path, output: Path) -> None:
     curves = folder / "curves.csv"
     curves.write_text(CURVES, "utf-8")
-    judge.main([str(curves), "--output", str(output)])
+    analysis.main([str(curves), "--output", str(output)])
 
 
 def measured(folder: Path, output: Path) -> None:
     try:
         bench.check_writable(output)
     except UserError as error:
-        judge.fail(str(error))
+        analysis.fail(str(error))
 
 
 @pytest.mark.parametrize("write", [analysed, measured])
@@ -90,6 +91,6 @@ def test_figures_of_a_bench_are_measured_anew_into_the_same_file(tmp_path: Path)
 
 def test_a_device_is_no_table_and_nothing_is_no_path() -> None:
     with pytest.raises(UserError, match="/dev/zero: is a device; a CSV of curves is needed"):
-        judge.load([Path("/dev/zero")])
+        analysis.load([Path("/dev/zero")])
     with pytest.raises(UserError, match="'': is no path"):
         verbs.path("")

@@ -20,13 +20,14 @@ from test_sweep import command, summaries
 from torch import nn
 
 from lrlab import config as configs
-from lrlab import own_data, plan, table
-from lrlab.analysis import runs as runs_of
+from lrlab import own_data, plan
 from lrlab.data import Dataset
 from lrlab.errors import UserError
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
+from lrlab.tables import table
+from lrlab.tables.frames import runs as runs_of
 
 QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lrlab import __version__
+from lrlab._version import __version__
 
 pytest.importorskip("hatchling", reason="hatchling builds the package")
 
@@ -77,7 +77,7 @@ def test_the_wheel_holds_all_that_is_needed(wheel: Path) -> None:
             if file.is_file() and "__pycache__" not in file.parts:
                 assert f"{inside}/{file.relative_to(ROOT / folder).as_posix()}" in held
     assert "lrlab/py.typed" in held and "lrlab/conf/config.yaml" in held
-    assert sum(name.startswith("lrlab/mnist/") and name.endswith(".gz") for name in held) == 4
+    assert sum(name.startswith("lrlab/data/mnist/") and name.endswith(".gz") for name in held) == 4
     assert "hydra_plugins/__init__.py" not in held  # it is a namespace package
     assert {name.split("/")[0] for name in held} == {"lrlab", "hydra_plugins"}
 
@@ -99,7 +99,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         (info,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
         told = archive.read(f"{info}/METADATA").decode()
         assert "lrlab = lrlab.__main__:main" in archive.read(f"{info}/entry_points.txt").decode()
-        for file in ("LICENSE", "lrlab/mnist/README.md"):
+        for file in ("LICENSE", "lrlab/data/mnist/README.md"):
             assert archive.read(f"{info}/licenses/{file}") == (ROOT / file).read_bytes()
     head = message_from_string(told)
     assert head["License-Expression"] == "MIT AND CC-BY-SA-3.0"

@@ -11,7 +11,8 @@ from postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
 from test_sweep import Ended, command
 from warm import DATA
 
-from lrlab import passwords, resume
+from lrlab import resume
+from lrlab.config import passwords
 from lrlab.sweep import main
 
 __all__ = ["postgres", "postgres_url"]  # fixtures

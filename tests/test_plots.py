@@ -12,8 +12,8 @@ from drawn import assert_legible, drawn, labels, rail_marks, written
 from matplotlib.figure import Figure
 
 from lrlab import plots
-from lrlab.plots import curves as loss_plots
 from lrlab.plots import style
+from lrlab.plots.figures import curves as loss_plots
 
 LN10 = math.log(10)
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lrlab import plots
-from lrlab.answer import Answer, recommend
 from lrlab.plots import style
+from lrlab.verdicts.recommend import Answer, recommend
 
 
 def fields(ax: Axes) -> list[tuple[float, float, str]]:

@@ -11,7 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lrlab import plots
-from lrlab.plots import heat, runs, style
+from lrlab.plots import runs, style
+from lrlab.plots.figures import heat
 
 
 def of(figure: Figure, prefix: str) -> list:

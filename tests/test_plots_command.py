@@ -17,7 +17,7 @@ from lrlab import plots
 from lrlab.errors import NotWritten
 from lrlab.plots import __main__ as command
 from lrlab.plots import reading, writing
-from lrlab.plots.compare import side_by_side
+from lrlab.plots.figures.compare import side_by_side
 
 
 @pytest.fixture(scope="module")

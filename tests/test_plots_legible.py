@@ -13,7 +13,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from lrlab import plots
-from lrlab.plots import by_lr, heat, landscape, style
+from lrlab.plots import style
+from lrlab.plots.figures import by_lr, heat, landscape
 
 # Of one fixed schedule there is nothing to draw.
 NO_SCHEDULES = {"lr_and_loss", "schedules", "lr_by_setting"}

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from test_plots_by_lr import ribbons
 
 from lrlab import plots
-from lrlab.answer import recommend
 from lrlab.plots import __main__ as command
-from lrlab.plots import pooled
-from lrlab.pooled import Bin
+from lrlab.plots.figures import pooled
+from lrlab.verdicts.pooled import Bin
+from lrlab.verdicts.recommend import recommend
 
 ANALYSIS = (Path(__file__).parent.parent / "docs" / "analysis.md").read_text(encoding="utf-8")
 

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from lrlab import plots
-from lrlab.answer import recommend
 from lrlab.plots import frame, reach
 from lrlab.report.ruler import ruler
-from lrlab.verdicts import verdicts
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.recommend import recommend
 
 LOSSES = ("train_loss", "val_loss", "test_loss", "initial_loss", "chance_loss", "loss")
 BASE = made_tables.tables([0.001, 0.03, 0.1, 10.0], schedules=("fixed", "step"), steps=30)

@@ -15,11 +15,13 @@ import torch
 from conftest import CLASSES, Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
-from lrlab import optimizers, plan, pool, records
-from lrlab import train as training
+from lrlab import plan, records
+from lrlab.engine import optimizers
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec
-from lrlab.pool import Report, Start
+from lrlab.training import pool
+from lrlab.training import train as training
+from lrlab.training.pool import Report, Start
 
 STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
 Judge = Callable[[dict[int, list[Report]]], set[int]]

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrlab import pooled
-from lrlab.answer import Answer, recommend
-from lrlab.answer_words import text
-from lrlab.thresholds import THRESHOLDS as T
+from lrlab.records.thresholds import THRESHOLDS as T
+from lrlab.verdicts import pooled
+from lrlab.verdicts.answer_words import text
+from lrlab.verdicts.recommend import Answer, recommend
 
 MOMENTUM, DECAY = "optimizer.momentum", "optimizer.weight_decay"
 

@@ -16,9 +16,9 @@ import pytest
 from postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
 from test_study import PRUNERS, SAMPLERS, Opener, Worker, finish, grid, pool, search, states, take
 
-from lrlab import leases, storage, study
+from lrlab import study
 from lrlab.errors import UserError
-from lrlab.study import Queue
+from lrlab.study import Queue, heartbeat, storage
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 
@@ -73,10 +73,10 @@ def test_a_dead_worker_of_another_machine_is_found_by_its_counter(
     opened: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(leases, "clock", lambda: now[0])
-    monkeypatch.setattr(leases, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(heartbeat, "clock", lambda: now[0])
+    monkeypatch.setattr(heartbeat, "_host", lambda: "elsewhere")
     far = opened(grid(lr="1,2"), lease=100.0)
-    monkeypatch.setattr(leases, "_host", lambda: "here")
+    monkeypatch.setattr(heartbeat, "_host", lambda: "here")
     near = opened(grid(lr="1,2"), lease=100.0)
     assert (take(far).number, take(near).number) == (0, 1)
     for seconds, number in ((50, None), (99, None), (2, 0)):  # it is watched from the first look

@@ -13,8 +13,9 @@ import pytest
 import torch
 from test_sweep import Ended, sweep
 
-from lrlab import profiling, records
-from lrlab.profiling import BEHIND, PREFIX, STEPS, SUFFIX
+from lrlab import records
+from lrlab.process import profiling
+from lrlab.process.profiling import BEHIND, PREFIX, STEPS, SUFFIX
 
 SWEEP = ("lr=0.05,0.2,1e9", "epochs=8", "diagnostics=full", "name=x")  # 80 steps a run
 # What TensorBoard's plugin looks for in a folder, as its source has it.

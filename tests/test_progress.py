@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from lrlab import progress
-from lrlab.progress import LaneRow
+from lrlab.process import progress
+from lrlab.process.progress import LaneRow
 
 
 class Terminal(io.StringIO):

@@ -14,8 +14,10 @@ import torch
 from conftest import Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
-from lrlab import plan, pool, python_state, records
+from lrlab import plan, records
+from lrlab.engine import python_state
 from lrlab.errors import Stopped, UserError
+from lrlab.training import pool
 
 PIXELS = 144
 
@@ -249,7 +251,7 @@ def test_a_state_from_elsewhere_sets_no_other_attribute() -> None:
 
 
 def test_a_damaged_state_is_trained_anew(trainer: Trainer) -> None:
-    from lrlab import checkpoints
+    from lrlab.training import checkpoints
 
     specs = trainer.specs(["lr=0.1"], f"{of('Keeps')} checkpoint_every=1")
     looks = itertools.count()

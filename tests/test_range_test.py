@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrlab.errors import UserError
-from lrlab.range_test import (
+from lrlab.range_test.curves import (
     LEAST_POINTS,
     lr_grid,
     plain,

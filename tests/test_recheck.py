@@ -17,7 +17,9 @@ import torch
 from test_reproduce import reproduce as command
 from test_sweep import sweep
 
-from lrlab import checkpoints, launch, recheck, records, reproduce
+from lrlab import records, reproduce
+from lrlab.sweeping import launch
+from lrlab.training import checkpoints, recheck
 
 DATA = ("network.hidden=[4]", "epochs=2", "save_model=true", "target=2.2")
 

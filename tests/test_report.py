@@ -23,10 +23,10 @@ from browser import chromium, launched
 from made_sweeps import CHANCE, INITIAL, write_run, write_sweep
 
 from lrlab import report
-from lrlab.answer import Answer
 from lrlab.errors import UserError
 from lrlab.report import __main__ as command
 from lrlab.report import advice, chart, figures, markup, ruler
+from lrlab.verdicts.recommend import Answer
 
 EVIL = (
     '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">\u2028"\'</script>&amp;'
@@ -104,7 +104,8 @@ def curves_of(losses: dict[int, list[float]], **more: Any) -> pd.DataFrame:
 
 
 def test_curves_are_smoothed_thinned_and_keep_their_ends() -> None:
-    from lrlab.verdicts import verdicts
+    from lrlab.verdicts.judging import verdicts
+
 
     steps = 5000
     noisy = list(2.0 + np.random.default_rng(0).normal(0, 0.3, steps))
@@ -124,7 +125,8 @@ def test_curves_are_smoothed_thinned_and_keep_their_ends() -> None:
 
 
 def test_more_runs_are_drawn_with_fewer_points_and_at_most_so_many() -> None:
-    from lrlab.verdicts import verdicts
+    from lrlab.verdicts.judging import verdicts
+
 
     table = curves_of({run: [2.3, 2.0] * 300 for run in range(260)})
     found = chart.data(table, verdicts(table), [])
@@ -330,11 +332,11 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
 def test_every_outcome_has_a_place_a_colour_and_a_shape() -> None:
     from typing import get_args
 
-    from lrlab import verdicts
-    from lrlab.outcomes import OUTCOMES, css_class
     from lrlab.plots import style
+    from lrlab.verdicts import judging
+    from lrlab.verdicts.outcomes import OUTCOMES, css_class
 
-    assert set(OUTCOMES) == set(get_args(verdicts.Outcome)), "the verdicts' words and no others"
+    assert set(OUTCOMES) == set(get_args(judging.Outcome)), "the verdicts' words and no others"
     assert tuple(style.OUTCOMES) == OUTCOMES
     assert OUTCOMES.index("undershooting") < OUTCOMES.index("converged") < len(OUTCOMES) - 3
     css = (Path(chart.__file__).parent / "page.css").read_text(encoding="utf-8")
@@ -347,7 +349,7 @@ def test_every_outcome_has_a_place_a_colour_and_a_shape() -> None:
 
 
 def test_the_answer_is_told_in_the_words_of_the_terminal(tmp_path: Path) -> None:
-    from lrlab.answer_words import details, headline
+    from lrlab.verdicts.answer_words import details, headline
 
     sweep = write_sweep(tmp_path / "s", 9)
     (answer,) = report._tables(sweep).answers
@@ -414,7 +416,7 @@ def test_an_answer_at_the_edge_ends_with_the_command_to_run(tmp_path: Path) -> N
 
 
 def test_of_a_search_the_ruler_shows_all_runs_and_the_good_range() -> None:
-    from lrlab.pooled import Bin, Search
+    from lrlab.verdicts.pooled import Bin, Search
 
     found = Search(3, 4, [Bin(0.05, 0.2, 0.3, 3)], (0.06, 0.2), 3, {}, "", None)
     answer = Answer(

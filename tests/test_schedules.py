@@ -14,7 +14,8 @@ import torch
 from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
-from lrlab import optimizers, plan, schedules
+from lrlab import plan, schedules
+from lrlab.engine import optimizers
 from lrlab.errors import UserError
 
 TORCH = "torch.optim.lr_scheduler."

@@ -182,7 +182,7 @@ def test_a_timeout_of_nothing_starts_nothing(tmp_path: Path) -> None:
 def test_a_timeout_lets_the_runs_that_train_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lrlab import source
+    from lrlab.study import trial_source
 
     class Clock:
         calls = 0
@@ -192,7 +192,7 @@ def test_a_timeout_lets_the_runs_that_train_finish(
             cls.calls += 1
             return float(cls.calls)
 
-    monkeypatch.setattr(source, "time", Clock)
+    monkeypatch.setattr(trial_source, "time", Clock)
     typed = ["lr=0.1,0.2,0.3,0.4,0.5,0.6,0.7", "lanes=2", "timeout=4", SMALL, "epochs=2"]
     ended = sweep(*typed, "name=x", cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrlab.sides import AtLr, Sides, compare, gathered
-from lrlab.verdicts import verdicts
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.sides import AtLr, Sides, compare, gathered
 
 ORDER = settings(max_examples=200, deadline=None, database=None)
 ENDS = st.one_of(st.floats(1e-6, 1e3), st.just(math.inf))

@@ -31,7 +31,10 @@ import torch
 from test_sweep import command
 
 import lrlab
-from lrlab import jobs, judge, lanes, places, reproduce, resume
+from lrlab import analysis, reproduce, resume
+from lrlab.config import data_paths
+from lrlab.engine import lanes
+from lrlab.plan import compose
 from lrlab.plots import __main__ as plots
 from lrlab.report import __main__ as report
 
@@ -61,7 +64,7 @@ def one_round(number: int) -> None:
     assert len(search.runs) == 3 and search.answer.text
     done(resume.main, "outputs/grid", f"lr={','.join(map(str, [*lrs, 0.3]))}")
     done(resume.main, "outputs/search", "n_trials=4")
-    done(judge.main, "outputs/grid", "--json")
+    done(analysis.main, "outputs/grid", "--json")
     assert "<img" in grid._repr_html_()
     done(plots.main, "outputs/grid", "--only", "loss_curves", "--format", "png")
     done(report.main, "outputs/grid")
@@ -83,7 +86,7 @@ def setting() -> dict[str, Any]:
         "children": Path(f"/proc/self/task/{main.native_id}/children").read_text(),
         "folder": os.getcwd(),
         # where the latest resume looks for files is its process's, and one it has
-        "environment": {k: v for k, v in os.environ.items() if k != places.VARIABLE},
+        "environment": {k: v for k, v in os.environ.items() if k != data_paths.VARIABLE},
         "path": list(sys.path),
         "filters": list(warnings.filters),
         "handlers": [h for each in [logging.root, *loggers] for h in each.handlers],  # type: ignore[union-attr]
@@ -118,7 +121,7 @@ def held() -> dict[str, float]:
     tensors = sum(type(each) in (torch.Tensor, torch.nn.Parameter) for each in objects)
     return {
         "tensors": tensors,
-        "compositions": len(jobs._kept),
+        "compositions": len(compose._kept),
         "objects": len(objects),
         "megabytes": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
     }

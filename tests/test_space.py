@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import space, spelling
+from lrlab.config import space, spelling
+from lrlab.config.space import Interval, Space
 from lrlab.errors import UserError
-from lrlab.space import Interval, Space
 
 RATE = {"log": True, "whole": False}
 

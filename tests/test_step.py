@@ -12,14 +12,15 @@ import torch
 from conftest import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
-from lrlab import capture, lanes, losses, networks, optimizers, plan
-from lrlab import step as steps
-from lrlab import train as training
-from lrlab.capture import Program
+from lrlab import losses, networks, plan
+from lrlab.engine import capture, lanes, optimizers
+from lrlab.engine import step as steps
+from lrlab.engine.capture import Program
+from lrlab.engine.lanes import Lanes
+from lrlab.engine.optimizers import LaneOptimizer
+from lrlab.engine.step import CapturedStep, Pace, PlainStep, build_step
 from lrlab.errors import UserError
-from lrlab.lanes import Lanes
-from lrlab.optimizers import LaneOptimizer
-from lrlab.step import CapturedStep, Pace, PlainStep, build_step
+from lrlab.training import train as training
 
 DATA = tiny_images(200, 20, 20)
 BATCH, LENGTH = 16, 5

@@ -21,10 +21,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from lrlab import leases, sampling, storage, study
+from lrlab import study
+from lrlab.config.space import Interval, Space
 from lrlab.errors import NotWritten, UserError
-from lrlab.space import Interval, Space
-from lrlab.study import Queue, Trial
+from lrlab.study import Queue, Trial, heartbeat, sampling, storage
 
 RATE = Interval(1e-4, 1.0, log=True, whole=False)
 FOREVER = 3600.0  # a lease whose heart does not beat while a test runs
@@ -110,7 +110,7 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(leases, "clock", lambda: now[0])
+    monkeypatch.setattr(heartbeat, "clock", lambda: now[0])
     return now
 
 
@@ -144,7 +144,7 @@ def finish(queue: Queue, value: float = 1.0) -> list[int]:
 
 
 def pool(queue: Queue, width: int = 4, epochs: int = 4) -> None:
-    """Train to the end in lanes that go in step, as lrlab.train does."""
+    """Train to the end in lanes that go in step, as lrlab.training.train does."""
     tick = queue.start_tick()
     lanes: dict[int, tuple[Trial, int]] = {}
     while True:
@@ -625,7 +625,7 @@ WORKER = textwrap.dedent(
     import json, sys
     from pathlib import Path
     from lrlab import study
-    from lrlab.space import Space
+    from lrlab.config.space import Space
 
     options = json.loads(sys.argv[1])
     queue = study.open_queue(
@@ -755,10 +755,10 @@ def test_waiting_ends_when_it_is_asked_to(opened: Opener) -> None:
 def test_another_machines_worker_is_dead_when_its_counter_stands_still_for_a_lease(
     opened: Opener, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_host", lambda: "elsewhere")
+    monkeypatch.setattr(heartbeat, "_host", lambda: "elsewhere")
     far = opened(grid(lr="1,2"), "new", lease=100.0)
     monkeypatch.undo()
-    monkeypatch.setattr(leases, "clock", lambda: clock[0])
+    monkeypatch.setattr(heartbeat, "clock", lambda: clock[0])
     monkeypatch.setattr(type(far._store), "has_left", lambda self, worker: False)
     near = opened(grid(lr="1,2"), lease=100.0)
     assert (take(far).number, take(near).number) == (0, 1)
@@ -807,22 +807,22 @@ def test_a_process_that_was_away_unnoticed_goes_on(opened: Opener, clock: list[f
 
 
 def test_a_recycled_process_number_is_not_taken_for_the_worker(opened: Opener) -> None:
-    sign = leases.me()
-    assert not leases.gone(sign)
-    assert leases.gone(dataclasses.replace(sign, born="1"))
-    assert not leases.gone(dataclasses.replace(sign, host="elsewhere", pid=1, born="1"))
+    sign = heartbeat.me()
+    assert not heartbeat.gone(sign)
+    assert heartbeat.gone(dataclasses.replace(sign, born="1"))
+    assert not heartbeat.gone(dataclasses.replace(sign, host="elsewhere", pid=1, born="1"))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert leases.gone(dataclasses.replace(sign, pid=ended.pid))
+    assert heartbeat.gone(dataclasses.replace(sign, pid=ended.pid))
 
 
 def test_a_killed_process_that_nobody_has_waited_for_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    sign = dataclasses.replace(leases.me(), pid=child.pid, born=leases._born(child.pid) or "")
-    assert not leases.gone(sign)
+    sign = dataclasses.replace(heartbeat.me(), pid=child.pid, born=heartbeat._born(child.pid) or "")
+    assert not heartbeat.gone(sign)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert leases.gone(sign)
+    assert heartbeat.gone(sign)
     child.communicate()
 
 
@@ -833,7 +833,7 @@ def test_the_heart_beats_until_it_is_stopped_and_survives_errors() -> None:
         beats.release()
         raise OSError("the storage is gone")
 
-    heart = leases.Heart(0.004, renew)
+    heart = heartbeat.Heart(0.004, renew)
     for _ in range(3):
         beats.acquire()
     heart.stop()

@@ -11,7 +11,10 @@ from unittest import mock
 import pytest
 from test_sweep import QUICK, Ended, process, sweep
 
-from lrlab import garbage, pool, report, search
+from lrlab import report
+from lrlab.process import gc_pause
+from lrlab.sweeping import search
+from lrlab.training import pool
 
 SEEN = """
 import importlib.abc, importlib.util, sys
@@ -19,7 +22,7 @@ heavy = {"pandas", "scipy", "sympy", "matplotlib", "plotly", "torchvision", "ric
 heavy |= {"torch._dynamo", "torch._inductor", "PIL", "mlflow", "sklearn"}
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "lrlab.train":
+        if name != "lrlab.training.train":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -60,19 +63,19 @@ def test_garbage_is_looked_for_again_while_runs_train(tmp_path: Path) -> None:
         assert sweep("lr=0.3", "hydra.mode=RUN", cwd=tmp_path).code == 0
     assert seen == [True] * 3
     assert sweep("lr=-1", cwd=tmp_path).code == 2
-    assert gc.isenabled() and not garbage._put_off
+    assert gc.isenabled() and not gc_pause._put_off
 
 
 def test_a_search_for_garbage_that_was_off_stays_off() -> None:
     gc.disable()
     try:
-        with garbage.put_off():
-            garbage.resume()
+        with gc_pause.put_off():
+            gc_pause.resume()
             assert not gc.isenabled()
         assert not gc.isenabled()
     finally:
         gc.enable()
-    with garbage.put_off():
+    with gc_pause.put_off():
         assert not gc.isenabled()
     assert gc.isenabled()
 

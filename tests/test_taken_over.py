@@ -21,10 +21,12 @@ from test_sweep import command
 from test_workers import children, lives
 from warm import DATA, Server
 
-from lrlab import launch, leases, records
+from lrlab import records
 from lrlab.errors import NotOurs, NotWritten
-from lrlab.storage import open_store
+from lrlab.study import heartbeat
+from lrlab.study.storage import open_store
 from lrlab.sweep import main
+from lrlab.sweeping import launch
 
 TYPED = (*DATA, "lr=0.1,0.2", "network.hidden=[8]", "threads=1", "plots=false")
 TYPED += ("checkpoint_every=1", "save_model=true", "name=x")
@@ -67,8 +69,8 @@ def test_what_comes_too_late_is_not_written(
     name: str, nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, away, seen, then = tmp_path / "outputs" / "x" / "1", [0.0], [0], {}
-    now = leases.clock
-    monkeypatch.setattr(leases, "clock", lambda: now() + away[0])
+    now = heartbeat.clock
+    monkeypatch.setattr(heartbeat, "clock", lambda: now() + away[0])
 
     def watched(write: Callable[..., Any]) -> Callable[..., Any]:
         def first(file: Path, *given: Any) -> Any:
@@ -95,13 +97,13 @@ def test_what_comes_too_late_is_not_written(
 def test_who_was_away_and_lost_nothing_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, calls = leases.clock, [0]
+    now, calls = heartbeat.clock, [0]
 
     def jumping() -> float:  # a lease passes with each look
         calls[0] += 1
         return now() + 61.0 * calls[0]
 
-    monkeypatch.setattr(leases, "clock", jumping)
+    monkeypatch.setattr(heartbeat, "clock", jumping)
     ended = command(main, [*TYPED, "epochs=2", "diagnostics=off"], tmp_path)
     assert (ended.code, ended.err) == (0, "")
     assert "2 finished" in ended.out or (tmp_path / "outputs" / "x" / "best.yaml").is_file()
@@ -222,8 +224,8 @@ def test_a_parent_that_lost_a_run_says_so_and_stops_its_job(
     told_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of machines that share only the database, the others cannot reach the job's folder."""
-    now, away = leases.clock, [0.0]
-    monkeypatch.setattr(leases, "clock", lambda: now() + away[0])
+    now, away = heartbeat.clock, [0.0]
+    monkeypatch.setattr(heartbeat, "clock", lambda: now() + away[0])
     seen = []
 
     def run_job(self: Any, overrides: Any, initial_job_idx: int) -> list[JobReturn]:
@@ -244,7 +246,7 @@ def test_a_parent_that_lost_a_run_says_so_and_stops_its_job(
     basic = launchers["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
     monkeypatch.setattr(basic, "launch", run_job)
     if told_by.endswith("look"):
-        monkeypatch.setattr(leases.Heart, "_run", lambda self: None)
+        monkeypatch.setattr(heartbeat.Heart, "_run", lambda self: None)
     typed = [*TYPED, "epochs=1", "hydra/launcher=basic", "lease=1"]
     ended = command(main, typed, tmp_path)
     assert ended.code == 1 and "others took over run 1" in ended.err.splitlines()[0]

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from made_sweeps import write_run
 
-from lrlab import analysis, judge, thin
+from lrlab import analysis as judge
 from lrlab.plots import runs
-from lrlab.plots.curves import _drops
+from lrlab.plots.figures.curves import _drops
+from lrlab.tables import frames, thinning
 
 STEPS = 2000
 
@@ -33,20 +34,20 @@ def curve(lr: np.ndarray | float = 0.1, loss: np.ndarray | None = None) -> dict[
 
 def test_a_short_curve_is_as_it_was() -> None:
     whole = curve()
-    found = thin.thinned(whole, STEPS, ["val_loss"])
-    assert (found.pop(thin.MEAN_OF) == 1).all()
+    found = thinning.thinned(whole, STEPS, ["val_loss"])
+    assert (found.pop(thinning.MEAN_OF) == 1).all()
     assert found.keys() == whole.keys()
     assert all(np.array_equal(found[k], whole[k], equal_nan=True) for k in whole)
 
 
 def test_each_row_is_the_mean_of_what_was_left_out_before_it() -> None:
     whole = curve()
-    found = thin.thinned(whole, 200, ["val_loss"])
+    found = thinning.thinned(whole, 200, ["val_loss"])
     assert len(found["step"]) <= 200
     assert found["step"][0] == 0 and found["step"][-1] == STEPS - 1
     rows = found["step"].astype(int)
     for before, row, loss, many in zip(
-        [-1, *rows[:-1]], rows, found["train_loss"], found[thin.MEAN_OF], strict=True
+        [-1, *rows[:-1]], rows, found["train_loss"], found[thinning.MEAN_OF], strict=True
     ):
         assert many == row - before
         assert loss == pytest.approx(whole["train_loss"][before + 1 : row + 1].mean(), rel=1e-12)
@@ -57,30 +58,30 @@ def test_each_row_is_the_mean_of_what_was_left_out_before_it() -> None:
 def test_however_many_rows_are_special_there_are_no_more_than_asked_for() -> None:
     whole = curve(lr=np.tile([1.0, 0.1], STEPS // 2))
     whole["alpha"] = np.ones(STEPS)
-    assert len(thin.thinned(whole, 100, ["val_loss", "alpha"])["step"]) <= 100
+    assert len(thinning.thinned(whole, 100, ["val_loss", "alpha"])["step"]) <= 100
 
 
 def test_the_moving_average_is_that_of_all_losses() -> None:
     whole = curve()
-    found = thin.thinned(whole, 250)
+    found = thinning.thinned(whole, 250)
     rows = found["step"].astype(int)
     for span in (50, 80, 200):
-        expected = thin.average(whole["train_loss"], span)[rows]
-        got = thin.average(found["train_loss"], span, found[thin.MEAN_OF])
+        expected = thinning.average(whole["train_loss"], span)[rows]
+        got = thinning.average(found["train_loss"], span, found[thinning.MEAN_OF])
         # 8 losses share a weight, which then differ by a factor of up to 1 + 16 / span
         assert np.abs(np.log(got / expected))[20:].max() < 0.03
-        ignored = thin.average(found["train_loss"], span)  # the weights are needed
+        ignored = thinning.average(found["train_loss"], span)  # the weights are needed
         assert np.abs(np.log(ignored / expected))[20:].max() > 0.06
 
 
 def test_an_average_of_one_loss_each_is_pandas_own() -> None:
     loss = curve()["train_loss"]
     expected = pd.Series(loss).ewm(span=30, adjust=True).mean().to_numpy()
-    assert np.array_equal(thin.average(loss, 30), expected)
-    assert np.array_equal(thin.average(loss, 30, np.ones(STEPS)), expected)
+    assert np.array_equal(thinning.average(loss, 30), expected)
+    assert np.array_equal(thinning.average(loss, 30, np.ones(STEPS)), expected)
     few = np.array([1.0, 3.0])
     by_hand = [1.0, (2 * 3 + 1 * 1 / 9) / (2 + 1 / 9)]  # a span of 2 halves: 1/3 a loss, twice
-    assert thin.average(few, 2, np.array([1.0, 2.0])) == pytest.approx(by_hand, rel=1e-6)
+    assert thinning.average(few, 2, np.array([1.0, 2.0])) == pytest.approx(by_hand, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,14 @@ def test_drops_of_the_lr_stay_and_none_is_added(lr: np.ndarray) -> None:
         return one.lr_step[_drops(one)].tolist()
 
     whole = curve(lr)
-    assert dropped(thin.thinned(whole, 150, ["val_loss"])) == dropped(whole)
+    assert dropped(thinning.thinned(whole, 150, ["val_loss"])) == dropped(whole)
 
 
 def test_a_loss_that_is_not_finite_stays_at_its_step() -> None:
     loss = curve()["train_loss"].copy()
     loss[1234:] = math.nan
     lr = np.where(np.arange(STEPS) <= 1234, 3.0, math.nan)  # the last row is an evaluation
-    table = thin.thinned(curve(lr, loss), 100)
+    table = thinning.thinned(curve(lr, loss), 100)
     (run,), _, _ = runs.of_curves(pd.DataFrame({**table, "run": 0, "lr": 3.0}))
     assert (run.mark, run.mark_step, run.step[-1]) == ("nonfinite", 1234, 1233)
     assert np.isfinite(run.loss).all() and run.mean_of is not None
@@ -115,8 +116,8 @@ def test_a_loss_that_is_not_finite_stays_at_its_step() -> None:
 
 
 def test_huge_losses_are_kept() -> None:
-    table = thin.thinned(curve(loss=np.full(STEPS, 1.7e308)), 100)
-    assert (table["train_loss"] == 1.7e308).all() and (table[thin.MEAN_OF] == 1).all()
+    table = thinning.thinned(curve(loss=np.full(STEPS, 1.7e308)), 100)
+    assert (table["train_loss"] == 1.7e308).all() and (table[thinning.MEAN_OF] == 1).all()
 
 
 # --- of whole sweeps ------------------------------------------------------------------------------
@@ -132,15 +133,15 @@ def test_verdicts_are_of_the_whole_curves_and_figures_of_thinned_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = sweep_of(tmp_path / "s", 4, 500)
-    expected = analysis.verdicts(analysis.curves(folder))
-    same, judged = analysis.drawn_and_judged(folder)
-    pd.testing.assert_frame_equal(same, analysis.curves(folder))
-    monkeypatch.setattr(thin, "ROWS", 500)
-    monkeypatch.setattr(analysis, "PIECE", 700)
-    curves, judged = analysis.drawn_and_judged(folder)
+    expected = frames.verdicts(frames.curves(folder))
+    same, judged = frames.drawn_and_judged(folder)
+    pd.testing.assert_frame_equal(same, frames.curves(folder))
+    monkeypatch.setattr(thinning, "ROWS", 500)
+    monkeypatch.setattr(frames, "PIECE", 700)
+    curves, judged = frames.drawn_and_judged(folder)
     pd.testing.assert_frame_equal(judged, expected)
     assert curves.groupby("run").size().max() <= 125
-    assert curves[thin.MEAN_OF].max() > 4
+    assert curves[thinning.MEAN_OF].max() > 4
     loaded = judge.load([folder])
     pd.testing.assert_frame_equal(loaded.verdicts(), expected)
     pd.testing.assert_frame_equal(loaded.curves, curves)
@@ -153,16 +154,16 @@ def test_more_runs_take_hardly_more_memory_to_judge_and_draw(
 
     The bounds are a 25th of lrlab's own, so that few and short runs go beyond them.
     """
-    monkeypatch.setattr(thin, "ROWS", thin.ROWS // 25)
-    monkeypatch.setattr(thin, "FEWEST", 40)
-    monkeypatch.setattr(analysis, "PIECE", analysis.PIECE // 25)
+    monkeypatch.setattr(thinning, "ROWS", thinning.ROWS // 25)
+    monkeypatch.setattr(thinning, "FEWEST", 40)
+    monkeypatch.setattr(frames, "PIECE", frames.PIECE // 25)
     peaks, sizes = [], []
     for count in (8, 40):
         folder = sweep_of(tmp_path / str(count), count, 400)
-        sizes.append(analysis.curves(folder).memory_usage().sum())  # all is imported by now
+        sizes.append(frames.curves(folder).memory_usage().sum())  # all is imported by now
         tracemalloc.start()
         try:
-            analysis.drawn_and_judged(folder)
+            frames.drawn_and_judged(folder)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

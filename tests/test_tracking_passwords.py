@@ -9,7 +9,8 @@ import pytest
 from test_sweep import command
 from warm import DATA
 
-from lrlab import passwords, tracking
+from lrlab import tracking
+from lrlab.config import passwords
 from lrlab.find import main as find
 from lrlab.sweep import main
 

@@ -27,13 +27,15 @@ from conftest import (
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 
-from lrlab import launch, plan, pool, records
-from lrlab import train as training
+from lrlab import plan, records
 from lrlab.data import Dataset
+from lrlab.engine.optimizers import build as build_optimizer
 from lrlab.errors import UserError
 from lrlab.networks import CNN, MLP
-from lrlab.optimizers import build as build_optimizer
 from lrlab.records import METRICS
+from lrlab.sweeping import launch
+from lrlab.training import pool
+from lrlab.training import train as training
 
 STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
 

@@ -29,24 +29,17 @@ import yaml
 from omegaconf import OmegaConf
 from test_sweep import Ended, command
 
-from lrlab import (
-    checkpoints,
-    compare,
-    errors,
-    judge,
-    landscape,
-    pickles,
-    records,
-    report,
-    study,
-    trust,
-)
+from lrlab import analysis, compare, errors, records, report, study
 from lrlab import config as configs
 from lrlab import reproduce as reproducing
 from lrlab import resume as resuming
+from lrlab.config import trust
 from lrlab.errors import UserError
-from lrlab.search import _Sweep
+from lrlab.probes import landscape
+from lrlab.study import cmaes_state
 from lrlab.sweep import main
+from lrlab.sweeping.search import _Sweep
+from lrlab.training import checkpoints
 
 LITTLE = (
     *("data.train_size=128", "data.val_size=100", "epochs=1", "threads=1", "plots=false"),
@@ -177,7 +170,7 @@ def test_all_that_comes_with_lrlab_is_known() -> None:
         ("torch.nn.modules.os.system", "network"),
         ("torch.nn.functional.importlib.import_module", "loss"),
         ("torch.optim.lr_scheduler.warnings.sys.exit", "schedule"),
-        ("lrlab.workers.subprocess.run", "network"),
+        ("lrlab.sweeping.workers.subprocess.run", "network"),
         ("lrlab.records.shlex.os.system", ""),
         ("torchvision.models._utils.torch.load", "network"),
         ("torch.nn.torch.load", "network"),
@@ -347,7 +340,7 @@ def test_ones_own_network_needs_one_word_more(here: Path) -> None:
 def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:
     for run in "01":
         change(here / "s" / run / ".hydra" / "config.yaml", network={"_target_": "evil.Net"})
-    judged = judge.verdicts(judge.analysis.curves(here / "s"))
+    judged = analysis.verdicts(analysis.analysis.curves(here / "s"))
     judged = judged.assign(outcome="converged", end_loss=[1.0, 0.5])
     found = landscape.measure(here / "s", judged)
     assert "evil.Net (network)" in found.reason and not ran(here)
@@ -528,13 +521,13 @@ def test_a_state_of_cma_es_is_read_only_if_it_calls_nothing(here: Path) -> None:
     from optuna.study import StudyDirection
     from optuna.trial import TrialState, create_trial
 
-    from lrlab import sampling
+    from lrlab.study import sampling
 
     space = {"a": FloatDistribution(0, 1), "b": FloatDistribution(0, 1)}
     genuine = [cmaes.CMA(mean=np.zeros(2), sigma=1.0, seed=0), cmaes.SepCMA(np.zeros(2), 1.0)]
     for each in genuine:
         state = CmaEsSampler()._split_optimizer_str(pickle.dumps(each).hex())
-        pickles.check(state)
+        cmaes_state.check(state)
 
     theirs = CmaEsSampler()._split_optimizer_str(pickle.dumps(Touch()).hex())
     storage = InMemoryStorage()
@@ -558,12 +551,12 @@ def test_a_state_of_cma_es_is_read_only_if_it_calls_nothing(here: Path) -> None:
     with pytest.raises(UserError, match=r"would call (posix|nt)\.system"):
         draw()
     assert not ran(here)
-    unguarded = mock.patch.object(pickles, "check", lambda attrs: None)
+    unguarded = mock.patch.object(cmaes_state, "check", lambda attrs: None)
     with unguarded, contextlib.suppress(Exception):
         draw()
     assert ran(here)
     with pytest.raises(UserError, match="damaged"):
-        pickles.check({"cma:optimizer:0": "zz"})
+        cmaes_state.check({"cma:optimizer:0": "zz"})
 
 
 # --- best.yaml ------------------------------------------------------------------------------------
@@ -668,7 +661,7 @@ def readers(home: Path) -> dict[str, Callable[[], Ended]]:
         compare.main(["s", "other", "--no-files"])
 
     return {
-        "analysis": lambda: command(lambda: judge.main(["s"]), [], home),
+        "analysis": lambda: command(lambda: analysis.main(["s"]), [], home),
         "report": lambda: command(reports, ["s"], home),
         "plots": lambda: command(lambda: plots(["s", "--only=lr_against_loss"]), [], home),
         "compare": lambda: command(two, [], home),
@@ -733,7 +726,7 @@ def test_a_folder_column_of_a_csv_is_not_read(here: Path) -> None:
     for name, folder in (("a", here / "s" / "0"), ("b", here / "s" / "1")):
         text = "\n".join(f"{row},{folder}" for row in rows)
         (here / f"{name}.csv").write_text(f"run,lr,step,train_loss,folder\n{text}\n")
-    loaded = judge.load([here / "a.csv", here / "b.csv"])
+    loaded = analysis.load([here / "a.csv", here / "b.csv"])
     assert "folder" not in loaded.runs
     assert not any("." in str(column) for column in loaded.runs), "no setting of a config"
 
@@ -826,7 +819,7 @@ def test_nothing_in_lrlab_unpickles_or_evaluates() -> None:
     files = [*root.rglob("*.py"), *(root.parent / "hydra_plugins").glob("*.py")]
     found = {f.relative_to(root.parent).as_posix(): unsafe(f.read_text("utf-8")) for f in files}
     assert {name: each for name, each in found.items() if each} == {
-        "lrlab/pickles.py": ["import pickle"],  # which is there to refuse
+        "lrlab/study/cmaes_state.py": ["import pickle"],  # which is there to refuse
         "lrlab/plots/drawing.py": ["import pickle"],  # tables, from a process to its own child
     }
 
@@ -931,7 +924,7 @@ def test_a_terminal_is_told_no_commands(here: Path, tmp_path: Path) -> None:
         for shown in (ended.out, ended.err):
             assert not any(c for c in ESCAPE if not c.isprintable() and c in shown), (name, shown)
     with mock.patch.object(errors, "printable", lambda text: text):
-        assert "\x1b" in command(lambda: judge.main(["s"]), [], here).out
+        assert "\x1b" in command(lambda: analysis.main(["s"]), [], here).out
     assert "\x1b" not in str(UserError(ESCAPE)) and str(UserError("a\tb")) == "a b"
 
 

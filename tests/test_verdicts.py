@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lrlab.errors import UserError
-from lrlab.thresholds import THRESHOLDS, lines
-from lrlab.verdicts import verdicts
+from lrlab.records.thresholds import THRESHOLDS, lines
+from lrlab.verdicts.judging import verdicts
 
 HERE = Path(__file__).parent
 LN10 = math.log(10)
@@ -945,8 +945,8 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 )
 @given(tables())
 def test_any_table_gives_a_verdict_for_each_run_or_one_line(frame: pd.DataFrame) -> None:
-    from lrlab.answer import recommend
-    from lrlab.answer_words import text
+    from lrlab.verdicts.answer_words import text
+    from lrlab.verdicts.recommend import recommend
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -1005,6 +1005,9 @@ def test_curves_that_went_wrong_in_public() -> None:
 
 
 def test_verdicts_and_answer_never_import_torch() -> None:
-    code = "import sys, lrlab.verdicts, lrlab.answer; print('torch' in sys.modules)"
+    code = (
+        "import sys, lrlab.verdicts.judging, lrlab.verdicts.recommend;"
+        " print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from test_sweep import command, last_words
 
 import lrlab
-from lrlab import arguments, find, keywords, quick_yaml, records, resume, spelling, wishes
 from lrlab import config as configs
+from lrlab import find, records, resume
 from lrlab import sweep as sweeps
+from lrlab.config import arguments, keywords, spelling, wishes, yaml_text
 from lrlab.errors import UserError
 from lrlab.report import _command as command_of
-from lrlab.table import typed_path
+from lrlab.tables.table import typed_path
 
 DATA = ("data=arrays", "data.path=points.npz", "network.hidden=[2]", "epochs=1", "batch_size=16")
 FEW = (*DATA, "threads=1", "plots=false", "diagnostics=off", "device=cpu")
@@ -138,8 +139,8 @@ def test_what_follows_a_flag_is_no_option() -> None:
 @given(st.sampled_from([*NUMBERS, *LETTERS]) | st.text(st.characters(codec="utf-8"), min_size=1))
 def test_records_give_texts_back(text: str) -> None:
     """In YAML 1e5, 007 and 12:30 would be numbers, for each of those who read it."""
-    written = quick_yaml.write({"name": text, "drop": [text]})
-    assert quick_yaml.read(written) == {"name": text, "drop": [text]}
+    written = yaml_text.write({"name": text, "drop": [text]})
+    assert yaml_text.read(written) == {"name": text, "drop": [text]}
     if text.isprintable():
         assert records.plain_yaml(written) == {"name": text, "drop": [text]}
 
@@ -385,7 +386,7 @@ def test_a_folder_that_looks_like_a_flag(tmp_path: Path, monkeypatch: Any) -> No
 
 
 def test_a_hint_for_a_text_with_a_comma_works() -> None:
-    from lrlab import space
+    from lrlab.config import space
 
     override = OverridesParser.create().parse_override("name=a,b c")
     line = space._as_a_text("name", override)
@@ -401,7 +402,7 @@ def test_texts_are_all_options_with_a_text() -> None:
     """One that is added to conf/ and holds a name, a path or a column belongs to TEXTS as well."""
     for group in ("data", "tracking"):
         for file in (configs.folder("conf") / group).glob("*.yaml"):
-            for key, held in quick_yaml.load(file).items():
+            for key, held in yaml_text.load(file).items():
                 is_text = isinstance(held, str) or held == []
                 if is_text and key not in ("_target_", "task"):
                     assert f"{group}.{key}" in spelling.TEXTS, f"{group}.{key}"

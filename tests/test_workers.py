@@ -11,8 +11,10 @@ import pytest
 from test_sweep import command, process
 from warm import DATA, Server
 
-from lrlab import resume, trust, workers
+from lrlab import resume
+from lrlab.config import trust
 from lrlab.sweep import main
+from lrlab.sweeping import workers
 
 TINY = (*DATA, "epochs=1", "threads=1", "network.hidden=[8]", "plots=false", "diagnostics=off")
 MARK = "imported.txt"

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lrlab import __version__, verbs
+from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
-from lrlab.verbs import Parser, path
+from lrlab.process import verbs
+from lrlab.process.verbs import Parser, path
 
 
 def _parser() -> Parser:
@@ -80,7 +81,7 @@ def _draw(
     elif output.exists() and not output.is_dir():
         raise UserError(f"--output={output}: is a file; name a folder")
     from lrlab.plots.drawing import Drawing, cores
-    from lrlab.table import display_path
+    from lrlab.tables.table import display_path
 
     names = list(dict.fromkeys(only)) or NAMES
     free = cores() if len(names) > 2 and cores() > 1 else 0  # two are drawn while processes start

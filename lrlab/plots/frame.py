@@ -19,8 +19,8 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import blended_transform_factory
 
-from lrlab import thin
 from lrlab.plots.style import GREY, PALE, constant, finite, unit
+from lrlab.tables import thinning
 
 HEADROOM = 3.0  # the frame ends at this multiple of the reference losses at most
 FLOOR = 1e-6  # ... and begins at this multiple of them, or of what the runs came to
@@ -90,7 +90,7 @@ def smoothed(
 
     mean_of: (n,) how many recorded losses each is the mean of, where curves are thinned.
     """
-    return loss if len(loss) < 2 else thin.average(np.minimum(loss, cap), span, mean_of)
+    return loss if len(loss) < 2 else thinning.average(np.minimum(loss, cap), span, mean_of)
 
 
 def loss_scale(

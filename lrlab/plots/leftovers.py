@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lrlab import signals
 from lrlab.errors import NotWritten
 from lrlab.plots.tables import NAMES
+from lrlab.process import signals
 
 
 def remove(folder: Path, left_out: Iterable[str], formats: Sequence[str]) -> None:

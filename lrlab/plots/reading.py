@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from lrlab import analysis, answer, judge, sweep_settings
+from lrlab import analysis as judge
 from lrlab.errors import UserError
 from lrlab.plots.tables import Tables
+from lrlab.tables import frames, sweep_settings
+from lrlab.verdicts import recommend
 
 
 def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
@@ -18,10 +20,10 @@ def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
     judged, answers = None, []
     try:
         judged = found.verdicts()
-        answers = answer.recommend(judged)
+        answers = recommend.recommend(judged)
     except UserError as error:
         notes.append(f"drawn without verdicts: {error}")
-    landscape = analysis.landscape(path) if path.is_dir() else (None, None, None)
+    landscape = frames.landscape(path) if path.is_dir() else (None, None, None)
     tables = Tables(
         *(found.runs, found.curves, judged, found.branches, *landscape),
         answers=answers,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrlab import thin
 from lrlab.plots import style
 from lrlab.plots.tables import NothingToDraw
+from lrlab.tables import thinning
 
 
 def _none() -> np.ndarray:
@@ -186,7 +186,7 @@ def _curve(run: Any, part: pd.DataFrame, setting: str, outcome: str) -> Run:
     if len(bad) and found != "failed":
         found = "nonfinite"
     told = np.isfinite(used) & np.isfinite(step)
-    mean_of = thin.of_table(part)
+    mean_of = thinning.of_table(part)
     return Run(
         run=run,
         lr=float(part["lr"].iloc[0]),

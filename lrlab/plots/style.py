@@ -14,8 +14,8 @@ from matplotlib.colors import Colormap, ListedColormap, LogNorm, to_hex
 from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 
-from lrlab import outcomes
-from lrlab.tidy import SETTINGS
+from lrlab.tables.tidy import SETTINGS
+from lrlab.verdicts import outcomes
 
 SIZE = 10.5  # points: still legible at half size
 DPI = 150

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lrlab.answer import Answer
     from lrlab.errors import NotWritten
+    from lrlab.verdicts.recommend import Answer
 
 
 class NothingToDraw(Exception):
@@ -28,12 +28,12 @@ class Tables:
     Attributes:
         runs: one row a run.
         curves: one row a recorded step.
-        verdicts: one row a run, as from `lrlab.verdicts.verdicts`; None: not judged.
+        verdicts: one row a run, as from `lrlab.verdicts.judging.verdicts`; None: not judged.
         branches: one row a step of a branch test; None: there was none.
         lines: losses along one update, three learning rates; None: not measured.
         surface: losses on a plane in weight space; None: not measured.
         paths: the runs' ways projected onto that plane; None: not measured.
-        answers: as from `lrlab.answer.recommend`, the best first.
+        answers: as from `lrlab.verdicts.recommend.recommend`, the best first.
         objective: what the sweep's best run is chosen by, see `lrlab.config.OBJECTIVES`.
     """
 

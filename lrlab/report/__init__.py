@@ -58,16 +58,17 @@ def pictures(sweep: Path) -> dict[str, bytes | Path]:
 
 
 def _tables(sweep: Path) -> Tables:
-    from lrlab import answer, judge
+    from lrlab import analysis
     from lrlab.plots.tables import Tables
+    from lrlab.verdicts import recommend
 
-    found = judge.read_sweep(sweep)
+    found = analysis.read_sweep(sweep)
     judged = found.verdicts()
-    return Tables(found.runs, found.curves, judged, answers=answer.recommend(judged))
+    return Tables(found.runs, found.curves, judged, answers=recommend.recommend(judged))
 
 
 def _details(sweep: Path, tables: Tables) -> Details:
-    from lrlab.table import display_path
+    from lrlab.tables.table import display_path
 
     configs: dict[Hashable, Mapping[str, Any] | None] = {}
     environments: dict[Hashable, Mapping[str, Any]] = {}

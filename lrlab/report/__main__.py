@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from lrlab import __version__, verbs
+from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
-from lrlab.verbs import Parser, path
+from lrlab.process import verbs
+from lrlab.process.verbs import Parser, path
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     try:
         arguments = parser.parse_args()
         from lrlab import report
-        from lrlab.table import display_path
+        from lrlab.tables.table import display_path
 
         print(printable(f"report {display_path(report.write(arguments.sweep))}"))
     except (UserError, NotWritten) as error:

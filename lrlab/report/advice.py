@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lrlab import loss_kinds
-from lrlab.outcomes import OUTCOMES, css_class
 from lrlab.report.chart import setting_text
 from lrlab.report.markup import Markup, copyable, tag
 from lrlab.report.ruler import ruler
+from lrlab.verdicts import loss_kinds
+from lrlab.verdicts.outcomes import OUTCOMES, css_class
 
 if TYPE_CHECKING:
-    from lrlab.answer import Answer
+    from lrlab.verdicts.recommend import Answer
 
 _EDGES = {"low": "smallest tried", "high": "largest tried", "both": "only one tried"}
 _POINTS = 7  # of the lrs to try next, where the sweep's command does not tell how many
@@ -35,8 +35,8 @@ def section(
     """
     if not answers:
         return tag("section", tag("h2", "No answer yet"), id="answer", class_="answer")
-    from lrlab.answer import best_of_each
-    from lrlab.answer_words import NOT_COMPARABLE
+    from lrlab.verdicts.answer_words import NOT_COMPARABLE
+    from lrlab.verdicts.recommend import best_of_each
 
     firsts = best_of_each(answers)
     others = [answer for answer in answers if all(answer is not first for first in firsts)]
@@ -75,7 +75,7 @@ def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
 
     rows: verdicts as mappings.
     """
-    from lrlab.verdicts import most_judged_by
+    from lrlab.verdicts.judging import most_judged_by
 
     return most_judged_by(row.get("judged_by") for row in rows).replace("_", " ") or "loss"
 
@@ -89,7 +89,7 @@ def _headline(a: Answer) -> list[Any]:
 
 def _lead(a: Answer) -> str:
     """What the answer's first line says behind the lr."""
-    from lrlab.answer_words import headline
+    from lrlab.verdicts.answer_words import headline
 
     line = headline(replace(a, settings={})).removeprefix("answer  ")
     told = line.partition(": ")[2]
@@ -98,7 +98,7 @@ def _lead(a: Answer) -> str:
 
 def _details(a: Answer, command: str) -> Markup | None:
     """The other lines of the answer, each with its name, and the command to run next."""
-    from lrlab.answer_words import details
+    from lrlab.verdicts.answer_words import details
 
     pairs: list[tuple[str, Any]] = []
     for line in details(a):
@@ -143,7 +143,7 @@ def _one_value(text: str) -> str:
     """A setting's value as the command line takes it: a text with a comma would be a list."""
     if "," not in text or text.startswith("["):
         return text
-    from lrlab.spelling import quoted
+    from lrlab.config.spelling import quoted
 
     return quoted(text)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrlab.outcomes import OUTCOMES
+from lrlab.verdicts.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
     """
     import numpy as np
 
-    from lrlab import thin
+    from lrlab.tables import thinning
 
     parts = {run: part for run, part in curves.groupby("run", sort=False)}
     rows = _drawn(verdicts.to_dict("records"))
@@ -58,7 +58,7 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
         part = parts.get(row["run"])
         x, loss, mean_of = _finite(part, "train_loss")
         capped = np.minimum(loss, 10 * HEADROOM * max(start, FLOOR))
-        smooth = thin.average(capped, span, mean_of)
+        smooth = thinning.average(capped, span, mean_of)
         keep = _thinned(x, points)
         vx, val, _ = _finite(part, "val_loss")
         few = _thinned(vx, points)
@@ -136,7 +136,7 @@ def _finite(
     """(n,) steps, losses, and of how many losses each is the mean, where it is finite, by step."""
     import numpy as np
 
-    from lrlab import thin
+    from lrlab.tables import thinning
 
     if part is None or name not in part:
         return np.empty(0), np.empty(0), None
@@ -144,7 +144,7 @@ def _finite(
     loss = part[name].to_numpy(dtype=float)
     there = np.flatnonzero(np.isfinite(loss) & np.isfinite(at))
     there = there[np.argsort(at[there], kind="stable")]
-    mean_of = thin.of_table(part)
+    mean_of = thinning.of_table(part)
     return at[there], loss[there], None if mean_of is None else mean_of[there]
 
 

@@ -70,14 +70,13 @@ def html(
     Raises:
         UserError: a table lacks a column.
     """
-    from lrlab import answer
-    from lrlab import verdicts as judging
+    from lrlab.verdicts import judging, recommend
 
     details = details or Details()
     verdicts = tables.verdicts
     if verdicts is None:
         verdicts = judging.verdicts(tables.curves)
-    answers = tables.answers or answer.recommend(verdicts)
+    answers = tables.answers or recommend.recommend(verdicts)
     known = {row["run"]: row for row in tables.runs.to_dict("records")}
     rows = [
         {**known.get(row["run"], {}), **_told(row), "lr": row["lr"]}
@@ -86,7 +85,7 @@ def html(
     settings = _varying(rows)
     curves = chart.data(tables.curves, verdicts, settings)
     drawn = [run["run"] for run in curves["runs"]]
-    best = [each.best_run for each in answer.best_of_each(answers) if each.best_lr is not None]
+    best = [each.best_run for each in recommend.best_of_each(answers) if each.best_lr is not None]
     pictures = pictures() if callable(pictures) else pictures
     folder = details.folder or str(sweep_folder)
     name = sweep_folder.name or str(sweep_folder)
@@ -287,7 +286,7 @@ def _environment(rows: Sequence[Mapping[Any, Any]], details: Details) -> Markup 
 
 
 def _thresholds() -> Markup:
-    from lrlab import thresholds
+    from lrlab.records import thresholds
 
     rows = []
     for line in thresholds.lines():
@@ -310,7 +309,7 @@ def _thresholds() -> Markup:
 
 
 def _footer(details: Details, folder: str) -> Markup:
-    from lrlab import __version__
+    from lrlab._version import __version__
 
     made = f" on {details.made}" if details.made else ""
     return tag(
@@ -328,7 +327,7 @@ def _told(row: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _varying(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
-    from lrlab.analysis import SETTINGS
+    from lrlab.tables.frames import SETTINGS
 
     names = [*SETTINGS, *sorted({str(key) for row in rows for key in row if "." in str(key)})]
     found = []

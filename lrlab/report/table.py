@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lrlab.outcomes import OUTCOMES, css_class
 from lrlab.report.advice import judged_by
 from lrlab.report.chart import setting_text
 from lrlab.report.markup import Markup, tag
+from lrlab.verdicts.outcomes import OUTCOMES, css_class
 
 FAILED = ("diverged", "collapsed")
 

@@ -36,7 +36,7 @@ import sys, time
 from pathlib import Path
 start = time.perf_counter()
 from lrlab import analysis, answer
-from lrlab.verdicts import verdicts
+from lrlab.verdicts.judging import verdicts
 def told(what):
     global start
     now = time.perf_counter()

@@ -22,9 +22,12 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
-from lrlab import branches, environment, plan, pool, records
 from lrlab import config as configs
+from lrlab import plan, records
+from lrlab.engine import devices
+from lrlab.probes import branches
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
+from lrlab.training import pool
 
 TARGET = 0.25  # of the training time, for measuring and for the branch test each
 
@@ -73,7 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, nargs="+", default=[3, 13])
     parser.add_argument("given", nargs="*", help="overrides, such as optimizer=adam")
     arguments = parser.parse_args()
-    environment.make_deterministic()
+    devices.make_deterministic()
     print(machine())
     met = []
     for count in arguments.runs:

@@ -26,9 +26,11 @@ from measure import machine, verdict
 from sequential import learning_rates, seconds
 
 from lrlab import config as configs
-from lrlab import environment, plan, pool, records
+from lrlab import plan, records
 from lrlab.data import Dataset, torchvision_images
+from lrlab.engine import devices
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
+from lrlab.training import pool
 
 SPEED_TARGET = 3.0  # times the sequential speed
 
@@ -80,7 +82,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="the fastest of so many counts")
     arguments = parser.parse_args()
 
-    environment.make_deterministic()
+    devices.make_deterministic()
     data = load(arguments.train_size)
     lrs = learning_rates(arguments.runs)
     print(machine())

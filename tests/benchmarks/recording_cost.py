@@ -23,9 +23,9 @@ from lanes_against_sequential import lane_seconds, load
 from measure import machine, verdict
 from sequential import learning_rates
 
-from lrlab import environment
-from lrlab import train as training
 from lrlab.data import Dataset
+from lrlab.engine import devices
+from lrlab.training import train as training
 
 COST_TARGET = 1.05  # times the loop that records nothing
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=11)
     arguments = parser.parse_args()
 
-    environment.make_deterministic()
+    devices.make_deterministic()
     data = load(arguments.train_size)
     lrs = learning_rates(arguments.runs)
     print(machine())

@@ -3,11 +3,11 @@
     python tests/benchmarks/start_up.py
 
 Against ``python -c "import torch, hydra"``, in turns within one run; medians. The first step is
-seen, not guessed: a hook that Python loads at its start waits for `lrlab.train`, and writes down
-when `train_steps` is entered and when it first asks whether to stop, which it does behind its first
-step. There the process ends. The data's tensors are in the cache, as they are from a machine's
-second sweep on; the very first one, which unpacks them and imports torchvision, is shown apart.
-Exits with 1 if the target is missed.
+seen, not guessed: a hook that Python loads at its start waits for `lrlab.training.train`, and
+writes down when `train_steps` is entered and when it first asks whether to stop, which it does
+behind its first step. There the process ends. The data's tensors are in the cache, as they are from
+a machine's second sweep on; the very first one, which unpacks them and imports torchvision, is
+shown apart. Exits with 1 if the target is missed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import importlib.abc, importlib.util, json, os, pathlib, sys, time
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "lrlab.train":
+        if name != "lrlab.training.train":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -27,7 +27,9 @@ from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
 from lrlab import config as configs
-from lrlab import jobs, plan, records, search, study, sweep
+from lrlab import plan, records, study, sweep
+from lrlab.plan import compose as jobs
+from lrlab.sweeping import search
 
 TARGET = 15.0  # ms a trial
 

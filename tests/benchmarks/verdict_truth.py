@@ -5,11 +5,12 @@
 
 Seven problems, each a sweep of lr with ten seeds, are trained into FOLDER (some twenty minutes
 of one core). What is there already is not trained again but judged again: so a change to
-`lrlab/verdicts.py` or `lrlab/answer.py` is measured in half a minute, on the same curves.
+`lrlab/verdicts/judging.py` or `lrlab/verdicts/recommend.py` is measured in half a minute, on the
+same curves.
 
 The truth is a few lines of numpy. At each lr it takes the mean of the ten end losses (column
-`end_loss` of `lrlab.verdicts.verdicts`), and a seed that failed counts as infinitely bad. The best
-lr is that with the lowest mean. Every verdict under test sees the curves of one seed only.
+`end_loss` of `lrlab.verdicts.judging.verdicts`), and a seed that failed counts as infinitely bad.
+The best lr is that with the lowest mean. Every verdict under test sees the curves of one seed only.
 
 Columns of the table, a row a problem:
 
@@ -61,7 +62,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from lrlab.answer import Answer
+    from lrlab.verdicts.recommend import Answer
 
 SEEDS = 10
 WORSE = 1.05  # times the best mean: from here on a label on the wrong side is wrong
@@ -321,8 +322,8 @@ def counted(
 
     Args:
         seed: the curves of one seed, as from `lrlab.analysis.curves`.
-        judge: `lrlab.verdicts.verdicts`.
-        recommend: `lrlab.answer.recommend`.
+        judge: `lrlab.verdicts.judging.verdicts`.
+        recommend: `lrlab.verdicts.recommend.recommend`.
     """
     judged = judge(seed).sort_values(by="lr")
     lrs, outcomes = [float(lr) for lr in judged["lr"]], list(judged["outcome"])
@@ -477,11 +478,11 @@ def plain(value: Any) -> Any:
 
 def judged_again(folder: Path) -> tuple[Truth, Counts]:
     """The truth of a sweep, and what each of its seeds is said to be."""
-    from lrlab import analysis
-    from lrlab.answer import recommend
-    from lrlab.verdicts import verdicts
+    from lrlab.tables import frames
+    from lrlab.verdicts.judging import verdicts
+    from lrlab.verdicts.recommend import recommend
 
-    curves = analysis.curves(folder)
+    curves = frames.curves(folder)
     true = truth(verdicts(curves))
     seeds = [curves[curves["seed"] == seed] for seed in sorted(set(curves["seed"]))]
     return true, sum((counted(each, true, verdicts, recommend) for each in seeds), Counts())

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrlab import analysis
-from lrlab.thresholds import THRESHOLDS
-from lrlab.verdicts import FAILED, verdicts
+from lrlab.records.thresholds import THRESHOLDS
+from lrlab.tables import frames
+from lrlab.verdicts.judging import FAILED, verdicts
 
 MEANS = 40  # of a run's mini-batch losses: twice as many as the trend is made of
 OF_A_RUN = (
@@ -22,14 +22,16 @@ OF_A_RUN = (
 COLUMNS = (
     *("sweep", "run", "step", "train_loss", "val_loss", "seconds", "alpha", "stability_ratio"),
     *OF_A_RUN,
-    analysis.PARTS,
+    frames.PARTS,
 )
 
 
 def reduced(curve: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame:
     """The rows of one run."""
     train = curve.loc[np.isfinite(curve["train_loss"])]
-    bounds = np.arange(1, MEANS) * len(train) // MEANS  # as `lrlab.evidence` gathers losses
+    bounds = (
+        np.arange(1, MEANS) * len(train) // MEANS
+    )  # as `lrlab.verdicts.evidence` gathers losses
     pieces = [piece for piece in np.split(np.arange(len(train)), bounds) if len(piece)]
     loss = train["train_loss"].to_numpy()
     rows: list[dict[str, Any]] = [
@@ -61,15 +63,15 @@ def _rounded(parts: Any) -> str:
 def main() -> None:
     tables = []
     for folder in map(Path, sys.argv[1:]):
-        curves = analysis.curves(folder)
+        curves = frames.curves(folder)
         found = verdicts(curves)
-        parts = analysis.runs(folder).set_index("run")[analysis.PARTS]
+        parts = frames.runs(folder).set_index("run")[frames.PARTS]
         for (_, curve), verdict in zip(
             curves.groupby("run"), found.to_dict("records"), strict=True
         ):
             told = {str(name): value for name, value in verdict.items()}
             rows = reduced(curve, told).assign(sweep=folder.name)
-            rows.loc[0, analysis.PARTS] = _rounded(parts[verdict["run"]])
+            rows.loc[0, frames.PARTS] = _rounded(parts[verdict["run"]])
             tables.append(rows)
     whole = pd.concat(tables)[list(COLUMNS)]
     whole.to_csv(Path(__file__).parent / "two_sweeps.csv", index=False, float_format="%.6g")

@@ -15,7 +15,8 @@ from postgres import postgres, postgres_url
 from test_sweep import summaries
 from warm import TRAINING, Moment, Server
 
-from lrlab import records, storage
+from lrlab import records
+from lrlab.study import storage
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 

@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lrlab import analysis, losses
+from lrlab import losses
 from lrlab.data import Dataset, torchvision_images
 from lrlab.networks import MLP
+from lrlab.tables import frames
 
 KEPT = 8  # every eighth mini-batch loss is kept, and every row with an evaluation
 MULTIPLES = (0.1, 1.0, 3.0)
@@ -24,7 +25,7 @@ EPSILON = 1e-3  # of the initial loss
 
 def main(sweep: Path) -> None:
     torch.set_num_threads(1)
-    runs, curves = analysis.runs(sweep), analysis.curves(sweep)
+    runs, curves = frames.runs(sweep), frames.curves(sweep)
     data = torchvision_images()
     parts = []
     for run in runs.to_dict("records"):

@@ -1,0 +1,3 @@
+"""The version, which hatchling reads here too."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,236 @@
+"""The command line as Hydra can take it, where lrlab takes more than Hydra does.
+
+Before anything is swept, Hydra composes the config without what is swept, and with all else. So it
+would judge ``lr=1e-4..1`` as one value, and ``optimizer=adam,adamw optimizer.eps=1e-6`` against the
+default optimizer. Hydra leaves to the sweeper what it knows to be swept: here such words are put
+into its own notation, ``lr=interval(1e-4,1)`` and ``optimizer.eps=choice(1e-6)``, a list of one.
+The sweeper and all records see the words as they were typed, with the quotes that
+`lrlab.config.spelling` adds where Hydra would read another text.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS, nearest, spelling
+from lrlab.errors import UserError
+
+# With these Hydra composes one run, or none; its own words for what is swept are refused there.
+OTHER_COMMANDS = (
+    *("--help", "-h", "--hydra-help", "--version", "--run", "-r", "--cfg", "-c", "--info", "-i"),
+    *("--shell-completion", "-sc", "--experimental-rerun"),
+)
+
+# Options of which several values make runs, apart from the settings of the groups.
+_SWEPT = ("lr", "epochs", "batch_size", "seed", "precision", *GROUPS)
+
+# Words for Hydra itself that leave its mode as it is; another may name files that say it.
+_OF_HYDRA = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
+
+# A command line that goes on with a sweep, as `lrlab.resume` makes it.
+RESUMED = "hydra.sweeper.resume=true"
+
+_typed: dict[str, str] = {}
+
+
+def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[str]:
+    """The command line as Hydra reads it: texts in quotes where it needs them, and intervals, and
+    values that only a swept choice allows, as sweeps.
+
+    Args:
+        arguments: without the program's name.
+        deferred: groups that are swept, but not on the command line.
+
+    Raises:
+        UserError: a word sets something, and does not say what; or two set the same.
+    """
+    for word in arguments:
+        key, equals, _ = word.partition("=")
+        try:
+            word.encode()
+        except UnicodeEncodeError:  # no record could hold it
+            raise UserError(f"{word}: is no text in UTF-8") from None
+        if equals and not key.strip("+~"):
+            raise UserError(f"{word}: names no option and no group; write option=value")
+    if RESUMED not in arguments:  # its words were judged and spelled when the sweep began
+        judge(arguments)
+        arguments = spelling.spelled(arguments)
+    if not is_sweep(arguments):
+        return list(arguments)
+    parsed = {word: override for word in arguments if (override := _parse(word))}
+    for word, override in parsed.items():
+        _refuse_lists_of_choices(word, override)
+    groups = {o.key_or_group for o in parsed.values() if o.is_sweep_override()} | set(deferred)
+    words = []
+    for word in arguments:
+        override = parsed.get(word)
+        new = word if override is None else _rewritten(word, override, groups)
+        if new != word:
+            _typed[new] = word
+        words.append(new)
+    return words
+
+
+def judge(words: Sequence[str]) -> None:
+    """Refuse words that Hydra would take, and of which nobody would hear.
+
+    Raises:
+        UserError: an option is set twice, or is a new one of Hydra's own part.
+    """
+    _refuse_twice(words)
+    for word in words:
+        key = word.partition("=")[0]
+        if key.startswith("+") and key.lstrip("+").startswith("hydra."):
+            _refuse_unknown_of_hydra(key.lstrip("+"), word)
+
+
+def _refuse_unknown_of_hydra(key: str, word: str) -> None:
+    from hydra.conf import HydraConf
+
+    node: Any = HydraConf()
+    for part in key.split(".")[1:]:
+        if not is_dataclass(node):  # a mapping, which takes any key
+            return
+        known = [field.name for field in fields(node)]
+        if part not in known:
+            raise UserError(f"{word}: Hydra has no such option{nearest(part, known)}; leave it out")
+        node = getattr(node, part)
+
+
+def _refuse_twice(words: Sequence[str]) -> None:
+    """Refuse a command line that sets one option twice, of which the first would be ignored.
+
+    Raises:
+        UserError: listing what was typed.
+    """
+    typed: dict[str, list[str]] = {}
+    before = ""
+    for word in words:
+        flag = spelling.flag(word)
+        if flag:
+            typed.setdefault(flag, []).append(word)
+        elif not word.startswith("-") and not spelling.flag(before):
+            typed.setdefault(word.partition("=")[0].lstrip("+~").strip(), []).append(word)
+        before = word if "=" not in word else ""
+    for key, given in typed.items():
+        if len(given) < 2:
+            continue
+        often = "twice" if len(given) == 2 else f"{len(given)} times"
+        if key.startswith("-"):
+            raise UserError(f"{key}: is given {often}; keep one")
+        listed = " and ".join(map(shlex.quote, given))
+        raise UserError(f"{key}: is given {often}, as {listed}; keep one{_as_a_list(key, given)}")
+
+
+def _as_a_list(key: str, given: Sequence[str]) -> str:
+    """How several values of an option would be swept; "" where they cannot be."""
+    is_setting = "." in key and key.partition(".")[0] in GROUPS
+    if key not in _SWEPT and not is_setting:
+        return ""
+    texts = [word.partition("=")[2] for word in given]
+    values = list(dict.fromkeys(value for text in texts for value in text.split(",")))
+    if len(values) < 2 or not all(re.fullmatch(r"[\w.+-]+", value) for value in values):
+        return ""
+    if any(".." in value for value in values):
+        return ""
+    sign = next((word[0] for word in given if word.startswith("+")), "") if is_setting else ""
+    return f", or sweep them all by {sign}{key}={','.join(values)}"
+
+
+def _refuse_lists_of_choices(word: str, override: Override) -> None:
+    if override.key_or_group not in (*GROUPS, *SWEEP_GROUPS):
+        return
+    value = override.value()
+    named = value.list if isinstance(value, ChoiceSweep) else [value]
+    if any(isinstance(one, list) for one in named):
+        raise UserError(
+            f"{word}: a group takes the name of a choice, like network=cnn, and to sweep it "
+            "several with a comma, like network=mlp,cnn"
+        )
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether the command trains, and not in Hydra's mode of one run."""
+    names = [word.partition("=")[0] for word in arguments]
+    return not set(names) & set(OTHER_COMMANDS) and "hydra.mode=RUN" not in arguments
+
+
+def says_no_mode(arguments: Sequence[str]) -> bool:
+    """Whether Hydra's mode is certainly that of ``conf/config.yaml``: no word could change it."""
+    return not any(
+        word.startswith("-")
+        or ("hydra" in word.partition("=")[0] and not word.startswith(_OF_HYDRA))
+        for word in arguments
+    )
+
+
+def as_list(word: str) -> str | None:
+    """An override that sweeps a list as it is, and one value as a list of it; None: neither."""
+    override = _parse(word)
+    if override is None or override.is_delete() or override.is_hydra_override():
+        return None
+    if isinstance(override.value(), ChoiceSweep):
+        return word
+    key, _, text = word.partition("=")
+    if override.is_sweep_override() or INTERVAL.fullmatch(text):
+        return None
+    new = f"{key}=choice({text})"
+    return new if _parse(new) else None
+
+
+def restore(config: DictConfig) -> None:
+    """Put the words as typed back into the overrides that Hydra noted."""
+    note(config, "task", [_typed.get(word, word) for word in noted(config, "task")])
+
+
+def noted(config: DictConfig, kind: str) -> list[str]:
+    """The overrides of a command or a run, as typed: read one by one, they would be resolved.
+
+    Args:
+        config: with Hydra's part.
+        kind: ``task`` or ``hydra``: those of the options, or those of Hydra's own.
+    """
+    words = OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
+def note(config: DictConfig, kind: str, words: Sequence[str]) -> None:
+    """Replace what ``noted`` gives; from 1.4 on Hydra locks it."""
+    with read_write(config.hydra.overrides):
+        config.hydra.overrides[kind] = list(words)
+
+
+def _parse(word: str) -> Override | None:
+    """An override, or None: it is a flag, or Hydra will say what is wrong with it."""
+    if word.startswith("-") or "=" not in word:
+        return None
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise UserError(f"{word[:60]}…: a number with too many digits") from None
+
+
+def _rewritten(word: str, override: Override, groups: set[str]) -> str:
+    if override.is_sweep_override() or override.is_delete() or override.is_hydra_override():
+        return word
+    key, _, text = word.partition("=")
+    match = INTERVAL.fullmatch(text)
+    if match is not None:
+        new = f"{key}=interval({match[1]},{match[2]})"
+    elif "." in key and override.key_or_group.partition(".")[0] in groups:
+        new = f"{key}=choice({text})"
+    else:
+        return word
+    return new if _parse(new) else word

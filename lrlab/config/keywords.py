@@ -1,0 +1,228 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
+"""Python's keyword arguments as the words of a command line: ``lr=[0.1, 1]`` is ``lr=0.1,1``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from lrlab import config as configs
+from lrlab.config.spelling import OR_NULL, TEXTS, quoted
+from lrlab.errors import UserError
+
+_ALL_GROUPS = (*configs.GROUPS, *configs.SWEEP_GROUPS)
+_FLAGS = {"config_dir": "--config-dir", "config_name": "--config-name"}
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """The command line that says the same.
+
+    Args:
+        options: value by name. A name is one of the command's options; a setting's dot may be
+            written as two underscores, ``optimizer__momentum``. A value is a number, a string (as
+            one types it behind the =), a path, None (null), or a list of these: a run each. Of a
+            setting with several parts a tuple is one value: ``optimizer__betas=(0.9, 0.99)``.
+            Numpy's and torch's numbers and arrays are taken for Python's. Of a group it may also
+            be a class or function, or a mapping of the settings of a choice.
+
+    Raises:
+        UserError: a value that no command line can say.
+    """
+    flags, chosen, settings = [], [], []
+    bases: dict[str, _Base] = {}
+    for name, value in options.items():
+        key = name.replace("__", ".")
+        if not key.lstrip("+~") or "=" in key or key.startswith(("-", "hydra.mode")):
+            raise UserError(f"{name}: no such option; the README lists them")
+        value = _plain(value)
+        if value is None and key in TEXTS and key not in OR_NULL:
+            continue  # the default, as a text of four letters it could be a name
+        if key in _FLAGS:
+            flags += [_FLAGS[key], str(value)]
+        elif key == "experiments":
+            chosen.append(f"+{key}={_text(key, value)}")
+        elif key in _ALL_GROUPS:
+            bases[key], new = _group(key, value)
+            chosen += new
+        else:
+            settings.append((key, value))
+    for key, value in settings:
+        group, dot, _ = key.partition(".")
+        prefix = bases[group].prefix(key) if dot and group in bases else ""
+        chosen.append(f"{prefix}{key}={_text(key, value)}")
+    return [*flags, *chosen]
+
+
+class _Base:
+    """A group's choice, whose settings are overridden and to which a class's own are added.
+
+    Args:
+        known: the settings that it has; None: that is not known, or not one choice.
+    """
+
+    def __init__(self, known: Mapping[str, Any] | None = None) -> None:
+        self.known = known
+
+    def prefix(self, key: str) -> str:
+        """What stands in front of a setting of it: + if it is new there."""
+        inside = key.partition(".")[2].partition(".")[0]
+        return "+" if self.known is not None and inside not in self.known else ""
+
+
+def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
+    """The words for a group's value, and what further settings are added to."""
+    is_object = hasattr(value, "state_dict") and not isinstance(value, type)
+    if isinstance(value, tuple) or is_object:
+        hint = "give its class" if is_object else "give a function of yours"
+        raise UserError(
+            f"{group}={_short(value)}: is a value of this process, which no other could train "
+            f"again; {hint}, from a file that can be imported"
+        )
+    several = value if isinstance(value, list) else [value]
+    if any(map(_is_code, several)):
+        if not all(map(_is_code, several)):
+            raise UserError(f"{group}={_short(value)}: give only names, or only classes")
+        value = {"_target_": value}
+    if not isinstance(value, Mapping):
+        return _Base(), [f"{group}={_text(group, value)}"]
+    settings = {str(key): _plain(inner) for key, inner in value.items()}
+    base, chosen = _Base(), []
+    if "_target_" in settings:
+        choice = "custom" if _file(group, "custom").is_file() else _default(group)
+        base = _Base({str(key): None for key in OmegaConf.load(_file(group, choice))})  # type: ignore[union-attr]
+        chosen.append(f"{group}={choice}")
+        target = settings.pop("_target_")
+        chosen.append(f"{group}._target_={_text(f'{group}._target_', target)}")
+    for key, inner in configs.flat(settings, f"{group}.").items():
+        one = tuple(inner) if isinstance(inner, list) else inner  # as in YAML, a list is one value
+        chosen.append(f"{base.prefix(key)}{key}={_text(key, one)}")
+    return base, chosen
+
+
+def _default(group: str) -> str:
+    """The choice of a group that lrlab's config makes."""
+    loaded: Any = OmegaConf.load(configs.folder("conf") / "config.yaml")
+    return str(next(entry[group] for entry in loaded.defaults if group in entry))
+
+
+def _file(group: str, choice: str) -> Path:
+    return configs.folder("conf") / group / f"{choice}.yaml"
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy, pandas and torch as Python's own, a range as a list."""
+    if isinstance(value, range):
+        return list(value)
+    if hasattr(value, "tolist") and not isinstance(value, type):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    return value
+
+
+def _text(key: str, value: Any) -> str:
+    """What stands behind the =."""
+    if isinstance(value, list):
+        if not value:
+            raise UserError(f"{key}=[]: has no value; leave {key} out for the default")
+        return ",".join(_one(key, each) for each in value)
+    if isinstance(value, str) and _parsed(value):
+        return value  # as typed: it may be an interval, or a list
+    return _one(key, value)
+
+
+def _one(key: str, value: Any) -> str:
+    """One value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Path):
+        return quoted(str(value))
+    if isinstance(value, str):
+        parsed = _parsed(value) if value == value.strip() != "" and "\\" not in value else None
+        return quoted(value) if parsed is None or parsed.is_sweep_override() else value
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_one(key, each) for each in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{_one(key, each)}' for name, each in value.items())}}}"
+    if _is_code(value):
+        return import_path(key, value)
+    raise UserError(f"{key}={_short(value)}: is no number, text, list, class or function")
+
+
+def _parsed(text: str) -> Override | None:
+    """The text as an override's value; None: Hydra's grammar does not take it."""
+    try:
+        return OverridesParser.create().parse_override(f"key={text}")
+    except HydraException:
+        return None
+
+
+def _short(value: Any) -> str:
+    line = getattr(value, "__qualname__", None) or " ".join(repr(value).split())
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+def _is_code(value: Any) -> bool:
+    return inspect.isclass(value) or inspect.isroutine(value)
+
+
+def import_path(option: str, code: Any) -> str:
+    """Where a class or function can be imported from, the shortest way.
+
+    Args:
+        option: to begin an error line with.
+        code: the class or function.
+
+    Raises:
+        UserError: from nowhere: it was defined in a notebook, in a script that is run, within a
+            function, or it is a lambda. No other process could train with it again.
+    """
+    name, module = code.__qualname__, code.__module__ or ""
+    option = option.removesuffix("._target_")
+    if module == "__main__" or "<" in name:
+        where = "in a notebook or script" if "<" not in name else "inside of a function"
+        where = "without a name" if "<lambda>" in name else where
+        raise UserError(
+            f"{option}={name}: was defined {where}, so that nothing could train with it again; "
+            "put it into a file, for example mine.py beside it, and import it from there"
+        )
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        path = ".".join(parts[:length])
+        if _found(path, name) is code:
+            return f"{path}.{name}"
+    raise UserError(
+        f"{option}={name}: {module}.{name} is another one now; import it anew, and give that"
+    )
+
+
+def _found(module: str, name: str) -> Any:
+    """What the name means in the module; None: nothing."""
+    try:
+        found: Any = sys.modules.get(module) or import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None
+    return found

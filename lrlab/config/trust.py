@@ -1,0 +1,595 @@
+"""What a record that somebody sent may name, and what only its own user can allow.
+
+A saved config names classes and functions, and whoever trains it again calls them. Of a config from
+elsewhere only those are called that can do nothing but train: what `is_known` finds. All else is
+listed and needs ``trust=true``. What is typed on a command line is the user's own, and trusted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path, PureWindowsPath
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import lrlab
+from lrlab import config as configs
+from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+TRUST = "trust=true"
+
+# Found only by a name within one of these, and only if it is also defined in one of them.
+PACKAGES = (
+    *("lrlab", "torch.nn", "torch.optim", "torchvision.models"),
+    *("optuna.samplers", "optuna.pruners"),
+)
+_NOT_OF_THEM = ("torchvision.models.feature_extraction",)  # makes programs of texts
+
+# Readers of lrlab's own, none of which runs what it reads.
+READERS = (
+    "lrlab.data.torchvision_images",
+    *(f"lrlab.own_data.{name}" for name in ("arrays", "table", "image_folder", "torchvision_set")),
+)
+# Sets of torchvision that are read as numbers and images, or as pickles whose hash it knows. Of the
+# others some unpickle whatever lies in data.root.
+SETS = (
+    *("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS", "CIFAR10", "CIFAR100"),
+    *("SVHN", "STL10", "ImageFolder", "FakeData"),
+)
+TRACKERS = ("lrlab.tracking.TensorBoard", "lrlab.tracking.MLflow")
+RESOLVERS = ("now",)  # the others read the environment, or make configs of texts
+
+# Of Hydra's own options those that cannot start, write or read anything elsewhere.
+_HYDRAS = re.compile(
+    r"hydra\.mode=MULTIRUN|hydra/sweeper=lrlab|hydra/launcher=(lanes|basic|joblib)"
+    r"|hydra\.sweeper\.params[.=].*",
+    re.DOTALL,
+)
+_KEY = re.compile(r"(?:\+\+|\+|~)?([^=\s]+)(?:=(.*))?", re.DOTALL)
+
+
+def check(config: Any, groups: Sequence[str], of: str, remedy: str) -> None:
+    """Refuse a saved config that would call or read what is not known to be harmless.
+
+    Args:
+        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        groups: those that are instantiated.
+        of: what it is the config of, to begin the line with.
+        remedy: how to allow it, the command that the user would type.
+
+    Raises:
+        UserError: lists all that would be called.
+    """
+    refuse(foreign(config, groups), of, remedy)
+
+
+def settled(
+    config: Any, groups: Sequence[str], of: str, remedy: str, trusted: bool = False
+) -> DictConfig:
+    """A saved config with the value in place of every interpolation, and checked as it then is.
+
+    Only what is read once is what was checked: with another device, threads or diagnostics an
+    interpolation could lead to another target, and ``${now:}`` says something else each time.
+
+    Args:
+        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        groups: those that are instantiated.
+        of: what it is the config of, to begin the line with.
+        remedy: how to allow it, the command that the user would type.
+        trusted: whether all that it names may be called.
+
+    Raises:
+        UserError: lists all that would be called.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    if not trusted:
+        refuse(_calls_of_texts(config), of, remedy)
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    if not trusted:
+        refuse([each for group in groups for each in in_node(plain.get(group), group)], of, remedy)
+    found = OmegaConf.merge(OmegaConf.structured(configs.Config), _escaped(plain))
+    assert isinstance(found, DictConfig)
+    return found
+
+
+def _escaped(node: Any) -> Any:
+    """A resolved node whose texts are the same when they are resolved once more."""
+    from lrlab.config.spelling import literal
+
+    if isinstance(node, dict):
+        return {key: _escaped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_escaped(value) for value in node]
+    if isinstance(node, str):
+        return literal(node)
+    return node
+
+
+def leave_current_folder() -> None:
+    """Import nothing more from the current folder, here or in a process that is started.
+
+    It may be the folder that was sent. ``python -m`` looks there first. Where lrlab itself lies in
+    it, it stays.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    lrlab.import_nothing_from_here()
+
+
+def refuse(found: Sequence[str], of: str, remedy: str) -> None:
+    """Raise with a line that lists what was found; nothing where it is empty.
+
+    Raises:
+        UserError: there is something.
+    """
+    if found:
+        listed = ", ".join(dict.fromkeys(found))
+        raise UserError(
+            f"{of}: names what lrlab does not know to be harmless: {listed}; nothing of it was "
+            f"called. If it is yours, or you trust its sender: {remedy}"
+        )
+
+
+def foreign(config: Any, groups: Sequence[str]) -> list[str]:
+    """What a saved config would have called that is not known to be harmless.
+
+    Nothing that it names is imported, unless it lies in one of ``PACKAGES``.
+
+    Args:
+        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        groups: those that are instantiated.
+
+    Returns:
+        Each with the key where it stands, ``mypkg.Net (network)``.
+    """
+    from omegaconf import OmegaConf
+
+    found = _calls_of_texts(config)
+    if found:  # not even resolved
+        return found
+    # only now that no text of it can call anything
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    for group in groups:
+        found += in_node(plain.get(group), group)
+    return found
+
+
+def _calls_of_texts(config: Any) -> list[str]:
+    """What the resolvers in a config's texts would call, none of which is called here."""
+    from omegaconf import OmegaConf
+
+    raw = OmegaConf.to_container(config, resolve=False)
+    return [
+        f"{call} ({key})"
+        for key, value in _leaves(raw, "")
+        if isinstance(value, str)
+        for call in _resolvers(value)
+    ]
+
+
+def uncalled(config: Any) -> dict[str, Any]:
+    """A record's values, with what its references lead to; a text that would call something stays.
+
+    Args:
+        config: a ``DictConfig``, whose interpolations are not resolved yet.
+
+    Raises:
+        OmegaConfBaseException: a reference leads nowhere.
+    """
+    from omegaconf import OmegaConf
+
+    raw = _without_calls(OmegaConf.to_container(config, resolve=False))
+    plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _without_calls(node: Any) -> Any:
+    from lrlab.config.spelling import literal
+
+    if isinstance(node, dict):
+        return {key: _without_calls(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_calls(value) for value in node]
+    return literal(node) if isinstance(node, str) and _resolvers(node) else node
+
+
+def in_node(node: Any, group: str) -> list[str]:
+    """What a node of a group, resolved, would call that is not known to be harmless."""
+    # what is instantiated is made a config once more, and its texts are resolved again
+    again = [
+        f"{value} ({key})"
+        for key, value in _leaves(node, group)
+        if isinstance(value, str) and "${" in value
+    ]
+    return again + _calls(node, group)
+
+
+def _calls(node: Any, group: str) -> list[str]:
+    found = []
+    for key, each in _nodes(node, group):
+        target = each["_target_"]
+        if target in (None, "???", ""):
+            continue
+        if not isinstance(target, str) or not is_known(target, group if key == group else ""):
+            found.append(f"{target} ({key})")
+        elif target.startswith("torchvision.models."):
+            found += [
+                f"{target} with weights from the network ({key}.{name}; {name}=null needs none)"
+                for name in _weights(target, each)
+            ]
+        elif target == "lrlab.own_data.torchvision_set":
+            found += _set(each, key)
+    return found
+
+
+def _weights(target: str, node: Mapping[Any, Any]) -> list[str]:
+    """The parameters of a builder of torchvision's that would have it download weights."""
+    kinds = ("weights", "pretrained")
+    call = _located(target)
+    values = {
+        name: parameter.default
+        for name, parameter in inspect.signature(call).parameters.items()
+        if name.startswith(kinds) and parameter.default is not parameter.empty
+    }
+    values |= {str(name): value for name, value in node.items() if str(name).startswith(kinds)}
+    found = [name for name, value in values.items() if value is not None and value is not False]
+    # by position they could be given too
+    return found + (["_args_"] if inspect.isfunction(call) and node.get("_args_") else [])
+
+
+def _set(node: Mapping[Any, Any], key: str) -> list[str]:
+    arguments = node.get("arguments") or {}
+    found = []
+    if node.get("dataset") not in SETS:
+        found.append(f"torchvision.datasets.{node.get('dataset')} ({key}.dataset)")
+    if node.get("download") or (isinstance(arguments, Mapping) and arguments.get("download")):
+        found.append(f"a download ({key}.download)")
+    return found
+
+
+def is_known(path: str, group: str) -> bool:
+    """Whether that import path names what can do nothing but train, of the kind of the group.
+
+    It must be a class or function that is defined in one of ``PACKAGES``: that it can be reached
+    through one of them is not enough, for modules hold what they import (torch.nn.modules.os).
+
+    Args:
+        path: a ``_target_``.
+        group: where it stands; ``""`` for one within another.
+    """
+    if group == "data":
+        return path in READERS
+    if group == "tracking":
+        return path in TRACKERS
+    found = _located(path)
+    if found is None:
+        return False
+    if group in ("sampler", "pruner"):
+        import optuna
+
+        bases = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}
+        return isinstance(found, type) and issubclass(found, bases[group])
+    kinds = {
+        "network": (_is_module, _is_builder),
+        "loss": (_is_module, _is_loss),
+        "optimizer": (_is_optimizer,),
+        "schedule": (_is_schedule,),
+    }
+    within = (_is_module, _is_builder, _is_loss, _is_optimizer, _is_schedule, _is_sampling)
+    return any(fits(found) for fits in kinds.get(group, within))
+
+
+def _located(path: str) -> Any:
+    """The class or function, or None: there is none, or it is defined elsewhere."""
+    names = path.split(".")
+    if not all(name.isidentifier() and not name.startswith("_") for name in names):
+        return None
+    package = next((each for each in PACKAGES if path.startswith(f"{each}.")), None)
+    if package is None or path.startswith(_NOT_OF_THEM):
+        return None
+    try:
+        found: Any = import_module(package)
+        for name in names[package.count(".") + 1 :]:
+            # only modules are gone through, and none that another package has
+            if not isinstance(found, ModuleType) or not _is_within(found.__name__):
+                return None
+            module, found = found, getattr(found, name, None)
+            found = import_module(f"{module.__name__}.{name}") if found is None else found
+    except Exception:  # whatever the import of a module that is not there raises
+        return None
+    is_one = isinstance(found, type) or inspect.isfunction(found)
+    home = str(getattr(found, "__module__", ""))
+    if not is_one or not _is_within(home) or home.startswith(_NOT_OF_THEM):
+        return None
+    return found if found.__qualname__ == found.__name__ else None
+
+
+def _is_within(module: str) -> bool:
+    return any(module == each or module.startswith(f"{each}.") for each in PACKAGES)
+
+
+def _is_module(found: Any) -> bool:
+    from torch import nn
+
+    return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _is_builder(found: Any) -> bool:
+    """One of torchvision's functions that make a network."""
+    if not inspect.isfunction(found) or not found.__module__.startswith("torchvision.models."):
+        return False
+    from torchvision import models
+
+    try:
+        return models.get_model_builder(found.__name__) is found
+    except ValueError:  # it makes none
+        return False
+
+
+def _is_loss(found: Any) -> bool:
+    return inspect.isfunction(found) and found.__module__ in ("lrlab.losses", "torch.nn.functional")
+
+
+def _is_optimizer(found: Any) -> bool:
+    from torch.optim import Optimizer
+
+    return isinstance(found, type) and issubclass(found, Optimizer)
+
+
+def _is_schedule(found: Any) -> bool:
+    from torch.optim.lr_scheduler import LRScheduler
+
+    return isinstance(found, type) and issubclass(found, LRScheduler)
+
+
+def _is_sampling(found: Any) -> bool:
+    return isinstance(found, type) and found.__module__.startswith("optuna.")
+
+
+def _nodes(node: Any, key: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """All mappings with a ``_target_``, also those in lists."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield key, node
+        for name, value in node.items():
+            yield from _nodes(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for place, value in enumerate(node):
+            yield from _nodes(value, f"{key}[{place}]")
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for place, value in enumerate(node):
+            yield from _leaves(value, f"{key}[{place}]")
+    else:
+        yield key, node
+
+
+def _resolvers(text: str) -> list[str]:
+    """The interpolations in a text that call something, like ${oc.env:HOME}."""
+    if "${" not in text:
+        return []
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+    from omegaconf.grammar_parser import parse
+
+    try:
+        left: list[Any] = [parse(text)]
+    except GrammarParseError:
+        return [text]
+    found = []
+    while left:
+        node = left.pop()
+        if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
+            name = node.resolverName()
+            if name is None or name.getText() not in RESOLVERS:
+                found.append(node.getText())
+        left += node.getChildren() if hasattr(node, "getChildren") else ()
+    return found
+
+
+# --- command lines in a record --------------------------------------------------------------------
+
+
+def in_words(words: Iterable[str]) -> list[str]:
+    """What overrides that a record holds would do that is not known to be harmless.
+
+    Args:
+        words: overrides, as they would stand on a command line.
+
+    Returns:
+        A description of each.
+    """
+    return [what for word in words for what in _in_word(word)]
+
+
+def _in_word(word: str) -> list[str]:
+    match = _KEY.fullmatch(word)
+    if match is None or word.startswith("-"):  # --experimental-rerun would unpickle a file
+        return [word]
+    key, text = match[1], match[2] or ""
+    package = key.rpartition("@")[2] if "@" in key else ""
+    key = key.partition("@")[0]
+    if "hydra" in package or key.startswith("hydra"):
+        harmless = _HYDRAS.fullmatch(f"{key}={text}") and not package
+        return [] if harmless and "_target_" not in word and "${" not in word else [word]
+    if key == "storage" and text.strip("'\"") != "journal":
+        return [f"a connection to {text}"]
+    if key == "tracking.uri" and text not in ("null", ""):
+        return [f"a connection to {text}"]
+    is_choice = key in (*configs.GROUPS, *configs.SWEEP_GROUPS, "experiments")
+    if "/" in key or (is_choice and ("/" in text or "\\" in text)):  # a file outside of conf/
+        return [word]
+    if "_target_" in word or "${" in text:
+        return _in_value(key, word)
+    return []
+
+
+def _in_value(key: str, word: str) -> list[str]:
+    """Of an override that names a target, or holds an interpolation."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(word)
+        swept = override.is_sweep_override() and not override.is_range_sweep()
+        values = list(override.value().list) if swept else [override.value()]  # type: ignore[union-attr]
+    except (HydraException, AttributeError, TypeError):
+        return [word]
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, QuotedString):
+            return value.text
+        if isinstance(value, Mapping):
+            return {str(plain(name)): plain(each) for name, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, list) else value
+
+    group, _, rest = key.partition(".")
+    found = []
+    for value in map(plain, values):
+        for part in reversed(rest.split(".") if rest else []):
+            value = {part: value}
+        found += [
+            f"{call} ({name})"
+            for name, each in _leaves(value, group)
+            if isinstance(each, str)
+            for call in _resolvers(each)
+        ]
+        found += _calls(value, group)
+    return found
+
+
+# --- a config file that lrlab wrote ---------------------------------------------------------------
+
+
+def saved_config(words: Sequence[str]) -> Path | None:
+    """The best.yaml that a command line trains again; None: it names none.
+
+    Any other file that it names is the user's own config.
+    """
+    named: dict[str, str] = {}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if (flag := _flag(option)) is not None:
+            named[flag] = value if equals else following
+    name = named.get("--config-name", "").removesuffix(".yaml")
+    folders = [named[flag] for flag in ("--config-path", "--config-dir") if flag in named]
+    if Path(name).name != "best":
+        return None
+    files = [Path(folder) / f"{name}.yaml" for folder in folders]
+    return next((file for file in files if file.exists()), None)
+
+
+def _flag(option: str) -> str | None:
+    """The one of Hydra's flags that a word is, which argparse also takes abbreviated."""
+    shorts = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}
+    if option in shorts:
+        return shorts[option]
+    is_begun = option.startswith("--config-") and len(option) > len("--config-")
+    return next((flag for flag in shorts.values() if is_begun and flag.startswith(option)), None)
+
+
+def in_best(text: str) -> list[str]:
+    """What a best.yaml would call, or read elsewhere, that is not known to be harmless.
+
+    Raises:
+        UserError: it is no YAML.
+    """
+    import yaml
+
+    from lrlab import records
+
+    try:
+        saved = records.plain_yaml(text)
+    except (yaml.YAMLError, RecursionError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise UserError("best.yaml: is damaged, no YAML of a config")
+    saved = {key: value for key, value in saved.items() if key != "source"}
+    found = []
+    hydra = saved.pop("hydra", None) or {}
+    for key, value in hydra.items() if isinstance(hydra, dict) else [("", hydra)]:
+        found += [f"{value} (hydra.{key})"]
+    defaults = saved.pop("defaults", None) or []
+    for entry in defaults if isinstance(defaults, list) else [defaults]:
+        found += [] if entry in ("config", "_self_") or _is_own_choice(entry) else [str(entry)]
+    for key, value in saved.items():
+        found += [
+            f"{each} ({name})"
+            for name, each in _leaves(value, str(key))
+            if isinstance(each, str) and (_resolvers(each) or "\\${" in each)
+        ]
+        found += _calls(value, str(key))
+    return found + list(_elsewhere(saved))
+
+
+def _elsewhere(saved: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of a best.yaml by which a sweep would write or connect somewhere else."""
+    for key, value in saved.items():
+        if key == "storage" and value != "journal":
+            yield f"a connection to {value} (storage)"
+        elif key == "name":
+            yield f"the folder's name {value} (name)"
+        elif key == "output" and not _is_beneath(value):
+            yield f"the folder {value} (output)"
+        elif str(key).partition(".")[0] == "tracking":
+            for name, each in _leaves(value, str(key)):
+                is_uri = "uri" in name.lower() and each not in (None, "")
+                if is_uri or (isinstance(each, str) and "${" in each):
+                    yield f"a connection to {each} ({name})"
+
+
+def _is_beneath(folder: Any) -> bool:
+    """Whether a folder lies in the current one, as it is written, on any system."""
+    if not isinstance(folder, str) or "${" in folder or folder.startswith("~"):
+        return False
+    path = PureWindowsPath(folder)  # which knows both / and \
+    return not path.anchor and ".." not in path.parts
+
+
+def _is_own_choice(entry: Any) -> bool:
+    """Whether an entry of a defaults list takes a choice that comes with lrlab."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return False
+    (group, choice), *_ = entry.items()
+    group = str(group).removeprefix("override ")
+    if not isinstance(choice, str) or not re.fullmatch(r"\w+", choice):
+        return False
+    if group not in (*configs.GROUPS, *configs.SWEEP_GROUPS):
+        return False
+    return (configs.folder("conf") / group / f"{choice}.yaml").is_file()
+
+
+def without_trust(words: Sequence[str]) -> tuple[list[str], bool]:
+    """A command line without ``trust=true``, and whether it was there.
+
+    Raises:
+        UserError: trust is something else than true or false.
+    """
+    kept, trusted = [], False
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key != "trust" or not equals:
+            kept.append(word)
+        elif value.lower() in ("true", "false"):
+            if len([word for word in words if word.startswith("trust=")]) > 1:
+                raise UserError("trust: is given twice; keep one")
+            trusted = value.lower() == "true"
+        else:
+            raise UserError(f"trust={value}: must be true or false")
+    return kept, trusted

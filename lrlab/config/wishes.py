@@ -1,0 +1,231 @@
+"""Options that lrlab does not have: the name that it has for them, or what comes nearest.
+
+Imports neither torch nor Hydra.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from lrlab import config as configs
+from lrlab.config import yaml_text
+from lrlab.errors import UserError
+
+# Names that other programs have for an option of lrlab's.
+_OTHER_NAMES = {
+    "lr": "learning_rate init_lr initial_lr base_lr start_lr lr0 learn_rate lrs step_length eta",
+    "epochs": "n_epochs num_epochs max_epochs num_train_epochs nepochs epoch_count ep",
+    "batch_size": "bs batch train_batch_size per_device_train_batch_size mini_batch_size "
+    "minibatch_size n_batch",
+    "seed": "seeds random_seed random_state manual_seed rng seed_everything",
+    "device": "gpu gpus cuda use_cuda use_gpu accelerator devices",
+    "threads": "num_threads n_threads cpu_threads cpus cores",
+    "workers": "n_workers n_jobs jobs processes num_processes n_processes",
+    "n_trials": "trials num_trials max_trials n_runs",
+    "output": "out out_dir output_dir outdir save_dir log_dir logdir results_dir",
+    "name": "run_name exp_name experiment_name sweep_name id",
+    "objective": "metric monitor criterion_metric best_metric goal",
+    "timeout": "max_time max_seconds time_limit budget",
+    "save_model": "save save_checkpoint save_weights",
+    "network": "model net arch architecture backbone",
+    "data": "dataset data_set",
+    "optimizer": "optim opt optimiser",
+    "schedule": "scheduler lr_scheduler lr_schedule sched decay lr_decay",
+    "loss": "criterion loss_fn loss_function",
+    "sampler": "search algo algorithm",
+    "tracking": "logger logging log_to wandb track tracker use_wandb",
+    "optimizer.weight_decay": "wd l2 l2_reg weightdecay",
+    "optimizer.betas": "beta1 beta2 adam_betas beta",
+    "optimizer.eps": "epsilon adam_epsilon",
+    "network.hidden": "hidden_size hidden_sizes hidden_dim layers n_layers depth width units",
+    "data.val_size": "val_split validation_split val_fraction val_ratio valid_size test_size",
+    "data.train_size": "n_samples num_samples subset train_fraction",
+    "data.standardise": "normalize normalise standardize",
+    "data.label": "target_column label_column labels y_column",
+    "data.path": "csv file data_path data_file",
+    "data.root": "data_dir root_dir data_root datadir",
+}
+
+# What lrlab has under no name, and what to do instead; each command in it can be typed so.
+_WISHES = (
+    (
+        "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clip_grad_norm "
+        "clipnorm gradient_clip gradient_clip_val gradient_clipping clip_value clip_grad_value "
+        "clipvalue grad_norm_clip",
+        "lrlab clips no gradients; an optimizer of your own can do so in its step(), like "
+        "optimizer._target_=parts.Clipped in docs/your-own.md",
+    ),
+    (
+        "accumulate accumulation accum grad_accum accumulate_grad_batches accumulation_steps "
+        "grad_accumulation gradient_accumulation gradient_accumulation_steps grad_accum_steps",
+        "lrlab accumulates no gradients; a larger batch makes the same steps, for example "
+        "batch_size=256",
+    ),
+    (
+        "early_stopping early_stop earlystopping patience stop_early min_delta es_patience",
+        "lrlab stops no run by its own curve; pruner=median ends runs that do worse than others, "
+        "and epochs=3 sets the length",
+    ),
+    (
+        "amp bf16 autocast mixed_precision mixed use_amp bfloat16 dtype",
+        "mixed precision is precision=bf16",
+    ),
+    (
+        "fp16 half float16 use_fp16 fp8",
+        "lrlab does not train in float16; its mixed precision is precision=bf16",
+    ),
+    (
+        "ema use_ema ema_decay swa polyak average averaging weight_averaging model_ema",
+        "lrlab keeps no average of the weights; a schedule that decays comes nearest, for example "
+        "schedule=cosine",
+    ),
+    (
+        "warmup warm_up warmup_epochs warmup_ratio warmup_iters num_warmup_steps lr_warmup "
+        "use_warmup warmup_lr",
+        "a warm-up is part of the schedule; set its steps by schedule.warmup_steps=100",
+    ),
+    (
+        "dropout drop dropout_rate p_dropout drop_rate droprate drop_path",
+        "lrlab's networks have no dropout; a network of your own may have it, like nets.Small in "
+        "docs/your-own.md",
+    ),
+    (
+        "batch_norm batchnorm layer_norm layernorm norm bn",
+        "lrlab's networks do not normalise; a network of your own may, like nets.Small in "
+        "docs/your-own.md",
+    ),
+    (
+        "num_workers dataloader_workers loader_workers pin_memory prefetch persistent_workers",
+        "the data lie in memory and need no loaders; leave it out (workers=2 trains by 2 "
+        "processes)",
+    ),
+    (
+        "augment augmentation augmentations transform transforms data_augmentation mixup cutmix",
+        "lrlab does not change samples while it trains; data of your own can hold changed ones, "
+        "see docs/your-own.md",
+    ),
+    (
+        "label_smoothing smoothing_factor labelsmoothing",
+        "the loss takes it: loss._target_=torch.nn.CrossEntropyLoss +loss.label_smoothing=0.1",
+    ),
+    (
+        "steps max_steps num_steps n_steps iterations max_iter iters n_iter num_iterations "
+        "total_steps train_steps",
+        "a run's length is set by epochs=3; data.train_size=1000 makes an epoch shorter",
+    ),
+    (
+        "resume resume_from checkpoint ckpt resume_from_checkpoint load_checkpoint restart",
+        "`python -m lrlab.resume SWEEP` goes on with a sweep, SWEEP being its folder",
+    ),
+    (
+        "shuffle",
+        "each epoch's order is drawn anew, by seed=0; leave it out",
+    ),
+    (
+        "compile torch_compile jit",
+        "lrlab captures its steps by itself, which capture=true or capture=false sets",
+    ),
+)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+_OPTION = {_plain(other): ours for ours, names in _OTHER_NAMES.items() for other in names.split()}
+_INSTEAD = {_plain(name): instead for names, instead in _WISHES for name in names.split()}
+
+
+def instead(setting: str) -> str:
+    """What to do for a setting that nothing of lrlab's has; "" where nothing is known of it."""
+    return _INSTEAD.get(_plain(setting), "")
+
+
+def no_such(key: str, typed: str = "") -> str:
+    """The line for an option that nobody reads.
+
+    Args:
+        key: its dotted name, without signs.
+        typed: the word with which it was typed, if that is known; else the key begins the line.
+    """
+    start = f"{typed or key}: no such option"
+    group, dot, _ = key.partition(".")
+    last = key.rpartition(".")[2]
+    known = configs.known_keys()
+    if told := instead(last):
+        return f"{start}; {told}"
+    meant = _meant(key, last, known)
+    hint = f" (did you mean {meant}?)" if meant else ""
+    if not hint and not key.startswith("hydra."):
+        hint = configs.nearest(key, [word for word in known if ("." in word) == bool(dot)])
+    tail = "; `python -m lrlab.sweep --help` lists them"
+    if dot and group in (*configs.GROUPS, *configs.SWEEP_GROUPS) and key not in known:
+        tail += f"; a class of your own takes it as +{key}=…"
+    return f"{start}{hint}{tail}"
+
+
+def _meant(key: str, last: str, known: Sequence[str]) -> str:
+    """The option that other programs, or another place, call by this name; "": none."""
+    top = [each for each in known if "." not in each]
+    if "." in key and last in top:  # optimizer.lr
+        return last
+    near = [each for each in top if _plain(each) == _plain(last) and each != key]
+    if near and "." not in key:
+        return near[0]
+    ours = _OPTION.get(_plain(last), "")
+    if ours and ours != key:
+        return _with_its_choice(ours)
+    if "." not in key and key not in top:  # momentum
+        inside = [each for each in known if each.rpartition(".")[2] == last]
+        groups = {each.partition(".")[0] for each in inside}
+        return _with_its_choice(inside[0]) if len(groups) == 1 else ""
+    return ""
+
+
+def _with_its_choice(option: str) -> str:
+    """A setting behind a choice of its group that has it, where the default has not."""
+    group, dot, setting = option.partition(".")
+    having = configs.choices_with(group, setting) if dot else []
+    default = next(
+        (
+            str(entry[group])
+            for entry in yaml_text.load(configs.folder("conf") / "config.yaml")["defaults"]
+            if isinstance(entry, Mapping) and group in entry
+        ),
+        "",
+    )
+    return option if not having or default in having else f"{group}={having[0]} {option}"
+
+
+def refuse_unknown(
+    config: Mapping[Any, Any], typed: Sequence[str] = (), swept: Iterable[str] = ()
+) -> None:
+    """Refuse what stands at the top of a config, or is swept there, and that nobody reads.
+
+    A word with ``+`` adds any key, and the settings below it: they would be recorded, and not used.
+
+    Args:
+        config: as it was composed, with Hydra's part or without.
+        typed: the overrides that it was composed with.
+        swept: the keys that are swept, with their signs.
+
+    Raises:
+        UserError: naming it as it was typed, and what comes nearest.
+    """
+    known = {field.name for field in fields(configs.Config)} | {"hydra"}
+    for key in [*map(str, config), *swept]:
+        top = key.lstrip("+").partition(".")[0]
+        if top in known:
+            continue
+        words = [word for word in typed if _top(word) == top]
+        name = words[0].partition("=")[0].lstrip("+") if words else key.lstrip("+")
+        if words and not words[0].startswith("+") and "/" not in name:
+            words = []
+        raise UserError(no_such(name, words[0] if words else ""))
+
+
+def _top(word: str) -> str:
+    return word.partition("=")[0].lstrip("+").partition(".")[0]

@@ -1,0 +1,619 @@
+"""Images as tensors: read once, checked, split, normalised.
+
+A data config names a function that returns a `Dataset`. The one here reads MNIST and its drop-in
+replacements through torchvision. Importing torchvision takes seconds, so the tensors it has read
+are kept in a cache folder, and only the first use pays.
+
+The cache folder is `$LRLAB_CACHE`, else the platform's own:
+
+    MNIST/raw/...             the files unpacked, in torchvision's layout (usable as data.root)
+    tensors/MNIST-<key>.pt    the tensors read from files whose contents have this key
+
+Several processes may race for it: each file is written whole under another name and then renamed,
+and nothing is trusted before its contents have been checked. It is only a cache: where it cannot
+be written, the job goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import logging
+import math
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lrlab.config import data_paths
+from lrlab.errors import UserError
+from lrlab.process import broken_pipe
+
+log = logging.getLogger(__name__)
+
+SHIPPED_FOLDER = Path(__file__).parent / "mnist"
+SHIPPED_SHA256 = {  # of the unpacked files
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+FILE_NAMES = tuple(SHIPPED_SHA256)
+CLASS_NAMES = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision's; all share MNIST's format
+NUM_CLASSES = 10
+DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer; a silent firewall would stall for minutes
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Inputs and targets, wholly in memory.
+
+    Inputs are (N, ...) float32, images (N, channels, height, width), and normalised. Targets are
+    (N,) int64, classes below `num_classes`; or of a regression (N, width) float32, and
+    `num_classes` is None. `val_*` is held out from training; `test_*` may be empty. `sha256` covers
+    the contents and order of all six tensors: two datasets with equal hashes hold equal tensors.
+
+    Where targets are standardised, `target_std` times one of them, plus `target_mean` of its
+    column, (width,), is the target in its own unit. One deviation is for all columns.
+
+    `notices` are sentences to be said before training: what was left out, what may not be meant.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    val_x: Tensor
+    val_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    num_classes: int | None
+    sha256: str
+    target_mean: tuple[float, ...] = ()
+    target_std: float = 1.0
+    notices: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for a sample: one a class, or the targets' width."""
+        return self.num_classes or self.train_y.shape[1]
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same data on `device`; tensors that are there already are not copied."""
+        names = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+class RawImages(NamedTuple):
+    """What the four files hold: images (N, height, width) uint8, labels (N,) uint8."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def torchvision_images(
+    dataset: str = "MNIST",
+    root: str | None = None,
+    train_size: int | None = None,
+    val_size: int = 5000,
+    split_seed: int = 0,
+    mean: float = 0.1307,
+    std: float = 0.3081,
+) -> Dataset:
+    """MNIST, FashionMNIST or KMNIST, split and normalised as (x / 255 - mean) / std.
+
+    The arguments are the keys of `conf/data/*.yaml`, described there. The training images are
+    shuffled by a generator seeded with `split_seed`; the first `val_size` of them are held out and
+    the next `train_size` are trained on, so `train_size` never changes what is held out.
+
+    Raises UserError, in one line, for a value out of range, and for files that are missing,
+    truncated, corrupt or cannot be downloaded, by their names.
+    """
+    _check_values(dataset, train_size, val_size, split_seed, mean, std)
+    try:
+        raw = _read(dataset, root)
+    except OSError as error:
+        option = f"data.dataset={dataset}" if root is None else f"data.root={root}"
+        where = "" if error.filename is None else f": {error.filename}"
+        raise UserError(
+            f"{option}: {error.strerror or error}{where}; the files must be readable, and TMPDIR or"
+            " LRLAB_CACHE a folder with 120 MB to spare"
+        ) from error
+
+    available = len(raw.train_images)
+    if val_size >= available:
+        raise UserError(
+            f"data.val_size={val_size}: must be below the {available} training images,"
+            f" for example data.val_size={available // 12}"
+        )
+    if train_size is not None and train_size > available - val_size:
+        raise UserError(
+            f"data.train_size={train_size}: only {available - val_size} training images are left"
+            f" with data.val_size={val_size}, for example data.train_size={available - val_size}"
+        )
+
+    shuffled = torch.randperm(available, generator=torch.Generator().manual_seed(split_seed))
+    held_out = shuffled[:val_size]
+    trained = shuffled[val_size:][:train_size]
+    parts = [
+        # index_select copies whole images; plain indexing takes three times as long
+        (raw.train_images.index_select(0, trained), raw.train_labels[trained]),
+        (raw.train_images.index_select(0, held_out), raw.train_labels[held_out]),
+        (raw.test_images, raw.test_labels),
+    ]
+    # Each pixel is one of 256 values, so what normalisation makes of these describes it wholly.
+    levels = _normalised(torch.arange(256, dtype=torch.uint8).view(1, 1, 256), mean, std)
+    if not levels.isfinite().all():
+        raise UserError(
+            f"data.std={std}: with data.mean={mean} the images overflow float32,"
+            " for example data.std=0.3081"
+        )
+    sha256 = tensors_sha256([levels, *(tensor for part in parts for tensor in part)])
+    (train_x, train_y), (val_x, val_y), (test_x, test_y) = (
+        (_normalised(images, mean, std), labels.long()) for images, labels in parts
+    )
+    return Dataset(
+        name=dataset,
+        train_x=train_x,
+        train_y=train_y,
+        val_x=val_x,
+        val_y=val_y,
+        test_x=test_x,
+        test_y=test_y,
+        num_classes=NUM_CLASSES,
+        sha256=sha256,
+    )
+
+
+def cache_folder() -> Path | None:
+    """Where lrlab keeps what it can make again: `$LRLAB_CACHE`, else the platform's cache folder.
+
+    None if the user has no home folder. The folder need not exist.
+    """
+    chosen = os.environ.get("LRLAB_CACHE")
+    try:
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        if sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            return (Path(local) if local else Path.home() / "AppData" / "Local") / "lrlab"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "lrlab"
+        xdg = os.environ.get("XDG_CACHE_HOME", "")
+        # The XDG specification says to ignore a relative path.
+        return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "lrlab"
+    except RuntimeError:  # pathlib: no home folder can be determined
+        return None
+
+
+def _check_values(
+    dataset: Any, train_size: Any, val_size: Any, seed: Any, mean: Any, std: Any
+) -> None:
+    if dataset not in CLASS_NAMES:
+        raise UserError(
+            f"data.dataset={dataset}: must be one of {', '.join(CLASS_NAMES)};"
+            " for other data let data._target_ name a function that returns an lrlab.data.Dataset"
+        )
+    check_draw(train_size, seed, "images")
+    if not (is_whole(val_size) and val_size >= 0):
+        raise UserError(
+            f"data.val_size={val_size}: must be a whole number of at least 0,"
+            " for example data.val_size=5000"
+        )
+    if not _is_finite(mean):
+        raise UserError(f"data.mean={mean}: must be a number, for example data.mean=0.1307")
+    if not (_is_finite(std) and std > 0):
+        raise UserError(f"data.std={std}: must be a number above 0, for example data.std=0.3081")
+
+
+def check_draw(train_size: Any, seed: Any, samples: str) -> None:
+    """Judge what says which samples are trained on.
+
+    Args:
+        samples: what they are called.
+
+    Raises:
+        UserError: one of the two cannot work.
+    """
+    if train_size is not None and not (is_whole(train_size) and train_size >= 1):
+        raise UserError(
+            f"data.train_size={train_size}: must be a whole number of at least 1, or null for all"
+            f" {samples}, for example data.train_size=1000"
+        )
+    if not (is_whole(seed) and 0 <= seed < 2**63):
+        raise UserError(
+            f"data.split_seed={seed}: must be a whole number from 0 to 2**63 - 1,"
+            " for example data.split_seed=0"
+        )
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _normalised(images: Tensor, mean: float, std: float) -> Tensor:
+    """(N, height, width) uint8 -> (N, 1, height, width) float32, in one copy.
+
+    The same operations in the same order as torchvision's ToTensor and Normalize, to the bit.
+    """
+    return images.unsqueeze(1).to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def tensors_sha256(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(name: str, root: str | None) -> RawImages:
+    if root is not None:
+        option = f"data.root={root}"
+        return _read_files(name, _files_of_user(name, root), f"{option}: ")
+    if name == "MNIST":
+        key = hashlib.sha256("".join(SHIPPED_SHA256.values()).encode()).hexdigest()
+        return _through_tensor_cache(name, key, _read_shipped)
+    return _read_downloaded(name)
+
+
+# --- The copy that ships with lrlab -------------------------------------------------------------
+
+
+def _read_shipped() -> RawImages:
+    with _filled_folder("MNIST", unpack_shipped) as folder:
+        return _read_unpacked({name: folder / name for name in FILE_NAMES})
+
+
+def unpack_shipped(folder: Path) -> None:
+    """Makes the four files in `folder` exist with the right contents. OSError: cannot write."""
+    for name, sha256 in SHIPPED_SHA256.items():
+        target = folder / name
+        with contextlib.suppress(OSError):
+            if _file_sha256(target) == sha256:
+                continue
+        packed = SHIPPED_FOLDER / f"{name}.gz"
+        contents = _unpacked(packed, "data.dataset=MNIST: ", "install lrlab again")
+        if hashlib.sha256(contents).hexdigest() != sha256:
+            raise UserError(
+                f"data.dataset=MNIST: {packed} is corrupt (its SHA-256 is wrong); install lrlab"
+                " again, or name a folder of your own with data.root="
+            )
+        _write_whole(target, contents)
+
+
+# --- A folder in torchvision's layout, the user's or one that was downloaded into ----------------
+
+
+def _files_of_user(name: str, root: str) -> dict[str, Path]:
+    """The four files under data.root. Nothing is ever written or downloaded there."""
+    folder = data_paths.find(str(root))
+    files, missing = _find_files(folder / name / "raw")
+    if not missing:
+        return files
+    layout = f"expected {folder / name / 'raw'} to hold {_names_in_words()}"
+    for above, inner in ((folder.parent.parent, folder), (folder.parent, folder / "raw")):
+        if inner == above / name / "raw" and not _find_files(inner)[1]:
+            layout = f"the folder two levels above the files is meant, data.root={above}"
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "no such folder"
+    elif not files:
+        problem = f"no {folder / name / 'raw' / missing[0]}"
+    else:
+        problem = f"incomplete, no {', '.join(missing)}"
+    raise UserError(f"data.root={root}: {problem}; {layout}")
+
+
+def _find_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The files there, packed or not, and the names of those that are not there."""
+    files = {}
+    for name in FILE_NAMES:
+        # Where both are there the unpacked one counts, as for torchvision.
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                files[name] = path
+                break
+    return files, [name for name in FILE_NAMES if name not in files]
+
+
+def _names_in_words() -> str:
+    return f"{', '.join(FILE_NAMES[:-1])} and {FILE_NAMES[-1]} (or each as .gz)"
+
+
+def _read_files(name: str, files: Mapping[str, Path], prefix: str) -> RawImages:
+    """Reads the four files, or the tensors that were read from files of the same contents.
+
+    Contents decide, not path, size or time: 0.04 s, and a file that was replaced is never missed.
+    """
+    contents = "".join(f"{path.suffix}{_file_sha256(path)}" for path in files.values())
+    key = hashlib.sha256(contents.encode()).hexdigest()
+
+    def read() -> RawImages:
+        with tempfile.TemporaryDirectory(prefix="lrlab-") as temporary:
+            paths = dict(files)
+            for file_name, path in files.items():
+                if path.suffix == ".gz":
+                    paths[file_name] = Path(temporary) / file_name
+                    unpacked = _unpacked(path, prefix, "replace it by a whole copy")
+                    paths[file_name].write_bytes(unpacked)
+            for file_name, path in paths.items():
+                problem = _idx_problem(path, dimensions=3 if "images" in file_name else 1)
+                if problem:
+                    raise UserError(
+                        f"{prefix}{files[file_name]} is corrupt or truncated ({problem});"
+                        " replace it by a whole copy"
+                    )
+            raw = _read_unpacked(paths)
+        _check_agreement(raw, files, prefix)
+        return raw
+
+    return _through_tensor_cache(name, key, read)
+
+
+def _unpacked(path: Path, prefix: str, remedy: str) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = f"is corrupt or truncated ({str(error).rstrip('.')})"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    raise UserError(f"{prefix}{path} {reason}; {remedy}")
+
+
+def _idx_problem(path: Path, dimensions: int) -> str | None:
+    """What is wrong with a file that should be in IDX format with uint8 values, or None.
+
+    IDX: two zero bytes, the type (8: uint8), the number of dimensions, each size as a big-endian
+    int32, then the values. Checked here because torchvision reads a short file without complaint
+    about the right thing.
+    """
+    header_size = 4 + 4 * dimensions
+    with path.open("rb") as file:
+        header = file.read(header_size)
+    if len(header) < header_size:
+        return f"{len(header)} bytes, shorter than its header"
+    if header[:4] != bytes([0, 0, 8, dimensions]):
+        return f"it starts with {header[:4].hex()}, not {bytes([0, 0, 8, dimensions]).hex()}"
+    sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, header_size, 4)]
+    expected, found = header_size + math.prod(sizes), path.stat().st_size
+    if expected != found:
+        return f"{found} bytes, but its header promises {expected}"
+    if math.prod(sizes) == 0:
+        return "it holds nothing"
+    return None
+
+
+def _check_agreement(raw: RawImages, files: Mapping[str, Path], prefix: str) -> None:
+    train_images, train_labels, test_images, test_labels = (files[name] for name in FILE_NAMES)
+    for images, labels, images_path, labels_path in (
+        (raw.train_images, raw.train_labels, train_images, train_labels),
+        (raw.test_images, raw.test_labels, test_images, test_labels),
+    ):
+        if len(images) != len(labels):
+            raise UserError(
+                f"{prefix}{images_path} holds {len(images)} images, but {labels_path} holds"
+                f" {len(labels)} labels; they must be of one set"
+            )
+        if labels.max() >= NUM_CLASSES:
+            raise UserError(
+                f"{prefix}{labels_path} holds the label {labels.max()}; labels must be"
+                f" 0 to {NUM_CLASSES - 1}"
+            )
+    if raw.train_images.shape[1:] != raw.test_images.shape[1:]:
+        train_shape, test_shape = (
+            " x ".join(map(str, images.shape[1:])) for images in (raw.train_images, raw.test_images)
+        )
+        raise UserError(
+            f"{prefix}the images are {train_shape} in {train_images}, but {test_shape} in"
+            f" {test_images}; they must be of one size"
+        )
+
+
+def _read_unpacked(files: Mapping[str, Path]) -> RawImages:
+    """Reads four files that have been checked, in the order of FILE_NAMES, with torchvision.
+
+    torchvision's dataset classes would prefer a `processed` folder, which versions before 0.9
+    left behind, to the files that have been checked; the readers inside them do not.
+    """
+    with quiet_torchvision():
+        from torchvision.datasets.mnist import read_image_file, read_label_file
+
+        train_images, train_labels, test_images, test_labels = (
+            str(files[name]) for name in FILE_NAMES
+        )
+        return RawImages(
+            read_image_file(train_images),
+            read_label_file(train_labels).to(torch.uint8),
+            read_image_file(test_images),
+            read_label_file(test_labels).to(torch.uint8),
+        )
+
+
+# --- Downloads ----------------------------------------------------------------------------------
+
+
+def _read_downloaded(name: str) -> RawImages:
+    cache = cache_folder()
+    prefix = f"data.dataset={name}: "
+    if cache is not None:
+        files, missing = _find_files(cache / name / "raw")
+        if not missing:
+            return _read_files(name, files, prefix)
+    with _filled_folder(name, lambda folder: _download(name, folder)) as folder:
+        return _read_files(name, _find_files(folder)[0], prefix)
+
+
+def _download(name: str, folder: Path) -> None:
+    """Puts the four files into `folder`, unpacked. OSError: cannot write.
+
+    torchvision writes in place, where another process could meet half a file; so it is given a
+    folder of its own, and each whole file is moved. It checks their MD5.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log.info("downloading %s into %s", name, folder)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+        try:
+            with quiet_torchvision(), patient():
+                import torchvision.datasets
+
+                getattr(torchvision.datasets, name)(temporary, download=True)
+        except UserError:
+            raise
+        except Exception as error:  # urllib, http.client, ssl and torchvision raise what they like
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise UserError(_advice_without_network(name, lines[-1] if lines else "")) from error
+        for file_name in FILE_NAMES:
+            os.replace(Path(temporary) / name / "raw" / file_name, folder / file_name)
+
+
+def _advice_without_network(name: str, reason: str) -> str:
+    cache = cache_folder()
+    into_cache = "" if cache is None else f"into {cache / name / 'raw'}, or "
+    return (
+        f"data.dataset={name}: the download failed ({reason.strip('<>') or 'no reason given'}); put"
+        f" {_names_in_words()} {into_cache}into FOLDER/{name}/raw and say data.root=FOLDER"
+    )
+
+
+@contextlib.contextmanager
+def patient() -> Iterator[None]:
+    """For a download: silence is waited out for DOWNLOAD_TIMEOUT and no longer."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+@contextlib.contextmanager
+def quiet_torchvision() -> Iterator[None]:
+    """For importing and calling torchvision: no warnings, and progress bars on a terminal only."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        if not (sys.stderr is not None and sys.stderr.isatty()):
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        else:  # its bars go back in their line
+            stack.enter_context(contextlib.redirect_stderr(broken_pipe.ungated(sys.stderr)))
+        try:
+            import torchvision  # noqa: F401
+        except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"data: torchvision cannot be imported ({reason}); install the version that belongs"
+                f" to torch {torch.__version__}"
+            ) from error
+        yield
+
+
+# --- The cache ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _filled_folder(name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
+    """A folder that `fill` has put files into: the cache's, or a temporary one if it must be."""
+    cache = cache_folder()
+    if cache is None:
+        _warn_once("no home folder, so nothing is cached; LRLAB_CACHE may name a folder")
+    else:
+        folder = cache / name / "raw"
+        try:
+            fill(folder)
+        except OSError as error:
+            _warn_unwritable(cache, error)
+        else:
+            yield folder
+            return
+    with tempfile.TemporaryDirectory(prefix="lrlab-") as temporary:
+        fill(Path(temporary))
+        yield Path(temporary)
+
+
+def _warn_unwritable(cache: Path, error: OSError) -> None:
+    _warn_once(
+        f"cannot write to the cache folder {cache} ({error.strerror or error}), so the data is"
+        " unpacked anew each time; LRLAB_CACHE may name another folder"
+    )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
+
+
+def _through_tensor_cache(name: str, key: str, read: Callable[[], RawImages]) -> RawImages:
+    """The tensors cached under `key`, else what `read` returns, which is then cached."""
+    cache = cache_folder()
+    if cache is None:
+        return read()
+    path = cache / "tensors" / f"{name}-{key[:16]}.pt"
+    cached = _load_tensors(path, key)
+    if cached is not None:
+        return cached
+    raw = read()
+    saved = {**raw._asdict(), "key": key, "sha256": tensors_sha256(raw)}
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    try:
+        _write_whole(path, buffer.getbuffer())
+    except OSError as error:
+        _warn_unwritable(cache, error)
+    return raw
+
+
+def _load_tensors(path: Path, key: str) -> RawImages | None:
+    """The tensors in a cached file, or None if there is none or it is not as it was written."""
+    if not path.is_file():
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Mapped, the bytes are read once, by the hash; the file is only ever replaced whole.
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        raw = RawImages(*(saved[field] for field in RawImages._fields))
+        if (saved["key"], saved["sha256"]) == (key, tensors_sha256(raw)):
+            return raw
+        reason = "its SHA-256 is wrong"
+    except Exception as error:  # a damaged file can make torch.load raise nearly anything
+        reason = type(error).__name__
+    log.warning("the cached file %s is damaged (%s) and is made anew", path, reason)
+    return None
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path: Path, contents: bytes | memoryview) -> None:
+    """Writes a file so that others see all of it or none. OSError: cannot write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files can be read by their owner only, and a cache may be shared.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(contents)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,330 @@
+"""CSV files as parts of a data set: which columns are features, and which classes there are."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrlab.config import nearest
+from lrlab.data import own_columns, own_float32, own_labels
+from lrlab.data.own_csv import Form, Table, listed, reads_as_number
+from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TASKS = ("auto", "classification", "regression")
+# A float label of so few values, all whole, may be meant as classes.
+FEW_VALUES, FEW_EACH = 10, 10
+
+
+def read(
+    path: str,
+    label: str | Sequence[str],
+    test_path: str | None,
+    drop: Sequence[str],
+    how: Form,
+    task: str,
+) -> tuple[dict[str, Any], list[str], dict[str, list[str]]]:
+    """The parts of a CSV and of one for the test, and what is worth a line; see ``own_data.table``.
+
+    Returns:
+        parts: x (rows, features) float64, y (rows,) int64 classes or (rows, labels) float64, and
+            the same of the test.
+        said: sentences.
+        names: the columns of x and y.
+
+    Raises:
+        UserError: see ``own_data.table``.
+    """
+    if task not in TASKS:
+        raise UserError(
+            f"data.task={task}: no such task{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
+        )
+    labels, dropped = _column_names("label", label, how), _column_names("drop", drop, how)
+    said: list[str] = []
+    tables = {"": Table("data.path", path, how, said)}
+    if test_path is not None:
+        tables["test_"] = Table("data.test_path", test_path, how, said)
+        if how.check and tables["test_"].file.samefile(tables[""].file):
+            said.append(
+                f"data.test_path={test_path}: is the file of data.path, so the test is no test"
+            )
+    frame = tables[""].frame
+    columns = [str(name) for name in frame.columns]
+    for key, names in (("label", labels), ("drop", dropped)):
+        for name in names:
+            if name not in columns:
+                raise UserError(
+                    f"data.{key}={name}: no such column in {path}{nearest(name, columns)}; "
+                    f"it has {listed(columns)}"
+                )
+    if doubled := [name for name, count in Counter(labels).items() if count > 1]:
+        raise UserError(f"data.label={label}: names {doubled[0]} twice; name each column once")
+    if both := [name for name in dropped if name in labels]:
+        raise UserError(
+            f"data.drop={_typed(dropped)}: {both[0]} is the label; take it out of data.drop, for "
+            "the label is no feature in any case"
+        )
+    features = [name for name in columns if name not in (*labels, *dropped)]
+    if how.check:
+        features, lines = own_columns.without_index(frame, features)
+        said += [f"data.path={path}: {line}" for line in lines]
+    if not features or not labels:
+        raise UserError(f"data.label={label}: must leave features, of {listed(columns)}")
+    if how.check and "test_" in tables:
+        more = [str(n) for n in tables["test_"].frame.columns if str(n) not in columns]
+        if more := [name for name in more if not own_columns.is_unnamed(name)]:
+            said.append(f"data.test_path={test_path}: {listed(more)} left out, {path} lacks it")
+
+    is_float = any(frame[name].dtype.kind == "f" for name in labels)
+    regression = task == "regression" or (task == "auto" and (len(labels) > 1 or is_float))
+    if len(labels) > 1 and not regression:
+        raise UserError(f"data.label={label}: a classification has one label")
+    parts: dict[str, Any] = {}
+    classes = None
+    texts = {} if regression else _numbers_as_texts(tables, labels[0], how, said)
+    for prefix, one in tables.items():
+        if missing := [name for name in (*features, *labels) if name not in one.frame]:
+            raise UserError(f"{one.option}: has no column {missing[0]}, which {path} has")
+        parts[f"{prefix}x"] = _numbers(one, features, "{}")
+        if regression:
+            parts[f"{prefix}y"] = _numbers(one, labels, "a regression needs numbers")
+            continue
+        cells: Any = texts.get(prefix, one.frame[labels[0]])
+        if how.check and not texts:
+            cells = _classes_as_meant(one, labels[0], tables[""], said)
+        if classes is None:
+            classes = sorted(cells.dropna().unique().tolist())
+            said += _of_quantities(classes, labels[0], task, one) if how.check else []
+        parts[f"{prefix}y"] = _classes(cells, labels[0], classes, one.option)
+    if how.check:
+        y = parts["y"] if parts["y"].ndim == 2 else parts["y"][:, None]
+        if regression and len(y) > 1:
+            said += _of_constants(y, labels, path)
+        if found := own_columns.repeats(parts["x"], y):
+            place, what = found[0]
+            is_other = classes is not None and isinstance(classes[0], str)
+            what = "is one-to-one with" if is_other else what
+            raise UserError(
+                f"data.path={path}: column {features[place]} {what} the label {labels[0]}, so the "
+                f"answer is among the inputs; leave it out by {drop_word(features[place])}, or "
+                "keep it by data.check=false"
+            )
+        said += _of_label(parts["y"], labels, task, classes)
+        said += [
+            f"data.path={path}: column {features[place]} numbers the rows, and is taken as a "
+            f"feature; leave it out by {drop_word(features[place])} unless it is one"
+            for place in own_columns.numbering(parts["x"], features)
+        ]
+    return parts, said, {"x": features, "y": labels}
+
+
+def drop_word(name: str) -> str:
+    """The option that leaves a column out, as one types it in a shell."""
+    if re.fullmatch(r"[\w.-]+", name):
+        return f"data.drop=[{name}]"
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("'", "'\\''")
+    return f"""'data.drop=["{escaped}"]'"""
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+def _column_names(key: str, given: Any, how: Form) -> list[str]:
+    """One name or several; a column may be called 3."""
+    names = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
+        raise UserError(
+            f"data.{key}={given}: must be a column's name or a list of them, like data.{key}=[a,b]"
+        )
+    return [str(name).strip() if how.check else str(name) for name in names]
+
+
+def _typed(names: Sequence[str]) -> str:
+    return f"[{','.join(names)}]"
+
+
+def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
+    """Columns of numbers, (rows, columns) float64."""
+    frame, option = table.frame, table.option
+    for name in names:
+        column, drop = frame[name], drop_word(name)
+        if column.dtype.kind not in "biuf":
+            cells = column.tolist()
+            wrong = (row for row, cell in enumerate(cells) if not reads_as_number(cell))
+            row = next(wrong, max(range(len(cells)), key=lambda row: len(str(cells[row]))))
+            if _is_missing(cells[row]):
+                raise _empty(option, name, row)
+            raise UserError(
+                f"{option}: column {name} holds {cells[row]!r} in row {row + 1}, no number; "
+                + _advice(cells[row], table.how, remedy.format(f"leave it out by {drop}"))
+            )
+        if column.hasnans:
+            row = next(i for i, cell in enumerate(column.tolist()) if cell != cell)
+            raise _empty(option, name, row)
+        if column.dtype.kind == "f" and np.isinf(values := column.to_numpy()).any():
+            row = int(np.isinf(values).argmax())
+            raise UserError(
+                f"{option}: column {name} holds {values[row]}, no finite float32, in row "
+                f"{row + 1}; put a number there, or leave out the row or the column ({drop})"
+            )
+        one = own_float32.merged_by_float64(column.to_numpy()) if table.how.check else None
+        if one is not None:
+            raise UserError(
+                f"{option}: column {name} holds {one}, and floats do not tell it from others; take "
+                f"off what all have in common, or leave it out by {drop}"
+            )
+    return frame[list(names)].to_numpy(dtype=np.float64)
+
+
+def _empty(option: str, name: str, row: int) -> UserError:
+    return UserError(
+        f"{option}: column {name} is empty in row {row + 1}; fill it, or leave out the row "
+        "or the column (data.drop)"
+    )
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell != cell
+
+
+def _advice(cell: Any, how: Form, remedy: str) -> str:
+    """What may be done about a cell that is no number."""
+    text = str(cell).strip()
+    if how.decimal == "." and re.fullmatch(r"[-+]?\d*,\d+(e[-+]?\d+)?", text, re.IGNORECASE):
+        if not re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", text):
+            return f"for decimal commas use data.decimal=comma, else {remedy}"
+        return (
+            "write thousands without separators, for decimal commas use data.decimal=comma, "
+            f"else {remedy}"
+        )
+    if re.fullmatch(r"[-+]?\d{1,3}([,. '_]\d{3})+([.,]\d*)?", text):
+        return f"write thousands without separators, or {remedy}"
+    if re.fullmatch(r"[-+]?[\d.,]+ ?%", text):
+        return f"write it without %, or {remedy}"
+    return remedy
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def _numbers_as_texts(
+    tables: Mapping[str, Table], name: str, how: Form, said: list[str]
+) -> dict[str, pd.Series]:
+    """The label's cells as texts, if as numbers different texts would be one class; else nothing.
+
+    Texts that differ in zeros behind the decimal point alone are one class.
+    """
+    frames = [one.frame for one in tables.values() if name in one.frame]
+    kind = frames[0][name].dtype.kind
+    if kind not in "biuf" or any(frame[name].dtype.kind not in "biuf" for frame in frames):
+        return {}
+    cells = {prefix: one.texts(name) for prefix, one in tables.items() if name in one.frame}
+    point = how.decimal
+    if kind != "b":
+        cells = {
+            prefix: each.map(lambda text: own_labels.as_class(text, point), na_action="ignore")
+            for prefix, each in cells.items()
+        }
+        kind = "f" if any(frame[name].dtype.kind == "f" for frame in frames) else "i"
+    different = sorted({text for each in cells.values() for text in each.dropna().unique()})
+    if not (groups := own_labels.equal_as_read(different, kind, point)):
+        return {}
+    option = tables[""].option
+    if kind == "b" or not how.check:
+        said.append(f"{option}: {own_labels.listed(groups)} are taken for one class")
+        return {}
+    said.append(
+        f"{option}: {own_labels.listed(groups)} are equal as numbers and taken for classes of "
+        "their own; write them alike if they are one"
+    )
+    return cells
+
+
+def _classes_as_meant(table: Table, name: str, training: Table, said: list[str]) -> Any:
+    """The label's cells; of texts, NA and None are classes, and blanks at an end are none."""
+    if training.frame[name].dtype.kind in "biuf":
+        return table.frame[name]
+    known = training.frame[name].dropna().tolist()
+    if known and not any(isinstance(cell, str) for cell in known):
+        return table.frame[name]  # true and false, with gaps
+    cells: Any = table.frame[name]
+    if cells.hasnans or cells.dtype.kind in "biuf":
+        cells = table.texts(name)
+    texts = sorted(cells.dropna().astype(str).unique())
+    stripped = Counter(text.strip() for text in texts)
+    for text, count in stripped.items():
+        if count > 1:
+            said.append(
+                f"{table.option}: {text!r} with blanks behind it is taken for the same class"
+            )
+    if alike := own_labels.equal_as_read(stripped, "f", table.how.decimal):
+        said.append(
+            f"{table.option}: {own_labels.listed(alike)} are equal as numbers and taken for "
+            "classes of their own; write them alike if they are one"
+        )
+    folded = Counter(map(own_labels.folded, stripped))
+    for text in stripped:
+        if folded.pop(key := own_labels.folded(text), 1) > 1:
+            alike = [repr(other) for other in stripped if own_labels.folded(other) == key]
+            said.append(
+                f"{table.option}: {' and '.join(alike)} are taken for classes of their own; write "
+                "them alike if they are one"
+            )
+    return cells.astype(object).where(cells.isna(), cells.str.strip())
+
+
+def _classes(cells: pd.Series, name: str, classes: Sequence[Any], option: str) -> np.ndarray:
+    number = {value: place for place, value in enumerate(classes)}
+    found = cells.tolist()
+    for row, cell in enumerate(found):
+        if cell not in number:
+            what = "is empty" if _is_missing(cell) else f"is {cell}, which is no class"
+            raise UserError(f"{option}: the label {name} {what}, in row {row + 1}")
+    return np.array([number[cell] for cell in found], dtype=np.int64)
+
+
+def _of_quantities(classes: Sequence[Any], name: str, task: str, table: Table) -> list[str]:
+    """What a label of texts says that may be meant as numbers."""
+    if task != "auto" or not all(isinstance(each, str) for each in classes):
+        return []
+    if (text := own_labels.quantity(classes)) is None:
+        return []
+    advice = _advice(text, table.how, "write them as plain numbers")
+    return [
+        f"{table.option}: the label {name} holds {text!r} and its like, taken as "
+        f"{len(classes)} classes; if they are quantities, {advice}, and if they are classes, use "
+        "data.task=classification"
+    ]
+
+
+def _of_constants(y: np.ndarray, labels: Sequence[str], path: str) -> list[str]:
+    """Labels of a regression that never change; refuses them if there is no other."""
+    still = np.flatnonzero((y == y[:1]).all(0)).tolist()
+    lines = [
+        f"data.path={path}: the label {labels[place]} is {y[0, place]:g} in each row"
+        for place in still
+    ]
+    if len(still) == len(labels):
+        raise UserError(f"{lines[0]}; there is nothing to learn")
+    return lines
+
+
+def _of_label(
+    y: np.ndarray, labels: Sequence[str], task: str, classes: Sequence[Any] | None
+) -> list[str]:
+    """What a regression's label says, where it may be one of classes."""
+    if task != "auto" or classes is not None or y.shape[1] > 1:
+        return []
+    values = np.unique(y)
+    if len(values) > FEW_VALUES or len(y) < FEW_EACH * len(values) or (values % 1).any():
+        return []
+    return [
+        f"the label {labels[0]} holds {len(values)} different whole numbers written as floats, "
+        "taken for a regression; if they are classes, use data.task=classification"
+    ]

@@ -1,0 +1,1 @@
+"""Lanes of networks and what trains them: tensors only, no config and no file."""

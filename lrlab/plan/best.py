@@ -1,0 +1,231 @@
+"""``<sweep>/best.yaml``: the best run's config as one that can itself be run."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yaml import YAMLError
+
+from lrlab import config as configs
+from lrlab import records
+from lrlab.config import trust, yaml_text
+from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# What belongs to a sweep and says nothing of one of its runs; a rerun has a name of its own.
+NOT_OF_A_RUN = (
+    *("name", "output", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
+    *("sampler", "pruner"),
+)
+ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written also where they are the default
+
+
+def text(run: Path, comment: str) -> str:
+    """A config that trains that run again, for ``--config-dir <sweep> --config-name best``.
+
+    It consists of lrlab's own config, the run's choices of groups, and what else differs.
+
+    Args:
+        run: the folder of the best run.
+        comment: what it is the best of, for the head of the file.
+
+    Raises:
+        UserError: the run has no config, or one that is damaged.
+    """
+    try:
+        config = records.options(records.read_config(run))
+    except (YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{run}: its config is damaged: {reason}") from None
+    if before := lacking(config):
+        config["data"].update(before)
+    try:
+        runtime = _runtime(yaml_text.record(records.read_texts(run)[0]))
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{run}: its hydra.yaml is damaged: {reason}") from None
+    choices, sources = runtime.get("choices") or {}, runtime.get("config_sources") or []
+    default = yaml_text.load(configs.folder("conf") / "config.yaml")
+    groups = dict(_groups(default.pop("defaults")))
+    base = {key: value for key, value in default.items() if key != "hydra"}
+    folders, overrides = [], []
+    for group, choice in groups.items():
+        if group in NOT_OF_A_RUN or group not in config:
+            continue
+        chosen = str(choices.get(group, choice))
+        if chosen != choice:
+            overrides.append({f"override {group}": chosen})
+        base[group], elsewhere = _choice(group, chosen, sources)
+        folders += [elsewhere] if elsewhere else []
+
+    values, extra = _difference(config, base, known=set(default) | set(groups))
+    values |= {key: config[key] for key in ALWAYS if key in config}
+    values = {key: values[key] for key in config if key in values and key not in NOT_OF_A_RUN}
+    if isinstance(data := values.get("data"), dict) and isinstance(name := data.get("path"), str):
+        own = run.parent / name  # of run_sweep, in the sweep's folder
+        data["path"] = _path(own).replace("${", "\\${") if own.is_file() else name
+    # Relative, so that a sweep's folder can be looked at elsewhere; "${" would be a reference.
+    values["source"] = _path(run).replace("${", "\\${")
+    if folders:
+        values["hydra"] = {"searchpath": list(dict.fromkeys(folders))}
+    node = {"defaults": ["config", *overrides, "_self_"], **values}
+    body = yaml_text.write(node)
+    if trust.in_best(body):  # of a class, or a choice, of the user's own
+        extra.append(trust.TRUST)
+    return f"{_head(run, comment, extra)}\n{body}"
+
+
+def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
+    """The settings of data that a config of an older time lacks, as they were then.
+
+    Where its choice of data is composed anew, they would have today's defaults: a held-out part
+    would be stratified, and of a table not each column taken.
+    """
+    data = config.get("data")
+    if not isinstance(data, Mapping) or not {"standardise", "split_seed"} <= data.keys():
+        return {}  # none of the user's own
+    before = {"stratify": False}
+    if data.get("_target_") == "lrlab.own_data.table":
+        before["check"] = False
+    return {key: value for key, value in before.items() if key not in data}
+
+
+@functools.cache
+def _lacked(source: str) -> dict[str, bool]:
+    """What the run that a best.yaml was made of lacked; lrlab did not always say so there."""
+    try:
+        return lacking(records.options(records.read_config(Path(source))))
+    except Exception:  # it is gone, or is damaged; then nothing is known of it
+        return {}
+
+
+def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None:
+    """Take back a best run's settings of a group for which another choice was made.
+
+    ``--config-name best network=cnn`` means the cnn as lrlab has it, not one with the settings
+    that best.yaml holds for the mlp.
+
+    Args:
+        job: a composed config; its groups are replaced in place.
+        loader: Hydra's config loader.
+        overrides: those that the job was composed with.
+    """
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    if not job.get("source"):
+        return
+    folders = OmegaConf.select(job, "hydra.searchpath") or []
+    path = [f"hydra.searchpath={_override_value(list(folders))}"] if folders else []
+    keys = set(map(_key, overrides))
+    for key, value in ({} if "data" in keys else _lacked(str(job["source"]))).items():
+        if f"data.{key}" not in keys:
+            OmegaConf.update(job, f"data.{key}", value)
+    for group in configs.GROUPS:
+        mine = [o for o in overrides if _key(o) == group or _key(o).startswith(f"{group}.")]
+        if any(_key(override) == group for override in mine):
+            fresh = loader.load_configuration("config", [*mine, *path], RunMode.RUN)
+            job[group] = fresh[group]
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def _runtime(saved: Any) -> Mapping[str, Any]:
+    """What Hydra noted of the run, {} where it noted nothing."""
+    for key in ("hydra", "runtime"):
+        saved = saved.get(key) if isinstance(saved, Mapping) else None
+    return saved if isinstance(saved, Mapping) else {}
+
+
+def _groups(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """The groups in lrlab's defaults list with the default choice of each."""
+    for entry in defaults:
+        if isinstance(entry, Mapping):
+            for group, choice in entry.items():
+                if not str(group).startswith("override "):
+                    yield str(group), str(choice)
+
+
+def _choice(
+    group: str, choice: str, sources: Sequence[Mapping[str, str]]
+) -> tuple[dict[str, Any], str | None]:
+    """What a choice sets, {} where that is not to be seen; and where it lies, if not in lrlab."""
+    for source in sources:
+        is_file = source.get("schema") == "file"
+        folder = configs.folder("conf") if source.get("provider") == "main" else None
+        folder = folder or (Path(source["path"]) if is_file else None)
+        if folder is None or not (folder / group / f"{choice}.yaml").is_file():
+            continue
+        node = yaml_text.load(folder / group / f"{choice}.yaml") or {}
+        # One that builds on others sets more than its own file says.
+        node = {} if "defaults" in node else node
+        return node, None if folder == configs.folder("conf") else f"file://{folder.absolute()}"
+    others = [s for s in sources if s.get("schema") == "pkg" and s.get("path") != "hydra.conf"]
+    return {}, f"pkg://{others[0]['path']}" if others else None
+
+
+def _difference(
+    config: Mapping[str, Any], base: Mapping[str, Any], known: set[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """What config has that base has not, and the overrides that no YAML file can stand for.
+
+    A key that is not known was added by a plus when that was not refused yet, and read by nobody.
+    """
+    extra = []
+
+    def differing(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        found = {}
+        for key, value in here.items():
+            old = there.get(key, _MISSING)
+            if isinstance(value, Mapping) and isinstance(old, Mapping):
+                if inner := differing(value, old, f"{prefix}{key}."):
+                    found[key] = inner
+            elif old is _MISSING or type(old) is not type(value) or old != value:
+                found[key] = value
+        extra.extend(f"~{prefix}{key}" for key in there if key not in here)
+        return found
+
+    values = differing({k: v for k, v in config.items() if k in known}, base, "")
+    extra = [override for override in extra if override[1:] not in NOT_OF_A_RUN]
+    return values, extra
+
+
+_MISSING = object()
+
+
+def _override_value(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{_override_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_override_value, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace('"', '\\"') + '"'
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return repr(value)
+
+
+def _head(run: Path, comment: str, extra: Sequence[str]) -> str:
+    sweep = shlex.quote(_path(run.parent))
+    command = f"python -m lrlab.sweep --config-dir {sweep} --config-name best"
+    lines = [
+        *comment.splitlines(),
+        "Train it again:     " + " ".join([command, *map(shlex.quote, extra)]),
+        "or something else:  any option may follow, like lr=0.05 or network=cnn",
+    ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _path(folder: Path) -> str:
+    from lrlab.tables.table import display_path
+
+    return display_path(folder)

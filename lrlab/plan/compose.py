@@ -1,0 +1,457 @@
+"""From a run's overrides to its config, its spec and the text of its ``.hydra`` files.
+
+Hydra takes a tenth of a second to compose a config. The runs of a sweep differ in a few values, so
+one of them is composed by Hydra, and the others are that one with other values: set by the same
+function as Hydra sets them, and noted in the same places.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from lrlab import config as configs
+from lrlab import plan
+from lrlab.config import arguments, yaml_text
+from lrlab.config.spelling import literal, quoted, unquoted
+from lrlab.errors import UserError
+from lrlab.plan import RunSpec, best
+
+SUBDIR = "${hydra.job.num}"  # a run's folder is its number
+
+OWN_KEYS = ("hydra.sweep.dir", "hydra.sweep.subdir")  # of own_overrides, besides name
+_SET_LAST = (*OWN_KEYS, "name")  # may be typed too; what own_overrides says comes behind it
+
+# What says where and how a run trains, and is no setting of it.
+_OWN = {"device", "threads", "save_model", *configs.NOT_SWEPT}
+
+_KEPT = 32  # compositions kept for the next runs
+_kept: dict[tuple[Any, ...], _Composition] = {}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run before it starts.
+
+    Attributes:
+        number: the run's number.
+        folder: where its files go.
+        overrides: the overrides of its config, as typed.
+        spec: what it trains.
+        texts: of .hydra/config.yaml, hydra.yaml and overrides.yaml.
+    """
+
+    number: int
+    folder: Path
+    overrides: list[str]
+    spec: RunSpec
+    texts: tuple[str, str, str]
+    _composition: _Composition
+    _values: Mapping[str, Any]
+
+    def config(self) -> DictConfig:
+        """The composed config with Hydra's part, as Hydra composes it; a copy."""
+        filled = self._composition.fill(self.number, self.overrides, self._values)
+        return copy.deepcopy(filled)
+
+
+def own_overrides(folder: Path) -> list[str]:
+    """What the sweep says of each of its runs: where its folder is.
+
+    They come last, so that nothing else moves a run: its folder is the sweep's and its number.
+    """
+    return [
+        f"name={quoted(literal(folder.name))}",
+        f"hydra.sweep.dir={quoted(literal(str(folder)))}",
+        f"hydra.sweep.subdir={SUBDIR}",
+    ]
+
+
+def compose(config: DictConfig, loader: Any, overrides: Sequence[str], number: int) -> Job:
+    """A run's config, judged, with the texts of its files.
+
+    Args:
+        config: the sweep's config, with Hydra's part.
+        loader: Hydra's config loader.
+        overrides: the run's, as typed.
+        number: the run's.
+
+    Raises:
+        UserError: a value that cannot work.
+        HydraException, OmegaConfBaseException: overrides that do not fit.
+    """
+    parsed = [_parse(override) for override in overrides]
+    values = _plain_values(parsed, config.hydra.runtime.choices.keys())
+    composition = _composition(config, loader, parsed, values)
+    if not composition.choices.keys().isdisjoint(values):  # groups that only this run's config has
+        values = {key: value for key, value in values.items() if key not in composition.choices}
+        composition = _composition(config, loader, parsed, values)
+    try:
+        return composition.job(number, overrides, values)
+    except OmegaConfBaseException:
+        _kept.clear()  # some values may be set
+        _load(config, loader, overrides)  # Hydra names the override in its error
+        raise
+
+
+def forget() -> None:
+    """Let go of what is kept for the runs of a sweep that has ended: its loader is no other's."""
+    _kept.clear()
+
+
+def spec(job: DictConfig | Job) -> RunSpec:
+    """A config that Hydra composed as a run spec.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
+    if isinstance(job, Job):
+        return job.spec
+    return _spec(
+        number=int(OmegaConf.select(job, "hydra.job.num", default=0) or 0),
+        folder=Path(job.hydra.runtime.output_dir),
+        config=without_hydra(job),
+        choices=job.hydra.runtime.choices,
+        overrides=arguments.noted(job, "task"),
+    )
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A copy of a config, as a task is given it."""
+    plain = copy.deepcopy(config)
+    with read_write(plain), open_dict(plain):
+        del plain["hydra"]
+    return plain
+
+
+def _spec(
+    number: int,
+    folder: Path,
+    config: DictConfig,
+    choices: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> RunSpec:
+    given = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o[0] != "~")
+    return plan.run_spec(
+        number=number,
+        folder=folder,
+        config=config,
+        choices=choices,
+        swept={k: unquoted(v) for k, v in given.items() if k.partition(".")[0] not in _OWN},
+    )
+
+
+# --- one composition, and what is derived from it -------------------------------------------------
+
+
+def _composition(
+    config: DictConfig, loader: Any, parsed: Sequence[Override], values: Mapping[str, Any]
+) -> _Composition:
+    overrides = [override.input_line or "" for override in parsed]
+    rest = tuple(o.input_line for o in parsed if o.key_or_group not in values)
+    hydra = tuple(arguments.noted(config, "hydra"))
+    key = (id(loader), os.getcwd(), config.hydra.job.config_name, hydra, rest, tuple(values))
+    found = _kept.pop(key, None)
+    if found is None or found.loader is not loader:
+        full = _from_the_sweeps(config, loader, parsed, values) or _load(config, loader, overrides)
+        found = _Composition(full, loader, overrides, values)
+    _kept[key] = found  # the latest last
+    while len(_kept) > _KEPT:
+        _kept.pop(next(iter(_kept)))
+    for own in (found.full, found.plain):
+        OmegaConf.copy_cache(from_config=config, to_config=own)  # what ${now:} gave the sweep
+    return found
+
+
+class _Composition:
+    """A config composed by Hydra, and the same with other values.
+
+    The values are set in place: those of one run until the next one's are set. All runs of a
+    composition set the same keys, so nothing of a run stays behind.
+    """
+
+    def __init__(
+        self, full: DictConfig, loader: Any, overrides: Sequence[str], values: Mapping[str, Any]
+    ) -> None:
+        self.loader = loader  # kept alive, so that no other loader has its id
+        self.full = full
+        self.plain = without_hydra(self.full)
+        self.choices = dict(self.full.hydra.runtime.choices)
+        self.last: dict[str, Any] = {}
+        hydra = self.full.hydra
+        with open_dict(self.full), read_write(hydra):
+            hydra.sweep.subdir = SUBDIR
+        self.folder = None if OmegaConf.is_interpolation(hydra.sweep, "dir") else hydra.sweep.dir
+        self.dirname_style = OmegaConf.to_container(hydra.job.config.override_dirname, resolve=True)
+        # Hydra 1.4 does not note it, but derives it when it is asked for.
+        noted = hydra.job._get_node("override_dirname")
+        dirname = _dirname(overrides, self.dirname_style)
+        self.notes_dirname = isinstance(noted, Node) and noted._value() == dirname
+        self.changing: dict[str, list[str]] = {}  # top-level key to the keys below that are set
+        for key in values:
+            self.changing.setdefault(key.partition(".")[0], []).append(key)
+        self.config_parts = list(_parts(self.plain, {(key,) for key in self.changing}))
+        changing = {TASK, JOB_ID, JOB_NUM, OUTPUT_DIR}
+        changing |= {DIRNAME} if self.notes_dirname else set()
+        self.hydra_parts = list(_parts(OmegaConf.masked_copy(self.full, "hydra"), changing))
+        self.written: dict[str, tuple[str, str]] = {}
+
+    def fill(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
+        """The whole config of a run; it holds until the next one's."""
+        for key, value in values.items():
+            OmegaConf.update(self.full, key, value, merge=True)
+        hydra = self.full.hydra
+        arguments.note(self.full, "task", _of_task(overrides))
+        with open_dict(self.full), read_write(hydra):
+            hydra.job.id = str(number)
+            hydra.job.num = number
+            if self.notes_dirname:
+                hydra.job.override_dirname = _dirname(overrides, self.dirname_style)
+            folder = (Path(hydra.sweep.dir) / str(number)).absolute()
+            hydra.runtime.output_dir = literal(str(folder))
+        return self.full
+
+    def job(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> Job:
+        for key, value in values.items():
+            if key not in self.last or not _same(self.last[key], value):
+                OmegaConf.update(self.plain, key, value, merge=True)
+                self.last[key] = value
+        task = _of_task(overrides)
+        if self.folder is not None:
+            folder = (Path(self.folder) / str(number)).absolute()
+        else:
+            folder = Path(self.fill(number, overrides, values).hydra.runtime.output_dir)
+        return Job(
+            number=number,
+            folder=folder,
+            overrides=list(overrides),
+            spec=_spec(number, folder, self.plain, self.choices, task),
+            texts=(
+                self._config_text(),
+                self._hydra_text(number, str(folder), overrides, task),
+                "".join(_item((), override) for override in task) or "[]\n",
+            ),
+            _composition=self,
+            _values=values,
+        )
+
+    def _config_text(self) -> str:
+        texts = []
+        for part in self.config_parts:
+            if isinstance(part, str):
+                texts.append(part)
+                continue
+            (key,) = part
+            now = repr([self.last[below] for below in self.changing[key]])
+            before, text = self.written.get(key, (None, ""))
+            if now != before:
+                node = self.plain._get_node(key)
+                assert isinstance(node, Node)
+                text = _lines((key,), _contents(node))
+                self.written[key] = now, text
+            texts.append(text)
+        return "".join(texts)
+
+    def _hydra_text(
+        self, number: int, folder: str, overrides: Sequence[str], task: Sequence[str]
+    ) -> str:
+        items = "".join(_item(TASK, override) for override in task)
+        texts = {
+            TASK: f"    task:\n{items}" if items else "    task: []\n",
+            JOB_ID: f"    id: '{number}'\n",  # a text, and so it is quoted
+            JOB_NUM: f"    num: {number}\n",
+            OUTPUT_DIR: _lines(OUTPUT_DIR, literal(folder)),
+        }
+        if self.notes_dirname:
+            texts[DIRNAME] = _lines(DIRNAME, _dirname(overrides, self.dirname_style))
+        return "".join(p if isinstance(p, str) else texts[p] for p in self.hydra_parts)
+
+
+def _load(config: DictConfig, loader: Any, overrides: Sequence[str]) -> DictConfig:
+    try:
+        job = loader.load_sweep_config(config, list(overrides))
+        best.choose_again(job, loader, overrides)
+        return job
+    except ConfigCompositionException as error:
+        group = configs.group_of_unknown_setting(error)
+        chosen = [o.partition("=")[2] for o in overrides if o.startswith(f"{group}=")]
+        if group is None or not chosen:
+            raise
+        raise UserError(configs.one_line(error, {group: chosen[-1]})) from error
+
+
+def _from_the_sweeps(
+    config: DictConfig, loader: Any, parsed: Sequence[Override], values: Mapping[str, Any]
+) -> DictConfig | None:
+    """The composed config of a run that differs from its sweep's in values only; None: it may not.
+
+    What Hydra made of the sweep's command it need not make once more: it left out what is swept,
+    and the values of this run are set by whoever asks.
+    """
+    chosen = config.hydra.runtime.choices
+    for one in parsed:
+        plain = one.type is OverrideType.CHANGE and one.package is None
+        key = one.key_or_group
+        same = key in values or key in _SET_LAST or (key in chosen and one.value() == chosen[key])
+        if not (plain and same) or one.is_sweep_override():
+            return None
+    # A value that the sweep was given, and the run was not, is in the sweep's config.
+    given = {one.key_or_group for one in parsed}
+    began = arguments.noted(config, "task")
+    if any(word[0] in "+~" or word.partition("=")[0] not in given for word in began):
+        return None
+    began_in = config.hydra.runtime._get_node("cwd")  # Hydra notes a folder's name as it is
+    if not isinstance(began_in, Node) or began_in._value() != os.getcwd():
+        return None
+    full = copy.deepcopy(config)
+    hydra = full.hydra
+    with read_write(hydra):  # Hydra 1.4 locks it
+        for one in parsed:
+            if one.key_or_group in _SET_LAST:
+                OmegaConf.update(full, one.key_or_group, one.value(), merge=True)
+    own = [one.input_line or "" for one in parsed if one.is_hydra_override()]
+    arguments.note(full, "hydra", arguments.noted(config, "hydra") + own)
+    words = [one.input_line or "" for one in parsed]
+    dirname = "override_dirname"  # Hydra 1.3 notes it
+    if dirname in hydra.job and not OmegaConf.is_interpolation(hydra.job, dirname):
+        style = OmegaConf.to_container(hydra.job.config.override_dirname, resolve=True)
+        with open_dict(full), read_write(hydra):
+            hydra.job.override_dirname = _dirname(words, style)
+    best.choose_again(full, loader, words)
+    return full
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(override: str) -> Override:
+    return _parser().parse_overrides([override])[0]
+
+
+@functools.cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def _of_task(overrides: Sequence[str]) -> list[str]:
+    return [override for override in overrides if not _parse(override).is_hydra_override()]
+
+
+def _dirname(overrides: Sequence[str], style: Any) -> str:
+    """The overrides as one word, as Hydra makes it for names of folders."""
+    parsed = [_parse(override) for override in _of_task(overrides)]
+    words = [o.input_line or "" for o in parsed if o.key_or_group not in style["exclude_keys"]]
+    return re.sub("=", lambda _: style["kv_sep"], style["item_sep"].join(sorted(words)))
+
+
+def _plain_values(parsed: Sequence[Override], groups: Collection[Any]) -> dict[str, Any]:
+    """The overrides that do nothing but set one value, where no other touches its key."""
+    return {
+        one.key_or_group: one.value()
+        for one in parsed
+        if one.type is OverrideType.CHANGE
+        and one.package is None
+        and not one.is_hydra_override()
+        and not one.is_sweep_override()
+        and not isinstance(one.value(), dict)
+        and "/" not in one.key_or_group
+        and one.key_or_group not in groups
+        and sum(_related(one.key_or_group, other.key_or_group) for other in parsed) == 1
+    }
+
+
+def _related(key: str, other: str) -> bool:
+    """Whether they are the same, or one is inside the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+# --- YAML -----------------------------------------------------------------------------------------
+
+# What differs from run to run in hydra.yaml.
+TASK = ("hydra", "overrides", "task")
+JOB_ID = ("hydra", "job", "id")
+JOB_NUM = ("hydra", "job", "num")
+DIRNAME = ("hydra", "job", "override_dirname")
+OUTPUT_DIR = ("hydra", "runtime", "output_dir")
+
+_WORD = re.compile(r"[A-Za-z/][\w.,=+/\"\[\]-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_NOT_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity")
+
+
+def _parts(
+    node: DictConfig, changing: set[tuple[str, ...]], path: tuple[str, ...] = ()
+) -> Iterator[str | tuple[str, ...]]:
+    """A config's YAML in pieces: text, and the paths of what changes."""
+    for key in node:
+        here = (*path, str(key))
+        if here in changing:
+            yield here
+        elif any(other[: len(here)] == here for other in changing):
+            yield "  " * len(path) + f"{key}:\n"
+            yield from _parts(node[key], changing, here)
+        else:
+            child = node._get_node(key)
+            assert isinstance(child, Node)
+            yield _lines((*path, key), _contents(child))
+
+
+def _contents(node: Node) -> Any:
+    """A node in plain containers, interpolations as they are written."""
+    if isinstance(node, DictConfig | ListConfig):
+        return OmegaConf.to_container(node, enum_to_str=True)
+    value = node._value()
+    return value.name if isinstance(value, Enum) else value
+
+
+def _lines(path: tuple[Any, ...], value: Any) -> str:
+    """A value's lines in a YAML text, as OmegaConf writes it at this place.
+
+    The place matters: long lines are folded.
+    """
+    text, key = _plain(value), _plain(path[-1])
+    if text is not None and key is not None and len(key) < 100:
+        return "  " * (len(path) - 1) + f"{key}: {text}\n"  # the dumper takes its time
+    for key in reversed(path):
+        value = {key: value}
+    lines = yaml_text.write(value).splitlines(keepends=True)
+    return "".join(lines[len(path) - 1 :])
+
+
+def _plain(value: Any) -> str | None:
+    """A value's text, where it is surely written as it is; None: it may need quotes."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    if type(value) is int:
+        return str(value)
+    if type(value) is not str or value.lower() in _NOT_TEXT:
+        return None
+    is_plain = _NAME.fullmatch(value) or ("=" in value and _WORD.fullmatch(value))
+    return value if is_plain else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _item(path: tuple[str, ...], text: str) -> str:
+    """One text of a list at the path."""
+    if "=" in text and _WORD.fullmatch(text):
+        return "  " * max(0, len(path) - 1) + f"- {text}\n"
+    value: Any = [text]
+    for key in reversed(path):
+        value = {key: value}
+    lines = yaml_text.write(value).splitlines(keepends=True)
+    return "".join(lines[len(path) :])

@@ -1,0 +1,107 @@
+"""How many lanes the memory holds, and how many of them are fastest together."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lrlab import config as configs
+from lrlab import plan, records
+from lrlab.engine import diagnostics, lanes
+from lrlab.errors import UserError
+from lrlab.plan import RunSpec
+
+SHARE = 0.6  # memory_limit=auto: of the free memory; the rest is for others
+SHARING = "LRLAB_SHARING"  # of a worker: how many are on its device, itself included
+
+# On a CPU a stack is fastest whose parameters stay in its cache; but so many lanes are needed in
+# any case for what each operation costs by itself to count no more. Measured with networks of 8,000
+# to 270,000 parameters: from 32 lanes on the time a lane changes little, until it rises by a
+# quarter.
+CACHE_BYTES = 16 * 2**20
+LEAST_LANES = 32
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the runs of one lane group need.
+
+    Attributes:
+        lane: bytes that one more lane takes; 0 if its network does not work.
+        branch: bytes of a lane of the branch test, which is not measured.
+        data: the data's name, the same for groups that train on the same tensors.
+        data_bytes: of the data.
+        fastest: how many lanes are fastest together; inf: as many as there are.
+    """
+
+    lane: int
+    branch: int
+    data: str
+    data_bytes: int
+    fastest: float
+
+
+def needs(spec: RunSpec) -> Needs:
+    """What runs like this one need. What does not work fails in training, and is told there."""
+    data_name = json.dumps([spec["data"], spec.device], sort_keys=True)
+    try:
+        data = plan.load_data(spec)
+        network, loss = plan.build_network(spec, data), plan.loss_function(spec)
+        batch = data.train_x[: spec["batch_size"]], data.train_y[: spec["batch_size"]]
+        branch = lane = lanes.bytes_a_lane(network, loss, *batch)
+        if configs.diagnostics(spec.config) != "off":
+            lane = lanes.bytes_a_lane(network, loss, *batch, diagnostics.PROBE)
+    except Exception:
+        return Needs(0, 0, data_name, 0, math.inf)
+    tensors = (data.train_x, data.train_y, data.val_x, data.val_y, data.test_x, data.test_y)
+    own = sum(p.nbytes for p in network.parameters())
+    fastest = max(LEAST_LANES, CACHE_BYTES // max(own, 1)) if spec.device == "cpu" else math.inf
+    return Needs(lane, branch, data_name, sum(tensor.nbytes for tensor in tensors), fastest)
+
+
+def budget(spec: RunSpec, free: float) -> float:
+    """Bytes that this process may train with, data and lanes.
+
+    Args:
+        free: bytes that are free on the device.
+    """
+    limit, sharing = configs.memory_limit(spec.config), _sharing()
+    return SHARE * free / sharing if limit is None else min(limit / sharing, free)
+
+
+def _sharing() -> int:
+    return int(os.environ.get(SHARING, 1))
+
+
+def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
+    """See to it that ``memory_limit`` holds the data and one run of each lane group.
+
+    Args:
+        sharing: how many workers share it; None: as this process was told.
+
+    Raises:
+        UserError: it does not.
+    """
+    sharing = sharing or _sharing()
+    for spec in {plan.group_key(s): s for s in specs if configs.memory_limit(s.config)}.values():
+        need = needs(spec)
+        least = need.lane
+        if configs.diagnostics(spec.config) != "off":
+            least = max(least, len(records.MULTIPLIERS) * need.branch)  # one run's branch test
+        whole = (need.data_bytes + least) * sharing
+        if whole > (configs.memory_limit(spec.config) or math.inf):
+            each = f" in each of {sharing} workers" if sharing > 1 else ""
+            raise UserError(
+                f"memory_limit={spec['memory_limit']}: too little, for the data take "
+                f"{spelt(need.data_bytes)} and one run {spelt(least)}{each}; "
+                f"use at least memory_limit={spelt(whole)}"
+            )
+
+
+def spelt(size: float) -> str:
+    """An amount of memory as one would type it, rounded up: 512MB."""
+    unit = next((u for u in ("GB", "MB", "kB") if size >= 10 * configs.BYTES[u.lower()]), "B")
+    return f"{math.ceil(size / configs.BYTES[unit.lower()])}{unit}"

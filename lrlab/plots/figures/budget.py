@@ -1,0 +1,271 @@
+"""Schedules side by side: the same number of steps, the same axes."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lrlab.plots import frame, reach, runs, style
+from lrlab.plots.figures.curves import Bundle, bundle, lr_y
+from lrlab.plots.runs import Run
+from lrlab.plots.sheet import bar_room, cut_to, draw_lr_bar, head, sheet
+from lrlab.plots.style import DARK, GREY
+from lrlab.plots.tables import NothingToDraw
+from lrlab.verdicts import loss_kinds
+
+PANELS = 8  # up to so many schedules; more are counted, not drawn
+_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """One schedule's runs, and its best lr: the one with the lowest median end over its seeds."""
+
+    name: str
+    runs: list[Run]
+    best: tuple[str, str] | None  # the kind of the best runs
+    best_lr: float
+    end: float  # the loss there, see _ends; inf: every lr failed
+    others: str  # what else sets the best runs apart, as text
+
+
+@reach.within
+def schedules(
+    curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
+) -> Figure:
+    """One column a schedule: its loss curves over its learning rates, on the same axes.
+
+    curves: as for `loss_curves`, with schedule and lr_at_step; settings of the schedule
+    ("schedule.gamma") count as schedules of their own.
+    verdicts: as from `lrlab.verdicts.judging.verdicts`: outcomes at the ends of the curves.
+
+    Only runs of one length are compared: the commonest number of steps of those that finished;
+    how many others there are is told. Curves are moving averages of the mini-batch loss. The thick
+    ones are the schedule's best lr, with the best of the other settings: that with the lowest
+    median over its seeds of the verdicts' end_loss (without verdicts: of the moving average at the
+    end), where a lost seed counts as infinitely bad.
+
+    Raises:
+        NothingToDraw: there is one schedule only, or losses of several kinds, or a column is
+            missing.
+    """
+    runs.need(curves, "schedule", "lr_at_step")
+    own = ["schedule", *(str(n) for n in curves.columns if str(n).startswith("schedule."))]
+    each = curves.drop_duplicates("run").set_index("run")
+    names, _ = style.settings(each.reindex(columns=own))
+    others, _ = style.settings(each.drop(columns=own))
+    if len(set(names)) < 2:
+        raise NothingToDraw(f"all runs have the same schedule ({style.constant(each, 'schedule')})")
+    rows: Sequence[Mapping[Any, Any]] = each.to_dict("records")
+    if why := loss_kinds.incomparable(rows, "their losses"):
+        raise NothingToDraw(why)
+    drawn = bundle(curves, verdicts)
+    budget = _budget(drawn.runs, each)
+    equal = [run for run in drawn.runs if budget is None or _is_of(run, each, budget)]
+    groups: dict[str, list[Run]] = {}
+    for run in equal:
+        groups.setdefault(str(names[run.run]), []).append(run)
+    if len(groups) < 2:
+        raise NothingToDraw("no two schedules were trained for the same number of steps")
+    ends, loss = _ends(drawn, verdicts)
+    found = [_schedule(name, group, ends, others) for name, group in sorted(groups.items())]
+    return _figure(curves, drawn, found, loss, budget, len(drawn.runs) - len(equal), title)
+
+
+def _budget(found: Sequence[Run], each: pd.DataFrame) -> float | None:
+    """The commonest number of steps of the runs that finished; None: none has."""
+    finished = [
+        run.last_step
+        for run in found
+        if "state" not in each or each.loc[run.run, "state"] == "finished"
+    ]
+    return Counter(finished).most_common(1)[0][0] if finished else None
+
+
+def _is_of(run: Run, each: pd.DataFrame, budget: float) -> bool:
+    """Whether a run was made for so many steps, as far as one can tell from where it ended."""
+    finished = "state" in each and each.loc[run.run, "state"] == "finished"
+    return run.last_step == budget if finished else run.last_step <= budget
+
+
+def _ends(drawn: Bundle, verdicts: pd.DataFrame | None) -> tuple[dict[Any, float], str]:
+    """By run, the loss by which it is ranked, as the answer ranks it, and which loss that is."""
+    if verdicts is not None and "end_loss" in verdicts:
+        pairs = zip(verdicts["run"], verdicts["end_loss"].astype(float), strict=True)
+        ends = {run: math.inf if math.isnan(end) else end for run, end in pairs}
+        loss = style.constant(verdicts, "judged_by") or "loss"
+        name = {"val_loss": "validation loss", "train_loss": "train loss"}.get(str(loss), "loss")
+    else:
+        ends = {
+            run.run: float(smooth[-1]) if len(smooth) else math.inf
+            for run, smooth in zip(drawn.runs, drawn.smooths, strict=True)
+        }
+        name = "train loss"
+    lost = [run.run for run in drawn.runs if run.mark or run.pruned]
+    return ends | dict.fromkeys(lost, math.inf), name
+
+
+def _schedule(name: str, group: list[Run], ends: Mapping[Any, float], others: Any) -> _Schedule:
+    apart = ""
+    best: tuple[str, str] | None = None
+    best_lr, lowest = math.nan, math.inf
+    for kind, members in runs.kinds(group).items():
+        end = float(np.median([ends.get(run.run, math.inf) for run in members]))
+        if end < lowest:
+            best, best_lr, lowest = kind, members[0].lr, end
+            apart = str(others[members[0].run])
+    return _Schedule(name, group, best, best_lr, lowest, apart)
+
+
+def _figure(
+    curves: pd.DataFrame,
+    drawn: Bundle,
+    found: list[_Schedule],
+    loss: str,
+    budget: float | None,
+    others: int,
+    title: str | None,
+) -> Figure:
+    shown = found[:PANELS]
+    columns = min(_COLUMNS, len(shown))
+    if len(shown) > _COLUMNS:
+        columns = math.ceil(len(shown) / 2)
+    bands = math.ceil(len(shown) / columns)
+    subtitle = style.subtitle(curves, drawn.blended)
+    if others:
+        subtitle += f" · {others} of another length not drawn"
+    if len(found) > len(shown):
+        subtitle += f" · {len(found) - len(shown)} more schedules not drawn"
+    outcomes = runs.by_lr(drawn.runs)
+    page = sheet(
+        title or _title(found, budget),
+        subtitle,
+        handles=_handles(drawn, loss),
+        rows=(2.1, 0.95) * bands,
+        columns=columns,
+        above=(0.5, 0.0) + (0.72, 0.0) * (bands - 1),
+        between=0.1,
+        beside=0.16 if columns < 3 else 0.34,  # the last number of one axis, the first of the next
+        bar=bar_room(drawn.norm, outcomes),
+    )
+    best = min((one.end for one in found), default=math.inf)
+    for place, one in enumerate(shown):
+        band, column = divmod(place, columns)
+        above, below = page.panels[2 * band][column], page.panels[2 * band + 1][column]
+        _draw_losses(above, one, drawn, best)
+        frame.step_axis(above, drawn.last_step, unit=drawn.unit)
+        above.set_xlabel("")
+        above.tick_params(labelbottom=False)
+        frame.finish_y(above, drawn.scale, most=6)
+        _draw_lrs(below, one, drawn)
+        frame.step_axis(below, drawn.last_step, unit=drawn.unit)
+        below.xaxis.get_major_locator().set_params(nbins=3 if columns < 4 else 2)  # type: ignore[attr-defined]
+        lr_y(below, [run.lr_used for run in drawn.runs], [run.lr for run in drawn.runs], most=3)
+        below.set_ylabel("lr")
+        above.set_ylabel(frame.loss_label(curves))
+        if column:
+            for ax in (above, below):
+                ax.set_ylabel("")
+                ax.tick_params(labelleft=False)
+        if place + columns < len(shown):
+            below.set_xlabel("")
+        head(above, cut_to(one.name, page.width, "bold"), line=1, weight="bold")
+        head(above, cut_to(_best_words(one), page.width + (0.3 if columns > 2 else 0.1)))
+    for place in range(len(shown), bands * columns):
+        band, column = divmod(place, columns)
+        for row in (2 * band, 2 * band + 1):
+            page.panels[row][column].remove()
+    if drawn.norm is not None:
+        draw_lr_bar(page, drawn.norm, drawn.lrs, outcomes)
+    return page.figure
+
+
+def _best_words(one: _Schedule) -> str:
+    if one.best is None:
+        return "no lr got through"
+    # The number first: it must not be what is cut off.
+    return f"{one.end:.3g} at lr {one.best_lr:.3g}" + (f", {one.others}" if one.others else "")
+
+
+def _title(found: Sequence[_Schedule], budget: float | None) -> str:
+    length = "" if budget is None else f", {budget:,.0f} steps each"
+    best = min(found, key=lambda one: one.end)
+    if best.best is None:
+        return f"Schedules side by side{length}"
+    return f"Schedules side by side{length}: {best.name} ends lowest"
+
+
+def _handles(drawn: Bundle, loss: str) -> list[tuple[Line2D, str]]:
+    found: list[tuple[Line2D, str]] = [
+        (Line2D([], [], color=GREY, linewidth=2.4), "the best lr of each schedule"),
+        (Line2D([], [], color=GREY, linewidth=0.9), "the others"),
+        (
+            Line2D([], [], color=DARK, linewidth=1, linestyle=(0, (5, 2))),
+            f"lowest {loss} at the end, of all",
+        ),
+    ]
+    lost = {run.mark for run in drawn.runs if run.mark}
+    if lost:
+        key = Line2D([], [], color=GREY, marker="x", markersize=7, linestyle="", mew=1.6)
+        found.append((key, "became non-finite" if lost == {"nonfinite"} else "ended early"))
+    return found + frame.reference_handles(drawn.references)
+
+
+def _draw_losses(ax: Axes, one: _Schedule, drawn: Bundle, best: float) -> None:
+    smooths: Mapping[Any, np.ndarray] = {
+        run.run: smooth for run, smooth in zip(drawn.runs, drawn.smooths, strict=True)
+    }
+    for run in one.runs:
+        is_best = run.kind == one.best
+        colour = drawn.colour(run.lr)
+        ax.plot(
+            run.step,
+            drawn.scale.shown(smooths[run.run]),
+            color=colour,
+            linewidth=2.2 if is_best else 0.9,
+            alpha=1.0 if is_best else 0.6,
+            zorder=4 if is_best else 3,
+            gid="best" if is_best else "other",
+        )
+        if run.mark:
+            ax.plot(
+                [run.mark_step],
+                [0.955],
+                transform=ax.get_xaxis_transform(),
+                color=colour,
+                marker="x",
+                markersize=6,
+                markeredgewidth=1.6,
+                linestyle="",
+                clip_on=False,
+                zorder=6,
+                gid=run.mark,
+            )
+    frame.draw_references(ax, drawn.references)
+    if math.isfinite(best):
+        ax.axhline(
+            best, color=DARK, linewidth=1, linestyle=(0, (5, 2)), zorder=2.9, gid="best of all"
+        )
+
+
+def _draw_lrs(ax: Axes, one: _Schedule, drawn: Bundle) -> None:
+    seen = set()
+    for run in one.runs:
+        if run.kind in seen and not run.mark:
+            continue  # seeds share their lr, or nearly so
+        seen.add(run.kind)
+        positive = run.lr_used > 0
+        ax.plot(
+            run.lr_step[positive],
+            run.lr_used[positive],
+            color=drawn.colour(run.lr),
+            linewidth=2.2 if run.kind == one.best else 0.9,
+            gid="lr",
+        )

@@ -1,0 +1,170 @@
+"""Which learning rates work under each setting: one row a setting, its outcomes along the lr."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lrlab.errors import printable
+from lrlab.plots import frame, reach, style
+from lrlab.plots.frame import Label
+from lrlab.plots.sheet import PAD, Handles, draw_margin, sheet, text_width
+from lrlab.plots.style import DARK, OUTCOMES, RECOMMENDED, SIZE
+from lrlab.plots.tables import NothingToDraw
+
+if TYPE_CHECKING:
+    from lrlab.verdicts.recommend import Answer
+
+MOST = 24  # settings; of more, a page holds no row each
+_ROW = 0.36  # inches
+_LONGEST = 3.0  # inches that the name of a setting may take
+
+
+@reach.within
+def lr_by_setting(
+    verdicts: pd.DataFrame, answers: "Sequence[Answer]", *, title: str | None = None
+) -> Figure:
+    """The outcome of every lr, the best lr and the range that is as good, one row a setting.
+
+    verdicts: as from `lrlab.verdicts.judging.verdicts`: columns run, lr, outcome and the settings.
+    answers: as from `lrlab.verdicts.recommend.recommend` of these verdicts, one a setting.
+
+    A mark is what most seeds did at this lr; the bar reaches over the lrs that do as well as the
+    best, which has a ring. Right of it the best lr and its end loss, or that there is none. Rows
+    are sorted by the settings, numbers by their size: so a best lr that moves with the batch size
+    or the width is a slanting line.
+
+    Raises:
+        NothingToDraw: the runs have one setting, or more than MOST, or none has an lr above 0.
+    """
+    if answers and answers[0].search is not None:
+        raise NothingToDraw("a search tries few learning rates under each setting")
+    if len(answers) < 2:
+        raise NothingToDraw("all runs have the same settings but for lr and seed")
+    if len(answers) > MOST:
+        raise NothingToDraw(f"more than {MOST} settings")
+    on_axis = verdicts.loc[(verdicts["lr"] > 0) & verdicts["lr"].map(math.isfinite)]
+    if on_axis.empty:
+        raise NothingToDraw("no run has an lr above 0")
+    order = _fewest_values_first(answers)
+    rows = sorted(answers, key=lambda answer: [_natural(answer.settings[n]) for n in order])
+    names = _names([{name: answer.settings[name] for name in order} for answer in rows])
+    places = [float(len(rows) - 1 - i) for i in range(len(rows))]
+    margin = [Label(y, _best(answer)) for y, answer in zip(places, rows, strict=True)]
+    found = [_outcomes(on_axis, answer.settings) for answer in rows]
+    page = sheet(
+        title or "Which learning rates work, by setting",
+        style.subtitle(verdicts),
+        handles=_handles(found),
+        margin=margin,
+        rows=(_ROW * (len(rows) + 0.4),),
+        left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
+    )
+    ax = page.axes
+    frame.lr_axis(ax, on_axis["lr"])
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    ax.set_yticks(places, names, parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    for y, answer, outcomes in zip(places, rows, found, strict=True):
+        _draw_row(ax, y, answer, outcomes)
+    draw_margin(ax, margin)
+    return page.figure
+
+
+def _natural(value: Any) -> tuple[list[float], str]:
+    """Sorts numbers, and texts that hold some, such as [64,64], by their size."""
+    text = str(value)
+    return [float(number) for number in re.findall(r"\d+\.?\d*(?:e[+-]?\d+)?", text)], text
+
+
+def _fewest_values_first(answers: "Sequence[Answer]") -> list[str]:
+    """The settings' names: rows that differ only in the last one stand together."""
+    names = list(answers[0].settings)
+    return sorted(names, key=lambda name: len({str(a.settings[name]) for a in answers}))
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each row, as short as it must be: hidden=[64] for network.hidden=[64], then [64].
+
+    Where even these have no room, each setting keeps its share of it, and as much of its end.
+    """
+    for with_keys in (True, False):
+        parts = [[_word(name, value, with_keys) for name, value in row.items()] for row in rows]
+        names = [", ".join(words) for words in parts]
+        if all(text_width(name, SIZE) <= _LONGEST for name in names):
+            return names
+    share = _LONGEST / len(rows[0]) - 0.1
+    return [", ".join(_cut_in_the_middle(word, share) for word in words) for words in parts]
+
+
+def _word(name: str, value: Any, with_key: bool) -> str:
+    text = style.setting_word(name.rpartition(".")[2], value)
+    word = text if with_key else text.partition("=")[2] or text
+    return printable(word.replace("\n", " ").replace("\t", " "))
+
+
+def _cut_in_the_middle(text: str, room: float) -> str:
+    kept = len(text)
+    while kept > 2 and text_width(_halves(text, kept), SIZE) > room:
+        kept -= 1
+    return _halves(text, kept)
+
+
+def _halves(text: str, kept: int) -> str:
+    """As many of its characters, from both ends."""
+    if kept >= len(text):
+        return text
+    return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
+
+
+def _best(answer: "Answer") -> str:
+    if answer.best_lr is None:
+        return "none"
+    return f"{style.lr_word(answer.best_lr)} (loss {answer.best_loss:.3g})"
+
+
+def _outcomes(verdicts: Any, settings: Mapping[str, Any]) -> dict[float, str]:
+    """What most seeds did at each lr of a setting."""
+    mine = verdicts
+    for name, value in settings.items():
+        mine = mine[mine[name].isna() if value is None else mine[name] == value]
+    groups = mine.groupby("lr")["outcome"]
+    return {float(lr): style.majority(map(str, group)) or "not compared" for lr, group in groups}
+
+
+def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str]) -> None:
+    ax.axhline(y, color=style.PALE, linewidth=0.8, zorder=0.5, gid="row")
+    if answer.best_lr is not None:
+        low, high = answer.as_good or (answer.best_lr, answer.best_lr)
+        look: Any = {"linewidth": 13, "solid_capstyle": "round", "color": RECOMMENDED, "zorder": 1}
+        ax.plot([low, high], [y, y], gid="recommended", **look)
+    for lr, outcome in outcomes.items():
+        mark = style.outcome_mark(outcome)
+        mark.set_data([lr], [y])
+        mark.set(zorder=3, gid=f"outcome:{outcome}")
+        ax.add_line(mark)
+    if answer.best_lr is not None:
+        ring = _ring()
+        ring.set_data([answer.best_lr], [y])
+        ring.set(zorder=4, gid="best")
+        ax.add_line(ring)
+
+
+def _ring() -> Line2D:
+    look: Any = {"marker": "o", "markersize": 13, "mfc": "none", "mec": DARK, "mew": 1.5}
+    return Line2D([], [], linestyle="", color=DARK, **look)
+
+
+def _handles(found: Sequence[Mapping[float, str]]) -> Handles:
+    there = {outcome for outcomes in found for outcome in outcomes.values()}
+    bar = Line2D([], [], color=RECOMMENDED, linewidth=9, solid_capstyle="butt")
+    marks = [
+        entry for entry in style.outcome_handles(there, with_pruned=True) if entry[1] in OUTCOMES
+    ]
+    return [*marks, (_ring(), "best"), (bar, "as good as the best")]

@@ -1,0 +1,187 @@
+"""A search over several settings: what became of it at each lr, and which settings mattered."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lrlab.plots import style
+from lrlab.plots.frame import Scale, draw_edges
+from lrlab.plots.sheet import PAD, cut_to, sheet, text_width
+from lrlab.plots.style import BEST, DARK, HUES, SIZE
+from lrlab.plots.tables import NothingToDraw
+
+if TYPE_CHECKING:
+    from lrlab.verdicts.pooled import Bin, Search
+    from lrlab.verdicts.recommend import Answer
+
+HUE = HUES[0]  # of all finished configurations: settings have no colours here
+_PRUNED = "#9aa3ab"
+_ENVELOPE: Any = {"color": DARK, "linewidth": 1.4, "solid_joinstyle": "miter"}
+_ROW = 0.42  # inches of a bar
+_LONGEST = 3.2  # inches that the name of a setting may take
+
+
+def search_of(answers: "Sequence[Answer]") -> "Search | None":
+    """What the runs of a search over several settings say together; None: it is no search."""
+    return answers[0].search if answers else None
+
+
+# --- lr against what it came to -------------------------------------------------------------------
+
+
+def points(on_axis: Any, name: str, outcomes: Mapping[Any, str], names: Sequence[str]) -> Any:
+    """The configurations with a value at their end: lr, value, collapsed, run; medians over seeds.
+
+    on_axis: one row a run; names: of the settings that make a configuration, besides lr.
+    """
+    there = on_axis[np.isfinite(on_axis[name].astype(float)) & (on_axis["state"] == "finished")]
+    found = pd.DataFrame(
+        {
+            "lr": there["lr"].astype(float),
+            "value": there[name].astype(float),
+            "collapsed": [outcomes.get(run, "") == "collapsed" for run in there["run"]],
+            "run": there["run"],
+        }
+    )
+    keys = [there[key].astype(str) for key in names if key in there]
+    groups = found.groupby([found["lr"], *keys], sort=False)
+    kinds: Any = {"lr": "first", "value": "median", "collapsed": "max", "run": list}
+    return groups.agg(kinds).reset_index(drop=True)
+
+
+def draw_points(
+    ax: Axes, found: Any, pruned: Any, best: Any, scale: Scale, bins: "Sequence[Bin]"
+) -> None:
+    """One hue for what ended, light crosses for what was pruned, the best marked.
+
+    found: as from `points`; pruned: lr and value of each pruned run; best: the run of the answer;
+    bins: the lowest loss in each range of lrs, drawn as a step line; none: no line.
+    """
+    ended, broken = found[~found["collapsed"]], found[found["collapsed"]]
+    for gid, handle, rows in (
+        ("pruned", _cross(), pruned),
+        ("configuration", _dot(), ended),
+        ("collapsed", _broken(), broken),
+    ):
+        if not len(rows):
+            continue
+        lrs, values = rows["lr"].to_numpy(float), rows["value"].to_numpy(float)
+        handle.set_data(lrs, scale.shown(values))
+        handle.set(zorder=2.5 if gid == "pruned" else 3.5, gid=gid)
+        ax.add_line(handle)
+        for one in range(len(lrs)):
+            draw_edges(ax, lrs[one : one + 1], values[one : one + 1], scale, handle.get_color())  # type: ignore[arg-type]
+    x, y = envelope(bins, *ax.get_xlim())
+    if len(x):
+        ax.plot(x, scale.shown(y), zorder=3, gid="envelope", **_ENVELOPE)
+    mine = ended[[best in runs for runs in ended["run"]]]
+    if len(mine):
+        star = _star()
+        star.set_data(mine["lr"].to_numpy(float), scale.shown(mine["value"].to_numpy(float)))
+        star.set(zorder=5, gid="best configuration")
+        ax.add_line(star)
+
+
+def envelope(bins: "Sequence[Bin]", low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the step line over the bins, cut at the ends of the lr axis; NaN at gaps."""
+    x: list[float] = []
+    y: list[float] = []
+    for each in bins:
+        if not math.isfinite(each.end):
+            continue
+        left, right = max(each.low, low), min(each.high, high)
+        if x and not math.isclose(x[-1], left, rel_tol=1e-6):
+            x.append(math.nan)
+            y.append(math.nan)
+        x += [left, right]
+        y += [each.end, each.end]
+    return np.array(x), np.array(y)
+
+
+def point_handles(
+    found: Any, pruned: Any, best: Any, word: str, has_bins: bool
+) -> list[tuple[Line2D, str]]:
+    """Legend entries of `draw_points`.
+
+    word: what the value is, such as val loss.
+    """
+    handles = [(_dot(), f"{word} of a configuration")]
+    if any(best in runs for runs in found["run"]):
+        handles.append((_star(), "the best one"))
+    if found["collapsed"].any():
+        handles.append((_broken(), "collapsed"))
+    if len(pruned):
+        handles.append((_cross(), f"pruned: its last {word}"))
+    if has_bins:
+        handles.append((Line2D([], [], **_ENVELOPE), "lowest in each range of lrs"))
+    return handles
+
+
+def _dot() -> Line2D:
+    look: Any = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.7}
+    return Line2D([], [], color=HUE, marker="o", linestyle="", **look)
+
+
+def _star() -> Line2D:
+    look: Any = {"markersize": 16, "markeredgecolor": "white", "markeredgewidth": 1.0}
+    return Line2D([], [], color=BEST, marker="*", linestyle="", **look)
+
+
+def _cross() -> Line2D:
+    look: Any = {"markersize": 6.5, "markeredgewidth": 1.2}
+    return Line2D([], [], color=_PRUNED, marker="+", linestyle="", **look)
+
+
+def _broken() -> Line2D:
+    return style.outcome_mark("collapsed", 8.0)
+
+
+# --- which settings mattered ----------------------------------------------------------------------
+
+
+def importances(answers: "Sequence[Answer]", *, title: str | None = None) -> Figure:
+    """How much lr and each other setting of a search mattered, as bars in percent.
+
+    answers: as from `lrlab.verdicts.recommend.recommend`; the shares are those of its search, see
+    `lrlab.verdicts.pooled.importances`.
+
+    Raises:
+        NothingToDraw: it is no search over several settings, or of too few runs.
+    """
+    from lrlab.verdicts.pooled import FEWEST
+
+    found = search_of(answers)
+    if found is None:
+        raise NothingToDraw("no search over several settings")
+    if not found.importances:
+        raise NothingToDraw(f"fewer than {FEWEST} runs cannot tell which settings mattered")
+    shares = sorted(found.importances.items(), key=lambda each: each[1])
+    names = [cut_to(name, _LONGEST) for name, _ in shares]
+    of = "1 configuration" if found.tried == 1 else f"{found.tried} configurations"
+    page = sheet(
+        title or "Which settings mattered for being among the best quarter",
+        f"{of}, {found.ended} of them trained to their end · PED-ANOVA",
+        rows=(_ROW * (len(shares) + 0.4),),
+        left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
+    )
+    ax = page.axes
+    percent = [100 * share for _, share in shares]
+    ax.barh(range(len(shares)), percent, height=0.6, color=HUE, gid="importance")
+    most = max(percent)
+    for y, value in enumerate(percent):
+        text = f"{value:.0f} %" if value >= 0.5 or value == 0 else "<1 %"
+        ax.text(value + 0.012 * most, y, text, va="center_baseline", size=SIZE, gid="share")
+    ax.set_xlim(0, 1.12 * most or 1.0)
+    ax.set_ylim(-0.7, len(shares) - 0.3)
+    ax.set_yticks(range(len(shares)), names, parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("share of the importance (%)")
+    ax.grid(axis="x", color=style.PALE, linewidth=0.7)
+    ax.set_axisbelow(True)
+    return page.figure

@@ -1,0 +1,1 @@
+"""What is measured with extra training: the branch test, the loss along a step."""

@@ -1,0 +1,220 @@
+"""The branch test: would a shorter or a longer step have done better from where a run ended?
+
+From its end state each run trains on, three times over and on identical batches: with a tenth of
+its last lr, with that lr, and with three times it. All branches of all runs are lanes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lrlab import config as configs
+from lrlab import plan, records
+from lrlab.engine import devices, diagnostics
+from lrlab.errors import NotWritten, Stopped
+from lrlab.plan import RunSpec, memory
+from lrlab.training import checkpoints, train
+
+MULTIPLIERS = tuple(records.MULTIPLIERS.values())
+FEWEST = diagnostics.FEWEST_BRANCH_STEPS
+
+State = dict[str, Any]
+Ways = dict[tuple[int, bool], str]  # as `lanes.Lanes.ways`
+
+
+def test(
+    specs: Sequence[RunSpec],
+    width: int | None,
+    stop: Callable[[], bool],
+    tell: Callable[[float], None] = lambda share: None,
+) -> list[int]:
+    """Make the branch test of runs that have ended, and write each one's branches.csv.
+
+    A run whose schedule has annealed its lr has none, nor one that is too short for it
+    (`diagnostics.branch_steps`). A test that fails is logged in the run's run.log.
+
+    Args:
+        specs: runs that ended, and whose `records.end_file` is there.
+        width: the most lanes at once; None: as many as memory holds.
+        stop: asked at every step.
+        tell: hears at every step what share of all steps of the test is made.
+
+    Returns:
+        The numbers of the runs whose test failed.
+
+    Raises:
+        Stopped: ``stop`` said so; what is not done can be made later.
+        NotWritten: a record could not be written.
+    """
+    groups: dict[tuple[str, int], list[RunSpec]] = {}
+    failed = []
+    for spec in specs:
+        state = checkpoints.read(records.end_file(spec.folder))
+        if state is None or not _fits(spec, state) or not _steps(spec, state):
+            records.end_file(spec.folder).unlink(missing_ok=True)
+            continue
+        groups.setdefault((plan.group_key(spec), state["step"]), []).append(spec)
+    total = sum(_steps_of(spec, step) for (_, step), g in groups.items() for spec in g)
+    made = 0
+
+    def count(steps: int) -> None:
+        nonlocal made
+        made += steps
+        tell(min(made / max(total, 1), 1.0))
+
+    for group in groups.values():
+        size = _runs_at_once(group[0], width)
+        ways = _ways(group[0], size * len(MULTIPLIERS))
+        for start in range(0, len(group), size):
+            chunk = group[start : start + size]
+            states = [checkpoints.read(records.end_file(spec.folder)) for spec in chunk]
+            together = [(spec, s) for spec, s in zip(chunk, states, strict=True) if s is not None]
+            failed += _attempt(together, ways, stop, count)
+    return failed
+
+
+def cost_line(specs: Sequence[RunSpec]) -> str:
+    """What the branch test of runs costs, in words: "57 steps each, about 20% of ..."."""
+    summaries = [records.read_summary(spec.folder) for spec in specs]
+    run_steps = [int(summary["steps"]) for summary in summaries]
+    steps = [_steps_of(spec, count) for spec, count in zip(specs, run_steps, strict=True)]
+    whole = [len(MULTIPLIERS) * count + diagnostics.BRANCH_SETUP for count in steps]
+    share = sum(whole) / max(sum(run_steps), 1)
+    span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
+    several = "each run" if len(specs) > 1 else "the run"
+    told = diagnostics.times(share)
+    return (
+        f"{len(MULTIPLIERS)} branches of {span} steps for {several}, about {told} its training time"
+    )
+
+
+def _steps_of(spec: RunSpec, steps: int) -> int:
+    """Of each branch of a run of so many steps that has not annealed its lr."""
+    return diagnostics.branch_steps(configs.diagnostics(spec.config), steps, annealed=False)
+
+
+def _fits(spec: RunSpec, state: State) -> bool:
+    """Whether it is an end of that run; if not, its log says so: it has no branch test."""
+    values = state.get("values")
+    are_numbers = isinstance(values, dict) and all(
+        isinstance(each, int | float) for each in values.values()
+    )
+    if are_numbers and 0 < state["step"] <= configs.MOST_STEPS:
+        return True
+    records.log(spec.folder, "has no branch test: its end.pt is damaged")
+    return False
+
+
+def _steps(spec: RunSpec, state: State) -> int:
+    """Of each branch of a run with this end; 0: it has no test."""
+    annealed = diagnostics.is_annealed(state["values"].get("lr", math.nan), spec["lr"])
+    return 0 if annealed else _steps_of(spec, state["step"])
+
+
+def _ways(spec: RunSpec, lanes: int) -> Ways:
+    """For every number of lanes the way in which the run trained.
+
+    To find out each one's own would take as long as a fifth of the branches' training; they are
+    compared with nothing to the bit.
+    """
+    way = records.read_summary(spec.folder)["lanes"]["way"]
+    return {(count, own): way for count in range(1, lanes + 1) for own in (False, True)}
+
+
+def _runs_at_once(spec: RunSpec, width: int | None) -> int:
+    if width is not None:
+        return max(1, width // len(MULTIPLIERS))
+    needs = memory.needs(spec)
+    free = memory.budget(spec, devices.free_memory(spec.device)) - needs.data_bytes
+    lanes = min(free / max(1, needs.branch), needs.fastest)
+    return max(1, int(lanes / len(MULTIPLIERS)))
+
+
+def _attempt(
+    group: Sequence[tuple[RunSpec, State]],
+    ways: Ways,
+    stop: Callable[[], bool],
+    count: Callable[[int], None],
+) -> list[int]:
+    """Test runs together; after an error half of them at once, in the end each alone."""
+    try:
+        lrs, losses = _train_on(group, ways, stop, count)
+    except (Stopped, NotWritten):
+        raise
+    except Exception as error:
+        if len(group) > 1:
+            half = len(group) // 2
+            halves = group[:half], group[half:]
+            return [number for part in halves for number in _attempt(part, ways, stop, count)]
+        spec = group[0][0]
+        records.log(spec.folder, f"the branch test failed: {type(error).__name__}: {error}")
+        records.end_file(spec.folder).unlink(missing_ok=True)
+        return [spec.number]
+    for i, (spec, state) in enumerate(group):
+        rows = [
+            (state["step"] + step, float(lrs[i]), *losses[step, i].tolist())
+            for step in range(len(losses))
+        ]
+        records.write_branches(spec.folder, rows)
+        records.end_file(spec.folder).unlink(missing_ok=True)
+    return []
+
+
+def _train_on(
+    group: Sequence[tuple[RunSpec, State]],
+    ways: Ways,
+    stop: Callable[[], bool],
+    tell: Callable[[int], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
+
+    A branch whose loss is not finite leaves the stack; what it would have had is NaN.
+    """
+    branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
+    steps = _steps(*group[0])
+    data = plan.load_data(group[0][0]).to(group[0][0].device)
+    specs = [spec for spec, _, _ in branches]
+    stack = train.build_stack("", specs, range(len(specs)), data, ways)
+    stack.meter = None
+    for lane, (run, (_, state, _)) in enumerate(zip(stack.runs, branches, strict=True)):
+        stack.lanes.load(lane, state["tensors"])
+        stack.optimizer.load(lane, state["optimizer"])
+        train.load_python(stack, lane, state.get("python", {}))
+        run.step = state["step"]
+        run.steps = run.step + steps
+
+    done = 0
+    losses = np.full((steps, len(branches)), np.nan)
+    while done < steps and stack.runs:
+        if stack.place == 0:
+            train.take_order(stack)
+        count = min(train.longest_segment(stack), stack.steps_per_epoch - stack.place, steps - done)
+        lanes = [run.row for run in stack.runs]
+        values = _values([branches[lane] for lane in lanes], count)
+        segment = train.train_steps(stack, values, stop, lambda i: tell(len(group)) if i else None)
+        tell(len(group))
+        if stop():
+            raise Stopped
+        losses[done : done + count, lanes] = segment.losses
+        for run in stack.runs:
+            run.step += count
+        done += count
+        stack.place = (stack.place + count) % stack.steps_per_epoch
+        train.keep(stack, np.flatnonzero(np.isfinite(segment.losses).all(axis=0)).tolist())
+    lrs = np.array([state["values"]["lr"] for _, state in group])
+    return lrs, losses.reshape(steps, len(group), len(MULTIPLIERS))
+
+
+def _values(branches: Sequence[tuple[RunSpec, State, float]], count: int) -> dict[str, np.ndarray]:
+    """What the schedules said last, the lr times each branch's multiplier, (count, lanes) each."""
+    names = {name for _, state, _ in branches for name in state["values"]}
+    last = {
+        name: np.array([state["values"].get(name, math.nan) for _, state, _ in branches])
+        for name in names
+    }
+    last["lr"] = last["lr"] * [multiplier for _, _, multiplier in branches]
+    return {name: np.broadcast_to(v, (count, len(branches))) for name, v in last.items()}

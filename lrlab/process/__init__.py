@@ -1,0 +1,1 @@
+"""How a process behaves: its output, signals, progress, and the arguments of a verb."""

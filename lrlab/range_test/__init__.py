@@ -1,0 +1,1 @@
+"""The range test: find's inputs, reading, files and figure."""

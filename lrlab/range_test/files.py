@@ -1,0 +1,129 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
+"""The files that the range test leaves."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from lrlab import records
+from lrlab.config import passwords
+from lrlab.engine import devices
+from lrlab.plan import compose
+from lrlab.range_test import curves
+
+_SECRETS = {"storage": passwords.masked, "tracking.uri": passwords.masked_tracking}
+
+if TYPE_CHECKING:
+    from lrlab.data import Dataset
+    from lrlab.plan import RunSpec
+    from lrlab.range_test.found import Found
+
+
+def write(
+    folder: Path,
+    found: Found,
+    spec: RunSpec,
+    data: Dataset,
+    config: Any,
+    typed: Sequence[str],
+    command: str | None,
+) -> None:
+    """The records of the test, each file whole.
+
+    Args:
+        typed: the words of the test, and ``command`` the sweep to run next.
+    """
+    ramp, constants, options = found.ramp, found.constants, found.options
+    trained = found.train_ramp or ramp
+    smooth = np.full(len(found.ramp_lr), np.nan)
+    if len(trained.smooth):
+        read = found.ramp_lr <= trained.lr[-1]
+        smooth[read] = np.interp(np.log(found.ramp_lr[read]), np.log(trained.lr), trained.smooth)
+    step = np.arange(len(found.ramp_lr))
+    columns = [step, found.ramp_lr, found.ramp_loss, smooth]
+    text = curves.rows(("step", "lr", "loss", "smooth"), columns)
+    records.write_whole(folder / "ramp.csv", text)
+    columns = [
+        np.repeat(found.constant_lr, options.steps),
+        np.tile(np.arange(options.steps), options.points),
+        found.constant_losses.T.ravel(),
+    ]
+    records.write_whole(folder / "constant.csv", curves.rows(("lr", "step", "loss"), columns))
+    if found.val_samples is not None:
+        records.write_whole(folder / "held_out.csv", _held_out(found))
+    answer = {
+        "judged_by": found.judged_by,
+        "held_out_samples": found.val_samples,
+        "best_lr": constants.best,
+        "as_good": constants.as_good,
+        "fails_from": constants.fails_from,
+        "edge": constants.edge,
+        "why_none": constants.why_none,
+        "start_loss": constants.start,
+        "end_losses": [[lr, end] for lr, end in zip(constants.lr, constants.end, strict=True)],
+        "train_best_lr": (found.train_constants or constants).best,
+        "suggestions": [
+            {
+                "rule": each.rule,
+                "lr": each.lr,
+                "why_not": each.why_not,
+                "end_loss": None if each.lr is None else constants.loss_at(each.lr),
+            }
+            for each in ramp.suggestions
+        ],
+        "ramp_minimum": ramp.minimum,
+        "ramp_blow_up": ramp.blow_up,
+        "misleads": list(found.misleads),
+        "next": command,
+        "options": vars(options),
+        "command": ["python", "-m", "lrlab.find", *typed],
+        "data_sha256": data.sha256,
+        "environment": devices.describe(spec.device),
+    }
+    text = json.dumps(_json(answer), indent=2, ensure_ascii=False, allow_nan=False)
+    records.write_whole(folder / "suggestions.json", text + "\n")
+    records.write_whole(folder / "config.yaml", _config(config))
+
+
+def _config(config: Any) -> str:
+    """The config as YAML, without passwords, also those of a file."""
+    plain = copy.deepcopy(compose.without_hydra(config))
+    for key, hide in _SECRETS.items():
+        given = OmegaConf.select(plain, key)
+        if isinstance(given, str) and hide(given) != given:
+            OmegaConf.update(plain, key, hide(given))
+    return OmegaConf.to_yaml(plain)
+
+
+def _held_out(found: Found) -> str:
+    """The held-out losses of both tests, as CSV text."""
+    assert found.val_steps is not None and found.constant_val is not None
+    assert found.ramp_val_steps is not None and found.ramp_val is not None
+    ramp, looks, points = found.ramp_val_steps, len(found.val_steps), found.options.points
+    columns = [
+        ["ramp"] * len(ramp) + ["constant"] * looks * points,
+        np.append(found.ramp_lr[ramp], np.repeat(found.constant_lr, looks)),
+        np.append(ramp, np.tile(found.val_steps, points)),
+        np.append(found.ramp_val, found.constant_val.T.ravel()),
+    ]
+    return curves.rows(("test", "lr", "step", "loss"), columns)
+
+
+def _json(value: Any) -> Any:
+    """Plain numbers; those that JSON does not have become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if abs(value) < float("inf") else None
+    return value

@@ -1,0 +1,124 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
+"""What the range test tried and found; `lrlab.find` makes it, its figure and its words show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lrlab.range_test.curves import Constants, Ramp
+
+LOWEST, HIGHEST = 1e-150, 1e150  # whose ratio is a number still, and what lies beyond them too
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is tried, and how long.
+
+    Attributes:
+        low, high: the range of learning rates.
+        points: how many constant lrs.
+        steps: of each of them.
+        ramp_steps: of the ramp.
+        smoothing: of the ramp, as a share of its steps.
+    """
+
+    low: float = 1e-5
+    high: float = 10.0
+    points: int = 32
+    steps: int = 300
+    ramp_steps: int = 300
+    smoothing: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < float("inf"):
+            raise UserError(
+                f"lr={self.low:g}..{self.high:g}: must rise from a number above 0, "
+                "for example lr=1e-5..10"
+            )
+        if self.low < LOWEST or self.high > HIGHEST:
+            raise UserError(
+                f"lr={self.low:g}..{self.high:g}: must lie between {LOWEST:g} and {HIGHEST:g}, "
+                "for example lr=1e-5..10"
+            )
+        for name, least, example in (
+            ("points", 2, 32),
+            ("steps", 10, 300),
+            ("ramp_steps", 10, 300),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UserError(
+                    f"{name}={value}: must be a whole number of at least {least}, "
+                    f"for example {name}={example}"
+                )
+        if not 0 <= self.smoothing <= 0.5:
+            raise UserError(
+                f"smoothing={self.smoothing:g}: must be from 0 to 0.5, for example smoothing=0.03"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Both tests and how they read.
+
+    Attributes:
+        options: what was tried.
+        ramp_lr, ramp_loss: (ramp_steps,) lr at each step, mini-batch loss before its update; NaN
+            behind the first loss that is not finite.
+        constant_lr: (points,); constant_losses: (steps, points) likewise.
+        ramp, constants: what they say, as in `lrlab.range_test.curves`: by the held-out losses
+            where there are any, else by those of the mini-batches.
+        misleads: where the ramp misleads, a sentence each.
+        sweep: the range that a sweep should try next, or None.
+        val_samples: how many held-out samples it was judged by; None: by none, ``no_val`` may say
+            why, and all that follows is None.
+        val_steps: (looks,) before the update of which steps the constant lrs were evaluated.
+        constant_val: (looks, points) their held-out losses.
+        ramp_val_steps, ramp_val: (looks,) likewise, of the ramp.
+        train_ramp, train_constants: what the mini-batch losses would have said.
+    """
+
+    options: Options
+    ramp_lr: np.ndarray
+    ramp_loss: np.ndarray
+    constant_lr: np.ndarray
+    constant_losses: np.ndarray
+    ramp: Ramp
+    constants: Constants
+    misleads: tuple[str, ...]
+    sweep: tuple[float, float] | None
+    val_samples: int | None = None
+    val_steps: np.ndarray | None = None
+    constant_val: np.ndarray | None = None
+    ramp_val_steps: np.ndarray | None = None
+    ramp_val: np.ndarray | None = None
+    train_ramp: Ramp | None = None
+    train_constants: Constants | None = None
+    no_val: str = ""
+
+    def __repr__(self) -> str:
+        """The answer, as the command prints it, in lines of a screen."""
+        import textwrap
+
+        from lrlab.range_test.words import words
+
+        lines = [textwrap.wrap(line, 79, subsequent_indent="      ") for line in words(self)]
+        return "\n".join(part for line in lines for part in line[:3])
+
+    @property
+    def judged_by(self) -> str:
+        """By which loss the learning rates were judged, in words."""
+        return "training loss" if self.val_samples is None else "held-out loss"
+
+    @property
+    def best(self) -> float | None:
+        """The best constant lr; None: nothing was learned, ``constants.why_none`` says why."""
+        return self.constants.best

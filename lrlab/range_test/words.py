@@ -1,0 +1,124 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
+"""The answer of the range test in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lrlab.range_test.found import Found
+
+
+def sweep_command(found: Found, typed: Sequence[str] = ()) -> str | None:
+    """The sweep that should be run next, as one would type it; None: nothing was learned.
+
+    Args:
+        typed: the settings of the test, which the sweep takes over.
+    """
+    import shlex
+
+    if found.sweep is None:
+        return None
+    # What it sweeps is a grid, which has no number of trials.
+    kept = [word for word in typed if word.partition("=")[0] not in ("name", "n_trials")]
+    low, high = found.sweep
+    return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
+
+
+def words(found: Found) -> list[str]:
+    """The answer, a line each."""
+    from lrlab.range_test.curves import plain
+
+    constants, steps = found.constants, found.options.steps
+    lines = [_judged(found)]
+    if constants.best is None:
+        lines.append(f"find: no learning rate to suggest: {constants.why_none}")
+    elif constants.as_good is not None:
+        low, high = constants.as_good
+        line = f"find: constant lr {plain(constants.best)} did best in {steps} steps"
+        line += f", {plain(low)} to {plain(high)} as well" if low < high else ""
+        lines.append(f"{line} (loss {min(constants.end):.3g}, from {constants.start:.3g})")
+        if constants.edge:
+            other = f"begin lower than {plain(low)}" if constants.edge == "low" else "go higher"
+            lines.append(f"find: that is the edge of the range; {other}")
+    lines += [*_of_training(found), *_fails(found)]
+    for suggestion in found.ramp.suggestions:
+        what = f"lr {plain(suggestion.lr)}" if suggestion.lr else f"none, {suggestion.why_not}"
+        lines.append(f"find: the ramp's {suggestion.rule:10} {what}")
+    lines += [f"find: misleading: {sentence}" for sentence in found.misleads]
+    if not found.misleads:
+        if found.ramp.minimum is None and not any(each.lr for each in found.ramp.suggestions):
+            lines.append("find: the ramp found nothing")
+        elif constants.best is not None:
+            lines.append("find: the ramp does not mislead here")
+    return lines
+
+
+def _judged(found: Found) -> str:
+    if found.val_samples is None:
+        return "find: judged by the training loss" + (f"; {found.no_val}" if found.no_val else "")
+    plural = "" if found.val_samples == 1 else "s"
+    return f"find: judged by the held-out loss ({found.val_samples:,} sample{plural})"
+
+
+def _of_training(found: Found) -> list[str]:
+    """Where the training loss has its best lr more than a step of the grid away."""
+    import numpy as np
+
+    from lrlab.range_test.curves import plain
+
+    train, judged = found.train_constants, found.constants
+    if train is None or train.best == judged.best:
+        return []
+    if train.best is None:
+        return ["find: by the training loss no lr learned anything"]
+    at, ends = train.best, judged.ends_at(train.best)
+    said = f"find: the training loss would say lr {plain(at)}"
+    if judged.best is None or judged.as_good is None:
+        return [f"{said}, whose held-out loss ends at {ends}, from {judged.start:.3g}"]
+    if abs(int(np.subtract(*np.searchsorted(judged.lr, [at, judged.best])))) <= 1:
+        return []
+    if judged.as_good[0] <= at <= judged.as_good[1]:
+        return [f"{said}, which does as well by the held-out loss"]
+    far = f"{plain(max(at / judged.best, judged.best / at))} times"
+    far += " below" if at < judged.best else " above"
+    return [f"{said}, {far}; its held-out loss ends at {ends}, the best at {min(judged.end):.3g}"]
+
+
+def _fails(found: Found) -> list[str]:
+    """From where on constant lrs fail, or fail by the held-out loss alone."""
+    from lrlab.range_test.curves import overfits, plain
+
+    fails, train = found.constants.fails_from, found.train_constants
+    if fails is None:
+        return []
+    if train is None or not overfits(found.constants, train):
+        return [f"find: constant lrs fail from {plain(fails)} on"]
+    line = f"find: constant lrs overfit from {plain(fails)} on: only their training loss falls"
+    if train.fails_from is not None:
+        line += f"; from {plain(train.fails_from)} on they fail"
+    return [line]
+
+
+def told(
+    found: Found, command: str | None, folder: Path | None = None, width: int | None = None
+) -> str:
+    """The answer in a few lines, without a newline at its end.
+
+    Args:
+        width: columns of the terminal; None: each sentence in one line.
+    """
+    from lrlab.process import fitting
+    from lrlab.tables.table import display_path
+
+    lines = fitting.sentences(words(found), width, len("find: "))
+    if command is not None:
+        lines.append(f"next   {command}")
+    if folder is not None:
+        lines.append(f"find   {display_path(folder)}")
+        lines += [f"plot   {display_path(path)}" for path in sorted(folder.glob("*.png"))]
+    return "\n".join(lines)

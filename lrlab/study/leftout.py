@@ -1,0 +1,102 @@
+"""What a sweep was asked for before, and a shorter request leaves out: the lines that say so."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lrlab import records
+from lrlab.config import space as spaces
+from lrlab.config.space import Space
+from lrlab.study.trial_source import label
+
+if TYPE_CHECKING:
+    from lrlab.study import Queue, Run
+
+_NAMED = 3  # up to so many runs are named, more are counted
+
+
+def lines(queue: Queue, space: Space, resume: str) -> list[str]:
+    """What this command leaves out, and the command that trains it; none: it asks for all.
+
+    Args:
+        queue: open, so that it holds what was asked for before and now.
+        space: what this command sweeps.
+        resume: the command that goes on with the sweep.
+    """
+    runs = queue.trials()
+    others = [run for run in runs if not run.is_asked]
+    ended = [run for run in others if run.state in records.ENDED]
+    left = [run for run in others if run.state not in records.ENDED]
+    found = _searched(runs, left, resume) if space.searched else []
+    if left and not space.searched:
+        words = queue.asked_before() or _union(runs, space)
+        again = " ".join([resume, *map(shlex.quote, words)])
+        found.append(
+            f"{_runs(left)} left out of what was asked for before; to train {_them(left)}, {again}"
+        )
+    if ended:
+        stay = "ended before and stays" if len(ended) == 1 else "ended before and stay"
+        more = "1 more run" if len(ended) == 1 else f"{len(ended)} more runs"
+        found.append(
+            f"{more} {stay} in the sweep, although this command does not name {_them(ended)}"
+        )
+    if space.searched and (more := _more_seeds(runs, space)):
+        found.append(more)
+    return found
+
+
+def asking(task: Sequence[str], space: Space) -> list[str]:
+    """Those words of a command that say which runs a grid has."""
+    keys = {key.lstrip("+") for key in space.lists} | {"points"}
+    return [word for word in task if word.partition("=")[0].lstrip("+") in keys]
+
+
+def _searched(runs: Sequence[Run], left: Sequence[Run], resume: str) -> list[str]:
+    if not left:
+        return []
+    total, out = len({run.setting for run in runs}), len({run.setting for run in left})
+    are = "1 setting is" if out == 1 else f"{out} settings are"
+    them = "it" if out == 1 else "them"
+    return [
+        f"{are} left out of the {total} that were asked for before; "
+        f"to train {them}, {resume} n_trials={total}"
+    ]
+
+
+def _more_seeds(runs: Sequence[Run], space: Space) -> str:
+    """That a search trains the seeds too which this command does not name, if there are any."""
+    seeds = spaces.seeds(space)
+    there = {run.overrides["seed"] for run in runs if "seed" in run.overrides}
+    known = {spaces.canonical(text) for text in seeds}
+    more = sorted(text for text in there if spaces.canonical(text) not in known)
+    if not seeds or not more:
+        return ""
+    return (
+        f"seed={','.join(seeds)}: the search has seed {', '.join(more)} as well, and trains all of "
+        "them, because all seeds of a setting judge it"
+    )
+
+
+def _runs(left: Sequence[Run]) -> str:
+    one = len(left) == 1
+    named = f" ({'; '.join(label(run.overrides) for run in left)})" if len(left) <= _NAMED else ""
+    return f"1 run{named} is" if one else f"{len(left)} runs{named} are"
+
+
+def _them(runs: Sequence[Run]) -> str:
+    return "it" if len(runs) == 1 else "them"
+
+
+def _union(runs: Sequence[Run], space: Space) -> list[str]:
+    """The lists that all runs of a grid are in, as words."""
+    found = []
+    for key, texts in space.lists.items():
+        values = {spaces.canonical(text): text for text in texts}
+        for run in runs:
+            text = run.overrides.get(key)
+            if text is not None:
+                values.setdefault(spaces.canonical(text), text)
+        found.append(f"{key}={','.join(values.values())}")
+    return found

@@ -1,0 +1,1 @@
+"""A whole sweep: opened, worked on, ended."""

@@ -1,0 +1,1 @@
+"""Records and logs as data frames."""

@@ -1,0 +1,291 @@
+"""A CSV of curves, of anyone's runs, read as a table or refused in one line."""
+
+import csv
+import gzip
+import io
+import itertools
+import re
+import stat
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+
+from lrlab.errors import UserError
+from lrlab.tables import tidy
+
+_NEEDED = ("run", "lr", "train_loss")
+# What others call these columns.
+_ALIASES = {
+    "run": ("run_id", "run_name", "trial", "experiment", "exp", "id", "name", "job"),
+    "lr": ("learning_rate", "learningrate", "init_lr", "initial_lr", "base_lr", "max_lr", "eta"),
+    "train_loss": ("loss", "training_loss", "loss_train", "batch_loss", "train/loss", "trainloss"),
+    "step": ("iteration", "iter", "global_step", "_step", "steps", "update", "batch", "t"),
+}
+_DELIMITERS = ",;\t|"
+_WITH_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)+([eE][+-]?\d+)?\s*")  # 0,52 or 1,234
+_BLANK_LINES = re.compile(r"(?:[ \t]*\n)*")
+_SHOWN = 40  # characters of a line or cell that a message shows
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file's text, lines ended by a line feed, from the line on that names the columns."""
+
+    file: Path
+    text: str
+    delimiter: str
+    before: int  # blank lines above
+
+    def fail(self, message: str) -> NoReturn:
+        raise UserError(f"{self.file}: {message}")
+
+
+def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table, its numbers as numbers, and lines about what was left out.
+
+    Delimiters , ; tab and | are told apart by the header; gzip, and the UTF-8 and UTF-16 marks that
+    spreadsheets write, by the first bytes. A last line that breaks off is left out.
+
+    Args:
+        file: columns as described at `lrlab.verdicts.judging.verdicts`; others are kept.
+
+    Raises:
+        UserError: it cannot be read, is no such table, or a cell is no number, with its line.
+    """
+    text = _text(file)
+    before = _BLANK_LINES.match(text)
+    start = before.end() if before else 0
+    first = text[start:].split("\n", 1)[0]
+    source = _Source(file, text[start:], _delimiter(first), text.count("\n", 0, start))
+    source, notes = _without_torn_line(source)
+    names = _names(source)
+    frame = _parsed(source)
+    if len(frame.columns) != len(names):
+        source.fail("the line that names the columns is damaged")
+    frame.columns = names
+    frame = frame.loc[:, [name for name in names if name]]  # an index that was written beside it
+    for name in names:
+        if name in tidy.NUMBERS:
+            frame[name] = _numbers(source, frame[name])
+    frame = _without_blank_rows(frame)
+    if frame.empty:
+        source.fail("names its columns and has no rows")
+    frame, restarted = _counted_on(source, frame)
+    return frame, notes + restarted
+
+
+def _text(file: Path) -> str:
+    try:
+        mode = file.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # some of which never end
+            raise UserError(f"{file}: is a device; a CSV of curves is needed")
+        data = file.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except OSError as error:
+        reason = error.strerror or "a damaged gzip file"
+        raise UserError(f"{file}: cannot be read ({reason})") from None
+    except (EOFError, zlib.error):
+        raise UserError(f"{file}: cannot be read (a damaged or unfinished gzip file)") from None
+    if data[:4] == b"PK\x03\x04":
+        raise UserError(f"{file}: is a workbook or an archive; save its table as CSV")
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        raise UserError(f"{file}: is no text; a CSV of curves is needed")
+    if not text.strip():
+        raise UserError(f"{file}: is empty")
+    return text
+
+
+def _delimiter(first: str) -> str:
+    """The one that makes most known columns of the first line; else the one that makes most."""
+    known = {*tidy.NUMBERS, "run"}
+
+    def score(delimiter: str) -> tuple[int, int]:
+        names = {name.strip() for name in _cells(first, delimiter)}
+        return len(known & names), len(names)
+
+    return max(_DELIMITERS, key=score)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # a cell above 128 kB
+        return []
+
+
+def _without_torn_line(source: _Source) -> tuple[_Source, list[str]]:
+    """Without a last line that has neither a line end nor all its cells.
+
+    One with all its cells is kept: many programs write no line end behind the last line.
+    """
+    text = source.text
+    start = text.rfind("\n") + 1
+    last, first = text[start:], text.split("\n", 1)[0]
+    if not start or not last.strip(" \t"):
+        return source, []
+    wanted = len(_cells(first, source.delimiter))
+    if len(_cells(last, source.delimiter)) >= wanted and last.count('"') % 2 == 0:
+        return source, []
+    note = f"{source.file}: its last line breaks off ({_shown(last)}) and was left out"
+    return _Source(source.file, text[:start], source.delimiter, source.before), [note]
+
+
+def _names(source: _Source) -> list[str]:
+    try:
+        cells = next(csv.reader(io.StringIO(source.text), delimiter=source.delimiter))
+    except (csv.Error, StopIteration):
+        source.fail("the line that names the columns is damaged")
+    names = [name.strip() for name in cells]
+    listed = _shown(", ".join(name for name in names if name), 120)
+    if all(_is_number(name) for name in names):
+        source.fail(
+            f"its first line is {listed}; it must name the columns: run, lr, train_loss, and step "
+            "or epoch"
+        )
+    for name in names:
+        if name and names.count(name) > 1:
+            source.fail(f"two columns are called {_shown(name)}; keep one")
+    missing = [name for name in _NEEDED if name not in names]
+    missing += [] if "step" in names or "epoch" in names else ["step"]
+    if missing:
+        source.fail(f"{_missing(missing, names)}; its columns are {listed}{_instead(source.file)}")
+    return names
+
+
+def _missing(missing: Sequence[str], names: Sequence[str]) -> str:
+    """What is not there, which column may be meant by it, and what is needed."""
+    from lrlab.config import nearest
+
+    plain = {re.sub(r"[ -]", "_", name.lower()): name for name in names}
+    hints = []
+    for name in missing:
+        found = [plain[each] for each in (name, *_ALIASES[name]) if each in plain]
+        if found:
+            hints.append(f' (did you mean "{_shown(found[0])}"?)')
+        else:
+            hints.append(nearest(name, [each for each in names if each not in tidy.NUMBERS]))
+    words = ["step or epoch" if name == "step" else name for name in missing]
+    told = ", nor ".join(f"{word}{hint}" for word, hint in zip(words, hints, strict=True))
+    return f"has no column {told}; run, lr, train_loss, and step or epoch are needed"
+
+
+def _instead(file: Path) -> str:
+    """Which path to give instead of a file of lrlab's own that does not hold a sweep's curves."""
+    if (file.parent / "multirun.yaml").is_file():
+        return f"; for the runs of this sweep name its folder, {file.parent}"
+    if (file.parent / ".hydra").is_dir():
+        return f"; for this run name its sweep's folder, {file.parent.parent}"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(text: str, length: int = _SHOWN) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _parsed(source: _Source) -> pd.DataFrame:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                io.BytesIO(source.text.encode("utf-8", errors="replace")),
+                sep=source.delimiter,
+                index_col=False,  # a cell more in each row is no index
+                skipinitialspace=True,
+                # In one piece: a column read in parts can hold numbers and texts side by side.
+                low_memory=False,
+            )
+    except pd.errors.ParserWarning:
+        source.fail(f"its rows have more cells than its columns have names{_decimal(source)}")
+    except (pd.errors.ParserError, ValueError, OverflowError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if match := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
+            line = int(match[2]) + source.before
+            source.fail(f"line {line} has {match[3]} cells, not {match[1]}{_decimal(source)}")
+        source.fail(f"is no table that can be read ({_shown(reason.split('C error: ')[-1], 80)})")
+
+
+def _decimal(source: _Source) -> str:
+    return "; a decimal comma makes two cells of one number" if source.delimiter == "," else ""
+
+
+def _numbers(source: _Source, column: pd.Series) -> pd.Series:
+    if column.dtype != bool and pd.api.types.is_numeric_dtype(column.dtype):
+        return column
+    found = []
+    for row, value in enumerate(column.tolist()):
+        try:
+            found.append(tidy.number(str(column.name), value))
+        except UserError as error:
+            option, _, rest = str(error).partition(": ")
+            if isinstance(value, str) and _WITH_COMMA.fullmatch(value):
+                rest = "has a comma; write numbers with a decimal point, like 0.52"
+            source.fail(f"{option} in line {_line(source, row)}: {rest}")
+    return pd.Series(found, column.index, dtype="float64")
+
+
+def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Spreadsheets write rows of delimiters only; beside them a run's whole number is a float."""
+    blank = frame.isna().all(axis=1)
+    if not bool(blank.to_numpy().any()):
+        return frame
+    frame = frame.loc[~blank].reset_index(drop=True)
+    runs = frame["run"].tolist()
+    if all(isinstance(run, float) and run.is_integer() for run in runs):
+        frame["run"] = list(map(int, runs))
+    return frame
+
+
+def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Steps that begin again at the first, as of a resumed run, counted on from the last.
+
+    It is the same run if its loss goes on near where it stood: nearer than to where it began. Else
+    the later rows replace the earlier ones of the same step, as everywhere.
+    """
+    unit = "step" if "step" in frame else "epoch"
+    notes, at = [], frame[unit].to_numpy(dtype=float, copy=True)
+    losses = frame["train_loss"].to_numpy(dtype=float)
+    for run, rows in frame.groupby("run", sort=False).indices.items():
+        rows = rows[np.isfinite(at[rows])]
+        again = [i for i in range(1, len(rows)) if at[rows[i]] == at[rows[0]] < at[rows[i - 1]]]
+        again = [i for i in again if _goes_on(losses[rows], i)]
+        own = at[rows]
+        for i in again:
+            gap = own[1] - own[0]
+            at[rows[i:]] += at[rows[i - 1]] + gap - at[rows[i]]
+        if again:
+            shown = f"run {_shown(str(run))}: its {unit}s begin again at {own[0]:g}"
+            notes.append(f"{source.file}: {shown}; they are counted on, as of one resumed run")
+    return (frame.assign(**{unit: at}), notes) if notes else (frame, notes)
+
+
+def _goes_on(losses: np.ndarray, place: int) -> bool:
+    """Whether the loss at this place is nearer to the one before it than to the first."""
+    there = losses[np.isfinite(losses[:place]).nonzero()[0]]
+    if not len(there) or not np.isfinite(losses[place]):
+        return False
+    return bool(abs(losses[place] - there[-1]) < abs(losses[place] - there[0]))
+
+
+def _line(source: _Source, row: int) -> int:
+    """The line of the file on which a row of the table ends."""
+    reader = csv.reader(io.StringIO(source.text), delimiter=source.delimiter)
+    ends = (reader.line_num for cells in reader if "".join(cells).strip() or len(cells) > 1)
+    return next(itertools.islice(ends, row + 1, None)) + source.before

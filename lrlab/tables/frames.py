@@ -1,0 +1,373 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
+"""The saved runs of a sweep as tidy tables. Reads through `records`; never imports torch."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrlab import records
+from lrlab.errors import UserError
+from lrlab.tables import thinning, tidy
+from lrlab.verdicts.judging import GAIN_EPSILON, verdicts, verdicts_of_pieces
+
+__all__ = [
+    "SETTINGS",
+    "Reading",
+    "branches",
+    "curves",
+    "landscape",
+    "pieces",
+    "runs",
+    "varying",
+    "verdicts",
+    "verdicts_of",
+]
+
+# What makes one run different from another, besides its lr. Dotted names are overrides that were
+# swept beyond these ("optimizer.momentum") and count as settings too.
+SETTINGS = (*tidy.SETTINGS, "seed")
+
+_TEXT = ("state", "error", "schedule", "optimizer", "network", "loss", "data", "data_sha256")
+_NUMBERS = (
+    "lr",
+    "seed",
+    "parameters",
+    "steps",
+    "steps_per_epoch",
+    "epochs",
+    "batch_size",
+    "num_classes",
+    "first_nonfinite_step",
+    "pruned_at_epoch",
+    "initial_loss",
+    "chance_loss",
+    "majority_share",
+    "swings_from",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "test_loss",
+    "test_acc",
+    "train_seconds",
+)
+_CURVE_NUMBERS = ("step", "epoch", "lr_at_step", "train_loss", "val_loss", "val_acc")
+# Run-level columns that a curve carries along, so that a figure needs no second table.
+_CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step", "pruned_at_epoch")
+_REFERENCES = ("initial_loss", "chance_loss", "num_classes", "swings_from")
+_MEASURED = records.DIAGNOSTICS[1:]
+_GAINS = ("gain_low", "gain_high", "gain_noise")
+_NOW_AND_THEN = ("val_loss", "val_acc", *_MEASURED)  # columns with a value in few rows
+PARTS = records.VAL_PARTS
+PIECE = 50_000  # rows of curves in memory at once, about 15 MB
+FEWEST_STEPS = 40  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
+_TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
+
+
+def runs(sweep: Path | str) -> pd.DataFrame:
+    """One row a run, sorted by run number: the scalar keys of its summary.json, and its folder.
+
+    A run without a (readable) summary is still starting: its state is "waiting" and all else is
+    missing. Numbers are float64 with NaN where missing or not finite; run is int64. Dotted keys
+    ("optimizer.momentum") are kept as they are, lists among them as text, and so is val_parts, the
+    val loss of equal parts of the held-out samples, with a space between.
+    Raises UserError when the sweep's folder does not exist or holds no run.
+    """
+    rows = [_row(folder) for folder in _run_folders(Path(sweep))]
+    frame = pd.DataFrame(rows)
+    for name in _NUMBERS:
+        values = frame[name] if name in frame else pd.Series(None, frame.index, dtype=object)
+        frame[name] = pd.Series(pd.to_numeric(values, errors="coerce"), dtype="float64")
+    for name in _TEXT:
+        values = frame[name] if name in frame else pd.Series(None, frame.index, dtype=object)
+        frame[name] = values.astype(object).where(values.notna(), None)
+    frame["run"] = frame["run"].astype("int64")
+    first = ["run", "lr", *SETTINGS, "state"]
+    others = [name for name in frame.columns if name not in first]
+    return frame.reindex(columns=first + others).sort_values(by="run", ignore_index=True)
+
+
+def curves(sweep: Path | str) -> pd.DataFrame:
+    """The curves of all runs, one row a recorded step, sorted by run and step.
+
+    Columns: run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state,
+    steps_per_epoch, first_nonfinite_step, pruned_at_epoch (the epochs it had done then), step,
+    epoch, lr_at_step, train_loss (mini-batch, before the update), val_loss, val_acc (where
+    evaluated, else NaN), seconds (of training, up to this step: the run's train_seconds in equal
+    parts; lanes share them), what was measured of the update made at the step (alpha, alpha_probe,
+    stability_ratio, sharpness, grad_norm, update_ratio, distance; NaN where it was not),
+    initial_loss, chance_loss, num_classes, swings_from (the stability ratio from which on its
+    steps swing), and of the branch test gain_low, gain_high and gain_noise, see `gains`.
+    A run that has recorded nothing (it failed at once, or is still starting) keeps one row whose
+    step is NaN: a run must not vanish from a comparison.
+    Raises UserError as `runs` does.
+    """
+    (whole,) = pieces(sweep, math.inf)
+    return whole
+
+
+def pieces(sweep: Path | str, rows: float) -> Iterator[pd.DataFrame]:
+    """The table of `curves` in pieces: whole runs each, as many as come to so many rows."""
+    return Reading(sweep).pieces(rows)
+
+
+class Reading:
+    """The curves of a sweep, read once: whole, in pieces that need not be kept, and thinned.
+
+    Attributes:
+        runs: as from `runs`.
+    """
+
+    def __init__(self, sweep: Path | str) -> None:
+        self.runs = runs(sweep)
+        self._most = thinning.rows_of_each(len(self.runs))
+        self._thinned: list[dict[str, np.ndarray]] = []
+        self._gains: list[tuple[float, ...]] = []
+
+    def pieces(self, rows: float | None = None) -> Iterator[pd.DataFrame]:
+        """The table of `curves` in pieces: whole runs each, as many as come to so many rows.
+
+        rows: None: PIECE.
+        """
+        rows = PIECE if rows is None else rows
+        self._thinned, self._gains = [], []
+        first, length = 0, 0
+        parts: list[dict[str, np.ndarray]] = []
+        for place, run in enumerate(self.runs.to_dict("records"), start=1):
+            folder = Path(run["folder"])
+            parts.append(_curve(folder, run["train_seconds"]))
+            self._thinned.append(thinning.thinned(parts[-1], self._most, _NOW_AND_THEN))
+            tested = _read(records.read_branches, folder)
+            self._gains.append(gains(tested, run["initial_loss"]))
+            length += len(parts[-1]["step"])
+            if length >= rows or place == len(self.runs):
+                yield _joined(self.runs.iloc[first:place], parts, self._gains[first:place])
+                first, length, parts = place, 0, []
+
+    @property
+    def thinned(self) -> pd.DataFrame:
+        """The table of `curves` when `pieces` have come to their end, with what a figure needs.
+
+        Where they are long, or of many runs, each curve has fewer rows, and a column mean_of; see
+        `lrlab.tables.thinning`.
+        """
+        thinned = [dict(part) for part in self._thinned]
+        means = np.concatenate([part.pop(thinning.MEAN_OF) for part in thinned])
+        found = _joined(self.runs, thinned, self._gains)
+        return found.assign(**{thinning.MEAN_OF: means}) if (means > 1).any() else found
+
+
+def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
+    """`verdicts` of a sweep, whose curves are never all in memory."""
+    reading = Reading(sweep)
+    return with_parts(verdicts_of_pieces(reading.pieces(), target=target), reading.runs)
+
+
+def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts with the column val_parts, from which `lrlab.verdicts.noise` reads how sure they
+    are."""
+    if PARTS not in runs:
+        return found
+    of_run = dict(zip(runs["run"].tolist(), runs[PARTS].tolist(), strict=True))
+    return found.assign(**{PARTS: [of_run.get(run) for run in found["run"].tolist()]})
+
+
+def drawn_and_judged(
+    sweep: Path | str, target: float | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The curves, thinned to what a figure needs, and the verdicts on the whole ones."""
+    reading = Reading(sweep)
+    found = verdicts_of_pieces(reading.pieces(), target=target)
+    return reading.thinned, with_parts(found, reading.runs)
+
+
+def _joined(
+    table: pd.DataFrame, parts: list[dict[str, np.ndarray]], of_test: list[tuple[float, ...]]
+) -> pd.DataFrame:
+    """The curves of the runs of a table, which are used up."""
+    dotted = [name for name in table.columns if "." in name]
+    # Whole columns from arrays: a thousand small tables to join take three times the time and twice
+    # the memory.
+    columns: dict[str, Any] = {}
+    lengths = [len(part["step"]) for part in parts]
+    for name in ("run", *_CARRIED, *dotted):
+        columns[name] = _repeated(table[name], lengths)
+    for name in (*_CURVE_NUMBERS, "seconds", *_MEASURED):
+        columns[name] = np.concatenate([part.pop(name) for part in parts])
+    for name in _REFERENCES:
+        columns[name] = _repeated(table[name], lengths)
+    for name, values in zip(_GAINS, np.array(of_test).T, strict=True):
+        columns[name] = np.repeat(values, lengths)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _repeated(column: Any, lengths: list[int]) -> Any:
+    """Each run's value, so many times; texts as pandas' own, which need no look at each row."""
+    return pd.Series(column.tolist()).array.repeat(lengths)
+
+
+def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
+    """(steps) each, sorted by step: a run's metrics, seconds, and what was measured."""
+    values = _values(records.read_metrics, folder, records.METRICS)
+    if not len(values):
+        values = np.full((1, len(records.METRICS)), math.nan)
+    if not (np.diff(values[:, 0]) > 0).all():
+        values = values[np.argsort(values[:, 0], kind="stable")]
+    found: dict[str, np.ndarray] = dict(zip(_CURVE_NUMBERS, values.T, strict=True))
+    step = found["step"]
+    found["seconds"] = train_seconds * (step / step[-1] if step[-1] > 0 else 0.0 * step)
+    measured = _values(records.read_diagnostics, folder, records.DIAGNOSTICS)
+    # Of two rows of one step the later counts: a run that went on from a checkpoint wrote it.
+    rows = np.searchsorted(step, measured[:, 0]).clip(max=len(step) - 1)
+    there = step[rows] == measured[:, 0]
+    for name, column in zip(_MEASURED, measured.T[1:], strict=True):
+        found[name] = np.full(len(step), math.nan)
+        found[name][rows[there]] = column[there]
+    return found
+
+
+def _values(
+    reader: Callable[[Path], pd.DataFrame], folder: Path, columns: tuple[str, ...]
+) -> np.ndarray:
+    """(rows, columns) of a run's table."""
+    table = _read(reader, folder)
+    return table.to_numpy(dtype=np.float64) if len(table) else np.empty((0, len(columns)))
+
+
+def branches(sweep: Path | str) -> pd.DataFrame:
+    """The branch tests of all runs, one row a step of a branch, sorted by run; thinned if many.
+
+    Columns: run, lr, the settings; multiplier (0.1, 1, 3) of the lr with which the run ended;
+    lr_at_step of the branch; step, counted on from the run's last; train_loss (mini-batch, before
+    the update): the three branches of a run see the same batches. No rows if there was no test.
+    Where there are very many, each branch has fewer, and a column mean_of; see
+    `lrlab.tables.thinning`. Raises UserError as `runs` does.
+    """
+    table = runs(sweep)
+    names = ["run", "lr", *SETTINGS, *(name for name in table.columns if "." in name)]
+    most = thinning.rows_of_each(len(table) * len(records.MULTIPLIERS))
+    parts = []
+    for run in table.to_dict("records"):
+        found = _read(records.read_branches, Path(run["folder"]))
+        for column, multiplier in records.MULTIPLIERS.items() if len(found) else ():
+            lr = multiplier * found["lr"].to_numpy()
+            curve = {"step": found["step"].to_numpy(), "lr_at_step": lr}
+            curve = thinning.thinned({**curve, "train_loss": found[column].to_numpy()}, most)
+            told = {name: run[name] for name in names}
+            parts.append(pd.DataFrame(curve).assign(**told, multiplier=multiplier))
+    columns = [*names, "multiplier", "lr_at_step", "step", "train_loss"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    whole = pd.concat(parts, ignore_index=True)
+    columns += [thinning.MEAN_OF] if (whole[thinning.MEAN_OF].to_numpy() > 1).any() else []
+    return whole.reindex(columns=columns)
+
+
+def landscape(sweep: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What `lrlab.probes.landscape` measured of the sweep: its tables lines, surface and paths.
+
+    Their columns are those of `records.LANDSCAPE`. No rows where nothing was measured.
+    """
+    lines, surface, paths = (_landscape(Path(sweep), name) for name in records.LANDSCAPE)
+    return lines, surface, paths
+
+
+def _landscape(sweep: Path, name: str) -> pd.DataFrame:
+    try:
+        return records.read_landscape(sweep, name)
+    except (FileNotFoundError, UserError):
+        return pd.DataFrame(columns=list(records.LANDSCAPE[name]))
+
+
+def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float, float]:
+    """What a tenth of the step, and three times the step, would have won at a run's end.
+
+    Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000, ℓ the mean mini-batch loss
+    over the last quarter of the branch. −inf: the branch became non-finite; inf: only it did not.
+    The branches see the same batches, so the standard error of the first gain is that of the mean
+    of ℓ_lr(t)/ℓ_lr − ℓ_low(t)/ℓ_low over these steps t.
+
+    Args:
+        branches: (steps) with the columns low, same, high.
+
+    Returns:
+        The gain of a tenth, that of three times, and the standard error of the first. All NaN:
+        there was no test, or one of less than FEWEST_STEPS.
+    """
+    if len(branches) < FEWEST_STEPS:
+        return math.nan, math.nan, math.nan
+    steps = max(1, math.ceil(_TAIL * len(branches)))
+    ends, late = {}, {}
+    for name in records.MULTIPLIERS:
+        losses = branches[name].to_numpy(float)
+        late[name] = losses[-steps:]
+        ends[name] = float(late[name].mean()) if np.isfinite(losses).all() else math.inf
+    epsilon = GAIN_EPSILON * initial_loss if math.isfinite(initial_loss) else 0.0
+
+    def gain(name: str) -> float:
+        if math.isinf(ends[name]):
+            return -math.inf
+        if math.isinf(ends["same"]):
+            return math.inf
+        above, below = ends["same"] + epsilon, ends[name] + epsilon
+        return math.log(above / below) if above > 0 and below > 0 else math.nan
+
+    noise = math.nan
+    if all(math.isfinite(ends[name]) and ends[name] + epsilon > 0 for name in ("low", "same")):
+        each = [late[name] / (ends[name] + epsilon) for name in ("same", "low")]
+        noise = float(np.std(each[0] - each[1], ddof=1)) / math.sqrt(steps)
+    return gain("low"), gain("high"), noise
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The settings (lr aside) that differ between the runs of this table, in a fixed order."""
+    names = [name for name in SETTINGS if name in frame]
+    names += sorted(name for name in frame.columns if "." in str(name))
+    return [name for name in names if len(frame[name].dropna().unique()) > 1]
+
+
+def _run_folders(sweep: Path) -> list[Path]:
+    if not sweep.is_dir():
+        raise UserError(f"{sweep}: no such folder; name a sweep's folder, for example outputs/NAME")
+    records.check_contained(sweep)
+    folders = records.run_folders(sweep)
+    if not folders:
+        raise UserError(
+            f"{sweep}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
+        )
+    return folders
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    try:
+        summary = records.read_summary(folder)
+    except (FileNotFoundError, UserError):
+        summary = {"state": "waiting"}
+    row = {
+        key: str(value) if isinstance(value, list) else value
+        for key, value in summary.items()
+        if not isinstance(value, dict) and (not isinstance(value, list) or "." in key)
+    }
+    parts = summary.get(PARTS)
+    if isinstance(parts, list) and all(isinstance(part, int | float) for part in parts):
+        row[PARTS] = " ".join(f"{part:.9g}" for part in parts)
+    timing = summary.get("timing")
+    if isinstance(timing, dict):
+        row["train_seconds"] = timing.get("train_seconds")
+    # The folder's name is the run's number (trial.number); it is there before any file is.
+    return {**row, "run": int(folder.name), "folder": str(folder)}
+
+
+def _read(reader: Callable[[Path], pd.DataFrame], folder: Path) -> pd.DataFrame:
+    """A table of a run; one without rows where it is missing or damaged."""
+    try:
+        return reader(folder)
+    except (FileNotFoundError, UserError):
+        return pd.DataFrame()
+

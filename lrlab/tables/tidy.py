@@ -1,0 +1,344 @@
+"""A tidy table of curves, anyone's, checked and cut into runs. Reads no files."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lrlab.errors import UserError
+
+# What sets runs apart besides lr and seed, in tables of lrlab's.
+SETTINGS = ("schedule", "optimizer", "network", "loss", "data", "batch_size", "epochs")
+
+Floats = NDArray[np.float64]
+_Code = NDArray[np.intp]
+
+BY_STEP = ("train_loss", "val_loss", "alpha", "stability_ratio", "grad_norm", "seconds")
+_NEEDED = ("run", "lr", "train_loss")
+_BY_RUN = (
+    *("lr", "initial_loss", "num_classes", "chance_loss", "first_nonfinite_step", "swings_from"),
+)
+_GAINS = ("gain_low", "gain_high", "gain_noise")
+_PLAIN = ("sgd", "adagrad", "rmsprop")  # optimizers without momentum, unless they tell of it
+NUMBERS = ("step", "epoch", *BY_STEP, "lr_at_step", *_BY_RUN, *_GAINS)  # columns of numbers
+_MISSING_WORDS = {"", "nan", "-nan", "+nan", "none", "null", "na", "n/a", "<na>", "nat"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a table holds of one run.
+
+    Attributes:
+        run: as in the table.
+        seed: as in the table; None if not told.
+        settings: the values of the settings, in their order; None where there is none.
+        state: as in the table; "" if not told.
+        unit: what the positions count, step or epoch.
+        rows: (n,) each, sorted by the position "at", which is unique and finite: epoch, train_loss,
+            val_loss, alpha, stability_ratio, grad_norm, seconds, lr_at_step, and other, a
+            measurement of any other kind; NaN where not measured.
+        constants: lr, initial_loss, num_classes, chance_loss, first_nonfinite_step, swings_from,
+            gain_low, gain_high, gain_noise; NaN where not told.
+    """
+
+    run: Hashable
+    seed: Any
+    settings: tuple[Any, ...]
+    state: str
+    unit: str
+    rows: Mapping[str, Floats]
+    constants: Mapping[str, float]
+
+
+def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[Curve]:
+    """The runs of a table, sorted by run.
+
+    Args:
+        curves: as described at `lrlab.verdicts.judging.verdicts`.
+        settings: the columns that set runs apart besides lr and seed; None: see `settings_of`.
+
+    Raises:
+        UserError: a column is missing, holds what is no number, or contradicts itself.
+    """
+    _check_columns(curves)
+    names = settings_of(curves) if settings is None else list(settings)
+    for name in names:
+        _column(curves, name)
+    code, runs = _coded(curves)
+    steps = {name: _numbers(curves, name) for name in ("step", "epoch", *BY_STEP, "lr_at_step")}
+    told = {name: _numbers(curves, name) for name in _BY_RUN}
+    _check_lr(told["lr"], code, runs)
+    constants = {name: _first(values, code, len(runs)) for name, values in told.items()}
+    for name in _GAINS:  # the last one counts: a branch test can be made again later in training
+        constants[name] = _first(_numbers(curves, name)[::-1], code[::-1], len(runs))
+    _check_classes(constants["num_classes"], runs)
+    labels = {
+        name: _first_labels(curves, name, code, len(runs)) for name in ("seed", "state", *names)
+    }
+    border = _swing_borders(curves, code, len(runs))
+    constants["swings_from"] = np.where(
+        np.isnan(constants["swings_from"]), border, constants["swings_from"]
+    )
+    steps["other"] = _other(curves, names)
+
+    by_epoch = _better_by_epoch(steps, code, len(runs))
+    at = np.where(by_epoch[code], steps["epoch"], steps["step"])
+    code, rows = _ordered(code, {**steps, "at": at})
+    bounds = np.searchsorted(code, np.arange(len(runs) + 1))
+    return [
+        Curve(
+            run=run,
+            seed=labels["seed"][i],
+            settings=tuple(labels[name][i] for name in names),
+            state="" if labels["state"][i] is None else str(labels["state"][i]),
+            unit="epoch" if by_epoch[i] else "step",
+            rows={name: values[bounds[i] : bounds[i + 1]] for name, values in rows.items()},
+            constants={name: float(values[i]) for name, values in constants.items()},
+        )
+        for i, run in enumerate(runs)
+    ]
+
+
+def settings_of(curves: pd.DataFrame) -> list[str]:
+    """The settings besides lr and seed in this table: those of SETTINGS and all dotted columns."""
+    named = [name for name in SETTINGS if name in curves]
+    return named + sorted(name for name in map(str, curves.columns) if "." in name)
+
+
+def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
+    """Whether a setting is the lr times one number in all runs, as optimizer.weight_decay=${lr}.
+
+    That two values are so is taken for chance, unless the number is 1.
+    """
+    pairs = {(a, b) for a, b in zip(lr, values, strict=True) if _is_real(a)}
+    if len(pairs) < 2 or not all(_is_real(b) and a > 0 and b > 0 for a, b in pairs):
+        return False
+    ratios = [b / a for a, b in pairs]
+    lrs = len({a for a, _ in pairs})
+    is_tied = max(ratios) - min(ratios) <= 1e-9 * max(ratios)
+    return is_tied and (lrs > 2 or (lrs == 2 and abs(ratios[0] - 1) <= 1e-9))
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def varying(table: pd.DataFrame) -> list[str]:
+    """Those of `settings_of` that differ between runs of one lr or follow no rule of it.
+
+    A setting that is the lr times one number is no other setting. A run without an lr has not
+    begun.
+    """
+    begun = table.loc[table["lr"].notna()]
+    lrs = begun["lr"].tolist()
+    return [
+        name
+        for name in settings_of(table)
+        if len(set(map(str, begun[name]))) > 1 and not tied(lrs, begun[name].tolist())
+    ]
+
+
+def _check_columns(curves: pd.DataFrame) -> None:
+    if curves.columns.nlevels > 1:
+        raise UserError("curves: its columns have several levels; flatten them to plain names")
+    known = {"seed", "state", *_NEEDED, *NUMBERS}
+    for name in curves.columns[curves.columns.duplicated()]:
+        if name in known:
+            raise UserError(f"{name}: two columns have this name; keep one")
+    for name in _NEEDED:
+        _column(curves, name)
+    if "step" not in curves and "epoch" not in curves:
+        raise UserError(f"step: no such column, nor epoch; one of them is needed, {_has(curves)}")
+
+
+def _column(curves: pd.DataFrame, name: str) -> pd.Series:
+    if name not in curves:
+        needed = (
+            "run, lr, train_loss and step or epoch are needed"
+            if name in _NEEDED
+            else ("name one that is there")
+        )
+        raise UserError(f"{name}: no such column; {needed}, {_has(curves)}")
+    column = curves[name]
+    if not isinstance(column, pd.Series):
+        raise UserError(f"{name}: two columns have this name; keep one")
+    return column
+
+
+def _has(curves: pd.DataFrame) -> str:
+    names = ", ".join(map(str, curves.columns[:12]))
+    return f"the table has {names or 'none'}"
+
+
+def _coded(curves: pd.DataFrame) -> tuple[_Code, list[Hashable]]:
+    """Each row's run as a number, and the runs by that number, sorted where they can be."""
+    column = curves["run"]
+    try:
+        code, values = pd.factorize(column.to_numpy())
+    except TypeError:
+        raise UserError("run: must hold numbers or names, one for each run") from None
+    if (code < 0).any():
+        raise UserError(
+            f"run: empty in {int((code < 0).sum()):,} of {len(code):,} rows; each row needs its run"
+        )
+    runs: list[Any] = list(values)
+    try:
+        order = sorted(range(len(runs)), key=runs.__getitem__)
+    except TypeError:
+        order = list(range(len(runs)))
+    place = np.empty(len(runs), dtype=np.intp)
+    place[order] = np.arange(len(runs))
+    return place[code], [runs[i] for i in order]
+
+
+def _numbers(curves: pd.DataFrame, name: str) -> Floats:
+    """(rows,) of a column, NaN where it is empty, all NaN where there is no such column."""
+    if name not in curves:
+        return np.full(len(curves), math.nan)
+    column = _column(curves, name)
+    if pd.api.types.is_float_dtype(column.dtype) or pd.api.types.is_integer_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=math.nan)
+    if not (column.dtype == object or pd.api.types.is_string_dtype(column.dtype)):
+        raise UserError(f"{name}: holds {column.dtype}; must hold numbers")
+    return np.array([number(name, value) for value in column.tolist()], dtype=np.float64)
+
+
+def number(name: str, value: Any) -> float:
+    """A cell as a number, NaN where it is empty or says so.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if value is None or value is pd.NA or value is pd.NaT:
+        return math.nan
+    if isinstance(value, str) and value.strip().lower() in _MISSING_WORDS:
+        return math.nan
+    try:
+        if isinstance(value, bool | bytes | bytearray):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        shown = " ".join(repr(value).split())[:40]
+        raise UserError(f"{name}={shown}: must be a number, or empty if not measured") from None
+
+
+def _first(values: Floats, code: _Code, runs: int) -> Floats:
+    """(runs,) the first value of each run that is not NaN."""
+    found = np.full(runs, math.nan)
+    there = np.flatnonzero(~np.isnan(values))[::-1]
+    found[code[there]] = values[there]  # of several assignments to one place the last one stays
+    return found
+
+
+def _first_labels(curves: pd.DataFrame, name: str, code: _Code, runs: int) -> list[Any]:
+    """[runs] the first value of each run that is not missing, None where there is none."""
+    found: list[Any] = [None] * runs
+    if name not in curves:
+        return found
+    column = _column(curves, name)
+    there = np.flatnonzero(column.notna().to_numpy())
+    _, first = np.unique(code[there], return_index=True)
+    rows = there[first]
+    for row, value in zip(rows, column.iloc[rows].tolist(), strict=True):
+        found[code[row]] = value if value.__hash__ is not None else str(value)
+    return found
+
+
+def _other(curves: pd.DataFrame, settings: Sequence[str]) -> Floats:
+    """(rows,) a measurement that lrlab has no name for, like test_loss; NaN where there is none.
+
+    A column that has a value in every row is none: it may be a setting.
+    """
+    known = {"run", "seed", "state", *NUMBERS, *settings}
+    found = np.full(len(curves), math.nan)
+    for name in curves.columns:
+        if name in known or "." in str(name):
+            continue
+        column = curves[name]
+        if isinstance(column, pd.Series) and pd.api.types.is_float_dtype(column.dtype):
+            values = column.to_numpy(dtype=np.float64, na_value=math.nan)
+            if np.isnan(values).any():
+                found = np.where(np.isnan(values), found, values)
+    return found
+
+
+def _swing_borders(curves: pd.DataFrame, code: _Code, runs: int) -> Floats:
+    """(runs,) the stability ratio from which on steps swing, as far as columns tell of momentum.
+
+    Those are momentum, or optimizer.momentum, and optimizer.nesterov. Heavy ball's recurrence
+    r² − (1 + β − h)·r + β, h = lr·λ, has complex roots from h = (1 − √β)² on; Nesterov's,
+    r² − (1 + β)(1 − h)·r + β·(1 − h), from ((1 − β) / (1 + β))² on.
+    """
+    beta = np.full(runs, math.nan)
+    for name in ("optimizer.momentum", "momentum"):
+        if name in curves and pd.api.types.is_numeric_dtype(curves[name].dtype):
+            told = _first(_numbers(curves, name), code, runs)
+            beta = np.where((told >= 0) & (told < 1), told, beta)
+    optimizer = [str(o).lower() for o in _first_labels(curves, "optimizer", code, runs)]
+    plain = np.array([o in ("none", "nan", *_PLAIN) for o in optimizer], dtype=bool)
+    beta = np.where(np.isnan(beta) & plain, 0.0, beta)
+    flags = _first_labels(curves, "optimizer.nesterov", code, runs)
+    told = zip(flags, optimizer, strict=True)
+    is_nesterov = np.array([str(f).lower() == "true" or o == "nesterov" for f, o in told], bool)
+    heavy = (1 - np.sqrt(beta)) ** 2 / (2 * (1 + beta))
+    nesterov = ((1 - beta) / (1 + beta)) ** 2 * (1 + 2 * beta) / (2 * (1 + beta))
+    return np.where(is_nesterov, nesterov, heavy)
+
+
+def _check_lr(lr: Floats, code: _Code, runs: list[Hashable]) -> None:
+    bad = np.flatnonzero(~np.isnan(lr) & ~((lr >= 0) & np.isfinite(lr)))
+    if len(bad):
+        raise UserError(
+            f"lr={lr[bad[0]]:g} of run {runs[code[bad[0]]]}: must be a finite number, not below 0"
+        )
+    first = _first(lr, code, len(runs))[code]
+    differs = np.flatnonzero(np.abs(lr - first) > 1e-6 * np.abs(first))
+    if len(differs):
+        row = differs[0]
+        raise UserError(
+            f"lr={lr[row]:g} of run {runs[code[row]]}: is {first[row]:g} in another row; give each "
+            "run one lr, and the lr of each step, if it changes, in another column (lr_at_step)"
+        )
+
+
+def _check_classes(classes: Floats, runs: list[Hashable]) -> None:
+    bad = np.flatnonzero(~np.isnan(classes) & ~((classes >= 2) & np.isfinite(classes)))
+    if len(bad):
+        raise UserError(
+            f"num_classes={classes[bad[0]]:g} of run {runs[bad[0]]}: must be 2 or more, or empty "
+            "where there are no classes"
+        )
+
+
+def _better_by_epoch(steps: Mapping[str, Floats], code: _Code, runs: int) -> NDArray[np.bool_]:
+    """(runs,) whether more of a run's rows have an epoch than have a step."""
+    counts = {
+        name: np.bincount(code[np.isfinite(steps[name])], minlength=runs)
+        for name in ("step", "epoch")
+    }
+    return counts["epoch"] > counts["step"]
+
+
+def _ordered(code: _Code, rows: Mapping[str, Floats]) -> tuple[_Code, dict[str, Floats]]:
+    """Sorted by run and position, rows without one left out, those of one position made one."""
+    at = rows["at"]
+    sorted_rows = dict(rows)
+    between = np.diff(code)
+    in_order = (between > 0) | ((between == 0) & (np.diff(at) >= 0))
+    if not (np.isfinite(at).all() and in_order.all()):  # of many rows a copy takes long
+        keep = np.flatnonzero(np.isfinite(at))
+        keep = keep[np.lexsort((at[keep], code[keep]))]
+        code, sorted_rows = code[keep], {name: values[keep] for name, values in rows.items()}
+    at = sorted_rows["at"]
+    new = np.append(True, (np.diff(code) != 0) | (np.diff(at) != 0))[: len(at)]
+    if not new.all():
+        # A later row, of a run that went on from a checkpoint, replaces an earlier one.
+        group = np.cumsum(new)
+        last = pd.DataFrame(sorted_rows).groupby(group).last()
+        sorted_rows = {name: last[name].to_numpy(dtype=np.float64) for name in sorted_rows}
+        code = code[new]
+    return code, sorted_rows

@@ -1,0 +1,1 @@
+"""Training: stacks of lanes, checkpoints, the pool."""

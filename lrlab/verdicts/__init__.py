@@ -1,0 +1,1 @@
+"""From data frames to outcomes, evidence and a recommendation."""

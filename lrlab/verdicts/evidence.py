@@ -1,0 +1,430 @@
+"""The numbers behind a verdict, read off a tidy table of curves. Judges nothing, reads no files."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lrlab.records.thresholds import THRESHOLDS, Thresholds
+from lrlab.tables import tidy
+from lrlab.tables.tidy import Floats
+
+StepMode = Literal["monotone", "oscillating", "edge", "unstable", "unknown"]
+
+# Sums of so many losses as fit into memory stay finite below this; a loss of 1e38 is far from it.
+_LARGEST = 1e290
+
+
+@dataclass(frozen=True)
+class Series:
+    """Losses in the order of training.
+
+    Attributes:
+        at: (n,) step or epoch of each.
+        loss: (n,) finite.
+        seconds: (n,) since the run began, NaN where not known.
+    """
+
+    at: Floats
+    loss: Floats
+    seconds: Floats
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What one run's curve says. NaN: not measured, or not to be had from this curve.
+
+    Attributes:
+        run: as in the table.
+        lr: the run's lr, the one that its schedule multiplies.
+        seed: as in the table.
+        settings: the values of the settings, in their order; None where there is none.
+        state: finished, diverged, pruned, failed, interrupted, running, waiting; "" if not told.
+        unit: what the positions count, step or epoch.
+        last: the last position with a loss.
+        losses: at how many positions a loss was recorded.
+        judged_by: the loss that `end_loss` is of, val_loss where it was evaluated, else train_loss.
+        series: its evaluations; of mini-batch losses their means over equal parts of training.
+        initial_loss: before training; where that was not measured, the first loss.
+        chance_loss: of the best constant prediction; NaN where it is not known.
+        end_loss: median of the last evaluations; inf for a run with a loss that is not finite.
+        end_noise: standard error of `end_loss`, from how the last evaluations scatter.
+        last_loss: the last evaluation.
+        lowest_loss: the lowest of `series`.
+        lowest_at, lowest_epoch: its position, and how many epochs were trained then.
+        peak_loss: the highest finite loss recorded.
+        train_end_loss: the end loss of the mini-batches; train_last_loss: their last mean.
+        growing: whether the loss is well above that of the third quarter of training.
+        overfits: whether val loss rose from its lowest while the train loss is below its start.
+        first_nonfinite: position of the first loss that is not finite; inf: it is known to have
+            become non-finite, not when; NaN: all are finite.
+        slope: d log loss / d log position in the last quarter; slope_noise: its standard error.
+        alpha: median over training, in units of the step.
+        stability_ratio: median over training; 1 is the border of stability.
+        stability_ratio_max: its largest.
+        swings_from: the stability ratio from which on steps cross the valley; 0.5 of plain SGD, NaN
+            where the optimizer has momentum of which nothing is told.
+        annealed: whether its lr had come down to next to nothing at the end. That takes the noise
+            off, and then flattens the curve, whatever its steps were before.
+        rates: first, last, mean and largest lr that its steps used; NaN where not recorded.
+        measured: at how many steps alpha or the stability ratio was measured; ratios: at how many
+            the stability ratio was.
+        curve_mode: the step mode as far as the loss of a run without noise shows it.
+        gain_low: log(train loss at lr / that at lr/10) after the branch test; -inf: became
+            non-finite.
+        gain_high: the same at 3·lr.
+        gain_noise: standard error of `gain_low`.
+    """
+
+    run: Hashable
+    lr: float
+    seed: Any
+    settings: tuple[Any, ...]
+    state: str
+    unit: str
+    last: float
+    losses: int
+    judged_by: str
+    series: Series
+    initial_loss: float
+    chance_loss: float
+    end_loss: float
+    end_noise: float
+    last_loss: float
+    lowest_loss: float
+    lowest_at: float
+    lowest_epoch: float
+    peak_loss: float
+    train_end_loss: float
+    train_last_loss: float
+    growing: bool
+    overfits: bool
+    first_nonfinite: float
+    slope: float
+    slope_noise: float
+    alpha: float
+    stability_ratio: float
+    stability_ratio_max: float
+    swings_from: float
+    annealed: bool
+    rates: tuple[float, ...]
+    measured: int
+    ratios: int
+    curve_mode: StepMode
+    gain_low: float
+    gain_high: float
+    gain_noise: float
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isnan(self.first_nonfinite)
+
+    @property
+    def has_branches(self) -> bool:
+        return not (math.isnan(self.gain_low) and math.isnan(self.gain_high))
+
+
+def measure(
+    curves: pd.DataFrame,
+    settings: Sequence[str] | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> list[Numbers]:
+    """The numbers of each run, sorted by run.
+
+    Args:
+        curves: as described at `lrlab.verdicts.judging.verdicts`.
+        settings: the columns that set runs apart besides lr and seed; None: `tidy.settings_of`.
+
+    Raises:
+        UserError: a column is missing, holds what is no number, or contradicts itself.
+    """
+    found = []
+    with np.errstate(all="ignore"):  # losses of 1e38 and inf are what this is for
+        for curve in tidy.split(curves, settings):
+            found.append(_of_run(curve, thresholds))
+    return found
+
+
+def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
+    rows, constants = curve.rows, curve.constants
+    nonfinite = _first_nonfinite(curve)
+    lost = _written_as_zero(rows["train_loss"], rows["grad_norm"])
+    rows = {**rows, "train_loss": np.where(lost, math.nan, rows["train_loss"])}
+    train, val = _series(rows, "train_loss"), _series(rows, "val_loss")
+    chance = constants["chance_loss"]
+    if not math.isfinite(chance):
+        chance = math.log(constants["num_classes"])
+    uses_val = len(val) > 1 or (len(val) == 1 and (not len(train) or val.at[0] > train.at[0]))
+    each_epoch = not uses_val and _is_by_epoch(rows)
+    evaluations = val if uses_val else train if each_epoch else _means(train, thresholds.blocks)
+    train_means = _means(train, thresholds.blocks)
+    initial = _initial(constants["initial_loss"], train, val, chance)
+    overfits = uses_val and _overfits(val, train_means, initial, thresholds)
+    trend = evaluations
+    coarse = len(evaluations) < thresholds.epochs or not (uses_val or each_epoch)
+    if overfits or (coarse and len(train) >= 2 * thresholds.trend_blocks):
+        trend = _means(train, thresholds.trend_blocks)
+
+    is_finite = math.isnan(nonfinite)
+    both = np.concatenate([train.loss, val.loss])
+    ratio, alpha = rows["stability_ratio"], rows["alpha"]
+    slope, slope_noise = _late_slope(trend)
+    lowest = int(np.argmin(evaluations.loss)) if len(evaluations) else 0
+    return Numbers(
+        run=curve.run,
+        seed=curve.seed,
+        settings=curve.settings,
+        state=curve.state,
+        unit=curve.unit,
+        lr=constants["lr"],
+        last=float(max([*train.at[-1:], *val.at[-1:]], default=math.nan)),
+        losses=len(np.union1d(train.at, val.at)),
+        judged_by="val_loss" if uses_val else "train_loss",
+        series=evaluations,
+        initial_loss=initial,
+        chance_loss=chance,
+        end_loss=_end(evaluations.loss, thresholds.end) if is_finite else math.inf,
+        end_noise=_end_noise(evaluations.loss),
+        last_loss=_last(evaluations.loss),
+        lowest_loss=float(np.min(evaluations.loss, initial=math.inf)),
+        lowest_at=_last(evaluations.at[: lowest + 1]),
+        lowest_epoch=_last(rows["epoch"][np.isin(rows["at"], evaluations.at[lowest : lowest + 1])]),
+        peak_loss=float(np.max(both, initial=-math.inf)),
+        train_end_loss=_end(train_means.loss, thresholds.end),
+        train_last_loss=_last(train_means.loss),
+        growing=_is_growing(evaluations.loss, thresholds),
+        overfits=overfits,
+        first_nonfinite=nonfinite,
+        slope=slope,
+        slope_noise=slope_noise,
+        alpha=_median_over_time(rows["at"], alpha),
+        stability_ratio=_median_over_time(rows["at"], ratio),
+        stability_ratio_max=float(np.nanmax(ratio)) if np.isfinite(ratio).any() else math.nan,
+        swings_from=constants["swings_from"],
+        annealed=_is_annealed(rows["lr_at_step"], constants["lr"], thresholds),
+        rates=_rates(rows["lr_at_step"]),
+        measured=int((~np.isnan(ratio) | ~np.isnan(alpha)).sum()),
+        ratios=int((~np.isnan(ratio)).sum()),
+        curve_mode=_curve_mode(train, thresholds) if curve.unit == "step" else "unknown",
+        gain_low=_gain(constants, "gain_low", "gain_high"),
+        gain_high=_gain(constants, "gain_high", "gain_low"),
+        gain_noise=constants["gain_noise"],
+    )
+
+
+def _series(rows: Mapping[str, Floats], name: str) -> Series:
+    there = np.isfinite(rows[name])
+    loss = np.clip(rows[name][there], -_LARGEST, _LARGEST)
+    return Series(rows["at"][there], loss, rows["seconds"][there])
+
+
+def _means(series: Series, blocks: int) -> Series:
+    """The means over so many equal parts, each at its end; as it is where it has no more rows.
+
+    Means, not medians: the mean of mini-batch losses is what a full evaluation estimates, their
+    median reads too low.
+    """
+    n = len(series)
+    if n <= blocks:
+        return series
+    starts = np.arange(blocks) * n // blocks
+    ends = np.append(starts[1:], n)
+    loss = np.add.reduceat(series.loss, starts) / (ends - starts)
+    return Series(series.at[ends - 1], loss, series.seconds[ends - 1])
+
+
+def _end(loss: Floats, share: float) -> float:
+    if not len(loss):
+        return math.nan
+    return float(np.median(loss[-max(1, math.ceil(share * len(loss))) :]))
+
+
+def _last(values: Floats) -> float:
+    return float(values[-1]) if len(values) else math.nan
+
+
+def _end_noise(loss: Floats) -> float:
+    """Standard error of the end loss, from the last tenth of the evaluations; NaN of few.
+
+    Half the mean squared difference of neighbours estimates the variance without the trend (von
+    Neumann 1941).
+    """
+    late = loss[-max(5, len(loss) // 10) :]
+    if len(loss) < 20:
+        return math.nan
+    with np.errstate(over="ignore"):
+        variance = float(np.mean(np.diff(late) ** 2)) / 2
+    return math.sqrt(variance / math.ceil(len(late) / 2))
+
+
+def _rates(lr_at_step: Floats) -> tuple[float, ...]:
+    used = lr_at_step[np.isfinite(lr_at_step)]
+    if not len(used):
+        return (math.nan,) * 4
+    return float(used[0]), float(used[-1]), float(used.mean()), float(used.max())
+
+
+def _initial(told: float, train: Series, val: Series, chance: float) -> float:
+    if math.isfinite(told):
+        return told
+    firsts = [
+        (series.at[0], rank, series.loss[0])
+        for rank, series in ((0, val), (1, train))
+        if len(series)
+    ]
+    if not firsts:
+        return math.nan
+    at, _, loss = min(firsts)
+    # A curve that begins after some training hides where it began: most networks begin by guessing.
+    return float(loss) if at <= 0 or math.isnan(chance) else max(float(loss), chance)
+
+
+def _is_by_epoch(rows: Mapping[str, Floats]) -> bool:
+    """Whether the losses are one an epoch, so that each is the mean of many mini-batches."""
+    epochs = rows["epoch"][np.isfinite(rows["train_loss"])]
+    return bool(np.isfinite(epochs).all()) and len(np.unique(np.floor(epochs))) >= 0.9 * len(epochs)
+
+
+def _overfits(val: Series, train: Series, initial: float, thresholds: Thresholds) -> bool:
+    """Whether val loss has stayed well above its lowest while train loss is below its start."""
+    lowest = int(np.argmin(val.loss))
+    since, then = val.loss[lowest + 1 :], train.loss[train.at <= val.at[lowest]]
+    # At least three evaluations: one may have caught a spike, which is no overfitting.
+    if len(since) < 3 or not len(train) or not val.loss[lowest] > 0:
+        return False
+    risen = since[-3:].min() > thresholds.overfitting * val.loss[lowest]
+    begun = initial if math.isfinite(initial) else float(train.loss[0])
+    # Where train loss rose as well, the steps broke what was learned.
+    ended = _end(train.loss, thresholds.end)
+    return bool(risen and ended < begun and ended < (then[-1] if len(then) else begun))
+
+
+def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
+    """Whether the last quarter lies above the third by more than the noise of both.
+
+    With momentum, noise is slow, and moves a median by itself.
+    """
+    n = len(loss)
+    if n < 2:
+        return False
+    third, last = (
+        (loss[n // 2 : 3 * n // 4], loss[3 * n // 4 :]) if n >= 4 else (loss[:1], loss[1:])
+    )
+    grown = float(np.median(last))
+    earlier = float(np.median(third))
+    apart = np.quantile(last, 0.1) > np.quantile(third, 0.9)
+    return bool(apart and grown > earlier + thresholds.growing * abs(earlier))
+
+
+def _is_annealed(lr_at_step: Floats, lr: float, thresholds: Thresholds) -> bool:
+    there = lr_at_step[np.isfinite(lr_at_step)]
+    return bool(len(there)) and float(there[-1]) < thresholds.annealed * lr
+
+
+def _first_nonfinite(curve: tidy.Curve) -> float:
+    """Where the loss stopped being finite; inf where only that is known, NaN if it stayed finite.
+
+    An inf is one anywhere. NaN also stands for what was not measured, so it counts only after the
+    last finite loss, in a row where nothing else was measured either. Some trainers write a loss of
+    NaN as 0; then the gradient norm, which every row before has, is not finite.
+    """
+    told = curve.constants["first_nonfinite_step"]
+    if math.isfinite(told) and curve.unit == "step":
+        return told
+    train, val = curve.rows["train_loss"], curve.rows["val_loss"]
+    bad = np.isinf(train) | np.isinf(val)
+    finite = np.flatnonzero(np.isfinite(train) | np.isfinite(val))
+    measured = [curve.rows[name] for name in (*tidy.BY_STEP, "other") if name != "seconds"]
+    after = np.arange(len(train)) > (finite[-1] if len(finite) else -1)
+    bad |= after & np.all(np.isnan(measured), axis=0)
+    bad |= _written_as_zero(train, curve.rows["grad_norm"])
+    if bad.any():
+        return float(curve.rows["at"][np.argmax(bad)])
+    return math.inf if curve.state == "diverged" or not math.isnan(told) else math.nan
+
+
+def _written_as_zero(loss: Floats, grad_norm: Floats) -> NDArray[np.bool_]:
+    """(n,) the last rows, if they have a loss of exactly 0 and alone have no gradient norm."""
+    lost = (loss == 0) & ~np.isfinite(grad_norm)
+    first = len(lost) - int(np.argmin(lost[::-1])) if not lost.all() else 0
+    is_so = 0 < first < len(lost) and np.isfinite(grad_norm[:first]).all()
+    return (np.arange(len(lost)) >= first) & is_so
+
+
+def _late_slope(trend: Series) -> tuple[float, float]:
+    """Least-squares slope of log loss against log position over the last quarter, and its error."""
+    if len(trend) < 4 or trend.loss.min() <= 0:
+        return math.nan, math.nan
+    late = (trend.at > 0) & (trend.at >= 0.75 * trend.at[-1])
+    late[-3:] = trend.at[-3:] > 0
+    if late.sum() < 3:
+        return math.nan, math.nan
+    x, y = np.log(trend.at[late]), np.log(trend.loss[late])
+    x, y = x - x.mean(), y - y.mean()
+    width = float(x @ x)
+    if not width > 0:
+        return math.nan, math.nan
+    slope = float(x @ y) / width
+    left = y - slope * x
+    return slope, math.sqrt(float(left @ left) / (len(x) - 2) / width)
+
+
+def _median_over_time(at: Floats, values: Floats) -> float:
+    """The median weighted by how long each value stood, for measurements are denser early on."""
+    there = ~np.isnan(values)
+    if not there.any():
+        return math.nan
+    at, values = at[there], values[there]
+    gaps = np.diff(at)
+    weights = np.append(gaps, np.median(gaps)) if len(gaps) else np.ones(1)
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
+
+
+def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
+    """How the steps behave as far as the loss before each of them tells.
+
+    That takes a curve without noise. Below the border of stability, full-batch gradient descent
+    lowers the loss at every step; a loss that falls at each one is noise-free by itself. One that
+    swings is told from one with noise by how often it turns round: noise of its own at each step
+    makes it turn at 2/3 of them (Bienaymé's turning points), a slow swing, as of momentum, at few,
+    and a step that is thrown across the valley and back at nearly all.
+    """
+    if len(train) < 8 or np.median(np.diff(train.at)) != 1:
+        return "unknown"
+    loss = train.loss
+    # Near the floor of the arithmetic, rounding is all that is left to see.
+    high = loss[: 1 + int(np.flatnonzero(np.abs(loss) > 1e-10 * np.abs(loss).max()).max(initial=0))]
+    if len(high) < 8:
+        high = loss
+    moved = np.diff(np.log(high) if high.min() > 0 else high)
+    if np.mean(moved <= 0) >= thresholds.smooth and moved.min() < 0:
+        return "monotone"
+    if moved.min() > 0:
+        return "unstable"
+    if len(moved) < 30:
+        return "unknown"
+    turned = np.sign(moved[1:]) != np.sign(moved[:-1])
+    turns = float(np.mean(turned))
+    # A falling loss turns seldom, too; where it swings, a fair share of its steps rises. One that
+    # falls and then lies in noise has both, but not in the same half.
+    late = len(moved) // 2
+    is_swing = max(turns, float(np.mean(turned[late:]))) <= thresholds.swinging
+    is_swing &= min(np.mean(moved > 0), np.mean(moved[:late] > 0)) >= thresholds.rising
+    if is_swing or turns >= thresholds.alternating:
+        return "oscillating" if loss[-1] < loss[0] else "unstable"
+    return "unknown"
+
+
+def _gain(constants: Mapping[str, float], name: str, other: str) -> float:
+    """A branch's gain; where only the other's was recorded, this one was not finite."""
+    gain = constants[name]
+    return -math.inf if math.isnan(gain) and not math.isnan(constants[other]) else gain

@@ -1,0 +1,483 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
+"""What each learning rate did: outcome, state at the end, step mode, and the evidence in words."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from lrlab.records.thresholds import THRESHOLDS, Thresholds
+from lrlab.tables.tidy import settings_of, tied
+from lrlab.verdicts import mechanics
+from lrlab.verdicts import verdict_words as words
+from lrlab.verdicts.evidence import Numbers, measure
+from lrlab.verdicts.sides import Sides, compare, gathered
+
+Outcome = Literal[
+    "diverged",
+    "collapsed",
+    "overshooting",
+    "converged",
+    "undershooting",
+    "nothing learned",
+    "not compared",
+    "pruned",
+]
+FAILED = ("diverged", "collapsed")
+TOO_LARGE = (*FAILED, "overshooting")
+
+# A run in one of these states has not had its whole budget; an empty state says nothing.
+UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
+
+# Losses of different tasks cannot be compared: the best of the sweep is the best of the task.
+_TASK = ("network", "loss", "data")
+GAIN_EPSILON = 1e-3  # of the initial loss, in a branch's gain: below it a loss counts as nothing
+_FIELDS = (  # the numbers of a run that the table shows
+    *("state", "judged_by", "unit", "last", "initial_loss", "chance_loss", "peak_loss"),
+    *("train_end_loss", "last_loss", "end_noise", "first_nonfinite", "slope", "slope_noise"),
+    *("alpha", "stability_ratio", "stability_ratio_max", "swings_from"),
+    *("gain_low", "gain_high", "gain_noise"),
+    *("overfits", "lowest_loss", "lowest_at", "lowest_epoch"),
+)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The runs that differ from a run in nothing but lr and seed.
+
+    Attributes:
+        sides: of its finished runs, also of those that failed.
+        lrs: how many lrs ended, well or not.
+        nothing: whether none of its runs is better than guessing.
+        same_rates: whether its runs used the same rates, whatever their lr.
+        lowest: of all its runs, the lowest end loss at each lr.
+        smoothest: the same of the finished runs whose loss fell at every step.
+        failures: by lr, how many of how many runs failed.
+        by_val: whether only runs with a val loss are compared.
+    """
+
+    sides: Sides
+    lrs: int
+    nothing: bool
+    same_rates: bool
+    lowest: Mapping[float, float]
+    smoothest: Mapping[float, float]
+    failures: Mapping[float, tuple[int, int]]
+    by_val: bool
+
+
+@dataclass(frozen=True)
+class _Task:
+    """All runs with the same network, loss and data.
+
+    Attributes:
+        start: the smaller of the median initial loss and that of guessing; NaN for neither.
+        best: the lowest end loss of a finished run; NaN for none.
+    """
+
+    start: float
+    best: float
+
+
+def verdicts(
+    curves: pd.DataFrame,
+    settings: Sequence[str] | None = None,
+    target: float | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> pd.DataFrame:
+    """One row a run: what its learning rate did, how its steps behaved, and why one can say so.
+
+    Args:
+        curves: one row a recorded step of a run, in any order. Needed columns:
+
+            - run: a number or a name.
+            - lr: one a run, the lr that its schedule multiplies.
+            - step or epoch: where the row stands in training. If both are there: step.
+            - train_loss: at that step (of a mini-batch or of all data) or the epoch's mean.
+
+            More is used where it is there; an empty cell or NaN is what was not measured:
+
+            - val_loss: an evaluation on held-out data; the end loss is of it, if there are two.
+            - alpha, stability_ratio: how far steps go, see `lrlab.records.thresholds`; grad_norm:
+              only tells a row where something was measured from one where the loss was NaN.
+            - seconds: since the run began. lr_at_step: that of the update, where it changes.
+            - seed, state: a run's; "finished", "diverged", "pruned", "failed", "interrupted" ...
+            - initial_loss: before training. chance_loss: of the best constant prediction, or
+              num_classes, for classes that are equally frequent.
+            - swings_from: the stability ratio from which on steps swing; or momentum, and
+              optimizer.nesterov, from which it is computed; without these 0.5, of plain SGD.
+            - first_nonfinite_step: if it is known.
+            - gain_low, gain_high: of the branch test, log(loss at lr / loss at lr/10) and
+              log(loss at lr / loss at 3·lr) after training on from the end; -inf, or empty beside
+              one that is not: that branch became non-finite. gain_noise: standard error of
+              gain_low.
+            - the settings, by which runs are told apart besides lr and seed.
+
+            A loss of inf, or NaN from some row to the run's end, is a diverged run.
+        settings: names of these columns; None: "schedule", "optimizer", "network", "loss", "data",
+            "batch_size", "epochs" and all with a dot in their name, where they are there. Runs are
+            compared whose settings are all equal; one that is the lr times a number counts as none.
+        target: the loss to be reached; None: 95% of the way from the initial loss, or that of
+            guessing, if it is lower, to the best one with the same network, loss and data.
+
+    Returns:
+        Sorted by run. Columns: run, lr, seed, the settings;
+        outcome: diverged, collapsed, overshooting, converged, undershooting, nothing learned,
+        not compared or pruned; for the rules see `lrlab.records.thresholds`;
+        at_end: overfitting, would anneal, still falling, settled, too noisy to tell, or "";
+        step_mode: monotone, oscillating, edge, unstable, or unknown where it was not measured and
+        the loss has noise; steps: far too short, about right, unstable, or "";
+        evidence: a sentence; end_loss: inf if the loss became non-finite;
+        decay_gain: gain_low, what a decaying schedule would still win, in log train loss;
+        best_loss (of the task), share (of the way to it from the start);
+        same_rates: whether all runs of the setting used the same rates, whatever their lr;
+        target_loss, steps_to_target (inf: never; in units of `unit`), seconds_to_target;
+        and the numbers behind, as described at `lrlab.verdicts.evidence.Numbers`.
+
+    Raises:
+        UserError: a column is missing, holds what is no number, or contradicts itself.
+    """
+    names = _told_apart_by(curves, settings)
+    return judge(measure(curves, names, thresholds), names, target, thresholds)
+
+
+def verdicts_of_pieces(
+    pieces: Iterable[pd.DataFrame],
+    settings: Sequence[str] | None = None,
+    target: float | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> pd.DataFrame:
+    """As `verdicts`, of curves that come in pieces and are not kept.
+
+    Args:
+        pieces: whole runs each, all with the same columns.
+    """
+    runs, names = measured(pieces, settings, thresholds)
+    return judge(runs, names, target, thresholds)
+
+
+def measured(
+    pieces: Iterable[pd.DataFrame],
+    settings: Sequence[str] | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> tuple[list[Numbers], list[str]]:
+    """What `judge` takes of curves that come in pieces and are not kept: numbers, settings."""
+    runs: list[Numbers] = []
+    names: list[str] = []
+    for curves in pieces:
+        names = _told_apart_by(curves, settings)
+        runs += measure(curves, names, thresholds)
+        del curves  # or it would be there still while the next one is made
+    return runs, names
+
+
+def most_judged_by(found: Iterable[Any]) -> str:
+    """The loss that most runs are judged by, the first by name of a tie; "" for none.
+
+    found: of each run; a run that failed at once has no evaluation to be judged by, and NaN here.
+    """
+    names = [name for name in found if isinstance(name, str) and name]
+    return min(set(names), key=lambda name: (-names.count(name), name), default="")
+
+
+def _told_apart_by(curves: pd.DataFrame, settings: Sequence[str] | None) -> list[str]:
+    names = settings_of(curves) if settings is None else list(settings)
+    return [name for name in dict.fromkeys(names) if name not in ("run", "lr", "seed")]
+
+
+def judge(
+    runs: Sequence[Numbers], names: Sequence[str], target: float | None, thresholds: Thresholds
+) -> pd.DataFrame:
+    """The table of `verdicts`, from the numbers of all runs.
+
+    Args:
+        names: of the settings, in the order that each run has them in.
+    """
+    settings, tasks = _compared(runs, names, thresholds)
+    rows = []
+    for n in runs:
+        setting, task = settings[n.run], tasks[n.run]
+        outcome, why = _outcome(n, setting, task, thresholds)
+        failed = outcome in FAILED
+        word, told = ("", "")
+        if not failed and n.state not in UNFINISHED and n.losses > 1:
+            word, told = mechanics.at_end(n, thresholds)
+        goal = n.end_loss - thresholds.converged * abs(n.end_loss)
+        is_slower = any(lr < n.lr and end < goal for lr, end in setting.smoothest.items())
+        mode, how = mechanics.step_mode(n, failed, is_slower, thresholds)
+        goal = _target(task, thresholds) if target is None else target
+        steps, seconds = _reached(n, goal)
+        rows.append(
+            {
+                "run": n.run,
+                "lr": n.lr,
+                "seed": n.seed,
+                **dict(zip(names, n.settings, strict=True)),
+                "outcome": outcome,
+                "at_end": word,
+                "step_mode": mode,
+                "steps": mechanics.steps(n, thresholds, failed),
+                "evidence": words.sentence(n, outcome, why, word, told, how),
+                "end_loss": n.end_loss,
+                "decay_gain": n.gain_low,
+                "best_loss": task.best,
+                "share": _share(n, task),
+                "same_rates": setting.same_rates,
+                "target_loss": goal,
+                "steps_to_target": steps,
+                "seconds_to_target": seconds,
+                **{name: getattr(n, name) for name in _FIELDS},
+            }
+        )
+    columns = ["run", "lr", "seed", *names, *_columns()]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+
+
+def _columns() -> list[str]:
+    return [
+        *("outcome", "at_end", "step_mode", "steps", "evidence", "end_loss", "decay_gain"),
+        *("best_loss", "share", "same_rates", "target_loss", "steps_to_target"),
+        *("seconds_to_target", *_FIELDS),
+    ]
+
+
+# --- comparison -----------------------------------------------------------------------------------
+
+
+def _compared(
+    runs: Sequence[Numbers], names: Sequence[str], t: Thresholds
+) -> tuple[dict[Hashable, _Setting], dict[Hashable, _Task]]:
+    """What each run is compared with, by run."""
+    lrs = [n.lr for n in runs]
+    free = [i for i in range(len(names)) if not tied(lrs, [n.settings[i] for n in runs])]
+    of_task = [i for i, name in enumerate(names) if name.split(".")[0] in _TASK]
+    by_task = _grouped(runs, of_task)
+    tasks = {key: _task(members) for key, members in by_task.items()}
+    task_of = {n.run: tasks[key] for key, members in by_task.items() for n in members}
+    setting_of = {}
+    for members in _grouped(runs, free).values():
+        setting = _setting(members, task_of[members[0].run], t)
+        setting_of.update((n.run, setting) for n in members)
+    return setting_of, task_of
+
+
+def _grouped(
+    runs: Sequence[Numbers], places: Sequence[int]
+) -> dict[tuple[Any, ...], list[Numbers]]:
+    found: dict[tuple[Any, ...], list[Numbers]] = {}
+    for n in runs:
+        found.setdefault(tuple(n.settings[i] for i in places), []).append(n)
+    return found
+
+
+def _task(members: Sequence[Numbers]) -> _Task:
+    starts = [n.initial_loss for n in members if not math.isnan(n.initial_loss)]
+    guesses = [n.chance_loss for n in members if not math.isnan(n.chance_loss)]
+    start = min([median(each) for each in (starts, guesses) if each], default=math.nan)
+    ended = [n for n in members if math.isfinite(n.end_loss) and n.state not in UNFINISHED]
+    ended = ended or [n for n in members if math.isfinite(n.end_loss)]
+    # A mini-batch loss is no match for an evaluation: it may be of data seen many times.
+    ended = [n for n in ended if n.judged_by == "val_loss"] or ended
+    return _Task(start, min((n.end_loss for n in ended), default=math.nan))
+
+
+def _setting(members: Sequence[Numbers], task: _Task, t: Thresholds) -> _Setting:
+    told = [n for n in members if not math.isnan(n.end_loss) and not math.isnan(n.lr)]
+    finished = [n for n in told if n.state not in UNFINISHED]
+    by_val = [n for n in finished if n.judged_by == "val_loss" or not n.is_finite]
+    has_val = any(n.is_finite for n in by_val)
+    if has_val:
+        finished = by_val
+    lowest = _lowest(told)
+    at_lrs = gathered(
+        (n.lr, n.seed, n.run, math.inf if _failure(n, lowest, task, t) else n.end_loss)
+        for n in finished
+    )
+    smooth = [n for n in finished if n.curve_mode == "monotone"]
+    return _Setting(
+        compare(at_lrs, task.start, t),
+        len(at_lrs),
+        bool(finished) and not any(_has_learned(n, task, t) for n in finished),
+        _same_rates(members),
+        lowest,
+        _lowest(smooth),
+        {at.lr: (sum(map(math.isinf, at.ends.values())), len(at.ends)) for at in at_lrs},
+        has_val,
+    )
+
+
+def _lowest(runs: Sequence[Numbers]) -> dict[float, float]:
+    ends: dict[float, float] = {}
+    for n in runs:
+        ends[n.lr] = min(n.end_loss, ends.get(n.lr, math.inf))
+    return ends
+
+
+def _same_rates(members: Sequence[Numbers]) -> bool:
+    """Whether runs of several lrs used equal rates, as far as they were recorded."""
+    told = [n for n in members if not any(map(math.isnan, n.rates)) and n.is_finite]
+    if len({n.lr for n in told}) < 2:
+        return False
+    first = np.array(told[0].rates)
+    return all(np.allclose(np.array(n.rates), first, rtol=1e-9, atol=0) for n in told)
+
+
+def _has_learned(n: Numbers, task: _Task, t: Thresholds) -> bool:
+    """Whether it ended below guessing, or, where that is not known, below its start.
+
+    One that overfits has learned if it was clearly below on the way.
+    """
+    base = task.start if math.isnan(n.chance_loss) else n.chance_loss
+    if math.isnan(base) or n.end_loss < base - (1 - t.guessing) * abs(base):
+        return True
+    return n.overfits and n.lowest_loss < base - (1 - t.learned) * abs(base)
+
+
+def _share(n: Numbers, task: _Task) -> float:
+    """(start − end) / (start − best): the share of the way to the best; NaN where there is none."""
+    way = task.start - task.best
+    if not (way > 0 and math.isfinite(way) and math.isfinite(n.end_loss)):
+        return math.nan
+    return (task.start - n.end_loss) / way
+
+
+def _target(task: _Task, t: Thresholds) -> float:
+    way = task.start - task.best
+    return task.start - t.target * way if way > 0 else math.nan
+
+
+def _reached(n: Numbers, target: float) -> tuple[float, float]:
+    """Position and seconds of the first evaluation at or below the target; inf: never."""
+    if math.isnan(target) or not len(n.series):
+        return math.nan, math.nan
+    there = np.flatnonzero(n.series.loss <= target)
+    if not len(there):
+        return math.inf, math.inf
+    return float(n.series.at[there[0]]), float(n.series.seconds[there[0]])
+
+
+# --- outcome --------------------------------------------------------------------------------------
+
+
+def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple[Outcome, str]:
+    """The first rule that holds, and why it does."""
+    if n.is_finite and not n.losses:
+        return ("pruned" if n.state == "pruned" else "not compared"), "no loss was recorded"
+    if n.state == "pruned" and n.is_finite:
+        return "pruned", f"{words.fell(n)} before it was stopped"
+    if failure := _failure(n, setting.lowest, task, t):
+        return failure
+    fell = words.fell(n)
+    if n.state in UNFINISHED:
+        return "not compared", f"{fell} so far"
+    if n.losses == 1 and not n.has_branches and not (n.last > 0 and n.end_loss != n.initial_loss):
+        return "not compared", f"only one loss was recorded, {words.loss(n.end_loss)}"
+    if setting.nothing:
+        return "nothing learned", f"{fell}, and no run is better than {_guessing(n, task)}"
+    if setting.same_rates:
+        return "not compared", f"{fell}; its schedule sets the rates, the same for all lrs"
+    is_left_out = setting.by_val and n.judged_by != "val_loss"
+    is_alone = setting.lrs < 2 or n.lr not in setting.sides.ends
+    if is_left_out or is_alone or math.isnan(setting.sides.best):
+        alone = "no other lr was trained to its end with these settings"
+        if is_left_out:
+            alone = "it has no val loss, by which the others are compared"
+        steps = mechanics.steps(n, t)
+        return "not compared", f"{fell}; {alone}" + (f"; its steps are {steps}" if steps else "")
+    return _side(n, setting, fell, t)
+
+
+def _failure(
+    n: Numbers, lowest: Mapping[float, float], task: _Task, t: Thresholds
+) -> tuple[Outcome, str] | None:
+    """Why the run diverged or collapsed; None where it did neither.
+
+    Where the loss of the evaluations is at guessing and the train loss is far below, the network
+    has learned its training data, and has not been broken.
+    """
+    if not n.is_finite:
+        return "diverged", words.nonfinite(n)
+    if not n.losses or n.state in UNFINISHED:
+        return None
+    start = min([x for x in (n.initial_loss, task.start) if not math.isnan(x)], default=math.nan)
+    by_val = n.judged_by == "val_loss" and not math.isnan(n.train_end_loss)
+    grew = n.growing and n.end_loss > start + (t.diverged - 1) * abs(start)
+    if grew and not (by_val and (n.overfits or n.train_end_loss < n.initial_loss)):
+        return "diverged", f"{words.fell(n)} and was still growing"
+    guessing, learning = (_times(share, n.chance_loss) for share in (t.guessing, t.learned))
+    if not max(n.end_loss, n.last_loss) >= guessing:
+        return None
+    if by_val and (n.overfits or n.train_last_loss < learning):
+        return None
+    broken = f"{words.fell(n)}, no better than guessing ({words.loss(n.chance_loss)})"
+    if not n.end_loss >= guessing:
+        last = f"at the last evaluation it was guessing ({words.loss(n.last_loss)})"
+        broken = f"{words.fell(n)}, but {last}"
+    if n.peak_loss > _times(t.spike, n.initial_loss):
+        return "collapsed", f"{broken}, after a peak of {words.loss(n.peak_loss)}"
+    learned = [(lr, end) for lr, end in lowest.items() if lr < n.lr and end < learning]
+    if learned:
+        lr, end = max(learned)
+        return "collapsed", f"{broken}, while the smaller lr {lr:g} came to {words.loss(end)}"
+    return None
+
+
+def _times(share: float, loss: float) -> float:
+    """A share of a loss; of one below 0, where a larger share is higher too, as far above it."""
+    return share * loss if loss >= 0 else (2 - share) * loss
+
+
+def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outcome, str]:
+    """On which side of the best lr the run lies, and how far its end is from the best."""
+    sides = setting.sides
+    failed, of = setting.failures[n.lr]
+    fails = f"; {failed} of {of} seeds failed at this lr" if failed else ""
+    medians = ", by medians" if of > 1 else ""
+    if n.lr == sides.best:
+        return "converged", f"{fell}, the lowest of {setting.lrs} lrs{medians}{fails}"
+    which = "smaller" if sides.best < n.lr else "larger"
+    best = f"{words.loss(sides.best_end)} at the {which} lr {sides.best:g}"
+    above = f"{words.above(sides.ends[n.lr], sides.best_end, best)}{medians}"
+    side = sides.side(n.lr)
+    above += f"{_although(n.lr, side, setting, t)}{fails}"
+    if side == 0:
+        return "converged", f"{fell}, {above}"
+    if side > 0:
+        return "overshooting", f"{fell}, {above}"
+    if n.end_loss > n.initial_loss + (1 - t.guessing) * abs(n.initial_loss):
+        rose = "it ended above its start, so its steps were not too small"
+        return "not compared", f"{fell}, {above}; {rose}"
+    return "undershooting", f"{fell}, {above}"
+
+
+def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
+    """Why an lr is on this side, where its end loss alone would put it on another; "" elsewhere."""
+    sides = setting.sides
+    over = sides.ends[lr] - sides.best_end
+    is_near = over <= t.converged * abs(sides.best_end)
+    if side == 0 and not is_near:
+        noise = t.noise * sides.errors.get(lr, 0.0)
+        if sides.higher.get(lr, over) <= noise:
+            return ", within the noise of the seeds"
+        if noise < over <= sides.room[lr]:
+            return ", which is next to nothing beside its start"
+        return ", but an lr beyond it is as good"
+    if side == 0 or not is_near:
+        return ""
+    failed, of = setting.failures[lr]
+    best_failed, best_of = setting.failures[sides.best]
+    if failed / of > best_failed / best_of:
+        return ", at which fewer seeds failed"
+    return ", but an lr between them did far worse"
+
+
+def _guessing(n: Numbers, task: _Task) -> str:
+    if math.isnan(n.chance_loss):
+        return f"before training ({words.loss(task.start)})"
+    return f"guessing ({words.loss(n.chance_loss)})"

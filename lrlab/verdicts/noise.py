@@ -1,0 +1,97 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+"""How much of the difference between two learning rates may be chance."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lrlab.records.thresholds import Thresholds
+from lrlab.verdicts.sides import Sides
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The lr that ended next to the best.
+
+    Attributes:
+        higher: how much higher its end loss is; with several seeds the mean difference seed by
+            seed, which can be below 0 although its median is higher.
+        error: so much of that may be chance, `thresholds.noise` standard errors; NaN: not measured.
+        of: what makes the noise: "seeds", "held-out samples" or "last evaluations".
+        held_out: the lowest and highest of the lrs whose difference to the best is within the noise
+            of the held-out samples; None where that was not measured, or seeds tell more.
+        fails: whether it ended lower than the best, which has a smaller share of failed runs.
+    """
+
+    lr: float
+    higher: float
+    error: float
+    of: str
+    held_out: tuple[float, float] | None = None
+    fails: bool = False
+
+
+def nearest_rival(
+    by_lr: Mapping[float, Sequence[Row]], sides: Sides, thresholds: Thresholds
+) -> Rival | None:
+    """The lr next to the best, and the noise; None where no other lr has an end loss.
+
+    Args:
+        by_lr: rows of the verdicts, of runs that did not fail: end_loss; and where there,
+            end_noise, and val_parts: the means of the val loss over equal parts of the held-out
+            samples, with a space between.
+    """
+    others = [lr for lr in sides.ends if lr != sides.best and math.isfinite(sides.ends[lr])]
+    if not others:
+        return None
+    lr = min(others, key=lambda other: sides.ends[other])
+    higher = sides.ends[lr] - sides.best_end
+    if sides.errors:
+        error = thresholds.noise * sides.errors[lr]
+        return Rival(lr, sides.higher[lr], error, "seeds", fails=higher < 0)
+    best = by_lr[sides.best][0]
+    errors = {other: held_out_error(best, by_lr[other][0]) for other in others}
+    if not math.isnan(errors[lr]):
+        alike = [
+            other
+            for other in others
+            if sides.ends[other] - sides.best_end <= thresholds.noise * errors[other]
+        ]
+        held_out = (min([sides.best, *alike]), max([sides.best, *alike]))
+        return Rival(
+            lr, higher, thresholds.noise * errors[lr], "held-out samples", held_out, higher < 0
+        )
+    late = [_number(row.get("end_noise")) for row in (best, by_lr[lr][0])]
+    return Rival(
+        lr, higher, thresholds.noise * math.hypot(*late), "last evaluations", fails=higher < 0
+    )
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def held_out_error(one: Row, other: Row) -> float:
+    """Standard error of the difference of two runs' val losses, as the samples make it.
+
+    Both are evaluated on the same samples, so the differences are taken part by part: those of n
+    parts have a mean with the error deviation / √n. NaN where the parts are not known.
+    """
+    a, b = parts(one), parts(other)
+    if len(a) != len(b) or len(a) < 2:
+        return math.nan
+    differences = np.array(a) - np.array(b)
+    return float(differences.std(ddof=1)) / math.sqrt(len(differences))
+
+
+def parts(row: Row) -> list[float]:
+    try:
+        return [float(text) for text in str(row.get("val_parts") or "").split()]
+    except ValueError:
+        return []

@@ -1,0 +1,500 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false
+"""Which learning rate to use, how sure that is, and what would be worth trying next."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from lrlab.errors import UserError
+from lrlab.records.thresholds import THRESHOLDS, Thresholds
+from lrlab.tables.tidy import varying
+from lrlab.verdicts import loss_kinds, pooled
+from lrlab.verdicts.judging import FAILED, TOO_LARGE, UNFINISHED, most_judged_by
+from lrlab.verdicts.noise import Rival, nearest_rival
+from lrlab.verdicts.pooled import Search
+from lrlab.verdicts.sides import AtLr, Sides, compare, gathered
+
+_NEEDED = ("run", "lr", "outcome", "end_loss")
+_NOT_SETTINGS = ("run", "lr", "seed", "outcome")
+_RANGE_TEST = "range_test"
+_FAR_OFF = 10  # times guessing's loss: an initial loss that is mostly the targets' offset
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class ToTarget:
+    """How long it took to reach the target loss at one lr; medians over seeds, inf for never."""
+
+    lr: float
+    steps: float
+    seconds: float  # NaN where not known
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a sweep says of the lr, for runs whose other settings are equal.
+
+    Attributes:
+        settings: the other settings by name.
+        refusal: why no lr is recommended; "" where one is. Then best_lr is None.
+        best_lr: with the lowest median end loss over its seeds, of the lrs at which fewest failed.
+        best_run: of its runs the one in the middle.
+        best_loss: that median.
+        judged_by: the loss that it is of.
+        as_good: lowest and highest of the lrs around it that do as well.
+        noise: standard deviation between seeds of a difference to the best; NaN with one seed.
+        rival: the lr that ended next to the best, and how large the noise of the difference is.
+        seeds: of the runs at the best lr.
+        failed_seeds: how many of these diverged or collapsed.
+        lrs: how many lrs were trained to their end.
+        runs: how many runs there are, of every state.
+        not_judged: how many of them had not had their whole budget.
+        too_small: the largest lr below `as_good` at which most runs undershoot; None: none does.
+        too_large: the smallest lr above `as_good` at which most runs overshoot, collapse or
+            diverge; None: none does.
+        larger_overfit: whether most of the runs that overshoot overfit.
+        fails_from: the smallest lr at which a run collapsed or diverged; None: none did.
+        at_end: how most of the runs at the best lr stood at their end; see `mechanics.at_end`.
+        step_words: how their steps were: far too short, about right, unstable; "" not measured.
+        decay_gain: what a tenth of the best lr would still win in log train loss; NaN: not
+            measured.
+        overfit_from: the lowest val loss of the best runs, where most of them overfit, the median;
+            NaN: they do not.
+        overfit_epoch: after how many epochs, or at which step, that was.
+        edge: "low", "high" or "both" where the best is the smallest or largest lr tried; else "".
+        try_next: range of lrs to try next, None if none.
+        unit: what steps are counted in, step or epoch.
+        steps: how many steps, or epochs, the runs have; NaN: not known.
+        target_loss: the loss that to_target is about; NaN: none.
+        to_target: one for each lr, sorted by it.
+        counts: how many runs had each outcome.
+        search: of a search over several settings, what all its runs together say; else None.
+    """
+
+    settings: Mapping[str, Any]
+    refusal: str = ""
+    best_lr: float | None = None
+    best_run: Hashable = None
+    best_loss: float = math.nan
+    judged_by: str = ""
+    as_good: tuple[float, float] | None = None
+    noise: float = math.nan
+    rival: Rival | None = None
+    seeds: int = 0
+    failed_seeds: int = 0
+    lrs: int = 0
+    runs: int = 0
+    not_judged: int = 0
+    too_small: float | None = None
+    too_large: float | None = None
+    larger_overfit: bool = False
+    fails_from: float | None = None
+    at_end: str = ""
+    step_words: str = ""
+    decay_gain: float = math.nan
+    overfit_from: float = math.nan
+    overfit_epoch: float = math.nan
+    edge: str = ""
+    try_next: tuple[float, float] | None = None
+    unit: str = "step"
+    steps: float = math.nan
+    target_loss: float = math.nan
+    to_target: tuple[ToTarget, ...] = ()
+    counts: Mapping[str, int] | None = None
+    search: Search | None = None
+
+    @property
+    def overshoots_from(self) -> float | None:
+        """`too_large`, where runs do not fail from there on; None: none overshoots before that."""
+        if self.fails_above is not None and self.too_large is not None:
+            return self.too_large if self.too_large < self.fails_above else None
+        return self.too_large
+
+    @property
+    def fails_above(self) -> float | None:
+        """`fails_from`, where it is above all that is as good as the best."""
+        if self.fails_from is None or self.as_good is None:
+            return self.fails_from
+        return self.fails_from if self.fails_from > self.as_good[1] else None
+
+    @property
+    def overfits(self) -> bool:
+        return self.at_end == "overfitting"
+
+    @property
+    def decay_helps(self) -> bool:
+        return self.at_end == "would anneal"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there was but one lr, so that it was compared with nothing."""
+        return self.best_lr is not None and self.lrs == 1
+
+
+def recommend(
+    verdicts: pd.DataFrame,
+    settings: Sequence[str] | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> list[Answer]:
+    """One answer for each combination of the other settings, the best first.
+
+    Of losses of different kinds, which do not compare, those of one come after those of another, in
+    the order of their runs. A search over several settings, in which most combinations have one lr
+    only, has one answer: its best configuration, see `lrlab.verdicts.pooled`.
+
+    Args:
+        verdicts: as from `lrlab.verdicts.judging.verdicts`: run, lr, outcome, end_loss; and where
+            there, its other columns, and val_parts (see `lrlab.verdicts.noise`).
+        settings: the columns whose values make a combination; None: those of `tidy.SETTINGS` and
+            with a dot in their name whose values differ.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    for name in (*_NEEDED, *(settings or ())):
+        if name not in verdicts:
+            raise UserError(f"{name}: no such column; give the table that verdicts() returns")
+    names = varying(verdicts) if settings is None else list(settings)
+    names = [name for name in names if name not in _NOT_SETTINGS]
+    rows = [row for row in verdicts.to_dict("records") if not math.isnan(row["lr"])]
+    groups: dict[tuple[Any, ...], list[Row]] = {} if names else {(): []}
+    for row in rows:
+        key = tuple(None if pd.isna(row[name]) else row[name] for name in names)
+        groups.setdefault(key, []).append(row)
+    if pooled.is_search(list(groups.values())):
+        return [_of_search(rows, names, thresholds)]
+    answers = [
+        _answer(dict(zip(names, key, strict=True)), members, thresholds)
+        for key, members in groups.items()
+    ]
+    told_first = sorted(answers, key=lambda a: bool(a.refusal))
+    kinds = list(dict.fromkeys(loss_kinds.kind(a.settings) for a in told_first))
+
+    def rank(a: Answer) -> tuple[int, float]:
+        of_kind = kinds.index(loss_kinds.kind(a.settings))
+        return of_kind, math.inf if a.refusal else a.best_loss
+
+    return sorted(answers, key=rank)
+
+
+def comparable(answers: Sequence[Answer]) -> bool:
+    """Whether their losses are of one kind, so that the lowest is the best."""
+    return len(best_of_each(answers)) <= 1
+
+
+def best_of_each(answers: Sequence[Answer]) -> list[Answer]:
+    """The first of each kind of loss: of one kind only, it is the best of all."""
+    found: dict[str, Answer] = {}
+    for answer in answers:
+        found.setdefault(loss_kinds.kind(answer.settings), answer)
+    return list(found.values())
+
+
+# --- one combination of settings ------------------------------------------------------------------
+
+
+def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> Answer:
+    judged = _judged(rows)
+    sides = compare(_at_lrs(judged), _start(judged), t)
+    answer = _counted(settings, rows, judged)
+    if refusal := _refusal(rows, judged):
+        return replace(answer, refusal=refusal)
+    if math.isnan(sides.best):
+        return _all_failed(answer, sides.lrs)
+    if any(row["outcome"] == "nothing learned" for row in judged):
+        return replace(answer, refusal=_nothing(judged, sides), try_next=_elsewhere(judged, sides))
+    tried = [float(row["lr"]) for row in rows if row.get("state") in ("", "pruned", None)]
+    edge, following = _edge(sides.best, sorted({*tried, *sides.lrs}))
+    answer = _of_best(answer, judged, sides, t)
+    if edge == "both":  # a run alone
+        following = _beside(judged, sides.best, t)
+    return replace(answer, edge=edge, try_next=following)
+
+
+def _judged(rows: Sequence[Row]) -> list[Row]:
+    """Those that were trained to their end, and have an end loss, also of a failure.
+
+    Where some are judged by their val loss, those that have none are no match for them.
+    """
+    ended = [row for row in _finished(rows) if not math.isnan(float(row["end_loss"]))]
+    compared = [
+        row
+        for row in ended
+        if row.get("judged_by") == "val_loss" or math.isinf(float(row["end_loss"]))
+    ]
+    has_val = any(math.isfinite(float(row["end_loss"])) for row in compared)
+    return compared if has_val else ended
+
+
+def _finished(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.get("state") not in UNFINISHED]
+
+
+def _at_lrs(rows: Sequence[Row]) -> list[AtLr]:
+    return gathered(
+        (
+            float(row["lr"]),
+            row.get("seed"),
+            row["run"],
+            math.inf if row["outcome"] in FAILED else float(row["end_loss"]),
+        )
+        for row in rows
+    )
+
+
+def _start(rows: Sequence[Row]) -> float:
+    told = [_median(rows, name) for name in ("initial_loss", "chance_loss")]
+    return min([x for x in told if not math.isnan(x)], default=math.nan)
+
+
+def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[Row]) -> Answer:
+    """An answer with what needs no comparison."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
+    failed = [float(row["lr"]) for row in judged if row["outcome"] in FAILED]
+    ended = [row for row in judged if math.isfinite(float(row["end_loss"]))]
+    return Answer(
+        settings=settings,
+        judged_by=most_judged_by(row.get("judged_by") for row in ended),
+        lrs=len({row["lr"] for row in judged}),
+        runs=len(rows),
+        not_judged=len(rows) - sum(not math.isnan(float(r["end_loss"])) for r in _finished(rows)),
+        fails_from=min(failed, default=None),
+        unit=next((str(row["unit"]) for row in rows if row.get("unit")), "step"),
+        steps=_median([row for row in judged if math.isfinite(float(row["end_loss"]))], "last"),
+        counts=counts,
+    )
+
+
+def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds) -> Answer:
+    """The answer with what is said of the best lr, and of those beside it."""
+    mine = [row for row in judged if row["lr"] == sides.best]
+    well = [row for row in mine if row["outcome"] not in FAILED]
+    by_lr: dict[float, list[Row]] = {}
+    for row in judged:
+        by_lr.setdefault(float(row["lr"]), []).append(row)
+    small = [lr for lr in by_lr if lr < sides.low and _most(by_lr[lr], ("undershooting",))]
+    large = [lr for lr in by_lr if lr > sides.high and _most(by_lr[lr], TOO_LARGE)]
+    of_seeds = next(at.ends for at in _at_lrs(mine))
+    well_by_lr = {
+        lr: [row for row in of if row["outcome"] not in FAILED] for lr, of in by_lr.items()
+    }
+    at_end = _commonest(well, "at_end")
+    overfit = [row for row in well if row.get("at_end") == "overfitting"]
+    target, to_target = _to_target(judged)
+    return replace(
+        answer,
+        best_lr=sides.best,
+        best_run=_middle(mine),
+        best_loss=sides.best_end,
+        as_good=(sides.low, sides.high),
+        noise=sides.noise,
+        rival=nearest_rival(well_by_lr, sides, t),
+        seeds=len(of_seeds),
+        failed_seeds=sum(map(math.isinf, of_seeds.values())),
+        too_small=max(small, default=None),
+        too_large=min(large, default=None),
+        larger_overfit=_mostly_overfit([row for lr in large for row in by_lr[lr]]),
+        at_end=at_end,
+        step_words=_commonest(well, "steps"),
+        decay_gain=_median(well, "gain_low"),
+        overfit_from=_median(overfit, "lowest_loss") if at_end == "overfitting" else math.nan,
+        overfit_epoch=_median(overfit, "lowest_epoch"),
+        target_loss=target,
+        to_target=to_target,
+    )
+
+
+def _refusal(rows: Sequence[Row], judged: Sequence[Row]) -> str:
+    """Why there is nothing to compare; "" where there is."""
+    if rows and all(row.get("schedule") == _RANGE_TEST for row in rows):
+        return f"schedule={_RANGE_TEST} sweeps the lr within a run; see python -m lrlab.find"
+    if not judged:
+        finished = any(row.get("state") not in UNFINISHED for row in rows)
+        return "no loss was recorded" if finished else "no run has been trained to its end"
+    if any(row.get("same_rates") is True for row in judged):
+        chosen = {str(row["schedule"]) for row in judged if row.get("schedule")}
+        name = f"schedule={chosen.pop()}" if len(chosen) == 1 else "the schedule"
+        return f"{name} sets the rates by itself, so all lrs trained at the same rates"
+    if all(row["outcome"] == "not compared" and not row.get("last") for row in judged):
+        return "only one loss of a run was recorded, and one loss has no direction"
+    return ""
+
+
+def _all_failed(answer: Answer, lrs: Sequence[float]) -> Answer:
+    span = _span(lrs[0], lrs[-1])
+    refusal = f"every run diverged or collapsed ({span}), so every step was too large"
+    return replace(answer, refusal=refusal, try_next=_range(lrs[0] / 1000, lrs[0]))
+
+
+def _nothing(judged: Sequence[Row], sides: Sides) -> str:
+    """That nothing was learned, against which loss."""
+    guess = _median(judged, "chance_loss")
+    lowest = f"the lowest end loss is {sides.best_end:.4g}, at lr {sides.best:g}"
+    if math.isnan(guess):
+        start = _median(judged, "initial_loss")
+        return (
+            f"nothing was learned, as no run is better than before training ({start:.4g}); {lowest}"
+        )
+    constant = {"mse": "predicting the mean", "l1": "predicting the median"}
+    losses = {str(row.get("loss")) for row in judged}
+    what = constant.get(losses.pop(), "guessing") if len(losses) == 1 else "guessing"
+    told = f"nothing was learned, as no run is better than {what} ({guess:.4g}); {lowest}"
+    lowest_run = min(judged, key=lambda row: float(row["end_loss"]))
+    if lowest_run.get("at_end") == "still falling":
+        told += "; its loss was still falling, so more epochs may help"
+    elif _is_on_its_way(lowest_run, guess):
+        told += f"; it began at {lowest_run['initial_loss']:.4g}, so more epochs may help"
+    if what in constant.values() and _median(judged, "initial_loss") > _FAR_OFF * guess:
+        told += "; the targets lie far from 0, where data.standardise_targets=true helps"
+    return told
+
+
+def _is_on_its_way(row: Row, guess: float, t: Thresholds = THRESHOLDS) -> bool:
+    """Whether a run came down from its start, and has not come to the loss of guessing yet."""
+    start, end = float(row.get("initial_loss") or math.nan), float(row["end_loss"])
+    return end > (1 + t.converged) * guess and end < t.guessing * start
+
+
+def _elsewhere(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:
+    """Where to look after nothing was learned, as far as anything tells; else None.
+
+    Smaller lrs, where most runs at the smallest diverged or collapsed. Larger ones, where the steps
+    at the largest were far too short, as far as they were measured, and no run failed.
+    """
+    if _most([row for row in judged if row["lr"] == sides.lrs[0]], FAILED):
+        return _range(sides.lrs[0] / 1000, sides.lrs[0])
+    largest = [row for row in judged if row["lr"] == sides.lrs[-1]]
+    if any(row["outcome"] in FAILED for row in judged):
+        return None
+    return _range(sides.lrs[-1], sides.lrs[-1] * 1000) if _creeps(largest) else None
+
+
+def _too_short(rows: Sequence[Row]) -> bool:
+    return _commonest(rows, "steps") == "far too short"
+
+
+def _creeps(rows: Sequence[Row], t: Thresholds = THRESHOLDS) -> bool:
+    """Whether steps that learned nothing were far too short, by alpha where that is all there is.
+
+    Alpha misses a ravine; but who bounces in one, and comes down, has learned something.
+    """
+    alone = math.isnan(_median(rows, "stability_ratio"))
+    return _too_short(rows) or (alone and _median(rows, "alpha") + 1 < t.short)
+
+
+def _beside(judged: Sequence[Row], lr: float, t: Thresholds) -> tuple[float, float] | None:
+    """Where to look from a lr that is alone: on both sides, unless the evidence for one is hard.
+
+    Hard is a failure or an unstable step, steps far too short for a loss that falls, or a loss that
+    falls faster than 1 / step: then a step twice as long halves it.
+    """
+    mine = [row for row in judged if row["lr"] == lr]
+    if _commonest(mine, "steps") == "unstable" or any(row["outcome"] in FAILED for row in mine):
+        return _range(lr / 100, lr)
+    slope, noise = _median(mine, "slope"), _median(mine, "slope_noise")
+    steep = slope + t.noise * noise < t.slope and slope <= t.steep
+    if _commonest(mine, "at_end") == "still falling" and (steep or _too_short(mine)):
+        return _range(lr, lr * 100)
+    return _range(lr / 10, lr * 10)
+
+
+def _edge(best: float, tried: Sequence[float]) -> tuple[str, tuple[float, float] | None]:
+    """Whether the best is the first or last lr tried, and a range that goes beyond and overlaps."""
+    below = max((lr for lr in tried if lr < best), default=None)
+    above = min((lr for lr in tried if lr > best), default=None)
+    if below is not None and above is not None:
+        return "", None
+    low = below or (best or (above or 0) / 100) / 10  # no range of lrs goes down to 0
+    high = best * 10 if above is None else above
+    edge = "both" if below is above else "low" if below is None else "high"
+    return edge, _range(low, high)
+
+
+def _range(low: float, high: float) -> tuple[float, float] | None:
+    return (low, high) if 0 < low < high < math.inf else None
+
+
+def _span(low: float, high: float) -> str:
+    return f"lr {low:g}" if low == high else f"lr {low:g} to {high:g}"
+
+
+# --- a search over several settings ---------------------------------------------------------------
+
+
+def _of_search(rows: Sequence[Row], names: Sequence[str], t: Thresholds) -> Answer:
+    """The best configuration, and what all runs together say of the lr."""
+    judged = _judged(rows)
+    answer = _counted({}, rows, judged)
+    if refusal := _refusal(rows, judged):
+        return replace(answer, refusal=refusal)
+    configurations = pooled.configurations(judged, names)
+    best = min(configurations, key=lambda each: (each.failed, each.end))
+    lrs = sorted({float(row["lr"]) for row in judged})
+    if not math.isfinite(best.end):
+        return _all_failed(answer, lrs)
+    if all(row["outcome"] in (*FAILED, "nothing learned") for row in judged):
+        sides = Sides(lrs, {}, best.lr, best.end)
+        return replace(answer, refusal=_nothing(judged, sides), try_next=_elsewhere(judged, sides))
+    found = pooled.search(configurations, rows, names, t)
+    mine = [row for row in judged if row["run"] in best.runs]
+    sides = Sides(lrs, {}, best.lr, best.end, *found.good)
+    answer = replace(
+        _of_best(answer, mine, sides, t),
+        settings=best.settings,
+        lrs=len(lrs),
+        fails_from=answer.fails_from,
+        rival=None,
+        search=found,
+    )
+    return replace(answer, edge=found.edge, try_next=found.try_next)
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _most(rows: Sequence[Row], outcomes: Sequence[str]) -> bool:
+    return sum(row["outcome"] in outcomes for row in rows) * 2 > len(rows)
+
+
+def _mostly_overfit(rows: Sequence[Row]) -> bool:
+    ended = [row for row in rows if row["outcome"] not in FAILED]
+    return 2 * sum(row.get("at_end") == "overfitting" for row in ended) > len(ended)
+
+
+def _commonest(rows: Sequence[Row], name: str) -> str:
+    """The word that more of the runs have than any other; of a tie, the first."""
+    words = [str(row[name]) for row in rows if row.get(name)]
+    return max(dict.fromkeys(words), key=words.count, default="")
+
+
+def _median(rows: Sequence[Row], name: str) -> float:
+    """Of those that are there."""
+    values = [float(value) for row in rows if (value := row.get(name)) is not None]
+    return median([value for value in values if not math.isnan(value)] or [math.nan])
+
+
+def _middle(rows: Sequence[Row]) -> Hashable:
+    order = sorted(rows, key=lambda r: math.inf if r["outcome"] in FAILED else float(r["end_loss"]))
+    return order[(len(order) - 1) // 2]["run"]
+
+
+def _to_target(rows: Sequence[Row]) -> tuple[float, tuple[ToTarget, ...]]:
+    target = _median(rows, "target_loss")
+    if math.isnan(target):
+        return target, ()
+    by_lr: dict[float, list[Row]] = {}
+    for row in rows:
+        by_lr.setdefault(float(row["lr"]), []).append(row)
+    return target, tuple(
+        ToTarget(lr, _median(group, "steps_to_target"), _median(group, "seconds_to_target"))
+        for lr, group in sorted(by_lr.items())
+    )

@@ -1,0 +1,186 @@
+"""Which lr of a setting ended best, and which others did as well.
+
+A setting is a set of runs that differ in nothing but lr and seed. The verdicts and the answer both
+ask here, so they never disagree.
+"""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from lrlab.records.thresholds import THRESHOLDS, Thresholds
+
+
+@dataclass(frozen=True)
+class AtLr:
+    """The end losses of the finished runs at one lr.
+
+    Attributes:
+        ends: by seed; inf for a run that diverged or collapsed. Runs without a seed have a key of
+            their own.
+    """
+
+    lr: float
+    ends: Mapping[Hashable, float]
+
+    @property
+    def end(self) -> float:
+        """The median over the seeds."""
+        return median(self.ends.values())
+
+    @property
+    def failed(self) -> float:
+        """The share of the runs that failed."""
+        return sum(math.isinf(end) for end in self.ends.values()) / len(self.ends)
+
+
+def gathered(runs: Iterable[tuple[float, Any, Hashable, float]]) -> list[AtLr]:
+    """The runs by lr, sorted.
+
+    Args:
+        runs: lr, seed (None or NaN: not known), name, and end loss (inf: failed) of each. Of
+            several with one lr and seed the middle one counts, for a repetition is no new seed.
+    """
+    found: dict[float, dict[Hashable, list[float]]] = {}
+    for lr, seed, run, end in runs:
+        key = ("run", run) if seed is None or seed != seed else ("seed", str(seed))
+        found.setdefault(lr, {}).setdefault(key, []).append(end)
+    return [
+        AtLr(lr, {key: sorted(ends)[(len(ends) - 1) // 2] for key, ends in found[lr].items()})
+        for lr in sorted(found)
+    ]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The lrs of one setting, compared.
+
+    Attributes:
+        lrs: sorted, with at least one run that was trained to its end.
+        ends: the median end loss at each; inf where half of the runs or more failed.
+        best: the lr that ended lowest, of those at which the fewest runs failed; NaN for none.
+        best_end: its end loss.
+        low, high: the smallest and the largest of the lrs around it that did as well.
+        noise: standard deviation of the difference to the best between seeds; NaN with one seed.
+        higher: by lr, how much higher than the best it ended: the mean difference over the seeds
+            that both have, of which `errors` is the standard error. The medians of `ends` can come
+            from different seeds, whose difference has more noise.
+        errors: by lr, the standard error of `higher`; {} with one seed.
+        room: by lr, how far above the best it may end and count as good.
+    """
+
+    lrs: Sequence[float]
+    ends: Mapping[float, float]
+    best: float = math.nan
+    best_end: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    noise: float = math.nan
+    higher: Mapping[float, float] = field(default_factory=dict)
+    errors: Mapping[float, float] = field(default_factory=dict)
+    room: Mapping[float, float] = field(default_factory=dict)
+
+    def side(self, lr: float) -> int:
+        """-1: below the lrs that are as good as the best; 0: one of them; 1: above."""
+        return -1 if lr < self.low else 1 if lr > self.high else 0
+
+
+def compare(
+    at_lrs: Sequence[AtLr], start: float = math.nan, thresholds: Thresholds = THRESHOLDS
+) -> Sides:
+    """The best lr of a setting, and the range around it that did as well.
+
+    An lr did as well if its median end loss is within `thresholds.converged` of the best one's, as
+    a ratio, or its mean difference to it, seed by seed, is within the noise of that; and no larger
+    share of its runs failed. The range
+    goes on to the last such lr on either side, unless an lr between is worse by more than
+    `thresholds.gap`: one seed's noise makes a single lr worse, but not by so much.
+
+    Args:
+        at_lrs: one for each lr, in any order.
+        start: the initial loss, or that of guessing. A difference of a tiny share of it is none.
+    """
+    order = sorted(at_lrs, key=lambda at: at.lr)
+    lrs, ends = [at.lr for at in order], {at.lr: at.end for at in order}
+    learned = [at for at in order if math.isfinite(at.end)]
+    if not learned:
+        return Sides(lrs, ends)
+    best = min(learned, key=lambda at: (at.failed, at.end))
+    size = abs(best.end)
+    floor = thresholds.arrived * abs(start) if math.isfinite(start) else 0.0
+    noise, errors = _paired_noise(best, order)
+    higher = {at.lr: _higher(at, best) for at in order}
+    share = thresholds.converged * size + floor
+    chance = {at.lr: thresholds.noise * errors.get(at.lr, 0.0) for at in order}
+    room = {lr: max(share, noise_of) for lr, noise_of in chance.items()}
+
+    def last(outwards: Sequence[AtLr]) -> float:
+        reached = best.lr
+        for at in outwards:
+            over = at.end - best.end
+            if at.failed > best.failed or over > room[at.lr] + thresholds.gap * size:
+                break
+            if over <= share or (errors and higher[at.lr] <= chance[at.lr]):
+                reached = at.lr
+        return reached
+
+    place = order.index(best)
+    low, high = last(order[:place][::-1]), last(order[place + 1 :])
+    return Sides(lrs, ends, best.lr, best.end, low, high, noise, higher, errors, room)
+
+
+def _higher(at: AtLr, best: AtLr) -> float:
+    """How much higher it ended, seed by seed where both have one that did not fail."""
+    differences = _differences(at, best)
+    return sum(differences) / len(differences) if differences else at.end - best.end
+
+
+def _differences(at: AtLr, best: AtLr) -> list[float]:
+    shared = [at.ends[seed] - best.ends[seed] for seed in at.ends if seed in best.ends]
+    return [each for each in shared if math.isfinite(each)]
+
+
+def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float, float]]:
+    """The deviation between seeds of a difference to the best, and by lr its standard error.
+
+    One seed gives all lrs the same weights and batches, so differences are taken seed by seed:
+    those of n seeds have a mean with the error deviation / √n. The deviation is pooled over the lrs
+    that ended within twice the best loss, for one of two or three seeds alone says little. Lrs
+    without a seed in common with the best are compared without pairs, with √(1/n + 1/m); so are
+    all where none has two.
+    """
+    squares, freedom = 0.0, 0
+    own_squares, own_freedom = 0.0, 0
+    for at in at_lrs:
+        ends = np.array([end for end in at.ends.values() if math.isfinite(end)])
+        if not len(ends) or not (at is best or at.end <= best.end + abs(best.end)):
+            continue
+        own_squares += _squares(ends)
+        own_freedom += len(ends) - 1
+        differences = np.array(_differences(at, best))
+        if at is best or len(differences) < 2:
+            continue
+        squares += _squares(differences)
+        freedom += len(differences) - 1
+    counts = {at.lr: len(_differences(at, best)) for at in at_lrs}
+    unpaired = math.sqrt(own_squares / own_freedom) if own_freedom else math.nan
+    paired = math.sqrt(squares / freedom) if freedom else math.nan
+
+    def error(at: AtLr) -> float:
+        if freedom and counts[at.lr]:
+            return paired / math.sqrt(counts[at.lr])
+        return unpaired * math.sqrt(1 / len(best.ends) + 1 / len(at.ends))
+
+    if not own_freedom:  # and so no pairs
+        return math.nan, {}
+    noise = paired if freedom else unpaired * math.sqrt(2)
+    return noise, {at.lr: error(at) for at in at_lrs}
+
+
+def _squares(values: np.ndarray) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):  # losses of 1e200 have been seen
+        return float(((values - values.mean()) ** 2).sum())
