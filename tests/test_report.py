@@ -106,7 +106,6 @@ def curves_of(losses: dict[int, list[float]], **more: Any) -> pd.DataFrame:
 def test_curves_are_smoothed_thinned_and_keep_their_ends() -> None:
     from lrlab.verdicts.judging import verdicts
 
-
     steps = 5000
     noisy = list(2.0 + np.random.default_rng(0).normal(0, 0.3, steps))
     table = curves_of({0: [1.5] * steps, 1: noisy, 2: [2.3, 9.0, 1e30, math.nan]})
@@ -126,7 +125,6 @@ def test_curves_are_smoothed_thinned_and_keep_their_ends() -> None:
 
 def test_more_runs_are_drawn_with_fewer_points_and_at_most_so_many() -> None:
     from lrlab.verdicts.judging import verdicts
-
 
     table = curves_of({run: [2.3, 2.0] * 300 for run in range(260)})
     found = chart.data(table, verdicts(table), [])
