@@ -6,10 +6,10 @@ Hydra's own parser takes no word after a flag that follows words, and answers wi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from lrlab.errors import UserError
+from lrlab.process.verbs import near
 
 _SHORT = {
     **{"-h": "--help", "-c": "--cfg", "-p": "--package", "-r": "--run", "-m": "--multirun"},
@@ -100,12 +100,6 @@ def _known(flag: str, word: str) -> str:
         f"{word}: no such flag{near(flag, FLAGS)}; options are written option=value, "
         "without dashes, and --help lists them"
     )
-
-
-def near(flag: str, flags: Sequence[str]) -> str:
-    """`` (did you mean --X?)``, or nothing where no flag is much like it."""
-    found = difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)
-    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _follows(left: Sequence[str]) -> bool:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 import shlex
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,8 +58,6 @@ class Parser(argparse.ArgumentParser):
             return
         if flag.startswith("--") and any(each.startswith(flag) for each in known):
             return
-        from lrlab.config.flags import near
-
         if os.path.lexists(word):
             raise UserError(f"{word}: a path that begins with - is written ./{word}")
         raise UserError(
@@ -155,3 +154,9 @@ def too_long(error: OSError) -> bool:
     import errno
 
     return error.errno == errno.ENAMETOOLONG
+
+
+def near(flag: str, flags: Sequence[str]) -> str:
+    """`` (did you mean --X?)``, or nothing where no flag is much like it."""
+    found = difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)
+    return f" (did you mean {found[0]}?)" if found else ""
