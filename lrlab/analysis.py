@@ -147,7 +147,7 @@ def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
 
 
 def _near(path: Path) -> str:
-    from lrlab.config import nearest
+    from lrlab.config.schema import nearest
 
     try:
         names = [each.name for each in path.absolute().parent.iterdir()]

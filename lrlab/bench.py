@@ -572,12 +572,12 @@ def _whole(name: str, text: str, example: str) -> int:
 
 
 def _device(name: str) -> str:
-    from lrlab import config as configs
+    from lrlab.config import schema
     from lrlab.engine import devices
 
-    if name.split(":")[0] not in configs.DEVICES:
-        choices = ", ".join(configs.DEVICES)
-        near = configs.nearest(name, configs.DEVICES)
+    if name.split(":")[0] not in schema.DEVICES:
+        choices = ", ".join(schema.DEVICES)
+        near = schema.nearest(name, schema.DEVICES)
         raise UserError(f"--device={name}: no such device{near}; choose from {choices}")
     try:
         return devices.choose_device(name)

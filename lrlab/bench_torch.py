@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lrlab import config as configs
 from lrlab import plan
+from lrlab.config import schema
 from lrlab.data import Dataset
 from lrlab.engine import capture
 from lrlab.plan import RunSpec
@@ -49,7 +49,7 @@ def specs(
 
     from lrlab.sweep import BASE  # and it registers the schema
 
-    with initialize_config_dir(str(configs.folder("conf")), **BASE):
+    with initialize_config_dir(str(schema.folder("conf")), **BASE):
         config = compose("config", ["diagnostics=off", "name=bench", *options])
     found = []
     for number, lr in enumerate(lrs):

@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.config import data_paths, nearest
+from lrlab.config import data_paths
+from lrlab.config.schema import nearest
 from lrlab.data import (
     Dataset,
     cache_folder,

@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 
-from lrlab.config import nearest, targets
+from lrlab.config import targets
+from lrlab.config.schema import nearest
 from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
 

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lrlab import config as configs
 from lrlab import records
-from lrlab.config import passwords, trust
+from lrlab.config import passwords, schema, trust
 from lrlab.config.targets import HYDRA_KEYS, lacking, taken
 from lrlab.errors import NotWritten, UserError
 
@@ -261,10 +260,10 @@ def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: summary[key] for key in ("lr", "seed", "epochs", "batch_size") if key in summary}
     # the record may be another's, and a tracker may send what it is told anywhere
     config = trust.uncalled(OmegaConf.create(records.options(records.read_config(run))))
-    for group in configs.GROUPS:
+    for group in schema.GROUPS:
         found[group] = summary.get(group)
         node = config.get(group)
-        for key in configs.keys(node, f"{group}.") if isinstance(node, Mapping) else ():
+        for key in schema.keys(node, f"{group}.") if isinstance(node, Mapping) else ():
             value: Any = config
             for part in key.split("."):
                 value = value[part]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lrlab.config import nearest
+from lrlab.config.schema import nearest
 from lrlab.errors import UserError
 
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})

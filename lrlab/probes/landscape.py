@@ -201,16 +201,15 @@ def _saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    from lrlab import config as configs
     from lrlab import plan
-    from lrlab.config import trust
+    from lrlab.config import schema, trust
 
     text = records.read_config(run)
     try:
         saved = OmegaConf.create(records.options(text))
-        config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
+        config = OmegaConf.merge(OmegaConf.structured(schema.Config), saved)
         assert isinstance(config, DictConfig)
-        config = trust.settled(config, configs.GROUPS, str(run), trust.TRUST, trusted)
+        config = trust.settled(config, schema.GROUPS, str(run), trust.TRUST, trusted)
         config.device = device or config.device
         return plan.run_spec(int(run.name), run, config, records.read_choices(run), {})
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:

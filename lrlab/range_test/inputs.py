@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lrlab import config as configs
-from lrlab.config import nearest
+from lrlab.config import schema
+from lrlab.config.schema import nearest
 from lrlab.data import Dataset, own_float32
 from lrlab.engine import network_checks
 from lrlab.engine.constant import random_state_kept
@@ -215,7 +215,7 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
 def _named(name: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    files = {path.stem: path for path in sorted(configs.folder("conf").glob("optimizer/*.yaml"))}
+    files = {path.stem: path for path in sorted(schema.folder("conf").glob("optimizer/*.yaml"))}
     if name not in files:
         raise UserError(
             f"optimizer={name}: no such optimizer{nearest(name, files)}; "

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lrlab import records
-from lrlab.config import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics
+from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics
 from lrlab.errors import UserError
 
 # What is no setting of the training: where and how it was run, and what was written. But verdicts

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import config as configs
 from lrlab import plan, records
+from lrlab.config import schema
 from lrlab.engine import devices, diagnostics, lanes, optimizers, python_state
 from lrlab.engine.step import Step, build_step, gather
 from lrlab.errors import Stopped, in_a_line
@@ -358,7 +358,7 @@ def build_stack(
     for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
         run.summary["swings_from"] = border
     _begin(runs, stacked, optimizer)
-    mode, size = configs.diagnostics(specs[0].config), specs[0]["batch_size"]
+    mode, size = schema.diagnostics(specs[0].config), specs[0]["batch_size"]
     meter = diagnostics.build(mode, stacked, data, size)
     stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
@@ -640,7 +640,7 @@ def _told(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
 def _keep_end(stack: Stack, lane: int) -> None:
     """Write a finished run's state for its branch test, if it has one when the sweep ends."""
     run = stack.runs[lane]
-    mode = configs.diagnostics(run.spec.config)
+    mode = schema.diagnostics(run.spec.config)
     annealed = diagnostics.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
     if not diagnostics.branch_steps(mode, run.steps, annealed):
         if mode != "off" and not annealed:
