@@ -27,6 +27,7 @@ from lrlab import records
 from lrlab.config import passwords, trust
 from lrlab.config.targets import HYDRA_KEYS, lacking, taken
 from lrlab.errors import NotWritten, UserError
+from lrlab.plain import is_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +176,7 @@ def check(node: Mapping[str, Any]) -> None:
             f"tracking={package}: needs the package {package}; pip install 'lrlab[{package}]'"
         )
     every = node.get("every", 1)
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+    if not is_whole(every, 1):
         raise UserError(f"tracking.every={every}: must be a whole number of steps from 1, like 10")
 
 

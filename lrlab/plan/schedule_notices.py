@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lrlab import plan, schedules
-from lrlab.config import targets
 from lrlab.engine import optimizers
 from lrlab.errors import UserError
+from lrlab.plain import is_number
 from lrlab.plan import RunSpec
 
 RISES = 1.5  # the last lr over the lowest of the run's last half, from which on it has risen
@@ -385,7 +385,7 @@ def _ruling(spec: RunSpec) -> list[str]:
             return math.nan
 
     now = top()
-    numeric = [k for k, v in node.items() if k not in schedules.OWN_KEYS and targets.is_number(v)]
+    numeric = [k for k, v in node.items() if k not in schedules.OWN_KEYS and is_number(v)]
     return [k for k in numeric if 1.09 * now < top(**{k: node[k] * 1.1}) < 1.11 * now]
 
 
