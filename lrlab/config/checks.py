@@ -27,6 +27,7 @@ from lrlab.config.schema import (
     nearest,
 )
 from lrlab.errors import UserError
+from lrlab.process.plain import is_real, is_whole
 
 # Units of memory: decimal as disks are sold, and binary.
 BYTES = {"b": 1} | {
@@ -65,7 +66,7 @@ def check(config: DictConfig) -> None:
             "use threads=null for all cores"
         )
     lanes = config.lanes
-    if lanes != "auto" and not _is_count(lanes):
+    if lanes != "auto" and not is_whole(lanes, 1):
         raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
     memory_limit(config)
     if config.device.split(":")[0] not in DEVICES:
@@ -84,7 +85,7 @@ def check(config: DictConfig) -> None:
             f"precision={precision}: no such precision{nearest(precision, PRECISIONS)}; "
             f"choose from {', '.join(PRECISIONS)}"
         )
-    if pad not in ("auto", None) and not _is_count(pad):
+    if pad not in ("auto", None) and not is_whole(pad, 1):
         raise UserError(f"pad={pad}: must be auto, null or a whole number of lanes, like pad=8")
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
@@ -127,11 +128,11 @@ def check_sweep(config: DictConfig) -> None:
         if (config[key] or 0) > MOST_RUNS:
             raise UserError(f"{key}={config[key]}: more than {MOST_RUNS:,} runs; use fewer")
     workers, every = config.workers, config.checkpoint_every
-    if workers != "auto" and not _is_count(workers):
+    if workers != "auto" and not is_whole(workers, 1):
         raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
     if workers != "auto" and workers > (most := max(LEAST_MOST_WORKERS, os.cpu_count() or 1)):
         raise UserError(f"workers={workers}: more processes than are wise here; at most {most}")
-    if every not in ("auto", None) and not _is_count(every):
+    if every not in ("auto", None) and not is_whole(every, 1):
         raise UserError(
             f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "
             "like checkpoint_every=5"
@@ -169,7 +170,7 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
     number, unit = told, ""
     if isinstance(told, str) and (match := _AMOUNT.fullmatch(told.strip())):
         number, unit = float(match[1]), match[2].lower()  # 100M as 100MB
-    if isinstance(number, int | float) and not isinstance(number, bool):
+    if is_real(number):
         found = number * BYTES[f"{unit}b"]
         if 1 <= found < math.inf:
             return int(found)
@@ -177,10 +178,6 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
         f"memory_limit={told}: must be auto or an amount of memory, like memory_limit=2GB, 500MB "
         "or 1.5GiB"
     )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def check_folder(config: DictConfig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -129,11 +128,6 @@ def failed(target: Target, error: BaseException) -> UserError:
     if isinstance(error, KeyError):  # its text is the key alone
         text = f"{type(error).__name__}: {text}"
     return UserError(f"{target.option}: {text}")
-
-
-def is_number(value: object) -> bool:
-    """A finite int or float; a bool is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:

@@ -21,6 +21,7 @@ from lrlab.engine import network_checks
 from lrlab.engine.constant import random_state_kept
 from lrlab.engine.lanes import Samples
 from lrlab.errors import UserError
+from lrlab.process.plain import is_whole
 from lrlab.training import first_steps
 from lrlab.training.first_steps import Batches
 
@@ -242,8 +243,7 @@ def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
     pair = _pair(data, "data")
     if pair is not None:
         x, y = pair
-        whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-        if not whole or not 1 <= batch_size <= len(x):
+        if not is_whole(batch_size, 1) or batch_size > len(x):
             raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
         return first_steps.batches_of(x.to(device), y.to(device), seed, batch_size)
     return _kept(data, device)

@@ -1,6 +1,6 @@
 """The same training step in JAX, in a process of its own: its threads must not meet torch's.
 
-``Jax`` is the side that ``lrlab.bench`` holds and imports no JAX; run as a module this file is the
+``Jax`` is the side that ``yardsticks.py`` holds and imports no JAX; as a script this file is the
 other side. It reads a request a line and answers each by a line, both in JSON:
 
     {"do": "prepare", "file": ".../work.npz"}  compile, and make the steps once
@@ -10,8 +10,6 @@ other side. It reads a request a line and answers each by a line, both in JSON:
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -22,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from lrlab.bench_process import NotMeasured, last_line, with_lrlab
 
 
 class Jax:
@@ -42,37 +38,25 @@ class Jax:
             threads: on the CPU.
 
         Raises:
-            NotMeasured: JAX is not there, does not work, or has no such device.
+            RuntimeError: JAX is not there, does not work, or has no such device.
         """
-        if importlib.util.find_spec("jax") is None:
-            raise NotMeasured("pip install 'lrlab[bench]'")
         self._folder = tempfile.TemporaryDirectory(prefix="lrlab-bench-")
         folder = Path(self._folder.name)
-        self._errors = folder / "errors.txt"
         own = {"NPROC": str(threads), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         own |= {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
-        try:
-            np.save(folder / "x.npy", x)
-            np.save(folder / "y.npy", y.astype(np.int32))
-            with self._errors.open("w") as errors:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "lrlab.bench_jax", str(folder)],
-                    env=with_lrlab(own),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                )
-        except OSError as error:  # no room, or no process to be had
-            self._folder.cleanup()
-            raise NotMeasured(str(error)) from error
-        try:
-            started = self._answer()
-            if (started["backend"] == "cpu") != (device == "cpu"):
-                raise NotMeasured(f"the jax that is installed has {started['backend']} only")
-        except BaseException:
+        np.save(folder / "x.npy", x)
+        np.save(folder / "y.npy", y.astype(np.int32))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__, str(folder)],
+            env={**os.environ, **own},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started = self._answer()
+        if (started["backend"] == "cpu") != (device == "cpu"):
             self.close()
-            raise
+            raise RuntimeError(f"the jax that is installed has {started['backend']} only")
         self.version: str = started["version"]
 
     def prepare(
@@ -113,17 +97,15 @@ class Jax:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended; its answer will be missing
-            print(json.dumps(request), file=self._process.stdin, flush=True)
+        print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if line:
-            return json.loads(line)
-        self._process.wait()
-        raise NotMeasured(last_line(self._errors.read_text("utf-8", errors="replace")))
+        if not line:
+            raise RuntimeError("JAX's process has ended; its last words are above")
+        return json.loads(line)
 
 
 # --- the other side -------------------------------------------------------------------------------

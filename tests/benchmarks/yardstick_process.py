@@ -1,35 +1,19 @@
-"""What ``lrlab.bench`` measures of whole processes: a sweep's overhead, a lane's memory."""
+"""What ``yardsticks.py`` measures of whole processes: a sweep's overhead, a lane's memory.
+
+Run as a script, with a number of lanes and options, it is the process with lanes.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 STEPS = 10  # of a run, in both
-
-
-class NotMeasured(Exception):
-    """One part cannot be measured here, and why; the others can."""
-
-
-def with_lrlab(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process in which this very lrlab is found, from any folder."""
-    # Each is started with -P: not from the current folder, unless this process imports from there.
-    here = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(dict.fromkeys(filter(None, (here, *sys.path))))
-    return {**os.environ, "PYTHONPATH": path, **own}
-
-
-def last_line(errors: str) -> str:
-    """The line of a process's errors that says why it ended."""
-    lines = errors.strip().splitlines()
-    return lines[-1].strip() if lines else "its process ended without a word"
 
 
 def sweep_overhead(runs: int, options: Sequence[str]) -> float:
@@ -37,16 +21,13 @@ def sweep_overhead(runs: int, options: Sequence[str]) -> float:
 
     The sweep is a grid of runs of ten steps without figures or diagnostics; the time holds the
     interpreter's start, imports and data as well as what each run costs.
-
-    Raises:
-        NotMeasured: the sweep fails.
     """
     from lrlab import records
 
     grid = ["lr=0.1"] if runs == 1 else ["lr=1e-4..1", f"points={runs}"]
     tiny = ["epochs=1", f"data.train_size={STEPS * 64}", "data.val_size=200", "name=tiny"]
     with tempfile.TemporaryDirectory(prefix="lrlab-bench-") as folder:
-        command = ["lrlab.sweep", *grid, *tiny, "plots=false", "diagnostics=off", *options]
+        command = ["-m", "lrlab.sweep", *grid, *tiny, "plots=false", "diagnostics=off", *options]
         started = time.perf_counter()
         _python(command, Path(folder))
         seconds = time.perf_counter() - started
@@ -66,29 +47,16 @@ def bytes_a_lane(lanes: int, options: Sequence[str]) -> tuple[int, int]:
         measured: how much higher the peak of a process with so many lanes is than that of one
             with a single lane, over the lanes more.
         predicted: what lrlab reckons with when it decides how many lanes memory holds.
-
-    Raises:
-        NotMeasured: a process fails.
     """
     few, many = (
-        json.loads(_python(["lrlab.bench_process", str(count), *options], Path.cwd()))
-        for count in (1, lanes)
+        json.loads(_python([__file__, str(count), *options], Path.cwd())) for count in (1, lanes)
     )
     return round((many["peak"] - few["peak"]) / (lanes - 1)), few["predicted"]
 
 
 def _python(words: Sequence[str], folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", *words],
-        cwd=folder,
-        env=with_lrlab({}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise NotMeasured(last_line(done.stderr))
-    return done.stdout
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 # --- the process with lanes -----------------------------------------------------------------------
@@ -98,23 +66,23 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
     """Train lanes on noise in the shape of MNIST, of which little is needed; its peak of memory."""
     import torch
 
-    from lrlab import bench_torch, plan
+    from lrlab import bench, plan
     from lrlab.data import Dataset
     from lrlab.engine import devices, lanes
 
     devices.make_deterministic()
-    runs = bench_torch.specs(options, [0.01] * count)
+    runs = bench.specs(options, [0.01] * count)
     draw = torch.Generator().manual_seed(0)
     parts = []
-    for size in (STEPS * bench_torch.BATCH_SIZE, 1000, 1):
+    for size in (STEPS * bench.BATCH_SIZE, 1000, 1):
         parts.append(torch.randn(size, 1, 28, 28, generator=draw))
         parts.append(torch.randint(0, 10, (size,), generator=draw))
     data = Dataset("noise", *parts, num_classes=10, sha256="")
     network, loss = plan.build_network(runs[0], data), plan.loss_function(runs[0])
-    first = slice(bench_torch.BATCH_SIZE)
+    first = slice(bench.BATCH_SIZE)
     predicted = lanes.bytes_a_lane(network, loss, data.train_x[first], data.train_y[first])
-    stack = bench_torch.stack(runs, data.to(runs[0].device))
-    bench_torch.lane_steps(stack)(STEPS)
+    stack = bench.stack(runs, data.to(runs[0].device))
+    bench.lane_steps(stack)(STEPS)
     stack.lanes.evaluate(stack.data.val_x, stack.data.val_y)
     return {"peak": _peak(runs[0].device), "predicted": predicted}
 
