@@ -123,7 +123,7 @@ x = torch.randn(96, 3, generator=draw)
 y = x @ torch.tensor([1.0, -2.0, 0.5]) + 0.1 * torch.randn(96, generator=draw)
 lrlab.run_sweep(
     data={"x": x, "y": y, "val_size": 24, "standardise_targets": True}, loss="mse",
-    network="perceptron", lr=[0.01, 0.1], seed=[0, 1], batch_size=8, epochs=2, threads=1,
+    network__hidden=(4,), lr=[0.01, 0.1], seed=[0, 1], batch_size=8, epochs=2, threads=1,
     plots=False, diagnostics="full", name="arrays",
 )
 """
