@@ -1,6 +1,6 @@
 """The sweeps in tests/kept_sweeps: what an earlier lrlab left, which later ones must still take.
 
-    python tests/make_kept_sweeps.py         trains all of them anew, with the lrlab of this checkout
+    python tests/make_kept_sweeps.py         trains all of them anew, with this checkout
     python tests/make_kept_sweeps.py words   writes words.json alone: what is said of them today
 
 No test runs this file. The kept sweeps are those of commit 6e636ce, before lrlab's modules moved
@@ -9,7 +9,7 @@ where records may change, and say why in the commit. After a change of wording a
 
 What lies there:
 
-    project/            the folder in which all commands were typed, with points.csv and code_of_kept.py
+    project/            where all commands were typed, with points.csv and code_of_kept.py
       outputs/grid        two seeds of three lrs, one of which diverges; diagnostics, the landscape
       outputs/search      an interval with a pruner and a seed, TPE
       outputs/cmaes       a search whose study holds the state of CMA-ES
@@ -172,9 +172,7 @@ exec(code)
 VERB = "from lrlab.__main__ import main; main()"
 
 
-def child(
-    folder: Path, words: Sequence[str], at: At | None = None, code: str = VERB
-) -> int:
+def child(folder: Path, words: Sequence[str], at: At | None = None, code: str = VERB) -> int:
     """Run a verb of lrlab, or other Python, in a process of its own; its exit code."""
     told = json.dumps([code, list(words), at])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}

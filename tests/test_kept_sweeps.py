@@ -95,7 +95,7 @@ def assert_same_run(new: Path, old: Path) -> None:
 
 
 def assert_same_verdicts(new: Path, old: Path) -> None:
-    """That they say the same of each run, in labels and numbers; their sentences may be reworded."""
+    """That labels and numbers of each run are the same; sentences may be reworded."""
     one, other = (pd.read_csv(file).drop(columns=list(SENTENCES)) for file in (new, old))
     pd.testing.assert_frame_equal(one, other, rtol=1e-9, atol=0)
 
@@ -185,9 +185,6 @@ def test_a_run_is_reproduced(run: str, project: Path) -> None:
     assert told["largest"] <= TOLERANCE
     if as_made(again):
         assert told["identical"] == told["steps"] and provenance["differences"] == {}
-        record = (project / "outputs" / run / "metrics.csv").read_text("utf-8")
-        if name == "arrays":
-            assert (again / "metrics.csv").read_text("utf-8") == record
 
 
 @pytest.mark.parametrize("name", ["grid", "own"])
@@ -232,9 +229,7 @@ def test_load_reads_the_tables_and_draws(name: str, read_only: Path) -> None:
     sweep = lrlab.load(folder)
     texts = [(run / "metrics.csv").read_text("utf-8") for run in runs(folder)]
     assert len(sweep.runs) == len(sweep.verdicts) >= len(texts)
-    trained = sum(
-        1 for text in texts for line in text.splitlines()[1:] if line.split(",")[3] != ""
-    )
+    trained = sum(1 for text in texts for line in text.splitlines()[1:] if line.split(",")[3] != "")
     assert int(sweep.curves["train_loss"].notna().sum()) in (trained, trained - _nans(texts))
     if name in ENDED:
         table = pd.read_csv(folder / "runs.csv")
