@@ -482,7 +482,7 @@ def test_a_full_disk_and_an_interruption_are_said_so(tmp_path: Path) -> None:
             raise records.NotWritten(file, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         write(file, text)
 
-    with mock.patch.object(records, "write_whole", full):
+    with mock.patch.object(records.files, "write_whole", full):
         ended = command(sweep, [*SMALL, *QUICK, "lr=0.1", "name=disk"], tmp_path)
     wanted = "\n".join(pattern(line, tmp_path) for line in said("### cannot be written"))
     assert ended.code == 1 and re.fullmatch(wanted + "\n", ended.err), ended.err

@@ -390,7 +390,7 @@ def test_a_full_disk_ends_the_whole_and_harms_nothing(
 ) -> None:
     common, runs = "network.hidden=[37] epochs=2", ["lr=0.1", "lr=0.2"]
     specs = trainer.specs(runs, common)
-    append, written = records._append, 0
+    append, written = records.files.append, 0
 
     def full(file: Path, text: str) -> None:
         nonlocal written
@@ -402,7 +402,7 @@ def test_a_full_disk_ends_the_whole_and_harms_nothing(
 
     source = Scripted(starts(specs))
     with monkeypatch.context() as patch:
-        patch.setattr(records, "_append", full)
+        patch.setattr(records.files, "append", full)
         with pytest.raises(NotWritten, match=r"metrics\.csv.*No space left"):
             train(source)
     for spec in specs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from pathlib import Path
 
@@ -66,13 +67,13 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     """Up to the rename the old file is there, whole."""
     records.write_summary(tmp_path, {"state": "running"})
     seen = []
-    replace = records.os.replace
+    replace = os.replace
 
     def look_then_replace(source: Path, target: Path) -> None:
         seen.append((records.read_summary(tmp_path)["state"], json.loads(source.read_text())))
         replace(source, target)
 
-    monkeypatch.setattr(records.os, "replace", look_then_replace)
+    monkeypatch.setattr(os, "replace", look_then_replace)
     records.write_summary(tmp_path, {"state": "finished"})
     assert seen == [("running", {"state": "finished"})]
     assert records.read_summary(tmp_path) == {"state": "finished"}

@@ -32,6 +32,9 @@ TYPED = (*DATA, "lr=0.1,0.2", "network.hidden=[8]", "threads=1", "plots=false")
 TYPED += ("checkpoint_every=1", "save_model=true", "name=x")
 MEASURED = "diagnostics=full"
 
+# Where what writes a part of a file is looked up.
+WRITERS = ((records.files, "append"), (records.files, "write_bytes"), (records, "write_bytes"))
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     files = [f for f in folder.rglob("*") if f.is_file()]
@@ -84,8 +87,8 @@ def test_what_comes_too_late_is_not_written(
 
         return first
 
-    for function in ("_append", "write_bytes"):
-        monkeypatch.setattr(records, function, watched(getattr(records, function)))
+    for module, function in WRITERS:
+        monkeypatch.setattr(module, function, watched(getattr(module, function)))
     ended = command(main, [*TYPED, "epochs=2", MEASURED], tmp_path)
     assert then and contents(run) == then
     assert ended.code == 1
@@ -125,8 +128,8 @@ def test_who_stands_still_between_the_question_and_the_write_changes_nothing(
                 raise NotOurs(file, "taken")
             return
         with monkeypatch.context() as other:
-            other.setattr(records, "_owned", None)
-            other.setattr(records.os, "getpid", lambda: 1)
+            other.setattr(records.files, "_owned", None)
+            other.setattr(os, "getpid", lambda: 1)
             records.take_over(tmp_path)
             records.start_metrics(tmp_path)
             records.write_summary(tmp_path, {"state": "running"})
@@ -175,15 +178,15 @@ def test_a_job_whose_run_was_taken_over_writes_nothing_of_it(
                 seen += 1
                 if seen == nth:  # the job stands still here
                     with monkeypatch.context() as other:
-                        other.setattr(records, "_owned", None)
+                        other.setattr(records.files, "_owned", None)
                         records.take_over(run, "two" if by_jobs else "")
                     then.update(contents(run))
             return write(file, *given)
 
         return first
 
-    for function in ("_append", "write_bytes"):
-        monkeypatch.setattr(records, function, watched(getattr(records, function)))
+    for module, function in WRITERS:
+        monkeypatch.setattr(module, function, watched(getattr(module, function)))
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(IN_JOB.format(run)))
     task = launch.OwnersTask(lambda _: launch.run_one(spec), "one")
     with pytest.raises(NotOurs, match="another process has taken over run 0"):

@@ -699,8 +699,8 @@ def test_a_link_would_have_told_a_secret(here: Path) -> None:
     file.unlink()
     file.symlink_to(here / "mine.yaml")
     unguarded = [
-        mock.patch.object(records, name, lambda *_: None)
-        for name in ("check_contained", "_check_own")
+        mock.patch.object(module, name, lambda *_: None)
+        for module, name in ((records, "check_contained"), (records.files, "check_own"))
     ]
     with unguarded[0], unguarded[1]:
         assert "hunter2" in report.write(here / "s").read_text("utf-8")
@@ -756,10 +756,10 @@ def test_yaml_makes_no_objects_and_no_bombs(here: Path) -> None:
 
 def test_a_text_record_has_a_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = (here / "s" / "0" / "summary.json").stat().st_size
-    monkeypatch.setattr(records, "MOST_TEXT", size - 1)
+    monkeypatch.setattr(records.reading, "MOST_TEXT", size - 1)
     with pytest.raises(UserError, match="is too large"):
         records.read_summary(here / "s" / "0")
-    monkeypatch.setattr(records, "MOST_TEXT", size)
+    monkeypatch.setattr(records.reading, "MOST_TEXT", size)
     assert records.read_summary(here / "s" / "0")["run"] == 0
 
 

@@ -1,0 +1,148 @@
+"""Write one file whole, or append to it, by the process that owns it; refuse links and specials."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lrlab.errors import NotWritten, UserError
+
+
+def is_special(mode: int) -> bool:
+    """Whether a mode of ``stat`` is that of a device, a pipe or a socket."""
+    kinds = (stat.S_ISCHR, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK)
+    return any(kind(mode) for kind in kinds)
+
+
+def entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:  # not there, or no folder: said where it is read
+        return []
+
+
+def check_entry(entry: os.DirEntry[str]) -> None:
+    # of a folder's listing, which costs nothing more
+    if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+        check_own(Path(entry.path))
+
+
+def check_own(file: Path) -> None:
+    """That a record is an ordinary file, if it is there.
+
+    Raises:
+        UserError: it is a link, which could lead anywhere, or a pipe or device.
+    """
+    try:
+        mode = file.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISLNK(mode):
+        raise UserError(
+            f"{file}: is a link, and no record is followed out of its folder; put there what it "
+            "leads to"
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{file}: is no ordinary file; remove it")
+
+
+_owned: Callable[[Path], None] | None = None
+
+
+@contextlib.contextmanager
+def written_by_owner(check: Callable[[Path], None]) -> Iterator[None]:
+    """While the block runs, ask before each change of a file whether its run is still ours.
+
+    The question comes last: of what is appended after the file was opened, of what is renamed after
+    it was written beside. Whoever takes the run over puts other files in the place of those that
+    are open, and removes those that wait to be renamed (``take_over``). So also a process that
+    stands still between the answer and the change changes nothing.
+
+    Args:
+        check: is given the file, and raises ``NotOurs``.
+    """
+    global _owned
+    before, _owned = _owned, check
+    try:
+        yield
+    finally:
+        _owned = before
+
+
+def check_owned(file: Path) -> None:
+    """Ask ``written_by_owner``'s question, if there is one.
+
+    Raises:
+        NotOurs: another process has taken the run over.
+    """
+    if _owned is not None:
+        _owned(file)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write beside the file, then rename: a reader sees the old file or the new one, never half.
+
+    Raises:
+        NotWritten: the disk is full, the folder gone or read-only.
+    """
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, data: bytes | memoryview) -> None:
+    """As ``write_whole``, for what is no text."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        _check_replaceable(file)
+        beside.write_bytes(data)
+        check_owned(file)
+        os.replace(beside, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        check_owned(file)  # whose new owner has removed what was beside it
+        raise NotWritten(file, error) from error
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _check_replaceable(file: Path) -> None:
+    """Keep a device, a pipe or a socket from being replaced by a file: /dev/null would be gone.
+
+    Raises:
+        OSError: it is one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if is_special(file.lstat().st_mode):
+            raise OSError(errno.EEXIST, "it is a device, a pipe or a socket", str(file))
+
+
+def remove(file: Path) -> None:
+    """Remove a run's file, if it is there.
+
+    Raises:
+        NotOurs: another process has taken the run over.
+    """
+    check_owned(file)
+    file.unlink(missing_ok=True)
+
+
+def append(file: Path, text: str) -> None:
+    check_own(file)
+    check_owned(file)  # else it would make an empty one
+    try:
+        with file.open("a", encoding="utf-8", newline="") as stream:
+            check_owned(file)
+            stream.write(text)
+    except OSError as error:
+        raise NotWritten(file, error) from error
+
+
+def is_asked_for() -> bool:
+    """Whether this process asks ``written_by_owner``'s question now."""
+    return _owned is not None

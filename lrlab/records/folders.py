@@ -1,0 +1,104 @@
+"""Make the folders of sweeps and runs, and remove what a dead writer left."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shlex
+from pathlib import Path
+
+from lrlab.errors import NotWritten, UserError
+from lrlab.process import signals
+from lrlab.records import files
+from lrlab.records.names import PART, plot_folder, profile_folder, run_folders
+from lrlab.records.writing import start_metrics
+
+
+def free_folder(folder: Path, may_rename: bool) -> Path:
+    """The folder, or one with -2, -3 ... behind its name, that is not there yet.
+
+    Raises:
+        UserError: it is there, and may not be renamed.
+    """
+    if not folder.exists():
+        return folder
+    if not may_rename:
+        raise UserError(
+            f"name={folder.name}: {folder} is there already; take another name, or none"
+            f"{_or_resume(folder)}"
+        )
+    return next(
+        other
+        for other in (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+        if not other.exists()
+    )
+
+
+def _or_resume(folder: Path) -> str:
+    if not (folder / "multirun.yaml").is_file():
+        return ""
+    return f". To go on with that sweep: python -m lrlab.resume {shlex.quote(str(folder))}"
+
+
+def create_sweep(folder: Path) -> bool:
+    """Make a sweep's folder; False where another sweep has made it a moment ago.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+        return True
+    except OSError as error:
+        if folder.is_dir():
+            return False
+        raise UserError(
+            f"output={folder.parent}: cannot be written ({error.strerror}); "
+            "name a folder of yours, for example output=my_outputs"
+        ) from None
+
+
+def create_run(folder: Path, config: str, hydra: str, overrides: str) -> None:
+    """Make a run's folder with its three YAML texts and an empty metrics.csv."""
+    make_folder(folder / ".hydra")
+    for name, text in (("config", config), ("hydra", hydra), ("overrides", overrides)):
+        files.write_whole(folder / ".hydra" / f"{name}.yaml", text)
+    start_metrics(folder)
+
+
+def take_along(sweep: Path, folder: Path) -> None:
+    """Copy the files of a folder, the data of ``run_sweep``, into the sweep's."""
+    for file in sorted(folder.iterdir()):
+        files.write_bytes(sweep / file.name, file.read_bytes())
+
+
+def remove_parts(sweep: Path) -> None:
+    """Remove the files that a process that died was about to rename; call it where none writes."""
+    runs = run_folders(sweep)
+    own = (sweep, plot_folder(sweep), profile_folder(sweep))
+    for folder in (*own, *runs, *(run / ".hydra" for run in runs)):
+        for entry in files.entries(folder):
+            part = PART.fullmatch(entry.name)
+            if part is None:
+                continue
+            writer = int(part[1] or part[2])
+            # this process writes none now: what has its number is an earlier process's
+            if writer == os.getpid() or not signals.is_running(writer):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def make_folder(run: Path, parents: bool = True) -> None:
+    """Make a run's folder, if it is not there.
+
+    Args:
+        parents: make those above it too; not in a sweep, whose folder may have been deleted.
+
+    Raises:
+        NotWritten: it cannot be made.
+    """
+    try:
+        run.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise NotWritten(run, error) from error

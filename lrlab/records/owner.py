@@ -1,0 +1,66 @@
+"""Say which process owns a run: another takes it over when its worker is silent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from lrlab.errors import NotOurs, NotWritten
+from lrlab.records import files
+from lrlab.records.names import PART
+
+
+def take_over(run: Path, owner: str = "") -> None:
+    """Take a run's folder from a process that may still be there; call it before the run goes on.
+
+    metrics.csv and diagnostics.csv are put in place anew by whoever goes on with the run.
+
+    Args:
+        owner: the worker whose jobs, which cannot ask the study, are to find by ``check_owner``
+            that the run is theirs; empty where the worker trains by itself.
+    """
+    for entry in files.entries(run):
+        if entry.name.endswith(_OWNER):
+            files.remove(Path(entry.path))
+    if owner:
+        files.write_whole(_owner_file(run, owner), "")
+    for entry in files.entries(run):
+        part = PART.fullmatch(entry.name)
+        if part is not None and int(part[1] or part[2]) != os.getpid():
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+    log_file = run / "run.log"
+    files.check_own(log_file)
+    with contextlib.suppress(FileNotFoundError):
+        files.write_bytes(log_file, log_file.read_bytes())
+
+
+_OWNER = ".owner"
+
+
+def _owner_file(run: Path, owner: str) -> Path:
+    """A file for each worker: who removes its own removes nobody else's."""
+    return run / f".{owner}{_OWNER}"
+
+
+def disown(run: Path, owner: str) -> None:
+    """Let the jobs of a worker write nothing more of a run."""
+    _owner_file(run, owner).unlink(missing_ok=True)
+
+
+def check_owner(run: Path, owner: str, file: Path) -> None:
+    """That a run is still the worker's whose job asks, just before it writes a file.
+
+    Raises:
+        NotOurs: another process has taken the run over.
+        NotWritten: that cannot be told.
+    """
+    mark = _owner_file(run, owner)
+    try:
+        mark.open("rb").close()  # on a network drive, only opening a file asks the server
+    except FileNotFoundError:
+        if run.is_dir():  # else whoever writes says that it is gone
+            raise NotOurs(file, f"another process has taken over run {run.name}") from None
+    except OSError as error:
+        raise NotWritten(mark, error, "read") from error

@@ -1,0 +1,292 @@
+"""Read the records of a sweep or of a run, which may be damaged or from somebody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrlab.errors import UserError
+from lrlab.records import files
+from lrlab.records.names import (
+    BRANCHES,
+    DIAGNOSTICS,
+    LANDSCAPE,
+    METRICS,
+    MOST_TEXT,
+    run_folders,
+    summary_file,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_best(sweep: Path) -> str:
+    """best.yaml as text.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    try:
+        return _text(sweep / "best.yaml")
+    except OSError as error:
+        raise UserError(f"{sweep / 'best.yaml'}: cannot be read ({error.strerror})") from None
+
+
+def check_contained(folder: Path) -> None:
+    """Refuse a sweep's or run's folder in which something leads out of it, or is no ordinary file.
+
+    Raises:
+        UserError: names the link, pipe or device.
+    """
+    for entry in files.entries(folder):
+        files.check_entry(entry)
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        if entry.name.isdecimal():
+            for inner in files.entries(entry.path):
+                files.check_entry(inner)
+                if inner.name == ".hydra" and inner.is_dir(follow_symlinks=False):
+                    for each in files.entries(inner.path):
+                        files.check_entry(each)
+        elif entry.name in ("plots", ".hydra", "profile"):
+            for inner in files.entries(entry.path):
+                files.check_entry(inner)
+
+
+def _text(file: Path) -> str:
+    """A YAML or JSON record.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: it is a link, too large, no text, or may not be read.
+    """
+    for each in (file.parent, file) if file.parent.name == ".hydra" else (file,):
+        files.check_own(each)
+    with _readable(file):
+        size = file.stat().st_size
+        if size > MOST_TEXT:
+            raise UserError(f"{file}: is too large, {size:,} bytes; lrlab wrote no such")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{file}: is damaged, no text") from None
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Say in one line that a record is there and cannot be read.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: reading it is not allowed, or it is a folder.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot be read ({error.strerror}); give yourself the right to read it, or "
+            "put the file there that lrlab wrote"
+        ) from None
+
+
+def plain_yaml(text: str) -> Any:
+    """What a YAML record holds: plain values only; see ``quick_yaml.record`` for what it refuses.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or damaged.
+    """
+    from lrlab.config import yaml_text
+
+    return yaml_text.record(text, plain=True)
+
+
+def options(text: str) -> dict[Any, Any]:
+    """What a run's config holds, interpolations as they are written; as OmegaConf reads YAML.
+
+    Raises:
+        ValueError: it names no options.
+        yaml.YAMLError: it is no YAML, or damaged.
+    """
+    from lrlab.config import yaml_text
+
+    found = yaml_text.record(text)
+    if not isinstance(found, dict):
+        raise ValueError("it names no options")
+    return found
+
+
+def read_sweep_config(sweep: Path) -> str:
+    """The sweep's multirun.yaml as text.
+
+    Raises:
+        UserError: this is no folder of a sweep.
+    """
+    file = sweep / "multirun.yaml"
+    if not file.is_file():
+        if (sweep / ".hydra").is_dir() and (sweep.parent / file.name).is_file():
+            raise UserError(f"{sweep}: is a run's folder; name its sweep's, {sweep.parent}")
+        raise UserError(f"{sweep}: is no folder of a sweep; it has no multirun.yaml")
+    return _text(file)
+
+
+def recorded_pad(run: Path) -> int:
+    """The rows that the run's lanes were padded to, if it has trained; else 0."""
+    try:
+        lanes = read_summary(run).get("lanes")
+    except (FileNotFoundError, UserError):
+        return 0
+    return int((lanes or {}).get("pad") or 0)
+
+
+def read_config(run: Path) -> str:
+    """The run's config as YAML text.
+
+    Raises:
+        UserError: this is no folder of a run.
+    """
+    file = run / ".hydra" / "config.yaml"
+    if not file.is_file():
+        if run.is_dir() and any((f / ".hydra").is_dir() for f in run_folders(run)):
+            example = shlex.quote(str(run / "0"))
+            raise UserError(f"{run}: is a sweep's folder; name one of its runs, like {example}")
+        raise UserError(f"{run}: is no folder of a run; it has no {file.relative_to(run)}")
+    return _text(file)
+
+
+def read_texts(run: Path) -> tuple[str, str]:
+    """hydra.yaml and overrides.yaml as they are, for a copy; empty where missing."""
+    files = [run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides")]
+    hydra, overrides = (_text(f) if f.is_file() else "" for f in files)
+    return hydra, overrides
+
+
+def read_choices(run: Path) -> dict[str, Any]:
+    """What was chosen in the groups of a run's config, as written; {} where that is not told.
+
+    Raises:
+        yaml.YAMLError: the record is no YAML, or has aliases.
+    """
+    found = plain_yaml(read_texts(run)[0])
+    for key in ("hydra", "runtime", "choices"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The run's summary.json.
+
+    Raises:
+        FileNotFoundError: there is none (yet).
+        UserError: it cannot be read.
+    """
+    file = summary_file(run)
+    try:
+        found = json.loads(_text(file), parse_int=_whole)
+    except (ValueError, RecursionError):
+        raise UserError(f"{file}: is damaged, not JSON") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: is damaged, no JSON object")
+    for key in ("environment", "lanes"):
+        if not isinstance(found.get(key), dict | None):
+            raise UserError(f"{file}: is damaged, its {key} is no JSON object")
+    number = found.get("run", 0)
+    if type(number) is not int or not 0 <= number < 2**53:
+        raise UserError(f"{file}: is damaged, its run is no number of a run")
+    classes = found.get("num_classes")
+    if classes is not None and (type(classes) not in (int, float) or not classes >= 2):
+        raise UserError(f"{file}: is damaged, its num_classes is no number of classes")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:  # which no float holds
+        raise ValueError("a number of too many digits")
+    return int(digits)
+
+
+def read_metrics(run: Path) -> pd.DataFrame:
+    """The run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
+
+    Raises:
+        FileNotFoundError: there is none (yet).
+        UserError: it cannot be read.
+    """
+    return _read_table(run / "metrics.csv", METRICS, counts=("step", "epoch"))
+
+
+def read_diagnostics(run: Path) -> pd.DataFrame:
+    """The run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
+
+    Raises: as ``read_metrics``.
+    """
+    return _read_table(run / "diagnostics.csv", DIAGNOSTICS)
+
+
+def read_branches(run: Path) -> pd.DataFrame:
+    """The run's branches.csv, columns as in ``BRANCHES``, float64.
+
+    Raises: as ``read_metrics``.
+    """
+    return _read_table(run / "branches.csv", BRANCHES)
+
+
+def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
+    """The sweep's lines.csv, surface.csv or paths.csv.
+
+    Args:
+        name: ``lines``, ``surface`` or ``paths``.
+
+    Raises: as ``read_metrics``.
+    """
+    return _read_table(sweep / f"{name}.csv", LANDSCAPE[name], numeric=False)
+
+
+def _read_table(
+    file: Path, columns: Sequence[str], counts: Sequence[str] = (), numeric: bool = True
+) -> pd.DataFrame:
+    """The columns of a CSV as float64; those in counts, or where not numeric all, as they come."""
+    import io
+
+    import pandas as pd
+
+    files.check_own(file)
+    with _readable(file):
+        data = file.read_bytes()
+    try:
+        # Types told, and in one piece: that takes a third of the time, which counts with a thousand
+        # runs. Since pandas 3.1 exact to the last bit.
+        frame = pd.read_csv(
+            io.BytesIO(data[: data.rfind(b"\n") + 1]),
+            usecols=list(columns),
+            dtype={name: "float64" for name in columns if name not in counts} if numeric else None,
+            low_memory=False,
+        )
+        for name in counts:
+            frame[name] = pd.to_numeric(frame[name])
+            if math.inf in frame[name].abs().tolist():
+                raise ValueError(f"an infinite {name}")
+        if list(frame.columns) != list(columns):
+            frame = frame.loc[:, list(columns)]
+        return frame
+    except (ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file}: is damaged, not a table of {file.stem} ({reason})") from None
+
+
+def best_run(sweep: Path) -> int | None:
+    """The number of the run that best.yaml is the config of; None: there is none."""
+    import yaml
+
+    try:
+        saved = plain_yaml(_text(sweep / "best.yaml"))
+        return int(Path(saved["source"]).name)
+    except (OSError, UserError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+        return None

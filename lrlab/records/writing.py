@@ -1,0 +1,212 @@
+"""Write the records of a sweep or of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrlab.errors import NotWritten, UserError
+from lrlab.process.plain import to_json
+from lrlab.records import files
+from lrlab.records.names import BRANCHES, DIAGNOSTICS, METRICS, VAL_PARTS, summary_file
+from lrlab.records.reading import read_summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def start_metrics(folder: Path) -> None:
+    """Begin metrics.csv anew; what was measured beside it goes."""
+    files.write_whole(folder / "metrics.csv", ",".join(METRICS) + "\n")
+    files.remove(folder / "diagnostics.csv")
+
+
+def cut_metrics(folder: Path, step: int) -> bool:
+    """Keep the rows before a step in metrics.csv, for a run that goes on from there.
+
+    Returns:
+        Whether they are all there; if not, nothing is changed.
+    """
+    file = folder / "metrics.csv"
+    files.check_own(file)
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return False
+    if len(lines) <= step or (step and not lines[step].startswith(f"{step - 1},")):
+        return False
+    if not lines[step].endswith("\n"):
+        return False
+    files.write_whole(file, "".join(lines[: step + 1]))
+    return True
+
+
+def cut_diagnostics(folder: Path, step: int) -> None:
+    """Keep the rows before a step in diagnostics.csv, for a run that goes on from there."""
+    file = folder / "diagnostics.csv"
+    files.check_own(file)
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    numbers = ((line, line.partition(",")[0]) for line in lines[1:] if line.endswith("\n"))
+    kept = [line for line, number in numbers if number.isdecimal() and int(number) < step]
+    files.write_whole(file, "".join(lines[:1] + kept))
+
+
+def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
+    """Append rows as in ``DIAGNOSTICS``; NaN, what could not be measured, is left empty."""
+    if not rows:
+        return
+    file = folder / "diagnostics.csv"
+    is_new = not file.exists()
+    text = ",".join(DIAGNOSTICS) + "\n" if is_new else ""
+    for step, *values in rows:
+        cells = ("" if value != value else f"{value:.9g}" for value in values)
+        text += f"{step},{','.join(cells)}\n"
+    if is_new:  # whole, for of a torn header a run that goes on could make no table any more
+        files.write_whole(file, text)
+    else:
+        files.append(file, text)
+
+
+def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:
+    """Write branches.csv, rows as in ``BRANCHES``."""
+    lines = (
+        f"{step},{lr!r},{','.join(f'{loss:.9g}' for loss in losses)}\n"
+        for step, lr, *losses in rows
+    )
+    files.write_whole(folder / "branches.csv", ",".join(BRANCHES) + "\n" + "".join(lines))
+
+
+def append_metrics(folder: Path, rows: Iterable[tuple[int, int, float, float]]) -> None:
+    """Append rows of (step, epoch, lr, train_loss); the loss is a float32, 9 digits hold it."""
+    cells = tuple(itertools.chain.from_iterable(rows))
+    text = "%d,%d,%r,%.9g,,\n" * (len(cells) // 4) % cells  # at once: half the time of row by row
+    files.append(folder / "metrics.csv", text)
+
+
+def append_evaluated(
+    folder: Path,
+    step: int,
+    epoch: int,
+    train: tuple[float, float] | None,
+    evaluation: tuple[float, float],
+) -> None:
+    """Append one row with a full evaluation.
+
+    Args:
+        train: (lr, train_loss), or None after the last update.
+        evaluation: (val_loss, val_acc), both float32; an accuracy of NaN, a regression's, is left
+            empty.
+    """
+    left = "," if train is None else f"{train[0]!r},{train[1]:.9g}"
+    loss, accuracy = evaluation
+    right = "" if accuracy != accuracy else f"{accuracy:.9g}"
+    text = f"{step},{epoch},{left},{loss:.9g},{right}\n"
+    files.append(folder / "metrics.csv", text)
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json. NaN and infinities become null: JSON has no others."""
+    text = to_json(summary)
+    files.write_whole(summary_file(folder), text + "\n")
+
+
+def mark_failed(folder: Path, summary: Mapping[str, Any], error: BaseException) -> None:
+    """The error's first line in the summary, its traceback in the run's log.
+
+    Args:
+        summary: what to write where the run has none yet.
+    """
+    with contextlib.suppress(FileNotFoundError, UserError):
+        summary = {**summary, **read_summary(folder)}
+    message = str(error).strip().splitlines()
+    line = f"{type(error).__name__}: {' '.join(message[:1])}"
+    write_summary(folder, {**summary, "state": "failed", "error": line})
+    log(folder, "".join(traceback.format_exception(error)))
+
+
+def log(folder: Path, text: str) -> None:
+    """Append to the run's run.log, each line with the time."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    lines = "".join(f"{stamp}  {line}\n" for line in text.splitlines())
+    files.append(folder / "run.log", lines)
+
+
+def write_sweep_config(sweep: Path, text: str) -> None:
+    """Write multirun.yaml, the config of the whole sweep with the command line that made it."""
+    files.write_whole(sweep / "multirun.yaml", text)
+
+
+def write_best(sweep: Path, text: str) -> None:
+    """Write best.yaml, the config of the best run, which can itself be run."""
+    files.write_whole(sweep / "best.yaml", text)
+
+
+def remove_best(sweep: Path) -> None:
+    """Remove best.yaml, if it is there: no run is the best any more."""
+    file = sweep / "best.yaml"
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise NotWritten(file, error) from error
+
+
+def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
+    """Write runs.csv, one row a run; the folder's name is the run, wherever the sweep lies."""
+    # Timings differ each time, and this table of a sweep trained again should not.
+    table = runs.drop(columns=["folder", "train_seconds"], errors="ignore")
+    table = table.convert_dtypes()  # a column with gaps holds whole numbers as floats
+    files.write_whole(sweep / "runs.csv", csv_text(table))
+
+
+def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
+    """Write verdicts.csv, one row a run; a sentence says what each verdict rests on."""
+    files.write_whole(sweep / "verdicts.csv", csv_text(verdicts))
+
+
+_FORMULA = re.compile(r"\s*[=+\-@\t\r]")
+_NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?%?|-)\s*", re.IGNORECASE)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV. A text that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Texts come from options and names, which in a sweep from elsewhere are another's.
+    """
+    import pandas as pd
+
+    def told(value: Any) -> Any:
+        is_formula = isinstance(value, str) and _FORMULA.match(value)
+        return f"'{value}" if is_formula and not _NUMBER.fullmatch(value) else value
+
+    safe = table.drop(columns=VAL_PARTS, errors="ignore").rename(columns=told)
+    for name in safe.columns:
+        if not pd.api.types.is_numeric_dtype(safe[name]):
+            safe[name] = safe[name].map(told)
+    return safe.to_csv(index=False)
+
+
+def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
+    """Write lines.csv, surface.csv or paths.csv; None takes an older one away.
+
+    Args:
+        name: ``lines``, ``surface`` or ``paths``.
+    """
+    file = sweep / f"{name}.csv"
+    if table is None:
+        file.unlink(missing_ok=True)
+    else:
+        files.write_whole(file, table.to_csv(index=False, lineterminator="\n"))
+
+
+def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:
+    """Write provenance.json: which run this one is a reproduction of, and what came of it."""
+    files.write_whole(run / "provenance.json", to_json(provenance, ensure_ascii=True) + "\n")
