@@ -112,16 +112,16 @@ VALUES = {
     "tracking.experiment": "a name",
 }
 
-# One meaning for all choices of a group, used instead of the YAML comment of each choice. A key with
-# a choice is for the table that begins with that choice.
+# One meaning for all choices of a group, used instead of the YAML comment of each choice. A key
+# with a choice is for the table that begins with that choice.
 MEANINGS = {
     "data.root of mnist": "a folder in torchvision's layout (root/MNIST/raw/..., "
     "root/FashionMNIST/raw/...); null: for MNIST the copy that ships with lrlab, for the others "
     "lrlab's cache folder",
     "data.train_size": "train on only this many samples, drawn at random from those not held "
     "out; null: all",
-    "data.val_size": "samples held out of the training part, for `val_loss` and `val_acc`; a count, or "
-    "with your own data a share; ignored if your data have a validation part",
+    "data.val_size": "samples held out of the training part, for `val_loss` and `val_acc`; a "
+    "count, or with your own data a share; ignored if your data have a validation part",
     "data.standardise": "true: subtract the training part's mean from each feature, or each "
     "channel of images, and divide by its std",
     "network.activation": "after each hidden layer and each convolution",
@@ -133,15 +133,15 @@ MEANINGS = {
     "schedule.warmup_steps": "number of steps of linear warm-up",
     "schedule.warmup_start_factor": "warm-up starts at this share of the lr at which it ends",
     "schedule.factor": "lr is multiplied by this factor",
-    "schedule.total_iters": "number of ticks until the schedule's end; 0: the end from the first tick "
-    "on; auto: the run without its warm-up",
+    "schedule.total_iters": "number of ticks until the schedule's end; 0: the end from the first "
+    "tick on; auto: the run without its warm-up",
     "schedule.total_steps": "ticks of the whole schedule; auto: the run without its warm-up",
     "sampler.n_startup_trials": "number of random runs before the first draw from the model",
-    "sampler.warn_independent_sampling": "true: print a warning when a value is not drawn "
-    "from the model",
+    "sampler.warn_independent_sampling": "true: print a warning when a value is not drawn from "
+    "the model",
     "network.init": "start values: torch (each layer's own); or kaiming_uniform, kaiming_normal, "
-    "xavier_uniform, xavier_normal, orthogonal, uniform, normal, trunc_normal, zeros or ones for the "
-    "weights, and 0 for every bias; seeded by the run's seed",
+    "xavier_uniform, xavier_normal, orthogonal, uniform, normal, trunc_normal, zeros or ones for "
+    "the weights, and 0 for every bias; seeded by the run's seed",
     "schedule.interval": "when the schedule ticks: after every step, or after every epoch",
 }
 
