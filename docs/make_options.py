@@ -124,7 +124,7 @@ MEANINGS = {
     "count, or with your own data a share; ignored if your data have a validation part",
     "data.standardise": "true: subtract the training part's mean from each feature, or each "
     "channel of images, and divide by its std",
-    "network.activation": "after each hidden layer and each convolution",
+    "network.activation": "the activation after each hidden layer and each convolution",
     "network.bias": "whether neurons and convolutions add a bias",
     "optimizer.dampening": "the share 1 − dampening of the gradient enters the momentum; "
     "nesterov needs 0",
