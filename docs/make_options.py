@@ -115,35 +115,36 @@ VALUES = {
     "tracking.experiment": "a name",
 }
 
-# Said for all choices at once, where the YAML files say it for each in words of its own. A key with
-# a choice is for the table that begins with that choice.
+# One meaning for all choices of a group, used instead of the YAML comment of each choice. A key
+# with a choice is for the table that begins with that choice.
 MEANINGS = {
     "data.root of mnist": "a folder in torchvision's layout (root/MNIST/raw/..., "
-    "root/FashionMNIST/raw/...); null: the copy of MNIST that ships with lrlab, of the others "
-    "the one in lrlab's cache folder",
-    "data.train_size": "train on so many samples only, drawn at random from those not held out; "
-    "null: all",
-    "data.val_size": "samples held out of the training part, for `val_loss` and `val_acc`; a share "
-    "only of data of your own; not heeded where these bring a validation part",
-    "data.standardise": "true: take the training part's mean off each feature, or each channel of "
-    "images, and divide by its std",
-    "network.activation": "behind each hidden layer and each convolution",
+    "root/FashionMNIST/raw/...); null: for MNIST the copy that ships with lrlab, for the others "
+    "lrlab's cache folder",
+    "data.train_size": "train on only this many samples, drawn at random from those not held "
+    "out; null: all",
+    "data.val_size": "samples held out of the training part, for `val_loss` and `val_acc`; a "
+    "count, or with your own data a share; ignored if your data have a validation part",
+    "data.standardise": "true: subtract the training part's mean from each feature, or each "
+    "channel of images, and divide by its std",
+    "network.activation": "the activation after each hidden layer and each convolution",
     "network.bias": "whether neurons and convolutions add a bias",
-    "optimizer.dampening": "1 − dampening is the share of the gradient that enters the momentum; "
+    "optimizer.dampening": "the share 1 − dampening of the gradient enters the momentum; "
     "nesterov needs 0",
     "optimizer.nesterov": "true: look ahead along the momentum",
-    "optimizer.eps": "added to the root that the step is divided by",
-    "schedule.warmup_steps": "so many steps of linear warm-up",
-    "schedule.warmup_start_factor": "warm-up starts at this share of the lr that it ends at",
-    "schedule.factor": "lr is multiplied by it",
-    "schedule.total_iters": "for so many ticks; 0: its end from the first tick on; auto: the run "
-    "without its warm-up",
+    "optimizer.eps": "added to the root by which the step is divided",
+    "schedule.warmup_steps": "number of steps of linear warm-up",
+    "schedule.warmup_start_factor": "warm-up starts at this share of the lr at which it ends",
+    "schedule.factor": "lr is multiplied by this factor",
+    "schedule.total_iters": "number of ticks until the schedule's end; 0: the end from the first "
+    "tick on; auto: the run without its warm-up",
     "schedule.total_steps": "ticks of the whole schedule; auto: the run without its warm-up",
-    "sampler.n_startup_trials": "so many runs at random before the first draw from the model",
-    "sampler.warn_independent_sampling": "true: say so when a value is drawn beside the model",
-    "network.init": "start values: torch (each layer's own), or weights by kaiming_uniform, "
-    "kaiming_normal, xavier_uniform, xavier_normal, orthogonal, uniform, normal, trunc_normal, "
-    "zeros or ones and every bias 0; drawn by the run's seed",
+    "sampler.n_startup_trials": "number of random runs before the first draw from the model",
+    "sampler.warn_independent_sampling": "true: print a warning when a value is not drawn from "
+    "the model",
+    "network.init": "start values: torch (each layer's own); or kaiming_uniform, kaiming_normal, "
+    "xavier_uniform, xavier_normal, orthogonal, uniform, normal, trunc_normal, zeros or ones for "
+    "the weights, and 0 for every bias; seeded by the run's seed",
     "schedule.interval": "when the schedule ticks: after every step, or after every epoch",
 }
 

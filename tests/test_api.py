@@ -555,12 +555,12 @@ def test_a_kernel_without_widgets_is_warned_of_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_readmes_example_says_what_it_prints(
+def test_the_example_of_the_documents_says_what_it_prints(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As written, but on few images: its table has the README's columns, runs and settings."""
-    readme = (Path(lrlab.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## From Python\n")[2].partition("\n## ")[0]
+    """As written, but on few images: its table has the page's columns, runs and settings."""
+    page = Path(lrlab.__file__).parent.parent / "docs" / "python.md"
+    section = page.read_text(encoding="utf-8").partition("\n## ")[0]
     code = "\n".join(re.findall(r"^    (import lrlab|sweep = .*|print\(sweep\))$", section, re.M))
     assert code.count("\n") == 2
     few = {key: value for key, value in FEW.items() if key != "epochs"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 import re
 import runpy
@@ -239,6 +240,9 @@ def walk(page: str, folder: Path, inline: bool = True) -> None:
             assert (ended.code, ended.out, ended.err) == (2, "", shown + "\n")
             continue
         assert (ended.code, ended.err) == (0, ""), typed
+        if typed.startswith("sweep lr=") and not re.search(r"\.\.|--|\[", typed):
+            lists = [word.count(",") + 1 for word in typed.split()[1:]]
+            assert len(test_readme.rows(ended.out)) == math.prod(lists), typed
         for line in printed.splitlines():
             if first := re.match(r"    ([a-z]+:?) ", line):  # numbers differ with fewer images
                 assert re.search(rf"^{first[1]} ", ended.out, re.MULTILINE), (typed, line)

@@ -30,7 +30,8 @@ from omegaconf import OmegaConf
 from test_sweep import Ended, command
 
 import lrlab
-from lrlab import analysis, compare, errors, records, report, study
+from lrlab.tables import frames
+from lrlab import compare, errors, records, report, study
 from lrlab import reproduce as reproducing
 from lrlab import resume as resuming
 from lrlab.config import schema as configs
@@ -341,7 +342,7 @@ def test_ones_own_network_needs_one_word_more(here: Path) -> None:
 def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:
     for run in "01":
         change(here / "s" / run / ".hydra" / "config.yaml", network={"_target_": "evil.Net"})
-    judged = analysis.verdicts(analysis.analysis.curves(here / "s"))
+    judged = frames.verdicts(frames.analysis.curves(here / "s"))
     judged = judged.assign(outcome="converged", end_loss=[1.0, 0.5])
     found = landscape.measure(here / "s", judged)
     assert "evil.Net (network)" in found.reason and not ran(here)
@@ -662,7 +663,7 @@ def readers(home: Path) -> dict[str, Callable[[], Ended]]:
         compare.main(["s", "other", "--no-files"])
 
     return {
-        "analysis": lambda: command(lambda: analysis.main(["s"]), [], home),
+        "analysis": lambda: command(lambda: frames.main(["s"]), [], home),
         "report": lambda: command(reports, ["s"], home),
         "plots": lambda: command(lambda: plots(["s", "--only=lr_against_loss"]), [], home),
         "compare": lambda: command(two, [], home),
@@ -727,7 +728,7 @@ def test_a_folder_column_of_a_csv_is_not_read(here: Path) -> None:
     for name, folder in (("a", here / "s" / "0"), ("b", here / "s" / "1")):
         text = "\n".join(f"{row},{folder}" for row in rows)
         (here / f"{name}.csv").write_text(f"run,lr,step,train_loss,folder\n{text}\n")
-    loaded = analysis.load([here / "a.csv", here / "b.csv"])
+    loaded = frames.load([here / "a.csv", here / "b.csv"])
     assert "folder" not in loaded.runs
     assert not any("." in str(column) for column in loaded.runs), "no setting of a config"
 
@@ -925,7 +926,7 @@ def test_a_terminal_is_told_no_commands(here: Path, tmp_path: Path) -> None:
         for shown in (ended.out, ended.err):
             assert not any(c for c in ESCAPE if not c.isprintable() and c in shown), (name, shown)
     with mock.patch.object(errors, "printable", lambda text: text):
-        assert "\x1b" in command(lambda: analysis.main(["s"]), [], here).out
+        assert "\x1b" in command(lambda: frames.main(["s"]), [], here).out
     assert "\x1b" not in str(UserError(ESCAPE)) and str(UserError("a\tb")) == "a b"
 
 

@@ -44,7 +44,7 @@ def words(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         key = name.replace("__", ".")
         if not key.lstrip("+~") or "=" in key or key.startswith(("-", "hydra.mode")):
-            raise UserError(f"{name}: no such option; the README lists them")
+            raise UserError(f"{name}: no such option; docs/options.md lists them")
         value = _plain(value)
         if value is None and key in TEXTS and key not in OR_NULL:
             continue  # the default, as a text of four letters it could be a name
