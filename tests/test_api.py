@@ -24,14 +24,13 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from conftest import without_notices
+from helpers.commands import command, files, process, summaries, without_notices
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.version import VersionBase
 from matplotlib.figure import Figure
 from packaging.version import Version
-from test_sweep import command, files, process, summaries
 
 import lrlab
 from lrlab import reproduce, resume, sweep

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_sweep import QUICK, summaries
-from warm import DATA, Server
+from helpers.commands import QUICK, summaries
+from helpers.warm import DATA, Server
 
 from lrlab import records
 

@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from test_sweep import Ended, command, process, strict_json
+from helpers.commands import Ended, command, process, strict_json
 from torch.utils.flop_counter import FlopCounterMode
 
 from lrlab import bench, bench_jax, bench_process, bench_torch, plan, sweep

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.commands import QUICK, command
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from test_sweep import QUICK, command
 
 from lrlab import config as configs
 from lrlab import records

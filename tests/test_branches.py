@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trained, Trainer
-from test_sweep import one_folder, sweep
+from helpers.commands import one_folder, sweep
+from helpers.training import CLASSES, IN_SHAPE, Trained, Trainer
 from torch import nn, optim
 
 from lrlab import plan, records

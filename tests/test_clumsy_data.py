@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_own_data import QUICK, command, error, forget, picture
+from helpers.commands import command, error, forget
+from helpers.images import picture
+from test_own_data import QUICK
 
 import lrlab
 from lrlab import own_data

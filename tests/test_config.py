@@ -9,38 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.commands import QUICK, Ended, assert_refused, command, files, process, sweep
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from test_sweep import QUICK, Ended, command, files, process, sweep
 
 from lrlab import config as configs
 from lrlab.config import arguments
 from lrlab.sweep import BASE, main
-
-
-def assert_refused(ended: Ended, *words: str) -> None:
-    assert ended.code == 2, ended
-    assert ended.out == ""
-    assert ended.err.startswith("lrlab: ") and ended.err.endswith("\n")
-    assert ended.err.count("\n") == 1
-    line = ended.err.rstrip("\n")
-    assert line == line.strip() and not line.endswith(":")
-    for word in words:
-        assert word in line
-    # Nothing of Hydra's inner workings, of this machine or of a template that found nothing.
-    for noise in (
-        "full_key",
-        "object_type",
-        "hydra.cc",
-        "pkg://",
-        "file://",
-        "?:",
-        "Error merging",
-    ):
-        assert noise not in line
-
 
 # typed, then what the line must hold
 VALUES = [

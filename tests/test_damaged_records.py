@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Silent, Trainer, assert_same_bits, read
-from hostile import no_hang, told
-from interrupted import QUICK
-from made_sweeps import write_sweep
-from test_sweep import command
+from helpers.commands import command
+from helpers.hostile import no_hang, told
+from helpers.interrupted import QUICK
+from helpers.made_sweeps import write_sweep
+from helpers.training import Silent, Trainer, assert_same_bits, read
 
 from lrlab import analysis as judge
 from lrlab import api, compare, records, reproduce, resume, tracking

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trained, Trainer, assert_same_bits, tiny_images
+from helpers.training import CLASSES, IN_SHAPE, Trained, Trainer, assert_same_bits, tiny_images
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim

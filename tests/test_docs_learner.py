@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.commands import command, summaries
 from matplotlib.figure import Figure
-from test_sweep import command, summaries
 
 import lrlab
 from lrlab import analysis, sweep

@@ -27,8 +27,8 @@ from unittest import mock
 import pandas as pd
 import pytest
 from filelock import FileLock
+from helpers.commands import Ended, command
 from omegaconf import OmegaConf
-from test_sweep import Ended, command
 
 from lrlab import config as configs
 from lrlab import records

@@ -21,12 +21,12 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import browser
 import pytest
 import test_readme
 import test_your_own
 import yaml
-from test_sweep import Ended, command
+from helpers import browser
+from helpers.commands import Ended, command
 
 from lrlab.__main__ import VERBS
 from lrlab.engine import step

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import made_tables
 import pytest
+from helpers import made_tables
 
 from lrlab import plots
 from lrlab.plots import drawing

@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from test_sweep import Ended, command
-from warm import DATA
+from helpers.commands import Ended, command
+from helpers.warm import DATA
 
 from lrlab import records, resume
 from lrlab.study import Run, heartbeat, whereabouts

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from helpers.commands import command
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from test_sweep import command
 
 from lrlab.sweep import main
 

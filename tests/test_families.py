@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from families import RANKS, RATES, border, families, sweep
+from helpers.families import RANKS, RATES, border, families, sweep
 
 from lrlab.verdicts.judging import verdicts
 

@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trainer
+from helpers.commands import Ended, command, files, process, strict_json
+from helpers.networks import AlwaysNoisy, BatchNorm, Dropout
+from helpers.training import CLASSES, IN_SHAPE, Trainer
 from omegaconf import OmegaConf
-from test_lanes import AlwaysNoisy, BatchNorm, Dropout
-from test_sweep import Ended, command, files, process, strict_json
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

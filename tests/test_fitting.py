@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_compare import make_sweep
+from helpers.judged import make_sweep
 
 from lrlab import bench, compare
 from lrlab.comparison.sides_by_side import read

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.commands import command
+from helpers.warm import DATA
 from hydra._internal.utils import get_args_parser
-from test_sweep import command
-from warm import DATA
 
 from lrlab import __main__ as program
 from lrlab import analysis, resume

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import (
+from helpers.pools import stopped, went_on
+from helpers.training import (
     CLASSES,
     IN_SHAPE,
     Silent,
@@ -20,7 +21,6 @@ from conftest import (
     read,
     tiny_images,
 )
-from test_pool import stopped, went_on
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR

@@ -18,10 +18,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hostile import NUMBERS, WORDS, cases, is_line, no_hang, told, words
+from helpers.commands import sweep
+from helpers.hostile import NUMBERS, WORDS, cases, is_line, no_hang, told, words
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_sweep import sweep
 
 from lrlab import __main__ as verbs
 from lrlab import bench, find

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile import NUMBERS, cases, damaged, told, values, words
+from helpers.hostile import NUMBERS, cases, damaged, told, values, words
 from hypothesis import example, given
 from hypothesis import strategies as st
 

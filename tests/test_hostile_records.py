@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import made_tables
 import pytest
 import yaml
-from hostile import NUMBERS, cases, damaged, is_line, no_hang, told, values, words
+from helpers import made_tables
+from helpers.commands import files
+from helpers.hostile import NUMBERS, cases, damaged, is_line, no_hang, told, values, words
+from helpers.made_sweeps import write_sweep
+from helpers.studies import Opener, grid, search
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_sweeps import write_sweep
-from test_study import Opener, grid, search
-from test_sweep import files
 
 from lrlab import analysis, compare, records, report, reproduce, resume
 from lrlab.config import trust

@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import without_notices
-from made_sweeps import write_sweep
-from test_config import assert_refused
-from test_sweep import Ended, command, summaries, sweep
+from helpers.commands import Ended, assert_refused, command, summaries, sweep, without_notices
+from helpers.made_sweeps import write_sweep
 
 from lrlab import analysis, compare, reproduce, resume
 from lrlab.config.spelling import quoted

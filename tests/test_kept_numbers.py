@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_own_data import error
+from helpers.commands import error
 
 from lrlab import own_data
 from lrlab.data import Dataset, own_float32, own_given

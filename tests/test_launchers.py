@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_sweep import QUICK, command, process
+from helpers.commands import QUICK, command, process
 
 from lrlab import records
 from lrlab.sweep import main

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from interrupted import QUICK
-from test_study import PRUNERS, Opener, grid, search
-from test_sweep import command, summaries
+from helpers.commands import command, summaries
+from helpers.interrupted import QUICK
+from helpers.studies import PRUNERS, Opener, grid, search
 
 from lrlab import records, resume
 from lrlab.study import leftout

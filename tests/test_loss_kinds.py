@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import make_specs
-from made_sweeps import write_run
-from test_search import SMALL, go_on, sweep
+from helpers.made_sweeps import write_run
+from helpers.searches import SMALL, go_on, sweep
+from helpers.training import make_specs
 
 import lrlab
 from lrlab import compare, plan, plots, records, report

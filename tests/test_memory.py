@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Silent, Trainer, assert_same_bits, make_specs, read
-from test_sweep import Ended, command, files, one_folder, summaries, sweep
+from helpers.commands import Ended, command, files, one_folder, summaries, sweep
+from helpers.training import Silent, Trainer, assert_same_bits, make_specs, read
 
 from lrlab import config as configs
 from lrlab import records, resume

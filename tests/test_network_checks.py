@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, make_specs, tiny_images
-from test_train import assert_trained_like, ordinary, sgd
+from helpers.training import (
+    CLASSES,
+    IN_SHAPE,
+    Trainer,
+    assert_same_bits,
+    assert_trained_like,
+    make_specs,
+    ordinary,
+    sgd,
+    tiny_images,
+)
 from torch import Tensor, nn
 
 from lrlab import plan

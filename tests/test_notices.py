@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_specs
-from test_sweep import command
+from helpers.commands import command
+from helpers.training import make_specs
 
 from lrlab.plan import notices
 from lrlab.sweep import main as sweep

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from helpers.searches import sweep
 from omegaconf import OmegaConf
-from test_search import sweep
 
 from lrlab.plan import schedule_notices
 

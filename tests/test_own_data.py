@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -13,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Trainer, assert_same_bits, make_specs, without_notices
+from helpers.commands import command, error, forget, summaries, without_notices
+from helpers.images import picture
+from helpers.training import Trainer, assert_same_bits, make_specs
 from omegaconf import OmegaConf
 from PIL import Image
-from test_sweep import command, summaries
 from torch import nn
 
 from lrlab import config as configs
@@ -40,14 +40,6 @@ def line(**arguments: Any) -> str:
     path = str(arguments.pop("path"))
     np.savez(path, x=x, y=y, **arguments)
     return path
-
-
-def error(call: Any, *args: Any, **arguments: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- arrays and the split -------------------------------------------------------------------------
@@ -282,12 +274,6 @@ def test_tables_that_cannot_work(frame: pd.DataFrame, tmp_path: Path) -> None:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def picture(file: Path, pixels: np.ndarray) -> np.ndarray:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(file)
-    return pixels
-
-
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     for number in range(12):
@@ -440,13 +426,6 @@ def lacking(file: Path) -> None:
     text = file.read_text("utf-8")
     assert "  stratify: false\n" in text
     file.write_text(text.replace("  stratify: false\n", ""), "utf-8")
-
-
-def forget(file: Path, key: str) -> None:
-    """Take a key out of a summary."""
-    summary = json.loads(file.read_text("utf-8"))
-    del summary[key]
-    file.write_text(json.dumps(summary), "utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
-from test_sweep import Ended, command
-from warm import DATA
+from helpers.commands import Ended, command
+from helpers.postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
+from helpers.warm import DATA
 
 from lrlab import resume
 from lrlab.config import passwords

@@ -7,11 +7,10 @@ import sys
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
-import made_sweeps
-import made_tables
 import pandas as pd
 import pytest
-from drawn import drawn, rail_marks, written
+from helpers import made_sweeps, made_tables
+from helpers.drawn import drawn, rail_marks, written
 
 from lrlab import plots
 from lrlab.errors import NotWritten

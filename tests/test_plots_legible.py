@@ -5,10 +5,10 @@ import itertools
 import re
 from typing import Any
 
-import made_tables
 import numpy as np
 import pytest
-from drawn import assert_legible, drawn, rail_marks, written
+from helpers import made_tables
+from helpers.drawn import assert_legible, drawn, rail_marks, written
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_tables
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import made_tables
 
 from lrlab import plots
 from lrlab.plots import frame, reach

@@ -13,8 +13,9 @@ from typing import Any
 
 import optuna
 import pytest
-from postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
-from test_study import PRUNERS, SAMPLERS, Opener, Worker, finish, grid, pool, search, states, take
+from helpers.postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
+from helpers.studies import PRUNERS, SAMPLERS, Opener, Worker, finish, grid, search, states, take
+from test_study import pool
 
 from lrlab import study
 from lrlab.errors import UserError

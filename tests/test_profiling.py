@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_sweep import Ended, sweep
+from helpers.commands import Ended, sweep
 
 from lrlab import records
 from lrlab.process import profiling

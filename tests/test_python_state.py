@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Silent, Trained, Trainer, assert_same_bits, read
+from helpers.training import Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
 from lrlab import plan, records

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from postgres import postgres, postgres_url  # noqa: F401
-from test_sweep import Ended
-from test_sweep import command as in_process
+from helpers.commands import Ended
+from helpers.commands import command as in_process
+from helpers.postgres import postgres, postgres_url  # noqa: F401
 
 from lrlab.__main__ import VERBS
 

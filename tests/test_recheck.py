@@ -14,8 +14,8 @@ from unittest import mock
 
 import pytest
 import torch
-from test_reproduce import reproduce as command
-from test_sweep import sweep
+from helpers.commands import reproduce as command
+from helpers.commands import sweep
 
 from lrlab import records, reproduce
 from lrlab.sweeping import launch

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from browser import chromium, launched
-from made_sweeps import CHANCE, INITIAL, write_run, write_sweep
+from helpers.browser import chromium, launched
+from helpers.made_sweeps import CHANCE, INITIAL, write_run, write_sweep
 
 from lrlab import report
 from lrlab.errors import UserError

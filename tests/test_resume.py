@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from interrupted import AT_STEP, QUICK, found
-from test_sweep import Ended, command, summaries
-from warm import DATA, Server
+from helpers.commands import Ended, command, summaries
+from helpers.interrupted import AT_STEP, QUICK, found
+from helpers.warm import DATA, Server
 
 from lrlab import records, resume
 from lrlab.sweep import main

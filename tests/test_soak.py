@@ -28,7 +28,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from test_sweep import command
+from helpers.commands import command
 
 import lrlab
 from lrlab import analysis, reproduce, resume

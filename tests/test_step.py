@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
+from helpers.training import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
 from lrlab import losses, networks, plan

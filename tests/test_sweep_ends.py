@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from test_sweep import QUICK, Ended, process, sweep
+from helpers.commands import QUICK, Ended, process, sweep
 
 from lrlab import report
 from lrlab.process import gc_pause

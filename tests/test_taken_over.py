@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Trainer, assert_same_bits, read
+from helpers.commands import command
+from helpers.processes import children, lives
+from helpers.training import Trainer, assert_same_bits, read
+from helpers.warm import DATA, Server
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
-from test_sweep import command
-from test_workers import children, lives
-from warm import DATA, Server
 
 from lrlab import records
 from lrlab.errors import NotOurs, NotWritten

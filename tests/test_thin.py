@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_sweeps import write_run
+from helpers.made_sweeps import write_run
 
 from lrlab import analysis as judge
 from lrlab.plots import runs

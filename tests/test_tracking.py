@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sweep import sweep as run_sweep
+from helpers.commands import sweep as run_sweep
 
 from lrlab import records, tracking
 from lrlab.errors import UserError

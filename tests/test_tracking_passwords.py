@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from test_sweep import command
-from warm import DATA
+from helpers.commands import command
+from helpers.warm import DATA
 
 from lrlab import tracking
 from lrlab.config import passwords

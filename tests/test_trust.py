@@ -26,8 +26,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers.commands import Ended, command
 from omegaconf import OmegaConf
-from test_sweep import Ended, command
 
 from lrlab import analysis, compare, errors, records, report, study
 from lrlab import config as configs

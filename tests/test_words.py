@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from helpers.commands import command, last_words
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_sweep import command, last_words
 
 import lrlab
 from lrlab import config as configs

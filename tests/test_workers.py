@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_sweep import command, process
-from warm import DATA, Server
+from helpers.commands import command, process
+from helpers.processes import children, lives
+from helpers.warm import DATA, Server
 
 from lrlab import resume
 from lrlab.config import trust
@@ -72,27 +73,6 @@ def test_what_a_resume_imports_from_there_ends_where_it_is_not_trusted(
 
     assert sys.path == ["/elsewhere", f"{tmp_path}/inside"]
     assert os.environ.pop("PYTHONSAFEPATH") == "1"
-
-
-def children(pid: int) -> set[int]:
-    """The processes below one, all the way down."""
-    found, left = set[int](), [pid]
-    while left:
-        for listed in Path(f"/proc/{left.pop()}/task").glob("*/children"):
-            try:
-                new = {int(word) for word in listed.read_text().split()} - found
-            except OSError:
-                continue
-            found |= new
-            left += new
-    return found
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

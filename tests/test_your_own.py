@@ -11,8 +11,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from conftest import without_notices
-from test_sweep import command, summaries
+from helpers.commands import command, summaries, without_notices
 
 from lrlab.reproduce import main as reproduce
 from lrlab.sweep import main

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupted import FEW_FIGURES, MEASURED, QUICK, assert_readable, found, go_on
-from warm import PHASES, PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
+from helpers.interrupted import FEW_FIGURES, MEASURED, QUICK, assert_readable, found, go_on
+from helpers.warm import PHASES, PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
 
 from lrlab import records
 

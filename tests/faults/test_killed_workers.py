@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupted import QUICK, found
-from test_sweep import command, process, summaries, trials
-from warm import Process, Server
+from helpers.commands import command, process, summaries, trials
+from helpers.interrupted import QUICK, found
+from helpers.warm import Process, Server
 
 from lrlab import records
 from lrlab.sweep import main

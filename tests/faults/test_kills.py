@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from interrupted import MEASURED, QUICK, assert_readable, found, go_on
-from warm import KILL, PLOTTING, TEAR, TELLING, TRAINING, WRITING, Done, Moment, Server
+from helpers.interrupted import MEASURED, QUICK, assert_readable, found, go_on
+from helpers.warm import KILL, PLOTTING, TEAR, TELLING, TRAINING, WRITING, Done, Moment, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 

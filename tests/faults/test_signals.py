@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from interrupted import AT_STEP, MEASURED, QUICK, assert_readable, found, go_on
-from test_sweep import summaries
-from warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
+from helpers.commands import summaries
+from helpers.interrupted import AT_STEP, MEASURED, QUICK, assert_readable, found, go_on
+from helpers.warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
 
 from lrlab import records
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
-from interrupted import AT_STEP, QUICK, found
-from postgres import Server as Postgres
-from postgres import postgres, postgres_url
-from test_sweep import summaries
-from warm import TRAINING, Moment, Server
+from helpers.commands import summaries
+from helpers.interrupted import AT_STEP, QUICK, found
+from helpers.postgres import Server as Postgres
+from helpers.postgres import postgres, postgres_url
+from helpers.warm import TRAINING, Moment, Server
 
 from lrlab import records
 from lrlab.study import storage
