@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import copy
 import functools
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +23,7 @@ os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{tempfile.gettempdir()}/
 import hydra
 import pytest
 import torch
+from helpers import tiers
 from helpers.training import Trainer, tiny_images
 from omegaconf import OmegaConf, base
 
@@ -33,23 +36,44 @@ from lrlab.engine import devices
 devices.make_deterministic()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first in each process's share, so that none of them ends alone.
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``-m unit`` and ``-m full`` import no module that has no such test."""
+    only = config.option.markexpr
+    if only not in ("unit", "full") or not collection_path.name.startswith("test_"):
+        return None
+    return f"mark.{only}" not in collection_path.read_text("utf-8") or None
 
-    Of n processes xdist gives the first the first n-th part of all tests, and so on. Within a file
-    the order stays, for tests share what they trained.
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each test gets its tier; without ``-m`` the full one is left out.
+
+    Files with tests of the full tier come first in each process's share, so that none of them ends
+    alone. Of n processes xdist gives the first the first n-th part of all tests, and so on. Within
+    a file the order stays, for tests share what they trained.
     """
+    tiers.assign(items)
+    if not config.option.markexpr:
+        left = [item for item in items if tiers.is_left_out(item, config.args)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
     shares = [0] * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if len(shares) == 1:
         return
     count = collections.Counter(item.path for item in items)
-    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    slow = collections.Counter(item.path for item in items if tiers.tier(item) == "full")
     place: dict[Path, tuple[int, int]] = {}
     for number, path in enumerate(sorted(count, key=lambda path: (-slow[path], path))):
         share = shares.index(min(shares))
         shares[share] += count[path]
         place[path] = share, number
     items.sort(key=lambda item: place[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: pools of runs search for garbage, and need not search among it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,6 +129,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def promise(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test of the unit tier fails where it starts a process or a sweep."""
+    with tiers.kept_promise() if tiers.tier(request.node) == "unit" else nullcontext():
+        yield
 
 
 @pytest.fixture(autouse=True)

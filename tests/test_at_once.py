@@ -10,6 +10,8 @@ from helpers.warm import DATA, Server
 
 from lrlab import records
 
+pytestmark = pytest.mark.full
+
 MANY = 12
 TYPED = (*QUICK, *DATA, "network.hidden=[8]")
 
@@ -39,7 +41,6 @@ records.create_sweep = create_when_all_are_here
 """
 
 
-@pytest.mark.slow
 def test_sweeps_of_one_second_have_a_folder_each(server: Server, tmp_path: Path) -> None:
     lrs = [0.01 * (1 + number) for number in range(MANY)]
     started = [
@@ -70,7 +71,6 @@ def test_sweeps_of_one_second_have_a_folder_each(server: Server, tmp_path: Path)
     assert (outputs / name / "runs.csv").read_text().count("\n") == 3
 
 
-@pytest.mark.slow
 def test_of_sweeps_with_one_name_one_has_it(server: Server, tmp_path: Path) -> None:
     few = 5
     typed = (*TYPED, "lr=0.1,0.2", "name=mine")
@@ -86,7 +86,6 @@ def test_of_sweeps_with_one_name_one_has_it(server: Server, tmp_path: Path) -> N
     assert [each["state"] for each in summaries(folder)] == ["finished"] * 2
 
 
-@pytest.mark.slow
 def test_readers_of_a_sweep_that_is_written_see_a_part_of_it(
     server: Server, tmp_path: Path
 ) -> None:

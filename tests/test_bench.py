@@ -69,6 +69,7 @@ def test_the_ordinary_loop_has_the_losses_of_the_lanes(noise: Dataset) -> None:
         np.testing.assert_allclose(found, lanes[:, lane], rtol=1e-4)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not HAS_JAX, reason="jax is not installed: pip install 'lrlab[bench]'")
 def test_jax_has_the_losses_of_the_lanes(noise: Dataset) -> None:
     stack = bench_torch.stack(bench_torch.specs(OVERRIDES, LRS), noise)
@@ -229,7 +230,7 @@ def lines(out: str, start: str) -> list[list[str]]:
     return [row.split() for row in rows if not row.startswith("jax:")]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_json_has_each_figure(ran: tuple[Ended, dict[str, Any]]) -> None:
     _, found = ran
     wanted = ["step_ms", "floor_ms", "resident_ms", "loader_ms", "jax_ms"]
@@ -258,7 +259,7 @@ def test_the_json_has_each_figure(ran: tuple[Ended, dict[str, Any]]) -> None:
     assert 0 < found["sweep_seconds"] < 120
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_what_is_printed_is_what_the_json_has(ran: tuple[Ended, dict[str, Any]]) -> None:
     ended, found = ran
     first = ended.out.splitlines()[0]

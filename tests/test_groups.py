@@ -174,6 +174,7 @@ KINDS = [HeadTen, FrozenByRate, ConstantHead, Mixed, Momenta, Halved]
 WARM = list(SCHEDULES)[-1]
 
 
+@pytest.mark.full(after=4)
 @pytest.mark.parametrize(
     ("kind", "schedule"),
     [(k, WARM) for k in KINDS] + [(HeadTen, s) for s in SCHEDULES if s != WARM],
@@ -227,6 +228,7 @@ def test_groups_that_are_added_while_training(trainer: Trainer) -> None:
     assert_trained_like(run, ordinary(Thawing, 0.1))
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(("kind", "steps"), [(Mixed, 3), (Thawing, 5), (Thawing, 8)])
 def test_a_run_goes_on_from_its_checkpoint(trainer: Trainer, kind: Any, steps: int) -> None:
     common = f"{HIDDEN} {named(kind)} schedule=cosine checkpoint_every=auto"

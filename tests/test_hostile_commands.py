@@ -30,6 +30,8 @@ from lrlab import sweep as sweeps
 from lrlab.config import arguments
 from lrlab.sweeping import search
 
+pytestmark = pytest.mark.full
+
 KEYS = [*configs.known_keys(), *configs.GROUPS, *configs.SWEEP_GROUPS]
 OFTEN = ["lr", "epochs", "batch_size", "seed", "points", "n_trials", "lanes", "network.hidden"]
 OFTEN += ["optimizer.momentum", "threads", "memory_limit", "timeout", "objective", "name"]

@@ -26,6 +26,8 @@ from lrlab import analysis, compare, records, report, reproduce, resume
 from lrlab.config import trust
 from lrlab.sweeping import launch
 
+pytestmark = pytest.mark.full
+
 RUN = ["summary.json", "metrics.csv", "diagnostics.csv", "branches.csv"]
 HYDRA = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
 TABLES = ["lines.csv", "surface.csv", "paths.csv"]

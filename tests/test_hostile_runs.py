@@ -25,6 +25,8 @@ from lrlab.plots.reading import load
 from lrlab.plots.tables import NothingToDraw
 from lrlab.report.__main__ import main as report
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent
 
 LOSSES: dict[str, Callable[[int], np.ndarray]] = {
@@ -190,7 +192,6 @@ NOWHERE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that not even root writes")
 @pytest.mark.parametrize("kept", [True, False], ids=["unwritable", "unset"])
 def test_nothing_is_needed_of_home_and_nothing_said_of_it(kept: bool, tmp_path: Path) -> None:

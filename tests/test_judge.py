@@ -23,6 +23,8 @@ from lrlab.report.__main__ import main as report_main
 from lrlab.tables import curve_csv, frames, sweep_settings
 from lrlab.verdicts.judging import most_judged_by, verdicts
 
+pytestmark = pytest.mark.unit
+
 HERE = Path(__file__).parent
 MNIST = HERE / "hand_labelled" / "mnist.csv.gz"
 
@@ -174,6 +176,7 @@ def test_target_changes_what_is_reached(run: Any, sweep: Path) -> None:
     )
 
 
+@pytest.mark.default
 def test_the_command_is_the_analysis(sweep: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "lrlab.analysis", str(sweep)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -181,6 +184,7 @@ def test_the_command_is_the_analysis(sweep: Path) -> None:
     assert done.stdout.rstrip().splitlines()[-1].lstrip().startswith("how sure: one seed")
 
 
+@pytest.mark.default
 def test_help_needs_no_torch_and_no_matplotlib() -> None:
     code = (
         "import sys, lrlab.analysis, lrlab.compare;"
@@ -190,6 +194,7 @@ def test_help_needs_no_torch_and_no_matplotlib() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.default
 def test_a_reader_that_closes_the_pipe_is_no_error(sweep: Path) -> None:
     code = f"from lrlab import judge; judge.main([{str(sweep)!r}, '--evidence', '--thresholds'])"
     process = subprocess.Popen(
@@ -559,6 +564,7 @@ def test_infinite_and_missing_losses_are_read(tmp_path: Path) -> None:
     assert found["gain_high"].tolist()[0] == -math.inf
 
 
+@pytest.mark.default
 def test_many_rows_are_read_in_one_piece(tmp_path: Path) -> None:
     """pandas reads large files in parts by itself, whose types then can differ."""
     rows = 300_000
@@ -647,6 +653,7 @@ def test_any_bytes_end_in_a_result_or_one_line(
     ends_well(file, capsys)
 
 
+@pytest.mark.default
 @SLOW
 @given(st.integers(0, 2000))
 def test_a_file_cut_anywhere_ends_in_a_result_or_one_line(

@@ -15,6 +15,8 @@ from lrlab import own_data
 from lrlab.data import Dataset, own_float32, own_given
 from lrlab.range_test import inputs as find_inputs
 
+pytestmark = pytest.mark.unit
+
 ROWS = 60
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(ROWS, 2))

@@ -155,6 +155,7 @@ def test_the_recommended_run_is_the_good_one() -> None:
 # --- the replay -----------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(
     "common",
     [
@@ -190,6 +191,7 @@ def test_other_bits_than_the_records_are_noticed(trainer: Trainer) -> None:
     assert found.reason == "" and not found.exact
 
 
+@pytest.mark.full
 def test_records_and_randomness_are_left_as_they_were(trainer: Trainer) -> None:
     common = "network=custom network._target_=helpers.networks.Dropout"
     sweep = trained(trainer, ["lr=0.001", "lr=0.01", "lr=0.1"], common)
@@ -285,6 +287,7 @@ def derivatives(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float,
     return float(loss.detach()), float(norm.detach()), curvature
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("common", "make"),
     [

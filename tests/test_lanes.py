@@ -52,6 +52,7 @@ def custom(name: str) -> str:
 # --- the same bits --------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("common", "way"),
     [
@@ -93,6 +94,7 @@ def test_neighbours_that_share_its_seed_change_nothing(trainer: Trainer) -> None
     assert_same_bits(shared[0], apart[0])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "common",
     [
@@ -126,6 +128,7 @@ def test_the_same_bits_with_other_optimizers(trainer: Trainer, common: str) -> N
     assert slow == ("NAdam" in common or "amsgrad" in common)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_same_bits_with_each_activation(trainer: Trainer, activation: str) -> None:
     common = f"network.hidden=[37,5] network.activation={activation}"
@@ -156,6 +159,7 @@ def test_one_thread_or_two_give_the_same_bits(trainer: Trainer, network: str) ->
     assert_same_bits(one[1], trainer.alone(runs[1], f"{network} threads=2 epochs=1"))
 
 
+@pytest.mark.full
 def test_lanes_that_leave_inside_an_epoch_change_nothing(trainer: Trainer) -> None:
     """160 steps an epoch, so that a diverged lane is dropped at step 100 and at step 260."""
     common = "batch_size=4 network.hidden=[37]"
@@ -173,6 +177,7 @@ def test_lanes_that_leave_inside_an_epoch_change_nothing(trainer: Trainer) -> No
         assert_same_bits(run, trainer.alone(text, common))
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("network", ["Dropout", "AlwaysNoisy", "BatchNorm"])
 def test_the_callers_random_state_does_not_matter(trainer: Trainer, network: str) -> None:
     torch.manual_seed(1)

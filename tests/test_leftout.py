@@ -136,6 +136,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("typed", "trained", "told"),
     [

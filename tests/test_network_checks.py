@@ -25,6 +25,8 @@ from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 PIXELS = 144
 
 
@@ -99,6 +101,7 @@ def refusal(folder: Path, common: str) -> str:
     return said
 
 
+@pytest.mark.default
 def test_lazy_layers_train_as_in_torch_and_alone_as_together(
     trainer: Trainer, data: Dataset
 ) -> None:

@@ -29,6 +29,8 @@ from lrlab.sweep import main as sweep
 from lrlab.tables import table
 from lrlab.tables.frames import runs as runs_of
 
+pytestmark = pytest.mark.unit
+
 QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")
 
 
@@ -453,11 +455,13 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.default
 def test_they_reproduce(old: Path) -> None:
     done = command(reproduce, ["outputs/old/1"], old)
     assert done.code == 0 and "bitwise" in done.out, done.out
 
 
+@pytest.mark.full
 def test_they_are_resumed_on_the_same_data(old: Path, tmp_path: Path) -> None:
     shutil.copytree(old, tmp_path, dirs_exist_ok=True)
     done = command(resume, ["outputs/old", "lr=0.01,0.1,1"], tmp_path)
@@ -474,6 +478,7 @@ def test_they_are_resumed_on_the_same_data(old: Path, tmp_path: Path) -> None:
     assert refused.code == 2 and "data.stratify" in refused.err
 
 
+@pytest.mark.default
 def test_their_best_is_trained_again_on_the_same_data(old: Path, tmp_path: Path) -> None:
     shutil.copytree(old, tmp_path, dirs_exist_ok=True)
     words = ["--config-dir", "outputs/old", "--config-name", "best", "name=again", *QUICK]
@@ -506,6 +511,7 @@ def divided_rare() -> Dataset:
 # --- regression -----------------------------------------------------------------------------------
 
 
+@pytest.mark.default
 def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
     run = trainer.alone(
@@ -531,6 +537,7 @@ def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     assert "train loss" in shown and "test" not in shown and "acc" not in shown
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("loss", ["mse", "l1"])
 def test_each_lane_is_an_ordinary_torch_loop(loss: str, trainer: Trainer, tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
@@ -585,6 +592,7 @@ def test_losses_and_targets_must_be_of_a_kind(tmp_path: Path) -> None:
     assert plan.loss_function(spec)(torch.tensor([3.0]), torch.tensor([0.0])) == 2.5
 
 
+@pytest.mark.default
 def test_reproduce_says_that_the_data_file_has_changed(tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
     given = [*QUICK, "data=arrays", f"data.path={path}", "loss=mse", "network=perceptron"]
@@ -636,6 +644,7 @@ def bitwise(run: str, cwd: Path, *words: str) -> None:
     assert "steps, bitwise" in ended.out and "data:" not in ended.out
 
 
+@pytest.mark.full
 def test_a_relative_path_leads_to_where_the_sweep_began(project: Path) -> None:
     bitwise(str(project / "outputs" / "s" / "1"), project.parent / "beside")
     bitwise("outputs/reproduce_s_1/1", project.parent / "beside")
@@ -648,6 +657,7 @@ def test_a_relative_path_leads_to_where_the_sweep_began(project: Path) -> None:
     bitwise(str(project / "outputs" / "s" / "2"), project.parent / "beside")
 
 
+@pytest.mark.full
 def test_a_relative_path_is_found_after_a_move(project: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     moved = (project / "outputs" / "s").rename(tmp_path / "out" / "moved")  # the sweep alone
@@ -663,6 +673,7 @@ def test_a_relative_path_is_found_after_a_move(project: Path, tmp_path: Path) ->
     assert f", nor {project}/plane.npz" in ended.err and ended.err.count("\n") == 1
 
 
+@pytest.mark.default
 def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> None:
     (project / "made_of_places.py").write_text(FUNCTION)
     words = ["data=custom", "data._target_=made_of_places.make", f"+data.file={project}/plane.npz"]
@@ -705,6 +716,7 @@ def far(path: Path, columns: int = 1) -> str:
     return str(path)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("loss", ["mse", "l1"])
 def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
@@ -745,6 +757,7 @@ def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
     assert math.isclose(summary["chance_loss"], spread.mean(), rel_tol=1e-4)
 
 
+@pytest.mark.full
 def test_branches_diagnostics_and_records_of_standardised_targets(tmp_path: Path) -> None:
     far(tmp_path / "far.npz")
     words = ["data=arrays", "network=perceptron", "batch_size=16", "loss=mse"]

@@ -61,6 +61,7 @@ def named(figure: Figure) -> list[str]:
     ]
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(("name", "case"), FIGURES)
 def test_a_figure_is_legible_names_its_axes_and_counts_its_runs(name: str, case: str) -> None:
     figure = plots.figure(name, tables(case))

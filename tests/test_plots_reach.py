@@ -44,6 +44,7 @@ def tables(lr_stretch: float, lr_shift: float, loss_shift: float) -> plots.Table
     return replace(BASE, **made, verdicts=judged, answers=recommend(judged))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "case",
     [(100, 0, -318), (1, -305, 307.5)],

@@ -35,6 +35,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("common", "way"),
     [
@@ -78,6 +79,7 @@ class Noisy(nn.Module):
         return self.linear(x + 0.1 * torch.randn_like(x))
 
 
+@pytest.mark.full
 def test_stacks_of_several_groups_share_the_places(trainer: Trainer) -> None:
     runs = [
         "lr=0.1 network.hidden=[5] epochs=2",
@@ -106,6 +108,7 @@ def test_memory_limits_the_lanes(trainer: Trainer, monkeypatch: pytest.MonkeyPat
 # --- pruning --------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_pruned_run_leaves_and_the_next_takes_its_place(trainer: Trainer) -> None:
     runs = ["lr=0.1", "lr=0.001", "lr=0.2", "lr=0.05 seed=2", "lr=0.002"]
     common = "network.hidden=[37] epochs=3"
@@ -177,6 +180,7 @@ class Normalised(nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("every", ["auto", "1", "null"])
 @pytest.mark.parametrize("steps", [1, 7, 10, 11, 17])
 @pytest.mark.parametrize(("common", "runs"), GOING_ON[:3])
@@ -200,6 +204,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         assert not records.checkpoint_file(spec.folder).exists()
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(("common", "runs"), GOING_ON[3:])
 def test_every_kind_of_state_survives_a_stop(
     trainer: Trainer, common: str, runs: list[str]
@@ -210,6 +215,7 @@ def test_every_kind_of_state_survives_a_stop(
         assert_same_bits(read(spec.folder), trainer.alone(text, f"{common} epochs=3"))
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("steps", [5, 12, 16])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_regression_goes_on_to_the_same_bits(
@@ -244,6 +250,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
     return source
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("steps", [5, 15, 22, 30])
 @pytest.mark.parametrize("every", ["auto", "null", "2"])
 def test_a_refilled_pool_goes_on_where_it_was(
@@ -349,6 +356,7 @@ class _Limited(torch.autograd.Function):
         return x.clone(), in_dims[0]
 
 
+@pytest.mark.full
 def test_out_of_memory_halves_the_lanes(trainer: Trainer) -> None:
     common = "network=custom network._target_=test_pool.OutOfMemory"
     runs = ["lr=0.1", "lr=0.2", "lr=0.3", "lr=0.4 seed=1", "lr=0.5"]
@@ -394,6 +402,7 @@ class FailsLate(nn.Module):
         return self.linear(x.flatten(1))
 
 
+@pytest.mark.full
 def test_a_failure_among_refilled_lanes_is_its_own(trainer: Trainer) -> None:
     common = "network=custom network._target_=test_pool.FailsLate epochs=3"
     growing = "schedule=step schedule.gamma=1e5"

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from helpers.commands import Ended
 from helpers.commands import command as in_process
+from helpers.documents import COMMAND, COMMANDS, README, ROOT
 from helpers.postgres import postgres, postgres_url  # noqa: F401
 
 from lrlab.__main__ import VERBS
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND = re.compile(r"^    (?:\$ )?(python -m lrlab\..*)$", re.MULTILINE)
+pytestmark = pytest.mark.full
 
 
 def call(command: str, folder: Path) -> Ended:
@@ -41,6 +40,7 @@ def rows(table: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split() for line in lines}
 
 
+@pytest.mark.default
 def test_it_opens_with_the_two_commands_that_are_all_the_set_up():
     first = [line.strip() for line in README.splitlines() if line.startswith("    ")][:2]
     assert first == [
@@ -49,6 +49,7 @@ def test_it_opens_with_the_two_commands_that_are_all_the_set_up():
     ]
 
 
+@pytest.mark.default
 def test_every_link_leads_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
@@ -56,7 +57,6 @@ def test_every_link_leads_somewhere():
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.slow
 def test_the_main_command_trains_draws_and_reproduces(tmp_path):
     done = run("python -m lrlab.sweep lr=0.001,0.1,1.0", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -82,13 +82,6 @@ def test_the_main_command_trains_draws_and_reproduces(tmp_path):
     assert "identical: 2577 of 2577 steps, bitwise\n" in again.stdout
 
 
-COMMANDS = [
-    command
-    for command in COMMAND.findall(README)
-    if command.startswith("python -m lrlab.sweep")
-    and "<sweep>" not in command
-    and "lr=0.001,0.1,1.0" not in command
-]
 LARGE = ("n_trials=", "points=", "+experiments=")
 # As written, but on fewer images: that the numbers are right is for the main command to show.
 FEWER = "data.train_size=640 data.val_size=200 threads=1"
@@ -96,7 +89,6 @@ FEW = f"{FEWER} epochs=1 plots=false"
 TRIALS = 6  # of a search
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [command for command in COMMANDS if not any(word in command for word in LARGE)]
 )
@@ -117,7 +109,6 @@ def test_a_command_runs_as_written(command, tmp_path):
     assert " finished " in done.out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [command for command in COMMANDS if any(word in command for word in LARGE)]
 )
@@ -137,7 +128,6 @@ ANALYSIS = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
 READING = ("analysis", "plots", "report", "compare", "find")
 
 
-@pytest.mark.slow
 def test_the_commands_that_read_a_sweep_run_as_written(tmp_path):
     """On two small sweeps, and a CSV of curves from elsewhere."""
     for name in ("a", "b"):

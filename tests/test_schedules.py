@@ -18,6 +18,8 @@ from lrlab import plan, schedules
 from lrlab.engine import optimizers
 from lrlab.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 TORCH = "torch.optim.lr_scheduler."
 LR = 0.3
 STEPS, STEPS_PER_EPOCH = 53, 7  # the last epoch is cut short

@@ -38,6 +38,8 @@ from lrlab.plan import compose
 from lrlab.plots import __main__ as plots
 from lrlab.report import __main__ as report
 
+pytestmark = pytest.mark.full
+
 WARM = 2  # rounds that may import, and fill caches
 ROUNDS = int(os.environ.get("LRLAB_SOAK_ROUNDS", "3"))  # behind them
 
@@ -127,7 +129,6 @@ def held() -> dict[str, float]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_rounds_of_all_of_it_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = tmp_path / "temporary"

@@ -26,7 +26,7 @@ from helpers.studies import (
     Worker,
     finish,
     grid,
-    loss,
+    pool,
     search,
     states,
     take,
@@ -37,6 +37,8 @@ from lrlab import study
 from lrlab.config.space import Interval, Space
 from lrlab.errors import NotWritten, UserError
 from lrlab.study import Queue, Trial, heartbeat, sampling, storage
+
+pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
@@ -56,34 +58,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def take_all(queue: Queue) -> list[Trial]:
     return list(iter(lambda: queue.take(0), None))
-
-
-def pool(queue: Queue, width: int = 4, epochs: int = 4) -> None:
-    """Train to the end in lanes that go in step, as lrlab.training.train does."""
-    tick = queue.start_tick()
-    lanes: dict[int, tuple[Trial, int]] = {}
-    while True:
-        while len(lanes) < width and (trial := queue.take(tick)) is not None:
-            lanes[trial.number] = trial, trial.epochs_reported
-        if not lanes:
-            if queue.wait():
-                continue
-            return
-        tick += 1
-        # one that had reported all its epochs before an interruption only has to end
-        lanes = {n: (trial, min(done + 1, epochs)) for n, (trial, done) in lanes.items()}
-        values = {n: (done, loss(trial.overrides, done)) for n, (trial, done) in lanes.items()}
-        for number, (done, value) in list(values.items()):  # these end before the others report
-            if not math.isfinite(value):
-                queue.tell(number, "diverged", None)
-            elif done == epochs:
-                queue.tell(number, "finished", value)
-            else:
-                continue
-            del lanes[number], values[number]
-        for number in queue.report(values):
-            queue.tell(number, "pruned", None)
-            del lanes[number]
 
 
 def frozen(queue: Queue) -> list[optuna.trial.FrozenTrial]:
@@ -159,6 +133,7 @@ def test_another_key_needs_another_sweep(opened: Opener) -> None:
 # --- searches -------------------------------------------------------------------------------------
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_draws_all_over_the_space_and_finds_the_best(
     opened: Opener, sampler: str, capfd: pytest.CaptureFixture[str]
@@ -182,6 +157,7 @@ def test_a_sampler_draws_all_over_the_space_and_finds_the_best(
     assert capfd.readouterr() == ("", "")  # no sampler says anything
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_one_interval_alone_is_searched(opened: Opener, sampler: str) -> None:
     pool(queue := opened(search(), "new", sampler=SAMPLERS[sampler], n_trials=10))
@@ -485,6 +461,7 @@ def test_a_new_queue_starts_at_tick_0_and_a_finished_one_where_its_places_fell_f
     assert queue.start_tick() == 11
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("sampler", "pruner", "seeds"),
     [
@@ -546,6 +523,7 @@ def hire(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
             worker.kill()
 
 
+@pytest.mark.default
 def test_a_grid_of_8_points_by_two_workers_is_8_runs(hire: Callable[..., Worker]) -> None:
     lists = {"lr": [str(n) for n in range(1, 9)]}
     workers = [hire(lists) for _ in range(2)]
@@ -556,6 +534,7 @@ def test_a_grid_of_8_points_by_two_workers_is_8_runs(hire: Callable[..., Worker]
     assert [worker.end() for worker in workers] == [0, 0]
 
 
+@pytest.mark.default
 def test_workers_that_are_killed_and_started_again_lose_nothing(
     hire: Callable[..., Worker], opened: Opener
 ) -> None:
@@ -689,6 +668,7 @@ def test_the_heart_beats_until_it_is_stopped_and_survives_errors() -> None:
     assert not heart._thread.is_alive()
 
 
+@pytest.mark.default
 def test_the_heart_and_its_worker_do_not_block_each_other(opened: Opener) -> None:
     queue = opened(grid(lr=",".join(map(str, range(1, 60)))), "new", lease=0.001)
     queue._watch.lease = FOREVER
@@ -730,6 +710,7 @@ def test_new_must_not_be_there_and_resume_must(opened: Opener) -> None:
         opened(grid(lr="1"), "resume", journal=opened.journal.with_name("empty"))
 
 
+@pytest.mark.default
 def test_a_creator_that_died_at_any_write_is_completed(opened: Opener, tmp_path: Path) -> None:
     space = grid(lr="1,2,3")
     opened.close(opened(space, "new"))
@@ -854,6 +835,7 @@ def test_a_wrong_storage_is_told_in_one_line(opened: Opener, url: str, says: str
     assert len(line.splitlines()) == 1 and "secret@" not in line
 
 
+@pytest.mark.default
 def test_a_database_in_a_file_works_as_well(opened: Opener, tmp_path: Path) -> None:
     space, url = search(seeds="0,1"), f"sqlite:///{tmp_path}/sweeps.db"
     options = {"sampler": SAMPLERS["tpe"], "pruner": PRUNERS["asha"], "n_trials": 6}

@@ -250,6 +250,7 @@ def test_one_value_typed_three_ways_is_one_run(tmp_path: Path) -> None:
 # --- the folder -----------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=3)
 @pytest.mark.parametrize("name", ["a b", "größe 学习", "it's", "50%", "a=b", "a,b"])
 def test_any_name_of_a_folder_works(name: str, tmp_path: Path) -> None:
     ended = sweep("lr=0.1", f'name="{name}"', cwd=tmp_path)
@@ -319,6 +320,7 @@ def parameters(width: int) -> int:
     return (784 + 1) * width + (width + 1) * 10
 
 
+@pytest.mark.full
 def test_own_class_by_its_path_as_a_process(package: Path) -> None:
     """`python -m` finds what lies in the current folder."""
     own = ["network._target_=mypkg.Net", "+network.width=3", "lr=0.1,0.2", "name=x"]

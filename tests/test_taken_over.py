@@ -58,6 +58,7 @@ def hand_over(sweep: Path, end: bool) -> None:
     store.locked(change)
 
 
+@pytest.mark.full(after=3)
 @pytest.mark.parametrize(
     ("name", "nth"),
     [
@@ -158,6 +159,7 @@ WRITES = (
 )
 
 
+@pytest.mark.full(after=7)
 @pytest.mark.parametrize(("name", "nth"), WRITES)
 @pytest.mark.parametrize("by_jobs", [False, True])
 def test_a_job_whose_run_was_taken_over_writes_nothing_of_it(
@@ -254,7 +256,7 @@ def test_a_parent_that_lost_a_run_says_so_and_stops_its_job(
     assert [contents(tmp_path / "outputs" / "x" / "1")] == seen
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_job_that_is_stopped_for_longer_than_its_lease_and_goes_on(
     server: Server, tmp_path: Path
 ) -> None:
@@ -284,7 +286,7 @@ def test_a_job_that_is_stopped_for_longer_than_its_lease_and_goes_on(
     assert contents(tmp_path / "outputs") == then
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_process_that_is_stopped_for_longer_than_its_lease_and_goes_on(
     server: Server, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ class Mine:
 """
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     "form", [f"tracking.uri={URI}", f'++tracking.uri="{URI}"', "tracking.uri=${oc.env:SERVER}"]
 )

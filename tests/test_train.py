@@ -115,6 +115,7 @@ SCHEDULES: dict[str, tuple[Callable[[optim.Optimizer], Any] | None, bool]] = {
 }
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimizer_and_schedule_trains_as_in_torch(
     trainer: Trainer, data: Dataset, optimizer: str
@@ -165,6 +166,7 @@ class DoubleMLP(MLP):
         return super().forward(x.double())
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_in_float64_the_weights_agree_to_twelve_digits(
     trainer: Trainer, data: Dataset, optimizer: str
@@ -202,6 +204,7 @@ def _cnn() -> nn.Module:
     return CNN(IN_SHAPE, CLASSES, channels=(3, 5), hidden=(16,))
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(
     ("common", "network", "loss"),
     [
@@ -534,6 +537,7 @@ def launched(trainer: Trainer, runs: Sequence[str], common: str) -> list[Trained
     return [read(spec.folder) for spec in specs]
 
 
+@pytest.mark.full
 def test_a_run_that_fails_does_so_alone(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -559,6 +563,7 @@ def test_a_run_that_fails_does_so_alone(
     assert_same_bits(group[3], trainer.alone(runs[3], common))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_lanes_limits_how_many_train_at_once(trainer: Trainer, width: int) -> None:
     runs = ["lr=0.1", "lr=0.2", "lr=1e38", "lr=0.1 seed=1", "lr=0.05 epochs=1"]
@@ -571,6 +576,7 @@ def test_lanes_limits_how_many_train_at_once(trainer: Trainer, width: int) -> No
         assert_same_bits(run, other)
 
 
+@pytest.mark.full
 def test_runs_that_cannot_share_a_stack_train_in_groups(trainer: Trainer) -> None:
     runs = [
         "lr=0.1 network.hidden=[37]",

@@ -17,6 +17,8 @@ from lrlab.config import trust
 from lrlab.sweep import main
 from lrlab.sweeping import workers
 
+pytestmark = pytest.mark.full
+
 TINY = (*DATA, "epochs=1", "threads=1", "network.hidden=[8]", "plots=false", "diagnostics=off")
 MARK = "imported.txt"
 RESUME = "import sys; sys.argv[0] = 'lrlab'; from lrlab.__main__ import main; main()"
@@ -34,7 +36,6 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["workers=2", "hydra/launcher=joblib"])
 def test_no_process_imports_from_a_folder_that_was_sent(
     how: str, sent: Path, tmp_path: Path
@@ -52,7 +53,6 @@ def test_no_process_imports_from_a_folder_that_was_sent(
     assert not (sent / MARK).exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["resume", "reproduce", "analysis"])
 def test_python_m_does_not_import_from_there_either(verb: str, sent: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(sent / "outputs" / "x", tmp_path / "x")
@@ -75,7 +75,6 @@ def test_what_a_resume_imports_from_there_ends_where_it_is_not_trusted(
     assert os.environ.pop("PYTHONSAFEPATH") == "1"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     "how", ["workers=2", "hydra/launcher=submitit_local", "hydra/launcher=joblib"]

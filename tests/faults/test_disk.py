@@ -16,7 +16,7 @@ from helpers.warm import PHASES, PLOTTING, TELLING, TRAINING, WRITING, Done, Mom
 
 from lrlab import records
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 RESUME = "go on with python -m lrlab.resume outputs/x"
 
 

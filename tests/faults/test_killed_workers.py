@@ -19,7 +19,7 @@ from lrlab import records
 from lrlab.sweep import main
 
 GRID = ("lr=0.1,0.03", "seed=0,1", "optimizer=sgd,momentum", "lanes=2", "name=x")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 
 
 @pytest.fixture(scope="module")

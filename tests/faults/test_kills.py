@@ -12,7 +12,7 @@ import pytest
 from helpers.interrupted import MEASURED, QUICK, assert_readable, found, go_on
 from helpers.warm import KILL, PLOTTING, TEAR, TELLING, TRAINING, WRITING, Done, Moment, Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 
 SEARCH = ("lr=1e-3..1", "lanes=3", "epochs=3", "lease=3600")
 

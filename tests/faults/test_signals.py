@@ -15,7 +15,7 @@ from helpers.warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Ser
 
 from lrlab import records
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])

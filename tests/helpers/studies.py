@@ -184,3 +184,31 @@ class Worker:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.end()
+
+
+def pool(queue: Queue, width: int = 4, epochs: int = 4) -> None:
+    """Train to the end in lanes that go in step, as lrlab.training.train does."""
+    tick = queue.start_tick()
+    lanes: dict[int, tuple[Trial, int]] = {}
+    while True:
+        while len(lanes) < width and (trial := queue.take(tick)) is not None:
+            lanes[trial.number] = trial, trial.epochs_reported
+        if not lanes:
+            if queue.wait():
+                continue
+            return
+        tick += 1
+        # one that had reported all its epochs before an interruption only has to end
+        lanes = {n: (trial, min(done + 1, epochs)) for n, (trial, done) in lanes.items()}
+        values = {n: (done, loss(trial.overrides, done)) for n, (trial, done) in lanes.items()}
+        for number, (done, value) in list(values.items()):  # these end before the others report
+            if not math.isfinite(value):
+                queue.tell(number, "diverged", None)
+            elif done == epochs:
+                queue.tell(number, "finished", value)
+            else:
+                continue
+            del lanes[number], values[number]
+        for number in queue.report(values):
+            queue.tell(number, "pruned", None)
+            del lanes[number]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,24 +97,31 @@ def make_specs(folder: Path, runs: Sequence[str], common: str = "") -> list[RunS
     common: overrides of all runs, which come first.
     """
     first = "data=tiny device=cpu threads=1 save_model=true name=test epochs=2 diagnostics=off"
+    specs = [_spec(tuple(f"{first} {common} {run}".split())) for run in runs]
     return [
-        _spec(number, folder / str(number), f"{first} {common} {run}".split())
-        for number, run in enumerate(runs)
+        replace(spec, number=number, folder=folder / str(number), config=copy.deepcopy(spec.config))
+        for number, spec in enumerate(specs)
     ]
 
 
-def _spec(number: int, folder: Path, overrides: Sequence[str]) -> RunSpec:
+@functools.cache  # a run is composed once for all that train it, alone or together
+def _spec(overrides: tuple[str, ...]) -> RunSpec:
     given = [override.split("=", 1) for override in overrides]
     choices = {"network": "mlp", "loss": "nll", "optimizer": "sgd", "schedule": "fixed"}
     choices |= {key: value for key, value in given if key in configs.GROUPS}
+    rest = [f"{key}={value}" for key, value in given if key not in configs.GROUPS]
+    config = OmegaConf.merge(_chosen(tuple(choices.items())), OmegaConf.from_dotlist(rest))
+    assert isinstance(config, DictConfig)
+    return plan.run_spec(0, Path(), config, choices, dict(given))
+
+
+@functools.cache
+def _chosen(choices: tuple[tuple[str, str], ...]) -> DictConfig:
     config = OmegaConf.merge(OmegaConf.structured(configs.Config), _yaml("config"))
     assert isinstance(config, DictConfig)
-    for group, choice in choices.items():
+    for group, choice in choices:
         config[group] = _yaml(f"{group}/{choice}")
-    rest = [f"{key}={value}" for key, value in given if key not in configs.GROUPS]
-    config = OmegaConf.merge(config, OmegaConf.from_dotlist(rest))
-    assert isinstance(config, DictConfig)
-    return plan.run_spec(number, folder, config, choices, dict(given))
+    return config
 
 
 @functools.cache
