@@ -12,7 +12,7 @@ from lrlab import records
 
 pytestmark = pytest.mark.full
 
-MANY = 12
+MANY = 8
 TYPED = (*QUICK, *DATA, "network.hidden=[8]")
 
 # All sweeps of this moment have one time stamp, and look for a free name before one makes a folder.
@@ -89,7 +89,7 @@ def test_of_sweeps_with_one_name_one_has_it(server: Server, tmp_path: Path) -> N
 def test_readers_of_a_sweep_that_is_written_see_a_part_of_it(
     server: Server, tmp_path: Path
 ) -> None:
-    typed = (*QUICK, *DATA, "network.hidden=[8]", "epochs=800", "lr=0.01,0.1", "name=x")
+    typed = (*QUICK, *DATA, "network.hidden=[8]", "epochs=600", "lr=0.01,0.1", "name=x")
     written = server.start("lrlab.sweep", *typed, cwd=tmp_path)
     written.until_lines(2)
     readers = [

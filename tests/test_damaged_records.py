@@ -355,7 +355,7 @@ def test_a_run_with_a_bad_checkpoint_is_trained_anew_and_the_others_go_on(
     assert "is trained anew: its checkpoint does not fit" in bad.log
     assert "goes on from" in good.log and "anew" not in good.log
     for run, lr in zip((bad, good), lrs, strict=True):
-        assert_same_bits(run, trainer.alone(lr, common))
+        assert_same_bits(run, trainer.reference(lr, common))
 
 
 @pytest.mark.parametrize(

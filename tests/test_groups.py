@@ -219,7 +219,7 @@ def test_a_lane_has_the_bits_that_it_has_alone(trainer: Trainer, kind: Any) -> N
     common = f"{HIDDEN} {named(kind)} schedule=cosine"
     together = trainer.together(runs, common)
     for run, text in zip(together, runs, strict=True):
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 def test_groups_that_are_added_while_training(trainer: Trainer) -> None:
@@ -238,7 +238,7 @@ def test_a_run_goes_on_from_its_checkpoint(trainer: Trainer, kind: Any, steps: i
     for spec, text in zip(specs, ["lr=0.1", "lr=0.02"], strict=True):
         run = read(spec.folder)
         assert f"goes on from its checkpoint at step {steps}" in run.log
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 def test_the_branches_keep_the_ratio_and_no_stability_ratio_is_told(trainer: Trainer) -> None:

@@ -343,7 +343,7 @@ def test_more_runs_than_are_fast_train_in_chunks(
     specs = trainer.specs(runs, common)
     assert trained_widths(specs) == [2, 2, 2, 1, 2]
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
 
 
 def trained_widths(specs: Sequence[RunSpec], width: int | None = None) -> list[int]:

@@ -64,7 +64,7 @@ def test_a_run_in_a_refilled_place_has_the_bits_that_it_has_alone(
     group = [read(spec.folder) for spec in specs]
     assert group[1].summary["lanes"]["way"] in way.split(" or ")
     for run, text in zip(group, runs, strict=True):
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 class Noisy(nn.Module):
@@ -93,7 +93,7 @@ def test_stacks_of_several_groups_share_the_places(trainer: Trainer) -> None:
     train(source, width=2)
     assert source.taken == {0: 0, 1: 0, 2: 1, 3: 2, 4: 2}
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text))
+        assert_same_bits(read(spec.folder), trainer.reference(text))
 
 
 def test_memory_limits_the_lanes(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +181,10 @@ class Normalised(nn.Module):
 
 
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize("every", ["auto", "1", "null"])
-@pytest.mark.parametrize("steps", [1, 7, 10, 11, 17])
+@pytest.mark.parametrize(
+    ("steps", "every"),
+    [(7, "auto"), (1, "auto"), (10, "auto"), (17, "auto"), (7, "1"), (11, "1"), (7, "null")],
+)
 @pytest.mark.parametrize(("common", "runs"), GOING_ON[:3])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     trainer: Trainer, common: str, runs: list[str], steps: int, every: str
@@ -212,7 +214,7 @@ def test_every_kind_of_state_survives_a_stop(
     specs = trainer.specs(runs, f"{common} epochs=3")
     went_on(specs, stopped(specs, 14))
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, f"{common} epochs=3"))
+        assert_same_bits(read(spec.folder), trainer.reference(text, f"{common} epochs=3"))
 
 
 @pytest.mark.full(after=1)
@@ -236,7 +238,7 @@ def test_a_regression_goes_on_to_the_same_bits(
     went_on(specs, before)
     for spec, text in zip(specs, runs, strict=True):
         assert f"goes on from its checkpoint at step {steps}" in read(spec.folder).log
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +253,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("steps", [5, 15, 22, 30])
-@pytest.mark.parametrize("every", ["auto", "null", "2"])
+@pytest.mark.parametrize(
+    ("steps", "every"), [(5, "auto"), (22, "auto"), (15, "null"), (30, "2"), (15, "2")]
+)
 def test_a_refilled_pool_goes_on_where_it_was(
     trainer: Trainer, uninterrupted: Scripted, steps: int, every: str
 ) -> None:
@@ -276,7 +279,7 @@ def test_a_damaged_or_lonely_checkpoint_is_left_alone(trainer: Trainer) -> None:
     records.start_metrics(specs[1].folder)  # as if the rows had not reached the disk
     went_on(specs, before)
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
     assert "goes on from its checkpoint at step 15" in read(specs[2].folder).log
     assert "goes on" not in read(specs[0].folder).log + read(specs[1].folder).log
 
@@ -319,7 +322,7 @@ def test_a_full_disk_ends_the_whole_and_harms_nothing(
         assert not records.read_metrics(spec.folder).empty  # a torn last line is left out
     went_on(specs, source)
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -367,7 +370,7 @@ def test_out_of_memory_halves_the_lanes(trainer: Trainer) -> None:
     for spec, text in zip(specs, runs, strict=True):
         run = read(spec.folder)
         assert run.summary["lanes"]["width"] <= 2
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 class NeverFits(OutOfMemory):
@@ -414,7 +417,7 @@ def test_a_failure_among_refilled_lanes_is_its_own(trainer: Trainer) -> None:
     assert states == ["finished", "finished", "failed", "finished", "finished"]
     assert sorted(source.over) == list(range(5))
     for number in (0, 1, 3, 4):
-        assert_same_bits(read(specs[number].folder), trainer.alone(runs[number], common))
+        assert_same_bits(read(specs[number].folder), trainer.reference(runs[number], common))
 
 
 def results(specs: Sequence[RunSpec]) -> list[Trained]:

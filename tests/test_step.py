@@ -516,7 +516,7 @@ def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
     for text, run in zip(RUNS, group, strict=True):
         assert run.summary["lanes"]["pad"] == 4 and run.summary["lanes"]["width"] == 3
         assert_same_bits(run, trainer.alone(text, common))
-        assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
+        assert_same_bits(run, trainer.reference(text, "network.hidden=[8]"))
 
 
 def test_lanes_of_a_padded_stack_have_a_batch_of_their_own(trainer: Trainer) -> None:
@@ -574,4 +574,4 @@ def test_more_runs_than_the_padded_width_train_beside_one_another(trainer: Train
     group = trainer.together(RUNS, "network.hidden=[8] pad=2")
     assert [run.summary["lanes"]["width"] for run in group] == [2, 2, 1]
     for text, run in zip(RUNS, group, strict=True):
-        assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
+        assert_same_bits(run, trainer.reference(text, "network.hidden=[8]"))

@@ -634,6 +634,7 @@ def test_a_process_that_was_away_unnoticed_goes_on(opened: Opener, clock: list[f
     assert queue.tell(0, "finished", 0.5)
 
 
+@pytest.mark.default
 def test_a_recycled_process_number_is_not_taken_for_the_worker(opened: Opener) -> None:
     sign = heartbeat.me()
     assert not heartbeat.gone(sign)
@@ -644,6 +645,7 @@ def test_a_recycled_process_number_is_not_taken_for_the_worker(opened: Opener) -
     assert heartbeat.gone(dataclasses.replace(sign, pid=ended.pid))
 
 
+@pytest.mark.default
 def test_a_killed_process_that_nobody_has_waited_for_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     sign = dataclasses.replace(heartbeat.me(), pid=child.pid, born=heartbeat._born(child.pid) or "")

@@ -483,7 +483,7 @@ def test_all_lanes_may_diverge(trainer: Trainer) -> None:
     for text, run in zip(runs, trainer.together(runs, "network.hidden=[37]"), strict=True):
         assert run.summary["state"] == "diverged"
         assert 1 <= run.summary["first_nonfinite_step"] < 10
-        assert_same_bits(run, trainer.alone(text, "network.hidden=[37]"))
+        assert_same_bits(run, trainer.reference(text, "network.hidden=[37]"))
 
 
 def test_non_finite_only_after_the_last_update(trainer: Trainer) -> None:
@@ -558,9 +558,9 @@ def test_a_run_that_fails_does_so_alone(
     assert all(failed.summary[key] is None for key in RESULTS)
     assert "failed" in capsys.readouterr().out
     for text, run in zip(runs[::2], group[::2], strict=True):
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
         assert len(run.metrics) == 21  # no row of the first attempt is left
-    assert_same_bits(group[3], trainer.alone(runs[3], common))
+    assert_same_bits(group[3], trainer.reference(runs[3], common))
 
 
 @pytest.mark.full
@@ -588,7 +588,7 @@ def test_runs_that_cannot_share_a_stack_train_in_groups(trainer: Trainer) -> Non
     group = launched(trainer, runs, "")
     assert [run.summary["lanes"]["width"] for run in group] == [2, 1, 2, 1, 1]
     for text, run in zip(runs, group, strict=True):
-        assert_same_bits(run, trainer.alone(text))
+        assert_same_bits(run, trainer.reference(text))
 
 
 def test_what_the_records_are_read_by(trainer: Trainer) -> None:
@@ -638,4 +638,4 @@ def test_a_network_that_counts_its_calls_counts_its_own(trainer: Trainer, convol
     network = f"network=custom network._target_={__name__}.Counting network.convolve={convolve}"
     lrs = ["lr=0.1", "lr=1e30", "lr=0.02"]
     for run, lr in zip(trainer.together(lrs, network), lrs, strict=True):
-        assert_same_bits(run, trainer.alone(lr, network))
+        assert_same_bits(run, trainer.reference(lr, network))
