@@ -1,17 +1,15 @@
-"""Small data, specs without Hydra's start-up, and trained runs to compare."""
+"""What all tests share: how torch and Hydra are set up, and fixtures; all else is in helpers."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import copy
 import functools
-import itertools
+import gc
 import os
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,41 +21,58 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{tempfile.gettempdir()}/lrlab-hypothesis")
 
 import hydra
-import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf, base
-from torch import Tensor
+from helpers import tiers
+from helpers.training import Trainer, tiny_images
+from omegaconf import OmegaConf, base
 
-from lrlab import plan, records
-from lrlab.config import data_paths, schema
+from lrlab.config import data_paths
 from lrlab.data import Dataset
 from lrlab.engine import devices
-from lrlab.plan import RunSpec
-from lrlab.process.progress import LaneRow
-from lrlab.training import pool
 
 # MKL reads its variable at the first product, so it is set before any test runs.
 devices.make_deterministic()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first in each process's share, so that none of them ends alone.
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``-m unit`` and ``-m full`` import no module that has no such test."""
+    only = config.option.markexpr
+    if only not in ("unit", "full") or not collection_path.name.startswith("test_"):
+        return None
+    return f"mark.{only}" not in collection_path.read_text("utf-8") or None
 
-    Of n processes xdist gives the first the first n-th part of all tests, and so on. Within a file
-    the order stays, for tests share what they trained.
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each test gets its tier; without ``-m`` the full one is left out.
+
+    Files with tests of the full tier come first in each process's share, so that none of them ends
+    alone. Of n processes xdist gives the first the first n-th part of all tests, and so on. Within
+    a file the order stays, for tests share what they trained.
     """
+    tiers.assign(items)
+    if not config.option.markexpr:
+        left = [item for item in items if tiers.is_left_out(item, config.args)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
     shares = [0] * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if len(shares) == 1:
         return
     count = collections.Counter(item.path for item in items)
-    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    slow = collections.Counter(item.path for item in items if tiers.tier(item) == "full")
     place: dict[Path, tuple[int, int]] = {}
     for number, path in enumerate(sorted(count, key=lambda path: (-slow[path], path))):
         share = shares.index(min(shares))
         shares[share] += count[path]
         place[path] = share, number
     items.sort(key=lambda item: place[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: pools of runs search for garbage, and need not search among it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,7 +82,7 @@ def read_once() -> Iterator[None]:
     A command reads twenty of them. Processes that tests start do it as a user's do.
     """
     load = OmegaConf.load
-    folders = (schema.folder("conf"), Path(hydra.__file__).parent / "conf")
+    folders = (configs.folder("conf"), Path(hydra.__file__).parent / "conf")
     kept: dict[str, Any] = {}
 
     def load_once(file: Any) -> Any:
@@ -88,7 +103,7 @@ def read_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Processes of lrlab that start at once, ``warm.Server``."""
-    from warm import Server
+    from helpers.warm import Server
 
     started = Server(tmp_path_factory.mktemp("warm"))
     yield started
@@ -98,7 +113,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def whole(server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
     """A sweep of ``interrupted.MEASURED`` that nothing interrupted, and what it came to."""
-    from interrupted import MEASURED, found, go_on
+    from helpers.interrupted import MEASURED, found, go_on
 
     folder = tmp_path_factory.mktemp("whole")
     done = go_on(server, folder, MEASURED)
@@ -116,175 +131,17 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def promise(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test of the unit tier fails where it starts a process or a sweep."""
+    with tiers.kept_promise() if tiers.tier(request.node) == "unit" else nullcontext():
+        yield
+
+
+@pytest.fixture(autouse=True)
 def nowhere_else() -> Iterator[None]:
     """Where a resume or a reproduction in this process looked for files ends with its test."""
     yield
     os.environ.pop(data_paths.VARIABLE, None)
-
-
-def without_notices(err: str) -> str:
-    """What a command wrote to stderr but lines about few samples or steps, which tests want."""
-    few = r"lrlab: (only \d+ samples? held out|\d+ steps? only).*\n"
-    return re.sub(few, "", err)
-
-
-IN_SHAPE = (1, 12, 12)  # the smallest images that the CNN takes
-CLASSES = 5
-RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
-
-
-def tiny_images(train_size: int = 640, val_size: int = 100, test_size: int = 130) -> Dataset:
-    """Noisy copies of one random image a class: learnable within an epoch, but not at once."""
-    draw = torch.Generator().manual_seed(0)
-    prototypes = torch.randn(CLASSES, *IN_SHAPE, generator=draw)
-    parts = []
-    for size in (train_size, val_size, test_size):
-        labels = torch.randint(0, CLASSES, (size,), generator=draw)
-        noise = torch.randn(size, *IN_SHAPE, generator=draw)
-        parts += [0.5 * prototypes[labels] + noise, labels]
-    return Dataset("tiny", *parts, num_classes=CLASSES, sha256=f"{train_size} {val_size}")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run left behind."""
-
-    folder: Path
-    summary: dict[str, Any]
-    metrics: pd.DataFrame
-    csv: str
-    weights: dict[str, Tensor]  # of model.pt; empty where there is none
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "run.log").read_text(encoding="utf-8")
-
-    @property
-    def results(self) -> dict[str, Any]:
-        keys = ("state", "first_nonfinite_step", "initial_loss", *RESULTS)
-        return {key: self.summary[key] for key in keys}
-
-
-class Silent:
-    """A display that shows nothing but remembers the states it is told."""
-
-    def __init__(self) -> None:
-        self.states: dict[int, str] = {}
-        self.notes: list[str] = []
-
-    def due(self) -> bool:
-        return True
-
-    def add(self, row: LaneRow) -> int:
-        return row.run
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def __call__(self, lane: int, **news: Any) -> None:
-        if news.get("state"):
-            self.states[lane] = news["state"]
-
-
-def make_specs(folder: Path, runs: Sequence[str], common: str = "") -> list[RunSpec]:
-    """Specs as lrlab composes them from its own conf/, on tiny_images, on one CPU thread.
-
-    runs: each run's overrides, as typed: ``"lr=0.1 schedule=step schedule.gamma=0.5"``.
-    common: overrides of all runs, which come first.
-    """
-    first = "data=tiny device=cpu threads=1 save_model=true name=test epochs=2 diagnostics=off"
-    return [
-        _spec(number, folder / str(number), f"{first} {common} {run}".split())
-        for number, run in enumerate(runs)
-    ]
-
-
-def _spec(number: int, folder: Path, overrides: Sequence[str]) -> RunSpec:
-    given = [override.split("=", 1) for override in overrides]
-    choices = {"network": "mlp", "loss": "nll", "optimizer": "sgd", "schedule": "fixed"}
-    choices |= {key: value for key, value in given if key in schema.GROUPS}
-    config = OmegaConf.merge(OmegaConf.structured(schema.Config), _yaml("config"))
-    assert isinstance(config, DictConfig)
-    for group, choice in choices.items():
-        config[group] = _yaml(f"{group}/{choice}")
-    rest = [f"{key}={value}" for key, value in given if key not in schema.GROUPS]
-    config = OmegaConf.merge(config, OmegaConf.from_dotlist(rest))
-    assert isinstance(config, DictConfig)
-    return plan.run_spec(number, folder, config, choices, dict(given))
-
-
-@functools.cache
-def _yaml(name: str) -> DictConfig:
-    if name == "data/tiny":
-        return OmegaConf.create({"_target_": "conftest.tiny_images"})
-    if name == "optimizer/only_target":  # as of a user who names a class and nothing else
-        return OmegaConf.create({"_partial_": True})
-    loaded = OmegaConf.load(schema.folder("conf") / f"{name}.yaml")
-    assert isinstance(loaded, DictConfig)
-    return OmegaConf.masked_copy(loaded, [k for k in loaded if k not in ("defaults", "hydra")])  # type: ignore[arg-type]
-
-
-def read(folder: Path) -> Trained:
-    model = records.model_file(folder)
-    return Trained(
-        folder,
-        records.read_summary(folder),
-        records.read_metrics(folder),
-        (folder / "metrics.csv").read_text(encoding="utf-8"),
-        torch.load(model) if model.exists() else {},
-    )
-
-
-_references: dict[tuple[str, str], Trained] = {}
-
-
-class Trainer:
-    """Trains runs in folders of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = itertools.count()
-
-    def specs(self, runs: Sequence[str], common: str = "") -> list[RunSpec]:
-        specs = make_specs(self.folder / f"sweep{next(self.count)}", runs, common)
-        for spec in specs:
-            spec.folder.mkdir(parents=True)
-            records.start_metrics(spec.folder)
-        return specs
-
-    def together(
-        self, runs: Sequence[str], common: str = "", data: Dataset | None = None
-    ) -> list[Trained]:
-        """Train runs as one lane group, the first as lane 0."""
-        specs = self.specs(runs, common)
-        assert len({plan.group_key(spec) for spec in specs}) == 1
-        rows = {spec.number: row for row, spec in enumerate(specs)}
-        loads = mock.patch.object(plan, "load_data", lambda spec: data)
-        with loads if data is not None else contextlib.nullcontext():
-            pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
-        return [read(spec.folder) for spec in specs]
-
-    def alone(self, run: str, common: str = "", data: Dataset | None = None) -> Trained:
-        return self.together([run], common, data)[0]
-
-    def reference(self, run: str, common: str = "") -> Trained:
-        """As ``alone``, trained once for all tests: to compare others with."""
-        if (run, common) not in _references:
-            _references[run, common] = self.alone(run, common)
-        return _references[run, common]
-
-
-def assert_same_bits(one: Trained, other: Trained) -> None:
-    """Equal to the bit: each recorded number, each result, each weight."""
-    assert one.csv == other.csv
-    assert one.results == other.results
-    assert_equal_weights(one.weights, other.weights)
-
-
-def assert_equal_weights(these: Mapping[str, Tensor], those: Mapping[str, Tensor]) -> None:
-    assert these.keys() == those.keys()
-    for name, tensor in these.items():
-        assert torch.equal(tensor, those[name]), name
 
 
 @pytest.fixture(scope="session")

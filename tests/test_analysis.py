@@ -14,6 +14,8 @@ import pytest
 from lrlab.errors import UserError
 from lrlab.tables import frames, table
 
+pytestmark = pytest.mark.unit
+
 HEADER = "step,epoch,lr,train_loss,val_loss,val_acc\n"
 
 
@@ -145,6 +147,7 @@ def test_varying_names_settings_that_differ_and_swept_dotted_keys() -> None:
     assert frames.varying(frame) == ["seed", "optimizer.momentum"]
 
 
+@pytest.mark.default
 def test_analysis_plots_and_table_never_import_torch() -> None:
     code = (
         "import sys, lrlab.analysis, lrlab.plots, lrlab.tables.table; print('torch' in sys.modules)"

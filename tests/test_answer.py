@@ -16,6 +16,8 @@ from lrlab.verdicts.answer_words import how_sure, text
 from lrlab.verdicts.judging import verdicts
 from lrlab.verdicts.recommend import Answer, recommend
 
+pytestmark = pytest.mark.unit
+
 HERE = Path(__file__).parent
 
 

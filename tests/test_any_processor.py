@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent
 # As a processor without AVX, on one thread.
 OLDEST = {
@@ -34,7 +36,6 @@ TESTS = (
 )
 
 
-@pytest.mark.slow
 def test_no_bound_and_no_bit_rests_on_one_processor() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(

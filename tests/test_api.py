@@ -24,14 +24,13 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from conftest import without_notices
+from helpers.commands import command, files, process, summaries, without_notices
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.version import VersionBase
 from matplotlib.figure import Figure
 from packaging.version import Version
-from test_sweep import command, files, process, summaries
 
 import lrlab
 from lrlab import reproduce, resume, sweep
@@ -218,6 +217,7 @@ def test_what_cannot_work_is_said_in_the_commands_words(
     assert "HYDRA_FULL_ERROR" not in os.environ
 
 
+@pytest.mark.full
 def test_code_of_the_users_is_trained_by_its_path(home: Path) -> None:
     import mine_of_api  # type: ignore[import-not-found]
 
@@ -235,6 +235,7 @@ def test_code_of_the_users_is_trained_by_its_path(home: Path) -> None:
     assert "python -m lrlab.resume" not in repr(found)
 
 
+@pytest.mark.full
 def test_progress_shows_what_the_command_prints(
     home: Path, typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +246,7 @@ def test_progress_shows_what_the_command_prints(
     assert sorted(shown.out.splitlines()) == sorted(typed.replace("/typed", "/shown").splitlines())
 
 
+@pytest.mark.full
 def test_an_interrupt_goes_through_and_keeps_the_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +283,7 @@ ON_ARRAYS: dict[str, Any] = {"threads": 1, "diagnostics": "off", "plots": False,
 REGRESSION: dict[str, Any] = {**ON_ARRAYS, "loss": "mse", "network": "perceptron", "epochs": 2}
 
 
+@pytest.mark.full
 def test_arrays_are_kept_with_the_sweep_and_replayed_from_there(tmp_path: Path) -> None:
     with contextlib.chdir(tmp_path):
         found = lrlab.run_sweep(data=(X, LINE), lr=[0.01, 0.1], name="a", **REGRESSION)
@@ -515,7 +518,9 @@ def test_code_that_cannot_be_imported_again_is_refused(monkeypatch: pytest.Monke
     ):
         keywords.words({"network": inner})
     old = type(
-        "range_test", (), {"__module__": "lrlab.range_test.curves.figure", "__qualname__": "range_test"}
+        "range_test",
+        (),
+        {"__module__": "lrlab.range_test.curves.figure", "__qualname__": "range_test"},
     )
     with pytest.raises(
         UserError, match=r"^loss=range_test: lrlab.range_test.curves.figure.range_test is another"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, Trained, Trainer, tiny_images
+from helpers.training import CLASSES, Trained, Trainer, tiny_images
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -133,6 +133,7 @@ class Unused(Body):
         return (self.first if float(x.mean()) > 0.002 else self.head)(h)
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("kind", [Assigned, KeptTensor, HookInForward, Unused])
 def test_a_network_trains_as_in_torch(trainer: Trainer, kind: Any) -> None:
     lrs = [0.1, 0.03]
@@ -305,6 +306,7 @@ class FusedAdam(Adam):
         super().__init__(params, lr=lr, fused=True)
 
 
+@pytest.mark.full(after=3)
 @pytest.mark.parametrize("kind", [Replaces, MovesItsLr, FusedAdam])
 @pytest.mark.parametrize("halves", [False, True])
 def test_an_optimizer_trains_as_in_torch(trainer: Trainer, kind: Any, halves: bool) -> None:

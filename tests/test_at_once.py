@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_sweep import QUICK, summaries
-from warm import DATA, Server
+from helpers.commands import QUICK, summaries
+from helpers.warm import DATA, Server
 
 from lrlab import records
 
-MANY = 12
+pytestmark = pytest.mark.full
+
+MANY = 8
 TYPED = (*QUICK, *DATA, "network.hidden=[8]")
 
 # All sweeps of this moment have one time stamp, and look for a free name before one makes a folder.
@@ -39,7 +41,6 @@ records.create_sweep = create_when_all_are_here
 """
 
 
-@pytest.mark.slow
 def test_sweeps_of_one_second_have_a_folder_each(server: Server, tmp_path: Path) -> None:
     lrs = [0.01 * (1 + number) for number in range(MANY)]
     started = [
@@ -70,7 +71,6 @@ def test_sweeps_of_one_second_have_a_folder_each(server: Server, tmp_path: Path)
     assert (outputs / name / "runs.csv").read_text().count("\n") == 3
 
 
-@pytest.mark.slow
 def test_of_sweeps_with_one_name_one_has_it(server: Server, tmp_path: Path) -> None:
     few = 5
     typed = (*TYPED, "lr=0.1,0.2", "name=mine")
@@ -86,11 +86,10 @@ def test_of_sweeps_with_one_name_one_has_it(server: Server, tmp_path: Path) -> N
     assert [each["state"] for each in summaries(folder)] == ["finished"] * 2
 
 
-@pytest.mark.slow
 def test_readers_of_a_sweep_that_is_written_see_a_part_of_it(
     server: Server, tmp_path: Path
 ) -> None:
-    typed = (*QUICK, *DATA, "network.hidden=[8]", "epochs=800", "lr=0.01,0.1", "name=x")
+    typed = (*QUICK, *DATA, "network.hidden=[8]", "epochs=600", "lr=0.01,0.1", "name=x")
     written = server.start("lrlab.sweep", *typed, cwd=tmp_path)
     written.until_lines(2)
     readers = [

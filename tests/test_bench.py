@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from test_sweep import Ended, command, process, strict_json
+from helpers.commands import Ended, command, process, strict_json
 from torch.utils.flop_counter import FlopCounterMode
 
 from lrlab import bench, plan
@@ -138,6 +138,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, Any]
     return ended, strict_json((folder / "found.json").read_text("utf-8"))
 
 
+@pytest.mark.full
 def test_the_json_has_each_figure(ran: tuple[Ended, dict[str, Any]]) -> None:
     _, found = ran
     assert list(found) == ["step_ms", "resident_ms", "min", "repeats", "steps", "machine"]
@@ -150,6 +151,7 @@ def test_the_json_has_each_figure(ran: tuple[Ended, dict[str, Any]]) -> None:
         assert 0 < shortest["step_ms"][lanes] <= ms < 60_000
 
 
+@pytest.mark.full
 def test_what_is_printed_is_what_the_json_has(ran: tuple[Ended, dict[str, Any]]) -> None:
     ended, found = ran
     first, _, empty, head, *rows, last = ended.out.splitlines()

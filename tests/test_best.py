@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.commands import QUICK, command
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from test_sweep import QUICK, command
 
 from lrlab import records
 from lrlab.config import schema
@@ -70,6 +70,7 @@ def test_it_names_the_best_run_and_holds_only_what_differs(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -101,6 +102,7 @@ def test_the_rerun_equals_the_best_run_to_the_bit(tmp_path: Path, arguments: tup
     assert second.parent != first.parent
 
 
+@pytest.mark.full
 def test_more_options_change_it(tmp_path: Path) -> None:
     folder = tmp_path / trained(tmp_path, "lr=0.02,0.1", "name=first", "network.hidden=[32]")
     best_of(folder / "0")
@@ -113,6 +115,7 @@ def test_more_options_change_it(tmp_path: Path) -> None:
     assert metrics(adam / "0") == metrics(tmp_path / plain / "0")
 
 
+@pytest.mark.full
 def test_another_optimizer_may_follow_whatever_the_best_ones_settings(tmp_path: Path) -> None:
     momentum = ("optimizer=momentum", "optimizer.momentum=0.8")
     folder = tmp_path / trained(tmp_path, "lr=0.02,0.1", "name=first", *momentum)
@@ -135,6 +138,7 @@ def test_spaces_quotes_and_unicode_in_the_path(tmp_path: Path) -> None:
     assert yaml.safe_load(records.read_config(second))["source"] == str(folder / "1")
 
 
+@pytest.mark.full
 def test_what_a_file_cannot_say_stands_in_its_command(tmp_path: Path) -> None:
     """A key taken away."""
     arguments = ("~network.bias", "lr=0.1,0.3")

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trained, Trainer
-from test_sweep import one_folder, sweep
+from helpers.commands import one_folder, sweep
+from helpers.training import CLASSES, IN_SHAPE, Trained, Trainer
 from torch import nn, optim
 
 from lrlab import plan, records
@@ -84,6 +84,7 @@ def ordinary_branch(
     return losses[STEPS : STEPS + BRANCH_STEPS]
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("config", "optimizer", "lr"),
     [
@@ -124,6 +125,7 @@ def test_the_middle_branch_is_the_run_itself_trained_longer(trainer: Trainer) ->
     )
 
 
+@pytest.mark.full
 def test_a_run_has_the_branches_that_it_has_alone(trainer: Trainer) -> None:
     runs = ["lr=0.01", "lr=0.1 seed=1", "lr=0.3"]
     for run, lane in zip(runs, with_branches(trainer, runs), strict=True):
@@ -133,6 +135,7 @@ def test_a_run_has_the_branches_that_it_has_alone(trainer: Trainer) -> None:
         )
 
 
+@pytest.mark.full
 def test_networks_that_train_one_at_a_time_have_branches_too(trainer: Trainer) -> None:
     (run,) = with_branches(trainer, ["lr=0.05"], "network=cnn")
     longer = trainer.alone("lr=0.05", "epochs=6 network=cnn").metrics
@@ -221,6 +224,7 @@ def test_a_test_that_fails_takes_no_other_down(trainer: Trainer) -> None:
     assert waiting(specs) == []
 
 
+@pytest.mark.full
 def test_a_test_that_is_stopped_is_made_later_with_the_same_numbers(trainer: Trainer) -> None:
     specs = waiting_specs(trainer, ["lr=0.1", "lr=0.2"])
     asked = iter(range(100))
@@ -307,6 +311,7 @@ def test_a_test_of_few_steps_is_not_heard(steps: int) -> None:
 # --- as part of a sweep ---------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_sweep_ends_with_branches_verdicts_and_an_answer(tmp_path: Path) -> None:
     ended = sweep("lr=0.1,0.5,1e9", "epochs=6", "diagnostics=full", cwd=tmp_path)
     assert ended.code == 0, ended.err

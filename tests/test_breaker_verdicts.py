@@ -12,6 +12,8 @@ from lrlab.verdicts import answer_words
 from lrlab.verdicts.judging import verdicts
 from lrlab.verdicts.recommend import Answer, recommend
 
+pytestmark = pytest.mark.unit
+
 GUESS = 2.303
 
 

@@ -17,6 +17,8 @@ from torch.func import vmap
 from lrlab.engine import capture as capturing
 from lrlab.engine.capture import NotCapturable, Program, capture
 
+pytestmark = pytest.mark.unit
+
 aten = torch.ops.aten
 
 

@@ -11,6 +11,8 @@ from lrlab.config import schema
 from lrlab.errors import UserError
 from lrlab.study import sampler_checks
 
+pytestmark = pytest.mark.unit
+
 
 def composed(**settings: Any) -> DictConfig:
     """The groups as their files have them: ``sampler="tpe"``, ``pruner=("asha", {...})``."""

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_own_data import QUICK, command, error, forget, picture
+from helpers.commands import command, error, forget
+from helpers.images import picture
 
 import lrlab
 from lrlab import own_data
@@ -21,6 +22,10 @@ from lrlab.data import Dataset, own_given
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
+
+pytestmark = pytest.mark.unit
+
+QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")
 
 ROWS = 40
 DRAW = np.random.default_rng(0)
@@ -186,6 +191,7 @@ def test_signs_need_no_quotes_on_the_command_line() -> None:
 # --- records of a time when each column was taken -------------------------------------------------
 
 
+@pytest.mark.default
 def test_an_older_sweep_keeps_its_columns(tmp_path: Path) -> None:
     PLAIN.to_csv(tmp_path / "t.csv")
     words = ["data=csv", "data.path=t.csv", "data.label=y", "network=perceptron", "batch_size=16"]

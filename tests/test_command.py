@@ -24,6 +24,8 @@ from lrlab.config import schema
 from lrlab.probes import landscape
 from lrlab.study import heartbeat, storage
 
+pytestmark = pytest.mark.unit
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -40,6 +42,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 # --- verbs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.default
 def test_it_answers_without_importing_what_takes_time() -> None:
     code = """
 import sys
@@ -143,6 +146,7 @@ def stems(group: str) -> set[str]:
     return {file.stem for file in (schema.folder("conf") / group).glob("*.yaml")}
 
 
+@pytest.mark.default
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_verbs_options_and_choices() -> None:
     every = "' =:'"  # what ends a word for readline, unless it was told otherwise
@@ -172,6 +176,7 @@ def test_fish_completes_verbs_options_and_choices() -> None:
     assert ask("lrlab sweep optimizer=sgd,adam") == {"optimizer=sgd,adam", "optimizer=sgd,adamw"}
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("shell", completion.SHELLS)
 def test_a_script_is_whole(shell: str) -> None:
     text = completion.script(shell)
@@ -290,7 +295,7 @@ def test_the_hooks_take_nothing_from_the_network() -> None:
     assert all(hook["language"] == "system" for hook in found.values())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_command_finds_code_in_the_current_folder_as_python_m_does(tmp_path: Path) -> None:
     (tmp_path / "nets_of_mine.py").write_text(
         "import torch\n\n\ndef flat(num_classes):\n"

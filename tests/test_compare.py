@@ -1,38 +1,20 @@
 """`python -m lrlab.compare`: differences, tables and figures of sweeps whose runs are known."""
 
-import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from drawn import written
-from test_judge import CONFIG, falling, write_config, write_run
+from helpers.drawn import written
+from helpers.judged import CONFIG, falling, make_sweep, write_run
 
 from lrlab import compare, plots
 from lrlab.comparison import sides_by_side
 from lrlab.comparison.sides_by_side import read, told_apart
 from lrlab.tables import sweep_settings
-
-
-def make_sweep(
-    folder: Path, ends: Mapping[float, Sequence[float]], config: str = "", **summary: Any
-) -> Path:
-    """A sweep's folder; ends: by lr the end loss of each seed, inf for a run that diverged."""
-    number = itertools.count()
-    for lr, losses in ends.items():
-        for seed, end in enumerate(losses):
-            lost = {"state": "diverged", "first_nonfinite_step": 20} if math.isinf(end) else {}
-            curve = falling(9.0 if lost else end)
-            run = write_run(folder, next(number), curve, lr, **{"seed": seed, **lost, **summary})
-            if config:
-                write_config(run, config)
-    (folder / "multirun.yaml").write_text("{}\n")
-    return folder
-
 
 NARROW = CONFIG.format(name="narrow", hidden=[64, 64], momentum=0.0)
 WIDE = CONFIG.format(name="wide", hidden=[512], momentum=0.0)

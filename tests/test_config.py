@@ -9,37 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.commands import QUICK, Ended, assert_refused, command, files, process, sweep
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from test_sweep import QUICK, Ended, command, files, process, sweep
 
 from lrlab.config import arguments, checks, messages, schema
 from lrlab.sweep import BASE, main
-
-
-def assert_refused(ended: Ended, *words: str) -> None:
-    assert ended.code == 2, ended
-    assert ended.out == ""
-    assert ended.err.startswith("lrlab: ") and ended.err.endswith("\n")
-    assert ended.err.count("\n") == 1
-    line = ended.err.rstrip("\n")
-    assert line == line.strip() and not line.endswith(":")
-    for word in words:
-        assert word in line
-    # Nothing of Hydra's inner workings, of this machine or of a template that found nothing.
-    for noise in (
-        "full_key",
-        "object_type",
-        "hydra.cc",
-        "pkg://",
-        "file://",
-        "?:",
-        "Error merging",
-    ):
-        assert noise not in line
-
 
 # typed, then what the line must hold
 VALUES = [
@@ -197,6 +174,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.full(after=13)
 @pytest.mark.parametrize("case", [*VALUES, *SEARCH, *LISTS, *NAMES], ids=lambda case: case[0])
 def test_bad_input_is_one_line_and_leaves_nothing(case: tuple[str, ...], tmp_path: Path) -> None:
     typed, *words = case
@@ -363,6 +341,7 @@ def overrides(folder: Path, run: int) -> list[str]:
     return [str(override) for override in saved]
 
 
+@pytest.mark.full
 def test_what_only_the_swept_choices_allow_is_judged_against_them(tmp_path: Path) -> None:
     """The default optimizer has no eps, the default schedule no gamma."""
     typed = ["optimizer=adam,adamw", "optimizer.eps=1e-6"]
@@ -379,6 +358,7 @@ def test_what_only_the_swept_choices_allow_is_judged_against_them(tmp_path: Path
     assert set(typed) <= set(saved)  # as typed
 
 
+@pytest.mark.full
 def test_an_experiment_sweeps_what_its_yaml_file_says(tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiments").mkdir(parents=True)
     (tmp_path / "mine" / "experiments" / "both.yaml").write_text(
@@ -459,6 +439,7 @@ def test_what_is_shown_of_a_sweep_is_refused_in_one_line(tmp_path: Path) -> None
     assert_refused(ended, "lr=1e-4..1", "one value")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("flag", ["-m"])
 def test_the_flag_changes_nothing(flag: str, tmp_path: Path) -> None:
     typed = ["optimizer=adam,adamw", "optimizer.eps=1e-6", "lr=0.001..0.01", "points=2", "name=x"]
@@ -476,6 +457,7 @@ def test_the_flag_changes_nothing(flag: str, tmp_path: Path) -> None:
     assert told[0] == told[1]
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("launcher", "subdir"),
     [("lanes", "same"), ("lanes", "../${hydra.job.num}"), ("basic", "same"), ("basic", "${lr}")],

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Silent, Trainer, assert_same_bits, read
-from hostile import no_hang, told
-from interrupted import QUICK
-from made_sweeps import write_sweep
-from test_sweep import command
+from helpers.commands import command
+from helpers.hostile import no_hang, told
+from helpers.interrupted import QUICK
+from helpers.made_sweeps import write_sweep
+from helpers.training import Silent, Trainer, assert_same_bits, read
 
 from lrlab import analysis as judge
 from lrlab import api, compare, records, reproduce, resume, tracking
@@ -31,6 +31,8 @@ from lrlab.study import storage
 from lrlab.sweep import main
 from lrlab.tables import frames
 from lrlab.training import checkpoints, pool
+
+pytestmark = pytest.mark.unit
 
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)
@@ -182,6 +184,7 @@ def _told_of(notes: str) -> None:
     assert "Traceback" not in notes and "have not ended" not in notes
 
 
+@pytest.mark.default
 @pytest.mark.parametrize(
     ("main", "words"),
     [
@@ -330,6 +333,7 @@ GENERAL: dict[str, Callable[[dict[str, Any]], object]] = {
 GENERALLY = "optimizer._target_=torch.optim.RAdam"
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [*((name, "optimizer.momentum=0.9") for name in BAD), *((name, GENERALLY) for name in GENERAL)],
@@ -351,7 +355,7 @@ def test_a_run_with_a_bad_checkpoint_is_trained_anew_and_the_others_go_on(
     assert "is trained anew: its checkpoint does not fit" in bad.log
     assert "goes on from" in good.log and "anew" not in good.log
     for run, lr in zip((bad, good), lrs, strict=True):
-        assert_same_bits(run, trainer.alone(lr, common))
+        assert_same_bits(run, trainer.reference(lr, common))
 
 
 @pytest.mark.parametrize(
@@ -416,6 +420,7 @@ def test_a_journal_that_may_not_be_read_any_more_is_told(
 # --- folders --------------------------------------------------------------------------------------
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("name", ["a${lr}", "\\${oc.env:HOME}%{}[1]*"])
 def test_nothing_in_a_folders_name_is_evaluated(name: str, tmp_path: Path) -> None:
     home, moved = tmp_path / name, tmp_path / f"{name}2"

@@ -23,6 +23,8 @@ from lrlab import data
 from lrlab.data import FILE_NAMES, SHIPPED_FOLDER, SHIPPED_SHA256, cache_folder, torchvision_images
 from lrlab.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 REPOSITORY = Path(__file__).parent.parent
 TENSORS = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
 
@@ -100,6 +102,7 @@ def test_shipped_files_have_the_published_contents():
         assert author in notice
 
 
+@pytest.mark.default
 def test_every_tensor_agrees_with_numpy_and_torchvision(filled_cache, monkeypatch):
     from torchvision.transforms import Compose, Normalize, ToTensor
 
@@ -127,6 +130,7 @@ def test_every_tensor_agrees_with_numpy_and_torchvision(filled_cache, monkeypatc
     assert dataset.train_x.is_contiguous()
 
 
+@pytest.mark.default
 def test_later_uses_do_not_import_torchvision_and_give_the_same(filled_cache, tmp_path):
     program = (
         "import sys; from lrlab.data import torchvision_images\n"
@@ -169,6 +173,7 @@ def first_use(ready, go, answers) -> None:
         answers.put(repr(error))
 
 
+@pytest.mark.full
 def test_processes_may_race_for_the_cache(cache, filled_cache):
     # A fork server that has imported torchvision: no process gets ahead by importing sooner.
     context = multiprocessing.get_context("forkserver")

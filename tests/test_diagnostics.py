@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trained, Trainer, assert_same_bits, tiny_images
+from helpers.training import CLASSES, IN_SHAPE, Trained, Trainer, assert_same_bits, tiny_images
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
@@ -150,6 +150,7 @@ def test_with_full_the_shortest_runs_are_measured_from_their_first_step(steps: i
     assert diagnostics.due(FULL, 0, steps, steps, steps, 3.0)[0] == diagnostics.FIRST
 
 
+@pytest.mark.full
 def test_what_is_measured_along_the_step_is_what_full_measures_there(trainer: Trainer) -> None:
     common = "lr=0.05 epochs=4"  # 40 steps
     few = measured(trainer.alone(common, "diagnostics=default"))
@@ -161,6 +162,7 @@ def test_what_is_measured_along_the_step_is_what_full_measures_there(trainer: Tr
         np.testing.assert_allclose(few[along], many.loc[[31], along], rtol=1e-6)
 
 
+@pytest.mark.full
 def test_the_budget_finds_the_sharpness_that_full_finds(trainer: Trainer) -> None:
     """The first direction is the gradient's, and half as many products are made."""
     common = "lr=0.05 epochs=150 batch_size=320"  # a probe of 0.6 batches: measured early
@@ -210,6 +212,7 @@ def _sharpness(stacked: lanes.Lanes, meter: Any, divisors: list[Tensor] | None =
     return found
 
 
+@pytest.mark.full
 def test_sharpness_of_each_lane_is_the_largest_eigenvalue_of_its_hessian() -> None:
     data = tiny_images(train_size=80)
     networks = [_network(seed) for seed in range(3)]
@@ -388,6 +391,7 @@ class Dropped(nn.Module):
 CUSTOM = "network=custom network._target_=test_diagnostics."
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("mode", ["default", "full"])
 @pytest.mark.parametrize(
     "common",
@@ -403,7 +407,8 @@ CUSTOM = "network=custom network._target_=test_diagnostics."
 )
 def test_measuring_changes_no_bit_of_the_training(trainer: Trainer, common: str, mode: str) -> None:
     runs = ["lr=0.02", "lr=0.1 seed=1", "lr=30"]
-    common += " epochs=4"  # the budget holds nothing before step 31
+    # the budget of "default" holds nothing before step 31
+    common += f" epochs={4 if mode == 'default' else 2}"
     plain = trainer.together(runs, common)
     watched = trainer.together(runs, f"{common} diagnostics={mode}")
     for one, other in zip(plain, watched, strict=True):
@@ -445,6 +450,7 @@ def test_what_is_measured_is_what_an_ordinary_loop_finds(trainer: Trainer, data:
         assert row["stability_ratio"] == pytest.approx(0.2 * row["sharpness"] / 2)
 
 
+@pytest.mark.full
 def test_a_lane_measures_what_it_measures_alone(trainer: Trainer) -> None:
     runs = ["lr=0.02", "lr=0.1 seed=1", "lr=0.3"]
     for run, lane in zip(runs, trainer.together(runs, ON), strict=True):
@@ -453,6 +459,7 @@ def test_a_lane_measures_what_it_measures_alone(trainer: Trainer) -> None:
         np.testing.assert_allclose(among, alone, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.full
 def test_a_run_that_explodes_has_its_rows_up_to_there(trainer: Trainer) -> None:
     calm, wild = trainer.together(["lr=0.1", "lr=1e9"], ON)
     assert wild.summary["state"] == "diverged"
@@ -497,6 +504,7 @@ class Once(nn.Module):
         return _Doubled.apply(self.linear(x.flatten(1)).tanh())
 
 
+@pytest.mark.full
 def test_without_second_derivatives_only_the_sharpness_is_missing(trainer: Trainer) -> None:
     run = trainer.alone("lr=0.1", f"{ON} {CUSTOM}Once")
     assert run.summary["state"] == "finished"
@@ -505,6 +513,7 @@ def test_without_second_derivatives_only_the_sharpness_is_missing(trainer: Train
     assert table[["alpha", "alpha_probe", "grad_norm"]].notna().all(axis=None)
 
 
+@pytest.mark.full
 def test_torch_optimizers_without_a_rule_have_a_sharpness_but_no_ratio(trainer: Trainer) -> None:
     general = "optimizer=only_target optimizer._target_=torch.optim.NAdam"
     table = measured(trainer.alone("lr=0.01", f"{ON} {general}"))
@@ -528,7 +537,7 @@ class Tanh(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -> None:
     """Cohen et al. 2021 (arXiv:2103.00065): sharpness rises to 2/lr and hovers there."""
     torch.set_num_threads(1)  # the trainer puts it back

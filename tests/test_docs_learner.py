@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.commands import command, summaries
 from matplotlib.figure import Figure
-from test_sweep import command, summaries
 
 import lrlab
 from lrlab import analysis, sweep
@@ -85,7 +85,7 @@ SWEEPS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("number", range(len(SWEEPS)))
 def test_a_learners_sweep_runs_as_written(number: int, tmp_path: Path) -> None:
     words = SWEEPS[number]
@@ -233,7 +233,7 @@ def test_the_pictures_show_what_the_page_says() -> None:
 # --- verdicts.md and analysis.md ------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_commands_of_verdicts_run_as_written(tmp_path: Path) -> None:
     printed = [
         run(verb, [*words, *(FEW if verb == "sweep" else ())], tmp_path)
@@ -331,7 +331,7 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return [(name, code) for name, code in found]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("number", range(2))
 def test_the_programs_of_verdicts_show_what_the_page_says(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

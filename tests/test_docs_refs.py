@@ -27,8 +27,8 @@ from unittest import mock
 import pandas as pd
 import pytest
 from filelock import FileLock
+from helpers.commands import Ended, command
 from omegaconf import OmegaConf
-from test_sweep import Ended, command
 
 from lrlab import records
 from lrlab.__main__ import VERBS
@@ -171,7 +171,7 @@ def commands(page: str) -> list[tuple[str, list[str]]]:
     return [(typed, [line.strip() for line in lines.splitlines()]) for typed, lines in found]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_commands_of_options_run_as_written(tmp_path: Path) -> None:
     for typed, _ in commands(OPTIONS):
         few = FEW if "data.train_size" not in typed else ("threads=1",)
@@ -288,7 +288,7 @@ def assert_named(found: set[str], heading: str, given: tuple[str, ...] = ()) -> 
     assert always <= found, always - found
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_sweep_leaves_the_files_that_the_page_names(study: tuple[Path, set[str]]) -> None:
     folder, came = study
     first = folder / "outputs" / "first"
@@ -310,7 +310,7 @@ def test_a_sweep_leaves_the_files_that_the_page_names(study: tuple[Path, set[str
     assert {f"{name}.png" for name in NAMES} >= {p.name for p in (first / "plots").iterdir()}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_every_column_and_key_is_named(study: tuple[Path, set[str]]) -> None:
     folder, _ = study
     first = folder / "outputs" / "first"
@@ -324,7 +324,7 @@ def test_every_column_and_key_is_named(study: tuple[Path, set[str]]) -> None:
     assert_named(keys(summary, ("environment", "timing", "lanes")), "### summary.json", SMALL)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_what_other_verbs_write_is_named(study: tuple[Path, set[str]]) -> None:
     folder, _ = study
     outputs = folder / "outputs"
@@ -451,12 +451,13 @@ ALONE = [
 ]
 
 
+@pytest.mark.full(after=6)
 @pytest.mark.parametrize(("typed", "lines"), ALONE, ids=[typed for typed, _ in ALONE])
 def test_a_refusal_is_the_one_of_the_page(typed: str, lines: list[str], tmp_path: Path) -> None:
     check_message(typed, lines, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_messages_about_a_study_are_those_of_the_page(study: tuple[Path, set[str]]) -> None:
     folder, _ = study
     by_words = {" ".join(one[0].split()[3:]): one for one in ALL}

@@ -22,12 +22,11 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import browser
 import pytest
-import test_readme
-import test_your_own
 import yaml
-from test_sweep import Ended, command
+from helpers import browser
+from helpers.commands import Ended, command
+from helpers.documents import COMMANDS, FILES, rows
 
 from lrlab.__main__ import VERBS
 from lrlab.engine import step
@@ -81,6 +80,7 @@ def pages(site: Path) -> dict[str, Page]:
     return {file.name: Page(file) for file in site.glob("*.html") if file.name != "404.html"}
 
 
+@pytest.mark.full
 def test_each_page_of_docs_is_in_the_site_and_no_program(site: Path) -> None:
     sources = {file.stem for file in DOCS.glob("*.md")} | {"studies", "changelog"}
     assert {Path(name).stem for name in pages(site)} == sources
@@ -143,7 +143,7 @@ def test_links_out_of_docs_become_words(source: str, text: str, in_the_site: str
     assert hooks().site_links(text, source, there) == in_the_site
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(browser.chromium() is None, reason="no Chromium")
 def test_in_a_browser_it_is_whole_and_searchable_without_a_network(site: Path) -> None:
     class Quiet(SimpleHTTPRequestHandler):
@@ -202,7 +202,7 @@ def commands(page: str, inline: bool = True) -> list[tuple[str, str]]:
     in_order = sorted(found, key=lambda match: match.start())
     assert len(TYPED.findall(text)) == text.count("    $ ")
     # what README says too is run by its test
-    elsewhere = {word.removeprefix("python -m lrlab.") for word in test_readme.COMMANDS}
+    elsewhere = {word.removeprefix("python -m lrlab.") for word in COMMANDS}
     return [(m[1], m[2]) for m in in_order if m[1] not in elsewhere]
 
 
@@ -242,7 +242,7 @@ def walk(page: str, folder: Path, inline: bool = True) -> None:
         assert (ended.code, ended.err) == (0, ""), typed
         if typed.startswith("sweep lr=") and not re.search(r"\.\.|--|\[", typed):
             lists = [word.count(",") + 1 for word in typed.split()[1:]]
-            assert len(test_readme.rows(ended.out)) == math.prod(lists), typed
+            assert len(rows(ended.out)) == math.prod(lists), typed
         for line in printed.splitlines():
             if first := re.match(r"    ([a-z]+:?) ", line):  # numbers differ with fewer images
                 assert re.search(rf"^{first[1]} ", ended.out, re.MULTILINE), (typed, line)
@@ -255,9 +255,9 @@ def python_files(page: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_choosing_step_by_step(tmp_path: Path) -> None:
-    own = dict(test_your_own.FILES)["nets.py"]
+    own = dict(FILES)["nets.py"]
     (tmp_path / "nets.py").write_text(own, encoding="utf-8")
     try:
         walk("choosing.md", tmp_path, inline=False)
@@ -268,7 +268,7 @@ def test_choosing_step_by_step(tmp_path: Path) -> None:
     runpy.run_path(str(tmp_path / file[0]))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_getting_started_and_its_program(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,7 +285,7 @@ def test_getting_started_and_its_program(
     assert "finished" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_resume_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's broken sweep is made here: its Ctrl-C comes at a known step."""
 
@@ -307,7 +307,7 @@ def test_resume_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     walk("resume.md", tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_answers_to_questions_that_name_a_command(tmp_path: Path) -> None:
     rows = "".join(f"{r},{lr},{s},{2.3 / (1 + lr * s)}\n" for r, lr in ((0, 0.1), (1, 1.0))
                    for s in range(20))  # fmt: skip

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import made_tables
 import pytest
+from helpers import made_tables
 
 from lrlab import plots
 from lrlab.plots import drawing
@@ -40,6 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.full
 def test_processes_draw_what_this_one_draws(tables: plots.Tables, tmp_path: Path) -> None:
     drawn = []
     for free in (0, 2):
@@ -72,6 +73,7 @@ def test_a_figure_that_fails_is_named_and_spares_the_others(
     assert [path.name for path in drawn.paths] == ["heat_map.png"]
 
 
+@pytest.mark.full
 def test_a_process_that_dies_takes_one_figure_with_it(tables: plots.Tables, tmp_path: Path) -> None:
     deaths = {
         "textbook": (Poison(os._exit, 3), "its process ended with 3"),
@@ -115,6 +117,7 @@ def test_an_interrupt_leaves_no_process_and_no_part(tables: plots.Tables, tmp_pa
     assert not list(tmp_path.iterdir()) and not Path(one._files.name).exists()
 
 
+@pytest.mark.full
 def test_all_figures_make_older_ones_go(tables: plots.Tables, tmp_path: Path) -> None:
     for name in ("surface.png", "heat_map.png", "mine.png"):
         (tmp_path / name).write_text("old")

@@ -8,17 +8,20 @@ import socket
 from pathlib import Path
 
 import pytest
-from test_sweep import Ended, command
-from warm import DATA
+from helpers.commands import Ended, command
+from helpers.warm import DATA
 
 from lrlab import records, resume
 from lrlab.study import Run, heartbeat, whereabouts
 from lrlab.study.whereabouts import Place
 from lrlab.sweep import main
 
+pytestmark = pytest.mark.unit
+
 TINY = (*DATA, "epochs=1", "threads=1", "network.hidden=[8]", "plots=false", "diagnostics=off")
 
 
+@pytest.mark.default
 def test_who_has_its_own_disk_names_the_others(tmp_path: Path) -> None:
     def work(name: str, lrs: str) -> Ended:
         home = tmp_path / name

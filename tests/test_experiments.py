@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from helpers.commands import command
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from test_sweep import command
 
 from lrlab.sweep import main
+
+pytestmark = pytest.mark.full
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -49,7 +51,6 @@ def test_readme_has_each_study_with_its_command_its_picture_and_its_number_of_ru
         assert re.search(rf"!\[.+\]\(\.\./docs/images/studies/{name}\.png\)", section), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_each_study_trains_all_that_it_sweeps_besides_the_lr(name: str, tmp_path: Path) -> None:
     fewer = ["epochs=1", "data.train_size=512", *SMALLER.get(name, [])]

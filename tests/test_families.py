@@ -9,9 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from families import RANKS, RATES, border, families, sweep
+from helpers.families import RANKS, RATES, border, families, sweep
 
 from lrlab.verdicts.judging import verdicts
+
+pytestmark = pytest.mark.unit
 
 LOSSES = ["run", "lr", "step", "train_loss", "initial_loss", "chance_loss"]
 LEVELS = {
@@ -63,6 +65,7 @@ def line(name: str, i: int, found: str, right: frozenset[str] | str | None) -> s
 # --- the truth itself -----------------------------------------------------------------------------
 
 
+@pytest.mark.default
 def test_the_truth_is_of_500_runs_and_leaves_little_open() -> None:
     allowed = [right for name in families() for right in sweep(name).allowed]
     assert len(families()) == 20 and len(allowed) == 20 * RATES
@@ -113,6 +116,7 @@ def test_alpha_is_lr_times_curvature_less_1_for_plain_steps_of_a_bowl() -> None:
 # --- verdicts -------------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("level", LEVELS)
 def test_at_most_5_of_500_outcomes_are_wrong(judged: Judged, level: str) -> None:
     """And none where there is no noise: there the truth is exact."""

@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trainer
+from helpers.commands import Ended, command, files, process, strict_json
+from helpers.networks import AlwaysNoisy, BatchNorm, Dropout
+from helpers.training import CLASSES, IN_SHAPE, Trainer
 from omegaconf import OmegaConf
-from test_lanes import AlwaysNoisy, BatchNorm, Dropout
-from test_sweep import Ended, command, files, process, strict_json
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -172,6 +172,7 @@ def equal(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
+@pytest.mark.full(after=3)
 @pytest.mark.parametrize("kind", ["tensors", "loader", "own generator", "dataset"])
 @pytest.mark.parametrize(
     "make",
@@ -396,6 +397,7 @@ def test_hydras_own_flags_show_and_train_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full(after=16)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -492,6 +494,7 @@ def gids(figure: Any) -> set[str]:
     return {gid for gid in found if gid}
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_case_can_be_drawn(name: str, tmp_path: Path) -> None:
     figure = find_plot.range_test(FIGURES[name], "a title")

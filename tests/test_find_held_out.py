@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, tiny_images
-from test_find_inputs import net
-from test_lanes import AlwaysNoisy, BatchNorm, Dropout
+from helpers.networks import AlwaysNoisy, BatchNorm, Dropout, net
+from helpers.training import CLASSES, tiny_images
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

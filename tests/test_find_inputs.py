@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.networks import net
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 from torch.utils.data import DataLoader, TensorDataset
@@ -27,11 +28,6 @@ Y = X.sum(1) + 0.1 * torch.randn(64, generator=DRAW)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def net(out: int = 3) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, out))
 
 
 def same(one: Found, other: Found) -> None:

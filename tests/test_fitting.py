@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_compare import make_sweep
+from helpers.judged import make_sweep
 
 from lrlab import compare
 from lrlab.comparison.sides_by_side import read
 from lrlab.process import broken_pipe, fitting
 from lrlab.tables import table
+
+pytestmark = pytest.mark.unit
 
 COUNT = 12
 RUNS = pd.DataFrame(
@@ -226,6 +228,7 @@ def test_the_answer_is_wrapped_below_the_table(width: int) -> None:
     assert " ".join(piped.split()).endswith(rest)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_compare_is_as_wide_as_the_terminal(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

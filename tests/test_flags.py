@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.commands import command
+from helpers.warm import DATA
 from hydra._internal.utils import get_args_parser
-from test_sweep import command
-from warm import DATA
 
 from lrlab import __main__ as program
 from lrlab import analysis, resume
@@ -18,6 +18,8 @@ from lrlab.errors import UserError
 from lrlab.find import main as find
 from lrlab.process import verbs
 from lrlab.sweep import main
+
+pytestmark = pytest.mark.unit
 
 
 def test_hydra_s_flags_are_all_known_and_take_the_values_that_it_takes() -> None:
@@ -80,6 +82,7 @@ def test_what_no_flag_is_ends_in_one_line(typed: str, told: str) -> None:
     assert str(raised.value).startswith(told)
 
 
+@pytest.mark.default
 def test_a_sweep_s_config_is_shown_whatever_comes_first(tmp_path: Path) -> None:
     shown = command(main, ["epochs=1", "--cfg", "job", "lr=0.5", "-p", "optimizer"], tmp_path)
     assert (shown.code, shown.err) == (0, "") and "torch.optim.SGD" in shown.out

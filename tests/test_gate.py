@@ -9,11 +9,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import made_tables
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import made_tables
 
 from lrlab import errors, plots
 from lrlab.plots import style, writing

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Silent, Trainer, assert_same_bits, make_specs, read, tiny_images
-from test_sweep import command
+from helpers.commands import command
+from helpers.training import Silent, Trainer, assert_same_bits, make_specs, read, tiny_images
 
 from lrlab import plan, records, reproduce, sweep
 from lrlab.data import Dataset

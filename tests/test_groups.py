@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import (
+from helpers.pools import stopped, went_on
+from helpers.training import (
     CLASSES,
     IN_SHAPE,
     Silent,
@@ -20,7 +21,6 @@ from conftest import (
     read,
     tiny_images,
 )
-from test_pool import stopped, went_on
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
@@ -174,6 +174,7 @@ KINDS = [HeadTen, FrozenByRate, ConstantHead, Mixed, Momenta, Halved]
 WARM = list(SCHEDULES)[-1]
 
 
+@pytest.mark.full(after=4)
 @pytest.mark.parametrize(
     ("kind", "schedule"),
     [(k, WARM) for k in KINDS] + [(HeadTen, s) for s in SCHEDULES if s != WARM],
@@ -218,7 +219,7 @@ def test_a_lane_has_the_bits_that_it_has_alone(trainer: Trainer, kind: Any) -> N
     common = f"{HIDDEN} {named(kind)} schedule=cosine"
     together = trainer.together(runs, common)
     for run, text in zip(together, runs, strict=True):
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 def test_groups_that_are_added_while_training(trainer: Trainer) -> None:
@@ -227,6 +228,7 @@ def test_groups_that_are_added_while_training(trainer: Trainer) -> None:
     assert_trained_like(run, ordinary(Thawing, 0.1))
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(("kind", "steps"), [(Mixed, 3), (Thawing, 5), (Thawing, 8)])
 def test_a_run_goes_on_from_its_checkpoint(trainer: Trainer, kind: Any, steps: int) -> None:
     common = f"{HIDDEN} {named(kind)} schedule=cosine checkpoint_every=auto"
@@ -236,7 +238,7 @@ def test_a_run_goes_on_from_its_checkpoint(trainer: Trainer, kind: Any, steps: i
     for spec, text in zip(specs, ["lr=0.1", "lr=0.02"], strict=True):
         run = read(spec.folder)
         assert f"goes on from its checkpoint at step {steps}" in run.log
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 def test_the_branches_keep_the_ratio_and_no_stability_ratio_is_told(trainer: Trainer) -> None:

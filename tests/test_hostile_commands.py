@@ -18,16 +18,18 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hostile import NUMBERS, WORDS, cases, is_line, no_hang, told, words
+from helpers.commands import sweep
+from helpers.hostile import NUMBERS, WORDS, cases, is_line, no_hang, told, words
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_sweep import sweep
 
 from lrlab import __main__ as verbs
 from lrlab import bench, find
 from lrlab import sweep as sweeps
 from lrlab.config import arguments, schema
 from lrlab.sweeping import search
+
+pytestmark = pytest.mark.full
 
 KEYS = [*schema.known_keys(), *schema.GROUPS, *schema.SWEEP_GROUPS]
 OFTEN = ["lr", "epochs", "batch_size", "seed", "points", "n_trials", "lanes", "network.hidden"]

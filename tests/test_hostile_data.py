@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile import NUMBERS, cases, damaged, told, values, words
+from helpers.hostile import NUMBERS, cases, damaged, told, values, words
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lrlab import own_data
 from lrlab.data import Dataset
+
+pytestmark = pytest.mark.full
 
 GOOD = "a,b,label\n1,0.5,x\n2,1.5,y\n3,0.25,x\n4,-1,y\n5,2,x\n6,3,y\n"
 

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import made_tables
 import pytest
 import yaml
-from hostile import NUMBERS, cases, damaged, is_line, no_hang, told, values, words
+from helpers import made_tables
+from helpers.commands import files
+from helpers.hostile import NUMBERS, cases, damaged, is_line, no_hang, told, values, words
+from helpers.made_sweeps import write_sweep
+from helpers.studies import Opener, grid, search
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_sweeps import write_sweep
-from test_study import Opener, grid, search
-from test_sweep import files
 
 from lrlab import analysis, compare, records, report, reproduce, resume
 from lrlab.config import trust
 from lrlab.sweeping import launch
+
+pytestmark = pytest.mark.full
 
 RUN = ["summary.json", "metrics.csv", "diagnostics.csv", "branches.csv"]
 HYDRA = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]

@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import without_notices
-from made_sweeps import write_sweep
-from test_config import assert_refused
-from test_sweep import Ended, command, summaries, sweep
+from helpers.commands import Ended, assert_refused, command, summaries, sweep, without_notices
+from helpers.made_sweeps import write_sweep
 
 from lrlab import analysis, compare, reproduce, resume
 from lrlab.config.spelling import quoted
@@ -26,6 +24,8 @@ from lrlab.plots.__main__ import main as plots
 from lrlab.plots.reading import load
 from lrlab.plots.tables import NothingToDraw
 from lrlab.report.__main__ import main as report
+
+pytestmark = pytest.mark.full
 
 ROOT = Path(__file__).parent.parent
 
@@ -192,7 +192,6 @@ NOWHERE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that not even root writes")
 @pytest.mark.parametrize("kept", [True, False], ids=["unwritable", "unset"])
 def test_nothing_is_needed_of_home_and_nothing_said_of_it(kept: bool, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_specs
+from helpers.training import make_specs
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import setup_globals
@@ -100,6 +100,7 @@ ALIKE = {
 }
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("kind", ALIKE)
 def test_a_run_is_as_hydra_composes_it(kind: str, loader: Any) -> None:
     experiment = ["+experiments=lr_search"] if kind == "experiment" else []
@@ -193,6 +194,7 @@ DERIVED = {
 }
 
 
+@pytest.mark.full(after=4)
 @pytest.mark.parametrize("kind", DERIVED)
 def test_a_run_may_derive_from_its_sweep(
     kind: str, loader: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -276,6 +278,7 @@ def test_a_value_that_cannot_work_is_refused(loader: Any) -> None:
     assert compose.compose(config, loader, ["lr=0.5"], 2).spec["lr"] == 0.5
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     "subdir", ["same", "${lr}", "${hydra.job.override_dirname}", "../x", "a/b"]
 )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.judged import CONFIG, falling, write_config, write_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,53 +23,10 @@ from lrlab.report.__main__ import main as report_main
 from lrlab.tables import curve_csv, frames, sweep_settings
 from lrlab.verdicts.judging import most_judged_by, verdicts
 
+pytestmark = pytest.mark.unit
+
 HERE = Path(__file__).parent
 MNIST = HERE / "hand_labelled" / "mnist.csv.gz"
-METRICS = "step,epoch,lr,train_loss,val_loss,val_acc\n"
-
-
-def falling(end: float, start: float = 2.3, rows: int = 21) -> list[float]:
-    return [float(x) for x in np.geomspace(start, end, rows)]
-
-
-def write_run(sweep: Path, number: int, losses: list[float], lr: float, **summary: Any) -> Path:
-    """A run's folder as lrlab writes it: evaluations at every second step."""
-    folder = sweep / str(number)
-    folder.mkdir(parents=True)
-    last = len(losses) - 1
-    text = METRICS
-    for step, loss in enumerate(losses):
-        val = f"{loss:.9g},0.9" if step % 2 == 0 else ","
-        text += f"{step},0,,,{val}\n" if step == last else f"{step},0,{lr!r},{loss:.9g},{val}\n"
-    (folder / "metrics.csv").write_text(text)
-    whole = {
-        "run": number,
-        "state": "finished",
-        "lr": lr,
-        "seed": 0,
-        "epochs": 2,
-        "batch_size": 64,
-        "data": "mnist",
-        "network": "mlp",
-        "loss": "nll",
-        "optimizer": "sgd",
-        "schedule": "fixed",
-        "initial_loss": losses[0],
-        "chance_loss": math.log(10),
-        "num_classes": 10,
-        "test_acc": 1 - losses[-1] / 3,
-        "data_sha256": "ab" * 32,
-        "environment": {"torch": "2.9", "device": "cpu", "threads": 1},
-        "timing": {"train_seconds": 2.0},
-        **summary,
-    }
-    (folder / "summary.json").write_text(json.dumps(whole))
-    return folder
-
-
-def write_config(run: Path, text: str) -> None:
-    (run / ".hydra").mkdir(exist_ok=True)
-    (run / ".hydra" / "config.yaml").write_text(text)
 
 
 def write_sweep(sweep: Path, ends: dict[float, float], **summary: Any) -> Path:
@@ -218,6 +176,7 @@ def test_target_changes_what_is_reached(run: Any, sweep: Path) -> None:
     )
 
 
+@pytest.mark.default
 def test_the_command_is_the_analysis(sweep: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "lrlab.analysis", str(sweep)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -225,6 +184,7 @@ def test_the_command_is_the_analysis(sweep: Path) -> None:
     assert done.stdout.rstrip().splitlines()[-1].lstrip().startswith("how sure: one seed")
 
 
+@pytest.mark.default
 def test_help_needs_no_torch_and_no_matplotlib() -> None:
     code = (
         "import sys, lrlab.analysis, lrlab.compare;"
@@ -234,6 +194,7 @@ def test_help_needs_no_torch_and_no_matplotlib() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.default
 def test_a_reader_that_closes_the_pipe_is_no_error(sweep: Path) -> None:
     code = f"from lrlab import judge; judge.main([{str(sweep)!r}, '--evidence', '--thresholds'])"
     process = subprocess.Popen(
@@ -274,16 +235,6 @@ def test_names_are_told_apart_by_their_parents(tmp_path: Path) -> None:
 def test_runs_are_sorted_as_people_count() -> None:
     found = pd.DataFrame({"run": ["b/10", "b/2", "a/3"]})
     assert judge.in_order(found)["run"].tolist() == ["a/3", "b/2", "b/10"]
-
-
-CONFIG = """
-lr: 0.1
-name: {name}
-threads: 1
-data: {{_target_: lrlab.data.torchvision_images, root: /somewhere/{name}}}
-network: {{_target_: lrlab.networks.MLP, hidden: {hidden}}}
-optimizer: {{_target_: torch.optim.SGD, _partial_: true, momentum: {momentum}}}
-"""
 
 
 def test_settings_that_no_sweep_swept_still_tell_its_runs_apart(tmp_path: Path) -> None:
@@ -613,6 +564,7 @@ def test_infinite_and_missing_losses_are_read(tmp_path: Path) -> None:
     assert found["gain_high"].tolist()[0] == -math.inf
 
 
+@pytest.mark.default
 def test_many_rows_are_read_in_one_piece(tmp_path: Path) -> None:
     """pandas reads large files in parts by itself, whose types then can differ."""
     rows = 300_000
@@ -701,6 +653,7 @@ def test_any_bytes_end_in_a_result_or_one_line(
     ends_well(file, capsys)
 
 
+@pytest.mark.default
 @SLOW
 @given(st.integers(0, 2000))
 def test_a_file_cut_anywhere_ends_in_a_result_or_one_line(

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_own_data import error
+from helpers.commands import error
 
 from lrlab import own_data
 from lrlab.data import Dataset, own_float32, own_given
 from lrlab.range_test import inputs as find_inputs
+
+pytestmark = pytest.mark.unit
 
 ROWS = 60
 DRAW = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trainer
+from helpers.training import CLASSES, IN_SHAPE, Trainer
 from torch import Tensor, nn
 
 from lrlab import plan
@@ -48,7 +48,7 @@ def trained(trainer: Trainer, runs: Sequence[str], common: str = "") -> Path:
         node = OmegaConf.create(dict(spec.config))
         hydra = OmegaConf.create({"hydra": {"runtime": {"choices": dict(spec.choices)}}})
         create_run(spec.folder, OmegaConf.to_yaml(node), OmegaConf.to_yaml(hydra), "[]\n")
-    from conftest import Silent
+    from helpers.training import Silent
 
     from lrlab.training import pool
 
@@ -155,6 +155,7 @@ def test_the_recommended_run_is_the_good_one() -> None:
 # --- the replay -----------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(
     "common",
     [
@@ -164,9 +165,9 @@ def test_the_recommended_run_is_the_good_one() -> None:
         "network.hidden=[16] optimizer=only_target optimizer._target_=torch.optim.NAdam",
         "network.hidden=[16] schedule=plateau schedule.patience=0 schedule.threshold=10 epochs=4",
         "network=cnn network.channels=[3,5] network.hidden=[16]",
-        "network=custom network._target_=test_lanes.BatchNorm",
-        "network=custom network._target_=test_lanes.Dropout",
-        "network=custom network._target_=test_lanes.Odd",
+        "network=custom network._target_=helpers.networks.BatchNorm",
+        "network=custom network._target_=helpers.networks.Dropout",
+        "network=custom network._target_=helpers.networks.Odd",
     ],
 )
 def test_the_replay_has_the_bits_of_the_records(trainer: Trainer, common: str) -> None:
@@ -190,8 +191,9 @@ def test_other_bits_than_the_records_are_noticed(trainer: Trainer) -> None:
     assert found.reason == "" and not found.exact
 
 
+@pytest.mark.full
 def test_records_and_randomness_are_left_as_they_were(trainer: Trainer) -> None:
-    common = "network=custom network._target_=test_lanes.Dropout"
+    common = "network=custom network._target_=helpers.networks.Dropout"
     sweep = trained(trainer, ["lr=0.001", "lr=0.01", "lr=0.1"], common)
     before, state = contents(sweep), torch.get_rng_state()
     found = measure(sweep, roles())
@@ -285,6 +287,7 @@ def derivatives(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float,
     return float(loss.detach()), float(norm.detach()), curvature
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("common", "make"),
     [

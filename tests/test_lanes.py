@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
+from helpers.networks import INPUTS, AlwaysNoisy, BatchNorm, Dropout, Odd
+from helpers.training import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
 from lrlab import losses
 from lrlab.data import Dataset
 from lrlab.engine import lanes
 from lrlab.networks import ACTIVATIONS, CNN, MLP
-
-INPUTS = 144  # 12 × 12
 
 # One group: other seeds, schedules, lengths and momenta; lanes that diverge at once and later.
 NEIGHBOURS = [
@@ -33,60 +32,6 @@ NEIGHBOURS = [
 
 
 # --- networks as a user may write them ------------------------------------------------------------
-
-
-class Dropout(nn.Module):
-    """Draws random numbers, so vmap refuses it."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(INPUTS, 20)
-        self.norm = nn.BatchNorm1d(20)
-        self.last = nn.Linear(20, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.norm(self.first(x.flatten(1))).relu()
-        return self.last(F.dropout(hidden, 0.3, self.training))
-
-
-class AlwaysNoisy(nn.Module):
-    """Draws in evaluations too: F.dropout without self.training, an everyday slip."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(INPUTS, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(F.dropout(x.flatten(1), 0.3))
-
-
-class BatchNorm(nn.Module):
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(INPUTS, 20)
-        self.norm = nn.BatchNorm1d(20)
-        self.last = nn.Linear(20, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.norm(self.first(x.flatten(1))).relu())
-
-
-class Odd(nn.Module):
-    """A frozen layer, two layers with one weight, and a parameter that no output depends on."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.frozen = nn.Linear(INPUTS, 20)
-        self.frozen.requires_grad_(False)
-        self.one = nn.Linear(20, 20)
-        self.two = nn.Linear(20, 20)
-        self.two.weight = self.one.weight
-        self.last = nn.Linear(20, num_classes)
-        self.unused = nn.Parameter(torch.ones(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.one(self.frozen(x.flatten(1)).relu()).relu()
-        return self.last(self.two(hidden).relu())
 
 
 def own_loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -107,6 +52,7 @@ def custom(name: str) -> str:
 # --- the same bits --------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("common", "way"),
     [
@@ -148,6 +94,7 @@ def test_neighbours_that_share_its_seed_change_nothing(trainer: Trainer) -> None
     assert_same_bits(shared[0], apart[0])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "common",
     [
@@ -181,6 +128,7 @@ def test_the_same_bits_with_other_optimizers(trainer: Trainer, common: str) -> N
     assert slow == ("NAdam" in common or "amsgrad" in common)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_same_bits_with_each_activation(trainer: Trainer, activation: str) -> None:
     common = f"network.hidden=[37,5] network.activation={activation}"
@@ -211,6 +159,7 @@ def test_one_thread_or_two_give_the_same_bits(trainer: Trainer, network: str) ->
     assert_same_bits(one[1], trainer.alone(runs[1], f"{network} threads=2 epochs=1"))
 
 
+@pytest.mark.full
 def test_lanes_that_leave_inside_an_epoch_change_nothing(trainer: Trainer) -> None:
     """160 steps an epoch, so that a diverged lane is dropped at step 100 and at step 260."""
     common = "batch_size=4 network.hidden=[37]"
@@ -228,6 +177,7 @@ def test_lanes_that_leave_inside_an_epoch_change_nothing(trainer: Trainer) -> No
         assert_same_bits(run, trainer.alone(text, common))
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("network", ["Dropout", "AlwaysNoisy", "BatchNorm"])
 def test_the_callers_random_state_does_not_matter(trainer: Trainer, network: str) -> None:
     torch.manual_seed(1)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_sweep import QUICK, command, process
+from helpers.commands import QUICK, command, process
 
 from lrlab import records
 from lrlab.sweep import main
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 # Four runs. The second raises while it trains; the last is built where the command is typed and not
 # where it trains: a cluster's node lacks something.

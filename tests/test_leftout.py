@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from interrupted import QUICK
-from test_study import PRUNERS, Opener, grid, search
-from test_sweep import command, summaries
+from helpers.commands import command, summaries
+from helpers.interrupted import QUICK
+from helpers.studies import PRUNERS, Opener, grid, search
 
 from lrlab import records, resume
 from lrlab.study import leftout
@@ -136,6 +136,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("typed", "trained", "told"),
     [

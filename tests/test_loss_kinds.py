@@ -7,14 +7,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import make_specs
-from made_sweeps import write_run
-from test_search import SMALL, go_on, sweep
+from helpers.made_sweeps import write_run
+from helpers.searches import SMALL, go_on, sweep
+from helpers.training import make_specs
 
 import lrlab
 from lrlab import compare, plan, plots, records, report
 from lrlab.comparison.sides_by_side import read
 from lrlab.verdicts.loss_kinds import incomparable, kind, of_best
+
+pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,7 @@ def test_what_a_spec_says_before_it_trains_is_what_its_run_says_after(tmp_path: 
     assert [kind(plan.summary(spec)) for spec in specs] == ["nll", "mse_one_hot", "nll"]
 
 
+@pytest.mark.full
 def test_a_grid_over_losses_names_no_best_by_a_loss_and_one_by_accuracy(tmp_path: Path) -> None:
     grid = ["lr=0.1,0.3", SMALL, "epochs=1"]
     # A best of before the second loss came is none any more.
@@ -94,6 +97,7 @@ def test_a_grid_over_losses_names_no_best_by_a_loss_and_one_by_accuracy(tmp_path
     assert f"best   run {number}: lr=" in ended.out
 
 
+@pytest.mark.default
 @pytest.mark.parametrize(
     ("options", "what"),
     [(["lr=1e-3..1", "n_trials=4"], "search"), (["lr=0.1,0.3", "pruner=median"], "pruner")],
@@ -110,6 +114,7 @@ def test_losses_do_not_compete_while_they_train(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.default
 def test_losses_compete_by_accuracy(tmp_path: Path) -> None:
     typed = ["lr=1e-3..1", "n_trials=2", "loss=nll,mse_one_hot", "objective=val_acc"]
     ended = sweep(*typed, SMALL, "epochs=1", "pruner=median", cwd=tmp_path)

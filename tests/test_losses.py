@@ -26,6 +26,8 @@ from lrlab.losses import (
     task,
 )
 
+pytestmark = pytest.mark.unit
+
 CONFIGS = Path(__file__).parents[1] / "conf" / "loss"
 LOSSES = {"nll": nll, "cross_entropy": cross_entropy, "mse_one_hot": mse_one_hot}
 

@@ -14,6 +14,8 @@ from lrlab.records.thresholds import THRESHOLDS as T
 from lrlab.verdicts import mechanics
 from lrlab.verdicts.evidence import Numbers, measure
 
+pytestmark = pytest.mark.unit
+
 
 def numbers(**changed: Any) -> Numbers:
     """Of a run that fell, without noise, to a plateau; and what is changed of it."""
@@ -44,6 +46,7 @@ def by_roots(roots: np.ndarray) -> str:
     return "monotone" if is_monotone else "oscillating"
 
 
+@pytest.mark.full(after=3)
 @pytest.mark.parametrize(
     ("beta", "is_nesterov"),  # torch has no Nesterov without momentum
     [(0.0, False), *((beta, flag) for beta in (0.3, 0.9, 0.99) for flag in (False, True))],

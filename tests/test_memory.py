@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Silent, Trainer, assert_same_bits, make_specs, read
-from test_sweep import Ended, command, files, one_folder, summaries, sweep
+from helpers.commands import Ended, command, files, one_folder, summaries, sweep
+from helpers.training import Silent, Trainer, assert_same_bits, make_specs, read
 
 from lrlab import records, resume
 from lrlab.config import checks
@@ -82,6 +82,7 @@ def test_a_spelt_amount_is_enough_and_hardly_more(size: int) -> None:
 # --- a limit that is too small --------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("measured", ["diagnostics=off", "diagnostics=default"])
 def test_a_limit_that_holds_no_run_says_how_much_would_do(measured: str, tmp_path: Path) -> None:
     refused = sweep(*GRID, measured, "memory_limit=1MB", cwd=tmp_path)
@@ -165,6 +166,7 @@ def widths(folder: Path) -> list[int]:
     return [summary["lanes"]["width"] for summary in summaries(folder)]
 
 
+@pytest.mark.full
 def test_a_small_limit_trains_in_chunks_to_the_same_bits(
     whole: Path, needs: memory.Needs, tmp_path: Path
 ) -> None:
@@ -179,7 +181,7 @@ def test_a_small_limit_trains_in_chunks_to_the_same_bits(
     assert (chunks / "runs.csv").read_text("utf-8") == (whole / "runs.csv").read_text("utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_resumed_sweep_keeps_its_limit_and_may_be_given_another(
     needs: memory.Needs, tmp_path: Path
 ) -> None:
@@ -199,7 +201,7 @@ def test_a_resumed_sweep_keeps_its_limit_and_may_be_given_another(
     assert widths(folder)[5:] == [3] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_search_under_a_limit_is_one_of_so_many_lanes(
     needs: memory.Needs, tmp_path: Path
 ) -> None:
@@ -212,6 +214,7 @@ def test_a_search_under_a_limit_is_one_of_so_many_lanes(
     assert curves(limited) == curves(two)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("lanes", "expected"), [(2, [2, 2, 2, 2, 1]), (4, [3, 3, 3, 2, 2])])
 def test_the_fewer_of_lanes_and_limit_counts(
     lanes: int, expected: list[int], trainer: Trainer
@@ -222,6 +225,7 @@ def test_the_fewer_of_lanes_and_limit_counts(
     assert trained_widths(specs, lanes) == expected
 
 
+@pytest.mark.full
 def test_data_that_two_groups_share_count_once(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +259,7 @@ def epochs_in_order(specs: Sequence[RunSpec]) -> list[int]:
     return order
 
 
+@pytest.mark.full
 def test_a_branch_test_stays_within_the_limit(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +289,7 @@ def test_a_branch_test_stays_within_the_limit(
 # --- padded stacks --------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_the_rows_that_pad_a_stack_count(trainer: Trainer) -> None:
     """A stack of one lane that is padded to four takes as much as one of four."""
     runs = [f"lr={lr}" for lr in (0.1, 0.2, 0.3, 0.4, 0.5)]
@@ -326,6 +332,7 @@ def test_as_many_lanes_as_fill_the_cache_and_no_less_than_the_least() -> None:
     assert memory.needs(on_gpu).fastest == math.inf
 
 
+@pytest.mark.full
 def test_more_runs_than_are_fast_train_in_chunks(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +343,7 @@ def test_more_runs_than_are_fast_train_in_chunks(
     specs = trainer.specs(runs, common)
     assert trained_widths(specs) == [2, 2, 2, 1, 2]
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
 
 
 def trained_widths(specs: Sequence[RunSpec], width: int | None = None) -> list[int]:
@@ -428,7 +435,7 @@ def test_workers_of_one_device_share_what_is_free(
     assert memory.budget(limited, 10e9) == 250e6
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_worker_leaves_the_sweeps_own_config_alone(tmp_path: Path) -> None:
     """It is given a device and threads; who resumes later is not."""

@@ -8,13 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, IN_SHAPE, Trainer, assert_same_bits, make_specs, tiny_images
-from test_train import assert_trained_like, ordinary, sgd
+from helpers.training import (
+    CLASSES,
+    IN_SHAPE,
+    Trainer,
+    assert_same_bits,
+    assert_trained_like,
+    make_specs,
+    ordinary,
+    sgd,
+    tiny_images,
+)
 from torch import Tensor, nn
 
 from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.errors import UserError
+
+pytestmark = pytest.mark.unit
 
 PIXELS = 144
 
@@ -90,6 +101,7 @@ def refusal(folder: Path, common: str) -> str:
     return said
 
 
+@pytest.mark.default
 def test_lazy_layers_train_as_in_torch_and_alone_as_together(
     trainer: Trainer, data: Dataset
 ) -> None:

@@ -25,6 +25,8 @@ from lrlab.networks import (
     step,
 )
 
+pytestmark = pytest.mark.unit
+
 CONFIGS = Path(__file__).parents[1] / "conf" / "network"
 IMAGE = (1, 28, 28)
 

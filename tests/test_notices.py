@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_specs
-from test_sweep import command
+from helpers.commands import command
+from helpers.training import make_specs
 
 from lrlab.plan import notices
 from lrlab.sweep import main as sweep
+
+pytestmark = pytest.mark.unit
 
 QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")
 ENOUGH = "batch_size=20 epochs=20"
@@ -106,6 +108,7 @@ def test_the_lines_are_those_of_the_page(tmp_path: Path) -> None:
         assert line in shown
 
 
+@pytest.mark.default
 def test_a_sweep_says_them_once_before_it_trains(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(150, 4))
     np.savez(tmp_path / "iris.npz", x=x, y=np.arange(150) // 50)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from helpers.searches import sweep
 from omegaconf import OmegaConf
-from test_search import sweep
 
 from lrlab.plan import schedule_notices
+
+pytestmark = pytest.mark.unit
 
 CONF = Path(__file__).parents[1] / "conf" / "schedule"
 PER_EPOCH = 859  # of MNIST
@@ -33,6 +35,7 @@ def said(
     return schedule_notices.of_schedule("x", schedule, numbers, epochs * per_epoch, per_epoch)
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("epochs", [1, 3, 30])
 @pytest.mark.parametrize("name", [path.stem for path in sorted(CONF.glob("*.yaml"))])
 def test_of_what_ships_nothing_is_said(name: str, epochs: int) -> None:
@@ -160,6 +163,7 @@ def test_a_few_steps_are_no_reason_to_call_a_gamma_too_near_to_1() -> None:
 SMALL = ("network.hidden=[8]", "epochs=1", "lanes=1", "name=x")
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
@@ -202,11 +206,13 @@ def test_a_schedule_that_ignores_lr_is_said_once(
     assert [told for told in ended.err.splitlines() if " by itself" in told] == [f"lrlab: {line}"]
 
 
+@pytest.mark.default
 def test_a_search_over_lr_that_a_schedule_ignores_is_told_so(tmp_path: Path) -> None:
     typed = ["lr=0.01..1", "n_trials=2", "schedule=one_cycle", "schedule.max_lr=0.3"]
     assert "all runs train at the same rates" in sweep(*typed, *SMALL, cwd=tmp_path).err
 
 
+@pytest.mark.default
 def test_a_schedule_that_is_tied_to_lr_does_not_ignore_it(tmp_path: Path) -> None:
     typed = ["lr=0.1,0.3", "schedule=one_cycle,cosine,linear,fixed,exponential", "epochs=3"]
     ended = sweep(*typed, *SMALL[2:], SMALL[0], cwd=tmp_path)
@@ -216,6 +222,7 @@ def test_a_schedule_that_is_tied_to_lr_does_not_ignore_it(tmp_path: Path) -> Non
     assert (ended.code, ended.err) == (0, "")
 
 
+@pytest.mark.default
 def test_of_many_lrs_a_shape_is_said_once(tmp_path: Path) -> None:
     typed = ["lr=0.1,0.3,1", "schedule=one_cycle", "schedule.interval=epoch"]
     ended = sweep(*typed, *SMALL, cwd=tmp_path)
@@ -228,6 +235,7 @@ def test_of_many_lrs_a_shape_is_said_once(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs" / "x" / "best.yaml").exists()
 
 
+@pytest.mark.default
 def test_a_single_run_is_the_best_whatever_it_came_to(tmp_path: Path) -> None:
     ended = sweep("lr=1e-9", *SMALL, cwd=tmp_path)
     assert "no lr is recommended: nothing was learned" in ended.out
@@ -235,6 +243,7 @@ def test_a_single_run_is_the_best_whatever_it_came_to(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "x" / "best.yaml").exists()
 
 
+@pytest.mark.default
 def test_one_answer_that_recommends_is_enough_for_a_best(tmp_path: Path) -> None:
     typed = ["lr=0.1,0.3", "optimizer.weight_decay=0,1e6", "epochs=3"]
     ended = sweep(*typed, *SMALL[2:], SMALL[0], cwd=tmp_path)

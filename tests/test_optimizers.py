@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from lrlab.engine import optimizers
 from lrlab.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 STEPS = 200
 SHAPES = [(5, 7), (7,), (3, 2, 3, 3), ()]  # of one lane
 LRS = [0.1, 0.003, 1.0, 0.02, 0.0]
@@ -168,6 +170,7 @@ def identical(a, b):
     )
 
 
+@pytest.mark.full(after=7)
 @pytest.mark.parametrize(
     ("name", "transposed"),
     [(name, False) for name in [*CASES, *GENERAL]] + [(name, True) for name in CASES],
@@ -182,6 +185,7 @@ def test_each_lane_matches_torch_alone_to_the_last_bit(name, transposed):
             assert identical(p[lane], q), (p[lane] - q).abs().max()
 
 
+@pytest.mark.full(after=10)
 @pytest.mark.parametrize("name", [*CASES, *GENERAL])
 def test_a_lanes_bits_do_not_depend_on_its_neighbours(name):
     kind, arguments = (CASES | GENERAL)[name]
@@ -203,6 +207,7 @@ def test_a_lanes_bits_do_not_depend_on_its_neighbours(name):
     assert all(identical(p.flip(0), q) for p, q in zip(backwards, forwards, strict=True))
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "RMSprop", "NAdam"])
 def test_scheduled_momentum_replaces_the_constant(kind):
     wave = 0.9 + 0.05 * np.cos(np.arange(STEPS) / 9)
@@ -271,6 +276,7 @@ def test_steps_swing_from_where_the_roots_of_the_recurrence_leave_the_positive_l
         assert bool((abs(roots.imag) < 1e-12).all() and (roots.real > 0).all()) is creeps
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("beta", "nesterov"), [(0.0, False), (0.5, False), (0.9, False), (0.5, True), (0.9, True)]
 )
@@ -305,6 +311,7 @@ def test_the_general_way_knows_no_border_and_lanes_have_their_own():
     np.testing.assert_allclose(found, [[0.5, 0.5, 0.1], [0.1, 0.1, 0.01 / 3.62]])
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("name", [*CASES, "nadam", "amsgrad", "rprop"])
 def test_keep_goes_on_as_if_the_others_had_never_been(name):
     kind, arguments = (CASES | GENERAL)[name]
@@ -596,6 +603,7 @@ def test_an_optimizer_is_tried_on_the_networks_own_parameters(target, reason):
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 
 
+@pytest.mark.default
 @pytest.mark.parametrize(
     ("name", "kind", "arguments"),
     [

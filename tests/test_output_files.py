@@ -13,6 +13,8 @@ from lrlab import analysis, bench, records
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import verbs
 
+pytestmark = pytest.mark.unit
+
 CURVES = "run,lr,step,train_loss\n" + "".join(
     f"{run},{lr},{step},{1 / (1 + lr * step)}\n"
     for run, lr in enumerate((0.1, 0.3))

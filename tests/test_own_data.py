@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -13,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Trainer, assert_same_bits, make_specs, without_notices
+from helpers.commands import command, error, forget, summaries, without_notices
+from helpers.images import picture
+from helpers.training import Trainer, assert_same_bits, make_specs
 from omegaconf import OmegaConf
 from PIL import Image
-from test_sweep import command, summaries
 from torch import nn
 
 from lrlab import own_data, plan
@@ -29,6 +29,8 @@ from lrlab.sweep import main as sweep
 from lrlab.tables import table
 from lrlab.tables.frames import runs as runs_of
 
+pytestmark = pytest.mark.unit
+
 QUICK = ("threads=1", "plots=false", "diagnostics=off", "device=cpu")
 
 
@@ -40,14 +42,6 @@ def line(**arguments: Any) -> str:
     path = str(arguments.pop("path"))
     np.savez(path, x=x, y=y, **arguments)
     return path
-
-
-def error(call: Any, *args: Any, **arguments: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- arrays and the split -------------------------------------------------------------------------
@@ -282,12 +276,6 @@ def test_tables_that_cannot_work(frame: pd.DataFrame, tmp_path: Path) -> None:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def picture(file: Path, pixels: np.ndarray) -> np.ndarray:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(file)
-    return pixels
-
-
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     for number in range(12):
@@ -442,13 +430,6 @@ def lacking(file: Path) -> None:
     file.write_text(text.replace("  stratify: false\n", ""), "utf-8")
 
 
-def forget(file: Path, key: str) -> None:
-    """Take a key out of a summary."""
-    summary = json.loads(file.read_text("utf-8"))
-    del summary[key]
-    file.write_text(json.dumps(summary), "utf-8")
-
-
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep whose records say nothing of stratify, and so does its study."""
@@ -474,11 +455,13 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.default
 def test_they_reproduce(old: Path) -> None:
     done = command(reproduce, ["outputs/old/1"], old)
     assert done.code == 0 and "bitwise" in done.out, done.out
 
 
+@pytest.mark.full
 def test_they_are_resumed_on_the_same_data(old: Path, tmp_path: Path) -> None:
     shutil.copytree(old, tmp_path, dirs_exist_ok=True)
     done = command(resume, ["outputs/old", "lr=0.01,0.1,1"], tmp_path)
@@ -495,6 +478,7 @@ def test_they_are_resumed_on_the_same_data(old: Path, tmp_path: Path) -> None:
     assert refused.code == 2 and "data.stratify" in refused.err
 
 
+@pytest.mark.default
 def test_their_best_is_trained_again_on_the_same_data(old: Path, tmp_path: Path) -> None:
     shutil.copytree(old, tmp_path, dirs_exist_ok=True)
     words = ["--config-dir", "outputs/old", "--config-name", "best", "name=again", *QUICK]
@@ -527,6 +511,7 @@ def divided_rare() -> Dataset:
 # --- regression -----------------------------------------------------------------------------------
 
 
+@pytest.mark.default
 def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
     run = trainer.alone(
@@ -552,6 +537,7 @@ def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     assert "train loss" in shown and "test" not in shown and "acc" not in shown
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("loss", ["mse", "l1"])
 def test_each_lane_is_an_ordinary_torch_loop(loss: str, trainer: Trainer, tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
@@ -606,6 +592,7 @@ def test_losses_and_targets_must_be_of_a_kind(tmp_path: Path) -> None:
     assert plan.loss_function(spec)(torch.tensor([3.0]), torch.tensor([0.0])) == 2.5
 
 
+@pytest.mark.default
 def test_reproduce_says_that_the_data_file_has_changed(tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
     given = [*QUICK, "data=arrays", f"data.path={path}", "loss=mse", "network=perceptron"]
@@ -657,6 +644,7 @@ def bitwise(run: str, cwd: Path, *words: str) -> None:
     assert "steps, bitwise" in ended.out and "data:" not in ended.out
 
 
+@pytest.mark.full
 def test_a_relative_path_leads_to_where_the_sweep_began(project: Path) -> None:
     bitwise(str(project / "outputs" / "s" / "1"), project.parent / "beside")
     bitwise("outputs/reproduce_s_1/1", project.parent / "beside")
@@ -669,6 +657,7 @@ def test_a_relative_path_leads_to_where_the_sweep_began(project: Path) -> None:
     bitwise(str(project / "outputs" / "s" / "2"), project.parent / "beside")
 
 
+@pytest.mark.full
 def test_a_relative_path_is_found_after_a_move(project: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     moved = (project / "outputs" / "s").rename(tmp_path / "out" / "moved")  # the sweep alone
@@ -684,6 +673,7 @@ def test_a_relative_path_is_found_after_a_move(project: Path, tmp_path: Path) ->
     assert f", nor {project}/plane.npz" in ended.err and ended.err.count("\n") == 1
 
 
+@pytest.mark.default
 def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> None:
     (project / "made_of_places.py").write_text(FUNCTION)
     words = ["data=custom", "data._target_=made_of_places.make", f"+data.file={project}/plane.npz"]
@@ -726,6 +716,7 @@ def far(path: Path, columns: int = 1) -> str:
     return str(path)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("loss", ["mse", "l1"])
 def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
@@ -766,6 +757,7 @@ def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
     assert math.isclose(summary["chance_loss"], spread.mean(), rel_tol=1e-4)
 
 
+@pytest.mark.full
 def test_branches_diagnostics_and_records_of_standardised_targets(tmp_path: Path) -> None:
     far(tmp_path / "far.npz")
     words = ["data=arrays", "network=perceptron", "batch_size=16", "loss=mse"]

@@ -22,7 +22,7 @@ pytest.importorskip("hatchling", reason="hatchling builds the package")
 ROOT = Path(__file__).parent.parent
 TINY = ("data.train_size=128", "data.val_size=100", "epochs=1", "plots=false", "threads=1")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 def python(*arguments: str, cwd: Path, path: str = "") -> subprocess.CompletedProcess[str]:

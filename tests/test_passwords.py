@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
-from test_sweep import Ended, command
-from warm import DATA
+from helpers.commands import Ended, command
+from helpers.postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
+from helpers.warm import DATA
 
 from lrlab import resume
 from lrlab.config import passwords
 from lrlab.sweep import main
+
+pytestmark = pytest.mark.full
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 
@@ -84,7 +86,6 @@ def test_no_record_and_no_line_has_the_password(
     assert_nowhere(home, ended)
 
 
-@pytest.mark.slow
 def test_no_child_is_started_with_the_password(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +114,6 @@ def test_no_child_is_started_with_the_password(
     assert_nowhere(tmp_path, ended)
 
 
-@pytest.mark.slow
 def test_no_launchers_files_have_the_password(postgres_url: str, tmp_path: Path) -> None:
     launcher = "hydra/launcher=submitit_local"  # which pickles what it is given
     typed = [*TINY, f"storage='{raw(postgres_url)}'", "lr=0.1", launcher]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import assert_legible, drawn, labels, rail_marks, written
+from helpers.drawn import assert_legible, drawn, labels, rail_marks, written
 from matplotlib.figure import Figure
 
 from lrlab import plots

@@ -3,36 +3,16 @@
 import math
 from typing import Any
 
-import made_tables
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import assert_legible, drawn, rail_marks, written
-from matplotlib.axes import Axes
+from helpers import made_tables
+from helpers.drawn import assert_legible, drawn, rail_marks, ribbons, written
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from lrlab import plots
 from lrlab.plots import style
 from lrlab.verdicts.recommend import Answer, recommend
-
-
-def fields(ax: Axes) -> list[tuple[float, float, str]]:
-    """Begin and end as lrs, and outcome, of a ribbon's fields."""
-    found = [p for p in ax.patches if isinstance(p, Rectangle)]
-    found = [p for p in found if str(p.get_gid()).startswith("field:")]
-    return [
-        (
-            math.exp(p.get_x()),
-            math.exp(p.get_x() + p.get_width()),
-            str(p.get_gid()).removeprefix("field:"),
-        )
-        for p in found
-    ]
-
-
-def ribbons(figure: Figure) -> list[list[tuple[float, float, str]]]:
-    return [found for ax in figure.axes if (found := fields(ax))]
 
 
 def end_table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from drawn import assert_legible, drawn, labels, written
+from helpers.drawn import assert_legible, drawn, labels, written
 from matplotlib.figure import Figure
 
 from lrlab import plots

@@ -2,11 +2,11 @@
 
 import math
 
-import made_tables
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import drawn, labels, rail_marks, written
+from helpers import made_tables
+from helpers.drawn import drawn, labels, rail_marks, written
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 

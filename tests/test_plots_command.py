@@ -7,11 +7,10 @@ import sys
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
-import made_sweeps
-import made_tables
 import pandas as pd
 import pytest
-from drawn import drawn, rail_marks, written
+from helpers import made_sweeps, made_tables
+from helpers.drawn import drawn, rail_marks, written
 
 from lrlab import plots
 from lrlab.errors import NotWritten
@@ -63,6 +62,7 @@ def test_draw_writes_each_figure_and_says_what_is_left_out(tmp_path: Path) -> No
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in told.paths)
 
 
+@pytest.mark.full
 def test_each_format_is_what_it_says_and_the_same_twice(tmp_path: Path) -> None:
     tables = made_tables.tables([0.1, 0.5])
     only = ["heat_map", "textbook"]
@@ -82,6 +82,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> 
         plots.draw(made_tables.tables([0.1]), tmp_path / "file" / "plots", ["loss_curves"])
 
 
+@pytest.mark.full
 def test_the_command_draws_into_the_sweep(sweep: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(sweep) == 0
     out, err = capsys.readouterr()
@@ -136,6 +137,7 @@ def test_bad_input_is_one_line(
     assert told in err
 
 
+@pytest.mark.full
 def test_a_sweep_that_is_running_torn_old_or_short_is_drawn_as_far_as_it_goes(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

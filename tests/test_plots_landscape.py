@@ -2,11 +2,11 @@
 
 import math
 
-import made_tables
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import assert_legible, drawn, written
+from helpers import made_tables
+from helpers.drawn import assert_legible, drawn, written
 
 from lrlab import plots
 

@@ -5,10 +5,10 @@ import itertools
 import re
 from typing import Any
 
-import made_tables
 import numpy as np
 import pytest
-from drawn import assert_legible, drawn, rail_marks, written
+from helpers import made_tables
+from helpers.drawn import assert_legible, drawn, rail_marks, written
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -61,6 +61,7 @@ def named(figure: Figure) -> list[str]:
     ]
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(("name", "case"), FIGURES)
 def test_a_figure_is_legible_names_its_axes_and_counts_its_runs(name: str, case: str) -> None:
     figure = plots.figure(name, tables(case))

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import assert_legible, drawn, rail_marks, written
-from made_sweeps import write_run
+from helpers.drawn import assert_legible, drawn, rail_marks, ribbons, written
+from helpers.made_sweeps import write_run
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
-from test_plots_by_lr import ribbons
 
 from lrlab import plots
 from lrlab.plots import __main__ as command

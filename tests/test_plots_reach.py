@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_tables
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import made_tables
 
 from lrlab import plots
 from lrlab.plots import frame, reach
@@ -44,6 +44,7 @@ def tables(lr_stretch: float, lr_shift: float, loss_shift: float) -> plots.Table
     return replace(BASE, **made, verdicts=judged, answers=recommend(judged))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "case",
     [(100, 0, -318), (1, -305, 307.5)],

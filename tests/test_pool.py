@@ -2,103 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, Silent, Trained, Trainer, assert_same_bits, read
+from helpers.pools import Scripted, starts, stopped, train, went_on
+from helpers.training import CLASSES, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
 from lrlab import plan, records
-from lrlab.engine import optimizers
-from lrlab.errors import NotWritten, Stopped
+from lrlab.errors import NotWritten
 from lrlab.plan import RunSpec
 from lrlab.training import pool
 from lrlab.training import train as training
-from lrlab.training.pool import Report, Start
+from lrlab.training.pool import Report
 
 STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
-Judge = Callable[[dict[int, list[Report]]], set[int]]
-
-
-def nobody(reports: dict[int, list[Report]]) -> set[int]:
-    return set()
-
-
-@dataclass
-class Scripted:
-    """A source that hands out runs in order, remembers all it is told, and prunes by a rule."""
-
-    starts: Sequence[Start]
-    judge: Judge = nobody
-    tick: int = 0
-    heard: dict[int, list[Report]] = field(default_factory=dict)
-    over: list[int] = field(default_factory=list)
-    given_back: list[int] = field(default_factory=list)
-    taken: dict[int, int] = field(default_factory=dict)  # run to tick
-
-    def __post_init__(self) -> None:
-        self.queue = deque(self.starts)
-
-    def take(self, tick: int) -> Start | None:
-        if not self.queue:
-            return None
-        start = self.queue.popleft()
-        self.taken.setdefault(start.spec.number, tick)
-        return start
-
-    def report(self, reports: Mapping[int, Report]) -> set[int]:
-        for run, report in sorted(reports.items()):
-            self.heard.setdefault(run, []).append(report)
-        return self.judge(self.heard) & set(reports)
-
-    def ended(self, run: int) -> None:
-        self.over.append(run)
-
-    def interrupted(self, run: int) -> None:
-        self.given_back.append(run)
-
-    def wait(self) -> bool:
-        return bool(self.queue)
-
-
-def train(
-    source: Scripted, width: int | None = None, stop: Callable[[], bool] = lambda: False
-) -> Silent:
-    display = Silent()
-    rows = {start.spec.number: start.spec.number for start in source.starts}
-    pool.run(source, width, "cpu", display, rows, stop)
-    return display
-
-
-def starts(specs: Sequence[RunSpec]) -> list[Start]:
-    return [Start(spec) for spec in specs]
-
-
-@contextlib.contextmanager
-def after(steps: int) -> Iterator[Callable[[], bool]]:
-    """A stop that is asked for at the given step, and stays."""
-    taken = 0
-
-    def counting(update: Callable[..., None]) -> Callable[..., None]:
-        def counted(self: object, *arguments: object) -> None:
-            nonlocal taken
-            taken += 1
-            update(self, *arguments)
-
-        return counted
-
-    kinds = (optimizers._StackedOptimizer, optimizers._GeneralOptimizer)
-    with contextlib.ExitStack() as patches:
-        for kind in kinds:
-            patches.enter_context(mock.patch.object(kind, "update", counting(kind.update)))
-        yield lambda: taken >= steps
 
 
 # --- refilling ------------------------------------------------------------------------------------
@@ -114,6 +35,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("common", "way"),
     [
@@ -142,7 +64,7 @@ def test_a_run_in_a_refilled_place_has_the_bits_that_it_has_alone(
     group = [read(spec.folder) for spec in specs]
     assert group[1].summary["lanes"]["way"] in way.split(" or ")
     for run, text in zip(group, runs, strict=True):
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 class Noisy(nn.Module):
@@ -157,6 +79,7 @@ class Noisy(nn.Module):
         return self.linear(x + 0.1 * torch.randn_like(x))
 
 
+@pytest.mark.full
 def test_stacks_of_several_groups_share_the_places(trainer: Trainer) -> None:
     runs = [
         "lr=0.1 network.hidden=[5] epochs=2",
@@ -170,7 +93,7 @@ def test_stacks_of_several_groups_share_the_places(trainer: Trainer) -> None:
     train(source, width=2)
     assert source.taken == {0: 0, 1: 0, 2: 1, 3: 2, 4: 2}
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text))
+        assert_same_bits(read(spec.folder), trainer.reference(text))
 
 
 def test_memory_limits_the_lanes(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +108,7 @@ def test_memory_limits_the_lanes(trainer: Trainer, monkeypatch: pytest.MonkeyPat
 # --- pruning --------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_pruned_run_leaves_and_the_next_takes_its_place(trainer: Trainer) -> None:
     runs = ["lr=0.1", "lr=0.001", "lr=0.2", "lr=0.05 seed=2", "lr=0.002"]
     common = "network.hidden=[37] epochs=3"
@@ -256,27 +180,11 @@ class Normalised(nn.Module):
         return self.layers(x)
 
 
-def stopped(specs: Sequence[RunSpec], steps: int, width: int | None = None) -> Scripted:
-    source = Scripted(starts(specs))
-    with after(steps) as stop, pytest.raises(Stopped):
-        train(source, width, stop)
-    return source
-
-
-def went_on(specs: Sequence[RunSpec], before: Scripted, width: int | None = None) -> Scripted:
-    """Train what is left, as after a new start of the program."""
-    left = [spec for spec in specs if spec.number not in before.over]
-    first = sorted(left, key=lambda spec: spec.number not in before.taken)  # stable
-    reached = {spec.number: len(before.heard.get(spec.number, [])) for spec in left}
-    source = Scripted([Start(spec, reached[spec.number]) for spec in first])
-    live = [n for n in before.taken if n in reached]
-    source.tick = min((before.taken[n] + reached[n] for n in live), default=0)
-    train(source, width)
-    return source
-
-
-@pytest.mark.parametrize("every", ["auto", "1", "null"])
-@pytest.mark.parametrize("steps", [1, 7, 10, 11, 17])
+@pytest.mark.full(after=1)
+@pytest.mark.parametrize(
+    ("steps", "every"),
+    [(7, "auto"), (1, "auto"), (10, "auto"), (17, "auto"), (7, "1"), (11, "1"), (7, "null")],
+)
 @pytest.mark.parametrize(("common", "runs"), GOING_ON[:3])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     trainer: Trainer, common: str, runs: list[str], steps: int, every: str
@@ -298,6 +206,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         assert not records.checkpoint_file(spec.folder).exists()
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(("common", "runs"), GOING_ON[3:])
 def test_every_kind_of_state_survives_a_stop(
     trainer: Trainer, common: str, runs: list[str]
@@ -305,9 +214,10 @@ def test_every_kind_of_state_survives_a_stop(
     specs = trainer.specs(runs, f"{common} epochs=3")
     went_on(specs, stopped(specs, 14))
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, f"{common} epochs=3"))
+        assert_same_bits(read(spec.folder), trainer.reference(text, f"{common} epochs=3"))
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("steps", [5, 12, 16])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_regression_goes_on_to_the_same_bits(
@@ -328,7 +238,7 @@ def test_a_regression_goes_on_to_the_same_bits(
     went_on(specs, before)
     for spec, text in zip(specs, runs, strict=True):
         assert f"goes on from its checkpoint at step {steps}" in read(spec.folder).log
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
 
 
 @pytest.fixture(scope="module")
@@ -342,8 +252,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
     return source
 
 
-@pytest.mark.parametrize("steps", [5, 15, 22, 30])
-@pytest.mark.parametrize("every", ["auto", "null", "2"])
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("steps", "every"), [(5, "auto"), (22, "auto"), (15, "null"), (30, "2"), (15, "2")]
+)
 def test_a_refilled_pool_goes_on_where_it_was(
     trainer: Trainer, uninterrupted: Scripted, steps: int, every: str
 ) -> None:
@@ -367,7 +279,7 @@ def test_a_damaged_or_lonely_checkpoint_is_left_alone(trainer: Trainer) -> None:
     records.start_metrics(specs[1].folder)  # as if the rows had not reached the disk
     went_on(specs, before)
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
     assert "goes on from its checkpoint at step 15" in read(specs[2].folder).log
     assert "goes on" not in read(specs[0].folder).log + read(specs[1].folder).log
 
@@ -410,7 +322,7 @@ def test_a_full_disk_ends_the_whole_and_harms_nothing(
         assert not records.read_metrics(spec.folder).empty  # a torn last line is left out
     went_on(specs, source)
     for spec, text in zip(specs, runs, strict=True):
-        assert_same_bits(read(spec.folder), trainer.alone(text, common))
+        assert_same_bits(read(spec.folder), trainer.reference(text, common))
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -447,6 +359,7 @@ class _Limited(torch.autograd.Function):
         return x.clone(), in_dims[0]
 
 
+@pytest.mark.full
 def test_out_of_memory_halves_the_lanes(trainer: Trainer) -> None:
     common = "network=custom network._target_=test_pool.OutOfMemory"
     runs = ["lr=0.1", "lr=0.2", "lr=0.3", "lr=0.4 seed=1", "lr=0.5"]
@@ -457,7 +370,7 @@ def test_out_of_memory_halves_the_lanes(trainer: Trainer) -> None:
     for spec, text in zip(specs, runs, strict=True):
         run = read(spec.folder)
         assert run.summary["lanes"]["width"] <= 2
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
 
 
 class NeverFits(OutOfMemory):
@@ -492,6 +405,7 @@ class FailsLate(nn.Module):
         return self.linear(x.flatten(1))
 
 
+@pytest.mark.full
 def test_a_failure_among_refilled_lanes_is_its_own(trainer: Trainer) -> None:
     common = "network=custom network._target_=test_pool.FailsLate epochs=3"
     growing = "schedule=step schedule.gamma=1e5"
@@ -503,7 +417,7 @@ def test_a_failure_among_refilled_lanes_is_its_own(trainer: Trainer) -> None:
     assert states == ["finished", "finished", "failed", "finished", "finished"]
     assert sorted(source.over) == list(range(5))
     for number in (0, 1, 3, 4):
-        assert_same_bits(read(specs[number].folder), trainer.alone(runs[number], common))
+        assert_same_bits(read(specs[number].folder), trainer.reference(runs[number], common))
 
 
 def results(specs: Sequence[RunSpec]) -> list[Trained]:

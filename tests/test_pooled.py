@@ -14,6 +14,8 @@ from lrlab.verdicts import pooled
 from lrlab.verdicts.answer_words import text
 from lrlab.verdicts.recommend import Answer, recommend
 
+pytestmark = pytest.mark.unit
+
 MOMENTUM, DECAY = "optimizer.momentum", "optimizer.weight_decay"
 
 

@@ -13,12 +13,25 @@ from typing import Any
 
 import optuna
 import pytest
-from postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
-from test_study import PRUNERS, SAMPLERS, Opener, Worker, finish, grid, pool, search, states, take
+from helpers.postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
+from helpers.studies import (
+    PRUNERS,
+    SAMPLERS,
+    Opener,
+    Worker,
+    finish,
+    grid,
+    pool,
+    search,
+    states,
+    take,
+)
 
 from lrlab import study
 from lrlab.errors import UserError
 from lrlab.study import Queue, heartbeat, storage
+
+pytestmark = pytest.mark.full
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_sweep import Ended, sweep
+from helpers.commands import Ended, sweep
 
 from lrlab import records
 from lrlab.process import profiling
@@ -45,6 +45,7 @@ def phases(file: Path) -> Counter[str]:
     return Counter(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
 
+@pytest.mark.full
 def test_each_window_is_a_trace_with_lrlabs_phases(homes: dict[str, tuple[Path, Ended]]) -> None:
     folder, ended = homes["true"]
     assert (ended.code, ended.err) == (0, "")

@@ -10,6 +10,8 @@ import pytest
 from lrlab.process import progress
 from lrlab.process.progress import LaneRow
 
+pytestmark = pytest.mark.unit
+
 
 class Terminal(io.StringIO):
     encoding = "utf-8"
@@ -64,6 +66,7 @@ def test_losses_need_not_be_fetched_where_nothing_is_drawn() -> None:
         assert not update.due()
 
 
+@pytest.mark.default
 def test_rich_is_not_imported_without_a_terminal() -> None:
     code = (
         "import io, sys\nfrom lrlab import progress\n"

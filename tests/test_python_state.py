@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Silent, Trained, Trainer, assert_same_bits, read
+from helpers.training import Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
 from lrlab import plan, records
@@ -174,6 +174,7 @@ def assert_alone_as_together_and_resumed(trainer: Trainer, common: str) -> None:
         assert_same_bits(run, whole)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("kind", [*KINDS, *GLOBALS])
 def test_a_network_that_keeps_state_trains_alone_as_together_and_resumed(
     trainer: Trainer, kind: str
@@ -200,6 +201,7 @@ def test_get_extra_state_saves_what_attributes_cannot(trainer: Trainer) -> None:
     assert_same_bits(run, whole)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "common",
     [

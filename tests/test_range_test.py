@@ -23,6 +23,8 @@ from lrlab.range_test.curves import (
     where_the_ramp_misleads,
 )
 
+pytestmark = pytest.mark.unit
+
 LOW, HIGH, POINTS = 1e-5, 10.0, 300
 GRID = lr_grid(LOW, HIGH, POINTS)
 log_lr = np.log10(GRID)
@@ -206,6 +208,7 @@ numbers = st.floats(-1e3, 1e3, width=32)
 anything = st.one_of(numbers, st.sampled_from([math.nan, math.inf, -math.inf, 1e38, -1e308, 0.0]))
 
 
+@pytest.mark.default
 @settings(max_examples=300, deadline=None)
 @given(st.lists(anything, max_size=80), st.sampled_from([0.0, 0.03, 0.2, 0.5]))
 def test_whatever_the_losses_are_the_edge_is_never_suggested(losses, smoothing):

@@ -12,6 +12,7 @@ import pytest
 QUICK = ["threads=1", "plots=off", "diagnostics=off", "data.train_size=640", "data.val_size=100"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("flags", [[], ["-u"]], ids=["buffered", "unbuffered"])
 def test_a_sweep_whose_reader_leaves_trains_to_its_end(flags: list[str], tmp_path: Path) -> None:
     words = [sys.executable, *flags, "-m", "lrlab.sweep", "lr=0.1,0.2", "name=x", *QUICK]

@@ -12,18 +12,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from postgres import postgres, postgres_url  # noqa: F401
-from test_sweep import Ended
-from test_sweep import command as in_process
+from helpers.commands import Ended
+from helpers.commands import command as in_process
+from helpers.documents import COMMANDS, README, ROOT, SEARCH, STUDIES, rows
+from helpers.postgres import postgres, postgres_url  # noqa: F401
 
 from lrlab.__main__ import VERBS
 
-ROOT = Path(__file__).parent.parent
-README, RESUME, STUDIES = (
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/resume.md", "experiments/README.md")
-)
-COMMAND = re.compile(r"^    (?:\$ )?(python -m lrlab\..*)$", re.MULTILINE)
+pytestmark = pytest.mark.full
 
 
 def call(command: str, folder: Path) -> Ended:
@@ -42,12 +38,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def rows(table: str) -> dict[str, list[str]]:
-    """The end table's rows: run number to the cells of its line."""
-    lines = table.partition("---  ")[2].partition("\n\n")[0].splitlines()[1:]
-    return {line.split()[0]: line.split() for line in lines}
-
-
+@pytest.mark.default
 def test_it_opens_with_the_two_commands_that_are_all_the_set_up():
     first = [line.strip() for line in README.splitlines() if line.startswith("    ")][:2]
     assert first == [
@@ -56,6 +47,7 @@ def test_it_opens_with_the_two_commands_that_are_all_the_set_up():
     ]
 
 
+@pytest.mark.default
 def test_every_link_leads_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
@@ -63,7 +55,6 @@ def test_every_link_leads_somewhere():
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.slow
 def test_the_main_command_trains_draws_and_reproduces(tmp_path):
     done = run("python -m lrlab.sweep lr=0.001,0.1,1.0", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -89,14 +80,6 @@ def test_the_main_command_trains_draws_and_reproduces(tmp_path):
     assert "identical: 2577 of 2577 steps, bitwise\n" in again.stdout
 
 
-SEARCH = "python -m lrlab.sweep +experiments=lr_search"
-COMMANDS = [
-    command
-    for command in [*COMMAND.findall(README), *COMMAND.findall(RESUME), SEARCH]
-    if command.startswith("python -m lrlab.sweep")
-    and "<sweep>" not in command
-    and "lr=0.001,0.1,1.0" not in command
-]
 # As written, but on fewer images: that the numbers are right is for the main command to show.
 FEWER = "data.train_size=640 data.val_size=200 threads=1"
 FEW = f"{FEWER} epochs=1 plots=false"
@@ -107,7 +90,6 @@ def test_the_search_of_the_studies_is_among_them():
     assert f"    {SEARCH}\n" in STUDIES
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_search_runs_as_written(command, tmp_path, request):
     if "postgresql://me@db/lrlab" in command:
@@ -122,7 +104,6 @@ ANALYSIS = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
 READING = ("analysis", "plots", "report", "compare", "find")
 
 
-@pytest.mark.slow
 def test_the_commands_that_read_a_sweep_run_as_written(tmp_path):
     """On two small sweeps, and a CSV of curves from elsewhere."""
     for name in ("a", "b"):

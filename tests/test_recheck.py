@@ -14,8 +14,8 @@ from unittest import mock
 
 import pytest
 import torch
-from test_reproduce import reproduce as command
-from test_sweep import sweep
+from helpers.commands import reproduce as command
+from helpers.commands import sweep
 
 from lrlab import records, reproduce
 from lrlab.sweeping import launch
@@ -180,6 +180,7 @@ def test_an_old_record_is_identical_in_what_it_has(run: Path, again: Path) -> No
 # --- tables ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("name", ["metrics.csv", "diagnostics.csv", "branches.csv"])
 def test_every_column_is_compared(name: str, run: Path, again: Path) -> None:
     file = run / name

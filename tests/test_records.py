@@ -14,6 +14,8 @@ import pytest
 from lrlab import records
 from lrlab.errors import NotWritten, UserError
 
+pytestmark = pytest.mark.unit
+
 UNWRITABLE = "x" * 100_000 + "\ud800"  # a lone surrogate: UTF-8 cannot hold it
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from browser import chromium, launched
-from made_sweeps import CHANCE, INITIAL, write_run, write_sweep
+from helpers.browser import chromium, launched
+from helpers.made_sweeps import CHANCE, INITIAL, write_run, write_sweep
 
 from lrlab import report
 from lrlab.errors import UserError
@@ -555,6 +555,7 @@ def page(kept: Opened) -> Opened:
     return kept
 
 
+@pytest.mark.full
 @needs_browser
 def test_it_opens_without_a_complaint_and_asks_for_nothing(made: Path, page: Opened) -> None:
     assert page.requests == [made.as_uri()] and page.messages == []
@@ -761,6 +762,7 @@ def test_it_follows_light_and_dark_and_prints_light(page: Opened) -> None:
     assert paged.startswith(b"%PDF") and paged.count(b"/Type /Page\n") >= 2
 
 
+@pytest.mark.full
 @needs_browser
 def test_it_prints_the_chart_where_no_picture_stands_for_it(made: Path, opened: Any) -> None:
     file = made.with_name("bare.html")
@@ -784,6 +786,7 @@ def test_a_narrow_window_does_not_scroll_sideways(page: Opened, width: int) -> N
     assert inside["x"] >= 0 and inside["x"] + inside["width"] <= width
 
 
+@pytest.mark.full
 @needs_browser
 def test_all_is_reached_by_tab_and_seen_when_it_is(made: Path, opened: Any) -> None:
     page = opened(made).chart()
@@ -834,6 +837,7 @@ def test_a_command_is_copied_and_a_figure_enlarged(page: Opened) -> None:
     assert not large.is_visible()
 
 
+@pytest.mark.full
 @needs_browser
 def test_what_a_record_holds_is_text_and_nothing_else(tmp_path: Path, opened: Any) -> None:
     sweep = tmp_path / "a<img src=x onerror=alert(1)>&'\"b"
@@ -861,6 +865,7 @@ def test_what_a_record_holds_is_text_and_nothing_else(tmp_path: Path, opened: An
     assert page.page.locator("select[data-setting] option").filter(has_text="window.hacked").count()
 
 
+@pytest.mark.full
 @needs_browser
 def test_a_sweep_that_failed_altogether_says_so(tmp_path: Path, opened: Any) -> None:
     for number, lr in enumerate((2.5, 3.2, 10.0)):
@@ -881,6 +886,7 @@ def test_without_scripts_it_can_still_be_read(made: Path, opened: Any) -> None:
     assert page.requests == [made.as_uri()]
 
 
+@pytest.mark.full
 @needs_browser
 def test_a_hundred_runs_are_drawn_and_leave_room_for_pictures(tmp_path: Path, opened: Any) -> None:
     file = report.write(write_sweep(tmp_path / "s", 100, steps=300), {})

@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_sweep import STEPS, Ended, command, files, process, strict_json, summaries, sweep
+from helpers.commands import (
+    STEPS,
+    Ended,
+    files,
+    process,
+    reproduce,
+    strict_json,
+    summaries,
+    sweep,
+)
 
 from lrlab import records
-from lrlab.reproduce import compare, differences, main
+from lrlab.reproduce import compare, differences
 
 NAN = math.nan
-
-
-def reproduce(*arguments: str, cwd: Path) -> Ended:
-    return command(main, arguments, cwd)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

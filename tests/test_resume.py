@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from interrupted import AT_STEP, QUICK, found
-from test_sweep import Ended, command, summaries
-from warm import DATA, Server
+from helpers.commands import Ended, command, summaries
+from helpers.interrupted import AT_STEP, QUICK, found
+from helpers.warm import DATA, Server
 
 from lrlab import records, resume
 from lrlab.sweep import main
@@ -112,6 +112,7 @@ def test_points_become_a_longer_grid(tmp_path: Path) -> None:
     assert lrs(tmp_path / "outputs" / "x") == [0.01, 0.1, 1.0, 0.0316228, 0.316228]
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -179,6 +180,7 @@ def test_a_damaged_or_missing_journal_is_told(home: Path) -> None:
 # --- elsewhere ------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["grid", "it's a größe 学习", "a=b,c", "50% $x \\"])
 def test_a_moved_sweep_goes_on_from_any_folder(home: Path, name: str, tmp_path: Path) -> None:
     there = tmp_path / "else where" / name
@@ -223,6 +225,7 @@ epochs: 1
 """
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     "typed",
     [
@@ -255,6 +258,7 @@ def test_however_it_was_begun_it_goes_on(typed: list[str], tmp_path: Path) -> No
     sys.modules.pop("ownnet", None)
 
 
+@pytest.mark.full
 def test_seeds_are_added_to_runs_of_one_seed_that_have_not_ended(
     server: Server, tmp_path: Path
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 from lrlab import records, resume
 from lrlab.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 SAVED = """\
 hydra:
   overrides: {task: [lr=0.1], hydra: []}

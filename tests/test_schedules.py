@@ -18,6 +18,8 @@ from lrlab import plan, schedules
 from lrlab.engine import optimizers
 from lrlab.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 TORCH = "torch.optim.lr_scheduler."
 LR = 0.3
 STEPS, STEPS_PER_EPOCH = 53, 7  # the last epoch is cut short
@@ -536,7 +538,7 @@ class Follows(lr_scheduler.ReduceLROnPlateau):
     [("1j", "lr is 1j (complex) at epoch 1"), ("-1.0", "lr is -1"), ("KeyError", "KeyError")],
 )
 def test_a_closed_loop_that_gives_no_rate_is_refused_before_training(rate, words, tmp_path):
-    from conftest import make_specs
+    from helpers.training import make_specs
 
     typed = f"schedule=plateau schedule._target_={__name__}.Follows schedule.rate={rate}"
     with pytest.raises(UserError) as caught:
@@ -618,7 +620,7 @@ class FollowsMore(lr_scheduler.ReduceLROnPlateau):
 
 
 def test_a_closed_loop_that_moves_the_momentum_is_refused_before_training(tmp_path):
-    from conftest import make_specs
+    from helpers.training import make_specs
 
     typed = f"optimizer=momentum schedule=plateau schedule._target_={__name__}.FollowsMore"
     with pytest.raises(UserError, match=r"changes momentum from 0\.9 to 0\.5 at epoch 1; "):
@@ -650,7 +652,7 @@ class Halves(torch.optim.SGD):
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_a_curve_for_each_group_is_refused_where_there_are_groups(alike, tmp_path):
-    from conftest import make_specs
+    from helpers.training import make_specs
 
     own = f"schedule._target_={__name__}.PerGroup schedule.alike={alike}"
     plan.check_runs(make_specs(tmp_path / "one", ["lr=0.1"], own))  # of one group

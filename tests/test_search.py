@@ -10,25 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import command, strict_json, summaries, trials
+from helpers.searches import SMALL, go_on, sweep
 from omegaconf import OmegaConf
-from test_sweep import Ended, command, strict_json, summaries, trials
 
 import lrlab
-from lrlab import resume
 from lrlab.reproduce import main as reproduce
-from lrlab.sweep import main
-
-# Two steps an epoch of a small network, so that a whole sweep takes a second.
-QUICK = ("data.train_size=128", "data.val_size=100", "plots=false", "threads=1", "diagnostics=off")
-SMALL = "network.hidden=[8]"
-
-
-def sweep(*arguments: str, cwd: Path) -> Ended:
-    return command(main, [*QUICK, *arguments], cwd)
-
-
-def go_on(*arguments: str, cwd: Path) -> Ended:
-    return command(resume.main, arguments, cwd)
 
 
 def states(folder: Path) -> list[str]:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from lrlab.verdicts.judging import verdicts
 from lrlab.verdicts.sides import AtLr, Sides, compare, gathered
 
+pytestmark = pytest.mark.unit
+
 ORDER = settings(max_examples=200, deadline=None, database=None)
 ENDS = st.one_of(st.floats(1e-6, 1e3), st.just(math.inf))
 
@@ -26,6 +28,7 @@ def of(ends: dict[float, Sequence[float] | float], start: float = math.nan) -> S
 # --- in order along lr ----------------------------------------------------------------------------
 
 
+@pytest.mark.default
 @ORDER
 @given(st.lists(st.lists(ENDS, min_size=1, max_size=4), min_size=1, max_size=12))
 def test_sides_are_in_order_along_lr_and_the_best_is_good(ends: list[list[float]]) -> None:
@@ -44,6 +47,7 @@ def test_sides_are_in_order_along_lr_and_the_best_is_good(ends: list[list[float]
         assert found.best_end == pytest.approx(min(rivals))
 
 
+@pytest.mark.default
 @ORDER
 @given(st.lists(st.floats(1e-3, 2.0), min_size=2, max_size=10), st.randoms())
 def test_the_order_in_which_runs_come_is_of_no_account(ends: list[float], random: object) -> None:
@@ -56,6 +60,7 @@ def test_the_order_in_which_runs_come_is_of_no_account(ends: list[float], random
 WORDS = ("undershooting", "converged", "overshooting")
 
 
+@pytest.mark.default
 @settings(max_examples=40, deadline=None, database=None)
 @given(
     st.lists(

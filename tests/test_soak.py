@@ -28,7 +28,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from test_sweep import command
+from helpers.commands import command
 
 import lrlab
 from lrlab import analysis, reproduce, resume
@@ -38,8 +38,10 @@ from lrlab.plan import compose
 from lrlab.plots import __main__ as plots
 from lrlab.report import __main__ as report
 
+pytestmark = pytest.mark.full
+
 WARM = 2  # rounds that may import, and fill caches
-ROUNDS = int(os.environ.get("LRLAB_SOAK_ROUNDS", "3"))  # behind them
+ROUNDS = int(os.environ.get("LRLAB_SOAK_ROUNDS", "2"))  # behind them
 
 # What a round may add, for caches of a bounded size fill: a parsed override is some objects.
 OBJECTS = 300
@@ -127,7 +129,6 @@ def held() -> dict[str, float]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_rounds_of_all_of_it_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = tmp_path / "temporary"

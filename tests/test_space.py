@@ -15,6 +15,8 @@ from lrlab.config import space, spelling
 from lrlab.config.space import Interval, Space
 from lrlab.errors import UserError
 
+pytestmark = pytest.mark.unit
+
 RATE = {"log": True, "whole": False}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
+from helpers.training import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
 from lrlab import losses, networks, plan
@@ -235,6 +235,7 @@ def both(
     return plain, trained(step, stack, rule, own), step
 
 
+@pytest.mark.full(after=9)
 @pytest.mark.parametrize("own", [False, True], ids=["one batch", "own batches"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_captured_step_has_the_bits_of_a_plain_one(name: str, own: bool) -> None:
@@ -507,6 +508,7 @@ def test_a_network_that_changes_its_input_is_refused(trainer: Trainer) -> None:
         plan.check_runs(specs)
 
 
+@pytest.mark.full
 def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
     """And on a CPU the width does not matter."""
     common = "network.hidden=[8] pad=4"
@@ -514,7 +516,7 @@ def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
     for text, run in zip(RUNS, group, strict=True):
         assert run.summary["lanes"]["pad"] == 4 and run.summary["lanes"]["width"] == 3
         assert_same_bits(run, trainer.alone(text, common))
-        assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
+        assert_same_bits(run, trainer.reference(text, "network.hidden=[8]"))
 
 
 def test_lanes_of_a_padded_stack_have_a_batch_of_their_own(trainer: Trainer) -> None:
@@ -529,6 +531,7 @@ def test_lanes_of_a_padded_stack_have_a_batch_of_their_own(trainer: Trainer) -> 
     assert all(torch.equal(y[0], row) for row in y)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("batch", [64, 30])
 def test_what_a_gpu_sums_by_fours_is_not_cut_by_lanes(
     batch: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
@@ -571,4 +574,4 @@ def test_more_runs_than_the_padded_width_train_beside_one_another(trainer: Train
     group = trainer.together(RUNS, "network.hidden=[8] pad=2")
     assert [run.summary["lanes"]["width"] for run in group] == [2, 2, 1]
     for text, run in zip(RUNS, group, strict=True):
-        assert_same_bits(run, trainer.alone(text, "network.hidden=[8]"))
+        assert_same_bits(run, trainer.reference(text, "network.hidden=[8]"))

@@ -7,11 +7,9 @@ import json
 import math
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +17,20 @@ from typing import Any
 
 import optuna
 import pytest
+from helpers.studies import (
+    FOREVER,
+    PRUNERS,
+    RATE,
+    SAMPLERS,
+    Opener,
+    Worker,
+    finish,
+    grid,
+    pool,
+    search,
+    states,
+    take,
+)
 from optuna.trial import TrialState, create_trial
 
 from lrlab import study
@@ -26,77 +38,7 @@ from lrlab.config.space import Interval, Space
 from lrlab.errors import NotWritten, UserError
 from lrlab.study import Queue, Trial, heartbeat, sampling, storage
 
-RATE = Interval(1e-4, 1.0, log=True, whole=False)
-FOREVER = 3600.0  # a lease whose heart does not beat while a test runs
-
-SAMPLERS: dict[str, dict[str, Any]] = {
-    "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 4, "multivariate": True},
-    "random": {"_target_": "optuna.samplers.RandomSampler"},
-    "qmc": {"_target_": "optuna.samplers.QMCSampler", "scramble": True},
-    "cmaes": {"_target_": "optuna.samplers.CmaEsSampler", "n_startup_trials": 2},
-    "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 4},
-}
-PRUNERS: dict[str, dict[str, Any]] = {
-    "none": {"_target_": "optuna.pruners.NopPruner"},
-    "median": {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2},
-    "asha": {
-        "_target_": "optuna.pruners.SuccessiveHalvingPruner",
-        "min_resource": 1,
-        "reduction_factor": 2,
-    },
-    "hyperband": {
-        "_target_": "optuna.pruners.HyperbandPruner",
-        "min_resource": 1,
-        "max_resource": 4,
-        "reduction_factor": 2,
-    },
-    "threshold": {"_target_": "optuna.pruners.ThresholdPruner", "upper": 2.0},
-}
-
-
-def grid(**lists: str) -> Space:
-    return Space([], {key: texts.split(",") for key, texts in lists.items()}, {})
-
-
-def search(seeds: str = "", **lists: str) -> Space:
-    listed = {key: texts.split(",") for key, texts in lists.items()}
-    return Space([], listed | ({"seed": seeds.split(",")} if seeds else {}), {"lr": RATE})
-
-
-class Opener:
-    """Opens queues and closes them all at the end."""
-
-    def __init__(self, folder: Path) -> None:
-        self.journal = folder / "study.journal"
-        self.opened: list[Queue] = []
-
-    def __call__(self, space: Space, create: str = "join", **given: Any) -> Queue:
-        options: dict[str, Any] = {
-            "name": "sweep",
-            "storage": "journal",
-            "journal": self.journal,
-            "direction": "minimize",
-            "sampler": SAMPLERS["random"],
-            "pruner": PRUNERS["none"],
-            "seed": 0,
-            "n_trials": 6 if space.searched else None,
-            "settings": {"objective": "val_loss", "epochs": 3},
-            "lease": FOREVER,
-        }
-        queue = study.open_queue(space=space, create=create, **{**options, **given})
-        self.opened.append(queue)
-        return queue
-
-    def close(self, queue: Queue) -> None:
-        self.opened.remove(queue)
-        queue.close()
-
-    def abandon(self, queue: Queue) -> None:
-        """Leave the queue as a killed worker does: nothing is written, its locks are free."""
-        self.opened.remove(queue)
-        assert queue._heart is not None
-        queue._heart.stop()
-        queue._store.close()
+pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
@@ -114,65 +56,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def loss(overrides: Mapping[str, str], epoch: int) -> float:
-    """Falls with the epochs, best at lr=0.03; too large a rate diverges."""
-    lr = float(overrides["lr"])
-    if lr > 0.5:
-        return math.inf
-    noise = 0.01 * float(overrides.get("seed", "0"))
-    bonus = {"cnn": -0.05}.get(overrides.get("network", ""), 0.0)
-    return (math.log10(lr) + 1.5) ** 2 + 1 / epoch + noise + bonus
-
-
-def take(queue: Queue, tick: int = 0) -> Trial:
-    trial = queue.take(tick)
-    assert trial is not None
-    return trial
-
-
 def take_all(queue: Queue) -> list[Trial]:
     return list(iter(lambda: queue.take(0), None))
-
-
-def finish(queue: Queue, value: float = 1.0) -> list[int]:
-    """Take and end all that can be taken."""
-    trials = []
-    while (trial := queue.take(0)) is not None:
-        assert queue.tell(trial.number, "finished", value)
-        trials.append(trial.number)
-    return trials
-
-
-def pool(queue: Queue, width: int = 4, epochs: int = 4) -> None:
-    """Train to the end in lanes that go in step, as lrlab.training.train does."""
-    tick = queue.start_tick()
-    lanes: dict[int, tuple[Trial, int]] = {}
-    while True:
-        while len(lanes) < width and (trial := queue.take(tick)) is not None:
-            lanes[trial.number] = trial, trial.epochs_reported
-        if not lanes:
-            if queue.wait():
-                continue
-            return
-        tick += 1
-        # one that had reported all its epochs before an interruption only has to end
-        lanes = {n: (trial, min(done + 1, epochs)) for n, (trial, done) in lanes.items()}
-        values = {n: (done, loss(trial.overrides, done)) for n, (trial, done) in lanes.items()}
-        for number, (done, value) in list(values.items()):  # these end before the others report
-            if not math.isfinite(value):
-                queue.tell(number, "diverged", None)
-            elif done == epochs:
-                queue.tell(number, "finished", value)
-            else:
-                continue
-            del lanes[number], values[number]
-        for number in queue.report(values):
-            queue.tell(number, "pruned", None)
-            del lanes[number]
-
-
-def states(queue: Queue) -> dict[int, str]:
-    return {run.number: run.state for run in queue.trials()}
 
 
 def frozen(queue: Queue) -> list[optuna.trial.FrozenTrial]:
@@ -248,6 +133,7 @@ def test_another_key_needs_another_sweep(opened: Opener) -> None:
 # --- searches -------------------------------------------------------------------------------------
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_draws_all_over_the_space_and_finds_the_best(
     opened: Opener, sampler: str, capfd: pytest.CaptureFixture[str]
@@ -271,6 +157,7 @@ def test_a_sampler_draws_all_over_the_space_and_finds_the_best(
     assert capfd.readouterr() == ("", "")  # no sampler says anything
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_one_interval_alone_is_searched(opened: Opener, sampler: str) -> None:
     pool(queue := opened(search(), "new", sampler=SAMPLERS[sampler], n_trials=10))
@@ -574,6 +461,7 @@ def test_a_new_queue_starts_at_tick_0_and_a_finished_one_where_its_places_fell_f
     assert queue.start_tick() == 11
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("sampler", "pruner", "seeds"),
     [
@@ -620,68 +508,6 @@ def test_a_resumed_sweep_knows_its_journal_in_a_renamed_folder(opened: Opener) -
 
 # --- workers --------------------------------------------------------------------------------------
 
-WORKER = textwrap.dedent(
-    """
-    import json, sys
-    from pathlib import Path
-    from lrlab import study
-    from lrlab.config.space import Space
-
-    options = json.loads(sys.argv[1])
-    queue = study.open_queue(
-        name="sweep", journal=Path(options["journal"]), storage=options["storage"],
-        space=Space([], options["lists"], {}), direction="minimize", sampler={},
-        pruner={"_target_": "optuna.pruners.NopPruner"}, seed=0, n_trials=None, settings={},
-        lease=3600, create="join",
-    )
-    for line in sys.stdin:  # one command a line, so that the test decides who does what and when
-        if line == "take\\n":
-            trial = queue.take(0)
-            print(-1 if trial is None else trial.number, flush=True)
-        elif line == "work\\n":
-            told = []
-            while True:
-                while (trial := queue.take(0)) is not None:
-                    queue.report({trial.number: (1, 0.5)})
-                    if queue.tell(trial.number, "finished", 0.5):
-                        told.append(trial.number)
-                if not queue.wait():
-                    break
-            print(json.dumps(told), flush=True)
-    queue.close()
-    """
-)
-
-
-class Worker:
-    """A process that works on a queue as it is told."""
-
-    def __init__(self, storage: str, journal: Path, lists: Mapping[str, list[str]]) -> None:
-        options = {"storage": storage, "journal": str(journal), "lists": lists}
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", WORKER, json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def say(self, command: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-
-    def hear(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
-
-    def end(self) -> int:
-        self.process.communicate()
-        return self.process.returncode
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.end()
-
 
 @pytest.fixture
 def hire(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
@@ -697,6 +523,7 @@ def hire(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
             worker.kill()
 
 
+@pytest.mark.default
 def test_a_grid_of_8_points_by_two_workers_is_8_runs(hire: Callable[..., Worker]) -> None:
     lists = {"lr": [str(n) for n in range(1, 9)]}
     workers = [hire(lists) for _ in range(2)]
@@ -707,6 +534,7 @@ def test_a_grid_of_8_points_by_two_workers_is_8_runs(hire: Callable[..., Worker]
     assert [worker.end() for worker in workers] == [0, 0]
 
 
+@pytest.mark.default
 def test_workers_that_are_killed_and_started_again_lose_nothing(
     hire: Callable[..., Worker], opened: Opener
 ) -> None:
@@ -806,6 +634,7 @@ def test_a_process_that_was_away_unnoticed_goes_on(opened: Opener, clock: list[f
     assert queue.tell(0, "finished", 0.5)
 
 
+@pytest.mark.default
 def test_a_recycled_process_number_is_not_taken_for_the_worker(opened: Opener) -> None:
     sign = heartbeat.me()
     assert not heartbeat.gone(sign)
@@ -816,6 +645,7 @@ def test_a_recycled_process_number_is_not_taken_for_the_worker(opened: Opener) -
     assert heartbeat.gone(dataclasses.replace(sign, pid=ended.pid))
 
 
+@pytest.mark.default
 def test_a_killed_process_that_nobody_has_waited_for_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     sign = dataclasses.replace(heartbeat.me(), pid=child.pid, born=heartbeat._born(child.pid) or "")
@@ -840,6 +670,7 @@ def test_the_heart_beats_until_it_is_stopped_and_survives_errors() -> None:
     assert not heart._thread.is_alive()
 
 
+@pytest.mark.default
 def test_the_heart_and_its_worker_do_not_block_each_other(opened: Opener) -> None:
     queue = opened(grid(lr=",".join(map(str, range(1, 60)))), "new", lease=0.001)
     queue._watch.lease = FOREVER
@@ -881,6 +712,7 @@ def test_new_must_not_be_there_and_resume_must(opened: Opener) -> None:
         opened(grid(lr="1"), "resume", journal=opened.journal.with_name("empty"))
 
 
+@pytest.mark.default
 def test_a_creator_that_died_at_any_write_is_completed(opened: Opener, tmp_path: Path) -> None:
     space = grid(lr="1,2,3")
     opened.close(opened(space, "new"))
@@ -1005,6 +837,7 @@ def test_a_wrong_storage_is_told_in_one_line(opened: Opener, url: str, says: str
     assert len(line.splitlines()) == 1 and "secret@" not in line
 
 
+@pytest.mark.default
 def test_a_database_in_a_file_works_as_well(opened: Opener, tmp_path: Path) -> None:
     space, url = search(seeds="0,1"), f"sqlite:///{tmp_path}/sweeps.db"
     options = {"sampler": SAMPLERS["tpe"], "pruner": PRUNERS["asha"], "n_trials": 6}

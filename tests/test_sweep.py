@@ -2,129 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import math
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 from unittest import mock
 
-import optuna
 import pandas as pd
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
+from helpers.commands import (
+    QUICK,
+    STEPS,
+    Ended,
+    command,
+    files,
+    one_folder,
+    process,
+    strict_json,
+    summaries,
+    sweep,
+    trials,
+)
 from omegaconf import OmegaConf
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from lrlab.errors import UserError
 from lrlab.sweep import main
-
-# One thread, for a machine that is busy with other work.
-QUICK = (
-    *("data.train_size=640", "data.val_size=200", "epochs=1", "threads=1"),
-    *("plots=false", "diagnostics=off"),
-)
-STEPS = 10  # 640 samples in batches of 64, one epoch
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int | str | None
-    out: str
-    err: str
-
-
-def command(entry: Callable[[], None], arguments: Sequence[str], cwd: Path) -> Ended:
-    """Run an entry point in this process as if by a shell in `cwd`; torch is loaded once.
-
-    Of an option that a test gives besides a list like `QUICK` the last word counts. Two words alone
-    are what the test is about.
-    """
-    arguments = last_words(arguments) if len(arguments) > 2 else list(arguments)
-    GlobalHydra.instance().clear()
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    threads = torch.get_num_threads()
-    with (
-        contextlib.chdir(cwd),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "argv", ["lrlab", *arguments]),
-        mock.patch.object(sys, "path", [str(cwd), *sys.path]),
-        mock.patch.dict(os.environ),
-    ):
-        try:
-            entry()
-        except SystemExit as exit_:
-            code = exit_.code
-    torch.set_num_threads(threads)
-    return Ended(code, out.getvalue(), err.getvalue())
-
-
-def last_words(words: Sequence[str]) -> list[str]:
-    """The words without those whose option is given again: a command refuses that."""
-    last = {word.partition("=")[0]: place for place, word in enumerate(words) if "=" in word}
-    return [w for place, w in enumerate(words) if last.get(w.partition("=")[0], place) == place]
-
-
-def sweep(*arguments: str, cwd: Path) -> Ended:
-    return command(main, [*QUICK, *arguments], cwd)
-
-
-def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def files(folder: Path) -> list[str]:
-    """All files and empty folders below, in order."""
-    found = (p for p in folder.rglob("*") if p.is_file() or not any(p.iterdir()))
-    return sorted(p.relative_to(folder).as_posix() for p in found)
-
-
-def summaries(folder: Path) -> list[dict[str, Any]]:
-    """The summaries of a sweep's runs, in order of their numbers."""
-    numbers = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
-    return [strict_json((folder / str(n) / "summary.json").read_text("utf-8")) for n in numbers]
-
-
-def strict_json(text: str) -> Any:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} in JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def one_folder(outputs: Path) -> Path:
-    (folder,) = outputs.iterdir()
-    return folder
-
-
-def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
-    (name,) = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=name, storage=storage).trials
-
 
 # --- one real sweep, looked at from all sides -----------------------------------------------------
 
@@ -342,6 +250,7 @@ def test_one_value_typed_three_ways_is_one_run(tmp_path: Path) -> None:
 # --- the folder -----------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=3)
 @pytest.mark.parametrize("name", ["a b", "größe 学习", "it's", "50%", "a=b", "a,b"])
 def test_any_name_of_a_folder_works(name: str, tmp_path: Path) -> None:
     ended = sweep("lr=0.1", f'name="{name}"', cwd=tmp_path)
@@ -411,6 +320,7 @@ def parameters(width: int) -> int:
     return (784 + 1) * width + (width + 1) * 10
 
 
+@pytest.mark.full
 def test_own_class_by_its_path_as_a_process(package: Path) -> None:
     """`python -m` finds what lies in the current folder."""
     own = ["network._target_=mypkg.Net", "+network.width=3", "lr=0.1,0.2", "name=x"]

@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from test_sweep import QUICK, Ended, process, sweep
+from helpers.commands import QUICK, Ended, process, sweep
 
 from lrlab import report
 from lrlab.process import gc_pause
@@ -44,11 +44,13 @@ runpy.run_module("lrlab.sweep", run_name="__main__")
 """
 
 
+@pytest.mark.full
 def test_what_the_first_steps_do_not_need_is_not_imported_before_them(tmp_path: Path) -> None:
     done = process("-c", SEEN % repr([*QUICK, "lr=0.1"]), cwd=tmp_path)
     assert "imported: []" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.full
 def test_garbage_is_looked_for_again_while_runs_train(tmp_path: Path) -> None:
     seen = []
     run = pool.run
@@ -105,6 +107,7 @@ def test_the_answer_is_printed_when_the_records_are_closed_and_before_anything_i
     assert done.out.splitlines() == told["lines"]
 
 
+@pytest.mark.full
 def test_a_report_that_fails_is_said_and_harms_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +129,7 @@ def test_a_report_that_fails_is_said_and_harms_nothing_else(
     assert not any(line.startswith("report") for line in lines)
 
 
+@pytest.mark.full
 def test_what_cannot_be_written_ends_the_command_behind_all_that_could(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "x"
     blocked = folder / "plots" / "heat_map.png"

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Trainer, assert_same_bits, read
+from helpers.commands import command
+from helpers.processes import children, lives
+from helpers.training import Trainer, assert_same_bits, read
+from helpers.warm import DATA, Server
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
-from test_sweep import command
-from test_workers import children, lives
-from warm import DATA, Server
 
 from lrlab import records
 from lrlab.errors import NotOurs, NotWritten
@@ -61,6 +61,7 @@ def hand_over(sweep: Path, end: bool) -> None:
     store.locked(change)
 
 
+@pytest.mark.full(after=3)
 @pytest.mark.parametrize(
     ("name", "nth"),
     [
@@ -161,6 +162,7 @@ WRITES = (
 )
 
 
+@pytest.mark.full(after=7)
 @pytest.mark.parametrize(("name", "nth"), WRITES)
 @pytest.mark.parametrize("by_jobs", [False, True])
 def test_a_job_whose_run_was_taken_over_writes_nothing_of_it(
@@ -257,7 +259,7 @@ def test_a_parent_that_lost_a_run_says_so_and_stops_its_job(
     assert [contents(tmp_path / "outputs" / "x" / "1")] == seen
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_job_that_is_stopped_for_longer_than_its_lease_and_goes_on(
     server: Server, tmp_path: Path
 ) -> None:
@@ -287,7 +289,7 @@ def test_a_job_that_is_stopped_for_longer_than_its_lease_and_goes_on(
     assert contents(tmp_path / "outputs") == then
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_process_that_is_stopped_for_longer_than_its_lease_and_goes_on(
     server: Server, tmp_path: Path
 ) -> None:

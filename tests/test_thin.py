@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_sweeps import write_run
+from helpers.made_sweeps import write_run
 
 from lrlab import analysis as judge
 from lrlab.plots import runs
 from lrlab.plots.figures.curves import _drops
 from lrlab.tables import frames, thinning
+
+pytestmark = pytest.mark.unit
 
 STEPS = 2000
 
@@ -129,6 +131,7 @@ def sweep_of(folder: Path, count: int, steps: int) -> Path:
     return folder
 
 
+@pytest.mark.default
 def test_verdicts_are_of_the_whole_curves_and_figures_of_thinned_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +150,7 @@ def test_verdicts_are_of_the_whole_curves_and_figures_of_thinned_ones(
     pd.testing.assert_frame_equal(loaded.curves, curves)
 
 
+@pytest.mark.full
 def test_more_runs_take_hardly_more_memory_to_judge_and_draw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

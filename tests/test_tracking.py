@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sweep import sweep as run_sweep
+from helpers.commands import sweep as run_sweep
 
 from lrlab import records, tracking
 from lrlab.errors import UserError
@@ -271,7 +271,7 @@ def read_mlflow(node: dict[str, Any]) -> tuple[Any, list[Any]]:
         return client, list(client.search_runs([experiment.experiment_id]))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_mlflow_has_curves_parameters_and_results(sweep: Path, mlflow: dict[str, Any]) -> None:
     run, other = Recorded(sweep), Recorded(sweep, 18)
     tracker = tracking.open(mlflow, sweep)
@@ -322,7 +322,7 @@ def test_mlflow_has_curves_parameters_and_results(sweep: Path, mlflow: dict[str,
     assert again.info.status == "FINISHED"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_mlflow_tells_nothing_on_the_terminal(sweep: Path, mlflow: dict[str, Any]) -> None:
     """In a process of its own, for it says most where it is imported and makes its database."""
     run = Recorded(sweep)
@@ -379,7 +379,7 @@ def test_a_tracker_that_fails_at_its_end_says_so(
     assert "is off (ConnectionError: still away)" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_server_that_does_not_answer_costs_seconds_not_minutes(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,6 +453,7 @@ def test_a_sweep_is_tracked_from_the_command_line(tmp_path: Path) -> None:
         assert curve(reader, "final/test_acc")[0][1] == pytest.approx(summary["test_acc"])
 
 
+@pytest.mark.full
 def test_a_tracker_that_fails_harms_no_run(tmp_path: Path) -> None:
     broken = ("tracking=tensorboard", "tracking._target_=test_tracking.Broken")
     lrs = ("lr=0.1,0.3", "~tracking.every")
@@ -487,7 +488,7 @@ def test_a_missing_package_is_said_before_anything_starts(
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_optuna_dashboard_serves_the_journal_of_a_sweep(tmp_path: Path) -> None:
     """The command of the README, asked over its API."""
     assert run_sweep("lr=0.1,0.3", "schedule=fixed,step", "name=here", cwd=tmp_path).code == 0

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from test_sweep import command
-from warm import DATA
+from helpers.commands import command
+from helpers.warm import DATA
 
 from lrlab import tracking
 from lrlab.config import passwords
@@ -30,6 +30,7 @@ class Mine:
 """
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     "form", [f"tracking.uri={URI}", f'++tracking.uri="{URI}"', "tracking.uri=${oc.env:SERVER}"]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import (
+from helpers.training import (
     CLASSES,
     IN_SHAPE,
     RESULTS,
     Trained,
     Trainer,
     assert_same_bits,
+    assert_trained_like,
+    evaluate,
     make_specs,
+    ordinary,
     read,
+    sgd,
     tiny_images,
 )
 from torch import Tensor, nn, optim
@@ -43,87 +47,8 @@ STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
 # --- the independent truth ------------------------------------------------------------------------
 
 
-@dataclass
-class Ordinary:
-    """What an everyday torch program finds."""
-
-    lr: list[float]  # used at each step
-    train_loss: list[float]
-    evaluations: list[tuple[float, float]]  # val_loss, val_acc: at the start, after each epoch
-    network: nn.Module
-
-
-def evaluate(network: nn.Module, x: Tensor, y: Tensor, loss: Any) -> tuple[float, float]:
-    network.eval()
-    with torch.no_grad():
-        scores = network(x)
-        found = float(loss(scores, y)), float((scores.argmax(1) == y).double().mean())
-    network.train()
-    return found
-
-
-def ordinary(
-    network: Callable[[], nn.Module],
-    data: Dataset,
-    optimizer: Callable[..., optim.Optimizer],
-    scheduler: Callable[[optim.Optimizer], Any] | None = None,
-    by_step: bool = False,
-    epochs: int = 2,
-    seed: int = 0,
-    loss: Any = F.cross_entropy,
-    batch_size: int = 64,
-) -> Ordinary:
-    torch.manual_seed(seed)
-    net = network().train()
-    trained = [p for p in net.parameters() if p.requires_grad]
-    opt: Any = optimizer(trained)
-    schedule: Any = scheduler(opt) if scheduler else None
-    follows_loss = isinstance(schedule, lr_scheduler.ReduceLROnPlateau)
-    tick: Any = getattr(schedule, "step", None)
-    found = Ordinary([], [], [evaluate(net, data.val_x, data.val_y, loss)], net)
-    for epoch in range(epochs):
-        order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
-        for index in order.split(batch_size):
-            if len(index) < batch_size:
-                continue
-            value = loss(net(data.train_x[index]), data.train_y[index])
-            opt.zero_grad()
-            value.backward()
-            found.lr.append(float(opt.param_groups[0]["lr"]))
-            found.train_loss.append(float(value.detach()))
-            opt.step()
-            if tick and by_step:
-                tick()
-        found.evaluations.append(evaluate(net, data.val_x, data.val_y, loss))
-        if follows_loss:
-            tick(found.evaluations[-1][0])
-        elif tick and not by_step:
-            tick()
-    return found
-
-
-def assert_trained_like(run: Trained, truth: Ordinary, data: Dataset, rtol: float = 2e-5) -> None:
-    rows, last = run.metrics.iloc[:-1], run.metrics.iloc[-1]
-    steps = len(truth.lr)
-    assert rows["step"].tolist() == list(range(steps))
-    assert last["step"] == steps
-    np.testing.assert_allclose(rows["lr"], truth.lr, rtol=1e-12)
-    np.testing.assert_allclose(rows["train_loss"], truth.train_loss, rtol=rtol, atol=1e-6)
-    evaluated = run.metrics[run.metrics["val_loss"].notna()]
-    expected_loss, expected_accuracy = zip(*truth.evaluations, strict=True)
-    np.testing.assert_allclose(evaluated["val_loss"], expected_loss, rtol=rtol, atol=1e-6)
-    # one sample at the boundary may fall to either side
-    np.testing.assert_allclose(evaluated["val_acc"], expected_accuracy, atol=1.01 / len(data.val_y))
-    for name, tensor in truth.network.state_dict().items():
-        torch.testing.assert_close(run.weights[name], tensor, rtol=10 * rtol, atol=2e-6)
-
-
 def mlp() -> nn.Module:
     return MLP(IN_SHAPE, CLASSES, hidden=(37, 11))
-
-
-def sgd(**settings: Any) -> Callable[..., optim.Optimizer]:
-    return partial(optim.SGD, foreach=False, **settings)
 
 
 # --- optimizers and schedules ---------------------------------------------------------------------
@@ -190,6 +115,7 @@ SCHEDULES: dict[str, tuple[Callable[[optim.Optimizer], Any] | None, bool]] = {
 }
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimizer_and_schedule_trains_as_in_torch(
     trainer: Trainer, data: Dataset, optimizer: str
@@ -240,6 +166,7 @@ class DoubleMLP(MLP):
         return super().forward(x.double())
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_in_float64_the_weights_agree_to_twelve_digits(
     trainer: Trainer, data: Dataset, optimizer: str
@@ -277,6 +204,7 @@ def _cnn() -> nn.Module:
     return CNN(IN_SHAPE, CLASSES, channels=(3, 5), hidden=(16,))
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(
     ("common", "network", "loss"),
     [
@@ -317,11 +245,11 @@ def _chance(loss: Any, targets: Tensor) -> float:
 
 
 def test_batch_norm_trains_as_in_torch(trainer: Trainer, data: Dataset) -> None:
-    from test_lanes import BatchNorm
+    from helpers.networks import BatchNorm
 
     group = trainer.together(
         ["lr=0.1", "lr=0.03 seed=1", "lr=1e38"],
-        "network=custom network._target_=test_lanes.BatchNorm",
+        "network=custom network._target_=helpers.networks.BatchNorm",
     )
     for run, lr, seed in zip(group[:2], (0.1, 0.03), (0, 1), strict=True):
         truth = ordinary(partial(BatchNorm, CLASSES), data, sgd(lr=lr), seed=seed)
@@ -334,12 +262,12 @@ def test_frozen_tied_and_unused_parameters_are_as_in_torch(
     trainer: Trainer, data: Dataset, optimizer: str
 ) -> None:
     """Weight decay too leaves alone what gets no gradient."""
-    from test_lanes import Odd
+    from helpers.networks import Odd
 
     make: Any = {"adamw": optim.AdamW, "only_target": optim.NAdam}.get(
         optimizer, sgd(weight_decay=0.1)
     )
-    common = f"network=custom network._target_=test_lanes.Odd optimizer={optimizer}"
+    common = f"network=custom network._target_=helpers.networks.Odd optimizer={optimizer}"
     if optimizer == "only_target":
         common += " optimizer._target_=torch.optim.NAdam"
     group = trainer.together(["lr=0.01", "lr=0.005 seed=1"], common)
@@ -555,7 +483,7 @@ def test_all_lanes_may_diverge(trainer: Trainer) -> None:
     for text, run in zip(runs, trainer.together(runs, "network.hidden=[37]"), strict=True):
         assert run.summary["state"] == "diverged"
         assert 1 <= run.summary["first_nonfinite_step"] < 10
-        assert_same_bits(run, trainer.alone(text, "network.hidden=[37]"))
+        assert_same_bits(run, trainer.reference(text, "network.hidden=[37]"))
 
 
 def test_non_finite_only_after_the_last_update(trainer: Trainer) -> None:
@@ -609,6 +537,7 @@ def launched(trainer: Trainer, runs: Sequence[str], common: str) -> list[Trained
     return [read(spec.folder) for spec in specs]
 
 
+@pytest.mark.full
 def test_a_run_that_fails_does_so_alone(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -629,11 +558,12 @@ def test_a_run_that_fails_does_so_alone(
     assert all(failed.summary[key] is None for key in RESULTS)
     assert "failed" in capsys.readouterr().out
     for text, run in zip(runs[::2], group[::2], strict=True):
-        assert_same_bits(run, trainer.alone(text, common))
+        assert_same_bits(run, trainer.reference(text, common))
         assert len(run.metrics) == 21  # no row of the first attempt is left
-    assert_same_bits(group[3], trainer.alone(runs[3], common))
+    assert_same_bits(group[3], trainer.reference(runs[3], common))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_lanes_limits_how_many_train_at_once(trainer: Trainer, width: int) -> None:
     runs = ["lr=0.1", "lr=0.2", "lr=1e38", "lr=0.1 seed=1", "lr=0.05 epochs=1"]
@@ -646,6 +576,7 @@ def test_lanes_limits_how_many_train_at_once(trainer: Trainer, width: int) -> No
         assert_same_bits(run, other)
 
 
+@pytest.mark.full
 def test_runs_that_cannot_share_a_stack_train_in_groups(trainer: Trainer) -> None:
     runs = [
         "lr=0.1 network.hidden=[37]",
@@ -657,7 +588,7 @@ def test_runs_that_cannot_share_a_stack_train_in_groups(trainer: Trainer) -> Non
     group = launched(trainer, runs, "")
     assert [run.summary["lanes"]["width"] for run in group] == [2, 1, 2, 1, 1]
     for text, run in zip(runs, group, strict=True):
-        assert_same_bits(run, trainer.alone(text))
+        assert_same_bits(run, trainer.reference(text))
 
 
 def test_what_the_records_are_read_by(trainer: Trainer) -> None:
@@ -679,7 +610,7 @@ def test_coefficients_have_the_precision_of_the_parameters() -> None:
 
 
 def test_the_display_is_told_how_each_run_ended(trainer: Trainer, data: Dataset) -> None:
-    from conftest import Silent
+    from helpers.training import Silent
 
     specs = trainer.specs(["lr=0.1", "lr=1e38", "lr=0.1 epochs=1"], "network.hidden=[37]")
     display = Silent()
@@ -707,4 +638,4 @@ def test_a_network_that_counts_its_calls_counts_its_own(trainer: Trainer, convol
     network = f"network=custom network._target_={__name__}.Counting network.convolve={convolve}"
     lrs = ["lr=0.1", "lr=1e30", "lr=0.02"]
     for run, lr in zip(trainer.together(lrs, network), lrs, strict=True):
-        assert_same_bits(run, trainer.alone(lr, network))
+        assert_same_bits(run, trainer.reference(lr, network))

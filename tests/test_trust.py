@@ -26,11 +26,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers.commands import Ended, command
 from omegaconf import OmegaConf
-from test_sweep import Ended, command
 
 import lrlab
-from lrlab.tables import frames
 from lrlab import compare, errors, records, report, study
 from lrlab import reproduce as reproducing
 from lrlab import resume as resuming
@@ -41,6 +40,7 @@ from lrlab.probes import landscape
 from lrlab.study import cmaes_state
 from lrlab.sweep import main
 from lrlab.sweeping.search import _Sweep
+from lrlab.tables import frames
 from lrlab.training import checkpoints
 
 LITTLE = (
@@ -137,8 +137,8 @@ def refused(ended: Ended, *named: str) -> None:
     [
         ("lrlab.networks.MLP", "network"),
         ("torch.nn.Linear", "network"),
-        pytest.param("torchvision.models.resnet18", "network", marks=pytest.mark.slow),
-        pytest.param("torchvision.models.resnet.ResNet", "network", marks=pytest.mark.slow),
+        pytest.param("torchvision.models.resnet18", "network", marks=pytest.mark.full),
+        pytest.param("torchvision.models.resnet.ResNet", "network", marks=pytest.mark.full),
         ("torch.nn.ReLU", ""),
         ("lrlab.losses.nll", "loss"),
         ("torch.nn.HuberLoss", "loss"),
@@ -188,7 +188,7 @@ def test_all_that_comes_with_lrlab_is_known() -> None:
         ("torch.optim.SGD", "network"),
         ("torch.nn.Linear", "optimizer"),
         ("torch.nn.init.normal_", "network"),
-        pytest.param("torchvision.models.get_model", "network", marks=pytest.mark.slow),
+        pytest.param("torchvision.models.get_model", "network", marks=pytest.mark.full),
         ("torchvision.models.feature_extraction.create_feature_extractor", "network"),
         ("torch.nn.Linear", "data"),
         ("lrlab.data.unpack_shipped", "data"),
@@ -247,6 +247,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.full(after=4)
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_reproduce_calls_nothing_that_a_config_names(name: str, here: Path) -> None:
     values, told = CONFIGS[name]
@@ -361,7 +362,7 @@ def test_sets_that_would_be_unpickled_or_downloaded_are_told() -> None:
         assert found == ["a download (data.download)"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_weights_from_the_network_are_told() -> None:
     model = {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT"}
     assert "weights from the network" in trust.in_node(model, "network")[0]
@@ -481,6 +482,7 @@ def journal_with(sweep: Path, overrides: dict[str, str]) -> None:
         shutil.rmtree(sweep / run)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("overrides", [{"network._target_": "evil.Net"}])
 def test_a_study_sets_nothing_that_the_command_does_not_sweep(
     overrides: dict[str, str], here: Path
@@ -814,6 +816,7 @@ def unsafe(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.full
 def test_nothing_in_lrlab_unpickles_or_evaluates() -> None:
     bad = "import pickle\nimport torch\ntorch.load(f)\neval(x)\nsubprocess.run(x, shell=True)\n"
     assert len(unsafe(bad)) == 4

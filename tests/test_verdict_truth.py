@@ -14,6 +14,8 @@ import pytest
 
 from lrlab.verdicts.recommend import Answer
 
+pytestmark = pytest.mark.unit
+
 FILE = Path(__file__).parent / "benchmarks" / "verdict_truth.py"
 INF, NAN = math.inf, math.nan
 
@@ -250,6 +252,7 @@ def test_the_table_is_aligned_and_the_counts_are_json(bed: ModuleType) -> None:
     assert json.loads(json.dumps(whole, allow_nan=False))["mean"] == {"0.1": 0.5, "1.0": "inf"}
 
 
+@pytest.mark.default
 def test_each_problem_spans_two_decades_and_can_be_made(bed: ModuleType) -> None:
     assert bed.rates(0.01, 1) == [0.01, 0.0215, 0.0464, 0.1, 0.215, 0.464, 1.0]
     assert len(bed.PROBLEMS) == 7

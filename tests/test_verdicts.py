@@ -18,6 +18,8 @@ from lrlab.errors import UserError
 from lrlab.records.thresholds import THRESHOLDS, lines
 from lrlab.verdicts.judging import verdicts
 
+pytestmark = pytest.mark.unit
+
 HERE = Path(__file__).parent
 LN10 = math.log(10)
 OUTCOMES = {
@@ -118,6 +120,7 @@ def test_a_quadratic_is_crossed_above_1_and_left_above_2(
     assert row["stability_ratio"] == pytest.approx(product / 2)
 
 
+@pytest.mark.default
 def test_of_quadratics_all_that_arrive_are_converged_and_those_too_slow_undershoot() -> None:
     lrs = [1e-4, 1e-2, 0.2, 0.9, 1.1, 1.9, 2.1]
     frame = sweep(lrs)
@@ -253,6 +256,7 @@ def test_annealed_runs_have_sides_and_have_settled() -> None:
     assert alone["outcome"] == "not compared"
 
 
+@pytest.mark.default
 def test_noise_makes_large_steps_overshoot_and_says_what_decay_would_win() -> None:
     lrs = [0.002, 0.05, 0.5, 1.0, 2.2]
     frame = pd.concat([with_branches(lr, i, 200, **NOISY) for i, lr in enumerate(lrs)])
@@ -319,6 +323,7 @@ def tanh_network(lr: float, steps: int, every: int) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(run=0, lr=lr)
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("lr", [0.2, 0.5])
 def test_a_tanh_network_settles_at_the_edge_of_stability(lr: float) -> None:
     frame = tanh_network(lr, steps=3000, every=100)
@@ -329,6 +334,7 @@ def test_a_tanh_network_settles_at_the_edge_of_stability(lr: float) -> None:
     assert row["outcome"] not in ("diverged", "collapsed")
 
 
+@pytest.mark.default
 def test_a_tanh_network_with_small_steps_is_far_from_the_edge() -> None:
     smaller = verdicts(tanh_network(lr=0.01, steps=500, every=100)).iloc[0]
     assert smaller["step_mode"] == "monotone" and smaller["stability_ratio"] < 0.5
@@ -778,6 +784,7 @@ def test_one_row_shows_no_direction() -> None:
     assert verdicts(told)["outcome"].tolist() == ["converged", "overshooting"]
 
 
+@pytest.mark.default
 def test_order_and_duplicates_of_rows_change_nothing(mnist: pd.DataFrame) -> None:
     expected = verdicts(mnist)
     shuffled = mnist.sample(frac=1, random_state=0)
@@ -937,6 +944,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+@pytest.mark.full
 @settings(
     max_examples=150,
     deadline=None,
@@ -1004,6 +1012,7 @@ def test_curves_that_went_wrong_in_public() -> None:
     assert verdicts(sparse)["outcome"].tolist() == ["converged", "undershooting"], "not measured"
 
 
+@pytest.mark.default
 def test_verdicts_and_answer_never_import_torch() -> None:
     code = (
         "import sys, lrlab.verdicts.judging, lrlab.verdicts.recommend;"

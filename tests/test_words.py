@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from helpers.commands import command, last_words
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_sweep import command, last_words
 
 import lrlab
 from lrlab import find, records, resume
@@ -22,6 +22,8 @@ from lrlab.config import arguments, keywords, messages, schema, spelling, wishes
 from lrlab.errors import UserError
 from lrlab.report import _command as command_of
 from lrlab.tables.table import typed_path
+
+pytestmark = pytest.mark.unit
 
 DATA = ("data=arrays", "data.path=points.npz", "network.hidden=[2]", "epochs=1", "batch_size=16")
 FEW = (*DATA, "threads=1", "plots=false", "diagnostics=off", "device=cpu")
@@ -84,11 +86,13 @@ def test_a_text_is_what_was_typed(key: str, text: str) -> None:
     assert value(f"{key}={text}") == text
 
 
+@pytest.mark.default
 @given(st.text(st.characters(codec="utf-8", exclude_characters=",\\$\"'[({"), min_size=1))
 def test_any_letters_are_a_text(text: str) -> None:
     assert value(f"name={text}") == text
 
 
+@pytest.mark.default
 @given(st.text(min_size=1))
 def test_what_is_quoted_is_the_same_text(text: str) -> None:
     quoted = spelling.quoted(text)
@@ -133,6 +137,7 @@ def test_what_follows_a_flag_is_no_option() -> None:
     assert spelling.spelled(words) == words
 
 
+@pytest.mark.default
 @example("\x85")  # PyYAML folds these line ends
 @example("a\u2028 b\u2029")
 @given(st.sampled_from([*NUMBERS, *LETTERS]) | st.text(st.characters(codec="utf-8"), min_size=1))
@@ -159,6 +164,7 @@ def test_from_python() -> None:
     assert keywords.words({"name": None}) == []
 
 
+@pytest.mark.full
 def test_a_sweep_keeps_its_texts_to_the_end(here: Path) -> None:
     """Folder, records, resume and reproduce: a name that is a number, a column in Cyrillic."""
     lines = ["a,01,1e2,цена"] + [
@@ -235,6 +241,7 @@ def test_a_sweep_that_was_begun_with_two_goes_on() -> None:
 # --- options that nobody reads --------------------------------------------------------------------
 
 
+@pytest.mark.full(after=4)
 @pytest.mark.parametrize(
     ("typed", "parts"),
     [
@@ -285,6 +292,7 @@ def test_what_nobody_reads_is_refused(typed: str, parts: list[str], here: Path) 
     assert "RUN" in typed or not (here / "outputs").exists()  # for one run Hydra makes its folder
 
 
+@pytest.mark.default
 def test_a_group_of_ones_own_for_the_whole_config_is_read(here: Path) -> None:
     (here / "conf" / "mine").mkdir(parents=True)
     (here / "conf" / "mine" / "one.yaml").write_text("# @package _global_\nepochs: 2\n")
@@ -294,6 +302,7 @@ def test_a_group_of_ones_own_for_the_whole_config_is_read(here: Path) -> None:
     assert yaml.safe_load(records.read_config(here / "outputs/x/0"))["epochs"] == 2
 
 
+@pytest.mark.default
 def test_find_and_resume_refuse_it_too(here: Path) -> None:
     ended = command(find.main, [*DATA, "threads=1", "plots=false", "+clip=1"], here)
     assert ended.code == 2 and "+clip=1: no such option; lrlab clips no" in ended.err
@@ -337,6 +346,7 @@ TRIED = {  # what a hint says, as one types it for these data
 }
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("hint", TRIED)
 def test_what_is_hinted_at_works(hint: str, here: Path) -> None:
     assert any(hint in instead for _, instead in wishes._WISHES)
@@ -359,6 +369,7 @@ def in_bash(typed: str) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
+@pytest.mark.default
 def test_a_printed_command_is_taken_by_a_shell(here: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(here)
     ended = command(sweeps.main, [*FEW, f"name={HARD}", "lr=0.1,0.2"], here)

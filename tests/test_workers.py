@@ -8,13 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-from test_sweep import command, process
-from warm import DATA, Server
+from helpers.commands import command, process
+from helpers.processes import children, lives
+from helpers.warm import DATA, Server
 
 from lrlab import resume
 from lrlab.config import trust
 from lrlab.sweep import main
 from lrlab.sweeping import workers
+
+pytestmark = pytest.mark.full
 
 TINY = (*DATA, "epochs=1", "threads=1", "network.hidden=[8]", "plots=false", "diagnostics=off")
 MARK = "imported.txt"
@@ -33,7 +36,6 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["workers=2", "hydra/launcher=joblib"])
 def test_no_process_imports_from_a_folder_that_was_sent(
     how: str, sent: Path, tmp_path: Path
@@ -51,7 +53,6 @@ def test_no_process_imports_from_a_folder_that_was_sent(
     assert not (sent / MARK).exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["resume", "reproduce", "analysis"])
 def test_python_m_does_not_import_from_there_either(verb: str, sent: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(sent / "outputs" / "x", tmp_path / "x")
@@ -74,28 +75,6 @@ def test_what_a_resume_imports_from_there_ends_where_it_is_not_trusted(
     assert os.environ.pop("PYTHONSAFEPATH") == "1"
 
 
-def children(pid: int) -> set[int]:
-    """The processes below one, all the way down."""
-    found, left = set[int](), [pid]
-    while left:
-        for listed in Path(f"/proc/{left.pop()}/task").glob("*/children"):
-            try:
-                new = {int(word) for word in listed.read_text().split()} - found
-            except OSError:
-                continue
-            found |= new
-            left += new
-    return found
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     "how", ["workers=2", "hydra/launcher=submitit_local", "hydra/launcher=joblib"]

@@ -11,16 +11,16 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from conftest import without_notices
-from test_sweep import command, summaries
+from helpers.commands import command, summaries, without_notices
+from helpers.documents import FILES, YOUR_OWN
 
 from lrlab.reproduce import main as reproduce
 from lrlab.sweep import main
 
-PAGE = (Path(__file__).parent.parent / "docs" / "your-own.md").read_text(encoding="utf-8")
-FILES = re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+pytestmark = pytest.mark.full
+
 COMMANDS = re.findall(
-    r"^    \$ python -m lrlab\.sweep (.*)\n(?:    (lrlab: .*)\n)?", PAGE, re.MULTILINE
+    r"^    \$ python -m lrlab\.sweep (.*)\n(?:    (lrlab: .*)\n)?", YOUR_OWN, re.MULTILINE
 )
 
 
@@ -39,8 +39,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_page_has_examples_and_each_command_is_found() -> None:
-    assert len(FILES) == PAGE.count("```") / 2
-    assert len(COMMANDS) == PAGE.count("    $ ") >= 15
+    assert len(FILES) == YOUR_OWN.count("```") / 2
+    assert len(COMMANDS) == YOUR_OWN.count("    $ ") >= 15
 
 
 def is_slow(typed: str) -> bool:
@@ -51,7 +51,7 @@ def is_slow(typed: str) -> bool:
 @pytest.mark.parametrize(
     "number",
     [
-        pytest.param(number, marks=pytest.mark.slow) if is_slow(typed) else number
+        pytest.param(number, marks=pytest.mark.full) if is_slow(typed) else number
         for number, (typed, _) in enumerate(COMMANDS)
     ],
 )

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def one(case: str) -> None:
     """Draw everything into the current folder, and write down how long each figure took."""
-    import made_tables
+    from helpers import made_tables
 
     from lrlab import plots
 

@@ -23,8 +23,8 @@ from measure import REPOSITORY, machine, verdict
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from browser import chromium, launched
-from made_sweeps import write_sweep
+from helpers.browser import chromium, launched
+from helpers.made_sweeps import write_sweep
 
 from lrlab import report
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupted import FEW_FIGURES, MEASURED, QUICK, assert_readable, found, go_on
-from warm import PHASES, PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
+from helpers.interrupted import FEW_FIGURES, MEASURED, QUICK, assert_readable, found, go_on
+from helpers.warm import PHASES, PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
 
 from lrlab import records
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 RESUME = "go on with python -m lrlab.resume outputs/x"
 
 
@@ -56,7 +56,7 @@ def test_a_full_disk_is_told_each_time_and_after_room_is_made_it_goes_on(
     sweep, filler = small_disk / "outputs" / "x", small_disk / "filler"
     draw = random.Random(3)
     go_on(server, small_disk, MEASURED, at=Moment(TRAINING, 1, "raise SystemExit"))
-    for _ in range(4):
+    for _ in range(2):
         left = draw.randint(0, 40) * 1024
         print(left, "bytes are left")
         with filler.open("wb") as stream:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupted import QUICK, found
-from test_sweep import command, process, summaries, trials
-from warm import Process, Server
+from helpers.commands import command, process, summaries, trials
+from helpers.interrupted import QUICK, found
+from helpers.warm import Process, Server
 
 from lrlab import records
 from lrlab.sweep import main
 
 GRID = ("lr=0.1,0.03", "seed=0,1", "optimizer=sgd,momentum", "lanes=2", "name=x")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from interrupted import MEASURED, QUICK, assert_readable, found, go_on
-from warm import KILL, PLOTTING, TEAR, TELLING, TRAINING, WRITING, Done, Moment, Server
+from helpers.interrupted import MEASURED, QUICK, assert_readable, found, go_on
+from helpers.warm import KILL, PLOTTING, TEAR, TELLING, TRAINING, WRITING, Done, Moment, Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 
 SEARCH = ("lr=1e-3..1", "lanes=3", "epochs=3", "lease=3600")
 
@@ -28,22 +28,22 @@ class Plan:
 PLANS = {
     "a grid that is refilled": Plan(
         (*QUICK, "lr=0.1,1e9", "epochs=3,1,2", "lanes=2", "save_model=true", "lease=3600"),
-        {TRAINING: 4, TELLING: 3, WRITING: 2},
+        {TRAINING: 2, TELLING: 2, WRITING: 1},
     ),
     "asha with checkpoints": Plan(
         (*QUICK, *SEARCH, "n_trials=8", "pruner=asha", "checkpoint_every=1"),
-        {TRAINING: 3, TELLING: 3},
+        {TRAINING: 2, TELLING: 2},
     ),
     "median over seeds": Plan(
         (
             *(*QUICK, *SEARCH, "n_trials=4", "seed=0,1,2", "checkpoint_every=null"),
             *("pruner=median", "pruner.n_startup_trials=2"),
         ),
-        {TRAINING: 4, TELLING: 3},
+        {TRAINING: 2, TELLING: 2},
     ),
     "measured, tested and drawn": Plan(
         MEASURED,
-        {TRAINING: 2, TELLING: 1, WRITING: 2, PLOTTING: 3},
+        {TRAINING: 1, TELLING: 1, WRITING: 1, PLOTTING: 2},
     ),
 }
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from interrupted import AT_STEP, MEASURED, QUICK, assert_readable, found, go_on
-from test_sweep import summaries
-from warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
+from helpers.commands import summaries
+from helpers.interrupted import AT_STEP, MEASURED, QUICK, assert_readable, found, go_on
+from helpers.warm import PLOTTING, TELLING, TRAINING, WRITING, Done, Moment, Server
 
 from lrlab import records
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
@@ -25,7 +25,7 @@ def test_a_signal_in_each_phase_leaves_what_can_be_resumed_to_the_same_bits(
     draw = random.Random(name)
     sweep = tmp_path / "outputs" / "x"
     raised = f"import signal; signal.raise_signal(signal.{name})"
-    for phase, share in ((TELLING, 8), (TRAINING, 8), (TRAINING, 8), (WRITING, 1), (PLOTTING, 1)):
+    for phase, share in ((TELLING, 8), (TRAINING, 8), (WRITING, 1), (PLOTTING, 1)):
         moment = Moment(phase, draw.randint(1, whole[0].changes[phase] // share), raised)
         print(moment)
         done = go_on(server, tmp_path, MEASURED, at=moment)

@@ -9,18 +9,18 @@ from typing import Any
 
 import optuna
 import pytest
-from interrupted import AT_STEP, QUICK, found
-from postgres import Server as Postgres
-from postgres import postgres, postgres_url
-from test_sweep import summaries
-from warm import TRAINING, Moment, Server
+from helpers.commands import summaries
+from helpers.interrupted import AT_STEP, QUICK, found
+from helpers.postgres import Server as Postgres
+from helpers.postgres import postgres, postgres_url
+from helpers.warm import TRAINING, Moment, Server
 
 from lrlab import records
 from lrlab.study import storage
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")]
 GRID = (*QUICK, "lr=0.1,0.2,0.3,0.4,0.5,0.6", "epochs=3", "lanes=1", "name=x", "timeout=3600")
 
 # Each look at the clock says something else, up to a year ahead or back. Wrapped in the process,

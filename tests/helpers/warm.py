@@ -116,7 +116,7 @@ class Server:
             arguments: of an option that is given twice, as besides a list for all, the last counts.
             prepare: Python that the process runs first.
         """
-        from test_sweep import last_words
+        from helpers.commands import last_words
 
         self.count += 1
         files = self.folder / str(self.count)

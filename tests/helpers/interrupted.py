@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import yaml
 from PIL import Image
-from test_sweep import summaries, trials
-from warm import DATA, Done, Server
 
+from helpers.commands import summaries, trials
+from helpers.warm import DATA, Done, Server
 from lrlab import records
 from lrlab.training import checkpoints
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 
@@ -53,3 +56,21 @@ def assert_legible(figure: Figure) -> None:
         boxes.append((one, box.padded(-2)))
     for (a, box_a), (b, box_b) in itertools.combinations(boxes, 2):
         assert not box_a.overlaps(box_b), f"{a.get_text()!r} overlaps {b.get_text()!r}"
+
+
+def fields(ax: Axes) -> list[tuple[float, float, str]]:
+    """Begin and end as lrs, and outcome, of a ribbon's fields."""
+    found = [p for p in ax.patches if isinstance(p, Rectangle)]
+    found = [p for p in found if str(p.get_gid()).startswith("field:")]
+    return [
+        (
+            math.exp(p.get_x()),
+            math.exp(p.get_x() + p.get_width()),
+            str(p.get_gid()).removeprefix("field:"),
+        )
+        for p in found
+    ]
+
+
+def ribbons(figure: Figure) -> list[list[tuple[float, float, str]]]:
+    return [found for ax in figure.axes if (found := fields(ax))]

@@ -1,0 +1,1 @@
+"""What several test modules use: commands, trainings, made sweeps, servers, processes."""

@@ -1,0 +1,23 @@
+"""Searches and grids that train in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from helpers.commands import Ended, command
+from lrlab import resume
+from lrlab.sweep import main
+
+# Two steps an epoch of a small network, so that a whole sweep takes a second.
+QUICK = ("data.train_size=128", "data.val_size=100", "plots=false", "threads=1", "diagnostics=off")
+
+
+SMALL = "network.hidden=[8]"
+
+
+def sweep(*arguments: str, cwd: Path) -> Ended:
+    return command(main, [*QUICK, *arguments], cwd)
+
+
+def go_on(*arguments: str, cwd: Path) -> Ended:
+    return command(resume.main, arguments, cwd)
