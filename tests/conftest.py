@@ -28,6 +28,7 @@ from helpers.training import Trainer, tiny_images
 from omegaconf import OmegaConf, base
 
 from lrlab.config import data_paths
+from lrlab.config import schema as configs
 from lrlab.data import Dataset
 from lrlab.engine import devices
 

@@ -20,11 +20,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import without_notices
-from test_sweep import Ended, command, summaries
+from helpers.commands import Ended, command, summaries, without_notices
 
 import lrlab
 from lrlab.__main__ import main
+
+pytestmark = pytest.mark.full
 
 MADE_ON = json.loads((kept.KEPT / "made_on.json").read_text("utf-8"))
 WENT_ON = kept.KEPT / "went_on"

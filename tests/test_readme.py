@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.commands import Ended
 from helpers.commands import command as in_process
-from helpers.documents import COMMANDS, README, ROOT, SEARCH, STUDIES, rows
+from helpers.documents import COMMAND, COMMANDS, README, ROOT, SEARCH, STUDIES, rows
 from helpers.postgres import postgres, postgres_url  # noqa: F401
 
 from lrlab.__main__ import VERBS
