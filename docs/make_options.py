@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from lrlab import config, schedules
-from lrlab.engine import optimizers
+from lrlab.engine.optimizers import known
 from lrlab.study import sampler_checks
 
 PAGE = Path(__file__).parent / "options.md"
@@ -209,7 +209,7 @@ def _works(group: str, choices_: Sequence[str], setting: Setting) -> str:
         return VALUES[key]
     if isinstance(setting.value, bool):
         return _SWITCH
-    judged = {"optimizer": optimizers._NUMBERS, "schedule": schedules._ARGUMENTS}.get(group, {})
+    judged = {"optimizer": known.numbers(), "schedule": schedules._ARGUMENTS}.get(group, {})
     if setting.name in judged:
         return judged[setting.name][0]
     if group in ("sampler", "pruner") and isinstance(setting.value, int):

@@ -20,7 +20,8 @@ from torch.func import functional_call
 
 from lrlab import losses, records
 from lrlab.data import Dataset
-from lrlab.engine import diagnostics, lanes, optimizers
+from lrlab.engine import diagnostics, lanes
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.networks import MLP
 
 ON = "diagnostics=full"
@@ -282,7 +283,7 @@ def test_a_ratio_of_1_is_where_torchs_own_sgd_begins_to_grow(
     config: dict[str, Any], optimizer: Callable[..., optim.Optimizer]
 ) -> None:
     node = {"_target_": "torch.optim.SGD", **config, "lr": 1.0}
-    built = optimizers.build([node], [torch.zeros(1, 1, dtype=torch.float64)])
+    built = lane_optimizers.build([node], [torch.zeros(1, 1, dtype=torch.float64)])
     scale = built.stability_scale({"lr": np.ones((1, 1))}, np.array([5]))[0, 0]
     border = 1 / (scale * CURVATURE)  # lr, for the scale grows in proportion to it
     assert not _grows(optimizer, 0.99 * border)
@@ -292,7 +293,7 @@ def test_a_ratio_of_1_is_where_torchs_own_sgd_begins_to_grow(
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
 def test_a_ratio_of_1_is_the_border_of_adam_with_a_constant_divisor(beta: float) -> None:
     node = {"_target_": "torch.optim.Adam", "betas": [beta, 0.999], "lr": 1.0}
-    built = optimizers.build([node], [torch.zeros(1, 1)])
+    built = lane_optimizers.build([node], [torch.zeros(1, 1)])
     scale = built.stability_scale({"lr": np.ones((1, 1))}, np.array([10**6]))[0, 0]
 
     def radius(lr: float) -> float:  # of the map of (average, position) in one step
@@ -312,7 +313,7 @@ def test_the_divisor_is_what_torch_adam_divides_by() -> None:
     leaf = nn.Parameter(torch.randn(4, 3, generator=draw))
     stacked = leaf.detach().clone()[None]
     reference = optim.Adam([leaf], lr=0.1, foreach=False)
-    built = optimizers.build([{"_target_": "torch.optim.Adam", "lr": 0.1}], [stacked])
+    built = lane_optimizers.build([{"_target_": "torch.optim.Adam", "lr": 0.1}], [stacked])
     for step in range(3):
         leaf.grad = torch.randn(4, 3, generator=draw)
         values = {"lr": np.full((1, 1), 0.1)}
@@ -543,7 +544,8 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
     assert meter is not None
     lrs = np.array([[0.5, 0.01]])
     node = {"_target_": "torch.optim.SGD"}
-    built = optimizers.build([node | {"lr": 0.5}, node | {"lr": 0.01}], [*stacked.params.values()])
+    nodes = [node | {"lr": 0.5}, node | {"lr": 0.01}]
+    built = lane_optimizers.build(nodes, [*stacked.params.values()])
     coefficients = built.coefficients({"lr": lrs}, np.array([0, 0]))
     scale = built.stability_scale({"lr": lrs}, np.array([0, 0]))[0]
     ratios = []

@@ -16,7 +16,7 @@ from conftest import CLASSES, Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
 from lrlab import plan, records
-from lrlab.engine import optimizers
+from lrlab.engine.optimizers import general, stacked
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec
 from lrlab.training import pool
@@ -94,7 +94,7 @@ def after(steps: int) -> Iterator[Callable[[], bool]]:
 
         return counted
 
-    kinds = (optimizers._StackedOptimizer, optimizers._GeneralOptimizer)
+    kinds = (stacked.StackedOptimizer, general.GeneralOptimizer)
     with contextlib.ExitStack() as patches:
         for kind in kinds:
             patches.enter_context(mock.patch.object(kind, "update", counting(kind.update)))

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
 from lrlab import plan, schedules
-from lrlab.engine import optimizers
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
 
 TORCH = "torch.optim.lr_scheduler."
@@ -211,7 +211,7 @@ def test_one_cycle_moves_the_optimizers_momentum_as_torch_does():
         lane = {"_target_": f"torch.optim.{kind}", "lr": lr}
         grads = torch.randn(steps, 1, 6, generator=torch.Generator().manual_seed(0))
         params = [torch.ones(1, 6)]
-        ours = optimizers.build([lane], params)
+        ours = lane_optimizers.build([lane], params)
         built = schedules.build(cycle, {"lr": lr, **ours.hyperparameters(0)}, steps, steps)
         values = {name: v[:, None] for name, v in built.values(0, steps).items()}
         c = ours.coefficients(values, np.zeros(1, int))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from conftest import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_
 from torch import Tensor, nn
 
 from lrlab import losses, networks, plan
-from lrlab.engine import capture, lanes, optimizers
+from lrlab.engine import capture, lanes
 from lrlab.engine import step as steps
 from lrlab.engine.capture import Program
 from lrlab.engine.lanes import Lanes
-from lrlab.engine.optimizers import LaneOptimizer
+from lrlab.engine.optimizers import known, lane_optimizers
+from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step import CapturedStep, Pace, PlainStep, build_step
 from lrlab.errors import UserError
 from lrlab.training import train as training
@@ -177,7 +179,7 @@ def optimizer_of(stack: Lanes, name: str) -> LaneOptimizer:
     found = [
         {"_target_": f"torch.optim.{kind}", "lr": 0.1, **options} for options in OPTIMIZERS[name]
     ]
-    return optimizers.build(found, list(stack.params.values()), stack.units)
+    return lane_optimizers.build(found, list(stack.params.values()), stack.units)
 
 
 def orders(own: bool) -> tuple[Tensor, Tensor]:
@@ -319,16 +321,13 @@ def test_an_update_that_cannot_be_captured_is_made_plainly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain, _, _ = both(mlp(), "momentum")
-    rule = optimizers._RULES[torch.optim.SGD]
+    rule = known.RULES[torch.optim.SGD]
 
     def update(param: Tensor, grad: Tensor, *rest: Any) -> None:
         assert grad.sum().item() == grad.sum().item() or True  # looks at numbers
         rule.update(param, grad, *rest)
 
-    changed = optimizers._Rule(
-        rule.general_flags, rule.state, rule.coefficients, update, rule.stability_scale
-    )
-    monkeypatch.setitem(optimizers._RULES, torch.optim.SGD, changed)
+    monkeypatch.setitem(known.RULES, torch.optim.SGD, replace(rule, update=update))
     _, found, step = both(mlp(), "momentum")
     assert step.way == "captured"
     assert_equal(plain, found)

@@ -26,7 +26,8 @@ from torch._C._functorch import is_batchedtensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.overrides import TorchFunctionMode
 
-from lrlab.engine import devices, optimizers, python_state
+from lrlab.engine import devices, python_state
+from lrlab.engine.optimizers import protocol
 from lrlab.losses import right_answers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -790,7 +791,7 @@ def _column(of_blocks: Sequence[Any]) -> Any:
         return None
     like = next(gradient for gradient in of_blocks if gradient is not None)
     joined = torch.cat([torch.zeros_like(like) if g is None else g for g in of_blocks])
-    optimizers.note_absent(joined, absent)
+    protocol.note_absent(joined, absent)
     return joined
 
 

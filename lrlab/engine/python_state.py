@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrlab.engine.constant import random_state_kept
+from lrlab.data.random_state import random_state_kept
 
 Form = Any
 State = dict[str, Form]  # "path of the module:attribute" to its form

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from lrlab.data import Dataset
-from lrlab.engine import devices, optimizers
+from lrlab.engine import devices
 from lrlab.engine.capture import NotCapturable, Program, capture
 from lrlab.engine.lanes import Lanes, same_bits
-from lrlab.engine.optimizers import LaneOptimizer
+from lrlab.engine.optimizers import stacked
+from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.process.profiling import phase
 
 Coefficients = Mapping[str, Tensor]
@@ -381,7 +382,7 @@ class CapturedStep:
         if any(t is None for t in expected):
             return [], {}
         units = [torch.zeros_like(unit) for unit in self._lanes.units]
-        parts = optimizers.parts(self._params, self._lanes.units, units) if units else []
+        parts = stacked.parts(self._params, self._lanes.units, units) if units else []
         return units, dict(enumerate(parts, start=3))
 
     def _capture_update(self, coefficients: _Coefficients) -> Program:

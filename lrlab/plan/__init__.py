@@ -21,7 +21,8 @@ from lrlab import config as configs
 from lrlab import losses, schedules
 from lrlab.config import GROUPS, data_paths, yaml_text
 from lrlab.config.targets import HYDRA_KEYS, instantiate, lacking, taken
-from lrlab.engine import devices, network_checks, optimizers
+from lrlab.engine import devices, network_checks
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
 
@@ -126,7 +127,7 @@ def group_key(spec: RunSpec) -> str:
         [
             {key: spec[key] for key in shared},
             spec.config.get("precision", "float32"),
-            optimizers.group_key(spec["optimizer"]),
+            lane_optimizers.group_key(spec["optimizer"]),
             spec.device,
         ],
         sort_keys=True,
@@ -195,9 +196,9 @@ def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
     key += (json.dumps(spec["optimizer"], default=str),)
     if key not in _working:
         groups = 1
-        if not optimizers.is_known(spec["optimizer"]):
+        if not lane_optimizers.is_known(spec["optimizer"]):
             network = build_network(spec, dataset)
-            groups = optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
+            groups = lane_optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
         _remember(key, groups)
     return _working[key]
 
@@ -561,7 +562,7 @@ def build_schedule(spec: RunSpec, steps_per_epoch: int) -> schedules.LaneSchedul
 def _schedule_arguments(
     spec: RunSpec, steps_per_epoch: int
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], int, int]:
-    numbers = {**optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
+    numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     return spec["schedule"], numbers, spec["epochs"] * steps_per_epoch, steps_per_epoch
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lrlab import plan, schedules
 from lrlab.config import targets
-from lrlab.engine import optimizers
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
 
@@ -91,7 +91,7 @@ def of_run(spec: RunSpec) -> list[str]:
     return of_schedule(
         spec.choices["schedule"],
         spec["schedule"],
-        {**optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]},
+        {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]},
         spec["epochs"] * steps_per_epoch,
         steps_per_epoch,
     )
@@ -373,7 +373,7 @@ def _rates(spec: RunSpec) -> np.ndarray | None:
 
 def _ruling(spec: RunSpec) -> list[str]:
     """The settings in proportion to which the largest rate moves."""
-    numbers = {**optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
+    numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     node = dict(spec["schedule"])
     if "total_steps" in node:
         node["total_steps"] = "auto"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from lrlab.data import Dataset
     from lrlab.engine.lanes import Lanes
-    from lrlab.engine.optimizers import LaneOptimizer
+    from lrlab.engine.optimizers.protocol import LaneOptimizer
     from lrlab.plan import RunSpec
 
 STEPS = 300  # that are replayed at most
@@ -348,7 +348,8 @@ def _replay(
     import torch
 
     from lrlab import plan
-    from lrlab.engine import lanes, optimizers
+    from lrlab.engine import lanes
+    from lrlab.engine.optimizers import lane_optimizers
     from lrlab.training import first_steps
 
     networks = [plan.build_network(spec, data) for spec in specs]
@@ -356,7 +357,7 @@ def _replay(
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
     stack = lanes.stack(networks, seeds, loss, specs[0].device, pad=pad)
-    rule = optimizers.build(
+    rule = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs], list(stack.params.values())
     )
     x, y = batch(0)

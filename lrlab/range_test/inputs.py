@@ -17,8 +17,8 @@ from torch.nn.parameter import is_lazy
 from lrlab import config as configs
 from lrlab.config import nearest
 from lrlab.data import Dataset, own_float32
+from lrlab.data.random_state import random_state_kept
 from lrlab.engine import network_checks
-from lrlab.engine.constant import random_state_kept
 from lrlab.engine.lanes import Samples
 from lrlab.errors import UserError
 from lrlab.training import first_steps

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.engine import devices, diagnostics, lanes, optimizers, python_state
+from lrlab.engine import devices, diagnostics, lanes, python_state
+from lrlab.engine.optimizers import lane_optimizers
+from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step import Step, build_step, gather
 from lrlab.errors import Stopped, in_a_line
 from lrlab.plan import RunSpec
@@ -90,7 +92,7 @@ class Stack:
     key: str
     runs: list[Run]
     lanes: lanes.Lanes
-    optimizer: optimizers.LaneOptimizer
+    optimizer: LaneOptimizer
     data: Dataset
     steps_per_epoch: int
     references: plan.References
@@ -346,7 +348,7 @@ def build_stack(
     loss = plan.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     stacked = lanes.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
-    optimizer = optimizers.build(
+    optimizer = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
         list(stacked.params.values()),
         stacked.units,
@@ -365,7 +367,7 @@ def build_stack(
     return stack
 
 
-def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: optimizers.LaneOptimizer) -> None:
+def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: LaneOptimizer) -> None:
     """Note what each run keeps in Python; runs that begin alike share the note."""
     notes: list[Python] = []
     for lane, run in enumerate(runs):
@@ -376,7 +378,7 @@ def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: optimizers.Lane
             notes.append(now)
 
 
-def _python(stacked: lanes.Lanes, optimizer: optimizers.LaneOptimizer, lane: int) -> Python:
+def _python(stacked: lanes.Lanes, optimizer: LaneOptimizer, lane: int) -> Python:
     network, loss = stacked.python(lane)
     own = optimizer.torch_optimizer(lane)  # of one that lrlab does not know
     rule = {} if own is None else python_state.of(own)
@@ -692,7 +694,7 @@ def _of_targets(data: Dataset) -> dict[str, Any]:
     return {"target_mean": list(data.target_mean), "target_std": data.target_std}
 
 
-def _swings_from(runs: Sequence[Run], optimizer: optimizers.LaneOptimizer) -> list[float | None]:
+def _swings_from(runs: Sequence[Run], optimizer: LaneOptimizer) -> list[float | None]:
     """The stability ratio from which on each run's steps swing; None where no rule is known.
 
     Of a momentum that its schedule moves, the median over the run counts.
