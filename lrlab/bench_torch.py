@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from lrlab import config as configs
 from lrlab import plan
 from lrlab.data import Dataset
-from lrlab.engine import capture
+from lrlab.engine.capture.program import Program
 from lrlab.plan import RunSpec
 from lrlab.training import pool, train
 from lrlab.training.train import Stack
@@ -149,7 +149,7 @@ def products(lanes: int, device: str, joined: bool) -> Piece:
         work.append((torch.bmm, grad.mT, x, empty(lanes, outputs, inputs)))
 
     calls = [functools.partial(call, left, right, out=out) for call, left, right, out in work]
-    program = capture.Program(calls, []).on(torch.device(device))
+    program = Program(calls, []).on(torch.device(device))
 
     def run(count: int) -> None:
         for _ in range(count):

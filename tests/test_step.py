@@ -14,9 +14,10 @@ from conftest import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_
 from torch import Tensor, nn
 
 from lrlab import losses, networks, plan
-from lrlab.engine import capture, lanes
+from lrlab.engine import lanes
 from lrlab.engine import step as steps
-from lrlab.engine.capture import Program
+from lrlab.engine.capture import calls as capture_calls
+from lrlab.engine.capture.program import Program
 from lrlab.engine.lanes import Lanes
 from lrlab.engine.optimizers import known, lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
@@ -311,7 +312,7 @@ def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def off(*args: Any, out: Tensor) -> Tensor:
         return torch.bmm(*args, out=out).mul_(1 + 2**-20)
 
-    monkeypatch.setitem(capture._SHORT, torch.ops.aten.bmm.default, off)
+    monkeypatch.setitem(capture_calls._SHORT, torch.ops.aten.bmm.default, off)
     plain, found, step = both(mlp())
     assert step.way == "plain"
     assert_equal(plain, found)
@@ -429,7 +430,7 @@ def test_one_thread_that_changes_a_bit_is_not_used(
     def product(*args: Any, out: Tensor) -> Tensor:
         return torch.bmm(*args, out=out).mul_(1.0 if torch.get_num_threads() == 2 else 1 + 2**-20)
 
-    monkeypatch.setitem(capture._SHORT, torch.ops.aten.bmm.default, product)
+    monkeypatch.setitem(capture_calls._SHORT, torch.ops.aten.bmm.default, product)
     order, order_of = orders(False)
     stack = lanes_of(mlp())
     rule = optimizer_of(stack, "sgd")
@@ -441,16 +442,16 @@ def test_one_thread_that_changes_a_bit_is_not_used(
 def test_products_that_threads_share_keep_all_bits_or_are_made_whole(
     two_threads: None, monkeypatch: pytest.MonkeyPatch, right: bool
 ) -> None:
-    monkeypatch.setattr(capture, "LARGE", 1)
-    monkeypatch.setattr(capture, "FEWEST_ROWS", 2)
-    original, made = capture._evenly, []
+    monkeypatch.setattr(capture_calls, "LARGE", 1)
+    monkeypatch.setattr(capture_calls, "FEWEST_ROWS", 2)
+    original, made = capture_calls._evenly, []
 
     def parts(*product: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         found = original(*product)
         made.append(len(found))
         return found if right else [*found, found[0]][1:]  # one is made twice, and one not at all
 
-    monkeypatch.setattr(capture, "_evenly", parts)
+    monkeypatch.setattr(capture_calls, "_evenly", parts)
     plain, captured, step = both(mlp())
     assert max(made) == 2  # two of the three lanes, and the rows of the third
     assert step.way == "captured"

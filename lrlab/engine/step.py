@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from lrlab.data import Dataset
 from lrlab.engine import devices
-from lrlab.engine.capture import NotCapturable, Program, capture
+from lrlab.engine.capture.capturing import capture
+from lrlab.engine.capture.program import NotCapturable, Program
 from lrlab.engine.lanes import Lanes, same_bits
 from lrlab.engine.optimizers import stacked
 from lrlab.engine.optimizers.protocol import LaneOptimizer
