@@ -20,7 +20,9 @@ from torch.func import functional_call
 
 from lrlab import losses, records
 from lrlab.data import Dataset
-from lrlab.engine import diagnostics, lanes
+from lrlab.engine import lanes
+from lrlab.engine.diagnostics import cadence, quantities
+from lrlab.engine.diagnostics.meter import build_meter
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.networks import MLP
 
@@ -43,7 +45,7 @@ def test_alpha_of_a_step_on_a_quadratic_is_lr_times_curvature_minus_1(
     after = at - lr * slope_at
     change = curvature / 2 * (after**2 - at**2)
     update = after - at
-    found = diagnostics.alpha(
+    found = quantities.alpha(
         *map(np.array, (change, slope_at * update, curvature * after * update))
     )
     assert float(found) == pytest.approx(lr * curvature - 1, rel=1e-6, abs=1e-6)
@@ -54,7 +56,7 @@ def test_the_parabola_is_the_least_squares_fit(observed: tuple[float, float, flo
     change, slope, slope_after = observed
     design = [[1, 0, 0], [1, 1, 1], [0, 1, 0], [0, 1, 2]]
     truth = np.linalg.lstsq(np.array(design, float), [0, change, slope, slope_after], rcond=None)[0]
-    found = diagnostics.parabola(*map(np.array, observed))
+    found = quantities.parabola(*map(np.array, observed))
     np.testing.assert_allclose(found, truth, atol=1e-9)
 
 
@@ -72,14 +74,14 @@ def test_the_parabola_is_the_least_squares_fit(observed: tuple[float, float, flo
 def test_alpha_of_steps_without_a_minimum_ahead(
     change: float, slope: float, slope_after: float, expected: float
 ) -> None:
-    found = float(diagnostics.alpha(*map(np.array, (change, slope, slope_after))))
+    found = float(quantities.alpha(*map(np.array, (change, slope, slope_after))))
     assert found == pytest.approx(expected, nan_ok=True)
 
 
 # --- when -----------------------------------------------------------------------------------------
 
 
-DEFAULT, FULL = diagnostics.CADENCES["default"], diagnostics.CADENCES["full"]
+DEFAULT, FULL = cadence.CADENCES["default"], cadence.CADENCES["full"]
 LENGTHS = {
     "steps": st.integers(1, 6000),
     "per_epoch": st.integers(1, 900),
@@ -88,45 +90,45 @@ LENGTHS = {
 
 
 def test_full_is_dense_early_and_lies_at_the_same_places_of_each_epoch_later() -> None:
-    found = np.flatnonzero(diagnostics.due(FULL, 0, 2577, 2577, 859, 3.0))
+    found = np.flatnonzero(cadence.due(FULL, 0, 2577, 2577, 859, 3.0))
     assert set(range(12)) <= set(found)
     late = found[found >= 859]
     assert late.tolist() == [e * 859 + p for e in (1, 2) for p in range(0, 859, 10)]
 
 
 def test_a_whole_measurement_comes_when_the_budget_holds_it_then_at_the_same_places() -> None:
-    kinds = diagnostics.due(DEFAULT, 0, 8590, 8590, 859, 3.0)
+    kinds = cadence.due(DEFAULT, 0, 8590, 8590, 859, 3.0)
     at = np.flatnonzero(kinds)
     assert [(int(s), int(kinds[s])) for s in at[:3]] == [
-        (31, diagnostics.ALONG),
-        (63, diagnostics.ALONG),
-        (297, diagnostics.FIRST),
+        (31, cadence.ALONG),
+        (63, cadence.ALONG),
+        (297, cadence.FIRST),
     ]
     late = at[at >= 859]
     assert late.tolist() == [e * 859 + p for e in range(1, 10) for p in (0, 450)]
-    assert set(kinds[late]) == {diagnostics.WHOLE}
+    assert set(kinds[late]) == {cadence.WHOLE}
 
 
 @given(**LENGTHS)
 def test_measuring_never_costs_more_than_a_quarter_of_the_steps_so_far(
     steps: int, per_epoch: int, batches: float
 ) -> None:
-    at, kinds = diagnostics.planned(DEFAULT, steps, per_epoch, batches)
+    at, kinds = cadence.planned(DEFAULT, steps, per_epoch, batches)
     costs = {
-        diagnostics.ALONG: 8,
-        diagnostics.WHOLE: 8 + 1.4 * 8 * batches,
-        diagnostics.FIRST: 8 + 1.4 * 12 * batches,
+        cadence.ALONG: 8,
+        cadence.WHOLE: 8 + 1.4 * 8 * batches,
+        cadence.FIRST: 8 + 1.4 * 12 * batches,
     }
     spent = np.cumsum([costs[int(kind)] for kind in kinds])
     assert (spent <= 0.25 * (at + 1) + 1e-9).all()
-    assert (kinds == diagnostics.FIRST).sum() == (kinds >= diagnostics.WHOLE).any()
+    assert (kinds == cadence.FIRST).sum() == (kinds >= cadence.WHOLE).any()
     assert steps < 32 or len(at)
 
 
 @pytest.mark.parametrize("steps", [36, 75])
 def test_a_short_run_is_measured_along_its_steps_alone(steps: int) -> None:
-    _, kinds = diagnostics.planned(DEFAULT, steps, steps, 3.0)
-    assert set(kinds) == {diagnostics.ALONG}
+    _, kinds = cadence.planned(DEFAULT, steps, steps, 3.0)
+    assert set(kinds) == {cadence.ALONG}
 
 
 @given(
@@ -137,7 +139,7 @@ def test_where_the_segments_are_cut_does_not_matter(
     first: int, cut: int, per_epoch: int, mode: str, batches: float
 ) -> None:
     due = partial(
-        diagnostics.due, diagnostics.CADENCES[mode], steps=6000, steps_per_epoch=per_epoch,
+        cadence.due, cadence.CADENCES[mode], steps=6000, steps_per_epoch=per_epoch,
         batches=batches,
     )  # fmt: skip
     whole = due(first, 300)
@@ -148,7 +150,7 @@ def test_where_the_segments_are_cut_does_not_matter(
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
 def test_with_full_the_shortest_runs_are_measured_from_their_first_step(steps: int) -> None:
-    assert diagnostics.due(FULL, 0, steps, steps, steps, 3.0)[0] == diagnostics.FIRST
+    assert cadence.due(FULL, 0, steps, steps, steps, 3.0)[0] == cadence.FIRST
 
 
 def test_what_is_measured_along_the_step_is_what_full_measures_there(trainer: Trainer) -> None:
@@ -199,7 +201,7 @@ def _meter(networks: list[nn.Module], data: Dataset) -> tuple[lanes.Lanes, Any]:
     data = Dataset(**{**vars(data), "train_x": data.train_x.double()})
     stacked = lanes.stack(networks, list(range(len(networks))), losses.nll, "cpu")
     stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
-    meter = diagnostics.build("full", stacked, data)
+    meter = build_meter("full", stacked, data)
     assert meter is not None
     return stacked, meter
 
@@ -247,7 +249,7 @@ def test_a_steeper_way_down_does_not_hide_the_sharpness() -> None:
     data = tiny_images(train_size=80)
     stacked = lanes.stack([Saddle()], [0], lambda scores, y: scores.mean(), "cpu")
     stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
-    meter = diagnostics.build("full", stacked, data)
+    meter = build_meter("full", stacked, data)
     assert float(_sharpness(stacked, meter)[0]) == pytest.approx(4, rel=1e-4)
 
 
@@ -441,7 +443,7 @@ def test_what_is_measured_is_what_an_ordinary_loop_finds(trainer: Trainer, data:
         assert row["update_ratio"] == pytest.approx(float(update.norm() / before.norm()), rel=1e-4)
         assert row["distance"] == pytest.approx(float((before - start).norm()), rel=1e-4, abs=1e-6)
         numbers = ((end - loss).item(), float(gradient @ update), float(slope @ update))
-        truth = float(diagnostics.alpha(*map(np.array, numbers)))
+        truth = float(quantities.alpha(*map(np.array, numbers)))
         assert row["alpha"] == pytest.approx(truth, rel=0.02, abs=0.02)
         assert row["stability_ratio"] == pytest.approx(0.2 * row["sharpness"] / 2)
 
@@ -540,7 +542,7 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
     networks: list[nn.Module] = [Tanh(), Tanh()]
     stacked = lanes.stack(networks, [0, 1], lambda s, y: ((s.flatten() - y) ** 2 / 2).mean(), "cpu")
     stacked.settle(x, y, (x, y))
-    meter = diagnostics.build("full", stacked, data)
+    meter = build_meter("full", stacked, data)
     assert meter is not None
     lrs = np.array([[0.5, 0.01]])
     node = {"_target_": "torch.optim.SGD"}
@@ -556,9 +558,9 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
             meter.before(stacked)
         built.update(gradients, coefficients, 0)
         if watch:
-            every = np.full(2, diagnostics.WHOLE)
+            every = np.full(2, cadence.WHOLE)
             raw = meter.after(stacked, found, gradients, (x, y), [step, step], 0, every, None)
-            ratios.append(diagnostics.table(raw.numpy(), scale)[:, 2])
+            ratios.append(quantities.table(raw.numpy(), scale)[:, 2])
     at_the_edge, small = np.median(ratios[20:], axis=0)
     assert 0.99 < at_the_edge < 1.03
     assert small < 0.5

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.engine import diagnostics, lanes
+from lrlab.engine import lanes
+from lrlab.engine.diagnostics import meter
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
 
@@ -53,7 +54,7 @@ def needs(spec: RunSpec) -> Needs:
         batch = data.train_x[: spec["batch_size"]], data.train_y[: spec["batch_size"]]
         branch = lane = lanes.bytes_a_lane(network, loss, *batch)
         if configs.diagnostics(spec.config) != "off":
-            lane = lanes.bytes_a_lane(network, loss, *batch, diagnostics.PROBE)
+            lane = lanes.bytes_a_lane(network, loss, *batch, meter.PROBE)
     except Exception:
         return Needs(0, 0, data_name, 0, math.inf)
     tensors = (data.train_x, data.train_y, data.val_x, data.val_y, data.test_x, data.test_y)

@@ -422,7 +422,7 @@ def _lines(
 ) -> pd.DataFrame:
     import torch
 
-    from lrlab.engine import diagnostics
+    from lrlab.engine.diagnostics import quantities
 
     lanes, step = replay.lanes, replay.state_step
     start = {name: t.detach().clone() for name, t in lanes.params.items()}
@@ -447,9 +447,9 @@ def _lines(
             return _along(lanes, begin, along, buffers, t, batch, step)
 
         ends, slopes = seen(np.array([0.0, 1.0]))
-        fit = diagnostics.parabola(ends[1] - ends[0], slopes[0], slopes[1])
+        fit = quantities.parabola(ends[1] - ends[0], slopes[0], slopes[1])
         w0, w1, w2 = (float(w) for w in fit) if np.isfinite(ends).all() else (np.nan,) * 3
-        alpha = float(diagnostics.alpha(ends[1] - ends[0], slopes[0], slopes[1]))
+        alpha = float(quantities.alpha(ends[1] - ends[0], slopes[0], slopes[1]))
         lowest = -w1 / (2 * w2) if w2 > 0 else np.nan
         reach = max(1.5, 1.3 * lowest) if 0 < lowest <= 6 else 1.5
         t = np.unique(np.append(np.linspace(-0.25, reach, POINTS), [0.0, 1.0]))

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.engine import devices, diagnostics, lanes, python_state
+from lrlab.engine import devices, lanes, python_state
+from lrlab.engine.diagnostics import branch_budget, quantities
+from lrlab.engine.diagnostics.meter import Meter, build_meter
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step import Step, build_step, gather
@@ -96,7 +98,7 @@ class Stack:
     data: Dataset
     steps_per_epoch: int
     references: plan.References
-    meter: diagnostics.Meter | None = None
+    meter: Meter | None = None
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
     place: int = 0
@@ -223,7 +225,7 @@ def train_steps(
     if raw:
         scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
         for i, tensor in raw.items():
-            measured[i] = (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i])
+            measured[i] = (quantities.table(tensor.cpu().numpy(), scale[i]), due[i])
     seconds = time.perf_counter() - started - spent
     step.end(seconds / count)
     values = {name: table[:count] for name, table in schedule_values.items()}
@@ -361,7 +363,7 @@ def build_stack(
         run.summary["swings_from"] = border
     _begin(runs, stacked, optimizer)
     mode, size = configs.diagnostics(specs[0].config), specs[0]["batch_size"]
-    meter = diagnostics.build(mode, stacked, data, size)
+    meter = build_meter(mode, stacked, data, size)
     stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
     return stack
@@ -643,10 +645,10 @@ def _keep_end(stack: Stack, lane: int) -> None:
     """Write a finished run's state for its branch test, if it has one when the sweep ends."""
     run = stack.runs[lane]
     mode = configs.diagnostics(run.spec.config)
-    annealed = diagnostics.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
-    if not diagnostics.branch_steps(mode, run.steps, annealed):
+    annealed = branch_budget.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
+    if not branch_budget.branch_steps(mode, run.steps, annealed):
         if mode != "off" and not annealed:
-            records.log(run.spec.folder, diagnostics.no_branches(run.steps))
+            records.log(run.spec.folder, branch_budget.no_branches(run.steps))
         return
     python = changed_python(stack, lane)
     state = {
