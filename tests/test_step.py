@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from lrlab import losses, networks, plan
 from lrlab.engine import lanes
-from lrlab.engine import step as steps
 from lrlab.engine.capture import calls as capture_calls
 from lrlab.engine.capture.program import Program
 from lrlab.engine.lanes import Lanes
 from lrlab.engine.optimizers import known, lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.step import CapturedStep, Pace, PlainStep, build_step
+from lrlab.engine.step import captured as captured_step
+from lrlab.engine.step.captured import CapturedStep
+from lrlab.engine.step.choosing import build_step
+from lrlab.engine.step.pace import Pace
+from lrlab.engine.step.plain import PlainStep
 from lrlab.errors import UserError
 from lrlab.training import train as training
 
@@ -340,7 +343,7 @@ def test_steps_that_find_their_rows_by_themselves(
     monkeypatch: pytest.MonkeyPatch, name: str, own: bool
 ) -> None:
     """As on a GPU: what differs from step to step is found by a counter on the device."""
-    monkeypatch.setattr(steps, "_counts", lambda device: True)
+    monkeypatch.setattr(captured_step, "_counts", lambda device: True)
     plain, captured, step = both(mlp(), name, own)
     assert step.way == "captured"
     assert_equal(plain, captured)
@@ -356,7 +359,7 @@ def test_what_a_graph_tries_out_before_it_is_captured_is_undone(
             program.run()
         return program
 
-    monkeypatch.setattr(steps, "_counts", lambda device: True)
+    monkeypatch.setattr(captured_step, "_counts", lambda device: True)
     monkeypatch.setattr(Program, "on", on)
     for name in ("batch norm", "mlp"):
         plain, captured, step = both(NETWORKS[name], "momentum")

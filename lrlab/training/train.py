@@ -22,7 +22,9 @@ from lrlab.engine.diagnostics import branch_budget, quantities
 from lrlab.engine.diagnostics.meter import Meter, build_meter
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.step import Step, build_step, gather
+from lrlab.engine.step.batches import gather
+from lrlab.engine.step.choosing import build_step
+from lrlab.engine.step.protocol import Step
 from lrlab.errors import Stopped, in_a_line
 from lrlab.plan import RunSpec
 from lrlab.process.profiling import phase
