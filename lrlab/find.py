@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from lrlab.engine.lanes import Samples
+    from lrlab.engine.lanes.chunks import Samples
     from lrlab.plan import RunSpec
     from lrlab.range_test.curves import Constants, Ramp
     from lrlab.training.first_steps import Batches
@@ -186,7 +186,8 @@ def _both(
     import torch
 
     from lrlab import schedules
-    from lrlab.engine import devices, lanes
+    from lrlab.engine import devices
+    from lrlab.engine.lanes import memory
     from lrlab.range_test import curves
     from lrlab.training import first_steps
 
@@ -223,7 +224,7 @@ def _both(
 
     if width is None:
         x, y = batch(0)
-        cost = lanes.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
+        cost = memory.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
         width = int(devices.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
     losses, seen = first_steps.train(
         network,

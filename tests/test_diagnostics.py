@@ -20,9 +20,10 @@ from torch.func import functional_call
 
 from lrlab import losses, records
 from lrlab.data import Dataset
-from lrlab.engine import lanes
 from lrlab.engine.diagnostics import cadence, quantities
 from lrlab.engine.diagnostics.meter import build_meter
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.networks import MLP
 
@@ -197,16 +198,16 @@ def _hessian(network: nn.Module, data: Dataset) -> Tensor:
     return torch.autograd.functional.hessian(loss, flat)
 
 
-def _meter(networks: list[nn.Module], data: Dataset) -> tuple[lanes.Lanes, Any]:
+def _meter(networks: list[nn.Module], data: Dataset) -> tuple[Lanes, Any]:
     data = Dataset(**{**vars(data), "train_x": data.train_x.double()})
-    stacked = lanes.stack(networks, list(range(len(networks))), losses.nll, "cpu")
+    stacked = stacking.stack(networks, list(range(len(networks))), losses.nll, "cpu")
     stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
     meter = build_meter("full", stacked, data)
     assert meter is not None
     return stacked, meter
 
 
-def _sharpness(stacked: lanes.Lanes, meter: Any, divisors: list[Tensor] | None = None) -> Tensor:
+def _sharpness(stacked: Lanes, meter: Any, divisors: list[Tensor] | None = None) -> Tensor:
     for _ in range(15):
         everywhere = np.full(len(stacked), 4)
         found = meter._sharpness(stacked, everywhere, divisors)[2]
@@ -247,7 +248,7 @@ class Saddle(nn.Module):
 
 def test_a_steeper_way_down_does_not_hide_the_sharpness() -> None:
     data = tiny_images(train_size=80)
-    stacked = lanes.stack([Saddle()], [0], lambda scores, y: scores.mean(), "cpu")
+    stacked = stacking.stack([Saddle()], [0], lambda scores, y: scores.mean(), "cpu")
     stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
     meter = build_meter("full", stacked, data)
     assert float(_sharpness(stacked, meter)[0]) == pytest.approx(4, rel=1e-4)
@@ -540,7 +541,11 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
     data = Dataset("sine", *(x, y) * 3, num_classes=2, sha256="")
     torch.manual_seed(0)
     networks: list[nn.Module] = [Tanh(), Tanh()]
-    stacked = lanes.stack(networks, [0, 1], lambda s, y: ((s.flatten() - y) ** 2 / 2).mean(), "cpu")
+
+    def half(scores: Tensor, y: Tensor) -> Tensor:
+        return ((scores.flatten() - y) ** 2 / 2).mean()
+
+    stacked = stacking.stack(networks, [0, 1], half, "cpu")
     stacked.settle(x, y, (x, y))
     meter = build_meter("full", stacked, data)
     assert meter is not None

@@ -26,7 +26,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
 from lrlab import plan, records
-from lrlab.engine import lanes as lane_stacks
+from lrlab.engine.lanes import stacking
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.errors import UserError
@@ -359,7 +359,7 @@ def test_each_lr_of_a_range_test_is_that_of_a_run(kind: Any) -> None:
 
 def test_the_copies_of_a_landscape_have_the_rates_of_their_roles() -> None:
     torch.manual_seed(0)
-    stack = lane_stacks.stack([network(), network()], [0, 0], F.cross_entropy, "cpu")
+    stack = stacking.stack([network(), network()], [0, 0], F.cross_entropy, "cpu")
     rule = lane_optimizers.build(
         [node(ConstantHead, lr) for lr in (0.01, 0.1)], [*stack.params.values()]
     )

@@ -14,10 +14,10 @@ from conftest import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_
 from torch import Tensor, nn
 
 from lrlab import losses, networks, plan
-from lrlab.engine import lanes
 from lrlab.engine.capture import calls as capture_calls
 from lrlab.engine.capture.program import Program
-from lrlab.engine.lanes import Lanes
+from lrlab.engine.lanes import chunks, stacking
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import known, lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step import captured as captured_step
@@ -171,7 +171,7 @@ OPTIMIZERS = {
 
 def lanes_of(make: Callable[[], nn.Module], loss: Any = losses.nll, **options: Any) -> Lanes:
     torch.manual_seed(0)
-    stack = lanes.stack([make() for _ in range(3)], [0, 1, 2], loss, "cpu", **options)
+    stack = stacking.stack([make() for _ in range(3)], [0, 1, 2], loss, "cpu", **options)
     order, _ = orders(False)
     x, y = DATA.train_x[order[0, 0]], DATA.train_y[order[0, 0]]
     stack.settle(x, y, (DATA.val_x, DATA.val_y))
@@ -537,7 +537,7 @@ def test_what_a_gpu_sums_by_fours_is_not_cut_by_lanes(
     batch: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch that is no multiple of 4 trains one at a time, and so is an evaluation's end."""
-    monkeypatch.setattr(lanes, "_summed_at_once", lambda device, pad: 4 if pad > 1 else 1)
+    monkeypatch.setattr(chunks, "summed_at_once", lambda device, pad: 4 if pad > 1 else 1)
     common = f"network.hidden=[8] pad=4 batch_size={batch}"
     group = trainer.together(RUNS, common)
     way = "one at a time" if batch % 4 else "together"
@@ -557,7 +557,7 @@ def test_what_a_gpu_sums_by_fours_is_not_cut_by_lanes(
     ],
 )
 def test_chunks_of_an_evaluation(samples: int, multiple: int, sizes: list[int]) -> None:
-    assert lanes._chunks(samples, multiple) == sizes
+    assert chunks.chunk_sizes(samples, multiple) == sizes
 
 
 def test_padding_does_not_show_in_the_curvature() -> None:

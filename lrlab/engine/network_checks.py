@@ -252,7 +252,7 @@ def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None
 
     Batch norm without running statistics takes no single sample in evaluation either.
     """
-    from lrlab.engine.lanes import EVALUATION_CHUNK
+    from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 
     parts = {"training": dataset.train_y, "held-out": dataset.val_y, "test": dataset.test_y}
     for name, y in parts.items():

@@ -284,7 +284,7 @@ def _check_forward(
 ) -> None:
     import torch
 
-    from lrlab.engine.lanes import same_bits
+    from lrlab.engine.bits import same_bits
 
     # as many as there are outputs would hide that the two are exchanged
     count = 3 if dataset.outputs == 2 else 2

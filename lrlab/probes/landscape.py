@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lrlab.data import Dataset
-    from lrlab.engine.lanes import Lanes
+    from lrlab.engine.lanes.lane_stack import Lanes
     from lrlab.engine.optimizers.protocol import LaneOptimizer
     from lrlab.plan import RunSpec
 
@@ -348,7 +348,7 @@ def _replay(
     import torch
 
     from lrlab import plan
-    from lrlab.engine import lanes
+    from lrlab.engine.lanes import stacking
     from lrlab.engine.optimizers import lane_optimizers
     from lrlab.training import first_steps
 
@@ -356,7 +356,7 @@ def _replay(
     loss = plan.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
-    stack = lanes.stack(networks, seeds, loss, specs[0].device, pad=pad)
+    stack = stacking.stack(networks, seeds, loss, specs[0].device, pad=pad)
     rule = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs], list(stack.params.values())
     )
@@ -395,7 +395,7 @@ def _flat(params: Mapping[str, Tensor]) -> np.ndarray:
     """(lanes, weights) float32."""
     import torch
 
-    from lrlab.engine.lanes import as_real
+    from lrlab.engine.lanes.real_pairs import as_real
 
     flat = [as_real(t.detach()).flatten(1) for t in params.values()]
     return torch.cat(flat, dim=1).float().cpu().numpy()
@@ -472,7 +472,7 @@ def _along(
     """Losses and their slopes at begin + t · along, as training sees them: (points,) float64."""
     import torch
 
-    from lrlab.engine.lanes import Lanes
+    from lrlab.engine.lanes.lane_stack import Lanes
 
     size = max(1, _CHUNK_BYTES // (8 * sum(v.nbytes for v in begin.values()) + 1))
     losses, slopes = [], []
@@ -583,7 +583,7 @@ def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
 
 def _double(values: Tensor) -> Tensor:
     """In float64, which MPS does not have; a complex number as two."""
-    from lrlab.engine.lanes import as_real
+    from lrlab.engine.lanes.real_pairs import as_real
 
     values = as_real(values)
     return (values.cpu() if values.device.type == "mps" else values).double()
@@ -653,7 +653,7 @@ def _loss_at(
     weights."""
     import torch
 
-    from lrlab.engine.lanes import as_real, like_real
+    from lrlab.engine.lanes.real_pairs import as_real, like_real
 
     index = torch.from_numpy(chosen).to(data.train_y.device)
     x, y = data.train_x[index], data.train_y[index]
@@ -682,12 +682,13 @@ def _loss_at(
 
 
 def _lanes_at_once(lanes: Lanes, x: Tensor, y: Tensor) -> int:
-    from lrlab.engine import lanes as stacks
+    from lrlab.engine.lanes import memory
+    from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 
     few = min(len(y), 16)
     network = copy.deepcopy(lanes.modules[0]).cpu()
-    each = stacks.bytes_a_lane(network, lanes.loss, x[:few].cpu(), y[:few].cpu())
-    each = each * max(len(y), stacks.EVALUATION_CHUNK) // stacks.EVALUATION_CHUNK
+    each = memory.bytes_a_lane(network, lanes.loss, x[:few].cpu(), y[:few].cpu())
+    each = each * max(len(y), EVALUATION_CHUNK) // EVALUATION_CHUNK
     return int(np.clip(_CHUNK_BYTES // max(each, 1), 1, 64))
 
 

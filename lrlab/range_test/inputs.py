@@ -19,7 +19,7 @@ from lrlab.config import nearest
 from lrlab.data import Dataset, own_float32
 from lrlab.data.random_state import random_state_kept
 from lrlab.engine import network_checks
-from lrlab.engine.lanes import Samples
+from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
 from lrlab.training import first_steps
 from lrlab.training.first_steps import Batches

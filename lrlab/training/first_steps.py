@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from lrlab import plan
 from lrlab.data.random_state import random_state_kept
 from lrlab.engine import devices
-from lrlab.engine import lanes as lane_stacks
-from lrlab.engine.lanes import Lanes, Loss, Samples
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.block import Loss
+from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ def train(
         count = len(lrs[0, part])
         own = [each.of(part) for each in looks], [table[..., part] for table in seen]
         try:
-            lanes = lane_stacks.stack([network] * count, [seed] * count, loss, device)
+            lanes = stacking.stack([network] * count, [seed] * count, loss, device)
             _train(lanes, optimizer, lrs[:, part], batch, *own, found[:, part], tell)
         except (RuntimeError, MemoryError) as error:
             if count == 1 or not devices.out_of_memory(error):

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.engine import devices, lanes, python_state
+from lrlab.engine import devices, python_state
 from lrlab.engine.diagnostics import branch_budget, quantities
 from lrlab.engine.diagnostics.meter import Meter, build_meter
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.chunks import of_each_lane
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step.batches import gather
@@ -95,7 +98,7 @@ class Stack:
 
     key: str
     runs: list[Run]
-    lanes: lanes.Lanes
+    lanes: Lanes
     optimizer: LaneOptimizer
     data: Dataset
     steps_per_epoch: int
@@ -351,7 +354,7 @@ def build_stack(
     references = plan.references(specs[0], data, networks[0])
     loss = plan.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
-    stacked = lanes.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
+    stacked = stacking.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
     optimizer = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
         list(stacked.params.values()),
@@ -371,7 +374,7 @@ def build_stack(
     return stack
 
 
-def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: LaneOptimizer) -> None:
+def _begin(runs: Sequence[Run], stacked: Lanes, optimizer: LaneOptimizer) -> None:
     """Note what each run keeps in Python; runs that begin alike share the note."""
     notes: list[Python] = []
     for lane, run in enumerate(runs):
@@ -382,7 +385,7 @@ def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: LaneOptimizer) 
             notes.append(now)
 
 
-def _python(stacked: lanes.Lanes, optimizer: LaneOptimizer, lane: int) -> Python:
+def _python(stacked: Lanes, optimizer: LaneOptimizer, lane: int) -> Python:
     network, loss = stacked.python(lane)
     own = optimizer.torch_optimizer(lane)  # of one that lrlab does not know
     rule = {} if own is None else python_state.of(own)
@@ -571,7 +574,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
         x, y = gather(data, stack.order[0], stack.order_of, bool(stack.lanes.pad))
-        own = lanes.of_each_lane(y)
+        own = of_each_lane(y)
         finished = finished.select(done)
         finished.settle(x[done] if own else x, y[done] if own else y, *_evaluated(data))
     started = time.perf_counter()
@@ -609,7 +612,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
         _end(run, "finished", line)
 
 
-def _val_parts(stack: Stack, finished: lanes.Lanes) -> list[Tensor]:
+def _val_parts(stack: Stack, finished: Lanes) -> list[Tensor]:
     """The val losses, (lanes,) each, on parts of the held-out samples that have none in common.
 
     How much the differences of two runs' parts vary says how far the difference of their val losses
@@ -627,7 +630,7 @@ def _parts(data: Dataset) -> list[tuple[Tensor, Tensor]]:
     return [(data.val_x[k::count], data.val_y[k::count]) for k in range(count)]
 
 
-def _scores(stack: Stack, of: lanes.Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Losses and accuracies, (lanes,) each, of lanes of this stack; see ``Lanes.evaluate``."""
     references = stack.references
     loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
@@ -669,7 +672,7 @@ def _keep_end(stack: Stack, lane: int) -> None:
 def _start(
     spec: RunSpec,
     row: int,
-    stack: lanes.Lanes,
+    stack: Lanes,
     steps_per_epoch: int,
     data: Dataset,
     references: plan.References,

@@ -14,7 +14,7 @@ from lrlab.engine import devices
 from lrlab.engine.diagnostics.vectors import divided, dot, flat, normed, parts_of
 
 if TYPE_CHECKING:
-    from lrlab.engine.lanes import Lanes
+    from lrlab.engine.lanes.lane_stack import Lanes
 
 _RANDOM_SHARE = 0.1  # of the first direction: the gradient alone may have no part in the steepest
 

@@ -29,7 +29,7 @@ from lrlab.process.profiling import phase
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
-    from lrlab.engine.lanes import Lanes
+    from lrlab.engine.lanes.lane_stack import Lanes
 
 
 # Samples of the fixed probe batch: the sharpness of fewer reads too high, more cost too much.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lrlab.engine.lanes import as_real, like_real
+from lrlab.engine.lanes.real_pairs import as_real, like_real
 
 
 def flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor] = ()) -> Tensor:

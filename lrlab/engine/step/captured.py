@@ -12,7 +12,7 @@ from torch import Tensor
 from lrlab.data import Dataset
 from lrlab.engine.capture.capturing import capture
 from lrlab.engine.capture.program import NotCapturable, Program
-from lrlab.engine.lanes import Lanes
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import stacked
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step.batches import gather

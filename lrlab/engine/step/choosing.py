@@ -7,7 +7,7 @@ from torch import Tensor
 from lrlab.data import Dataset
 from lrlab.engine import devices
 from lrlab.engine.capture.program import NotCapturable
-from lrlab.engine.lanes import Lanes
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step.captured import CapturedStep
 from lrlab.engine.step.plain import PlainStep

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lrlab.data import Dataset
-from lrlab.engine.lanes import Lanes
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step.batches import gather
 from lrlab.engine.step.protocol import Coefficients

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lrlab.engine import devices
+from lrlab.engine.bits import same_bits
 from lrlab.engine.capture.program import NotCapturable, Program
-from lrlab.engine.lanes import same_bits
 
 
 @contextmanager
