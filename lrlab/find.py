@@ -185,9 +185,9 @@ def _both(
     import numpy as np
     import torch
 
-    from lrlab import schedules
     from lrlab.engine import devices
     from lrlab.engine.lanes import memory
+    from lrlab.plan.schedules import lane_schedules
     from lrlab.range_test import curves
     from lrlab.training import first_steps
 
@@ -198,7 +198,7 @@ def _both(
         "max_lr": options.high,
         "total_steps": "auto",
     }
-    schedule = schedules.build(rise, {"lr": options.high}, options.ramp_steps, longest)
+    schedule = lane_schedules.build(rise, {"lr": options.high}, options.ramp_steps, longest)
     ramp_lr = schedule.values(0, options.ramp_steps)["lr"].copy()
     grid = curves.lr_grid(options.low, options.high, options.points)
     lrs = np.full((longest, 1 + options.points), np.nan)

@@ -1,4 +1,4 @@
-"""TODO: say the one job of this file."""
+"""Compare tensors to the bit."""
 
 from __future__ import annotations
 

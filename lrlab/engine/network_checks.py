@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from lrlab import losses
 from lrlab.engine import python_state, shared_state
+from lrlab.engine.lanes import chunks
 from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
 
@@ -252,11 +253,9 @@ def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None
 
     Batch norm without running statistics takes no single sample in evaluation either.
     """
-    from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
-
     parts = {"training": dataset.train_y, "held-out": dataset.val_y, "test": dataset.test_y}
     for name, y in parts.items():
-        if len(y) % EVALUATION_CHUNK != 1:
+        if len(y) % chunks.EVALUATION_CHUNK != 1:
             continue
         network.eval()
         try:

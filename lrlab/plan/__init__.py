@@ -18,13 +18,14 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
-from lrlab import losses, schedules
+from lrlab import losses
 from lrlab.config import GROUPS, data_paths, yaml_text
 from lrlab.config.targets import HYDRA_KEYS, instantiate, lacking, taken
 from lrlab.engine import devices, network_checks
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
+from lrlab.plan.schedules import lane_schedules, reading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,7 +104,7 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
 
     def meant(key: str) -> bool:
         untouched = key in own and (own[key] == node[key] or "${" in str(own[key]))
-        kept = key in parameters or key in HYDRA_KEYS or key in schedules.OWN_KEYS
+        kept = key in parameters or key in HYDRA_KEYS or key in reading.OWN_KEYS
         kept = kept or (group, key) == ("data", "stratify")  # which is not what is without it
         return kept or not untouched
 
@@ -182,7 +183,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
             if schedule.closed_loop:
                 for val_loss in (2.3, 2.0, 2.1)[: spec["epochs"]]:  # it may raise at the first
                     schedule.observe(val_loss)
-            schedules.check_groups(*_schedule_arguments(spec, steps_per_epoch), groups)
+            lane_schedules.check_groups(*_schedule_arguments(spec, steps_per_epoch), groups)
             _remember(key)
 
 
@@ -550,13 +551,13 @@ def _load_data(node: str, files: str) -> Dataset:
     return dataset
 
 
-def build_schedule(spec: RunSpec, steps_per_epoch: int) -> schedules.LaneSchedule:
+def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
     """The run's schedule over all its steps.
 
     Raises:
         UserError: a value that cannot work.
     """
-    return schedules.build(*_schedule_arguments(spec, steps_per_epoch))
+    return lane_schedules.build(*_schedule_arguments(spec, steps_per_epoch))
 
 
 def _schedule_arguments(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.config import targets
 from lrlab.engine import python_state
 from lrlab.engine.optimizers.instance import instance, numbers
 from lrlab.engine.optimizers.protocol import absent
 from lrlab.engine.optimizers.rates import Rates, rates_of
+
+if TYPE_CHECKING:
+    from lrlab.config import targets
 
 # what a lane's state holds beside its optimizer's state dict: the groups added while training
 _ADDED = "added_groups"

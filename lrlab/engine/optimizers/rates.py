@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from lrlab.config import targets
 from lrlab.engine.optimizers.instance import instance
 from lrlab.errors import UserError
+
+if TYPE_CHECKING:
+    from lrlab.config import targets
 
 
 @dataclass
