@@ -114,7 +114,7 @@ def chance_loss(
         outputs: the shape of what a network returns for one sample.
 
     Returns:
-        None where it cannot be told. It never raises, and draws no random number.
+        None where it is not known. It never raises, and draws no random number.
     """
     targets, own = targets.detach().cpu(), _own(loss)
     try:

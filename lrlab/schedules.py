@@ -1,4 +1,4 @@
-"""The schedules that ship with lrlab beside torch's own: torch ``LRScheduler`` classes.
+"""The schedules that ship with lrlab in addition to torch's own: torch ``LRScheduler`` classes.
 
 To add one, write its class here. It may have:
 

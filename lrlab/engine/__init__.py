@@ -8,6 +8,7 @@
 | ``capture/``                    | work on tensors as a list of operations, to be repeated        |
 | ``diagnostics/``                | what is measured of the steps, and when                        |
 | ``python_state``                | what networks keep in Python: compared, saved, put back        |
+| ``forms``, ``form_values``      | such values as plain numbers and tensors, and back             |
 | ``shared_state``                | what networks of one class share, which no run may change      |
 | ``network_checks``              | refuse networks and losses that cannot train as lanes          |
 | ``devices``                     | the device, its threads and its determinism                    |

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrlab import losses
+from lrlab.data.random_state import seeded
 from lrlab.engine import python_state, shared_state
 from lrlab.engine.lanes import chunks
-from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def check_training(
                 found = torch.autograd.grad(value, leaves, allow_unused=True)
             else:
                 found = (None,) * len(leaves)
-        except Exception:  # it is told where it trains
+        except Exception:  # training reports it
             return
     if all(gradient is None for gradient in found):
         raise UserError(

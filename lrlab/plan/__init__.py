@@ -21,9 +21,9 @@ from lrlab import config as configs
 from lrlab import losses
 from lrlab.config import GROUPS, data_paths, yaml_text
 from lrlab.config.targets import HYDRA_KEYS, instantiate, lacking, taken
+from lrlab.data.random_state import seeded
 from lrlab.engine import devices, network_checks
 from lrlab.engine.optimizers import lane_optimizers
-from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
 from lrlab.plan.schedules import lane_schedules, reading
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.engine import devices, python_state
+from lrlab.engine import devices, forms, python_state
 from lrlab.engine.diagnostics import branch_budget, quantities
 from lrlab.engine.diagnostics.meter import Meter, build_meter
 from lrlab.engine.lanes import stacking
@@ -410,17 +410,17 @@ def load_python(stack: Stack, lane: int, state: Python) -> None:
     """Put what ``changed_python`` gave into a lane.
 
     Raises:
-        python_state.Unfit: it does not belong there.
+        forms.Unfit: it does not belong there.
     """
     try:
         stack.lanes.load_python(lane, state.get("network", {}), state.get("loss", {}))
         if state.get("optimizer"):
             own = stack.optimizer.torch_optimizer(lane)
             if own is None:
-                raise python_state.Unfit("it is of another optimizer")
+                raise forms.Unfit("it is of another optimizer")
             python_state.put_back(own, state["optimizer"])
     except Exception as error:  # whatever a file from elsewhere makes of it
-        raise python_state.Unfit(str(error)) from error
+        raise forms.Unfit(str(error)) from error
 
 
 def _precision(spec: RunSpec) -> str:
@@ -477,7 +477,7 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
     seconds = [float(each) for each in [*state["seconds"], 0.0][:3]]
     kept = {key: state["summary"][key] for key in KEPT if key in state["summary"]}
     if state["step"] > run.steps:
-        raise python_state.Unfit(f"step {state['step']} of {run.steps}")
+        raise forms.Unfit(f"step {state['step']} of {run.steps}")
     if stack.meter and state.get("curvature"):
         stack.meter.load(lane, state["curvature"])
     stack.lanes.load(lane, state["tensors"])

@@ -25,7 +25,7 @@ class Program:
     Attributes:
         calls: in their order; each reads and writes tensors that it holds.
         results: what the work returned, as tensors that hold it after each run.
-        memory: what must live as long as the program, beside what the calls hold.
+        memory: what must live as long as the program, besides what the calls hold.
     """
 
     calls: Sequence[Callable[[], Any]]

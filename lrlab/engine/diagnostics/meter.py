@@ -166,7 +166,7 @@ class Meter:
         return found.loss, found.gradients, found.sharpness
 
     def join(self, other: Meter) -> None:
-        """Take the lanes of another stack of the same group in, behind one's own."""
+        """Append the lanes of another stack of the same group."""
         self.start = [torch.cat(pair) for pair in zip(self.start, other.start, strict=True)]
         self.vectors = [torch.cat(pair) for pair in zip(self.vectors, other.vectors, strict=True)]
         self.twin = None
@@ -192,7 +192,7 @@ class Meter:
         """Put what ``state`` gave into a lane.
 
         Raises:
-            python_state.Unfit: it is the state of another network.
+            forms.Unfit: it is the state of another network.
         """
         for mine, theirs in zip(self.vectors, state, strict=True):
             python_state.put_tensor(mine[lane], theirs, "curvature")

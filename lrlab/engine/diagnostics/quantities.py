@@ -72,7 +72,7 @@ def parabola(
 def alpha(change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray) -> np.ndarray:
     """How far an update goes, against the minimum of the loss along it.
 
-    −1: no way towards it; 0: exactly to it; 1: as far behind it as it began before; inf: it led
+    −1: no way towards it; 0: exactly to it; 1: as far beyond it as it began before it; inf: it led
     uphill from its start, or to a loss that is not finite. The minimum is that of ``parabola``:
     t* = −w1/(2·w2), alpha = 1/t* − 1; where the loss does not curve upwards there is none, and
     alpha is −1 (Schneider, Dangel & Hennig 2021, arXiv:2102.06604, section 3.1).

@@ -11,7 +11,7 @@ from lrlab.engine.lanes.real_pairs import as_real, like_real
 
 
 def flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor] = ()) -> Tensor:
-    """(lanes, ...) each as (lanes, numbers), one behind the other; 0 for None, as many as like."""
+    """Join tensors (lanes, ...) to one (lanes, numbers); None becomes zeros, shaped as ``like``."""
     whole = [torch.zeros_like(like[i]) if t is None else t for i, t in enumerate(tensors)]
     return torch.cat([as_real(t).flatten(1) for t in whole], dim=1)
 

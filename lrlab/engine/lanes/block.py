@@ -20,7 +20,7 @@ class Block(NamedTuple):
     lanes: slice
     module: nn.Module
     loss: Loss
-    params: Tensors  # (rows, ...), those behind the lanes are padding
+    params: Tensors  # (rows, ...), those after the lanes are padding
     fixed: Tensors
 
     @property

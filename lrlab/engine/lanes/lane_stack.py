@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrlab.engine import python_state
+from lrlab.engine import forms, python_state
 from lrlab.engine.lanes import chunks, hessian
 from lrlab.engine.lanes.block import Block, Loss, block_of, joined, single_blocks
 from lrlab.engine.lanes.chunks import Samples
@@ -47,7 +47,7 @@ class Lanes:
             depends on shapes alone, so stacks cut from one another or joined share the table.
         pad: the rows of a product, if more than lanes. A GPU's library chooses how to sum by the
             number of rows, so lanes that shall have the bits that they have alone need one width,
-            whatever their number. Rows behind the lanes are copies of the first, never updated.
+            whatever their number. Rows after the lanes are copies of the first, never updated.
         precision: ``float32`` or ``tf32`` (see ``devices.prepare``), or ``bf16``: the network
             runs under autocast, its parameters and its loss stay float32.
         blocks: the lanes in the parts that run side by side.
@@ -196,7 +196,7 @@ class Lanes:
         """Put changes of what ``python`` gave into a lane.
 
         Raises:
-            python_state.Unfit: they do not belong there.
+            forms.Unfit: they do not belong there.
         """
         if not network and not loss:
             return
@@ -265,7 +265,7 @@ class Lanes:
         return self._like(modules, pick(self.params), pick(self.fixed), seeds, losses)
 
     def join(self, other: Lanes) -> Lanes:
-        """A new stack of these lanes and the other's behind them. ``settle`` it before use."""
+        """A new stack of these lanes, then the other's. ``settle`` it before use."""
 
         def together(these: Tensors, those: Tensors) -> Tensors:
             return {n: torch.cat([t.detach(), those[n].detach()]) for n, t in these.items()}
@@ -287,11 +287,11 @@ class Lanes:
         """Put what ``state`` gave into a lane, in place.
 
         Raises:
-            python_state.Unfit: it is the state of another network.
+            forms.Unfit: it is the state of another network.
         """
         own = {**self.params, **self.fixed}
         if set(own) != set(state):
-            raise python_state.Unfit("its tensors have other names")
+            raise forms.Unfit("its tensors have other names")
         for name, tensor in own.items():
             python_state.put_tensor(tensor[lane], state[name], name)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from lrlab.engine import python_state
+from lrlab.data import random_state
 from lrlab.engine.lanes.block import Block, first_of
 from lrlab.engine.lanes.chunks import of_each_lane
 from lrlab.engine.lanes.packing import Tensors
@@ -50,14 +50,14 @@ class Passes:
         return losses.detach()[: block.size], gradients
 
     def losses(self, block: Block, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Losses with their graph, (rows,); those behind the block's lanes are padding.
+        """Losses with their graph, (rows,); those after the block's lanes are padding.
 
         Args:
             x, y: one batch for all lanes, or one for each.
             step: from which a random network draws.
         """
         if self.way == "unmapped":
-            python_state.seed_all(_draw(self.seeds[block.lanes.start], step))
+            random_state.seed_all(_draw(self.seeds[block.lanes.start], step))
             return self._loss(block, first_of(block.params), first_of(block.fixed), x, y)[None]
 
         def of_lane(params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Passes:
 
         if self.way == "unmapped":
             # A network may draw in evaluations too, such as one with F.dropout(x, 0.5).
-            python_state.seed_all(_draw(self.seeds[block.lanes.start], chunk, 1))
+            random_state.seed_all(_draw(self.seeds[block.lanes.start], chunk, 1))
             loss, right = of_lane(first_of(block.params), first_of(block.fixed), x, y)
             return loss[None], right[None]
         mapped = vmap(of_lane, in_dims=(0, 0, None, None))

@@ -16,7 +16,7 @@ def as_real(tensor: Tensor) -> Tensor:
 
 
 def like_real(pairs: Tensor, like: Tensor) -> Tensor:
-    """(rows, numbers) as ``as_real`` and ``flatten(1)`` have made them, in like's shape behind."""
+    """Undo ``as_real`` and ``flatten(1)``: from (rows, numbers) to the shape of ``like``."""
     shape = (len(pairs), *like.shape[1:])
     if not like.is_complex():
         return pairs.reshape(shape)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.engine import python_state
+from lrlab.data import random_state
+from lrlab.engine import forms, python_state
 from lrlab.engine.optimizers.instance import instance, numbers
 from lrlab.engine.optimizers.protocol import absent
 from lrlab.engine.optimizers.rates import Rates, rates_of
@@ -19,7 +20,7 @@ from lrlab.engine.optimizers.rates import Rates, rates_of
 if TYPE_CHECKING:
     from lrlab.config import targets
 
-# what a lane's state holds beside its optimizer's state dict: the groups added while training
+# what a lane's state holds besides its optimizer's state dict: the groups added while training
 _ADDED = "added_groups"
 _MOVED = "moved_rates"  # and each group's rate, where the optimizer itself has moved one
 
@@ -118,7 +119,7 @@ class _Single:
             self.rates.groups.append(group["lr"])
         if (moved := given.pop(_MOVED, None)) is not None:
             if len(moved) != len(self.rates.groups):
-                raise python_state.Unfit("it has another number of parameter groups")
+                raise forms.Unfit("it has another number of parameter groups")
             self.rates.groups, self.moved = list(moved), True
         self.optimizer.load_state_dict(given)
 
@@ -135,7 +136,7 @@ class _Single:
         python_state.put_back(other, python)
         for leaf in leaves:
             leaf.grad = torch.zeros_like(leaf)
-        with python_state.seeded(0):  # and nobody's generators have moved
+        with random_state.seeded(0):  # and nobody's generators have moved
             other.step()
 
 
@@ -216,7 +217,7 @@ class GeneralOptimizer:
                     one.set_momentum(name, value)
             if self.seeds:
                 place = int(self._first_steps[lane]) + index
-                python_state.seed_quickly(self.seeds[lane], place)
+                random_state.seed_quickly(self.seeds[lane], place)
             one.step()
             one.optimizer.zero_grad(set_to_none=True)
 
@@ -246,7 +247,7 @@ class GeneralOptimizer:
 
         Args:
             state: as ``load`` takes it.
-            python: what the optimizer keeps beside it.
+            python: what the optimizer keeps in Python.
 
         Raises:
             Exception: of any kind, where the state does not belong there.

@@ -34,7 +34,7 @@ class LaneOptimizer(Protocol):
         ...
 
     def moved(self, lane: int) -> bool:
-        """Whether a lane's optimizer has moved its own lr, beside the schedule."""
+        """Whether a lane's optimizer has moved its own lr, in addition to the schedule."""
         ...
 
     def take_rates(self, other: Any) -> None:
@@ -158,7 +158,7 @@ class LaneOptimizer(Protocol):
         ...
 
     def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
-        """Take the lanes of another optimizer of the same ``group_key`` in, behind one's own.
+        """Append the lanes of another optimizer of the same ``group_key``.
 
         Args:
             other: its state is taken over; do not use it again.
@@ -168,14 +168,14 @@ class LaneOptimizer(Protocol):
         ...
 
     def state(self, lane: int) -> dict[str, Any]:
-        """What the lane's past updates left behind, copied to the CPU: tensors and numbers."""
+        """What the lane's past updates left in its buffers, copied to the CPU."""
         ...
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
         """Put what ``state`` gave into a lane.
 
         Raises:
-            python_state.Unfit: it is the state of another optimizer or network.
+            forms.Unfit: it is the state of another optimizer or network.
         """
         ...
 

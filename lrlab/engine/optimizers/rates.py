@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Rates:
-    """The lr that each parameter group of an optimizer was built with, beside that of the run.
+    """The lr that each parameter group of an optimizer was built with, and that of the run.
 
     A schedule moves the lr of every group by the same factor, as ``torch.optim.lr_scheduler`` does,
     so a group keeps its ratio to the run's lr.

@@ -184,7 +184,7 @@ class CapturedStep:
         """Put another batch and other parameters in place.
 
         A network that takes numbers out of torch would have those of the first batch for good, and
-        gradients of 0, as behind a layer that starts at 0, are equal in any order of their sums.
+        gradients of 0, as after a layer that starts at 0, are equal in any order of their sums.
         """
         self._index.now.add_(1).remainder_(len(self._data.train_y))
         for param in self._params:

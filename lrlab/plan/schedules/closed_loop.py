@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lrlab.config import targets
-from lrlab.engine.python_state import seeded
+from lrlab.data.random_state import seeded
 from lrlab.plan.schedules.checks import check_moved, checked, number_of
 from lrlab.plan.schedules.dummy import scheduler_on
 from lrlab.plan.schedules.reading import Settings

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lrlab.engine.python_state import seeded
+from lrlab.data.random_state import seeded
 from lrlab.errors import UserError
 from lrlab.plan.schedules.closed_loop import ClosedLoop, check_range
 from lrlab.plan.schedules.dummy import scheduler_on, start_of

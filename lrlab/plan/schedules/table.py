@@ -11,7 +11,7 @@ import numpy as np
 from torch.optim.lr_scheduler import ConstantLR, LinearLR
 
 from lrlab.config import targets
-from lrlab.engine.python_state import seeded
+from lrlab.data.random_state import seeded
 from lrlab.plan.schedules.checks import check_moved, checked, number_of
 from lrlab.plan.schedules.dummy import Dummy, scheduler_on
 from lrlab.plan.schedules.reading import Settings, read
