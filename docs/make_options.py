@@ -23,9 +23,9 @@ from typing import Any
 
 import yaml
 
-from lrlab import schedules
 from lrlab.config import schema
-from lrlab.engine import optimizers
+from lrlab.engine.optimizers import known
+from lrlab.plan.schedules import reading
 from lrlab.study import sampler_checks
 
 PAGE = Path(__file__).parent / "options.md"
@@ -91,7 +91,7 @@ VALUES = {
     "network.base_width": _COUNT,
     "network.init": "torch, or a name of `torch.nn.init`",
     "optimizer.betas": "two numbers from 0, below 1",
-    "schedule.interval": ", ".join(schedules.INTERVALS),
+    "schedule.interval": ", ".join(reading.INTERVALS),
     "schedule.warmup_steps": "from 0, below the run's steps",
     "schedule.warmup_start_factor": "above 0, at most 1",
     "schedule.total_iters": "auto, a whole number from 0",
@@ -211,7 +211,7 @@ def _works(group: str, choices_: Sequence[str], setting: Setting) -> str:
         return VALUES[key]
     if isinstance(setting.value, bool):
         return _SWITCH
-    judged = {"optimizer": optimizers._NUMBERS, "schedule": schedules._ARGUMENTS}.get(group, {})
+    judged = {"optimizer": known.numbers(), "schedule": reading.ARGUMENTS}.get(group, {})
     if setting.name in judged:
         return judged[setting.name][0]
     if group in ("sampler", "pruner") and isinstance(setting.value, int):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from lrlab.engine.lanes import Samples
+    from lrlab.engine.lanes.chunks import Samples
     from lrlab.plan import RunSpec
     from lrlab.range_test.curves import Constants, Ramp
     from lrlab.training.first_steps import Batches
@@ -185,8 +185,9 @@ def _both(
     import numpy as np
     import torch
 
-    from lrlab import schedules
-    from lrlab.engine import devices, lanes
+    from lrlab.engine import devices
+    from lrlab.engine.lanes import memory
+    from lrlab.plan.schedules import lane_schedules
     from lrlab.range_test import curves
     from lrlab.training import first_steps
 
@@ -197,7 +198,7 @@ def _both(
         "max_lr": options.high,
         "total_steps": "auto",
     }
-    schedule = schedules.build(rise, {"lr": options.high}, options.ramp_steps, longest)
+    schedule = lane_schedules.build(rise, {"lr": options.high}, options.ramp_steps, longest)
     ramp_lr = schedule.values(0, options.ramp_steps)["lr"].copy()
     grid = curves.lr_grid(options.low, options.high, options.points)
     lrs = np.full((longest, 1 + options.points), np.nan)
@@ -223,7 +224,7 @@ def _both(
 
     if width is None:
         x, y = batch(0)
-        cost = lanes.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
+        cost = memory.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
         width = int(devices.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
     losses, seen = first_steps.train(
         network,

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrlab.engine import constant
+from lrlab.data import constant_prediction, random_state
 
 
 def nll(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def chance_loss(
         mse                  variance, mean over the width
         l1                   mean distance from the median, mean over the width
 
-    Any other loss is minimised numerically, see `lrlab.engine.constant`.
+    Any other loss is minimised numerically, see `lrlab.data.constant_prediction`.
 
     Args:
         loss: the function (also inside functools.partial, as Hydra hands it over), or an object.
@@ -114,7 +114,7 @@ def chance_loss(
         outputs: the shape of what a network returns for one sample.
 
     Returns:
-        None where it cannot be told. It never raises, and draws no random number.
+        None where it is not known. It never raises, and draws no random number.
     """
     targets, own = targets.detach().cpu(), _own(loss)
     try:
@@ -127,7 +127,7 @@ def chance_loss(
             else:
                 found = float(np.abs(values - np.median(values, axis=0)).mean())
         else:
-            return constant.least_loss(loss, targets, outputs)
+            return constant_prediction.least_loss(loss, targets, outputs)
     except Exception:  # no targets at all, or no outputs
         return None
     return found if math.isfinite(found) else None
@@ -174,7 +174,7 @@ def is_logit(loss: Callable[..., Tensor], shape: Sequence[int]) -> bool:
         return float(copied(torch.full((2, *shape), value), target))
 
     try:
-        with constant.random_state_kept(), warnings.catch_warnings(), torch.no_grad():
+        with random_state.random_state_kept(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             copied = copy.deepcopy(loss)
             of_none, of_one = ([at(0.0, y), at(float(2 * y[0] - 1), y)] for y in classes)
@@ -202,7 +202,7 @@ def is_sum(loss: Callable[..., Tensor], outputs: Tensor, targets: Tensor) -> boo
         return float(copied(torch.cat([outputs] * count), torch.cat([targets] * count)))
 
     try:
-        with constant.random_state_kept(), warnings.catch_warnings(), torch.no_grad():
+        with random_state.random_state_kept(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             copied = copy.deepcopy(loss)
             one, *more = at(1), at(2), at(3)

@@ -100,7 +100,7 @@ class MLP(nn.Module):
     in_shape:    shape of one input, such as (1, 28, 28)
     num_classes: number of scores
     hidden:      neurons in each hidden layer, from the input on; [] for none
-    activation:  a name in ACTIVATIONS, applied behind every hidden layer
+    activation:  a name in ACTIVATIONS, applied after every hidden layer
     bias:        whether the neurons have a bias
     init:        a name in INITS; other than "torch" sets the weights so and every bias to 0. It
                  draws from torch's global generator: seed that first.
@@ -178,7 +178,7 @@ class CNN(nn.Module):
     in_shape:    (image channels, height, width)
     num_classes: number of scores
     channels:    feature maps of the two convolutions
-    hidden:      neurons in each hidden layer behind them
+    hidden:      neurons in each hidden layer after them
     activation, bias, init: as for MLP
 
     Raises UserError for a value that no network can be made of, or an image that is too small.
@@ -231,7 +231,7 @@ class CNN(nn.Module):
 
     @classmethod
     def _side(cls, pixels: int) -> int:
-        """Height or width of the feature maps behind both poolings."""
+        """Height or width of the feature maps after both poolings."""
         first = (pixels + 2 * cls.PADDING - cls.KERNEL + 1) // 2
         return (first - cls.KERNEL + 1) // 2
 

@@ -36,7 +36,7 @@ import lrlab
 from lrlab import reproduce, resume, sweep
 from lrlab.config import keywords
 from lrlab.data import own_given
-from lrlab.engine import step
+from lrlab.engine.step import captured, plain
 from lrlab.errors import UserError
 from lrlab.range_test.figure import range_test
 from lrlab.report import notebook
@@ -258,7 +258,7 @@ def test_an_interrupt_goes_through_and_keeps_the_runs(
 
         return take
 
-    for kind in (step.PlainStep, step.CapturedStep):
+    for kind in (plain.PlainStep, captured.CapturedStep):
         monkeypatch.setattr(kind, "gradients", pressed(kind.gradients))
     handler = signal.getsignal(signal.SIGINT)
     with contextlib.chdir(tmp_path):

@@ -20,7 +20,7 @@ from torch import nn, optim
 
 from lrlab import plan, records
 from lrlab.data import Dataset
-from lrlab.engine import diagnostics
+from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import Stopped
 from lrlab.networks import MLP
 from lrlab.probes import branches
@@ -181,12 +181,12 @@ def test_a_run_that_is_too_short_for_its_budget_has_none_and_says_so(trainer: Tr
 
 @pytest.mark.parametrize("steps", [1, 36, 799, 800, 859, 2577, 10**6])
 def test_the_branch_test_takes_at_most_a_quarter_of_the_steps(steps: int) -> None:
-    found = diagnostics.branch_steps("default", steps, annealed=False)
+    found = branch_budget.branch_steps("default", steps, annealed=False)
     assert found == 0 or found >= 40
-    assert found == 0 or 3 * found + diagnostics.BRANCH_SETUP <= steps / 4
+    assert found == 0 or 3 * found + branch_budget.BRANCH_SETUP <= steps / 4
     assert (found > 0) == (steps >= 800)
-    assert diagnostics.branch_steps("full", steps, annealed=False) >= 40
-    assert diagnostics.branch_steps("full", steps, annealed=True) == 0
+    assert branch_budget.branch_steps("full", steps, annealed=False) >= 40
+    assert branch_budget.branch_steps("full", steps, annealed=True) == 0
 
 
 # --- what may go wrong ----------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import vmap
 
-from lrlab.engine import capture as capturing
-from lrlab.engine.capture import NotCapturable, Program, capture
+from lrlab.engine.capture import program as capture_program
+from lrlab.engine.capture.capturing import capture
+from lrlab.engine.capture.program import NotCapturable, Program
 
 pytestmark = pytest.mark.unit
 
@@ -325,7 +326,7 @@ def test_on_a_gpu_a_program_becomes_one_graph(monkeypatch: pytest.MonkeyPatch) -
             asked.append(device)
             self.replay = work
 
-    monkeypatch.setattr(capturing, "_graph", Graph)
+    monkeypatch.setattr(capture_program, "_graph", Graph)
     x = torch.randn(4)
     program = capture(lambda: [x.exp() + 1], [x]).program()
     assert program.on(torch.device("cpu")) is program and not asked
@@ -339,7 +340,7 @@ def test_on_a_gpu_a_program_becomes_one_graph(monkeypatch: pytest.MonkeyPatch) -
 def test_a_graph_keeps_the_memory_that_it_writes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows only addresses; freed, they would be somebody else's."""
     replays = types.SimpleNamespace(replay=lambda: None)
-    monkeypatch.setattr(capturing, "_graph", lambda work, device: replays)
+    monkeypatch.setattr(capture_program, "_graph", lambda work, device: replays)
     x = torch.randn(4)
     program = capture(lambda: [x.exp() + 1], [x]).program()
     held = weakref.ref(program.calls[0])

@@ -20,7 +20,11 @@ from torch.func import functional_call
 
 from lrlab import losses, records
 from lrlab.data import Dataset
-from lrlab.engine import diagnostics, lanes, optimizers
+from lrlab.engine.diagnostics import cadence, quantities
+from lrlab.engine.diagnostics.meter import build_meter
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.networks import MLP
 
 ON = "diagnostics=full"
@@ -42,7 +46,7 @@ def test_alpha_of_a_step_on_a_quadratic_is_lr_times_curvature_minus_1(
     after = at - lr * slope_at
     change = curvature / 2 * (after**2 - at**2)
     update = after - at
-    found = diagnostics.alpha(
+    found = quantities.alpha(
         *map(np.array, (change, slope_at * update, curvature * after * update))
     )
     assert float(found) == pytest.approx(lr * curvature - 1, rel=1e-6, abs=1e-6)
@@ -53,7 +57,7 @@ def test_the_parabola_is_the_least_squares_fit(observed: tuple[float, float, flo
     change, slope, slope_after = observed
     design = [[1, 0, 0], [1, 1, 1], [0, 1, 0], [0, 1, 2]]
     truth = np.linalg.lstsq(np.array(design, float), [0, change, slope, slope_after], rcond=None)[0]
-    found = diagnostics.parabola(*map(np.array, observed))
+    found = quantities.parabola(*map(np.array, observed))
     np.testing.assert_allclose(found, truth, atol=1e-9)
 
 
@@ -71,14 +75,14 @@ def test_the_parabola_is_the_least_squares_fit(observed: tuple[float, float, flo
 def test_alpha_of_steps_without_a_minimum_ahead(
     change: float, slope: float, slope_after: float, expected: float
 ) -> None:
-    found = float(diagnostics.alpha(*map(np.array, (change, slope, slope_after))))
+    found = float(quantities.alpha(*map(np.array, (change, slope, slope_after))))
     assert found == pytest.approx(expected, nan_ok=True)
 
 
 # --- when -----------------------------------------------------------------------------------------
 
 
-DEFAULT, FULL = diagnostics.CADENCES["default"], diagnostics.CADENCES["full"]
+DEFAULT, FULL = cadence.CADENCES["default"], cadence.CADENCES["full"]
 LENGTHS = {
     "steps": st.integers(1, 6000),
     "per_epoch": st.integers(1, 900),
@@ -87,45 +91,45 @@ LENGTHS = {
 
 
 def test_full_is_dense_early_and_lies_at_the_same_places_of_each_epoch_later() -> None:
-    found = np.flatnonzero(diagnostics.due(FULL, 0, 2577, 2577, 859, 3.0))
+    found = np.flatnonzero(cadence.due(FULL, 0, 2577, 2577, 859, 3.0))
     assert set(range(12)) <= set(found)
     late = found[found >= 859]
     assert late.tolist() == [e * 859 + p for e in (1, 2) for p in range(0, 859, 10)]
 
 
 def test_a_whole_measurement_comes_when_the_budget_holds_it_then_at_the_same_places() -> None:
-    kinds = diagnostics.due(DEFAULT, 0, 8590, 8590, 859, 3.0)
+    kinds = cadence.due(DEFAULT, 0, 8590, 8590, 859, 3.0)
     at = np.flatnonzero(kinds)
     assert [(int(s), int(kinds[s])) for s in at[:3]] == [
-        (31, diagnostics.ALONG),
-        (63, diagnostics.ALONG),
-        (297, diagnostics.FIRST),
+        (31, cadence.ALONG),
+        (63, cadence.ALONG),
+        (297, cadence.FIRST),
     ]
     late = at[at >= 859]
     assert late.tolist() == [e * 859 + p for e in range(1, 10) for p in (0, 450)]
-    assert set(kinds[late]) == {diagnostics.WHOLE}
+    assert set(kinds[late]) == {cadence.WHOLE}
 
 
 @given(**LENGTHS)
 def test_measuring_never_costs_more_than_a_quarter_of_the_steps_so_far(
     steps: int, per_epoch: int, batches: float
 ) -> None:
-    at, kinds = diagnostics.planned(DEFAULT, steps, per_epoch, batches)
+    at, kinds = cadence.planned(DEFAULT, steps, per_epoch, batches)
     costs = {
-        diagnostics.ALONG: 8,
-        diagnostics.WHOLE: 8 + 1.4 * 8 * batches,
-        diagnostics.FIRST: 8 + 1.4 * 12 * batches,
+        cadence.ALONG: 8,
+        cadence.WHOLE: 8 + 1.4 * 8 * batches,
+        cadence.FIRST: 8 + 1.4 * 12 * batches,
     }
     spent = np.cumsum([costs[int(kind)] for kind in kinds])
     assert (spent <= 0.25 * (at + 1) + 1e-9).all()
-    assert (kinds == diagnostics.FIRST).sum() == (kinds >= diagnostics.WHOLE).any()
+    assert (kinds == cadence.FIRST).sum() == (kinds >= cadence.WHOLE).any()
     assert steps < 32 or len(at)
 
 
 @pytest.mark.parametrize("steps", [36, 75])
 def test_a_short_run_is_measured_along_its_steps_alone(steps: int) -> None:
-    _, kinds = diagnostics.planned(DEFAULT, steps, steps, 3.0)
-    assert set(kinds) == {diagnostics.ALONG}
+    _, kinds = cadence.planned(DEFAULT, steps, steps, 3.0)
+    assert set(kinds) == {cadence.ALONG}
 
 
 @given(
@@ -136,7 +140,7 @@ def test_where_the_segments_are_cut_does_not_matter(
     first: int, cut: int, per_epoch: int, mode: str, batches: float
 ) -> None:
     due = partial(
-        diagnostics.due, diagnostics.CADENCES[mode], steps=6000, steps_per_epoch=per_epoch,
+        cadence.due, cadence.CADENCES[mode], steps=6000, steps_per_epoch=per_epoch,
         batches=batches,
     )  # fmt: skip
     whole = due(first, 300)
@@ -147,7 +151,7 @@ def test_where_the_segments_are_cut_does_not_matter(
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
 def test_with_full_the_shortest_runs_are_measured_from_their_first_step(steps: int) -> None:
-    assert diagnostics.due(FULL, 0, steps, steps, steps, 3.0)[0] == diagnostics.FIRST
+    assert cadence.due(FULL, 0, steps, steps, steps, 3.0)[0] == cadence.FIRST
 
 
 @pytest.mark.full
@@ -196,16 +200,16 @@ def _hessian(network: nn.Module, data: Dataset) -> Tensor:
     return torch.autograd.functional.hessian(loss, flat)
 
 
-def _meter(networks: list[nn.Module], data: Dataset) -> tuple[lanes.Lanes, Any]:
+def _meter(networks: list[nn.Module], data: Dataset) -> tuple[Lanes, Any]:
     data = Dataset(**{**vars(data), "train_x": data.train_x.double()})
-    stacked = lanes.stack(networks, list(range(len(networks))), losses.nll, "cpu")
+    stacked = stacking.stack(networks, list(range(len(networks))), losses.nll, "cpu")
     stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
-    meter = diagnostics.build("full", stacked, data)
+    meter = build_meter("full", stacked, data)
     assert meter is not None
     return stacked, meter
 
 
-def _sharpness(stacked: lanes.Lanes, meter: Any, divisors: list[Tensor] | None = None) -> Tensor:
+def _sharpness(stacked: Lanes, meter: Any, divisors: list[Tensor] | None = None) -> Tensor:
     for _ in range(15):
         everywhere = np.full(len(stacked), 4)
         found = meter._sharpness(stacked, everywhere, divisors)[2]
@@ -247,9 +251,9 @@ class Saddle(nn.Module):
 
 def test_a_steeper_way_down_does_not_hide_the_sharpness() -> None:
     data = tiny_images(train_size=80)
-    stacked = lanes.stack([Saddle()], [0], lambda scores, y: scores.mean(), "cpu")
+    stacked = stacking.stack([Saddle()], [0], lambda scores, y: scores.mean(), "cpu")
     stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
-    meter = diagnostics.build("full", stacked, data)
+    meter = build_meter("full", stacked, data)
     assert float(_sharpness(stacked, meter)[0]) == pytest.approx(4, rel=1e-4)
 
 
@@ -285,7 +289,7 @@ def test_a_ratio_of_1_is_where_torchs_own_sgd_begins_to_grow(
     config: dict[str, Any], optimizer: Callable[..., optim.Optimizer]
 ) -> None:
     node = {"_target_": "torch.optim.SGD", **config, "lr": 1.0}
-    built = optimizers.build([node], [torch.zeros(1, 1, dtype=torch.float64)])
+    built = lane_optimizers.build([node], [torch.zeros(1, 1, dtype=torch.float64)])
     scale = built.stability_scale({"lr": np.ones((1, 1))}, np.array([5]))[0, 0]
     border = 1 / (scale * CURVATURE)  # lr, for the scale grows in proportion to it
     assert not _grows(optimizer, 0.99 * border)
@@ -295,7 +299,7 @@ def test_a_ratio_of_1_is_where_torchs_own_sgd_begins_to_grow(
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
 def test_a_ratio_of_1_is_the_border_of_adam_with_a_constant_divisor(beta: float) -> None:
     node = {"_target_": "torch.optim.Adam", "betas": [beta, 0.999], "lr": 1.0}
-    built = optimizers.build([node], [torch.zeros(1, 1)])
+    built = lane_optimizers.build([node], [torch.zeros(1, 1)])
     scale = built.stability_scale({"lr": np.ones((1, 1))}, np.array([10**6]))[0, 0]
 
     def radius(lr: float) -> float:  # of the map of (average, position) in one step
@@ -315,7 +319,7 @@ def test_the_divisor_is_what_torch_adam_divides_by() -> None:
     leaf = nn.Parameter(torch.randn(4, 3, generator=draw))
     stacked = leaf.detach().clone()[None]
     reference = optim.Adam([leaf], lr=0.1, foreach=False)
-    built = optimizers.build([{"_target_": "torch.optim.Adam", "lr": 0.1}], [stacked])
+    built = lane_optimizers.build([{"_target_": "torch.optim.Adam", "lr": 0.1}], [stacked])
     for step in range(3):
         leaf.grad = torch.randn(4, 3, generator=draw)
         values = {"lr": np.full((1, 1), 0.1)}
@@ -445,7 +449,7 @@ def test_what_is_measured_is_what_an_ordinary_loop_finds(trainer: Trainer, data:
         assert row["update_ratio"] == pytest.approx(float(update.norm() / before.norm()), rel=1e-4)
         assert row["distance"] == pytest.approx(float((before - start).norm()), rel=1e-4, abs=1e-6)
         numbers = ((end - loss).item(), float(gradient @ update), float(slope @ update))
-        truth = float(diagnostics.alpha(*map(np.array, numbers)))
+        truth = float(quantities.alpha(*map(np.array, numbers)))
         assert row["alpha"] == pytest.approx(truth, rel=0.02, abs=0.02)
         assert row["stability_ratio"] == pytest.approx(0.2 * row["sharpness"] / 2)
 
@@ -546,13 +550,18 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
     data = Dataset("sine", *(x, y) * 3, num_classes=2, sha256="")
     torch.manual_seed(0)
     networks: list[nn.Module] = [Tanh(), Tanh()]
-    stacked = lanes.stack(networks, [0, 1], lambda s, y: ((s.flatten() - y) ** 2 / 2).mean(), "cpu")
+
+    def half(scores: Tensor, y: Tensor) -> Tensor:
+        return ((scores.flatten() - y) ** 2 / 2).mean()
+
+    stacked = stacking.stack(networks, [0, 1], half, "cpu")
     stacked.settle(x, y, (x, y))
-    meter = diagnostics.build("full", stacked, data)
+    meter = build_meter("full", stacked, data)
     assert meter is not None
     lrs = np.array([[0.5, 0.01]])
     node = {"_target_": "torch.optim.SGD"}
-    built = optimizers.build([node | {"lr": 0.5}, node | {"lr": 0.01}], [*stacked.params.values()])
+    nodes = [node | {"lr": 0.5}, node | {"lr": 0.01}]
+    built = lane_optimizers.build(nodes, [*stacked.params.values()])
     coefficients = built.coefficients({"lr": lrs}, np.array([0, 0]))
     scale = built.stability_scale({"lr": lrs}, np.array([0, 0]))[0]
     ratios = []
@@ -563,9 +572,9 @@ def test_full_batch_descent_settles_at_the_edge_of_stability(trainer: Trainer) -
             meter.before(stacked)
         built.update(gradients, coefficients, 0)
         if watch:
-            every = np.full(2, diagnostics.WHOLE)
+            every = np.full(2, cadence.WHOLE)
             raw = meter.after(stacked, found, gradients, (x, y), [step, step], 0, every, None)
-            ratios.append(diagnostics.table(raw.numpy(), scale)[:, 2])
+            ratios.append(quantities.table(raw.numpy(), scale)[:, 2])
     at_the_edge, small = np.median(ratios[20:], axis=0)
     assert 0.99 < at_the_edge < 1.03
     assert small < 0.5

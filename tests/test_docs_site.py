@@ -29,7 +29,7 @@ from helpers.commands import Ended, command
 from helpers.documents import COMMANDS, FILES, rows
 
 from lrlab.__main__ import VERBS
-from lrlab.engine import step
+from lrlab.engine.step import captured, plain
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -297,7 +297,7 @@ def test_resume_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
         return gradients
 
-    for kind in (step.PlainStep, step.CapturedStep):
+    for kind in (plain.PlainStep, captured.CapturedStep):
         monkeypatch.setattr(kind, "gradients", pressed(kind.gradients))
     words = ["lr=0.01,0.03,0.1", "name=broken", *QUICK, "epochs=2"]
     ended = command(import_module("lrlab.sweep").main, words, tmp_path)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lrlab import plan
-from lrlab.engine import lanes
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.errors import UserError
 from lrlab.find import find, told
 from lrlab.range_test import curves, figure, inputs
@@ -226,13 +226,13 @@ def test_a_lane_that_fails_has_no_held_out_losses_from_there_on() -> None:
 
 def test_how_often_it_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each constant lr at a few steps, in five parts; the ramp alone, at no more than 61."""
-    evaluate, made = lanes.Lanes.evaluate, []
+    evaluate, made = Lanes.evaluate, []
 
-    def counted(self: lanes.Lanes, x: Tensor, y: Tensor, *rest: Any) -> Any:
+    def counted(self: Lanes, x: Tensor, y: Tensor, *rest: Any) -> Any:
         made.append(len(self) * len(y))
         return evaluate(self, x, y, *rest)
 
-    monkeypatch.setattr(lanes.Lanes, "evaluate", counted)
+    monkeypatch.setattr(Lanes, "evaluate", counted)
     found = found_with(VAL, steps=300, lr=(1e-4, 1e-2))
     assert (len(found.val_steps), len(found.ramp_val_steps)) == (7, 61)
     lanes_of_constants = 4  # the ramp trains in their stack

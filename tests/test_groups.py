@@ -26,8 +26,9 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
 from lrlab import plan, records
-from lrlab.engine import lanes as lane_stacks
-from lrlab.engine import optimizers
+from lrlab.engine.lanes import stacking
+from lrlab.engine.optimizers import lane_optimizers
+from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.errors import UserError
 from lrlab.networks import MLP
 from lrlab.probes import branches, landscape
@@ -272,7 +273,7 @@ def params(lanes: int) -> list[Tensor]:
     return [torch.ones(shape) for shape in shapes]
 
 
-def step(optimizer: optimizers.LaneOptimizer, of: list[Tensor], lr: list[float]) -> None:
+def step(optimizer: LaneOptimizer, of: list[Tensor], lr: list[float]) -> None:
     row = optimizer.coefficients({"lr": np.array([lr])}, np.zeros(len(lr), int))
     optimizer.update([torch.ones_like(p) for p in of], row, 0)
 
@@ -287,13 +288,13 @@ def step(optimizer: optimizers.LaneOptimizer, of: list[Tensor], lr: list[float])
     ],
 )
 def test_rates_are_those_that_the_class_has_given(kind: Any, rates: list[float]) -> None:
-    found = optimizers.build([node(kind, 0.1)], params(1)).rates(0)
+    found = lane_optimizers.build([node(kind, 0.1)], params(1)).rates(0)
     assert found == pytest.approx(rates, rel=1e-15)
 
 
 def test_the_update_is_of_each_groups_own_lr_to_the_bit() -> None:
     of = params(2)
-    step(optimizers.build([node(HeadTen, 0.1), node(HeadTen, 0.3)], of), of, [0.1, 0.15])
+    step(lane_optimizers.build([node(HeadTen, 0.1), node(HeadTen, 0.3)], of), of, [0.1, 0.15])
     for lane, (lr, head) in enumerate([(0.1, 10 * 0.1), (0.15, 10 * 0.3 * (0.15 / 0.3))]):
         for param, rate in zip(of, [lr, lr, head, head], strict=True):
             expected = torch.ones(param.shape[1:]).add_(torch.ones(param.shape[1:]), alpha=-rate)
@@ -303,12 +304,12 @@ def test_the_update_is_of_each_groups_own_lr_to_the_bit() -> None:
 def test_an_lr_of_0_moves_nothing_unless_a_group_has_a_rate_of_its_own() -> None:
     for kind in (HeadTen, FrozenByRate, Halved):
         of = params(1)
-        optimizer = optimizers.build([node(kind, 0.0)], of)
-        assert optimizer.rates(0) == optimizers.build([node(kind, 1.0)], params(1)).rates(0)
+        optimizer = lane_optimizers.build([node(kind, 0.0)], of)
+        assert optimizer.rates(0) == lane_optimizers.build([node(kind, 1.0)], params(1)).rates(0)
         step(optimizer, of, [0.0])
         assert all((p == 1).all() for p in of)
     with pytest.raises(UserError, match=r"^lr=0: ConstantHead has parameters with lr 0\.02, .*"):
-        optimizers.build([node(ConstantHead, 0.0)], params(1))
+        lane_optimizers.build([node(ConstantHead, 0.0)], params(1))
 
 
 class Counted(SGD):
@@ -321,11 +322,11 @@ class Counted(SGD):
 
 def test_a_class_that_takes_one_network_only_is_refused_where_another_is_trained() -> None:
     config = node(Counted, 0.1)
-    assert optimizers.group_key(config) and not optimizers.is_known(config)
-    assert optimizers.hyperparameters(config) == {}
-    optimizers.check_on(config, nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, bias=False)))
+    assert lane_optimizers.group_key(config) and not lane_optimizers.is_known(config)
+    assert lane_optimizers.hyperparameters(config) == {}
+    lane_optimizers.check_on(config, nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, bias=False)))
     with pytest.raises(UserError, match="not enough values to unpack"):
-        optimizers.check_on(config, nn.Linear(2, 3))
+        lane_optimizers.check_on(config, nn.Linear(2, 3))
 
 
 @pytest.mark.parametrize("kind", [HeadTen, ConstantHead])
@@ -360,8 +361,8 @@ def test_each_lr_of_a_range_test_is_that_of_a_run(kind: Any) -> None:
 
 def test_the_copies_of_a_landscape_have_the_rates_of_their_roles() -> None:
     torch.manual_seed(0)
-    stack = lane_stacks.stack([network(), network()], [0, 0], F.cross_entropy, "cpu")
-    rule = optimizers.build(
+    stack = stacking.stack([network(), network()], [0, 0], F.cross_entropy, "cpu")
+    rule = lane_optimizers.build(
         [node(ConstantHead, lr) for lr in (0.01, 0.1)], [*stack.params.values()]
     )
     copies, optimizer = landscape._copies(stack, rule, 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lrlab import losses
 from lrlab.data import Dataset
-from lrlab.engine import lanes
+from lrlab.engine.lanes import chunks, memory, stacking
 from lrlab.networks import ACTIVATIONS, CNN, MLP
 
 # One group: other seeds, schedules, lengths and momenta; lanes that diverge at once and later.
@@ -188,7 +188,7 @@ def test_the_callers_random_state_does_not_matter(trainer: Trainer, network: str
 
 
 def test_random_networks_draw_anew_at_each_step_and_seed(trainer: Trainer) -> None:
-    network = lanes.stack([AlwaysNoisy(CLASSES)] * 2, [0, 1], losses.nll, "cpu")
+    network = stacking.stack([AlwaysNoisy(CLASSES)] * 2, [0, 1], losses.nll, "cpu")
     data = tiny_images(64, 8, 8)
     network.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     first = network.gradients(data.train_x, data.train_y, [0, 0], 0)[0]
@@ -210,9 +210,9 @@ def test_gradients_are_those_of_the_network_itself(kind: str, own_batches: bool,
     data = tiny_images(63, 8, 8)
     x = data.train_x.view(3, 21, *IN_SHAPE) if own_batches else data.train_x[:21]
     y = data.train_y.view(3, 21) if own_batches else data.train_y[:21]
-    stack = lanes.stack(networks, [0, 1, 2], losses.nll, "cpu")
+    stack = stacking.stack(networks, [0, 1, 2], losses.nll, "cpu")
     stack.way = way
-    stack._cut()
+    stack.cut()
     found, gradients = stack.gradients(x, y, [0, 0, 0], 0)
     for lane, network in enumerate(networks):
         batch = (x[lane], y[lane]) if own_batches else (x, y)
@@ -246,7 +246,7 @@ def test_each_place_of_a_sequence_is_judged_but_padding() -> None:
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)
 
-    _, accuracy = lanes.stack(networks, [0, 1], loss, "cpu").evaluate(x, y)
+    _, accuracy = stacking.stack(networks, [0, 1], loss, "cpu").evaluate(x, y)
     for found, network in zip(accuracy, copies, strict=True):
         right = (network(x).argmax(1) == y).sum() / (1000 * 5 + 1500 * 9)
         assert float(found) == pytest.approx(float(right), rel=1e-6)
@@ -256,10 +256,10 @@ def test_each_place_of_a_sequence_is_judged_but_padding() -> None:
 def test_evaluation_in_chunks_is_the_mean_over_all_samples(
     samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "EVALUATION_CHUNK", 100)
+    monkeypatch.setattr(chunks, "EVALUATION_CHUNK", 100)
     networks = _networks(2, "mlp")
     data = tiny_images(samples, 8, 8)
-    stack = lanes.stack(networks, [0, 1], losses.nll, "cpu")
+    stack = stacking.stack(networks, [0, 1], losses.nll, "cpu")
     loss, accuracy = stack.evaluate(data.train_x, data.train_y)
     for lane, network in enumerate(networks):
         scores = network.double()(data.train_x.double())
@@ -273,10 +273,10 @@ def test_a_stack_that_would_change_bits_trains_one_at_a_time() -> None:
     """The loss of ``Sensitive`` depends on how many lanes go through it together."""
     networks: list[Any] = [Sensitive() for _ in range(3)]
     data = tiny_images(64, 100, 8)
-    stack = lanes.stack(networks, [0, 1, 2], losses.nll, "cpu")
+    stack = stacking.stack(networks, [0, 1, 2], losses.nll, "cpu")
     stack.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     assert stack.way == "one at a time"
-    stack = lanes.stack(_networks(3, "mlp"), [0, 1, 2], losses.nll, "cpu")
+    stack = stacking.stack(_networks(3, "mlp"), [0, 1, 2], losses.nll, "cpu")
     stack.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     assert stack.way == "together"
 
@@ -317,7 +317,7 @@ def test_settling_leaves_parameters_and_buffers_as_they_are(network: type[nn.Mod
     """Also where vmap refuses the network only after its batch norm has moved its buffers."""
     networks = [network(CLASSES) for _ in range(2)]
     data = tiny_images(64, 8, 8)
-    stack = lanes.stack(networks, [0, 1], losses.nll, "cpu")
+    stack = stacking.stack(networks, [0, 1], losses.nll, "cpu")
     before = [stack.state_dict(lane) for lane in range(2)]
     stack.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     for lane in range(2):
@@ -327,7 +327,7 @@ def test_settling_leaves_parameters_and_buffers_as_they_are(network: type[nn.Mod
 
 def test_select_copies_the_lanes_in_the_given_order() -> None:
     networks = _networks(4, "mlp")
-    stack = lanes.stack(networks, [10, 11, 12, 13], losses.nll, "cpu")
+    stack = stacking.stack(networks, [10, 11, 12, 13], losses.nll, "cpu")
     part = stack.select([3, 1])
     assert part.seeds == [13, 11]
     for lane, of in enumerate((3, 1)):
@@ -340,7 +340,7 @@ def test_select_copies_the_lanes_in_the_given_order() -> None:
 @pytest.mark.parametrize("network", [Odd, BatchNorm, Dropout])
 def test_a_state_dict_loads_into_the_ordinary_network(network: type[nn.Module]) -> None:
     networks = [network(CLASSES) for _ in range(3)]
-    stack = lanes.stack(networks, [0, 1, 2], losses.nll, "cpu")
+    stack = stacking.stack(networks, [0, 1, 2], losses.nll, "cpu")
     other = network(CLASSES)
     saved = stack.state_dict(1)
     assert list(saved) == list(networks[1].state_dict())
@@ -353,12 +353,12 @@ def test_memory_of_a_lane_is_that_of_its_tensors(data: Dataset) -> None:
     """By hand: its own weights, batch and scores; an evaluation's samples are shared by all."""
     network = MLP(IN_SHAPE, CLASSES, hidden=())
     x, y = data.train_x[:50], data.train_y[:50]
-    found = lanes.bytes_a_lane(network, losses.nll, x, y)
+    found = memory.bytes_a_lane(network, losses.nll, x, y)
     weights = 4 * (INPUTS + 1) * CLASSES
     # parameters, gradients, two buffers of Adam; and the scores of a chunk
-    least = 4 * weights + x.nbytes + 4 * lanes.EVALUATION_CHUNK * CLASSES
+    least = 4 * weights + x.nbytes + 4 * chunks.EVALUATION_CHUNK * CLASSES
     assert least <= found <= 3 * least
-    twice = lanes.bytes_a_lane(MLP(IN_SHAPE, CLASSES, hidden=(64, 64)), losses.nll, x, y)
+    twice = memory.bytes_a_lane(MLP(IN_SHAPE, CLASSES, hidden=(64, 64)), losses.nll, x, y)
     assert twice > found
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lrlab.engine import optimizers
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -132,7 +132,7 @@ def schedule(lrs, count=STEPS):
 
 def run(configs_, lanes, grads=GRADIENTS, scheduled=None, chunk=STEPS, transposed=False):
     params = stacked(lanes)
-    optimizer = optimizers.build(configs_, params)
+    optimizer = lane_optimizers.build(configs_, params)
     values = {"lr": schedule([c["lr"] for c in configs_]), **(scheduled or {})}
     for first in range(0, len(grads), chunk):
         rows = {name: v[first : first + chunk] for name, v in values.items()}
@@ -236,7 +236,7 @@ def test_momentum_that_is_scheduled_through_zero_keeps_its_buffer_as_torch_does(
 def border(kind, **arguments):
     """The ratio from which on the steps swing, and the lr on a quadratic of curvature 1."""
     (config,) = configs(kind, [arguments], [1.0])
-    optimizer = optimizers.build([config], [torch.zeros(1, 1)])
+    optimizer = lane_optimizers.build([config], [torch.zeros(1, 1)])
     first = np.array([10**6])  # behind any bias correction
     ratio = optimizer.swings_from({"lr": np.ones((1, 1))}, first)[0, 0]
     return ratio, ratio / optimizer.stability_scale({"lr": np.ones((1, 1))}, first)[0, 0]
@@ -299,11 +299,11 @@ def test_where_torchs_own_steps_on_a_quadratic_swing(beta, nesterov):
 
 def test_the_general_way_knows_no_border_and_lanes_have_their_own():
     (nadam,) = configs("NAdam", [{}], [1.0])
-    general = optimizers.build([nadam], [torch.zeros(1, 1)])
+    general = lane_optimizers.build([nadam], [torch.zeros(1, 1)])
     ones = np.ones((2, 1))
     assert np.isnan(general.swings_from({"lr": ones}, np.array([0]))).all()
     lanes = configs("SGD", [{"momentum": m} for m in (0.0, 0.25, 0.81)], [1.0, 2.0, 3.0])
-    stack = optimizers.build(lanes, [torch.zeros(3, 1)])
+    stack = lane_optimizers.build(lanes, [torch.zeros(3, 1)])
     found = stack.swings_from({"lr": np.ones((2, 3))}, np.zeros(3, int))
     np.testing.assert_allclose(found, [[0.5, 0.25 / 2.5, 0.01 / 3.62]] * 2)
     scheduled = np.array([[np.nan, 0.0, 0.25], [0.25, np.nan, np.nan]])
@@ -317,7 +317,7 @@ def test_keep_goes_on_as_if_the_others_had_never_been(name):
     kind, arguments = (CASES | GENERAL)[name]
     lanes = configs(kind, arguments)
     params = stacked(range(5))
-    optimizer = optimizers.build(lanes, params)
+    optimizer = lane_optimizers.build(lanes, params)
     values = {"lr": schedule(LRS)}
     c = optimizer.coefficients(values, np.zeros(5, int))
     for i in range(30):
@@ -347,8 +347,8 @@ def test_lanes_may_be_at_different_steps(name):
     lanes = [configs(kind, arguments)[lane] for lane in (early, late)]
     lead, params = stacked([early]), stacked([early, late])
     first, both = (
-        optimizers.build(lanes[:1], lead),
-        optimizers.build(lanes, params),
+        lane_optimizers.build(lanes[:1], lead),
+        lane_optimizers.build(lanes, params),
     )
     lr = schedule([LRS[early], LRS[late]])
     c = first.coefficients({"lr": lr[:, :1]}, np.zeros(1, int))
@@ -385,7 +385,7 @@ def test_a_large_parameter_split_over_threads_matches_torch_to_the_last_bit():
     for kind in ("SGD", "Adam", "RMSprop", "Adagrad"):
         lanes = configs(kind, [{}] * 3, [0.1, 0.01, 1.0])
         params = [start.clone()]
-        ours = optimizers.build(lanes, params)
+        ours = lane_optimizers.build(lanes, params)
         c = ours.coefficients({"lr": np.array([[0.1, 0.01, 1.0]] * 4)}, np.zeros(3, int))
         for i, g in enumerate(grads):
             ours.update([g], c, i)
@@ -400,7 +400,7 @@ def test_a_large_parameter_split_over_threads_matches_torch_to_the_last_bit():
 
 def test_the_first_momentum_is_the_gradient_even_in_the_sign_of_zero():
     params, zero = [torch.full((1, 4), -0.0)], torch.full((1, 4), -0.0)
-    ours = optimizers.build(configs("SGD", [{"momentum": 0.9}], [0.1]), params)
+    ours = lane_optimizers.build(configs("SGD", [{"momentum": 0.9}], [0.1]), params)
     ours.update([zero], ours.coefficients({"lr": np.full((1, 1), 0.1)}, np.zeros(1, int)), 0)
     leaf = torch.nn.Parameter(torch.full((4,), -0.0))
     leaf.grad = zero[0].clone()
@@ -412,7 +412,7 @@ def test_gradients_are_left_as_they_are():
     for kind, arguments in CASES.values():
         params = stacked(range(5))
         grads = [g.clone() for g in GRADIENTS[0]]
-        optimizer = optimizers.build(configs(kind, arguments), params)
+        optimizer = lane_optimizers.build(configs(kind, arguments), params)
         optimizer.update(
             grads, optimizer.coefficients({"lr": schedule(LRS, 1)}, np.zeros(5, int)), 0
         )
@@ -420,7 +420,7 @@ def test_gradients_are_left_as_they_are():
 
 
 def test_coefficients_of_a_stack_are_float32_rows():
-    optimizer = optimizers.build(configs(*CASES["momentum"]), stacked(range(5)))
+    optimizer = lane_optimizers.build(configs(*CASES["momentum"]), stacked(range(5)))
     c = optimizer.coefficients({"lr": schedule(LRS, 7)}, np.zeros(5, int))
     assert {name: (tuple(v.shape), v.dtype) for name, v in c.items()} == {
         "lr": ((7, 5), torch.float32),
@@ -433,7 +433,7 @@ def test_coefficients_of_a_stack_are_float32_rows():
 def test_general_says_which_way():
     for cases, general in ((CASES, False), (GENERAL, True)):
         for kind, arguments in cases.values():
-            built = optimizers.build(configs(kind, arguments), stacked(range(5)))
+            built = lane_optimizers.build(configs(kind, arguments), stacked(range(5)))
             assert built.general is general
 
 
@@ -480,7 +480,7 @@ def test_parameters_of_every_type_train_as_in_torch(kind, name):
     lr = np.outer(0.9 ** np.arange(6), [0.1, 0.003])
     for given in [{}, *OPTIONS[kind]]:
         params = [p.clone() for p in start]
-        optimizer = optimizers.build(configs(kind, [given] * 2, lr[0].tolist()), params)
+        optimizer = lane_optimizers.build(configs(kind, [given] * 2, lr[0].tolist()), params)
         rows = optimizer.coefficients({"lr": lr}, np.zeros(2, int))
         for i, grad in enumerate(grads):
             optimizer.update(grad, rows, i)
@@ -500,7 +500,8 @@ def test_parameters_of_every_type_train_as_in_torch(kind, name):
 
 def test_group_key_ignores_numbers_and_nothing_else():
     def key(kind="SGD", **arguments):
-        return optimizers.group_key({"_target_": f"torch.optim.{kind}", "lr": 0.1, **arguments})
+        node = {"_target_": f"torch.optim.{kind}", "lr": 0.1, **arguments}
+        return lane_optimizers.group_key(node)
 
     assert key() == key(momentum=0.9, weight_decay=1, nesterov=False, foreach=None)
     assert key("Adam") == key("Adam", betas=[0.5, 0.9], eps=1e-3)
@@ -508,7 +509,7 @@ def test_group_key_ignores_numbers_and_nothing_else():
     assert len({key(), key(maximize=True), key(momentum=0.9, nesterov=True), key("Adam")}) == 4
     assert key("Adam") != key("Adam", amsgrad=True)
     with pytest.raises(ValueError, match="one optimizer class"):
-        optimizers.build(
+        lane_optimizers.build(
             [
                 {"_target_": "torch.optim.SGD", "lr": 0.1},
                 {"_target_": "torch.optim.Adam", "lr": 0.1},
@@ -518,9 +519,9 @@ def test_group_key_ignores_numbers_and_nothing_else():
 
 
 def test_hyperparameters_fill_in_the_defaults():
-    adam = optimizers.hyperparameters({"_target_": "torch.optim.Adam", "weight_decay": 1})
+    adam = lane_optimizers.hyperparameters({"_target_": "torch.optim.Adam", "weight_decay": 1})
     assert adam == {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1.0}
-    built = optimizers.build(configs(*CASES["nesterov"]), stacked(range(5))).hyperparameters(1)
+    built = lane_optimizers.build(configs(*CASES["nesterov"]), stacked(range(5))).hyperparameters(1)
     assert built == {"momentum": 0.5, "dampening": 0.0, "weight_decay": 0.1}
 
 
@@ -561,7 +562,7 @@ def test_hyperparameters_fill_in_the_defaults():
 def test_bad_input_is_one_line_that_names_the_option(config, message):
     config = {"_target_": "torch.optim.SGD", "lr": 0.1, **config}
     with pytest.raises(UserError) as caught:
-        optimizers.group_key(config)
+        lane_optimizers.group_key(config)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -569,7 +570,7 @@ def test_bad_input_is_one_line_that_names_the_option(config, message):
 def test_what_only_the_parameters_show_is_a_user_error_too():
     muon = {"_target_": "torch.optim.Muon", "lr": 0.1}
     with pytest.raises(UserError, match=r"optimizer\._target_=torch\.optim\.Muon: .*2D"):
-        optimizers.build([muon], [torch.zeros(1, 3)])
+        lane_optimizers.build([muon], [torch.zeros(1, 3)])
 
 
 class _Matrices(torch.optim.SGD):
@@ -587,15 +588,15 @@ def test_an_optimizer_is_tried_on_the_networks_own_parameters(target, reason):
     config = {"_target_": target, "lr": 0.1}
     network = torch.nn.Linear(3, 2)
     before = [p.detach().clone() for p in network.parameters()]
-    assert not optimizers.is_known(config)
+    assert not lane_optimizers.is_known(config)
     with pytest.raises(UserError) as caught:
-        optimizers.check_on(config, network)
+        lane_optimizers.check_on(config, network)
     line = str(caught.value)
     assert line.startswith(f"optimizer._target_={target}: {reason}")
     assert line.endswith("for example optimizer=adam") and "\n" not in line
     network.bias.requires_grad_(False)  # frozen ones are not trained
-    optimizers.check_on(config, network)
-    optimizers.check_on(config, torch.nn.Linear(3, 2, bias=False))
+    lane_optimizers.check_on(config, network)
+    lane_optimizers.check_on(config, torch.nn.Linear(3, 2, bias=False))
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     assert all(p.grad is None for p in network.parameters())
 
@@ -620,9 +621,9 @@ def test_the_configs_that_ship_are_torchs_defaults_and_stacked(name, kind, argum
     node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=True)
     config = cast(dict[str, Any], node)
     params = stacked([0])
-    built = optimizers.build([{**config, "lr": 0.1}], params)
+    built = lane_optimizers.build([{**config, "lr": 0.1}], params)
     assert not built.general
-    assert optimizers.hyperparameters({**config}) == optimizers.hyperparameters(
+    assert lane_optimizers.hyperparameters({**config}) == lane_optimizers.hyperparameters(
         {"_target_": f"torch.optim.{kind}", **arguments}
     )
     lane = {"_target_": f"torch.optim.{kind}", "lr": 0.1, **arguments}
@@ -645,7 +646,7 @@ def test_cuda_matches_the_cpu(name):
     lanes = configs(kind, arguments)
     cpu = run(lanes, range(5))
     params = [p.detach().cuda() for p in stacked(range(5))]
-    optimizer = optimizers.build(lanes, params)
+    optimizer = lane_optimizers.build(lanes, params)
     c = optimizer.coefficients({"lr": schedule(LRS)}, np.zeros(5, int))
     for i in range(STEPS):
         optimizer.update([g.cuda() for g in GRADIENTS[i]], c, i)

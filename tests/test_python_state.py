@@ -15,7 +15,7 @@ from helpers.training import Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
 from lrlab import plan, records
-from lrlab.engine import python_state
+from lrlab.engine import forms, python_state
 from lrlab.errors import Stopped, UserError
 from lrlab.training import pool
 
@@ -245,10 +245,10 @@ def test_each_lane_has_the_numbers_of_its_own_seed(trainer: Trainer) -> None:
 def test_a_state_from_elsewhere_sets_no_other_attribute() -> None:
     network = Keeps(3)
     for key in (":forward", "inner.0:_parameters", ":__class__", "nowhere:calls", "=last"):
-        with pytest.raises(python_state.Unfit):
+        with pytest.raises(forms.Unfit):
             python_state.put_back(network, {key: ["opaque", "x", None]})
     for key in ("inner.0:_forward_hooks", ":__dict__", ":training"):
-        with pytest.raises(python_state.Unfit):
+        with pytest.raises(forms.Unfit):
             python_state.put_back(network, {key: 3})
 
 

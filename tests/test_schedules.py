@@ -14,9 +14,10 @@ import torch
 from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
-from lrlab import plan, schedules
-from lrlab.engine import optimizers
+from lrlab import plan
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
+from lrlab.plan.schedules import lane_schedules, table
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +34,7 @@ def config(kind, interval="step", warmup: float = 0, start=0.01, **arguments):
 
 
 def curve(schedule, steps=STEPS, lr=LR, steps_per_epoch=STEPS_PER_EPOCH, name="lr", **more):
-    built = schedules.build(schedule, {"lr": lr, **more}, steps, steps_per_epoch)
+    built = lane_schedules.build(schedule, {"lr": lr, **more}, steps, steps_per_epoch)
     return built.values(0, steps)[name]
 
 
@@ -153,7 +154,8 @@ def test_every_lr_is_the_one_an_ordinary_loop_would_use(kind, arguments, interva
 
 
 def test_values_are_slices_of_the_same_curve():
-    built = schedules.build(config("ExponentialLR", gamma=0.9), {"lr": LR}, STEPS, STEPS_PER_EPOCH)
+    node = config("ExponentialLR", gamma=0.9)
+    built = lane_schedules.build(node, {"lr": LR}, STEPS, STEPS_PER_EPOCH)
     whole = built.values(0, STEPS)["lr"]
     parts = [built.values(first, min(10, STEPS - first))["lr"] for first in range(0, STEPS, 10)]
     assert np.concatenate(parts).tolist() == whole.tolist()
@@ -177,7 +179,7 @@ def test_lanes_get_their_own_table_unless_they_are_equal():
 
 
 def test_momentum_is_given_only_where_the_scheduler_moves_it():
-    still = schedules.build(
+    still = lane_schedules.build(
         config("OneCycleLR", max_lr=LR, total_steps="auto", cycle_momentum=False),
         {"lr": LR, "momentum": 0.9},
         STEPS,
@@ -213,8 +215,8 @@ def test_one_cycle_moves_the_optimizers_momentum_as_torch_does():
         lane = {"_target_": f"torch.optim.{kind}", "lr": lr}
         grads = torch.randn(steps, 1, 6, generator=torch.Generator().manual_seed(0))
         params = [torch.ones(1, 6)]
-        ours = optimizers.build([lane], params)
-        built = schedules.build(cycle, {"lr": lr, **ours.hyperparameters(0)}, steps, steps)
+        ours = lane_optimizers.build([lane], params)
+        built = lane_schedules.build(cycle, {"lr": lr, **ours.hyperparameters(0)}, steps, steps)
         values = {name: v[:, None] for name, v in built.values(0, steps).items()}
         c = ours.coefficients(values, np.zeros(1, int))
         leaf = torch.nn.Parameter(torch.ones(6))
@@ -254,7 +256,7 @@ LOSSES = [2.0, 1.0, 1.0, 1.1, 0.99999, 0.5, 0.6, 0.7]
 @pytest.mark.parametrize("patience", [0, 1, 2])
 def test_plateau_is_torchs_own_given_each_epochs_val_loss(patience):
     schedule = config("ReduceLROnPlateau", "epoch", factor=0.1, patience=patience)
-    built = schedules.build(schedule, {"lr": LR}, 56, 7)
+    built = lane_schedules.build(schedule, {"lr": LR}, 56, 7)
     assert built.closed_loop
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=patience)
@@ -282,7 +284,7 @@ def test_plateau_is_torchs_own_given_each_epochs_val_loss(patience):
 
 def test_plateau_does_not_count_the_epochs_of_its_warm_up():
     schedule = config("ReduceLROnPlateau", "epoch", warmup=10, factor=0.1, patience=0)
-    built = schedules.build(schedule, {"lr": 1.0}, 28, 7)
+    built = lane_schedules.build(schedule, {"lr": 1.0}, 28, 7)
     expected = [0.01 + 0.99 * t / 10 for t in range(10)]
     np.testing.assert_allclose(built.values(0, 7)["lr"], expected[:7], rtol=1e-12)
     built.observe(0.1)  # epoch 0 ends in warm-up: no best value to compare with
@@ -334,7 +336,7 @@ SHIPPED = {
 def test_the_configs_that_ship_give_the_curve_that_their_comment_says(name):
     node = OmegaConf.create({"lr": 0.2, "schedule": OmegaConf.load(CONF / f"{name}.yaml")})
     schedule = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))["schedule"]
-    built = schedules.build(schedule, {"lr": 0.2, "momentum": 0.0}, 300, 100)
+    built = lane_schedules.build(schedule, {"lr": 0.2, "momentum": 0.0}, 300, 100)
     if built.closed_loop:
         built.observe(1.0)
         built.observe(0.5)
@@ -441,7 +443,7 @@ def test_no_torch_warning_leaks():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         curve(config("StepLR", warmup=3, step_size=5, gamma=0.123))
-        built = schedules.build(config("ReduceLROnPlateau", "epoch"), {"lr": 1.0}, 14, 7)
+        built = lane_schedules.build(config("ReduceLROnPlateau", "epoch"), {"lr": 1.0}, 14, 7)
         built.observe(1.0)
         built.values(0, 14)
     assert not caught
@@ -555,7 +557,7 @@ class Drawn(lr_scheduler.LRScheduler):
 def test_a_scheduler_that_draws_draws_the_same_again():
     node = {"_target_": f"{__name__}.Drawn"}
     first = curve(node)
-    schedules._cached_table.cache_clear()
+    table.cached_table.cache_clear()
     random.seed(5), np.random.seed(6), torch.manual_seed(7)
     state = random.getstate(), torch.get_rng_state()
     assert curve(node).tolist() == first.tolist()
@@ -593,18 +595,19 @@ def test_a_scheduler_may_not_move_what_no_run_would_follow(moved):
         given = {"beta1": 0.9, "beta2": 0.99}
     node = {"_target_": f"{__name__}.Moves", "name": moved}
     with pytest.raises(UserError) as caught:
-        schedules.build(node, {"lr": 0.1, **given}, STEPS, STEPS_PER_EPOCH)
+        lane_schedules.build(node, {"lr": 0.1, **given}, STEPS, STEPS_PER_EPOCH)
     assert f"Moves: changes {moved} from {given[moved]:g} to 0.5 at step 2; " in str(caught.value)
 
 
 def test_a_scheduler_moves_the_momentum_and_reads_the_optimizers_numbers():
     node = {"_target_": f"{__name__}.Moves", "name": "momentum", "reads": "weight_decay"}
     given = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.5}
-    values = schedules.build(node, given, 4, 4).values(0, 4)
+    values = lane_schedules.build(node, given, 4, 4).values(0, 4)
     assert values["lr"].tolist() == [0.05] * 4
     assert values["momentum"].tolist() == [0.9, 0.9, 0.5, 0.5]
     # lanes of another weight decay have another table, and torch's own schedulers share one
-    assert schedules.build(node, {**given, "weight_decay": 1.0}, 4, 4).values(0, 1)["lr"] == 0.1
+    other = lane_schedules.build(node, {**given, "weight_decay": 1.0}, 4, 4)
+    assert other.values(0, 1)["lr"] == 0.1
 
 
 @pytest.mark.parametrize("reads", ["parameters", "gradients", "state", "first"])

@@ -33,7 +33,7 @@ from helpers.commands import command
 import lrlab
 from lrlab import analysis, reproduce, resume
 from lrlab.config import data_paths
-from lrlab.engine import lanes
+from lrlab.engine.lanes import memory
 from lrlab.plan import compose
 from lrlab.plots import __main__ as plots
 from lrlab.report import __main__ as report
@@ -168,6 +168,6 @@ def test_to_ask_what_a_lane_takes_keeps_nothing_of_the_network() -> None:
     before = living()
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Sigmoid())
     x, y = torch.zeros(2, 3), torch.zeros(2, 4)
-    assert lanes.bytes_a_lane(network, torch.nn.functional.mse_loss, x, y) > 0
+    assert memory.bytes_a_lane(network, torch.nn.functional.mse_loss, x, y) > 0
     del network
     assert living() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,17 @@ from helpers.training import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bit
 from torch import Tensor, nn
 
 from lrlab import losses, networks, plan
-from lrlab.engine import capture, lanes, optimizers
-from lrlab.engine import step as steps
-from lrlab.engine.capture import Program
-from lrlab.engine.lanes import Lanes
-from lrlab.engine.optimizers import LaneOptimizer
-from lrlab.engine.step import CapturedStep, Pace, PlainStep, build_step
+from lrlab.engine.capture import calls as capture_calls
+from lrlab.engine.capture.program import Program
+from lrlab.engine.lanes import chunks, stacking
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.optimizers import known, lane_optimizers
+from lrlab.engine.optimizers.protocol import LaneOptimizer
+from lrlab.engine.step import captured as captured_step
+from lrlab.engine.step.captured import CapturedStep
+from lrlab.engine.step.choosing import build_step
+from lrlab.engine.step.pace import Pace
+from lrlab.engine.step.plain import PlainStep
 from lrlab.errors import UserError
 from lrlab.training import train as training
 
@@ -165,7 +171,7 @@ OPTIMIZERS = {
 
 def lanes_of(make: Callable[[], nn.Module], loss: Any = losses.nll, **options: Any) -> Lanes:
     torch.manual_seed(0)
-    stack = lanes.stack([make() for _ in range(3)], [0, 1, 2], loss, "cpu", **options)
+    stack = stacking.stack([make() for _ in range(3)], [0, 1, 2], loss, "cpu", **options)
     order, _ = orders(False)
     x, y = DATA.train_x[order[0, 0]], DATA.train_y[order[0, 0]]
     stack.settle(x, y, (DATA.val_x, DATA.val_y))
@@ -177,7 +183,7 @@ def optimizer_of(stack: Lanes, name: str) -> LaneOptimizer:
     found = [
         {"_target_": f"torch.optim.{kind}", "lr": 0.1, **options} for options in OPTIMIZERS[name]
     ]
-    return optimizers.build(found, list(stack.params.values()), stack.units)
+    return lane_optimizers.build(found, list(stack.params.values()), stack.units)
 
 
 def orders(own: bool) -> tuple[Tensor, Tensor]:
@@ -310,7 +316,7 @@ def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def off(*args: Any, out: Tensor) -> Tensor:
         return torch.bmm(*args, out=out).mul_(1 + 2**-20)
 
-    monkeypatch.setitem(capture._SHORT, torch.ops.aten.bmm.default, off)
+    monkeypatch.setitem(capture_calls._SHORT, torch.ops.aten.bmm.default, off)
     plain, found, step = both(mlp())
     assert step.way == "plain"
     assert_equal(plain, found)
@@ -320,16 +326,13 @@ def test_an_update_that_cannot_be_captured_is_made_plainly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain, _, _ = both(mlp(), "momentum")
-    rule = optimizers._RULES[torch.optim.SGD]
+    rule = known.RULES[torch.optim.SGD]
 
     def update(param: Tensor, grad: Tensor, *rest: Any) -> None:
         assert grad.sum().item() == grad.sum().item() or True  # looks at numbers
         rule.update(param, grad, *rest)
 
-    changed = optimizers._Rule(
-        rule.general_flags, rule.state, rule.coefficients, update, rule.stability_scale
-    )
-    monkeypatch.setitem(optimizers._RULES, torch.optim.SGD, changed)
+    monkeypatch.setitem(known.RULES, torch.optim.SGD, replace(rule, update=update))
     _, found, step = both(mlp(), "momentum")
     assert step.way == "captured"
     assert_equal(plain, found)
@@ -341,7 +344,7 @@ def test_steps_that_find_their_rows_by_themselves(
     monkeypatch: pytest.MonkeyPatch, name: str, own: bool
 ) -> None:
     """As on a GPU: what differs from step to step is found by a counter on the device."""
-    monkeypatch.setattr(steps, "_counts", lambda device: True)
+    monkeypatch.setattr(captured_step, "_counts", lambda device: True)
     plain, captured, step = both(mlp(), name, own)
     assert step.way == "captured"
     assert_equal(plain, captured)
@@ -357,7 +360,7 @@ def test_what_a_graph_tries_out_before_it_is_captured_is_undone(
             program.run()
         return program
 
-    monkeypatch.setattr(steps, "_counts", lambda device: True)
+    monkeypatch.setattr(captured_step, "_counts", lambda device: True)
     monkeypatch.setattr(Program, "on", on)
     for name in ("batch norm", "mlp"):
         plain, captured, step = both(NETWORKS[name], "momentum")
@@ -431,7 +434,7 @@ def test_one_thread_that_changes_a_bit_is_not_used(
     def product(*args: Any, out: Tensor) -> Tensor:
         return torch.bmm(*args, out=out).mul_(1.0 if torch.get_num_threads() == 2 else 1 + 2**-20)
 
-    monkeypatch.setitem(capture._SHORT, torch.ops.aten.bmm.default, product)
+    monkeypatch.setitem(capture_calls._SHORT, torch.ops.aten.bmm.default, product)
     order, order_of = orders(False)
     stack = lanes_of(mlp())
     rule = optimizer_of(stack, "sgd")
@@ -443,16 +446,16 @@ def test_one_thread_that_changes_a_bit_is_not_used(
 def test_products_that_threads_share_keep_all_bits_or_are_made_whole(
     two_threads: None, monkeypatch: pytest.MonkeyPatch, right: bool
 ) -> None:
-    monkeypatch.setattr(capture, "LARGE", 1)
-    monkeypatch.setattr(capture, "FEWEST_ROWS", 2)
-    original, made = capture._evenly, []
+    monkeypatch.setattr(capture_calls, "LARGE", 1)
+    monkeypatch.setattr(capture_calls, "FEWEST_ROWS", 2)
+    original, made = capture_calls._evenly, []
 
     def parts(*product: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         found = original(*product)
         made.append(len(found))
         return found if right else [*found, found[0]][1:]  # one is made twice, and one not at all
 
-    monkeypatch.setattr(capture, "_evenly", parts)
+    monkeypatch.setattr(capture_calls, "_evenly", parts)
     plain, captured, step = both(mlp())
     assert max(made) == 2  # two of the three lanes, and the rows of the third
     assert step.way == "captured"
@@ -537,7 +540,7 @@ def test_what_a_gpu_sums_by_fours_is_not_cut_by_lanes(
     batch: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch that is no multiple of 4 trains one at a time, and so is an evaluation's end."""
-    monkeypatch.setattr(lanes, "_summed_at_once", lambda device, pad: 4 if pad > 1 else 1)
+    monkeypatch.setattr(chunks, "summed_at_once", lambda device, pad: 4 if pad > 1 else 1)
     common = f"network.hidden=[8] pad=4 batch_size={batch}"
     group = trainer.together(RUNS, common)
     way = "one at a time" if batch % 4 else "together"
@@ -557,7 +560,7 @@ def test_what_a_gpu_sums_by_fours_is_not_cut_by_lanes(
     ],
 )
 def test_chunks_of_an_evaluation(samples: int, multiple: int, sizes: list[int]) -> None:
-    assert lanes._chunks(samples, multiple) == sizes
+    assert chunks.chunk_sizes(samples, multiple) == sizes
 
 
 def test_padding_does_not_show_in_the_curvature() -> None:

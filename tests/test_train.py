@@ -33,7 +33,7 @@ from torch.optim import lr_scheduler
 
 from lrlab import plan, records
 from lrlab.data import Dataset
-from lrlab.engine.optimizers import build as build_optimizer
+from lrlab.engine.optimizers.lane_optimizers import build as build_optimizer
 from lrlab.errors import UserError
 from lrlab.networks import CNN, MLP
 from lrlab.records import METRICS

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrlab import losses
+from lrlab.data.random_state import seeded
 from lrlab.engine import python_state, shared_state
-from lrlab.engine.python_state import seeded
+from lrlab.engine.lanes import chunks
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def check_training(
                 found = torch.autograd.grad(value, leaves, allow_unused=True)
             else:
                 found = (None,) * len(leaves)
-        except Exception:  # it is told where it trains
+        except Exception:  # training reports it
             return
     if all(gradient is None for gradient in found):
         raise UserError(
@@ -252,11 +253,9 @@ def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None
 
     Batch norm without running statistics takes no single sample in evaluation either.
     """
-    from lrlab.engine.lanes import EVALUATION_CHUNK
-
     parts = {"training": dataset.train_y, "held-out": dataset.val_y, "test": dataset.test_y}
     for name, y in parts.items():
-        if len(y) % EVALUATION_CHUNK != 1:
+        if len(y) % chunks.EVALUATION_CHUNK != 1:
             continue
         network.eval()
         try:

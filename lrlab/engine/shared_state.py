@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from lrlab.engine import python_state
+from lrlab.engine import forms, python_state
 
 # Values larger than this are data, not counters, and to compare them would take long.
 LARGEST = 10_000
@@ -42,7 +42,7 @@ def of(*owners: Any) -> python_state.State:
         module = vars(sys.modules.get(kind.__module__) or types.ModuleType("none"))
         names = {k: v for k, v in module.items() if not k.startswith("__") and _is_state(v)}
         found |= {f"{kind.__module__}.{k}": v for k, v in names.items()}
-    return {name: python_state.form(value) for name, value in found.items()}
+    return {name: forms.form(value) for name, value in found.items()}
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import losses, schedules
+from lrlab import losses
 from lrlab.config import checks, data_paths, schema, yaml_text
 from lrlab.config.schema import GROUPS
 from lrlab.config.targets import HYDRA_KEYS, instantiate, lacking, taken
-from lrlab.engine import devices, network_checks, optimizers
-from lrlab.engine.python_state import seeded
+from lrlab.data.random_state import seeded
+from lrlab.engine import devices, network_checks
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
+from lrlab.plan.schedules import lane_schedules, reading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,7 +104,7 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
 
     def meant(key: str) -> bool:
         untouched = key in own and (own[key] == node[key] or "${" in str(own[key]))
-        kept = key in parameters or key in HYDRA_KEYS or key in schedules.OWN_KEYS
+        kept = key in parameters or key in HYDRA_KEYS or key in reading.OWN_KEYS
         kept = kept or (group, key) == ("data", "stratify")  # which is not what is without it
         return kept or not untouched
 
@@ -126,7 +128,7 @@ def group_key(spec: RunSpec) -> str:
         [
             {key: spec[key] for key in shared},
             spec.config.get("precision", "float32"),
-            optimizers.group_key(spec["optimizer"]),
+            lane_optimizers.group_key(spec["optimizer"]),
             spec.device,
         ],
         sort_keys=True,
@@ -181,7 +183,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
             if schedule.closed_loop:
                 for val_loss in (2.3, 2.0, 2.1)[: spec["epochs"]]:  # it may raise at the first
                     schedule.observe(val_loss)
-            schedules.check_groups(*_schedule_arguments(spec, steps_per_epoch), groups)
+            lane_schedules.check_groups(*_schedule_arguments(spec, steps_per_epoch), groups)
             _remember(key)
 
 
@@ -195,9 +197,9 @@ def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
     key += (json.dumps(spec["optimizer"], default=str),)
     if key not in _working:
         groups = 1
-        if not optimizers.is_known(spec["optimizer"]):
+        if not lane_optimizers.is_known(spec["optimizer"]):
             network = build_network(spec, dataset)
-            groups = optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
+            groups = lane_optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
         _remember(key, groups)
     return _working[key]
 
@@ -283,7 +285,7 @@ def _check_forward(
 ) -> None:
     import torch
 
-    from lrlab.engine.lanes import same_bits
+    from lrlab.engine.bits import same_bits
 
     # as many as there are outputs would hide that the two are exchanged
     count = 3 if dataset.outputs == 2 else 2
@@ -549,19 +551,19 @@ def _load_data(node: str, files: str) -> Dataset:
     return dataset
 
 
-def build_schedule(spec: RunSpec, steps_per_epoch: int) -> schedules.LaneSchedule:
+def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
     """The run's schedule over all its steps.
 
     Raises:
         UserError: a value that cannot work.
     """
-    return schedules.build(*_schedule_arguments(spec, steps_per_epoch))
+    return lane_schedules.build(*_schedule_arguments(spec, steps_per_epoch))
 
 
 def _schedule_arguments(
     spec: RunSpec, steps_per_epoch: int
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], int, int]:
-    numbers = {**optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
+    numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     return spec["schedule"], numbers, spec["epochs"] * steps_per_epoch, steps_per_epoch
 
 

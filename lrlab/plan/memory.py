@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from lrlab import plan, records
 from lrlab.config import checks, schema
-from lrlab.engine import diagnostics, lanes
+from lrlab.engine.diagnostics import meter
+from lrlab.engine.lanes import memory
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
 
@@ -51,9 +52,9 @@ def needs(spec: RunSpec) -> Needs:
         data = plan.load_data(spec)
         network, loss = plan.build_network(spec, data), plan.loss_function(spec)
         batch = data.train_x[: spec["batch_size"]], data.train_y[: spec["batch_size"]]
-        branch = lane = lanes.bytes_a_lane(network, loss, *batch)
+        branch = lane = memory.bytes_a_lane(network, loss, *batch)
         if schema.diagnostics(spec.config) != "off":
-            lane = lanes.bytes_a_lane(network, loss, *batch, diagnostics.PROBE)
+            lane = memory.bytes_a_lane(network, loss, *batch, meter.PROBE)
     except Exception:
         return Needs(0, 0, data_name, 0, math.inf)
     tensors = (data.train_x, data.train_y, data.val_x, data.val_y, data.test_x, data.test_y)

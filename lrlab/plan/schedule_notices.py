@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lrlab import plan, schedules
-from lrlab.engine import optimizers
+from lrlab import plan
+from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
+from lrlab.plan.schedules import lane_schedules, reading
 from lrlab.process.plain import is_number
 
 RISES = 1.5  # the last lr over the lowest of the run's last half, from which on it has risen
@@ -91,7 +92,7 @@ def of_run(spec: RunSpec) -> list[str]:
     return of_schedule(
         spec.choices["schedule"],
         spec["schedule"],
-        {**optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]},
+        {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]},
         spec["epochs"] * steps_per_epoch,
         steps_per_epoch,
     )
@@ -113,10 +114,10 @@ def of_schedule(
     Raises:
         UserError: a value that cannot work.
     """
-    built = schedules.build(schedule, hyperparameters, steps, steps_per_epoch)
+    built = lane_schedules.build(schedule, hyperparameters, steps, steps_per_epoch)
     if built.closed_loop:
         return []
-    s = schedules.read(schedule, steps, steps_per_epoch)
+    s = reading.read(schedule, steps, steps_per_epoch)
     rates = built.values(0, steps)["lr"]
     run = _Run(f"schedule={choice}", schedule, hyperparameters, s, rates)
     few = _never_comes_near(run)
@@ -140,7 +141,7 @@ class _Run:
         say: str,
         schedule: Mapping[str, Any],
         hyperparameters: Mapping[str, Any],
-        settings: schedules.Settings,
+        settings: reading.Settings,
         rates: np.ndarray,
     ) -> None:
         self.say, self.schedule, self.hyperparameters = say, schedule, hyperparameters
@@ -177,7 +178,7 @@ def _in_ticks(
         UserError: it cannot be so long.
     """
     node = {**schedule, "interval": "step", "warmup_steps": 0}
-    return schedules.build(node, hyperparameters, ticks, 1).values(0, ticks)["lr"]
+    return lane_schedules.build(node, hyperparameters, ticks, 1).values(0, ticks)["lr"]
 
 
 def _warms_up_too_long(run: _Run) -> str:
@@ -346,7 +347,7 @@ def _typed(value: Any) -> str:
 
 def _rises_to_the_end(schedule: Mapping[str, Any]) -> bool:
     """Whether that is what it is for, as the range test's."""
-    target = schedules.read({**schedule, "warmup_steps": 0}, 1, 1).target
+    target = reading.read({**schedule, "warmup_steps": 0}, 1, 1).target
     return getattr(target.call, "rises_to_the_end", False)
 
 
@@ -373,7 +374,7 @@ def _rates(spec: RunSpec) -> np.ndarray | None:
 
 def _ruling(spec: RunSpec) -> list[str]:
     """The settings in proportion to which the largest rate moves."""
-    numbers = {**optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
+    numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     node = dict(spec["schedule"])
     if "total_steps" in node:
         node["total_steps"] = "auto"
@@ -385,7 +386,7 @@ def _ruling(spec: RunSpec) -> list[str]:
             return math.nan
 
     now = top()
-    numeric = [k for k, v in node.items() if k not in schedules.OWN_KEYS and is_number(v)]
+    numeric = [k for k, v in node.items() if k not in reading.OWN_KEYS and is_number(v)]
     return [k for k in numeric if 1.09 * now < top(**{k: node[k] * 1.1}) < 1.11 * now]
 
 

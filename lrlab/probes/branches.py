@@ -14,13 +14,14 @@ import numpy as np
 
 from lrlab import plan, records
 from lrlab.config import checks, schema
-from lrlab.engine import devices, diagnostics
+from lrlab.engine import devices
+from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec, memory
 from lrlab.training import checkpoints, train
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
-FEWEST = diagnostics.FEWEST_BRANCH_STEPS
+FEWEST = branch_budget.FEWEST_BRANCH_STEPS
 
 State = dict[str, Any]
 Ways = dict[tuple[int, bool], str]  # as `lanes.Lanes.ways`
@@ -82,11 +83,11 @@ def cost_line(specs: Sequence[RunSpec]) -> str:
     summaries = [records.read_summary(spec.folder) for spec in specs]
     run_steps = [int(summary["steps"]) for summary in summaries]
     steps = [_steps_of(spec, count) for spec, count in zip(specs, run_steps, strict=True)]
-    whole = [len(MULTIPLIERS) * count + diagnostics.BRANCH_SETUP for count in steps]
+    whole = [len(MULTIPLIERS) * count + branch_budget.BRANCH_SETUP for count in steps]
     share = sum(whole) / max(sum(run_steps), 1)
     span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
     several = "each run" if len(specs) > 1 else "the run"
-    told = diagnostics.times(share)
+    told = branch_budget.times(share)
     return (
         f"{len(MULTIPLIERS)} branches of {span} steps for {several}, about {told} its training time"
     )
@@ -94,7 +95,7 @@ def cost_line(specs: Sequence[RunSpec]) -> str:
 
 def _steps_of(spec: RunSpec, steps: int) -> int:
     """Of each branch of a run of so many steps that has not annealed its lr."""
-    return diagnostics.branch_steps(schema.diagnostics(spec.config), steps, annealed=False)
+    return branch_budget.branch_steps(schema.diagnostics(spec.config), steps, annealed=False)
 
 
 def _fits(spec: RunSpec, state: State) -> bool:
@@ -111,7 +112,7 @@ def _fits(spec: RunSpec, state: State) -> bool:
 
 def _steps(spec: RunSpec, state: State) -> int:
     """Of each branch of a run with this end; 0: it has no test."""
-    annealed = diagnostics.is_annealed(state["values"].get("lr", math.nan), spec["lr"])
+    annealed = branch_budget.is_annealed(state["values"].get("lr", math.nan), spec["lr"])
     return 0 if annealed else _steps_of(spec, state["step"])
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lrlab.data import Dataset
-    from lrlab.engine.lanes import Lanes
-    from lrlab.engine.optimizers import LaneOptimizer
+    from lrlab.engine.lanes.lane_stack import Lanes
+    from lrlab.engine.optimizers.protocol import LaneOptimizer
     from lrlab.plan import RunSpec
 
 STEPS = 300  # that are replayed at most
@@ -347,15 +347,16 @@ def _replay(
     import torch
 
     from lrlab import plan
-    from lrlab.engine import lanes, optimizers
+    from lrlab.engine.lanes import stacking
+    from lrlab.engine.optimizers import lane_optimizers
     from lrlab.training import first_steps
 
     networks = [plan.build_network(spec, data) for spec in specs]
     loss = plan.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
-    stack = lanes.stack(networks, seeds, loss, specs[0].device, pad=pad)
-    rule = optimizers.build(
+    stack = stacking.stack(networks, seeds, loss, specs[0].device, pad=pad)
+    rule = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs], list(stack.params.values())
     )
     x, y = batch(0)
@@ -393,7 +394,7 @@ def _flat(params: Mapping[str, Tensor]) -> np.ndarray:
     """(lanes, weights) float32."""
     import torch
 
-    from lrlab.engine.lanes import as_real
+    from lrlab.engine.lanes.real_pairs import as_real
 
     flat = [as_real(t.detach()).flatten(1) for t in params.values()]
     return torch.cat(flat, dim=1).float().cpu().numpy()
@@ -420,7 +421,7 @@ def _lines(
 ) -> pd.DataFrame:
     import torch
 
-    from lrlab.engine import diagnostics
+    from lrlab.engine.diagnostics import quantities
 
     lanes, step = replay.lanes, replay.state_step
     start = {name: t.detach().clone() for name, t in lanes.params.items()}
@@ -445,9 +446,9 @@ def _lines(
             return _along(lanes, begin, along, buffers, t, batch, step)
 
         ends, slopes = seen(np.array([0.0, 1.0]))
-        fit = diagnostics.parabola(ends[1] - ends[0], slopes[0], slopes[1])
+        fit = quantities.parabola(ends[1] - ends[0], slopes[0], slopes[1])
         w0, w1, w2 = (float(w) for w in fit) if np.isfinite(ends).all() else (np.nan,) * 3
-        alpha = float(diagnostics.alpha(ends[1] - ends[0], slopes[0], slopes[1]))
+        alpha = float(quantities.alpha(ends[1] - ends[0], slopes[0], slopes[1]))
         lowest = -w1 / (2 * w2) if w2 > 0 else np.nan
         reach = max(1.5, 1.3 * lowest) if 0 < lowest <= 6 else 1.5
         t = np.unique(np.append(np.linspace(-0.25, reach, POINTS), [0.0, 1.0]))
@@ -470,7 +471,7 @@ def _along(
     """Losses and their slopes at begin + t · along, as training sees them: (points,) float64."""
     import torch
 
-    from lrlab.engine.lanes import Lanes
+    from lrlab.engine.lanes.lane_stack import Lanes
 
     size = max(1, _CHUNK_BYTES // (8 * sum(v.nbytes for v in begin.values()) + 1))
     losses, slopes = [], []
@@ -581,7 +582,7 @@ def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
 
 def _double(values: Tensor) -> Tensor:
     """In float64, which MPS does not have; a complex number as two."""
-    from lrlab.engine.lanes import as_real
+    from lrlab.engine.lanes.real_pairs import as_real
 
     values = as_real(values)
     return (values.cpu() if values.device.type == "mps" else values).double()
@@ -651,7 +652,7 @@ def _loss_at(
     weights."""
     import torch
 
-    from lrlab.engine.lanes import as_real, like_real
+    from lrlab.engine.lanes.real_pairs import as_real, like_real
 
     index = torch.from_numpy(chosen).to(data.train_y.device)
     x, y = data.train_x[index], data.train_y[index]
@@ -680,12 +681,13 @@ def _loss_at(
 
 
 def _lanes_at_once(lanes: Lanes, x: Tensor, y: Tensor) -> int:
-    from lrlab.engine import lanes as stacks
+    from lrlab.engine.lanes import memory
+    from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 
     few = min(len(y), 16)
     network = copy.deepcopy(lanes.modules[0]).cpu()
-    each = stacks.bytes_a_lane(network, lanes.loss, x[:few].cpu(), y[:few].cpu())
-    each = each * max(len(y), stacks.EVALUATION_CHUNK) // stacks.EVALUATION_CHUNK
+    each = memory.bytes_a_lane(network, lanes.loss, x[:few].cpu(), y[:few].cpu())
+    each = each * max(len(y), EVALUATION_CHUNK) // EVALUATION_CHUNK
     return int(np.clip(_CHUNK_BYTES // max(each, 1), 1, 64))
 
 

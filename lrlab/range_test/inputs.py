@@ -17,9 +17,9 @@ from torch.nn.parameter import is_lazy
 from lrlab.config import schema
 from lrlab.config.schema import nearest
 from lrlab.data import Dataset, own_float32
+from lrlab.data.random_state import random_state_kept
 from lrlab.engine import network_checks
-from lrlab.engine.constant import random_state_kept
-from lrlab.engine.lanes import Samples
+from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
 from lrlab.process.plain import is_whole
 from lrlab.training import first_steps

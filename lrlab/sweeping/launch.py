@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import plan, records
 from lrlab.config import arguments, schema
-from lrlab.engine import devices, diagnostics
+from lrlab.engine import devices
+from lrlab.engine.diagnostics import branch_budget, meter
 from lrlab.errors import Stopped, UserError
 from lrlab.plan import RunSpec, memory
 from lrlab.plan.compose import Job, compose, without_hydra
@@ -217,8 +218,8 @@ def announce_measuring(specs: Sequence[RunSpec]) -> None:
 def _asked_line(spec: RunSpec) -> str:
     data = plan.load_data(spec)
     steps_per_epoch = len(data.train_y) // spec["batch_size"]
-    batches = diagnostics.probe_size(data) / spec["batch_size"]
-    return diagnostics.asked_line(spec["epochs"] * steps_per_epoch, steps_per_epoch, batches)
+    batches = meter.probe_size(data) / spec["batch_size"]
+    return branch_budget.asked_line(spec["epochs"] * steps_per_epoch, steps_per_epoch, batches)
 
 
 def _labels(specs: Sequence[RunSpec]) -> list[str]:

@@ -17,14 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from lrlab import plan
-from lrlab.engine import devices, optimizers
-from lrlab.engine import lanes as lane_stacks
-from lrlab.engine.constant import random_state_kept
-from lrlab.engine.lanes import Lanes, Loss, Samples
+from lrlab.data.random_state import random_state_kept
+from lrlab.engine import devices
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.block import Loss
+from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.optimizers import lane_optimizers
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
-    from lrlab.engine.optimizers import LaneOptimizer
+    from lrlab.engine.optimizers.protocol import LaneOptimizer
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -145,7 +148,7 @@ def train(
         count = len(lrs[0, part])
         own = [each.of(part) for each in looks], [table[..., part] for table in seen]
         try:
-            lanes = lane_stacks.stack([network] * count, [seed] * count, loss, device)
+            lanes = stacking.stack([network] * count, [seed] * count, loss, device)
             _train(lanes, optimizer, lrs[:, part], batch, *own, found[:, part], tell)
         except (RuntimeError, MemoryError) as error:
             if count == 1 or not devices.out_of_memory(error):
@@ -172,7 +175,7 @@ def _train(
     _settle(lanes, batch, evaluated)
     configs = [{**optimizer, "lr": float(lr)} for lr in lrs[0]]
     params = list(lanes.params.values())
-    rule = optimizers.build(configs, params, each_lr_is_a_runs=True)
+    rule = lane_optimizers.build(configs, params, each_lr_is_a_runs=True)
     left = np.arange(len(lanes))
     for first in range(0, len(lrs), SEGMENT):
         part = lrs[first : first + SEGMENT, left]

@@ -17,8 +17,17 @@ from torch import Tensor
 
 from lrlab import plan, records
 from lrlab.config import schema
-from lrlab.engine import devices, diagnostics, lanes, optimizers, python_state
-from lrlab.engine.step import Step, build_step, gather
+from lrlab.engine import devices, forms, python_state
+from lrlab.engine.diagnostics import branch_budget, quantities
+from lrlab.engine.diagnostics.meter import Meter, build_meter
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.chunks import of_each_lane
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.optimizers import lane_optimizers
+from lrlab.engine.optimizers.protocol import LaneOptimizer
+from lrlab.engine.step.batches import gather
+from lrlab.engine.step.choosing import build_step
+from lrlab.engine.step.protocol import Step
 from lrlab.errors import Stopped, in_a_line
 from lrlab.plan import RunSpec
 from lrlab.process.profiling import phase
@@ -89,12 +98,12 @@ class Stack:
 
     key: str
     runs: list[Run]
-    lanes: lanes.Lanes
-    optimizer: optimizers.LaneOptimizer
+    lanes: Lanes
+    optimizer: LaneOptimizer
     data: Dataset
     steps_per_epoch: int
     references: plan.References
-    meter: diagnostics.Meter | None = None
+    meter: Meter | None = None
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
     place: int = 0
@@ -221,7 +230,7 @@ def train_steps(
     if raw:
         scale = stack.optimizer.stability_scale(schedule_values, np.array(first_steps))
         for i, tensor in raw.items():
-            measured[i] = (diagnostics.table(tensor.cpu().numpy(), scale[i]), due[i])
+            measured[i] = (quantities.table(tensor.cpu().numpy(), scale[i]), due[i])
     seconds = time.perf_counter() - started - spent
     step.end(seconds / count)
     values = {name: table[:count] for name, table in schedule_values.items()}
@@ -345,8 +354,8 @@ def build_stack(
     references = plan.references(specs[0], data, networks[0])
     loss = plan.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
-    stacked = lanes.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
-    optimizer = optimizers.build(
+    stacked = stacking.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
+    optimizer = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
         list(stacked.params.values()),
         stacked.units,
@@ -359,13 +368,13 @@ def build_stack(
         run.summary["swings_from"] = border
     _begin(runs, stacked, optimizer)
     mode, size = schema.diagnostics(specs[0].config), specs[0]["batch_size"]
-    meter = diagnostics.build(mode, stacked, data, size)
+    meter = build_meter(mode, stacked, data, size)
     stack = Stack(key, runs, stacked, optimizer, data, steps_per_epoch, references, meter)
     _settle(stack)
     return stack
 
 
-def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: optimizers.LaneOptimizer) -> None:
+def _begin(runs: Sequence[Run], stacked: Lanes, optimizer: LaneOptimizer) -> None:
     """Note what each run keeps in Python; runs that begin alike share the note."""
     notes: list[Python] = []
     for lane, run in enumerate(runs):
@@ -376,7 +385,7 @@ def _begin(runs: Sequence[Run], stacked: lanes.Lanes, optimizer: optimizers.Lane
             notes.append(now)
 
 
-def _python(stacked: lanes.Lanes, optimizer: optimizers.LaneOptimizer, lane: int) -> Python:
+def _python(stacked: Lanes, optimizer: LaneOptimizer, lane: int) -> Python:
     network, loss = stacked.python(lane)
     own = optimizer.torch_optimizer(lane)  # of one that lrlab does not know
     rule = {} if own is None else python_state.of(own)
@@ -401,17 +410,17 @@ def load_python(stack: Stack, lane: int, state: Python) -> None:
     """Put what ``changed_python`` gave into a lane.
 
     Raises:
-        python_state.Unfit: it does not belong there.
+        forms.Unfit: it does not belong there.
     """
     try:
         stack.lanes.load_python(lane, state.get("network", {}), state.get("loss", {}))
         if state.get("optimizer"):
             own = stack.optimizer.torch_optimizer(lane)
             if own is None:
-                raise python_state.Unfit("it is of another optimizer")
+                raise forms.Unfit("it is of another optimizer")
             python_state.put_back(own, state["optimizer"])
     except Exception as error:  # whatever a file from elsewhere makes of it
-        raise python_state.Unfit(str(error)) from error
+        raise forms.Unfit(str(error)) from error
 
 
 def _precision(spec: RunSpec) -> str:
@@ -468,7 +477,7 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
     seconds = [float(each) for each in [*state["seconds"], 0.0][:3]]
     kept = {key: state["summary"][key] for key in KEPT if key in state["summary"]}
     if state["step"] > run.steps:
-        raise python_state.Unfit(f"step {state['step']} of {run.steps}")
+        raise forms.Unfit(f"step {state['step']} of {run.steps}")
     if stack.meter and state.get("curvature"):
         stack.meter.load(lane, state["curvature"])
     stack.lanes.load(lane, state["tensors"])
@@ -565,7 +574,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
         x, y = gather(data, stack.order[0], stack.order_of, bool(stack.lanes.pad))
-        own = lanes.of_each_lane(y)
+        own = of_each_lane(y)
         finished = finished.select(done)
         finished.settle(x[done] if own else x, y[done] if own else y, *_evaluated(data))
     started = time.perf_counter()
@@ -603,7 +612,7 @@ def _finish(stack: Stack, done: Sequence[int]) -> None:
         _end(run, "finished", line)
 
 
-def _val_parts(stack: Stack, finished: lanes.Lanes) -> list[Tensor]:
+def _val_parts(stack: Stack, finished: Lanes) -> list[Tensor]:
     """The val losses, (lanes,) each, on parts of the held-out samples that have none in common.
 
     How much the differences of two runs' parts vary says how far the difference of their val losses
@@ -621,7 +630,7 @@ def _parts(data: Dataset) -> list[tuple[Tensor, Tensor]]:
     return [(data.val_x[k::count], data.val_y[k::count]) for k in range(count)]
 
 
-def _scores(stack: Stack, of: lanes.Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Losses and accuracies, (lanes,) each, of lanes of this stack; see ``Lanes.evaluate``."""
     references = stack.references
     loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
@@ -641,10 +650,10 @@ def _keep_end(stack: Stack, lane: int) -> None:
     """Write a finished run's state for its branch test, if it has one when the sweep ends."""
     run = stack.runs[lane]
     mode = schema.diagnostics(run.spec.config)
-    annealed = diagnostics.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
-    if not diagnostics.branch_steps(mode, run.steps, annealed):
+    annealed = branch_budget.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
+    if not branch_budget.branch_steps(mode, run.steps, annealed):
         if mode != "off" and not annealed:
-            records.log(run.spec.folder, diagnostics.no_branches(run.steps))
+            records.log(run.spec.folder, branch_budget.no_branches(run.steps))
         return
     python = changed_python(stack, lane)
     state = {
@@ -663,7 +672,7 @@ def _keep_end(stack: Stack, lane: int) -> None:
 def _start(
     spec: RunSpec,
     row: int,
-    stack: lanes.Lanes,
+    stack: Lanes,
     steps_per_epoch: int,
     data: Dataset,
     references: plan.References,
@@ -692,7 +701,7 @@ def _of_targets(data: Dataset) -> dict[str, Any]:
     return {"target_mean": list(data.target_mean), "target_std": data.target_std}
 
 
-def _swings_from(runs: Sequence[Run], optimizer: optimizers.LaneOptimizer) -> list[float | None]:
+def _swings_from(runs: Sequence[Run], optimizer: LaneOptimizer) -> list[float | None]:
     """The stability ratio from which on each run's steps swing; None where no rule is known.
 
     Of a momentum that its schedule moves, the median over the run counts.

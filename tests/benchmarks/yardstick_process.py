@@ -68,7 +68,8 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
 
     from lrlab import bench, plan
     from lrlab.data import Dataset
-    from lrlab.engine import devices, lanes
+    from lrlab.engine import devices
+    from lrlab.engine.lanes import memory
 
     devices.make_deterministic()
     runs = bench.specs(options, [0.01] * count)
@@ -80,7 +81,7 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
     data = Dataset("noise", *parts, num_classes=10, sha256="")
     network, loss = plan.build_network(runs[0], data), plan.loss_function(runs[0])
     first = slice(bench.BATCH_SIZE)
-    predicted = lanes.bytes_a_lane(network, loss, data.train_x[first], data.train_y[first])
+    predicted = memory.bytes_a_lane(network, loss, data.train_x[first], data.train_y[first])
     stack = bench.stack(runs, data.to(runs[0].device))
     bench.lane_steps(stack)(STEPS)
     stack.lanes.evaluate(stack.data.val_x, stack.data.val_y)

@@ -39,7 +39,8 @@ MEASURED = (
 # The signal comes in the middle of a step, counted over all of a process.
 AT_STEP = """
 import os, signal
-from lrlab import step
+from lrlab.engine.step.captured import CapturedStep
+from lrlab.engine.step.plain import PlainStep
 taken = 0
 
 def counted(gradients):
@@ -52,7 +53,7 @@ def counted(gradients):
         return gradients(self, i)
     return take
 
-for kind in (step.PlainStep, step.CapturedStep):
+for kind in (PlainStep, CapturedStep):
     kind.gradients = counted(kind.gradients)
 """
 

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from helpers.training import Silent
-from lrlab.engine import optimizers
+from lrlab.engine.optimizers import general, stacked
 from lrlab.errors import Stopped
 from lrlab.plan import RunSpec
 from lrlab.training import pool
@@ -87,7 +87,7 @@ def after(steps: int) -> Iterator[Callable[[], bool]]:
 
         return counted
 
-    kinds = (optimizers._StackedOptimizer, optimizers._GeneralOptimizer)
+    kinds = (stacked.StackedOptimizer, general.GeneralOptimizer)
     with contextlib.ExitStack() as patches:
         for kind in kinds:
             patches.enter_context(mock.patch.object(kind, "update", counting(kind.update)))

@@ -1,18 +1,18 @@
-"""The least loss that a constant prediction can have, found by minimising any loss."""
+"""The least loss of a constant prediction, found by minimising any loss over it."""
 
 from __future__ import annotations
 
 import copy
 import math
-import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lrlab.data.random_state import random_state_kept
 
 MOST_NUMBERS = 2**17  # outputs that one call of the loss takes; more only cost time
 ITERATIONS = 80
@@ -192,15 +192,3 @@ def _representatives(targets: Tensor, shape: Sequence[int]) -> Tensor:
     if not targets.is_floating_point() and len(targets.unique()) > most // 4:
         raise ValueError("too many classes")
     return few
-
-
-@contextmanager
-def random_state_kept(cuda: Sequence[torch.device] = ()) -> Iterator[None]:
-    """Afterwards the global generators, and those of GPUs, are where they were."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=list(cuda)):
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)

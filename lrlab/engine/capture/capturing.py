@@ -1,0 +1,69 @@
+"""Capture some work: watch it twice, and make a program of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lrlab.engine.capture.builder import Builder
+from lrlab.engine.capture.operations import Operation
+from lrlab.engine.capture.program import NotCapturable, Program
+from lrlab.engine.capture.watching import described, watch
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Work that was watched.
+
+    Attributes:
+        results: what the work returned, None for what it has none of.
+    """
+
+    operations: list[Operation]
+    results: Sequence[Tensor | None]
+    changing: list[Tensor]
+
+    @torch.no_grad()
+    def program(
+        self,
+        into: Mapping[int, Tensor] | None = None,
+        copied: Container[int] = (),
+        shared: bool = False,
+    ) -> Program:
+        """A program of the work, which it does not run.
+
+        Args:
+            into: place of a result to the tensor that shall hold it. Where the layouts allow it is
+                written there at once; a product may then be computed as its transpose.
+            copied: places in ``into`` that are to be written as they come, and copied.
+            shared: whether a product may be computed in parts that all threads share evenly.
+
+        Raises:
+            NotCapturable: an operation cannot be repeated on fixed memory.
+        """
+        return Builder(
+            self.operations, self.results, self.changing, dict(into or {}), copied, shared
+        ).build()
+
+
+def capture(work: Callable[[], Sequence[Tensor | None]], changing: Iterable[Tensor]) -> Capture:
+    """Watch some work. It is done twice, and all that it changes in place is changed twice.
+
+    Args:
+        work: returns tensors; it does the same operations at each call.
+        changing: all tensors whose numbers may differ from run to run. What the work finds by
+            itself besides them counts as constant, unless the work changes it.
+
+    Raises:
+        NotCapturable: the work draws random numbers, looks at numbers, or is not the same twice.
+        Exception: what the work raises.
+    """
+    changing = list(changing)
+    first, _ = watch(work)
+    second, results = watch(work)
+    if described(first, changing) != described(second, changing):
+        raise NotCapturable("it does not do the same at each call")
+    return Capture(second, results, changing)

@@ -1,0 +1,73 @@
+"""How long the branch test may be, and what ``diagnostics=full`` costs, in words."""
+
+from __future__ import annotations
+
+import math
+
+from lrlab.engine.diagnostics.cadence import (
+    BUDGET,
+    CADENCES,
+    cost,
+    planned,
+)
+from lrlab.records.thresholds import THRESHOLDS
+
+# The branch test: three branches of at most a fifteenth of the run, and what it takes to build and
+# to capture their stack, cost a quarter of the run's steps at most.
+BRANCH_SHARE = 1 / 15
+BRANCH_SETUP = 80  # steps
+BRANCH_SHARE_ASKED = 1 / 8  # with diagnostics=full, which has no budget
+FEWEST_BRANCH_STEPS = 40  # the mean over fewer mini-batches says little
+BRANCHES = 3
+
+
+def branch_steps(mode: str, steps: int, annealed: bool) -> int:
+    """The steps of each branch of the branch test; 0: there is none.
+
+    A run whose schedule has annealed its lr has none: it has had its shorter steps already, and
+    three times almost nothing is almost nothing.
+
+    Args:
+        mode: ``off``, ``default`` or ``full``.
+        steps: of the run.
+    """
+    if mode == "off" or annealed:
+        return 0
+    if mode == "full":
+        return max(FEWEST_BRANCH_STEPS, round(BRANCH_SHARE_ASKED * steps))
+    found = int(min(BRANCH_SHARE * steps, (BUDGET * steps - BRANCH_SETUP) / BRANCHES))
+    return found if found >= FEWEST_BRANCH_STEPS else 0
+
+
+def no_branches(steps: int) -> str:
+    """Why a run of so few steps has no branch test."""
+    least = math.ceil((BRANCHES * FEWEST_BRANCH_STEPS + BRANCH_SETUP) / BUDGET)
+    return (
+        f"no branch test: with {steps:,} steps, fewer than {least}, it would take more than a "
+        "quarter of the training time; diagnostics=full makes it"
+    )
+
+
+def is_annealed(last_lr: float, lr: float) -> bool:
+    """Whether a schedule has brought the lr down; of an unknown one nothing is made."""
+    return not last_lr >= THRESHOLDS.annealed * lr
+
+
+def asked_line(steps: int, steps_per_epoch: int, batches: float) -> str:
+    """What ``diagnostics=full`` costs, in a line to be said before training."""
+    cadence, mode = CADENCES["full"], "full"
+    at, what = planned(cadence, steps, steps_per_epoch, batches)
+    share = sum(cost(int(kind), cadence, batches) for kind in what) / steps
+    branches = (BRANCHES * branch_steps(mode, steps, annealed=False) + BRANCH_SETUP) / steps
+    return (
+        f"diagnostics=full measures {len(at):,} of {steps:,} steps, which takes about "
+        f"{times(share)} the training time, and the branch test about {times(branches)} it; "
+        f"diagnostics=default takes at most {BUDGET:.0%} for each"
+    )
+
+
+def times(share: float) -> str:
+    """A share of a time in words: "38% of", "1.6 times"."""
+    if round(share, 2) < 1:
+        return f"{share:.0%} of"
+    return f"{share:.2g} times" if share < 9.95 else f"{share:.0f} times"

@@ -1,0 +1,332 @@
+"""The class ``Lanes``: a stack of networks as tensors, and what may be done with it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrlab.engine import forms, python_state
+from lrlab.engine.lanes import chunks, hessian
+from lrlab.engine.lanes.block import Block, Loss, block_of, joined, single_blocks
+from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.copies import (
+    copied_loss,
+    differ,
+    distinct,
+    each_once,
+    python_copy,
+    state_dict_of,
+)
+from lrlab.engine.lanes.packing import Tensors, packed_together, with_padding
+from lrlab.engine.lanes.passes import Passes
+from lrlab.engine.lanes.ways import KEEPS_STATE, UNSAVED, find_way
+from lrlab.losses import right_answers
+
+
+class Lanes:
+    """A stack of networks and the ways to run it.
+
+    Attributes:
+        params: name to (lanes, ...), the trained parameters. Update them in place only.
+        units: (lanes, numbers) each, of which all params are parts, so that an update takes few
+            operations; none where their types differ.
+        fixed: name to (lanes, ...), buffers and frozen parameters.
+        seeds: (lanes,) the runs' seeds; networks that draw random numbers draw from them.
+        modules: (lanes,) what runs the forward pass: one for all lanes while they run together, a
+            copy for each else, for a forward may count its calls or keep other state in Python.
+        losses: (lanes,) the loss function of each, likewise.
+        ways: the way that was found for a number of rows, with a batch of their own or without. It
+            depends on shapes alone, so stacks cut from one another or joined share the table.
+        pad: the rows of a product, if more than lanes. A GPU's library chooses how to sum by the
+            number of rows, so lanes that shall have the bits that they have alone need one width,
+            whatever their number. Rows after the lanes are copies of the first, never updated.
+        precision: ``float32`` or ``tf32`` (see ``devices.prepare``), or ``bf16``: the network
+            runs under autocast, its parameters and its loss stay float32.
+        blocks: the lanes in the parts that run side by side.
+        passes: runs the blocks, in the stack's ``way``.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        params: Tensors,
+        fixed: Tensors,
+        seeds: Sequence[int],
+        loss: Loss,
+        ways: dict[tuple[int, bool], str] | None = None,
+        pad: int = 0,
+        precision: str = "float32",
+    ) -> None:
+        self.modules = list(modules)
+        count = len(seeds)
+        self.losses = [loss] * count
+        self._wide_params, wide = packed_together(params, max(pad, count))
+        self._wide_fixed = with_padding(fixed, max(pad, count))
+        self.params = {name: tensor[:count] for name, tensor in self._wide_params.items()}
+        self.units = [unit[:count] for unit in wide]
+        self.fixed = {name: tensor[:count] for name, tensor in self._wide_fixed.items()}
+        self.pad = pad
+        self.precision = precision
+        self.seeds = list(seeds)
+        self.loss = loss
+        self.ways = {} if ways is None else ways
+        self.passes = Passes(self.seeds, self.ways, precision)
+        self.cut()
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def way(self) -> str:
+        """``together``, ``one at a time``, or ``unmapped`` for a network that vmap cannot take."""
+        return self.passes.way
+
+    @way.setter
+    def way(self, way: str) -> None:
+        self.passes.way = way
+
+    def gradients(
+        self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Losses and their gradients.
+
+        Args:
+            x: inputs, (batch, ...) for all lanes or (lanes, batch, ...).
+            y: targets, for all lanes or (lanes, ...), see ``chunks.of_each_lane``.
+            first_steps, offset: a lane is at its step first_steps[lane] + offset, from which a
+                random network draws.
+
+        Returns:
+            losses: (lanes,), the mean over the batch.
+            gradients: (lanes, ...) for each of ``params``; None where no loss depends on it. Where
+                some do, those of the others are 0, and ``protocol.absent`` names the others.
+        """
+        own = chunks.of_each_lane(y)
+        found = []
+        for block in self.blocks:
+            first = block.lanes.start
+            alone = own and self.way != "together"
+            batch = (x[first], y[first]) if alone else (x, y)
+            found.append(self.passes.gradients(block, *batch, first_steps[first] + offset))
+        if len(found) == 1:
+            return found[0]
+        losses, gradients = zip(*found, strict=True)
+        return torch.cat(losses), joined(gradients)
+
+    @torch.no_grad()
+    def evaluate(
+        self, x: Tensor, y: Tensor, classes: int | None = None, logit: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """A full evaluation, in the network's eval mode.
+
+        Args:
+            x: (samples, ...), y: (samples,) or of a regression (samples, width).
+            classes, logit: as for ``losses.right_answers``.
+
+        Returns:
+            loss: (lanes,) float32, the mean over the samples.
+            accuracy: (lanes,) float32, the share of right answers; NaN where there are none, as of
+                a regression.
+        """
+        judge = functools.partial(right_answers, classes=classes, logit=logit)
+        self.train_mode(False)
+        # on a GPU they stay there, for each look would wait for it; others may lack float64
+        device = x.device if x.is_cuda else torch.device("cpu")
+        total = torch.zeros(len(self), dtype=torch.float64, device=device)
+        right = torch.zeros(len(self), dtype=torch.int64, device=device)
+        multiple = chunks.summed_at_once(y.device, self.pad)
+        sizes = chunks.chunk_sizes(len(y), multiple)
+        for number, (xs, ys) in enumerate(zip(x.split(sizes), y.split(sizes), strict=True)):
+            for block in self.single_blocks() if len(ys) % multiple else self.blocks:
+                loss, correct = self.passes.scores(block, xs, ys, number, judge)
+                total[block.lanes] += loss.to(device).double() * len(ys)
+                right[block.lanes] += correct.to(device)
+        self.train_mode(True)
+        judged = 0 if y.is_floating_point() else (y >= 0).sum().cpu()
+        total, right = total.cpu(), right.cpu()
+        share = (right.double() / judged).where(right >= 0, math.nan).float()
+        return (total / len(y)).float(), share
+
+    def settle(self, x: Tensor, y: Tensor, *evaluated: Samples) -> None:
+        """Choose the fastest way in which each lane has the bits that it has alone, by trying.
+
+        Args:
+            x, y: a batch as for ``gradients``.
+            evaluated: each samples and targets that ``evaluate`` will get, since the number of
+                samples decides how a product or a mean is computed.
+        """
+        key = (self.pad or len(self), chunks.of_each_lane(y))
+        if key not in self.ways:
+            self.ways[key] = find_way(self, x, y, evaluated)
+        self.way = self.ways[key]
+        if self.way == "together" and differ(self.modules, self.losses):
+            self.way = "one at a time"
+        if self.way != "together":
+            self._part()
+        self.cut()
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a forward pass or a loss was found to change anything in Python."""
+        return self.ways.get(KEEPS_STATE) == "yes"
+
+    @property
+    def unsaved(self) -> str:
+        """Names of what was found to change in Python and cannot be saved, or nothing."""
+        return self.ways.get(UNSAVED, "")
+
+    def python(self, lane: int) -> tuple[python_state.State, python_state.State]:
+        """What a lane's network and its loss keep in Python."""
+        return python_state.of(self.modules[lane]), python_state.of(self.losses[lane], True)
+
+    def changed(self, before: tuple[python_state.State, python_state.State]) -> bool:
+        """Whether ``python`` of the first lane gives another state now."""
+        pairs = zip(before, self.python(0), strict=True)
+        return any(python_state.changes(*pair) for pair in pairs)
+
+    def load_python(self, lane: int, network: python_state.State, loss: python_state.State) -> None:
+        """Put changes of what ``python`` gave into a lane.
+
+        Raises:
+            forms.Unfit: they do not belong there.
+        """
+        if not network and not loss:
+            return
+        self._part()
+        python_state.put_back(self.modules[lane], network)
+        python_state.put_back(self.losses[lane], loss)
+        if self.way == "together" and differ(self.modules, self.losses):
+            self.way = "one at a time"
+        self.cut()
+
+    def _part(self) -> None:
+        """Give each lane a network and a loss of its own in Python; the tensors are the stack's."""
+        self.modules = distinct(self.modules, copy.deepcopy)
+        self.losses = distinct(self.losses, copied_loss)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """What is tried in here leaves no trace: modules are copies, and buffers are put back."""
+        before = {n: t.clone() for n, t in self.fixed.items()}
+        modules, losses = self.modules, self.losses
+        self.modules = each_once(modules, python_copy)
+        self.losses = each_once(losses, copied_loss)
+        self.cut()
+        self.passes.rehearsing = True
+        try:
+            yield
+        finally:
+            self.passes.rehearsing = False
+            self.modules, self.losses = modules, losses
+            for name, tensor in before.items():
+                self.fixed[name].copy_(tensor)
+            self.cut()
+
+    def twin(self) -> Lanes:
+        """Copies of these lanes, run the same way: what is done with them does not touch these."""
+
+        def copied(tensors: Tensors) -> Tensors:
+            return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+        modules, losses = copy.deepcopy(self.modules), [copied_loss(loss) for loss in self.losses]
+        twin = self._like(modules, copied(self.params), copied(self.fixed), self.seeds, losses)
+        twin.way = self.way
+        twin.cut()
+        return twin
+
+    @torch.no_grad()
+    def follow(self, other: Lanes) -> None:
+        """Take the numbers of lanes that these are copies of."""
+        for mine, theirs in ((self.params, other.params), (self.fixed, other.fixed)):
+            for name, tensor in mine.items():
+                tensor.copy_(theirs[name])
+
+    def curvature(self, x: Tensor, y: Tensor) -> hessian.Curvature:
+        """Losses, gradients, and what multiplies the Hessian; see ``hessian.curvature``."""
+        return hessian.curvature(self.passes, self.blocks, x, y)
+
+    def select(self, lanes: Sequence[int]) -> Lanes:
+        """A new stack of some lanes. ``settle`` it before use."""
+        index = torch.as_tensor(np.asarray(lanes, dtype=np.int64))
+
+        def pick(tensors: Tensors) -> Tensors:
+            return {n: t.detach()[index.to(t.device)] for n, t in tensors.items()}
+
+        seeds = [self.seeds[i] for i in lanes]
+        modules, losses = [self.modules[i] for i in lanes], [self.losses[i] for i in lanes]
+        return self._like(modules, pick(self.params), pick(self.fixed), seeds, losses)
+
+    def join(self, other: Lanes) -> Lanes:
+        """A new stack of these lanes, then the other's. ``settle`` it before use."""
+
+        def together(these: Tensors, those: Tensors) -> Tensors:
+            return {n: torch.cat([t.detach(), those[n].detach()]) for n, t in these.items()}
+
+        return self._like(
+            self.modules + other.modules,
+            together(self.params, other.params),
+            together(self.fixed, other.fixed),
+            self.seeds + other.seeds,
+            self.losses + other.losses,
+        )
+
+    def state(self, lane: int) -> Tensors:
+        """Copies of one lane's parameters and buffers on the CPU, by their names in the stack."""
+        return {n: t.detach()[lane].cpu().clone() for n, t in {**self.params, **self.fixed}.items()}
+
+    @torch.no_grad()
+    def load(self, lane: int, state: Tensors) -> None:
+        """Put what ``state`` gave into a lane, in place.
+
+        Raises:
+            forms.Unfit: it is the state of another network.
+        """
+        own = {**self.params, **self.fixed}
+        if set(own) != set(state):
+            raise forms.Unfit("its tensors have other names")
+        for name, tensor in own.items():
+            python_state.put_tensor(tensor[lane], state[name], name)
+
+    def state_dict(self, lane: int) -> dict[str, Any]:
+        """One lane's state dict, on the CPU, as its network alone would have it."""
+        return state_dict_of(self.modules[lane], self.state(lane))
+
+    def _like(
+        self,
+        modules: Sequence[nn.Module],
+        params: Tensors,
+        fixed: Tensors,
+        seeds: Sequence[int],
+        losses: Sequence[Loss],
+    ) -> Lanes:
+        given = (self.loss, self.ways, self.pad, self.precision)
+        made = Lanes(modules, params, fixed, seeds, *given)
+        made.losses = list(losses)
+        made.cut()
+        return made
+
+    def cut(self) -> None:
+        """Cut the stack into the blocks of its way; after a change of that, or of its modules."""
+        if self.way == "together":
+            lanes = slice(0, len(self))
+            python = self.modules[0], self.losses[0]
+            self.blocks = [block_of(lanes, *python, self._wide_params, self._wide_fixed)]
+            return
+        self.blocks = self.single_blocks()
+
+    def single_blocks(self) -> list[Block]:
+        """A block for each lane."""
+        return single_blocks(self.modules, self.losses, self.params, self.fixed)
+
+    def train_mode(self, train: bool) -> None:
+        """Put the networks into training mode, or into evaluation mode."""
+        for module in dict.fromkeys(self.modules):
+            module.train(train)

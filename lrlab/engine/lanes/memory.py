@@ -1,0 +1,41 @@
+"""The memory that a lane takes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lrlab.engine.lanes.block import Loss
+from lrlab.engine.lanes.chunks import (
+    EVALUATION_CHUNK,
+)
+
+
+def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: int = 0) -> int:
+    """The memory that one more lane takes, by measuring one forward pass on the CPU.
+
+    Parameters, gradients, and what an optimizer and a trial of the stack take; a batch of its own,
+    what autograd keeps of it, and the gradients of that; and a chunk of an evaluation, whose
+    samples the lanes share. Where the lane is measured with a probe batch of so many samples, the
+    meter's vectors, and what second derivatives keep. The factors were measured: what training
+    took at its peak was 40% to 97% of this, for MLPs, CNNs, SGD and Adam, measured or not.
+    """
+    kept = 0
+    tensors = [*network.parameters(), *network.buffers()]
+    others = {t.untyped_storage().data_ptr() for t in (x, y, *tensors)}
+
+    def count(tensor: Tensor) -> None:
+        # Nothing is kept: an output that its own node kept would never be freed.
+        nonlocal kept
+        if tensor.untyped_storage().data_ptr() not in others:
+            kept += tensor.nbytes
+
+    own = sum(t.nbytes for t in tensors)
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing),
+    ):
+        loss(network(x), y)
+    sample = kept // max(len(y), 1)
+    meter = 20 * own + probe * (8 * sample + x[0].nbytes) if probe else 0
+    return 7 * own + 2 * kept + x.nbytes + EVALUATION_CHUNK * sample + meter

@@ -1,0 +1,144 @@
+"""Run blocks of lanes through the network and the loss: under vmap, or one lane by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from lrlab.data import random_state
+from lrlab.engine.lanes.block import Block, first_of
+from lrlab.engine.lanes.chunks import of_each_lane
+from lrlab.engine.lanes.packing import Tensors
+
+ASSIGNED = (-1, False)  # in the table of ways: names of the buffers that a forward pass assigns
+
+Judge = Callable[[Tensor, Tensor], Tensor | None]  # from outputs and targets to right answers
+
+
+@dataclass
+class Passes:
+    """The passes of a stack.
+
+    Attributes:
+        seeds, ways, precision: as for ``Lanes``.
+        way: as for ``Lanes``; in the way ``unmapped`` a block is one lane.
+        rehearsing: whether a pass may be made twice, to learn which buffers it assigns anew.
+    """
+
+    seeds: Sequence[int]
+    ways: dict[tuple[int, bool], str]
+    precision: str
+    way: str = "together"
+    rehearsing: bool = False
+
+    def gradients(
+        self, block: Block, x: Tensor, y: Tensor, step: int
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Losses, (lanes,), and gradients, (lanes, ...) for each parameter, of a block's lanes."""
+        losses = self.losses(block, x, y, step)
+        leaves = list(block.params.values())
+        # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
+        gradients: list[Tensor | None] = [
+            gradient if gradient is None else gradient[: block.size]
+            for gradient in torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        ]
+        return losses.detach()[: block.size], gradients
+
+    def losses(self, block: Block, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Losses with their graph, (rows,); those after the block's lanes are padding.
+
+        Args:
+            x, y: one batch for all lanes, or one for each.
+            step: from which a random network draws.
+        """
+        if self.way == "unmapped":
+            random_state.seed_all(_draw(self.seeds[block.lanes.start], step))
+            return self._loss(block, first_of(block.params), first_of(block.fixed), x, y)[None]
+
+        def of_lane(params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
+            return self._loss(block, params, fixed, x, y)
+
+        if not of_each_lane(y):
+            return vmap(of_lane, in_dims=(0, 0, None, None))(block.params, block.fixed, x, y)
+        missing = len(next(iter(block.params.values()), y)) - len(y)
+        if missing > 0:
+            x, y = (torch.cat([t, t[:1].expand(missing, *t.shape[1:])]) for t in (x, y))
+        return vmap(of_lane, in_dims=(0, 0, 0, 0))(block.params, block.fixed, x, y)
+
+    def scores(
+        self, block: Block, x: Tensor, y: Tensor, chunk: int, judge: Judge
+    ) -> tuple[Tensor, Tensor]:
+        """Losses and right answers, (lanes,) each; −1 where the judge finds no sense in them.
+
+        Args:
+            x, y: samples and targets, the same for all lanes.
+            chunk: the number of the samples' chunk, from which a random network draws.
+        """
+
+        def of_lane(params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self._outputs(block, params, fixed, x)
+            loss = _summed(block.loss(outputs, y))
+            right = judge(outputs, y)
+            return loss, torch.full_like(loss, -1, dtype=torch.int64) if right is None else right
+
+        if self.way == "unmapped":
+            # A network may draw in evaluations too, such as one with F.dropout(x, 0.5).
+            random_state.seed_all(_draw(self.seeds[block.lanes.start], chunk, 1))
+            loss, right = of_lane(first_of(block.params), first_of(block.fixed), x, y)
+            return loss[None], right[None]
+        mapped = vmap(of_lane, in_dims=(0, 0, None, None))
+        loss, right = mapped(block.params, block.fixed, x, y)
+        return loss[: block.size], right[: block.size]
+
+    # --- of one lane ------------------------------------------------------------------------------
+
+    def _loss(self, block: Block, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        return _summed(block.loss(self._outputs(block, params, fixed, x), y))
+
+    def _outputs(self, block: Block, params: Tensors, fixed: Tensors, x: Tensor) -> Tensor:
+        known = self.ways.get(ASSIGNED, "")
+        outputs, new = self._called(block, params, fixed, x)
+        if self.rehearsing and self.ways.get(ASSIGNED, "") != known:
+            # now with copies of what is assigned
+            outputs, new = self._called(block, params, fixed, x)
+        with torch.no_grad():
+            for name, tensor in new.items():
+                fixed[name].copy_(tensor)
+        return outputs
+
+    def _called(
+        self, block: Block, params: Tensors, fixed: Tensors, x: Tensor
+    ) -> tuple[Tensor, Tensors]:
+        """A forward pass, and the buffers that it has assigned anew (``self.mean = ...``).
+
+        A network gets copies of those, for autograd may have kept the old value, into which the
+        new one is copied.
+        """
+        assigned = self.ways.get(ASSIGNED, "").splitlines()
+        given = {n: t.clone() if n in assigned else t for n, t in fixed.items()}
+        state = {**params, **given}
+        if self.precision != "bf16":
+            outputs = functional_call(block.module, state, (x,))
+        else:
+            # uncached: a cast of the parameters is of one step
+            with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+                outputs = functional_call(block.module, state, (x,)).float()
+        # functional_call leaves in the dict what the module holds at the end
+        new = {n: state[n] for n, t in given.items() if state[n] is not t or n in assigned}
+        if more := [n for n in new if n not in assigned]:
+            self.ways[ASSIGNED] = "\n".join([*assigned, *more])
+        return outputs, {n: t.detach() for n, t in new.items()}
+
+
+def _summed(loss: Tensor) -> Tensor:
+    """A loss of shape () as it is; one of (1,) as (), which backward() treats alike."""
+    return loss.sum() if loss.ndim else loss
+
+
+def _draw(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,167 @@
+"""Find the fastest way in which each lane of a stack has the bits that it has alone, by trying."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lrlab.engine import devices, python_state
+from lrlab.engine.bits import same_bits
+from lrlab.engine.lanes import chunks
+from lrlab.engine.lanes.chunks import Samples, of_each_lane
+from lrlab.engine.lanes.traces import Hooks, global_state, keeps_mapped
+
+if TYPE_CHECKING:
+    from lrlab.engine.lanes.lane_stack import Lanes
+
+KEEPS_STATE = (0, False)  # in the table of ways: whether it was found to keep state in Python
+UNSAVED = (0, True)  # likewise: names of what of that cannot be saved
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a step and an evaluation of each kind of chunk gave, and what they did besides.
+
+    Attributes:
+        results: in a fixed order.
+        draws: whether the global generators of Python or numpy moved, where nothing seeds them.
+        left_mapped: whether a network or loss kept a tensor of vmap.
+    """
+
+    results: list[Tensor]
+    draws: bool
+    left_mapped: bool
+
+
+def find_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
+    """Return the way of ``Lanes.settle``, whose arguments these are; it leaves any way set."""
+    lanes.way = "together"
+    try:
+        # A network that draws random numbers is refused here: in a stack its numbers would
+        # depend on the other lanes.
+        with Hooks() as hooks:
+            tried = _trial(lanes, x, y, evaluated)
+    except RuntimeError as error:
+        if devices.out_of_memory(error):
+            raise
+        _note_state(lanes, x, y, evaluated)
+        return "unmapped"
+    if tried.draws:
+        return "unmapped"
+    if hooks.found or tried.left_mapped:  # vmap calls no hook of a tensor's gradient
+        lanes.ways.pop(KEEPS_STATE, None)
+        _note_state(lanes, x, y, evaluated)
+        return "unmapped"
+    if lanes.keeps_state and len(lanes) > 1:
+        return "one at a time"
+    if lanes.pad:
+        return _padded_way(lanes, x, y, evaluated)
+    if len(lanes) == 1:
+        return "together"
+    lanes.way = "one at a time"
+    if not same_bits(tried.results, _trial(lanes, x, y, evaluated).results):
+        return "one at a time"
+    return "together" if _is_faster_together(lanes, x, y) else "one at a time"
+
+
+def _is_faster_together(lanes: Lanes, x: Tensor, y: Tensor) -> bool:
+    """Whether a step of all lanes takes no longer than a step of each; it changes no bit.
+
+    One convolution of many lanes can take longer than one for each, other layers do not.
+    """
+
+    def seconds(way: str, times: int) -> float:
+        lanes.way = way
+        with lanes.rehearsal():
+            return min(_gradient_seconds(lanes, x, y) for _ in range(times))
+
+    if x.is_cuda or seconds("together", 1) < seconds("one at a time", 1):
+        return True
+    return seconds("together", 3) < seconds("one at a time", 3)
+
+
+def _gradient_seconds(lanes: Lanes, x: Tensor, y: Tensor) -> float:
+    started = time.perf_counter()
+    lanes.gradients(x, y, [0] * len(lanes), 0)
+    return time.perf_counter() - started
+
+
+def _padded_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
+    """Whether lanes have neighbours' numbers in no bit, in a full stack of the padded width.
+
+    All stacks of the group take what is found, the run alone too: it is tried with copies of
+    the lanes in all rows, for some of which it is looked at.
+    """
+    own = of_each_lane(y)
+    if y.shape[int(own)] % chunks.summed_at_once(y.device, lanes.pad):
+        return "one at a time"
+
+    def trial(picked: list[int]) -> list[Tensor]:
+        batch = (x[picked], y[picked]) if own else (x, y)
+        return _trial(lanes.select(picked), *batch, evaluated).results
+
+    rows = [row % len(lanes) for row in range(lanes.pad)]
+    together = trial(rows)
+    for row in {0, 1, 2, 3, lanes.pad // 2, lanes.pad - 1} & set(range(lanes.pad)):
+        if not same_bits([t[row : row + 1] for t in together], trial([rows[row]])):
+            return "one at a time"
+    return "together"
+
+
+def _note_state(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> None:
+    """Try one lane without vmap, to see what it changes in Python."""
+    if KEEPS_STATE in lanes.ways:
+        return
+    alone = lanes.select([0])
+    alone.way = "unmapped"
+    alone.cut()
+    own = of_each_lane(y)
+    try:
+        _trial(alone, x[:1] if own else x, y[:1] if own else y, evaluated)
+    except Exception as error:  # in training it will raise as well, and be reported there
+        if devices.out_of_memory(error):
+            raise
+
+
+def _trial(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> _Trial:
+    """What a step gives, and an evaluation of each length and layout of samples.
+
+    Outputs are compared too: a mean can hide a last bit in which they differ.
+    """
+    multiple = chunks.summed_at_once(y.device, lanes.pad)
+    pieces: dict[tuple[int, tuple[int, ...]], Samples] = {}
+    for xs, ys in evaluated:
+        for length in chunks.chunk_sizes(len(ys), multiple):
+            pieces[length, xs.stride()] = xs[-length:], ys[-length:]
+    with lanes.rehearsal():
+        before, drawn = lanes.python(0), global_state()
+        losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0)
+        found = [losses, *(g for g in gradients if g is not None)]
+        lanes.train_mode(False)
+        for xs, ys in pieces.values():
+            blocks = lanes.single_blocks() if len(ys) % multiple else lanes.blocks
+            with torch.no_grad():
+                scores = [lanes.passes.scores(block, xs, ys, 0, _as_they_are) for block in blocks]
+            found += [torch.cat(parts) for parts in zip(*scores, strict=True)]
+        lanes.train_mode(True)
+        draws = lanes.way != "unmapped" and drawn != global_state()  # there it is seeded
+        if any(map(keeps_mapped, lanes.modules + lanes.losses)):
+            # their tensors are of no use outside of vmap, not even to be looked at
+            return _Trial(found, draws, left_mapped=True)
+        changed = lanes.changed(before)
+        pairs = zip(before, lanes.python(0), strict=True)
+        lost = [n for pair in pairs for n in python_state.unsaved(python_state.changes(*pair))]
+        if lost:
+            lanes.ways[UNSAVED] = ", ".join(lost[:3])
+        if changed or KEEPS_STATE not in lanes.ways:
+            lanes.ways[KEEPS_STATE] = "yes" if changed else "no"
+    return _Trial(found, draws, left_mapped=False)
+
+
+def _as_they_are(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs

@@ -1,0 +1,30 @@
+"""Optimizers on stacked parameters, one value of every hyperparameter a lane.
+
+How to add an optimizer
+-----------------------
+Every class that derives from ``torch.optim.Optimizer`` works already, with
+``optimizer._target_=package.Name``: then each lane has a torch optimizer of its own (``general``).
+To update all lanes at once, which is faster:
+
+1. Write its formula in a file of this folder, as a ``Rule`` (see ``rule``; ``adagrad`` is a short
+   example): its buffers, the numbers of a step, the update, and which hyperparameters work.
+2. Name it in the table in ``known``.
+3. Add it to ``CASES`` of ``tests/test_optimizers.py``, which compares it with torch bit by bit.
+4. Give it a name on the command line with a file ``conf/optimizer/NAME.yaml``.
+
+What a rule must keep to
+------------------------
+Each stacked update repeats the operations of torch's own single-tensor code, in the same order and
+with the same roundings: ``p.addcmul_(g, lr, value=-1)`` with lr as a tensor rounds once, exactly
+as ``p.add_(g, alpha=-lr)`` with lr as a number does, while ``p.sub_(lr * g)`` rounds twice.
+
+Everything is element by element. Where a lane's hyperparameter switches an operation off that other
+lanes need, the lane's own result is selected and never multiplied by 0. So no lane's bits depend on
+other lanes, even where those are NaN.
+
+The files
+---------
+``protocol`` says what every optimizer of a stack can do. ``lane_optimizers`` makes one from
+configs, which ``reading`` checks: as ``stacked`` does, or for other classes as ``general`` does.
+``rates`` keeps the lr of parameter groups.
+"""

@@ -1,0 +1,27 @@
+"""The table of the optimizers that have a fast update: torch's class to lrlab's ``Rule``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from lrlab.engine.optimizers.adagrad import ADAGRAD
+from lrlab.engine.optimizers.adam import ADAM, ADAMW
+from lrlab.engine.optimizers.rmsprop import RMSPROP
+from lrlab.engine.optimizers.rule import Number, Rule
+from lrlab.engine.optimizers.sgd import SGD
+
+RULES: dict[Callable[..., Any], Rule] = {
+    torch.optim.SGD: SGD,
+    torch.optim.Adam: ADAM,
+    torch.optim.AdamW: ADAMW,
+    torch.optim.RMSprop: RMSPROP,
+    torch.optim.Adagrad: ADAGRAD,
+}
+
+
+def numbers() -> dict[str, Number]:
+    """Return every hyperparameter that is a number, of all rules."""
+    return {name: number for rule in RULES.values() for name, number in rule.numbers.items()}

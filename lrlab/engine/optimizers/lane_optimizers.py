@@ -1,0 +1,147 @@
+"""From configs to the optimizer of a stack: which lanes share one, and which way it is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab.engine.optimizers.general import GeneralOptimizer
+from lrlab.engine.optimizers.instance import numbers, one_step
+from lrlab.engine.optimizers.known import RULES
+from lrlab.engine.optimizers.protocol import LaneOptimizer
+from lrlab.engine.optimizers.rates import rates_of
+from lrlab.engine.optimizers.reading import read, try_out
+from lrlab.engine.optimizers.stacked import StackedOptimizer
+from lrlab.errors import UserError
+from lrlab.process.plain import is_number
+
+# flags that choose how torch computes the same update, not which update
+_BACKEND_FLAGS = ("foreach", "fused", "capturable", "differentiable")
+
+
+def group_key(optimizer: Mapping[str, Any]) -> str:
+    """Equal for the lanes that may share a stack: those of one class and equal flags.
+
+    Numbers may differ from lane to lane.
+
+    Raises:
+        UserError: an optimizer that cannot work.
+    """
+    target = read(optimizer)
+    flags = {
+        k: repr(v)
+        for k, v in target.arguments.items()
+        if k not in _BACKEND_FLAGS and not _is_numeric(v)
+    }
+    backend = {k: True for k in _BACKEND_FLAGS[1:] if target.given.get(k)}
+    return json.dumps([target.option, {**flags, **backend}], sort_keys=True)
+
+
+def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
+    """All numbers of an optimizer config, defaults filled in, without lr; betas as beta1, beta2.
+
+    Of a class of one's own also those of torch's optimizer below it, of which a schedule may move
+    the momentum.
+
+    Raises:
+        UserError: an optimizer that cannot work.
+    """
+    target = read(optimizer)
+    found = numbers(target.arguments)
+    if target.call in RULES or (built := try_out(target)) is None:
+        return found
+    below = {k: v for k, v in built.defaults.items() if k not in ("lr", "betas")}
+    betas = built.defaults.get("betas")
+    if isinstance(betas, tuple) and len(betas) == 2 and all(map(is_number, betas)):
+        below["betas"] = betas
+    return {**numbers(below), **found}
+
+
+def build(
+    optimizers: Sequence[Mapping[str, Any]],
+    params: Sequence[Tensor],
+    units: Sequence[Tensor] = (),
+    each_lr_is_a_runs: bool = False,
+) -> LaneOptimizer:
+    """The optimizer of a stack.
+
+    An optimizer that gives some parameters another lr than it was given keeps the ratio of the two,
+    whatever the schedule. A stacked update is made where it has torch's bits: where all parameters
+    are float32, or all float64.
+
+    Args:
+        optimizers: one config a lane, all of one ``group_key``, each with its ``lr``.
+        params: the stacked parameters, (lanes, ...) each; updated in place.
+        units: (lanes, numbers) each, of which all ``params`` are parts, for ``update_units``.
+        each_lr_is_a_runs: an lr that differs from the last one stands for a run of its own, as in a
+            range test: parameters have the lr that such a run would give them.
+
+    Raises:
+        UserError: an optimizer that cannot work.
+        ValueError: lanes that cannot share a stack.
+    """
+    if len({group_key(optimizer) for optimizer in optimizers}) != 1:
+        raise ValueError("lanes of a stack need one optimizer class with equal flags")
+    if any(len(p) != len(optimizers) for p in params):
+        raise ValueError("params need one row a lane")
+    found = [read(optimizer) for optimizer in optimizers]
+    rule = RULES.get(found[0].call)
+    kinds = {p.dtype for p in params}
+    stackable = len(kinds) <= 1 and kinds <= _STACKABLE
+    if not rule or not stackable or any(map(found[0].arguments.get, rule.general_flags)):
+        lrs = [float(optimizer["lr"]) for optimizer in optimizers]
+        return GeneralOptimizer(found, lrs, params, each_lr_is_a_runs)
+    lanes = [numbers(target.arguments) for target in found]
+    constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
+    nesterov = bool(found[0].arguments.get("nesterov"))
+    return StackedOptimizer(rule, constants, nesterov, params, units)
+
+
+def is_known(optimizer: Mapping[str, Any]) -> bool:
+    """Whether it is of a class with a stacked update of lrlab's own, which takes any parameters."""
+    return read(optimizer).call in RULES
+
+
+def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> int:
+    """One step on copies of a network's parameters: a class that lrlab does not know may refuse
+    some of them, as torch.optim.Muon does with all but matrices.
+
+    Args:
+        optimizer: a config, with its ``lr``.
+
+    Returns:
+        How many parameter groups it makes of them.
+
+    Raises:
+        UserError: it cannot train this network.
+    """
+    target = read(optimizer)
+    leaves = [
+        torch.nn.Parameter(p.detach().clone()) for p in network.parameters() if p.requires_grad
+    ]
+    lr = float(optimizer["lr"])
+    try:
+        built = one_step(target, leaves, lr)
+    except UserError as error:
+        raise UserError(
+            f"{error}; it cannot train this network, use one that takes all of its parameters, "
+            "for example optimizer=adam"
+        ) from error
+    rates_of(target, leaves, lr, built)
+    return len(built.param_groups)
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(is_number(v) for v in value)
+    return is_number(value)
+
+
+# types of parameters of which the rules have torch's bits; it treats complex numbers as pairs, and
+# rounds those of half precision at other places
+_STACKABLE = {torch.float32, torch.float64}

@@ -1,0 +1,228 @@
+"""The fast way: one update of all lanes at once, by an optimizer's ``Rule``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab.engine import python_state
+from lrlab.engine.optimizers.protocol import absent
+from lrlab.engine.optimizers.rule import (
+    Columns,
+    Rows,
+    Rule,
+)
+
+
+class StackedOptimizer:
+    """Its buffers are laid out as the units that the parameters lie in, else as these."""
+
+    general = False
+    seeds: Sequence[int] = ()
+
+    def __init__(
+        self,
+        rule: Rule,
+        constants: Columns,
+        nesterov: bool,
+        params: Sequence[Tensor],
+        units: Sequence[Tensor],
+    ) -> None:
+        self._rule = rule
+        self._constants = constants
+        self._nesterov = nesterov
+        self._attach(params, units)
+        with torch.no_grad():
+            self._state = rule.state(self._units, constants)
+
+    def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
+        self._params = list(params)
+        self._units = list(units) or self._params
+        self._common = {"nesterov": float(self._nesterov)} | {
+            name: float(v[0]) for name, v in self._constants.items() if (v == v[0]).all()
+        }
+
+    def _parts(self, name: str) -> list[Tensor]:
+        """A buffer's part for each parameter, (lanes, ...)."""
+        if self._units is self._params:
+            return self._state[name]
+        return parts(self._params, self._units, self._state[name])
+
+    def torch_optimizer(self, lane: int) -> None:
+        return None
+
+    def buffers(self) -> list[Tensor]:
+        return [buffer for buffers in self._state.values() for buffer in buffers]
+
+    def hyperparameters(self, lane: int) -> dict[str, float]:
+        return {name: float(values[lane]) for name, values in self._constants.items()}
+
+    def rates(self, lane: int) -> list[float]:
+        return [1.0]
+
+    def moved(self, lane: int) -> bool:
+        return False
+
+    def take_rates(self, other: Any) -> None:
+        """All parameters have the run's lr."""
+
+    def coefficients(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> dict[str, Tensor]:
+        numbers, before = self._numbers(schedule_values, first_steps)
+        device = self._params[0].device
+        double = all(p.dtype == torch.float64 for p in self._params)
+        kind = np.float64 if double else np.float32
+        found = self._rule.coefficients(numbers, before)
+        if "momentum" in found and "momentum" not in self._state:
+            self._state["momentum"] = self._unused("momentum")
+        with np.errstate(over="ignore"):  # a number that is too large makes its lane diverge
+            return {
+                name: torch.from_numpy(
+                    np.ascontiguousarray(v, bool if v.dtype == bool else kind)
+                ).to(device)
+                for name, v in found.items()
+            }
+
+    def stability_scale(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        numbers, before = self._numbers(schedule_values, first_steps)
+        return self._rule.stability_scale(numbers, before, self._nesterov)
+
+    def swings_from(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> np.ndarray:
+        numbers, _ = self._numbers(schedule_values, first_steps)
+        beta = numbers[self._rule.momentum] if self._rule.momentum else 0 * numbers["lr"]
+        return _nesterov_border(beta) if self._nesterov else _heavy_ball_border(beta)
+
+    def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
+        if self._rule.divisor is None:
+            return None
+        row = {name: values[index] for name, values in coefficients.items()}
+        state = {name: self._parts(name) for name in self._state}
+        return [
+            self._rule.divisor({name: b[i] for name, b in state.items()}, _beside(param, row))
+            for i, param in enumerate(self._params)
+        ]
+
+    def _numbers(
+        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+    ) -> tuple[Columns, np.ndarray]:
+        """Every hyperparameter of the next steps, and the updates before each, (count, lanes)."""
+        lr = np.asarray(schedule_values["lr"], float)
+        numbers = {name: np.broadcast_to(v, lr.shape) for name, v in self._constants.items()}
+        numbers["lr"] = lr
+        for name in ("momentum", "beta1"):
+            if name in schedule_values and name in numbers:
+                scheduled = np.asarray(schedule_values[name], float)
+                numbers[name] = np.where(np.isnan(scheduled), numbers[name], scheduled)
+        return numbers, np.asarray(first_steps)[None, :] + np.arange(len(lr))[:, None]
+
+    def update(
+        self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
+        with torch.no_grad():
+            row = {name: values[index] for name, values in coefficients.items()}
+            state = {name: self._parts(name) for name in self._state}
+            for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
+                if grad is None:
+                    continue
+                own = {name: buffers[i] for name, buffers in state.items()}
+                # torch leaves a parameter without gradient as it is, and its buffers too
+                rows = [t[lane] for t in (param, *own.values()) for lane in absent(grad)]
+                before = [row.clone() for row in rows]
+                self._rule.update(param, grad, own, _beside(param, row), self._common)
+                for row_of, kept in zip(rows, before, strict=True):
+                    row_of.copy_(kept)
+
+    def update_units(
+        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
+    ) -> None:
+        with torch.no_grad():
+            row = {name: values[index] for name, values in coefficients.items()}
+            for i, (unit, grad) in enumerate(zip(self._units, grads, strict=True)):
+                own = {name: buffers[i] for name, buffers in self._state.items()}
+                self._rule.update(unit, grad, own, _beside(unit, row), self._common)
+
+    def _unused(self, name: str) -> list[Tensor]:
+        """A buffer that no update has touched, for those that exist only where they are needed.
+
+        −0 is the one start that leaves every first gradient as it is: 0 + −0 would be 0.
+        """
+        return [torch.full_like(p, -0.0) for p in self._units]
+
+    def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
+        with torch.no_grad():
+            state = {}
+            for name in {**self._state, **other._state}:
+                pairs = zip(
+                    self._state.get(name) or self._unused(name),
+                    other._state.get(name) or other._unused(name),
+                    strict=True,
+                )
+                state[name] = [torch.cat(pair) for pair in pairs]
+        self._state = state
+        self._constants = {
+            name: np.concatenate([values, other._constants[name]])
+            for name, values in self._constants.items()
+        }
+        self._attach(params, units)
+
+    def state(self, lane: int) -> dict[str, Any]:
+        return {
+            name: [part[lane].cpu().clone() for part in self._parts(name)] for name in self._state
+        }
+
+    def load(self, lane: int, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, saved in state.items():
+                if name not in self._state:
+                    self._state[name] = self._unused(name)
+                for part, tensor in zip(self._parts(name), saved, strict=True):
+                    python_state.put_tensor(part[lane], tensor, name)
+
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
+        kept = lanes.cpu().numpy()
+        self._constants = {name: values[kept] for name, values in self._constants.items()}
+        self._state = {
+            name: [buffer[lanes.to(buffer.device)] for buffer in buffers]
+            for name, buffers in self._state.items()
+        }
+        self._attach(params, units)
+
+
+def parts(
+    params: Sequence[Tensor], units: Sequence[Tensor], likes: Sequence[Tensor]
+) -> list[Tensor]:
+    """What lies in other tensors where each parameter lies in its unit.
+
+    Args:
+        units: tensors of which all ``params`` are parts, each with memory of its own.
+        likes: of the units' shapes, contiguous.
+    """
+    of = {unit.untyped_storage().data_ptr(): i for i, unit in enumerate(units)}
+    return [
+        likes[of[p.untyped_storage().data_ptr()]].as_strided(
+            p.shape, p.stride(), p.storage_offset()
+        )
+        for p in params
+    ]
+
+
+def _beside(param: Tensor, row: Rows) -> Rows:
+    """(lanes,) numbers as (lanes, 1, ...), to go with the parameter."""
+    return {name: v.view(-1, *(1,) * (param.ndim - 1)) for name, v in row.items()}
+
+
+def _heavy_ball_border(beta: np.ndarray) -> np.ndarray:
+    return (1 - np.sqrt(beta)) ** 2 / (2 * (1 + beta))
+
+
+def _nesterov_border(beta: np.ndarray) -> np.ndarray:
+    return ((1 - beta) / (1 + beta)) ** 2 * (1 + 2 * beta) / (2 * (1 + beta))

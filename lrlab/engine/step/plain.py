@@ -1,0 +1,50 @@
+"""A plain step: through vmap, autograd and the optimizer's own code each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lrlab.data import Dataset
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.optimizers.protocol import LaneOptimizer
+from lrlab.engine.step.batches import gather
+from lrlab.engine.step.protocol import Coefficients
+from lrlab.process.profiling import phase
+
+_gather = phase("gather")(gather)  # not where it is captured
+
+
+class PlainStep:
+    way = "plain"
+    on_trial = False
+
+    def holds(self) -> bool:
+        return True
+
+    def __init__(
+        self, lanes: Lanes, optimizer: LaneOptimizer, data: Dataset, order_of: Tensor
+    ) -> None:
+        self._lanes, self._optimizer, self._data = lanes, optimizer, data
+        self._order_of = order_of
+
+    def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
+        self._order, self._first_steps, self._coefficients = order, first_steps, coefficients
+        self.losses = torch.empty(len(order), len(self._lanes), device=order.device)
+
+    @phase("gradients")
+    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+        apart = bool(self._lanes.pad)
+        self.batch = _gather(self._data, self._order[i], self._order_of, apart)
+        losses, self._gradients = self._lanes.gradients(*self.batch, self._first_steps, i)
+        self.losses[i] = losses
+        return losses, self._gradients
+
+    @phase("update")
+    def update(self, i: int) -> None:
+        self._optimizer.update(self._gradients, self._coefficients, i)
+
+    def end(self, seconds_a_step: float) -> None:
+        pass

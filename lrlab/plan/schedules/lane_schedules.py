@@ -1,0 +1,126 @@
+"""From a config to the schedule of one lane: the protocol ``LaneSchedule`` and its makers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from lrlab.data.random_state import seeded
+from lrlab.errors import UserError
+from lrlab.plan.schedules.closed_loop import ClosedLoop, check_range
+from lrlab.plan.schedules.dummy import scheduler_on, start_of
+from lrlab.plan.schedules.reading import is_own, read
+from lrlab.plan.schedules.table import cached_table
+
+
+class LaneSchedule(Protocol):
+    """One lane's schedule.
+
+    Attributes:
+        closed_loop: it follows val_loss; then ``values`` reaches to the end of the current epoch.
+    """
+
+    closed_loop: bool
+
+    def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
+        """What the schedule gives to steps first_step .. first_step + count − 1.
+
+        Returns:
+            ``lr``: (count,) float64, used at each step. Also ``momentum`` or ``beta1``, (count,)
+            float64, where the scheduler moves it.
+
+        Raises:
+            ValueError: a step outside the run, or one that a closed loop does not know yet.
+        """
+        ...
+
+    def observe(self, val_loss: float) -> None:
+        """Tell the schedule the full evaluation at the end of an epoch, once an epoch."""
+        ...
+
+
+def build(
+    schedule: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+    steps: int,
+    steps_per_epoch: int,
+) -> LaneSchedule:
+    """The schedule of one lane.
+
+    Args:
+        schedule: ``_target_`` of a torch scheduler, its arguments, and lrlab's own keys interval,
+            warmup_steps and warmup_start_factor. An argument "auto" becomes the run's length after
+            warm-up, counted in ticks.
+        hyperparameters: lr, and momentum or betas (or beta1 and beta2) if the optimizer has them.
+        steps: the run's length in steps.
+        steps_per_epoch: the number of steps in an epoch.
+
+    Raises:
+        UserError: a value that cannot work, named as the user would type it.
+    """
+    settings = read(schedule, steps, steps_per_epoch)
+    start = start_of(hyperparameters, settings.target)
+    if settings.closed_loop:
+        return ClosedLoop(settings, start)
+    key = json.dumps([dict(schedule), start, steps, steps_per_epoch], sort_keys=True)
+    return _Table(cached_table(key), steps)
+
+
+def check_groups(
+    schedule: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+    steps: int,
+    steps_per_epoch: int,
+    groups: int,
+) -> None:
+    """Refuse a scheduler of one's own that gives each parameter group a curve of its own.
+
+    lrlab keeps each group's ratio to the run's lr, so such curves would be lost.
+
+    Args:
+        schedule, hyperparameters, steps, steps_per_epoch: as for ``build``.
+        groups: how many parameter groups the optimizer has.
+
+    Raises:
+        UserError: groups that start at the same lr come apart.
+    """
+    settings = read(schedule, steps, steps_per_epoch)
+    if groups < 2 or settings.closed_loop or not is_own(settings.target):
+        return
+    start = start_of(hyperparameters, settings.target)
+    try:
+        with seeded(0):
+            optimizer, scheduler = scheduler_on(settings, start, groups)
+            lrs = [group["lr"] for group in optimizer.param_groups]
+            for _ in range(1, settings.ticks):
+                if any(lr != lrs[0] for lr in lrs):
+                    break
+                scheduler.step()
+                lrs = [group["lr"] for group in optimizer.param_groups]
+    except Exception:  # it is made for one group, whose curve all have
+        return
+    if any(lr != lrs[0] for lr in lrs):
+        raise UserError(
+            f"{settings.target.option}: gives each parameter group a curve of its own "
+            f"({', '.join(f'{float(lr):g}' for lr in lrs[:3])} from the same lr), but each group "
+            "keeps its ratio to the run's lr; give all groups the same curve"
+        )
+
+
+class _Table:
+    closed_loop = False
+
+    def __init__(self, table: dict[str, np.ndarray], steps: int) -> None:
+        self._table = table
+        self._steps = steps
+
+    def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
+        check_range(first_step, count, self._steps)
+        end = first_step + count
+        return {name: column[first_step:end] for name, column in self._table.items()}
+
+    def observe(self, val_loss: float) -> None:
+        """An open-loop schedule does not look at the loss."""
