@@ -109,13 +109,14 @@ def run_sweep(
 
 
 def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
-    from lrlab import plan, sweep
+    from lrlab import sweep
     from lrlab.config import keywords, targets
+    from lrlab.plan import build
     from lrlab.sweeping import search
 
     search.opened = None
     targets.locate.cache_clear()  # a module of the user's may have been loaded anew
-    plan.forget_data()
+    build.forget_data()
     code, said = 0, ""
     with _as_found(), _output(progress) as errors, _arrays_written(options) as told:
         words = keywords.words(told)

@@ -153,9 +153,9 @@ def _timed(pieces: Mapping[str, Piece], options: Options) -> dict[str, Times]:
 
 def measure(options: Options) -> dict[str, Any]:
     """Measure all, print it as it is found, and return the figures for ``--json``."""
-    from lrlab import bench_torch, plan
+    from lrlab import bench_torch
     from lrlab.engine import devices
-    from lrlab.plan import memory
+    from lrlab.plan import build, memory
 
     devices.make_deterministic()
     devices.prepare(options.device, options.threads)
@@ -170,7 +170,7 @@ def measure(options: Options) -> dict[str, Any]:
     machine = _machine(options.device)
     _say(_machine_line(machine))
     print(f"ms a step, median of {options.repeats}; MLP on MNIST, batch 64, nll, SGD\n", flush=True)
-    data = plan.load_data(run).to(options.device)
+    data = build.load_data(run).to(options.device)
 
     # in the order in which they are written
     keys = ("step_ms", "floor_ms", "resident_ms", "loader_ms", "jax_ms")
@@ -252,13 +252,14 @@ def _row(options: Options, data: Dataset, lanes: int, jax: Jax | None) -> dict[s
     """floor, step, resident and jax for a number of lanes, in turns."""
     import numpy as np
 
-    from lrlab import bench_torch, plan
+    from lrlab import bench_torch
+    from lrlab.plan import build
 
     lrs = np.geomspace(0.01, 0.1, lanes)
     runs = bench_torch.specs(options.overrides, lrs.tolist())
     stack = bench_torch.stack(runs, data)
     initial = [tensor.detach().cpu().numpy().copy() for tensor in stack.lanes.params.values()]
-    network = plan.build_network(runs[0], data)
+    network = build.build_network(runs[0], data)
     pieces: dict[str, Piece] = {
         "joined": bench_torch.products(lanes, options.device, joined=True),
         "apart": bench_torch.products(lanes, options.device, joined=False),
@@ -303,12 +304,13 @@ _Rows = list[tuple[str, float, str, float]]
 
 
 def _loops(options: Options, data: Dataset, figures: Figures) -> _Rows:
-    from lrlab import bench_torch, plan
+    from lrlab import bench_torch
+    from lrlab.plan import build
 
     (run,) = bench_torch.specs(options.overrides, [0.01])
 
     def loop(batches: Iterator[Any]) -> Piece:
-        return bench_torch.ordinary(plan.build_network(run, data), batches, 0.01, options.device)
+        return bench_torch.ordinary(build.build_network(run, data), batches, 0.01, options.device)
 
     try:
         with _telling("the DataLoader script"), bench_torch.loader_batches() as batches:
@@ -355,10 +357,11 @@ def _variants(options: Options, data: Dataset, figures: Figures) -> _Rows:
 
 
 def _cnn(options: Options, data: Dataset, figures: Figures) -> _Rows:
-    from lrlab import bench_torch, plan
+    from lrlab import bench_torch
+    from lrlab.plan import build
 
     runs = bench_torch.specs([*options.overrides, "network=cnn"], [0.01, 0.03, 0.1][:CNN_LANES])
-    network, batches = plan.build_network(runs[0], data), bench_torch.resident_batches(data)
+    network, batches = build.build_network(runs[0], data), bench_torch.resident_batches(data)
     with _telling("the cnn"):
         pieces = {
             "together": bench_torch.lane_steps(bench_torch.stack(runs, data)),

@@ -98,9 +98,10 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
     """Train lanes on noise in the shape of MNIST, of which little is needed; its peak of memory."""
     import torch
 
-    from lrlab import bench_torch, plan
+    from lrlab import bench_torch
     from lrlab.data import Dataset
     from lrlab.engine import devices, lanes
+    from lrlab.plan import build
 
     devices.make_deterministic()
     runs = bench_torch.specs(options, [0.01] * count)
@@ -110,7 +111,7 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
         parts.append(torch.randn(size, 1, 28, 28, generator=draw))
         parts.append(torch.randint(0, 10, (size,), generator=draw))
     data = Dataset("noise", *parts, num_classes=10, sha256="")
-    network, loss = plan.build_network(runs[0], data), plan.loss_function(runs[0])
+    network, loss = build.build_network(runs[0], data), build.loss_function(runs[0])
     first = slice(bench_torch.BATCH_SIZE)
     predicted = lanes.bytes_a_lane(network, loss, data.train_x[first], data.train_y[first])
     stack = bench_torch.stack(runs, data.to(runs[0].device))

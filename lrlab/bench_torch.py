@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lrlab import config as configs
-from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.engine import capture
-from lrlab.plan import RunSpec
+from lrlab.plan import build, spec
+from lrlab.plan.spec import RunSpec
 from lrlab.training import pool, train
 from lrlab.training.train import Stack
 
@@ -55,7 +55,7 @@ def specs(
     for number, lr in enumerate(lrs):
         config.lr = float(lr)
         config.seed = 0 if seeds is None else seeds[number]
-        found.append(plan.run_spec(number, Path("bench", str(number)), config, {}, {}))
+        found.append(spec.run_spec(number, Path("bench", str(number)), config, {}, {}))
     return found
 
 
@@ -66,7 +66,7 @@ def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
         data: on the runs' device.
     """
     pad = pool.power_of_two(len(runs)) if pool.is_padded(runs[0]) else 0
-    return train.build_stack(plan.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
+    return train.build_stack(spec.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
 
 
 def lane_steps(lanes: Stack) -> Piece:
@@ -202,7 +202,7 @@ def order(data: Dataset) -> np.ndarray:
     """(steps, batch) the samples of the first epoch of a run with seed 0."""
     samples = len(data.train_y)
     steps = samples // BATCH_SIZE
-    return plan.batch_order(0, 0, samples)[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
+    return build.batch_order(0, 0, samples)[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
 
 
 @contextmanager

@@ -167,9 +167,10 @@ def reproduce(
     if record.empty:
         raise UserError(f"{run}: has recorded no step, there is nothing to compare with")
 
-    from lrlab import plan
     from lrlab.config import trust
     from lrlab.engine import devices as environment
+    from lrlab.plan import checks
+    from lrlab.plan.spec import run_spec
     from lrlab.sweeping import launch
     from lrlab.tables import table
 
@@ -198,12 +199,12 @@ def reproduce(
         # what the summary says of the sweep's options, it says of these values
         varied = [key for key in summary if "." in key]
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
-        spec = plan.run_spec(number, folder / str(number), config, choices, swept)
+        spec = run_spec(number, folder / str(number), config, choices, swept)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{run}: its config is damaged: {configs.one_line(error)}") from None
     except (ValueError, TypeError, YAMLError, RecursionError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
-    plan.check_runs([spec])
+    checks.check_runs([spec])
     records.create_sweep(folder)
     records.create_run(spec.folder, text, *records.read_texts(run))
     provenance = {

@@ -30,11 +30,12 @@ from omegaconf import DictConfig, OmegaConf, base
 from torch import Tensor
 
 from lrlab import config as configs
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import data_paths
 from lrlab.data import Dataset
 from lrlab.engine import devices
-from lrlab.plan import RunSpec
+from lrlab.plan import build
+from lrlab.plan.spec import RunSpec, group_key, run_spec
 from lrlab.process.progress import LaneRow
 from lrlab.training import pool
 
@@ -211,7 +212,7 @@ def _spec(number: int, folder: Path, overrides: Sequence[str]) -> RunSpec:
     rest = [f"{key}={value}" for key, value in given if key not in configs.GROUPS]
     config = OmegaConf.merge(config, OmegaConf.from_dotlist(rest))
     assert isinstance(config, DictConfig)
-    return plan.run_spec(number, folder, config, choices, dict(given))
+    return run_spec(number, folder, config, choices, dict(given))
 
 
 @functools.cache
@@ -258,9 +259,9 @@ class Trainer:
     ) -> list[Trained]:
         """Train runs as one lane group, the first as lane 0."""
         specs = self.specs(runs, common)
-        assert len({plan.group_key(spec) for spec in specs}) == 1
+        assert len({group_key(spec) for spec in specs}) == 1
         rows = {spec.number: row for row, spec in enumerate(specs)}
-        loads = mock.patch.object(plan, "load_data", lambda spec: data)
+        loads = mock.patch.object(build, "load_data", lambda spec: data)
         with loads if data is not None else contextlib.nullcontext():
             pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
         return [read(spec.folder) for spec in specs]

@@ -20,11 +20,12 @@ import torch
 from test_sweep import Ended, command, process, strict_json
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrlab import bench, bench_jax, bench_process, bench_torch, plan, sweep
+from lrlab import bench, bench_jax, bench_process, bench_torch, sweep
 from lrlab.bench import Figures, Options, Times, main
 from lrlab.bench_jax import Jax
 from lrlab.bench_process import NotMeasured
 from lrlab.data import SHIPPED_FOLDER, Dataset
+from lrlab.plan import build
 
 HAS_JAX = importlib.util.find_spec("jax") is not None
 LRS = [0.01, 0.03, 0.1]
@@ -63,7 +64,7 @@ def test_the_ordinary_loop_has_the_losses_of_the_lanes(noise: Dataset) -> None:
     lanes = lane_losses(noise, 15)  # over the end of the ten steps: they begin again
     assert lanes[9].mean() < 0.8 * lanes[0].mean()  # it learns, so the updates are compared too
     for lane, spec in enumerate(bench_torch.specs(OVERRIDES, LRS)):
-        network, batches = plan.build_network(spec, noise), bench_torch.resident_batches(noise)
+        network, batches = build.build_network(spec, noise), bench_torch.resident_batches(noise)
         loop = bench_torch.ordinary(network, batches, spec["lr"], "cpu")
         found = np.concatenate([loop(4), loop(11)])
         np.testing.assert_allclose(found, lanes[:, lane], rtol=1e-4)
@@ -88,11 +89,11 @@ def test_jax_has_the_losses_of_the_lanes(noise: Dataset) -> None:
 def test_whole_trainings_have_an_order_of_their_own_in_each_epoch(noise: Dataset) -> None:
     specs = bench_torch.specs(OVERRIDES, LRS[1:])
     found = bench_torch.whole_training(bench_torch.stack(specs, noise), epochs=2)
-    orders = [plan.batch_order(0, epoch, 640).reshape(10, 64) for epoch in (0, 1)]
+    orders = [build.batch_order(0, epoch, 640).reshape(10, 64) for epoch in (0, 1)]
     rows = torch.from_numpy(np.concatenate(orders))
     for lane, spec in enumerate(specs):
         batches = ((noise.train_x[row], noise.train_y[row]) for row in rows)
-        loop = bench_torch.ordinary(plan.build_network(spec, noise), batches, spec["lr"], "cpu")
+        loop = bench_torch.ordinary(build.build_network(spec, noise), batches, spec["lr"], "cpu")
         np.testing.assert_allclose(found[:, lane], loop(20), rtol=1e-4)
 
 

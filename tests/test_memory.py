@@ -16,7 +16,8 @@ from test_sweep import Ended, command, files, one_folder, summaries, sweep
 from lrlab import config as configs
 from lrlab import records, resume
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec, memory
+from lrlab.plan import memory
+from lrlab.plan.spec import RunSpec
 from lrlab.probes import branches
 from lrlab.sweeping import workers
 from lrlab.training import pool, train

@@ -24,11 +24,11 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict, read_w
 from omegaconf.errors import OmegaConfBaseException
 
 from lrlab import config as configs
-from lrlab import plan
 from lrlab.config import arguments, yaml_text
 from lrlab.config.spelling import literal, quoted, unquoted
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec, best
+from lrlab.plan import best
+from lrlab.plan.spec import RunSpec, run_spec
 
 SUBDIR = "${hydra.job.num}"  # a run's folder is its number
 
@@ -145,7 +145,7 @@ def _spec(
     overrides: Sequence[str],
 ) -> RunSpec:
     given = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o[0] != "~")
-    return plan.run_spec(
+    return run_spec(
         number=number,
         folder=folder,
         config=config,

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from lrlab import plan, schedules
+from lrlab import schedules
 from lrlab.config import targets
 from lrlab.engine import optimizers
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec
+from lrlab.plan import build
+from lrlab.plan.spec import RunSpec
 
 RISES = 1.5  # the last lr over the lowest of the run's last half, from which on it has risen
 SEEN = 0.05  # of the largest lr; a rise by less is none
@@ -359,11 +360,11 @@ def _key(spec: RunSpec, schedule: Mapping[str, Any]) -> str:
 
 
 def _steps_per_epoch(spec: RunSpec) -> int:
-    return len(plan.load_data(spec).train_y) // spec["batch_size"]
+    return len(build.load_data(spec).train_y) // spec["batch_size"]
 
 
 def _rates(spec: RunSpec) -> np.ndarray | None:
-    built = plan.build_schedule(spec, _steps_per_epoch(spec))
+    built = build.build_schedule(spec, _steps_per_epoch(spec))
     return (
         None
         if built.closed_loop

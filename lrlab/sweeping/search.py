@@ -19,7 +19,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lrlab import config as configs
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import arguments, passwords, trust, wishes
 from lrlab.config import data_paths as places
 from lrlab.config import space as spaces
@@ -27,7 +27,8 @@ from lrlab.config.space import Space
 from lrlab.config.spelling import literal
 from lrlab.engine import devices
 from lrlab.errors import NotWritten, Stopped, UserError
-from lrlab.plan import compose, memory, notices
+from lrlab.plan import build, checks, compose, memory, notices
+from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.process import fitting, gc_pause, profiling, progress, signals
 from lrlab.study import heartbeat, leftout, sampler_checks, whereabouts
 from lrlab.study.trial_source import StudySource, label, tracker_settings
@@ -358,7 +359,7 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
         checked = [current.job(point, number) for number, point in enumerate(points)]
         current.judged = {} if searched else {job.number: job for job in checked}
         specs = [job.spec for job in checked]
-        plan.check_runs(specs)
+        checks.check_runs(specs)
         _check_losses(current, specs)
         current.notices = notices.lines(specs)
         sharing = None if current.worker else workers.sharing(config.workers, config.device)
@@ -390,14 +391,14 @@ def _open(current: _Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
     return queue, checked[0]
 
 
-def _check_losses(current: _Sweep, specs: Sequence[plan.RunSpec]) -> None:
+def _check_losses(current: _Sweep, specs: Sequence[RunSpec]) -> None:
     """Refuse to let runs of losses that do not compare compete while they train."""
     pruned, objective = _prunes(current.config), str(current.config.objective)
     if current.resumed or not (pruned or current.space.searched):
         return
-    if why := loss_kinds.incomparable(map(plan.summary, specs), objective):
+    if why := loss_kinds.incomparable(map(new_summary, specs), objective):
         what = "pruner" if pruned else "search"
-        has_classes = all(plan.load_data(spec).num_classes for spec in specs)
+        has_classes = all(build.load_data(spec).num_classes for spec in specs)
         raise UserError(
             f"objective={objective}: {why}, and the {what} would be misled; "
             f"{loss_kinds.remedy(has_classes)}"

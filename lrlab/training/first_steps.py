@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrlab import plan
 from lrlab.engine import devices, optimizers
 from lrlab.engine import lanes as lane_stacks
 from lrlab.engine.constant import random_state_kept
 from lrlab.engine.lanes import Lanes, Loss, Samples
+from lrlab.plan import build
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
@@ -50,7 +50,7 @@ def batches_of(x: Tensor, y: Tensor, seed: int, batch_size: int) -> Batches:
         epoch, place = divmod(step, steps_per_epoch)
         if epoch != epoch_of:
             epoch_of = epoch
-            order = torch.from_numpy(plan.batch_order(seed, epoch, len(x))).to(x.device)
+            order = torch.from_numpy(build.batch_order(seed, epoch, len(x))).to(x.device)
         index = order[place * batch_size : (place + 1) * batch_size]
         return x[index], y[index]
 

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from lrlab import config as configs
-from lrlab import plan, records
+from lrlab import records
 from lrlab.engine import devices, diagnostics, lanes, optimizers, python_state
 from lrlab.engine.step import Step, build_step, gather
 from lrlab.errors import Stopped, in_a_line
-from lrlab.plan import RunSpec
+from lrlab.plan.build import batch_order, build_network, build_schedule, loss_function
+from lrlab.plan.references import References, references_of
+from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.process.profiling import phase
 from lrlab.training import checkpoints
 
@@ -93,7 +95,7 @@ class Stack:
     optimizer: optimizers.LaneOptimizer
     data: Dataset
     steps_per_epoch: int
-    references: plan.References
+    references: References
     meter: diagnostics.Meter | None = None
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -243,7 +245,7 @@ def take_order(stack: Stack) -> None:
     keys = [(run.spec["seed"], run.step // steps) for run in stack.runs]
     distinct = list(dict.fromkeys(keys))
     batches = [
-        plan.batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1) for key in distinct
+        batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1) for key in distinct
     ]
     stack.order = torch.from_numpy(np.stack(batches, axis=1)).to(device)
     padding = [0] * max(stack.lanes.pad - len(keys), 0)
@@ -341,9 +343,9 @@ def build_stack(
     device = specs[0].device
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
     devices.prepare(device, specs[0]["threads"], _precision(specs[0]))
-    networks = [plan.build_network(spec, data) for spec in specs]
-    references = plan.references(specs[0], data, networks[0])
-    loss = plan.loss_function(specs[0])
+    networks = [build_network(spec, data) for spec in specs]
+    references = references_of(specs[0], data, networks[0])
+    loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     stacked = lanes.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
     optimizer = optimizers.build(
@@ -666,10 +668,10 @@ def _start(
     stack: lanes.Lanes,
     steps_per_epoch: int,
     data: Dataset,
-    references: plan.References,
+    references: References,
 ) -> Run:
     steps = spec["epochs"] * steps_per_epoch
-    summary = plan.summary(spec) | {
+    summary = new_summary(spec) | {
         "state": "running",
         "parameters": sum(t[0].numel() for t in stack.params.values()),
         "steps": steps,
@@ -682,7 +684,7 @@ def _start(
         "environment": devices.describe(spec.device),
         "timing": {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
-    return Run(spec, row, plan.build_schedule(spec, steps_per_epoch), steps, summary)
+    return Run(spec, row, build_schedule(spec, steps_per_epoch), steps, summary)
 
 
 def _of_targets(data: Dataset) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
 from lrlab import config as configs
-from lrlab import plan, records
+from lrlab import records
 from lrlab.engine import devices
+from lrlab.plan.spec import RunSpec, run_spec
 from lrlab.probes import branches
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 from lrlab.training import pool
@@ -42,7 +43,7 @@ class Silent:
         pass
 
 
-def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[plan.RunSpec]:
+def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[RunSpec]:
     with initialize_config_dir(str(configs.folder("conf")), version_base="1.3"):
         config = compose("config", ["device=cpu", "name=benchmark", *given])
     choices = {"network": "mlp", "data": "mnist", "loss": "nll", "optimizer": "sgd"}
@@ -52,7 +53,7 @@ def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[plan.RunSpec]
         run = folder / str(number)
         run.mkdir()
         records.start_metrics(run)
-        spec = plan.run_spec(number, run, config.copy(), {**choices, "schedule": "fixed"}, {})
+        spec = run_spec(number, run, config.copy(), {**choices, "schedule": "fixed"}, {})
         found.append(spec)
     return found
 
