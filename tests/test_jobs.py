@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lrlab import config as configs
 from lrlab.errors import UserError
 from lrlab.plan import build as plan_build
-from lrlab.plan import checks, compose
+from lrlab.plan import checks, compose, hydra_text
 from lrlab.sweep import BASE  # and it registers the schema
 
 
@@ -149,7 +149,7 @@ def test_a_line_is_as_omegaconf_writes_it(where: tuple[str, ...]) -> None:
             for outer in reversed(where):
                 node = {outer: node}
             wanted = OmegaConf.to_yaml(OmegaConf.create(node)).splitlines(keepends=True)
-            assert compose._lines((*where, key), value) == "".join(wanted[len(where) :]), (
+            assert hydra_text.lines((*where, key), value) == "".join(wanted[len(where) :]), (
                 key,
                 value,
             )

@@ -163,9 +163,7 @@ def test_sparse_gradients_are_refused_by_the_name_of_their_module(
 
 
 def test_weights_drawn_by_numpy_or_python_are_those_of_the_seed(tmp_path: Path) -> None:
-    specs: Sequence[RunSpec] = make_specs(
-        tmp_path, ["seed=0", "seed=0", "seed=1"], of("Drawn")
-    )
+    specs: Sequence[RunSpec] = make_specs(tmp_path, ["seed=0", "seed=0", "seed=1"], of("Drawn"))
     found = [build.build_network(spec, tiny_images()).last.weight for spec in specs]
     assert torch.equal(found[0], found[1])
     assert not torch.isclose(found[0], found[2]).any()

@@ -18,7 +18,7 @@ from test_study import PRUNERS, SAMPLERS, Opener, Worker, finish, grid, pool, se
 
 from lrlab import study
 from lrlab.errors import UserError
-from lrlab.study import Queue, heartbeat, storage
+from lrlab.study import Queue, database, heartbeat
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 
@@ -155,7 +155,7 @@ def test_a_server_that_stays_away_is_told_in_one_line(
     opened: Callable[..., Queue], postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = opened(grid(lr="1"))
-    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    monkeypatch.setattr(database, "PATIENCE", 0.0)
     postgres.stop()
     try:
         with pytest.raises(UserError, match=r"^storage=postgresql://lrlab:\*\*\*@.*: fails ") as e:
