@@ -16,9 +16,10 @@ import pytest
 from postgres import PASSWORD, QUOTED, Server, postgres, postgres_url
 from test_study import PRUNERS, SAMPLERS, Opener, Worker, finish, grid, pool, search, states, take
 
-from lrlab import study
+from lrlab.config.passwords import masked
 from lrlab.errors import UserError
-from lrlab.study import Queue, database, heartbeat
+from lrlab.study import database, heartbeat
+from lrlab.study.queue import Queue
 
 __all__ = ["postgres", "postgres_url"]  # fixtures
 
@@ -148,7 +149,7 @@ def test_two_creators_at_once_make_one_study(
         thread.join()
     assert len(queues) == 4
     assert [finish(queue) for queue in queues] == [[0, 1, 2], [], [], []]
-    assert len(optuna.get_all_study_names(queues[0]._storage)) == 1
+    assert len(optuna.get_all_study_names(queues[0]._study.storage)) == 1
 
 
 def test_a_server_that_stays_away_is_told_in_one_line(
@@ -199,7 +200,7 @@ def test_a_password_may_be_typed_as_it_is_or_in_the_query(
     query = f"postgresql://lrlab@{place}?password={QUOTED}"
     assert finish(opened(grid(lr="1,2"), storage=raw)) == [0, 1]
     assert finish(opened(grid(lr="1,2,3"), storage=query)) == [2]
-    assert study.masked(raw) == f"postgresql://lrlab:***@{place}"
+    assert masked(raw) == f"postgresql://lrlab:***@{place}"
 
 
 def test_a_missing_driver_is_named(postgres_url: str) -> None:

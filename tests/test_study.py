@@ -21,10 +21,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from lrlab import study
+from lrlab.config.passwords import masked
 from lrlab.config.space import Interval, Space
 from lrlab.errors import NotWritten, UserError
-from lrlab.study import Queue, Trial, heartbeat, sampling, storage
+from lrlab.study import heartbeat, sampling
+from lrlab.study.claims import Trial
+from lrlab.study.points import Request
+from lrlab.study.queue import Queue, open_queue
 
 RATE = Interval(1e-4, 1.0, log=True, whole=False)
 FOREVER = 3600.0  # a lease whose heart does not beat while a test runs
@@ -75,6 +78,9 @@ class Opener:
             "name": "sweep",
             "storage": "journal",
             "journal": self.journal,
+            "place": None,
+        }
+        asked: dict[str, Any] = {
             "direction": "minimize",
             "sampler": SAMPLERS["random"],
             "pruner": PRUNERS["none"],
@@ -83,7 +89,9 @@ class Opener:
             "settings": {"objective": "val_loss", "epochs": 3},
             "lease": FOREVER,
         }
-        queue = study.open_queue(space=space, create=create, **{**options, **given})
+        options |= {key: given.pop(key) for key in options if key in given}
+        request = Request(space=space, **{**asked, **given})
+        queue = open_queue(request=request, create=create, **options)
         self.opened.append(queue)
         return queue
 
@@ -94,8 +102,8 @@ class Opener:
     def abandon(self, queue: Queue) -> None:
         """Leave the queue as a killed worker does: nothing is written, its locks are free."""
         self.opened.remove(queue)
-        assert queue._heart is not None
-        queue._heart.stop()
+        assert queue._claims.heart is not None
+        queue._claims.heart.stop()
         queue._store.close()
 
 
@@ -176,7 +184,7 @@ def states(queue: Queue) -> dict[int, str]:
 
 
 def frozen(queue: Queue) -> list[optuna.trial.FrozenTrial]:
-    return queue._runs()
+    return queue._study.runs()
 
 
 # --- grids ----------------------------------------------------------------------------------------
@@ -624,15 +632,19 @@ WORKER = textwrap.dedent(
     """
     import json, sys
     from pathlib import Path
-    from lrlab import study
     from lrlab.config.space import Space
+    from lrlab.study.points import Request
+    from lrlab.study.queue import open_queue
 
     options = json.loads(sys.argv[1])
-    queue = study.open_queue(
-        name="sweep", journal=Path(options["journal"]), storage=options["storage"],
+    request = Request(
         space=Space([], options["lists"], {}), direction="minimize", sampler={},
         pruner={"_target_": "optuna.pruners.NopPruner"}, seed=0, n_trials=None, settings={},
-        lease=3600, create="join",
+        lease=3600,
+    )
+    queue = open_queue(
+        name="sweep", journal=Path(options["journal"]), storage=options["storage"],
+        request=request, create="join",
     )
     for line in sys.stdin:  # one command a line, so that the test decides who does what and when
         if line == "take\\n":
@@ -725,7 +737,7 @@ def test_workers_that_are_killed_and_started_again_lose_nothing(
     queue = opened(grid(lr=",".join(lists["lr"])), settings={})
     assert states(queue) == dict.fromkeys(range(8), "finished")
     assert [file.name for file in opened.journal.parent.glob(".*.alive")] == [
-        f".{queue._worker}.alive"
+        f".{queue.worker}.alive"
     ]
 
 
@@ -769,7 +781,7 @@ def test_another_machines_worker_is_dead_when_its_counter_stands_still_for_a_lea
         return None if trial is None else trial.number
 
     assert passed(50) is None
-    far._beat()
+    far._claims.beat()
     assert passed(90) is None  # it was seen alive at 50
     assert passed(90) is None  # its new beat was seen 90 ago
     assert passed(20) == 0
@@ -786,7 +798,7 @@ def test_a_process_that_was_away_too_long_knows_it_and_its_word_no_longer_counts
     clock[0] += 200
     assert other.wait()
     assert [take(other).number, take(other).number] == [0, 1]
-    one._beat()  # its heart may be faster than it
+    one._claims.beat()  # its heart may be faster than it
     assert one.lost() == [0, 1]
     assert other.report({0: (1, 0.5)}) == set()
     assert not one.tell(0, "failed", None)
@@ -842,7 +854,7 @@ def test_the_heart_beats_until_it_is_stopped_and_survives_errors() -> None:
 
 def test_the_heart_and_its_worker_do_not_block_each_other(opened: Opener) -> None:
     queue = opened(grid(lr=",".join(map(str, range(1, 60)))), "new", lease=0.001)
-    queue._watch.lease = FOREVER
+    queue._claims.watch.lease = FOREVER
     assert len(finish(queue)) == 59
 
 
@@ -933,7 +945,7 @@ def test_a_full_disk_is_told_and_leaves_a_whole_journal(
             raise OSError(28, "No space left on device")
         return really(descriptor, data[: len(data) - 15])
 
-    monkeypatch.setattr(storage.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(NotWritten, match=r"study.journal: cannot be written .No space left"):
         queue.tell(trial.number, "finished", 1.0)
     monkeypatch.undo()
@@ -950,7 +962,7 @@ def test_a_journal_that_cannot_be_made_is_told(opened: Opener, tmp_path: Path) -
 def test_the_journal_is_never_written_without_its_lock(opened: Opener) -> None:
     queue = opened(grid(lr="1"), "new")
     with pytest.raises(RuntimeError, match=r"without its lock"):
-        queue._storage.set_study_user_attr(queue._study_id, "a", 1)
+        queue._study.storage.set_study_user_attr(queue._study.id, "a", 1)
 
 
 def test_optuna_itself_can_read_the_journal(opened: Opener, tmp_path: Path) -> None:
@@ -983,7 +995,7 @@ def test_optuna_itself_can_read_the_journal(opened: Opener, tmp_path: Path) -> N
     ],
 )
 def test_a_password_is_masked(url: str, shown: str) -> None:
-    assert study.masked(url) == shown
+    assert masked(url) == shown
 
 
 @pytest.mark.parametrize(
@@ -1001,7 +1013,7 @@ def test_a_wrong_storage_is_told_in_one_line(opened: Opener, url: str, says: str
     with pytest.raises(UserError) as caught:
         opened(grid(lr="1"), storage=url)
     line = str(caught.value)
-    assert line.startswith(f"storage={study.masked(url)}: ") and says in line
+    assert line.startswith(f"storage={masked(url)}: ") and says in line
     assert len(line.splitlines()) == 1 and "secret@" not in line
 
 

@@ -29,7 +29,7 @@ import yaml
 from omegaconf import OmegaConf
 from test_sweep import Ended, command
 
-from lrlab import analysis, compare, errors, records, report, study
+from lrlab import analysis, compare, errors, records, report
 from lrlab import config as configs
 from lrlab import reproduce as reproducing
 from lrlab import resume as resuming
@@ -37,6 +37,7 @@ from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.probes import landscape
 from lrlab.study import cmaes_state
+from lrlab.study.points import Points
 from lrlab.sweep import main
 from lrlab.sweeping.search import _Sweep
 from lrlab.training import checkpoints
@@ -489,7 +490,7 @@ def test_a_study_sets_nothing_that_the_command_does_not_sweep(
     assert ended.code == 0 and not ran(here)
     assert "is left out of what was asked for before" in ended.err
     # were it asked for, its point would be refused ...
-    with mock.patch.object(study.Queue, "_asked_points", _all_points):
+    with mock.patch.object(Points, "asked_points", _all_points):
         ended, failed = begin_again(here)
         assert ended.code == 1 and ended.err == "" and not ran(here)
         assert "is in the study, but not swept by this command" in failed
@@ -499,8 +500,8 @@ def test_a_study_sets_nothing_that_the_command_does_not_sweep(
     assert ran(here)
 
 
-def _all_points(queue: study.Queue) -> Any:
-    return [(queue._point_of(run), run.number) for run in queue._runs()]
+def _all_points(points: Points) -> Any:
+    return [(points.point_of(run), run.number) for run in points._study.runs()]
 
 
 def begin_again(here: Path) -> tuple[Any, str]:

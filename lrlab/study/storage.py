@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lrlab.errors import UserError
 from lrlab.study.database import Database
@@ -67,6 +67,41 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class OpenStudy:
+    """One study of a store: its runs, and what is noted about the whole.
+
+    Attributes:
+        store: of the study; its ``storage`` is Optuna's.
+        direction: ``minimize`` or ``maximize``.
+        name, id: of the study, once it is found or made.
+    """
+
+    def __init__(self, store: Store, direction: str) -> None:
+        self.store, self.storage = store, store.storage
+        self.direction = direction
+        self.name, self.id = "", -1
+        self._ids: dict[int, int] = {}  # number to Optuna's id
+
+    def runs(self, only_states: bool = False) -> list[FrozenTrial]:
+        """Return the study's trials, by number; see ``Store.runs``."""
+        found = self.store.runs(self.id, only_states)
+        if len(self._ids) != len(found):
+            self._ids = {run.number: run._trial_id for run in found}
+        return found
+
+    def trial_id(self, number: int) -> int:
+        """Return Optuna's id of a run."""
+        return self._ids[number]
+
+    def attrs(self) -> dict[str, Any]:
+        """Return what lrlab has noted about the study."""
+        return self.storage.get_study_system_attrs(self.id)
+
+    def set(self, key: str, value: Any) -> None:
+        """Note something about the study."""
+        self.storage.set_study_system_attr(self.id, key, value)
 
 
 def open_store(storage: str, name: str, journal: Path | None) -> Store:

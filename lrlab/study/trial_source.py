@@ -21,7 +21,8 @@ from lrlab.training.pool import Report, Start
 
 if TYPE_CHECKING:
     from lrlab.plan.compose import Job
-    from lrlab.study import Queue, Trial
+    from lrlab.study.claims import Trial
+    from lrlab.study.queue import Queue
 
 
 @dataclass

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lrlab.plots import Tables
-    from lrlab.study import Queue, Run
+    from lrlab.study.points import Run
+    from lrlab.study.queue import Queue
     from lrlab.tables.table import Best
     from lrlab.verdicts.recommend import Answer
 
@@ -435,7 +436,8 @@ def _write_config(current: _Sweep) -> None:
 
 
 def _open_queue(current: _Sweep, first: compose.Job, create: str) -> Queue:
-    from lrlab import study
+    from lrlab.study import queue
+    from lrlab.study.points import Request
 
     config, searched = current.config, current.space.searched
     n_trials = config.n_trials
@@ -443,10 +445,7 @@ def _open_queue(current: _Sweep, first: compose.Job, create: str) -> Queue:
         n_trials = DEFAULT_TRIALS
     if create == "resume" and not current.shared and not records.run_folders(current.folder):
         create = "join"  # it was interrupted before its study was there, or all of it
-    return study.open_queue(
-        name=current.folder.name,
-        storage=current.storage,
-        journal=records.journal_file(current.folder),
+    request = Request(
         space=current.space,
         direction=configs.direction(config.objective),
         sampler=first.spec["sampler"],
@@ -455,9 +454,15 @@ def _open_queue(current: _Sweep, first: compose.Job, create: str) -> Queue:
         n_trials=n_trials,
         settings=_settings(current.space, first),
         lease=config.lease,
-        create=create,
         words=leftout.asking(arguments.noted(config, "task"), current.space),
         takes_all=config.n_trials is None,
+    )
+    return queue.open_queue(
+        name=current.folder.name,
+        storage=current.storage,
+        journal=records.journal_file(current.folder),
+        request=request,
+        create=create,
         place=whereabouts.here(current.folder) if current.shared else None,
     )
 
