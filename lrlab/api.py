@@ -112,9 +112,9 @@ def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
     from lrlab import sweep
     from lrlab.config import keywords, targets
     from lrlab.plan import build
-    from lrlab.sweeping import search
+    from lrlab.sweeping import sweeper
 
-    search.opened = None
+    sweeper.opened = None
     targets.locate.cache_clear()  # a module of the user's may have been loaded anew
     build.forget_data()
     code, said = 0, ""
@@ -128,7 +128,7 @@ def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
             said = errors.getvalue()
     if code in (129, 130, 143):
         raise _interrupted(int(code), said)
-    folder = search.opened
+    folder = sweeper.opened
     if folder is None:
         raise UserError("hydra: this command trains no sweep; use python -m lrlab.sweep for it")
     return load(folder, _notes(said))

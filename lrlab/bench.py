@@ -616,7 +616,7 @@ def _run(words: Sequence[str]) -> None:
     found = measure(options)
     if options.json is not None:
         from lrlab import records
-        from lrlab.tables.table import display_path
+        from lrlab.process.paths import display_path
 
         records.write_whole(options.json, json.dumps(found, indent=2) + "\n")
         print(f"json   {display_path(options.json)}")

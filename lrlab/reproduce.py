@@ -171,15 +171,15 @@ def reproduce(
     from lrlab.engine import devices as environment
     from lrlab.plan import checks
     from lrlab.plan.spec import run_spec
+    from lrlab.process import paths
     from lrlab.sweeping import launch
-    from lrlab.tables import table
 
     environment.make_deterministic()
     try:
         saved = OmegaConf.create(records.options(text))
         config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
         assert isinstance(config, DictConfig)
-        again = f"python -m lrlab.reproduce {table.typed_path(run)} {trust.TRUST}"
+        again = f"python -m lrlab.reproduce {paths.typed_path(run)} {trust.TRUST}"
         config = trust.settled(config, configs.GROUPS, str(run), again, trusted)
         # From here on no text of the record is resolved: what follows changes nothing else.
         told = summary.get("environment") or {}
@@ -248,7 +248,7 @@ def reproduce(
     if found.first is not None or others:
         for line in differences(summary, again) or ["versions, device and threads are the same"]:
             print(printable(fitting.wrapped("  ", line, width)))
-    print(printable(f"run    {table.display_path(spec.folder)}"))
+    print(printable(f"run    {paths.display_path(spec.folder)}"))
     return agrees
 
 

@@ -28,7 +28,7 @@ from lrlab import bench, find
 from lrlab import config as configs
 from lrlab import sweep as sweeps
 from lrlab.config import arguments
-from lrlab.sweeping import search
+from lrlab.sweeping import ending, sweeper, working
 
 KEYS = [*configs.known_keys(), *configs.GROUPS, *configs.SWEEP_GROUPS]
 OFTEN = ["lr", "epochs", "batch_size", "seed", "points", "n_trials", "lanes", "network.hidden"]
@@ -80,7 +80,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     def noting(config: Any, loader: Any, launcher: Any, typed: Any) -> None:
         seen.append((config, loader, launcher))
 
-    with mock.patch.object(search, "sweep", noting):
+    with mock.patch.object(sweeper, "sweep", noting):
         ended = sweep("output=outputs", cwd=here)
     assert (ended.code, ended.err) == (0, "")
     config, loader, launcher = seen[0]
@@ -88,10 +88,10 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     def judge(typed: list[str]) -> None:
         typed = arguments.for_hydra(typed)
         with contextlib.chdir(here):
-            sweeps.told(lambda: search.sweep(copy.deepcopy(config), loader, launcher, typed))
+            sweeps.told(lambda: sweeper.sweep(copy.deepcopy(config), loader, launcher, typed))
 
     judge.outputs = here / "outputs"  # type: ignore[attr-defined]
-    with mock.patch.object(search, "_work"), mock.patch.object(search, "_finish"):
+    with mock.patch.object(working, "work"), mock.patch.object(ending, "finish"):
         yield judge
 
 

@@ -22,9 +22,9 @@ from made_sweeps import write_sweep
 from test_study import Opener, grid, search
 from test_sweep import files
 
-from lrlab import analysis, compare, records, report, reproduce, resume
+from lrlab import analysis, compare, records, report, reproduce
 from lrlab.config import trust
-from lrlab.sweeping import launch
+from lrlab.sweeping import launch, resuming
 
 RUN = ["summary.json", "metrics.csv", "diagnostics.csv", "branches.csv"]
 HYDRA = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
@@ -231,7 +231,7 @@ NO_JOB = b"hydra: {overrides: {task: [], hydra: []}, runtime: {config_sources: [
 @given(changes=spoilt("multirun.yaml"))
 def test_a_spoilt_sweep_is_resumed_or_refused(changes: Any, sweep: Path) -> None:
     with put(changes, sweep):
-        told(lambda: resume.arguments(sweep, []))
+        told(lambda: resuming.command_line(sweep, []))
 
 
 @cases(100)

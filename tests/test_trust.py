@@ -32,14 +32,15 @@ from test_sweep import Ended, command
 from lrlab import analysis, compare, errors, records, report
 from lrlab import config as configs
 from lrlab import reproduce as reproducing
-from lrlab import resume as resuming
+from lrlab import resume as resume_verb
 from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.probes import landscape
 from lrlab.study import cmaes_state
 from lrlab.study.points import Points
 from lrlab.sweep import main
-from lrlab.sweeping.search import _Sweep
+from lrlab.sweeping import resuming
+from lrlab.sweeping.judged import Sweep
 from lrlab.training import checkpoints
 
 LITTLE = (
@@ -118,7 +119,7 @@ def reproduce(*words: str, cwd: Path) -> Ended:
 
 
 def resume(*words: str, cwd: Path) -> Ended:
-    return command(resuming.main, ["s", *words], cwd)
+    return command(resume_verb.main, ["s", *words], cwd)
 
 
 def refused(ended: Ended, *named: str) -> None:
@@ -418,15 +419,15 @@ WORDS = {
 def test_resume_takes_no_word_that_could_call_something(kind: str, here: Path) -> None:
     multirun = here / "s" / "multirun.yaml"
     before = multirun.read_text("utf-8")
-    assert "hydra.sweeper.trust=false" in resuming.arguments(Path("s"), [])
+    assert "hydra.sweeper.trust=false" in resuming.command_line(Path("s"), [])
     for name, word in WORDS.items():
         multirun.write_text(before, "utf-8")
         add_word(here / "s", word, kind)
         if kind == "hydra" and word.startswith((*records.RESUMING, "hydra.mode=")):
-            assert word not in resuming.arguments(Path("s"), []), name  # it is left out
+            assert word not in resuming.command_line(Path("s"), []), name  # it is left out
             continue
         with pytest.raises(UserError, match=r"python -m lrlab\.resume s trust=true"):
-            resuming.arguments(Path("s"), [])
+            resuming.command_line(Path("s"), [])
     assert not ran(here)
 
 
@@ -461,7 +462,7 @@ def test_resume_reads_no_configs_elsewhere(where: dict[str, Any], here: Path) ->
     saved["hydra"]["runtime"] |= where
     file.write_text(yaml.safe_dump(saved), "utf-8")
     refused(resume(cwd=here), "the configs in /tmp/theirs")
-    assert "--config-dir=/tmp/theirs" in resuming.arguments(Path("s"), ["trust=true"])
+    assert "--config-dir=/tmp/theirs" in resuming.command_line(Path("s"), ["trust=true"])
     saved["hydra"]["runtime"]["config_sources"] = []
     saved["hydra"]["job"]["config_name"] = "theirs"
     file.write_text(yaml.safe_dump(saved), "utf-8")
@@ -495,7 +496,7 @@ def test_a_study_sets_nothing_that_the_command_does_not_sweep(
         assert ended.code == 1 and ended.err == "" and not ran(here)
         assert "is in the study, but not swept by this command" in failed
         # ... and without that guard the class would be called
-        with mock.patch.object(_Sweep, "_check_point", lambda self, point: None):
+        with mock.patch.object(Sweep, "_check_point", lambda self, point: None):
             begin_again(here)
     assert ran(here)
 

@@ -31,7 +31,7 @@ from lrlab import records, sweep
 from lrlab.plan import checks
 from lrlab.plan import compose as jobs
 from lrlab.study import queue
-from lrlab.sweeping import search
+from lrlab.sweeping import sweeper
 
 TARGET = 15.0  # ms a trial
 
@@ -120,7 +120,7 @@ def main() -> None:
     sys.exit(not met)
 
 
-assert search  # imported before its parts are wrapped
+assert sweeper  # imported before its parts are wrapped
 
 if __name__ == "__main__":
     main()
