@@ -1,7 +1,7 @@
 """lrlab's Hydra plugins: a sweeper that asks Optuna for trials, a launcher that trains in lanes.
 
 Every Hydra program in the environment imports this module, so it imports nothing heavy: the work is
-in ``lrlab.sweeping.search`` and ``lrlab.sweeping.launch``. (No ``from __future__ import
+in ``lrlab.sweeping.sweeper`` and ``lrlab.sweeping.launch``. (No ``from __future__ import
 annotations`` here: beside a dataclass it breaks Hydra 1.3.8.)
 """
 
@@ -51,13 +51,15 @@ class LrlabSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from lrlab.sweeping import search
+        from lrlab.sweeping import sweeper
 
-        return search.sweep(self.composed, self.loader, self.launcher, arguments)
+        return sweeper.sweep(self.composed, self.loader, self.launcher, arguments)
 
 
 class LaneLauncher(Launcher):
     """``hydra/launcher=lanes``: all jobs of a batch train together, in this process."""
+
+    trains_lanes = True  # the sweeper asks for it
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

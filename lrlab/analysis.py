@@ -22,9 +22,10 @@ from lrlab import errors, records
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import fitting, verbs
+from lrlab.process import paths as process_paths
 from lrlab.process.plain import to_json
 from lrlab.records import thresholds
-from lrlab.tables import curve_csv, frames, sweep_settings, table, tidy
+from lrlab.tables import curve_csv, frames, sweep_settings, tidy
 from lrlab.verdicts import answer_words, recommend
 from lrlab.verdicts.evidence import Numbers
 from lrlab.verdicts.judging import UNFINISHED, judge, measured, verdicts
@@ -252,7 +253,7 @@ def check_sweep(folder: Path) -> None:
     if (folder / ".hydra").is_dir() or (folder / "metrics.csv").is_file():
         parent = folder.absolute().parent
         raise UserError(
-            f"{folder}: is a run's folder; name its sweep's, {table.typed_path(parent)}"
+            f"{folder}: is a run's folder; name its sweep's, {process_paths.typed_path(parent)}"
         )
     if (folder / "multirun.yaml").is_file():
         raise UserError(f"{folder}: has no run yet; start it again or wait for its first step")
@@ -339,7 +340,7 @@ def _branch_notes(
     to_make = [run for run in lacking if records.end_file(folders[run]).is_file()]
     notes = []
     if to_make:
-        path = table.typed_path(folder)
+        path = process_paths.typed_path(folder)
         notes.append(
             f"the branch test of {len(to_make)} of {len(runs)} runs was not made "
             f"({_named(to_make)}); python -m lrlab.resume {path} makes it"
@@ -640,7 +641,7 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         parts.append("\n".join(thresholds.lines()))
     parts.append(_answer(answers, width))
     if options.output is not None:
-        parts.append(f"verdicts  {table.display_path(options.output)}")
+        parts.append(f"verdicts  {process_paths.display_path(options.output)}")
     return "\n\n".join(parts), loaded.notes
 
 

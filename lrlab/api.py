@@ -109,13 +109,14 @@ def run_sweep(
 
 
 def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
-    from lrlab import plan, sweep
+    from lrlab import sweep
     from lrlab.config import keywords, targets
-    from lrlab.sweeping import search
+    from lrlab.plan import build
+    from lrlab.sweeping import sweeper
 
-    search.opened = None
+    sweeper.opened = None
     targets.locate.cache_clear()  # a module of the user's may have been loaded anew
-    plan.forget_data()
+    build.forget_data()
     code, said = 0, ""
     with _as_found(), _output(progress) as errors, _arrays_written(options) as told:
         words = keywords.words(told)
@@ -127,7 +128,7 @@ def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
             said = errors.getvalue()
     if code in (129, 130, 143):
         raise _interrupted(int(code), said)
-    folder = search.opened
+    folder = sweeper.opened
     if folder is None:
         raise UserError("hydra: this command trains no sweep; use python -m lrlab.sweep for it")
     return load(folder, _notes(said))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lrlab.data import Dataset
-    from lrlab.plan import RunSpec
+    from lrlab.plan.spec import RunSpec
     from lrlab.training.train import Stack
 
 Piece = Callable[[int], Any]  # makes so many steps, waits for the device, returns the losses
@@ -95,8 +95,8 @@ def specs(
     """
     from hydra import compose, initialize_config_dir
 
-    from lrlab import plan
     from lrlab.config import schema
+    from lrlab.plan import spec
     from lrlab.sweep import BASE  # and it registers the schema
 
     with initialize_config_dir(str(schema.folder("conf")), **BASE):
@@ -105,7 +105,7 @@ def specs(
     for number, lr in enumerate(lrs):
         config.lr = float(lr)
         config.seed = 0 if seeds is None else seeds[number]
-        found.append(plan.run_spec(number, Path("bench", str(number)), config, {}, {}))
+        found.append(spec.run_spec(number, Path("bench", str(number)), config, {}, {}))
     return found
 
 
@@ -115,11 +115,11 @@ def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
     Args:
         data: on the runs' device.
     """
-    from lrlab import plan
+    from lrlab.plan import spec
     from lrlab.training import pool, train
 
     pad = pool.power_of_two(len(runs)) if pool.is_padded(runs[0]) else 0
-    return train.build_stack(plan.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
+    return train.build_stack(spec.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
 
 
 def lane_steps(lanes: Stack) -> Piece:
@@ -205,11 +205,11 @@ def resident_batches(data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
 
 def order(data: Dataset) -> np.ndarray:
     """(steps, batch) the samples of the first epoch of a run with seed 0."""
-    from lrlab import plan
+    from lrlab.plan import build
 
     samples = len(data.train_y)
     steps = samples // BATCH_SIZE
-    return plan.batch_order(0, 0, samples)[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
+    return build.batch_order(0, 0, samples)[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
 
 
 # --- timing ---------------------------------------------------------------------------------------
@@ -255,9 +255,8 @@ def prepare(options: Options) -> tuple[Dataset, dict[str, Any]]:
     Raises:
         UserError: memory does not hold so many lanes.
     """
-    from lrlab import plan
     from lrlab.engine import devices
-    from lrlab.plan import memory
+    from lrlab.plan import build, memory
 
     devices.make_deterministic()
     devices.prepare(options.device, options.threads)
@@ -272,14 +271,14 @@ def prepare(options: Options) -> tuple[Dataset, dict[str, Any]]:
     machine = _machine(options.device)
     print(fitting.wrapped("", _machine_line(machine), fitting.terminal_width()))
     print(f"ms a step, median of {options.repeats}; MLP on MNIST, batch 64, nll, SGD\n", flush=True)
-    return plan.load_data(run).to(options.device), machine
+    return build.load_data(run).to(options.device), machine
 
 
 def measure(options: Options) -> dict[str, Any]:
     """Measure each number of lanes, print its row, and return the figures for ``--json``."""
     import numpy as np
 
-    from lrlab import plan
+    from lrlab.plan import build
 
     data, machine = prepare(options)
     step: dict[str, list[float]] = {}
@@ -288,7 +287,7 @@ def measure(options: Options) -> dict[str, Any]:
     for lanes in options.lanes:
         lrs = np.geomspace(0.01, 0.1, lanes)
         runs = specs(options.overrides, lrs.tolist())
-        network, batches = plan.build_network(runs[0], data), resident_batches(data)
+        network, batches = build.build_network(runs[0], data), resident_batches(data)
         pieces = {
             "step": lane_steps(stack(runs, data)),
             "resident": ordinary(network, batches, lrs[0], options.device),
@@ -439,7 +438,7 @@ def _run(words: Sequence[str]) -> None:
     found = measure(options)
     if options.json is not None:
         from lrlab import records
-        from lrlab.tables.table import display_path
+        from lrlab.process.paths import display_path
 
         records.write_whole(options.json, json.dumps(found, indent=2) + "\n")
         print(f"json   {display_path(options.json)}")

@@ -41,7 +41,8 @@ from lrlab.comparison.sides_by_side import (
 )
 from lrlab.errors import NotWritten, UserError, in_a_line, printable
 from lrlab.process import fitting, verbs
-from lrlab.tables import sweep_settings, table, tidy
+from lrlab.process import paths as process_paths
+from lrlab.tables import sweep_settings, tidy
 from lrlab.verdicts import answer_words
 from lrlab.verdicts.judging import verdicts
 
@@ -103,7 +104,7 @@ def _sweep_lines(sides: Sequence[Side]) -> list[str]:
         lrs, seeds = (len(side.verdicts[name].dropna().unique()) for name in ("lr", "seed"))
         told = f"{_count(len(side.runs), 'run')}, {_count(lrs, 'lr')}"
         told += f", {seeds} seeds" if seeds > 1 else ""
-        lines.append(f"{side.letter}  {table.display_path(side.path)}: {told}")
+        lines.append(f"{side.letter}  {process_paths.display_path(side.path)}: {told}")
     return lines
 
 
@@ -299,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = whole = text(sides)
         folder = options.output or default_folder(options.paths, [s.name for s in sides])
         if (width := fitting.terminal_width()) is not None:
-            file = f"{table.display_path(folder)}/compare.txt has"
+            file = f"{process_paths.display_path(folder)}/compare.txt has"
             words = text(sides, width, "a pipe gets" if options.no_files else file)
         if not options.no_files:
             words = "\n".join([words, "", *_write(folder, sides, whole, failed)])
@@ -335,8 +336,8 @@ def _write(folder: Path, sides: Sequence[Side], words: str, failed: dict[str, st
         paths = writing.save(figures(sides, failed), folder)
     except OSError as error:
         raise NotWritten(folder, error) from error
-    lines = [f"plot      {table.display_path(path)}" for path in paths]
-    return [*lines, f"compared  {table.display_path(folder)}"]
+    lines = [f"plot      {process_paths.display_path(path)}" for path in paths]
+    return [*lines, f"compared  {process_paths.display_path(folder)}"]
 
 
 def _check_folder(folder: Path) -> None:

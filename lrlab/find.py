@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lrlab.engine.lanes.chunks import Samples
-    from lrlab.plan import RunSpec
+    from lrlab.plan.spec import RunSpec
     from lrlab.range_test.curves import Constants, Ramp
     from lrlab.training.first_steps import Batches
 
@@ -391,29 +391,30 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
     Args:
         typed: the command's words, of which ``rest`` are those that a sweep takes too.
     """
-    from lrlab import plan, records
-    from lrlab.config import checks, wishes
+    from lrlab import records
+    from lrlab.config import checks as config_checks
+    from lrlab.config import wishes
     from lrlab.engine import devices
-    from lrlab.plan import compose
+    from lrlab.plan import build, checks, compose, references
     from lrlab.range_test import files, inputs
     from lrlab.training import first_steps
 
     devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
-    checks.check_folder(config)
+    config_checks.check_folder(config)
     spec = compose.spec(config)
-    plan.check_runs([spec])
+    checks.check_runs([spec])
     named = any(word.startswith("name=") for word in rest)
     folder = Path(config.output) / (config.name if named else f"find_{config.name}")
     folder = records.free_folder(folder.absolute(), may_rename=not named)
 
     devices.prepare(spec.device, spec["threads"])
     _announce(spec, options)
-    data = plan.load_data(spec).to(spec.device)
-    loss = plan.loss_function(spec)
+    data = build.load_data(spec).to(spec.device)
+    loss = build.loss_function(spec)
     most = inputs.most_samples(spec["batch_size"], options.steps)
     found = _both(
-        plan.build_network(spec, data),
+        build.build_network(spec, data),
         loss,
         spec["optimizer"],
         options,
@@ -423,7 +424,7 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
         spec.device,
         width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
         tell=_share_on_a_terminal,
-        unit=plan.loss_unit(loss, data),
+        unit=references.loss_unit(loss, data),
     )
     if not records.create_sweep(folder):
         folder = records.free_folder(folder, may_rename=True)
@@ -456,14 +457,14 @@ def _draw(found: Found, title: str, folder: Path) -> str:
 
 
 def _announce(spec: RunSpec, options: Options) -> None:
-    from lrlab import plan
+    from lrlab.plan import build
     from lrlab.sweeping import launch
 
     steps = f"{options.steps:,} steps"
     if options.ramp_steps != options.steps:
         steps += f", the ramp {options.ramp_steps:,}"
     launch.announce(spec, f"{options.points} constant learning rates and the ramp, {steps}")
-    for line in plan.load_data(spec).notices:
+    for line in build.load_data(spec).notices:
         print(f"lrlab: {line}", file=sys.stderr)
 
 

@@ -166,18 +166,19 @@ def reproduce(
     if record.empty:
         raise UserError(f"{run}: has recorded no step, there is nothing to compare with")
 
-    from lrlab import plan
     from lrlab.config import trust
     from lrlab.engine import devices as environment
+    from lrlab.plan import checks
+    from lrlab.plan.spec import run_spec
+    from lrlab.process import paths
     from lrlab.sweeping import launch
-    from lrlab.tables import table
 
     environment.make_deterministic()
     try:
         saved = OmegaConf.create(records.options(text))
         config = OmegaConf.merge(OmegaConf.structured(schema.Config), saved)
         assert isinstance(config, DictConfig)
-        again = f"python -m lrlab.reproduce {table.typed_path(run)} {trust.TRUST}"
+        again = f"python -m lrlab.reproduce {paths.typed_path(run)} {trust.TRUST}"
         config = trust.settled(config, schema.GROUPS, str(run), again, trusted)
         # From here on no text of the record is resolved: what follows changes nothing else.
         told = summary.get("environment") or {}
@@ -197,12 +198,12 @@ def reproduce(
         # what the summary says of the sweep's options, it says of these values
         varied = [key for key in summary if "." in key]
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
-        spec = plan.run_spec(number, folder / str(number), config, choices, swept)
+        spec = run_spec(number, folder / str(number), config, choices, swept)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{run}: its config is damaged: {messages.one_line(error)}") from None
     except (ValueError, TypeError, YAMLError, RecursionError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
-    plan.check_runs([spec])
+    checks.check_runs([spec])
     records.create_sweep(folder)
     records.create_run(spec.folder, text, *records.read_texts(run))
     provenance = {
@@ -246,7 +247,7 @@ def reproduce(
     if found.first is not None or others:
         for line in differences(summary, again) or ["versions, device and threads are the same"]:
             print(printable(fitting.wrapped("  ", line, width)))
-    print(printable(f"run    {table.display_path(spec.folder)}"))
+    print(printable(f"run    {paths.display_path(spec.folder)}"))
     return agrees
 
 

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from lrlab import records, sweep
+from lrlab import sweep
 from lrlab._version import __version__
-from lrlab.config import data_paths, trust
-from lrlab.engine import devices
+from lrlab.config import trust
 from lrlab.errors import UserError
-from lrlab.plan import best
 from lrlab.process import verbs
+from lrlab.sweeping.resuming import bounded, command_line
 
 USAGE = """\
 usage: python -m lrlab.resume SWEEP [option=value ...]
@@ -36,160 +32,6 @@ interrupted again.
 """
 
 
-def arguments(folder: Path, given: list[str]) -> list[str]:
-    """The command line that goes on with a sweep: that which began it, with what was given anew.
-
-    Args:
-        folder: the sweep's.
-        given: overrides; each replaces the one of its key.
-
-    Raises:
-        UserError: this is no folder of a sweep, or its records name what `lrlab.config.trust` does
-            not know and that is not trusted.
-    """
-    from lrlab.config import spelling, wishes
-    from lrlab.config.arguments import judge
-
-    given, trusted = trust.without_trust(given)
-    judge(given)
-    given = spelling.spelled(given)
-    if not os.path.lexists(folder / "multirun.yaml"):
-        records.read_sweep_config(folder)  # which says what it is not
-    records.check_contained(folder)
-    saved = _saved(folder)
-    for override in given:
-        if "=" not in override:
-            raise UserError(f"{override}: after the sweep's folder come options, as option=value")
-        if override.lstrip("+~").startswith(records.RESUMING):
-            raise UserError(f"{override}: resume sets it itself; leave it out")
-        if _key(override) in ("name", "output"):
-            raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
-        if "/" not in (key := _key(override)):
-            wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
-    data_paths.go_back(folder, [saved.hydra], trusted)
-    new = {_key(o) for o in given}
-    given += [f"++data.{key}=false" for key in saved.lacking if f"data.{key}" not in new]
-    given = _one_of_a_list(given, saved.task)
-    kept = [o for o in saved.task if _key(o) not in new]
-    kept += [
-        o
-        for o in saved.of_hydra
-        if _key(o) not in new and not o.startswith((*records.RESUMING, "hydra.mode="))
-    ]
-    folders = saved.config_folders
-    flags = [f"--config-dir={path}" for path in folders]
-    if (name := saved.config_name) not in (None, "config"):
-        flags.append(f"--config-name={name}")
-    if not trusted:
-        found = [f"the configs in {path}" for path in folders]
-        found += [f"the config {name}"] if len(flags) > len(folders) else []
-        from lrlab.tables.table import typed_path
-
-        again = f"python -m lrlab.resume {typed_path(folder)} {trust.TRUST}"
-        trust.refuse(found + trust.in_words(kept), str(folder), again)
-    if wrong := [word for word in kept if word.startswith("-")]:
-        raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
-    from lrlab.config.spelling import literal, quoted
-
-    where = quoted(literal(str(folder.absolute())))
-    resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
-    return [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
-
-
-def bounded(words: list[str], given: list[str]) -> list[str]:
-    """The words with no more workers than the machine has cores, where a record asks for more."""
-    most, found = devices.cores(), []
-    for word in words:
-        count = word.partition("=")[2].strip("'\"")
-        if (
-            _key(word) == "workers"
-            and word not in given
-            and count.isdecimal()
-            and int(count) > most
-        ):
-            print(
-                f"lrlab: {word}: the record asks for more processes than this machine has cores; "
-                f"workers={most}. To start them all, add {word}",
-                file=sys.stderr,
-            )
-            word = f"workers={most}"
-        found.append(word)
-    return found
-
-
-def command(folder: Path) -> str:
-    """How to go on with a sweep of one's own, as one would type it here."""
-    from lrlab.tables.table import typed_path
-
-    typed = f"python -m lrlab.resume {typed_path(folder)}"
-    try:
-        arguments(folder, [])
-    except UserError as error:
-        return f"{typed} {trust.TRUST}" if trust.TRUST in str(error) else typed
-    return typed
-
-
-@dataclass(frozen=True)
-class _Saved:
-    """What multirun.yaml says of how a sweep was begun.
-
-    Attributes:
-        hydra: Hydra's part, as it is.
-        task, of_hydra: the overrides of the options, and of Hydra's own.
-        config_folders: those of --config-dir.
-        config_name: that of --config-name.
-        lacking: the settings of data that lrlab did not have yet when it was begun.
-    """
-
-    hydra: dict[str, Any]
-    task: list[str]
-    of_hydra: list[str]
-    config_folders: list[str]
-    config_name: str | None
-    lacking: tuple[str, ...]
-
-
-def _saved(folder: Path) -> _Saved:
-    import yaml
-
-    found: Any
-    damaged = UserError(f"{folder}: its multirun.yaml is damaged")
-    try:
-        config: Any = records.plain_yaml(records.read_sweep_config(folder))
-        hydra: Any = config["hydra"]
-        overrides, sources = hydra["overrides"], hydra["runtime"]["config_sources"]
-        typed = [source["path"] for source in sources if source["provider"] == "command-line"]
-        found = _Saved(
-            hydra,
-            overrides["task"],
-            overrides["hydra"],
-            typed,
-            hydra["job"]["config_name"],
-            tuple(best.lacking(config)),
-        )
-    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
-        raise damaged from None
-    lists: list[Any] = [found.task, found.of_hydra, found.config_folders]
-    texts = [each for one in lists if isinstance(one, list) for each in one]
-    all_lists = isinstance(hydra, dict) and all(isinstance(one, list) for one in lists)
-    name_is_text = isinstance(found.config_name, str | None)
-    if not (all_lists and name_is_text and all(isinstance(each, str) for each in texts)):
-        raise damaged
-    return found
-
-
-def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
-    """The options, where one value of what the sweep has as a list becomes a list of one."""
-    from lrlab.config.arguments import as_list
-
-    swept = {_key(word) for word in before if as_list(word) == word}
-    return [as_list(word) or word if _key(word) in swept else word for word in given]
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 def main() -> None:
     """Command line entry."""
     verbs.begin()
@@ -204,7 +46,7 @@ def main() -> None:
         folder = verbs.path(words[0])
         if ("=" in words[0] or words[0].startswith("-")) and not folder.is_dir():
             raise UserError(f"{words[0]}: the sweep's folder comes first; see --help")
-        found = arguments(folder, words[1:])
+        found = command_line(folder, words[1:])
         if not trust.without_trust(words[1:])[1]:
             trust.leave_current_folder()
             found = found if "LRLAB_WORKER" in os.environ else bounded(found, words[1:])

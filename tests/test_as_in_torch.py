@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrlab import losses, plan
+from lrlab import losses
 from lrlab.errors import UserError
 from lrlab.find import find
 from lrlab.networks import MLP
+from lrlab.plan import build, checks
 
 PIXELS = 144
 HERE = "test_as_in_torch"
@@ -43,7 +44,7 @@ def ordinary(
     schedule = scheduler(opt) if scheduler else None
     found = []
     for epoch in range(2):
-        order = torch.from_numpy(plan.batch_order(0, epoch, len(data.train_y)))
+        order = torch.from_numpy(build.batch_order(0, epoch, len(data.train_y)))
         for index in order.split(64):
             loss = F.cross_entropy(net(data.train_x[index]), data.train_y[index])
             net.zero_grad()
@@ -242,7 +243,7 @@ def test_what_lanes_would_lose_is_refused(trainer: Trainer, option: str, told: s
     choice = "network=custom" if group == "network" else "loss=nll"
     specs = trainer.specs(["lr=0.1"], f"{choice} {group}._target_={HERE}.{name}")
     with pytest.raises(UserError, match=f"^{group}._target_={HERE}.{name}: ") as error:
-        plan.check_runs(specs)
+        checks.check_runs(specs)
     assert told in str(error.value) and "\n" not in str(error.value)
 
 

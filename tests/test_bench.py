@@ -17,9 +17,10 @@ import torch
 from helpers.commands import Ended, command, process, strict_json
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrlab import bench, plan
+from lrlab import bench
 from lrlab.bench import main
 from lrlab.data import SHIPPED_FOLDER, Dataset
+from lrlab.plan import build
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 import yardstick_torch
@@ -56,7 +57,7 @@ def test_the_ordinary_loop_has_the_losses_of_the_lanes(noise: Dataset) -> None:
     lanes = lane_losses(noise, 15)  # over the end of the ten steps: they begin again
     assert lanes[9].mean() < 0.8 * lanes[0].mean()  # it learns, so the updates are compared too
     for lane, spec in enumerate(bench.specs(OVERRIDES, LRS)):
-        network, batches = plan.build_network(spec, noise), bench.resident_batches(noise)
+        network, batches = build.build_network(spec, noise), bench.resident_batches(noise)
         loop = bench.ordinary(network, batches, spec["lr"], "cpu")
         found = np.concatenate([loop(4), loop(11)])
         np.testing.assert_allclose(found, lanes[:, lane], rtol=1e-4)
@@ -266,11 +267,11 @@ def test_jax_has_the_losses_of_the_lanes(noise: Dataset) -> None:
 def test_whole_trainings_have_an_order_of_their_own_in_each_epoch(noise: Dataset) -> None:
     specs = bench.specs(OVERRIDES, LRS[1:])
     found = yardstick_torch.whole_training(bench.stack(specs, noise), epochs=2)
-    orders = [plan.batch_order(0, epoch, 640).reshape(10, 64) for epoch in (0, 1)]
+    orders = [build.batch_order(0, epoch, 640).reshape(10, 64) for epoch in (0, 1)]
     rows = torch.from_numpy(np.concatenate(orders))
     for lane, spec in enumerate(specs):
         batches = ((noise.train_x[row], noise.train_y[row]) for row in rows)
-        loop = bench.ordinary(plan.build_network(spec, noise), batches, spec["lr"], "cpu")
+        loop = bench.ordinary(build.build_network(spec, noise), batches, spec["lr"], "cpu")
         np.testing.assert_allclose(found[:, lane], loop(20), rtol=1e-4)
 
 

@@ -18,11 +18,13 @@ from helpers.commands import one_folder, sweep
 from helpers.training import CLASSES, IN_SHAPE, Trained, Trainer
 from torch import nn, optim
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.data import Dataset
 from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import Stopped
 from lrlab.networks import MLP
+from lrlab.plan import build
+from lrlab.plan.spec import RunSpec
 from lrlab.probes import branches
 from lrlab.tables import frames
 from lrlab.training import train
@@ -35,16 +37,16 @@ def go_on() -> bool:
     return False
 
 
-def waiting(specs: list[plan.RunSpec]) -> list[plan.RunSpec]:
+def waiting(specs: list[RunSpec]) -> list[RunSpec]:
     return [spec for spec in specs if records.end_file(spec.folder).is_file()]
 
 
 def with_branches(trainer: Trainer, runs: list[str], common: str = "") -> list[Trained]:
     """Runs that have had their branch test."""
-    specs: list[plan.RunSpec] = []
+    specs: list[RunSpec] = []
     made = trainer.specs
 
-    def remember(*arguments: Any) -> list[plan.RunSpec]:
+    def remember(*arguments: Any) -> list[RunSpec]:
         specs.extend(made(*arguments))
         return specs
 
@@ -71,7 +73,7 @@ def ordinary_branch(
     made = optimizer(network.parameters(), lr=lr)
     losses = []
     for epoch in range((STEPS + BRANCH_STEPS) // 10):
-        order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
+        order = torch.from_numpy(build.batch_order(seed, epoch, len(data.train_y)))
         for index in order.split(64):
             if len(losses) == STEPS:
                 for group in made.param_groups:
@@ -192,11 +194,11 @@ def test_the_branch_test_takes_at_most_a_quarter_of_the_steps(steps: int) -> Non
 # --- what may go wrong ----------------------------------------------------------------------------
 
 
-def waiting_specs(trainer: Trainer, runs: list[str]) -> list[plan.RunSpec]:
-    found: list[plan.RunSpec] = []
+def waiting_specs(trainer: Trainer, runs: list[str]) -> list[RunSpec]:
+    found: list[RunSpec] = []
     made = trainer.specs
 
-    def remember(*arguments: Any) -> list[plan.RunSpec]:
+    def remember(*arguments: Any) -> list[RunSpec]:
         found.extend(made(*arguments))
         return found
 

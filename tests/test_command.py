@@ -22,7 +22,7 @@ from lrlab import __main__ as command
 from lrlab import completion
 from lrlab.config import schema
 from lrlab.probes import landscape
-from lrlab.study import heartbeat, storage
+from lrlab.study import heartbeat, journal
 
 pytestmark = pytest.mark.unit
 
@@ -223,7 +223,7 @@ def test_on_windows_the_journals_lines_end_as_everywhere(
     (tmp_path / "journal").touch()
     monkeypatch.setattr(os, "O_BINARY", binary, raising=False)
     monkeypatch.setattr(os, "open", noting)
-    storage._append_whole(tmp_path / "journal", b"one\n")
+    journal._append_whole(tmp_path / "journal", b"one\n")
     assert seen == [binary] and (tmp_path / "journal").read_bytes() == b"one\n"
 
 

@@ -27,7 +27,7 @@ from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import best
 from lrlab.plots import __main__ as plots_command
 from lrlab.probes import branches
-from lrlab.study import storage
+from lrlab.study import journal
 from lrlab.sweep import main
 from lrlab.tables import frames
 from lrlab.training import checkpoints, pool
@@ -380,7 +380,7 @@ def test_a_bad_end_is_told_in_the_log_and_makes_no_branch_test(
 )
 def test_a_journal_of_odd_lines_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "study.journal").write_text(f"{text}\n{{}}\n", "utf-8")
-    line = told(lambda: storage._Journal(tmp_path / "study.journal"))
+    line = told(lambda: journal.Journal(tmp_path / "study.journal"))
     assert line is not None and "is damaged, no journal of Optuna" in line
 
 
@@ -390,7 +390,7 @@ ODD = ["3", "[]", "null", '{"op_code": []}', '{"op_code": 4}', "[" * 3000, "{", 
 @pytest.mark.parametrize("text", ODD)
 def test_odd_lines_that_come_into_a_journal_later_are_told(text: str, tmp_path: Path) -> None:
     file = tmp_path / "study.journal"
-    store = storage._Journal(file)
+    store = journal.Journal(file)
     with file.open("ab") as stream:
         stream.write(f"{text}\n{{}}\n".encode("latin-1"))
     for reach in (store.locked, store.unlocked):
@@ -403,7 +403,7 @@ def test_a_journal_that_may_not_be_read_any_more_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "study.journal"
-    store = storage._Journal(file)
+    store = journal.Journal(file)
 
     def denied(*_: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(file))
@@ -412,7 +412,7 @@ def test_a_journal_that_may_not_be_read_any_more_is_told(
     with pytest.raises(NotWritten, match=r"study\.journal: cannot be read \(Permission denied\)"):
         store.locked(store.storage.get_all_studies)
     with pytest.raises(NotWritten, match=r"cannot be read \(Permission denied\)"):
-        storage._Journal(file)
+        journal.Journal(file)
     monkeypatch.undo()
     store.close()
 

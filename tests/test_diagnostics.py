@@ -424,12 +424,12 @@ def test_measuring_changes_no_bit_of_the_training(trainer: Trainer, common: str,
 
 def test_what_is_measured_is_what_an_ordinary_loop_finds(trainer: Trainer, data: Dataset) -> None:
     run = trainer.alone("lr=0.2", f"{ON} network.hidden=[37,11]")
-    from lrlab import plan
+    from lrlab.plan import build
 
     torch.manual_seed(0)
     network = MLP(IN_SHAPE, CLASSES, hidden=(37, 11))
     start = torch.cat([p.detach().flatten() for p in network.parameters()])
-    order = torch.from_numpy(plan.batch_order(0, 0, len(data.train_y)))
+    order = torch.from_numpy(build.batch_order(0, 0, len(data.train_y)))
     table = measured(run)
     for step, index in enumerate(order.split(64)[:3]):
         x, y = data.train_x[index], data.train_y[index]

@@ -35,7 +35,7 @@ from lrlab.__main__ import VERBS
 from lrlab.config import checks
 from lrlab.config import schema as configs
 from lrlab.plots import NAMES
-from lrlab.study import storage
+from lrlab.study import journal
 from lrlab.sweep import main as sweep
 from lrlab.training import pool
 
@@ -391,7 +391,7 @@ def damaged(study: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(study: Path) -> Iterator[None]:
     lock = FileLock(f"{study / 'outputs' / 'first' / 'study.journal'}.lock")
-    with lock, mock.patch.object(storage, "LOCK_PATIENCE", 0.05):
+    with lock, mock.patch.object(journal, "LOCK_PATIENCE", 0.05):
         yield
 
 

@@ -12,7 +12,8 @@ from helpers.commands import Ended, command
 from helpers.warm import DATA
 
 from lrlab import records, resume
-from lrlab.study import Run, heartbeat, whereabouts
+from lrlab.study import heartbeat, whereabouts
+from lrlab.study.points import Run
 from lrlab.study.whereabouts import Place
 from lrlab.sweep import main
 

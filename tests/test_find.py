@@ -25,11 +25,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.errors import NotWritten, UserError
 from lrlab.find import USAGE, Found, Options, _draw, find, main, read_options, sweep_command, told
 from lrlab.networks import MLP
+from lrlab.plan import build
 from lrlab.range_test import curves
 from lrlab.range_test import figure as find_plot
 from lrlab.training import first_steps
@@ -65,7 +65,7 @@ def loop(
     optimizer = make(network.parameters(), lr=1.0)
     found, batches = [], []
     while len(batches) < len(lrs):
-        order = torch.from_numpy(plan.batch_order(0, len(batches) // 10, len(data.train_y)))
+        order = torch.from_numpy(build.batch_order(0, len(batches) // 10, len(data.train_y)))
         batches += [order[i * 64 : (i + 1) * 64] for i in range(10)]
     for lr, index in zip(lrs, batches, strict=False):
         value = loss(network(data.train_x[index]), data.train_y[index])
@@ -227,7 +227,7 @@ def test_the_same_question_has_the_same_answer(data: Dataset) -> None:
 
 
 def test_tensors_a_loader_and_a_generator_give_the_same(data: Dataset) -> None:
-    order = torch.from_numpy(plan.batch_order(0, 0, 640))
+    order = torch.from_numpy(build.batch_order(0, 0, 640))
     batches = [(data.train_x[i], data.train_y[i]) for i in order.split(64)]
     batches += [(data.train_x[:5], data.train_y[:5])]  # a last partial one, which is dropped
     settings: Any = {**SHORT, "steps": 10}

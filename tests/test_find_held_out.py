@@ -16,10 +16,10 @@ from helpers.training import CLASSES, tiny_images
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrlab import plan
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.errors import UserError
 from lrlab.find import find, told
+from lrlab.plan import build
 from lrlab.range_test import curves, figure, inputs
 from lrlab.range_test.curves import read_constants
 from lrlab.training import first_steps
@@ -47,7 +47,7 @@ def test_held_out_losses_are_those_of_an_everyday_loop() -> None:
     network = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
     found = find(network, (X, Y), F.cross_entropy, val=VAL, ramp_steps=30, **SHORT)
     assert found.val_samples == 60
-    order = [torch.from_numpy(plan.batch_order(0, epoch, 64)) for epoch in range(8)]
+    order = [torch.from_numpy(build.batch_order(0, epoch, 64)) for epoch in range(8)]
     batches = [part for epoch in order for part in epoch.split(16)]
 
     def truth(rates: Any) -> list[float]:

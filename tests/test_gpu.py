@@ -17,10 +17,12 @@ import torch
 from helpers.commands import command
 from helpers.training import Silent, Trainer, assert_same_bits, make_specs, read, tiny_images
 
-from lrlab import plan, records, reproduce, sweep
+from lrlab import records, reproduce, sweep
 from lrlab.data import Dataset
 from lrlab.engine import devices
 from lrlab.errors import Stopped
+from lrlab.plan import build
+from lrlab.plan.spec import group_key
 from lrlab.training import pool, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -141,7 +143,7 @@ def test_a_sweep_that_was_stopped_is_resumed_to_the_same_bits(
     rows = {spec.number: row for row, spec in enumerate(specs)}
     asked = iter(range(10**6))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "load_data", lambda spec: images)
+        patch.setattr(build, "load_data", lambda spec: images)
         with pytest.raises(Stopped):
             pool.run(pool.Batch(specs), None, "cuda:0", Silent(), rows, lambda: next(asked) > 23)
         pool.run(pool.Batch(specs), None, "cuda:0", Silent(), rows)
@@ -161,4 +163,4 @@ def _stack(trainer: Trainer, images: Dataset, common: str) -> train.Stack:
     for spec in specs:
         spec.folder.mkdir(parents=True)
         records.start_metrics(spec.folder)
-    return train.build(plan.group_key(specs[0]), specs, range(2), images, {}, pad=2)[0]
+    return train.build(group_key(specs[0]), specs, range(2), images, {}, pad=2)[0]

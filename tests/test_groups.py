@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.engine.lanes import stacking
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.errors import UserError
 from lrlab.networks import MLP
+from lrlab.plan import build
 from lrlab.probes import branches, landscape
 from lrlab.training import first_steps, pool
 
@@ -135,7 +136,7 @@ def ordinary(
     schedule = scheduler(optimizer) if scheduler else None
     losses = []
     for epoch in range(epochs):
-        order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
+        order = torch.from_numpy(build.batch_order(seed, epoch, len(data.train_y)))
         for index in order.split(64):
             loss = F.cross_entropy(net(data.train_x[index]), data.train_y[index])
             net.zero_grad()  # parameters that are in no group too

@@ -27,7 +27,7 @@ from lrlab import __main__ as verbs
 from lrlab import bench, find
 from lrlab import sweep as sweeps
 from lrlab.config import arguments, schema
-from lrlab.sweeping import search
+from lrlab.sweeping import ending, sweeper, working
 
 pytestmark = pytest.mark.full
 
@@ -81,7 +81,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     def noting(config: Any, loader: Any, launcher: Any, typed: Any) -> None:
         seen.append((config, loader, launcher))
 
-    with mock.patch.object(search, "sweep", noting):
+    with mock.patch.object(sweeper, "sweep", noting):
         ended = sweep("output=outputs", cwd=here)
     assert (ended.code, ended.err) == (0, "")
     config, loader, launcher = seen[0]
@@ -89,10 +89,10 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     def judge(typed: list[str]) -> None:
         typed = arguments.for_hydra(typed)
         with contextlib.chdir(here):
-            sweeps.told(lambda: search.sweep(copy.deepcopy(config), loader, launcher, typed))
+            sweeps.told(lambda: sweeper.sweep(copy.deepcopy(config), loader, launcher, typed))
 
     judge.outputs = here / "outputs"  # type: ignore[attr-defined]
-    with mock.patch.object(search, "_work"), mock.patch.object(search, "_finish"):
+    with mock.patch.object(working, "work"), mock.patch.object(ending, "finish"):
         yield judge
 
 

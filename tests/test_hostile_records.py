@@ -22,9 +22,9 @@ from helpers.studies import Opener, grid, search
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lrlab import analysis, compare, records, report, reproduce, resume
+from lrlab import analysis, compare, records, report, reproduce
 from lrlab.config import trust
-from lrlab.sweeping import launch
+from lrlab.sweeping import launch, resuming
 
 pytestmark = pytest.mark.full
 
@@ -233,7 +233,7 @@ NO_JOB = b"hydra: {overrides: {task: [], hydra: []}, runtime: {config_sources: [
 @given(changes=spoilt("multirun.yaml"))
 def test_a_spoilt_sweep_is_resumed_or_refused(changes: Any, sweep: Path) -> None:
     with put(changes, sweep):
-        told(lambda: resume.arguments(sweep, []))
+        told(lambda: resuming.command_line(sweep, []))
 
 
 @cases(100)

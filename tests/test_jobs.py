@@ -21,10 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import plan
 from lrlab.config import messages, schema
 from lrlab.errors import UserError
-from lrlab.plan import compose
+from lrlab.plan import build as plan_build
+from lrlab.plan import checks, compose, hydra_text
 from lrlab.sweep import BASE  # and it registers the schema
 
 
@@ -150,7 +150,7 @@ def test_a_line_is_as_omegaconf_writes_it(where: tuple[str, ...]) -> None:
             for outer in reversed(where):
                 node = {outer: node}
             wanted = OmegaConf.to_yaml(OmegaConf.create(node)).splitlines(keepends=True)
-            assert compose._lines((*where, key), value) == "".join(wanted[len(where) :]), (
+            assert hydra_text.lines((*where, key), value) == "".join(wanted[len(where) :]), (
                 key,
                 value,
             )
@@ -303,17 +303,19 @@ def test_a_folder_is_the_runs_number_whatever_subdir_says(
 
 def test_runs_of_one_network_build_it_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     built = []
-    build = plan.build_network
-    monkeypatch.setattr(plan, "build_network", lambda *given: built.append(1) or build(*given))
-    monkeypatch.setattr(plan, "_working", {})
+    build = plan_build.build_network
+    monkeypatch.setattr(
+        plan_build, "build_network", lambda *given: built.append(1) or build(*given)
+    )
+    monkeypatch.setattr(checks, "_working", {})
     runs = [f"lr={lr} seed={seed}" for lr in (0.1, 0.2, 0.3) for seed in (0, 1)]
     specs = make_specs(tmp_path, runs)
-    plan.check_runs(specs)
+    checks.check_runs(specs)
     first = len(built)
-    plan.check_runs(specs)
-    plan.check_runs(make_specs(tmp_path, ["epochs=5", "optimizer=adam"]))
+    checks.check_runs(specs)
+    checks.check_runs(make_specs(tmp_path, ["epochs=5", "optimizer=adam"]))
     assert len(built) == first <= 2  # once more where the first one has to import the network
-    plan.check_runs(make_specs(tmp_path, ["network.hidden=[5]", "network.hidden=[6]"]))
+    checks.check_runs(make_specs(tmp_path, ["network.hidden=[5]", "network.hidden=[6]"]))
     assert len(built) == first + 2
 
 
@@ -330,10 +332,10 @@ def test_runs_of_one_network_build_it_once(monkeypatch: pytest.MonkeyPatch, tmp_
 )
 def test_what_worked_for_others_is_still_judged(bad: str, line: str, tmp_path: Path) -> None:
     good, last = make_specs(tmp_path, ["lr=0.1", bad])
-    plan.check_runs([good])
+    checks.check_runs([good])
     for specs in ([last], [good, last], [good, good, last]):
         with pytest.raises(UserError) as refused:
-            plan.check_runs(specs)
+            checks.check_runs(specs)
         assert str(refused.value).startswith(line)
 
 
@@ -357,7 +359,7 @@ def test_a_name_that_comes_to_mean_another_class_is_judged_anew(
             return self.last(x)
 
     module.Net = Right  # type: ignore[attr-defined]
-    plan.check_runs([spec])
+    checks.check_runs([spec])
     module.Net = Wrong  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="does not take inputs of shape"):
-        plan.check_runs([spec])
+        checks.check_runs([spec])

@@ -15,13 +15,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.training import CLASSES, IN_SHAPE, Trainer
+from lrlab.probes.along_a_step import LINES
+from lrlab.probes.surface import PATHS
 from torch import Tensor, nn
 
-from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.networks import MLP
+from lrlab.plan import build
 from lrlab.probes import landscape
-from lrlab.probes.landscape import LINES, PATHS, ROLES, SURFACE, Landscape, choose, write
+from lrlab.probes.landscape import ROLES, SURFACE, Landscape, choose, write
 from lrlab.records import create_run
 from lrlab.tables import frames
 from lrlab.verdicts import judging
@@ -256,7 +258,7 @@ def torch_state(data: Dataset, lr: float, steps: int) -> tuple[nn.Module, tuple[
     """A perceptron after some steps of an everyday loop in float64, and the next mini-batch."""
     torch.manual_seed(0)
     network = MLP(IN_SHAPE, CLASSES, hidden=()).double()
-    order = np.concatenate([plan.batch_order(0, epoch, 640) for epoch in (0, 1)])
+    order = np.concatenate([build.batch_order(0, epoch, 640) for epoch in (0, 1)])
     for place in range(steps + 1):
         index = torch.from_numpy(order[place * 64 : (place + 1) * 64])
         batch = data.train_x[index].double(), data.train_y[index]
@@ -308,7 +310,7 @@ def test_each_line_follows_the_optimizers_own_update(
     found = measure(sweep, with_lrs(lrs))
     assert found.exact
     step = int(found.lines["step"].iloc[0])
-    order = torch.from_numpy(np.concatenate([plan.batch_order(0, e, 640) for e in (0, 1)]))
+    order = torch.from_numpy(np.concatenate([build.batch_order(0, e, 640) for e in (0, 1)]))
     for lr, part in found.lines.groupby("lr"):
         torch.manual_seed(0)
         network = MLP(IN_SHAPE, CLASSES, hidden=(16,))

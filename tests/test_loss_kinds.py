@@ -12,8 +12,9 @@ from helpers.searches import SMALL, go_on, sweep
 from helpers.training import make_specs
 
 import lrlab
-from lrlab import compare, plan, plots, records, report
+from lrlab import compare, plots, records, report
 from lrlab.comparison.sides_by_side import read
+from lrlab.plan.spec import new_summary
 from lrlab.verdicts.loss_kinds import incomparable, kind, of_best
 
 pytestmark = pytest.mark.unit
@@ -65,7 +66,7 @@ def test_the_kinds_are_those_of_the_runs_that_finished() -> None:
 
 def test_what_a_spec_says_before_it_trains_is_what_its_run_says_after(tmp_path: Path) -> None:
     specs = make_specs(tmp_path, ["loss=nll", "loss=mse_one_hot", "loss=cross_entropy"])
-    assert [kind(plan.summary(spec)) for spec in specs] == ["nll", "mse_one_hot", "nll"]
+    assert [kind(new_summary(spec)) for spec in specs] == ["nll", "mse_one_hot", "nll"]
 
 
 @pytest.mark.full

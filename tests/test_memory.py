@@ -16,7 +16,8 @@ from helpers.training import Silent, Trainer, assert_same_bits, make_specs, read
 from lrlab import records, resume
 from lrlab.config import checks
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec, memory
+from lrlab.plan import memory
+from lrlab.plan.spec import RunSpec
 from lrlab.probes import branches
 from lrlab.sweeping import workers
 from lrlab.training import pool, train

@@ -21,9 +21,10 @@ from helpers.training import (
 )
 from torch import Tensor, nn
 
-from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.errors import UserError
+from lrlab.plan import build, checks
+from lrlab.plan.spec import RunSpec
 
 pytestmark = pytest.mark.unit
 
@@ -95,7 +96,7 @@ def of(name: str, more: str = "") -> str:
 
 def refusal(folder: Path, common: str) -> str:
     with pytest.raises(UserError) as caught:
-        plan.check_runs(make_specs(folder, ["lr=0.1"], common))
+        checks.check_runs(make_specs(folder, ["lr=0.1"], common))
     said = str(caught.value)
     assert "\n" not in said
     return said
@@ -116,7 +117,7 @@ def test_lazy_layers_train_as_in_torch_and_alone_as_together(
         truth = ordinary(initialised, data, sgd(lr=lr), seed=seed)
         assert_trained_like(run, truth, data, rtol=1e-4)
         assert_same_bits(run, trainer.alone(text, of("Lazy")))
-    plan.check_runs(make_specs(trainer.folder, runs, of("Lazy")))
+    checks.check_runs(make_specs(trainer.folder, runs, of("Lazy")))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_a_lazy_layer_that_gets_no_shape_is_refused(name: str, words: str, tmp_p
 @pytest.mark.parametrize("running", ["true", "false"])
 def test_batch_norm_with_batches_of_one_is_refused(running: str, tmp_path: Path) -> None:
     common = of("Normed", f"network.kind=BatchNorm2d network.running={running}")
-    plan.check_runs(make_specs(tmp_path, ["lr=0.1"], common))  # of another size it trains
+    checks.check_runs(make_specs(tmp_path, ["lr=0.1"], common))  # of another size it trains
     said = refusal(tmp_path, f"{common} batch_size=1")
     assert said.startswith(f"batch_size=1: network._target_={__name__}.Normed: in training, inner.")
     assert "inner.norm (BatchNorm2d) does not take a batch of one sample" in said
@@ -154,9 +155,9 @@ def test_instance_norm_of_one_pixel_is_refused(tmp_path: Path) -> None:
 def test_one_sample_in_the_last_batch_of_an_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "load_data", lambda spec: tiny_images(val_size=1))
+    monkeypatch.setattr(build, "load_data", lambda spec: tiny_images(val_size=1))
     common = of("Normed", "network.kind=BatchNorm2d network.running=")
-    plan.check_runs(make_specs(tmp_path, ["lr=0.1"], f"{common}true"))
+    checks.check_runs(make_specs(tmp_path, ["lr=0.1"], f"{common}true"))
     said = refusal(tmp_path, f"{common}false")
     assert "in evaluation, it does not take a batch of one sample" in said
     assert "the last batch of the 1 held-out samples has one" in said
@@ -170,14 +171,12 @@ def test_sparse_gradients_are_refused_by_the_name_of_their_module(
     said = refusal(tmp_path, common)
     assert said.startswith(f"network._target_={__name__}.Embedded: words.0 gives sparse gradients")
     assert "use sparse=False" in said
-    plan.check_runs(make_specs(tmp_path, ["lr=0.1"], f"{common} network.sparse=false"))
+    checks.check_runs(make_specs(tmp_path, ["lr=0.1"], f"{common} network.sparse=false"))
 
 
 def test_weights_drawn_by_numpy_or_python_are_those_of_the_seed(tmp_path: Path) -> None:
-    specs: Sequence[plan.RunSpec] = make_specs(
-        tmp_path, ["seed=0", "seed=0", "seed=1"], of("Drawn")
-    )
-    found = [plan.build_network(spec, tiny_images()).last.weight for spec in specs]
+    specs: Sequence[RunSpec] = make_specs(tmp_path, ["seed=0", "seed=0", "seed=1"], of("Drawn"))
+    found = [build.build_network(spec, tiny_images()).last.weight for spec in specs]
     assert torch.equal(found[0], found[1])
     assert not torch.isclose(found[0], found[2]).any()
 

@@ -19,10 +19,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
-from lrlab import own_data, plan
+from lrlab import own_data
 from lrlab.config import schema
 from lrlab.data import Dataset
 from lrlab.errors import UserError
+from lrlab.plan import build, checks
+from lrlab.plan.spec import RunSpec
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
@@ -376,14 +378,14 @@ def divided() -> Dataset:
 def load(tmp_path: Path, **node: Any) -> Dataset:
     (spec,) = make_specs(tmp_path, ["lr=0.1"])
     config = {**spec.config, "data": node}
-    return plan.load_data(plan.RunSpec(0, tmp_path, config, spec.choices, {}, "cpu"))
+    return build.load_data(RunSpec(0, tmp_path, config, spec.choices, {}, "cpu"))
 
 
 def test_a_function_gets_its_own_settings_and_draws_the_same_again(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     found = load(tmp_path, _target_="test_own_data.make", points=40, split_seed=1, val_size=4)
     assert (len(found.train_x), len(found.val_x), found.name) == (36, 4, "make")
-    plan._load_data.cache_clear()
+    build._load_data.cache_clear()
     again = load(tmp_path, _target_="test_own_data.make", points=40, split_seed=1, val_size=4)
     assert again is not found and again.sha256 == found.sha256
     assert torch.equal(torch.get_rng_state(), state)
@@ -490,12 +492,12 @@ def test_their_best_is_trained_again_on_the_same_data(old: Path, tmp_path: Path)
 def test_a_function_of_ones_own_is_stratified_too(tmp_path: Path) -> None:
     node = "data=custom data._target_=test_own_data.rare data.val_size=50 network=perceptron"
     (spec,) = make_specs(tmp_path, ["lr=0.1"], node)
-    assert int(plan.load_data(spec).val_y.sum()) == 5
+    assert int(build.load_data(spec).val_y.sum()) == 5
     (spec,) = make_specs(tmp_path, ["lr=0.1"], f"{node} data.stratify=false")
-    assert int(plan.load_data(spec).val_y.sum()) != 5
+    assert int(build.load_data(spec).val_y.sum()) != 5
     node = "data=custom data._target_=test_own_data.divided_rare network=perceptron"
     (spec,) = make_specs(tmp_path, ["lr=0.1"], node)
-    assert len(plan.load_data(spec).val_y) == 9
+    assert len(build.load_data(spec).val_y) == 9
 
 
 def rare() -> Any:
@@ -551,12 +553,12 @@ def test_each_lane_is_an_ordinary_torch_loop(loss: str, trainer: Trainer, tmp_pa
 
     (spec,) = make_specs(tmp_path, runs[:1], common)
     data = own_data.arrays(path)
-    network = plan.build_network(spec, data)
+    network = build.build_network(spec, data)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     criterion = {"mse": nn.MSELoss(), "l1": nn.L1Loss()}[loss]
     losses = []
     for epoch in range(2):
-        order = torch.from_numpy(plan.batch_order(1, epoch, len(data.train_y)))
+        order = torch.from_numpy(build.batch_order(1, epoch, len(data.train_y)))
         for index in order.split(16)[: len(order) // 16]:
             optimizer.zero_grad()
             value = criterion(network(data.train_x[index]), data.train_y[index])
@@ -575,21 +577,21 @@ def test_losses_and_targets_must_be_of_a_kind(tmp_path: Path) -> None:
     data = f"data=arrays data.path={path} network=perceptron batch_size=16"
     for loss in ("nll", "cross_entropy", "mse_one_hot"):
         (spec,) = make_specs(tmp_path, [f"lr=0.1 loss={loss}"], data)
-        message = error(plan.check_runs, [spec])
+        message = error(checks.check_runs, [spec])
         assert message.startswith(
             f"loss={loss}: compares with classes, and the targets of data=arr"
         )
     for loss in ("mse", "l1"):
         (spec,) = make_specs(tmp_path, [f"lr=0.1 loss={loss}"])
-        message = error(plan.check_runs, [spec])
+        message = error(checks.check_runs, [spec])
         assert message.startswith(
             f"loss={loss}: compares with floating-point targets, and those of"
         )
     (spec,) = make_specs(tmp_path, ["lr=0.1 loss=mse objective=val_acc"], data)
-    assert "objective=val_acc: a regression" in error(plan.check_runs, [spec])
+    assert "objective=val_acc: a regression" in error(checks.check_runs, [spec])
     (spec,) = make_specs(tmp_path, ["lr=0.1 loss=mse loss._target_=torch.nn.HuberLoss"], data)
-    plan.check_runs([spec])
-    assert plan.loss_function(spec)(torch.tensor([3.0]), torch.tensor([0.0])) == 2.5
+    checks.check_runs([spec])
+    assert build.loss_function(spec)(torch.tensor([3.0]), torch.tensor([0.0])) == 2.5
 
 
 @pytest.mark.default
@@ -733,12 +735,12 @@ def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
     mean = raw.train_y.double().mean(0)
     std = raw.train_y.double().var(0, unbiased=False).mean().sqrt()
     (spec,) = make_specs(tmp_path, ["lr=0.1 seed=1"], common)
-    network = plan.build_network(spec, plan.load_data(spec))
+    network = build.build_network(spec, build.load_data(spec))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     criterion = {"mse": nn.MSELoss(), "l1": nn.L1Loss()}[loss]
     told = []
     for epoch in range(2):
-        order = torch.from_numpy(plan.batch_order(1, epoch, len(raw.train_y)))
+        order = torch.from_numpy(build.batch_order(1, epoch, len(raw.train_y)))
         for index in order.split(16)[: len(order) // 16]:
             optimizer.zero_grad()
             outputs, y = network(raw.train_x[index]), raw.train_y[index]
@@ -804,7 +806,7 @@ def test_where_targets_cannot_be_standardised(tmp_path: Path) -> None:
     node = f"data=arrays data.path={far(tmp_path / 'far.npz')} data.standardise_targets=true "
     for loss in ("loss._target_=torch.nn.HuberLoss", "loss._target_=test_own_data.cubed"):
         specs = make_specs(tmp_path, ["lr=0.1"], node + loss)
-        message = error(plan.check_runs, specs)
+        message = error(checks.check_runs, specs)
         assert message.endswith("use loss=mse or loss=l1")
     constant = np.full(9, 3.0)
     data = own_data.make((np.zeros((9, 2)), constant), "a", "data.path=a", standardise_targets=True)

@@ -12,9 +12,9 @@ from helpers.pools import Scripted, starts, stopped, train, went_on
 from helpers.training import CLASSES, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.errors import NotWritten
-from lrlab.plan import RunSpec
+from lrlab.plan.spec import RunSpec, group_key
 from lrlab.training import pool
 from lrlab.training import train as training
 from lrlab.training.pool import Report
@@ -431,4 +431,4 @@ def test_no_run_is_reported_after_it_ended(trainer: Trainer) -> None:
     assert set(source.heard) == {2}
     assert [r.epoch for r in source.heard[2]] == [1]
     assert sorted(source.over) == [0, 1, 2]
-    assert plan.group_key(specs[0]) == plan.group_key(specs[2])
+    assert group_key(specs[0]) == group_key(specs[2])

@@ -27,9 +27,10 @@ from helpers.studies import (
     take,
 )
 
-from lrlab import study
+from lrlab.config.passwords import masked
 from lrlab.errors import UserError
-from lrlab.study import Queue, heartbeat, storage
+from lrlab.study import database, heartbeat
+from lrlab.study.queue import Queue
 
 pytestmark = pytest.mark.full
 
@@ -161,14 +162,14 @@ def test_two_creators_at_once_make_one_study(
         thread.join()
     assert len(queues) == 4
     assert [finish(queue) for queue in queues] == [[0, 1, 2], [], [], []]
-    assert len(optuna.get_all_study_names(queues[0]._storage)) == 1
+    assert len(optuna.get_all_study_names(queues[0]._study.storage)) == 1
 
 
 def test_a_server_that_stays_away_is_told_in_one_line(
     opened: Callable[..., Queue], postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = opened(grid(lr="1"))
-    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    monkeypatch.setattr(database, "PATIENCE", 0.0)
     postgres.stop()
     try:
         with pytest.raises(UserError, match=r"^storage=postgresql://lrlab:\*\*\*@.*: fails ") as e:
@@ -212,7 +213,7 @@ def test_a_password_may_be_typed_as_it_is_or_in_the_query(
     query = f"postgresql://lrlab@{place}?password={QUOTED}"
     assert finish(opened(grid(lr="1,2"), storage=raw)) == [0, 1]
     assert finish(opened(grid(lr="1,2,3"), storage=query)) == [2]
-    assert study.masked(raw) == f"postgresql://lrlab:***@{place}"
+    assert masked(raw) == f"postgresql://lrlab:***@{place}"
 
 
 def test_a_missing_driver_is_named(postgres_url: str) -> None:

@@ -14,9 +14,10 @@ import torch
 from helpers.training import Silent, Trained, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.engine import forms, python_state
 from lrlab.errors import Stopped, UserError
+from lrlab.plan import checks
 from lrlab.training import pool
 
 PIXELS = 144
@@ -390,9 +391,9 @@ class Shares(nn.Module):
 def test_what_all_runs_share_is_refused(kind: str, named: str, trainer: Trainer) -> None:
     specs = trainer.specs(["lr=0.1"], of("Shares", f"network.kind={kind}"))
     with pytest.raises(UserError) as caught:
-        plan.check_runs(specs)
+        checks.check_runs(specs)
     said = str(caught.value)
     assert "\n" not in said
     assert f"{__name__}{named}, which all runs share" in said
     for harmless in ("none", "cache"):  # what is filled once changes no number
-        plan.check_runs(trainer.specs(["lr=0.1"], of("Shares", f"network.kind={harmless}")))
+        checks.check_runs(trainer.specs(["lr=0.1"], of("Shares", f"network.kind={harmless}")))

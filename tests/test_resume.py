@@ -17,6 +17,7 @@ from helpers.warm import DATA, Server
 
 from lrlab import records, resume
 from lrlab.sweep import main
+from lrlab.sweeping import resuming
 
 # --- done, and extended ---------------------------------------------------------------------------
 
@@ -248,7 +249,7 @@ def test_however_it_was_begun_it_goes_on(typed: list[str], tmp_path: Path) -> No
         ended = go_on(str(folder), "lr=0.1,0.2,0.3", cwd=tmp_path)
         named = "ownnet.Net (network)" if "ownnet.Net" in own else f"the configs in {tmp_path}/conf"
         assert ended.code == 2 and named in ended.err and ended.err.count("\n") == 1
-        assert resume.command(folder).endswith(" trust=true")
+        assert resuming.resume_command(folder).endswith(" trust=true")
         typed = ["trust=true"]
     ended = go_on(str(folder), "lr=0.1,0.2,0.3", *typed[:1][: len(own)], cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lrlab import records, resume
+from lrlab import records
 from lrlab.errors import UserError
+from lrlab.sweeping import resuming
 
 pytestmark = pytest.mark.unit
 
@@ -23,4 +24,4 @@ hydra:
 def test_words_that_resume_sets_itself(word: str, tmp_path: Path) -> None:
     records.write_sweep_config(tmp_path, SAVED)
     with pytest.raises(UserError, match="resume sets it itself; leave it out"):
-        resume.arguments(tmp_path, [word])
+        resuming.command_line(tmp_path, [word])

@@ -14,9 +14,9 @@ import torch
 from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
-from lrlab import plan
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
+from lrlab.plan import checks
 from lrlab.plan.schedules import lane_schedules, table
 
 pytestmark = pytest.mark.unit
@@ -544,7 +544,7 @@ def test_a_closed_loop_that_gives_no_rate_is_refused_before_training(rate, words
 
     typed = f"schedule=plateau schedule._target_={__name__}.Follows schedule.rate={rate}"
     with pytest.raises(UserError) as caught:
-        plan.check_runs(make_specs(tmp_path, ["lr=0.1"], typed))
+        checks.check_runs(make_specs(tmp_path, ["lr=0.1"], typed))
     said = str(caught.value)
     assert said.startswith(f"schedule._target_={__name__}.Follows: {words}") and "\n" not in said
 
@@ -627,7 +627,7 @@ def test_a_closed_loop_that_moves_the_momentum_is_refused_before_training(tmp_pa
 
     typed = f"optimizer=momentum schedule=plateau schedule._target_={__name__}.FollowsMore"
     with pytest.raises(UserError, match=r"changes momentum from 0\.9 to 0\.5 at epoch 1; "):
-        plan.check_runs(make_specs(tmp_path, ["lr=0.1"], typed))
+        checks.check_runs(make_specs(tmp_path, ["lr=0.1"], typed))
 
 
 class PerGroup(lr_scheduler.LRScheduler):
@@ -658,11 +658,11 @@ def test_a_curve_for_each_group_is_refused_where_there_are_groups(alike, tmp_pat
     from helpers.training import make_specs
 
     own = f"schedule._target_={__name__}.PerGroup schedule.alike={alike}"
-    plan.check_runs(make_specs(tmp_path / "one", ["lr=0.1"], own))  # of one group
+    checks.check_runs(make_specs(tmp_path / "one", ["lr=0.1"], own))  # of one group
     specs = make_specs(tmp_path, ["lr=0.1"], f"{own} optimizer._target_={__name__}.Halves")
     if alike:
-        plan.check_runs(specs)
+        checks.check_runs(specs)
         return
     with pytest.raises(UserError, match=r"\(0\.09, 0\.081 from the same lr\)") as caught:
-        plan.check_runs(specs)
+        checks.check_runs(specs)
     assert f"schedule._target_={__name__}.PerGroup: gives each parameter" in str(caught.value)

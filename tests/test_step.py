@@ -13,7 +13,7 @@ import torch
 from helpers.training import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
-from lrlab import losses, networks, plan
+from lrlab import losses, networks
 from lrlab.engine.capture import calls as capture_calls
 from lrlab.engine.capture.program import Program
 from lrlab.engine.lanes import chunks, stacking
@@ -26,6 +26,7 @@ from lrlab.engine.step.choosing import build_step
 from lrlab.engine.step.pace import Pace
 from lrlab.engine.step.plain import PlainStep
 from lrlab.errors import UserError
+from lrlab.plan import checks, spec
 from lrlab.training import train as training
 
 DATA = tiny_images(200, 20, 20)
@@ -508,7 +509,7 @@ def test_a_network_that_changes_its_input_is_refused(trainer: Trainer) -> None:
     given = "network=custom network._target_=test_step.ChangesItsInput"
     specs = trainer.specs(["lr=0.1"], given)
     with pytest.raises(UserError, match="changes its input in place"):
-        plan.check_runs(specs)
+        checks.check_runs(specs)
 
 
 @pytest.mark.full
@@ -525,7 +526,7 @@ def test_a_padded_lane_is_its_run_alone_at_that_width(trainer: Trainer) -> None:
 def test_lanes_of_a_padded_stack_have_a_batch_of_their_own(trainer: Trainer) -> None:
     """Also with one seed: a lane takes the same products whether others share its batch or not."""
     specs = trainer.specs(["lr=0.1", "lr=0.2", "lr=0.3"], "epochs=60")
-    key = plan.group_key(specs[0])
+    key = spec.group_key(specs[0])
     (stack,) = training.build(key, specs, range(3), DATA, {}, pad=4)
     training.train_epoch(stack, Silent(), lambda: False)
     assert stack.step is not None and stack.step.way == "captured"

@@ -33,10 +33,12 @@ from helpers.studies import (
 )
 from optuna.trial import TrialState, create_trial
 
-from lrlab import study
+from lrlab.config.passwords import masked
 from lrlab.config.space import Interval, Space
 from lrlab.errors import NotWritten, UserError
-from lrlab.study import Queue, Trial, heartbeat, sampling, storage
+from lrlab.study import heartbeat, sampling
+from lrlab.study.claims import Trial
+from lrlab.study.queue import Queue
 
 pytestmark = pytest.mark.unit
 
@@ -61,7 +63,7 @@ def take_all(queue: Queue) -> list[Trial]:
 
 
 def frozen(queue: Queue) -> list[optuna.trial.FrozenTrial]:
-    return queue._runs()
+    return queue._study.runs()
 
 
 # --- grids ----------------------------------------------------------------------------------------
@@ -553,7 +555,7 @@ def test_workers_that_are_killed_and_started_again_lose_nothing(
     queue = opened(grid(lr=",".join(lists["lr"])), settings={})
     assert states(queue) == dict.fromkeys(range(8), "finished")
     assert [file.name for file in opened.journal.parent.glob(".*.alive")] == [
-        f".{queue._worker}.alive"
+        f".{queue.worker}.alive"
     ]
 
 
@@ -597,7 +599,7 @@ def test_another_machines_worker_is_dead_when_its_counter_stands_still_for_a_lea
         return None if trial is None else trial.number
 
     assert passed(50) is None
-    far._beat()
+    far._claims.beat()
     assert passed(90) is None  # it was seen alive at 50
     assert passed(90) is None  # its new beat was seen 90 ago
     assert passed(20) == 0
@@ -614,7 +616,7 @@ def test_a_process_that_was_away_too_long_knows_it_and_its_word_no_longer_counts
     clock[0] += 200
     assert other.wait()
     assert [take(other).number, take(other).number] == [0, 1]
-    one._beat()  # its heart may be faster than it
+    one._claims.beat()  # its heart may be faster than it
     assert one.lost() == [0, 1]
     assert other.report({0: (1, 0.5)}) == set()
     assert not one.tell(0, "failed", None)
@@ -673,7 +675,7 @@ def test_the_heart_beats_until_it_is_stopped_and_survives_errors() -> None:
 @pytest.mark.default
 def test_the_heart_and_its_worker_do_not_block_each_other(opened: Opener) -> None:
     queue = opened(grid(lr=",".join(map(str, range(1, 60)))), "new", lease=0.001)
-    queue._watch.lease = FOREVER
+    queue._claims.watch.lease = FOREVER
     assert len(finish(queue)) == 59
 
 
@@ -765,7 +767,7 @@ def test_a_full_disk_is_told_and_leaves_a_whole_journal(
             raise OSError(28, "No space left on device")
         return really(descriptor, data[: len(data) - 15])
 
-    monkeypatch.setattr(storage.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(NotWritten, match=r"study.journal: cannot be written .No space left"):
         queue.tell(trial.number, "finished", 1.0)
     monkeypatch.undo()
@@ -782,7 +784,7 @@ def test_a_journal_that_cannot_be_made_is_told(opened: Opener, tmp_path: Path) -
 def test_the_journal_is_never_written_without_its_lock(opened: Opener) -> None:
     queue = opened(grid(lr="1"), "new")
     with pytest.raises(RuntimeError, match=r"without its lock"):
-        queue._storage.set_study_user_attr(queue._study_id, "a", 1)
+        queue._study.storage.set_study_user_attr(queue._study.id, "a", 1)
 
 
 def test_optuna_itself_can_read_the_journal(opened: Opener, tmp_path: Path) -> None:
@@ -815,7 +817,7 @@ def test_optuna_itself_can_read_the_journal(opened: Opener, tmp_path: Path) -> N
     ],
 )
 def test_a_password_is_masked(url: str, shown: str) -> None:
-    assert study.masked(url) == shown
+    assert masked(url) == shown
 
 
 @pytest.mark.parametrize(
@@ -833,7 +835,7 @@ def test_a_wrong_storage_is_told_in_one_line(opened: Opener, url: str, says: str
     with pytest.raises(UserError) as caught:
         opened(grid(lr="1"), storage=url)
     line = str(caught.value)
-    assert line.startswith(f"storage={study.masked(url)}: ") and says in line
+    assert line.startswith(f"storage={masked(url)}: ") and says in line
     assert len(line.splitlines()) == 1 and "secret@" not in line
 
 

@@ -13,7 +13,7 @@ from helpers.commands import QUICK, Ended, process, sweep
 
 from lrlab import report
 from lrlab.process import gc_pause
-from lrlab.sweeping import search
+from lrlab.sweeping import drawing, ending, working
 from lrlab.training import pool
 
 SEEN = """
@@ -82,8 +82,10 @@ def test_a_search_for_garbage_that_was_off_stays_off() -> None:
     assert gc.isenabled()
 
 
-def ended(tmp_path: Path, *arguments: str, **patched: Any) -> Ended:
-    with mock.patch.multiple(search, **(patched or {"_draw": search._draw})):
+def ended(
+    tmp_path: Path, *arguments: str, draw: Any = drawing.draw, finish: Any = ending.finish
+) -> Ended:
+    with mock.patch.object(drawing, "draw", draw), mock.patch.object(ending, "finish", finish):
         return sweep("lr=0.01,0.3,1e9", "name=x", "plots=on", *arguments, cwd=tmp_path)
 
 
@@ -97,7 +99,7 @@ def test_the_answer_is_printed_when_the_records_are_closed_and_before_anything_i
         told["files"] = {path.name for path in folder.iterdir()}
         return {}, None
 
-    done = ended(tmp_path, _draw=draw)
+    done = ended(tmp_path, draw=draw)
     assert (done.code, done.err) == (0, "")
     assert {"runs.csv", "verdicts.csv", "best.yaml"} <= told["files"]
     assert not {"plots", "report.html"} & told["files"]
@@ -133,13 +135,13 @@ def test_a_report_that_fails_is_said_and_harms_nothing_else(
 def test_what_cannot_be_written_ends_the_command_behind_all_that_could(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "x"
     blocked = folder / "plots" / "heat_map.png"
-    finish = search._finish
+    finish = ending.finish
 
     def block(*arguments: Any) -> Any:
         blocked.mkdir(parents=True)  # where the figure belongs
         return finish(*arguments)
 
-    done = ended(tmp_path, _finish=block)
+    done = ended(tmp_path, finish=block)
     assert done.code == 1
     first, second = done.err.splitlines()
     assert first.startswith(f"lrlab: {blocked}: cannot be written (")
@@ -153,11 +155,11 @@ def test_runs_that_have_not_ended_are_told_last(tmp_path: Path) -> None:
         print("drawn")
         return {"heat_map": "ValueError: x"}, None
 
-    def finish(*arguments: Any, before: Any = search._finish) -> Any:
-        with mock.patch.object(search, "_left", lambda queue: [None]):
+    def finish(*arguments: Any, before: Any = ending.finish) -> Any:
+        with mock.patch.object(working, "runs_left", lambda queue: [None]):
             return before(*arguments)
 
-    done = ended(tmp_path, _draw=draw, _finish=finish)
+    done = ended(tmp_path, draw=draw, finish=finish)
     assert done.code == 1
     assert done.out.splitlines()[-2:] == [
         "drawn",

@@ -31,11 +31,12 @@ from helpers.training import (
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.data import Dataset
 from lrlab.engine.optimizers.lane_optimizers import build as build_optimizer
 from lrlab.errors import UserError
 from lrlab.networks import CNN, MLP
+from lrlab.plan import build, checks
 from lrlab.records import METRICS
 from lrlab.sweeping import launch
 from lrlab.training import pool
@@ -356,7 +357,7 @@ def test_a_small_held_out_part_has_fewer_parts(
     held_out: int, parts: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = tiny_images(val_size=held_out)
-    monkeypatch.setattr(plan, "load_data", lambda spec: few)
+    monkeypatch.setattr(build, "load_data", lambda spec: few)
     summary = trainer.alone("lr=0.1", "network=perceptron epochs=1").summary
     assert len(summary["val_parts"]) == parts
     if held_out % (parts or 1) == 0 and parts:  # parts of one size
@@ -386,7 +387,7 @@ def test_one_logit_is_judged_against_zero(
     five = tiny_images()
     parts = {key: (getattr(five, key) == 0).long() for key in ("train_y", "val_y", "test_y")}
     two = replace(five, num_classes=2, sha256="two", **parts)
-    monkeypatch.setattr(plan, "load_data", lambda spec: two)
+    monkeypatch.setattr(build, "load_data", lambda spec: two)
     common = "network=custom network._target_=test_train.OneOutput loss._target_=test_train."
     runs = ["lr=0.1", "lr=0.01 seed=1"]
     for run in trainer.together(runs, f"{common}one_logit"):
@@ -405,8 +406,8 @@ def test_one_logit_is_judged_against_zero(
     other = trainer.alone(runs[0], f"{common}one_probability")
     assert other.summary["val_acc"] is None and other.metrics["val_acc"].isna().all()
     with pytest.raises(UserError, match=r"objective=val_acc: .* no accuracy"):
-        plan.check_runs(make_specs(tmp_path, runs[:1], f"{common}one_probability {by_accuracy}"))
-    plan.check_runs(make_specs(tmp_path, runs[:1], f"{common}one_logit {by_accuracy}"))
+        checks.check_runs(make_specs(tmp_path, runs[:1], f"{common}one_probability {by_accuracy}"))
+    checks.check_runs(make_specs(tmp_path, runs[:1], f"{common}one_logit {by_accuracy}"))
 
 
 def test_the_summary_says_from_which_stability_ratio_on_the_steps_swing(trainer: Trainer) -> None:

@@ -30,16 +30,18 @@ from helpers.commands import Ended, command
 from omegaconf import OmegaConf
 
 import lrlab
-from lrlab import compare, errors, records, report, study
+from lrlab import compare, errors, records, report
 from lrlab import reproduce as reproducing
-from lrlab import resume as resuming
-from lrlab.config import schema as configs
+from lrlab import resume as resume_verb
+from lrlab.config import schema as config_schema
 from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.probes import landscape
 from lrlab.study import cmaes_state
+from lrlab.study.points import Points
 from lrlab.sweep import main
-from lrlab.sweeping.search import _Sweep
+from lrlab.sweeping import resuming
+from lrlab.sweeping.judged import Sweep
 from lrlab.tables import frames
 from lrlab.training import checkpoints
 
@@ -67,7 +69,7 @@ class Net(torch.nn.Sequential):
         touch()
         super().__init__(torch.nn.Flatten(), torch.nn.Linear(784, num_classes))
 """
-GROUPS = (*configs.GROUPS, *configs.SWEEP_GROUPS)
+GROUPS = (*config_schema.GROUPS, *config_schema.SWEEP_GROUPS)
 
 
 class Touch:
@@ -119,7 +121,7 @@ def reproduce(*words: str, cwd: Path) -> Ended:
 
 
 def resume(*words: str, cwd: Path) -> Ended:
-    return command(resuming.main, ["s", *words], cwd)
+    return command(resume_verb.main, ["s", *words], cwd)
 
 
 def refused(ended: Ended, *named: str) -> None:
@@ -158,7 +160,7 @@ def test_what_only_trains_is_known(path: str, group: str) -> None:
 
 def test_all_that_comes_with_lrlab_is_known() -> None:
     for group in GROUPS:
-        for file in (configs.folder("conf") / group).glob("*.yaml"):
+        for file in (config_schema.folder("conf") / group).glob("*.yaml"):
             node = OmegaConf.to_container(OmegaConf.load(file))
             node = {k: "" if "${" in str(v) else v for k, v in node.items()}  # type: ignore[union-attr]
             if (group, file.stem) != ("data", "torchvision"):  # whose set is ???
@@ -304,7 +306,7 @@ def test_a_summary_reads_no_environment(here: Path, monkeypatch: pytest.MonkeyPa
 def test_a_settled_config_is_the_same_when_resolved_again() -> None:
     texts = ["\\${lr}", "a\\${lr}\\\\", "\\\\\\${lr} ${seed}", "plain\\text", "???"]
     config = OmegaConf.create({"lr": 0.1, "seed": 3, "output": "${seed}", "network": texts})
-    schema = OmegaConf.merge(OmegaConf.structured(configs.Config), config)
+    schema = OmegaConf.merge(OmegaConf.structured(config_schema.Config), config)
     settled = trust.settled(schema, (), "s", "")
     known = OmegaConf.to_container(schema, resolve=True, throw_on_missing=False)
     assert OmegaConf.to_container(settled, resolve=True, throw_on_missing=False) == known
@@ -420,15 +422,15 @@ WORDS = {
 def test_resume_takes_no_word_that_could_call_something(kind: str, here: Path) -> None:
     multirun = here / "s" / "multirun.yaml"
     before = multirun.read_text("utf-8")
-    assert "hydra.sweeper.trust=false" in resuming.arguments(Path("s"), [])
+    assert "hydra.sweeper.trust=false" in resuming.command_line(Path("s"), [])
     for name, word in WORDS.items():
         multirun.write_text(before, "utf-8")
         add_word(here / "s", word, kind)
         if kind == "hydra" and word.startswith((*records.RESUMING, "hydra.mode=")):
-            assert word not in resuming.arguments(Path("s"), []), name  # it is left out
+            assert word not in resuming.command_line(Path("s"), []), name  # it is left out
             continue
         with pytest.raises(UserError, match=r"python -m lrlab\.resume s trust=true"):
-            resuming.arguments(Path("s"), [])
+            resuming.command_line(Path("s"), [])
     assert not ran(here)
 
 
@@ -463,7 +465,7 @@ def test_resume_reads_no_configs_elsewhere(where: dict[str, Any], here: Path) ->
     saved["hydra"]["runtime"] |= where
     file.write_text(yaml.safe_dump(saved), "utf-8")
     refused(resume(cwd=here), "the configs in /tmp/theirs")
-    assert "--config-dir=/tmp/theirs" in resuming.arguments(Path("s"), ["trust=true"])
+    assert "--config-dir=/tmp/theirs" in resuming.command_line(Path("s"), ["trust=true"])
     saved["hydra"]["runtime"]["config_sources"] = []
     saved["hydra"]["job"]["config_name"] = "theirs"
     file.write_text(yaml.safe_dump(saved), "utf-8")
@@ -493,18 +495,18 @@ def test_a_study_sets_nothing_that_the_command_does_not_sweep(
     assert ended.code == 0 and not ran(here)
     assert "is left out of what was asked for before" in ended.err
     # were it asked for, its point would be refused ...
-    with mock.patch.object(study.Queue, "_asked_points", _all_points):
+    with mock.patch.object(Points, "asked_points", _all_points):
         ended, failed = begin_again(here)
         assert ended.code == 1 and ended.err == "" and not ran(here)
         assert "is in the study, but not swept by this command" in failed
         # ... and without that guard the class would be called
-        with mock.patch.object(_Sweep, "_check_point", lambda self, point: None):
+        with mock.patch.object(Sweep, "_check_point", lambda self, point: None):
             begin_again(here)
     assert ran(here)
 
 
-def _all_points(queue: study.Queue) -> Any:
-    return [(queue._point_of(run), run.number) for run in queue._runs()]
+def _all_points(points: Points) -> Any:
+    return [(points.point_of(run), run.number) for run in points._study.runs()]
 
 
 def begin_again(here: Path) -> tuple[Any, str]:

@@ -20,8 +20,9 @@ from lrlab import find, records, resume
 from lrlab import sweep as sweeps
 from lrlab.config import arguments, keywords, messages, schema, spelling, wishes, yaml_text
 from lrlab.errors import UserError
+from lrlab.process.paths import typed_path
 from lrlab.report import _command as command_of
-from lrlab.tables.table import typed_path
+from lrlab.sweeping import resuming
 
 pytestmark = pytest.mark.unit
 
@@ -179,7 +180,7 @@ def test_a_sweep_keeps_its_texts_to_the_end(here: Path) -> None:
     config = yaml.safe_load(records.read_config(folder / "0"))
     assert config["name"] == "123E456" and config["output"] == "outputs é"
     assert config["data"]["label"] == "цена" and config["data"]["drop"] == ["01", "1e2"]
-    again = [word for word in resume.arguments(folder, []) if not word.startswith("hydra.")]
+    again = [word for word in resuming.command_line(folder, []) if not word.startswith("hydra.")]
     assert value(next(word for word in again if word.startswith("data.drop="))) == ["01", "1e2"]
     before = records.read_texts(folder / "0")
     longer = command(resume.main, [str(folder), "lr=0.1,0.2,0.4"], here)
@@ -219,7 +220,7 @@ def test_an_option_given_twice_is_refused(typed: str, line: str, tmp_path: Path)
     told = refusal(typed.split())
     assert line in told and (told.endswith(line) or not line.endswith("keep one"))
     with pytest.raises(UserError, match="is given"):
-        resume.arguments(tmp_path, typed.split())
+        resuming.command_line(tmp_path, typed.split())
     if "lr=0.1 lr" in typed:
         with pytest.raises(UserError, match="given twice"):
             find._run(["lr=1e-3..1", "lr=1e-2..1"])
@@ -375,7 +376,7 @@ def test_a_printed_command_is_taken_by_a_shell(here: Path, monkeypatch: Any) -> 
     ended = command(sweeps.main, [*FEW, f"name={HARD}", "lr=0.1,0.2"], here)
     assert ended.code == 0, ended.err
     folder = Path("outputs", HARD)
-    assert in_bash(resume.command(folder)) == [str(folder)]
+    assert in_bash(resuming.resume_command(folder)) == [str(folder)]
     assert in_bash(f"python -m lrlab.plots {typed_path(folder)}") == [str(folder)]
     taken = command(sweeps.main, [*FEW, f"name={HARD}", "lr=0.1,0.2"], here)
     assert in_bash(taken.err.partition("with that sweep: ")[2].strip()) == [str(folder.absolute())]
@@ -385,7 +386,7 @@ def test_a_printed_command_is_taken_by_a_shell(here: Path, monkeypatch: Any) -> 
     words = in_bash(again)
     assert words[words.index("--config-dir") + 1] == str(folder)
     # for real
-    assert command(resume.main, in_bash(resume.command(folder)), here).code == 0
+    assert command(resume.main, in_bash(resuming.resume_command(folder)), here).code == 0
     ended = command(sweeps.main, [*words, "threads=1", "plots=false", "name=again"], here)
     assert ended.code == 0 and (here / "outputs/again/0").is_dir(), ended.err
 

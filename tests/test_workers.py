@@ -12,10 +12,9 @@ from helpers.commands import command, process
 from helpers.processes import children, lives
 from helpers.warm import DATA, Server
 
-from lrlab import resume
 from lrlab.config import trust
 from lrlab.sweep import main
-from lrlab.sweeping import workers
+from lrlab.sweeping import resuming, workers
 
 pytestmark = pytest.mark.full
 
@@ -118,9 +117,9 @@ def test_a_record_asks_for_no_more_processes_than_cores(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    assert resume.bounded(["lr=1,2", "workers=64"], []) == ["lr=1,2", "workers=2"]
+    assert resuming.bounded(["lr=1,2", "workers=64"], []) == ["lr=1,2", "workers=2"]
     line = capsys.readouterr().err
     assert line.startswith("lrlab: workers=64: the record asks for more") and "workers=2" in line
     for words, typed in ((["workers=2"], []), (["workers=auto"], []), (["workers=9"],) * 2):
-        assert resume.bounded(list(words), list(typed)) == words
+        assert resuming.bounded(list(words), list(typed)) == words
     assert capsys.readouterr().err == ""

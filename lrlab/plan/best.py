@@ -225,6 +225,6 @@ def _head(run: Path, comment: str, extra: Sequence[str]) -> str:
 
 
 def _path(folder: Path) -> str:
-    from lrlab.tables.table import display_path
+    from lrlab.process.paths import display_path
 
     return display_path(folder)

@@ -11,23 +11,33 @@ import copy
 import functools
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException
-from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import plan
-from lrlab.config import arguments, messages, schema, yaml_text
+from lrlab.config import arguments, messages, schema
 from lrlab.config.spelling import literal, quoted, unquoted
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec, best
+from lrlab.plan import best
+from lrlab.plan.hydra_text import (
+    DIRNAME,
+    JOB_ID,
+    JOB_NUM,
+    OUTPUT_DIR,
+    TASK,
+    contents,
+    item,
+    lines,
+    parts,
+)
+from lrlab.plan.spec import RunSpec, run_spec
 
 SUBDIR = "${hydra.job.num}"  # a run's folder is its number
 
@@ -144,7 +154,7 @@ def _spec(
     overrides: Sequence[str],
 ) -> RunSpec:
     given = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o and o[0] != "~")
-    return plan.run_spec(
+    return run_spec(
         number=number,
         folder=folder,
         config=config,
@@ -202,10 +212,10 @@ class _Composition:
         self.changing: dict[str, list[str]] = {}  # top-level key to the keys below that are set
         for key in values:
             self.changing.setdefault(key.partition(".")[0], []).append(key)
-        self.config_parts = list(_parts(self.plain, {(key,) for key in self.changing}))
+        self.config_parts = list(parts(self.plain, {(key,) for key in self.changing}))
         changing = {TASK, JOB_ID, JOB_NUM, OUTPUT_DIR}
         changing |= {DIRNAME} if self.notes_dirname else set()
-        self.hydra_parts = list(_parts(OmegaConf.masked_copy(self.full, "hydra"), changing))
+        self.hydra_parts = list(parts(OmegaConf.masked_copy(self.full, "hydra"), changing))
         self.written: dict[str, tuple[str, str]] = {}
 
     def fill(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
@@ -241,7 +251,7 @@ class _Composition:
             texts=(
                 self._config_text(),
                 self._hydra_text(number, str(folder), overrides, task),
-                "".join(_item((), override) for override in task) or "[]\n",
+                "".join(item((), override) for override in task) or "[]\n",
             ),
             _composition=self,
             _values=values,
@@ -259,7 +269,7 @@ class _Composition:
             if now != before:
                 node = self.plain._get_node(key)
                 assert isinstance(node, Node)
-                text = _lines((key,), _contents(node))
+                text = lines((key,), contents(node))
                 self.written[key] = now, text
             texts.append(text)
         return "".join(texts)
@@ -267,15 +277,15 @@ class _Composition:
     def _hydra_text(
         self, number: int, folder: str, overrides: Sequence[str], task: Sequence[str]
     ) -> str:
-        items = "".join(_item(TASK, override) for override in task)
+        items = "".join(item(TASK, override) for override in task)
         texts = {
             TASK: f"    task:\n{items}" if items else "    task: []\n",
             JOB_ID: f"    id: '{number}'\n",  # a text, and so it is quoted
             JOB_NUM: f"    num: {number}\n",
-            OUTPUT_DIR: _lines(OUTPUT_DIR, literal(folder)),
+            OUTPUT_DIR: lines(OUTPUT_DIR, literal(folder)),
         }
         if self.notes_dirname:
-            texts[DIRNAME] = _lines(DIRNAME, _dirname(overrides, self.dirname_style))
+            texts[DIRNAME] = lines(DIRNAME, _dirname(overrides, self.dirname_style))
         return "".join(p if isinstance(p, str) else texts[p] for p in self.hydra_parts)
 
 
@@ -377,80 +387,3 @@ def _related(key: str, other: str) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and repr(one) == repr(other)
-
-
-# --- YAML -----------------------------------------------------------------------------------------
-
-# What differs from run to run in hydra.yaml.
-TASK = ("hydra", "overrides", "task")
-JOB_ID = ("hydra", "job", "id")
-JOB_NUM = ("hydra", "job", "num")
-DIRNAME = ("hydra", "job", "override_dirname")
-OUTPUT_DIR = ("hydra", "runtime", "output_dir")
-
-_WORD = re.compile(r"[A-Za-z/][\w.,=+/\"\[\]-]*", re.ASCII)
-_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-_NOT_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity")
-
-
-def _parts(
-    node: DictConfig, changing: set[tuple[str, ...]], path: tuple[str, ...] = ()
-) -> Iterator[str | tuple[str, ...]]:
-    """A config's YAML in pieces: text, and the paths of what changes."""
-    for key in node:
-        here = (*path, str(key))
-        if here in changing:
-            yield here
-        elif any(other[: len(here)] == here for other in changing):
-            yield "  " * len(path) + f"{key}:\n"
-            yield from _parts(node[key], changing, here)
-        else:
-            child = node._get_node(key)
-            assert isinstance(child, Node)
-            yield _lines((*path, key), _contents(child))
-
-
-def _contents(node: Node) -> Any:
-    """A node in plain containers, interpolations as they are written."""
-    if isinstance(node, DictConfig | ListConfig):
-        return OmegaConf.to_container(node, enum_to_str=True)
-    value = node._value()
-    return value.name if isinstance(value, Enum) else value
-
-
-def _lines(path: tuple[Any, ...], value: Any) -> str:
-    """A value's lines in a YAML text, as OmegaConf writes it at this place.
-
-    The place matters: long lines are folded.
-    """
-    text, key = _plain(value), _plain(path[-1])
-    if text is not None and key is not None and len(key) < 100:
-        return "  " * (len(path) - 1) + f"{key}: {text}\n"  # the dumper takes its time
-    for key in reversed(path):
-        value = {key: value}
-    lines = yaml_text.write(value).splitlines(keepends=True)
-    return "".join(lines[len(path) - 1 :])
-
-
-def _plain(value: Any) -> str | None:
-    """A value's text, where it is surely written as it is; None: it may need quotes."""
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else str(value).lower()
-    if type(value) is int:
-        return str(value)
-    if type(value) is not str or value.lower() in _NOT_TEXT:
-        return None
-    is_plain = _NAME.fullmatch(value) or ("=" in value and _WORD.fullmatch(value))
-    return value if is_plain else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _item(path: tuple[str, ...], text: str) -> str:
-    """One text of a list at the path."""
-    if "=" in text and _WORD.fullmatch(text):
-        return "  " * max(0, len(path) - 1) + f"- {text}\n"
-    value: Any = [text]
-    for key in reversed(path):
-        value = {key: value}
-    lines = yaml_text.write(value).splitlines(keepends=True)
-    return "".join(lines[len(path) :])

@@ -8,12 +8,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import checks, schema
 from lrlab.engine.diagnostics import meter
 from lrlab.engine.lanes import memory
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec
+from lrlab.plan import build
+from lrlab.plan import spec as plan_spec
+from lrlab.plan.spec import RunSpec
 
 SHARE = 0.6  # memory_limit=auto: of the free memory; the rest is for others
 SHARING = "LRLAB_SHARING"  # of a worker: how many are on its device, itself included
@@ -49,8 +51,8 @@ def needs(spec: RunSpec) -> Needs:
     """What runs like this one need. What does not work fails in training, and is told there."""
     data_name = json.dumps([spec["data"], spec.device], sort_keys=True)
     try:
-        data = plan.load_data(spec)
-        network, loss = plan.build_network(spec, data), plan.loss_function(spec)
+        data = build.load_data(spec)
+        network, loss = build.build_network(spec, data), build.loss_function(spec)
         batch = data.train_x[: spec["batch_size"]], data.train_y[: spec["batch_size"]]
         branch = lane = memory.bytes_a_lane(network, loss, *batch)
         if schema.diagnostics(spec.config) != "off":
@@ -87,7 +89,9 @@ def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
         UserError: it does not.
     """
     sharing = sharing or _sharing()
-    for spec in {plan.group_key(s): s for s in specs if checks.memory_limit(s.config)}.values():
+    for spec in {
+        plan_spec.group_key(s): s for s in specs if checks.memory_limit(s.config)
+    }.values():
         need = needs(spec)
         least = need.lane
         if schema.diagnostics(spec.config) != "off":

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrlab import plan
-from lrlab.plan import RunSpec, schedule_notices
+from lrlab.plan import build, schedule_notices
+from lrlab.plan.spec import RunSpec
 from lrlab.records.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _OF_DATA = ("data", "loss", "batch_size", "epochs")
 
 
 def _of_data(spec: RunSpec) -> Iterator[str]:
-    data, batch_size, epochs = plan.load_data(spec), spec["batch_size"], spec["epochs"]
+    data, batch_size, epochs = build.load_data(spec), spec["batch_size"], spec["epochs"]
     target = str(spec["data"].get("_target_"))
     yield from data.notices
     if data.num_classes is not None and target not in OF_CLASSES:

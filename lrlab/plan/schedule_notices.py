@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lrlab import plan
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
-from lrlab.plan import RunSpec
+from lrlab.plan import build
 from lrlab.plan.schedules import lane_schedules, reading
+from lrlab.plan.spec import RunSpec
 from lrlab.process.plain import is_number
 
 RISES = 1.5  # the last lr over the lowest of the run's last half, from which on it has risen
@@ -360,11 +360,11 @@ def _key(spec: RunSpec, schedule: Mapping[str, Any]) -> str:
 
 
 def _steps_per_epoch(spec: RunSpec) -> int:
-    return len(plan.load_data(spec).train_y) // spec["batch_size"]
+    return len(build.load_data(spec).train_y) // spec["batch_size"]
 
 
 def _rates(spec: RunSpec) -> np.ndarray | None:
-    built = plan.build_schedule(spec, _steps_per_epoch(spec))
+    built = build.build_schedule(spec, _steps_per_epoch(spec))
     return (
         None
         if built.closed_loop

@@ -81,7 +81,7 @@ def _draw(
     elif output.exists() and not output.is_dir():
         raise UserError(f"--output={output}: is a file; name a folder")
     from lrlab.plots.drawing import Drawing, cores
-    from lrlab.tables.table import display_path
+    from lrlab.process.paths import display_path
 
     names = list(dict.fromkeys(only)) or NAMES
     free = cores() if len(names) > 2 and cores() > 1 else 0  # two are drawn while processes start

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import checks, schema
 from lrlab.engine import devices
 from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import NotWritten, Stopped
-from lrlab.plan import RunSpec, memory
+from lrlab.plan import build, memory
+from lrlab.plan.spec import RunSpec, group_key
 from lrlab.training import checkpoints, train
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
@@ -58,7 +59,7 @@ def test(
         if state is None or not _fits(spec, state) or not _steps(spec, state):
             records.end_file(spec.folder).unlink(missing_ok=True)
             continue
-        groups.setdefault((plan.group_key(spec), state["step"]), []).append(spec)
+        groups.setdefault((group_key(spec), state["step"]), []).append(spec)
     total = sum(_steps_of(spec, step) for (_, step), g in groups.items() for spec in g)
     made = 0
 
@@ -177,7 +178,7 @@ def _train_on(
     """
     branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
     steps = _steps(*group[0])
-    data = plan.load_data(group[0][0]).to(group[0][0].device)
+    data = build.load_data(group[0][0]).to(group[0][0].device)
     specs = [spec for spec, _, _ in branches]
     stack = train.build_stack("", specs, range(len(specs)), data, ways)
     stack.meter = None

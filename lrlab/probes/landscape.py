@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lrlab.data import Dataset
     from lrlab.engine.lanes.lane_stack import Lanes
     from lrlab.engine.optimizers.protocol import LaneOptimizer
-    from lrlab.plan import RunSpec
+    from lrlab.plan.spec import RunSpec
 
 STEPS = 300  # that are replayed at most
 SNAPSHOTS = 30  # places on each path, besides its start
@@ -201,8 +201,8 @@ def _saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    from lrlab import plan
     from lrlab.config import schema, trust
+    from lrlab.plan.spec import run_spec
 
     text = records.read_config(run)
     try:
@@ -211,15 +211,15 @@ def _saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
         assert isinstance(config, DictConfig)
         config = trust.settled(config, schema.GROUPS, str(run), trust.TRUST, trusted)
         config.device = device or config.device
-        return plan.run_spec(int(run.name), run, config, records.read_choices(run), {})
+        return run_spec(int(run.name), run, config, records.read_choices(run), {})
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
 
 
 def _unlike(specs: Sequence[RunSpec]) -> str:
-    from lrlab import plan
+    from lrlab.plan.spec import group_key
 
-    if len({plan.group_key(spec) for spec in specs}) > 1 or len({s["seed"] for s in specs}) > 1:
+    if len({group_key(spec) for spec in specs}) > 1 or len({s["seed"] for s in specs}) > 1:
         numbers = ", ".join(str(spec.number) for spec in specs)
         return f"runs {numbers} differ in more than their lr, so their paths cannot be compared"
     return ""
@@ -251,15 +251,15 @@ class _Replay:
 
 
 def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> Landscape:
-    from lrlab import plan
     from lrlab.engine import devices
+    from lrlab.plan import build, references
     from lrlab.training import first_steps
 
     any_spec = next(iter(specs.values()))
     devices.make_deterministic()
     allowed = [count for count in (any_spec["threads"], threads) if count is not None]
     devices.prepare(any_spec.device, min(allowed, default=None))
-    data = plan.load_data(any_spec).to(any_spec.device)
+    data = build.load_data(any_spec).to(any_spec.device)
     steps_per_epoch = len(data.train_y) // any_spec["batch_size"]
     recorded = [records.read_metrics(spec.folder) for spec in specs.values()]
     recorded = [table.dropna(subset=["lr"]) for table in recorded]  # the last row is no step
@@ -275,7 +275,7 @@ def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> L
     good = roles.index("good")
     state_step = _clear_step(_losses(recorded[good], steps))
     replay = _replay(list(specs.values()), data, values, batch, state_step, good, steps)
-    unit = plan.loss_unit(replay.lanes.loss, data)
+    unit = references.loss_unit(replay.lanes.loss, data)
     replay.losses *= unit
     exact = all(
         np.array_equal(replay.losses[: len(table), lane], _losses(table, steps), equal_nan=True)
@@ -309,11 +309,11 @@ def _schedules(
     A schedule that follows val_loss is told the recorded one; a lane whose record ends goes on at
     its last lr.
     """
-    from lrlab import plan
+    from lrlab.plan import build
 
     tables: list[dict[str, np.ndarray]] = []
     for spec, record in zip(specs, recorded, strict=True):
-        schedule = plan.build_schedule(spec, steps_per_epoch)
+        schedule = build.build_schedule(spec, steps_per_epoch)
         evaluations = dict(zip(record["step"], record["val_loss"], strict=True))
         parts = []
         for first in range(0, steps, steps_per_epoch):
@@ -346,13 +346,13 @@ def _replay(
 ) -> _Replay:
     import torch
 
-    from lrlab import plan
     from lrlab.engine.lanes import stacking
     from lrlab.engine.optimizers import lane_optimizers
+    from lrlab.plan import build
     from lrlab.training import first_steps
 
-    networks = [plan.build_network(spec, data) for spec in specs]
-    loss = plan.loss_function(specs[0])
+    networks = [build.build_network(spec, data) for spec in specs]
+    loss = build.loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
     stack = stacking.stack(networks, seeds, loss, specs[0].device, pad=pad)

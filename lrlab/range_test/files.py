@@ -24,7 +24,7 @@ _SECRETS = {"storage": passwords.masked, "tracking.uri": passwords.masked_tracki
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
-    from lrlab.plan import RunSpec
+    from lrlab.plan.spec import RunSpec
     from lrlab.range_test.found import Found
 
 

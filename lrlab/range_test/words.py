@@ -113,7 +113,7 @@ def told(
         width: columns of the terminal; None: each sentence in one line.
     """
     from lrlab.process import fitting
-    from lrlab.tables.table import display_path
+    from lrlab.process.paths import display_path
 
     lines = fitting.sentences(words(found), width, len("find: "))
     if command is not None:

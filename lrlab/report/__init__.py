@@ -68,7 +68,7 @@ def _tables(sweep: Path) -> Tables:
 
 
 def _details(sweep: Path, tables: Tables) -> Details:
-    from lrlab.tables.table import display_path
+    from lrlab.process.paths import display_path
 
     configs: dict[Hashable, Mapping[str, Any] | None] = {}
     environments: dict[Hashable, Mapping[str, Any]] = {}

@@ -25,7 +25,7 @@ def main() -> None:
     try:
         arguments = parser.parse_args()
         from lrlab import report
-        from lrlab.tables.table import display_path
+        from lrlab.process.paths import display_path
 
         print(printable(f"report {display_path(report.write(arguments.sweep))}"))
     except (UserError, NotWritten) as error:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lrlab.process import paths
 from lrlab.report.markup import Markup, tag
 from lrlab.tables import table
 
@@ -33,7 +34,7 @@ def html(result: Result, best: table.Best | None, picture: bytes | None) -> str:
     if best:
         best = table.with_end_loss(best, result.runs, result.verdicts)
         lines.append(table.best_line(best))
-    lines.append(f"sweep  {table.display_path(result.folder)}")
+    lines.append(f"sweep  {paths.display_path(result.folder)}")
     return tag(
         "div",
         tag("div", _table(cells, words), style="overflow-x:auto"),

@@ -12,7 +12,8 @@ from lrlab.config.space import Space
 from lrlab.study.trial_source import label
 
 if TYPE_CHECKING:
-    from lrlab.study import Queue, Run
+    from lrlab.study.points import Run
+    from lrlab.study.queue import Queue
 
 _NAMED = 3  # up to so many runs are named, more are counted
 

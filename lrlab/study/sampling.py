@@ -50,6 +50,24 @@ def drawn(run: FrozenTrial) -> bool:
     return OVERRIDES in run.user_attrs
 
 
+def claim_of(run: FrozenTrial) -> dict[str, Any]:
+    """Who has claimed a run, from which tick on; empty where nobody has."""
+    return run.user_attrs.get(CLAIM, {})
+
+
+def interrupted(run: FrozenTrial) -> bool:
+    """Whether a run had begun and waits again."""
+    return run.state.name == "WAITING" and CLAIM in run.user_attrs
+
+
+def groups(runs: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    """The runs of each setting, by number."""
+    found: dict[int, list[FrozenTrial]] = {}
+    for run in runs:
+        found.setdefault(setting_of(run), []).append(run)
+    return found
+
+
 def median(values: Sequence[float]) -> float:
     """The middle value, the mean of the two middle ones; infinities sort as they should."""
     return statistics.median(values)

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import space as spaces
 from lrlab.config import spelling
 from lrlab.errors import NotOurs, UserError
-from lrlab.plan import memory
+from lrlab.plan import checks, memory
+from lrlab.plan.spec import new_summary
 from lrlab.training.pool import Report, Start
 
 if TYPE_CHECKING:
     from lrlab.plan.compose import Job
-    from lrlab.study import Queue, Trial
+    from lrlab.study.claims import Trial
+    from lrlab.study.queue import Queue
 
 
 @dataclass
@@ -167,7 +169,7 @@ class StudySource:
             return None
         try:
             job = self.job(trial.overrides, trial.number)
-            plan.check_runs([job.spec])
+            checks.check_runs([job.spec])
             memory.check([job.spec])
         except Exception as error:
             records.make_folder(folder, parents=False)
@@ -180,7 +182,7 @@ class StudySource:
         records.take_over(folder, self.queue.worker if self.by_jobs else "")
         if not summary:
             records.create_run(folder, *job.texts)
-            records.write_summary(folder, plan.summary(job.spec))
+            records.write_summary(folder, new_summary(job.spec))
         self.overrides[trial.number] = job.overrides
         self.labels[trial.number] = label(trial.overrides)
         epochs = max(0, min(tick - trial.tick, trial.epochs_reported))

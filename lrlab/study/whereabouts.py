@@ -15,7 +15,7 @@ from lrlab import records
 from lrlab.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from lrlab.study import Run
+    from lrlab.study.points import Run
 
 
 @dataclass(frozen=True)

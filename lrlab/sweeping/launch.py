@@ -11,13 +11,14 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import arguments, schema
 from lrlab.engine import devices
 from lrlab.engine.diagnostics import branch_budget, meter
 from lrlab.errors import Stopped, UserError
-from lrlab.plan import RunSpec, memory
+from lrlab.plan import build, checks, memory
 from lrlab.plan.compose import Job, compose, without_hydra
+from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.process import broken_pipe, gc_pause, profiling, progress, signals
 from lrlab.study import heartbeat
 from lrlab.training import pool
@@ -46,7 +47,7 @@ def launch(
         for number, overrides in enumerate(job_overrides, start=first)
     ]
     specs = [job.spec for job in jobs]
-    plan.check_runs(specs)
+    checks.check_runs(specs)
     memory.check(specs)
     for job in jobs:
         records.create_run(job.folder, *job.texts)
@@ -62,7 +63,7 @@ def run_one(run: RunSpec) -> dict[str, Any]:
         UserError: an option that cannot work.
         RuntimeError: the run failed; its run.log says how.
     """
-    plan.check_runs([run])
+    checks.check_runs([run])
     memory.check([run])
     records.start_metrics(run.folder)
     train([run])
@@ -139,7 +140,7 @@ def train(specs: Sequence[RunSpec]) -> None:
         for run, label in zip(specs, _labels(specs), strict=True)
     ]
     for run in specs:
-        records.write_summary(run.folder, plan.summary(run))
+        records.write_summary(run.folder, new_summary(run))
     announce(specs[0], "1 run" if len(specs) == 1 else f"{len(specs)} runs")
     announce_measuring(specs)
     row_of = {run.number: row for row, run in enumerate(specs)}
@@ -197,7 +198,7 @@ def width(spec: RunSpec) -> int | None:
 
 def announce(run: RunSpec, runs: str) -> None:
     """Say in one line what will train, on what."""
-    data = plan.load_data(run)
+    data = build.load_data(run)
     where = devices.device_name(run.device)
     print(
         f"lrlab: {runs} on {run.device} ({where}), {len(data.train_y):,} training samples, "
@@ -216,7 +217,7 @@ def announce_measuring(specs: Sequence[RunSpec]) -> None:
 
 
 def _asked_line(spec: RunSpec) -> str:
-    data = plan.load_data(spec)
+    data = build.load_data(spec)
     steps_per_epoch = len(data.train_y) // spec["batch_size"]
     batches = meter.probe_size(data) / spec["batch_size"]
     return branch_budget.asked_line(spec["epochs"] * steps_per_epoch, steps_per_epoch, batches)

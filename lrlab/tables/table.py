@@ -1,7 +1,6 @@
 """The table that ends a sweep, as plain aligned text: whole where it is piped, else as it fits."""
 
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -12,6 +11,7 @@ import pandas as pd
 from lrlab import records
 from lrlab.errors import printable
 from lrlab.process.fitting import aligned, fitted, sentences
+from lrlab.process.paths import display_path
 from lrlab.tables.frames import varying
 from lrlab.verdicts.answer_words import HEAD
 
@@ -174,19 +174,6 @@ def drawn(folder: Path) -> str:
     if records.report_file(folder).is_file():
         lines.append(f"report {display_path(records.report_file(folder))}")
     return "\n".join(lines)
-
-
-def display_path(path: Path) -> str:
-    """The path as one would type it here: relative if it lies below the current folder."""
-    absolute = path.absolute()
-    here = Path.cwd()
-    shown = str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
-    return f"./{shown}" if shown.startswith("-") else shown  # else it would be taken for a flag
-
-
-def typed_path(path: Path) -> str:
-    """``display_path`` for a command that is printed: in the quotes that a shell needs."""
-    return shlex.quote(display_path(path))
 
 
 def _number(value: object) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrlab import plan
 from lrlab.data.random_state import random_state_kept
 from lrlab.engine import devices
 from lrlab.engine.lanes import stacking
@@ -24,6 +23,7 @@ from lrlab.engine.lanes.block import Loss
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
+from lrlab.plan import build
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
@@ -53,7 +53,7 @@ def batches_of(x: Tensor, y: Tensor, seed: int, batch_size: int) -> Batches:
         epoch, place = divmod(step, steps_per_epoch)
         if epoch != epoch_of:
             epoch_of = epoch
-            order = torch.from_numpy(plan.batch_order(seed, epoch, len(x))).to(x.device)
+            order = torch.from_numpy(build.batch_order(seed, epoch, len(x))).to(x.device)
         index = order[place * batch_size : (place + 1) * batch_size]
         return x[index], y[index]
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.engine import devices
 from lrlab.errors import NotWritten, Stopped
-from lrlab.plan import RunSpec, memory
+from lrlab.plan import build, memory
+from lrlab.plan.spec import RunSpec, group_key, new_summary
 from lrlab.process import progress
 from lrlab.training import train
 from lrlab.training.train import Stack
@@ -225,7 +226,7 @@ def _recover(pool: _Pool, starts: Sequence[Start], error: Exception) -> None:
     """
     if len(starts) == 1:
         spec = starts[0].spec
-        records.mark_failed(spec.folder, plan.summary(spec), error)
+        records.mark_failed(spec.folder, new_summary(spec), error)
         pool.update(pool.rows[spec.number], state="failed")
         pool.source.ended(spec.number)
     elif devices.out_of_memory(error):
@@ -320,7 +321,7 @@ class _Places:
 
 def _group(pool: _Pool, spec: RunSpec) -> str:
     if spec.number not in pool.keys:
-        pool.keys[spec.number] = plan.group_key(spec)
+        pool.keys[spec.number] = group_key(spec)
     return pool.keys[spec.number]
 
 
@@ -449,7 +450,7 @@ def _log_new(pool: _Pool, stack: Stack) -> None:
 def _data(pool: _Pool, spec: RunSpec) -> Dataset:
     name = _needs(pool, spec).data
     if name not in pool.data:
-        pool.data[name] = plan.load_data(spec).to(spec.device)
+        pool.data[name] = build.load_data(spec).to(spec.device)
     return pool.data[name]
 
 
@@ -459,5 +460,5 @@ def _interrupt(pool: _Pool) -> None:
         for run in stack.runs:
             pool.source.interrupted(run.spec.number)
     for start in pool.waiting:
-        records.write_summary(start.spec.folder, plan.summary(start.spec) | INTERRUPTED)
+        records.write_summary(start.spec.folder, new_summary(start.spec) | INTERRUPTED)
         pool.source.interrupted(start.spec.number)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import schema
 from lrlab.engine import devices, forms, python_state
 from lrlab.engine.diagnostics import branch_budget, quantities
@@ -29,7 +29,10 @@ from lrlab.engine.step.batches import gather
 from lrlab.engine.step.choosing import build_step
 from lrlab.engine.step.protocol import Step
 from lrlab.errors import Stopped, in_a_line
-from lrlab.plan import RunSpec
+from lrlab.plan import references as plan_references
+from lrlab.plan.build import batch_order, build_network, build_schedule, loss_function
+from lrlab.plan.references import References, references_of
+from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.process.profiling import phase
 from lrlab.training import checkpoints
 
@@ -102,7 +105,7 @@ class Stack:
     optimizer: LaneOptimizer
     data: Dataset
     steps_per_epoch: int
-    references: plan.References
+    references: plan_references.References
     meter: Meter | None = None
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -252,7 +255,7 @@ def take_order(stack: Stack) -> None:
     keys = [(run.spec["seed"], run.step // steps) for run in stack.runs]
     distinct = list(dict.fromkeys(keys))
     batches = [
-        plan.batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1) for key in distinct
+        batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1) for key in distinct
     ]
     stack.order = torch.from_numpy(np.stack(batches, axis=1)).to(device)
     padding = [0] * max(stack.lanes.pad - len(keys), 0)
@@ -350,9 +353,9 @@ def build_stack(
     device = specs[0].device
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
     devices.prepare(device, specs[0]["threads"], _precision(specs[0]))
-    networks = [plan.build_network(spec, data) for spec in specs]
-    references = plan.references(specs[0], data, networks[0])
-    loss = plan.loss_function(specs[0])
+    networks = [build_network(spec, data) for spec in specs]
+    references = references_of(specs[0], data, networks[0])
+    loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     stacked = stacking.stack(networks, seeds, loss, device, ways, pad, _precision(specs[0]))
     optimizer = lane_optimizers.build(
@@ -675,10 +678,10 @@ def _start(
     stack: Lanes,
     steps_per_epoch: int,
     data: Dataset,
-    references: plan.References,
+    references: References,
 ) -> Run:
     steps = spec["epochs"] * steps_per_epoch
-    summary = plan.summary(spec) | {
+    summary = new_summary(spec) | {
         "state": "running",
         "parameters": sum(t[0].numel() for t in stack.params.values()),
         "steps": steps,
@@ -691,7 +694,7 @@ def _start(
         "environment": devices.describe(spec.device),
         "timing": {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
-    return Run(spec, row, plan.build_schedule(spec, steps_per_epoch), steps, summary)
+    return Run(spec, row, build_schedule(spec, steps_per_epoch), steps, summary)
 
 
 def _of_targets(data: Dataset) -> dict[str, Any]:

@@ -22,9 +22,11 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import schema
 from lrlab.engine import devices
+from lrlab.plan import spec as plan_spec
+from lrlab.plan.spec import run_spec
 from lrlab.probes import branches
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 from lrlab.training import pool
@@ -42,7 +44,7 @@ class Silent:
         pass
 
 
-def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[plan.RunSpec]:
+def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[plan_spec.RunSpec]:
     with initialize_config_dir(str(schema.folder("conf")), version_base="1.3"):
         config = compose("config", ["device=cpu", "name=benchmark", *given])
     choices = {"network": "mlp", "data": "mnist", "loss": "nll", "optimizer": "sgd"}
@@ -52,7 +54,7 @@ def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[plan.RunSpec]
         run = folder / str(number)
         run.mkdir()
         records.start_metrics(run)
-        spec = plan.run_spec(number, run, config.copy(), {**choices, "schedule": "fixed"}, {})
+        spec = run_spec(number, run, config.copy(), {**choices, "schedule": "fixed"}, {})
         found.append(spec)
     return found
 

@@ -25,10 +25,12 @@ from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 from sequential import learning_rates, seconds
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import schema
 from lrlab.data import Dataset, torchvision_images
 from lrlab.engine import devices
+from lrlab.plan import build
+from lrlab.plan.spec import run_spec
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 from lrlab.training import pool
 
@@ -64,10 +66,10 @@ def lane_seconds(data: Dataset, lrs: Sequence[float]) -> float:
             folder.mkdir()
             records.start_metrics(folder)
             config.lr = lr
-            specs.append(plan.run_spec(number, folder, config, {}, {}))
+            specs.append(run_spec(number, folder, config, {}, {}))
         rows = {spec.number: spec.number for spec in specs}
         start = time.perf_counter()
-        with mock.patch.object(plan, "load_data", lambda spec: data):
+        with mock.patch.object(build, "load_data", lambda spec: data):
             pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
         whole = time.perf_counter() - start
         # the last run to end knows of all evaluations

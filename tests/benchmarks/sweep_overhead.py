@@ -26,18 +26,20 @@ from unittest import mock
 from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
-from lrlab import plan, records, study, sweep
+from lrlab import records, sweep
 from lrlab.config import schema
+from lrlab.plan import checks
 from lrlab.plan import compose as jobs
-from lrlab.sweeping import search
+from lrlab.study import queue
+from lrlab.sweeping import sweeper
 
 TARGET = 15.0  # ms a trial
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "Hydra": [(jobs, "compose"), (plan, "check_runs")],
+    "Hydra": [(jobs, "compose"), (checks, "check_runs")],
     "Optuna": [
-        (study, "open_queue"),
-        *((study.Queue, n) for n in ("take", "report", "tell", "wait", "trials", "best", "close")),
+        (queue, "open_queue"),
+        *((queue.Queue, n) for n in ("take", "report", "tell", "wait", "trials", "best", "close")),
     ],
     "records": [
         (records, name)
@@ -118,7 +120,7 @@ def main() -> None:
     sys.exit(not met)
 
 
-assert search  # imported before its parts are wrapped
+assert sweeper  # imported before its parts are wrapped
 
 if __name__ == "__main__":
     main()

@@ -66,10 +66,11 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
     """Train lanes on noise in the shape of MNIST, of which little is needed; its peak of memory."""
     import torch
 
-    from lrlab import bench, plan
+    from lrlab import bench
     from lrlab.data import Dataset
     from lrlab.engine import devices
     from lrlab.engine.lanes import memory
+    from lrlab.plan import build
 
     devices.make_deterministic()
     runs = bench.specs(options, [0.01] * count)
@@ -79,7 +80,7 @@ def _train_lanes(count: int, options: Sequence[str]) -> dict[str, int]:
         parts.append(torch.randn(size, 1, 28, 28, generator=draw))
         parts.append(torch.randint(0, 10, (size,), generator=draw))
     data = Dataset("noise", *parts, num_classes=10, sha256="")
-    network, loss = plan.build_network(runs[0], data), plan.loss_function(runs[0])
+    network, loss = build.build_network(runs[0], data), build.loss_function(runs[0])
     first = slice(bench.BATCH_SIZE)
     predicted = memory.bytes_a_lane(network, loss, data.train_x[first], data.train_y[first])
     stack = bench.stack(runs, data.to(runs[0].device))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lrlab.bench import BATCH_SIZE, Piece, segment
-from lrlab.engine import capture
+from lrlab.engine.capture import program as capture_program
 from lrlab.training import train
 from lrlab.training.train import Stack
 
@@ -77,7 +77,7 @@ def products(lanes: int, device: str, joined: bool) -> Piece:
         work.append((torch.bmm, grad.mT, x, empty(lanes, outputs, inputs)))
 
     calls = [functools.partial(call, left, right, out=out) for call, left, right, out in work]
-    program = capture.Program(calls, []).on(torch.device(device))
+    program = capture_program.Program(calls, []).on(torch.device(device))
 
     def run(count: int) -> None:
         for _ in range(count):

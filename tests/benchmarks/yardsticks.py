@@ -35,10 +35,11 @@ import yardstick_process
 import yardstick_torch
 from yardstick_jax import Jax
 
-from lrlab import bench, plan
+from lrlab import bench
 from lrlab.bench import Options, Piece, ms
 from lrlab.data import Dataset
 from lrlab.engine import devices
+from lrlab.plan import build
 
 VARIANT_LANES, CNN_LANES = 8, 3
 SWEEP_RUNS, MEMORY_LANES = 151, 64  # each against one; so many lanes are padded to no more
@@ -121,7 +122,7 @@ def row(options: Options, data: Dataset, lanes: int, jax: Jax | None) -> dict[st
     runs = bench.specs(options.overrides, lrs.tolist())
     stack = bench.stack(runs, data)
     initial = [tensor.detach().cpu().numpy().copy() for tensor in stack.lanes.params.values()]
-    network, batches = plan.build_network(runs[0], data), bench.resident_batches(data)
+    network, batches = build.build_network(runs[0], data), bench.resident_batches(data)
     pieces: dict[str, Piece] = {
         "joined": yardstick_torch.products(lanes, options.device, joined=True),
         "apart": yardstick_torch.products(lanes, options.device, joined=False),
@@ -159,7 +160,7 @@ def beside(options: Options, data: Dataset) -> Figures:
 
     def loop(batches: Any, *given: str) -> Piece:
         (run,) = bench.specs([*options.overrides, *given], [0.01])
-        return bench.ordinary(plan.build_network(run, data), batches, 0.01, options.device)
+        return bench.ordinary(build.build_network(run, data), batches, 0.01, options.device)
 
     resident = bench.resident_batches
     with yardstick_torch.loader_batches() as batches:

@@ -61,15 +61,15 @@ while not pathlib.Path("go").exists():
 # Look often whether the other still lives, and say so.
 LOOKS = """
 import pathlib
-from lrlab import leases, study
-study.POLL, looks = 0.02, 0
-def living(self, signs, before=leases.Watch.living):
+from lrlab.study import heartbeat, queue
+queue.POLL, looks = 0.02, 0
+def living(self, signs, before=heartbeat.Watch.living):
     global looks
     looks += bool(signs)
     if looks == 16:
         pathlib.Path("looked").touch()
     return before(self, signs)
-leases.Watch.living = living
+heartbeat.Watch.living = living
 """
 
 

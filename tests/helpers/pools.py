@@ -13,7 +13,7 @@ import pytest
 from helpers.training import Silent
 from lrlab.engine.optimizers import general, stacked
 from lrlab.errors import Stopped
-from lrlab.plan import RunSpec
+from lrlab.plan.spec import RunSpec
 from lrlab.training import pool
 from lrlab.training.pool import Report, Start
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lrlab import study
 from lrlab.config.space import Interval, Space
-from lrlab.study import Queue, Trial
+from lrlab.study.claims import Trial
+from lrlab.study.points import Request
+from lrlab.study.queue import Queue, open_queue
 
 RATE = Interval(1e-4, 1.0, log=True, whole=False)
 
@@ -70,6 +71,9 @@ class Opener:
             "name": "sweep",
             "storage": "journal",
             "journal": self.journal,
+            "place": None,
+        }
+        asked: dict[str, Any] = {
             "direction": "minimize",
             "sampler": SAMPLERS["random"],
             "pruner": PRUNERS["none"],
@@ -78,7 +82,9 @@ class Opener:
             "settings": {"objective": "val_loss", "epochs": 3},
             "lease": FOREVER,
         }
-        queue = study.open_queue(space=space, create=create, **{**options, **given})
+        options |= {key: given.pop(key) for key in options if key in given}
+        request = Request(space=space, **{**asked, **given})
+        queue = open_queue(request=request, create=create, **options)
         self.opened.append(queue)
         return queue
 
@@ -89,8 +95,8 @@ class Opener:
     def abandon(self, queue: Queue) -> None:
         """Leave the queue as a killed worker does: nothing is written, its locks are free."""
         self.opened.remove(queue)
-        assert queue._heart is not None
-        queue._heart.stop()
+        assert queue._claims.heart is not None
+        queue._claims.heart.stop()
         queue._store.close()
 
 
@@ -127,15 +133,19 @@ WORKER = textwrap.dedent(
     """
     import json, sys
     from pathlib import Path
-    from lrlab import study
-    from lrlab.config.space import Space
+        from lrlab.config.space import Space
+    from lrlab.study.points import Request
+    from lrlab.study.queue import open_queue
 
     options = json.loads(sys.argv[1])
-    queue = study.open_queue(
-        name="sweep", journal=Path(options["journal"]), storage=options["storage"],
+    request = Request(
         space=Space([], options["lists"], {}), direction="minimize", sampler={},
         pruner={"_target_": "optuna.pruners.NopPruner"}, seed=0, n_trials=None, settings={},
-        lease=3600, create="join",
+        lease=3600,
+    )
+    queue = open_queue(
+        name="sweep", journal=Path(options["journal"]), storage=options["storage"],
+        place=None, request=request, create="join",
     )
     for line in sys.stdin:  # one command a line, so that the test decides who does what and when
         if line == "take\\n":

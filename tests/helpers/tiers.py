@@ -22,7 +22,7 @@ from unittest import mock
 
 import pytest
 
-from lrlab.sweeping import search
+from lrlab.sweeping import sweeper
 from lrlab.training import first_steps, pool
 
 TIERS = ("unit", "default", "full")
@@ -68,7 +68,7 @@ def kept_promise() -> Iterator[None]:
         (subprocess, "Popen"): "a process",
         (os, "fork"): "a process",
         (multiprocessing.process.BaseProcess, "start"): "a process",
-        (search, "sweep"): "a sweep",
+        (sweeper, "sweep"): "a sweep",
         (pool, "run"): "a training of runs",
         (first_steps, "train"): "a range test",
     }

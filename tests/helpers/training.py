@@ -21,10 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import schema
 from lrlab.data import Dataset
-from lrlab.plan import RunSpec
+from lrlab.plan import build
+from lrlab.plan import spec as plan_spec
+from lrlab.plan.spec import RunSpec
 from lrlab.process.progress import LaneRow
 from lrlab.training import pool
 
@@ -112,7 +114,7 @@ def _spec(overrides: tuple[str, ...]) -> RunSpec:
     rest = [f"{key}={value}" for key, value in given if key not in schema.GROUPS]
     config = OmegaConf.merge(_chosen(tuple(choices.items())), OmegaConf.from_dotlist(rest))
     assert isinstance(config, DictConfig)
-    return plan.run_spec(0, Path(), config, choices, dict(given))
+    return plan_spec.run_spec(0, Path(), config, choices, dict(given))
 
 
 @functools.cache
@@ -168,9 +170,9 @@ class Trainer:
     ) -> list[Trained]:
         """Train runs as one lane group, the first as lane 0."""
         specs = self.specs(runs, common)
-        assert len({plan.group_key(spec) for spec in specs}) == 1
+        assert len({plan_spec.group_key(spec) for spec in specs}) == 1
         rows = {spec.number: row for row, spec in enumerate(specs)}
-        loads = mock.patch.object(plan, "load_data", lambda spec: data)
+        loads = mock.patch.object(build, "load_data", lambda spec: data)
         with loads if data is not None else contextlib.nullcontext():
             pool.run(pool.Batch(specs), None, "cpu", Silent(), rows)
         return [read(spec.folder) for spec in specs]
@@ -237,7 +239,7 @@ def ordinary(
     tick: Any = getattr(schedule, "step", None)
     found = Ordinary([], [], [evaluate(net, data.val_x, data.val_y, loss)], net)
     for epoch in range(epochs):
-        order = torch.from_numpy(plan.batch_order(seed, epoch, len(data.train_y)))
+        order = torch.from_numpy(build.batch_order(seed, epoch, len(data.train_y)))
         for index in order.split(batch_size):
             if len(index) < batch_size:
                 continue

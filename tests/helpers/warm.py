@@ -188,7 +188,8 @@ def _warm_up() -> None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from lrlab import plan, sweep
+    from lrlab import sweep
+    from lrlab.plan import build
 
     torch.set_num_threads(1)
     # All are sweeps; Hydra would compose the whole config once more to find that out.
@@ -199,7 +200,7 @@ def _warm_up() -> None:
     GlobalHydra.instance().clear()
     os.environ.pop("HYDRA_FULL_ERROR", None)
     node = OmegaConf.to_container(OmegaConf.create(shown.getvalue()).data)
-    plan._load_data(json.dumps(node, sort_keys=True), plan._files_of(node))
+    build._load_data(json.dumps(node, sort_keys=True), build._files_of(node))
 
 
 def _become(wanted: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrlab.config import nearest, targets
+from lrlab.config import targets
+from lrlab.config.schema import nearest
 from lrlab.errors import UserError
 from lrlab.process.plain import is_number, is_whole
 from lrlab.schedules import RangeTestLR

@@ -1,0 +1,244 @@
+"""Build what a run spec names: network, loss, data, schedule, batch order."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrlab.config import data_paths
+from lrlab.config.targets import HYDRA_KEYS, instantiate, lacking, taken
+from lrlab.data.random_state import seeded
+from lrlab.engine import network_checks
+from lrlab.engine.optimizers import lane_optimizers
+from lrlab.errors import UserError
+from lrlab.plan.schedules import lane_schedules
+from lrlab.plan.spec import RunSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lrlab.data import Dataset
+
+
+def network_key(spec: RunSpec, dataset: Dataset) -> tuple[Any, ...]:
+    """Equal for runs whose network, loss and data are the same."""
+    data = [dataset.sha256, dataset.num_classes, dataset.target_mean, dataset.target_std]
+    wanted = [spec["network"], spec["loss"], spec.config.get("objective")]
+    nodes = json.dumps([*data, *wanted], default=str)
+    return nodes, object_of(spec, "network"), object_of(spec, "loss")
+
+
+def object_of(spec: RunSpec, group: str) -> Any:
+    """What the group's target names now, for a name may come to mean another thing."""
+    module, _, name = str(target_of(spec, group)).rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if callable(found) else object()  # equal to nothing, so it is always checked
+
+
+def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
+    """The run's network with its initial weights, on the CPU.
+
+    The weights depend on the seed alone, not on what was built before.
+
+    Raises:
+        UserError: the network cannot be built.
+    """
+    import torch
+
+    node, call = spec["network"], _callable(spec, "network")
+    parameters = inspect.signature(call).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = {k: v for k, v in node.items() if k not in HYDRA_KEYS}
+    for key in given:
+        if key not in parameters and not anything:
+            known = [p for p in parameters if p not in ("in_shape", "num_classes")]
+            raise lacking(f"network.{key}={given[key]}", call.__name__, known)
+    offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.outputs}
+    arguments = {k: v for k, v in offered.items() if k in parameters} | given
+    with seeded(spec["seed"]):
+        try:
+            if any(isinstance(value, Mapping) for value in arguments.values()):
+                network = instantiate({"_target_": node["_target_"]}, **arguments)
+            else:  # nothing within it to instantiate: the same, without Hydra's 10 ms
+                network = call(**arguments)
+        except Exception as error:
+            raise _failed(spec, "network", error) from error
+        if not isinstance(network, torch.nn.Module):
+            raise UserError(f"network._target_={node['_target_']}: is no torch.nn.Module")
+        network_checks.initialise(f"network._target_={node['_target_']}", network, dataset)
+    return network
+
+
+def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
+    """The run's loss: (outputs (batch, ...), targets (batch, ...)) to the mean over the batch.
+
+    A class, such as ``torch.nn.HuberLoss``, is built with the node's arguments; a function is
+    called with them.
+
+    Raises:
+        UserError: there is no such loss.
+    """
+    node = {**spec["loss"], "_partial_": True}
+    try:
+        found = instantiate(node)
+    except Exception as error:
+        raise _failed(spec, "loss", error) from error
+    _check_loss_settings(spec, found.func)
+    if isinstance(found.func, type):
+        try:
+            return found()
+        except Exception as error:
+            raise _failed(spec, "loss", error) from error
+    # Hydra's own partial judges its target anew at each call, and this one is called every step.
+    return functools.partial(found.func, *found.args, **found.keywords)
+
+
+def _check_loss_settings(spec: RunSpec, call: Callable[..., Any]) -> None:
+    """That a loss takes what its config gives it."""
+    names = taken(call)
+    if names is None:
+        return
+    known = names if isinstance(call, type) else names[2:]
+    for key, value in spec["loss"].items():
+        if key not in known and key not in HYDRA_KEYS:
+            raise lacking(f"loss.{key}={value}", call.__name__, known)
+
+
+def load_data(spec: RunSpec) -> Dataset:
+    """The run's data, on the CPU; loaded once a process, and anew where a named file has changed.
+
+    The target returns a ``Dataset``, or a pair or dict that ``lrlab.own_data`` makes one of, with
+    the settings of ``own_data.Split`` that it does not take itself.
+
+    Raises:
+        UserError: the data cannot be had.
+    """
+    return _load_data(json.dumps(spec["data"], sort_keys=True), _files_of(spec["data"]))
+
+
+def _files_of(node: Mapping[str, Any]) -> str:
+    """Time and size of each file that the node names."""
+    found = []
+    for value in node.values():
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # no file, no home, no path
+            if isinstance(value, str):
+                status = data_paths.find(value).stat()
+                found.append((status.st_mtime_ns, status.st_size))
+    return str(found)
+
+
+def forget_data() -> None:
+    """Load them anew when they are asked for next; a user's may have changed meanwhile."""
+    _load_data.cache_clear()
+
+
+@functools.lru_cache(maxsize=2)
+def _load_data(node: str, files: str) -> Dataset:
+    from lrlab import own_data
+    from lrlab.data import Dataset
+
+    settings = json.loads(node)
+    target = settings["_target_"]
+    option = f"data._target_={target}"
+    for key, value in settings.items():
+        if value == "???":
+            raise UserError(f"data.{key}: needs a value, give it as data.{key}=…")
+    try:
+        call = instantiate({"_target_": target, "_partial_": True}).func
+        parameters = inspect.signature(call).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        names = [] if anything else [k for k in own_data.SPLIT if k not in parameters]
+        split = {key: settings.pop(key) for key in names if key in settings}
+        with seeded(0):  # so that a function that draws its data draws the same again
+            dataset = instantiate(settings)
+        if not isinstance(dataset, Dataset):
+            return own_data.make(dataset, target.rpartition(".")[2], option, **split)
+    except Exception as error:
+        raise _user_error(error) or UserError(f"{option}: {first_line(error)}") from error
+    split.pop("stratify", None)  # which holds of no data that are divided already
+    if split:
+        key, value = next(iter(split.items()))
+        raise UserError(f"data.{key}={value}: {target} returns data that are divided already")
+    if dataset.num_classes is None and dataset.train_y.ndim != 2:
+        raise UserError(f"{option}: targets of a regression must have the shape (samples, width)")
+    return dataset
+
+
+def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
+    """The run's schedule over all its steps.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
+    return lane_schedules.build(*schedule_arguments(spec, steps_per_epoch))
+
+
+def schedule_arguments(
+    spec: RunSpec, steps_per_epoch: int
+) -> tuple[Mapping[str, Any], Mapping[str, Any], int, int]:
+    """What ``schedules.build`` takes."""
+    numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
+    return spec["schedule"], numbers, spec["epochs"] * steps_per_epoch, steps_per_epoch
+
+
+def batch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """The order of the training samples in an epoch: (samples,) int64.
+
+    A function of seed and epoch alone, so that a run can start at any epoch.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(samples)
+
+
+def _callable(spec: RunSpec, group: str) -> Callable[..., Any]:
+    target = target_of(spec, group)
+    found = _located.get(target)
+    if found is not None and found is object_of(spec, group):  # Hydra takes milliseconds to say so
+        return found
+    try:
+        found = instantiate({"_target_": target, "_partial_": True}).func
+    except Exception as error:
+        raise _failed(spec, group, error) from error
+    _located[target] = found
+    return found
+
+
+_located: dict[str, Callable[..., Any]] = {}  # what Hydra found behind a target
+
+
+def target_of(spec: RunSpec, group: str) -> str:
+    """The import path of what a group chose."""
+    return spec[group]["_target_"]
+
+
+def option(spec: RunSpec, group: str) -> str:
+    """The option that names the group's target, as an error line begins with it."""
+    return f"{group}._target_={target_of(spec, group)}"
+
+
+def _failed(spec: RunSpec, group: str, error: Exception) -> UserError:
+    return _user_error(error) or UserError(f"{option(spec, group)}: {first_line(error)}")
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Hydra wraps what an instantiated class raises; what the user can mend is inside."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """The kind and first line of the error at the root of another."""
+    inner = error
+    while inner.__cause__ is not None:
+        inner = inner.__cause__
+    lines = str(inner).strip().splitlines()
+    return f"{type(inner).__name__}: {lines[0]}" if lines else type(inner).__name__

@@ -1,0 +1,225 @@
+"""Check runs before anything trains: build all that they name, and try it once."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lrlab import losses
+from lrlab.config import checks
+from lrlab.engine import network_checks
+from lrlab.engine.optimizers import lane_optimizers
+from lrlab.errors import UserError
+from lrlab.plan import build
+from lrlab.plan.schedules import lane_schedules
+from lrlab.plan.spec import RunSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lrlab.data import Dataset
+
+
+def check_runs(specs: Sequence[RunSpec]) -> None:
+    """Build all that the runs name, before anything trains or is written.
+
+    What was found to work is not built again: runs of a sweep mostly differ in their numbers.
+
+    Raises:
+        UserError: something that cannot work.
+    """
+    for spec in specs:
+        if spec.config.get("precision") == "tf32" and not spec.device.startswith("cuda"):
+            raise UserError(
+                f"precision=tf32: needs an NVIDIA GPU, and device={spec.device} is none; "
+                "use precision=float32 or precision=bf16"
+            )
+        dataset = build.load_data(spec)
+        size = len(dataset.train_y)
+        steps_per_epoch = size // spec["batch_size"]
+        if steps_per_epoch == 0:
+            raise UserError(
+                f"batch_size={spec['batch_size']}: more than the {size} training samples, "
+                f"use at most batch_size={size}"
+            )
+        if (steps := spec["epochs"] * steps_per_epoch) > checks.MOST_STEPS:
+            raise UserError(
+                f"epochs={spec['epochs']}: makes {steps:,} steps; a run has at most "
+                f"{checks.MOST_STEPS:,}, here epochs={checks.MOST_STEPS // steps_per_epoch}"
+            )
+        if len(dataset.val_y) == 0:
+            raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")
+        if dataset.num_classes is None and spec.config.get("objective") == "val_acc":
+            raise UserError(
+                "objective=val_acc: a regression has no accuracy; use objective=val_loss"
+            )
+        _check_parametrisation(spec)
+        # A seed changes numbers only, and a batch size nothing that matters but for one sample.
+        batch = (min(spec["batch_size"], 2),)
+        if (*build.network_key(spec, dataset), batch) not in _working:
+            _check_network(spec, dataset)
+            _remember((*build.network_key(spec, dataset), batch))  # anew: now it is imported
+        groups = _parameter_groups(spec, dataset)
+        moving = [spec[name] for name in ("schedule", "optimizer", "lr", "epochs")]
+        key = (json.dumps([moving, steps_per_epoch, groups], default=str),)
+        if key not in _working:
+            schedule = build.build_schedule(spec, steps_per_epoch)
+            if schedule.closed_loop:
+                for val_loss in (2.3, 2.0, 2.1)[: spec["epochs"]]:  # it may raise at the first
+                    schedule.observe(val_loss)
+            lane_schedules.check_groups(*build.schedule_arguments(spec, steps_per_epoch), groups)
+            _remember(key)
+
+
+def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
+    """How many parameter groups the optimizer makes of the network's parameters.
+
+    Raises:
+        UserError: it cannot train them.
+    """
+    key = (*build.network_key(spec, dataset), build.object_of(spec, "optimizer"))
+    key += (json.dumps(spec["optimizer"], default=str),)
+    if key not in _working:
+        groups = 1
+        if not lane_optimizers.is_known(spec["optimizer"]):
+            network = build.build_network(spec, dataset)
+            groups = lane_optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
+        _remember(key, groups)
+    return _working[key]
+
+
+# What check_runs found to work, the latest last; of an optimizer its number of parameter groups.
+_working: dict[tuple[Any, ...], int] = {}
+
+
+def _remember(key: tuple[Any, ...], found: int = 1) -> None:
+    _working[key] = found
+    if len(_working) > 4096:
+        _working.pop(next(iter(_working)))
+
+
+def _check_network(spec: RunSpec, dataset: Dataset) -> None:
+    loss = build.loss_function(spec)
+    _check_task(spec, loss, dataset)
+    network = build.build_network(spec, dataset)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise UserError(f"{build.option(spec, 'network')}: has nothing to train")
+    names = {name for name, _ in network.named_parameters()}
+    _check_forward(spec, network, loss, dataset)
+    network_checks.check_made(build.option(spec, "network"), names, network)
+    network_checks.check_training(
+        build.option(spec, "network"),
+        network,
+        loss,
+        dataset,
+        spec["batch_size"],
+        spec["seed"],
+    )
+
+
+def _check_parametrisation(spec: RunSpec) -> None:
+    """A parametrisation is for one kind of update; with the other kind, lrs would scale wrongly."""
+    chosen = str(spec["network"].get("parametrisation"))
+    class_name = str(build.target_of(spec, "optimizer")).rpartition(".")[2]
+    adaptive = class_name in ("Adam", "AdamW", "RMSprop", "Adagrad")
+    suits = {"mup_adam": adaptive, "mup_sgd": class_name == "SGD"}
+    if not suits.get(chosen, True) and (adaptive or class_name == "SGD"):
+        other = "mup_sgd" if chosen == "mup_adam" else "mup_adam"
+        raise UserError(
+            f"network.parametrisation={chosen}: does not suit optimizer="
+            f"{spec.choices['optimizer']}; use network.parametrisation={other}"
+        )
+
+
+def _check_task(spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset) -> None:
+    task, chosen, data = losses.task(loss), spec.choices["loss"], spec.choices["data"]
+    if task == "classification" and dataset.num_classes is None:
+        raise UserError(
+            f"loss={chosen}: compares with classes, and the targets of data={data} are floating "
+            "point; use loss=mse or loss=l1, or give classes as whole numbers"
+        )
+    if dataset.target_mean and losses.unit(loss, dataset.target_std) is None:
+        raise UserError(
+            f"data.standardise_targets=true: loss={chosen} cannot be told in the targets' own "
+            "units; use loss=mse or loss=l1"
+        )
+    if task == "regression" and dataset.num_classes is not None:
+        raise UserError(
+            f"loss={chosen}: compares with floating-point targets, and those of data={data} are "
+            "classes; use loss=nll, cross_entropy or mse_one_hot, or give targets as floats"
+        )
+
+
+def _check_forward(
+    spec: RunSpec, network: nn.Module, loss: Callable[..., Tensor], dataset: Dataset
+) -> None:
+    import torch
+
+    from lrlab.engine.bits import same_bits
+
+    # as many as there are outputs would hide that the two are exchanged
+    count = 3 if dataset.outputs == 2 else 2
+    samples = dataset.train_x[:count], dataset.train_y[:count]
+    network.eval()  # batch norm must not see this
+    inputs = [p.name for p in _required(network.forward)]
+    if len(inputs) > 1:
+        raise UserError(
+            f"{build.option(spec, 'network')}: its forward takes {len(inputs)} inputs "
+            f"({', '.join(inputs)}), and lrlab gives one; put them into one tensor and split it "
+            "there"
+        )
+    with torch.no_grad(), warnings.catch_warnings():
+        # of torch's own: shapes that differ would be broadcast, and the loss be another
+        warnings.filterwarnings("error", message="Using a target size")
+        given = samples[0].clone()
+        try:
+            outputs = network(given)
+        except Exception as error:
+            raise UserError(
+                f"{build.option(spec, 'network')}: does not take inputs of shape "
+                f"{tuple(samples[0].shape)} ({build.first_line(error)})"
+                f"{network_checks.advice(error)}"
+            ) from error
+        if not same_bits([given], [samples[0]]):
+            raise UserError(
+                f"{build.option(spec, 'network')}: its forward changes its input in "
+                "place, and with it the data; let it work on a copy (x = x.clone())"
+            )
+        wanted = (len(samples[1]), dataset.outputs)
+        shape = tuple(getattr(outputs, "shape", ()))
+        if losses.task(loss) and shape != wanted:
+            raise UserError(
+                f"{build.option(spec, 'network')}: returns outputs of shape {shape} "
+                f"for {wanted[0]} samples, the loss needs {wanted}"
+            )
+        try:
+            value = loss(outputs, samples[1])
+        except Exception as error:
+            raise UserError(
+                f"{build.option(spec, 'loss')}: does not take outputs of shape {shape} "
+                f"({build.first_line(error)})"
+            ) from error
+    named = build.option(spec, "loss")
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        raise UserError(f"{named}: must return one number a batch")
+    network_checks.check_loss(named, loss, outputs, samples[1])
+    if spec.config.get("objective") == "val_acc":
+        logit = dataset.num_classes == 2 and losses.is_logit(loss, shape[1:])
+        if losses.right_answers(outputs, samples[1], dataset.num_classes, logit) is None:
+            raise UserError(
+                f"objective=val_acc: outputs of shape {shape} and targets of shape "
+                f"{tuple(samples[1].shape)} have no accuracy; use objective=val_loss"
+            )
+
+
+def _required(forward: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The arguments that must be given by position."""
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p for p in parameters if p.default is p.empty and p.kind in by_place]

@@ -1,0 +1,167 @@
+"""End a sweep: write what it came to, say it, then draw."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from lrlab import records
+from lrlab.config import schema
+from lrlab.errors import UserError
+from lrlab.process import fitting, signals
+from lrlab.study import whereabouts
+from lrlab.study.trial_source import label
+from lrlab.sweeping import drawing, launch, working
+from lrlab.sweeping.judged import Sweep
+from lrlab.sweeping.resuming import resume_command
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lrlab.study.points import Run
+    from lrlab.study.queue import Queue
+    from lrlab.tables.table import Best
+    from lrlab.verdicts.recommend import Answer
+
+
+def finish(current: Sweep, queue: Queue) -> list[float]:
+    """Write what the sweep came to, say it at once, then draw; the exit code says how it went."""
+    if current.worker:
+        return []
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    from lrlab.plots import Tables
+    from lrlab.tables import frames, table
+    from lrlab.verdicts import answer_words, loss_kinds
+    from lrlab.verdicts import recommend as answer
+
+    config, folder = current.config, current.folder
+    trials = queue.trials()
+    ended = [trial for trial in trials if trial.state in records.ENDED]
+    elsewhere, gone = whereabouts.missing(folder, ended, queue.places())
+    if not records.run_folders(folder):
+        if not ended:  # timeout=0.1
+            print(f"lrlab: no run was started; go on with {resume_command(folder)}")
+            return []
+        if elsewhere:
+            print(f"lrlab: no run was trained here; others had begun all {len(trials)} of them")
+        return _come_to(current, queue, trials, elsewhere, gone)
+    if not queue.others():
+        records.remove_parts(folder)
+    _test_branches(current, trials)
+    runs = frames.runs(folder)
+    records.write_runs(folder, runs)
+    # A thousand runs' curves take gigabytes, so they are never all in memory.
+    if config.plots:
+        curves, verdicts = frames.drawn_and_judged(folder, target=config.target)
+    else:
+        curves, verdicts = None, frames.verdicts_of(folder, target=config.target)
+    records.write_verdicts(folder, verdicts)
+    answers = answer.recommend(verdicts)
+    mixed = loss_kinds.of_best(runs, str(config.objective))
+    best = None if mixed else _best(current, queue, trials)
+    none = mixed or (_why_none(config) if best is None else _nothing_recommended(answers, runs))
+    if none:
+        best = None
+    here = best is not None and (folder / str(best.run)).is_dir()
+    if not here:
+        records.remove_best(folder)  # of before the sweep was extended
+    if best is not None and here:
+        from lrlab.plan import best as best_run
+
+        of = f"Best of {len(trials)} runs by {best.objective}: run {best.run}, {best.value:.6g}"
+        of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
+        try:
+            records.write_best(folder, best_run.text(folder / str(best.run), of))
+        except UserError as error:  # the run's own records are damaged; all else is written
+            records.remove_best(folder)
+            print(f"lrlab: no best.yaml is written: {error}", flush=True)
+    width, told = fitting.terminal_width(), answer_words.text(answers)
+    print(table.results(runs, folder, best, verdicts, told, width), flush=True)
+    if best is None and "finished" in set(runs["state"]):
+        print(f"lrlab: none is the best: {none}", flush=True)
+    failed, unwritten = {}, None
+    if curves is not None:
+        try:
+            tables = Tables(
+                runs, curves, verdicts, answers=answers, objective=str(config.objective)
+            )
+            failed, unwritten = drawing.draw(config, folder, tables)
+        except KeyboardInterrupt as error:
+            drawing.say_undrawn(folder)
+            raise SystemExit(signals.exit_code(error)) from None
+    if lines := table.drawn(folder):
+        print(lines, flush=True)
+    drawing.say_failed(folder, failed)
+    if unwritten is not None:
+        raise unwritten
+    return _come_to(current, queue, trials, elsewhere, gone, bool(failed))
+
+
+def _come_to(
+    current: Sweep,
+    queue: Queue,
+    trials: Sequence[Run],
+    elsewhere: Mapping[whereabouts.Place, Sequence[Run]],
+    gone: Sequence[int],
+    failed: bool = False,
+) -> list[float]:
+    """Say what is not at hand; the objectives of the finished runs, or the exit code."""
+    objective = str(current.config.objective)
+    maximised = schema.direction(objective) == "maximize"
+    for line in whereabouts.lines(elsewhere, len(trials), objective, maximised):
+        print(f"lrlab: {line}", flush=True)
+    if left := len(working.runs_left(queue)):
+        print(f"lrlab: {left} runs have not ended; go on with {resume_command(current.folder)}")
+        if current.config.timeout is None:  # the workers died
+            raise SystemExit(1)
+    if gone:
+        word, its = ("run", "its") if len(gone) == 1 else ("runs", "their")
+        numbers = ", ".join(map(str, gone))
+        print(f"lrlab: the folder of {word} {numbers} is gone, and {its} results with it")
+        raise SystemExit(1)
+    if failed or any(trial.state == "failed" for trial in trials):
+        raise SystemExit(1)
+    return [trial.value for trial in trials if trial.value is not None]
+
+
+def _test_branches(current: Sweep, trials: Sequence[Run]) -> None:
+    """Make the branch tests that are still to be made, those of an interrupted sweep among them.
+
+    Raises:
+        SystemExit: the user stopped it.
+    """
+    folders = [current.folder / str(trial.number) for trial in trials]
+    waiting = [t for t, f in zip(trials, folders, strict=True) if records.end_file(f).is_file()]
+    specs = [current.job(trial.overrides, trial.number).spec for trial in waiting]
+    launch.test_branches(specs, f"; go on with {resume_command(current.folder)}")
+
+
+def _nothing_recommended(answers: Sequence[Answer], runs: pd.DataFrame) -> str:
+    """Why no answer recommends an lr, so that none of several runs is the best; "": one does.
+
+    A single run is not chosen from others: it is the best whatever it came to.
+    """
+    if len(runs) == 1 or not answers or any(not answer.refusal for answer in answers):
+        return ""
+    return answers[0].refusal
+
+
+def _why_none(config: DictConfig) -> str:
+    if str(config.objective).endswith("_to_target"):
+        return f"no setting came to target={config.target}"
+    return "in each setting, half of the seeds or more have not finished"
+
+
+def _best(current: Sweep, queue: Queue, trials: Sequence[Run]) -> Best | None:
+    from lrlab.tables.table import Best
+
+    found = queue.best()
+    if found is None:
+        return None
+    setting, number, value = found
+    swept = {k: text for k, text in trials[number].overrides.items() if k != "seed"}
+    seeds = sum(trial.setting == setting for trial in trials)
+    return Best(number, label(swept), str(current.config.objective), value, seeds)

@@ -1,0 +1,99 @@
+"""A command that is judged: what it sweeps, and how its runs are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lrlab.config import schema, trust
+from lrlab.config.space import Space
+from lrlab.errors import UserError
+from lrlab.plan import compose
+from lrlab.sweeping.resuming import resume_command
+
+# What may differ when a sweep is resumed or joined, for it decides no run's numbers.
+FREE = (
+    *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
+    *("n_trials", "timeout", "points", "storage", "workers", "lease", "checkpoint_every"),
+    *("diagnostics", "tracking", "profile", "memory_limit", "pad", "capture"),
+)
+
+
+@dataclass
+class Sweep:
+    """A command, judged: what it sweeps, and how its runs are made."""
+
+    config: DictConfig
+    loader: Any
+    launcher: Any
+    space: Space
+    storage: str  # with its password, which no record has
+    worker: bool  # a process of another lrlab, which says what came of it all
+    folder: Path = Path()
+    own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
+
+    judged: dict[int, compose.Job] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)  # said when the sweep is announced
+
+    def job(self, point: Mapping[str, str], number: int) -> compose.Job:
+        """A run. One that was judged before the sweep began is not composed again to train."""
+        values = [f"{key}={text}" for key, text in point.items()]
+        self._check_point(point)
+        overrides = self.space.fixed + self.own + values
+        if (judged := self.judged.pop(number, None)) and judged.overrides == overrides:
+            return judged
+        if self.guarded:
+            # before it is composed, which reads the files that choices name
+            trust.refuse(trust.in_words(self.space.fixed + values), f"run {number}", self.allow)
+        job = compose.compose(self.config, self.loader, overrides, number)
+        if self.guarded:
+            groups = (*schema.GROUPS, *schema.SWEEP_GROUPS)
+            found = [c for group in groups for c in trust.in_node(job.spec.config[group], group)]
+            trust.refuse(found, f"run {number}", self.allow)
+        return job
+
+    def _check_point(self, point: Mapping[str, str]) -> None:
+        """That a run, as the study has it, sets nothing but what this command sweeps.
+
+        A study may be another's, and an override can call anything.
+        """
+        lists = {key.lstrip("+"): texts for key, texts in self.space.lists.items()}
+        swept = {*lists, *(key.lstrip("+") for key in self.space.intervals), "seed"}
+        for key, text in point.items():
+            name = key.lstrip("+")
+            if name not in swept:
+                raise UserError(f"{name}={text}: is in the study, but not swept by this command")
+            if trust.in_words([f"{key}={text}"]) and text not in lists.get(name, ()):
+                raise UserError(f"{name}={text}: is in the study, but not named by this command")
+
+    @property
+    def guarded(self) -> bool:
+        """Whether it goes on with records that may be another's."""
+        return self.resumed and not self.config.hydra.sweeper.get("trust")
+
+    @property
+    def allow(self) -> str:
+        return f"{resume_command(self.folder)} {trust.TRUST}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may work on it."""
+        return self.storage != "journal"
+
+    @property
+    def resumed(self) -> bool:
+        return bool(self.config.hydra.sweeper.get("resume"))
+
+
+def has_lanes(current: Sweep) -> bool:
+    """Whether the launcher trains runs together, in this process."""
+    return getattr(current.launcher, "trains_lanes", False)
+
+
+def prunes(config: DictConfig) -> bool:
+    target = OmegaConf.select(config, "pruner._target_", default="")
+    return not str(target).endswith("NopPruner")

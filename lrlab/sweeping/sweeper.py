@@ -1,0 +1,251 @@
+"""Run a whole sweep: the trials of a study are opened, worked on and ended, each trial a run."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lrlab.config import checks, passwords, schema, trust, wishes
+from lrlab.config import space as spaces
+from lrlab.config.space import Space
+from lrlab.engine import devices
+from lrlab.errors import NotWritten, UserError
+from lrlab.plan import compose
+from lrlab.process import gc_pause, signals
+from lrlab.study import sampler_checks
+from lrlab.study.trial_source import tracker_settings
+from lrlab.sweeping import ending, workers, working
+from lrlab.sweeping.judged import Sweep, has_lanes, prunes
+from lrlab.sweeping.opening import open_queue, open_sweep
+from lrlab.sweeping.resuming import resume_command
+from lrlab.sweeping.working import (
+    amount_of_runs,
+    announce,
+    runs_left,
+    say_interrupted,
+    say_left_out,
+    worker_count,
+    worker_threads,
+)
+
+opened: Path | None = None  # the folder of the latest sweep here, for Hydra hands nothing back
+
+
+def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) -> list[float]:
+    """Run a whole sweep: check, train, record, print, draw.
+
+    Args:
+        config: the composed config, with Hydra's part.
+        loader: Hydra's config loader.
+        launcher: the Hydra launcher that trains a batch of runs.
+        typed: the command line's overrides.
+
+    Returns:
+        The objective of each finished run.
+
+    Raises:
+        UserError: an option that cannot work. Nothing was trained or written then.
+        NotWritten: a record could not be written.
+        SystemExit: with 1, when a run or a figure failed; with 129, 130 or 143, when it was
+            interrupted.
+    """
+    setup_globals()
+    checks.check_folder(config)
+    _check_trust(config)
+    devices.make_deterministic()  # before the checks, whose networks multiply matrices
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
+    params = config.hydra.sweeper.get("params")
+    space = spaces.read(overrides, params, config, loader)
+    if not config.hydra.sweeper.get("resume"):  # else they were judged when it began
+        wishes.refuse_unknown(config, typed, [*space.lists, *space.intervals])
+    sampler_checks.check(config)
+    url = _hide_password(config, space)
+    server = _hide_tracking(config, space)
+    current = Sweep(config, loader, launcher, space, url, "LRLAB_WORKER" in os.environ)
+    _check_launcher(current)
+    node = tracker_settings(config)
+    if node or len(config.tracking or ()) > 1:
+        from lrlab import tracking
+
+        plain = OmegaConf.to_container(config.tracking, resolve=True)
+        assert isinstance(plain, dict)
+        tracking.check({str(key): value for key, value in plain.items()})
+    with passwords.tracking_kept(server):
+        return _sweep(current, url, {override.get_key_element() for override in overrides})
+
+
+def _sweep(current: Sweep, url: str, named: set[str]) -> list[float]:
+    """The sweep, once its options are judged.
+
+    Args:
+        url: the storage, with its password.
+        named: the keys that were typed.
+    """
+    config = current.config
+    with _remedied(current, begun=current.resumed):
+        queue, first = open_sweep(current, named)
+    global opened
+    opened = current.folder
+    gc_pause.resume()
+    try:
+        with _remedied(current, begun=True):
+            count = worker_count(current, queue)
+            if count > 1:
+                announce(current, first, f"{amount_of_runs(current, queue)} by {count} workers")
+                say_left_out(current, queue)
+                places = math.ceil(max(len(runs_left(queue)), 1) / count)
+                queue.close()
+                threads = worker_threads(config, count)
+                code = workers.run(
+                    current.folder, count, places, config.device, threads, url, not current.guarded
+                )
+                queue = open_queue(current, first, "resume")
+                if code:
+                    say_interrupted(current, queue)
+                    raise SystemExit(code)
+            else:
+                working.work(current, queue, first)
+            return ending.finish(current, queue)
+    except KeyboardInterrupt as error:  # at once, or where nothing could stop after a step
+        told = "" if current.worker else f"; go on with {resume_command(current.folder)}"
+        print(f"lrlab: interrupted{told}", file=sys.stderr)
+        raise SystemExit(signals.exit_code(error)) from None
+    finally:
+        compose.forget()
+        with contextlib.suppress(NotWritten, UserError):  # what ended the sweep is said already
+            queue.close()
+
+
+@contextlib.contextmanager
+def _remedied(current: Sweep, begun: bool) -> Iterator[None]:
+    """Make of what the system says about a sweep's file a line that ends the command, and a remedy.
+
+    Args:
+        begun: whether there is something to go on with.
+
+    Raises:
+        NotWritten: a record could not be written or read.
+    """
+    try:
+        yield
+    except NotWritten as error:
+        if begun and not error.remedy:
+            error.remedy = _remedy(current.folder, error)
+        raise
+    except OSError as error:
+        file = error.filename
+        if not isinstance(file, str) or not Path(file).absolute().is_relative_to(current.folder):
+            raise
+        unread = NotWritten(file, error, "read or written")
+        if begun:
+            unread.remedy = _remedy(current.folder, unread)
+        raise unread from error
+    except UserError as error:
+        if not begun or current.folder.is_dir():
+            raise
+        gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        unread = NotWritten(current.folder, gone, "read or written")
+        unread.remedy = _remedy(current.folder, unread)
+        raise unread from error
+
+
+def _remedy(folder: Path, error: NotWritten) -> str:
+    """What to do where a record of the sweep cannot be written or read, in one line."""
+    if not folder.is_dir():
+        return (
+            f"the folder {folder} is gone, and with it what it had recorded; begin the sweep "
+            "again, or, where it was moved, name its new place to python -m lrlab.resume"
+        )
+    again = f"go on with {resume_command(folder)}"
+    if error.number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"make the folder writable, then {again}"
+    if error.number in (errno.ENOENT, errno.ENOTDIR):
+        return f"it was removed; {again}, which trains anew a run that had not ended"
+    return f"make room for it, then {again}"
+
+
+def _check_trust(config: DictConfig) -> None:
+    """Refuse to go on with a sweep whose config would call what is not known, before it is used."""
+    sweeper = config.hydra.sweeper
+    if not sweeper.get("resume") or sweeper.get("trust"):
+        return
+    folder = Path(config.hydra.sweep.dir)
+    groups = (*schema.GROUPS, *schema.SWEEP_GROUPS)
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    trust.check(plain, groups, str(folder), f"{resume_command(folder)} {trust.TRUST}")
+
+
+def _hide_password(config: DictConfig, space: Space) -> str:
+    """The storage as given, of which from here on only its masked form is to be seen.
+
+    A word that names an environment variable stays as it is in the records of the sweep.
+    """
+    url = str(config.storage)
+    shown = passwords.masked(url)
+    if url == shown and "***" in url:  # a record has it so, and ``passwords.kept_apart`` makes it
+        url = os.environ.get(passwords.VARIABLE, "")
+        if "${" in url:  # in a word, next to a password
+            url = str(OmegaConf.create({"url": url}).url)
+        if passwords.masked(url) != shown:
+            raise UserError(
+                f"storage={shown}: its password is not in the records; give storage=… again, "
+                "or leave the password to ~/.pgpass"
+            )
+    if shown != url:
+        with open_dict(config):
+            config.storage = shown
+        # also where no word says it, but a file: each run's config is composed from that again
+        words = [word for word in space.fixed if word.partition("=")[0].lstrip("+") != "storage"]
+        space.fixed[:] = [*words, f"storage={spaces.quoted(shown)}"]
+    return url
+
+
+def _hide_tracking(config: DictConfig, space: Space) -> str | None:
+    """The tracking server's address as given, as ``_hide_password``; None: it has no password."""
+    node = tracker_settings(config)
+    uri = node.get("uri")
+    if not isinstance(uri, str):
+        return None
+    shown = passwords.masked_tracking(uri)
+    if uri == shown and "***" in uri:
+        uri = os.environ.get(passwords.TRACKING, "")
+        if "${" in uri:
+            uri = str(OmegaConf.create({"uri": uri}).uri)
+        if passwords.masked_tracking(uri) != shown:
+            raise UserError(
+                f"tracking.uri={shown}: its password is not in the records; give tracking.uri=… "
+                "again, or tracking.uri=null for that of MLFLOW_TRACKING_URI"
+            )
+    if shown == uri:
+        return None
+    with open_dict(config):
+        config.tracking.uri = shown
+    words = [w for w in space.fixed if w.partition("=")[0].lstrip("+") != "tracking.uri"]
+    space.fixed[:] = [*words, f"++tracking.uri={spaces.quoted(shown)}"]
+    return uri
+
+
+def _check_launcher(current: Sweep) -> None:
+    if has_lanes(current):
+        return
+    name = current.config.hydra.runtime.choices["hydra/launcher"]
+    if prunes(current.config):
+        raise UserError(
+            f"hydra/launcher={name}: trains each run by itself, so that none can be pruned; "
+            "use pruner=none, or hydra/launcher=lanes"
+        )
+    if current.config.workers not in (1, "auto"):
+        raise UserError(
+            f"workers={current.config.workers}: hydra/launcher={name} starts the processes; "
+            "use workers=1, or hydra/launcher=lanes"
+        )
