@@ -24,13 +24,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import analysis as judge
 from lrlab import records
 from lrlab.config import direction, nearest
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
-from lrlab.tables import frames, sweep_settings, table
-from lrlab.verdicts import answer_words, loss_kinds
+from lrlab.tables import frames, missing, sweep_folder, sweep_settings
+from lrlab.verdicts import answer_words, loading, loss_kinds, sweep_table
 from lrlab.verdicts import recommend as answers_of
 from lrlab.verdicts.recommend import Answer
 
@@ -145,8 +144,8 @@ def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
     """
     folder = Path(folder).expanduser()
     if folder.is_dir():
-        judge.check_sweep(folder)
-    unread = judge.unread_notes(folder, frames.runs(folder))
+        sweep_folder.check_sweep(folder)
+    unread = missing.unread_notes(folder, frames.runs(folder))
     return Result(folder.absolute(), (*notes, *unread))
 
 
@@ -205,7 +204,7 @@ class Result:
     @cached_property
     def verdicts(self) -> pd.DataFrame:
         """One row a run: outcome, step mode, the evidence; see `analysis.verdicts`."""
-        return frames.verdicts_of(self.folder, target=self._target)
+        return loading.verdicts_of(self.folder, target=self._target)
 
     @cached_property
     def answer(self) -> Recommendation:
@@ -265,7 +264,7 @@ class Result:
 
     def __repr__(self) -> str:
         text = self.answer.text
-        said = table.results(self.runs, self.folder, self._best, self.verdicts, text)
+        said = sweep_table.results(self.runs, self.folder, self._best, self.verdicts, text)
         return "\n".join([said, *self.notes])
 
     def _repr_html_(self) -> str:
@@ -281,7 +280,7 @@ class Result:
     @cached_property
     def _tables(self) -> Tables:
         lines, surface, paths = frames.landscape(self.folder)
-        curves, verdicts = frames.drawn_and_judged(self.folder, target=self._target)
+        curves, verdicts = loading.drawn_and_judged(self.folder, target=self._target)
         return Tables(
             self.runs,
             curves,
@@ -295,7 +294,7 @@ class Result:
         )
 
     @cached_property
-    def _best(self) -> table.Best | None:
+    def _best(self) -> sweep_table.Best | None:
         """The best setting, as the command's end tells it."""
         objective = self._objective
         if self.best is None or objective not in self.runs:
@@ -314,7 +313,7 @@ class Result:
         values = [row[objective] if row["state"] == "finished" else worst for row in seeds]
         value = median(worst if value != value else value for value in values)
         setting = " ".join(f"{name}={text}" for name, text in key.items())
-        return table.Best(int(best["run"]), setting, objective, float(value), len(seeds))
+        return sweep_table.Best(int(best["run"]), setting, objective, float(value), len(seeds))
 
     @property
     def _objective(self) -> str:

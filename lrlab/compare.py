@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lrlab import analysis, records
+from lrlab import records
 from lrlab._version import __version__
 from lrlab.comparison.sides_by_side import (
     At,
@@ -304,13 +304,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.no_files:
             words = "\n".join([words, "", *_write(folder, sides, whole, failed)])
     except UserError as error:
-        analysis.fail(str(error))
+        verbs.fail(str(error))
     except NotWritten as error:
-        analysis.fail(str(error), code=1)
+        verbs.fail(str(error), code=1)
     except KeyboardInterrupt:
-        analysis.fail("interrupted", code=130)
+        verbs.fail("interrupted", code=130)
     for note in notes:
-        print(f"lrlab: {analysis.printable(note)}", file=sys.stderr)
+        print(f"lrlab: {in_a_line(note)}", file=sys.stderr)
     for name, reason in failed.items():
         print(in_a_line(f"lrlab: {name} was not drawn: {reason}"), file=sys.stderr)
     print(printable(words), flush=True)

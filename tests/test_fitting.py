@@ -20,7 +20,7 @@ from test_compare import make_sweep
 from lrlab import bench, compare
 from lrlab.comparison.sides_by_side import read
 from lrlab.process import broken_pipe, fitting
-from lrlab.tables import table
+from lrlab.verdicts import sweep_table
 
 COUNT = 12
 RUNS = pd.DataFrame(
@@ -48,12 +48,12 @@ VERDICTS = pd.DataFrame(
         "end_loss": 0.25,
     }
 )
-WHOLE = table.results(RUNS, Path("s"), verdicts=VERDICTS).splitlines()
+WHOLE = sweep_table.results(RUNS, Path("s"), verdicts=VERDICTS).splitlines()
 
 
 def narrow(width: int, runs: pd.DataFrame = RUNS) -> tuple[list[str], str]:
     """The table's lines, and what is said below it."""
-    text = table.results(runs, Path("s"), verdicts=VERDICTS, width=width)
+    text = sweep_table.results(runs, Path("s"), verdicts=VERDICTS, width=width)
     head, _, _ = text.partition("\n\n")
     lines = head.splitlines()
     return lines[: COUNT + 2], " ".join(lines[COUNT + 2 :])
@@ -97,7 +97,7 @@ def test_what_matters_least_is_left_out_first(width: int, heading: list[str], ou
 
 def test_a_wide_terminal_and_a_file_get_the_whole_table() -> None:
     for width in (None, max(map(len, WHOLE))):
-        text = table.results(RUNS, Path("s"), verdicts=VERDICTS, width=width)
+        text = sweep_table.results(RUNS, Path("s"), verdicts=VERDICTS, width=width)
         assert text.splitlines() == WHOLE
     assert "optimizer.momentum" in WHOLE[0] and "left out" not in "".join(WHOLE)
 
@@ -108,7 +108,9 @@ def test_no_row_is_wider_than_the_terminal(width: int) -> None:
     failed = ["failed" if i == 3 else "finished" for i in range(COUNT)]
     long = long.assign(state=failed, error="ValueError: " + "x " * 40)
     for runs in (RUNS, long, long.assign(optimizer="学習率" * 20)):
-        text = table.results(runs, Path("s"), verdicts=VERDICTS, width=width).partition("\n\n")[0]
+        text = sweep_table.results(runs, Path("s"), verdicts=VERDICTS, width=width).partition(
+            "\n\n"
+        )[0]
         assert all(fitting.room(line) <= width for line in text.splitlines())
         assert "left out" in " ".join(text.splitlines()[COUNT:]) or not 20 < width < 100
 
@@ -214,14 +216,16 @@ samples (±0.012). Another seed may change the order; try seed=0,1,2"""
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_answer_is_wrapped_below_the_table(width: int) -> None:
-    best = table.Best(1, "lr=0.1 optimizer=rmsprop optimizer.momentum=0.9", "val_loss", 0.1, 3)
-    text = table.results(RUNS, Path("s"), best, VERDICTS, ANSWER, width)
+    best = sweep_table.Best(
+        1, "lr=0.1 optimizer=rmsprop optimizer.momentum=0.9", "val_loss", 0.1, 3
+    )
+    text = sweep_table.results(RUNS, Path("s"), best, VERDICTS, ANSWER, width)
     lines = text.partition("\n\n")[2].splitlines()
     assert max(map(fitting.room, lines)) <= width
     told = lines[: lines.index("")]
     assert all(line.startswith(" " * 8) for line in told[1:])
     assert " ".join(" ".join(told).split()) == " ".join(ANSWER.split())
-    piped = table.results(RUNS, Path("s"), best, VERDICTS, ANSWER)
+    piped = sweep_table.results(RUNS, Path("s"), best, VERDICTS, ANSWER)
     assert ANSWER in piped and "best   run 1: lr=0.1 optimizer=rmsprop" in piped
     rest = " ".join(" ".join(lines[len(told) :]).split())
     assert " ".join(piped.split()).endswith(rest)

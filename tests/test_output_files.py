@@ -12,6 +12,7 @@ import pytest
 from lrlab import analysis, bench, records
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import verbs
+from lrlab.verdicts import loading
 
 CURVES = "run,lr,step,train_loss\n" + "".join(
     f"{run},{lr},{step},{1 / (1 + lr * step)}\n"
@@ -30,7 +31,7 @@ def measured(folder: Path, output: Path) -> None:
     try:
         bench.check_writable(output)
     except UserError as error:
-        analysis.fail(str(error))
+        verbs.fail(str(error))
 
 
 @pytest.mark.parametrize("write", [analysed, measured])
@@ -91,6 +92,6 @@ def test_figures_of_a_bench_are_measured_anew_into_the_same_file(tmp_path: Path)
 
 def test_a_device_is_no_table_and_nothing_is_no_path() -> None:
     with pytest.raises(UserError, match="/dev/zero: is a device; a CSV of curves is needed"):
-        analysis.load([Path("/dev/zero")])
+        loading.load([Path("/dev/zero")])
     with pytest.raises(UserError, match="'': is no path"):
         verbs.path("")

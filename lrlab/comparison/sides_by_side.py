@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrlab import analysis, records
+from lrlab import records
 from lrlab.errors import UserError
 from lrlab.records.thresholds import THRESHOLDS, Thresholds
 from lrlab.tables import sweep_settings, tidy
-from lrlab.verdicts import loss_kinds
+from lrlab.verdicts import loading, loss_kinds
 from lrlab.verdicts.judging import FAILED, UNFINISHED, verdicts
 from lrlab.verdicts.outcomes import OUTCOMES
 from lrlab.verdicts.recommend import Answer, best_of_each, recommend
@@ -68,7 +68,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
             f"name two to {len(LETTERS)} sweeps to compare, not {len(paths)}; for example "
             "python -m lrlab.compare outputs/a outputs/b"
         )
-    loaded = analysis.load(paths, with_branches=False)
+    loaded = loading.load(paths, with_branches=False)
     sides = []
     for letter, name, path in zip(LETTERS, loaded.names, paths, strict=False):
         runs = loaded.runs.loc[loaded.runs["sweep"] == name]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lrlab.report.markup import Markup, tag
 from lrlab.tables import table
+from lrlab.verdicts import sweep_table
 
 if TYPE_CHECKING:
     from lrlab.api import Result
@@ -19,7 +20,7 @@ _LINE = "border-bottom:1px solid rgba(128,128,128,.35)"
 _CELL = "padding:.2em .7em;white-space:nowrap;font-variant-numeric:tabular-nums"
 
 
-def html(result: Result, best: table.Best | None, picture: bytes | None) -> str:
+def html(result: Result, best: sweep_table.Best | None, picture: bytes | None) -> str:
     """The runs with their outcomes, the answer, and the picture.
 
     Args:
@@ -28,11 +29,11 @@ def html(result: Result, best: table.Best | None, picture: bytes | None) -> str:
         picture: a PNG; None: there is nothing to draw.
     """
     best = best if len(result.runs) > 1 else None  # one run is no choice
-    cells, words = table.columns(result.runs.sort_values(by="run"), best, result.verdicts)
-    lines = [*table.failures(result.runs), *result.notes]
+    cells, words = sweep_table.columns(result.runs.sort_values(by="run"), best, result.verdicts)
+    lines = [*sweep_table.failures(result.runs), *result.notes]
     if best:
-        best = table.with_end_loss(best, result.runs, result.verdicts)
-        lines.append(table.best_line(best))
+        best = sweep_table.with_end_loss(best, result.runs, result.verdicts)
+        lines.append(sweep_table.best_line(best))
     lines.append(f"sweep  {table.display_path(result.folder)}")
     return tag(
         "div",

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from lrlab.plots import Tables
     from lrlab.study import Queue, Run
-    from lrlab.tables.table import Best
     from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.sweep_table import Best
 
 # How many runs train at once where more come later: a search learns from those that ended, and
 # other workers want some too. Twice as many with a pruner, for most of them leave early, and the
@@ -686,8 +686,8 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from lrlab.plots import Tables
-    from lrlab.tables import frames, table
-    from lrlab.verdicts import answer_words
+    from lrlab.tables import frames
+    from lrlab.verdicts import answer_words, loading, sweep_table
     from lrlab.verdicts import recommend as answer
 
     config, folder = current.config, current.folder
@@ -708,9 +708,9 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
     records.write_runs(folder, runs)
     # A thousand runs' curves take gigabytes, so they are never all in memory.
     if config.plots:
-        curves, verdicts = frames.drawn_and_judged(folder, target=config.target)
+        curves, verdicts = loading.drawn_and_judged(folder, target=config.target)
     else:
-        curves, verdicts = None, frames.verdicts_of(folder, target=config.target)
+        curves, verdicts = None, loading.verdicts_of(folder, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
     mixed = loss_kinds.of_best(runs, str(config.objective))
@@ -732,7 +732,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
             records.remove_best(folder)
             print(f"lrlab: no best.yaml is written: {error}", flush=True)
     width, told = fitting.terminal_width(), answer_words.text(answers)
-    print(table.results(runs, folder, best, verdicts, told, width), flush=True)
+    print(sweep_table.results(runs, folder, best, verdicts, told, width), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {none}", flush=True)
     failed, unwritten = {}, None
@@ -745,7 +745,7 @@ def _finish(current: _Sweep, queue: Queue) -> list[float]:
         except KeyboardInterrupt as error:
             _say_undrawn(folder)
             raise SystemExit(signals.exit_code(error)) from None
-    if lines := table.drawn(folder):
+    if lines := sweep_table.drawn(folder):
         print(lines, flush=True)
     _say_failed(folder, failed)
     if unwritten is not None:
@@ -892,7 +892,7 @@ def _why_none(config: DictConfig) -> str:
 
 
 def _best(current: _Sweep, queue: Queue, trials: Sequence[Run]) -> Best | None:
-    from lrlab.tables.table import Best
+    from lrlab.verdicts.sweep_table import Best
 
     found = queue.best()
     if found is None:

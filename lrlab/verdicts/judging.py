@@ -37,7 +37,6 @@ UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting
 
 # Losses of different tasks cannot be compared: the best of the sweep is the best of the task.
 _TASK = ("network", "loss", "data")
-GAIN_EPSILON = 1e-3  # of the initial loss, in a branch's gain: below it a loss counts as nothing
 _FIELDS = (  # the numbers of a run that the table shows
     *("state", "judged_by", "unit", "last", "initial_loss", "chance_loss", "peak_loss"),
     *("train_end_loss", "last_loss", "end_noise", "first_nonfinite", "slope", "slope_noise"),

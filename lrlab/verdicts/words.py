@@ -1,0 +1,127 @@
+"""Verdicts as text: the table of a terminal, the evidence line by line, the JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from lrlab.errors import in_a_line
+from lrlab.process import fitting
+from lrlab.tables import frames, tidy
+from lrlab.verdicts import answer_words, recommend
+from lrlab.verdicts.judging import UNFINISHED
+
+
+def in_order(found: pd.DataFrame) -> pd.DataFrame:
+    """Sorted by run, "name/2" before "name/10"."""
+
+    def key(row: int) -> tuple[tuple[int, int, str], ...]:
+        parts = re.findall(r"\d+|\D+", str(runs[row]))
+        return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+
+    runs = found["run"].tolist()
+    return found.iloc[sorted(range(len(runs)), key=key)].reset_index(drop=True)
+
+
+def verdict_table(found: pd.DataFrame, width: int | None = None) -> str:
+    """One line a run: run, lr, what else varies, outcome, at the end, step mode, end loss.
+
+    found: as from `verdicts`. Sorted as it is. Ends without a newline.
+    width: columns of the terminal; None: a table of any width.
+    """
+    begun = found.loc[found["lr"].notna()]
+    varying = ["seed"] if len(set(map(str, begun["seed"]))) > 1 else []
+    varying += tidy.varying(found)
+    columns = {
+        "run": _names(found),
+        "lr": [_cell(lr) for lr in found["lr"]],
+        **{name: [_cell(value) for value in found[name]] for name in varying},
+        "outcome": found["outcome"].tolist(),
+        **_at_end(found),
+        "steps": found["step_mode"].tolist(),
+        **_states(found),
+        "end loss": ["non-finite" if x == math.inf else _cell(x, ".4g") for x in found["end_loss"]],
+        "decay": [_gain(gain) for gain in found["decay_gain"]],
+    }
+    if not bool(found["decay_gain"].notna().to_numpy().any()):  # no branch test
+        del columns["decay"]
+    left = {name for name in ("run", *varying) if not pd.api.types.is_numeric_dtype(found[name])}
+    left |= {"outcome", "at the end", "steps", "state"}
+    least = ["decay", "steps", "at the end", "state", *reversed(varying)]
+    return "\n".join(fitting.fitted(columns, left, width, least, "--output FILE writes"))
+
+
+def _at_end(found: pd.DataFrame) -> dict[str, list[str]]:
+    """A column of how the runs stood at their end, where anything tells."""
+    words = [str(word) or "-" for word in found["at_end"]]
+    return {"at the end": words} if set(words) != {"-"} else {}
+
+
+def _states(found: pd.DataFrame) -> dict[str, list[str]]:
+    """A column of the states where some runs have not had their whole budget."""
+    states = [str(state) for state in found["state"]]
+    return {"state": states} if set(states) & set(UNFINISHED) else {}
+
+
+def evidence_lines(found: pd.DataFrame, width: int | None = None) -> str:
+    """The evidence of each run in words, after its run and lr.
+
+    found: as from `verdicts`. width: columns of the terminal; None: each run on one line.
+    """
+    runs, lrs = _names(found), [f"lr {_cell(lr)}" for lr in found["lr"]]
+    of_run, of_lr = max(map(len, runs), default=0), max(map(len, lrs), default=0)
+    is_number = pd.api.types.is_numeric_dtype(found["run"])
+    heads = [
+        f"{run.rjust(of_run) if is_number else run.ljust(of_run)}  {lr.ljust(of_lr)}  "
+        for run, lr in zip(runs, lrs, strict=True)
+    ]
+    lines = zip(heads, found["evidence"], strict=True)
+    return "\n".join(fitting.wrapped(head, text, width) for head, text in lines)
+
+
+def answer_lines(answers: Sequence[recommend.Answer], width: int | None) -> str:
+    """The answer, wrapped to the terminal."""
+    lines = answer_words.text(answers).splitlines()
+    return "\n".join(fitting.sentences(lines, width, answer_words.HEAD))
+
+
+def _names(found: pd.DataFrame) -> list[str]:
+    return [in_a_line(str(run)) for run in found["run"].tolist()]
+
+
+def _cell(value: Any, spec: str = "g") -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:{spec}}" if isinstance(value, float) else in_a_line(str(value))
+
+
+def _gain(gain: float) -> str:
+    if math.isnan(gain):
+        return "-"
+    return "non-finite" if gain == -math.inf else f"{round(gain, 2) + 0.0:.2f}"
+
+
+def as_json(found: pd.DataFrame, answers: Sequence[recommend.Answer], notes: Sequence[str]) -> str:
+    """Verdicts, answers and notes as one JSON object; what is not finite is null."""
+    shown = found.drop(columns=frames.PARTS, errors="ignore")
+    rows = json.loads(shown.to_json(orient="records", double_precision=15) or "[]")
+    whole = {"verdicts": rows, "answers": [asdict(each) for each in answers], "notes": list(notes)}
+    return json.dumps(_finite(whole), indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
