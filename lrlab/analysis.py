@@ -11,21 +11,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lrlab import records
+from lrlab import errors, records
 from lrlab._version import __version__
-from lrlab.errors import NotWritten, UserError, in_a_line, printable
+from lrlab.errors import NotWritten, UserError, in_a_line
 from lrlab.process import fitting, verbs
 from lrlab.records import thresholds
 from lrlab.tables import table
 from lrlab.verdicts import recommend
+from lrlab.verdicts.answer_words import terminal_text
 from lrlab.verdicts.loading import load, resolved
-from lrlab.verdicts.words import (
-    answer_lines,
-    as_json,
-    evidence_lines,
-    in_order,
-    verdict_table,
-)
+from lrlab.verdicts.words import as_json, evidence_lines, in_order, verdict_table
 
 EVIDENCE_OF = 40  # runs whose evidence is printed unasked; with more the table leaves the screen
 
@@ -78,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         verbs.fail("interrupted", code=130)
     for note in notes:
         print(f"lrlab: {in_a_line(note)}", file=sys.stderr)
-    print(printable(text))
+    print(errors.printable(text))
 
 
 def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
@@ -104,7 +99,7 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         parts.append(f"the evidence of {len(found)} runs: --evidence prints it, --output writes it")
     if options.thresholds:
         parts.append("\n".join(thresholds.lines()))
-    parts.append(answer_lines(answers, width))
+    parts.append(terminal_text(answers, width))
     if options.output is not None:
         parts.append(f"verdicts  {table.display_path(options.output)}")
     return "\n\n".join(parts), loaded.notes

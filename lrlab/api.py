@@ -31,7 +31,7 @@ from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, missing, sweep_folder, sweep_settings
 from lrlab.verdicts import answer_words, loading, loss_kinds, sweep_table
 from lrlab.verdicts import recommend as answers_of
-from lrlab.verdicts.recommend import Answer
+from lrlab.verdicts.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +155,7 @@ class Recommendation:
 
     Attributes:
         answers: one for each combination of the other settings, the best first; see
-            `lrlab.verdicts.recommend.Answer` for what each holds.
+            `lrlab.verdicts.answer.Answer` for what each holds.
     """
 
     answers: tuple[Answer, ...]
@@ -193,17 +193,17 @@ class Result:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row a run: settings, final losses and accuracies, state; see `analysis.runs`."""
+        """One row a run: settings, final losses and accuracies, state; see `frames.runs`."""
         return frames.runs(self.folder)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """One row a recorded step of all runs; see `analysis.curves`."""
+        """One row a recorded step of all runs; see `frames.curves`."""
         return frames.curves(self.folder)
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row a run: outcome, step mode, the evidence; see `analysis.verdicts`."""
+        """One row a run: outcome, step mode, the evidence; see `judging.verdicts`."""
         return loading.verdicts_of(self.folder, target=self._target)
 
     @cached_property
@@ -275,7 +275,10 @@ class Result:
             picture = _png(self.plot())
         except UserError:
             picture = None
-        return notebook.html(self, self._best, picture)
+        text = self.answer.text
+        return notebook.html(
+            self.folder, self.runs, self.verdicts, text, self.notes, self._best, picture
+        )
 
     @cached_property
     def _tables(self) -> Tables:

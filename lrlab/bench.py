@@ -465,12 +465,13 @@ def _machine(device: str) -> dict[str, Any]:
     from importlib import metadata
 
     from lrlab.engine import devices
+    from lrlab.process import cores as process_cores
 
     try:
         jax = metadata.version("jax")
     except metadata.PackageNotFoundError:
         jax = None
-    own = {"processor": devices.processor_name(), "cores": devices.cores(), "jax": jax}
+    own = {"processor": devices.processor_name(), "cores": process_cores.cores(), "jax": jax}
     if hasattr(os, "getloadavg"):
         own["load"] = os.getloadavg()[0]
     return {**devices.describe(device), **own}
@@ -545,9 +546,9 @@ def read_options(words: Sequence[str]) -> Options:
             ("threads", given.threads, "1"),
         )
     }
-    from lrlab.engine import devices
+    from lrlab.process import cores as process_cores
 
-    cores = devices.cores()
+    cores = process_cores.cores()
     if (counts["threads"] or 1) > cores:
         raise UserError(
             f"--threads={given.threads}: more than this machine's cores, of which there are "

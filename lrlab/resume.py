@@ -14,10 +14,9 @@ from typing import Any
 from lrlab import records, sweep
 from lrlab._version import __version__
 from lrlab.config import data_paths, trust
-from lrlab.engine import devices
 from lrlab.errors import UserError
 from lrlab.plan import best
-from lrlab.process import verbs
+from lrlab.process import cores, verbs
 
 USAGE = """\
 usage: python -m lrlab.resume SWEEP [option=value ...]
@@ -98,7 +97,7 @@ def arguments(folder: Path, given: list[str]) -> list[str]:
 
 def bounded(words: list[str], given: list[str]) -> list[str]:
     """The words with no more workers than the machine has cores, where a record asks for more."""
-    most, found = devices.cores(), []
+    most, found = cores.cores(), []
     for word in words:
         count = word.partition("=")[2].strip("'\"")
         if (

@@ -18,7 +18,8 @@ import pytest
 from test_compare import make_sweep
 
 from lrlab import bench, compare
-from lrlab.comparison.sides_by_side import read
+from lrlab.comparison.reading import read
+from lrlab.comparison.words import text
 from lrlab.process import broken_pipe, fitting
 from lrlab.verdicts import sweep_table
 
@@ -240,7 +241,7 @@ def test_compare_is_as_wide_as_the_terminal(
     for number, name in enumerate("abcdef"):
         environment = {"torch": f"2.{number}+a.build.of.our.own", "device": f"cpu {number}"}
         paths.append(make_sweep(tmp_path / name, ends, environment=environment))
-    whole = compare.text(read(paths)[0])
+    whole = text(read(paths)[0])
     assert max(map(len, whole.splitlines())) > 100
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compare, "figures", lambda *_: {})

@@ -236,7 +236,8 @@ def test_help_needs_no_torch_and_no_matplotlib() -> None:
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error(sweep: Path) -> None:
-    code = f"from lrlab import analysis; analysis.main([{str(sweep)!r}, '--evidence', '--thresholds'])"
+    words = [str(sweep), "--evidence", "--thresholds"]
+    code = f"from lrlab import analysis; analysis.main({words!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

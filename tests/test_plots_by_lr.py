@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 
 from lrlab import plots
 from lrlab.plots import style
-from lrlab.verdicts.recommend import Answer, recommend
+from lrlab.verdicts.answer import Answer
+from lrlab.verdicts.recommend import recommend
 
 
 def fields(ax: Axes) -> list[tuple[float, float, str]]:

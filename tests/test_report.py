@@ -26,7 +26,7 @@ from lrlab import report
 from lrlab.errors import UserError
 from lrlab.report import __main__ as command
 from lrlab.report import advice, chart, figures, markup, ruler
-from lrlab.verdicts.recommend import Answer
+from lrlab.verdicts.answer import Answer
 
 EVIL = (
     '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">\u2028"\'</script>&amp;'
@@ -328,13 +328,9 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
 
 
 def test_every_outcome_has_a_place_a_colour_and_a_shape() -> None:
-    from typing import get_args
-
     from lrlab.plots import style
-    from lrlab.verdicts import judging
     from lrlab.verdicts.outcomes import OUTCOMES, css_class
 
-    assert set(OUTCOMES) == set(get_args(judging.Outcome)), "the verdicts' words and no others"
     assert tuple(style.OUTCOMES) == OUTCOMES
     assert OUTCOMES.index("undershooting") < OUTCOMES.index("converged") < len(OUTCOMES) - 3
     css = (Path(chart.__file__).parent / "page.css").read_text(encoding="utf-8")

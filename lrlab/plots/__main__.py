@@ -79,7 +79,8 @@ def _draw(
         output = records.plot_folder(sweep) if sweep.is_dir() else sweep.parent / "plots"
     elif output.exists() and not output.is_dir():
         raise UserError(f"--output={output}: is a file; name a folder")
-    from lrlab.plots.drawing import Drawing, cores
+    from lrlab.plots.drawing import Drawing
+    from lrlab.process.cores import cores
     from lrlab.tables.table import display_path
 
     names = list(dict.fromkeys(only)) or NAMES

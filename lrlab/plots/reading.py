@@ -1,4 +1,4 @@
-"""The tables of a saved sweep, for the command line. Reads through `analysis`."""
+"""The tables of a saved sweep, for the command line. Reads through `lrlab.verdicts.loading`."""
 
 from pathlib import Path
 

@@ -10,9 +10,7 @@ from typing import Any
 from lrlab.report.advice import judged_by
 from lrlab.report.chart import setting_text
 from lrlab.report.markup import Markup, tag
-from lrlab.verdicts.outcomes import OUTCOMES, css_class
-
-FAILED = ("diverged", "collapsed")
+from lrlab.verdicts.outcomes import FAILED, OUTCOMES, css_class
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def section(
     """The table with its filters.
 
     Args:
-        rows: one a run: its verdict, and of `analysis.runs` state, error, test_acc ...
+        rows: one a run: its verdict, and of `frames.runs` state, error, test_acc ...
         settings: names of the settings that differ, lr aside.
         best: the recommended runs, one for each kind of loss.
         drawn: the runs in the chart, as text.

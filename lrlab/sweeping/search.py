@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from lrlab.plots import Tables
     from lrlab.study import Queue, Run
-    from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.answer import Answer
     from lrlab.verdicts.sweep_table import Best
 
 # How many runs train at once where more come later: a search learns from those that ended, and
@@ -792,7 +792,8 @@ def _draw(
         anything.
     """
     from lrlab import plots, report
-    from lrlab.plots.drawing import Drawing, cores, described
+    from lrlab.plots.drawing import Drawing, described
+    from lrlab.process.cores import cores
     from lrlab.tables import frames
 
     failed: dict[str, str] = {}

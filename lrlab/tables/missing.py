@@ -56,7 +56,7 @@ def unreadable(runs: pd.DataFrame) -> list[Any]:
     """The runs whose summary is there, or may be, and cannot be read.
 
     Args:
-        runs: as from `analysis.runs`.
+        runs: as from `frames.runs`.
     """
     found = []
     for row in runs.loc[runs["state"] == "waiting"].to_dict("records"):

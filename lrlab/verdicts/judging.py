@@ -7,33 +7,17 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lrlab.records.thresholds import THRESHOLDS, Thresholds
 from lrlab.tables.tidy import settings_of, tied
-from lrlab.verdicts import mechanics
-from lrlab.verdicts import verdict_words as words
+from lrlab.verdicts import mechanics, words
 from lrlab.verdicts.evidence import Numbers, measure
+from lrlab.verdicts.outcomes import FAILED, UNFINISHED, Outcome
 from lrlab.verdicts.sides import Sides, compare, gathered
-
-Outcome = Literal[
-    "diverged",
-    "collapsed",
-    "overshooting",
-    "converged",
-    "undershooting",
-    "nothing learned",
-    "not compared",
-    "pruned",
-]
-FAILED = ("diverged", "collapsed")
-TOO_LARGE = (*FAILED, "overshooting")
-
-# A run in one of these states has not had its whole budget; an empty state says nothing.
-UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
 
 # Losses of different tasks cannot be compared: the best of the sweep is the best of the task.
 _TASK = ("network", "loss", "data")

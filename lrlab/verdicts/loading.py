@@ -52,10 +52,10 @@ class Loaded:
     """Runs of one source or of several.
 
     Attributes:
-        runs: one row a run, as from `analysis.runs`; of a CSV what its columns tell of a run.
-        curves: as from `analysis.curves`, or the CSV's columns. Of one sweep alone they are thinned
+        runs: one row a run, as from `frames.runs`; of a CSV what its columns tell of a run.
+        curves: as from `frames.curves`, or the CSV's columns. Of one sweep alone they are thinned
             to what a figure needs, see `lrlab.tables.thinning`; `verdicts` judges the whole ones.
-        branches: as from `analysis.branches`; of a CSV none.
+        branches: as from `frames.branches`; of a CSV none.
         names: of the sources, each another, in the order given. With several of them, `run` is
             "name/3" in all tables, a column `sweep` holds the name, and settings that differ
             between the sweeps are columns.

@@ -1,13 +1,26 @@
-"""The outcomes in their one order, for tables, figures and pages; `lrlab.verdicts.judging` gives
-them."""
+"""The outcomes in their one order, and the states of runs that have none."""
+
+from typing import Literal, get_args
 
 # Those that name no side of the best lr, then from steps that are too short to steps too long.
-OUTCOMES = (
-    *("not compared", "pruned", "nothing learned"),
-    *("undershooting", "converged", "overshooting", "collapsed", "diverged"),
-)
+Outcome = Literal[
+    "not compared",
+    "pruned",
+    "nothing learned",
+    "undershooting",
+    "converged",
+    "overshooting",
+    "collapsed",
+    "diverged",
+]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+FAILED = ("diverged", "collapsed")
+TOO_LARGE = (*FAILED, "overshooting")
+
+# A run in one of these states has not had its whole budget; an empty state says nothing.
+UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
 
 
 def css_class(outcome: str) -> str:
-    """A name without spaces, for a class in HTML: o-nothing-learned."""
+    """Return a name without spaces, for a class in HTML: o-nothing-learned."""
     return "o-" + "-".join(outcome.split())

@@ -50,9 +50,9 @@ def results(
 ) -> str:
     """All runs of a sweep, one line each, sorted by run number, and where its files are.
 
-    runs: as from `analysis.runs`. folder: the sweep's folder.
-    best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
-    answer: as from `answer.text`, which stands below the table.
+    runs: as from `frames.runs`. folder: the sweep's folder.
+    best: of a search, the setting that it found. verdicts: as from `judging.verdicts`.
+    answer: as from `answer_words.text`, which stands below the table.
     width: columns of the terminal; None: lines of any width. A narrower one leaves out of the
     table what matters least, says so, and breaks sentences between words.
     Columns: run, lr, schedule, every other setting that differs between the runs, what they are
