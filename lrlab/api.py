@@ -24,15 +24,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import analysis as judge
 from lrlab import records
 from lrlab.config.schema import direction, nearest
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
-from lrlab.tables import frames, sweep_settings, table
-from lrlab.verdicts import answer_words, loss_kinds
+from lrlab.tables import frames, missing, sweep_folder, sweep_settings
+from lrlab.verdicts import answer_words, loading, loss_kinds, sweep_table
 from lrlab.verdicts import recommend as answers_of
-from lrlab.verdicts.recommend import Answer
+from lrlab.verdicts.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,8 +145,8 @@ def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
     """
     folder = Path(folder).expanduser()
     if folder.is_dir():
-        judge.check_sweep(folder)
-    unread = judge.unread_notes(folder, frames.runs(folder))
+        sweep_folder.check_sweep(folder)
+    unread = missing.unread_notes(folder, frames.runs(folder))
     return Result(folder.absolute(), (*notes, *unread))
 
 
@@ -157,7 +156,7 @@ class Recommendation:
 
     Attributes:
         answers: one for each combination of the other settings, the best first; see
-            `lrlab.verdicts.recommend.Answer` for what each holds.
+            `lrlab.verdicts.answer.Answer` for what each holds.
     """
 
     answers: tuple[Answer, ...]
@@ -195,18 +194,18 @@ class Result:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row a run: settings, final losses and accuracies, state; see `analysis.runs`."""
+        """One row a run: settings, final losses and accuracies, state; see `frames.runs`."""
         return frames.runs(self.folder)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """One row a recorded step of all runs; see `analysis.curves`."""
+        """One row a recorded step of all runs; see `frames.curves`."""
         return frames.curves(self.folder)
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row a run: outcome, step mode, the evidence; see `analysis.verdicts`."""
-        return frames.verdicts_of(self.folder, target=self._target)
+        """One row a run: outcome, step mode, the evidence; see `judging.verdicts`."""
+        return loading.verdicts_of(self.folder, target=self._target)
 
     @cached_property
     def answer(self) -> Recommendation:
@@ -266,7 +265,7 @@ class Result:
 
     def __repr__(self) -> str:
         text = self.answer.text
-        said = table.results(self.runs, self.folder, self._best, self.verdicts, text)
+        said = sweep_table.results(self.runs, self.folder, self._best, self.verdicts, text)
         return "\n".join([said, *self.notes])
 
     def _repr_html_(self) -> str:
@@ -277,12 +276,15 @@ class Result:
             picture = _png(self.plot())
         except UserError:
             picture = None
-        return notebook.html(self, self._best, picture)
+        text = self.answer.text
+        return notebook.html(
+            self.folder, self.runs, self.verdicts, text, self.notes, self._best, picture
+        )
 
     @cached_property
     def _tables(self) -> Tables:
         lines, surface, paths = frames.landscape(self.folder)
-        curves, verdicts = frames.drawn_and_judged(self.folder, target=self._target)
+        curves, verdicts = loading.drawn_and_judged(self.folder, target=self._target)
         return Tables(
             self.runs,
             curves,
@@ -296,7 +298,7 @@ class Result:
         )
 
     @cached_property
-    def _best(self) -> table.Best | None:
+    def _best(self) -> sweep_table.Best | None:
         """The best setting, as the command's end tells it."""
         objective = self._objective
         if self.best is None or objective not in self.runs:
@@ -315,7 +317,7 @@ class Result:
         values = [row[objective] if row["state"] == "finished" else worst for row in seeds]
         value = median(worst if value != value else value for value in values)
         setting = " ".join(f"{name}={text}" for name, text in key.items())
-        return table.Best(int(best["run"]), setting, objective, float(value), len(seeds))
+        return sweep_table.Best(int(best["run"]), setting, objective, float(value), len(seeds))
 
     @property
     def _objective(self) -> str:

@@ -312,8 +312,9 @@ def measure(options: Options) -> dict[str, Any]:
 
 def _machine(device: str) -> dict[str, Any]:
     from lrlab.engine import devices
+    from lrlab.process import cores as process_cores
 
-    own = {"processor": devices.processor_name(), "cores": devices.cores()}
+    own = {"processor": devices.processor_name(), "cores": process_cores.cores()}
     if hasattr(os, "getloadavg"):
         own["load"] = os.getloadavg()[0]
     return {**devices.describe(device), **own}
@@ -371,9 +372,9 @@ def read_options(words: Sequence[str]) -> Options:
             ("threads", given.threads, "1"),
         )
     }
-    from lrlab.engine import devices
+    from lrlab.process import cores as process_cores
 
-    cores = devices.cores()
+    cores = process_cores.cores()
     if (counts["threads"] or 1) > cores:
         raise UserError(
             f"--threads={given.threads}: more than this machine's cores, of which there are "

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from lrlab.errors import UserError
-from lrlab.tables import frames, table
+from lrlab.tables import frames
+from lrlab.verdicts import judging, loading, sweep_table
 
 pytestmark = pytest.mark.unit
 
@@ -163,8 +164,8 @@ def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:
     verdicts = pd.DataFrame(
         {"run": [2, 3], "outcome": ["not compared", "diverged"], "at_end": ["settled", ""]}
     )
-    lines = table.results(frames.runs(sweep), sweep, verdicts=verdicts).splitlines()
-    lines += table.drawn(sweep).splitlines()
+    lines = sweep_table.results(frames.runs(sweep), sweep, verdicts=verdicts).splitlines()
+    lines += sweep_table.drawn(sweep).splitlines()
     header = "run lr schedule seed val loss train loss test loss test acc state outcome at the end"
     assert lines[0].split() == header.split()
     rows = [line.split() for line in lines[2:7]]
@@ -217,8 +218,8 @@ def test_results_of_a_search_tells_what_was_pruned_and_what_is_best(tmp_path: Pa
         test_loss=[0.1, *[math.nan] * 4],
         test_acc=[0.97, *[math.nan] * 4],
     )
-    best = table.Best(run=0, setting="lr=0.183", objective="val_loss", value=0.091234)
-    lines = table.results(runs, tmp_path, best).splitlines()
+    best = sweep_table.Best(run=0, setting="lr=0.183", objective="val_loss", value=0.091234)
+    lines = sweep_table.results(runs, tmp_path, best).splitlines()
     assert "schedule val loss train loss test loss test acc" in " ".join(lines[0].split())
     rows = [" ".join(line.split()) for line in lines[2:7]]
     assert rows == [
@@ -233,7 +234,7 @@ def test_results_of_a_search_tells_what_was_pruned_and_what_is_best(tmp_path: Pa
         "best   run 0: lr=0.183, val_loss 0.09123",
         f"sweep  {tmp_path}",
     ]
-    without = table.results(runs, tmp_path).splitlines()
+    without = sweep_table.results(runs, tmp_path).splitlines()
     assert "val loss" in without[0] and not any(line.startswith("best") for line in without)
 
 
@@ -242,7 +243,7 @@ def test_results_says_what_the_most_frequent_class_would_get(tmp_path: Path) -> 
     line = "accuracy of always answering the most frequent class"
 
     def said(**more: Any) -> list[str]:
-        shown = table.results(final(run=[0, 1], **fixed, **more), tmp_path)
+        shown = sweep_table.results(final(run=[0, 1], **fixed, **more), tmp_path)
         return [row for row in shown.splitlines() if row.startswith(line)]
 
     assert said(majority_share=0.95, num_classes=2) == [f"{line}: 95.00%"]
@@ -259,14 +260,16 @@ def test_results_says_what_the_most_frequent_class_would_get(tmp_path: Path) -> 
 
 def test_one_run_is_no_choice_and_a_setting_may_be_nameless(tmp_path: Path) -> None:
     fixed = {"state": "finished", "train_loss": 0.1, "test_loss": 0.2, "test_acc": 0.9}
-    best = table.Best(0, "", "val_loss", 0.3, seeds=2)
-    one = table.results(final(run=[0], lr=0.1, val_loss=0.3, val_acc=0.8, **fixed), tmp_path, best)
+    best = sweep_table.Best(0, "", "val_loss", 0.3, seeds=2)
+    one = sweep_table.results(
+        final(run=[0], lr=0.1, val_loss=0.3, val_acc=0.8, **fixed), tmp_path, best
+    )
     assert "best   run" not in one
     head, _, row = (re.split(r"  +", line.strip()) for line in one.splitlines()[:3])
     told = dict(zip(head, row, strict=True))
     assert told["val loss"] == "0.3" and told["val acc"] == "80.00%", "what decides, of one too"
     assert told["train loss"] == "0.1" and told["test acc"] == "90.00%"
-    two = table.results(final(run=[0, 1], lr=0.1, val_loss=0.3, **fixed), tmp_path, best)
+    two = sweep_table.results(final(run=[0, 1], lr=0.1, val_loss=0.3, **fixed), tmp_path, best)
     assert "best   run 0: val_loss 0.3, the median of 2 seeds" in two.splitlines()
 
 
@@ -290,8 +293,8 @@ def test_results_shows_the_objective_whatever_it_is(
         test_acc=0.96,
         **({} if objective == "train_loss" else {objective: value}),
     )
-    best = table.Best(3, "lr=0.1", objective, value, seeds=3)
-    lines = table.results(runs, tmp_path, best).splitlines()
+    best = sweep_table.Best(3, "lr=0.1", objective, value, seeds=3)
+    lines = sweep_table.results(runs, tmp_path, best).splitlines()
     names = [name for name in lines[0].split("  ") if name]
     assert [name.strip() for name in names].count("train loss") == 1
     assert column is None or f"  {column}  " in lines[0]
@@ -313,7 +316,7 @@ def test_results_keeps_a_hundred_runs_and_close_lrs_apart(tmp_path: Path) -> Non
             "test_acc": 0.9,
         }
     )
-    lines = table.results(runs.sample(frac=1, random_state=0), tmp_path).splitlines()
+    lines = sweep_table.results(runs.sample(frac=1, random_state=0), tmp_path).splitlines()
     cells = [line.split() for line in lines[2:102]]
     assert [cell[0] for cell in cells] == [str(i) for i in range(100)]
     assert len({cell[1] for cell in cells}) == 100
@@ -327,7 +330,7 @@ def test_verdicts_of_a_sweep_in_pieces_are_those_of_it_whole(
     pieces = list(frames.pieces(sweep, rows=4))
     assert [piece["run"].unique().tolist() for piece in pieces] == [[2, 3], [4, 10]]
     pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), whole, check_dtype=False)
-    expected = frames.verdicts(whole, target=0.6)
+    expected = judging.verdicts(whole, target=0.6)
     monkeypatch.setattr(frames, "PIECE", 4)
     monkeypatch.setattr(frames, "curves", None)  # it is not asked for the whole
-    pd.testing.assert_frame_equal(frames.verdicts_of(sweep, target=0.6), expected)
+    pd.testing.assert_frame_equal(loading.verdicts_of(sweep, target=0.6), expected)

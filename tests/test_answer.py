@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from lrlab.errors import UserError
+from lrlab.verdicts.answer import Answer
 from lrlab.verdicts.answer_words import how_sure, text
 from lrlab.verdicts.judging import verdicts
-from lrlab.verdicts.recommend import Answer, recommend
+from lrlab.verdicts.recommend import recommend
 
 pytestmark = pytest.mark.unit
 

@@ -389,11 +389,17 @@ def test_a_notebook_is_shown_runs_answer_and_picture(result: lrlab.Result) -> No
     assert "url(" not in page and "http" not in page
 
 
+def shown(sweep: lrlab.Result) -> str:
+    return notebook.html(
+        sweep.folder, sweep.runs, sweep.verdicts, sweep.answer.text, sweep.notes
+    )
+
+
 def test_what_a_sweep_holds_is_no_markup(result: lrlab.Result) -> None:
     evil = "<script>x</script>"
     other = lrlab.load(result.folder, notes=(evil,))
     other.runs.loc[0, "state"] = evil
-    page = notebook.html(other, None, None)
+    page = shown(other)
     assert "<script" not in page and page.count("&lt;script&gt;") == 2
 
 
@@ -401,7 +407,7 @@ def test_a_thousand_runs_are_shown_by_their_ends(result: lrlab.Result) -> None:
     other = lrlab.load(result.folder)
     many = pd.concat([other.runs.iloc[[1]]] * 1000, ignore_index=True).assign(run=range(1000))
     other.__dict__["runs"] = many
-    seen = Tags(notebook.html(other, None, None))
+    seen = Tags(shown(other))
     assert seen.tags.count("tr") == 1 + notebook.ROWS + 1
     assert {"0", "29", "970", "999"} <= set(seen.cells) and "30" not in seen.cells
 

@@ -26,7 +26,7 @@ from lrlab.networks import MLP
 from lrlab.plan import build
 from lrlab.plan.spec import RunSpec
 from lrlab.probes import branches
-from lrlab.tables import frames
+from lrlab.tables import branch_gains, frames
 from lrlab.training import train
 
 ON = "diagnostics=full"
@@ -252,7 +252,7 @@ def test_gains_are_logs_of_ratios_of_the_last_quarters_mean_losses() -> None:
             "high": [*early, *[3.0, 5.0] * 5],
         }
     )
-    low, high, noise = frames.gains(table, 2.0)
+    low, high, noise = branch_gains.gains(table, 2.0)
     assert low == pytest.approx(math.log(1.002 / 0.502))
     assert high == pytest.approx(math.log(1.002 / 4.002))
     # of the ratios to their means, ten differences of ±(0.5/1.002 + 0.1/0.502)
@@ -270,7 +270,7 @@ def test_the_standard_error_of_a_gain_is_that_of_a_simulation() -> None:
         table = pd.DataFrame(
             {"low": 0.3 * batches * own[0], "same": 0.4 * batches * own[1], "high": batches}
         )
-        gain, _, error = frames.gains(table, 1.0)
+        gain, _, error = branch_gains.gains(table, 1.0)
         gains.append(gain)
         errors.append(error)
     assert np.mean(gains) == pytest.approx(math.log(4 / 3), abs=0.01)
@@ -280,7 +280,7 @@ def test_the_standard_error_of_a_gain_is_that_of_a_simulation() -> None:
 def test_what_all_branches_share_is_no_noise() -> None:
     batches = np.linspace(0.1, 2.0, 40)
     table = pd.DataFrame({"low": 0.5 * batches, "same": batches, "high": batches})
-    gain, _, error = frames.gains(table, math.nan)
+    gain, _, error = branch_gains.gains(table, math.nan)
     assert gain == pytest.approx(math.log(2)) and error == pytest.approx(0.0, abs=1e-12)
 
 
@@ -295,19 +295,19 @@ def test_what_all_branches_share_is_no_noise() -> None:
 def test_a_branch_that_explodes_gains_minus_infinity(
     low: float, same: float, high: float, expected: tuple[float, float, float]
 ) -> None:
-    early = [1.0] * (frames.FEWEST_STEPS - 1)
+    early = [1.0] * (branch_gains.FEWEST_STEPS - 1)
     table = pd.DataFrame({"low": [*early, low], "same": [*early, same], "high": [*early, high]})
-    assert frames.gains(table, 1.0) == pytest.approx(expected, nan_ok=True)
+    assert branch_gains.gains(table, 1.0) == pytest.approx(expected, nan_ok=True)
 
 
 def test_branches_have_at_least_forty_steps() -> None:
-    assert frames.FEWEST_STEPS == branches.FEWEST == 40
+    assert branch_gains.FEWEST_STEPS == branches.FEWEST == 40
 
 
-@pytest.mark.parametrize("steps", [0, 1, frames.FEWEST_STEPS - 1])
+@pytest.mark.parametrize("steps", [0, 1, branch_gains.FEWEST_STEPS - 1])
 def test_a_test_of_few_steps_is_not_heard(steps: int) -> None:
     table = pd.DataFrame({"low": [0.5] * steps, "same": [1.0] * steps, "high": [2.0] * steps})
-    assert all(map(math.isnan, frames.gains(table, 1.0)))
+    assert all(map(math.isnan, branch_gains.gains(table, 1.0)))
 
 
 # --- as part of a sweep ---------------------------------------------------------------------------

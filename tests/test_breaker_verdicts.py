@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from lrlab.verdicts import answer_words
+from lrlab.verdicts.answer import Answer
 from lrlab.verdicts.judging import verdicts
-from lrlab.verdicts.recommend import Answer, recommend
+from lrlab.verdicts.recommend import recommend
 
 pytestmark = pytest.mark.unit
 

@@ -12,8 +12,10 @@ from helpers.drawn import written
 from helpers.judged import CONFIG, falling, make_sweep, write_run
 
 from lrlab import compare, plots
-from lrlab.comparison import sides_by_side
-from lrlab.comparison.sides_by_side import read, told_apart
+from lrlab.comparison import by_lr, differences
+from lrlab.comparison.by_lr import told_apart
+from lrlab.comparison.reading import read
+from lrlab.comparison.words import text
 from lrlab.tables import sweep_settings
 
 NARROW = CONFIG.format(name="narrow", hidden=[64, 64], momentum=0.0)
@@ -49,13 +51,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def as_rows(paths: Sequence[Path]) -> dict[str, list[str]]:
-    found = sides_by_side.differences(read(paths)[0])
+    found = differences.differences(read(paths)[0])
     letters = [name for name in found.columns if name not in ("setting", "kind")]
     return {row["setting"]: [row[x] for x in letters] for row in found.to_dict("records")}
 
 
 def test_differences_are_named_by_dotted_key_with_the_value_in_each(two: list[Path]) -> None:
-    found = sides_by_side.differences(read(two)[0])
+    found = differences.differences(read(two)[0])
     assert as_rows(two) == {
         "lr": ["0.01, 0.1, 1", "0.1, 0.3"],
         "network.hidden": ["[64, 64]", "[512]"],
@@ -68,7 +70,7 @@ def test_what_is_the_same_is_no_difference(tmp_path: Path) -> None:
     ends = {0.1: [0.2], 0.3: [0.3]}
     paths = [make_sweep(tmp_path / name, ends, NARROW) for name in "ab"]
     assert as_rows(paths) == {}
-    words = compare.text(read(paths)[0])
+    words = text(read(paths)[0])
     assert "no difference in settings, versions, device or data" in words
     assert "A and B are equal" in words
 
@@ -115,7 +117,7 @@ def table_of(words: str, title: str) -> dict[str, list[str]]:
 
 
 def test_each_lr_of_each_sweep_has_its_row(two: list[Path]) -> None:
-    words = compare.text(read(two)[0])
+    words = text(read(two)[0])
     losses = table_of(words, "end loss")
     assert list(losses) == ["0.01", "0.1", "0.3", "1"]
     assert losses["0.01"][:2] == ["1.5", "-"], "the median of three seeds"
@@ -128,7 +130,7 @@ def test_each_lr_of_each_sweep_has_its_row(two: list[Path]) -> None:
 
 
 def test_a_table_for_other_programs_says_the_same(two: list[Path]) -> None:
-    table = sides_by_side.by_lr_table(read(two)[0])
+    table = by_lr.by_lr_table(read(two)[0])
     assert table["lr"].tolist() == [0.01, 0.1, 0.1, 0.3, 1.0]
     assert table["sweep"].tolist() == ["narrow", "narrow", "wide", "wide", "narrow"]
     assert table["failed"].tolist() == [0, 0, 0, 0, 2] and table["end_loss"].iloc[-1] == math.inf
@@ -168,7 +170,7 @@ def test_seeds_that_both_sweeps_have_are_compared_in_pairs() -> None:
 def test_seeds_that_failed_count_as_infinitely_bad(tmp_path: Path) -> None:
     risky = make_sweep(tmp_path / "risky", {0.1: [0.1, math.inf, math.inf]})
     safe = make_sweep(tmp_path / "safe", {0.1: [0.5, 0.5, 0.5]})
-    losses = table_of(compare.text(read([risky, safe])[0]), "end loss")
+    losses = table_of(text(read([risky, safe])[0]), "end loss")
     assert losses["0.1"] == ["fails", "0.5", "B", "-", "the other fails"]
 
 
@@ -178,20 +180,20 @@ def test_swept_settings_make_rows_of_their_own(tmp_path: Path) -> None:
     write_run(both, 1, falling(0.4), 0.1, schedule="step")
     fixed = make_sweep(tmp_path / "fixed", {0.1: [0.6]})
     sides, _ = read([both, fixed])
-    assert sides_by_side.within(sides) == ["schedule"]
+    assert by_lr.within(sides) == ["schedule"]
     assert [
-        (row.lr, row.settings["schedule"], sorted(row.at)) for row in sides_by_side.by_lr(sides)
+        (row.lr, row.settings["schedule"], sorted(row.at)) for row in by_lr.by_lr(sides)
     ] == [
         (0.1, "fixed", ["A", "B"]),
         (0.1, "step", ["A"]),
     ]
-    assert "best    A schedule=step lr=0.1" in compare.text(sides)
+    assert "best    A schedule=step lr=0.1" in text(sides)
 
 
 def test_grids_that_differ_in_the_last_digits_meet(tmp_path: Path) -> None:
     one = make_sweep(tmp_path / "one", {0.1: [0.5]})
     other = make_sweep(tmp_path / "other", {0.1 * (1 + 1e-9): [0.4]})
-    assert len(sides_by_side.by_lr(read([one, other])[0])) == 1
+    assert len(by_lr.by_lr(read([one, other])[0])) == 1
 
 
 def test_a_run_that_failed_before_its_second_evaluation_is_of_no_other_kind(tmp_path: Path) -> None:
@@ -201,13 +203,13 @@ def test_a_run_that_failed_before_its_second_evaluation_is_of_no_other_kind(tmp_
     later = make_sweep(tmp_path / "later", {0.1: [0.4]})
     sides, _ = read([early, later])
     assert set(sides[0].verdicts["judged_by"]) == {"val_loss", "train_loss"}
-    assert sides_by_side.incomparable(sides) == "" and "lowest" in compare.text(sides)
+    assert by_lr.incomparable(sides) == "" and "lowest" in text(sides)
 
 
 def test_losses_of_other_kinds_are_not_ranked(tmp_path: Path) -> None:
     nll = make_sweep(tmp_path / "nll", {0.1: [0.5]})
     mse = make_sweep(tmp_path / "mse", {0.1: [0.05]}, loss="mse_one_hot")
-    words = compare.text(read([nll, mse])[0])
+    words = text(read([nll, mse])[0])
     assert "not to be compared, for they are mse_one_hot and nll" in words
     assert "lowest" not in words and "highest" in words and "lower than" not in words
 
@@ -216,7 +218,7 @@ def test_losses_of_other_kinds_are_not_ranked(tmp_path: Path) -> None:
 
 
 def test_the_best_are_set_against_each_other(two: list[Path]) -> None:
-    lines = compare.text(read(two)[0]).split("\n\n")[-1].splitlines()
+    lines = text(read(two)[0]).split("\n\n")[-1].splitlines()
     assert lines[0] == "best    B lr=0.1: end loss 0.1 (val loss), the median of 3 seeds"
     assert lines[1] == "best    A lr=0.1: end loss 0.2 (val loss), the median of 3 seeds"
     assert lines[2].strip() == "B is 0.1 lower than A, 50.0%, which is beyond seed noise"
@@ -227,11 +229,11 @@ def test_the_best_are_set_against_each_other(two: list[Path]) -> None:
 def test_a_sweep_that_learned_nothing_is_no_rival(tmp_path: Path) -> None:
     good = make_sweep(tmp_path / "good", {0.1: [0.5]})
     bad = make_sweep(tmp_path / "bad", {9.0: [math.inf]})
-    words = compare.text(read([good, bad])[0])
+    words = text(read([good, bad])[0])
     assert "B  no lr is recommended: every run diverged or collapsed (lr 9)" in words
     best = "best    A lr=0.1: end loss 0.5 (val loss), one seed; no other lr was trained"
     assert words.splitlines()[-1].startswith(best)
-    neither = compare.text(read([bad, make_sweep(tmp_path / "worse", {9.9: [math.inf]})])[0])
+    neither = text(read([bad, make_sweep(tmp_path / "worse", {9.9: [math.inf]})])[0])
     assert neither.endswith("best    no sweep learned anything")
 
 
@@ -305,8 +307,8 @@ def test_the_objective_that_all_sweeps_have_decides(two: list[Path]) -> None:
             (sweep / "multirun.yaml").write_text(f"objective: {objective}\n")
         found = written(compare.figures(read(two)[0])["lr_against_loss"])
         assert found.count("(decides)") == found.count("val loss (decides)") == said
-    for text in ("[val_acc]", "nonsense", "{", "&a [*a]"):
-        (two[0] / "multirun.yaml").write_text(f"objective: {text}\n")
+    for value in ("[val_acc]", "nonsense", "{", "&a [*a]"):
+        (two[0] / "multirun.yaml").write_text(f"objective: {value}\n")
         assert sweep_settings.objective(two[0]) == "val_loss"
 
 

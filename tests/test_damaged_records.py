@@ -31,6 +31,7 @@ from lrlab.study import journal
 from lrlab.sweep import main
 from lrlab.tables import frames
 from lrlab.training import checkpoints, pool
+from lrlab.verdicts import loading
 
 pytestmark = pytest.mark.unit
 
@@ -226,7 +227,7 @@ def test_records_of_a_whole_sweep_that_are_damaged_stop_no_reader(how: str, run:
     with no_hang():
         if (run.parent / "multirun.yaml").is_file():
             assert len(api.load(run.parent).verdicts) == 2
-        assert set(judge.load([run.parent]).runs["state"]) == {"finished"}
+        assert set(loading.load([run.parent]).runs["state"]) == {"finished"}
         assert not any(len(table) for table in frames.landscape(run.parent))
 
 
@@ -247,19 +248,19 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
     with tempfile.TemporaryDirectory() as home:  # tmp_path is for one user alone
         os.chmod(home, 0o755)
         sweep = write_sweep(Path(home) / "s", 3, steps=24)
-        judge.load([sweep])  # what it imports lies where it may not look either
+        loading.load([sweep])  # what it imports lies where it may not look either
         closed = sweep / "1"
         closed.chmod(0)
         try:
             with unprivileged():
-                loaded, result = judge.load([sweep]), api.load(sweep)
+                loaded, result = loading.load([sweep]), api.load(sweep)
                 assert len(result.runs) == 3
             lines = [*loaded.notes, *result.notes]
             assert lines and all(line.startswith(f"{sweep}: 1 of 3 runs") for line in lines)
             assert sum("no readable summary.json (run 1)" in line for line in lines) == 2
             sweep.chmod(0)
             with unprivileged():
-                for read in (lambda: judge.load([sweep]), lambda: api.load(sweep)):
+                for read in (lambda: loading.load([sweep]), lambda: api.load(sweep)):
                     assert str(told(read)).startswith(
                         f"{sweep}: cannot be read (Permission denied)"
                     )

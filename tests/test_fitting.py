@@ -17,9 +17,10 @@ import pytest
 from helpers.judged import make_sweep
 
 from lrlab import compare
-from lrlab.comparison.sides_by_side import read
+from lrlab.comparison.reading import read
+from lrlab.comparison.words import text
 from lrlab.process import broken_pipe, fitting
-from lrlab.tables import table
+from lrlab.verdicts import sweep_table
 
 pytestmark = pytest.mark.unit
 
@@ -49,12 +50,12 @@ VERDICTS = pd.DataFrame(
         "end_loss": 0.25,
     }
 )
-WHOLE = table.results(RUNS, Path("s"), verdicts=VERDICTS).splitlines()
+WHOLE = sweep_table.results(RUNS, Path("s"), verdicts=VERDICTS).splitlines()
 
 
 def narrow(width: int, runs: pd.DataFrame = RUNS) -> tuple[list[str], str]:
     """The table's lines, and what is said below it."""
-    text = table.results(runs, Path("s"), verdicts=VERDICTS, width=width)
+    text = sweep_table.results(runs, Path("s"), verdicts=VERDICTS, width=width)
     head, _, _ = text.partition("\n\n")
     lines = head.splitlines()
     return lines[: COUNT + 2], " ".join(lines[COUNT + 2 :])
@@ -98,7 +99,7 @@ def test_what_matters_least_is_left_out_first(width: int, heading: list[str], ou
 
 def test_a_wide_terminal_and_a_file_get_the_whole_table() -> None:
     for width in (None, max(map(len, WHOLE))):
-        text = table.results(RUNS, Path("s"), verdicts=VERDICTS, width=width)
+        text = sweep_table.results(RUNS, Path("s"), verdicts=VERDICTS, width=width)
         assert text.splitlines() == WHOLE
     assert "optimizer.momentum" in WHOLE[0] and "left out" not in "".join(WHOLE)
 
@@ -109,7 +110,9 @@ def test_no_row_is_wider_than_the_terminal(width: int) -> None:
     failed = ["failed" if i == 3 else "finished" for i in range(COUNT)]
     long = long.assign(state=failed, error="ValueError: " + "x " * 40)
     for runs in (RUNS, long, long.assign(optimizer="学習率" * 20)):
-        text = table.results(runs, Path("s"), verdicts=VERDICTS, width=width).partition("\n\n")[0]
+        text = sweep_table.results(runs, Path("s"), verdicts=VERDICTS, width=width).partition(
+            "\n\n"
+        )[0]
         assert all(fitting.room(line) <= width for line in text.splitlines())
         assert "left out" in " ".join(text.splitlines()[COUNT:]) or not 20 < width < 100
 
@@ -215,14 +218,16 @@ samples (±0.012). Another seed may change the order; try seed=0,1,2"""
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_answer_is_wrapped_below_the_table(width: int) -> None:
-    best = table.Best(1, "lr=0.1 optimizer=rmsprop optimizer.momentum=0.9", "val_loss", 0.1, 3)
-    text = table.results(RUNS, Path("s"), best, VERDICTS, ANSWER, width)
+    best = sweep_table.Best(
+        1, "lr=0.1 optimizer=rmsprop optimizer.momentum=0.9", "val_loss", 0.1, 3
+    )
+    text = sweep_table.results(RUNS, Path("s"), best, VERDICTS, ANSWER, width)
     lines = text.partition("\n\n")[2].splitlines()
     assert max(map(fitting.room, lines)) <= width
     told = lines[: lines.index("")]
     assert all(line.startswith(" " * 8) for line in told[1:])
     assert " ".join(" ".join(told).split()) == " ".join(ANSWER.split())
-    piped = table.results(RUNS, Path("s"), best, VERDICTS, ANSWER)
+    piped = sweep_table.results(RUNS, Path("s"), best, VERDICTS, ANSWER)
     assert ANSWER in piped and "best   run 1: lr=0.1 optimizer=rmsprop" in piped
     rest = " ".join(" ".join(lines[len(told) :]).split())
     assert " ".join(piped.split()).endswith(rest)
@@ -238,7 +243,7 @@ def test_compare_is_as_wide_as_the_terminal(
     for number, name in enumerate("abcdef"):
         environment = {"torch": f"2.{number}+a.build.of.our.own", "device": f"cpu {number}"}
         paths.append(make_sweep(tmp_path / name, ends, environment=environment))
-    whole = compare.text(read(paths)[0])
+    whole = text(read(paths)[0])
     assert max(map(len, whole.splitlines())) > 100
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compare, "figures", lambda *_: {})

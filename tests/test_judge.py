@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from lrlab import analysis as judge
 from lrlab import report
 from lrlab.report.__main__ import main as report_main
-from lrlab.tables import curve_csv, frames, sweep_settings
+from lrlab.tables import branch_gains, curve_csv, joining, sweep_settings
+from lrlab.verdicts import loading, words
 from lrlab.verdicts.judging import most_judged_by, verdicts
 
 pytestmark = pytest.mark.unit
@@ -126,14 +127,14 @@ def test_many_runs_leave_the_evidence_out_unless_asked(run: Any, tmp_path: Path)
 
 def test_lines_are_wrapped_to_the_terminal_and_not_in_a_pipe() -> None:
     found = verdicts(pd.read_csv(MNIST))
-    piped = judge.evidence_lines(found).splitlines()
+    piped = words.evidence_lines(found).splitlines()
     assert len(piped) == len(found) and max(map(len, piped)) > 150
     for width in (80, 120):
-        wrapped = judge.evidence_lines(found, width).splitlines()
+        wrapped = words.evidence_lines(found, width).splitlines()
         assert max(map(len, wrapped)) <= width
         unwrapped = " ".join(" ".join(wrapped).split())
         assert unwrapped == " ".join(" ".join(piped).split())
-        table = judge.verdict_table(found).splitlines()
+        table = words.verdict_table(found).splitlines()
         assert max(map(len, table)) <= 80
 
 
@@ -196,7 +197,8 @@ def test_help_needs_no_torch_and_no_matplotlib() -> None:
 
 @pytest.mark.default
 def test_a_reader_that_closes_the_pipe_is_no_error(sweep: Path) -> None:
-    code = f"from lrlab import judge; judge.main([{str(sweep)!r}, '--evidence', '--thresholds'])"
+    words = [str(sweep), "--evidence", "--thresholds"]
+    code = f"from lrlab import analysis; analysis.main({words!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -212,7 +214,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(sweep: Path) -> None:
 
 def test_several_sources_are_judged_together(run: Any, sweep: Path, tmp_path: Path) -> None:
     other = write_sweep(tmp_path / "two", {0.2: 0.05})
-    loaded = judge.load([sweep, other])
+    loaded = loading.load([sweep, other])
     assert loaded.names == ("one", "two")
     assert loaded.runs["run"].tolist() == ["one/0", "one/1", "one/2", "two/0"]
     assert loaded.curves["sweep"].unique().tolist() == ["one", "two"]
@@ -226,15 +228,15 @@ def test_names_are_told_apart_by_their_parents(tmp_path: Path) -> None:
     paths = [tmp_path / "x" / "s", tmp_path / "y" / "s", tmp_path / "y" / "t"]
     for path in paths:
         path.mkdir(parents=True)
-    assert judge.distinct_names(paths) == ("x/s", "y/s", "t")
+    assert joining.distinct_names(paths) == ("x/s", "y/s", "t")
     files = [tmp_path / "t.csv", tmp_path / "t.csv.gz", tmp_path / "u.csv"]
-    assert judge.distinct_names(files)[2] == "u"
-    assert len(set(judge.distinct_names(files))) == 3
+    assert joining.distinct_names(files)[2] == "u"
+    assert len(set(joining.distinct_names(files))) == 3
 
 
 def test_runs_are_sorted_as_people_count() -> None:
     found = pd.DataFrame({"run": ["b/10", "b/2", "a/3"]})
-    assert judge.in_order(found)["run"].tolist() == ["a/3", "b/2", "b/10"]
+    assert words.in_order(found)["run"].tolist() == ["a/3", "b/2", "b/10"]
 
 
 def test_settings_that_no_sweep_swept_still_tell_its_runs_apart(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_settings_that_no_sweep_swept_still_tell_its_runs_apart(tmp_path: Path) 
         own = {"optimizer.momentum": momentum}
         folder = write_run(wide, number, falling(0.1 + momentum / 10), 0.1, **own)
         write_config(folder, CONFIG.format(name="wide", hidden=[512], momentum=momentum))
-    loaded = judge.load([narrow, wide])
+    loaded = loading.load([narrow, wide])
     assert loaded.runs["network.hidden"].tolist() == ["[8, 8]", "[512]", "[512]"]
     assert loaded.runs["optimizer.momentum"].tolist() == [0.0, 0.0, 0.9]
     by_run = loaded.curves.groupby("run")["network.hidden"].unique()
@@ -269,7 +271,7 @@ def test_settings_of_another_choice_are_no_difference() -> None:
 def test_a_csv_and_a_sweep_go_together(sweep: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("run,lr,epoch,train_loss\na,0.5,0,2\na,0.5,1,1\n")
-    loaded = judge.load([sweep, file])
+    loaded = loading.load([sweep, file])
     assert loaded.runs["run"].tolist() == ["one/0", "one/1", "one/2", "mine/a"]
     assert len(verdicts(loaded.curves)) == 4
 
@@ -312,7 +314,7 @@ def test_records_of_an_older_version_are_judged_by_what_they_have(run: Any, swee
         "step,alpha,alpha_probe,stability_ratio,sharpness,grad_norm,update_ratio,distance,new\n"
         "0,-0.5,-0.5,0.3,3,1,0.1,0,7\n"
     )
-    write_branches(sweep / "1", frames.FEWEST_STEPS)
+    write_branches(sweep / "1", branch_gains.FEWEST_STEPS)
     code, out, err = run(sweep)
     assert code == 0
     assert "2 of 3 runs have no diagnostics (run 0, 2); their steps are judged" in err

@@ -12,8 +12,9 @@ from helpers.searches import SMALL, go_on, sweep
 from helpers.training import make_specs
 
 import lrlab
-from lrlab import compare, plots, records, report
-from lrlab.comparison.sides_by_side import read
+from lrlab import plots, records, report
+from lrlab.comparison.reading import read
+from lrlab.comparison.words import text
 from lrlab.plan.spec import new_summary
 from lrlab.verdicts.loss_kinds import incomparable, kind, of_best
 
@@ -163,7 +164,7 @@ def test_compare_tells_the_best_of_each_loss_and_ranks_none(two_losses: Path) ->
     write_run(one, 0, 0.1, loss="cross_entropy", measured=False)
     write_run(one, 1, 0.3, loss="cross_entropy", measured=False)
     (one / "multirun.yaml").write_text("{}\n")
-    words = compare.text(read([two_losses, one])[0])
+    words = text(read([two_losses, one])[0])
     best = [line.split(": end loss")[0] for line in words.splitlines() if line.startswith("best  ")]
     assert best == [
         "best    A loss=nll lr=0.1",

@@ -12,6 +12,7 @@ import pytest
 from lrlab import analysis, bench, records
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import verbs
+from lrlab.verdicts import loading
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +33,7 @@ def measured(folder: Path, output: Path) -> None:
     try:
         bench.check_writable(output)
     except UserError as error:
-        analysis.fail(str(error))
+        verbs.fail(str(error))
 
 
 @pytest.mark.parametrize("write", [analysed, measured])
@@ -93,6 +94,6 @@ def test_figures_of_a_bench_are_measured_anew_into_the_same_file(tmp_path: Path)
 
 def test_a_device_is_no_table_and_nothing_is_no_path() -> None:
     with pytest.raises(UserError, match="/dev/zero: is a device; a CSV of curves is needed"):
-        analysis.load([Path("/dev/zero")])
+        loading.load([Path("/dev/zero")])
     with pytest.raises(UserError, match="'': is no path"):
         verbs.path("")

@@ -28,8 +28,8 @@ from lrlab.plan.spec import RunSpec
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
-from lrlab.tables import table
 from lrlab.tables.frames import runs as runs_of
+from lrlab.verdicts import sweep_table
 
 pytestmark = pytest.mark.unit
 
@@ -535,7 +535,7 @@ def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     assert run.summary["test_loss"] is None
     assert run.metrics["val_acc"].isna().all() and run.metrics["val_loss"].count() == 151
     assert "test" not in run.log.partition("finished")[2]
-    shown = table.results(runs_of(run.folder.parent), Path("s"))
+    shown = sweep_table.results(runs_of(run.folder.parent), Path("s"))
     assert "train loss" in shown and "test" not in shown and "acc" not in shown
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from lrlab import plots
 from lrlab.plots import style
-from lrlab.verdicts.recommend import Answer, recommend
+from lrlab.verdicts.answer import Answer
+from lrlab.verdicts.recommend import recommend
 
 
 def end_table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from helpers.drawn import assert_legible, drawn, labels, written
 from matplotlib.figure import Figure
 
 from lrlab import plots
-from lrlab.verdicts.recommend import Answer
+from lrlab.verdicts.answer import Answer
 
 
 def judged(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lrlab import plots
 from lrlab.plots import style
-from lrlab.plots.figures import by_lr, heat, landscape
+from lrlab.plots.figures import heat, landscape
 
 # Of one fixed schedule there is nothing to draw.
 NO_SCHEDULES = {"lr_and_loss", "schedules", "lr_by_setting"}
@@ -88,7 +88,7 @@ def assert_safe_colours(figure: Figure) -> None:
         for line in ax.lines:
             red, green, blue = to_rgb(line.get_color())
             is_grey = max(red, green, blue) - min(red, green, blue) < 0.03
-            is_best = line.get_gid() == "best" and to_hex(line.get_color()) == by_lr.BEST.lower()
+            is_best = line.get_gid() == "best" and to_hex(line.get_color()) == style.BEST.lower()
             assert is_grey or is_best or to_hex(line.get_color()) in SAFE, line.get_color()
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from lrlab.records.thresholds import THRESHOLDS as T
 from lrlab.verdicts import pooled
+from lrlab.verdicts.answer import Answer
 from lrlab.verdicts.answer_words import text
-from lrlab.verdicts.recommend import Answer, recommend
+from lrlab.verdicts.recommend import recommend
 
 pytestmark = pytest.mark.unit
 

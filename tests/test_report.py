@@ -26,7 +26,7 @@ from lrlab import report
 from lrlab.errors import UserError
 from lrlab.report import __main__ as command
 from lrlab.report import advice, chart, figures, markup, ruler
-from lrlab.verdicts.recommend import Answer
+from lrlab.verdicts.answer import Answer
 
 EVIL = (
     '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">\u2028"\'</script>&amp;'

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from helpers.made_sweeps import write_run
 
-from lrlab import analysis as judge
 from lrlab.plots import runs
 from lrlab.plots.figures.curves import _drops
 from lrlab.tables import frames, thinning
+from lrlab.verdicts import judging, loading
 
 pytestmark = pytest.mark.unit
 
@@ -136,16 +136,16 @@ def test_verdicts_are_of_the_whole_curves_and_figures_of_thinned_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = sweep_of(tmp_path / "s", 4, 500)
-    expected = frames.verdicts(frames.curves(folder))
-    same, judged = frames.drawn_and_judged(folder)
+    expected = judging.verdicts(frames.curves(folder))
+    same, judged = loading.drawn_and_judged(folder)
     pd.testing.assert_frame_equal(same, frames.curves(folder))
     monkeypatch.setattr(thinning, "ROWS", 500)
     monkeypatch.setattr(frames, "PIECE", 700)
-    curves, judged = frames.drawn_and_judged(folder)
+    curves, judged = loading.drawn_and_judged(folder)
     pd.testing.assert_frame_equal(judged, expected)
     assert curves.groupby("run").size().max() <= 125
     assert curves[thinning.MEAN_OF].max() > 4
-    loaded = judge.load([folder])
+    loaded = loading.load([folder])
     pd.testing.assert_frame_equal(loaded.verdicts(), expected)
     pd.testing.assert_frame_equal(loaded.curves, curves)
 
@@ -167,7 +167,7 @@ def test_more_runs_take_hardly_more_memory_to_judge_and_draw(
         sizes.append(frames.curves(folder).memory_usage().sum())  # all is imported by now
         tracemalloc.start()
         try:
-            frames.drawn_and_judged(folder)
+            loading.drawn_and_judged(folder)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

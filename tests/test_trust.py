@@ -44,6 +44,7 @@ from lrlab.sweeping import resuming
 from lrlab.sweeping.judged import Sweep
 from lrlab.tables import frames
 from lrlab.training import checkpoints
+from lrlab.verdicts import judging, loading
 
 LITTLE = (
     *("data.train_size=128", "data.val_size=100", "epochs=1", "threads=1", "plots=false"),
@@ -345,7 +346,7 @@ def test_ones_own_network_needs_one_word_more(here: Path) -> None:
 def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:
     for run in "01":
         change(here / "s" / run / ".hydra" / "config.yaml", network={"_target_": "evil.Net"})
-    judged = frames.verdicts(frames.analysis.curves(here / "s"))
+    judged = judging.verdicts(frames.curves(here / "s"))
     judged = judged.assign(outcome="converged", end_loss=[1.0, 0.5])
     found = landscape.measure(here / "s", judged)
     assert "evil.Net (network)" in found.reason and not ran(here)
@@ -732,7 +733,7 @@ def test_a_folder_column_of_a_csv_is_not_read(here: Path) -> None:
     for name, folder in (("a", here / "s" / "0"), ("b", here / "s" / "1")):
         text = "\n".join(f"{row},{folder}" for row in rows)
         (here / f"{name}.csv").write_text(f"run,lr,step,train_loss,folder\n{text}\n")
-    loaded = frames.load([here / "a.csv", here / "b.csv"])
+    loaded = loading.load([here / "a.csv", here / "b.csv"])
     assert "folder" not in loaded.runs
     assert not any("." in str(column) for column in loaded.runs), "no setting of a config"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lrlab.verdicts.recommend import Answer
+from lrlab.verdicts.answer import Answer
 
 pytestmark = pytest.mark.unit
 

@@ -53,13 +53,6 @@ def choose_device(name: str) -> str:
     return kind
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def device_count() -> int:
     """How many CUDA devices there are."""
     import torch

@@ -1,6 +1,6 @@
 """Figures of a sweep: DataFrames in, matplotlib Figures out. Reads no files, keeps no pyplot state.
 
-The frames are those of `lrlab.analysis`. Each figure is a function that works alone:
+The frames are those of `lrlab.tables.frames`. Each figure is a function that works alone:
 
     loss_curves, lr_and_loss, lr_against_loss, lr_against_accuracy, to_target, mechanics,
     lr_by_setting, importances, heat_map, branch_fan, schedules, textbook, surface
@@ -29,13 +29,14 @@ from lrlab.plots.tables import (
 if TYPE_CHECKING:
     from lrlab.plots.figures.branches import branch_fan
     from lrlab.plots.figures.budget import schedules
-    from lrlab.plots.figures.by_lr import lr_against_accuracy, lr_against_loss, to_target
+    from lrlab.plots.figures.by_lr import lr_against_accuracy, lr_against_loss
     from lrlab.plots.figures.by_setting import lr_by_setting
     from lrlab.plots.figures.curves import loss_curves, lr_and_loss
     from lrlab.plots.figures.heat import heat_map
     from lrlab.plots.figures.landscape import surface, textbook
     from lrlab.plots.figures.pooled import importances
     from lrlab.plots.figures.steps import mechanics
+    from lrlab.plots.figures.to_target import to_target
     from lrlab.plots.writing import draw, figure, save
 
 __all__ = [
@@ -66,19 +67,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "loss_curves": "curves",
-    "lr_and_loss": "curves",
-    "lr_against_loss": "by_lr",
-    "lr_against_accuracy": "by_lr",
-    "to_target": "by_lr",
-    "lr_by_setting": "by_setting",
-    "importances": "pooled",
-    "mechanics": "steps",
-    "heat_map": "heat",
-    "branch_fan": "branches",
-    "schedules": "budget",
-    "textbook": "landscape",
-    "surface": "landscape",
+    "loss_curves": "figures.curves",
+    "lr_and_loss": "figures.curves",
+    "lr_against_loss": "figures.by_lr",
+    "lr_against_accuracy": "figures.by_lr",
+    "to_target": "figures.to_target",
+    "lr_by_setting": "figures.by_setting",
+    "importances": "figures.pooled",
+    "mechanics": "figures.steps",
+    "heat_map": "figures.heat",
+    "branch_fan": "figures.branches",
+    "schedules": "figures.budget",
+    "textbook": "figures.landscape",
+    "surface": "figures.landscape",
     "draw": "writing",
     "figure": "writing",
     "save": "writing",

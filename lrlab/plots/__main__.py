@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
@@ -55,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formats = [_known("--format", kind, FORMATS) for kind in options.format] or ["png", "svg"]
         lines, notes, failed = _draw(options.sweep, only, formats, options.output)
     except UserError as error:
-        _fail(str(error), 2)
+        verbs.fail(str(error), 2)
     except NotWritten as error:
-        _fail(str(error), 1)
+        verbs.fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        verbs.fail("interrupted", 130)
     for note in (*notes, *failed):
         print(printable(f"lrlab: {note}"), file=sys.stderr)
     print(printable("\n".join(lines)))
@@ -80,7 +79,8 @@ def _draw(
         output = records.plot_folder(sweep) if sweep.is_dir() else sweep.parent / "plots"
     elif output.exists() and not output.is_dir():
         raise UserError(f"--output={output}: is a file; name a folder")
-    from lrlab.plots.drawing import Drawing, cores
+    from lrlab.plots.drawing import Drawing
+    from lrlab.process.cores import cores
     from lrlab.process.paths import display_path
 
     names = list(dict.fromkeys(only)) or NAMES
@@ -106,11 +106,6 @@ def _known(option: str, word: str, words: Sequence[str]) -> str:
             f"{nearest(word, words)}; choose from {', '.join(words)}"
         )
     return word
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"lrlab: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lrlab.engine.devices import cores as cores
 from lrlab.errors import NotWritten
 from lrlab.plots import leftovers
 from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables

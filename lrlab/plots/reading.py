@@ -1,12 +1,11 @@
-"""The tables of a saved sweep, for the command line. Reads through `analysis`."""
+"""The tables of a saved sweep, for the command line. Reads through `lrlab.verdicts.loading`."""
 
 from pathlib import Path
 
-from lrlab import analysis as judge
 from lrlab.errors import UserError
 from lrlab.plots.tables import Tables
 from lrlab.tables import frames, sweep_settings
-from lrlab.verdicts import recommend
+from lrlab.verdicts import loading, recommend
 
 
 def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
@@ -15,7 +14,7 @@ def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
     Raises:
         UserError: it is neither, or what it holds is damaged beyond use.
     """
-    found = judge.load([path])
+    found = loading.load([path])
     notes = list(found.notes)
     judged, answers = None, []
     try:

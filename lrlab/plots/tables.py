@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lrlab.errors import NotWritten
-    from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.answer import Answer
 
 
 class NothingToDraw(Exception):
@@ -23,7 +23,7 @@ class NothingToDraw(Exception):
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one sweep, or of several together, as `lrlab.analysis` returns them.
+    """The tables of one sweep, or of several together, as `lrlab.tables.frames` returns them.
 
     Attributes:
         runs: one row a run.

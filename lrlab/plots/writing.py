@@ -14,13 +14,14 @@ from lrlab.errors import NotWritten
 from lrlab.plots import leftovers
 from lrlab.plots.figures.branches import branch_fan
 from lrlab.plots.figures.budget import schedules
-from lrlab.plots.figures.by_lr import lr_against_accuracy, lr_against_loss, to_target
+from lrlab.plots.figures.by_lr import lr_against_accuracy, lr_against_loss
 from lrlab.plots.figures.by_setting import lr_by_setting
 from lrlab.plots.figures.curves import loss_curves, lr_and_loss
 from lrlab.plots.figures.heat import heat_map
 from lrlab.plots.figures.landscape import surface, textbook
 from lrlab.plots.figures.pooled import importances
 from lrlab.plots.figures.steps import mechanics
+from lrlab.plots.figures.to_target import to_target
 from lrlab.plots.style import DPI, quiet, unit_name
 from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
 

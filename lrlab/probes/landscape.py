@@ -155,7 +155,7 @@ def choose(verdicts: pd.DataFrame, best: int | None = None) -> dict[str, int] | 
     Returns:
         Role to run, in the order of ROLES, at least two of them; or why there is nothing to show.
     """
-    from lrlab.verdicts.judging import FAILED, TOO_LARGE
+    from lrlab.verdicts.outcomes import FAILED, TOO_LARGE
 
     runs: list[dict[str, Any]] = verdicts.to_dict("records")
     runs = sorted((run for run in runs if math.isfinite(run["lr"])), key=lambda run: run["lr"])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lrlab.errors import UserError
+from lrlab.errors import UserError, in_a_line
 from lrlab.process import broken_pipe
 
 
@@ -147,6 +147,12 @@ def output_file(flag: str, file: Path, example: str, is_ours: Callable[[str], bo
             f"{flag}={file}: is there, and lrlab did not write it; name another file, or remove it"
         )
     return file
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line and end the program."""
+    print(in_a_line(f"lrlab: {message}"), file=sys.stderr)
+    sys.exit(code)
 
 
 def too_long(error: OSError) -> bool:

@@ -58,11 +58,10 @@ def pictures(sweep: Path) -> dict[str, bytes | Path]:
 
 
 def _tables(sweep: Path) -> Tables:
-    from lrlab import analysis
     from lrlab.plots.tables import Tables
-    from lrlab.verdicts import recommend
+    from lrlab.verdicts import loading, recommend
 
-    found = analysis.read_sweep(sweep)
+    found = loading.read_sweep(sweep)
     judged = found.verdicts()
     return Tables(found.runs, found.curves, judged, answers=recommend.recommend(judged))
 

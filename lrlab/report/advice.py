@@ -14,7 +14,7 @@ from lrlab.verdicts import loss_kinds
 from lrlab.verdicts.outcomes import OUTCOMES, css_class
 
 if TYPE_CHECKING:
-    from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.answer import Answer
 
 _EDGES = {"low": "smallest tried", "high": "largest tried", "both": "only one tried"}
 _POINTS = 7  # of the lrs to try next, where the sweep's command does not tell how many
@@ -28,7 +28,7 @@ def section(
     Of several kinds of loss, which do not compare, the best combination of each is told in full.
 
     Args:
-        answers: as from `answer.recommend`, the best first.
+        answers: as from `recommend.recommend`, the best first.
         rows: all verdicts as mappings; those with an answer's settings are drawn on its axis.
         command: the command line that began the sweep, from which that to run next is made; "": not
             known.

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from lrlab.process import paths
 from lrlab.report.markup import Markup, tag
-from lrlab.tables import table
+from lrlab.verdicts import sweep_table
 
 if TYPE_CHECKING:
-    from lrlab.api import Result
+    from pathlib import Path
+
+    import pandas as pd
 
 ROWS = 60  # of the table; of more runs the first and last
 _GAP = "…"
@@ -20,25 +22,35 @@ _LINE = "border-bottom:1px solid rgba(128,128,128,.35)"
 _CELL = "padding:.2em .7em;white-space:nowrap;font-variant-numeric:tabular-nums"
 
 
-def html(result: Result, best: table.Best | None, picture: bytes | None) -> str:
-    """The runs with their outcomes, the answer, and the picture.
+def html(
+    folder: Path,
+    runs: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    answer: str,
+    notes: Sequence[str] = (),
+    best: sweep_table.Best | None = None,
+    picture: bytes | None = None,
+) -> str:
+    """Return the runs with their outcomes, the answer, and the picture.
 
     Args:
-        result: the sweep.
+        folder: the sweep's.
+        answer: as from `lrlab.verdicts.answer_words.text`.
+        notes: lines that stand below.
         best: its best setting.
         picture: a PNG; None: there is nothing to draw.
     """
-    best = best if len(result.runs) > 1 else None  # one run is no choice
-    cells, words = table.columns(result.runs.sort_values(by="run"), best, result.verdicts)
-    lines = [*table.failures(result.runs), *result.notes]
+    best = best if len(runs) > 1 else None  # one run is no choice
+    cells, words = sweep_table.columns(runs.sort_values(by="run"), best, verdicts)
+    lines = [*sweep_table.failures(runs), *notes]
     if best:
-        best = table.with_end_loss(best, result.runs, result.verdicts)
-        lines.append(table.best_line(best))
-    lines.append(f"sweep  {paths.display_path(result.folder)}")
+        best = sweep_table.with_end_loss(best, runs, verdicts)
+        lines.append(sweep_table.best_line(best))
+    lines.append(f"sweep  {paths.display_path(folder)}")
     return tag(
         "div",
         tag("div", _table(cells, words), style="overflow-x:auto"),
-        tag("pre", result.answer.text, style="margin:.8em 0;white-space:pre-wrap"),
+        tag("pre", answer, style="margin:.8em 0;white-space:pre-wrap"),
         [tag("div", line) for line in lines],
         _image(picture),
         class_="lrlab-sweep",

@@ -10,7 +10,7 @@ from lrlab.report.markup import Markup, tag
 from lrlab.verdicts.outcomes import css_class
 
 if TYPE_CHECKING:
-    from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.answer import Answer
 
 _STACK = 6  # dots over each other at one lr; more are told by a number
 _MARK = 0.6  # percent of the axis: half the width of the mark at a single lr

@@ -34,7 +34,7 @@ def section(
     """The table with its filters.
 
     Args:
-        rows: one a run: its verdict, and of `analysis.runs` state, error, test_acc ...
+        rows: one a run: its verdict, and of `frames.runs` state, error, test_acc ...
         settings: names of the settings that differ, lr aside.
         best: the recommended runs, one for each kind of loss.
         drawn: the runs in the chart, as text.

@@ -31,7 +31,8 @@ def draw(
         anything.
     """
     from lrlab import plots, report
-    from lrlab.plots.drawing import Drawing, cores, described
+    from lrlab.plots.drawing import Drawing, described
+    from lrlab.process.cores import cores
     from lrlab.tables import frames
 
     failed: dict[str, str] = {}

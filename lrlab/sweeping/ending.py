@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from lrlab.study.points import Run
     from lrlab.study.queue import Queue
-    from lrlab.tables.table import Best
     from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.sweep_table import Best
 
 
 def finish(current: Sweep, queue: Queue) -> list[float]:
@@ -33,8 +33,8 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from lrlab.plots import Tables
-    from lrlab.tables import frames, table
-    from lrlab.verdicts import answer_words, loss_kinds
+    from lrlab.tables import frames
+    from lrlab.verdicts import answer_words, loading, loss_kinds, sweep_table
     from lrlab.verdicts import recommend as answer
 
     config, folder = current.config, current.folder
@@ -55,9 +55,9 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     records.write_runs(folder, runs)
     # A thousand runs' curves take gigabytes, so they are never all in memory.
     if config.plots:
-        curves, verdicts = frames.drawn_and_judged(folder, target=config.target)
+        curves, verdicts = loading.drawn_and_judged(folder, target=config.target)
     else:
-        curves, verdicts = None, frames.verdicts_of(folder, target=config.target)
+        curves, verdicts = None, loading.verdicts_of(folder, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
     mixed = loss_kinds.of_best(runs, str(config.objective))
@@ -79,7 +79,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
             records.remove_best(folder)
             print(f"lrlab: no best.yaml is written: {error}", flush=True)
     width, told = fitting.terminal_width(), answer_words.text(answers)
-    print(table.results(runs, folder, best, verdicts, told, width), flush=True)
+    print(sweep_table.results(runs, folder, best, verdicts, told, width), flush=True)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {none}", flush=True)
     failed, unwritten = {}, None
@@ -92,7 +92,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
         except KeyboardInterrupt as error:
             drawing.say_undrawn(folder)
             raise SystemExit(signals.exit_code(error)) from None
-    if lines := table.drawn(folder):
+    if lines := sweep_table.drawn(folder):
         print(lines, flush=True)
     drawing.say_failed(folder, failed)
     if unwritten is not None:
@@ -156,7 +156,7 @@ def _why_none(config: DictConfig) -> str:
 
 
 def _best(current: Sweep, queue: Queue, trials: Sequence[Run]) -> Best | None:
-    from lrlab.tables.table import Best
+    from lrlab.verdicts.sweep_table import Best
 
     found = queue.best()
     if found is None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from lrlab import records
 from lrlab.config import data_paths, trust
-from lrlab.engine import devices
 from lrlab.errors import UserError
 from lrlab.plan import best
+from lrlab.process import cores
 
 
 def command_line(folder: Path, given: list[str]) -> list[str]:
@@ -77,7 +77,7 @@ def command_line(folder: Path, given: list[str]) -> list[str]:
 
 def bounded(words: list[str], given: list[str]) -> list[str]:
     """The words with no more workers than the machine has cores, where a record asks for more."""
-    most, found = devices.cores(), []
+    most, found = cores.cores(), []
     for word in words:
         count = word.partition("=")[2].strip("'\"")
         if (

@@ -69,7 +69,7 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     if len(frame.columns) != len(names):
         source.fail("the line that names the columns is damaged")
     frame.columns = names
-    frame = frame.loc[:, [name for name in names if name]]  # an index that was written beside it
+    frame = frame.loc[:, [name for name in names if name]]  # an index that was written with it
     for name in names:
         if name in tidy.NUMBERS:
             frame[name] = _numbers(source, frame[name])
@@ -242,7 +242,7 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
 
 
 def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Spreadsheets write rows of delimiters only; beside them a run's whole number is a float."""
+    """Spreadsheets write rows of delimiters only; next to them a run's whole number is a float."""
     blank = frame.isna().all(axis=1)
     if not bool(blank.to_numpy().any()):
         return frame

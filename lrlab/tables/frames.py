@@ -14,20 +14,7 @@ import pandas as pd
 from lrlab import records
 from lrlab.errors import UserError
 from lrlab.tables import thinning, tidy
-from lrlab.verdicts.judging import GAIN_EPSILON, verdicts, verdicts_of_pieces
-
-__all__ = [
-    "SETTINGS",
-    "Reading",
-    "branches",
-    "curves",
-    "landscape",
-    "pieces",
-    "runs",
-    "varying",
-    "verdicts",
-    "verdicts_of",
-]
+from lrlab.tables.branch_gains import gains
 
 # What makes one run different from another, besides its lr. Dotted names are overrides that were
 # swept beyond these ("optimizer.momentum") and count as settings too.
@@ -66,8 +53,6 @@ _GAINS = ("gain_low", "gain_high", "gain_noise")
 _NOW_AND_THEN = ("val_loss", "val_acc", *_MEASURED)  # columns with a value in few rows
 PARTS = records.VAL_PARTS
 PIECE = 50_000  # rows of curves in memory at once, about 15 MB
-FEWEST_STEPS = 40  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
-_TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
 
 
 def runs(sweep: Path | str) -> pd.DataFrame:
@@ -161,30 +146,6 @@ class Reading:
         means = np.concatenate([part.pop(thinning.MEAN_OF) for part in thinned])
         found = _joined(self.runs, thinned, self._gains)
         return found.assign(**{thinning.MEAN_OF: means}) if (means > 1).any() else found
-
-
-def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
-    """`verdicts` of a sweep, whose curves are never all in memory."""
-    reading = Reading(sweep)
-    return with_parts(verdicts_of_pieces(reading.pieces(), target=target), reading.runs)
-
-
-def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts with the column val_parts, from which `lrlab.verdicts.noise` reads how sure they
-    are."""
-    if PARTS not in runs:
-        return found
-    of_run = dict(zip(runs["run"].tolist(), runs[PARTS].tolist(), strict=True))
-    return found.assign(**{PARTS: [of_run.get(run) for run in found["run"].tolist()]})
-
-
-def drawn_and_judged(
-    sweep: Path | str, target: float | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The curves, thinned to what a figure needs, and the verdicts on the whole ones."""
-    reading = Reading(sweep)
-    found = verdicts_of_pieces(reading.pieces(), target=target)
-    return reading.thinned, with_parts(found, reading.runs)
 
 
 def _joined(
@@ -283,46 +244,6 @@ def _landscape(sweep: Path, name: str) -> pd.DataFrame:
         return records.read_landscape(sweep, name)
     except (FileNotFoundError, UserError):
         return pd.DataFrame(columns=list(records.LANDSCAPE[name]))
-
-
-def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float, float]:
-    """What a tenth of the step, and three times the step, would have won at a run's end.
-
-    Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000, ℓ the mean mini-batch loss
-    over the last quarter of the branch. −inf: the branch became non-finite; inf: only it did not.
-    The branches see the same batches, so the standard error of the first gain is that of the mean
-    of ℓ_lr(t)/ℓ_lr − ℓ_low(t)/ℓ_low over these steps t.
-
-    Args:
-        branches: (steps) with the columns low, same, high.
-
-    Returns:
-        The gain of a tenth, that of three times, and the standard error of the first. All NaN:
-        there was no test, or one of less than FEWEST_STEPS.
-    """
-    if len(branches) < FEWEST_STEPS:
-        return math.nan, math.nan, math.nan
-    steps = max(1, math.ceil(_TAIL * len(branches)))
-    ends, late = {}, {}
-    for name in records.MULTIPLIERS:
-        losses = branches[name].to_numpy(float)
-        late[name] = losses[-steps:]
-        ends[name] = float(late[name].mean()) if np.isfinite(losses).all() else math.inf
-    epsilon = GAIN_EPSILON * initial_loss if math.isfinite(initial_loss) else 0.0
-
-    def gain(name: str) -> float:
-        if math.isinf(ends[name]):
-            return -math.inf
-        if math.isinf(ends["same"]):
-            return math.inf
-        above, below = ends["same"] + epsilon, ends[name] + epsilon
-        return math.log(above / below) if above > 0 and below > 0 else math.nan
-
-    noise = math.nan
-    if all(math.isfinite(ends[name]) and ends[name] + epsilon > 0 for name in ("low", "same")):
-        each = [late[name] / (ends[name] + epsilon) for name in ("same", "low")]
-        noise = float(np.std(each[0] - each[1], ddof=1)) / math.sqrt(steps)
-    return gain("low"), gain("high"), noise
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

@@ -25,7 +25,7 @@ def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
     one sweep, runs of equal choices differ in what was swept, and that the table has.
 
     Args:
-        runs: as from `analysis.runs`, of one sweep. Runs without a config have what the table has.
+        runs: as from `frames.runs`, of one sweep. Runs without a config have what the table has.
     """
     bases: dict[tuple[str, ...], dict[str, Any]] = {}
     found = []

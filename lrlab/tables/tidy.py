@@ -35,15 +35,15 @@ class Curve:
 
     Attributes:
         run: as in the table.
-        seed: as in the table; None if not told.
+        seed: as in the table; None if unknown.
         settings: the values of the settings, in their order; None where there is none.
-        state: as in the table; "" if not told.
+        state: as in the table; "" if unknown.
         unit: what the positions count, step or epoch.
         rows: (n,) each, sorted by the position "at", which is unique and finite: epoch, train_loss,
             val_loss, alpha, stability_ratio, grad_norm, seconds, lr_at_step, and other, a
             measurement of any other kind; NaN where not measured.
         constants: lr, initial_loss, num_classes, chance_loss, first_nonfinite_step, swings_from,
-            gain_low, gain_high, gain_noise; NaN where not told.
+            gain_low, gain_high, gain_noise; NaN where unknown.
     """
 
     run: Hashable

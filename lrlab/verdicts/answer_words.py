@@ -5,11 +5,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lrlab.process import fitting
 from lrlab.records.thresholds import THRESHOLDS
+from lrlab.verdicts.answer import Answer, ToTarget
 from lrlab.verdicts.mechanics import less
 from lrlab.verdicts.noise import Rival
 from lrlab.verdicts.pooled import NEAR
-from lrlab.verdicts.recommend import Answer, ToTarget, best_of_each, comparable
+from lrlab.verdicts.recommend import best_of_each, comparable
 
 NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
 HEAD = len("answer  ")  # columns before what a line says
@@ -21,10 +23,10 @@ _BINS = 6  # ranges of lrs of a search that the text shows
 def text(answers: Sequence[Answer]) -> str:
     """Of the best combination in full, of others in one line and where they end at an edge.
 
-    Of several kinds of loss, the best combination of each is told in full.
+    Of several kinds of loss, the best combination of each is shown in full.
 
     Args:
-        answers: as from `answer.recommend`.
+        answers: as from `recommend.recommend`.
 
     Returns:
         Lines without a newline at the end.
@@ -43,6 +45,11 @@ def text(answers: Sequence[Answer]) -> str:
     if not comparable(answers):
         lines.append(f"        {NOT_COMPARABLE}")
     return "\n".join(lines)
+
+
+def terminal_text(answers: Sequence[Answer], width: int | None) -> str:
+    """The lines of `text`, wrapped to so many columns; None: not wrapped."""
+    return "\n".join(fitting.sentences(text(answers).splitlines(), width, HEAD))
 
 
 def headline(a: Answer) -> str:

@@ -46,7 +46,7 @@ class Numbers:
         lr: the run's lr, the one that its schedule multiplies.
         seed: as in the table.
         settings: the values of the settings, in their order; None where there is none.
-        state: finished, diverged, pruned, failed, interrupted, running, waiting; "" if not told.
+        state: finished, diverged, pruned, failed, interrupted, running, waiting; "" if unknown.
         unit: what the positions count, step or epoch.
         last: the last position with a loss.
         losses: at how many positions a loss was recorded.
@@ -70,7 +70,7 @@ class Numbers:
         stability_ratio: median over training; 1 is the border of stability.
         stability_ratio_max: its largest.
         swings_from: the stability ratio from which on steps cross the valley; 0.5 of plain SGD, NaN
-            where the optimizer has momentum of which nothing is told.
+            where the optimizer has momentum of unknown size.
         annealed: whether its lr had come down to next to nothing at the end. That takes the noise
             off, and then flattens the curve, whatever its steps were before.
         rates: first, last, mean and largest lr that its steps used; NaN where not recorded.

@@ -14,20 +14,13 @@ import pandas as pd
 
 from lrlab.records.thresholds import THRESHOLDS, Thresholds
 from lrlab.tables.tidy import settings_of, tied
-from lrlab.verdicts import mechanics
-from lrlab.verdicts import verdict_words as words
+from lrlab.verdicts import mechanics, words
 from lrlab.verdicts.evidence import Numbers, measure
-from lrlab.verdicts.outcomes import FAILED, Outcome
+from lrlab.verdicts.outcomes import FAILED, UNFINISHED, Outcome
 from lrlab.verdicts.sides import Sides, compare, gathered
-
-TOO_LARGE = (*FAILED, "overshooting")
-
-# A run in one of these states has not had its whole budget; an empty state says nothing.
-UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
 
 # Losses of different tasks cannot be compared: the best of the sweep is the best of the task.
 _TASK = ("network", "loss", "data")
-GAIN_EPSILON = 1e-3  # of the initial loss, in a branch's gain: below it a loss counts as nothing
 _FIELDS = (  # the numbers of a run that the table shows
     *("state", "judged_by", "unit", "last", "initial_loss", "chance_loss", "peak_loss"),
     *("train_end_loss", "last_loss", "end_noise", "first_nonfinite", "slope", "slope_noise"),

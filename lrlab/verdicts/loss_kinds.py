@@ -13,9 +13,9 @@ _SAME = {"cross_entropy": "nll"}  # two ways to one number
 
 
 def kind(settings: Mapping[Any, Any]) -> str:
-    """What a loss measures: equal for runs whose losses compare, "" where it is not told.
+    """What a loss measures: equal for runs whose losses compare, "" where it is unknown.
 
-    A class is told by its package and its name: ``torch.nn.HuberLoss`` and
+    A class is identified by its package and its name: ``torch.nn.HuberLoss`` and
     ``torch.nn.modules.loss.HuberLoss`` are one.
 
     Args:
@@ -45,7 +45,7 @@ def incomparable(rows: Iterable[Mapping[Any, Any]], objective: str) -> str:
 def of_best(runs: pd.DataFrame, objective: str) -> str:
     """Why none of these runs is the best by the objective, and what would work; "": one may be.
 
-    runs: as from `analysis.runs`.
+    runs: as from `frames.runs`.
     """
     ended = runs.loc[runs["state"] == "finished"]
     rows: list[dict[Any, Any]] = ended.to_dict("records")

@@ -1,5 +1,4 @@
-"""The outcomes in their one order, for tables, figures and pages; `lrlab.verdicts.judging` gives
-them."""
+"""The outcomes in their one order, and the states of runs that have none."""
 
 from typing import Literal, get_args
 
@@ -16,8 +15,12 @@ Outcome = Literal[
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 FAILED = ("diverged", "collapsed")
+TOO_LARGE = (*FAILED, "overshooting")
+
+# A run in one of these states has not had its whole budget; an empty state says nothing.
+UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
 
 
 def css_class(outcome: str) -> str:
-    """A name without spaces, for a class in HTML: o-nothing-learned."""
+    """Return a name without spaces, for a class in HTML: o-nothing-learned."""
     return "o-" + "-".join(outcome.split())

@@ -14,7 +14,7 @@ import pandas as pd
 
 from lrlab.records.thresholds import Thresholds
 from lrlab.verdicts import loss_kinds
-from lrlab.verdicts.judging import FAILED, UNFINISHED
+from lrlab.verdicts.outcomes import FAILED, UNFINISHED
 
 Row = Mapping[Any, Any]
 

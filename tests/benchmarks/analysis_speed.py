@@ -35,7 +35,8 @@ PARTS = """
 import sys, time
 from pathlib import Path
 start = time.perf_counter()
-from lrlab import analysis, answer
+from lrlab.tables import frames
+from lrlab.verdicts import recommend
 from lrlab.verdicts.judging import verdicts
 def told(what):
     global start
@@ -43,13 +44,13 @@ def told(what):
     print(f"  {what}: {now - start:.2f} s")
     start = time.perf_counter()
 told("imports")
-curves = analysis.curves(Path(sys.argv[1]))
+curves = frames.curves(Path(sys.argv[1]))
 told(f"curves, {len(curves):,} rows")
 print(f"  their memory: {curves.memory_usage().sum() / 1e9:.2f} GB")
 start = time.perf_counter()
 found = verdicts(curves)
 told("verdicts")
-answer.recommend(found)
+recommend.recommend(found)
 told("answer")
 """
 

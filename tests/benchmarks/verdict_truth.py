@@ -62,7 +62,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.answer import Answer
 
 SEEDS = 10
 WORSE = 1.05  # times the best mean: from here on a label on the wrong side is wrong

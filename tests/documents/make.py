@@ -12,7 +12,8 @@ import pandas as pd
 
 from lrlab.records.thresholds import THRESHOLDS
 from lrlab.tables import frames
-from lrlab.verdicts.judging import FAILED, verdicts
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.outcomes import FAILED
 
 MEANS = 40  # of a run's mini-batch losses: twice as many as the trend is made of
 OF_A_RUN = (

@@ -125,7 +125,7 @@ def test_twice_asked_it_stops_at_once(server: Server, long: dict[str, Any], tmp_
     assert found(tmp_path / "outputs" / "x") == long
 
 
-@pytest.mark.parametrize("function", ["lrlab.plots.drawing.cores", "lrlab.plan.checks.check_runs"])
+@pytest.mark.parametrize("function", ["lrlab.process.cores.cores", "lrlab.plan.checks.check_runs"])
 def test_an_interrupt_before_training_or_while_it_is_drawn(
     server: Server, long: dict[str, Any], function: str, tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ module.{name} = interrupted
     assert done.code == 130
     assert done.err.startswith("lrlab: interrupted") and done.err.count("\n") == 1
     folder = tmp_path / "outputs" / "x"
-    if "plots" not in function:
+    if "cores" not in function:
         assert not folder.exists()
         return
     assert done.err.startswith("lrlab: interrupted while drawing")

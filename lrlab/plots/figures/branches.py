@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import smoothed
+from lrlab.plots.parts.ribbon import draw_ribbon
 from lrlab.plots.runs import need
-from lrlab.plots.sheet import cut_to, draw_ribbon, head, sheet, widen
+from lrlab.plots.sheet import Panels, cut_to, head, sheet, widen
 from lrlab.plots.style import GREY, HUES, PALE
 from lrlab.plots.tables import NothingToDraw
 from lrlab.records.thresholds import THRESHOLDS
@@ -57,11 +58,11 @@ def branch_fan(
 ) -> Figure:
     """The gains of the branches against lr, and under them the fans of single runs.
 
-    branches: as from `analysis.branches`: columns run, lr, multiplier, step, train_loss; and where
+    branches: as from `frames.branches`: columns run, lr, multiplier, step, train_loss; and where
     there, seed, the settings.
     verdicts: as from `lrlab.verdicts.judging.verdicts`, for the gains and outcomes; without them
     the upper panel is left out. A fan's heading has its outcome, and how it stood at its end.
-    curves: as from `analysis.curves`, for the end of the run that the branches go on from.
+    curves: as from `frames.curves`, for the end of the run that the branches go on from.
 
     The gain of a branch is log(loss at lr / loss of the branch) after it; one below LOWEST_GAIN,
     or of a branch that became non-finite, stands at the lower edge. A fan's lines are moving
@@ -91,14 +92,16 @@ def branch_fan(
     page = sheet(
         title or "What a shorter and a longer step would have made of each run's end",
         style.subtitle(each.reset_index(), blended) + count,
+        Panels(
+            rows=(*top, *(1.25,) * rows),
+            columns=columns,
+            above=(0.0, 0.47 + heading, *(heading,) * (rows - 1)) if top else heading,
+            between=0.36,
+            beside=0.62,
+        ),
         handles=_handles(curves is not None),
         ribbons=[""] if ribbon else [],
-        rows=(*top, *(1.25,) * rows),
-        columns=columns,
         # The gains have numbers and a name under them, for which the first fans make room.
-        above=(0.0, 0.47 + heading, *(heading,) * (rows - 1)) if top else heading,
-        between=0.36,
-        beside=0.62,
     )
     panels = page.panels
     if gains is not None:

@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.figures.curves import Bundle, bundle, lr_y
+from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
 from lrlab.plots.runs import Run
-from lrlab.plots.sheet import bar_room, cut_to, draw_lr_bar, head, sheet
+from lrlab.plots.sheet import Panels, cut_to, head, sheet
 from lrlab.plots.style import DARK, GREY
 from lrlab.plots.tables import NothingToDraw
 from lrlab.verdicts import loss_kinds
@@ -47,7 +48,7 @@ def schedules(
     verdicts: as from `lrlab.verdicts.judging.verdicts`: outcomes at the ends of the curves.
 
     Only runs of one length are compared: the commonest number of steps of those that finished;
-    how many others there are is told. Curves are moving averages of the mini-batch loss. The thick
+    the number of others is shown. Curves are moving averages of the mini-batch loss. The thick
     ones are the schedule's best lr, with the best of the other settings: that with the lowest
     median over its seeds of the verdicts' end_loss (without verdicts: of the moving average at the
     end), where a lost seed counts as infinitely bad.
@@ -147,12 +148,15 @@ def _figure(
     page = sheet(
         title or _title(found, budget),
         subtitle,
+        Panels(
+            rows=(2.1, 0.95) * bands,
+            columns=columns,
+            above=(0.5, 0.0) + (0.72, 0.0) * (bands - 1),
+            between=0.1,
+            # the last number of one axis stands next to the first of the next
+            beside=0.16 if columns < 3 else 0.34,
+        ),
         handles=_handles(drawn, loss),
-        rows=(2.1, 0.95) * bands,
-        columns=columns,
-        above=(0.5, 0.0) + (0.72, 0.0) * (bands - 1),
-        between=0.1,
-        beside=0.16 if columns < 3 else 0.34,  # the last number of one axis, the first of the next
         bar=bar_room(drawn.norm, outcomes),
     )
     best = min((one.end for one in found), default=math.inf)

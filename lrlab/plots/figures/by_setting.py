@@ -13,12 +13,13 @@ from matplotlib.lines import Line2D
 from lrlab.errors import printable
 from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import Label
-from lrlab.plots.sheet import PAD, Handles, draw_margin, sheet, text_width
+from lrlab.plots.parts.margin import draw_margin
+from lrlab.plots.sheet import PAD, Handles, Panels, sheet, text_width
 from lrlab.plots.style import DARK, OUTCOMES, RECOMMENDED, SIZE
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
-    from lrlab.verdicts.recommend import Answer
+    from lrlab.verdicts.answer import Answer
 
 MOST = 24  # settings; of more, a page holds no row each
 _ROW = 0.36  # inches
@@ -60,10 +61,12 @@ def lr_by_setting(
     page = sheet(
         title or "Which learning rates work, by setting",
         style.subtitle(verdicts),
+        Panels(
+            rows=(_ROW * (len(rows) + 0.4),),
+            left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
+        ),
         handles=_handles(found),
         margin=margin,
-        rows=(_ROW * (len(rows) + 0.4),),
-        left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
     )
     ax = page.axes
     frame.lr_axis(ax, on_axis["lr"])

@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.figures.curves import bundle, draw_curves, handles
-from lrlab.plots.sheet import bar_room, cut_to, draw_lr_bar, head, sheet
+from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
+from lrlab.plots.sheet import Panels, cut_to, head, sheet
 
 
 @reach.within
@@ -35,12 +36,14 @@ def side_by_side(
     page = sheet(
         title or f"Train loss against {drawn.unit}, {len(names)} sweeps side by side",
         style.subtitle(curves, drawn.blended),
+        Panels(
+            rows=(3.0 if bands == 1 else 2.4,) * bands,
+            columns=columns,
+            above=0.42,
+            between=0.7,
+            beside=0.16,
+        ),
         handles=handles(drawn, with_references=True),
-        rows=(3.0 if bands == 1 else 2.4,) * bands,
-        columns=columns,
-        above=0.42,
-        between=0.7,
-        beside=0.16,
         bar=bar_room(drawn.norm, {}),  # an lr can mean another outcome in each sweep
     )
     for place in range(columns * bands):

@@ -14,15 +14,11 @@ from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.frame import Label, Reference, Scale, smoothed
+from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
+from lrlab.plots.parts.margin import draw_margin
+from lrlab.plots.parts.rail import draw_rail, rail_heading
 from lrlab.plots.runs import Run
-from lrlab.plots.sheet import (
-    bar_room,
-    draw_lr_bar,
-    draw_margin,
-    draw_rail,
-    rail_heading,
-    sheet,
-)
+from lrlab.plots.sheet import Panels, sheet
 from lrlab.plots.style import GREY
 from lrlab.plots.tables import NothingToDraw
 
@@ -95,7 +91,7 @@ def loss_curves(
 ) -> Figure:
     """Mini-batch train loss against step, all runs in one frame, coloured by log lr.
 
-    curves: as from `analysis.curves`: columns run, lr, step, lr_at_step, train_loss; and where
+    curves: as from `frames.curves`: columns run, lr, step, lr_at_step, train_loss; and where
     there, state, seed, the settings (schedule, optimizer, ...), initial_loss and chance_loss.
     verdicts: as from `lrlab.verdicts.judging.verdicts`; where given, the runs are labelled by
     outcome.
@@ -172,12 +168,14 @@ def lr_and_loss(
     page = sheet(
         title or "The loss, and the learning rate that made it",
         style.subtitle(curves, drawn.blended),
+        Panels(
+            rows=(3.1, 1.7),
+            between=0.16,
+        ),
         rail=rail_heading([run.mark for run in drawn.runs], len(drawn.runs)),
         margin=margin,
         handles=entries,
         bar=bar_room(drawn.norm, outcomes) if bar else 0.0,
-        rows=(3.1, 1.7),
-        between=0.16,
     )
     above, below = page.panels[0][0], page.panels[1][0]
     if len(steps) <= MARKED_DROPS:

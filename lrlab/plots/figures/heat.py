@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
+from lrlab.plots.parts.colour_bar import bar_place
+from lrlab.plots.parts.ribbon import draw_ribbon
 from lrlab.plots.runs import Run
-from lrlab.plots.sheet import WIDTH, Sheet, bar_place, draw_ribbon, head, sheet
+from lrlab.plots.sheet import WIDTH, Panels, Sheet, head, sheet
 from lrlab.plots.tables import NothingToDraw
 
 COLUMNS = 140  # moments that the map shows; the loss of each is the mean of its mini-batches
@@ -66,12 +68,14 @@ def heat_map(
     page = sheet(
         title or f"Where the loss falls: learning rate × {unit}",
         style.subtitle(curves, blended) + hidden,
+        Panels(
+            rows=(4.0,) if rows == 1 else (2.2,) * rows,
+            columns=columns,
+            between=0.35,
+            beside=0.3 + (_RIBBON if judged else 0.0),
+            above=0.25 if len(shown) > 1 else 0.0,
+        ),
         handles=_handles(found),
-        rows=(4.0,) if rows == 1 else (2.2,) * rows,
-        columns=columns,
-        between=0.35,
-        beside=0.3 + (_RIBBON if judged else 0.0),
-        above=0.25 if len(shown) > 1 else 0.0,
         bar=1.15 + (_RIBBON if judged else 0.0),
     )
     low, high = frame.lr_limits(lrs)

@@ -15,16 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lrlab.plots import frame, reach, style
+from lrlab.plots.parts.colour_bar import BAR, bar_place, draw_lr_bar
+from lrlab.plots.parts.margin import apart
 from lrlab.plots.runs import need
-from lrlab.plots.sheet import (
-    BAR,
-    apart,
-    bar_place,
-    cut_to,
-    draw_lr_bar,
-    head,
-    sheet,
-)
+from lrlab.plots.sheet import Panels, cut_to, head, sheet
 from lrlab.plots.style import DARK, GREY, PALE
 from lrlab.plots.tables import NothingToDraw
 
@@ -78,11 +72,13 @@ def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -
             )
             if part
         ),
+        Panels(
+            rows=(2.7,),
+            columns=len(roles),
+            above=0.5,
+            beside=0.62,
+        ),
         handles=_textbook_handles(),
-        rows=(2.7,),
-        columns=len(roles),
-        above=0.5,
-        beside=0.62,
     )
     for column, role in enumerate(roles):
         ax = page.panels[0][column]
@@ -146,10 +142,12 @@ def surface(
     page = sheet(
         title or "The loss around the runs' ways, on the plane that holds most of them",
         _plane_words(paths, len(found)),
+        Panels(
+            aspect=min(1.15, max(_FLATTEST, shape)),
+            left=1.15 if is_flat else 0.95,
+        ),
         handles=_surface_handles(found, outcomes, colour, labelled, leave),
         bar=BAR + (0.0 if labelled else BAR),
-        aspect=min(1.15, max(_FLATTEST, shape)),
-        left=1.15 if is_flat else 0.95,
     )
     ax = page.axes
     norm = _draw_surface(ax, x, y, loss)

@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 
 from lrlab.plots import style
 from lrlab.plots.frame import Scale, draw_edges
-from lrlab.plots.sheet import PAD, cut_to, sheet, text_width
+from lrlab.plots.sheet import PAD, Panels, cut_to, sheet, text_width
 from lrlab.plots.style import BEST, DARK, HUES, SIZE
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
+    from lrlab.verdicts.answer import Answer
     from lrlab.verdicts.pooled import Bin, Search
-    from lrlab.verdicts.recommend import Answer
 
 HUE = HUES[0]  # of all finished configurations: settings have no colours here
 _PRUNED = "#9aa3ab"
@@ -167,8 +167,10 @@ def importances(answers: "Sequence[Answer]", *, title: str | None = None) -> Fig
     page = sheet(
         title or "Which settings mattered for being among the best quarter",
         f"{of}, {found.ended} of them trained to their end · PED-ANOVA",
-        rows=(_ROW * (len(shares) + 0.4),),
-        left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
+        Panels(
+            rows=(_ROW * (len(shares) + 0.4),),
+            left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
+        ),
     )
     ax = page.axes
     percent = [100 * share for _, share in shares]

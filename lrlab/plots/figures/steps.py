@@ -12,15 +12,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.frame import Label
+from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
+from lrlab.plots.parts.margin import draw_margin
+from lrlab.plots.parts.rail import draw_rail, rail_heading
 from lrlab.plots.runs import Run
-from lrlab.plots.sheet import (
-    bar_room,
-    draw_lr_bar,
-    draw_margin,
-    draw_rail,
-    rail_heading,
-    sheet,
-)
+from lrlab.plots.sheet import Panels, sheet
 from lrlab.plots.style import GREY
 from lrlab.plots.tables import NothingToDraw
 from lrlab.records.thresholds import THRESHOLDS
@@ -41,9 +37,9 @@ def mechanics(
 ) -> Figure:
     """Alpha against step over the stability ratio against step, coloured by log lr.
 
-    curves: as from `analysis.curves`: columns run, lr, step, train_loss and alpha, stability_ratio
+    curves: as from `frames.curves`: columns run, lr, step, train_loss and alpha, stability_ratio
     or both, NaN where not measured; and where there, state, the settings.
-    verdicts: as from `lrlab.verdicts.judging.verdicts`: names the outcomes beside the colour bar.
+    verdicts: as from `lrlab.verdicts.judging.verdicts`: names the outcomes next to the colour bar.
     alpha: which column is alpha: "alpha" of the mini-batch, "alpha_probe" of the probe batch.
 
     Dots are measurements, lines the median of those within a factor WINDOW of the step. Steps are
@@ -92,13 +88,15 @@ def mechanics(
     page = sheet(
         title or "How far single steps go: alpha and the stability ratio",
         style.subtitle(curves, blended),
+        Panels(
+            rows=(2.5,) * len(measured),
+            between=0.2,
+            left=0.98,
+        ),
         rail=rail_heading([run.mark for run in found], len(found)),
         margin=[label for name in measured for label in labels[name]],
         handles=entries,
         bar=bar_room(norm, outcomes),
-        rows=(2.5,) * len(measured),
-        between=0.2,
-        left=0.98,
     )
     for row, name in enumerate(measured):
         ax = page.panels[row][0]

@@ -10,17 +10,14 @@ import pandas as pd
 
 from lrlab import records
 from lrlab.errors import printable
-from lrlab.process.fitting import aligned, fitted, sentences
+from lrlab.process.fitting import fitted, sentences
 from lrlab.process.paths import display_path
 from lrlab.tables.frames import varying
 from lrlab.verdicts.answer_words import HEAD
 
-__all__ = ["Best", "aligned", "columns", "display_path", "drawn", "results"]
-
 _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
 # States that are counted below the table: a reader of 200 rows must not miss them.
 _COUNTED = ("pruned", "diverged", "failed", "interrupted")
-
 
 UNEVEN = 1.5  # times what even classes give: from this share of the most frequent class on
 
@@ -53,9 +50,9 @@ def results(
 ) -> str:
     """All runs of a sweep, one line each, sorted by run number, and where its files are.
 
-    runs: as from `analysis.runs`. folder: the sweep's folder.
-    best: of a search, the setting that it found. verdicts: as from `analysis.verdicts`.
-    answer: as from `answer.text`, which stands below the table.
+    runs: as from `frames.runs`. folder: the sweep's folder.
+    best: of a search, the setting that it found. verdicts: as from `judging.verdicts`.
+    answer: as from `answer_words.text`, which stands below the table.
     width: columns of the terminal; None: lines of any width. A narrower one leaves out of the
     table what matters least, says so, and breaks sentences between words.
     Columns: run, lr, schedule, every other setting that differs between the runs, what they are

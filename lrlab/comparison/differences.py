@@ -1,0 +1,86 @@
+"""What differs between sweeps: settings, versions, device, data."""
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lrlab.comparison.by_lr import distinct
+from lrlab.comparison.reading import Side
+from lrlab.tables import sweep_settings
+
+_ENVIRONMENT = "environment"
+
+
+def differences(sides: Sequence[Side]) -> pd.DataFrame:
+    """What is not the same in all sweeps.
+
+    Returns:
+        One row a difference: setting, kind ("setting" or "environment"), and a column for each
+        letter with the value there, or the values, as text; "-" where there is none.
+    """
+    rows = [{"setting": "swept", "kind": "setting", **{s.letter: _swept(s) for s in sides}}]
+    keys = dict.fromkeys(key for side in sides for each in side.settings for key in each)
+    for key in keys:
+        values = {side.letter: _values(side, key) for side in sides}
+        if len(set(values.values())) > 1 and (key == "lr" or _differs(sides, key)):
+            told = {letter: _listed(each) for letter, each in values.items()}
+            rows.append({"setting": key, "kind": "setting", **told})
+    for key in dict.fromkeys(key for side in sides for key in side.environment):
+        values = {side.letter: side.environment.get(key, ()) for side in sides}
+        if len(set(values.values())) > 1:
+            told = {letter: _listed(each) for letter, each in values.items()}
+            rows.append({"setting": key, "kind": _ENVIRONMENT, **told})
+    if len({rows[0][side.letter] for side in sides}) == 1:
+        rows = rows[1:]
+    return pd.DataFrame(rows, columns=["setting", "kind", *(side.letter for side in sides)])
+
+
+def _values(side: Side, key: str, choice: str | None = None) -> tuple[str, ...]:
+    """The different values of a setting in a sweep, of the runs with that choice of its group."""
+    group = key.partition(".")[0]
+    found = {
+        each[key]
+        for each in side.settings
+        if key in each and (choice is None or each.get(group) == choice)
+    }
+    order = sorted(found, key=lambda value: (isinstance(value, str), value is None, value or 0))
+    return tuple(dict.fromkeys(map(sweep_settings.shown, order)))
+
+
+def _differs(sides: Sequence[Side], key: str) -> bool:
+    """Whether a setting differs by itself, and not just because another choice has no such one."""
+    if "." not in key:
+        return True
+    choices = {each.get(key.partition(".")[0]) for side in sides for each in side.settings}
+    for choice in choices:
+        values = [_values(side, key, choice) for side in sides]
+        if len({each for each in values if each}) > 1:
+            return True
+    return False
+
+
+def _swept(side: Side) -> str:
+    keys = dict.fromkeys(key for each in side.settings for key in each)
+    own = [key for key in keys if len(_values(side, key)) > 1]
+    kept = [key for key in own if "." not in key or _varies_by_itself(side, key)]
+    if not side.settings:
+        kept = [name for name in ("lr", "seed") if distinct(side.verdicts, name) > 1]
+    return ", ".join(kept) or "-"
+
+
+def _varies_by_itself(side: Side, key: str) -> bool:
+    choices = {each.get(key.partition(".")[0]) for each in side.settings}
+    return any(len(_values(side, key, choice)) > 1 for choice in choices)
+
+
+def _listed(values: Sequence[str]) -> str:
+    if not values:
+        return "-"
+    if len(values) <= 4 or not all(map(_is_number, values)):
+        return ", ".join(values)
+    return f"{values[0]} to {values[-1]} ({len(values)})"
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text) is not None

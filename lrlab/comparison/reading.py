@@ -1,0 +1,110 @@
+"""Read and judge the sweeps that are compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lrlab import records
+from lrlab.errors import UserError
+from lrlab.tables import sweep_settings
+from lrlab.verdicts import loading
+from lrlab.verdicts.answer import Answer
+from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.recommend import best_of_each, recommend
+
+LETTERS = "ABCDEF"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the sweeps that are compared.
+
+    Attributes:
+        letter: A, B ... in the order given.
+        name: unlike that of the others.
+        path: its folder, or CSV.
+        runs, curves: as from `lrlab.verdicts.loading.load`.
+        verdicts: as from `lrlab.verdicts.judging.verdicts`, of this sweep alone, as its own table
+            says.
+        answers: of its best combination of settings; of several kinds of loss one of each, for
+            these do not compare.
+        settings: of each run by dotted key; empty for a CSV.
+        environment: of each key in the runs' summaries the values there are; empty for a CSV.
+    """
+
+    letter: str
+    name: str
+    path: Path
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    verdicts: pd.DataFrame
+    answers: tuple[Answer, ...]
+    settings: tuple[Mapping[str, Any], ...]
+    environment: Mapping[str, tuple[str, ...]]
+
+    @property
+    def answer(self) -> Answer:
+        """Of its best combination of settings, or one of them."""
+        return self.answers[0]
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
+    """The sweeps to compare, and lines about what is missing in their records.
+
+    Raises:
+        UserError: fewer than two, more than six, one twice, or one that cannot be read.
+    """
+    if not 2 <= len(paths) <= len(LETTERS):
+        raise UserError(
+            f"name two to {len(LETTERS)} sweeps to compare, not {len(paths)}; for example "
+            "python -m lrlab.compare outputs/a outputs/b"
+        )
+    loaded = loading.load(paths, with_branches=False)
+    sides = []
+    for letter, name, path in zip(LETTERS, loaded.names, paths, strict=False):
+        runs = loaded.runs.loc[loaded.runs["sweep"] == name]
+        curves = loaded.curves.loc[loaded.curves["sweep"] == name]
+        found = verdicts(curves)
+        folders = runs["folder"].dropna().tolist() if "folder" in runs else []
+        sides.append(
+            Side(
+                letter=letter,
+                name=name,
+                path=path,
+                runs=runs,
+                curves=curves,
+                verdicts=found,
+                answers=tuple(best_of_each(recommend(found))),
+                settings=tuple(sweep_settings.of_runs(runs)) if len(folders) else (),
+                environment=_environment([Path(folder) for folder in folders]),
+            )
+        )
+    return sides, loaded.notes
+
+
+def _environment(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        try:
+            summary = records.read_summary(folder)
+        except (FileNotFoundError, UserError):
+            continue
+        environment = summary.get("environment")
+        told = environment if isinstance(environment, dict) else {}
+        told = {**told, "data_sha256": str(summary.get("data_sha256") or "")[:12]}
+        for key, value in told.items():
+            if value not in (None, ""):
+                found.setdefault(str(key), set()).add(sweep_settings.shown(value))
+    return {key: tuple(sorted(values)) for key, values in found.items()}
+
+
+# --- what differs ---------------------------------------------------------------------------------
+
+
+# --- lr by lr -------------------------------------------------------------------------------------
+
+
+# --- the best of each ----------------------------------------------------------------------------

@@ -1,0 +1,93 @@
+"""The tables of several sweeps as one, for figures of them all on shared axes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from lrlab.comparison.best import with_best_settings
+from lrlab.comparison.by_lr import incomparable, values_of, within
+from lrlab.comparison.reading import Side
+from lrlab.tables import sweep_settings, tidy
+from lrlab.verdicts.judging import verdicts
+
+_LONGEST_NAME = 32  # characters of a sweep's name in a figure
+_TOLD_APART = 7  # combinations of sweep and settings that have a colour and a shape each
+
+
+@dataclass(frozen=True)
+class Together:
+    """The runs of all sweeps; their names are short enough to stand next to a figure.
+
+    Attributes:
+        runs, curves, verdicts: with a column sweep.
+        timed: the verdicts with steps and seconds to one target for all sweeps.
+        objective: what each sweep's best run is chosen by; "" where they differ.
+        only_best: whether runs and timed hold only the best settings of each sweep, since all
+            combinations are too many to tell apart in one figure.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    verdicts: pd.DataFrame
+    timed: pd.DataFrame
+    objective: str
+    only_best: bool
+
+
+def together(sides: Sequence[Side]) -> Together:
+    """Join the tables of all sweeps.
+
+    Settings that are one value in each sweep are left to the sweep's name.
+    """
+    sides = [replace(side, name=_short(side)) for side in sides]
+    kept = {*within(sides), "sweep"}
+    swept = [n for side in sides for n in tidy.settings_of(side.curves)]
+    dropped = {name for name in swept if name not in kept and not is_common(sides, name)}
+    runs, curves, found = (_joined(sides, kind, dropped) for kind in ("runs", "curves", "verdicts"))
+    timed = to_one_target(sides, found)
+    rows: list[dict[Any, Any]] = found.to_dict("records")
+    combinations = {(row["sweep"], *(str(row.get(n)) for n in within(sides))) for row in rows}
+    only_best = len(combinations) > _TOLD_APART
+    if only_best:
+        best = [run for side in sides for run in with_best_settings(side)["run"].tolist()]
+        runs = runs.loc[runs["run"].isin(best)]
+        timed = timed.loc[timed["run"].isin(best)]
+    objectives = {sweep_settings.objective(side.path) for side in sides}
+    objective = objectives.pop() if len(objectives) == 1 else ""
+    return Together(runs, curves, found, timed, objective, only_best)
+
+
+def _joined(sides: Sequence[Side], kind: str, dropped: set[str]) -> pd.DataFrame:
+    """One of their tables, without the columns that are dropped."""
+    parts = [getattr(side, kind).assign(sweep=side.name) for side in sides]
+    parts = [part.drop(columns=[c for c in dropped if c in part]) for part in parts]
+    filled = [part.dropna(axis=1, how="all") for part in parts if len(part)]
+    whole = pd.concat(filled or parts[:1], ignore_index=True)
+    return whole.reindex(columns=list(dict.fromkeys(c for p in parts for c in p.columns)))
+
+
+def _short(side: Side) -> str:
+    """A name that has room next to a figure; its letter tells two apart that begin alike."""
+    name, half = side.name, _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{side.letter} {name[:half]}…{name[-half:]}"
+
+
+def is_common(sides: Sequence[Side], name: str) -> bool:
+    """Whether a setting has one and the same value in all sweeps."""
+    values = [values_of(side, name) or [None] for side in sides]
+    return len({sweep_settings.shown(value) for each in values for value in each}) == 1
+
+
+def to_one_target(sides: Sequence[Side], found: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts with steps and seconds to the easiest of the sweeps' targets, for all of them.
+
+    To a harder one the worse sweeps would never come, and nothing could be compared.
+    """
+    goals = [goal for side in sides for goal in side.verdicts["target_loss"] if goal == goal]
+    if incomparable(sides) or not goals:
+        return found.drop(columns="steps_to_target")
+    again = pd.concat([verdicts(side.curves, target=max(goals)) for side in sides])
+    timed = ["target_loss", "steps_to_target", "seconds_to_target"]
+    return found.drop(columns=timed).merge(again[["run", *timed]], on="run", how="left")

@@ -1,0 +1,60 @@
+"""Tables of several sweeps as one: names that differ, and columns that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The last part of each path, of a file without its ending; with its parents where needed."""
+    whole = [_without_ending(path.resolve()).parts for path in paths]
+    length = [1] * len(paths)
+    while True:
+        names = ["/".join(parts[-n:]) for parts, n in zip(whole, length, strict=True)]
+        alike = [i for i, name in enumerate(names) if names.count(name) > 1]
+        longer = [i for i in alike if length[i] < len(whole[i])]
+        if not longer:  # two files whose names differ in their endings only
+            return tuple(str(paths[i]) if i in alike else name for i, name in enumerate(names))
+        for i in longer:
+            length[i] += 1
+
+
+def _without_ending(path: Path) -> Path:
+    if path.is_dir():
+        return path
+    name = path.name.removesuffix(".gz").removesuffix(".csv")
+    return path.with_name(name) if name else path
+
+
+def with_columns(part: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
+    """The table with a column of each name, by its run."""
+    code, runs = pd.factorize(part["run"].to_numpy())
+    columns = {
+        name: pd.Series([of_run[run] for run in runs]).reindex(code).to_numpy()
+        for name, of_run in told.items()
+    }
+    return part.assign(**columns)
+
+
+def joined(parts: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    named = [
+        part.assign(run=_run_names(name, part), sweep=name)
+        for part, name in zip(parts, names, strict=True)
+    ]
+    columns = list(dict.fromkeys(column for part in named for column in part.columns))
+    # Columns without a value have no type of their own, and would change that of the others.
+    filled = [part.dropna(axis=1, how="all") for part in named if len(part)]
+    together = pd.concat(filled, ignore_index=True) if filled else named[0]
+    return together.reindex(columns=columns)
+
+
+def _run_names(name: str, part: pd.DataFrame) -> np.ndarray:
+    """(rows,) "name/3"; an empty run stays empty, for `verdicts` to refuse."""
+    code, values = pd.factorize(part["run"].to_numpy())
+    texts = np.array([*(f"{name}/{value}" for value in values), None], dtype=object)
+    return texts[code]

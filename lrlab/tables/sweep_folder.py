@@ -1,0 +1,54 @@
+"""Check that a path is a sweep's folder; if not, say which to name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lrlab import records
+from lrlab.errors import UserError
+from lrlab.process import paths
+
+
+def near(path: Path) -> str:
+    from lrlab.config import nearest
+
+    try:
+        names = [each.name for each in path.absolute().parent.iterdir()]
+    except OSError:
+        return ""
+    return nearest(path.name, names)
+
+
+def check_sweep(folder: Path) -> None:
+    """That it is a sweep's folder; if not, which to name.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        inside = sorted(each for each in folder.iterdir() if each.is_dir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+    if records.run_folders(folder):
+        return
+    if (folder / ".hydra").is_dir() or (folder / "metrics.csv").is_file():
+        parent = folder.absolute().parent
+        raise UserError(
+            f"{folder}: is a run's folder; name its sweep's, {paths.typed_path(parent)}"
+        )
+    if (folder / "multirun.yaml").is_file():
+        raise UserError(f"{folder}: has no run yet; start it again or wait for its first step")
+    sweeps = [each for each in inside if records.run_folders(each)]
+    # A reproduction is a copy of a run that its sweep has.
+    sweeps = [each for each in sweeps if not _is_reproduction(each)] or sweeps
+    if sweeps:
+        count = f"{len(sweeps)} sweeps" if len(sweeps) > 1 else "a sweep"
+        some = " or ".join(str(each) for each in sweeps[:3])
+        raise UserError(f"{folder}: holds {count}, but no runs; name one or more, like {some}")
+    raise UserError(
+        f"{folder}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
+    )
+
+
+def _is_reproduction(folder: Path) -> bool:
+    return any((run / "provenance.json").is_file() for run in records.run_folders(folder))

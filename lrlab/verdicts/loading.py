@@ -1,0 +1,206 @@
+"""Read sweeps' folders and CSVs of curves, and judge them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from lrlab.errors import UserError
+from lrlab.records import thresholds
+from lrlab.tables import curve_csv, frames, sweep_settings, tidy
+from lrlab.tables.joining import distinct_names, joined, with_columns
+from lrlab.tables.mending import mend, mends
+from lrlab.tables.missing import missing_notes
+from lrlab.tables.sweep_folder import check_sweep, near
+from lrlab.verdicts.evidence import Numbers
+from lrlab.verdicts.judging import judge, measured, verdicts, verdicts_of_pieces
+
+
+def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
+    """`verdicts` of a sweep, whose curves are never all in memory."""
+    reading = frames.Reading(sweep)
+    return with_parts(verdicts_of_pieces(reading.pieces(), target=target), reading.runs)
+
+
+def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts with the column val_parts, from which `lrlab.verdicts.noise` reads how sure they
+    are."""
+    if frames.PARTS not in runs:
+        return found
+    of_run = dict(zip(runs["run"].tolist(), runs[frames.PARTS].tolist(), strict=True))
+    return found.assign(**{frames.PARTS: [of_run.get(run) for run in found["run"].tolist()]})
+
+
+def drawn_and_judged(
+    sweep: Path | str, target: float | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The curves, thinned to what a figure needs, and the verdicts on the whole ones."""
+    reading = frames.Reading(sweep)
+    found = verdicts_of_pieces(reading.pieces(), target=target)
+    return reading.thinned, with_parts(found, reading.runs)
+
+
+_ONE_A_RUN = ("run", "lr", "seed", "state", "initial_loss", "chance_loss", "num_classes")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Runs of one source or of several.
+
+    Attributes:
+        runs: one row a run, as from `frames.runs`; of a CSV what its columns tell of a run.
+        curves: as from `frames.curves`, or the CSV's columns. Of one sweep alone they are thinned
+            to what a figure needs, see `lrlab.tables.thinning`; `verdicts` judges the whole ones.
+        branches: as from `frames.branches`; of a CSV none.
+        names: of the sources, each another, in the order given. With several of them, `run` is
+            "name/3" in all tables, a column `sweep` holds the name, and settings that differ
+            between the sweeps are columns.
+        notes: lines about what is missing, or was left out.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    branches: pd.DataFrame
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+    measured: tuple[list[Numbers], list[str]] | UserError | None = None
+
+    def verdicts(self, target: float | None = None) -> pd.DataFrame:
+        """As `lrlab.verdicts.judging.verdicts`.
+
+        Raises:
+            UserError: as there.
+        """
+        if isinstance(self.measured, UserError):
+            raise self.measured
+        if self.measured is None:
+            found = verdicts(self.curves, target=target)
+        else:
+            found = judge(*self.measured, target, thresholds.THRESHOLDS)
+        return with_parts(found, self.runs)
+
+
+def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
+    """Read sweeps' folders and CSVs of curves.
+
+    Args:
+        with_branches: False: the steps of the branch tests are not read, which takes long of many
+            runs; their gains are in the curves.
+
+    Raises:
+        UserError: a path is neither, or what it holds is damaged beyond use.
+    """
+    if not paths:
+        raise UserError("name a sweep's folder or a CSV of curves, for example outputs/NAME")
+    same = [path for i, path in enumerate(paths) if path.resolve() in resolved(paths[:i])]
+    if same:
+        raise UserError(f"{same[0]}: is named twice; name it once")
+    parts = [_load_one(path, with_branches, whole=len(paths) > 1) for path in paths]
+    names = distinct_names(paths)
+    notes = tuple(note for part in parts for note in part.notes)
+    if len(parts) == 1:
+        one = parts[0]
+        return Loaded(one.runs, one.curves, one.branches, names, notes, one.measured)
+    parts = _with_differing_settings(parts)
+    runs, curves, branches = (
+        joined([getattr(part, kind) for part in parts], names)
+        for kind in ("runs", "curves", "branches")
+    )
+    return Loaded(runs, curves, branches, names, notes)
+
+
+def resolved(paths: Sequence[Path]) -> list[Path]:
+    return [path.resolve() for path in paths]
+
+
+def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
+    if path.is_dir():
+        found = read_sweep(path, whole)
+        branches = frames.branches(path) if with_branches else _no_branches()
+        return replace(found, branches=branches)
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file or folder{near(path)}; name a sweep's folder or a CSV of "
+            "curves, for example outputs/NAME"
+        )
+    curves, notes = curve_csv.read(path)
+    # a CSV's own column "folder" would be taken for a run's, and read
+    not_settings = (*_ONE_A_RUN, "folder")
+    settings = [name for name in tidy.settings_of(curves) if name not in not_settings]
+    of_run = [name for name in (*_ONE_A_RUN, *settings) if name in curves]
+    runs = pd.DataFrame(curves[of_run]).groupby("run", as_index=False).first()
+    return Loaded(runs, curves, _no_branches(), (path.name,), tuple(notes))
+
+
+def read_sweep(folder: Path, whole: bool = False) -> Loaded:
+    """Its runs and curves as from `analysis`, mended where records are damaged; no branches.
+
+    A finished run whose curve ends before its last step, and a run with a curve and no summary,
+    have the state interrupted; the latter has the lr of its config, or the first of its curve, and
+    what else is the same in all other runs.
+
+    Args:
+        whole: the curves are not thinned, and not measured.
+
+    Raises:
+        UserError: it is no sweep's folder.
+    """
+    if folder.is_dir():
+        check_sweep(folder)
+    reading = frames.Reading(folder)
+    runs, found = reading.runs, None
+    if whole:
+        (curves,) = reading.pieces(math.inf)
+    else:
+        found = _measured(reading)
+        curves = reading.thinned
+    notes = missing_notes(folder, runs, curves)
+    told = mends(runs, curves)
+    for each in (runs, curves):
+        mend(each, told)
+    return Loaded(runs, curves, _no_branches(), (folder.name,), tuple(notes), found)
+
+
+def _measured(reading: frames.Reading) -> tuple[list[Numbers], list[str]] | UserError:
+    def mended() -> Iterator[pd.DataFrame]:
+        for piece in reading.pieces():
+            mend(piece, mends(reading.runs, piece))
+            yield piece
+
+    try:
+        return measured(mended())
+    except UserError as error:
+        for _ in reading.pieces():  # to be drawn all the same
+            pass
+        return error
+
+
+def _no_branches() -> pd.DataFrame:
+    return pd.DataFrame(columns=["run", "lr", "multiplier", "lr_at_step", "step", "train_loss"])
+
+
+def _with_differing_settings(parts: Sequence[Loaded]) -> list[Loaded]:
+    """With a column for each setting that differs between the sweeps, and was swept in none.
+
+    Two sweeps of networks of other widths are both "mlp": only their configs tell them apart.
+    """
+    of_runs = [sweep_settings.of_runs(part.runs) if "folder" in part.runs else [] for part in parts]
+    names = sweep_settings.differing([each for part in of_runs for each in part])
+    if not names:
+        return list(parts)
+    filled = []
+    for part, settings in zip(parts, of_runs, strict=True):
+        if not settings:
+            filled.append(part)
+            continue
+        of_run = dict(zip(part.runs["run"].tolist(), settings, strict=True))
+        told = {name: {run: each.get(name) for run, each in of_run.items()} for name in names}
+        runs, curves, branches = (
+            with_columns(each, told) for each in (part.runs, part.curves, part.branches)
+        )
+        filled.append(Loaded(runs, curves, branches, part.names, part.notes))
+    return filled

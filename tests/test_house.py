@@ -1,0 +1,87 @@
+"""The house: the order of imports, and how long files, classes and lists of arguments are."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from importlinter.application.use_cases import lint_imports
+from importlinter.configuration import configure
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(file for name in ("lrlab", "hydra_plugins") for file in (ROOT / name).rglob("*.py"))
+LINES, LINES_OF_A_CLASS, ARGUMENTS, FILES_OF_A_FOLDER = 500, 300, 8, 15
+
+# Directly in lrlab/: the verbs, and what configs and records name by path.
+MODULES = {
+    *("__init__", "__main__", "_version", "errors", "api"),
+    *("sweep", "find", "resume", "reproduce", "analysis", "compare", "bench"),
+    *("networks", "losses", "schedules", "own_data", "tracking"),
+}
+PACKAGES = {
+    *("process", "config", "records", "data", "engine", "plan", "training", "study", "sweeping"),
+    *("probes", "range_test", "tables", "verdicts", "comparison", "plots", "report"),
+}
+# What is still too large, or in the wrong place. This list may only become shorter.
+TO_DO = {
+    *("lrlab/bench.py", "lrlab/config/__init__.py", "lrlab/config/trust.py"),
+    *("lrlab/data/__init__.py", "lrlab/engine/capture.py", "lrlab/engine/diagnostics.py"),
+    *("lrlab/engine/lanes.py", "lrlab/engine/optimizers.py", "lrlab/engine/step.py"),
+    *("lrlab/find.py", "lrlab/own_data.py", "lrlab/plan/__init__.py", "lrlab/probes/landscape.py"),
+    *("lrlab/range_test/curves.py", "lrlab/range_test/inputs.py", "lrlab/records/__init__.py"),
+    *("lrlab/schedules.py", "lrlab/study/__init__.py", "lrlab/study/storage.py"),
+    *("lrlab/sweeping/search.py", "lrlab/training/train.py"),
+    *("Lanes", "Lanes.__init__", "Queue", "find", "_both", "table", "open_queue", "train"),
+    *("bench_jax", "bench_process", "bench_torch", "completion"),
+}
+
+
+def test_imports_keep_the_order() -> None:
+    configure()
+    kept = lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=None)
+    assert kept, "lint-imports says which import is against the order"
+
+
+def test_each_part_is_short_and_in_its_place() -> None:
+    assert found() == TO_DO
+
+
+def found() -> set[str]:
+    """What is too large, or directly in lrlab/ without belonging there."""
+    too_long: set[str] = set()
+    for file in FILES:
+        text = file.read_text()
+        if text.count("\n") > LINES:
+            too_long.add(str(file.relative_to(ROOT)))
+        too_long |= large(ast.parse(text))
+    folders = {file.parent for file in FILES} - {ROOT / "lrlab"}
+    crowded = [each for each in folders if len(list(each.glob("*.py"))) > FILES_OF_A_FOLDER]
+    here = {file.stem for file in (ROOT / "lrlab").glob("*.py")} - MODULES
+    packages = {each.parent.name for each in (ROOT / "lrlab").glob("*/*.py")}
+    return too_long | {each.name for each in crowded} | here | (packages - PACKAGES - MODULES)
+
+
+def large(tree: ast.AST, of: str = "") -> set[str]:
+    """Classes with too many lines, functions with too many named arguments."""
+    names: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        name = of
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{of}.{node.name}".lstrip(".")
+            if isinstance(node, ast.ClassDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                names |= {name} if lines > LINES_OF_A_CLASS else set()
+            else:
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                count = len([each for each in given if each.arg not in ("self", "cls")])
+                names |= {name} if count > ARGUMENTS else set()
+        names |= large(node, name)
+    return names
+
+
+def test_the_check_of_sizes_sees_what_is_too_large() -> None:
+    arguments = ", ".join(f"a{i}" for i in range(9))
+    long = "class Long:\n" + "    x = 1\n" * 300 + f"    def f(self, {arguments}): ...\n"
+    assert large(ast.parse(long)) == {"Long", "Long.f"}
+    short = "class Short:\n" + "    x = 1\n" * 298 + f"    def f(self, {arguments[4:]}): ...\n"
+    assert large(ast.parse(short)) == set()
