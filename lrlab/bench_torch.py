@@ -24,8 +24,8 @@ from lrlab import plan
 from lrlab.data import Dataset
 from lrlab.engine import capture
 from lrlab.plan import RunSpec
-from lrlab.training import pool, train
-from lrlab.training.train import Stack
+from lrlab.training import building, loop, pool
+from lrlab.training.stack import Stack
 
 Piece = Callable[[int], Any]
 
@@ -66,7 +66,7 @@ def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
         data: on the runs' device.
     """
     pad = pool.power_of_two(len(runs)) if pool.is_padded(runs[0]) else 0
-    return train.build_stack(plan.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
+    return building.build_stack(plan.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
 
 
 def lane_steps(lanes: Stack) -> Piece:
@@ -75,13 +75,12 @@ def lane_steps(lanes: Stack) -> Piece:
     def run(count: int) -> np.ndarray:
         found = []
         while count:
-            part = min(count, train.longest_segment(lanes), lanes.steps_per_epoch - lanes.place)
+            part = min(count, lanes.longest_segment(), lanes.steps_per_epoch - lanes.place)
             found.append(_segment(lanes, part))
             count -= part
-            if lanes.place == lanes.steps_per_epoch:
-                lanes.place = 0
-                for run in lanes.runs:
-                    run.step = 0
+            if lanes.place == 0:
+                for lane in range(len(lanes.runs)):
+                    lanes.put(lane, 0)
         return np.concatenate(found)
 
     return run
@@ -91,22 +90,19 @@ def whole_training(lanes: Stack, epochs: int) -> np.ndarray:
     """Train the lanes for some epochs, each in an order of its own; returns (steps, lanes)."""
     found = []
     for _ in range(epochs):
-        lanes.place = 0
-        train.take_order(lanes)
-        while lanes.place < lanes.steps_per_epoch:
-            left = lanes.steps_per_epoch - lanes.place
-            found.append(_segment(lanes, min(train.longest_segment(lanes), left)))
+        lanes.take_order()
+        left = lanes.steps_per_epoch
+        while left:
+            part = min(lanes.longest_segment(), left)
+            found.append(_segment(lanes, part))
+            left -= part
     return np.concatenate(found)
 
 
 def _segment(lanes: Stack, count: int) -> np.ndarray:
     lrs = [run.spec["lr"] for run in lanes.runs]
     values = {"lr": np.tile(np.array(lrs), (count, 1))}
-    losses = train.train_steps(lanes, values, lambda: False).losses.copy()  # a buffer used again
-    lanes.place += count
-    for run in lanes.runs:
-        run.step += count
-    return losses
+    return loop.advance(lanes, values).losses
 
 
 # --- the matrix products alone --------------------------------------------------------------------

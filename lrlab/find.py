@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lrlab.engine.lanes import Samples
     from lrlab.plan import RunSpec
     from lrlab.range_test.curves import Constants, Ramp
-    from lrlab.training.first_steps import Batches
+    from lrlab.training.on_batches import Batches
 
 USAGE = """\
 usage: python -m lrlab.find [option=value ...]
@@ -187,8 +187,7 @@ def _both(
 
     from lrlab import schedules
     from lrlab.engine import devices, lanes
-    from lrlab.range_test import curves
-    from lrlab.training import first_steps
+    from lrlab.range_test import curves, training
 
     longest = max(options.steps, options.ramp_steps)
     rise = {
@@ -211,7 +210,7 @@ def _both(
     looks = []
     if parts:
         whole = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
-        looks = [first_steps.Looks([whole], at_ramp), first_steps.Looks(parts, at_constants)]
+        looks = [training.Looks([whole], at_ramp), training.Looks(parts, at_constants)]
 
     total = options.ramp_steps + options.points * options.steps
     made = 0
@@ -225,7 +224,7 @@ def _both(
         x, y = batch(0)
         cost = lanes.bytes_a_lane(copy.deepcopy(network).cpu(), loss, x.cpu(), y.cpu())
         width = int(devices.free_memory(device) * _MEMORY_SHARE / max(cost, 1))
-    losses, seen = first_steps.train(
+    losses, seen = training.train(
         network,
         loss,
         optimizer,
@@ -396,7 +395,7 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
     from lrlab.engine import devices
     from lrlab.plan import compose
     from lrlab.range_test import files, inputs
-    from lrlab.training import first_steps
+    from lrlab.training import on_batches
 
     devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
@@ -417,7 +416,7 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
         loss,
         spec["optimizer"],
         options,
-        first_steps.batches(data, spec["seed"], spec["batch_size"]),
+        on_batches.batches(data, spec["seed"], spec["batch_size"]),
         inputs.in_parts(data.val_x, data.val_y, most),
         spec["seed"],
         spec.device,

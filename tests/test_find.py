@@ -30,9 +30,8 @@ from lrlab.data import Dataset
 from lrlab.errors import NotWritten, UserError
 from lrlab.find import USAGE, Found, Options, _draw, find, main, read_options, sweep_command, told
 from lrlab.networks import MLP
-from lrlab.range_test import curves
+from lrlab.range_test import curves, training
 from lrlab.range_test import figure as find_plot
-from lrlab.training import first_steps
 
 SHORT: Any = {"lr": (1e-3, 10.0), "points": 5, "steps": 30}
 
@@ -272,7 +271,7 @@ def test_where_memory_does_not_hold_all_lanes_they_are_trained_in_parts(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = find(mlp(), data, F.cross_entropy, **SHORT)
-    train, widths = first_steps._train, []
+    train, widths = training._train, []
 
     def small_memory(lanes: Any, *rest: Any) -> None:
         widths.append(len(lanes))
@@ -280,7 +279,7 @@ def test_where_memory_does_not_hold_all_lanes_they_are_trained_in_parts(
             raise MemoryError
         train(lanes, *rest)
 
-    monkeypatch.setattr(first_steps, "_train", small_memory)
+    monkeypatch.setattr(training, "_train", small_memory)
     found = find(mlp(), data, F.cross_entropy, **SHORT)
     assert widths == [6, 3, 1, 1, 1, 1, 1, 1]
     np.testing.assert_array_equal(found.constant_losses, truth.constant_losses)

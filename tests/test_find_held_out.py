@@ -21,9 +21,9 @@ from lrlab import plan
 from lrlab.engine import lanes
 from lrlab.errors import UserError
 from lrlab.find import find, told
-from lrlab.range_test import curves, figure, inputs
+from lrlab.range_test import curves, figure, inputs, training
 from lrlab.range_test.curves import read_constants
-from lrlab.training import first_steps
+from lrlab.training import on_batches
 
 SHORT: Any = {"lr": (1e-3, 1.0), "points": 3, "steps": 20, "batch_size": 16}
 DRAW = torch.Generator().manual_seed(0)
@@ -361,10 +361,10 @@ def test_looks_ask_for_lanes_one_by_one() -> None:
     """Lanes that do not fit in at once are trained in parts, each with the looks that are its."""
     at = np.zeros((4, 3), bool)
     at[[0, 2, 3], [0, 1, 2]] = True
-    batch = first_steps.batches_of(X, Y, 0, 16)
+    batch = on_batches.batches_of(X, Y, 0, 16)
     tables = []
     for width in (3, 2, 1):
-        _, (seen,) = first_steps.train(
+        _, (seen,) = training.train(
             net(),
             F.cross_entropy,
             {"_target_": "torch.optim.SGD"},
@@ -373,7 +373,7 @@ def test_looks_ask_for_lanes_one_by_one() -> None:
             seed=0,
             device="cpu",
             width=width,
-            looks=[first_steps.Looks([VAL], at)],
+            looks=[training.Looks([VAL], at)],
         )
         assert seen.shape == (4, 1, 3)
         np.testing.assert_array_equal(np.isfinite(seen[:, 0]), at)

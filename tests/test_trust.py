@@ -35,7 +35,7 @@ from lrlab import reproduce as reproducing
 from lrlab import resume as resuming
 from lrlab.config import trust
 from lrlab.errors import UserError
-from lrlab.probes import landscape
+from lrlab.probes import landscape, paths
 from lrlab.study import cmaes_state
 from lrlab.sweep import main
 from lrlab.sweeping.search import _Sweep
@@ -283,7 +283,7 @@ def test_what_is_checked_is_what_is_trained(name: str, here: Path) -> None:
     ended = reproduce("--device=cpu", cwd=here)
     assert not ran(here) and "Traceback" not in ended.err
     assert ended.code in (0, 1), ended
-    spec = landscape._saved_spec(Path("s/0"), "cpu", trusted=False)
+    spec = paths.saved_spec(Path("s/0"), "cpu", trusted=False)
     assert spec["network"]["_target_"] == "lrlab.networks.MLP" and not ran(here)
 
 
@@ -340,11 +340,10 @@ def test_ones_own_network_needs_one_word_more(here: Path) -> None:
 def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:
     for run in "01":
         change(here / "s" / run / ".hydra" / "config.yaml", network={"_target_": "evil.Net"})
-    judged = analysis.verdicts(analysis.analysis.curves(here / "s"))
-    judged = judged.assign(outcome="converged", end_loss=[1.0, 0.5])
-    found = landscape.measure(here / "s", judged)
+    runs = {"small": 0, "good": 1}
+    found = landscape.measure(here / "s", runs)
     assert "evil.Net (network)" in found.reason and not ran(here)
-    landscape.measure(here / "s", judged, trusted=True)
+    landscape.measure(here / "s", runs, trusted=True)
     assert ran(here)
 
 

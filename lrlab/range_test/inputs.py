@@ -21,8 +21,7 @@ from lrlab.engine import network_checks
 from lrlab.engine.constant import random_state_kept
 from lrlab.engine.lanes import Samples
 from lrlab.errors import UserError
-from lrlab.training import first_steps
-from lrlab.training.first_steps import Batches
+from lrlab.training.on_batches import Batches, batches_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -245,7 +244,7 @@ def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
         whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
         if not whole or not 1 <= batch_size <= len(x):
             raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
-        return first_steps.batches_of(x.to(device), y.to(device), seed, batch_size)
+        return batches_of(x.to(device), y.to(device), seed, batch_size)
     return _kept(data, device)
 
 

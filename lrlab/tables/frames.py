@@ -370,4 +370,3 @@ def _read(reader: Callable[[Path], pd.DataFrame], folder: Path) -> pd.DataFrame:
         return reader(folder)
     except (FileNotFoundError, UserError):
         return pd.DataFrame()
-

@@ -1,0 +1,150 @@
+"""One network trained at many learning rates at once, and evaluated on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lrlab.engine import devices
+from lrlab.engine import lanes as lane_stacks
+from lrlab.engine.lanes import Lanes, Loss, Samples
+from lrlab.training import on_batches
+from lrlab.training.loop import advance
+from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Which lanes are evaluated before which steps, on which samples.
+
+    Attributes:
+        parts: samples and targets, evaluated one part after the other.
+        at: (steps, lanes) bool, whether a lane is evaluated before the update of a step.
+    """
+
+    parts: Sequence[Samples]
+    at: np.ndarray
+
+    def of(self, lanes: slice | np.ndarray) -> Looks:
+        """Those at some of the lanes."""
+        return Looks(self.parts, self.at[:, lanes])
+
+
+def train(
+    network: nn.Module,
+    loss: Loss,
+    optimizer: Mapping[str, Any],
+    lrs: np.ndarray,
+    batch: Batches,
+    *,
+    seed: int,
+    device: str,
+    width: int,
+    looks: Sequence[Looks] = (),
+    tell: Callable[[int], None] = lambda steps: None,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Train one network at many learning rates, all from its weights on the same mini-batches.
+
+    Evaluations change no bit of the training, nor the random numbers that it or its data draw.
+
+    Args:
+        network: its copies are trained; it is put on the device and into training mode.
+        optimizer: ``_target_`` and arguments, without lr.
+        lrs: (steps, lanes) float64; NaN behind the last step of a lane that ends early.
+        width: the most lanes at once; where memory does not hold them, half as many.
+        looks: what is evaluated on the way.
+        tell: hears now and then how many steps were made, over all lanes.
+
+    Returns:
+        losses: (steps, lanes) float64, each step's loss before its update; from the first one that
+            is not finite on NaN but for itself, and NaN where no step was made.
+        seen: (steps, parts, lanes) float64 for each of ``looks``, the losses of its parts in eval
+            mode before the update of a step; NaN where it asks for none, and from the first step on
+            whose own loss is not finite.
+    """
+    found = np.full(lrs.shape, np.nan)
+    seen = [np.full((len(lrs), len(each.parts), lrs.shape[1]), np.nan) for each in looks]
+    first = 0
+    while first < lrs.shape[1]:
+        part = slice(first, first + width)
+        count = len(lrs[0, part])
+        own = [each.of(part) for each in looks], [table[..., part] for table in seen]
+        try:
+            lanes = lane_stacks.stack([network] * count, [seed] * count, loss, device)
+            _train(lanes, optimizer, lrs[:, part], batch, *own, found[:, part], tell)
+        except (RuntimeError, MemoryError) as error:
+            if count == 1 or not devices.out_of_memory(error):
+                raise
+            width = count // 2
+            for table in (found[:, part], *own[1]):
+                table[:] = np.nan
+            continue
+        first += count
+    return found, seen
+
+
+def _train(
+    lanes: Lanes,
+    optimizer: Mapping[str, Any],
+    lrs: np.ndarray,
+    batch: Batches,
+    looks: Sequence[Looks],
+    seen: Sequence[np.ndarray],
+    found: np.ndarray,
+    tell: Callable[[int], None],
+) -> None:
+    configs = [{**optimizer, "lr": float(lr)} for lr in lrs[0]]
+    evaluated = [part for each in looks for part in each.parts]
+    stack = on_batches.build(lanes, configs, batch, evaluated, each_lr_is_a_runs=True)
+    left = np.arange(len(lanes))
+    first = 0
+
+    def look(made: int) -> None:
+        for each, values in zip(looks, seen, strict=True):
+            asked = each.at[first + made, left]
+            if asked.any():
+                where, losses = _look(stack, asked, each.parts)
+                values[first + made][:, left[where]] = losses
+
+    for first in range(0, len(lrs), SEGMENT):
+        part = lrs[first : first + SEGMENT, left]
+        losses = advance(stack, {"lr": part}, before=look).losses
+        table = np.where(np.isnan(part), np.nan, losses)
+        failed = ~np.isfinite(table)
+        before = np.cumsum(failed, axis=0) - failed  # how many failed before this step
+        found[first : first + SEGMENT, left] = np.where(before > 0, np.nan, table)
+        for values in seen:
+            # once a lane has begun to fail, its evaluations count for nothing
+            rows = values[first : first + SEGMENT]
+            rows[:, :, left] = np.where((before + failed > 0)[:, None], np.nan, rows[:, :, left])
+        tell(len(part) * len(left))
+        going = np.flatnonzero(~failed.any(axis=0))
+        if not len(going):
+            return
+        stack.keep(going.tolist())
+        left = left[going]
+
+
+def _look(
+    stack: OnBatches, asked: np.ndarray, parts: Sequence[Samples]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate the lanes that are asked for, alone where they are few.
+
+    Returns:
+        Which lanes, and their losses, (parts, lanes) float64.
+    """
+    lanes = few = stack.lanes
+    where = np.flatnonzero(asked)
+    if 2 * len(where) <= len(lanes):
+        few = lanes.select(where.tolist())
+        on_batches.settle(few, stack.batch, parts)
+    leaves_traces = few.keeps_state or (few is lanes and few.fixed)
+    with on_batches.randomness_kept(lanes), few.rehearsal() if leaves_traces else nullcontext():
+        found = torch.stack([few.evaluate(x, y)[0] for x, y in parts]).double().numpy()
+    return where, found if few is not lanes else found[:, where]
