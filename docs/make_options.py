@@ -23,7 +23,8 @@ from typing import Any
 
 import yaml
 
-from lrlab import config, schedules
+from lrlab import schedules
+from lrlab.config import schema
 from lrlab.engine import optimizers
 from lrlab.study import sampler_checks
 
@@ -43,14 +44,14 @@ VALUES = {
     "threads": f"{_COUNT}, null",
     "lanes": f"auto, {_COUNT}",
     "memory_limit": "auto, an amount in B, kB, MB, GB, TB, or kiB, MiB, GiB, TiB",
-    "precision": ", ".join(config.PRECISIONS),
+    "precision": ", ".join(schema.PRECISIONS),
     "capture": _SWITCH,
     "pad": f"auto, {_COUNT}, null",
     "save_model": _SWITCH,
     "plots": _SWITCH,
     "output": "a folder",
     "name": "a folder's name",
-    "objective": ", ".join(config.OBJECTIVES),
+    "objective": ", ".join(schema.OBJECTIVES),
     "target": "a loss above 0, null",
     "n_trials": f"{_COUNT}, null",
     "timeout": "seconds above 0, null",
@@ -59,7 +60,7 @@ VALUES = {
     "workers": f"auto, {_COUNT}",
     "lease": "seconds above 0",
     "checkpoint_every": f"auto, {_COUNT}, null",
-    "diagnostics": ", ".join(config.DIAGNOSTICS),
+    "diagnostics": ", ".join(schema.DIAGNOSTICS),
     "profile": _SWITCH,
     "source": "a run's folder, null",
     "data.path": "a file",
@@ -182,13 +183,13 @@ def read(file: Path) -> tuple[str, list[Setting]]:
 
 def settings(group: str, choice: str) -> dict[str, Setting]:
     """The settings of a choice by name, without Hydra's own keys."""
-    _, found = read(config.folder("conf") / group / f"{choice}.yaml")
+    _, found = read(schema.folder("conf") / group / f"{choice}.yaml")
     return {each.name: each for each in found if not each.name.startswith("_")}
 
 
 def names(group: str) -> list[str]:
     """The choices of a group."""
-    return sorted(file.stem for file in (config.folder("conf") / group).glob("*.yaml"))
+    return sorted(file.stem for file in (schema.folder("conf") / group).glob("*.yaml"))
 
 
 def common(group: str) -> list[str]:
@@ -236,7 +237,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _options(wanted: Sequence[str]) -> str:
-    _, found = read(config.folder("conf") / "config.yaml")
+    _, found = read(schema.folder("conf") / "config.yaml")
     by_name = {each.name: each for each in found}
     rows = []
     for name in wanted:
@@ -287,7 +288,7 @@ def _differing(texts: Mapping[str, str], between: str) -> str:
 def _choices(group: str, chosen: Sequence[str]) -> str:
     lines = []
     for choice in chosen:
-        head, found = read(config.folder("conf") / group / f"{choice}.yaml")
+        head, found = read(schema.folder("conf") / group / f"{choice}.yaml")
         target = next(each.value for each in found if each.name == "_target_")
         of = f" (`{target}`)" if target and not target.startswith("?") else ""
         lines.append(f"- `{group}={choice}`{of}: {_code(head)}")

@@ -84,12 +84,12 @@ class Experiments(ConfigSource):
         return "lrlab"
 
     def _file(self, config_path: str) -> Path | None:
-        from lrlab import config
+        from lrlab.config import schema
 
         group, _, name = config_path.removesuffix(".yaml").partition("/")
         if group != "experiments" or not name:
             return None
-        file = config.folder("experiments") / f"{name}.yaml"
+        file = schema.folder("experiments") / f"{name}.yaml"
         return file if file.is_file() else None
 
     def load_config(self, config_path: str) -> ConfigResult:
@@ -114,13 +114,13 @@ class Experiments(ConfigSource):
         return True
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        from lrlab import config
+        from lrlab.config import schema
 
         if not config_path.rstrip("/"):
             return [] if results_filter == ObjectType.CONFIG else ["experiments"]
         if results_filter == ObjectType.GROUP:
             return []
-        return sorted(file.stem for file in config.folder("experiments").glob("*.yaml"))
+        return sorted(file.stem for file in schema.folder("experiments").glob("*.yaml"))
 
 
 class ExperimentsSearchPath(SearchPathPlugin):
@@ -128,8 +128,8 @@ class ExperimentsSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         main = [path.path for path in search_path.get_path() if path.provider == "main"]
-        if "lrlab.config" in sys.modules:  # else the program is another
-            conf = str(sys.modules["lrlab.config"].folder("conf"))
+        if "lrlab.config.schema" in sys.modules:  # else the program is another
+            conf = str(sys.modules["lrlab.config.schema"].folder("conf"))
             if main == [conf]:
                 search_path.append(provider="lrlab", path="lrlab://experiments")
 

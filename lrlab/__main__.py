@@ -70,7 +70,7 @@ def _no_such(word: str) -> NoReturn:
     if "=" in word or word.startswith("-"):
         line = f"{word}: the verb comes first, for example lrlab sweep lr=0.1"
     else:
-        from lrlab.config import nearest
+        from lrlab.config.schema import nearest
 
         line = f"{word}: no such verb{nearest(word, VERBS)}; choose from {', '.join(VERBS)}"
     print(in_a_line(f"lrlab: {line}"), file=sys.stderr)

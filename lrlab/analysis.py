@@ -22,6 +22,7 @@ from lrlab import errors, records
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import fitting, verbs
+from lrlab.process.plain import to_json
 from lrlab.records import thresholds
 from lrlab.tables import curve_csv, frames, sweep_settings, table, tidy
 from lrlab.verdicts import answer_words, recommend
@@ -147,7 +148,7 @@ def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
 
 
 def _near(path: Path) -> str:
-    from lrlab.config import nearest
+    from lrlab.config.schema import nearest
 
     try:
         names = [each.name for each in path.absolute().parent.iterdir()]
@@ -553,19 +554,11 @@ def as_json(found: pd.DataFrame, answers: Sequence[recommend.Answer], notes: Seq
     shown = found.drop(columns=frames.PARTS, errors="ignore")
     rows = json.loads(shown.to_json(orient="records", double_precision=15) or "[]")
     whole = {"verdicts": rows, "answers": [asdict(each) for each in answers], "notes": list(notes)}
-    return json.dumps(_finite(whole), indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    return to_json(whole, default=_plain)
 
 
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- the command ----------------------------------------------------------------------------------

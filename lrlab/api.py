@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab import analysis as judge
 from lrlab import records
-from lrlab.config import direction, nearest
+from lrlab.config.schema import direction, nearest
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, sweep_settings, table

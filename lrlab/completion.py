@@ -162,11 +162,11 @@ def script(shell: str) -> str:
     Args:
         shell: one of ``SHELLS``.
     """
-    from lrlab import config as configs
     from lrlab.__main__ import VERBS
+    from lrlab.config import schema
 
     choices = known_choices()
-    options = [f"{key}=" for key in configs.known_keys()] + ["+experiments="]
+    options = [f"{key}=" for key in schema.known_keys()] + ["+experiments="]
     if shell == "fish":
         cases = [
             f"        case {key}\n            printf '%s\\n' {' '.join(of)}"
@@ -194,21 +194,21 @@ def script(shell: str) -> str:
 
 def known_choices() -> dict[str, list[str]]:
     """What is offered behind ``option=``, by option."""
-    from lrlab import config as configs
+    from lrlab.config import schema
 
     found: dict[str, list[str]] = {
-        "device": list(configs.DEVICES),
-        "diagnostics": list(configs.DIAGNOSTICS),
-        "precision": list(configs.PRECISIONS),
-        "objective": list(configs.OBJECTIVES),
+        "device": list(schema.DEVICES),
+        "diagnostics": list(schema.DIAGNOSTICS),
+        "precision": list(schema.PRECISIONS),
+        "objective": list(schema.OBJECTIVES),
     }
-    for field in configs.Config.__dataclass_fields__.values():
+    for field in schema.Config.__dataclass_fields__.values():
         if field.type == "bool":
             found[field.name] = ["true", "false"]
-    conf = configs.folder("conf")
-    for group in (*configs.GROUPS, *configs.SWEEP_GROUPS):
+    conf = schema.folder("conf")
+    for group in (*schema.GROUPS, *schema.SWEEP_GROUPS):
         found[group] = _stems(conf / group)
-    found["experiments"] = _stems(configs.folder("experiments"))
+    found["experiments"] = _stems(schema.folder("experiments"))
     return found
 
 

@@ -354,7 +354,7 @@ def _compose(words: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, open_dict
 
-    from lrlab import config as configs
+    from lrlab.config import schema
     from lrlab.sweep import BASE  # and it registers the schema
 
     composed: list[DictConfig] = []
@@ -374,7 +374,7 @@ def _compose(words: Sequence[str]) -> int:
         raise UserError("--multirun: find trains one network; python -m lrlab.sweep trains many")
     sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(settings)]
     try:
-        conf = str(configs.folder("conf"))
+        conf = str(schema.folder("conf"))
         hydra.main(**BASE, config_path=conf, config_name="config")(task)()
     finally:
         sys.argv = before
@@ -389,9 +389,8 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
     Args:
         typed: the command's words, of which ``rest`` are those that a sweep takes too.
     """
-    from lrlab import config as configs
     from lrlab import plan, records
-    from lrlab.config import wishes
+    from lrlab.config import checks, wishes
     from lrlab.engine import devices
     from lrlab.plan import compose
     from lrlab.range_test import files, inputs
@@ -399,7 +398,7 @@ def _test(config: Any, options: Options, typed: Sequence[str], rest: Sequence[st
 
     devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
-    configs.check_folder(config)
+    checks.check_folder(config)
     spec = compose.spec(config)
     plan.check_runs([spec])
     named = any(word.startswith("name=") for word in rest)

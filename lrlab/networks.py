@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrlab.config import nearest
+from lrlab.config.schema import nearest
 from lrlab.errors import UserError
 
 T = TypeVar("T")

@@ -30,12 +30,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.config import data_paths, nearest
+from lrlab.config import data_paths
+from lrlab.config.schema import nearest
 from lrlab.data import (
     Dataset,
     cache_folder,
     check_draw,
-    is_whole,
     own_columns,
     own_csv,
     own_float32,
@@ -46,6 +46,7 @@ from lrlab.data import (
 )
 from lrlab.data.pixels import Pixels
 from lrlab.errors import UserError
+from lrlab.process.plain import is_whole
 
 PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -581,7 +582,7 @@ def _checked_split(split: Mapping[str, Any]) -> Split:
             )
     how = Split(**split)
     size = how.val_size
-    is_count = is_whole(size) and size >= 1
+    is_count = is_whole(size, 1)
     if not (is_count or (isinstance(size, float) and 0 < size < 1)):
         raise UserError(
             f"data.val_size={size}: must be a number of samples from 1 or a share below 1, "

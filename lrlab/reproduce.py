@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrlab import config as configs
 from lrlab import records
 from lrlab._version import __version__
-from lrlab.config import data_paths
+from lrlab.config import data_paths, messages, schema
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.process import fitting, verbs
 from lrlab.training import recheck
@@ -176,10 +175,10 @@ def reproduce(
     environment.make_deterministic()
     try:
         saved = OmegaConf.create(records.options(text))
-        config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
+        config = OmegaConf.merge(OmegaConf.structured(schema.Config), saved)
         assert isinstance(config, DictConfig)
         again = f"python -m lrlab.reproduce {table.typed_path(run)} {trust.TRUST}"
-        config = trust.settled(config, configs.GROUPS, str(run), again, trusted)
+        config = trust.settled(config, schema.GROUPS, str(run), again, trusted)
         # From here on no text of the record is resolved: what follows changes nothing else.
         told = summary.get("environment") or {}
         config.device = device or _device(run, told) or config.device
@@ -200,7 +199,7 @@ def reproduce(
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
         spec = plan.run_spec(number, folder / str(number), config, choices, swept)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{run}: its config is damaged: {configs.one_line(error)}") from None
+        raise UserError(f"{run}: its config is damaged: {messages.one_line(error)}") from None
     except (ValueError, TypeError, YAMLError, RecursionError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
     plan.check_runs([spec])

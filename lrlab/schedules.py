@@ -31,9 +31,11 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, LRScheduler
 
-from lrlab.config import nearest, targets
+from lrlab.config import targets
+from lrlab.config.schema import nearest
 from lrlab.engine.python_state import seeded
 from lrlab.errors import UserError
+from lrlab.process.plain import is_number, is_whole
 
 OWN_KEYS = ("interval", "warmup_steps", "warmup_start_factor")
 INTERVALS = ("step", "epoch")
@@ -273,7 +275,7 @@ def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Setti
         hint = nearest(str(interval), INTERVALS)
         raise UserError(f"schedule.interval={interval}: must be step or epoch{hint}")
     warmup = schedule.get("warmup_steps", 0)
-    if not _whole(warmup) or warmup < 0:
+    if not is_whole(warmup, 0):
         raise UserError(
             f"schedule.warmup_steps={warmup}: must be a whole number of at least 0, "
             "for example schedule.warmup_steps=100"
@@ -284,7 +286,7 @@ def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Setti
             f"for example schedule.warmup_steps={steps // 10}"
         )
     factor = schedule.get("warmup_start_factor", 0.01)
-    if not targets.is_number(factor) or not 0 < factor <= 1:
+    if not is_number(factor) or not 0 < factor <= 1:
         raise UserError(
             f"schedule.warmup_start_factor={factor}: must be above 0 and at most 1, "
             "for example schedule.warmup_start_factor=0.01"
@@ -322,18 +324,14 @@ def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Setti
     return settings
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 _WORKS: dict[str, Callable[[Any], bool]] = {
-    "a whole number of at least 1": lambda v: _whole(v) and v >= 1,
-    "a whole number of at least 0": lambda v: _whole(v) and v >= 0,
-    "a number above 0": lambda v: targets.is_number(v) and v > 0,
-    "a number of at least 0": lambda v: targets.is_number(v) and v >= 0,
-    "from 0 to 1": lambda v: targets.is_number(v) and 0 <= v <= 1,
-    "above 0 and at most 1": lambda v: targets.is_number(v) and 0 < v <= 1,
-    "between 0 and 1": lambda v: targets.is_number(v) and 0 < v < 1,
+    "a whole number of at least 1": lambda v: is_whole(v, 1),
+    "a whole number of at least 0": lambda v: is_whole(v, 0),
+    "a number above 0": lambda v: is_number(v) and v > 0,
+    "a number of at least 0": lambda v: is_number(v) and v >= 0,
+    "from 0 to 1": lambda v: is_number(v) and 0 <= v <= 1,
+    "above 0 and at most 1": lambda v: is_number(v) and 0 < v <= 1,
+    "between 0 and 1": lambda v: is_number(v) and 0 < v < 1,
 }
 # argument of a scheduler of torch's or of ours: what works, and an example
 _ARGUMENTS: dict[str, tuple[str, float]] = {

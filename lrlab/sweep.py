@@ -16,9 +16,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lrlab import completion, records
-from lrlab import config as configs
 from lrlab._version import __version__
-from lrlab.config import arguments, flags, passwords, trust
+from lrlab.config import arguments, flags, messages, passwords, schema, trust
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import gc_pause, signals, verbs
 from lrlab.study import heartbeat
@@ -26,7 +25,7 @@ from lrlab.study import heartbeat
 # Hydra 1.3 warns where it is left out, Hydra 1.4 where it is given.
 BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
-ConfigStore.instance().store(name="lrlab_schema", node=configs.Config, provider="lrlab")
+ConfigStore.instance().store(name="lrlab_schema", node=schema.Config, provider="lrlab")
 # Hydra copies its one store with each look at its sources, a hundred times for --help, and then
 # copies again what it takes out of it.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
@@ -110,7 +109,7 @@ def told(work: Callable[[], None]) -> None:
         of_hydra = ("group override", "item value in defaults")
         if type(error) is ValueError and not any(part in str(error) for part in of_hydra):
             raise
-        raise UserError(configs.one_line(error)) from error
+        raise UserError(messages.one_line(error)) from error
     except OSError as error:  # of whoever looked for a file by a word of the command
         if not verbs.too_long(error):
             raise
@@ -133,7 +132,7 @@ def run(typed: list[str]) -> None:
 
 
 def _run(typed: list[str]) -> None:
-    conf = str(configs.folder("conf"))
+    conf = str(schema.folder("conf"))
     application = hydra.main(**BASE, config_path=conf, config_name="config")(task)
 
     def start(*more: str, deferred: Sequence[str] = ()) -> None:
@@ -150,7 +149,7 @@ def _run(typed: list[str]) -> None:
     except ConfigCompositionException as error:
         if not arguments.is_sweep(typed):
             raise
-        group = configs.group_of_unknown_setting(error)
+        group = messages.group_of_unknown_setting(error)
         if group is not None and any("experiments=" in word for word in typed):
             start(deferred=[group])  # the experiment may sweep the group
         elif "--multirun" in str(error):
@@ -193,7 +192,7 @@ def _trusted(typed: list[str]) -> list[str]:
 
 def fail(error: Exception) -> NoReturn:
     """Print what the user can do in one line and exit with 2."""
-    line = str(error) if isinstance(error, UserError) else configs.one_line(error)
+    line = str(error) if isinstance(error, UserError) else messages.one_line(error)
     print(f"lrlab: {line}", file=sys.stderr)
     sys.exit(2)
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lrlab import config as configs
 from lrlab import records
-from lrlab.config import passwords, trust
+from lrlab.config import passwords, schema, trust
 from lrlab.config.targets import HYDRA_KEYS, lacking, taken
 from lrlab.errors import NotWritten, UserError
+from lrlab.process.plain import is_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ def check(node: Mapping[str, Any]) -> None:
             f"tracking={package}: needs the package {package}; pip install 'lrlab[{package}]'"
         )
     every = node.get("every", 1)
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+    if not is_whole(every, 1):
         raise UserError(f"tracking.every={every}: must be a whole number of steps from 1, like 10")
 
 
@@ -261,10 +261,10 @@ def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: summary[key] for key in ("lr", "seed", "epochs", "batch_size") if key in summary}
     # the record may be another's, and a tracker may send what it is told anywhere
     config = trust.uncalled(OmegaConf.create(records.options(records.read_config(run))))
-    for group in configs.GROUPS:
+    for group in schema.GROUPS:
         found[group] = summary.get(group)
         node = config.get(group)
-        for key in configs.keys(node, f"{group}.") if isinstance(node, Mapping) else ():
+        for key in schema.keys(node, f"{group}.") if isinstance(node, Mapping) else ():
             value: Any = config
             for part in key.split("."):
                 value = value[part]
@@ -283,7 +283,8 @@ def _scalar(value: Any) -> Any:
 class TensorBoard:
     """Event files in ``<sweep>/tensorboard/<run>``: curves, and the hyperparameters' tab.
 
-    They are written record by record, without torch's SummaryWriter, which keeps a thread a run.
+    They are written record by record. torch's SummaryWriter keeps a thread a run, takes six times
+    as long, and calls a run that failed a success.
     """
 
     needs = "tensorboard"
@@ -293,22 +294,26 @@ class TensorBoard:
         self.files: dict[int, Path] = {}
 
     def log(self, news: News) -> None:
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        event_pb2, summary_pb2 = _compiled("compat.proto.event_pb2", "compat.proto.summary_pb2")
+        event_pb2 = _compiled("compat.proto.event_pb2")
         now = time.time()
         events: list[Any] = []
 
         def add(step: int, values: Mapping[str, float]) -> None:
-            value = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
-            summary = summary_pb2.Summary(value=value)
-            events.append(event_pb2.Event(wall_time=now, step=step, summary=summary))
+            found = event_pb2.Event(wall_time=now, step=step)
+            for tag, value in values.items():
+                found.summary.value.add(tag=tag, simple_value=value)
+            events.append(found)
 
         if news.first:
             # The records are the truth: what an interrupted process wrote is written anew.
             self.files[news.run] = self._fresh_file(news, now)
             events.append(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
-            events.append(event_pb2.Event(wall_time=now, summary=_session_start(news, now)))
+            # No summary of the experiment: without one TensorBoard shows the columns of all runs.
+            start = hparams_pb(news.hyperparameters, trial_id=news.name, start_time_secs=now)
+            events.append(event_pb2.Event(wall_time=now, summary=start))
         for step, point in news.points:
             add(step, point)
         if news.state in ENDED:
@@ -333,42 +338,24 @@ class TensorBoard:
         return folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}.{os.getpid()}"
 
 
-def _compiled(*names: str) -> list[Any]:
+def _compiled(name: str) -> Any:
     """TensorBoard's protocol buffers, whose classes exist only once they are imported."""
-    return [importlib.import_module(f"tensorboard.{name}") for name in names]
-
-
-def _session_start(news: News, now: float) -> Any:
-    (plugin_data_pb2,) = _compiled("plugins.hparams.plugin_data_pb2")
-    start = plugin_data_pb2.SessionStartInfo(group_name=news.name, start_time_secs=now)
-    for key, value in news.hyperparameters.items():
-        if isinstance(value, bool):
-            start.hparams[key].bool_value = value
-        elif isinstance(value, int | float):
-            start.hparams[key].number_value = value
-        else:
-            start.hparams[key].string_value = value
-    return _hparams(plugin_data_pb2.HParamsPluginData(session_start_info=start), "START")
+    return importlib.import_module(f"tensorboard.{name}")
 
 
 def _session_end(news: News, now: float) -> Any:
-    names = ("plugins.hparams.api_pb2", "plugins.hparams.plugin_data_pb2")
-    api_pb2, plugin_data_pb2 = _compiled(*names)
-    failed = news.state in ("failed", "interrupted")
-    status = "STATUS_FAILURE" if failed else "STATUS_SUCCESS"
-    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value(status), end_time_secs=now)
-    return _hparams(plugin_data_pb2.HParamsPluginData(session_end_info=end), "END")
-
-
-def _hparams(data: Any, which: str) -> Any:
     from tensorboard.plugins.hparams import metadata
 
-    (summary_pb2,) = _compiled("compat.proto.summary_pb2")
-    # No summary of the experiment: without one TensorBoard shows the columns of all runs.
-    tag = {"START": metadata.SESSION_START_INFO_TAG, "END": metadata.SESSION_END_INFO_TAG}[which]
-    about = metadata.create_summary_metadata(data)
-    value = summary_pb2.Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
-    return summary_pb2.Summary(value=[value])
+    plugin_data_pb2 = _compiled("plugins.hparams.plugin_data_pb2")
+    failed = news.state in ("failed", "interrupted")
+    status = "STATUS_FAILURE" if failed else "STATUS_SUCCESS"
+    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now)
+    about = metadata.create_summary_metadata(
+        plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    )
+    found = _compiled("compat.proto.summary_pb2").Summary()
+    found.value.add(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
+    return found
 
 
 def _reach(uri: str) -> None:

@@ -29,9 +29,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf, base
 from torch import Tensor
 
-from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.config import data_paths
+from lrlab.config import data_paths, schema
 from lrlab.data import Dataset
 from lrlab.engine import devices
 from lrlab.plan import RunSpec
@@ -68,7 +67,7 @@ def read_once() -> Iterator[None]:
     A command reads twenty of them. Processes that tests start do it as a user's do.
     """
     load = OmegaConf.load
-    folders = (configs.folder("conf"), Path(hydra.__file__).parent / "conf")
+    folders = (schema.folder("conf"), Path(hydra.__file__).parent / "conf")
     kept: dict[str, Any] = {}
 
     def load_once(file: Any) -> Any:
@@ -203,12 +202,12 @@ def make_specs(folder: Path, runs: Sequence[str], common: str = "") -> list[RunS
 def _spec(number: int, folder: Path, overrides: Sequence[str]) -> RunSpec:
     given = [override.split("=", 1) for override in overrides]
     choices = {"network": "mlp", "loss": "nll", "optimizer": "sgd", "schedule": "fixed"}
-    choices |= {key: value for key, value in given if key in configs.GROUPS}
-    config = OmegaConf.merge(OmegaConf.structured(configs.Config), _yaml("config"))
+    choices |= {key: value for key, value in given if key in schema.GROUPS}
+    config = OmegaConf.merge(OmegaConf.structured(schema.Config), _yaml("config"))
     assert isinstance(config, DictConfig)
     for group, choice in choices.items():
         config[group] = _yaml(f"{group}/{choice}")
-    rest = [f"{key}={value}" for key, value in given if key not in configs.GROUPS]
+    rest = [f"{key}={value}" for key, value in given if key not in schema.GROUPS]
     config = OmegaConf.merge(config, OmegaConf.from_dotlist(rest))
     assert isinstance(config, DictConfig)
     return plan.run_spec(number, folder, config, choices, dict(given))
@@ -220,7 +219,7 @@ def _yaml(name: str) -> DictConfig:
         return OmegaConf.create({"_target_": "conftest.tiny_images"})
     if name == "optimizer/only_target":  # as of a user who names a class and nothing else
         return OmegaConf.create({"_partial_": True})
-    loaded = OmegaConf.load(configs.folder("conf") / f"{name}.yaml")
+    loaded = OmegaConf.load(schema.folder("conf") / f"{name}.yaml")
     assert isinstance(loaded, DictConfig)
     return OmegaConf.masked_copy(loaded, [k for k in loaded if k not in ("defaults", "hydra")])  # type: ignore[arg-type]
 

@@ -14,8 +14,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from test_sweep import QUICK, command
 
-from lrlab import config as configs
 from lrlab import records
+from lrlab.config import schema
 from lrlab.errors import UserError
 from lrlab.plan import best
 from lrlab.sweep import main
@@ -191,14 +191,14 @@ def test_another_choice_leaves_the_settings_of_the_first_behind(tmp_path: Path) 
     overrides = ["network=cnn", "network.activation=tanh", "+network.note=1", "lr=0.3"]
     path = ConfigSearchPathImpl()  # as `--config-dir` makes it
     path.append("hydra", "pkg://hydra.conf")
-    path.append("main", f"file://{configs.folder('conf')}")
+    path.append("main", f"file://{schema.folder('conf')}")
     path.append("command-line", f"file://{tmp_path}")
     path.append("schema", "structured://")
     loader = ConfigLoaderImpl(path)
     job = loader.load_configuration("best", overrides, RunMode.RUN)
     assert job.network.hidden == [8]
     best.choose_again(job, loader, overrides)
-    cnn = OmegaConf.load(configs.folder("conf") / "network" / "cnn.yaml")
+    cnn = OmegaConf.load(schema.folder("conf") / "network" / "cnn.yaml")
     assert job.network == {**cnn, "activation": "tanh", "note": 1}, "no trace of hidden"
     assert job.optimizer.momentum == 0.5 and job.lr == 0.3, "what was not chosen anew stays"
 

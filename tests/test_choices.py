@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import config as configs
+from lrlab.config import schema
 from lrlab.errors import UserError
 from lrlab.study import sampler_checks
 
@@ -18,18 +18,18 @@ def composed(**settings: Any) -> DictConfig:
     for group, default in (("sampler", "tpe"), ("pruner", "none")):
         choice = settings.get(group, default)
         name, changes = choice if isinstance(choice, tuple) else (choice, {})
-        node = OmegaConf.load(configs.folder("conf") / group / f"{name}.yaml")
+        node = OmegaConf.load(schema.folder("conf") / group / f"{name}.yaml")
         found[group] = OmegaConf.merge(node, changes)
     return OmegaConf.create(found)
 
 
 def test_every_choice_works_as_it_is() -> None:
     packages = {"qmc": "scipy", "gp": "scipy", "cmaes": "cmaes"}
-    for file in (configs.folder("conf") / "sampler").glob("*.yaml"):
+    for file in (schema.folder("conf") / "sampler").glob("*.yaml"):
         if file.stem in packages:
             pytest.importorskip(packages[file.stem])
         sampler_checks.check(composed(sampler=file.stem))
-    for file in (configs.folder("conf") / "pruner").glob("*.yaml"):
+    for file in (schema.folder("conf") / "pruner").glob("*.yaml"):
         bound = {"upper": 2.3} if file.stem == "threshold" else {}
         sampler_checks.check(composed(pruner=(file.stem, bound)))
 

@@ -20,7 +20,7 @@ import yaml
 import lrlab
 from lrlab import __main__ as command
 from lrlab import completion
-from lrlab import config as configs
+from lrlab.config import schema
 from lrlab.probes import along_a_step
 from lrlab.study import heartbeat, storage
 
@@ -140,7 +140,7 @@ def asked(*words: str) -> list[str]:
 
 
 def stems(group: str) -> set[str]:
-    return {file.stem for file in (configs.folder("conf") / group).glob("*.yaml")}
+    return {file.stem for file in (schema.folder("conf") / group).glob("*.yaml")}
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -150,7 +150,7 @@ def test_bash_completes_verbs_options_and_choices() -> None:
     assert in_bash("lrlab sw", every) == ["sweep "]
     assert in_bash("lrlab completion z", every) == ["zsh "]
     options = in_bash("lrlab sweep ", every)
-    assert {f"{key}=" for key in configs.Config.__dataclass_fields__} <= set(options)
+    assert {f"{key}=" for key in schema.Config.__dataclass_fields__} <= set(options)
     assert "+experiments=" in options and "optimizer.momentum=" in options
     assert set(in_bash("lrlab sweep lr=1 optimizer=", every)) == stems("optimizer")
     assert set(in_bash("lrlab find schedule=", every)) == stems("schedule")

@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from test_sweep import QUICK, Ended, command, files, process, sweep
 
-from lrlab import config as configs
-from lrlab.config import arguments
+from lrlab.config import arguments, checks, messages, schema
 from lrlab.sweep import BASE, main
 
 
@@ -308,14 +307,14 @@ def test_hydra_full_error_shows_the_traceback(
 
 def test_defaults_pass_the_check(tmp_path: Path) -> None:
     shown = command(main, ["--cfg", "job", "--resolve"], tmp_path).out
-    config = OmegaConf.merge(OmegaConf.structured(configs.Config), OmegaConf.create(shown))
-    configs.check(config)  # type: ignore[arg-type]
+    config = OmegaConf.merge(OmegaConf.structured(schema.Config), OmegaConf.create(shown))
+    checks.check(config)  # type: ignore[arg-type]
 
 
 def test_every_option_of_the_schema_is_in_the_config_file_with_a_comment() -> None:
-    text = (configs.folder("conf") / "config.yaml").read_text("utf-8")
-    for key in configs.Config.__dataclass_fields__:
-        if key not in (*configs.GROUPS, *configs.SWEEP_GROUPS):
+    text = (schema.folder("conf") / "config.yaml").read_text("utf-8")
+    for key in schema.Config.__dataclass_fields__:
+        if key not in (*schema.GROUPS, *schema.SWEEP_GROUPS):
             (line,) = (line for line in text.splitlines() if line.startswith(f"{key}:"))
             assert "#" in line, line
 
@@ -335,14 +334,14 @@ def test_every_option_of_the_schema_is_in_the_config_file_with_a_comment() -> No
     ],
 )
 def test_a_reference_that_leads_nowhere_is_named(given: dict[str, object], line: str) -> None:
-    config: Any = OmegaConf.merge(OmegaConf.structured(configs.Config), given)
+    config: Any = OmegaConf.merge(OmegaConf.structured(schema.Config), given)
     with pytest.raises(OmegaConfBaseException) as caught:
         _ = [config[key] for key in given]
-    assert configs.one_line(caught.value).startswith(line)
+    assert messages.one_line(caught.value).startswith(line)
 
 
 def test_known_keys_are_those_of_the_files() -> None:
-    known = configs.known_keys()
+    known = schema.known_keys()
     for key in ("lr", "network.hidden", "schedule.gamma", "optimizer.betas", "data.root"):
         assert key in known
     assert not [key for key in known if key.endswith(("_target_", "_partial_"))]
@@ -353,7 +352,7 @@ def test_known_keys_are_those_of_the_files() -> None:
     [("lrr", " (did you mean lr?)"), ("sed", " (did you mean seed?)"), ("qqq", "")],
 )
 def test_nearest(word: str, hint: str) -> None:
-    assert configs.nearest(word, ["lr", "seed", "epochs"]) == hint
+    assert schema.nearest(word, ["lr", "seed", "epochs"]) == hint
 
 
 # --- Hydra manners --------------------------------------------------------------------------------
@@ -424,7 +423,7 @@ def test_experiments_are_a_group_and_nothing_beside_them_is(tmp_path: Path) -> N
     assert studies.split(", ") == sorted(file.stem for file in files)
     listed = text.split("Choices (")[1].split("\n\n")[0].splitlines()[1:]
     groups = {line.partition(":")[0] for line in listed}
-    assert groups == {*configs.GROUPS, *configs.SWEEP_GROUPS, "experiments"}
+    assert groups == {*schema.GROUPS, *schema.SWEEP_GROUPS, "experiments"}
     shown = command(main, ["--cfg", "job", "+experiments=lr_search"], tmp_path)
     assert (shown.code, OmegaConf.create(shown.out).n_trials) == (0, 16)
 

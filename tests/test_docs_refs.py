@@ -30,9 +30,10 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 from test_sweep import Ended, command
 
-from lrlab import config as configs
 from lrlab import records
 from lrlab.__main__ import VERBS
+from lrlab.config import checks
+from lrlab.config import schema as configs
 from lrlab.plots import NAMES
 from lrlab.study import storage
 from lrlab.sweep import main as sweep
@@ -135,7 +136,7 @@ def test_what_options_shows_as_code_is_taken() -> None:
             schema = OmegaConf.structured(configs.Config)
             chosen = {group: {} for group in groups}
             merged = OmegaConf.merge(schema, base, chosen, {"name": "x", "target": 1}, given)
-            configs.check(merged)  # type: ignore[arg-type]
+            checks.check(merged)  # type: ignore[arg-type]
         else:
             assert key in known, word
         judged += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import itertools
 import os
 import struct
 import sys
@@ -17,7 +16,7 @@ import pandas as pd
 import pytest
 from test_compare import make_sweep
 
-from lrlab import bench, compare
+from lrlab import compare
 from lrlab.comparison.sides_by_side import read
 from lrlab.process import broken_pipe, fitting
 from lrlab.tables import table
@@ -251,16 +250,6 @@ def test_compare_is_as_wide_as_the_terminal(
         assert f"{letter} lr=0.1: end loss 0.2" in said
     heads = [line.split() for line in printed.splitlines() if line.split()[:1] == ["lr"]]
     assert all(head[:4] == ["lr", "A", "B", "C"] for head in heads) and len(heads) >= 2
-
-
-def test_the_table_of_bench_leaves_out_what_its_ratios_say() -> None:
-    for width in (None, 120, 90, 80, 74, 60):
-        names, gap = bench._columns(width)
-        total = sum(bench._COLUMNS[name] + gap for name in names) - gap
-        assert width is None or total <= width
-        left = [name for name in bench._COLUMNS if name not in names]
-        assert left == list(itertools.islice(bench._LEAST, len(left)))
-        assert (left == []) == (width is None or width > 80)
 
 
 def test_the_width_is_that_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,15 +25,14 @@ from test_sweep import sweep
 
 from lrlab import __main__ as verbs
 from lrlab import bench, find
-from lrlab import config as configs
 from lrlab import sweep as sweeps
-from lrlab.config import arguments
+from lrlab.config import arguments, schema
 from lrlab.sweeping import search
 
-KEYS = [*configs.known_keys(), *configs.GROUPS, *configs.SWEEP_GROUPS]
+KEYS = [*schema.known_keys(), *schema.GROUPS, *schema.SWEEP_GROUPS]
 OFTEN = ["lr", "epochs", "batch_size", "seed", "points", "n_trials", "lanes", "network.hidden"]
 OFTEN += ["optimizer.momentum", "threads", "memory_limit", "timeout", "objective", "name"]
-CHOICES = sorted({file.stem for file in configs.folder("conf").rglob("*.yaml")})
+CHOICES = sorted({file.stem for file in schema.folder("conf").rglob("*.yaml")})
 FUNCTIONS = ["choice", "range", "interval", "shuffle", "sort", "glob", "tag", "int", "str"]
 SANE = ["lr=0.1", "lr=1e-3..1", "optimizer=adam", "seed=0,1", "schedule=step", "network.hidden=[3]"]
 SANE += ["points=3", "n_trials=2", "lr=0.1,0.2", "network=perceptron", "optimizer=sgd,adam"]

@@ -21,8 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import config as configs
 from lrlab import plan
+from lrlab.config import messages, schema
 from lrlab.errors import UserError
 from lrlab.plan import compose
 from lrlab.sweep import BASE  # and it registers the schema
@@ -32,7 +32,7 @@ from lrlab.sweep import BASE  # and it registers the schema
 def loader() -> Iterator[Any]:
     GlobalHydra.instance().clear()
     setup_globals()
-    with initialize_config_dir(str(configs.folder("conf")), **BASE, job_name="sweep"):
+    with initialize_config_dir(str(schema.folder("conf")), **BASE, job_name="sweep"):
         yield GlobalHydra.instance().hydra.config_loader  # type: ignore[union-attr]
 
 
@@ -254,7 +254,7 @@ def test_what_does_not_fit_is_named_and_harms_no_other_run(
     before = compose.compose(config, loader, [fine[key] for key in good if key in fine], 0)
     with pytest.raises((HydraException, OmegaConfBaseException)) as refused:
         compose.compose(config, loader, overrides, 1)
-    assert configs.one_line(refused.value).startswith(line)
+    assert messages.one_line(refused.value).startswith(line)
     again = compose.compose(config, loader, before.overrides, 0)
     assert again.texts == before.texts == texts(before.config())
 

@@ -13,8 +13,8 @@ import torch
 from conftest import Silent, Trainer, assert_same_bits, make_specs, read
 from test_sweep import Ended, command, files, one_folder, summaries, sweep
 
-from lrlab import config as configs
 from lrlab import records, resume
+from lrlab.config import checks
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec, memory
 from lrlab.probes import branches
@@ -49,11 +49,11 @@ GRID = ("lr=0.01,0.03,0.1,0.3,1.0", "network.hidden=[8]", "name=x")
     ],
 )
 def test_amounts_of_memory(typed: Any, expected: int | None) -> None:
-    assert configs.memory_limit({"memory_limit": typed}) == expected
+    assert checks.memory_limit({"memory_limit": typed}) == expected
 
 
 def test_configs_of_older_runs_have_no_limit() -> None:
-    assert configs.memory_limit({}) is None
+    assert checks.memory_limit({}) is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_configs_of_older_runs_have_no_limit() -> None:
 )
 def test_what_is_no_amount(told: Any) -> None:
     with pytest.raises(UserError, match="memory_limit="):
-        configs.memory_limit({"memory_limit": told})
+        checks.memory_limit({"memory_limit": told})
 
 
 @pytest.mark.parametrize("typed", ["much", "2X", "null"])
@@ -76,7 +76,7 @@ def test_what_is_no_amount_is_refused(typed: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 999, 10_000, 12_345_678, 9_999_999_999, 10_000_000_001])
 def test_a_spelt_amount_is_enough_and_hardly_more(size: int) -> None:
-    spelt = configs.memory_limit({"memory_limit": memory.spelt(size)})
+    spelt = checks.memory_limit({"memory_limit": memory.spelt(size)})
     assert spelt is not None and size <= spelt <= 1.1 * size
 
 

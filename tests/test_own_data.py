@@ -19,8 +19,8 @@ from PIL import Image
 from test_sweep import command, summaries
 from torch import nn
 
-from lrlab import config as configs
 from lrlab import own_data, plan
+from lrlab.config import schema
 from lrlab.data import Dataset
 from lrlab.errors import UserError
 from lrlab.reproduce import main as reproduce
@@ -413,7 +413,7 @@ def test_a_function_gets_its_own_settings_and_draws_the_same_again(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["arrays", "csv", "image_folder", "torchvision", "custom"])
 def test_configs_comment_every_key_and_hold_the_defaults(name: str) -> None:
-    file = configs.folder("conf") / "data" / f"{name}.yaml"
+    file = schema.folder("conf") / "data" / f"{name}.yaml"
     assert all("#" in row for row in file.read_text("utf-8").splitlines() if "_target_" not in row)
     config = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(config, dict)

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import config as configs
+from lrlab.config import schema as configs
 from lrlab.config import space, spelling
 from lrlab.config.space import Interval, Space
 from lrlab.errors import UserError

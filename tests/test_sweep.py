@@ -559,14 +559,14 @@ def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_help_names_every_option_and_choice_with_examples(tmp_path: Path) -> None:
-    from lrlab import config as configs
+    from lrlab.config import schema
 
     text = command(main, ["--help"], tmp_path).out
     before_dump = text.split("This command's config")[0]
-    for key in configs.Config.__dataclass_fields__:
+    for key in schema.Config.__dataclass_fields__:
         assert re.search(rf"^ *{key}(=|:)", before_dump, re.MULTILINE), key
-    for group in configs.GROUPS:
-        for file in (configs.folder("conf") / group).glob("*.yaml"):
+    for group in schema.GROUPS:
+        for file in (schema.folder("conf") / group).glob("*.yaml"):
             assert re.search(rf"^{group}: .*\b{file.stem}\b", text, re.MULTILINE), file
     assert "python -m lrlab.sweep lr=0.001,0.1,1.0" in text
     assert "python -m lrlab.reproduce" in text

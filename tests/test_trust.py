@@ -29,10 +29,11 @@ import yaml
 from omegaconf import OmegaConf
 from test_sweep import Ended, command
 
+import lrlab
 from lrlab import analysis, compare, errors, records, report, study
-from lrlab import config as configs
 from lrlab import reproduce as reproducing
 from lrlab import resume as resuming
+from lrlab.config import schema as configs
 from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.probes import landscape, paths
@@ -814,7 +815,7 @@ def unsafe(source: str) -> list[str]:
 def test_nothing_in_lrlab_unpickles_or_evaluates() -> None:
     bad = "import pickle\nimport torch\ntorch.load(f)\neval(x)\nsubprocess.run(x, shell=True)\n"
     assert len(unsafe(bad)) == 4
-    root = Path(configs.__file__).parent
+    root = Path(lrlab.__file__).parent
     files = [*root.rglob("*.py"), *(root.parent / "hydra_plugins").glob("*.py")]
     found = {f.relative_to(root.parent).as_posix(): unsafe(f.read_text("utf-8")) for f in files}
     assert {name: each for name, each in found.items() if each} == {
@@ -828,7 +829,7 @@ def test_figures_are_drawn_without_the_current_folders_modules(here: Path) -> No
     from lrlab.plots import drawing
 
     (here / "json.py").write_text(f"open({MARK!r}, 'w'); raise SystemExit")
-    path = {**os.environ, "PYTHONPATH": str(Path(configs.__file__).parents[1])}
+    path = {**os.environ, "PYTHONPATH": str(Path(lrlab.__file__).parents[1])}
     start = [sys.executable, "-c", "import lrlab.plots.drawing"]
     subprocess.run(start, env=path, cwd=here, stdin=subprocess.DEVNULL, timeout=60, check=False)
     assert ran(here)

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from test_sweep import command, last_words
 
 import lrlab
-from lrlab import config as configs
 from lrlab import find, records, resume
 from lrlab import sweep as sweeps
-from lrlab.config import arguments, keywords, spelling, wishes, yaml_text
+from lrlab.config import arguments, keywords, messages, schema, spelling, wishes, yaml_text
 from lrlab.errors import UserError
 from lrlab.report import _command as command_of
 from lrlab.tables.table import typed_path
@@ -304,7 +303,7 @@ def test_find_and_resume_refuse_it_too(here: Path) -> None:
 
 
 def test_every_name_that_is_looked_for_leads_to_an_option_of_lrlabs() -> None:
-    known = set(configs.known_keys())
+    known = set(schema.known_keys())
     assert set(wishes._OPTION.values()) <= known
     top = {wishes._plain(key) for key in known if "." not in key}
     assert not top & set(wishes._INSTEAD) and not top & set(wishes._OPTION)
@@ -394,21 +393,21 @@ def test_a_hint_for_a_text_with_a_comma_works() -> None:
     assert value(word) == "a,b c"
     error = Exception()
     error.override = "+data.file=a (1)"  # type: ignore[attr-defined]
-    (word,) = shlex.split(configs.one_line(error).rpartition("quote it: ")[2])
+    (word,) = shlex.split(messages.one_line(error).rpartition("quote it: ")[2])
     assert value(word) == "a (1)"
 
 
 def test_texts_are_all_options_with_a_text() -> None:
     """One that is added to conf/ and holds a name, a path or a column belongs to TEXTS as well."""
     for group in ("data", "tracking"):
-        for file in (configs.folder("conf") / group).glob("*.yaml"):
+        for file in (schema.folder("conf") / group).glob("*.yaml"):
             for key, held in yaml_text.load(file).items():
                 is_text = isinstance(held, str) or held == []
                 if is_text and key not in ("_target_", "task"):
                     assert f"{group}.{key}" in spelling.TEXTS, f"{group}.{key}"
     strings = {
         name
-        for name, field in configs.Config.__dataclass_fields__.items()
+        for name, field in schema.Config.__dataclass_fields__.items()
         if "str" in str(field.type)
     }
     assert strings <= set(spelling.TEXTS)

@@ -21,7 +21,8 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from lrlab.config import GROUPS, INTERVAL, SWEEP_GROUPS, nearest, spelling
+from lrlab.config import spelling
+from lrlab.config.schema import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
 from lrlab.errors import UserError
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.

@@ -90,7 +90,7 @@ def _known(flag: str, word: str) -> str:
         return begun[0]
     if begun:
         raise UserError(f"{word}: is the beginning of {', '.join(begun)}; write one of them")
-    from lrlab.config import known_keys
+    from lrlab.config.schema import known_keys
 
     option = flag.lstrip("-").replace("-", "_")
     if option in known_keys():

@@ -17,11 +17,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from lrlab import config as configs
+from lrlab.config import schema
 from lrlab.config.spelling import OR_NULL, TEXTS, quoted
 from lrlab.errors import UserError
 
-_ALL_GROUPS = (*configs.GROUPS, *configs.SWEEP_GROUPS)
+_ALL_GROUPS = (*schema.GROUPS, *schema.SWEEP_GROUPS)
 _FLAGS = {"config_dir": "--config-dir", "config_name": "--config-name"}
 
 
@@ -104,7 +104,7 @@ def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
         chosen.append(f"{group}={choice}")
         target = settings.pop("_target_")
         chosen.append(f"{group}._target_={_text(f'{group}._target_', target)}")
-    for key, inner in configs.flat(settings, f"{group}.").items():
+    for key, inner in schema.flat(settings, f"{group}.").items():
         one = tuple(inner) if isinstance(inner, list) else inner  # as in YAML, a list is one value
         chosen.append(f"{base.prefix(key)}{key}={_text(key, one)}")
     return base, chosen
@@ -112,12 +112,12 @@ def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
 
 def _default(group: str) -> str:
     """The choice of a group that lrlab's config makes."""
-    loaded: Any = OmegaConf.load(configs.folder("conf") / "config.yaml")
+    loaded: Any = OmegaConf.load(schema.folder("conf") / "config.yaml")
     return str(next(entry[group] for entry in loaded.defaults if group in entry))
 
 
 def _file(group: str, choice: str) -> Path:
-    return configs.folder("conf") / group / f"{choice}.yaml"
+    return schema.folder("conf") / group / f"{choice}.yaml"
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -17,14 +17,14 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import config as configs
-from lrlab.config import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
+from lrlab.config import checks, messages
+from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
 from lrlab.config.spelling import quoted
 from lrlab.errors import UserError
 
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
 TAGS = ("log", "linear", "int")
-_MOST = f"more than {configs.MOST_RUNS:,} runs; sweep fewer values, or search an interval"
+_MOST = f"more than {checks.MOST_RUNS:,} runs; sweep fewer values, or search an interval"
 DIGITS = 6  # significant ones of a grid's inner values
 
 
@@ -83,7 +83,7 @@ def read(
         UserError: what cannot be swept, or not so.
         HydraException: params that Hydra's grammar does not take.
     """
-    configs.check_sweep(config)
+    checks.check_sweep(config)
     found: dict[str, Override] = {}
     for override in [*_parsed(params or {}, loader), *overrides]:
         key = override.get_key_element()
@@ -131,7 +131,7 @@ def read(
             f"n_trials={config.n_trials}: the listed points are all trained; "
             "give an interval to search, for example lr=1e-4..1"
         )
-    if math.prod(map(len, lists.values())) > configs.MOST_RUNS:
+    if math.prod(map(len, lists.values())) > checks.MOST_RUNS:
         what = " ".join(f"{key.lstrip('+')} ({len(texts)} values)" for key, texts in lists.items())
         raise UserError(f"{what}: {_MOST}")
     return Space(fixed, lists, intervals)
@@ -225,7 +225,7 @@ def _typed(override: Override) -> str:
 
 
 def _distinct(override: Override) -> list[str]:
-    if _in_range(override) > configs.MOST_RUNS:
+    if _in_range(override) > checks.MOST_RUNS:
         raise UserError(f"{_typed(override)}: {_MOST}")
     texts = dict.fromkeys(override.sweep_string_iterator())
     for one in texts:
@@ -249,7 +249,7 @@ def _in_range(override: Override) -> float:
     way = sweep.stop - sweep.start
     if not (math.isfinite(way) and math.isfinite(sweep.step) and sweep.step):
         raise UserError(f"{_typed(override)}: a range needs finite numbers, and a step beside 0")
-    return way / sweep.step if abs(way) < configs.MOST_RUNS * abs(sweep.step) else math.inf * way
+    return way / sweep.step if abs(way) < checks.MOST_RUNS * abs(sweep.step) else math.inf * way
 
 
 # --- a YAML file's search space -------------------------------------------------------------------
@@ -294,7 +294,7 @@ def _refuse_intervals_in(config: DictConfig, found: Mapping[str, Override]) -> N
         for name, given in node.items_ex(resolve=False):
             key = f"{group}.{name}"
             if key not in found and isinstance(given, str) and INTERVAL.fullmatch(given):
-                raise UserError(configs.misplaced_interval(key, given))
+                raise UserError(messages.misplaced_interval(key, given))
 
 
 # --- intervals ------------------------------------------------------------------------------------

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lrlab.config import nearest
+from lrlab.config.schema import nearest
 from lrlab.errors import UserError
 
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})
@@ -129,11 +128,6 @@ def failed(target: Target, error: BaseException) -> UserError:
     if isinstance(error, KeyError):  # its text is the key alone
         text = f"{type(error).__name__}: {text}"
     return UserError(f"{target.option}: {text}")
-
-
-def is_number(value: object) -> bool:
-    """A finite int or float; a bool is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import lrlab
-from lrlab import config as configs
+from lrlab.config import schema
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def settled(
     assert isinstance(plain, dict)
     if not trusted:
         refuse([each for group in groups for each in in_node(plain.get(group), group)], of, remedy)
-    found = OmegaConf.merge(OmegaConf.structured(configs.Config), _escaped(plain))
+    found = OmegaConf.merge(OmegaConf.structured(schema.Config), _escaped(plain))
     assert isinstance(found, DictConfig)
     return found
 
@@ -431,7 +431,7 @@ def _in_word(word: str) -> list[str]:
         return [f"a connection to {text}"]
     if key == "tracking.uri" and text not in ("null", ""):
         return [f"a connection to {text}"]
-    is_choice = key in (*configs.GROUPS, *configs.SWEEP_GROUPS, "experiments")
+    is_choice = key in (*schema.GROUPS, *schema.SWEEP_GROUPS, "experiments")
     if "/" in key or (is_choice and ("/" in text or "\\" in text)):  # a file outside of conf/
         return [word]
     if "_target_" in word or "${" in text:
@@ -570,9 +570,9 @@ def _is_own_choice(entry: Any) -> bool:
     group = str(group).removeprefix("override ")
     if not isinstance(choice, str) or not re.fullmatch(r"\w+", choice):
         return False
-    if group not in (*configs.GROUPS, *configs.SWEEP_GROUPS):
+    if group not in (*schema.GROUPS, *schema.SWEEP_GROUPS):
         return False
-    return (configs.folder("conf") / group / f"{choice}.yaml").is_file()
+    return (schema.folder("conf") / group / f"{choice}.yaml").is_file()
 
 
 def without_trust(words: Sequence[str]) -> tuple[list[str], bool]:

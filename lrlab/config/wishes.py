@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from lrlab import config as configs
-from lrlab.config import yaml_text
+from lrlab.config import schema, yaml_text
 from lrlab.errors import UserError
 
 # Names that other programs have for an option of lrlab's.
@@ -154,15 +153,15 @@ def no_such(key: str, typed: str = "") -> str:
     start = f"{typed or key}: no such option"
     group, dot, _ = key.partition(".")
     last = key.rpartition(".")[2]
-    known = configs.known_keys()
+    known = schema.known_keys()
     if told := instead(last):
         return f"{start}; {told}"
     meant = _meant(key, last, known)
     hint = f" (did you mean {meant}?)" if meant else ""
     if not hint and not key.startswith("hydra."):
-        hint = configs.nearest(key, [word for word in known if ("." in word) == bool(dot)])
+        hint = schema.nearest(key, [word for word in known if ("." in word) == bool(dot)])
     tail = "; `python -m lrlab.sweep --help` lists them"
-    if dot and group in (*configs.GROUPS, *configs.SWEEP_GROUPS) and key not in known:
+    if dot and group in (*schema.GROUPS, *schema.SWEEP_GROUPS) and key not in known:
         tail += f"; a class of your own takes it as +{key}=…"
     return f"{start}{hint}{tail}"
 
@@ -188,11 +187,11 @@ def _meant(key: str, last: str, known: Sequence[str]) -> str:
 def _with_its_choice(option: str) -> str:
     """A setting behind a choice of its group that has it, where the default has not."""
     group, dot, setting = option.partition(".")
-    having = configs.choices_with(group, setting) if dot else []
+    having = schema.choices_with(group, setting) if dot else []
     default = next(
         (
             str(entry[group])
-            for entry in yaml_text.load(configs.folder("conf") / "config.yaml")["defaults"]
+            for entry in yaml_text.load(schema.folder("conf") / "config.yaml")["defaults"]
             if isinstance(entry, Mapping) and group in entry
         ),
         "",
@@ -215,7 +214,7 @@ def refuse_unknown(
     Raises:
         UserError: naming it as it was typed, and what comes nearest.
     """
-    known = {field.name for field in fields(configs.Config)} | {"hydra"}
+    known = {field.name for field in fields(schema.Config)} | {"hydra"}
     for key in [*map(str, config), *swept]:
         top = key.lstrip("+").partition(".")[0]
         if top in known:

@@ -41,6 +41,7 @@ from torch import Tensor
 from lrlab.config import data_paths
 from lrlab.errors import UserError
 from lrlab.process import broken_pipe
+from lrlab.process.plain import is_number, is_whole
 
 log = logging.getLogger(__name__)
 
@@ -209,14 +210,14 @@ def _check_values(
             " for other data let data._target_ name a function that returns an lrlab.data.Dataset"
         )
     check_draw(train_size, seed, "images")
-    if not (is_whole(val_size) and val_size >= 0):
+    if not is_whole(val_size, 0):
         raise UserError(
             f"data.val_size={val_size}: must be a whole number of at least 0,"
             " for example data.val_size=5000"
         )
-    if not _is_finite(mean):
+    if not is_number(mean):
         raise UserError(f"data.mean={mean}: must be a number, for example data.mean=0.1307")
-    if not (_is_finite(std) and std > 0):
+    if not (is_number(std) and std > 0):
         raise UserError(f"data.std={std}: must be a number above 0, for example data.std=0.3081")
 
 
@@ -229,7 +230,7 @@ def check_draw(train_size: Any, seed: Any, samples: str) -> None:
     Raises:
         UserError: one of the two cannot work.
     """
-    if train_size is not None and not (is_whole(train_size) and train_size >= 1):
+    if train_size is not None and not is_whole(train_size, 1):
         raise UserError(
             f"data.train_size={train_size}: must be a whole number of at least 1, or null for all"
             f" {samples}, for example data.train_size=1000"
@@ -239,14 +240,6 @@ def check_draw(train_size: Any, seed: Any, samples: str) -> None:
             f"data.split_seed={seed}: must be a whole number from 0 to 2**63 - 1,"
             " for example data.split_seed=0"
         )
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _normalised(images: Tensor, mean: float, std: float) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrlab import config as configs
 from lrlab import records
+from lrlab.config import schema
 from lrlab.data import Dataset, own_columns, own_float32, tensors_sha256
 from lrlab.errors import UserError
 from lrlab.own_data import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
@@ -68,7 +68,7 @@ def check(data: Any) -> None:
 def _check_text(text: str) -> None:
     """Refuse the name of a file or folder, which is no choice."""
     file = Path(text)
-    if "," in text or (configs.folder("conf") / "data" / f"{text}.yaml").is_file():
+    if "," in text or (schema.folder("conf") / "data" / f"{text}.yaml").is_file():
         return
     if not text.strip():
         raise UserError(f"data={text!r}: is empty; {WHAT_WORKS}")

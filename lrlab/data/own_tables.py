@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrlab.config import nearest
+from lrlab.config.schema import nearest
 from lrlab.data import own_columns, own_float32, own_labels
 from lrlab.data.own_csv import Form, Table, listed, reads_as_number
 from lrlab.errors import UserError

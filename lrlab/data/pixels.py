@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lrlab.data import is_whole
 from lrlab.errors import UserError
+from lrlab.process.plain import is_whole
 
 GREY, COLOURED = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")  # Pillow's
 
@@ -18,9 +18,7 @@ class Pixels:
 
     def __init__(self, size: Sequence[int] | None) -> None:
         if size is not None and not (
-            isinstance(size, Iterable)
-            and len(size) == 2
-            and all(is_whole(n) and n > 0 for n in size)
+            isinstance(size, Iterable) and len(size) == 2 and all(is_whole(n, 1) for n in size)
         ):
             raise UserError(f"data.size={size}: must be [height,width], like data.size=[32,32]")
         self.resized = None if size is None else (size[1], size[0])  # Pillow's order

@@ -25,6 +25,7 @@ from torch import Tensor
 from lrlab.config import targets
 from lrlab.engine import python_state
 from lrlab.errors import UserError
+from lrlab.process.plain import is_number
 
 Columns = dict[str, np.ndarray]
 Rows = dict[str, Tensor]
@@ -247,7 +248,7 @@ def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
         return found
     below = {k: v for k, v in built.defaults.items() if k not in ("lr", "betas")}
     betas = built.defaults.get("betas")
-    if isinstance(betas, tuple) and len(betas) == 2 and all(map(targets.is_number, betas)):
+    if isinstance(betas, tuple) and len(betas) == 2 and all(map(is_number, betas)):
         below["betas"] = betas
     return {**_numbers(below), **found}
 
@@ -347,7 +348,7 @@ _NUMBERS = {
 
 def _read(optimizer: Mapping[str, Any]) -> targets.Target:
     lr = optimizer.get("lr", 0.0)
-    if not targets.is_number(lr) or lr < 0:
+    if not is_number(lr) or lr < 0:
         raise UserError(f"lr={lr}: must be a number of at least 0, for example lr=0.1")
     node = {k: v for k, v in optimizer.items() if k != "lr"}
     target = targets.read("optimizer", node, torch.optim.Optimizer, withheld=("params", "lr"))
@@ -364,14 +365,14 @@ def _read(optimizer: Mapping[str, Any]) -> targets.Target:
 def _check(name: str, value: Any, defaults: Mapping[str, Any]) -> None:
     if name == "betas":
         pair = isinstance(value, list | tuple) and len(value) == 2
-        if not pair or not all(targets.is_number(beta) and 0 <= beta < 1 for beta in value):
+        if not pair or not all(is_number(beta) and 0 <= beta < 1 for beta in value):
             raise UserError(
                 f"optimizer.betas={value}: must be two numbers of at least 0 and below 1, "
                 "for example optimizer.betas=[0.9,0.999]"
             )
     elif name in _NUMBERS:
         words, example = _NUMBERS[name]
-        if not targets.is_number(value) or not _NUMBER_WORKS[words](value):
+        if not is_number(value) or not _NUMBER_WORKS[words](value):
             raise UserError(
                 f"optimizer.{name}={value}: must be {words}, for example optimizer.{name}={example}"
             )
@@ -452,12 +453,12 @@ def _instance(
 
 def _is_numeric(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return len(value) > 0 and all(targets.is_number(v) for v in value)
-    return targets.is_number(value)
+        return len(value) > 0 and all(is_number(v) for v in value)
+    return is_number(value)
 
 
 def _numbers(arguments: Mapping[str, Any]) -> dict[str, float]:
-    numbers = {k: float(v) for k, v in arguments.items() if targets.is_number(v)}
+    numbers = {k: float(v) for k, v in arguments.items() if is_number(v)}
     betas = arguments.get("betas", ())
     return numbers | {f"beta{i}": float(beta) for i, beta in enumerate(betas, start=1)}
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import config as configs
 from lrlab import losses, schedules
-from lrlab.config import GROUPS, data_paths, yaml_text
+from lrlab.config import checks, data_paths, schema, yaml_text
+from lrlab.config.schema import GROUPS
 from lrlab.config.targets import HYDRA_KEYS, instantiate, lacking, taken
 from lrlab.engine import devices, network_checks, optimizers
 from lrlab.engine.python_state import seeded
@@ -65,7 +65,7 @@ def run_spec(
     Raises:
         UserError: a value that cannot work.
     """
-    configs.check(config)
+    checks.check(config)
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)
     plain = {str(key): value for key, value in plain.items()}
@@ -112,7 +112,7 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
 @functools.cache
 def _choice(group: str, choice: str) -> dict[str, Any] | None:
     """One of lrlab's own choices as its file has it, or None: a user's own has its own keys."""
-    file = configs.folder("conf") / group / f"{choice}.yaml"
+    file = schema.folder("conf") / group / f"{choice}.yaml"
     if not file.is_file():
         return None
     found = yaml_text.load(file)
@@ -156,10 +156,10 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
                 f"batch_size={spec['batch_size']}: more than the {size} training samples, "
                 f"use at most batch_size={size}"
             )
-        if (steps := spec["epochs"] * steps_per_epoch) > configs.MOST_STEPS:
+        if (steps := spec["epochs"] * steps_per_epoch) > checks.MOST_STEPS:
             raise UserError(
                 f"epochs={spec['epochs']}: makes {steps:,} steps; a run has at most "
-                f"{configs.MOST_STEPS:,}, here epochs={configs.MOST_STEPS // steps_per_epoch}"
+                f"{checks.MOST_STEPS:,}, here epochs={checks.MOST_STEPS // steps_per_epoch}"
             )
         if len(dataset.val_y) == 0:
             raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")

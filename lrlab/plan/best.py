@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from yaml import YAMLError
 
-from lrlab import config as configs
 from lrlab import records
-from lrlab.config import trust, yaml_text
+from lrlab.config import schema, trust, yaml_text
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def text(run: Path, comment: str) -> str:
         reason = " ".join(str(error).split())
         raise UserError(f"{run}: its hydra.yaml is damaged: {reason}") from None
     choices, sources = runtime.get("choices") or {}, runtime.get("config_sources") or []
-    default = yaml_text.load(configs.folder("conf") / "config.yaml")
+    default = yaml_text.load(schema.folder("conf") / "config.yaml")
     groups = dict(_groups(default.pop("defaults")))
     base = {key: value for key, value in default.items() if key != "hydra"}
     folders, overrides = [], []
@@ -127,7 +126,7 @@ def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None
     for key, value in ({} if "data" in keys else _lacked(str(job["source"]))).items():
         if f"data.{key}" not in keys:
             OmegaConf.update(job, f"data.{key}", value)
-    for group in configs.GROUPS:
+    for group in schema.GROUPS:
         mine = [o for o in overrides if _key(o) == group or _key(o).startswith(f"{group}.")]
         if any(_key(override) == group for override in mine):
             fresh = loader.load_configuration("config", [*mine, *path], RunMode.RUN)
@@ -160,14 +159,14 @@ def _choice(
     """What a choice sets, {} where that is not to be seen; and where it lies, if not in lrlab."""
     for source in sources:
         is_file = source.get("schema") == "file"
-        folder = configs.folder("conf") if source.get("provider") == "main" else None
+        folder = schema.folder("conf") if source.get("provider") == "main" else None
         folder = folder or (Path(source["path"]) if is_file else None)
         if folder is None or not (folder / group / f"{choice}.yaml").is_file():
             continue
         node = yaml_text.load(folder / group / f"{choice}.yaml") or {}
         # One that builds on others sets more than its own file says.
         node = {} if "defaults" in node else node
-        return node, None if folder == configs.folder("conf") else f"file://{folder.absolute()}"
+        return node, None if folder == schema.folder("conf") else f"file://{folder.absolute()}"
     others = [s for s in sources if s.get("schema") == "pkg" and s.get("path") != "hydra.conf"]
     return {}, f"pkg://{others[0]['path']}" if others else None
 

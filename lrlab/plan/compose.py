@@ -23,9 +23,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab import config as configs
 from lrlab import plan
-from lrlab.config import arguments, yaml_text
+from lrlab.config import arguments, messages, schema, yaml_text
 from lrlab.config.spelling import literal, quoted, unquoted
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec, best
@@ -36,7 +35,7 @@ OWN_KEYS = ("hydra.sweep.dir", "hydra.sweep.subdir")  # of own_overrides, beside
 _SET_LAST = (*OWN_KEYS, "name")  # may be typed too; what own_overrides says comes behind it
 
 # What says where and how a run trains, and is no setting of it.
-_OWN = {"device", "threads", "save_model", *configs.NOT_SWEPT}
+_OWN = {"device", "threads", "save_model", *schema.NOT_SWEPT}
 
 _KEPT = 32  # compositions kept for the next runs
 _kept: dict[tuple[Any, ...], _Composition] = {}
@@ -286,11 +285,11 @@ def _load(config: DictConfig, loader: Any, overrides: Sequence[str]) -> DictConf
         best.choose_again(job, loader, overrides)
         return job
     except ConfigCompositionException as error:
-        group = configs.group_of_unknown_setting(error)
+        group = messages.group_of_unknown_setting(error)
         chosen = [o.partition("=")[2] for o in overrides if o.startswith(f"{group}=")]
         if group is None or not chosen:
             raise
-        raise UserError(configs.one_line(error, {group: chosen[-1]})) from error
+        raise UserError(messages.one_line(error, {group: chosen[-1]})) from error
 
 
 def _from_the_sweeps(

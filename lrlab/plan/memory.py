@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrlab import config as configs
 from lrlab import plan, records
+from lrlab.config import checks, schema
 from lrlab.engine import diagnostics, lanes
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
@@ -52,7 +52,7 @@ def needs(spec: RunSpec) -> Needs:
         network, loss = plan.build_network(spec, data), plan.loss_function(spec)
         batch = data.train_x[: spec["batch_size"]], data.train_y[: spec["batch_size"]]
         branch = lane = lanes.bytes_a_lane(network, loss, *batch)
-        if configs.diagnostics(spec.config) != "off":
+        if schema.diagnostics(spec.config) != "off":
             lane = lanes.bytes_a_lane(network, loss, *batch, diagnostics.PROBE)
     except Exception:
         return Needs(0, 0, data_name, 0, math.inf)
@@ -68,7 +68,7 @@ def budget(spec: RunSpec, free: float) -> float:
     Args:
         free: bytes that are free on the device.
     """
-    limit, sharing = configs.memory_limit(spec.config), _sharing()
+    limit, sharing = checks.memory_limit(spec.config), _sharing()
     return SHARE * free / sharing if limit is None else min(limit / sharing, free)
 
 
@@ -86,13 +86,13 @@ def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
         UserError: it does not.
     """
     sharing = sharing or _sharing()
-    for spec in {plan.group_key(s): s for s in specs if configs.memory_limit(s.config)}.values():
+    for spec in {plan.group_key(s): s for s in specs if checks.memory_limit(s.config)}.values():
         need = needs(spec)
         least = need.lane
-        if configs.diagnostics(spec.config) != "off":
+        if schema.diagnostics(spec.config) != "off":
             least = max(least, len(records.MULTIPLIERS) * need.branch)  # one run's branch test
         whole = (need.data_bytes + least) * sharing
-        if whole > (configs.memory_limit(spec.config) or math.inf):
+        if whole > (checks.memory_limit(spec.config) or math.inf):
             each = f" in each of {sharing} workers" if sharing > 1 else ""
             raise UserError(
                 f"memory_limit={spec['memory_limit']}: too little, for the data take "
@@ -103,5 +103,5 @@ def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
 
 def spelt(size: float) -> str:
     """An amount of memory as one would type it, rounded up: 512MB."""
-    unit = next((u for u in ("GB", "MB", "kB") if size >= 10 * configs.BYTES[u.lower()]), "B")
-    return f"{math.ceil(size / configs.BYTES[unit.lower()])}{unit}"
+    unit = next((u for u in ("GB", "MB", "kB") if size >= 10 * checks.BYTES[u.lower()]), "B")
+    return f"{math.ceil(size / checks.BYTES[unit.lower()])}{unit}"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from lrlab import plan, schedules
-from lrlab.config import targets
 from lrlab.engine import optimizers
 from lrlab.errors import UserError
 from lrlab.plan import RunSpec
+from lrlab.process.plain import is_number
 
 RISES = 1.5  # the last lr over the lowest of the run's last half, from which on it has risen
 SEEN = 0.05  # of the largest lr; a rise by less is none
@@ -385,7 +385,7 @@ def _ruling(spec: RunSpec) -> list[str]:
             return math.nan
 
     now = top()
-    numeric = [k for k, v in node.items() if k not in schedules.OWN_KEYS and targets.is_number(v)]
+    numeric = [k for k, v in node.items() if k not in schedules.OWN_KEYS and is_number(v)]
     return [k for k in numeric if 1.09 * now < top(**{k: node[k] * 1.1}) < 1.11 * now]
 
 

@@ -98,7 +98,7 @@ def _draw(
 
 
 def _known(option: str, word: str, words: Sequence[str]) -> str:
-    from lrlab.config import nearest
+    from lrlab.config.schema import nearest
 
     if word not in words:
         raise UserError(

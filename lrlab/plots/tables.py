@@ -34,7 +34,7 @@ class Tables:
         surface: losses on a plane in weight space; None: not measured.
         paths: the runs' ways projected onto that plane; None: not measured.
         answers: as from `lrlab.verdicts.recommend.recommend`, the best first.
-        objective: what the sweep's best run is chosen by, see `lrlab.config.OBJECTIVES`.
+        objective: what the sweep's best run is chosen by, see `lrlab.config.schema.OBJECTIVES`.
     """
 
     runs: pd.DataFrame

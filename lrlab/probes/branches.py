@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lrlab import config as configs
 from lrlab import plan, records
+from lrlab.config import checks, schema
 from lrlab.engine import devices, diagnostics
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import RunSpec, memory
@@ -94,7 +94,7 @@ def cost_line(specs: Sequence[RunSpec]) -> str:
 
 def _steps_of(spec: RunSpec, steps: int) -> int:
     """Of each branch of a run of so many steps that has not annealed its lr."""
-    return diagnostics.branch_steps(configs.diagnostics(spec.config), steps, annealed=False)
+    return diagnostics.branch_steps(schema.diagnostics(spec.config), steps, annealed=False)
 
 
 def _fits(spec: RunSpec, state: State) -> bool:
@@ -103,7 +103,7 @@ def _fits(spec: RunSpec, state: State) -> bool:
     are_numbers = isinstance(values, dict) and all(
         isinstance(each, int | float) for each in values.values()
     )
-    if are_numbers and 0 < state["step"] <= configs.MOST_STEPS:
+    if are_numbers and 0 < state["step"] <= checks.MOST_STEPS:
         return True
     records.log(spec.folder, "has no branch test: its end.pt is damaged")
     return False

@@ -15,9 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError
 
-from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.config import trust
+from lrlab.config import schema, trust
 from lrlab.engine import lanes
 from lrlab.engine.lanes import as_real
 from lrlab.errors import UserError
@@ -42,9 +41,9 @@ def saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
     text = records.read_config(run)
     try:
         saved = OmegaConf.create(records.options(text))
-        config = OmegaConf.merge(OmegaConf.structured(configs.Config), saved)
+        config = OmegaConf.merge(OmegaConf.structured(schema.Config), saved)
         assert isinstance(config, DictConfig)
-        config = trust.settled(config, configs.GROUPS, str(run), trust.TRUST, trusted)
+        config = trust.settled(config, schema.GROUPS, str(run), trust.TRUST, trusted)
         config.device = device or config.device
         return plan.run_spec(int(run.name), run, config, records.read_choices(run), {})
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from lrlab import records
 from lrlab.config import passwords
 from lrlab.engine import devices
 from lrlab.plan import compose
+from lrlab.process.plain import to_json
 from lrlab.range_test import curves
 
 _SECRETS = {"storage": passwords.masked, "tracking.uri": passwords.masked_tracking}
@@ -89,7 +89,7 @@ def write(
         "data_sha256": data.sha256,
         "environment": devices.describe(spec.device),
     }
-    text = json.dumps(_json(answer), indent=2, ensure_ascii=False, allow_nan=False)
+    text = to_json(answer)
     records.write_whole(folder / "suggestions.json", text + "\n")
     records.write_whole(folder / "config.yaml", _config(config))
 
@@ -116,14 +116,3 @@ def _held_out(found: Found) -> str:
         np.append(found.ramp_val, found.constant_val.T.ravel()),
     ]
     return curves.rows(("test", "lr", "step", "loss"), columns)
-
-
-def _json(value: Any) -> Any:
-    """Plain numbers; those that JSON does not have become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if abs(value) < float("inf") else None
-    return value

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lrlab import config as configs
-from lrlab.config import nearest
+from lrlab.config import schema
+from lrlab.config.schema import nearest
 from lrlab.data import Dataset, own_float32
 from lrlab.engine import network_checks
 from lrlab.engine.constant import random_state_kept
 from lrlab.engine.lanes import Samples
 from lrlab.errors import UserError
+from lrlab.process.plain import is_whole
 from lrlab.training.on_batches import Batches, batches_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -214,7 +215,7 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
 def _named(name: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    files = {path.stem: path for path in sorted(configs.folder("conf").glob("optimizer/*.yaml"))}
+    files = {path.stem: path for path in sorted(schema.folder("conf").glob("optimizer/*.yaml"))}
     if name not in files:
         raise UserError(
             f"optimizer={name}: no such optimizer{nearest(name, files)}; "
@@ -241,8 +242,7 @@ def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
     pair = _pair(data, "data")
     if pair is not None:
         x, y = pair
-        whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-        if not whole or not 1 <= batch_size <= len(x):
+        if not is_whole(batch_size, 1) or batch_size > len(x):
             raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
         return batches_of(x.to(device), y.to(device), seed, batch_size)
     return _kept(data, device)

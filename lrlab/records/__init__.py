@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab.errors import NotOurs, NotWritten, UserError
 from lrlab.process import signals
+from lrlab.process.plain import to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -360,7 +361,7 @@ def append_evaluated(
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json. NaN and infinities become null: JSON has no others."""
-    text = json.dumps(_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
+    text = to_json(summary)
     write_whole(summary_file(folder), text + "\n")
 
 
@@ -483,7 +484,7 @@ def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
 
 def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:
     """Write provenance.json: which run this one is a reproduction of, and what came of it."""
-    write_whole(run / "provenance.json", json.dumps(_json(provenance), indent=2) + "\n")
+    write_whole(run / "provenance.json", to_json(provenance, ensure_ascii=True) + "\n")
 
 
 def summary_file(run: Path) -> Path:
@@ -528,16 +529,6 @@ def _append(file: Path, text: str) -> None:
             stream.write(text)
     except OSError as error:
         raise NotWritten(file, error) from error
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
 
 
 # --- what a dead writer left ----------------------------------------------------------------------

@@ -95,15 +95,15 @@ def _details(sweep: Path, tables: Tables) -> Details:
 
 def _config(run: Path) -> dict[str, Any] | None:
     """The run's config with dotted names; None where it cannot be read."""
-    from lrlab import config as configs
     from lrlab import records
+    from lrlab.config import schema
     from lrlab.errors import UserError
 
     try:
         loaded = _yaml(records.read_config(run))
     except (UserError, OSError):
         return None
-    return configs.flat(loaded) if isinstance(loaded, dict) else None
+    return schema.flat(loaded) if isinstance(loaded, dict) else None
 
 
 def _yaml(text: str) -> Any:

@@ -10,9 +10,7 @@ from typing import Any
 from lrlab.report.advice import judged_by
 from lrlab.report.chart import setting_text
 from lrlab.report.markup import Markup, tag
-from lrlab.verdicts.outcomes import OUTCOMES, css_class
-
-FAILED = ("diverged", "collapsed")
+from lrlab.verdicts.outcomes import FAILED, OUTCOMES, css_class
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrlab import config as configs
+from lrlab.config import schema
 from lrlab.config import space as spaces
 from lrlab.config.passwords import masked
 from lrlab.config.space import Space
@@ -376,7 +376,7 @@ class Queue:
         if old is None:
             self._storage.set_study_user_attr(self._study_id, SETTINGS, new)
             return
-        before, now = configs.flat(old), configs.flat(new)
+        before, now = schema.flat(old), schema.flat(new)
         if SEED in self._space.lists and SEED in before:  # its runs had one seed, and now get more
             self._seed = before.pop(SEED)
         missing = object()

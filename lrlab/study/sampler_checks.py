@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab.config import targets
 from lrlab.errors import UserError
+from lrlab.process.plain import is_number, is_whole
 from lrlab.study import sampling
 
 # Least values of Optuna's whole numbers, where it is not 0; some of them it does not judge itself.
@@ -67,13 +68,13 @@ def _check_value(option: str, key: str, value: Any, default: Any) -> None:
         if not isinstance(value, bool):
             raise UserError(f"{option}={value}: must be true or false")
     elif key in _NUMBERS:
-        if value is not None and not targets.is_number(value):
+        if value is not None and not is_number(value):
             raise UserError(f"{option}={value}: must be a number, or null")
     elif isinstance(default, int) or key in (*_WHOLE, *_AUTO):
         if (value is None and default is None) or (value == "auto" and key in _AUTO):
             return
         least = _LEAST.get(key, 0)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value, least):
             example = default if isinstance(default, int) else least
             raise UserError(
                 f"{option}={value}: must be a whole number of at least {least}, "

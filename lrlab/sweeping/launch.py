@@ -11,9 +11,8 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.config import arguments
+from lrlab.config import arguments, schema
 from lrlab.engine import devices, diagnostics
 from lrlab.errors import Stopped, UserError
 from lrlab.plan import RunSpec, memory
@@ -208,7 +207,7 @@ def announce(run: RunSpec, runs: str) -> None:
 
 def announce_measuring(specs: Sequence[RunSpec]) -> None:
     """Say what measuring costs where more was asked for than the budget of the default holds."""
-    asked = [spec for spec in specs if configs.diagnostics(spec.config) == "full"]
+    asked = [spec for spec in specs if schema.diagnostics(spec.config) == "full"]
     lines = {_asked_line(spec): None for spec in asked[:100]}
     for line in list(lines)[:1]:
         more = " (of the first run; others differ in length)" if len(lines) > 1 else ""

@@ -18,9 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from lrlab import config as configs
 from lrlab import plan, records
-from lrlab.config import arguments, passwords, trust, wishes
+from lrlab.config import arguments, checks, passwords, schema, trust, wishes
 from lrlab.config import data_paths as places
 from lrlab.config import space as spaces
 from lrlab.config.space import Space
@@ -86,7 +85,7 @@ class _Sweep:
             trust.refuse(trust.in_words(self.space.fixed + values), f"run {number}", self.allow)
         job = compose.compose(self.config, self.loader, overrides, number)
         if self.guarded:
-            groups = (*configs.GROUPS, *configs.SWEEP_GROUPS)
+            groups = (*schema.GROUPS, *schema.SWEEP_GROUPS)
             found = [c for group in groups for c in trust.in_node(job.spec.config[group], group)]
             trust.refuse(found, f"run {number}", self.allow)
         return job
@@ -146,7 +145,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
             interrupted.
     """
     setup_globals()
-    configs.check_folder(config)
+    checks.check_folder(config)
     _check_trust(config)
     devices.make_deterministic()  # before the checks, whose networks multiply matrices
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
@@ -266,7 +265,7 @@ def _check_trust(config: DictConfig) -> None:
     if not sweeper.get("resume") or sweeper.get("trust"):
         return
     folder = Path(config.hydra.sweep.dir)
-    groups = (*configs.GROUPS, *configs.SWEEP_GROUPS)
+    groups = (*schema.GROUPS, *schema.SWEEP_GROUPS)
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     trust.check(plain, groups, str(folder), f"{resume_command(folder)} {trust.TRUST}")
 
@@ -447,7 +446,7 @@ def _open_queue(current: _Sweep, first: compose.Job, create: str) -> Queue:
         storage=current.storage,
         journal=records.journal_file(current.folder),
         space=current.space,
-        direction=configs.direction(config.objective),
+        direction=schema.direction(config.objective),
         sampler=first.spec["sampler"],
         pruner=first.spec["pruner"],
         seed=config.seed,
@@ -763,7 +762,7 @@ def _come_to(
 ) -> list[float]:
     """Say what is not at hand; the objectives of the finished runs, or the exit code."""
     objective = str(current.config.objective)
-    maximised = configs.direction(objective) == "maximize"
+    maximised = schema.direction(objective) == "maximize"
     for line in whereabouts.lines(elsewhere, len(trials), objective, maximised):
         print(f"lrlab: {line}", flush=True)
     if left := len(_left(queue)):
@@ -801,7 +800,7 @@ def _draw(
     first = [name for name in plots.NAMES if name not in plots.OF_LANDSCAPE]
     with Drawing(records.plot_folder(folder), free=cores() - 1) as drawing:
         drawing.add(first, tables)
-        if configs.diagnostics(config) != "off":
+        if schema.diagnostics(config) != "off":
             trusted = not config.hydra.sweeper.get("resume") or config.hydra.sweeper.get("trust")
             _measure_landscape(folder, tables, max(1, cores() - drawing.processes), bool(trusted))
         lines, surface, paths = frames.landscape(folder)

@@ -163,7 +163,7 @@ def _names(source: _Source) -> list[str]:
 
 def _missing(missing: Sequence[str], names: Sequence[str]) -> str:
     """What is not there, which column may be meant by it, and what is needed."""
-    from lrlab.config import nearest
+    from lrlab.config.schema import nearest
 
     plain = {re.sub(r"[ -]", "_", name.lower()): name for name in names}
     hints = []

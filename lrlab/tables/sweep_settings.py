@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from lrlab import records
-from lrlab.config import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics
+from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics
 from lrlab.errors import UserError
+from lrlab.process.plain import is_real
 
 # What is no setting of the training: where and how it was run, and what was written. But verdicts
 # depend on the diagnostics.
@@ -55,7 +56,7 @@ def objective(sweep: Path) -> str:
 def lr_of(run: Path) -> float:
     """The lr in a run's config; NaN where there is none that can be read."""
     lr = _flat(run).get("lr")
-    return float(lr) if isinstance(lr, int | float) and not isinstance(lr, bool) else math.nan
+    return float(lr) if is_real(lr) else math.nan
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lrlab.errors import UserError
+from lrlab.process.plain import is_number
 
 # What sets runs apart besides lr and seed, in tables of lrlab's.
 SETTINGS = ("schedule", "optimizer", "network", "loss", "data", "batch_size", "epochs")
@@ -114,17 +115,13 @@ def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
 
     That two values are so is taken for chance, unless the number is 1.
     """
-    pairs = {(a, b) for a, b in zip(lr, values, strict=True) if _is_real(a)}
-    if len(pairs) < 2 or not all(_is_real(b) and a > 0 and b > 0 for a, b in pairs):
+    pairs = {(a, b) for a, b in zip(lr, values, strict=True) if is_number(a)}
+    if len(pairs) < 2 or not all(is_number(b) and a > 0 and b > 0 for a, b in pairs):
         return False
     ratios = [b / a for a, b in pairs]
     lrs = len({a for a, _ in pairs})
     is_tied = max(ratios) - min(ratios) <= 1e-9 * max(ratios)
     return is_tied and (lrs > 2 or (lrs == 2 and abs(ratios[0] - 1) <= 1e-9))
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def varying(table: pd.DataFrame) -> list[str]:

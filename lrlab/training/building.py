@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrlab import config as configs
 from lrlab import plan, records
+from lrlab.config import schema
 from lrlab.engine import devices, diagnostics, lanes, optimizers
 from lrlab.plan import RunSpec
 from lrlab.training import checkpoints, lane_python, saving
@@ -94,7 +94,7 @@ def build_stack(
     for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
         run.summary["swings_from"] = border
     lane_python.note_start(runs, stacked, optimizer)
-    mode, size = configs.diagnostics(specs[0].config), specs[0]["batch_size"]
+    mode, size = schema.diagnostics(specs[0].config), specs[0]["batch_size"]
     stack = Stack(
         runs,
         stacked,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrlab.errors import UserError
+from lrlab.process.plain import is_real
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def of_summary(
         found.append(
             Difference("seconds_to_target", shown(seconds), f"steps_to_target is {shown(reached)}")
         )
-    elif seconds is not None and not (_is_number(seconds) and 0 <= seconds < math.inf):
+    elif seconds is not None and not (is_real(seconds) and 0 <= seconds < math.inf):
         found.append(Difference("seconds_to_target", shown(seconds), "seconds"))
     return found
 
@@ -142,7 +143,7 @@ def same(old: Any, new: Any) -> bool:
     """Whether two values of JSON are equal; a number is no truth value, and NaN equals itself."""
     if isinstance(old, bool) or isinstance(new, bool):
         return isinstance(old, bool) and isinstance(new, bool) and old == new
-    if _is_number(old) and _is_number(new):
+    if is_real(old) and is_real(new):
         return old == new or (old != old and new != new)
     if isinstance(old, list) and isinstance(new, list):
         return len(old) == len(new) and all(map(same, old, new))
@@ -151,17 +152,13 @@ def same(old: Any, new: Any) -> bool:
 
 def distance(old: Any, new: Any) -> float:
     """How far apart two numbers are; inf where one is none, or not finite."""
-    if not (_is_number(old) and _is_number(new)):
+    if not (is_real(old) and is_real(new)):
         return math.inf
     try:
         apart = abs(float(old) - float(new))
     except OverflowError:
         return math.inf
     return apart if math.isfinite(apart) else math.inf
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def shown(value: Any) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrlab import config as configs
 from lrlab import records
+from lrlab.config import schema
 from lrlab.engine import diagnostics, python_state
 from lrlab.errors import in_a_line
 from lrlab.process.profiling import phase
@@ -94,7 +94,7 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
 def keep_end(stack: Stack, lane: int) -> None:
     """Write a finished run's state for its branch test, if it has one when the sweep ends."""
     run = stack.runs[lane]
-    mode = configs.diagnostics(run.spec.config)
+    mode = schema.diagnostics(run.spec.config)
     annealed = diagnostics.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
     if not diagnostics.branch_steps(mode, run.steps, annealed):
         if mode != "off" and not annealed:

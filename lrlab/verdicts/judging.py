@@ -7,7 +7,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,19 +17,9 @@ from lrlab.tables.tidy import settings_of, tied
 from lrlab.verdicts import mechanics
 from lrlab.verdicts import verdict_words as words
 from lrlab.verdicts.evidence import Numbers, measure
+from lrlab.verdicts.outcomes import FAILED, Outcome
 from lrlab.verdicts.sides import Sides, compare, gathered
 
-Outcome = Literal[
-    "diverged",
-    "collapsed",
-    "overshooting",
-    "converged",
-    "undershooting",
-    "nothing learned",
-    "not compared",
-    "pruned",
-]
-FAILED = ("diverged", "collapsed")
 TOO_LARGE = (*FAILED, "overshooting")
 
 # A run in one of these states has not had its whole budget; an empty state says nothing.

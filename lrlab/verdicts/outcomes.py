@@ -1,11 +1,21 @@
 """The outcomes in their one order, for tables, figures and pages; `lrlab.verdicts.judging` gives
 them."""
 
+from typing import Literal, get_args
+
 # Those that name no side of the best lr, then from steps that are too short to steps too long.
-OUTCOMES = (
-    *("not compared", "pruned", "nothing learned"),
-    *("undershooting", "converged", "overshooting", "collapsed", "diverged"),
-)
+Outcome = Literal[
+    "not compared",
+    "pruned",
+    "nothing learned",
+    "undershooting",
+    "converged",
+    "overshooting",
+    "collapsed",
+    "diverged",
+]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+FAILED = ("diverged", "collapsed")
 
 
 def css_class(outcome: str) -> str:

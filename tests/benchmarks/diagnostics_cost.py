@@ -22,8 +22,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
-from lrlab import config as configs
 from lrlab import plan, records
+from lrlab.config import schema
 from lrlab.engine import devices
 from lrlab.probes import branches
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
@@ -43,7 +43,7 @@ class Silent:
 
 
 def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[plan.RunSpec]:
-    with initialize_config_dir(str(configs.folder("conf")), version_base="1.3"):
+    with initialize_config_dir(str(schema.folder("conf")), version_base="1.3"):
         config = compose("config", ["device=cpu", "name=benchmark", *given])
     choices = {"network": "mlp", "data": "mnist", "loss": "nll", "optimizer": "sgd"}
     found = []

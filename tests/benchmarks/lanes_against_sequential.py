@@ -25,8 +25,8 @@ from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 from sequential import learning_rates, seconds
 
-from lrlab import config as configs
 from lrlab import plan, records
+from lrlab.config import schema
 from lrlab.data import Dataset, torchvision_images
 from lrlab.engine import devices
 from lrlab.sweep import task as _schema_is_registered  # noqa: F401
@@ -55,7 +55,7 @@ def load(train_size: int) -> Dataset:
 
 def lane_seconds(data: Dataset, lrs: Sequence[float]) -> float:
     """Wall-clock time of the runs as one lane group, without the evaluations."""
-    with initialize_config_dir(str(configs.folder("conf")), version_base="1.3"):
+    with initialize_config_dir(str(schema.folder("conf")), version_base="1.3"):
         config = compose("config", ["epochs=1", "device=cpu", "name=benchmark", "diagnostics=off"])
     with tempfile.TemporaryDirectory(prefix="lrlab-benchmark-") as name:
         specs = []

@@ -26,8 +26,8 @@ from unittest import mock
 from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
-from lrlab import config as configs
 from lrlab import plan, records, study, sweep
+from lrlab.config import schema
 from lrlab.plan import compose as jobs
 from lrlab.sweeping import search
 
@@ -80,7 +80,7 @@ def timed() -> Iterator[Counter[str]]:
 def hydra_alone(count: int = 5) -> float:
     """Seconds in which Hydra composes one job's config."""
     found = []
-    with initialize_config_dir(str(configs.folder("conf")), version_base="1.3"):
+    with initialize_config_dir(str(schema.folder("conf")), version_base="1.3"):
         for number in range(count):
             start = time.perf_counter()
             compose("config", [f"lr=0.{number + 1}"])

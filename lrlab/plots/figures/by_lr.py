@@ -123,8 +123,9 @@ def lr_against_loss(
     lr, and where all other settings are equal the marks have the outcome's colour and shape. The
     end_loss of a finished run is its val loss here, for it is what the recommendation rests on.
     answers: as from `lrlab.verdicts.recommend.recommend`: the first one's range is shaded.
-    objective: what the sweep's best run is chosen by, see `lrlab.config.OBJECTIVES`. If that is
-    not what the verdicts judge by, the line marks the best lr by it, and the legend says so.
+    objective: what the sweep's best run is chosen by, see `lrlab.config.schema.OBJECTIVES`. If
+    that is not what the verdicts judge by, the line marks the best lr by it, and the legend says
+    so.
 
     One colour a setting (schedule, optimizer, ...). Solid, with large marks: what decides, which is
     the objective, else val loss, else train loss. Thin and dashed, with small marks: train loss;

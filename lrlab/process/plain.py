@@ -1,0 +1,42 @@
+# pyright: strict
+"""Plain values: which are numbers, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeGuard, cast
+
+
+def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
+    """Whether this is an int of at least so much; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_real(value: object) -> TypeGuard[int | float]:
+    """Whether this is an int or a float, also an infinity or NaN; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether this is a finite int or float; a bool is none."""
+    return is_real(value) and math.isfinite(value)
+
+
+def to_json(value: object, **options: Any) -> str:
+    """Write JSON in which NaN and infinities are null: JSON has no others.
+
+    Args:
+        options: of ``json.dumps``.
+    """
+    usual: dict[str, Any] = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
+    return json.dumps(_finite(value), **usual | options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
