@@ -335,16 +335,9 @@ def test_each_lr_of_a_range_test_is_that_of_a_run(kind: Any) -> None:
     net = network()
     lrs = np.array([[0.001, 0.1], [0.03, 0.1], [0.4, 0.1]])
     batch = on_batches.batches(data, 0, 64)
-    found, _ = training.train(
-        copy.deepcopy(net),
-        F.cross_entropy,
-        {k: v for k, v in node(kind, 0.1).items() if k != "lr"},
-        lrs,
-        batch,
-        seed=0,
-        device="cpu",
-        width=2,
-    )
+    rule = {k: v for k, v in node(kind, 0.1).items() if k != "lr"}
+    subject = training.Subject(copy.deepcopy(net), F.cross_entropy, rule, batch, 0, "cpu")
+    found, _ = training.train(subject, lrs, width=2)
     for lane in range(2):
         own, losses = copy.deepcopy(net), []
         for i, lr in enumerate(lrs[:, lane]):

@@ -13,10 +13,29 @@ from torch import nn
 
 from lrlab.engine import devices
 from lrlab.engine import lanes as lane_stacks
-from lrlab.engine.lanes import Lanes, Loss, Samples
+from lrlab.engine.lanes import Loss, Samples
 from lrlab.training import on_batches
 from lrlab.training.loop import advance
 from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is trained: copies of one network, from its weights, on the same mini-batches.
+
+    Attributes:
+        network: its copies are trained; it is put on the device and into training mode.
+        optimizer: ``_target_`` and arguments, without lr.
+        batch: step to mini-batch.
+        seed: of what the network draws while it trains.
+    """
+
+    network: nn.Module
+    loss: Loss
+    optimizer: Mapping[str, Any]
+    batch: Batches
+    seed: int
+    device: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +56,8 @@ class Looks:
 
 
 def train(
-    network: nn.Module,
-    loss: Loss,
-    optimizer: Mapping[str, Any],
+    subject: Subject,
     lrs: np.ndarray,
-    batch: Batches,
-    *,
-    seed: int,
-    device: str,
     width: int,
     looks: Sequence[Looks] = (),
     tell: Callable[[int], None] = lambda steps: None,
@@ -54,16 +67,14 @@ def train(
     Evaluations change no bit of the training, nor the random numbers that it or its data draw.
 
     Args:
-        network: its copies are trained; it is put on the device and into training mode.
-        optimizer: ``_target_`` and arguments, without lr.
-        lrs: (steps, lanes) float64; NaN behind the last step of a lane that ends early.
+        lrs: (steps, lanes) float64; NaN after the last step of a lane that ends early.
         width: the most lanes at once; where memory does not hold them, half as many.
         looks: what is evaluated on the way.
-        tell: hears now and then how many steps were made, over all lanes.
+        tell: called now and then with how many steps were made, over all lanes.
 
     Returns:
-        losses: (steps, lanes) float64, each step's loss before its update; from the first one that
-            is not finite on NaN but for itself, and NaN where no step was made.
+        losses: (steps, lanes) float64, each step's loss before its update; NaN after the first one
+            that is not finite, and where no step was made.
         seen: (steps, parts, lanes) float64 for each of ``looks``, the losses of its parts in eval
             mode before the update of a step; NaN where it asks for none, and from the first step on
             whose own loss is not finite.
@@ -76,8 +87,7 @@ def train(
         count = len(lrs[0, part])
         own = [each.of(part) for each in looks], [table[..., part] for table in seen]
         try:
-            lanes = lane_stacks.stack([network] * count, [seed] * count, loss, device)
-            _train(lanes, optimizer, lrs[:, part], batch, *own, found[:, part], tell)
+            _train(subject, lrs[:, part], *own, found[:, part], tell)
         except (RuntimeError, MemoryError) as error:
             if count == 1 or not devices.out_of_memory(error):
                 raise
@@ -90,19 +100,22 @@ def train(
 
 
 def _train(
-    lanes: Lanes,
-    optimizer: Mapping[str, Any],
+    subject: Subject,
     lrs: np.ndarray,
-    batch: Batches,
     looks: Sequence[Looks],
     seen: Sequence[np.ndarray],
     found: np.ndarray,
     tell: Callable[[int], None],
 ) -> None:
-    configs = [{**optimizer, "lr": float(lr)} for lr in lrs[0]]
+    """Train as many lanes as lrs has columns, and fill the tables ``seen`` and ``found``."""
+    count = lrs.shape[1]
+    lanes = lane_stacks.stack(
+        [subject.network] * count, [subject.seed] * count, subject.loss, subject.device
+    )
+    configs = [{**subject.optimizer, "lr": float(lr)} for lr in lrs[0]]
     evaluated = [part for each in looks for part in each.parts]
-    stack = on_batches.build(lanes, configs, batch, evaluated, each_lr_is_a_runs=True)
-    left = np.arange(len(lanes))
+    stack = on_batches.build(lanes, configs, subject.batch, evaluated, each_lr_is_a_runs=True)
+    left = np.arange(count)
     first = 0
 
     def look(made: int) -> None:
