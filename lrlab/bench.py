@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lrlab.data import Dataset
     from lrlab.plan.spec import RunSpec
-    from lrlab.training.train import Stack
+    from lrlab.training.stack import Stack
 
 Piece = Callable[[int], Any]  # makes so many steps, waits for the device, returns the losses
 
@@ -116,28 +116,25 @@ def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
         data: on the runs' device.
     """
     from lrlab.plan import spec
-    from lrlab.training import pool, train
+    from lrlab.training import building, pool
 
     pad = pool.power_of_two(len(runs)) if pool.is_padded(runs[0]) else 0
-    return train.build_stack(spec.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
+    return building.build_stack(spec.group_key(runs[0]), runs, range(len(runs)), data, {}, pad)
 
 
 def lane_steps(lanes: Stack) -> Piece:
     """Make the training step of a sweep, again and again through the lanes' first epoch."""
     import numpy as np
 
-    from lrlab.training import train
-
     def run(count: int) -> np.ndarray:
         found = []
         while count:
-            part = min(count, train.longest_segment(lanes), lanes.steps_per_epoch - lanes.place)
+            part = min(count, lanes.longest_segment(), lanes.steps_per_epoch - lanes.place)
             found.append(segment(lanes, part))
             count -= part
-            if lanes.place == lanes.steps_per_epoch:
-                lanes.place = 0
-                for run in lanes.runs:
-                    run.step = 0
+            if lanes.place == 0:
+                for lane in range(len(lanes.runs)):
+                    lanes.put(lane, 0)
         return np.concatenate(found)
 
     return run
@@ -147,15 +144,11 @@ def segment(lanes: Stack, count: int) -> np.ndarray:
     """Train so many steps of the lanes' epoch, each lane at its own lr; returns (steps, lanes)."""
     import numpy as np
 
-    from lrlab.training import train
+    from lrlab.training import loop
 
     lrs = [run.spec["lr"] for run in lanes.runs]
     values = {"lr": np.tile(np.array(lrs), (count, 1))}
-    losses = train.train_steps(lanes, values, lambda: False).losses.copy()  # a buffer used again
-    lanes.place += count
-    for run in lanes.runs:
-        run.step += count
-    return losses
+    return loop.advance(lanes, values).losses
 
 
 def ordinary(

@@ -27,7 +27,8 @@ from lrlab.plan import build
 from lrlab.plan.spec import RunSpec
 from lrlab.probes import branches
 from lrlab.tables import branch_gains, frames
-from lrlab.training import train
+from lrlab.training import loop
+from lrlab.training.stack import Stack
 
 ON = "diagnostics=full"
 STEPS, BRANCH_STEPS = 20, 40  # two epochs of ten, and four more: an eighth would be two steps
@@ -209,14 +210,14 @@ def waiting_specs(trainer: Trainer, runs: list[str]) -> list[RunSpec]:
 
 def test_a_test_that_fails_takes_no_other_down(trainer: Trainer) -> None:
     specs = waiting_specs(trainer, ["lr=0.1", "lr=0.2", "lr=0.3"])
-    honest = train.train_steps
+    honest = loop.advance
 
-    def fails(stack: train.Stack, *arguments: Any) -> train.Segment:
+    def fails(stack: Stack, *arguments: Any) -> loop.Segment:
         if any(run.spec.number == 1 for run in stack.runs):
             raise RuntimeError("no more of this")
         return honest(stack, *arguments)
 
-    with mock.patch.object(train, "train_steps", fails):
+    with mock.patch.object(loop, "advance", fails):
         assert branches.test(specs, None, go_on) == [1]
     assert "the branch test failed: RuntimeError: no more of this" in (
         specs[1].folder / "run.log"

@@ -21,7 +21,7 @@ import lrlab
 from lrlab import __main__ as command
 from lrlab import completion
 from lrlab.config import schema
-from lrlab.probes import landscape
+from lrlab.probes import along_a_step
 from lrlab.study import heartbeat, journal
 
 pytestmark = pytest.mark.unit
@@ -231,7 +231,7 @@ def test_mps_is_never_asked_for_float64() -> None:
     on_mps = SimpleNamespace(
         device=SimpleNamespace(type="mps"), cpu=lambda: torch.ones(2), is_complex=lambda: False
     )
-    assert landscape._double(on_mps).dtype == torch.float64  # type: ignore[arg-type]
+    assert along_a_step.double(on_mps).dtype == torch.float64  # type: ignore[arg-type]
 
 
 def test_no_file_has_a_name_that_another_system_refuses() -> None:

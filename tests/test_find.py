@@ -27,12 +27,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrlab.data import Dataset
 from lrlab.errors import NotWritten, UserError
-from lrlab.find import USAGE, Found, Options, _draw, find, main, read_options, sweep_command, told
+from lrlab.find import USAGE, Found, Options, find, main, sweep_command, told
 from lrlab.networks import MLP
 from lrlab.plan import build
-from lrlab.range_test import curves
 from lrlab.range_test import figure as find_plot
-from lrlab.training import first_steps
+from lrlab.range_test import misleading, training
+from lrlab.range_test.command import draw, read_options
+from lrlab.range_test.constants import read_constants
+from lrlab.range_test.ramp import SMOOTHING, read_ramp
+from lrlab.range_test.rates import lr_grid
 
 SHORT: Any = {"lr": (1e-3, 10.0), "points": 5, "steps": 30}
 
@@ -273,15 +276,15 @@ def test_where_memory_does_not_hold_all_lanes_they_are_trained_in_parts(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = find(mlp(), data, F.cross_entropy, **SHORT)
-    train, widths = first_steps._train, []
+    train, widths = training._train, []
 
-    def small_memory(lanes: Any, *rest: Any) -> None:
-        widths.append(len(lanes))
-        if len(lanes) > 2:
+    def small_memory(subject: Any, lrs: np.ndarray, *rest: Any) -> None:
+        widths.append(lrs.shape[1])
+        if lrs.shape[1] > 2:
             raise MemoryError
-        train(lanes, *rest)
+        train(subject, lrs, *rest)
 
-    monkeypatch.setattr(first_steps, "_train", small_memory)
+    monkeypatch.setattr(training, "_train", small_memory)
     found = find(mlp(), data, F.cross_entropy, **SHORT)
     assert widths == [6, 3, 1, 1, 1, 1, 1, 1]
     np.testing.assert_array_equal(found.constant_losses, truth.constant_losses)
@@ -338,12 +341,12 @@ def test_the_command_records_draws_and_says_what_to_run_next(tmp_path: Path) -> 
     constant = pd.read_csv(folder / "constant.csv")
     assert len(constant) == 4 * 20
     table = constant.pivot(index="step", columns="lr", values="loss")
-    read = curves.read_constants(table.columns.to_numpy(), table.to_numpy())
+    read = read_constants(table.columns.to_numpy(), table.to_numpy())
     assert answer["train_best_lr"] == read.best
     held_out = pd.read_csv(folder / "held_out.csv")
     held_out = held_out[held_out["test"] == "constant"]
     table = held_out.pivot(index="step", columns="lr", values="loss")
-    read = curves.read_constants(table.columns.to_numpy(), table.to_numpy(), 4)
+    read = read_constants(table.columns.to_numpy(), table.to_numpy(), 4)
     assert answer["best_lr"] == read.best and answer["fails_from"] == read.fails_from
     assert (answer["judged_by"], answer["held_out_samples"]) == ("held-out loss", 100)
     ramp = pd.read_csv(folder / "ramp.csv")
@@ -456,7 +459,7 @@ def test_the_help_answers_without_torch_and_tells_the_defaults(tmp_path: Path) -
     assert told["lr"] == f"{default.low:g}..{default.high:g}".replace("1e-05", "1e-5")
     for name in ("points", "steps", "ramp_steps", "smoothing"):
         assert told[name] == f"{getattr(default, name):g}"
-    assert default.smoothing == curves.SMOOTHING
+    assert default.smoothing == SMOOTHING
     assert all(len(line) <= 100 for line in USAGE.splitlines())
 
 
@@ -466,13 +469,13 @@ def test_the_help_answers_without_torch_and_tells_the_defaults(tmp_path: Path) -
 def made(ramp_loss: Any, losses: Any, low: float = 1e-4, high: float = 10.0) -> Found:
     """What is found from given curves."""
     ramp_loss, losses = np.asarray(ramp_loss, float), np.asarray(losses, float)
-    ramp_lr = curves.lr_grid(low, high, len(ramp_loss))
-    grid = curves.lr_grid(low, high, losses.shape[1])
-    ramp = curves.read_ramp(ramp_lr, ramp_loss)
-    constants = curves.read_constants(grid, losses)
+    ramp_lr = lr_grid(low, high, len(ramp_loss))
+    grid = lr_grid(low, high, losses.shape[1])
+    ramp = read_ramp(ramp_lr, ramp_loss)
+    constants = read_constants(grid, losses)
     options = Options(low, high, losses.shape[1], max(len(losses), 10), max(len(ramp_loss), 10))
-    misleads = tuple(curves.where_the_ramp_misleads(ramp, constants))
-    sweep = curves.sweep_range(constants)
+    misleads = tuple(misleading.where_the_ramp_misleads(ramp, constants))
+    sweep = misleading.sweep_range(constants)
     return Found(options, ramp_lr, ramp_loss, grid, losses, ramp, constants, misleads, sweep)
 
 
@@ -561,10 +564,10 @@ def test_a_plot_that_fails_is_a_line_and_what_cannot_be_written_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = next(iter(FIGURES.values()))
-    assert _draw(found, "a title", tmp_path) == ""
+    assert draw(found, "a title", tmp_path) == ""
     assert (tmp_path / "find.png").is_file()
     (tmp_path / "file").touch()
     with pytest.raises(NotWritten):
-        _draw(found, "a title", tmp_path / "file")
+        draw(found, "a title", tmp_path / "file")
     monkeypatch.setattr(find_plot, "range_test", lambda *_: {}["no\nsuch"])
-    assert _draw(found, "a title", tmp_path) == r"KeyError: 'no\nsuch'"
+    assert draw(found, "a title", tmp_path) == r"KeyError: 'no\nsuch'"

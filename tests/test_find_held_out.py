@@ -20,9 +20,10 @@ from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.errors import UserError
 from lrlab.find import find, told
 from lrlab.plan import build
-from lrlab.range_test import curves, figure, inputs
-from lrlab.range_test.curves import read_constants
-from lrlab.training import first_steps
+from lrlab.range_test import figure, held_out, misleading, training
+from lrlab.range_test.constants import read_constants
+from lrlab.range_test.rates import plain
+from lrlab.training import on_batches
 
 SHORT: Any = {"lr": (1e-3, 1.0), "points": 3, "steps": 20, "batch_size": 16}
 DRAW = torch.Generator().manual_seed(0)
@@ -90,7 +91,7 @@ def test_a_rate_that_memorises_random_labels_is_not_recommended() -> None:
     assert found.best is None or found.best < 0.05
     text = told(found, None)
     assert text.startswith("find: judged by the held-out loss (")
-    assert f"find: the training loss would say lr {curves.plain(train.best)}" in text
+    assert f"find: the training loss would say lr {plain(train.best)}" in text
     by_training = find(wide, (X, y), F.cross_entropy, **settings)
     assert by_training.best == train.best  # as it always was
 
@@ -127,7 +128,7 @@ def test_a_dataset_is_judged_by_the_part_that_it_holds_out() -> None:
 
 def test_sorted_samples_are_taken_from_all_classes_alike() -> None:
     labels = torch.arange(10).repeat_interleave(300)
-    parts = inputs.in_parts(torch.arange(3000.0)[:, None], labels, 500)
+    parts = held_out.in_parts(torch.arange(3000.0)[:, None], labels, 500)
     assert [len(y) for _, y in parts] == [100] * 5
     for x, y in parts:
         assert torch.bincount(y, minlength=10).tolist() == [10] * 10
@@ -135,12 +136,12 @@ def test_sorted_samples_are_taken_from_all_classes_alike() -> None:
     taken = torch.cat([x for x, _ in parts]).flatten().sort().values
     assert len(taken.unique()) == 500 and taken[0] == 0 and taken[-1] == 2999
     assert taken.diff().min() >= 5 and taken.diff().max() <= 7
-    assert [len(y) for _, y in inputs.in_parts(torch.zeros(3, 1), torch.zeros(3), 500)] == [1] * 3
+    assert [len(y) for _, y in held_out.in_parts(torch.zeros(3, 1), torch.zeros(3), 500)] == [1] * 3
 
 
 def test_what_mini_batches_hold_is_thinned_to_evenly_spaced_samples() -> None:
     x = torch.arange(1000.0)[:, None]
-    x, y = inputs._thinned(DataLoader(TensorDataset(x, x[:, 0].long()), 7), 60)
+    x, y = held_out._thinned(DataLoader(TensorDataset(x, x[:, 0].long()), 7), 60)
     assert 60 <= len(y) <= 120 and torch.equal(x[:, 0].long(), y)
     assert len(y.diff().unique()) == 1 and y[0] == 0 and y[-1] > 980
 
@@ -238,9 +239,9 @@ def test_how_often_it_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     lanes_of_constants = 4  # the ramp trains in their stack
     assert len(made) == 7 * 5 + 61
     assert sum(made) == 60 * (7 * lanes_of_constants + 61)
-    assert inputs.most_samples(64, 300) == 500
-    assert inputs.most_samples(16, 300) == 266
-    assert inputs.most_samples(8, 30) == 100
+    assert held_out.most_samples(64, 300) == 500
+    assert held_out.most_samples(16, 300) == 266
+    assert held_out.most_samples(8, 30) == 100
 
 
 # --- what is taken, and what is not ---------------------------------------------------------------
@@ -338,8 +339,8 @@ def test_overfitting_is_told_from_failing_and_drawn() -> None:
     found = found_with(VAL, points=6, lr=(1e-4, 10.0))
     constants = read_constants(found.constant_lr, judged, 3)
     own = read_constants(found.constant_lr, train)
-    assert curves.overfits(constants, own) and not curves.overfits(constants, None)
-    assert not curves.overfits(own, own)
+    assert misleading.overfits(constants, own) and not misleading.overfits(constants, None)
+    assert not misleading.overfits(own, own)
     values = {**vars(found), "constants": constants, "train_constants": own, "misleads": ()}
     found = type(found)(**values)
     text = told(found, None)
@@ -360,20 +361,13 @@ def test_looks_ask_for_lanes_one_by_one() -> None:
     """Lanes that do not fit in at once are trained in parts, each with the looks that are its."""
     at = np.zeros((4, 3), bool)
     at[[0, 2, 3], [0, 1, 2]] = True
-    batch = first_steps.batches_of(X, Y, 0, 16)
+    batch = on_batches.batches_of(X, Y, 0, 16)
+    sgd = {"_target_": "torch.optim.SGD"}
+    lrs, looks = np.full((4, 3), [0.01, 0.1, 1.0]), [training.Looks([VAL], at)]
     tables = []
     for width in (3, 2, 1):
-        _, (seen,) = first_steps.train(
-            net(),
-            F.cross_entropy,
-            {"_target_": "torch.optim.SGD"},
-            np.full((4, 3), [0.01, 0.1, 1.0]),
-            batch,
-            seed=0,
-            device="cpu",
-            width=width,
-            looks=[first_steps.Looks([VAL], at)],
-        )
+        subject = training.Subject(net(), F.cross_entropy, sgd, batch, 0, "cpu")
+        _, (seen,) = training.train(subject, lrs, width, looks)
         assert seen.shape == (4, 1, 3)
         np.testing.assert_array_equal(np.isfinite(seen[:, 0]), at)
         tables.append(seen)

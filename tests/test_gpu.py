@@ -23,7 +23,8 @@ from lrlab.engine import devices
 from lrlab.errors import Stopped
 from lrlab.plan import build
 from lrlab.plan.spec import group_key
-from lrlab.training import pool, train
+from lrlab.training import building, pool, train
+from lrlab.training.stack import Stack
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -93,7 +94,7 @@ def test_nothing_waits_for_the_device_within_an_epoch(images: Dataset, trainer: 
     train.train_epoch(stack, Silent(), lambda: False)
     step, count = stack.step, stack.steps_per_epoch
     assert step is not None
-    train.take_order(stack)
+    stack.take_order()
     first = [run.step for run in stack.runs]
     lrs = np.tile([run.spec["lr"] for run in stack.runs], (count, 1))
     step.begin(stack.order, first, stack.optimizer.coefficients({"lr": lrs}, np.array(first)))
@@ -158,9 +159,9 @@ def test_memory_that_runs_out_is_known_as_such() -> None:
     assert devices.out_of_memory(raised.value)
 
 
-def _stack(trainer: Trainer, images: Dataset, common: str) -> train.Stack:
+def _stack(trainer: Trainer, images: Dataset, common: str) -> Stack:
     specs = make_specs(trainer.folder / "stack", ["lr=0.1", "lr=0.2"], f"{common} {GPU} epochs=60")
     for spec in specs:
         spec.folder.mkdir(parents=True)
         records.start_metrics(spec.folder)
-    return train.build(group_key(specs[0]), specs, range(2), images, {}, pad=2)[0]
+    return building.build(group_key(specs[0]), specs, range(2), images, {}, pad=2)[0]

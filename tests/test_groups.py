@@ -32,8 +32,9 @@ from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.errors import UserError
 from lrlab.networks import MLP
 from lrlab.plan import build
-from lrlab.probes import branches, landscape
-from lrlab.training import first_steps, pool
+from lrlab.probes import branches
+from lrlab.range_test import training
+from lrlab.training import on_batches, pool
 
 STEPS_PER_EPOCH = 10
 HIDDEN = "network.hidden=[13]"
@@ -337,17 +338,10 @@ def test_each_lr_of_a_range_test_is_that_of_a_run(kind: Any) -> None:
     torch.manual_seed(0)
     net = network()
     lrs = np.array([[0.001, 0.1], [0.03, 0.1], [0.4, 0.1]])
-    batch = first_steps.batches(data, 0, 64)
-    found, _ = first_steps.train(
-        copy.deepcopy(net),
-        F.cross_entropy,
-        {k: v for k, v in node(kind, 0.1).items() if k != "lr"},
-        lrs,
-        batch,
-        seed=0,
-        device="cpu",
-        width=2,
-    )
+    batch = on_batches.batches(data, 0, 64)
+    rule = {k: v for k, v in node(kind, 0.1).items() if k != "lr"}
+    subject = training.Subject(copy.deepcopy(net), F.cross_entropy, rule, batch, 0, "cpu")
+    found, _ = training.train(subject, lrs, width=2)
     for lane in range(2):
         own, losses = copy.deepcopy(net), []
         for i, lr in enumerate(lrs[:, lane]):
@@ -363,10 +357,13 @@ def test_each_lr_of_a_range_test_is_that_of_a_run(kind: Any) -> None:
 def test_the_copies_of_a_landscape_have_the_rates_of_their_roles() -> None:
     torch.manual_seed(0)
     stack = stacking.stack([network(), network()], [0, 0], F.cross_entropy, "cpu")
-    rule = lane_optimizers.build(
-        [node(ConstantHead, lr) for lr in (0.01, 0.1)], [*stack.params.values()]
-    )
-    copies, optimizer = landscape._copies(stack, rule, 1)
+    configs = [node(ConstantHead, lr) for lr in (0.01, 0.1)]
+    batch = on_batches.batches(tiny_images(), 0, 64)
+    walked = on_batches.build(stack, configs, batch, [])
+    rule = walked.optimizer
+    copied = on_batches.copies(walked, 1, step=3)
+    copies, optimizer = copied.lanes, copied.optimizer
+    assert copied.steps() == [3, 3]
     assert [optimizer.rates(lane) for lane in range(2)] == [rule.rates(0), rule.rates(1)]
     assert rule.rates(0)[1] == pytest.approx(2) and rule.rates(1)[1] == pytest.approx(0.2)
     before = [t.clone() for t in copies.params.values()]

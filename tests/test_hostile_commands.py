@@ -24,9 +24,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lrlab import __main__ as verbs
-from lrlab import bench, find
+from lrlab import bench
 from lrlab import sweep as sweeps
 from lrlab.config import arguments, schema
+from lrlab.range_test import command
 from lrlab.sweeping import ending, sweeper, working
 
 pytestmark = pytest.mark.full
@@ -176,7 +177,7 @@ def test_the_words_of_a_bench(typed: list[str]) -> None:
     )
 )
 def test_the_words_of_find(typed: list[str]) -> None:
-    told(lambda: find.read_options(typed))
+    told(lambda: command.read_options(typed))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -15,21 +14,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.training import CLASSES, IN_SHAPE, Trainer
-from lrlab.probes.along_a_step import LINES
-from lrlab.probes.surface import PATHS
 from torch import Tensor, nn
 
+from lrlab import records
 from lrlab.data import Dataset
 from lrlab.networks import MLP
 from lrlab.plan import build
-from lrlab.probes import landscape
-from lrlab.probes.landscape import ROLES, SURFACE, Landscape, choose, write
-from lrlab.records import create_run
+from lrlab.probes import landscape, paths
+from lrlab.probes import surface as plane
+from lrlab.probes.landscape import Landscape, write
 from lrlab.tables import frames
 from lrlab.verdicts import judging
+from lrlab.verdicts.three_runs import ROLES, choose
 
-# The data of these tests are the tests' own function.
-measure = functools.partial(landscape.measure, trusted=True)
+
+def measure(sweep: Path, verdicts: pd.DataFrame, best: int | None = None) -> Landscape:
+    """The runs that a sweep would choose; the data of these tests are the tests' own function."""
+    runs = choose(verdicts, best)
+    if isinstance(runs, str):
+        return landscape.nothing(runs)
+    return landscape.measure(sweep, runs, trusted=True)
+
 
 QUADRATIC = "network=perceptron loss=mse_one_hot"  # one weighted sum a class, squared error
 NEAR = (0.01, 0.02, 0.035)  # no path leads out of the picture
@@ -37,8 +42,8 @@ NEAR = (0.01, 0.02, 0.035)  # no path leads out of the picture
 
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landscape, "GRID", 9)
-    monkeypatch.setattr(landscape, "SAMPLES", 200)
+    monkeypatch.setattr(plane, "GRID", 9)
+    monkeypatch.setattr(plane, "SAMPLES", 200)
 
 
 def trained(trainer: Trainer, runs: Sequence[str], common: str = "") -> Path:
@@ -49,7 +54,7 @@ def trained(trainer: Trainer, runs: Sequence[str], common: str = "") -> Path:
     for spec in specs:
         node = OmegaConf.create(dict(spec.config))
         hydra = OmegaConf.create({"hydra": {"runtime": {"choices": dict(spec.choices)}}})
-        create_run(spec.folder, OmegaConf.to_yaml(node), OmegaConf.to_yaml(hydra), "[]\n")
+        records.create_run(spec.folder, OmegaConf.to_yaml(node), OmegaConf.to_yaml(hydra), "[]\n")
     from helpers.training import Silent
 
     from lrlab.training import pool
@@ -390,7 +395,7 @@ def test_places_are_distances_in_weight_space(trainer: Trainer, data: Dataset) -
 def test_the_grid_is_regular_and_holds_the_paths(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(landscape, "GRID", 31)
+    monkeypatch.setattr(plane, "GRID", 31)
     sweep = trained(trainer, [f"lr={lr}" for lr in NEAR], "network.hidden=[16]")
     found = measure(sweep, with_lrs(NEAR))
     surface, paths = found.surface, found.paths
@@ -414,11 +419,11 @@ def test_a_costly_network_is_drawn_coarser(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = trained(trainer, ["lr=0.001", "lr=0.01", "lr=0.1"], "network.hidden=[16]")
-    monkeypatch.setattr(landscape, "GRID", 31)
-    monkeypatch.setattr(landscape, "_WORK", 128 * 5_000 * 150)
+    monkeypatch.setattr(plane, "GRID", 31)
+    monkeypatch.setattr(plane, "_WORK", 128 * 5_000 * 150)
     found = measure(sweep, roles())
     assert 121 <= len(found.surface) < 31 * 31
-    monkeypatch.setattr(landscape, "_PATH_NUMBERS", 5000)
+    monkeypatch.setattr(paths, "_PATH_NUMBERS", 5000)
     assert "weights are too many" in measure(sweep, roles()).reason
 
 
@@ -429,7 +434,7 @@ def test_the_tables_are_written_whole(trainer: Trainer) -> None:
     sweep = trained(trainer, ["lr=0.001", "lr=0.01", "lr=1e30"], "network.hidden=[16]")
     found = measure(sweep, with_lrs((0.001, 0.01, 1e30)))
     write(sweep, found)
-    for name, columns in (("lines", LINES), ("surface", SURFACE), ("paths", PATHS)):
+    for name, columns in records.LANDSCAPE.items():
         read = pd.read_csv(sweep / f"{name}.csv")
         assert tuple(read.columns) == columns == tuple(getattr(found, name).columns)
         pd.testing.assert_frame_equal(read, getattr(found, name), check_dtype=False)
@@ -453,7 +458,7 @@ def test_where_there_is_nothing_to_show_nothing_is_written(trainer: Trainer) -> 
 def empty(found: Landscape) -> bool:
     return all(
         tuple(getattr(found, name).columns) == columns and getattr(found, name).empty
-        for name, columns in (("lines", LINES), ("surface", SURFACE), ("paths", PATHS))
+        for name, columns in records.LANDSCAPE.items()
     )
 
 

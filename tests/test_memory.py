@@ -21,6 +21,7 @@ from lrlab.plan.spec import RunSpec
 from lrlab.probes import branches
 from lrlab.sweeping import workers
 from lrlab.training import pool, train
+from lrlab.training.stack import Stack
 
 GRID = ("lr=0.01,0.03,0.1,0.3,1.0", "network.hidden=[8]", "name=x")
 
@@ -250,7 +251,7 @@ def epochs_in_order(specs: Sequence[RunSpec]) -> list[int]:
     order: list[int] = []
     real = train.train_epoch
 
-    def noted(stack: train.Stack, *arguments: Any) -> None:
+    def noted(stack: Stack, *arguments: Any) -> None:
         order.append(stack.runs[0].spec.number)
         real(stack, *arguments)
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from lrlab import records
 from lrlab.errors import NotWritten
 from lrlab.plan.spec import RunSpec, group_key
-from lrlab.training import pool
-from lrlab.training import train as training
+from lrlab.training import checkpoints, pool
 from lrlab.training.pool import Report
 
 STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
@@ -288,9 +287,7 @@ def test_a_checkpoint_is_written_every_so_many_epochs(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    monkeypatch.setattr(
-        training.checkpoints, "save", lambda run, state: steps.append(state["step"])
-    )
+    monkeypatch.setattr(checkpoints, "save", lambda run, state: steps.append(state["step"]))
     for every, expected in [("1", [10, 20, 30]), ("2", [20]), ("auto", []), ("null", [])]:
         steps.clear()
         trainer.alone("lr=0.1", f"network.hidden=[5] epochs=4 checkpoint_every={every}")

@@ -12,16 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrlab.errors import UserError
-from lrlab.range_test.curves import (
-    LEAST_POINTS,
-    lr_grid,
-    plain,
-    read_constants,
-    read_ramp,
-    rows,
-    sweep_range,
-    where_the_ramp_misleads,
-)
+from lrlab.range_test.constants import read_constants
+from lrlab.range_test.files import rows
+from lrlab.range_test.misleading import sweep_range, where_the_ramp_misleads
+from lrlab.range_test.ramp import LEAST_POINTS, read_ramp
+from lrlab.range_test.rates import lr_grid, plain
 
 pytestmark = pytest.mark.unit
 

@@ -27,6 +27,8 @@ from lrlab.engine.step.pace import Pace
 from lrlab.engine.step.plain import PlainStep
 from lrlab.errors import UserError
 from lrlab.plan import checks, spec
+from lrlab.training import building
+from lrlab.training import stack as stacks
 from lrlab.training import train as training
 
 DATA = tiny_images(200, 20, 20)
@@ -484,7 +486,7 @@ def test_runs_are_the_same_without_capture(
         made.append(len(args[0]))
 
     monkeypatch.setattr(CapturedStep, "__init__", counted)
-    monkeypatch.setattr(training, "CAPTURE_FROM", 1)
+    monkeypatch.setattr(stacks, "CAPTURE_FROM", 1)
     captured = trainer.together(RUNS, f"{common} capture=true")
     assert made and made[0] == 3
     made.clear()
@@ -497,7 +499,7 @@ def test_runs_are_the_same_without_capture(
 def test_a_network_that_evaluations_change_is_captured_anew(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CAPTURE_FROM", 1)
+    monkeypatch.setattr(stacks, "CAPTURE_FROM", 1)
     common = "network=custom network._target_=test_step.AnnealsByEpochs"
     captured, plain = (
         trainer.alone("lr=0.1", f"{common} capture={on}") for on in ("true", "false")
@@ -527,7 +529,7 @@ def test_lanes_of_a_padded_stack_have_a_batch_of_their_own(trainer: Trainer) -> 
     """Also with one seed: a lane takes the same products whether others share its batch or not."""
     specs = trainer.specs(["lr=0.1", "lr=0.2", "lr=0.3"], "epochs=60")
     key = spec.group_key(specs[0])
-    (stack,) = training.build(key, specs, range(3), DATA, {}, pad=4)
+    (stack,) = building.build(key, specs, range(3), DATA, {}, pad=4)
     training.train_epoch(stack, Silent(), lambda: False)
     assert stack.step is not None and stack.step.way == "captured"
     x, y = stack.step.batch

@@ -39,8 +39,7 @@ from lrlab.networks import CNN, MLP
 from lrlab.plan import build, checks
 from lrlab.records import METRICS
 from lrlab.sweeping import launch
-from lrlab.training import pool
-from lrlab.training import train as training
+from lrlab.training import pool, stack
 
 STEPS_PER_EPOCH = 10  # 640 samples, batches of 64
 
@@ -438,7 +437,7 @@ def test_segments_do_not_show(trainer: Trainer, monkeypatch: pytest.MonkeyPatch)
     group = trainer.together(runs, common)
     assert group[1].summary["state"] == "diverged"
     for segment in (1, 3):
-        monkeypatch.setattr(training, "SEGMENT", segment)
+        monkeypatch.setattr(stack, "SEGMENT", segment)
         for run, other in zip(group, trainer.together(runs, common), strict=True):
             assert_same_bits(run, other)
 

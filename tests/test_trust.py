@@ -36,7 +36,7 @@ from lrlab import resume as resume_verb
 from lrlab.config import schema as config_schema
 from lrlab.config import trust
 from lrlab.errors import UserError
-from lrlab.probes import landscape
+from lrlab.probes import landscape, paths
 from lrlab.study import cmaes_state
 from lrlab.study.points import Points
 from lrlab.sweep import main
@@ -44,7 +44,7 @@ from lrlab.sweeping import resuming
 from lrlab.sweeping.judged import Sweep
 from lrlab.tables import frames
 from lrlab.training import checkpoints
-from lrlab.verdicts import judging, loading
+from lrlab.verdicts import loading
 
 LITTLE = (
     *("data.train_size=128", "data.val_size=100", "epochs=1", "threads=1", "plots=false"),
@@ -289,7 +289,7 @@ def test_what_is_checked_is_what_is_trained(name: str, here: Path) -> None:
     ended = reproduce("--device=cpu", cwd=here)
     assert not ran(here) and "Traceback" not in ended.err
     assert ended.code in (0, 1), ended
-    spec = landscape._saved_spec(Path("s/0"), "cpu", trusted=False)
+    spec = paths.saved_spec(Path("s/0"), "cpu", trusted=False)
     assert spec["network"]["_target_"] == "lrlab.networks.MLP" and not ran(here)
 
 
@@ -346,11 +346,10 @@ def test_ones_own_network_needs_one_word_more(here: Path) -> None:
 def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:
     for run in "01":
         change(here / "s" / run / ".hydra" / "config.yaml", network={"_target_": "evil.Net"})
-    judged = judging.verdicts(frames.curves(here / "s"))
-    judged = judged.assign(outcome="converged", end_loss=[1.0, 0.5])
-    found = landscape.measure(here / "s", judged)
+    runs = {"small": 0, "good": 1}
+    found = landscape.measure(here / "s", runs)
     assert "evil.Net (network)" in found.reason and not ran(here)
-    landscape.measure(here / "s", judged, trusted=True)
+    landscape.measure(here / "s", runs, trusted=True)
     assert ran(here)
 
 

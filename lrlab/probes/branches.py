@@ -19,7 +19,7 @@ from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import build, memory
 from lrlab.plan.spec import RunSpec, group_key
-from lrlab.training import checkpoints, train
+from lrlab.training import building, checkpoints, lane_python, loop
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
 FEWEST = branch_budget.FEWEST_BRANCH_STEPS
@@ -180,33 +180,28 @@ def _train_on(
     steps = _steps(*group[0])
     data = build.load_data(group[0][0]).to(group[0][0].device)
     specs = [spec for spec, _, _ in branches]
-    stack = train.build_stack("", specs, range(len(specs)), data, ways)
-    stack.meter = None
-    for lane, (run, (_, state, _)) in enumerate(zip(stack.runs, branches, strict=True)):
+    stack = building.build_stack("", specs, range(len(specs)), data, ways, measured=False)
+    for lane, (_, state, _) in enumerate(branches):
         stack.lanes.load(lane, state["tensors"])
         stack.optimizer.load(lane, state["optimizer"])
-        train.load_python(stack, lane, state.get("python", {}))
-        run.step = state["step"]
-        run.steps = run.step + steps
+        lane_python.load(stack, lane, state.get("python", {}))
+        stack.put(lane, state["step"], more=steps)
 
     done = 0
     losses = np.full((steps, len(branches)), np.nan)
     while done < steps and stack.runs:
         if stack.place == 0:
-            train.take_order(stack)
-        count = min(train.longest_segment(stack), stack.steps_per_epoch - stack.place, steps - done)
+            stack.take_order()
+        count = min(stack.longest_segment(), stack.steps_per_epoch - stack.place, steps - done)
         lanes = [run.row for run in stack.runs]
         values = _values([branches[lane] for lane in lanes], count)
-        segment = train.train_steps(stack, values, stop, lambda i: tell(len(group)) if i else None)
+        segment = loop.advance(stack, values, stop, lambda i: tell(len(group)) if i else None)
         tell(len(group))
         if stop():
             raise Stopped
         losses[done : done + count, lanes] = segment.losses
-        for run in stack.runs:
-            run.step += count
         done += count
-        stack.place = (stack.place + count) % stack.steps_per_epoch
-        train.keep(stack, np.flatnonzero(np.isfinite(segment.losses).all(axis=0)).tolist())
+        stack.keep(np.flatnonzero(np.isfinite(segment.losses).all(axis=0)).tolist())
     lrs = np.array([state["values"]["lr"] for _, state in group])
     return lrs, losses.reshape(steps, len(group), len(MULTIPLIERS))
 

@@ -15,7 +15,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from lrlab.errors import in_a_line
 from lrlab.plots.style import words
-from lrlab.range_test.curves import LEARNED, overfits, plain, window
+from lrlab.range_test.constants import LEARNED, window
+from lrlab.range_test.misleading import overfits
+from lrlab.range_test.rates import plain
 
 if TYPE_CHECKING:
     from lrlab.range_test.found import Found

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from omegaconf import OmegaConf
 
 from lrlab import records
@@ -18,7 +19,6 @@ from lrlab.config import passwords
 from lrlab.engine import devices
 from lrlab.plan import compose
 from lrlab.process.plain import to_json
-from lrlab.range_test import curves
 
 _SECRETS = {"storage": passwords.masked, "tracking.uri": passwords.masked_tracking}
 
@@ -50,14 +50,14 @@ def write(
         smooth[read] = np.interp(np.log(found.ramp_lr[read]), np.log(trained.lr), trained.smooth)
     step = np.arange(len(found.ramp_lr))
     columns = [step, found.ramp_lr, found.ramp_loss, smooth]
-    text = curves.rows(("step", "lr", "loss", "smooth"), columns)
+    text = rows(("step", "lr", "loss", "smooth"), columns)
     records.write_whole(folder / "ramp.csv", text)
     columns = [
         np.repeat(found.constant_lr, options.steps),
         np.tile(np.arange(options.steps), options.points),
         found.constant_losses.T.ravel(),
     ]
-    records.write_whole(folder / "constant.csv", curves.rows(("lr", "step", "loss"), columns))
+    records.write_whole(folder / "constant.csv", rows(("lr", "step", "loss"), columns))
     if found.val_samples is not None:
         records.write_whole(folder / "held_out.csv", _held_out(found))
     answer = {
@@ -115,4 +115,18 @@ def _held_out(found: Found) -> str:
         np.append(ramp, np.tile(found.val_steps, points)),
         np.append(found.ramp_val, found.constant_val.T.ravel()),
     ]
-    return curves.rows(("test", "lr", "step", "loss"), columns)
+    return rows(("test", "lr", "step", "loss"), columns)
+
+
+def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
+    """Columns of numbers as CSV text; each number keeps every bit."""
+    table = [np.asarray(column).tolist() for column in columns]
+    lines = [",".join(names)]
+    lines += [",".join(_cell(v) for v in row) for row in zip(*table, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if isinstance(value, float) and value != value else repr(value)

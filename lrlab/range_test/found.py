@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""What the range test tried and found; `lrlab.find` makes it, its figure and its words show it."""
+"""What the range test tried and found: below the figure and the words that show it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from lrlab.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from lrlab.range_test.curves import Constants, Ramp
+    from lrlab.range_test.constants import Constants
+    from lrlab.range_test.ramp import Ramp
 
 LOWEST, HIGHEST = 1e-150, 1e150  # whose ratio is a number still, and what lies beyond them too
 
@@ -74,8 +75,8 @@ class Found:
         ramp_lr, ramp_loss: (ramp_steps,) lr at each step, mini-batch loss before its update; NaN
             behind the first loss that is not finite.
         constant_lr: (points,); constant_losses: (steps, points) likewise.
-        ramp, constants: what they say, as in `lrlab.range_test.curves`: by the held-out losses
-            where there are any, else by those of the mini-batches.
+        ramp, constants: what they say, by the held-out losses where there are any, else by those of
+            the mini-batches.
         misleads: where the ramp misleads, a sentence each.
         sweep: the range that a sweep should try next, or None.
         val_samples: how many held-out samples it was judged by; None: by none, ``no_val`` may say
@@ -84,6 +85,7 @@ class Found:
         constant_val: (looks, points) their held-out losses.
         ramp_val_steps, ramp_val: (looks,) likewise, of the ramp.
         train_ramp, train_constants: what the mini-batch losses would have said.
+        answer: all of it in words, a line each.
     """
 
     options: Options
@@ -103,14 +105,13 @@ class Found:
     train_ramp: Ramp | None = None
     train_constants: Constants | None = None
     no_val: str = ""
+    answer: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """The answer, as the command prints it, in lines of a screen."""
         import textwrap
 
-        from lrlab.range_test.words import words
-
-        lines = [textwrap.wrap(line, 79, subsequent_indent="      ") for line in words(self)]
+        lines = [textwrap.wrap(line, 79, subsequent_indent="      ") for line in self.answer]
         return "\n".join(part for line in lines for part in line[:3])
 
     @property

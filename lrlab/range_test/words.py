@@ -31,7 +31,7 @@ def sweep_command(found: Found, typed: Sequence[str] = ()) -> str | None:
 
 def words(found: Found) -> list[str]:
     """The answer, a line each."""
-    from lrlab.range_test.curves import plain
+    from lrlab.range_test.rates import plain
 
     constants, steps = found.constants, found.options.steps
     lines = [_judged(found)]
@@ -69,7 +69,7 @@ def _of_training(found: Found) -> list[str]:
     """Where the training loss has its best lr more than a step of the grid away."""
     import numpy as np
 
-    from lrlab.range_test.curves import plain
+    from lrlab.range_test.rates import plain
 
     train, judged = found.train_constants, found.constants
     if train is None or train.best == judged.best:
@@ -91,7 +91,8 @@ def _of_training(found: Found) -> list[str]:
 
 def _fails(found: Found) -> list[str]:
     """From where on constant lrs fail, or fail by the held-out loss alone."""
-    from lrlab.range_test.curves import overfits, plain
+    from lrlab.range_test.misleading import overfits
+    from lrlab.range_test.rates import plain
 
     fails, train = found.constants.fails_from, found.train_constants
     if fails is None:

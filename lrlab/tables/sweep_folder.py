@@ -10,7 +10,7 @@ from lrlab.process import paths
 
 
 def near(path: Path) -> str:
-    from lrlab.config import nearest
+    from lrlab.config.schema import nearest
 
     try:
         names = [each.name for each in path.absolute().parent.iterdir()]

@@ -19,8 +19,8 @@ from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import build, memory
 from lrlab.plan.spec import RunSpec, group_key, new_summary
 from lrlab.process import progress
-from lrlab.training import train
-from lrlab.training.train import Stack
+from lrlab.training import building, ending, recording, saving, train
+from lrlab.training.stack import Stack, merge, split
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
@@ -193,9 +193,9 @@ def _judge(pool: _Pool) -> None:
     pruned = pool.source.report(reports) if reports else set()
     if pruned:
         for stack in list(pool.stacks):
-            _attempt(pool, stack, lambda stack: train.prune(stack, pruned, pool.update))
+            _attempt(pool, stack, lambda stack: ending.prune(stack, pruned, pool.update))
     for stack in pool.stacks:
-        train.checkpoint_at_boundary(stack)
+        saving.checkpoint_at_boundary(stack)
 
 
 def _attempt(pool: _Pool, stack: Stack, work: Callable[[Stack], None]) -> None:
@@ -347,7 +347,7 @@ def _build(pool: _Pool, key: str, group: Sequence[Start]) -> None:
         return
     try:
         rows = [pool.rows[spec.number] for spec in specs]
-        stacks = train.build(key, specs, rows, _data(pool, specs[0]), ways, pad)
+        stacks = building.build(key, specs, rows, _data(pool, specs[0]), ways, pad)
     except (Stopped, NotWritten):
         raise
     except Exception as error:
@@ -411,7 +411,7 @@ def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
         _log_new(pool, stack)
         if len(behind) < len(stack.runs):
             arrived = [lane for lane in range(len(stack.runs)) if lane not in behind]
-            pool.stacks.append(train.split(stack, arrived))
+            pool.stacks.append(split(stack, arrived))
         train.train_epoch(stack, pool.update, pool.stop)
         if pool.stop():
             raise Stopped
@@ -423,7 +423,7 @@ def _merge(pool: _Pool) -> None:
     merged = []
     for stack in pool.stacks:
         if stack.place == 0 and stack.key in first and _room(first[stack.key], stack):
-            train.merge(first[stack.key], stack)
+            merge(first[stack.key], stack)
         else:
             merged.append(stack)
             if stack.place == 0:
@@ -440,11 +440,11 @@ def _room(stack: Stack, other: Stack) -> bool:
 def _log_new(pool: _Pool, stack: Stack) -> None:
     for run in stack.runs:
         if run.summary.get("lanes") is None:
-            train.log_start(stack, run)
+            recording.log_start(stack, run)
     group = _group(pool, stack.runs[0].spec) if stack.runs else ""
     if stack.runs and stack.lanes.unsaved and group not in pool.told:
         pool.told.add(group)
-        pool.update.note(f"lrlab: {train.unsaved_line(stack.lanes.unsaved)}")
+        pool.update.note(f"lrlab: {saving.unsaved_line(stack.lanes.unsaved)}")
 
 
 def _data(pool: _Pool, spec: RunSpec) -> Dataset:
@@ -456,7 +456,7 @@ def _data(pool: _Pool, spec: RunSpec) -> Dataset:
 
 def _interrupt(pool: _Pool) -> None:
     for stack in pool.stacks:
-        train.interrupt(stack)
+        saving.interrupt(stack)
         for run in stack.runs:
             pool.source.interrupted(run.spec.number)
     for start in pool.waiting:

@@ -4,7 +4,7 @@
 
 Against ``python -c "import torch, hydra"``, in turns within one run; medians. The first step is
 seen, not guessed: a hook that Python loads at its start waits for `lrlab.training.train`, and
-writes down when `train_steps` is entered and when it first asks whether to stop, which it does
+writes down when `advance` is entered and when it first asks whether to stop, which it does
 behind its first step. There the process ends. The data's tensors are in the cache, as they are from
 a machine's second sweep on; the very first one, which unpacks them and imports torchvision, is
 shown apart. Exits with 1 if the target is missed.
@@ -42,15 +42,15 @@ class Finder(importlib.abc.MetaPathFinder):
         execute = spec.loader.exec_module
         def exec_module(module):
             execute(module)
-            train_steps = module.train_steps
-            def observed(stack, schedule_values, stop):
+            advance = module.advance
+            def observed(stack, values, stop, *_):
                 begun = time.monotonic()
                 def first_step_is_made():
                     seen = {"begins": begun, "is made": time.monotonic()}
                     pathlib.Path(os.environ["SEEN"]).write_text(json.dumps(seen))
                     os._exit(0)
-                return train_steps(stack, schedule_values, first_step_is_made)
-            module.train_steps = observed
+                return advance(stack, values, first_step_is_made)
+            module.advance = observed
         spec.loader.exec_module = exec_module
         return spec
 

@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader
 
 from lrlab.bench import BATCH_SIZE, Piece, segment
 from lrlab.engine.capture import program as capture_program
-from lrlab.training import train
-from lrlab.training.train import Stack
+from lrlab.training.stack import Stack
 
 LAYERS = (784, 64, 64, 64, 10)  # network=mlp on MNIST
 
@@ -29,11 +28,12 @@ def whole_training(lanes: Stack, epochs: int) -> np.ndarray:
     """Train the lanes for some epochs, each in an order of its own; returns (steps, lanes)."""
     found = []
     for _ in range(epochs):
-        lanes.place = 0
-        train.take_order(lanes)
-        while lanes.place < lanes.steps_per_epoch:
-            left = lanes.steps_per_epoch - lanes.place
-            found.append(segment(lanes, min(train.longest_segment(lanes), left)))
+        lanes.take_order()
+        left = lanes.steps_per_epoch
+        while left:
+            part = min(lanes.longest_segment(), left)
+            found.append(segment(lanes, part))
+            left -= part
     return np.concatenate(found)
 
 

@@ -85,14 +85,14 @@ def test_once_asked_it_stops_after_the_step_and_says_how_to_go_on(
 
 AT_THE_END = """
 import os, signal
-from lrlab import train
-finish = train._finish
+from lrlab.training import train
+finish = train.finish
 
 def interrupted(*arguments):
     os.kill(os.getpid(), signal.{name})
     return finish(*arguments)
 
-train._finish = interrupted
+train.finish = interrupted
 """
 
 

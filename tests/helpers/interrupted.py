@@ -41,6 +41,7 @@ AT_STEP = """
 import os, signal
 from lrlab.engine.step.captured import CapturedStep
 from lrlab.engine.step.plain import PlainStep
+from lrlab.engine import step
 taken = 0
 
 def counted(gradients):

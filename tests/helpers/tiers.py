@@ -22,8 +22,9 @@ from unittest import mock
 
 import pytest
 
+from lrlab.range_test import training
 from lrlab.sweeping import sweeper
-from lrlab.training import first_steps, pool
+from lrlab.training import pool
 
 TIERS = ("unit", "default", "full")
 
@@ -70,7 +71,7 @@ def kept_promise() -> Iterator[None]:
         (multiprocessing.process.BaseProcess, "start"): "a process",
         (sweeper, "sweep"): "a sweep",
         (pool, "run"): "a training of runs",
-        (first_steps, "train"): "a range test",
+        (training, "train"): "a range test",
     }
     with contextlib.ExitStack() as patches:
         for (owner, name), what in refused.items():

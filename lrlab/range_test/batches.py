@@ -1,0 +1,198 @@
+"""The mini-batches of the range test, made of any data that Python gives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrlab.data import Dataset, own_float32
+from lrlab.data.random_state import random_state_kept
+from lrlab.engine.lanes.chunks import Samples
+from lrlab.errors import UserError
+from lrlab.process.plain import is_whole
+from lrlab.range_test.given import Loss, error_line, kind
+from lrlab.training.on_batches import Batches, batches_of
+
+_WANTED = "two tensors, a TensorDataset, or a DataLoader, which gives mini-batches as pairs"
+
+
+def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
+    """Step to mini-batch, of anything that `lrlab.find.find` takes as data.
+
+    Raises:
+        UserError: the data cannot be trained on.
+    """
+    if isinstance(data, Dataset):
+        data = (data.train_x, data.train_y)
+    whole = pair(data, "data")
+    if whole is not None:
+        x, y = whole
+        if not is_whole(batch_size, 1) or batch_size > len(x):
+            raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
+        return batches_of(x.to(device), y.to(device), seed, batch_size)
+    return _kept(data, device)
+
+
+def pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tensor] | None:
+    """Samples and targets that are there as a whole; None: data gives mini-batches.
+
+    Args:
+        option: what data is called in an error.
+        most: how many samples to read of those that are read one by one, evenly spaced; None: all.
+    """
+    if isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors
+        if len(data) != 2:
+            raise UserError(f"{option}: a TensorDataset of {len(data)} tensors; must be of two")
+    elif isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
+        data = _collated(data, option, most)
+    if isinstance(data, tuple | list) and len(data) == 2 and all(map(_is_array, data)):
+        x, y = (_tensor(part, option, key) for part, key in zip(data, "xy", strict=True))
+        if len(x) != len(y):
+            raise UserError(
+                f"{option}: {len(x)} samples and {len(y)} targets; need as many of each"
+            )
+        if not len(x):
+            raise UserError(f"{option}: has no samples")
+        return x, y
+    if isinstance(data, Tensor | str | bytes | Mapping) or not isinstance(data, Iterable):
+        raise UserError(f"{option}: must be {_WANTED}, not {kind(data)}")
+    return None
+
+
+def _is_array(part: Any) -> bool:
+    import numpy as np
+
+    return (isinstance(part, Tensor) and part.dim() > 0) or (
+        isinstance(part, np.ndarray) and part.ndim > 0 and part.dtype.kind in "fiub"
+    )
+
+
+def _tensor(part: Any, option: str, key: str) -> Tensor:
+    """A tensor as it is; an array with the types that torch's networks and losses take."""
+    if isinstance(part, Tensor):
+        return part
+    found = torch.from_numpy(part.copy())
+    if not found.is_floating_point():
+        return found.long()
+    if words := own_float32.lost(found, own_float32.named(None, key, found.ndim)):
+        raise UserError(f"{option}: {words}; give ({key} - {key}.mean(0)) / {key}.std(0)")
+    return found.float()
+
+
+def _collated(data: Any, option: str, most: int | None) -> Any:
+    """Samples of a data set that is read one by one, stacked as a DataLoader stacks them."""
+    try:
+        samples = [data[i] for i in evenly_spaced(len(data), most or len(data))]
+        found = torch.utils.data.default_collate(samples) if samples else ()
+    except Exception as error:
+        raise UserError(
+            f"{option}: its samples do not make a batch: {error_line(error)}; give {_WANTED}"
+        ) from error
+    if not samples:
+        raise UserError(f"{option}: has no samples")
+    if not isinstance(found, tuple | list) or len(found) != 2 or not all(map(_is_array, found)):
+        raise UserError(f"{option}: each sample must be a pair, of an input and its target")
+    return found
+
+
+def _kept(data: Iterable[Any], device: str) -> Batches:
+    """Step to mini-batch; kept, for lanes that do not fit in at once see them again.
+
+    A smaller batch at the end of a pass is dropped, as in lrlab's own training.
+    """
+    kept: list[tuple[Tensor, Tensor]] = []
+    source, at_start = iter(data), 0
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        nonlocal source, at_start
+        while len(kept) <= step:
+            found = next(source, None)
+            if found is None:
+                if not kept:
+                    raise UserError("data: gives no mini-batch")
+                if len(kept) == at_start:  # a generator is given once, and cannot begin again
+                    return _on(kept[step % len(kept)], device)
+                source, at_start = iter(data), len(kept)
+                continue
+            check_batch(found, "data")
+            if not kept or len(found[0]) >= len(kept[0][0]):
+                kept.append((found[0], found[1]))
+        return _on(kept[step], device)
+
+    return batch
+
+
+def check_batch(found: Any, option: str) -> None:
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    if not pair or not all(isinstance(part, Tensor) and part.dim() for part in found):
+        raise UserError(
+            f"{option}: each mini-batch must be a pair of tensors, not {_described(found)}"
+        )
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, tuple | list):
+        kinds = [type(part).__name__ for part in itertools.islice(found, 4)]
+        return f"{type(found).__name__} of {len(found)}: {', '.join(kinds)}"
+    return kind(found)
+
+
+def _on(pair: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
+    return pair[0].to(device), pair[1].to(device)
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Places from 0 to count - 1, at most so many, all alike far from each other."""
+    if count <= most:
+        return list(range(count))
+    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
+
+
+@contextmanager
+def randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
+    """Afterwards all random number generators are where they were, a data loader's own as well."""
+    cuda = [torch.device(device)] if device.startswith("cuda") else []
+    parts = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
+    own = [getattr(part, "generator", None) for part in parts]
+    states = [(g, g.get_state()) for g in own if isinstance(g, torch.Generator)]
+    try:
+        with random_state_kept(cuda):
+            yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def indexed(
+    batch: Batches, loss: Loss, parts: Sequence[Samples]
+) -> tuple[Batches, Loss, list[Samples]]:
+    """Samples whose targets are (batch,) numbers, and a loss that looks up what they are.
+
+    Lanes take targets with more dimensions for those of several lanes. A number of 32 bits is that
+    of a held-out target, one of 64 that of the mini-batch that was asked for last.
+    """
+    targets: Tensor | None = None
+    held_out = torch.cat([y for _, y in parts]) if parts else None
+
+    def indexed_batch(step: int) -> tuple[Tensor, Tensor]:
+        nonlocal targets
+        x, targets = batch(step)
+        return x, torch.arange(len(targets), device=targets.device)
+
+    def indexed_loss(outputs: Tensor, index: Tensor) -> Tensor:
+        found = held_out if index.dtype == torch.int32 else targets
+        assert found is not None
+        return loss(outputs, found.to(outputs.device)[index.long()])
+
+    first = itertools.accumulate((len(y) for _, y in parts), initial=0)
+    numbers = [
+        torch.arange(start, start + len(y), device=y.device, dtype=torch.int32)
+        for start, (_, y) in zip(first, parts, strict=False)
+    ]
+    return indexed_batch, indexed_loss, [(x, n) for (x, _), n in zip(parts, numbers, strict=True)]

@@ -1,0 +1,175 @@
+"""The range test as a command: its own options, its records, its figure, what it prints."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrlab.errors import NotWritten, UserError
+from lrlab.process import broken_pipe, fitting
+from lrlab.range_test.found import Options
+from lrlab.range_test.words import sweep_command, told
+
+if TYPE_CHECKING:
+    from lrlab.plan.spec import RunSpec
+    from lrlab.range_test.found import Found
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
+
+
+def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
+    """The options of this command, and the words that are left for Hydra.
+
+    Raises:
+        UserError: an option that cannot work.
+    """
+    own: dict[str, str] = {}
+    rest: list[str] = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if equals and key in ("lr", "points", "steps", "ramp_steps", "smoothing"):
+            own[key] = text
+        elif equals and key.partition(".")[0] == "schedule":
+            raise UserError(
+                f"{word}: the range test has its own schedules; leave it out, and try schedules by "
+                "python -m lrlab.sweep at the lr that is found"
+            )
+        else:
+            rest.append(word)
+    given: dict[str, Any] = {}
+    if "lr" in own:
+        match = _RANGE.fullmatch(own.pop("lr").strip("'\""))
+        if match is None:
+            word = next(w for w in words if w.startswith("lr="))
+            raise UserError(f"{word}: must be a range of learning rates, for example lr=1e-5..10")
+        low, high = (float(text) for text in match.groups() if text is not None)
+        given |= {"low": low, "high": high}
+    for key, text in own.items():
+        kind = float if key == "smoothing" else int
+        try:
+            given[key] = kind(text)
+        except ValueError:
+            wanted = "a number from 0 to 0.5" if kind is float else "a whole number"
+            raise UserError(
+                f"{key}={text}: must be {wanted}, "
+                f"for example {key}={Options.__dataclass_fields__[key].default}"
+            ) from None
+    given.setdefault("ramp_steps", given.get("steps", Options.ramp_steps))
+    return Options(**given), rest
+
+
+def lr_range(lr: Any) -> tuple[float, float]:
+    """The ends of a range of learning rates, of two numbers or a text like 1e-5..10."""
+    if isinstance(lr, str) and (match := _RANGE.fullmatch(lr.strip())):
+        lr = [text for text in match.groups() if text is not None]
+    try:
+        low, high = map(float, lr)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"lr={lr}: must be two numbers, the range of learning rates, for example (1e-5, 10)"
+        ) from None
+    return low, high
+
+
+def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]) -> int:
+    """Do the range test of a composed config, record it and print it; return the exit code.
+
+    Args:
+        typed: the command's words, of which ``rest`` are those that a sweep takes too.
+    """
+    from lrlab import records
+    from lrlab.config import checks, wishes
+    from lrlab.engine import devices
+    from lrlab.plan import build, compose, references
+    from lrlab.plan import checks as plan_checks
+    from lrlab.range_test import files, held_out
+    from lrlab.range_test.both import both
+    from lrlab.range_test.training import Subject
+    from lrlab.training.on_batches import batches
+
+    devices.make_deterministic()
+    wishes.refuse_unknown(config, rest)
+    checks.check_folder(config)
+    spec = compose.spec(config)
+    plan_checks.check_runs([spec])
+    named = any(word.startswith("name=") for word in rest)
+    folder = Path(config.output) / (config.name if named else f"find_{config.name}")
+    folder = records.free_folder(folder.absolute(), may_rename=not named)
+
+    devices.prepare(spec.device, spec["threads"])
+    _announce(spec, options)
+    data = build.load_data(spec).to(spec.device)
+    loss = build.loss_function(spec)
+    subject = Subject(
+        build.build_network(spec, data),
+        loss,
+        spec["optimizer"],
+        batches(data, spec["seed"], spec["batch_size"]),
+        spec["seed"],
+        spec.device,
+    )
+    most = held_out.most_samples(spec["batch_size"], options.steps)
+    found = both(
+        subject,
+        options,
+        held_out.in_parts(data.val_x, data.val_y, most),
+        width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
+        tell=_share_on_a_terminal,
+        unit=references.loss_unit(loss, data),
+    )
+    if not records.create_sweep(folder):
+        folder = records.free_folder(folder, may_rename=True)
+        records.create_sweep(folder)
+    command = sweep_command(found, rest)
+    files.write(folder, found, spec, data, config, typed, command)
+    failed = draw(found, _title(spec, options), folder) if config.plots else ""
+    print(told(found, command, folder, fitting.terminal_width()), flush=True)
+    if failed:
+        print(f"lrlab: the plot was not drawn: {failed}; the records are whole", file=sys.stderr)
+    return 0 if found.best is not None and not failed else 1
+
+
+def draw(found: Found, title: str, folder: Path) -> str:
+    """Draw the test; return why that failed, or nothing.
+
+    Raises:
+        NotWritten: the picture cannot be written.
+    """
+    from lrlab.plots import drawing, writing
+    from lrlab.range_test import figure
+
+    try:
+        writing.written("find", figure.range_test(found, title), folder, ["png"])
+    except NotWritten:
+        raise
+    except Exception as error:
+        return drawing.described(error)
+    return ""
+
+
+def _announce(spec: RunSpec, options: Options) -> None:
+    from lrlab.plan import build
+    from lrlab.sweeping import launch
+
+    steps = f"{options.steps:,} steps"
+    if options.ramp_steps != options.steps:
+        steps += f", the ramp {options.ramp_steps:,}"
+    launch.announce(spec, f"{options.points} constant learning rates and the ramp, {steps}")
+    for line in build.load_data(spec).notices:
+        print(f"lrlab: {line}", file=sys.stderr)
+
+
+def _share_on_a_terminal(share: float) -> None:
+    if sys.stderr.isatty():
+        end = "\r" if share < 1 else "\r\033[K"
+        line = f"lrlab: {share:4.0%} trained" if share < 1 else ""
+        print(line, end=end, file=broken_pipe.ungated(sys.stderr))
+
+
+def _title(spec: RunSpec, options: Options) -> str:
+    names = [spec.choices[group] for group in ("network", "data", "optimizer")]
+    return ", ".join([*names, f"batch {spec['batch_size']}", f"{options.steps} steps"])

@@ -1,0 +1,115 @@
+"""The held-out samples that judge the learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrlab.data import Dataset
+from lrlab.engine.lanes.chunks import Samples
+from lrlab.errors import UserError
+from lrlab.range_test.batches import check_batch, evenly_spaced, pair
+from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind
+
+PARTS = 5  # of equal length, whose losses say how much is left to chance
+MOST, LEAST = 500, 100  # samples
+_MOST_READ = 100_000  # samples of what gives mini-batches, which may never end
+
+
+def held_out(
+    val: Any, data: Any, network: nn.Module, loss: Loss, most: int, device: str
+) -> tuple[list[Samples], str]:
+    """The held-out samples to evaluate on, in parts, and why there are none.
+
+    Args:
+        val: as data of `lrlab.find.find`; None: what a `lrlab.data.Dataset` holds out itself.
+        data: what is trained on.
+        network: ready to be trained; it is tried on the samples.
+        most: how many samples at most.
+
+    Raises:
+        UserError: the network or the loss does not work on them.
+    """
+    if val is None:
+        if not isinstance(data, Dataset):
+            return [], "no held-out samples were given (val)"
+        if not len(data.val_y):
+            return [], "the data has no held-out part"
+        val = data
+    if val is data and isinstance(val, Iterator):
+        raise UserError("val: is the iterator that data is; give samples that are held out")
+    if isinstance(val, Dataset):
+        val = (val.val_x, val.val_y)
+    whole = pair(val, "val", most) or _thinned(val, most)
+    parts = [(x.to(device), y.to(device)) for x, y in in_parts(*whole, most)]
+    own = copied(network).to(device).eval()
+    with torch.no_grad():
+        for x, y in parts:
+            _check_held_out(own, x, y, loss)
+    return parts, ""
+
+
+def most_samples(batch_size: int, steps: int) -> int:
+    """How many held-out samples to evaluate on, so that it takes at most a quarter of the time.
+
+    An evaluated sample takes about half of the time of one that is trained on.
+    """
+    return min(MOST, max(LEAST, batch_size * steps // 18))
+
+
+def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
+    """Samples at evenly spaced places, at most so many, dealt out to parts of equal length."""
+    places = torch.tensor(evenly_spaced(len(y), most), device=x.device)
+    count = min(PARTS, len(places))
+    size = len(places) // count
+    chosen = [places[k::count][:size] for k in range(count)]
+    return [(x[index], y[index.to(y.device)]) for index in chosen]
+
+
+def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
+    """Samples out of mini-batches, evenly spaced; never more than 2·most are kept."""
+    kept: list[tuple[Tensor, Tensor]] = []
+    apart, read = 1, 0
+    for found in data:
+        check_batch(found, "val")
+        x, y = found
+        if len(x) != len(y):
+            raise UserError(f"val: {len(x)} samples and {len(y)} targets; need as many of each")
+        kept += [(x[i].clone(), y[i].clone()) for i in range(-read % apart, len(y), apart)]
+        read += len(y)
+        while len(kept) > 2 * most:
+            kept, apart = kept[::2], 2 * apart
+        if read >= _MOST_READ:
+            break
+    if not kept:
+        raise UserError("val: gives no mini-batch")
+    try:
+        return torch.stack([x for x, _ in kept]), torch.stack([y for _, y in kept])
+    except RuntimeError as error:
+        raise UserError(f"val: its samples do not make a batch: {error_line(error)}") from error
+
+
+def _check_held_out(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
+    shapes = f"samples {tuple(x.shape)}, {x.dtype}, and targets {tuple(y.shape)}, {y.dtype}"
+    try:
+        outputs = network(x)
+    except Exception as error:
+        raise UserError(
+            f"val: the network's forward pass fails on {shapes}: {error_line(error)}"
+        ) from error
+    if not isinstance(outputs, Tensor):
+        raise UserError(f"val: the network in eval mode returns {kind(outputs)}; return one tensor")
+    if broadcasts(outputs, y, loss):
+        raise UserError(f"val: the loss compares each output with each target of {shapes}")
+    try:
+        value = float(loss(outputs, y))
+    except Exception as error:
+        raise UserError(f"val: the loss fails on {shapes}: {error_line(error)}") from error
+    if not math.isfinite(value):
+        raise UserError(
+            f"val: the loss is {value:g} before training; look for such numbers in the samples"
+        )

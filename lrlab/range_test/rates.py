@@ -1,0 +1,46 @@
+"""Learning rates and losses as arrays: checked, bounded, spaced, and written as one would."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrlab.errors import UserError
+
+Floats = NDArray[np.float64]
+
+_HUGE = 1e100  # losses count as no larger
+
+
+def bounded(losses: Floats) -> Floats:
+    """Losses whose squares are still numbers; what is not finite stays."""
+    return np.where(np.isfinite(losses), np.clip(losses, -_HUGE, _HUGE), losses)
+
+
+def check_rises(lrs: Floats) -> None:
+    """Refuse learning rates that do not rise.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not (np.isfinite(lrs).all() and (lrs > 0).all() and (np.diff(lrs) > 0).all()):
+        raise UserError("lr: must rise from each point to the next, finite and above 0")
+
+
+def plain(value: float) -> str:
+    """Three digits of a number, as one would write it: 100, 0.00123, 1e-05."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def lr_grid(low: float, high: float, points: int) -> Floats:
+    """(points,) log-spaced, both ends exact."""
+    grid = np.exp(np.linspace(math.log(low), math.log(high), points))
+    grid[0], grid[-1] = low, high
+    return grid
+
+
+def evenly(first: int, last: int, count: int) -> NDArray[np.intp]:
+    """(count,) steps from the first to the last, or all where there are fewer."""
+    return np.unique(np.linspace(first, last, count).round().astype(np.intp))

@@ -1,0 +1,164 @@
+"""One network trained at many learning rates at once, and evaluated on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lrlab.engine import devices
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.block import Loss
+from lrlab.engine.lanes.chunks import Samples
+from lrlab.training import on_batches
+from lrlab.training.loop import advance
+from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is trained: copies of one network, from its weights, on the same mini-batches.
+
+    Attributes:
+        network: its copies are trained; it is put on the device and into training mode.
+        optimizer: ``_target_`` and arguments, without lr.
+        batch: step to mini-batch.
+        seed: of what the network draws while it trains.
+    """
+
+    network: nn.Module
+    loss: Loss
+    optimizer: Mapping[str, Any]
+    batch: Batches
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Which lanes are evaluated before which steps, on which samples.
+
+    Attributes:
+        parts: samples and targets, evaluated one part after the other.
+        at: (steps, lanes) bool, whether a lane is evaluated before the update of a step.
+    """
+
+    parts: Sequence[Samples]
+    at: np.ndarray
+
+    def of(self, lanes: slice | np.ndarray) -> Looks:
+        """Those at some of the lanes."""
+        return Looks(self.parts, self.at[:, lanes])
+
+
+def train(
+    subject: Subject,
+    lrs: np.ndarray,
+    width: int,
+    looks: Sequence[Looks] = (),
+    tell: Callable[[int], None] = lambda steps: None,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Train one network at many learning rates, all from its weights on the same mini-batches.
+
+    Evaluations change no bit of the training, nor the random numbers that it or its data draw.
+
+    Args:
+        lrs: (steps, lanes) float64; NaN after the last step of a lane that ends early.
+        width: the most lanes at once; where memory does not hold them, half as many.
+        looks: what is evaluated on the way.
+        tell: called now and then with how many steps were made, over all lanes.
+
+    Returns:
+        losses: (steps, lanes) float64, each step's loss before its update; NaN after the first one
+            that is not finite, and where no step was made.
+        seen: (steps, parts, lanes) float64 for each of ``looks``, the losses of its parts in eval
+            mode before the update of a step; NaN where it asks for none, and from the first step on
+            whose own loss is not finite.
+    """
+    found = np.full(lrs.shape, np.nan)
+    seen = [np.full((len(lrs), len(each.parts), lrs.shape[1]), np.nan) for each in looks]
+    first = 0
+    while first < lrs.shape[1]:
+        part = slice(first, first + width)
+        count = len(lrs[0, part])
+        own = [each.of(part) for each in looks], [table[..., part] for table in seen]
+        try:
+            _train(subject, lrs[:, part], *own, found[:, part], tell)
+        except (RuntimeError, MemoryError) as error:
+            if count == 1 or not devices.out_of_memory(error):
+                raise
+            width = count // 2
+            for table in (found[:, part], *own[1]):
+                table[:] = np.nan
+            continue
+        first += count
+    return found, seen
+
+
+def _train(
+    subject: Subject,
+    lrs: np.ndarray,
+    looks: Sequence[Looks],
+    seen: Sequence[np.ndarray],
+    found: np.ndarray,
+    tell: Callable[[int], None],
+) -> None:
+    """Train as many lanes as lrs has columns, and fill the tables ``seen`` and ``found``."""
+    count = lrs.shape[1]
+    lanes = stacking.stack(
+        [subject.network] * count, [subject.seed] * count, subject.loss, subject.device
+    )
+    configs = [{**subject.optimizer, "lr": float(lr)} for lr in lrs[0]]
+    evaluated = [part for each in looks for part in each.parts]
+    stack = on_batches.build(lanes, configs, subject.batch, evaluated, each_lr_is_a_runs=True)
+    left = np.arange(count)
+    first = 0
+
+    def look(made: int) -> None:
+        for each, values in zip(looks, seen, strict=True):
+            asked = each.at[first + made, left]
+            if asked.any():
+                where, losses = _look(stack, asked, each.parts)
+                values[first + made][:, left[where]] = losses
+
+    for first in range(0, len(lrs), SEGMENT):
+        part = lrs[first : first + SEGMENT, left]
+        losses = advance(stack, {"lr": part}, before=look).losses
+        table = np.where(np.isnan(part), np.nan, losses)
+        failed = ~np.isfinite(table)
+        before = np.cumsum(failed, axis=0) - failed  # how many failed before this step
+        found[first : first + SEGMENT, left] = np.where(before > 0, np.nan, table)
+        for values in seen:
+            # once a lane has begun to fail, its evaluations count for nothing
+            rows = values[first : first + SEGMENT]
+            rows[:, :, left] = np.where((before + failed > 0)[:, None], np.nan, rows[:, :, left])
+        tell(len(part) * len(left))
+        going = np.flatnonzero(~failed.any(axis=0))
+        if not len(going):
+            return
+        stack.keep(going.tolist())
+        left = left[going]
+
+
+def _look(
+    stack: OnBatches, asked: np.ndarray, parts: Sequence[Samples]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate the lanes that are asked for, alone where they are few.
+
+    Returns:
+        Which lanes, and their losses, (parts, lanes) float64.
+    """
+    lanes = few = stack.lanes
+    where = np.flatnonzero(asked)
+    if 2 * len(where) <= len(lanes):
+        few = lanes.select(where.tolist())
+        on_batches.settle(few, stack.batch, parts)
+    leaves_traces = few.keeps_state or (few is lanes and few.fixed)
+    with on_batches.randomness_kept(lanes), few.rehearsal() if leaves_traces else nullcontext():
+        found = torch.stack([few.evaluate(x, y)[0] for x, y in parts]).double().numpy()
+    return where, found if few is not lanes else found[:, where]

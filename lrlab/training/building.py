@@ -1,0 +1,171 @@
+"""Stacks of runs, made before their first step or from checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrlab import plan, records
+from lrlab.config import schema
+from lrlab.engine import devices, optimizers
+from lrlab.engine.diagnostics import meter
+from lrlab.engine.lanes import lane_stack, stacking
+from lrlab.engine.optimizers import lane_optimizers
+from lrlab.plan import build as plan_build
+from lrlab.plan import references as plan_references
+from lrlab.plan.spec import RunSpec
+from lrlab.training import checkpoints, lane_python, saving
+from lrlab.training.stack import Run, Stack
+
+if TYPE_CHECKING:
+    from lrlab.data import Dataset
+
+
+def build(
+    key: str,
+    specs: Sequence[RunSpec],
+    rows: Sequence[int],
+    data: Dataset,
+    ways: dict[tuple[int, bool], str],
+    pad: int = 0,
+) -> list[Stack]:
+    """Stacks of runs that start, or go on from their checkpoints; those at one place together.
+
+    Args:
+        specs: runs of one ``plan.group_key``, whose folders exist.
+        rows: each run's row in the display.
+        data: on the device.
+        ways: what is known of this group, as ``lanes.Lanes.ways``.
+        pad: as for ``lanes.Lanes``.
+
+    Raises:
+        NotWritten: a record could not be written.
+        Exception: whatever building or evaluating the networks raises.
+    """
+    steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
+    given = (key, specs, rows, data, ways, pad)
+    saved = [checkpoints.load(spec.folder) for spec in specs]
+    places = [0 if state is None else state["step"] % steps_per_epoch for state in saved]
+    found = []
+    for place in dict.fromkeys(places):
+        chosen = [i for i, other in enumerate(places) if other == place]
+        chosen_specs, chosen_rows = [specs[i] for i in chosen], [rows[i] for i in chosen]
+        stack = build_stack(key, chosen_specs, chosen_rows, data, ways, pad)
+        unfit = saving.restore(stack, [saved[i] for i in chosen])
+        if unfit:  # damaged, or of a network that was another then: those are trained anew
+            for lane, reason in unfit.items():
+                folder = chosen_specs[lane].folder
+                checkpoints.drop(folder)
+                records.log(folder, f"is trained anew: its checkpoint does not fit ({reason})")
+            return build(*given)
+        found.append(stack)
+    return found
+
+
+def build_stack(
+    key: str,
+    specs: Sequence[RunSpec],
+    rows: Sequence[int],
+    data: Dataset,
+    ways: dict[tuple[int, bool], str],
+    pad: int = 0,
+    measured: bool = True,
+) -> Stack:
+    """A stack of runs before their first step; the arguments are those of ``build``.
+
+    Args:
+        measured: whether its steps are measured as the runs' configs say; else not at all.
+    """
+    device = specs[0].device
+    steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
+    devices.prepare(device, specs[0]["threads"], precision(specs[0]))
+    networks = [plan_build.build_network(spec, data) for spec in specs]
+    references = plan.references(specs[0], data, networks[0])
+    loss = plan_build.loss_function(specs[0])
+    seeds = [spec["seed"] for spec in specs]
+    stacked = stacking.stack(networks, seeds, loss, device, ways, pad, precision(specs[0]))
+    optimizer = lane_optimizers.build(
+        [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
+        list(stacked.params.values()),
+        stacked.units,
+    )
+    runs = [
+        _run(spec, row, stacked, steps_per_epoch, data, references)
+        for spec, row in zip(specs, rows, strict=True)
+    ]
+    for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
+        run.summary["swings_from"] = border
+    lane_python.note_start(runs, stacked, optimizer)
+    mode, size = schema.diagnostics(specs[0].config), specs[0]["batch_size"]
+    stack = Stack(
+        runs,
+        stacked,
+        optimizer,
+        steps_per_epoch,
+        key,
+        data,
+        references,
+        meter=meter.build_meter(mode, stacked, data, size) if measured else None,
+        unit=references.unit,
+    )
+    stack.settle()
+    return stack
+
+
+def precision(spec: RunSpec) -> str:
+    """Of the products of the run's networks; see ``Lanes``."""
+    return spec.config.get("precision", "float32")
+
+
+def _run(
+    spec: RunSpec,
+    row: int,
+    stack: lane_stack.Lanes,
+    steps_per_epoch: int,
+    data: Dataset,
+    references: plan_references.References,
+) -> Run:
+    """A run before its first step."""
+    steps = spec["epochs"] * steps_per_epoch
+    summary = plan.summary(spec) | {
+        "state": "running",
+        "parameters": sum(t[0].numel() for t in stack.params.values()),
+        "steps": steps,
+        "steps_per_epoch": steps_per_epoch,
+        "num_classes": data.num_classes,
+        "chance_loss": references.chance_loss,
+        "majority_share": references.majority_share,
+        "data_sha256": data.sha256,
+        **_of_targets(data),
+        "environment": devices.describe(spec.device),
+        "timing": {"started": datetime.now(UTC).isoformat(timespec="seconds")},
+    }
+    schedule = plan_build.build_schedule(spec, steps_per_epoch)
+    return Run(spec, row, schedule, summary, steps=steps)
+
+
+def _of_targets(data: Dataset) -> dict[str, Any]:
+    """What gives a prediction of standardised targets in their own units."""
+    if not data.target_mean:
+        return {}
+    return {"target_mean": list(data.target_mean), "target_std": data.target_std}
+
+
+def _swings_from(runs: Sequence[Run], optimizer: optimizers.LaneOptimizer) -> list[float | None]:
+    """The stability ratio from which on each run's steps swing; None where no rule is known.
+
+    Of a momentum that its schedule moves, the median over the run counts.
+    """
+    values = {"lr": np.ones((1, len(runs)))}
+    for lane, run in enumerate(runs):
+        if run.schedule.closed_loop:  # it moves the lr alone
+            continue
+        for name, column in run.schedule.values(0, run.steps).items():
+            if name != "lr":
+                row = values.setdefault(name, np.full((1, len(runs)), np.nan))
+                row[0, lane] = np.median(column)
+    borders = optimizer.swings_from(values, np.zeros(len(runs), int))[0]
+    return [float(border) if np.isfinite(border) else None for border in borders]

@@ -1,0 +1,83 @@
+"""The losses of a stack's lanes on held-out samples, and of runs that are over on all samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lrlab.engine.lanes import chunks
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.process.profiling import phase
+from lrlab.training.stack import Run, Stack, evaluated_on, val_parts
+
+
+@phase("evaluate")
+def evaluate(stack: Stack) -> None:
+    """Evaluate all lanes on the held-out samples; their runs have the result."""
+    started = time.perf_counter()
+    val_loss, val_acc = _scores(stack, stack.lanes, stack.data.val_x, stack.data.val_y)
+    seconds = time.perf_counter() - started
+    for run, loss, accuracy in zip(stack.runs, val_loss.tolist(), val_acc.tolist(), strict=True):
+        run.evaluation = (loss, accuracy)
+        run.evaluate_seconds += seconds
+        reach_target(run)
+
+
+def reach_target(run: Run) -> None:
+    """Note the first evaluation that is as good as ``target``."""
+    target = run.spec.config.get("target")
+    if target is None or run.summary.get("steps_to_target") is not None:
+        return
+    if run.evaluation[0] <= target:
+        run.summary["steps_to_target"] = run.step
+        run.summary["seconds_to_target"] = round(run.train_seconds, 4)
+
+
+class Final(NamedTuple):
+    """The last evaluation of runs that are over.
+
+    Attributes:
+        lanes: those of the runs.
+        train, test: losses and accuracies, (lanes,) each; NaN where there are no test samples.
+        val_parts: (lanes,) val losses on each of the parts of the held-out samples.
+        seconds: that it took.
+    """
+
+    lanes: Lanes
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    val_parts: list[Tensor]
+    seconds: float
+
+
+def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
+    """Evaluate some lanes in full, on training and test data and on parts of the held-out data.
+
+    How much the differences of two runs' parts vary says how far the difference of their val losses
+    can be trusted.
+    """
+    data, finished = stack.data, stack.lanes
+    if len(done) < len(stack.runs):
+        x, y = stack.first_batch()
+        own = chunks.of_each_lane(y)
+        finished = finished.select(done)
+        finished.settle(x[done] if own else x, y[done] if own else y, *evaluated_on(data))
+    started = time.perf_counter()
+    train = _scores(stack, finished, data.train_x, data.train_y)
+    test = torch.full_like(train[0], torch.nan), torch.full_like(train[0], torch.nan)
+    if len(data.test_y):
+        test = _scores(stack, finished, data.test_x, data.test_y)
+    with finished.rehearsal():  # it leaves no trace
+        parts = [_scores(stack, finished, x, y)[0] for x, y in val_parts(data)]
+    return Final(finished, train, test, parts, time.perf_counter() - started)
+
+
+def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and accuracies, (lanes,) each, of lanes of this stack; see ``Lanes.evaluate``."""
+    references = stack.references
+    loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
+    return loss * references.unit, accuracy

@@ -1,0 +1,183 @@
+"""A stack's lanes saved, so that they can go on later, and put back as they were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrlab import records
+from lrlab.config import schema
+from lrlab.engine import python_state
+from lrlab.engine.diagnostics import branch_budget
+from lrlab.errors import in_a_line
+from lrlab.process.profiling import phase
+from lrlab.training import checkpoints, lane_python
+from lrlab.training.evaluation import evaluate, reach_target
+from lrlab.training.lane_python import Python
+from lrlab.training.stack import Run, Stack
+
+CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
+# of a summary, what a checkpoint keeps
+KEPT = ("initial_loss", "steps_to_target", "seconds_to_target", "timing")
+
+
+def restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int, str]:
+    """Put each lane where its checkpoint left it; one without is evaluated at its start.
+
+    Returns:
+        Why not, of each lane whose checkpoint does not belong there; then the stack is of no use.
+    """
+    unfit: dict[int, str] = {}
+    for lane, state in enumerate(saved):
+        if state is None:
+            continue
+        try:
+            _put_back(stack, lane, state)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # no fault of the checkpoint's
+        except Exception as error:  # whatever a damaged file, or one from elsewhere, makes of it
+            unfit[lane] = in_a_line(f"{type(error).__name__}: {error}")
+    if unfit:
+        return unfit
+    for run, state in zip(stack.runs, saved, strict=True):
+        if state is None:
+            records.start_metrics(run.spec.folder)
+            continue
+        records.cut_diagnostics(run.spec.folder, state["step"])
+        records.log(run.spec.folder, f"goes on from its checkpoint at step {run.step}")
+    if any(state is None for state in saved):
+        evaluations = [run.evaluation for run in stack.runs]
+        evaluate(stack)
+        for run, evaluation, state in zip(stack.runs, evaluations, saved, strict=True):
+            if state is None:
+                run.summary["initial_loss"] = run.evaluation[0]
+                reach_target(run)
+            else:
+                run.evaluation = evaluation
+    stack.take_order()
+    return unfit
+
+
+def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
+    """Put a lane where its checkpoint left it.
+
+    Raises:
+        Exception: of any kind, where it does not belong there.
+    """
+    run = stack.runs[lane]
+    loss, accuracy = map(float, state["evaluation"])
+    evaluations = [float(each) for each in state["evaluations"]]
+    total, count = state["epoch_losses"]
+    seconds = [float(each) for each in [*state["seconds"], 0.0][:3]]
+    kept = {key: state["summary"][key] for key in KEPT if key in state["summary"]}
+    if state["step"] > run.steps:
+        raise python_state.Unfit(f"step {state['step']} of {run.steps}")
+    if stack.meter and state.get("curvature"):
+        stack.meter.load(lane, state["curvature"])
+    stack.lanes.load(lane, state["tensors"])
+    stack.optimizer.load(lane, state["optimizer"])
+    lane_python.load(stack, lane, state.get("python", {}))
+    if try_out := getattr(stack.optimizer, "try_out", None):  # of one that lrlab does not know
+        try_out(lane, state["optimizer"], state.get("python", {}).get("optimizer") or {})
+    for val_loss in evaluations:
+        run.schedule.observe(val_loss)
+    stack.put(lane, state["step"])
+    run.evaluation, run.evaluations = (loss, accuracy), evaluations
+    run.epoch_losses = (float(total), int(count))
+    run.train_seconds, run.evaluate_seconds, run.diagnose_seconds = seconds
+    run.summary |= kept
+
+
+def keep_end(stack: Stack, lane: int) -> None:
+    """Write a finished run's state for its branch test, if it has one when the sweep ends."""
+    run = stack.runs[lane]
+    mode = schema.diagnostics(run.spec.config)
+    annealed = branch_budget.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
+    if not branch_budget.branch_steps(mode, run.steps, annealed):
+        if mode != "off" and not annealed:
+            records.log(run.spec.folder, branch_budget.no_branches(run.steps))
+        return
+    python = lane_python.changed(stack, lane)
+    state = {
+        "step": run.step,
+        "tensors": stack.lanes.state(lane),
+        "optimizer": stack.optimizer.state(lane),
+        "python": lane_python.saved(python),
+        "values": run.last_values,
+    }
+    checkpoints.write(records.end_file(run.spec.folder), state)
+
+
+def checkpoint_at_boundary(stack: Stack) -> None:
+    """Save the stack's lanes at an epoch's end, if ``checkpoint_every`` asks for it now."""
+    if checkpoint_due(stack, at_boundary=True):
+        checkpoint(stack)
+
+
+def checkpoint_due(stack: Stack, at_boundary: bool) -> bool:
+    every = stack.runs[0].spec.config.get("checkpoint_every")
+    if every == "auto":
+        return time.monotonic() - stack.checkpointed > CHECKPOINT_SECONDS
+    if every is None or not at_boundary:
+        return False
+    return any(run.step // stack.steps_per_epoch % every == 0 for run in stack.runs)
+
+
+@phase("checkpoint")
+def checkpoint(stack: Stack) -> None:
+    """Save all lanes of the stack as they are.
+
+    Raises:
+        NotWritten: no room, or no right, to write it.
+    """
+    for lane, run in enumerate(stack.runs):
+        python = lane_python.changed(stack, lane)
+        if _unsaved(run, python):
+            checkpoints.drop(run.spec.folder)
+            continue
+        state = {
+            "step": run.step,
+            "tensors": stack.lanes.state(lane),
+            "optimizer": stack.optimizer.state(lane),
+            "python": lane_python.saved(python),
+            "evaluation": list(run.evaluation),
+            "evaluations": run.evaluations,
+            "epoch_losses": list(run.epoch_losses),
+            "seconds": [run.train_seconds, run.evaluate_seconds, run.diagnose_seconds],
+            "curvature": stack.meter.state(lane) if stack.meter else [],
+            "summary": {key: run.summary[key] for key in KEPT if key in run.summary},
+        }
+        checkpoints.save(run.spec.folder, state)
+    stack.checkpointed = time.monotonic()
+
+
+def _unsaved(run: Run, python: Python) -> bool:
+    """Whether some of it cannot be saved; the first time a run's log says so."""
+    found = [key for kept in python.values() for key in python_state.unsaved(kept)]
+    if found and not run.unsaved:
+        run.unsaved = ", ".join(found[:3])
+        records.log(run.spec.folder, unsaved_line(run.unsaved))
+    return bool(found)
+
+
+def unsaved_line(names: str) -> str:
+    """That what a run keeps in Python is in no checkpoint, and what would be."""
+    return (
+        f"{names} changes in training and cannot be saved: no checkpoint is written, and a resumed "
+        "run is trained anew; keep numbers, tensors, lists, dicts or random generators, or return "
+        "them from get_extra_state"
+    )
+
+
+def interrupt(stack: Stack) -> None:
+    """Say in the records of all runs of the stack that they were interrupted, and where."""
+    every = stack.runs[0].spec.config.get("checkpoint_every")
+    if every is not None:
+        checkpoint(stack)
+    for run in stack.runs:
+        records.write_summary(run.spec.folder, run.summary | {"state": "interrupted"})
+        records.log(run.spec.folder, f"interrupted at step {run.step}")

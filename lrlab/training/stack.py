@@ -1,0 +1,171 @@
+"""Runs of a sweep as a stack of lanes, on the samples and in the orders of their epochs."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab.engine.step.batches import gather
+from lrlab.engine.step.choosing import build_step
+from lrlab.engine.step.protocol import Coefficients, Step
+from lrlab.plan import build
+from lrlab.plan import references as plan_references
+from lrlab.plan.spec import RunSpec
+from lrlab.process.profiling import phase
+from lrlab.training.loop import Course, Lockstep
+
+if TYPE_CHECKING:
+    from lrlab.data import Dataset
+    from lrlab.training.lane_python import Python
+
+SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
+TRIAL = 20  # steps of a segment that finds out how fast a number of threads is
+CAPTURE_FROM = 50  # steps left; to capture one takes as long as it saves in about so many
+VAL_PARTS = 20  # of the held-out samples
+
+
+@dataclass
+class Run(Course):
+    """A run while it trains: what its lane needs besides its tensors.
+
+    Attributes:
+        row: its row in the display.
+        evaluation: the latest full evaluation, val_loss and val_acc; ``evaluations`` has all that
+            its schedule was given.
+        epoch_losses: sum and count of this epoch's mini-batch losses.
+        last_values: of its schedule at the latest step: lr, and momentum or beta1.
+    """
+
+    spec: RunSpec
+    row: int
+    schedule: Any
+    summary: dict[str, Any]
+    evaluation: tuple[float, float] = (float("nan"), float("nan"))
+    evaluations: list[float] = field(default_factory=list)
+    epoch_losses: tuple[float, int] = (0.0, 0)
+    train_seconds: float = 0.0  # of its stack while it was in it: lanes share them
+    evaluate_seconds: float = 0.0
+    diagnose_seconds: float = 0.0
+    last_values: dict[str, float] = field(default_factory=dict)
+    last_loss: float = float("nan")  # the mean over the last segment, for the display
+    ended: bool = False
+    begun: Python = field(default_factory=dict)  # what it kept in Python before its first step
+    unsaved: str = ""  # what of that has changed and cannot be saved
+
+
+@dataclass
+class Stack(Lockstep[Run]):
+    """Lanes of one group at the same place of an epoch, each at an epoch of its own.
+
+    Attributes:
+        data: on the device.
+        references: the unit of its losses, and what they are compared with.
+        order: the epoch's samples, (steps, orders, batch); ``order_of``: (rows,) the order
+            of each lane, and of the rows that pad the stack.
+        step: how its steps are made, if it has made any since its lanes changed.
+        checkpointed: when its lanes were last saved, as time.monotonic().
+    """
+
+    key: str
+    data: Dataset
+    references: plan_references.References
+    order: Tensor = field(default_factory=lambda: torch.empty(0))
+    order_of: Tensor = field(default_factory=lambda: torch.empty(0))
+    step: Step | None = None
+    checkpointed: float = field(default_factory=time.monotonic)
+
+    def begin(self, count: int, coefficients: Coefficients) -> Step:
+        """Make ready for the next steps of the epoch, captured where that can be."""
+        if self.step is not None and self.place == 0 and not self.step.holds():
+            self.step = None
+        if self.step is None:
+            spec, left = self.runs[0].spec, max(run.steps - run.step for run in self.runs)
+            self.step = build_step(
+                self.lanes,
+                self.optimizer,
+                self.data,
+                self.order[self.place :],
+                self.order_of,
+                self.longest_segment(),
+                captured=left >= CAPTURE_FROM and spec.config.get("capture", True),
+                any_threads=spec["threads"] is None,
+            )
+        order = self.order[self.place : self.place + count]
+        self.step.begin(order, self.steps(), coefficients)
+        return self.step
+
+    def longest_segment(self) -> int:
+        """In steps. A GPU works ahead of Python, so nothing waits for it before the epoch's end."""
+        if self.data.train_y.is_cuda:
+            return self.steps_per_epoch
+        return TRIAL if self.step is not None and self.step.on_trial else SEGMENT
+
+    @phase("order")
+    def take_order(self) -> None:
+        """Put in place the samples of the epoch that each lane is in, or begins."""
+        samples, batch_size = len(self.data.train_y), self.runs[0].spec["batch_size"]
+        steps, device = self.steps_per_epoch, self.data.train_y.device
+        keys = [(run.spec["seed"], run.step // steps) for run in self.runs]
+        distinct = list(dict.fromkeys(keys))
+        orders = [
+            build.batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1)
+            for key in distinct
+        ]
+        self.order = torch.from_numpy(np.stack(orders, axis=1)).to(device)
+        padding = [0] * max(self.lanes.pad - len(keys), 0)
+        self.order_of = torch.tensor([distinct.index(key) for key in keys] + padding).to(device)
+
+    def first_batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the epoch's first step, as the lanes are given them."""
+        return gather(self.data, self.order[0], self.order_of, bool(self.lanes.pad))
+
+    def settle(self) -> None:
+        """Take the epoch's order, and choose the fastest way that keeps each lane's bits."""
+        self.take_order()
+        self.step = None
+        self.lanes.settle(*self.first_batch(), *evaluated_on(self.data))
+
+
+def merge(stack: Stack, other: Stack) -> None:
+    """Take the lanes of a stack of the same group in, both at an epoch's start."""
+    stack.lanes = stack.lanes.join(other.lanes)
+    stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()), stack.lanes.units)
+    if stack.meter and other.meter:
+        stack.meter.join(other.meter)
+    stack.runs += other.runs
+    stack.settle()
+
+
+def split(stack: Stack, leaving: Sequence[int]) -> Stack:
+    """Take lanes out into a stack of their own; the others stay."""
+    optimizer = copy.copy(stack.optimizer)
+    selected = stack.lanes.select(leaving)
+    optimizer.keep(torch.tensor(list(leaving)), list(selected.params.values()), selected.units)
+    runs = [stack.runs[lane] for lane in leaving]
+    meter = stack.meter and stack.meter.select(leaving)
+    other = dataclasses.replace(stack, runs=runs, lanes=selected, optimizer=optimizer, meter=meter)
+    other.settle()
+    stack.keep([lane for lane in range(len(stack.runs)) if lane not in leaving])
+    return other
+
+
+def evaluated_on(data: Dataset) -> list[tuple[Tensor, Tensor]]:
+    """All samples and targets that runs on this data are evaluated on."""
+    whole = [(data.val_x, data.val_y), (data.train_x, data.train_y), (data.test_x, data.test_y)]
+    return [pair for pair in (*whole, *val_parts(data)) if len(pair[1])]
+
+
+def val_parts(data: Dataset) -> list[tuple[Tensor, Tensor]]:
+    """The parts of the held-out samples: every n-th from the k-th on; none where there are few."""
+    count = min(VAL_PARTS, len(data.val_y) // 2)
+    if count < 2:
+        return []
+    return [(data.val_x[k::count], data.val_y[k::count]) for k in range(count)]
