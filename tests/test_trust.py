@@ -36,6 +36,7 @@ from lrlab import resume as resuming
 from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.probes import landscape
+from lrlab.report import markup
 from lrlab.study import cmaes_state
 from lrlab.sweep import main
 from lrlab.sweeping.search import _Sweep
@@ -906,7 +907,8 @@ def test_a_report_runs_and_asks_for_nothing(here: Path) -> None:
     assert "unsafe" not in rules["script-src"] and "http" not in page.policy
     assert text.index("Content-Security-Policy") < text.index("<title>"), "before what it stops"
 
-    unescaped = mock.patch("lrlab.report.markup.html.escape", lambda text: text)
+    templates = markup._templates().overlay(autoescape=False)
+    unescaped = mock.patch.object(markup, "_templates", lambda: templates)
     raw = mock.patch("lrlab.report.page.embedded_json", lambda data: json.dumps(data))
     with unescaped, raw:
         page = Page(report.write(here / "s").read_text("utf-8"))
