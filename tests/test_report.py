@@ -73,13 +73,22 @@ def test_a_picture_with_few_colours_keeps_those_of_small_marks() -> None:
 
 
 def test_content_is_escaped_unless_it_is_markup() -> None:
-    made = markup.tag("p", EVIL, markup.tag("b", "<"), class_='"x"', hidden=True, id=None)
-    assert made.startswith('<p class="&quot;x&quot;" hidden>&lt;script&gt;')
-    assert made.endswith("<b>&lt;</b></p>")
-    inner = made[made.index(">") + 1 : made.index("<b>")]
+    figure = {"name": "x", "title": EVIL, "caption": None, "alt": '"', "data": markup.Markup("<b>")}
+    made = markup.render("figures.html", figures=[{**figure, "width": 1, "height": 2}])
+    inner = made.partition("<figcaption><b>")[2].partition("</b>")[0]
     assert "<" not in inner and html_module.unescape(inner) == EVIL
+    assert 'base64,<b>" alt="&#34;"' in made and "</b>. </figcaption>" in made
     # what a UTF-8 file cannot hold, or a terminal would obey
-    assert markup.tag("i", "a\ud800\x1b\x00b") == "<i>a?\ufffd\ufffdb</i>"
+    figure |= {"name": "a\ud800\x1b\x00b", "width": 1, "height": 2}
+    assert 'id="figure-a?\ufffd\ufffdb"' in markup.render("figures.html", figures=[figure])
+
+
+def test_templates_quote_each_attribute_and_switch_escaping_nowhere_off() -> None:
+    for file in Path(markup.__file__).parent.glob("*.html"):
+        text = file.read_text("utf-8")
+        assert "safe" not in text and "autoescape" not in text, file.name
+        assert not re.search(r"=\s*\{\{", text), f"{file.name}: an attribute without quotes"
+        assert not re.search(r"'\s*\{\{[^}]*\}\}\s*'", text), file.name
 
 
 def test_embedded_json_cannot_end_its_element_and_says_the_same() -> None:

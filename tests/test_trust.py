@@ -37,6 +37,7 @@ from lrlab.config import schema as config_schema
 from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.probes import landscape, paths
+from lrlab.report import markup
 from lrlab.study import cmaes_state
 from lrlab.study.points import Points
 from lrlab.sweep import main
@@ -913,7 +914,8 @@ def test_a_report_runs_and_asks_for_nothing(here: Path) -> None:
     assert "unsafe" not in rules["script-src"] and "http" not in page.policy
     assert text.index("Content-Security-Policy") < text.index("<title>"), "before what it stops"
 
-    unescaped = mock.patch("lrlab.report.markup.html.escape", lambda text: text)
+    templates = markup._templates().overlay(autoescape=False)
+    unescaped = mock.patch.object(markup, "_templates", lambda: templates)
     raw = mock.patch("lrlab.report.page.embedded_json", lambda data: json.dumps(data))
     with unescaped, raw:
         page = Page(report.write(here / "s").read_text("utf-8"))

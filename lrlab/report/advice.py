@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lrlab.report.chart import setting_text
-from lrlab.report.markup import Markup, copyable, tag
+from lrlab.report.markup import Markup, render
 from lrlab.report.ruler import ruler
 from lrlab.verdicts import loss_kinds
-from lrlab.verdicts.outcomes import OUTCOMES, css_class
+from lrlab.verdicts.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
@@ -33,41 +33,42 @@ def section(
         command: the command line that began the sweep, from which that to run next is made; "": not
             known.
     """
-    if not answers:
-        return tag("section", tag("h2", "No answer yet"), id="answer", class_="answer")
     from lrlab.verdicts.answer_words import NOT_COMPARABLE
     from lrlab.verdicts.recommend import best_of_each
 
-    firsts = best_of_each(answers)
+    firsts = best_of_each(answers) if answers else []
     others = [answer for answer in answers if all(answer is not first for first in firsts)]
-    several = tag("p", f"{NOT_COMPARABLE.capitalize()}.", class_="note")
-    return tag(
-        "section",
-        [_in_full(first, answers, rows, command) for first in firsts],
-        several if len(firsts) > 1 else None,
-        _others(others, judged_by(rows)),
-        id="answer",
-        class_="answer" if firsts[0].best_lr is not None else "answer refusal",
-        tabindex="-1",
+    return render(
+        "answer.html",
+        best=[_in_full(first, answers, rows, command) for first in firsts],
+        others=[_in_short(each) for each in others],
+        loss=judged_by(rows),
+        not_comparable=NOT_COMPARABLE.capitalize(),
     )
 
 
 def _in_full(
     first: Answer, answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str
-) -> list[Markup | None]:
+) -> dict[str, Any]:
     """The answer for the best combination among those of its kind of loss."""
+    from lrlab.verdicts.answer_words import details
+
     # Of a search all runs speak, whatever their settings.
     mine = [row for row in rows if first.search is not None or _belongs(row, first)]
     of = [a for a in answers if loss_kinds.kind(a.settings) == loss_kinds.kind(first.settings)]
-    words = next_command(first, command)
-    return [
-        tag("p", _which(first, len(of)), class_="where") if first.settings else None,
-        tag("h2", _headline(first)),
-        tag("p", _lead(first), class_="lead"),
-        ruler(first, mine, _in_words(first)),
-        _outcomes(first),
-        _details(first, words),
-    ]
+    counts = [(name, count) for name, count in (first.counts or {}).items() if count]
+    use = "Trained alone: lr" if first.is_alone else "Use lr"
+    is_refused = first.best_lr is None
+    return {
+        "where": _which(first, len(of)) if first.settings else "",
+        "headline": "No learning rate is recommended" if is_refused else use,
+        "lr": None if is_refused else f"{first.best_lr:g}",
+        "lead": _lead(first),
+        "ruler": ruler(first, mine, _in_words(first)),
+        "counts": sorted(counts, key=lambda each: OUTCOMES.index(each[0])),
+        "details": [line.partition(": ")[::2] for line in details(first)],
+        "next": next_command(first, command),
+    }
 
 
 def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
@@ -80,13 +81,6 @@ def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
     return most_judged_by(row.get("judged_by") for row in rows).replace("_", " ") or "loss"
 
 
-def _headline(a: Answer) -> list[Any]:
-    if a.best_lr is None:
-        return ["No learning rate is recommended"]
-    verb = "Trained alone: lr " if a.is_alone else "Use lr "
-    return [verb, tag("strong", f"{a.best_lr:g}")]
-
-
 def _lead(a: Answer) -> str:
     """What the answer's first line says behind the lr."""
     from lrlab.verdicts.answer_words import headline
@@ -94,22 +88,6 @@ def _lead(a: Answer) -> str:
     line = headline(replace(a, settings={})).removeprefix("answer  ")
     told = line.partition(": ")[2]
     return f"{told[:1].upper()}{told[1:]}."
-
-
-def _details(a: Answer, command: str) -> Markup | None:
-    """The other lines of the answer, each with its name, and the command to run next."""
-    from lrlab.verdicts.answer_words import details
-
-    pairs: list[tuple[str, Any]] = []
-    for line in details(a):
-        name, _, told = line.partition(": ")
-        pairs.append((name, told))
-    if command:
-        pairs.append(("to run next", copyable(command)))
-    if not pairs:
-        return None
-    found = [tag("div", tag("dt", name), tag("dd", told)) for name, told in pairs]
-    return tag("dl", found, class_="said")
 
 
 def next_command(a: Answer, command: str) -> str:
@@ -152,50 +130,18 @@ def _is_swept(value: str) -> bool:
     return "," in value or ".." in value or value.startswith(("interval(", "range(", "choice("))
 
 
-def _outcomes(a: Answer) -> Markup | None:
-    counts = {name: count for name, count in (a.counts or {}).items() if count}
-    if not counts:
-        return None
-    items = [
-        tag("li", tag("i", class_=f"dot {css_class(name)}"), f"{count} {name}")
-        for name, count in sorted(counts.items(), key=lambda each: OUTCOMES.index(each[0]))
-    ]
-    return tag("ul", items, class_="key", aria_label="Runs by outcome")
-
-
-def _others(others: Sequence[Answer], loss: str) -> Markup | None:
-    if not others:
-        return None
-    rows = []
-    for a in others:
-        if a.best_lr is None:
-            cells = [tag("td", "–", class_="n"), tag("td", a.refusal, colspan=4)]
-        else:
-            low, high = a.as_good or (a.best_lr, a.best_lr)
-            cells = [
-                tag("td", f"{a.best_lr:g}", class_="n"),
-                tag("td", f"{a.best_loss:.4g}", class_="n"),
-                tag("td", f"{low:g} to {high:g}" if low < high else "–"),
-                tag("td", _EDGES.get(a.edge, "–")),
-                tag("td", a.at_end or "–"),
-            ]
-        rows.append(tag("tr", tag("th", _settings(a), scope="row"), cells))
-    heads = ("settings", "best lr", f"its {loss}", "as good", "edge", "at the end")
-    numeric = ("best lr", f"its {loss}")
-    head = [tag("th", name, scope="col", class_="n" if name in numeric else None) for name in heads]
-    return tag(
-        "div",
-        tag("h3", "With other settings"),
-        tag(
-            "div",
-            tag("table", tag("thead", tag("tr", head)), tag("tbody", rows)),
-            class_="scroll",
-            tabindex="0",
-            role="region",
-            aria_label="The answer with other settings",
-        ),
-        class_="others",
-    )
+def _in_short(a: Answer) -> dict[str, str]:
+    if a.best_lr is None:
+        return {"settings": _settings(a), "refusal": a.refusal}
+    low, high = a.as_good or (a.best_lr, a.best_lr)
+    return {
+        "settings": _settings(a),
+        "lr": f"{a.best_lr:g}",
+        "loss": f"{a.best_loss:.4g}",
+        "as_good": f"{low:g} to {high:g}" if low < high else "–",
+        "edge": _EDGES.get(a.edge, "–"),
+        "at_end": a.at_end or "–",
+    }
 
 
 def _belongs(row: Mapping[Any, Any], a: Answer) -> bool:

@@ -7,8 +7,9 @@ import io
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lrlab.report.markup import Markup, tag
+from lrlab.report.markup import Markup, plain, render
 
 BUDGET = 3_500_000  # bytes of all pictures: the page of 100 runs stays well below 8 MB
 
@@ -23,41 +24,23 @@ def section(pictures: Mapping[str, bytes | Path]) -> Markup | None:
     if not images:
         return None
     images = _fitted(images, BUDGET)
-    return tag(
-        "section",
-        tag("h2", "Figures"),
-        tag("div", [_figure(n, i, CAPTIONS.get(n, "")) for n, i in images.items()], class_="plots"),
-        tag(
-            "dialog",
-            tag("button", "close", type="button", class_="plain"),
-            tag("img", alt="", src="data:,"),
-            id="large",
-            aria_label="Figure, enlarged",
-        ),
-        id="figures",
-    )
+    shown = [_figure(name, image, CAPTIONS.get(name, "")) for name, image in images.items()]
+    return render("figures.html", figures=shown)
 
 
-def _figure(name: str, image: bytes, caption: str) -> Markup:
-    from lrlab.report.markup import plain
-
+def _figure(name: str, image: bytes, caption: str) -> dict[str, Any]:
     title = plain(name).replace("_", " ")
     title = (title[:1].upper() + title[1:]).replace("Lr", "lr").replace(" lr", " lr")
     width, height = _size(image)
-    source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
-    alt = f"{title}: {caption}" if caption else title
-    return tag(
-        "figure",
-        tag(
-            "button",
-            tag("img", src=source, alt=alt, width=width, height=height),
-            type="button",
-            class_="enlarge",
-            aria_label=f"Enlarge: {title}",
-        ),
-        tag("figcaption", tag("b", title), ". ", caption),
-        id=f"figure-{name}",
-    )
+    return {
+        "name": name,
+        "title": title,
+        "caption": caption,
+        "alt": f"{title}: {caption}" if caption else title,
+        "width": width,
+        "height": height,
+        "data": base64.b64encode(image).decode(),
+    }
 
 
 def _read(picture: bytes | Path) -> bytes | None:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lrlab.process import paths
-from lrlab.report.markup import Markup, tag
+from lrlab.report.markup import render
 from lrlab.verdicts import sweep_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
 
 ROWS = 60  # of the table; of more runs the first and last
 _GAP = "…"
-# Greys that are seen on white as on black, since a notebook may be either.
-_LINE = "border-bottom:1px solid rgba(128,128,128,.35)"
-_CELL = "padding:.2em .7em;white-space:nowrap;font-variant-numeric:tabular-nums"
 
 
 def html(
@@ -47,44 +44,14 @@ def html(
         best = sweep_table.with_end_loss(best, runs, verdicts)
         lines.append(sweep_table.best_line(best))
     lines.append(f"sweep  {paths.display_path(folder)}")
-    return tag(
-        "div",
-        tag("div", _table(cells, words), style="overflow-x:auto"),
-        tag("pre", answer, style="margin:.8em 0;white-space:pre-wrap"),
-        [tag("div", line) for line in lines],
-        _image(picture),
-        class_="lrlab-sweep",
-        style="max-width:75em",
+    rows = list(zip(*cells.values(), strict=True))
+    if len(rows) > ROWS:
+        rows = [*rows[: ROWS // 2], [_GAP] * len(cells), *rows[-ROWS // 2 :]]
+    return render(
+        "notebook.html",
+        columns=[(name, "left" if name in words else "right") for name in cells],
+        rows=rows,
+        answer=answer,
+        lines=lines,
+        picture=picture and base64.b64encode(picture).decode(),
     )
-
-
-def _table(cells: dict[str, list[str]], words: set[str]) -> Markup:
-    def side(name: str) -> str:
-        return f"{_CELL};text-align:{'left' if name in words else 'right'}"
-
-    count = len(cells["run"])
-    shown: Sequence[int | None] = range(count)
-    if count > ROWS:
-        shown = [*range(ROWS // 2), None, *range(count - ROWS // 2, count)]
-    head = tag("tr", [tag("th", name, style=f"{side(name)};{_LINE}") for name in cells])
-    rows = [
-        tag(
-            "tr",
-            [
-                tag("td", _GAP if i is None else column[i], style=side(name))
-                for name, column in cells.items()
-            ],
-        )
-        for i in shown
-    ]
-    return tag(
-        "table", tag("thead", head), tag("tbody", rows), style="border-collapse:collapse;margin:0"
-    )
-
-
-def _image(picture: bytes | None) -> Markup | None:
-    if picture is None:
-        return None
-    source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    told = "the sweep's main picture: loss against learning rate, or against step"
-    return tag("img", src=source, alt=told, style="max-width:100%;width:60em;margin-top:.8em")

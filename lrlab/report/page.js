@@ -382,7 +382,7 @@ function layout() {
     font: { family: css("--sans"), size: 13 },
     margin: { l: 62, r: 12, t: stopped ? 26 : 8, b: 46 },
     showlegend: false,
-    hovermode: false, // Plotly's own is slow with many curves, and would find those that are hidden
+    hovermode: false, // Plotly's own finds hidden curves too; to tell it of each takes half a click's time again
     // A finger that scrolls the page must not zoom.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     shapes,

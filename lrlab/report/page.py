@@ -6,7 +6,6 @@ import base64
 import functools
 import gzip
 import hashlib
-import re
 import shlex
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab.report import advice, chart, figures, table
 from lrlab.report.chart import setting_text
-from lrlab.report.markup import Markup, copyable, embedded_json, markup, plain, tag
+from lrlab.report.markup import Markup, embedded_json, part, render
 
 if TYPE_CHECKING:
     from lrlab.plots.tables import Tables
@@ -27,6 +26,10 @@ _NOT_ENDED = {
     "interrupted": "interrupted",
 }
 _BOTH = 40  # up to so many runs can be drawn with train and validation loss at once
+_TITLES = (
+    *("Answer", "Loss curves", "Runs", "Figures"),
+    *("Configs", "Environment", "Thresholds"),
+)
 _FACTS = ("network", "data", "optimizer", "schedule", "loss", "batch_size", "epochs", "seed")
 
 
@@ -70,6 +73,8 @@ def html(
     Raises:
         UserError: a table lacks a column.
     """
+    from lrlab._version import __version__
+    from lrlab.records import thresholds
     from lrlab.verdicts import judging, recommend
 
     details = details or Details()
@@ -89,233 +94,106 @@ def html(
     pictures = pictures() if callable(pictures) else pictures
     folder = details.folder or str(sweep_folder)
     name = sweep_folder.name or str(sweep_folder)
-    sections = {
-        "Answer": advice.section(answers, rows, details.command),
-        "Loss curves": _chart(curves, "loss_curves" in pictures),
-        "Runs": table.section(rows, settings, best, drawn, _unmeasured(rows, verdicts)),
-        "Figures": figures.section(pictures),
-        "Configs": _configs(rows, details, folder),
-        "Environment": _environment(rows, details),
-        "Thresholds": _thresholds(),
-    }
-    sections = {title: content for title, content in sections.items() if content}
-    body = [
-        _header(name, rows, details, folder),
-        tag("main", sections.values(), id="main"),
-        _footer(details, folder),
-    ]
-    return _assembled(name, body, list(sections), curves)
+    runs = table.section(rows, settings, best, drawn, _unmeasured(rows, verdicts))
+    shown = figures.section(pictures)
+    same, configs = _configs(rows, details, folder)
+    environment, told = _environment(details)
+    there = {"Figures": shown, "Environment": environment}
+    style, program = part("page.css"), part("page.js")
+    packed, plotly_hash = _plotly()
+    has_train, has_val = (any(run[y] for run in curves["runs"]) for y in ("y", "vy"))
+    return render(
+        "page.html",
+        # Nothing may be asked of any network, and only these two programs may run: what a record
+        # holds could not become one even if it were not escaped.
+        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src '{_hash(program)}' '{plotly_hash}'; base-uri 'none'; form-action 'none'",
+        name=name,
+        titles=[title for title in _TITLES if there.get(title, True)],
+        facts=_facts(rows),
+        details=details,
+        not_ended=_not_ended(rows),
+        count=len(rows),
+        again=f"python -m lrlab.report {shlex.quote(folder)}",
+        answer=advice.section(answers, rows, details.command),
+        curves=curves,
+        has_train=has_train,
+        has_val=has_val,
+        has_picture="loss_curves" in pictures,
+        colours=[
+            *(("lr", "learning rate"), ("outcome", "outcome")),
+            *((str(place), setting) for place, setting in enumerate(settings)),
+        ],
+        losses=_losses(has_train, has_val, len(drawn)),
+        runs=runs,
+        figures=shown or "",
+        same=same,
+        configs=configs,
+        environment=environment,
+        told=told,
+        thresholds=[line.split(None, 2) for line in thresholds.lines()],
+        version=__version__,
+        folder=folder,
+        style=Markup(style),
+        json=embedded_json(curves),
+        plotly=Markup(packed),
+        program=Markup(program),
+    )
 
 
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _header(name: str, rows: Sequence[Mapping[Any, Any]], details: Details, folder: str) -> Markup:
+def _facts(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """What is the same in all runs."""
     facts = [f"{len(rows)} run{'s' if len(rows) != 1 else ''}"]
     for fact in _FACTS:
         values = {setting_text(row.get(fact)) for row in rows} - {setting_text(None)}
         if len(values) == 1:
             facts.append(f"{fact.replace('_', ' ')} {values.pop()}")
-    again = f"python -m lrlab.report {shlex.quote(folder)}"
-    banners = []
-    if waiting := _not_ended(rows):
-        banners.append(
-            tag(
-                "p",
-                tag("strong", "This sweep is not over. "),
-                f"{waiting} of {len(rows)} runs; the page shows what there was when it was made. "
-                "To make it anew: ",
-                tag("code", again),
-                class_="banner",
-                role="status",
-            )
-        )
-    banners += [tag("p", note, class_="banner") for note in details.notes]
-    return tag(
-        "header",
-        tag("p", "Learning rate report", class_="eyebrow"),
-        tag("h1", name),
-        tag("p", [tag("span", fact) for fact in facts], class_="facts"),
-        tag("p", copyable(details.command), class_="command") if details.command else None,
-        banners,
-        class_="top",
-    )
+    return facts
 
 
-def _chart(curves: Mapping[str, Any], has_picture: bool) -> Markup:
-    if not any(run["y"] or run["vy"] for run in curves["runs"]):
-        return tag(
-            "section",
-            tag("h2", "Loss curves"),
-            tag("p", "No run has recorded a finite loss.", class_="note"),
-            id="loss-curves",
-        )
-    has_val = any(run["vy"] for run in curves["runs"])
-    has_train = any(run["y"] for run in curves["runs"])
-    colours = [("lr", "learning rate"), ("outcome", "outcome")]
-    colours += [(str(i), name) for i, name in enumerate(curves["settings"])]
-    losses = [("train", "train")] if has_train else []
-    losses += [("val", "validation")] if has_val else []
-    drawn = len(curves["runs"])
+def _losses(has_train: bool, has_val: bool, drawn: int) -> list[tuple[str, str]]:
+    """The losses that can be drawn, the one that is drawn first at the head."""
+    found = [("train", "train")] if has_train else []
+    found += [("val", "validation")] if has_val else []
     # Twice as many curves as can be told apart would only make the page slow.
-    losses += [("both", "both")] if len(losses) == 2 and drawn <= _BOTH else []
-    notes = [f"Train loss: of mini-batches, a moving average over {curves['span']:,} steps."]
-    if drawn < curves["of"]:
-        notes.append(f"{drawn} of {curves['of']:,} runs are drawn, evenly over the lrs.")
-    return tag(
-        "section",
-        tag("h2", "Loss curves"),
-        tag(
-            "div",
-            _choice("by", "colour by", colours, "lr"),
-            _choice("loss", "loss", losses, losses[0][0]),
-            _choice("scale", "loss axis", [("log", "log"), ("linear", "linear")], "log"),
-            tag("button", "reset zoom", type="button", id="reset", class_="plain"),
-            class_="controls no-print needs-js",
-        ),
-        tag(
-            "div",
-            tag("div", id="plot"),
-            tag("p", "The interactive chart is being prepared …", id="plot-status"),
-            tag("div", id="tip", hidden=True),
-            tag("span", id="tip-dot", hidden=True),
-            id="chart",
-            class_="chart needs-js",
-            tabindex="0",
-            role="application",
-            aria_label="Loss curves. Left and right arrow keys go along a curve, "
-            "up and down to another run.",
-        ),
-        tag("p", id="readout", class_="unseen", aria_live="polite"),
-        tag("div", id="legend", class_="legend needs-js", role="group", aria_label="Shown runs"),
-        tag("p", " ".join(notes), class_="note needs-js"),
-        tag(
-            "noscript",
-            tag(
-                "p",
-                "The interactive chart needs JavaScript. The figures below show the same curves.",
-                class_="note",
-            ),
-        ),
-        id="loss-curves",
-        class_="drawn-below" if has_picture else None,
-    )
+    return [*found, ("both", "both")] if len(found) == 2 and drawn <= _BOTH else found
 
 
-def _choice(name: str, label: str, options: Sequence[tuple[str, str]], chosen: str) -> Markup:
-    """A row of radio buttons."""
-    return tag(
-        "fieldset",
-        tag("legend", label),
-        [
-            tag(
-                "label",
-                tag("input", type="radio", name=name, value=value, checked=value == chosen),
-                tag("span", text),
-            )
-            for value, text in options
-        ],
-    )
+# Name, value, and whether it is the same in all runs.
+_Pairs = list[tuple[str, str, bool]]
 
 
-def _configs(rows: Sequence[Mapping[Any, Any]], details: Details, folder: str) -> Markup:
+def _configs(
+    rows: Sequence[Mapping[Any, Any]], details: Details, folder: str
+) -> tuple[_Pairs, list[tuple[Any, list[str] | None, str]]]:
+    """What is the same in all runs; and each run, how it differs, and what trains it again."""
     known = {run: config for run, config in details.configs.items() if config}
     common, differing = _compared(list(known.values()))
-    body = []
-    for row in rows:
-        run = row["run"]
-        config = known.get(run)
+    found: list[tuple[Any, list[str] | None, str]] = []
+    for run in (row["run"] for row in rows):
+        config = known.get(run, {})
+        differs = [f"{key}={_value(config[key])}" for key in differing if key in config]
         command = f"python -m lrlab.reproduce {shlex.quote(f'{folder}/{run}')}"
-        if config is None:
-            differs: Any = tag("em", "its config cannot be read")
-        else:
-            shown = [(key, config[key]) for key in differing if key in config]
-            differs = [tag("code", f"{key}={_value(value)}") for key, value in shown]
-        body.append(
-            tag(
-                "tr",
-                tag("th", run, scope="row", class_="n"),
-                tag("td", tag("div", differs, class_="tokens")),
-                tag("td", copyable(command)),
-            )
-        )
-    pairs = [
-        tag("div", tag("dt", key), tag("dd", _value(value)))
-        for key, value in sorted(common.items(), key=_top_level_first)
-    ]
-    head = [tag("th", name, scope="col") for name in ("run", "differs in", "train it again")]
-    return tag(
-        "section",
-        tag("h2", "Configs, and how to train a run again"),
-        [tag("h3", "The same in all runs"), tag("dl", pairs, class_="config")] if pairs else None,
-        tag("h3", "Each run") if pairs else None,
-        tag(
-            "div",
-            tag("table", tag("thead", tag("tr", head)), tag("tbody", body), class_="again"),
-            class_="scroll tall",
-            tabindex="0",
-            role="region",
-            aria_label="Configs and commands",
-        ),
-        id="configs",
-    )
+        found.append((run, differs if run in known else None, command))
+    same = sorted(common.items(), key=_top_level_first)
+    return [(key, _value(value), True) for key, value in same], found
 
 
-def _environment(rows: Sequence[Mapping[Any, Any]], details: Details) -> Markup | None:
+def _environment(details: Details) -> tuple[_Pairs, int]:
+    """Versions and devices, and how many runs tell of them."""
     known = {run: each for run, each in details.environments.items() if each}
-    if not known:
-        return None
     common, differing = _compared(list(known.values()))
-    pairs = [tag("div", tag("dt", key), tag("dd", _value(v))) for key, v in common.items()]
+    pairs = [(key, _value(value), True) for key, value in common.items()]
     for key in differing:
         by_value: dict[str, list[str]] = {}
         for run, each in known.items():
             by_value.setdefault(_value(each.get(key)), []).append(str(run))
         told = "; ".join(f"{value} (runs {_some(runs)})" for value, runs in by_value.items())
-        pairs.append(tag("div", tag("dt", key), tag("dd", told), class_="differs"))
-    note = None
-    if len(known) < len(rows):
-        note = tag("p", f"Told by {len(known)} of {len(rows)} runs.", class_="note")
-    return tag(
-        "section",
-        tag("h2", "Environment"),
-        tag("dl", pairs, class_="config"),
-        note,
-        id="environment",
-    )
-
-
-def _thresholds() -> Markup:
-    from lrlab.records import thresholds
-
-    rows = []
-    for line in thresholds.lines():
-        name, value, means = line.split(None, 2)
-        cells = tag("th", name, scope="row"), tag("td", value, class_="n"), tag("td", means)
-        rows.append(tag("tr", cells))
-    return tag(
-        "section",
-        tag("h2", "Thresholds of the verdicts"),
-        tag(
-            "div",
-            tag("table", tag("tbody", rows), class_="thresholds"),
-            class_="scroll",
-            tabindex="0",
-            role="region",
-            aria_label="Thresholds",
-        ),
-        id="thresholds",
-    )
-
-
-def _footer(details: Details, folder: str) -> Markup:
-    from lrlab._version import __version__
-
-    made = f" on {details.made}" if details.made else ""
-    return tag(
-        "footer",
-        tag("p", f"Made by lrlab {__version__}{made} from the records in ", tag("code", folder)),
-    )
+        pairs.append((key, told, False))
+    return pairs, len(known)
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -401,31 +279,6 @@ def _some(runs: Sequence[str]) -> str:
 # --- the file -------------------------------------------------------------------------------------
 
 
-def _assembled(
-    name: str, body: Sequence[Markup], titles: Sequence[str], curves: Mapping[str, Any]
-) -> str:
-    style, program = _part("page.css"), _part("page.js")
-    packed, plotly_hash = _plotly()
-    links = [tag("a", title, href=f"#{title.lower().replace(' ', '-')}") for title in titles]
-    policy = (
-        # Nothing may be asked of any network, and only these two programs may run: what a record
-        # holds could not become one even if it were not escaped.
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src '{_hash(program)}' '{plotly_hash}'; base-uri 'none'; form-action 'none'"
-    )
-    parts = {
-        "policy": markup(policy),
-        "title": markup(f"{plain(name)}: learning rate report"),
-        "style": style,
-        "nav": tag("nav", links, aria_label="Sections", class_="no-print"),
-        "body": markup(body),
-        "curves": embedded_json(curves),
-        "plotly": packed,
-        "program": program,
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
-
-
 @functools.cache
 def _plotly() -> tuple[str, str]:
     """Plotly's program, packed, and its hash.
@@ -441,9 +294,3 @@ def _plotly() -> tuple[str, str]:
 
 def _hash(program: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
-
-
-def _part(name: str) -> str:
-    from importlib.resources import files
-
-    return files("lrlab.report").joinpath(name).read_text(encoding="utf-8")

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrlab.report.markup import Markup, tag
-from lrlab.verdicts.outcomes import css_class
+from lrlab.report.markup import Markup, render
 
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
@@ -47,57 +46,34 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
         # No wider than what was tried: beside it nobody knows.
         left, right = place(good[0]) - _MARK, place(good[1]) + _MARK
         if answer.too_small is not None and answer.too_small < good[0]:
-            bands.append(_band("small", 0.0, min(left, border(answer.too_small, +1)), "too small"))
+            bands.append(("small", 0.0, min(left, border(answer.too_small, +1)), "too small"))
         for lr, text in ((answer.too_large, "too large"), (answer.fails_from, "runs fail")):
             if lr is not None and lr > good[1]:
-                bands.append(_band("large", max(right, border(lr, -1)), 100, text))
+                bands.append(("large", max(right, border(lr, -1)), 100.0, text))
                 break
         if good[0] < good[1]:
-            bands.append(_band("good", left, right, "as good as the best"))
+            bands.append(("good", left, right, "as good as the best"))
         else:
-            bands.append(_band("good mark", left, right, ""))
-    by_lr: dict[float, list[Mapping[Any, Any]]] = {}
+            bands.append(("good mark", left, right, ""))
+    by_lr: dict[float, list[str]] = {}
     for row in rows:
         if row["lr"] > 0 and math.isfinite(row["lr"]):
-            by_lr.setdefault(float(row["lr"]), []).append(row)
-    highest = max(map(len, by_lr.values()))
-    dots = [
-        tag(
-            "span",
-            [tag("i", class_=f"dot {css_class(row['outcome'])}") for row in group[:_STACK]],
-            tag("b", f"+{len(group) - _STACK}") if len(group) > _STACK else None,
-            class_="stack",
-            style=f"left:{place(lr):.2f}%",
-            title=f"lr {lr:g}: {', '.join(str(row['outcome']) for row in group)}",
-        )
-        for lr, group in sorted(by_lr.items())
-    ]
-    best = ""
-    if answer.best_lr:
-        best = tag("span", class_="pin", style=f"left:{place(answer.best_lr):.2f}%")
-    ticks = [
-        tag("span", text, class_=f"tick {kind}", style=f"left:{place(lr):.2f}%")
-        for lr, text, kind in _ticks(low, high)
-    ]
-    return tag(
-        "figure",
-        tag(
-            "div",
-            tag("div", bands, class_="bands"),
-            tag("div", dots, best, class_="dots"),
-            tag("div", ticks, class_="ticks"),
-            class_="ruler",
-            style=f"--lrs:{len(by_lr)};--height:{2.6 + 0.9 * min(_STACK + 1, highest):.1f}rem",
-            role="img",
-            aria_label=label,
-        ),
-        class_="ruler-box",
+            by_lr.setdefault(float(row["lr"]), []).append(str(row["outcome"]))
+    highest = min(_STACK + 1, max(map(len, by_lr.values())))
+    return render(
+        "ruler.html",
+        lrs=len(by_lr),
+        height=f"{2.6 + 0.9 * highest:.1f}",
+        label=label,
+        bands=bands,
+        stacks=[
+            (place(lr), f"lr {lr:g}: {', '.join(outcomes)}", outcomes)
+            for lr, outcomes in sorted(by_lr.items())
+        ],
+        most=_STACK,
+        best=place(answer.best_lr) if answer.best_lr else None,
+        ticks=[(place(lr), text, kind) for lr, text, kind in _ticks(low, high)],
     )
-
-
-def _band(kind: str, left: float, right: float, text: str) -> Markup:
-    style = f"left:{left:.2f}%;width:{max(0.0, right - left):.2f}%"
-    return tag("span", tag("em", text), class_=f"band {kind}", style=style)
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str, str]]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from lrlab.report.advice import judged_by
 from lrlab.report.chart import setting_text
-from lrlab.report.markup import Markup, tag
-from lrlab.verdicts.outcomes import FAILED, OUTCOMES, css_class
+from lrlab.report.markup import Markup, render
+from lrlab.verdicts.outcomes import FAILED, OUTCOMES
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class _Column:
     """One column: what it is called, a row's cell, and for numbers what to sort by."""
 
     name: str
-    cell: Callable[[Mapping[Any, Any]], Any]
+    cell: Callable[[Mapping[Any, Any]], str]
     sort: Callable[[Mapping[Any, Any]], float] | None = None
     kind: str = ""
     means: str = ""
@@ -41,88 +41,44 @@ def section(
         notes: what was not measured.
     """
     columns = _columns(rows, settings)
-    head = [
-        tag(
-            "th",
-            tag("span", "in chart", class_="unseen"),
-            scope="col",
-            class_="tick no-print",
-        ),
-        *(
-            tag(
-                "th",
-                tag("button", column.name, tag("span", class_="arrow", aria_hidden="true")),
-                scope="col",
-                class_=column.kind or None,
-                aria_sort="ascending" if column.name == "run" else "none",
-                title=column.means or None,
-                data_numeric=column.sort is not None,
-                data_name=column.name,
-            )
-            for column in columns
-        ),
-    ]
-    bodies = [_body(row, columns, settings, best, drawn) for row in rows]
-    return tag(
-        "section",
-        tag("h2", "Runs and verdicts"),
-        _filters(rows, settings),
-        tag(
-            "div",
-            tag(
-                "table",
-                tag("caption", "All runs, with verdict and evidence", class_="unseen"),
-                tag("thead", tag("tr", head)),
-                bodies,
-                id="verdicts",
-            ),
-            class_="scroll tall",
-            tabindex="0",
-            role="region",
-            aria_label="Runs and verdicts",
-        ),
-        [tag("p", note, class_="note") for note in notes],
-        id="runs",
+    counts = {name: sum(row["outcome"] == name for row in rows) for name in OUTCOMES}
+    return render(
+        "runs.html",
+        filters=_filters(rows, settings),
+        outcomes=[(name, count) for name, count in counts.items() if count],
+        columns=columns,
+        runs=[
+            {
+                "name": str(row["run"]),
+                "outcome": row["outcome"],
+                "settings": [setting_text(row.get(name)) for name in settings],
+                "is_best": row["run"] in best,
+                "is_drawn": str(row["run"]) in drawn,
+                "cells": [(column, column.cell(row), _sort(column, row)) for column in columns],
+                "evidence": row["evidence"],
+            }
+            for row in rows
+        ],
+        notes=notes,
     )
 
 
-def _body(
-    row: Mapping[Any, Any],
-    columns: Sequence[_Column],
-    settings: Sequence[str],
-    best: Collection[Hashable],
-    drawn: Sequence[str],
-) -> Markup:
-    """A run: its cells, and below them the evidence, which is too long for a column."""
-    run = str(row["run"])
-    box = tag(
-        "input",
-        type="checkbox",
-        checked=run in drawn,
-        disabled=run not in drawn,
-        aria_label=f"Show run {run} in the chart",
-    )
-    cells = []
-    for column in columns:
-        value = None if column.sort is None else column.sort(row)
-        sort = None if value is None else "" if math.isnan(value) else repr(float(value))
-        content = column.cell(row)
-        if column.name == "run" and row["run"] in best:
-            content = [content, " ", tag("span", "best", class_="tag")]
-        name = "th" if column.name == "run" else "td"
-        scope = "row" if name == "th" else None
-        cells.append(tag(name, content, class_=column.kind or None, data_v=sort, scope=scope))
-    box_cell = tag("td", box, tag("i", class_="swatch", aria_hidden="true"), class_="tick no-print")
-    evidence = tag("td", tag("div", row["evidence"]), colspan=len(columns), class_="evidence")
-    return tag(
-        "tbody",
-        tag("tr", box_cell, cells),
-        tag("tr", tag("td", class_="no-print"), evidence),
-        data_run=run,
-        data_outcome=row["outcome"],
-        **{f"data_s{i}": setting_text(row.get(name)) for i, name in enumerate(settings)},
-        class_="best" if row["run"] in best else None,
-    )
+def _sort(column: _Column, row: Mapping[Any, Any]) -> str | None:
+    """What a cell is sorted by, as Python writes floats; None: by its text."""
+    value = None if column.sort is None else column.sort(row)
+    return None if value is None else "" if math.isnan(value) else repr(float(value))
+
+
+def _filters(
+    rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]
+) -> list[tuple[int, str, list[str]]]:
+    """(place, name, values) of each setting that a list of choices can hold."""
+    found = []
+    for place, name in enumerate(settings):
+        values = list(dict.fromkeys(setting_text(row.get(name)) for row in rows))
+        if len(values) <= 60:
+            found.append((place, name, values))
+    return found
 
 
 def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list[_Column]:
@@ -137,13 +93,7 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
         _Column(name, lambda row, name=name: setting_text(row.get(name)), _order(rows, name))
         for name in settings
     ]
-    columns.append(
-        _Column(
-            "outcome",
-            lambda row: [tag("i", class_=f"dot {css_class(row['outcome'])}"), row["outcome"]],
-            kind="whole",
-        )
-    )
+    columns.append(_Column("outcome", lambda row: str(row["outcome"]), kind="whole"))
     # Of a run that failed the mode is known without any measurement.
     if any(row["step_mode"] != "unknown" and row["outcome"] not in FAILED for row in rows):
         columns.append(
@@ -220,48 +170,3 @@ def _state(row: Mapping[Any, Any]) -> str:
     if state == "failed" and row.get("error"):
         return f"failed: {row['error']}"
     return state
-
-
-def _filters(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> Markup:
-    counts: dict[str, int] = {}
-    for outcome in OUTCOMES:
-        if found := sum(row["outcome"] == outcome for row in rows):
-            counts[outcome] = found
-    outcomes = [
-        tag(
-            "button",
-            tag("i", class_=f"dot {css_class(name)}"),
-            f"{name} ",
-            tag("small", count),
-            type="button",
-            class_="chip",
-            aria_pressed="false",
-            data_outcome=name,
-        )
-        for name, count in counts.items()
-    ]
-    selects = []
-    for place, name in enumerate(settings):
-        values = list(dict.fromkeys(setting_text(row.get(name)) for row in rows))
-        if len(values) > 60:
-            continue
-        options = [tag("option", value, value=value) for value in values]
-        selects.append(
-            tag(
-                "label",
-                tag("span", name),
-                tag("select", tag("option", "all", value=""), options, data_setting=place),
-            )
-        )
-    return tag(
-        "div",
-        tag(
-            "label",
-            tag("span", "search"),
-            tag("input", type="search", id="search", placeholder="run, lr, evidence …"),
-        ),
-        selects,
-        tag("div", outcomes, role="group", aria_label="Show only these outcomes", class_="chips"),
-        tag("output", f"{len(rows)} runs", id="count", aria_live="polite"),
-        class_="filters no-print needs-js",
-    )
