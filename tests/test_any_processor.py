@@ -25,6 +25,8 @@ OLDEST = {
     "OMP_NUM_THREADS": "1",
 }
 OWN, POOL, LANES = "tests/test_own_data.py", "tests/test_pool.py", "tests/test_lanes.py"
+# Of made-up tables, in which nothing is computed that rounds.
+HYPOTHESIS = "tests/test_verdicts.py::test_any_table_gives_a_verdict_for_each_run_or_one_line"
 TESTS = (
     "tests/test_golden.py",
     "tests/test_verdicts.py",
@@ -38,6 +40,7 @@ TESTS = (
 
 def test_no_bound_and_no_bit_rests_on_one_processor() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS]
+    command += ["--deselect", HYPOTHESIS]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **OLDEST}, capture_output=True, text=True
     )

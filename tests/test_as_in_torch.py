@@ -159,6 +159,7 @@ class DropsLayers(Body):
         return self.head(h)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("optimizer", ["momentum optimizer.weight_decay=0.1", "adam"])
 def test_lanes_that_lack_gradients_at_other_steps_are_as_alone(
     trainer: Trainer, optimizer: str

@@ -152,6 +152,7 @@ def test_what_a_file_cannot_say_stands_in_its_command(tmp_path: Path) -> None:
     assert config(second) == config(folder / "1")
 
 
+@pytest.mark.full
 def test_choices_and_experiments_of_the_users_own(tmp_path: Path) -> None:
     own = tmp_path / "my conf"
     (own / "network").mkdir(parents=True)

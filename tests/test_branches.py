@@ -151,6 +151,7 @@ def test_networks_that_train_one_at_a_time_have_branches_too(trainer: Trainer) -
 # --- which runs have one --------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_runs_that_did_not_end_well_or_have_annealed_have_none(trainer: Trainer) -> None:
     runs = ["lr=1e9", "lr=0.1 schedule=cosine", "lr=0.1 schedule=step schedule.gamma=0.2", "lr=0.1"]
     diverged, cosine, step, fixed = with_branches(trainer, runs)
@@ -208,6 +209,7 @@ def waiting_specs(trainer: Trainer, runs: list[str]) -> list[RunSpec]:
     return found
 
 
+@pytest.mark.full
 def test_a_test_that_fails_takes_no_other_down(trainer: Trainer) -> None:
     specs = waiting_specs(trainer, ["lr=0.1", "lr=0.2", "lr=0.3"])
     honest = loop.advance

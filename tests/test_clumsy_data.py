@@ -191,7 +191,7 @@ def test_signs_need_no_quotes_on_the_command_line() -> None:
 # --- records of a time when each column was taken -------------------------------------------------
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_an_older_sweep_keeps_its_columns(tmp_path: Path) -> None:
     PLAIN.to_csv(tmp_path / "t.csv")
     words = ["data=csv", "data.path=t.csv", "data.label=y", "network=perceptron", "batch_size=16"]

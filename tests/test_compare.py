@@ -261,6 +261,7 @@ def test_everything_is_written_beside_the_sweeps(run: Any, two: list[Path]) -> N
     ]
 
 
+@pytest.mark.full
 def test_a_figure_that_fails_costs_a_line_and_the_exit_code(
     run: Any, two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +337,7 @@ def test_curves_that_others_wrote_can_be_compared(run: Any, two: list[Path]) -> 
     assert "test acc" not in out, "the CSV has none"
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("count", [3, 6])
 def test_up_to_six_sweeps_of_one_name(
     run: Any, tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch

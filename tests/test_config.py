@@ -265,7 +265,7 @@ def test_a_bad_value_of_a_single_run_is_one_line(tmp_path: Path) -> None:
     assert_refused(sweep("hydra.mode=RUN", "lr=-1", cwd=tmp_path), "lr=-1", "above 0")
 
 
-@pytest.mark.parametrize("typed", ["lr=abc", "lr=0.1,-1", "lrr=0.1", "lr=1..0"])
+@pytest.mark.parametrize("typed", ["lr=0.1,-1", "lrr=0.1"])
 def test_whole_process(typed: str, tmp_path: Path) -> None:
     done = process("-m", "lrlab.sweep", typed, cwd=tmp_path)
     assert_refused(Ended(done.returncode, done.stdout, done.stderr), typed.split("=")[0])

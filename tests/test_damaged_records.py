@@ -421,7 +421,7 @@ def test_a_journal_that_may_not_be_read_any_more_is_told(
 # --- folders --------------------------------------------------------------------------------------
 
 
-@pytest.mark.default
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("name", ["a${lr}", "\\${oc.env:HOME}%{}[1]*"])
 def test_nothing_in_a_folders_name_is_evaluated(name: str, tmp_path: Path) -> None:
     home, moved = tmp_path / name, tmp_path / f"{name}2"

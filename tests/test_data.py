@@ -130,7 +130,7 @@ def test_every_tensor_agrees_with_numpy_and_torchvision(filled_cache, monkeypatc
     assert dataset.train_x.is_contiguous()
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_later_uses_do_not_import_torchvision_and_give_the_same(filled_cache, tmp_path):
     program = (
         "import sys; from lrlab.data import torchvision_images\n"

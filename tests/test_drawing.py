@@ -91,6 +91,7 @@ def test_a_process_that_dies_takes_one_figure_with_it(tables: plots.Tables, tmp_
     assert [path.name for path in drawn.paths] == ["heat_map.png"]
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("free", [0, 1])
 def test_what_cannot_be_written_is_told_behind_the_rest(
     free: int, tables: plots.Tables, tmp_path: Path

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 TINY = (*DATA, "epochs=1", "threads=1", "network.hidden=[8]", "plots=false", "diagnostics=off")
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_who_has_its_own_disk_names_the_others(tmp_path: Path) -> None:
     def work(name: str, lrs: str) -> Ended:
         home = tmp_path / name

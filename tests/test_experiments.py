@@ -26,6 +26,7 @@ SMALLER = {
     "batch_size": ["data.train_size=1024"],  # the largest batch is one step
     "edge_of_stability": ["epochs=3"],
     "seeds": ["seed=0"],
+    "width": ["data.train_size=256"],
     "warmup": ["schedule.warmup_steps=4"],
 }
 

@@ -65,7 +65,7 @@ def line(name: str, i: int, found: str, right: frozenset[str] | str | None) -> s
 # --- the truth itself -----------------------------------------------------------------------------
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_the_truth_is_of_500_runs_and_leaves_little_open() -> None:
     allowed = [right for name in families() for right in sweep(name).allowed]
     assert len(families()) == 20 and len(allowed) == 20 * RATES

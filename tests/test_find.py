@@ -216,6 +216,7 @@ def test_network_data_and_randomness_are_left_as_they_were(
     assert np.isfinite(found.constant_losses[:, 0]).all()
 
 
+@pytest.mark.full
 def test_the_same_question_has_the_same_answer(data: Dataset) -> None:
     for network in (mlp(), Dropout(CLASSES)):
         torch.manual_seed(1)
@@ -244,6 +245,7 @@ def test_tensors_a_loader_and_a_generator_give_the_same(data: Dataset) -> None:
     np.testing.assert_array_equal(loader.constant_losses, once.constant_losses)
 
 
+@pytest.mark.full
 def test_the_ramp_may_be_longer_or_shorter_than_the_others(data: Dataset) -> None:
     base = find(mlp(), data, F.cross_entropy, lr=(1e-3, 1.0), points=3, steps=120)
     for ramp_steps in (15, 230):
@@ -372,6 +374,7 @@ def test_the_command_records_draws_and_says_what_to_run_next(tmp_path: Path) -> 
     assert answer["next"] == shlex.join(words)
 
 
+@pytest.mark.full
 def test_a_name_is_the_folders_and_is_not_taken_over(tmp_path: Path) -> None:
     first = run(*TINY, "name=here", "output=mine", "plots=false", cwd=tmp_path)
     assert first.code == 0

@@ -195,6 +195,7 @@ def test_training_has_the_same_bits_with_and_without(make: Callable[[], nn.Modul
     np.testing.assert_array_equal(found.ramp_loss, none.ramp_loss)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("kind", [Dropout, AlwaysNoisy, BatchNorm])
 def test_what_a_loader_draws_is_the_same_with_and_without(kind: Any) -> None:
     """Its order comes from the global generator, in which a network and an evaluation draw too."""

@@ -216,6 +216,7 @@ def test_a_momentum_that_is_scheduled_moves_in_every_group(trainer: Trainer) -> 
     assert_trained_like(run, truth)
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("kind", [HeadTen, Mixed])
 def test_a_lane_has_the_bits_that_it_has_alone(trainer: Trainer, kind: Any) -> None:
     runs = ["lr=0.1", "lr=1e30", "lr=0.02 seed=3", "lr=0.05 epochs=1"]

@@ -112,7 +112,7 @@ def test_words_that_once_were_not_refused_in_one_line(word: str, composed: Any) 
     assert told(lambda: composed([*interval, word]))
 
 
-@cases(160)
+@cases(95)
 @given(typed=lines)
 def test_the_words_of_a_sweep(typed: list[str], composed: Any) -> None:
     shutil.rmtree(composed.outputs, ignore_errors=True)
@@ -149,7 +149,7 @@ def with_words(entry: Callable[[], None], typed: list[str]) -> None:
 OTHERS = ["analysis", "compare", "plots", "report", "reproduce", "resume", "completion"]
 
 
-@cases(250)
+@cases(150)
 @example(verb="reproduce", typed=["nowhere", "--tolerance", "x"])
 @example(verb="analysis", typed=["--nonsense"])
 @given(verb=st.sampled_from(OTHERS), typed=typed_words)
@@ -159,13 +159,13 @@ def test_the_words_of_the_other_commands(verb: str, typed: list[str], empty: Pat
     assert not any(empty.iterdir())
 
 
-@cases(150)
+@cases(90)
 @given(typed=typed_words)
 def test_the_words_of_a_bench(typed: list[str]) -> None:
     told(lambda: bench.read_options(typed))
 
 
-@cases(150)
+@cases(90)
 @given(
     typed=st.lists(
         st.builds(

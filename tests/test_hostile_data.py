@@ -91,7 +91,7 @@ settings_of_a_table = st.fixed_dictionaries(
 MANY = (",".join(f"p{i}" for i in range(785)) + "\n").encode()
 
 
-@cases(500)
+@cases(300)
 @example(data=b"a\ta\n0.5\t0.5\n", settings={"label": "label"})
 @example(data=b"0,1\n0.5,0\n1.5,1\n2.5,0\n", settings={"label": 1})
 @example(data=b"a,label\n1e308,x\n-1e308,y\n1e308,x\n1,y\n", settings={"label": "label"})
@@ -111,7 +111,7 @@ def test_a_table_is_read_or_refused_in_one_line(
     judge(own_data.table, **{"path": str(file), **settings})
 
 
-@cases(100)
+@cases(60)
 @given(data=tables(), label=st.sampled_from(["label", "a", "b"]))
 def test_a_table_with_plain_settings(data: bytes, label: str, folder: Path) -> None:
     file = folder / "table.csv"
@@ -134,7 +134,7 @@ def pt() -> bytes:
     return buffer.getvalue()
 
 
-@cases(130)
+@cases(80)
 @example(data=npz()[:-30], ending=".npz")
 @given(data=st.one_of(damaged(npz()), damaged(pt())), ending=st.sampled_from([".npz", ".pt", ""]))
 def test_a_damaged_file_of_arrays(data: bytes, ending: str, folder: Path) -> None:
@@ -155,7 +155,7 @@ def arrays(draw: Any) -> np.ndarray:
         return np.full(shape, number).astype(kind)
 
 
-@cases(130)
+@cases(80)
 @given(
     x=arrays(),
     y=arrays(),

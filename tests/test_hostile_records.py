@@ -190,7 +190,7 @@ OF_RUNS = [f"0/{name}" for name in (*RUN, *HYDRA)] + [f"1/{name}" for name in RU
 INFINITE = b"step,epoch,lr,train_loss,val_loss,val_acc\n-inf,1,0.1,1,,\n-inf,1,0.1,2,1,0.5\n"
 
 
-@cases(100)
+@cases(60)
 @example(changes={"1/metrics.csv": INFINITE})
 @given(changes=spoilt(*OF_RUNS))
 def test_analysis_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
@@ -200,7 +200,7 @@ def test_analysis_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
         assert files(sweep) == before
 
 
-@cases(40)
+@cases(25)
 @given(changes=spoilt(*OF_RUNS, "multirun.yaml", "best.yaml", *TABLES))
 def test_a_report_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
     with put(changes, sweep):
@@ -227,7 +227,7 @@ def test_a_comparison_with_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
 NO_JOB = b"hydra: {overrides: {task: [], hydra: []}, runtime: {config_sources: []}}"
 
 
-@cases(200)
+@cases(120)
 @example(changes={"multirun.yaml": NO_JOB})
 @example(changes={"multirun.yaml": NO_JOB.replace(b"task: []", b"task: lr") + b"\n"})
 @given(changes=spoilt("multirun.yaml"))
@@ -236,7 +236,7 @@ def test_a_spoilt_sweep_is_resumed_or_refused(changes: Any, sweep: Path) -> None
         told(lambda: resuming.command_line(sweep, []))
 
 
-@cases(100)
+@cases(60)
 @given(data=worse("best.yaml", WHOLE["best.yaml"]))
 def test_a_spoilt_best_yaml_is_trusted_or_refused(data: bytes, sweep: Path) -> None:
     with put({"best.yaml": data}, sweep):
@@ -251,7 +251,7 @@ def trained_as_recorded(specs: Any) -> None:
         shutil.copy(Path(source) / name, spec.folder / name)
 
 
-@cases(100)
+@cases(60)
 @example(changes={"0/.hydra/config.yaml": b"\xff\xfelr: 0.1"})
 @example(changes={"0/.hydra/config.yaml": b"[]"})
 @example(changes={"0/.hydra/config.yaml": b"lr: 0.1\ndevice: {a: 1}\n"})
@@ -292,7 +292,7 @@ def journal(kind: str) -> bytes:
 JOURNALS = {kind: journal(kind) for kind in SPACES}
 
 
-@cases(60)
+@cases(35)
 @given(
     both=st.sampled_from(sorted(SPACES)).flatmap(
         lambda kind: st.tuples(st.just(kind), damaged(JOURNALS[kind]))

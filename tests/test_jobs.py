@@ -194,7 +194,7 @@ DERIVED = {
 }
 
 
-@pytest.mark.full(after=4)
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("kind", DERIVED)
 def test_a_run_may_derive_from_its_sweep(
     kind: str, loader: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

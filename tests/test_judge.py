@@ -655,7 +655,7 @@ def test_any_bytes_end_in_a_result_or_one_line(
     ends_well(file, capsys)
 
 
-@pytest.mark.default
+@pytest.mark.full
 @SLOW
 @given(st.integers(0, 2000))
 def test_a_file_cut_anywhere_ends_in_a_result_or_one_line(

@@ -102,7 +102,7 @@ def refusal(folder: Path, common: str) -> str:
     return said
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_lazy_layers_train_as_in_torch_and_alone_as_together(
     trainer: Trainer, data: Dataset
 ) -> None:

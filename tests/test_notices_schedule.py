@@ -212,7 +212,7 @@ def test_a_search_over_lr_that_a_schedule_ignores_is_told_so(tmp_path: Path) -> 
     assert "all runs train at the same rates" in sweep(*typed, *SMALL, cwd=tmp_path).err
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_a_schedule_that_is_tied_to_lr_does_not_ignore_it(tmp_path: Path) -> None:
     typed = ["lr=0.1,0.3", "schedule=one_cycle,cosine,linear,fixed,exponential", "epochs=3"]
     ended = sweep(*typed, *SMALL[2:], SMALL[0], cwd=tmp_path)

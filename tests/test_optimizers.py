@@ -207,7 +207,7 @@ def test_a_lanes_bits_do_not_depend_on_its_neighbours(name):
     assert all(identical(p.flip(0), q) for p, q in zip(backwards, forwards, strict=True))
 
 
-@pytest.mark.default
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "RMSprop", "NAdam"])
 def test_scheduled_momentum_replaces_the_constant(kind):
     wave = 0.9 + 0.05 * np.cos(np.arange(STEPS) / 9)

@@ -457,7 +457,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_they_reproduce(old: Path) -> None:
     done = command(reproduce, ["outputs/old/1"], old)
     assert done.code == 0 and "bitwise" in done.out, done.out
@@ -539,7 +539,7 @@ def test_least_squares_is_reached(trainer: Trainer, tmp_path: Path) -> None:
     assert "train loss" in shown and "test" not in shown and "acc" not in shown
 
 
-@pytest.mark.default
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("loss", ["mse", "l1"])
 def test_each_lane_is_an_ordinary_torch_loop(loss: str, trainer: Trainer, tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
@@ -594,7 +594,7 @@ def test_losses_and_targets_must_be_of_a_kind(tmp_path: Path) -> None:
     assert build.loss_function(spec)(torch.tensor([3.0]), torch.tensor([0.0])) == 2.5
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_reproduce_says_that_the_data_file_has_changed(tmp_path: Path) -> None:
     path = line(path=tmp_path / "plane.npz")
     given = [*QUICK, "data=arrays", f"data.path={path}", "loss=mse", "network=perceptron"]
@@ -675,7 +675,7 @@ def test_a_relative_path_is_found_after_a_move(project: Path, tmp_path: Path) ->
     assert f", nor {project}/plane.npz" in ended.err and ended.err.count("\n") == 1
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> None:
     (project / "made_of_places.py").write_text(FUNCTION)
     words = ["data=custom", "data._target_=made_of_places.make", f"+data.file={project}/plane.npz"]

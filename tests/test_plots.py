@@ -79,6 +79,7 @@ def final_runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{**fixed, "run": i, **row} for i, row in enumerate(rows)])
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize("count", [1, 3, 13, 100])
 def test_no_run_vanishes_and_no_label_overlaps(count: int) -> None:
     curves = many(count)
@@ -213,6 +214,7 @@ def test_a_pruned_seed_counts_as_worse_than_those_that_finished() -> None:
         assert line.get_xdata().tolist() == [0.1] and line.get_ydata().tolist() == [0.3]
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("count", [7, 8, 32, 200])
 def test_a_search_over_two_numbers_stays_legible(count: int) -> None:
     runs = searched(count)

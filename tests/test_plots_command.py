@@ -155,6 +155,7 @@ def test_a_sweep_that_is_running_torn_old_or_short_is_drawn_as_far_as_it_goes(
     assert len([line for line in out.splitlines() if line.startswith("plot")]) >= 6
 
 
+@pytest.mark.full
 def test_a_csv_of_curves_is_drawn_as_far_as_its_columns_go(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_csv_of_steps_without_states_has_finished_unless_its_loss_is_not_finit
     assert rail_marks(plots.loss_curves(lost))[:, 0].tolist() == [7.0, 7.0]
 
 
+@pytest.mark.full
 def test_older_pictures_of_what_is_left_out_and_parts_of_dead_writers_go(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

@@ -215,6 +215,7 @@ def test_losses_and_optimizers_keep_their_own(trainer: Trainer, common: str) -> 
     assert_alone_as_together_and_resumed(trainer, common)
 
 
+@pytest.mark.full
 def test_a_run_that_joins_later_counts_its_own(trainer: Trainer) -> None:
     """Its neighbour is an epoch ahead by then."""
     common = of("Keeps")

@@ -211,6 +211,7 @@ def test_pictures_by_bytes_or_path_in_the_order_of_the_plots(tmp_path: Path) -> 
     assert figures.section({}) is None
 
 
+@pytest.mark.full
 def test_pictures_that_are_too_large_together_are_made_smaller() -> None:
     large, small = png(400, 300, noise=True), png()
     fitted = figures._fitted({"a": large, "b": small}, 200_000)

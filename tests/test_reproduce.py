@@ -52,6 +52,7 @@ def run(home: Path, tmp_path: Path) -> Path:
 # --- equal ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_each_run_of_a_sweep_is_identical(number: int, home: Path, tmp_path: Path) -> None:
     record = home / "outputs" / "s" / str(number)
@@ -106,6 +107,7 @@ def test_a_reproduction_can_be_reproduced(run: Path, tmp_path: Path) -> None:
     assert ended.code == 0 and "bitwise" in ended.out
 
 
+@pytest.mark.full
 def test_whole_process(run: Path, tmp_path: Path) -> None:
     done = process("-m", "lrlab.reproduce", str(run), "--tolerance", "0", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -25,6 +25,7 @@ def states(folder: Path) -> list[str]:
 # --- the best -------------------------------------------------------------------------------------
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("objective", "better"), [("val_loss", min), ("val_acc", max), ("train_loss", min)]
 )
@@ -42,6 +43,7 @@ def test_the_direction_follows_from_the_objective(
     assert OmegaConf.load(folder / "best.yaml").lr == [0.3, 0.001, 0.1][best]
 
 
+@pytest.mark.full
 def test_a_study_that_minimises_is_not_asked_to_maximise(tmp_path: Path) -> None:
     assert sweep("lr=0.1", SMALL, "epochs=1", "name=x", cwd=tmp_path).code == 0
     before = contents(tmp_path)
@@ -52,6 +54,7 @@ def test_a_study_that_minimises_is_not_asked_to_maximise(tmp_path: Path) -> None
     assert contents(tmp_path) == before
 
 
+@pytest.mark.full
 def test_a_sweep_of_before_a_setting_was_there_is_resumed_and_not_with_another_value(
     tmp_path: Path,
 ) -> None:
@@ -121,6 +124,7 @@ def test_the_median_of_the_seeds_decides_and_a_diverged_one_is_the_worst(tmp_pat
     assert "the median of 3 seeds" in ended.out
 
 
+@pytest.mark.full
 def test_a_setting_of_whose_seeds_half_diverge_is_not_the_best(
     tmp_path: Path, package: Path
 ) -> None:
@@ -133,6 +137,7 @@ def test_a_setting_of_whose_seeds_half_diverge_is_not_the_best(
     assert "none is the best: in each setting, half of the seeds" in ended.out
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", ["0", "0,1"])
 def test_a_setting_that_was_drawn_twice_has_no_more_seeds_for_it(seed: str, tmp_path: Path) -> None:
     typed = ["batch_size=31..32", "n_trials=6", "sampler=random", f"seed={seed}", "lr=0.1"]
@@ -156,6 +161,7 @@ def test_n_trials_counts_settings_and_not_seeds(tmp_path: Path) -> None:
     assert len(trials(folder)) == 6
 
 
+@pytest.mark.full
 def test_a_timeout_of_nothing_starts_nothing(tmp_path: Path) -> None:
     ended = sweep("lr=1e-3..1", "timeout=1e-9", SMALL, "epochs=1", "name=x", cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
@@ -166,6 +172,7 @@ def test_a_timeout_of_nothing_starts_nothing(tmp_path: Path) -> None:
     assert states(tmp_path / "outputs" / "x") == ["finished"] * 2
 
 
+@pytest.mark.full
 def test_a_timeout_lets_the_runs_that_train_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +315,7 @@ def test_a_value_that_fails_in_the_middle_of_a_search_is_a_failed_run(package: P
 # --- values and names -----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_whole_number_and_a_fraction_are_one_grid(tmp_path: Path) -> None:
     assert sweep("lr=1,0.1", SMALL, "epochs=1", "name=x", cwd=tmp_path).code == 0
     folder = tmp_path / "outputs" / "x"
@@ -337,6 +345,7 @@ def test_a_name_that_is_taken_says_how_to_go_on(tmp_path: Path) -> None:
 # --- one run of many ------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_refilled_and_pruned_runs_can_be_reproduced(tmp_path: Path) -> None:
     typed = ["lr=0.001,0.1,0.002,0.003,0.3", "pruner=asha", "lanes=2", SMALL, "epochs=3", "name=x"]
     assert sweep(*typed, cwd=tmp_path).code == 0

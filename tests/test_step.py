@@ -474,6 +474,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("common", ["network.hidden=[8]", "network=cnn epochs=1"])
 def test_runs_are_the_same_without_capture(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, common: str
@@ -576,6 +577,7 @@ def test_padding_does_not_show_in_the_curvature() -> None:
     assert_equal(*found)
 
 
+@pytest.mark.full
 def test_more_runs_than_the_padded_width_train_beside_one_another(trainer: Trainer) -> None:
     group = trainer.together(RUNS, "network.hidden=[8] pad=2")
     assert [run.summary["lanes"]["width"] for run in group] == [2, 2, 1]

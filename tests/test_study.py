@@ -536,7 +536,7 @@ def test_a_grid_of_8_points_by_two_workers_is_8_runs(hire: Callable[..., Worker]
     assert [worker.end() for worker in workers] == [0, 0]
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_workers_that_are_killed_and_started_again_lose_nothing(
     hire: Callable[..., Worker], opened: Opener
 ) -> None:

@@ -55,6 +55,7 @@ def folder(home: Path, first: Ended) -> Path:
     return home / "outputs" / "first"
 
 
+@pytest.mark.full
 def test_a_comma_list_needs_no_flag(first: Ended, folder: Path) -> None:
     assert (first.code, first.err) == (0, "")
     assert [s["lr"] for s in summaries(folder)] == LRS
@@ -482,6 +483,7 @@ def test_help_names_every_option_and_choice_with_examples(tmp_path: Path) -> Non
     assert "python -m lrlab.reproduce" in text
 
 
+@pytest.mark.full
 def test_examples_of_the_help_are_understood(tmp_path: Path) -> None:
     text = command(main, ["--help"], tmp_path).out
     examples = re.findall(r"python -m lrlab\.sweep (\w+=.*)", text.split("Options")[0])
@@ -534,6 +536,7 @@ def complete(line: str, cwd: Path) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
     ("typed", "offered"),

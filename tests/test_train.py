@@ -137,6 +137,7 @@ def test_each_optimizer_and_schedule_trains_as_in_torch(
     assert drops == [True, False]  # which only val_loss tells apart
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_one_cycle_moves_the_momentum_too(trainer: Trainer, data: Dataset, optimizer: str) -> None:
     settings = "schedule=one_cycle schedule.cycle_momentum=true schedule.base_momentum=0.5"
@@ -351,6 +352,7 @@ def test_the_summary_holds_full_evaluations(trainer: Trainer, data: Dataset) -> 
         ]
 
 
+@pytest.mark.full(after=2)
 @pytest.mark.parametrize(("held_out", "parts"), [(3, 0), (4, 2), (9, 4), (41, 20)])
 def test_a_small_held_out_part_has_fewer_parts(
     held_out: int, parts: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
@@ -430,6 +432,7 @@ def test_the_weights_are_saved_only_on_request(trainer: Trainer) -> None:
     assert (other.folder / "model.pt").exists()
 
 
+@pytest.mark.full
 def test_segments_do_not_show(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """How often the loop looks at the losses is its own affair."""
     runs = ["lr=0.1", "lr=0.1 schedule=exponential schedule.gamma=1.8", "lr=0.1 seed=1"]
@@ -478,6 +481,7 @@ def test_a_lane_that_diverges_is_kept_as_it_was(trainer: Trainer, data: Dataset)
     assert len(group[0].metrics) == len(group[2].metrics) == 31
 
 
+@pytest.mark.full
 def test_all_lanes_may_diverge(trainer: Trainer) -> None:
     runs = ["lr=1e38", "lr=1e38 seed=1", "lr=1e37 epochs=5"]
     for text, run in zip(runs, trainer.together(runs, "network.hidden=[37]"), strict=True):
@@ -633,6 +637,7 @@ class Counting(nn.Module):
         return self.last(self.first(x).flatten(1)) * (1 + self.calls / 50)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("convolve", ["false", "true"])
 def test_a_network_that_counts_its_calls_counts_its_own(trainer: Trainer, convolve: str) -> None:
     network = f"network=custom network._target_={__name__}.Counting network.convolve={convolve}"

@@ -419,6 +419,7 @@ WORDS = {
 }
 
 
+@pytest.mark.full(after=1)
 @pytest.mark.parametrize("kind", ["task", "hydra"])
 def test_resume_takes_no_word_that_could_call_something(kind: str, here: Path) -> None:
     multirun = here / "s" / "multirun.yaml"

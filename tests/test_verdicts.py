@@ -323,7 +323,7 @@ def tanh_network(lr: float, steps: int, every: int) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(run=0, lr=lr)
 
 
-@pytest.mark.default
+@pytest.mark.full
 @pytest.mark.parametrize("lr", [0.2, 0.5])
 def test_a_tanh_network_settles_at_the_edge_of_stability(lr: float) -> None:
     frame = tanh_network(lr, steps=3000, every=100)

@@ -370,7 +370,7 @@ def in_bash(typed: str) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
-@pytest.mark.default
+@pytest.mark.full
 def test_a_printed_command_is_taken_by_a_shell(here: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(here)
     ended = command(sweeps.main, [*FEW, f"name={HARD}", "lr=0.1,0.2"], here)

@@ -59,7 +59,7 @@ def is_left_out(item: pytest.Item, arguments: Sequence[str]) -> bool:
     if tier(item) != "full":
         return False
     files = (Path(argument.partition("::")[0]) for argument in arguments)
-    return not any(file.is_file() and file.resolve() == item.path for file in files)
+    return not any(file.resolve() == item.path for file in files)
 
 
 @contextlib.contextmanager
