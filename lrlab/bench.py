@@ -629,7 +629,7 @@ def main() -> None:
     for flag in ("--help", "-h", "--version"):
         if flag in words:
             read_options([flag])
-    from lrlab import sweep
+    from lrlab.sweeping import sweep
 
     sweep.guarded(lambda: _run(words))
 

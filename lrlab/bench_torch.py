@@ -47,9 +47,10 @@ def specs(
     """
     from hydra import compose, initialize_config_dir
 
-    from lrlab.sweep import BASE  # and it registers the schema
+    from lrlab.config import hydra_store
 
-    with initialize_config_dir(str(configs.folder("conf")), **BASE):
+    conf = str(configs.folder("conf"))
+    with hydra_store.ready(), initialize_config_dir(conf, **hydra_store.BASE):
         config = compose("config", ["diagnostics=off", "name=bench", *options])
     found = []
     for number, lr in enumerate(lrs):

@@ -12,6 +12,7 @@ import io
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ from test_sweep import sweep
 from lrlab import __main__ as verbs
 from lrlab import bench, find
 from lrlab import config as configs
-from lrlab import sweep as sweeps
-from lrlab.config import arguments
+from lrlab.config import arguments, hydra_store
 from lrlab.sweeping import ending, sweeper, working
+from lrlab.sweeping import sweep as sweep_command
 
 KEYS = [*configs.known_keys(), *configs.GROUPS, *configs.SWEEP_GROUPS]
 OFTEN = ["lr", "epochs", "batch_size", "seed", "points", "n_trials", "lanes", "network.hidden"]
@@ -86,9 +87,11 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     config, loader, launcher = seen[0]
 
     def judge(typed: list[str]) -> None:
-        typed = arguments.for_hydra(typed)
+        typed = list(arguments.read(typed).for_hydra)
         with contextlib.chdir(here):
-            sweeps.told(lambda: sweeper.sweep(copy.deepcopy(config), loader, launcher, typed))
+            run = partial(sweeper.sweep, copy.deepcopy(config), loader, launcher, typed)
+            with hydra_store.ready():
+                sweep_command.told(run)
 
     judge.outputs = here / "outputs"  # type: ignore[attr-defined]
     with mock.patch.object(working, "work"), mock.patch.object(ending, "finish"):

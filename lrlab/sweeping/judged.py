@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import config as configs
 from lrlab.config import trust
+from lrlab.config.arguments import Command
 from lrlab.config.space import Space
 from lrlab.errors import UserError
 from lrlab.plan import compose
@@ -34,6 +35,7 @@ class Sweep:
     space: Space
     storage: str  # with its password, which no record has
     worker: bool  # a process of another lrlab, which says what came of it all
+    command: Command
     folder: Path = Path()
     own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
 

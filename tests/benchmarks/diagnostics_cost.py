@@ -24,10 +24,10 @@ from measure import machine, verdict
 
 from lrlab import config as configs
 from lrlab import records
+from lrlab.config import hydra_store
 from lrlab.engine import devices
 from lrlab.plan.spec import RunSpec, run_spec
 from lrlab.probes import branches
-from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 from lrlab.training import pool
 
 TARGET = 0.25  # of the training time, for measuring and for the branch test each
@@ -44,7 +44,8 @@ class Silent:
 
 
 def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[RunSpec]:
-    with initialize_config_dir(str(configs.folder("conf")), version_base="1.3"):
+    conf = str(configs.folder("conf"))
+    with hydra_store.ready(), initialize_config_dir(conf, version_base="1.3"):
         config = compose("config", ["device=cpu", "name=benchmark", *given])
     choices = {"network": "mlp", "data": "mnist", "loss": "nll", "optimizer": "sgd"}
     found = []

@@ -28,6 +28,7 @@ from measure import machine, verdict
 
 from lrlab import config as configs
 from lrlab import records, sweep
+from lrlab.config import hydra_store
 from lrlab.plan import checks
 from lrlab.plan import compose as jobs
 from lrlab.study import queue
@@ -82,7 +83,8 @@ def timed() -> Iterator[Counter[str]]:
 def hydra_alone(count: int = 5) -> float:
     """Seconds in which Hydra composes one job's config."""
     found = []
-    with initialize_config_dir(str(configs.folder("conf")), version_base="1.3"):
+    conf = str(configs.folder("conf"))
+    with hydra_store.ready(), initialize_config_dir(conf, version_base="1.3"):
         for number in range(count):
             start = time.perf_counter()
             compose("config", [f"lr=0.{number + 1}"])
