@@ -38,7 +38,7 @@ def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
         current.own = compose.own_overrides(current.folder)
         searched = current.space.searched
         points = spaces.corners(current.space) if searched else spaces.points(current.space)
-        checked = [current.job(point, number) for number, point in enumerate(points)]
+        checked = [current.composed(point, number) for number, point in enumerate(points)]
         current.judged = {} if searched else {job.number: job for job in checked}
         specs = [job.spec for job in checked]
         checks.check_runs(specs)
