@@ -78,7 +78,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     here = tmp_path_factory.mktemp("commands")
     seen: list[Any] = []
 
-    def noting(config: Any, loader: Any, launcher: Any, typed: Any) -> None:
+    def noting(config: Any, loader: Any, launcher: Any, *_: Any) -> None:
         seen.append((config, loader, launcher))
 
     with mock.patch.object(sweeper, "sweep", noting):
