@@ -39,7 +39,7 @@ MEASURED = (
 # The signal comes in the middle of a step, counted over all of a process.
 AT_STEP = """
 import os, signal
-from lrlab import step
+from lrlab.engine import step
 taken = 0
 
 def counted(gradients):

@@ -85,7 +85,7 @@ def test_once_asked_it_stops_after_the_step_and_says_how_to_go_on(
 
 AT_THE_END = """
 import os, signal
-from lrlab import train
+from lrlab.training import train
 finish = train._finish
 
 def interrupted(*arguments):
