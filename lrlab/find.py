@@ -148,8 +148,7 @@ def _compose(words: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, open_dict
 
-    from lrlab.config import schema
-    from lrlab.sweep import BASE  # and it registers the schema
+    from lrlab.config import hydra_store, schema
 
     composed: list[DictConfig] = []
 
@@ -169,7 +168,8 @@ def _compose(words: Sequence[str]) -> int:
     sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(settings)]
     try:
         conf = str(schema.folder("conf"))
-        hydra.main(**BASE, config_path=conf, config_name="config")(task)()
+        with hydra_store.ready():
+            hydra.main(**hydra_store.BASE, config_path=conf, config_name="config")(task)()
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()
@@ -187,7 +187,7 @@ def main() -> None:
     if "--version" in words:
         print(f"lrlab {__version__}")
         return
-    from lrlab import sweep
+    from lrlab.sweeping import sweep
 
     interrupted = "\nlrlab: interrupted, nothing was written"
     sweep.guarded(lambda: sys.exit(_run(flags.first(words))), interrupted)

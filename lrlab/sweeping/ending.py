@@ -135,7 +135,7 @@ def _test_branches(current: Sweep, trials: Sequence[Run]) -> None:
     """
     folders = [current.folder / str(trial.number) for trial in trials]
     waiting = [t for t, f in zip(trials, folders, strict=True) if records.end_file(f).is_file()]
-    specs = [current.job(trial.overrides, trial.number).spec for trial in waiting]
+    specs = [current.composed(trial.overrides, trial.number).spec for trial in waiting]
     launch.test_branches(specs, f"; go on with {resume_command(current.folder)}")
 
 

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lrlab import records
-from lrlab.config import data_paths, trust
+from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.plan import best
 from lrlab.process import cores
 
 
-def command_line(folder: Path, given: list[str]) -> list[str]:
-    """The command line that goes on with a sweep: that which began it, with what was given anew.
+@dataclass(frozen=True)
+class Resumed:
+    """How to go on with a sweep.
+
+    Attributes:
+        words: the command line.
+        hydra: Hydra's part of the config that the sweep began with.
+        trusted: whether all that its records name may be called.
+    """
+
+    words: list[str]
+    hydra: Mapping[str, Any]
+    trusted: bool
+
+
+def command_line(folder: Path, given: list[str]) -> Resumed:
+    """Return the command line that began a sweep, with what was given anew.
 
     Args:
         folder: the sweep's.
@@ -45,7 +61,6 @@ def command_line(folder: Path, given: list[str]) -> list[str]:
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
         if "/" not in (key := _key(override)):
             wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
-    data_paths.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
     given += [f"++data.{key}=false" for key in saved.lacking if f"data.{key}" not in new]
     given = _one_of_a_list(given, saved.task)
@@ -72,7 +87,8 @@ def command_line(folder: Path, given: list[str]) -> list[str]:
 
     where = quoted(literal(str(folder.absolute())))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
-    return [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
+    words = [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
+    return Resumed(words, saved.hydra, trusted)
 
 
 def bounded(words: list[str], given: list[str]) -> list[str]:
