@@ -13,7 +13,7 @@ from lrlab.verdicts import sweep_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 ROWS = 60  # of the table; of more runs the first and last
 _GAP = "…"
