@@ -41,7 +41,7 @@ class LrlabSweeper(Sweeper):
     ) -> None:
         from hydra.core.plugins import Plugins
 
-        from lrlab.config import arguments
+        from lrlab.config.words import arguments
 
         # A task function of lrlab's carries what the command line said; of others there is none.
         self.command = getattr(task_function, "command", None) or arguments.Command()

@@ -29,9 +29,10 @@ from lrlab.config.schema import direction, nearest
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, missing, sweep_folder, sweep_settings
-from lrlab.verdicts import answer_words, loading, loss_kinds, sweep_table
+from lrlab.verdicts import loading, loss_kinds
 from lrlab.verdicts import recommend as answers_of
 from lrlab.verdicts.answer import Answer
+from lrlab.verdicts.printed import answer_words, sweep_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +109,8 @@ def run_sweep(
 
 
 def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
-    from lrlab.config import keywords, targets
+    from lrlab.config import targets
+    from lrlab.config.words import keywords
     from lrlab.plan import build
     from lrlab.sweeping import sweep
 

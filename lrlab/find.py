@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lrlab._version import __version__
-from lrlab.config import flags
+from lrlab.config.words import flags
 from lrlab.errors import UserError
 from lrlab.process import verbs
 from lrlab.range_test import command
@@ -139,7 +139,7 @@ def _run(typed: Sequence[str]) -> int:
 
 
 def _compose(words: Sequence[str]) -> int:
-    from lrlab.config import arguments, spelling
+    from lrlab.config.words import arguments, spelling
 
     arguments.judge(words)
     options, rest = command.read_options(words)

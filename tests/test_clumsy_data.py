@@ -17,7 +17,7 @@ from helpers.images import picture
 
 import lrlab
 from lrlab import own_data
-from lrlab.config import arguments
+from lrlab.config.words import arguments
 from lrlab.data import Dataset, own_given
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume

@@ -15,8 +15,9 @@ from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import arguments, checks, messages, schema
+from lrlab.config import checks, schema
 from lrlab.config.hydra_store import BASE
+from lrlab.config.words import arguments, messages
 from lrlab.sweep import main
 
 # typed, then what the line must hold

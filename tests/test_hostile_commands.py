@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 from lrlab import __main__ as verbs
 from lrlab import bench
-from lrlab.config import arguments, hydra_store, schema
+from lrlab.config import hydra_store, schema
+from lrlab.config.words import arguments
 from lrlab.range_test import command
 from lrlab.sweeping import ending, sweeper, working
 from lrlab.sweeping import sweep as sweep_command

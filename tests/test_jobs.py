@@ -21,8 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import messages, schema
+from lrlab.config import schema
 from lrlab.config.hydra_store import BASE, ready
+from lrlab.config.words import messages
 from lrlab.errors import UserError
 from lrlab.plan import build as plan_build
 from lrlab.plan import checks, compose, hydra_text

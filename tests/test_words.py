@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import lrlab
 from lrlab import find, records, resume
 from lrlab import sweep as sweeps
-from lrlab.config import arguments, keywords, messages, schema, spelling, wishes, yaml_text
+from lrlab.config import schema, yaml_text
+from lrlab.config.words import arguments, keywords, messages, spelling, wishes
 from lrlab.errors import UserError
 from lrlab.process.paths import typed_path
 from lrlab.report import _command as command_of

@@ -17,9 +17,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import checks, learning_rate, messages
+from lrlab.config import checks, learning_rate
 from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
-from lrlab.config.spelling import quoted
+from lrlab.config.words import messages
+from lrlab.config.words.spelling import quoted
 from lrlab.errors import UserError
 
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm

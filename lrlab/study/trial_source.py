@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import records
 from lrlab.config import space as spaces
-from lrlab.config import spelling
+from lrlab.config.words import spelling
 from lrlab.errors import NotOurs, UserError
 from lrlab.plan.spec import new_summary
 from lrlab.training.pool import Report, Start

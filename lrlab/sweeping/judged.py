@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab.config import schema, trust
-from lrlab.config.arguments import Command
 from lrlab.config.space import Space
+from lrlab.config.words.arguments import Command
 from lrlab.errors import UserError
 from lrlab.plan import checks, compose, memory
 from lrlab.sweeping.resuming import resume_command

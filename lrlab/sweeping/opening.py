@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lrlab import records
-from lrlab.config import arguments, schema
+from lrlab.config import schema
 from lrlab.config import space as spaces
 from lrlab.config.space import Space
-from lrlab.config.spelling import literal
+from lrlab.config.words import arguments
+from lrlab.config.words.spelling import literal
 from lrlab.errors import NotWritten, UserError
 from lrlab.plan import build, checks, compose, memory, notices
 from lrlab.plan.spec import RunSpec, new_summary

@@ -42,8 +42,8 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
         UserError: this is no folder of a sweep, or its records name what `lrlab.config.trust` does
             not know and that is not trusted.
     """
-    from lrlab.config import spelling, wishes
-    from lrlab.config.arguments import judge
+    from lrlab.config.words import spelling, wishes
+    from lrlab.config.words.arguments import judge
 
     given, trusted = trust.without_trust(given)
     judge(given)
@@ -83,7 +83,7 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
-    from lrlab.config.spelling import literal, quoted
+    from lrlab.config.words.spelling import literal, quoted
 
     where = quoted(literal(str(folder.absolute())))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
@@ -175,7 +175,7 @@ def _saved(folder: Path) -> _Saved:
 
 def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
     """The options, where one value of what the sweep has as a list becomes a list of one."""
-    from lrlab.config.arguments import as_list
+    from lrlab.config.words.arguments import as_list
 
     swept = {_key(word) for word in before if as_list(word) == word}
     return [as_list(word) or word if _key(word) in swept else word for word in given]

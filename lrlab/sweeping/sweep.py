@@ -21,8 +21,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lrlab import records
-from lrlab.config import arguments, flags, hydra_store, messages, passwords, schema, trust
+from lrlab.config import hydra_store, passwords, schema, trust
 from lrlab.config.hydra_store import BASE
+from lrlab.config.words import arguments, flags, messages
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import signals, verbs
 from lrlab.study import heartbeat
@@ -33,7 +34,7 @@ def task(config: DictConfig) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from lrlab.config import wishes
+    from lrlab.config.words import wishes
     from lrlab.engine import devices
     from lrlab.plan import compose
     from lrlab.sweeping import launch
@@ -83,7 +84,7 @@ def run(
 
     Args:
         typed: the command line's words, without the program.
-        carried, began, opened: of `lrlab.config.arguments.Command`.
+        carried, began, opened: of `lrlab.config.words.arguments.Command`.
     """
     with passwords.kept_apart(_trusted(flags.first(typed))) as words:
         parse = partial(arguments.read, words, carried=carried, began=began, opened=opened)

@@ -15,10 +15,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lrlab.config import checks, passwords, schema, trust, wishes
+from lrlab.config import checks, passwords, schema, trust
 from lrlab.config import space as spaces
-from lrlab.config.arguments import Command
 from lrlab.config.space import Space
+from lrlab.config.words import wishes
+from lrlab.config.words.arguments import Command
 from lrlab.engine import devices
 from lrlab.errors import NotWritten, UserError
 from lrlab.plan import compose

@@ -5,7 +5,7 @@ would judge ``lr=1e-4..1`` as one value, and ``optimizer=adam,adamw optimizer.ep
 default optimizer. Hydra leaves to the sweeper what it knows to be swept: here such words are put
 into its own notation, ``lr=interval(1e-4,1)`` and ``optimizer.eps=choice(1e-6)``, a list of one.
 The sweeper and all records see the words as they were typed, with the quotes that
-`lrlab.config.spelling` adds where Hydra would read another text.
+`lrlab.config.words.spelling` adds where Hydra would read another text.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from lrlab.config import spelling
 from lrlab.config.schema import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
+from lrlab.config.words import spelling
 from lrlab.errors import UserError
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.
