@@ -359,9 +359,8 @@ def _arrays_written(
     options: Mapping[str, Any],
 ) -> Generator[tuple[dict[str, Any], Path | None], None, None]:
     """Yield the options, arrays that were given as data= replaced by a file, and its folder."""
-    from lrlab import own_data
     from lrlab.config import data_paths
-    from lrlab.data import own_given
+    from lrlab.data import own_given, own_split
 
     told = dict(options)
     data = told.get("data")
@@ -372,8 +371,8 @@ def _arrays_written(
         return
     made, settings = told.pop("data"), {}
     if isinstance(made, Mapping):
-        settings = {f"data.{key}": made[key] for key in made if key in own_data.SPLIT}
-        made = {key: value for key, value in made.items() if key not in own_data.SPLIT}
+        settings = {f"data.{key}": made[key] for key in made if key in own_split.SPLIT}
+        made = {key: value for key, value in made.items() if key not in own_split.SPLIT}
     with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.found_in(Path(folder)):
         name, said = own_given.write(made, Path(folder))
         for line in said:

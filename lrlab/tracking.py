@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lrlab import records
 from lrlab.config import passwords, schema, trust
-from lrlab.config.targets import HYDRA_KEYS, lacking, taken
+from lrlab.config.targets import HYDRA_KEYS, lacking, located, taken
 from lrlab.errors import NotWritten, UserError
 from lrlab.process.plain import is_whole
 
@@ -216,10 +216,8 @@ def open(node: Mapping[str, Any], sweep: Path) -> Tracker:
 
 
 def _found(target: str) -> Any:
-    from hydra.utils import get_object
-
     try:
-        return get_object(target)
+        return located(target)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"tracking._target_={target}: cannot be imported ({reason})") from None

@@ -390,9 +390,7 @@ def test_a_notebook_is_shown_runs_answer_and_picture(result: lrlab.Result) -> No
 
 
 def shown(sweep: lrlab.Result) -> str:
-    return notebook.html(
-        sweep.folder, sweep.runs, sweep.verdicts, sweep.answer.text, sweep.notes
-    )
+    return notebook.html(sweep.folder, sweep.runs, sweep.verdicts, sweep.answer.text, sweep.notes)
 
 
 def test_what_a_sweep_holds_is_no_markup(result: lrlab.Result) -> None:

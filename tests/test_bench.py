@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lrlab import bench
 from lrlab.bench import main
-from lrlab.data import SHIPPED_FOLDER, Dataset
+from lrlab.data import Dataset
+from lrlab.data.mnist_like import SHIPPED_FOLDER
 from lrlab.plan import build
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))

@@ -181,9 +181,7 @@ def test_swept_settings_make_rows_of_their_own(tmp_path: Path) -> None:
     fixed = make_sweep(tmp_path / "fixed", {0.1: [0.6]})
     sides, _ = read([both, fixed])
     assert by_lr.within(sides) == ["schedule"]
-    assert [
-        (row.lr, row.settings["schedule"], sorted(row.at)) for row in by_lr.by_lr(sides)
-    ] == [
+    assert [(row.lr, row.settings["schedule"], sorted(row.at)) for row in by_lr.by_lr(sides)] == [
         (0.1, "fixed", ["A", "B"]),
         (0.1, "step", ["A"]),
     ]

@@ -20,7 +20,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lrlab import data
-from lrlab.data import FILE_NAMES, SHIPPED_FOLDER, SHIPPED_SHA256, cache_folder, torchvision_images
+from lrlab.data import mnist_like, tensor_cache, torchvision_images
+from lrlab.data.mnist_like import FILE_NAMES, SHIPPED_FOLDER, SHIPPED_SHA256
+from lrlab.data.tensor_cache import cache_folder
 from lrlab.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -44,7 +46,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache folder that does not exist yet."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("LRLAB_CACHE", str(folder))
-    data._warn_once.cache_clear()
+    tensor_cache._warn_once.cache_clear()
     return folder
 
 
@@ -197,14 +199,15 @@ def test_processes_may_race_for_the_cache(cache, filled_cache):
     (expected,) = (filled_cache / "tensors").iterdir()
     assert tensors.name == expected.name
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "_read_shipped", lambda: pytest.fail("the cached tensors were refused"))
+        refused = "the cached tensors were refused"
+        patch.setattr(mnist_like, "_read_shipped", lambda: pytest.fail(refused))
         torchvision_images(train_size=10)
 
 
 def test_a_damaged_shipped_file_is_named(cache, tmp_path, monkeypatch):
     copy = tmp_path / "mnist"
     shutil.copytree(SHIPPED_FOLDER, copy)
-    monkeypatch.setattr(data, "SHIPPED_FOLDER", copy)
+    monkeypatch.setattr(mnist_like, "SHIPPED_FOLDER", copy)
     victim = copy / "t10k-labels-idx1-ubyte.gz"
     whole = victim.read_bytes()
     other = gzip.compress(idx(np.zeros(10000, np.uint8)))
@@ -220,7 +223,7 @@ def test_a_damaged_unpacked_file_is_unpacked_again(cache):
     raw.mkdir(parents=True)
     for name, contents in (("t10k-labels-idx1-ubyte", b"junk"), ("t10k-images-idx3-ubyte", b"")):
         (raw / name).write_bytes(contents)
-    data.unpack_shipped(raw)
+    mnist_like.unpack_shipped(raw)
     for name, sha256 in SHIPPED_SHA256.items():
         assert hashlib.sha256((raw / name).read_bytes()).hexdigest() == sha256
 
@@ -274,7 +277,7 @@ class Touch:
 def test_an_unwritable_cache_does_not_stop_the_job(filled_cache, tmp_path, monkeypatch, caplog):
     # Root may write anywhere, but nobody can make a folder below a file.
     (tmp_path / "file").write_text("")
-    data._warn_once.cache_clear()
+    tensor_cache._warn_once.cache_clear()
     monkeypatch.setenv("LRLAB_CACHE", str(tmp_path / "file" / "cache"))
     dataset = torchvision_images(train_size=10)
     assert caplog.text.count("LRLAB_CACHE") == 1
@@ -292,7 +295,7 @@ def test_a_missing_home_does_not_stop_the_job(tmp_path, monkeypatch):
     assert cache_folder() is None
     write_folder(tmp_path)
     assert len(torchvision_images(root=str(tmp_path), val_size=10).train_x) == 30
-    with data._filled_folder("MNIST", lambda folder: None) as folder:
+    with tensor_cache.filled_folder("MNIST", lambda folder: None) as folder:
         assert folder.is_dir()
     assert not folder.exists()
 

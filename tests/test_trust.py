@@ -33,6 +33,7 @@ import lrlab
 from lrlab import compare, errors, records, report
 from lrlab import reproduce as reproducing
 from lrlab import resume as resume_verb
+from lrlab.config import known as config_known
 from lrlab.config import schema as config_schema
 from lrlab.config import trust
 from lrlab.errors import UserError
@@ -157,7 +158,7 @@ def refused(ended: Ended, *named: str) -> None:
     ],
 )
 def test_what_only_trains_is_known(path: str, group: str) -> None:
-    assert trust.is_known(path, group)
+    assert config_known.is_known(path, group)
 
 
 def test_all_that_comes_with_lrlab_is_known() -> None:
@@ -195,7 +196,7 @@ def test_all_that_comes_with_lrlab_is_known() -> None:
         pytest.param("torchvision.models.get_model", "network", marks=pytest.mark.full),
         ("torchvision.models.feature_extraction.create_feature_extractor", "network"),
         ("torch.nn.Linear", "data"),
-        ("lrlab.data.unpack_shipped", "data"),
+        ("lrlab.data.mnist_like.unpack_shipped", "data"),
         ("lrlab.networks.MLP", "sampler"),
         # elsewhere
         ("os.system", "network"),
@@ -211,13 +212,13 @@ def test_all_that_comes_with_lrlab_is_known() -> None:
     ],
 )
 def test_what_can_do_more_is_not_known(path: str, group: str) -> None:
-    assert not trust.is_known(path, group)
+    assert not config_known.is_known(path, group)
 
 
 def test_asking_imports_nothing_from_elsewhere(here: Path) -> None:
     (here / "loud.py").write_text(f"import pathlib; pathlib.Path({MARK!r}).touch()")
     for path in ("loud.Net", "torch.nn.loud.Net", "lrlab.loud.Net"):
-        assert not trust.is_known(path, "network")
+        assert not config_known.is_known(path, "network")
     assert not ran(here)
     __import__("loud")
     assert ran(here)

@@ -143,6 +143,20 @@ def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
         return made(node, **arguments)
 
 
+def hydra_error() -> type[Exception]:
+    """Return what Hydra raises where it cannot make an object."""
+    from hydra.errors import HydraException
+
+    return HydraException
+
+
+def located(path: str) -> Any:
+    """Return the object of an import path, as Hydra finds it; raises what Hydra raises."""
+    from hydra.utils import get_object
+
+    return get_object(path)
+
+
 @functools.cache
 def locate(option: str, path: str, base: type) -> Callable[..., Any]:
     """The class or function of that import path.

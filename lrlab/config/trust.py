@@ -11,13 +11,12 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path, PureWindowsPath
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import lrlab
 from lrlab.config import schema
+from lrlab.config.known import SETS, is_known, located
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,25 +24,7 @@ if TYPE_CHECKING:
 
 TRUST = "trust=true"
 
-# Found only by a name within one of these, and only if it is also defined in one of them.
-PACKAGES = (
-    *("lrlab", "torch.nn", "torch.optim", "torchvision.models"),
-    *("optuna.samplers", "optuna.pruners"),
-)
-_NOT_OF_THEM = ("torchvision.models.feature_extraction",)  # makes programs of texts
 
-# Readers of lrlab's own, none of which runs what it reads.
-READERS = (
-    "lrlab.data.torchvision_images",
-    *(f"lrlab.own_data.{name}" for name in ("arrays", "table", "image_folder", "torchvision_set")),
-)
-# Sets of torchvision that are read as numbers and images, or as pickles whose hash it knows. Of the
-# others some unpickle whatever lies in data.root.
-SETS = (
-    *("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS", "CIFAR10", "CIFAR100"),
-    *("SVHN", "STL10", "ImageFolder", "FakeData"),
-)
-TRACKERS = ("lrlab.tracking.TensorBoard", "lrlab.tracking.MLflow")
 RESOLVERS = ("now",)  # the others read the environment, or make configs of texts
 
 # Of Hydra's own options those that cannot start, write or read anything elsewhere.
@@ -235,7 +216,7 @@ def _calls(node: Any, group: str) -> list[str]:
 def _weights(target: str, node: Mapping[Any, Any]) -> list[str]:
     """The parameters of a builder of torchvision's that would have it download weights."""
     kinds = ("weights", "pretrained")
-    call = _located(target)
+    call = located(target)
     values = {
         name: parameter.default
         for name, parameter in inspect.signature(call).parameters.items()
@@ -255,105 +236,6 @@ def _set(node: Mapping[Any, Any], key: str) -> list[str]:
     if node.get("download") or (isinstance(arguments, Mapping) and arguments.get("download")):
         found.append(f"a download ({key}.download)")
     return found
-
-
-def is_known(path: str, group: str) -> bool:
-    """Whether that import path names what can do nothing but train, of the kind of the group.
-
-    It must be a class or function that is defined in one of ``PACKAGES``: that it can be reached
-    through one of them is not enough, for modules hold what they import (torch.nn.modules.os).
-
-    Args:
-        path: a ``_target_``.
-        group: where it stands; ``""`` for one within another.
-    """
-    if group == "data":
-        return path in READERS
-    if group == "tracking":
-        return path in TRACKERS
-    found = _located(path)
-    if found is None:
-        return False
-    if group in ("sampler", "pruner"):
-        import optuna
-
-        bases = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}
-        return isinstance(found, type) and issubclass(found, bases[group])
-    kinds = {
-        "network": (_is_module, _is_builder),
-        "loss": (_is_module, _is_loss),
-        "optimizer": (_is_optimizer,),
-        "schedule": (_is_schedule,),
-    }
-    within = (_is_module, _is_builder, _is_loss, _is_optimizer, _is_schedule, _is_sampling)
-    return any(fits(found) for fits in kinds.get(group, within))
-
-
-def _located(path: str) -> Any:
-    """The class or function, or None: there is none, or it is defined elsewhere."""
-    names = path.split(".")
-    if not all(name.isidentifier() and not name.startswith("_") for name in names):
-        return None
-    package = next((each for each in PACKAGES if path.startswith(f"{each}.")), None)
-    if package is None or path.startswith(_NOT_OF_THEM):
-        return None
-    try:
-        found: Any = import_module(package)
-        for name in names[package.count(".") + 1 :]:
-            # only modules are gone through, and none that another package has
-            if not isinstance(found, ModuleType) or not _is_within(found.__name__):
-                return None
-            module, found = found, getattr(found, name, None)
-            found = import_module(f"{module.__name__}.{name}") if found is None else found
-    except Exception:  # whatever the import of a module that is not there raises
-        return None
-    is_one = isinstance(found, type) or inspect.isfunction(found)
-    home = str(getattr(found, "__module__", ""))
-    if not is_one or not _is_within(home) or home.startswith(_NOT_OF_THEM):
-        return None
-    return found if found.__qualname__ == found.__name__ else None
-
-
-def _is_within(module: str) -> bool:
-    return any(module == each or module.startswith(f"{each}.") for each in PACKAGES)
-
-
-def _is_module(found: Any) -> bool:
-    from torch import nn
-
-    return isinstance(found, type) and issubclass(found, nn.Module)
-
-
-def _is_builder(found: Any) -> bool:
-    """One of torchvision's functions that make a network."""
-    if not inspect.isfunction(found) or not found.__module__.startswith("torchvision.models."):
-        return False
-    from torchvision import models
-
-    try:
-        return models.get_model_builder(found.__name__) is found
-    except ValueError:  # it makes none
-        return False
-
-
-def _is_loss(found: Any) -> bool:
-    return inspect.isfunction(found) and found.__module__ in ("lrlab.losses", "torch.nn.functional")
-
-
-def _is_optimizer(found: Any) -> bool:
-    from torch.optim import Optimizer
-
-    return isinstance(found, type) and issubclass(found, Optimizer)
-
-
-def _is_schedule(found: Any) -> bool:
-    from torch.optim.lr_scheduler import LRScheduler
-
-    return isinstance(found, type) and issubclass(found, LRScheduler)
-
-
-def _is_sampling(found: Any) -> bool:
-    return isinstance(found, type) and found.__module__.startswith("optuna.")
 
 
 def _nodes(node: Any, key: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -512,10 +394,10 @@ def in_best(text: str) -> list[str]:
     """
     import yaml
 
-    from lrlab import records
+    from lrlab.config import yaml_text
 
     try:
-        saved = records.plain_yaml(text)
+        saved = yaml_text.record(text, plain=True)
     except (yaml.YAMLError, RecursionError):
         saved = None
     if not isinstance(saved, dict):

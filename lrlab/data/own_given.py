@@ -13,9 +13,10 @@ import torch
 
 from lrlab import records
 from lrlab.config import schema
-from lrlab.data import Dataset, own_columns, own_float32, tensors_sha256
+from lrlab.data import Dataset, own_columns, own_float32
+from lrlab.data.dataset import tensors_sha256
+from lrlab.data.own_parts import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
 from lrlab.errors import UserError
-from lrlab.own_data import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
 
 WHAT_WORKS = "give a choice like data='mnist', or arrays or tensors, data=(x, y)"
 _PLAIN = (bool, int, float, str, Path, np.generic, type(None))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lrlab.config import space as spaces
 from lrlab.config.space import Interval
-from lrlab.config.targets import HYDRA_KEYS, instantiate
+from lrlab.config.targets import HYDRA_KEYS, hydra_error, instantiate, located
 from lrlab.errors import UserError
 from lrlab.study import cmaes_state
 
@@ -325,13 +325,10 @@ def _hashed(*parts: int) -> int:
 
 
 def _takes_seed(target: str) -> bool:
-    from hydra.utils import get_object
-
-    return "seed" in inspect.signature(get_object(target)).parameters
+    return "seed" in inspect.signature(located(target)).parameters
 
 
 def _instantiated(node: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    from hydra.utils import get_object
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():
@@ -340,7 +337,7 @@ def _instantiated(node: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         if any(isinstance(value, Mapping | list) for value in settings.values()):
             return instantiate({**node, **given}, _convert_="all")
         # nothing within it to instantiate: the same, without Hydra's 10 ms for each setting drawn
-        return get_object(str(node["_target_"]))(**{**settings, **given})
+        return located(str(node["_target_"]))(**{**settings, **given})
 
 
 @contextlib.contextmanager
@@ -350,7 +347,7 @@ def _told(node: Mapping[str, Any], group: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (ImportError, TypeError, ValueError, AttributeError, _hydra_error()) as error:
+    except (ImportError, TypeError, ValueError, AttributeError, hydra_error()) as error:
         cause = error.__cause__ or error
         name = str(node.get("_target_")).rpartition(".")[2]
         if isinstance(cause, ImportError) and cause.name:
@@ -358,12 +355,6 @@ def _told(node: Mapping[str, Any], group: str) -> Iterator[None]:
         else:
             what = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise UserError(f"{group}: {name}: {what}") from error
-
-
-def _hydra_error() -> type[Exception]:
-    from hydra.errors import HydraException
-
-    return HydraException
 
 
 # --- pruning --------------------------------------------------------------------------------------

@@ -97,11 +97,11 @@ def loader_batches(shuffle: bool = True) -> Iterator[Iterator[tuple[Tensor, Tens
     """
     import tempfile
 
-    from lrlab import data as images
+    from lrlab.data import mnist_like, tensor_cache
 
     with tempfile.TemporaryDirectory(prefix="lrlab-bench-") as root:
-        images.unpack_shipped(Path(root, "MNIST", "raw"))
-        with images.quiet_torchvision():
+        mnist_like.unpack_shipped(Path(root, "MNIST", "raw"))
+        with tensor_cache.quiet_torchvision():
             from torchvision import datasets, transforms
 
             steps = [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]

@@ -1,0 +1,202 @@
+"""The parts of a user's own data set: arrays of numbers that are checked, and standardised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab.config.schema import nearest
+from lrlab.data import (
+    own_float32,
+)
+from lrlab.errors import UserError
+
+PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+PARTS_OF_FOLDERS = {
+    *("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"),
+}
+
+
+def parts_of(made: Any, option: str) -> dict[str, Tensor]:
+    """The parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32.
+
+    Targets are float64 where float32 would lose their differences.
+    """
+    if isinstance(made, tuple | list) and len(made) == 2:
+        made = {"x": made[0], "y": made[1]}
+    if not isinstance(made, Mapping) or not {"x", "y"} <= set(made):
+        has = f"; it has {', '.join(map(str, list(made)[:9]))}" if isinstance(made, Mapping) else ""
+        raise UserError(
+            f"{option}: must be a pair (x, y) or a dict with x and y, and if there are any "
+            f"{', '.join(PARTS[2:])}{has}"
+        )
+    if unknown := [str(key) for key in made if key not in PARTS]:
+        raise UserError(
+            f"{option}: has a part {unknown[0]}{nearest(unknown[0], PARTS)}; "
+            f"the parts are {', '.join(PARTS)}"
+        )
+    parts = {key: _tensor(made[key], key, option) for key in PARTS if made.get(key) is not None}
+    for prefix in ("", "val_", "test_"):
+        x, y = parts.get(f"{prefix}x"), parts.get(f"{prefix}y")
+        if x is None and y is None:
+            continue
+        if x is None or y is None:
+            here, lacking = ("y", "x") if x is None else ("x", "y")
+            raise UserError(f"{option}: has {prefix}{here} but no {prefix}{lacking}")
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise UserError(
+                f"{option}: {prefix}x has shape {tuple(x.shape)}, {prefix}y {tuple(y.shape)}; "
+                "both need one entry a sample"
+            )
+        if not len(x) and not prefix:
+            raise UserError(f"{option}: holds no samples")
+        if 0 in x.shape[1:]:
+            raise UserError(f"{option}: {prefix}x has shape {tuple(x.shape)}, and so no features")
+        parts[f"{prefix}x"] = x.unsqueeze(1) if x.ndim == 1 else x
+        parts[f"{prefix}y"] = _targets(y, f"{prefix}y", option)
+    targets = [key for key in parts if key.endswith("y")]
+    if any(parts[key].dtype == torch.float64 for key in targets):
+        parts |= {key: parts[key].double() for key in targets if parts[key].is_floating_point()}
+    for prefix in ("val_", "test_"):
+        for key in ("x", "y"):
+            own, other = parts[key], parts.get(prefix + key)
+            if other is not None and (own.shape[1:], own.dtype) != (other.shape[1:], other.dtype):
+                raise UserError(
+                    f"{option}: a sample of {key} is {tuple(own.shape[1:])} {own.dtype}, of "
+                    f"{prefix}{key} {tuple(other.shape[1:])} {other.dtype}; they must be alike"
+                )
+    return parts
+
+
+def _tensor(value: Any, key: str, option: str) -> Tensor:
+    if isinstance(value, tuple | list) and key.endswith("y"):
+        raise UserError(f"{option}: {key} is a {type(value).__name__}; give numpy.array({key})")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS" and key.endswith("y"):
+        raise UserError(
+            f"{option}: {key} must be a tensor or an array of real numbers; number classes from 0, "
+            f"like numpy.unique({key}, return_inverse=True)[1]"
+        )
+    if isinstance(value, tuple | list | Mapping):
+        raise UserError(
+            f"{option}: {key} is a {type(value).__name__}; a network takes one tensor, so put "
+            "several inputs into one and split it in its forward"
+        )
+    if isinstance(value, np.ma.MaskedArray):
+        raise UserError(
+            f"{option}: {key} is a masked array, and training would not heed the mask; give the "
+            "samples without one, or fill it: x.filled(0)"
+        )
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype.itemsize > 8:
+        value = value.astype(np.float64)  # torch has none longer
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        # a copy of its own, in the machine's byte order and of a type that torch has
+        value = torch.tensor(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
+    if not isinstance(value, Tensor) or value.is_complex():
+        raise UserError(f"{option}: {key} must be a tensor or an array of real numbers")
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        raise UserError(
+            f"{option}: {key} is a sparse, quantized or meta tensor; give a dense one of numbers"
+        )
+    return value.detach().cpu().contiguous()
+
+
+def _targets(y: Tensor, key: str, option: str) -> Tensor:
+    if y.is_floating_point():
+        if y.ndim > 2 or 0 in y.shape[1:]:
+            raise UserError(
+                f"{option}: {key} has shape {tuple(y.shape)}; floating-point targets must be "
+                "(samples,) or (samples, width)"
+            )
+        return own_float32.narrowed(y.unsqueeze(1) if y.ndim == 1 else y)
+    if y.ndim != 1:
+        raise UserError(
+            f"{option}: {key} has shape {tuple(y.shape)}; classes must be whole numbers "
+            "(samples,), targets of a regression floating point"
+        )
+    y = y.long()
+    if len(y) and int(y.min()) < 0:
+        raise UserError(
+            f"{option}: {key} holds the class {int(y.min())}; classes count from 0, and targets of "
+            "a regression are floats"
+        )
+    return y
+
+
+def checked_finite(tensor: Tensor, key: str, option: str, rows: Tensor | None = None) -> None:
+    """Refuse what is NaN or infinite, by its sample.
+
+    Args:
+        rows: the places that samples have in what the user gave; None: those here.
+    """
+    if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
+        at = int((~finite.flatten(1).all(1)).nonzero()[0])
+        at = at if rows is None else int(rows[at])
+        raise UserError(
+            f"{option}: {key} has a value that is no finite float32, in sample {at}, counted from 0"
+        )
+
+
+def is_class(target: Any) -> bool:
+    return isinstance(target, int | np.integer) or (
+        isinstance(target, Tensor) and target.ndim == 0 and not target.is_floating_point()
+    )
+
+
+def mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each feature, or channel, in float64; a constant one has the std 1. (1, features, ...)."""
+    shape = (1, x.shape[1], *(1,) * (x.ndim - 2))
+    if x.dtype == torch.uint8 and x.ndim > 2:  # few channels of many pixels: exact, by counting
+        flat = x.movedim(1, 0).reshape(x.shape[1], -1).numpy()
+        counts = np.stack([np.bincount(channel, minlength=256) for channel in flat])
+        levels, total = np.arange(256) / 255, counts.sum(1)
+        mean = counts @ levels / total
+        std = np.sqrt([c @ (levels - m) ** 2 / c.sum() for c, m in zip(counts, mean, strict=True)])
+    else:  # by numpy, for torch's sums hang on the number of threads
+        values, axes = to_numpy(x), (0, *range(2, x.ndim))
+        if x.dtype == torch.uint8:
+            values = values / 255
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+            mean = np.mean(values, axes, dtype=np.float64)
+            std = np.std(values, axes, dtype=np.float64)
+    std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # what rounding leaves is no spread
+    return torch.from_numpy(mean).view(shape), torch.from_numpy(std).view(shape)
+
+
+def to_numpy(x: Tensor) -> np.ndarray:
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # which NumPy lacks
+
+
+def standardise_targets(parts: dict[str, Tensor], option: str) -> tuple[tuple[float, ...], float]:
+    """Change the targets of all parts, and return what was taken off, and what they are divided by.
+
+    One divisor for all columns, so that a squared error in their own units is this one's times its
+    square.
+    """
+    if not parts["y"].is_floating_point():
+        raise UserError(
+            f"data.standardise_targets=true: the targets of {option} are classes; use false, or "
+            "give the targets of a regression as floats"
+        )
+    values = parts["y"].numpy().astype(np.float64)
+    mean, std = values.mean(axis=0), float(np.sqrt(values.var(axis=0).mean()))
+    std = std if std > 1e-12 * np.abs(mean).max() else 1.0  # what rounding leaves is no spread
+    for key in ("y", "val_y", "test_y"):
+        copy = parts[key].to(torch.float64, copy=True)  # of what may be the caller's own
+        parts[key] = copy.sub_(torch.from_numpy(mean)).div_(std).float()
+    return tuple(mean.tolist()), std
+
+
+def scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:
+    """As float32, rounded once from float64 where it is standardised, pixels apart."""
+    if x.dtype == torch.uint8:
+        x = x.float().div_(255)
+        return x if shift is None else x.sub_(shift[0].float()).div_(shift[1].float())
+    if shift is None:
+        return x.float()
+    copy = x.to(torch.float64, copy=True)  # of what may be the caller's own
+    return copy.sub_(shift[0]).div_(shift[1]).float()

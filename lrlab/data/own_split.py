@@ -1,0 +1,111 @@
+"""How a user's own samples are divided into training and held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab.config.schema import nearest
+from lrlab.data.dataset import check_draw
+from lrlab.errors import UserError
+from lrlab.process.plain import is_whole
+
+
+@dataclass(frozen=True)
+class Split:
+    """How samples are divided and scaled, see the module."""
+
+    standardise: bool = False
+    train_size: int | None = None
+    val_size: float = 0.1
+    split_seed: int = 0
+    stratify: bool = False  # true in conf/; the saved configs of older runs lack it
+    standardise_targets: bool = False
+
+
+SPLIT = tuple(field.name for field in fields(Split))
+
+
+def checked_split(split: Mapping[str, Any]) -> Split:
+    for key, value in split.items():
+        if key not in SPLIT:
+            raise UserError(
+                f"data.{key}={value}: no such setting of these data{nearest(key, SPLIT)}; "
+                f"all data have {', '.join(SPLIT)}"
+            )
+    how = Split(**split)
+    size = how.val_size
+    is_count = is_whole(size, 1)
+    if not (is_count or (isinstance(size, float) and 0 < size < 1)):
+        raise UserError(
+            f"data.val_size={size}: must be a number of samples from 1 or a share below 1, "
+            "for example data.val_size=0.1"
+        )
+    check_draw(how.train_size, how.split_seed, "samples")
+    for key in ("standardise", "stratify", "standardise_targets"):
+        if not isinstance(value := getattr(how, key), bool):
+            raise UserError(f"data.{key}={value}: must be true or false")
+    return how
+
+
+def divided(y: Tensor, how: Split, option: str) -> tuple[Tensor, Tensor]:
+    """The places of the samples to train on, shuffled, and of those held out."""
+    available = len(y)
+    share = isinstance(how.val_size, float)
+    size = max(1, int(how.val_size * available)) if share else int(how.val_size)
+    if available == 1:
+        raise UserError(
+            f"{option}: holds one sample; give two or more, for one at least is trained on and one "
+            "held out"
+        )
+    if size >= available:
+        raise UserError(
+            f"data.val_size={how.val_size}: must be below the {available} samples, "
+            "for example data.val_size=0.1"
+        )
+    generator = split_generator(how)
+    shuffled = torch.randperm(available, generator=generator)
+    if not how.stratify or y.is_floating_point():
+        return shuffled[size:], shuffled[:size]
+    labels = y[shuffled]
+    counts = torch.bincount(labels)
+    ties = torch.randperm(len(counts), generator=generator)
+    quotas = torch.from_numpy(_quotas(counts.numpy(), size, ties.numpy()))
+    # each sample's place among those of its class, in the shuffled order
+    by_class = labels.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    place = torch.empty_like(labels)
+    place[by_class] = torch.arange(available) - first[labels[by_class]]
+    held_out = place < quotas[labels]
+    return shuffled[~held_out], shuffled[held_out]
+
+
+def _quotas(counts: np.ndarray, size: int, ties: np.ndarray) -> np.ndarray:
+    """How many samples of each class to hold out, by the largest remainder.
+
+    Of each class one stays in training at least, as far as that leaves enough.
+
+    Args:
+        counts: (classes,) int64, the samples of each class.
+        size: how many to hold out in all, at most as many as there are.
+        ties: (classes,) an order, in which classes of equal remainders are served.
+    """
+    most = np.maximum(counts - 1, 0)
+    most = most if most.sum() >= size else counts
+    exact = counts * (size / counts.sum())
+    quotas = np.minimum(np.floor(exact).astype(np.int64), most)
+    while (missing := size - quotas.sum()) > 0:
+        wanting = np.where(quotas < most, exact - quotas, -np.inf)
+        order = ties[np.argsort(-wanting[ties], kind="stable")]
+        chosen = order[: min(missing, (quotas < most).sum())]
+        quotas[chosen] += 1
+    return quotas
+
+
+def split_generator(how: Split) -> torch.Generator:
+    return torch.Generator().manual_seed(how.split_seed)

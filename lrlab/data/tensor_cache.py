@@ -1,0 +1,182 @@
+"""The cache of tensors that were read once: whole files, checked before use."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import logging
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lrlab.data.dataset import tensors_sha256
+from lrlab.errors import UserError
+from lrlab.process import broken_pipe
+
+log = logging.getLogger("lrlab.data")
+
+DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer; a silent firewall would stall a job for ever
+
+
+class RawImages(NamedTuple):
+    """What the four files hold: images (N, height, width) uint8, labels (N,) uint8."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def cache_folder() -> Path | None:
+    """Where lrlab keeps what it can make again: `$LRLAB_CACHE`, else the platform's cache folder.
+
+    None if the user has no home folder. The folder need not exist.
+    """
+    chosen = os.environ.get("LRLAB_CACHE")
+    try:
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        if sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            return (Path(local) if local else Path.home() / "AppData" / "Local") / "lrlab"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "lrlab"
+        xdg = os.environ.get("XDG_CACHE_HOME", "")
+        # The XDG specification says to ignore a relative path.
+        return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "lrlab"
+    except RuntimeError:  # pathlib: no home folder can be determined
+        return None
+
+
+@contextlib.contextmanager
+def patient() -> Iterator[None]:
+    """For a download: silence is waited out for DOWNLOAD_TIMEOUT and no longer."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+@contextlib.contextmanager
+def quiet_torchvision() -> Iterator[None]:
+    """For importing and calling torchvision: no warnings, and progress bars on a terminal only."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        if not (sys.stderr is not None and sys.stderr.isatty()):
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        else:  # its bars go back in their line
+            stack.enter_context(contextlib.redirect_stderr(broken_pipe.ungated(sys.stderr)))
+        try:
+            import torchvision  # noqa: F401
+        except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"data: torchvision cannot be imported ({reason}); install the version that belongs"
+                f" to torch {torch.__version__}"
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def filled_folder(name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
+    """A folder that `fill` has put files into: the cache's, or a temporary one if it must be."""
+    cache = cache_folder()
+    if cache is None:
+        _warn_once("no home folder, so nothing is cached; LRLAB_CACHE may name a folder")
+    else:
+        folder = cache / name / "raw"
+        try:
+            fill(folder)
+        except OSError as error:
+            _warn_unwritable(cache, error)
+        else:
+            yield folder
+            return
+    with tempfile.TemporaryDirectory(prefix="lrlab-") as temporary:
+        fill(Path(temporary))
+        yield Path(temporary)
+
+
+def _warn_unwritable(cache: Path, error: OSError) -> None:
+    _warn_once(
+        f"cannot write to the cache folder {cache} ({error.strerror or error}), so the data is"
+        " unpacked anew each time; LRLAB_CACHE may name another folder"
+    )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
+
+
+def through_tensor_cache(name: str, key: str, read: Callable[[], RawImages]) -> RawImages:
+    """The tensors cached under `key`, else what `read` returns, which is then cached."""
+    cache = cache_folder()
+    if cache is None:
+        return read()
+    path = cache / "tensors" / f"{name}-{key[:16]}.pt"
+    cached = _load_tensors(path, key)
+    if cached is not None:
+        return cached
+    raw = read()
+    saved = {**raw._asdict(), "key": key, "sha256": tensors_sha256(raw)}
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    try:
+        write_whole(path, buffer.getbuffer())
+    except OSError as error:
+        _warn_unwritable(cache, error)
+    return raw
+
+
+def _load_tensors(path: Path, key: str) -> RawImages | None:
+    """The tensors in a cached file, or None if there is none or it is not as it was written."""
+    if not path.is_file():
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Mapped, the bytes are read once, by the hash; the file is only ever replaced whole.
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        raw = RawImages(*(saved[field] for field in RawImages._fields))
+        if (saved["key"], saved["sha256"]) == (key, tensors_sha256(raw)):
+            return raw
+        reason = "its SHA-256 is wrong"
+    except Exception as error:  # a damaged file can make torch.load raise nearly anything
+        reason = type(error).__name__
+    log.warning("the cached file %s is damaged (%s) and is made anew", path, reason)
+    return None
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, contents: bytes | memoryview) -> None:
+    """Writes a file so that others see all of it or none. OSError: cannot write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files can be read by their owner only, and a cache may be shared.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(contents)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
