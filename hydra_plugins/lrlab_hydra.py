@@ -41,9 +41,11 @@ class LrlabSweeper(Sweeper):
     ) -> None:
         from hydra.core.plugins import Plugins
 
-        from lrlab.config import arguments
+        from lrlab.config.words import arguments
 
-        arguments.restore(config)
+        # A task function of lrlab's carries what the command line said; of others there is none.
+        self.command = getattr(task_function, "command", None) or arguments.Command()
+        arguments.restore(config, self.command.typed)
         self.loader = hydra_context.config_loader
         self.composed = config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -53,7 +55,7 @@ class LrlabSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from lrlab.sweeping import sweeper
 
-        return sweeper.sweep(self.composed, self.loader, self.launcher, arguments)
+        return sweeper.sweep(self.composed, self.loader, self.launcher, arguments, self.command)
 
 
 class LaneLauncher(Launcher):

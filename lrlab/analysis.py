@@ -18,9 +18,9 @@ from lrlab.process import fitting, verbs
 from lrlab.process import paths as process_paths
 from lrlab.records import thresholds
 from lrlab.verdicts import recommend
-from lrlab.verdicts.answer_words import terminal_text
 from lrlab.verdicts.loading import load, resolved
-from lrlab.verdicts.words import as_json, evidence_lines, in_order, verdict_table
+from lrlab.verdicts.printed.answer_words import terminal_text
+from lrlab.verdicts.printed.run_words import as_json, evidence_lines, in_order, verdict_table
 
 EVIDENCE_OF = 40  # runs whose evidence is printed unasked; with more the table leaves the screen
 

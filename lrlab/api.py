@@ -29,9 +29,10 @@ from lrlab.config.schema import direction, nearest
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, missing, sweep_folder, sweep_settings
-from lrlab.verdicts import answer_words, loading, loss_kinds, sweep_table
+from lrlab.verdicts import loading, loss_kinds
 from lrlab.verdicts import recommend as answers_of
 from lrlab.verdicts.answer import Answer
+from lrlab.verdicts.printed import answer_words, sweep_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,29 +109,28 @@ def run_sweep(
 
 
 def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
-    from lrlab import sweep
-    from lrlab.config import keywords, targets
+    from lrlab.config import targets
+    from lrlab.config.words import keywords
     from lrlab.plan import build
-    from lrlab.sweeping import sweeper
+    from lrlab.sweeping import sweep
 
-    sweeper.opened = None
     targets.locate.cache_clear()  # a module of the user's may have been loaded anew
     build.forget_data()
     code, said = 0, ""
-    with _as_found(), _output(progress) as errors, _arrays_written(options) as told:
+    opened: list[Path] = []
+    with _as_found(), _output(progress) as errors, _arrays_written(options) as (told, carried):
         words = keywords.words(told)
         try:
-            sweep.told(lambda: sweep.run(words))
+            sweep.told(lambda: sweep.run(words, carried=carried, opened=opened.append))
         except SystemExit as end:
             code = end.code
         finally:
             said = errors.getvalue()
     if code in (129, 130, 143):
         raise _interrupted(int(code), said)
-    folder = sweeper.opened
-    if folder is None:
+    if not opened:
         raise UserError("hydra: this command trains no sweep; use python -m lrlab.sweep for it")
-    return load(folder, _notes(said))
+    return load(opened[-1], _notes(said))
 
 
 def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
@@ -355,8 +355,10 @@ def _png(figure: Figure) -> bytes:
 
 
 @contextlib.contextmanager
-def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-    """The options, with arrays given as data= replaced by a file, which the sweep takes along."""
+def _arrays_written(
+    options: Mapping[str, Any],
+) -> Generator[tuple[dict[str, Any], Path | None], None, None]:
+    """Yield the options, arrays that were given as data= replaced by a file, and its folder."""
     from lrlab import own_data
     from lrlab.config import data_paths
     from lrlab.data import own_given
@@ -366,17 +368,17 @@ def _arrays_written(options: Mapping[str, Any]) -> Generator[dict[str, Any], Non
     if "data" in told:
         own_given.check(data)
     if not own_given.is_arrays(data):
-        yield told
+        yield told, None
         return
     made, settings = told.pop("data"), {}
     if isinstance(made, Mapping):
         settings = {f"data.{key}": made[key] for key in made if key in own_data.SPLIT}
         made = {key: value for key, value in made.items() if key not in own_data.SPLIT}
-    with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.carrying(Path(folder)):
+    with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.found_in(Path(folder)):
         name, said = own_given.write(made, Path(folder))
         for line in said:
             print(f"lrlab: {line}", file=sys.stderr)
-        yield {"data": "arrays", "data.path": name, **settings, **told}
+        yield {"data": "arrays", "data.path": name, **settings, **told}, Path(folder)
 
 
 @contextlib.contextmanager
@@ -414,26 +416,33 @@ def _as_found() -> Generator[None, None, None]:
             random.setstate(state)
 
 
+_OF_HYDRA = ("now", "hydra", "python_version")  # the resolvers that Hydra registers as it starts
+
+
 @contextlib.contextmanager
 def _hydra_kept() -> Generator[None, None, None]:
     """The caller may be a Hydra program itself, or have composed a config in a notebook."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.singleton import Singleton
+    from hydra.core.utils import JobRuntime
     from hydra.version import VersionBase
     from omegaconf.basecontainer import BaseContainer
 
-    own: Any = (GlobalHydra, HydraConfig, VersionBase)
+    own: Any = (GlobalHydra, HydraConfig, VersionBase, JobRuntime)
     instances: Any = Singleton._instances  # pyright: ignore[reportPrivateUsage]
     before = {kind: instances.pop(kind) for kind in own if kind in instances}
-    resolvers = dict(BaseContainer._resolvers)  # pyright: ignore[reportPrivateUsage]
+    known: dict[str, Any] = BaseContainer._resolvers  # pyright: ignore[reportPrivateUsage]
+    resolvers = dict(known)
     try:
         yield
     finally:
         for kind in own:
             instances.pop(kind, None)
         instances.update(before)
-        BaseContainer._resolvers.update(resolvers)  # pyright: ignore[reportPrivateUsage]
+        for name in _OF_HYDRA:  # a resolver that the user's code registered stays
+            known.pop(name, None)
+        known.update(resolvers)
 
 
 @contextlib.contextmanager

@@ -95,11 +95,11 @@ def specs(
     """
     from hydra import compose, initialize_config_dir
 
-    from lrlab.config import schema
+    from lrlab.config import hydra_store, schema
     from lrlab.plan import spec
-    from lrlab.sweep import BASE  # and it registers the schema
 
-    with initialize_config_dir(str(schema.folder("conf")), **BASE):
+    conf = str(schema.folder("conf"))
+    with hydra_store.ready(), initialize_config_dir(conf, **hydra_store.BASE):
         config = compose("config", ["diagnostics=off", "name=bench", *options])
     found = []
     for number, lr in enumerate(lrs):
@@ -445,7 +445,7 @@ def main() -> None:
     for flag in ("--help", "-h", "--version"):
         if flag in words:
             read_options([flag])
-    from lrlab import sweep
+    from lrlab.sweeping import sweep
 
     sweep.guarded(lambda: _run(words))
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lrlab._version import __version__
-from lrlab.config import flags
+from lrlab.config.words import flags
 from lrlab.errors import UserError
 from lrlab.process import verbs
 from lrlab.range_test import command
@@ -138,7 +138,7 @@ def _run(typed: Sequence[str]) -> int:
 
 
 def _compose(words: Sequence[str]) -> int:
-    from lrlab.config import arguments, spelling
+    from lrlab.config.words import arguments, spelling
 
     arguments.judge(words)
     options, rest = command.read_options(words)
@@ -147,8 +147,7 @@ def _compose(words: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, open_dict
 
-    from lrlab.config import schema
-    from lrlab.sweep import BASE  # and it registers the schema
+    from lrlab.config import hydra_store, schema
 
     composed: list[DictConfig] = []
 
@@ -168,7 +167,8 @@ def _compose(words: Sequence[str]) -> int:
     sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(settings)]
     try:
         conf = str(schema.folder("conf"))
-        hydra.main(**BASE, config_path=conf, config_name="config")(task)()
+        with hydra_store.ready():
+            hydra.main(**hydra_store.BASE, config_path=conf, config_name="config")(task)()
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()
@@ -186,7 +186,7 @@ def main() -> None:
     if "--version" in words:
         print(f"lrlab {__version__}")
         return
-    from lrlab import sweep
+    from lrlab.sweeping import sweep
 
     interrupted = "\nlrlab: interrupted, nothing was written"
     sweep.guarded(lambda: sys.exit(_run(flags.first(words))), interrupted)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab import records
 from lrlab._version import __version__
-from lrlab.config import data_paths, messages, schema
+from lrlab.config import data_paths, schema
+from lrlab.config.words import messages
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.process import fitting, verbs
 from lrlab.training import recheck

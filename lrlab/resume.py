@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 
-from lrlab import sweep
 from lrlab._version import __version__
-from lrlab.config import trust
+from lrlab.config import data_paths, trust
 from lrlab.errors import UserError
-from lrlab.process import verbs
+from lrlab.process import gc_pause, verbs
+from lrlab.study import heartbeat
+from lrlab.sweeping import sweep
 from lrlab.sweeping.resuming import bounded, command_line
 
 USAGE = """\
@@ -47,13 +48,17 @@ def main() -> None:
         if ("=" in words[0] or words[0].startswith("-")) and not folder.is_dir():
             raise UserError(f"{words[0]}: the sweep's folder comes first; see --help")
         found = command_line(folder, words[1:])
-        if not trust.without_trust(words[1:])[1]:
+        began = data_paths.go_back(folder, [found.hydra], found.trusted)
+        line = found.words
+        if not found.trusted:
             trust.leave_current_folder()
-            found = found if "LRLAB_WORKER" in os.environ else bounded(found, words[1:])
-        sys.argv = ["lrlab.resume", *found]
+            line = line if "LRLAB_WORKER" in os.environ else bounded(line, words[1:])
     except UserError as error:
         sweep.fail(error)
-    sweep.main()
+    heartbeat.end_with_parent()
+    sys.argv = ["lrlab.resume", *line]
+    with gc_pause.put_off():
+        sweep.guarded(lambda: sweep.run(line, began=began))
 
 
 if __name__ == "__main__":

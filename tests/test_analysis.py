@@ -13,7 +13,8 @@ import pytest
 
 from lrlab.errors import UserError
 from lrlab.tables import frames
-from lrlab.verdicts import judging, loading, sweep_table
+from lrlab.verdicts import judging, loading
+from lrlab.verdicts.printed import sweep_table
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,8 @@ import pytest
 
 from lrlab.errors import UserError
 from lrlab.verdicts.answer import Answer
-from lrlab.verdicts.answer_words import how_sure, text
 from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.printed.answer_words import how_sure, text
 from lrlab.verdicts.recommend import recommend
 
 pytestmark = pytest.mark.unit

@@ -34,7 +34,7 @@ from packaging.version import Version
 
 import lrlab
 from lrlab import reproduce, resume, sweep
-from lrlab.config import keywords
+from lrlab.config.words import keywords
 from lrlab.data import own_given
 from lrlab.engine.step import captured, plain
 from lrlab.errors import UserError

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrlab.verdicts import answer_words
 from lrlab.verdicts.answer import Answer
 from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.printed import answer_words
 from lrlab.verdicts.recommend import recommend
 
 pytestmark = pytest.mark.unit

@@ -17,7 +17,7 @@ from helpers.images import picture
 
 import lrlab
 from lrlab import own_data
-from lrlab.config import arguments
+from lrlab.config.words import arguments
 from lrlab.data import Dataset, own_given
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
@@ -181,11 +181,11 @@ def test_without_check_each_column_is_taken(tmp_path: Path) -> None:
 
 def test_signs_need_no_quotes_on_the_command_line() -> None:
     for sign in (";", "|", " ", "\\t", "\\s+", "\t", ","):
-        (word,) = arguments.for_hydra([f"data.sep={sign}"])
+        (word,) = list(arguments.read([f"data.sep={sign}"]).for_hydra)
         override = arguments._parse(word)
         assert override is not None and override.value() == sign
     for word in ("data.sep=tab", "data.sep=';'", "lr=0.1,1"):
-        assert arguments.for_hydra([word]) == [word]
+        assert list(arguments.read([word]).for_hydra) == [word]
 
 
 # --- records of a time when each column was taken -------------------------------------------------

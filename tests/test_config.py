@@ -15,8 +15,10 @@ from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import arguments, checks, messages, schema
-from lrlab.sweep import BASE, main
+from lrlab.config import checks, schema
+from lrlab.config.hydra_store import BASE
+from lrlab.config.words import arguments, messages
+from lrlab.sweep import main
 
 # typed, then what the line must hold
 VALUES = [
@@ -501,20 +503,22 @@ def test_folders_never_collide(launcher: str, subdir: str, tmp_path: Path) -> No
     ],
 )
 def test_words_for_hydra(typed: str, expected: str) -> None:
-    assert arguments.for_hydra(typed.split()) == expected.split()
+    assert list(arguments.read(typed.split()).for_hydra) == expected.split()
 
 
 def test_the_groups_of_an_experiment_are_deferred() -> None:
     typed = ["optimizer.eps=1", "lr=1"]
-    assert arguments.for_hydra(typed, ["optimizer"]) == ["optimizer.eps=choice(1)", "lr=1"]
+    found = arguments.read(typed, ["optimizer"])
+    assert found.for_hydra == ("optimizer.eps=choice(1)", "lr=1")
 
 
 def test_the_words_as_typed_are_put_back() -> None:
     typed = ["optimizer=a,b", "optimizer.eps=${lr}", "schedule.gamma=${nowhere}", "lr=1..2"]
-    noted = {"task": arguments.for_hydra(typed), "hydra": ["hydra.sweep.subdir=${hydra.job.num}"]}
+    command = arguments.read(typed)
+    noted = {"task": list(command.for_hydra), "hydra": ["hydra.sweep.subdir=${hydra.job.num}"]}
     config = OmegaConf.create({"lr": 3, "hydra": {"overrides": noted}})
     OmegaConf.set_readonly(config.hydra.overrides, True)  # as from Hydra 1.4 on
     assert config.hydra.overrides.task[-1] == "lr=interval(1,2)"
-    arguments.restore(config)
+    arguments.restore(config, command.typed)
     assert arguments.noted(config, "task") == typed
     assert arguments.noted(config, "hydra") == noted["hydra"]

@@ -33,8 +33,8 @@ from lrlab.networks import ACTIVATIONS, MLP, Perceptron
 from lrlab.records.thresholds import THRESHOLDS
 from lrlab.tables.frames import PARTS
 from lrlab.verdicts import recommend
-from lrlab.verdicts.answer_words import text
 from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.printed.answer_words import text
 
 DOCS = Path(__file__).parent.parent / "docs"
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from lrlab import compare
 from lrlab.comparison.reading import read
 from lrlab.comparison.words import text
 from lrlab.process import broken_pipe, fitting
-from lrlab.verdicts import sweep_table
+from lrlab.verdicts.printed import sweep_table
 
 pytestmark = pytest.mark.unit
 

@@ -13,7 +13,7 @@ from hydra._internal.utils import get_args_parser
 
 from lrlab import __main__ as program
 from lrlab import analysis, resume
-from lrlab.config import flags
+from lrlab.config.words import flags
 from lrlab.errors import UserError
 from lrlab.find import main as find
 from lrlab.process import verbs

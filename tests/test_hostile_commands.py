@@ -12,6 +12,7 @@ import io
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from hypothesis import strategies as st
 
 from lrlab import __main__ as verbs
 from lrlab import bench
-from lrlab import sweep as sweeps
-from lrlab.config import arguments, schema
+from lrlab.config import hydra_store, schema
+from lrlab.config.words import arguments
 from lrlab.range_test import command
 from lrlab.sweeping import ending, sweeper, working
+from lrlab.sweeping import sweep as sweep_command
 
 pytestmark = pytest.mark.full
 
@@ -79,7 +81,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     here = tmp_path_factory.mktemp("commands")
     seen: list[Any] = []
 
-    def noting(config: Any, loader: Any, launcher: Any, typed: Any) -> None:
+    def noting(config: Any, loader: Any, launcher: Any, *_: Any) -> None:
         seen.append((config, loader, launcher))
 
     with mock.patch.object(sweeper, "sweep", noting):
@@ -88,9 +90,11 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[lis
     config, loader, launcher = seen[0]
 
     def judge(typed: list[str]) -> None:
-        typed = arguments.for_hydra(typed)
+        typed = list(arguments.read(typed).for_hydra)
         with contextlib.chdir(here):
-            sweeps.told(lambda: sweeper.sweep(copy.deepcopy(config), loader, launcher, typed))
+            run = partial(sweeper.sweep, copy.deepcopy(config), loader, launcher, typed)
+            with hydra_store.ready():
+                sweep_command.told(run)
 
     judge.outputs = here / "outputs"  # type: ignore[attr-defined]
     with mock.patch.object(working, "work"), mock.patch.object(ending, "finish"):

@@ -18,7 +18,7 @@ from helpers.commands import Ended, assert_refused, command, summaries, sweep, w
 from helpers.made_sweeps import write_sweep
 
 from lrlab import analysis, compare, reproduce, resume
-from lrlab.config.spelling import quoted
+from lrlab.config.words.spelling import quoted
 from lrlab.plots import writing
 from lrlab.plots.__main__ import main as plots
 from lrlab.plots.reading import load

@@ -21,18 +21,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import messages, schema
+from lrlab.config import schema
+from lrlab.config.hydra_store import BASE, ready
+from lrlab.config.words import messages
 from lrlab.errors import UserError
 from lrlab.plan import build as plan_build
 from lrlab.plan import checks, compose, hydra_text
-from lrlab.sweep import BASE  # and it registers the schema
 
 
 @pytest.fixture(scope="module")
 def loader() -> Iterator[Any]:
     GlobalHydra.instance().clear()
     setup_globals()
-    with initialize_config_dir(str(schema.folder("conf")), **BASE, job_name="sweep"):
+    conf = str(schema.folder("conf"))
+    with ready(), initialize_config_dir(conf, **BASE, job_name="sweep"):
         yield GlobalHydra.instance().hydra.config_loader  # type: ignore[union-attr]
 
 

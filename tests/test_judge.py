@@ -21,8 +21,9 @@ from lrlab import analysis as judge
 from lrlab import report
 from lrlab.report.__main__ import main as report_main
 from lrlab.tables import branch_gains, curve_csv, joining, sweep_settings
-from lrlab.verdicts import loading, words
+from lrlab.verdicts import loading
 from lrlab.verdicts.judging import most_judged_by, verdicts
+from lrlab.verdicts.printed import run_words as words
 
 pytestmark = pytest.mark.unit
 

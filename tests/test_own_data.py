@@ -29,7 +29,7 @@ from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
 from lrlab.tables.frames import runs as runs_of
-from lrlab.verdicts import sweep_table
+from lrlab.verdicts.printed import sweep_table
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ import pytest
 from lrlab.records.thresholds import THRESHOLDS as T
 from lrlab.verdicts import pooled
 from lrlab.verdicts.answer import Answer
-from lrlab.verdicts.answer_words import text
+from lrlab.verdicts.printed.answer_words import text
 from lrlab.verdicts.recommend import recommend
 
 pytestmark = pytest.mark.unit

@@ -353,7 +353,7 @@ def test_every_outcome_has_a_place_a_colour_and_a_shape() -> None:
 
 
 def test_the_answer_is_told_in_the_words_of_the_terminal(tmp_path: Path) -> None:
-    from lrlab.verdicts.answer_words import details, headline
+    from lrlab.verdicts.printed.answer_words import details, headline
 
     sweep = write_sweep(tmp_path / "s", 9)
     (answer,) = report._tables(sweep).answers

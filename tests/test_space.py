@@ -11,8 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab.config import schema as configs
-from lrlab.config import space, spelling
+from lrlab.config import space
 from lrlab.config.space import Interval, Space
+from lrlab.config.words import spelling
 from lrlab.errors import UserError
 
 pytestmark = pytest.mark.unit

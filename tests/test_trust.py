@@ -424,12 +424,12 @@ WORDS = {
 def test_resume_takes_no_word_that_could_call_something(kind: str, here: Path) -> None:
     multirun = here / "s" / "multirun.yaml"
     before = multirun.read_text("utf-8")
-    assert "hydra.sweeper.trust=false" in resuming.command_line(Path("s"), [])
+    assert "hydra.sweeper.trust=false" in resuming.command_line(Path("s"), []).words
     for name, word in WORDS.items():
         multirun.write_text(before, "utf-8")
         add_word(here / "s", word, kind)
         if kind == "hydra" and word.startswith((*records.RESUMING, "hydra.mode=")):
-            assert word not in resuming.command_line(Path("s"), []), name  # it is left out
+            assert word not in resuming.command_line(Path("s"), []).words, name  # it is left out
             continue
         with pytest.raises(UserError, match=r"python -m lrlab\.resume s trust=true"):
             resuming.command_line(Path("s"), [])
@@ -467,7 +467,7 @@ def test_resume_reads_no_configs_elsewhere(where: dict[str, Any], here: Path) ->
     saved["hydra"]["runtime"] |= where
     file.write_text(yaml.safe_dump(saved), "utf-8")
     refused(resume(cwd=here), "the configs in /tmp/theirs")
-    assert "--config-dir=/tmp/theirs" in resuming.command_line(Path("s"), ["trust=true"])
+    assert "--config-dir=/tmp/theirs" in resuming.command_line(Path("s"), ["trust=true"]).words
     saved["hydra"]["runtime"]["config_sources"] = []
     saved["hydra"]["job"]["config_name"] = "theirs"
     file.write_text(yaml.safe_dump(saved), "utf-8")

@@ -953,7 +953,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 )
 @given(tables())
 def test_any_table_gives_a_verdict_for_each_run_or_one_line(frame: pd.DataFrame) -> None:
-    from lrlab.verdicts.answer_words import text
+    from lrlab.verdicts.printed.answer_words import text
     from lrlab.verdicts.recommend import recommend
 
     with warnings.catch_warnings():

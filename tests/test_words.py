@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import lrlab
 from lrlab import find, records, resume
 from lrlab import sweep as sweeps
-from lrlab.config import arguments, keywords, messages, schema, spelling, wishes, yaml_text
+from lrlab.config import schema, yaml_text
+from lrlab.config.words import arguments, keywords, messages, spelling, wishes
 from lrlab.errors import UserError
 from lrlab.process.paths import typed_path
 from lrlab.report import _command as command_of
@@ -68,7 +69,7 @@ def here(tmp_path: Path) -> Path:
 
 def refusal(words: list[str]) -> str:
     with pytest.raises(UserError) as error:
-        arguments.for_hydra(words)
+        list(arguments.read(words).for_hydra)
     return str(error.value)
 
 
@@ -180,7 +181,8 @@ def test_a_sweep_keeps_its_texts_to_the_end(here: Path) -> None:
     config = yaml.safe_load(records.read_config(folder / "0"))
     assert config["name"] == "123E456" and config["output"] == "outputs é"
     assert config["data"]["label"] == "цена" and config["data"]["drop"] == ["01", "1e2"]
-    again = [word for word in resuming.command_line(folder, []) if not word.startswith("hydra.")]
+    words = resuming.command_line(folder, []).words
+    again = [word for word in words if not word.startswith("hydra.")]
     assert value(next(word for word in again if word.startswith("data.drop="))) == ["01", "1e2"]
     before = records.read_texts(folder / "0")
     longer = command(resume.main, [str(folder), "lr=0.1,0.2,0.4"], here)
@@ -231,12 +233,12 @@ def test_an_option_given_twice_is_refused(typed: str, line: str, tmp_path: Path)
 def test_what_is_suggested_for_two_values_works() -> None:
     told = refusal(["optimizer.momentum=0.1", "optimizer.momentum=0.2"])
     suggested = told.rpartition(" by ")[2]
-    assert arguments.for_hydra([suggested]) == ["optimizer.momentum=0.1,0.2"]
+    assert list(arguments.read([suggested]).for_hydra) == ["optimizer.momentum=0.1,0.2"]
 
 
 def test_a_sweep_that_was_begun_with_two_goes_on() -> None:
     words = ["lr=0.1", "lr=0.2", arguments.RESUMED]
-    assert arguments.for_hydra(words) == words
+    assert list(arguments.read(words).for_hydra) == words
 
 
 # --- options that nobody reads --------------------------------------------------------------------

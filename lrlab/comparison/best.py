@@ -10,7 +10,7 @@ from lrlab.verdicts.outcomes import UNFINISHED
 
 
 def best_ends(side: Side) -> Mapping[Hashable, float]:
-    """By seed, the end losses of its best runs; inf of those that failed."""
+    """Return the end losses of its best runs by seed; inf for those that failed."""
     found = [row for row in best_runs(side).to_dict("records") if not pd.isna(row["end_loss"])]
     return by_seed(found, [end_of(row) for row in found])
 

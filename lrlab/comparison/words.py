@@ -21,8 +21,8 @@ from lrlab.comparison.by_lr import (
 from lrlab.comparison.differences import differences
 from lrlab.comparison.reading import Side
 from lrlab.process import fitting, paths
-from lrlab.verdicts import answer_words
 from lrlab.verdicts.judging import verdicts
+from lrlab.verdicts.printed import answer_words
 
 _HEAD = len("A  ")
 

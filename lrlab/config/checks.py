@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lrlab.config import learning_rate
 from lrlab.config.schema import (
     DEVICES,
     DIAGNOSTICS,
@@ -51,8 +52,7 @@ def check(config: DictConfig) -> None:
     Raises:
         UserError: naming the option, its value and what would work.
     """
-    if not (math.isfinite(config.lr) and config.lr > 0):
-        raise UserError(f"lr={config.lr:g}: must be a finite number above 0, for example lr=0.1")
+    learning_rate.check(config.lr)
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
             raise UserError(f"{key}={config[key]}: must be at least 1, for example {key}={example}")

@@ -19,9 +19,6 @@ from typing import Any
 # The folders to look in before the current one; a variable, for the processes that are started.
 VARIABLE = "LRLAB_LOOK_IN"
 
-carried: Path | None = None  # the folder of the files that the next sweep takes into its own
-began: Path | None = None  # where the latest sweep that was gone back to began
-
 
 def find(path: str | Path) -> Path:
     """The absolute path of a file or folder that a config names.
@@ -51,16 +48,13 @@ def look_in(folders: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def carrying(folder: Path) -> Generator[None, None, None]:
-    """Let a sweep find the files in a folder, and take them into its own once that is made."""
-    global carried
-    before, looked = carried, os.environ.get(VARIABLE)
-    carried = folder
+def found_in(folder: Path) -> Generator[None, None, None]:
+    """Let a sweep find the files in a folder."""
+    looked = os.environ.get(VARIABLE)
     look_in([folder])
     try:
         yield
     finally:
-        carried = before
         os.environ.pop(VARIABLE)
         if looked is not None:
             os.environ[VARIABLE] = looked
@@ -70,16 +64,18 @@ def _folders() -> list[Path]:
     return [Path(each) for each in os.environ.get(VARIABLE, "").split(os.pathsep) if each]
 
 
-def go_back(sweep: Path, records: Iterable[Any], trusted: bool) -> None:
-    """Let paths and code be found where a recorded sweep began, and remember where that is.
+def go_back(sweep: Path, records: Iterable[Any], trusted: bool) -> Path | None:
+    """Let paths and code be found where a recorded sweep began.
 
     Args:
         sweep: its folder, where it is now.
         records: Hydra's part of its config as it was saved, of the sweep or of a run of it. One
             that is damaged says nothing here.
         trusted: whether code may be imported from there too.
+
+    Returns:
+        The folder that the sweep began in, as far as it is there.
     """
-    global began
     sweep = sweep.absolute()
     folders, kept = [], [sweep]
     for record in records:
@@ -97,7 +93,7 @@ def go_back(sweep: Path, records: Iterable[Any], trusted: bool) -> None:
     # Code of the current folder comes first, as Python has it.
     if trusted:
         sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
-    began = folders[0] if folders else None
+    return folders[0] if folders else None
 
 
 def _text(record: Any, *keys: str) -> str | None:

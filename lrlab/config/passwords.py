@@ -51,7 +51,7 @@ def kept_apart(words: Sequence[str]) -> Generator[list[str], None, None]:
         hide, variable = (masked, VARIABLE) if match and match[2] == "storage" else _TRACKING
         shown = hide(text)
         if match and shown != text and not _is_elsewhere(text):
-            from lrlab.config.spelling import quoted
+            from lrlab.config.words.spelling import quoted
 
             urls[variable] = text
             word = f"{match[1]}={quoted(shown)}"

@@ -17,9 +17,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import checks, messages
+from lrlab.config import checks, learning_rate
 from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
-from lrlab.config.spelling import quoted
+from lrlab.config.words import messages
+from lrlab.config.words.spelling import quoted
 from lrlab.errors import UserError
 
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
@@ -338,13 +339,13 @@ def _interval(override: Override, ends: _Ends, config: DictConfig) -> Interval:
         )
     if {"log", "linear"} <= tags:
         raise UserError(f"{typed}: is tagged log and linear; choose one")
+    if key == "lr":
+        learning_rate.check_range(low, high, typed, "lr=1e-4..1")
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{typed}: both ends must be finite, for example {key}=1e-4..1")
     if low >= high:
         raise UserError(f"{typed}: its low end comes first, and below its high end")
 
-    if key == "lr" and low <= 0:
-        raise UserError(f"{typed}: must be above 0, for example lr=1e-4..1")
     whole = _whole(typed, key, ends, config)
     log = "log" in tags or (key.rpartition(".")[2] in RATES and "linear" not in tags)
     if log and low <= 0:

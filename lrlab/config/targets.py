@@ -111,7 +111,7 @@ def lacking(typed: str, name: str, takes: Iterable[str], near: Iterable[str] = (
         takes: the settings that it takes.
         near: further ones that may have been meant.
     """
-    from lrlab.config import wishes
+    from lrlab.config.words import wishes
 
     setting = typed.partition("=")[0].rpartition(".")[2]
     known = list(dict.fromkeys(takes))

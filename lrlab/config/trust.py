@@ -103,7 +103,7 @@ def settled(
 
 def _escaped(node: Any) -> Any:
     """A resolved node whose texts are the same when they are resolved once more."""
-    from lrlab.config.spelling import literal
+    from lrlab.config.words.spelling import literal
 
     if isinstance(node, dict):
         return {key: _escaped(value) for key, value in node.items()}
@@ -194,7 +194,7 @@ def uncalled(config: Any) -> dict[str, Any]:
 
 
 def _without_calls(node: Any) -> Any:
-    from lrlab.config.spelling import literal
+    from lrlab.config.words.spelling import literal
 
     if isinstance(node, dict):
         return {key: _without_calls(value) for key, value in node.items()}

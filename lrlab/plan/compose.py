@@ -22,8 +22,9 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import arguments, messages, schema
-from lrlab.config.spelling import literal, quoted, unquoted
+from lrlab.config import schema
+from lrlab.config.words import arguments, messages
+from lrlab.config.words.spelling import literal, quoted, unquoted
 from lrlab.errors import UserError
 from lrlab.plan import best
 from lrlab.plan.hydra_text import (

@@ -82,7 +82,8 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
         typed: the command's words, of which ``rest`` are those that a sweep takes too.
     """
     from lrlab import records
-    from lrlab.config import checks, wishes
+    from lrlab.config import checks
+    from lrlab.config.words import wishes
     from lrlab.engine import devices
     from lrlab.plan import compose
     from lrlab.plan.build import build_network, load_data, loss_function

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lrlab.config import learning_rate
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,15 +40,13 @@ class Options:
     smoothing: float = 0.03
 
     def __post_init__(self) -> None:
-        if not 0 < self.low < self.high < float("inf"):
-            raise UserError(
-                f"lr={self.low:g}..{self.high:g}: must rise from a number above 0, "
-                "for example lr=1e-5..10"
-            )
+        typed = f"lr={self.low:g}..{self.high:g}"
+        learning_rate.check_range(self.low, self.high, typed, "lr=1e-5..10")
+        if self.low >= self.high:
+            raise UserError(f"{typed}: must rise, for example lr=1e-5..10")
         if self.low < LOWEST or self.high > HIGHEST:
             raise UserError(
-                f"lr={self.low:g}..{self.high:g}: must lie between {LOWEST:g} and {HIGHEST:g}, "
-                "for example lr=1e-5..10"
+                f"{typed}: must lie between {LOWEST:g} and {HIGHEST:g}, for example lr=1e-5..10"
             )
         for name, least, example in (
             ("points", 2, 32),

@@ -33,7 +33,7 @@ def section(
         command: the command line that began the sweep, from which that to run next is made; "": not
             known.
     """
-    from lrlab.verdicts.answer_words import NOT_COMPARABLE
+    from lrlab.verdicts.printed.answer_words import NOT_COMPARABLE
     from lrlab.verdicts.recommend import best_of_each
 
     firsts = best_of_each(answers) if answers else []
@@ -51,7 +51,7 @@ def _in_full(
     first: Answer, answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str
 ) -> dict[str, Any]:
     """The answer for the best combination among those of its kind of loss."""
-    from lrlab.verdicts.answer_words import details
+    from lrlab.verdicts.printed.answer_words import details
 
     # Of a search all runs speak, whatever their settings.
     mine = [row for row in rows if first.search is not None or _belongs(row, first)]
@@ -83,7 +83,7 @@ def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
 
 def _lead(a: Answer) -> str:
     """What the answer's first line says behind the lr."""
-    from lrlab.verdicts.answer_words import headline
+    from lrlab.verdicts.printed.answer_words import headline
 
     line = headline(replace(a, settings={})).removeprefix("answer  ")
     told = line.partition(": ")[2]
@@ -121,7 +121,7 @@ def _one_value(text: str) -> str:
     """A setting's value as the command line takes it: a text with a comma would be a list."""
     if "," not in text or text.startswith("["):
         return text
-    from lrlab.config.spelling import quoted
+    from lrlab.config.words.spelling import quoted
 
     return quoted(text)
 

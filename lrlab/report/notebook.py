@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from lrlab.process import paths
 from lrlab.report.markup import render
-from lrlab.verdicts import sweep_table
+from lrlab.verdicts.printed import sweep_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 ROWS = 60  # of the table; of more runs the first and last
 _GAP = "…"
@@ -32,7 +32,7 @@ def html(
 
     Args:
         folder: the sweep's.
-        answer: as from `lrlab.verdicts.answer_words.text`.
+        answer: as from `lrlab.verdicts.printed.answer_words.text`.
         notes: lines that stand below.
         best: its best setting.
         picture: a PNG; None: there is nothing to draw.

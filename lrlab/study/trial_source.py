@@ -13,9 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab import records
 from lrlab.config import space as spaces
-from lrlab.config import spelling
+from lrlab.config.words import spelling
 from lrlab.errors import NotOurs, UserError
-from lrlab.plan import checks, memory
 from lrlab.plan.spec import new_summary
 from lrlab.training.pool import Report, Start
 
@@ -33,7 +32,7 @@ class StudySource:
         queue: of the study.
         folder: the sweep's.
         config: the sweep's.
-        job: makes a run of what it overrides and its number.
+        job: makes a run, checked, of what it overrides and its number.
         stop: whether the user wants it to end.
         by_jobs: whether jobs of a launcher train the runs, which cannot ask the queue.
     """
@@ -169,8 +168,6 @@ class StudySource:
             return None
         try:
             job = self.job(trial.overrides, trial.number)
-            checks.check_runs([job.spec])
-            memory.check([job.spec])
         except Exception as error:
             records.make_folder(folder, parents=False)
             failed = {"run": trial.number, **_typed(trial.overrides)}

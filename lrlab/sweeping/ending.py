@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from lrlab.study.points import Run
     from lrlab.study.queue import Queue
+    from lrlab.verdicts.printed.sweep_table import Best
     from lrlab.verdicts.recommend import Answer
-    from lrlab.verdicts.sweep_table import Best
 
 
 def finish(current: Sweep, queue: Queue) -> list[float]:
@@ -34,8 +34,9 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from lrlab.plots import Tables
     from lrlab.tables import frames
-    from lrlab.verdicts import answer_words, loading, loss_kinds, sweep_table
+    from lrlab.verdicts import loading, loss_kinds
     from lrlab.verdicts import recommend as answer
+    from lrlab.verdicts.printed import answer_words, sweep_table
 
     config, folder = current.config, current.folder
     trials = queue.trials()
@@ -135,7 +136,7 @@ def _test_branches(current: Sweep, trials: Sequence[Run]) -> None:
     """
     folders = [current.folder / str(trial.number) for trial in trials]
     waiting = [t for t, f in zip(trials, folders, strict=True) if records.end_file(f).is_file()]
-    specs = [current.job(trial.overrides, trial.number).spec for trial in waiting]
+    specs = [current.composed(trial.overrides, trial.number).spec for trial in waiting]
     launch.test_branches(specs, f"; go on with {resume_command(current.folder)}")
 
 
@@ -156,7 +157,7 @@ def _why_none(config: DictConfig) -> str:
 
 
 def _best(current: Sweep, queue: Queue, trials: Sequence[Run]) -> Best | None:
-    from lrlab.verdicts.sweep_table import Best
+    from lrlab.verdicts.printed.sweep_table import Best
 
     found = queue.best()
     if found is None:

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lrlab.config import schema, trust
 from lrlab.config.space import Space
+from lrlab.config.words.arguments import Command
 from lrlab.errors import UserError
-from lrlab.plan import compose
+from lrlab.plan import checks, compose, memory
 from lrlab.sweeping.resuming import resume_command
 
 # What may differ when a sweep is resumed or joined, for it decides no run's numbers.
@@ -33,6 +34,7 @@ class Sweep:
     space: Space
     storage: str  # with its password, which no record has
     worker: bool  # a process of another lrlab, which says what came of it all
+    command: Command
     folder: Path = Path()
     own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
 
@@ -40,15 +42,31 @@ class Sweep:
     notices: list[str] = field(default_factory=list)  # said when the sweep is announced
 
     def job(self, point: Mapping[str, str], number: int) -> compose.Job:
-        """A run. One that was judged before the sweep began is not composed again to train."""
-        values = [f"{key}={text}" for key, text in point.items()]
+        """Return a run that is checked and can train; one that was checked before only once.
+
+        Raises:
+            UserError: it cannot work.
+        """
+        before = self.judged.pop(number, None)
         self._check_point(point)
-        overrides = self.space.fixed + self.own + values
-        if (judged := self.judged.pop(number, None)) and judged.overrides == overrides:
-            return judged
+        if before is not None and before.overrides == self._overrides(point):
+            return before
+        job = self.composed(point, number)
+        checks.check_runs([job.spec])
+        memory.check([job.spec])
+        return job
+
+    def _overrides(self, point: Mapping[str, str]) -> list[str]:
+        return self.space.fixed + self.own + [f"{key}={text}" for key, text in point.items()]
+
+    def composed(self, point: Mapping[str, str], number: int) -> compose.Job:
+        """Return a run that is not checked yet."""
+        self._check_point(point)
+        overrides = self._overrides(point)
         if self.guarded:
             # before it is composed, which reads the files that choices name
-            trust.refuse(trust.in_words(self.space.fixed + values), f"run {number}", self.allow)
+            words = [word for word in overrides if word not in self.own]
+            trust.refuse(trust.in_words(words), f"run {number}", self.allow)
         job = compose.compose(self.config, self.loader, overrides, number)
         if self.guarded:
             groups = (*schema.GROUPS, *schema.SWEEP_GROUPS)
@@ -95,5 +113,6 @@ def has_lanes(current: Sweep) -> bool:
 
 
 def prunes(config: DictConfig) -> bool:
+    """Whether runs may end early."""
     target = OmegaConf.select(config, "pruner._target_", default="")
     return not str(target).endswith("NopPruner")

@@ -12,7 +12,8 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from lrlab import records
-from lrlab.config import arguments, schema
+from lrlab.config import schema
+from lrlab.config.words import arguments
 from lrlab.engine import devices
 from lrlab.engine.diagnostics import branch_budget, meter
 from lrlab.errors import Stopped, UserError

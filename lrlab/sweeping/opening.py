@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lrlab import records
-from lrlab.config import arguments, schema
-from lrlab.config import data_paths as places
+from lrlab.config import schema
 from lrlab.config import space as spaces
 from lrlab.config.space import Space
-from lrlab.config.spelling import literal
+from lrlab.config.words import arguments
+from lrlab.config.words.spelling import literal
 from lrlab.errors import NotWritten, UserError
 from lrlab.plan import build, checks, compose, memory, notices
 from lrlab.plan.spec import RunSpec, new_summary
@@ -38,7 +38,7 @@ def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
         current.own = compose.own_overrides(current.folder)
         searched = current.space.searched
         points = spaces.corners(current.space) if searched else spaces.points(current.space)
-        checked = [current.job(point, number) for number, point in enumerate(points)]
+        checked = [current.composed(point, number) for number, point in enumerate(points)]
         current.judged = {} if searched else {job.number: job for job in checked}
         specs = [job.spec for job in checked]
         checks.check_runs(specs)
@@ -58,8 +58,8 @@ def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
             config.name = literal(current.folder.name)
         if made:
             _write_config(current)  # first of all: from here on the sweep can be resumed
-            if places.carried is not None:
-                records.take_along(current.folder, places.carried)
+            if current.command.carried is not None:
+                records.take_along(current.folder, current.command.carried)
         if queue is None:
             queue = open_queue(current, checked[0], create)
     except (UserError, NotWritten, KeyboardInterrupt):
@@ -111,8 +111,8 @@ def _write_config(current: Sweep) -> None:
     with open_dict(config), read_write(config.hydra):
         config.hydra.sweeper.resume = False
         config.hydra.sweeper.trust = False
-        if current.resumed and places.began is not None:
-            config.hydra.runtime.cwd = literal(str(places.began))
+        if current.resumed and current.command.began is not None:
+            config.hydra.runtime.cwd = literal(str(current.command.began))
     began = [o for o in arguments.noted(config, "hydra") if not o.startswith(records.RESUMING)]
     arguments.note(config, "hydra", began)
     records.write_sweep_config(current.folder, OmegaConf.to_yaml(config, resolve=False))

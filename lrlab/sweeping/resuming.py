@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lrlab import records
-from lrlab.config import data_paths, trust
+from lrlab.config import trust
 from lrlab.errors import UserError
 from lrlab.plan import best
 from lrlab.process import cores
 
 
-def command_line(folder: Path, given: list[str]) -> list[str]:
-    """The command line that goes on with a sweep: that which began it, with what was given anew.
+@dataclass(frozen=True)
+class Resumed:
+    """How to go on with a sweep.
+
+    Attributes:
+        words: the command line.
+        hydra: Hydra's part of the config that the sweep began with.
+        trusted: whether all that its records name may be called.
+    """
+
+    words: list[str]
+    hydra: Mapping[str, Any]
+    trusted: bool
+
+
+def command_line(folder: Path, given: list[str]) -> Resumed:
+    """Return the command line that began a sweep, with what was given anew.
 
     Args:
         folder: the sweep's.
@@ -26,8 +42,8 @@ def command_line(folder: Path, given: list[str]) -> list[str]:
         UserError: this is no folder of a sweep, or its records name what `lrlab.config.trust` does
             not know and that is not trusted.
     """
-    from lrlab.config import spelling, wishes
-    from lrlab.config.arguments import judge
+    from lrlab.config.words import spelling, wishes
+    from lrlab.config.words.arguments import judge
 
     given, trusted = trust.without_trust(given)
     judge(given)
@@ -45,7 +61,6 @@ def command_line(folder: Path, given: list[str]) -> list[str]:
             raise UserError(f"{override}: the sweep goes on in its own folder; leave it out")
         if "/" not in (key := _key(override)):
             wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
-    data_paths.go_back(folder, [saved.hydra], trusted)
     new = {_key(o) for o in given}
     given += [f"++data.{key}=false" for key in saved.lacking if f"data.{key}" not in new]
     given = _one_of_a_list(given, saved.task)
@@ -68,11 +83,12 @@ def command_line(folder: Path, given: list[str]) -> list[str]:
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
-    from lrlab.config.spelling import literal, quoted
+    from lrlab.config.words.spelling import literal, quoted
 
     where = quoted(literal(str(folder.absolute())))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
-    return [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
+    words = [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
+    return Resumed(words, saved.hydra, trusted)
 
 
 def bounded(words: list[str], given: list[str]) -> list[str]:
@@ -159,7 +175,7 @@ def _saved(folder: Path) -> _Saved:
 
 def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
     """The options, where one value of what the sweep has as a list becomes a list of one."""
-    from lrlab.config.arguments import as_list
+    from lrlab.config.words.arguments import as_list
 
     swept = {_key(word) for word in before if as_list(word) == word}
     return [as_list(word) or word if _key(word) in swept else word for word in given]

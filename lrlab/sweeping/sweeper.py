@@ -15,9 +15,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lrlab.config import checks, passwords, schema, trust, wishes
+from lrlab.config import checks, passwords, schema, trust
 from lrlab.config import space as spaces
 from lrlab.config.space import Space
+from lrlab.config.words import wishes
+from lrlab.config.words.arguments import Command
 from lrlab.engine import devices
 from lrlab.errors import NotWritten, UserError
 from lrlab.plan import compose
@@ -38,10 +40,14 @@ from lrlab.sweeping.working import (
     worker_threads,
 )
 
-opened: Path | None = None  # the folder of the latest sweep here, for Hydra hands nothing back
 
-
-def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) -> list[float]:
+def sweep(
+    config: DictConfig,
+    loader: Any,
+    launcher: Any,
+    typed: Sequence[str],
+    command: Command = Command(),  # noqa: B008 (it is frozen)
+) -> list[float]:
     """Run a whole sweep: check, train, record, print, draw.
 
     Args:
@@ -49,6 +55,7 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
         loader: Hydra's config loader.
         launcher: the Hydra launcher that trains a batch of runs.
         typed: the command line's overrides.
+        command: what else the command line said.
 
     Returns:
         The objective of each finished run.
@@ -71,7 +78,8 @@ def sweep(config: DictConfig, loader: Any, launcher: Any, typed: Sequence[str]) 
     sampler_checks.check(config)
     url = _hide_password(config, space)
     server = _hide_tracking(config, space)
-    current = Sweep(config, loader, launcher, space, url, "LRLAB_WORKER" in os.environ)
+    worker = "LRLAB_WORKER" in os.environ
+    current = Sweep(config, loader, launcher, space, url, worker, command)
     _check_launcher(current)
     node = tracker_settings(config)
     if node or len(config.tracking or ()) > 1:
@@ -94,8 +102,7 @@ def _sweep(current: Sweep, url: str, named: set[str]) -> list[float]:
     config = current.config
     with _remedied(current, begun=current.resumed):
         queue, first = open_sweep(current, named)
-    global opened
-    opened = current.folder
+    current.command.opened(current.folder)
     gc_pause.resume()
     try:
         with _remedied(current, begun=True):

@@ -13,7 +13,7 @@ from lrlab.tables import sweep_settings, tidy
 
 
 def mends(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, dict[Any, Any]]:
-    """What a table is to say instead: by its column, of each run that is there in the curves."""
+    """Return the values to replace, by column and run, of runs whose records are damaged."""
     short = cut_short(runs, curves)
     begun = set(curves.loc[curves["step"].notna(), "run"].unique())
     lost = sorted(begun.intersection(runs.loc[runs["state"] == "waiting", "run"]))
@@ -32,6 +32,7 @@ def mends(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, dict[Any, Any]]
 
 
 def mend(table_: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> None:
+    """Replace the values that `mends` found, in place."""
     for name, of_runs in told.items():
         if of_runs and name in table_:
             values = zip(table_["run"].tolist(), table_[name].tolist(), strict=True)
@@ -39,7 +40,7 @@ def mend(table_: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> None:
 
 
 def cut_short(runs: pd.DataFrame, curves: pd.DataFrame) -> list[int]:
-    """The finished runs whose curves end before the last step that their summary tells of."""
+    """Return the finished runs whose curves end before the last step of their summary."""
     finished = runs.loc[runs["state"] == "finished"]
     last = finished["run"].map(curves.groupby("run")["step"].max())
     return finished.loc[last < finished["steps"], "run"].tolist()

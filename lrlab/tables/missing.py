@@ -20,7 +20,7 @@ _STATES = ("running", "training", "waiting", "interrupted")
 
 
 def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
-    """What is missing in a sweep's records, and what that means for the verdicts."""
+    """Return a line for each kind of record that is missing or damaged."""
     notes = []
     begun = set(curves.loc[curves["step"].notna(), "run"].unique())
     unread = [*unreadable(runs)]
@@ -54,7 +54,7 @@ def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> lis
 
 
 def unreadable(runs: pd.DataFrame) -> list[Any]:
-    """The runs whose summary is there, or may be, and cannot be read.
+    """Return the runs whose summary exists, or may exist, and cannot be read.
 
     Args:
         runs: as from `frames.runs`.
@@ -71,7 +71,7 @@ def unreadable(runs: pd.DataFrame) -> list[Any]:
 
 
 def unread_notes(folder: Path, runs: pd.DataFrame) -> list[str]:
-    """A line where summaries are there and cannot be read, else none."""
+    """Return a line where summaries exist that cannot be read, else none."""
     lacking = unreadable(runs)
     return [f"{folder}: {note}" for note in _some_lack("readable summary.json", lacking, runs)]
 
@@ -79,7 +79,7 @@ def unread_notes(folder: Path, runs: pd.DataFrame) -> list[str]:
 def _branch_notes(
     folder: Path, runs: pd.DataFrame, curves: pd.DataFrame, ended: Sequence[Any]
 ) -> list[str]:
-    """Of which runs there is no branch test, and why."""
+    """Say which runs have no branch test, and why."""
     tested = _having(curves, ("gain_low", "gain_high"))
     folders = {row["run"]: Path(row["folder"]) for row in runs.to_dict("records")}
     lacking = [run for run in ended if run not in tested]

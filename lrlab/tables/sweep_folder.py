@@ -10,6 +10,7 @@ from lrlab.process import paths
 
 
 def near(path: Path) -> str:
+    """Return what stands in the same folder under a similar name, as a message says it."""
     from lrlab.config.schema import nearest
 
     try:
@@ -20,10 +21,10 @@ def near(path: Path) -> str:
 
 
 def check_sweep(folder: Path) -> None:
-    """That it is a sweep's folder; if not, which to name.
+    """Check that it is a sweep's folder.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not; the message says which to name.
     """
     try:
         inside = sorted(each for each in folder.iterdir() if each.is_dir())

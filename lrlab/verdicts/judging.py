@@ -14,9 +14,10 @@ import pandas as pd
 
 from lrlab.records.thresholds import THRESHOLDS, Thresholds
 from lrlab.tables.tidy import settings_of, tied
-from lrlab.verdicts import mechanics, words
+from lrlab.verdicts import mechanics
 from lrlab.verdicts.evidence import Numbers, measure
 from lrlab.verdicts.outcomes import FAILED, UNFINISHED, Outcome
+from lrlab.verdicts.printed import run_words
 from lrlab.verdicts.sides import Sides, compare, gathered
 
 # Losses of different tasks cannot be compared: the best of the sweep is the best of the task.
@@ -206,7 +207,7 @@ def judge(
                 "at_end": word,
                 "step_mode": mode,
                 "steps": mechanics.steps(n, thresholds, failed),
-                "evidence": words.sentence(n, outcome, why, word, told, how),
+                "evidence": run_words.sentence(n, outcome, why, word, told, how),
                 "end_loss": n.end_loss,
                 "decay_gain": n.gain_low,
                 "best_loss": task.best,
@@ -353,14 +354,14 @@ def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple
     if n.is_finite and not n.losses:
         return ("pruned" if n.state == "pruned" else "not compared"), "no loss was recorded"
     if n.state == "pruned" and n.is_finite:
-        return "pruned", f"{words.fell(n)} before it was stopped"
+        return "pruned", f"{run_words.fell(n)} before it was stopped"
     if failure := _failure(n, setting.lowest, task, t):
         return failure
-    fell = words.fell(n)
+    fell = run_words.fell(n)
     if n.state in UNFINISHED:
         return "not compared", f"{fell} so far"
     if n.losses == 1 and not n.has_branches and not (n.last > 0 and n.end_loss != n.initial_loss):
-        return "not compared", f"only one loss was recorded, {words.loss(n.end_loss)}"
+        return "not compared", f"only one loss was recorded, {run_words.loss(n.end_loss)}"
     if setting.nothing:
         return "nothing learned", f"{fell}, and no run is better than {_guessing(n, task)}"
     if setting.same_rates:
@@ -385,29 +386,29 @@ def _failure(
     has learned its training data, and has not been broken.
     """
     if not n.is_finite:
-        return "diverged", words.nonfinite(n)
+        return "diverged", run_words.nonfinite(n)
     if not n.losses or n.state in UNFINISHED:
         return None
     start = min([x for x in (n.initial_loss, task.start) if not math.isnan(x)], default=math.nan)
     by_val = n.judged_by == "val_loss" and not math.isnan(n.train_end_loss)
     grew = n.growing and n.end_loss > start + (t.diverged - 1) * abs(start)
     if grew and not (by_val and (n.overfits or n.train_end_loss < n.initial_loss)):
-        return "diverged", f"{words.fell(n)} and was still growing"
+        return "diverged", f"{run_words.fell(n)} and was still growing"
     guessing, learning = (_times(share, n.chance_loss) for share in (t.guessing, t.learned))
     if not max(n.end_loss, n.last_loss) >= guessing:
         return None
     if by_val and (n.overfits or n.train_last_loss < learning):
         return None
-    broken = f"{words.fell(n)}, no better than guessing ({words.loss(n.chance_loss)})"
+    broken = f"{run_words.fell(n)}, no better than guessing ({run_words.loss(n.chance_loss)})"
     if not n.end_loss >= guessing:
-        last = f"at the last evaluation it was guessing ({words.loss(n.last_loss)})"
-        broken = f"{words.fell(n)}, but {last}"
+        last = f"at the last evaluation it was guessing ({run_words.loss(n.last_loss)})"
+        broken = f"{run_words.fell(n)}, but {last}"
     if n.peak_loss > _times(t.spike, n.initial_loss):
-        return "collapsed", f"{broken}, after a peak of {words.loss(n.peak_loss)}"
+        return "collapsed", f"{broken}, after a peak of {run_words.loss(n.peak_loss)}"
     learned = [(lr, end) for lr, end in lowest.items() if lr < n.lr and end < learning]
     if learned:
         lr, end = max(learned)
-        return "collapsed", f"{broken}, while the smaller lr {lr:g} came to {words.loss(end)}"
+        return "collapsed", f"{broken}, while the smaller lr {lr:g} came to {run_words.loss(end)}"
     return None
 
 
@@ -425,8 +426,8 @@ def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outc
     if n.lr == sides.best:
         return "converged", f"{fell}, the lowest of {setting.lrs} lrs{medians}{fails}"
     which = "smaller" if sides.best < n.lr else "larger"
-    best = f"{words.loss(sides.best_end)} at the {which} lr {sides.best:g}"
-    above = f"{words.above(sides.ends[n.lr], sides.best_end, best)}{medians}"
+    best = f"{run_words.loss(sides.best_end)} at the {which} lr {sides.best:g}"
+    above = f"{run_words.above(sides.ends[n.lr], sides.best_end, best)}{medians}"
     side = sides.side(n.lr)
     above += f"{_although(n.lr, side, setting, t)}{fails}"
     if side == 0:
@@ -462,5 +463,5 @@ def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
 
 def _guessing(n: Numbers, task: _Task) -> str:
     if math.isnan(n.chance_loss):
-        return f"before training ({words.loss(task.start)})"
-    return f"guessing ({words.loss(n.chance_loss)})"
+        return f"before training ({run_words.loss(task.start)})"
+    return f"guessing ({run_words.loss(n.chance_loss)})"

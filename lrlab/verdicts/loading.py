@@ -137,7 +137,7 @@ def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
 
 
 def read_sweep(folder: Path, whole: bool = False) -> Loaded:
-    """Its runs and curves as from `analysis`, mended where records are damaged; no branches.
+    """Return its runs and curves as from `frames`, mended where records are damaged; no branches.
 
     A finished run whose curve ends before its last step, and a run with a curve and no summary,
     have the state interrupted; the latter has the lr of its config, or the first of its curve, and

@@ -23,12 +23,11 @@ from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
 from lrlab import records
-from lrlab.config import schema
+from lrlab.config import hydra_store, schema
 from lrlab.engine import devices
 from lrlab.plan import spec as plan_spec
 from lrlab.plan.spec import run_spec
 from lrlab.probes import branches
-from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 from lrlab.training import pool
 
 TARGET = 0.25  # of the training time, for measuring and for the branch test each
@@ -45,7 +44,8 @@ class Silent:
 
 
 def specs(lrs: np.ndarray, folder: Path, given: list[str]) -> list[plan_spec.RunSpec]:
-    with initialize_config_dir(str(schema.folder("conf")), version_base="1.3"):
+    conf = str(schema.folder("conf"))
+    with hydra_store.ready(), initialize_config_dir(conf, version_base="1.3"):
         config = compose("config", ["device=cpu", "name=benchmark", *given])
     choices = {"network": "mlp", "data": "mnist", "loss": "nll", "optimizer": "sgd"}
     found = []

@@ -26,12 +26,11 @@ from measure import machine, verdict
 from sequential import learning_rates, seconds
 
 from lrlab import records
-from lrlab.config import schema
+from lrlab.config import hydra_store, schema
 from lrlab.data import Dataset, torchvision_images
 from lrlab.engine import devices
 from lrlab.plan import build
 from lrlab.plan.spec import run_spec
-from lrlab.sweep import task as _schema_is_registered  # noqa: F401
 from lrlab.training import pool
 
 SPEED_TARGET = 3.0  # times the sequential speed
@@ -57,7 +56,8 @@ def load(train_size: int) -> Dataset:
 
 def lane_seconds(data: Dataset, lrs: Sequence[float]) -> float:
     """Wall-clock time of the runs as one lane group, without the evaluations."""
-    with initialize_config_dir(str(schema.folder("conf")), version_base="1.3"):
+    conf = str(schema.folder("conf"))
+    with hydra_store.ready(), initialize_config_dir(conf, version_base="1.3"):
         config = compose("config", ["epochs=1", "device=cpu", "name=benchmark", "diagnostics=off"])
     with tempfile.TemporaryDirectory(prefix="lrlab-benchmark-") as name:
         specs = []

@@ -27,7 +27,7 @@ from hydra import compose, initialize_config_dir
 from measure import machine, verdict
 
 from lrlab import records, sweep
-from lrlab.config import schema
+from lrlab.config import hydra_store, schema
 from lrlab.plan import checks
 from lrlab.plan import compose as jobs
 from lrlab.study import queue
@@ -82,7 +82,8 @@ def timed() -> Iterator[Counter[str]]:
 def hydra_alone(count: int = 5) -> float:
     """Seconds in which Hydra composes one job's config."""
     found = []
-    with initialize_config_dir(str(schema.folder("conf")), version_base="1.3"):
+    conf = str(schema.folder("conf"))
+    with hydra_store.ready(), initialize_config_dir(conf, version_base="1.3"):
         for number in range(count):
             start = time.perf_counter()
             compose("config", [f"lr=0.{number + 1}"])

@@ -39,7 +39,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str,
 FORKED = """
 import os, signal, sys, traceback
 from hydra.core.global_hydra import GlobalHydra
-from lrlab import resume, workers
+from lrlab import resume
+from lrlab.sweeping import workers
 
 class Forked:
     returncode = None

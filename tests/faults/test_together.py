@@ -122,11 +122,11 @@ def test_two_that_go_on_at_once_share_the_work_and_say_so_whatever_their_clocks_
 # That the worker has met the outage is said before it is over.
 NOTICE = """
 import pathlib
-from lrlab import storage
-def may_pass(error, before=storage._may_pass):
+from lrlab.study import database
+def may_pass(error, before=database._may_pass):
     pathlib.Path("waits").touch()
     return before(error)
-storage._may_pass = may_pass
+database._may_pass = may_pass
 """
 
 

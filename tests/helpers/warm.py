@@ -157,10 +157,13 @@ class Server:
 def _serve() -> None:
     import importlib
 
-    for name in ("search", "study", "resume", "reproduce", "analysis", "table", "best", "answer"):
+    for name in ("resume", "reproduce", "analysis", "study.queue", "plan.best"):
         importlib.import_module(f"lrlab.{name}")
-    for name in ("plots.writing", "plots.drawing", "report.page", "landscape", "branches"):
+    for name in ("sweeping.sweeper", "probes.landscape", "probes.branches"):
         importlib.import_module(f"lrlab.{name}")
+    for name in ("tables.table", "verdicts.recommend", "plots.writing", "plots.drawing"):
+        importlib.import_module(f"lrlab.{name}")
+    importlib.import_module("lrlab.report.page")
     for name in ("optuna.samplers", "optuna.storages.journal", "torch", "hydra.utils", "filelock"):
         importlib.import_module(name)
     _warm_up()

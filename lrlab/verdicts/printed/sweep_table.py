@@ -13,7 +13,7 @@ from lrlab.errors import printable
 from lrlab.process.fitting import fitted, sentences
 from lrlab.process.paths import display_path
 from lrlab.tables.frames import varying
-from lrlab.verdicts.answer_words import HEAD
+from lrlab.verdicts.printed.answer_words import HEAD
 
 _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
 # States that are counted below the table: a reader of 200 rows must not miss them.

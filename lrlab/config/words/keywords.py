@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from lrlab.config import schema
-from lrlab.config.spelling import OR_NULL, TEXTS, quoted
+from lrlab.config.words.spelling import OR_NULL, TEXTS, quoted
 from lrlab.errors import UserError
 
 _ALL_GROUPS = (*schema.GROUPS, *schema.SWEEP_GROUPS)

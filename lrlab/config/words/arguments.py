@@ -5,15 +5,16 @@ would judge ``lr=1e-4..1`` as one value, and ``optimizer=adam,adamw optimizer.ep
 default optimizer. Hydra leaves to the sweeper what it knows to be swept: here such words are put
 into its own notation, ``lr=interval(1e-4,1)`` and ``optimizer.eps=choice(1e-6)``, a list of one.
 The sweeper and all records see the words as they were typed, with the quotes that
-`lrlab.config.spelling` adds where Hydra would read another text.
+`lrlab.config.words.spelling` adds where Hydra would read another text.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,8 +22,8 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from lrlab.config import spelling
 from lrlab.config.schema import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
+from lrlab.config.words import spelling
 from lrlab.errors import UserError
 
 # With these Hydra composes one run, or none; its own words for what is swept are refused there.
@@ -40,16 +41,41 @@ _OF_HYDRA = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.", "hydra.swee
 # A command line that goes on with a sweep, as `lrlab.resume` makes it.
 RESUMED = "hydra.sweeper.resume=true"
 
-_typed: dict[str, str] = {}
+
+@dataclass(frozen=True)
+class Command:
+    """What a command line says, parsed once and handed on as it is.
+
+    Attributes:
+        for_hydra: its words as Hydra reads them: texts in quotes where it needs them, and
+            intervals, and values that only a swept choice allows, as sweeps.
+        typed: of these words, those that were typed in another way, and how.
+        carried: the folder whose files the sweep takes into its own.
+        began: where the sweep began that this command goes on with.
+        opened: is given the sweep's folder once it is open.
+    """
+
+    for_hydra: tuple[str, ...] = ()
+    typed: Mapping[str, str] = field(default_factory=dict)
+    carried: Path | None = None
+    began: Path | None = None
+    opened: Callable[[Path], object] = lambda folder: None
 
 
-def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[str]:
-    """The command line as Hydra reads it: texts in quotes where it needs them, and intervals, and
-    values that only a swept choice allows, as sweeps.
+def read(
+    arguments: Sequence[str],
+    deferred: Sequence[str] = (),
+    *,
+    carried: Path | None = None,
+    began: Path | None = None,
+    opened: Callable[[Path], object] = lambda folder: None,
+) -> Command:
+    """Parse a command line.
 
     Args:
         arguments: without the program's name.
         deferred: groups that are swept, but not on the command line.
+        carried, began, opened: of the ``Command``.
 
     Raises:
         UserError: a word sets something, and does not say what; or two set the same.
@@ -66,19 +92,19 @@ def for_hydra(arguments: Sequence[str], deferred: Sequence[str] = ()) -> list[st
         judge(arguments)
         arguments = spelling.spelled(arguments)
     if not is_sweep(arguments):
-        return list(arguments)
+        return Command(tuple(arguments), {}, carried, began, opened)
     parsed = {word: override for word in arguments if (override := _parse(word))}
     for word, override in parsed.items():
         _refuse_lists_of_choices(word, override)
     groups = {o.key_or_group for o in parsed.values() if o.is_sweep_override()} | set(deferred)
-    words = []
+    words, typed = [], {}
     for word in arguments:
         override = parsed.get(word)
         new = word if override is None else _rewritten(word, override, groups)
         if new != word:
-            _typed[new] = word
+            typed[new] = word
         words.append(new)
-    return words
+    return Command(tuple(words), typed, carried, began, opened)
 
 
 def judge(words: Sequence[str]) -> None:
@@ -188,9 +214,13 @@ def as_list(word: str) -> str | None:
     return new if _parse(new) else None
 
 
-def restore(config: DictConfig) -> None:
-    """Put the words as typed back into the overrides that Hydra noted."""
-    note(config, "task", [_typed.get(word, word) for word in noted(config, "task")])
+def restore(config: DictConfig, typed: Mapping[str, str]) -> None:
+    """Put the words as typed back into the overrides that Hydra noted.
+
+    Args:
+        typed: of a ``Command``.
+    """
+    note(config, "task", [typed.get(word, word) for word in noted(config, "task")])
 
 
 def noted(config: DictConfig, kind: str) -> list[str]:

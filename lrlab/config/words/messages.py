@@ -101,7 +101,7 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
             having = ", ".join(choices_with(group, setting))
             this = f"{group}={chosen[group]}" if chosen and group in chosen else f"this {group}"
             return f"{key}: not a setting of {this}; {group}={having} has it"
-        from lrlab.config import wishes
+        from lrlab.config.words import wishes
 
         return wishes.no_such(key)
     if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]*)'", text):
@@ -137,7 +137,7 @@ def _unknown_in_file(file: str, key: str) -> str:
             f"{key}={file.partition('/')[2]}: nothing reads what it sets; the file {file}.yaml "
             "must begin with the line `# @package _global_`"
         )
-    from lrlab.config import wishes
+    from lrlab.config.words import wishes
 
     return f"{file}.yaml: {wishes.no_such(key)}"
 
@@ -150,7 +150,7 @@ def _not_understood(word: str) -> str:
         return line
     if key.lstrip("+") in NUMBERS:
         return f"{line}, for example {key}={NUMBERS[key.lstrip('+')]}"
-    from lrlab.config.spelling import quoted
+    from lrlab.config.words.spelling import quoted
 
     return (
         f"{line}, and where the value is a text, quote it: {shlex.quote(f'{key}={quoted(text)}')}"

@@ -1,0 +1,1 @@
+"""Verdicts and answers as they are printed: sentences, tables, JSON."""
