@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-
 USAGE = """\
 usage: python -m lrlab.find [option=value ...]
 

@@ -98,7 +98,7 @@ def test_stacks_of_several_groups_share_the_places(trainer: Trainer) -> None:
 
 def test_memory_limits_the_lanes(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = trainer.specs(["lr=0.1", "lr=0.2", "lr=0.3"], "network.hidden=[37] epochs=1")
-    monkeypatch.setattr(pool.environment, "free_memory", lambda device: 1)
+    monkeypatch.setattr(pool.devices, "free_memory", lambda device: 1)
     source = Scripted(starts(specs))
     train(source)
     assert source.taken == {0: 0, 1: 0, 2: 1} or source.taken == {0: 0, 1: 1, 2: 2}

@@ -17,7 +17,8 @@ from lrlab.config import checks, schema
 from lrlab.engine import devices
 from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import NotWritten, Stopped
-from lrlab.plan import build, memory
+from lrlab.plan import memory
+from lrlab.plan.build import load_data
 from lrlab.plan.spec import RunSpec, group_key
 from lrlab.training import building, checkpoints, lane_python, loop
 
@@ -37,7 +38,7 @@ def test(
     """Make the branch test of runs that have ended, and write each one's branches.csv.
 
     A run whose schedule has annealed its lr has none, nor one that is too short for it
-    (`diagnostics.branch_steps`). A test that fails is logged in the run's run.log.
+    (`branch_budget.branch_steps`). A test that fails is logged in the run's run.log.
 
     Args:
         specs: runs that ended, and whose `records.end_file` is there.
@@ -178,7 +179,7 @@ def _train_on(
     """
     branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
     steps = _steps(*group[0])
-    data = build.load_data(group[0][0]).to(group[0][0].device)
+    data = load_data(group[0][0]).to(group[0][0].device)
     specs = [spec for spec, _, _ in branches]
     stack = building.build_stack("", specs, range(len(specs)), data, ways, measured=False)
     for lane, (_, state, _) in enumerate(branches):

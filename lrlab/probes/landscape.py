@@ -19,7 +19,8 @@ import torch
 from lrlab import records
 from lrlab.engine import devices
 from lrlab.errors import UserError
-from lrlab.plan import build, references
+from lrlab.plan.build import load_data
+from lrlab.plan.references import loss_unit
 from lrlab.probes import along_a_step, paths, surface
 from lrlab.training import on_batches
 
@@ -120,7 +121,7 @@ def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> L
     devices.make_deterministic()
     allowed = [count for count in (any_spec["threads"], threads) if count is not None]
     devices.prepare(any_spec.device, min(allowed, default=None))
-    data = build.load_data(any_spec).to(any_spec.device)
+    data = load_data(any_spec).to(any_spec.device)
     steps_per_epoch = len(data.train_y) // any_spec["batch_size"]
     recorded = [records.read_metrics(spec.folder) for spec in specs.values()]
     recorded = [table.dropna(subset=["lr"]) for table in recorded]  # the last row is no step
@@ -137,7 +138,7 @@ def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> L
     state_step = paths.clear_step(paths.recorded_losses(recorded[good], steps))
     stack = paths.stack(list(specs.values()), data, batch)
     replay = paths.replay(stack, values, state_step, good)
-    unit = references.loss_unit(stack.lanes.loss, data)
+    unit = loss_unit(stack.lanes.loss, data)
     losses = replay.losses * unit
     exact = all(
         np.array_equal(losses[: len(table), i], paths.recorded_losses(table, steps), equal_nan=True)

@@ -20,8 +20,8 @@ from lrlab.config import schema, trust
 from lrlab.engine.lanes import stacking
 from lrlab.engine.lanes.real_pairs import as_real
 from lrlab.errors import UserError
-from lrlab.plan import build
-from lrlab.plan import spec as plan_spec
+from lrlab.plan.build import build_network, build_schedule, loss_function
+from lrlab.plan.spec import group_key, run_spec
 from lrlab.training import on_batches
 from lrlab.training.loop import Values, advance
 from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
@@ -47,17 +47,14 @@ def saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
         assert isinstance(config, DictConfig)
         config = trust.settled(config, schema.GROUPS, str(run), trust.TRUST, trusted)
         config.device = device or config.device
-        return plan_spec.run_spec(int(run.name), run, config, records.read_choices(run), {})
+        return run_spec(int(run.name), run, config, records.read_choices(run), {})
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
 
 
 def unlike(specs: Sequence[RunSpec]) -> str:
     """Why the paths of runs cannot be compared, or nothing."""
-    if (
-        len({plan_spec.group_key(spec) for spec in specs}) > 1
-        or len({s["seed"] for s in specs}) > 1
-    ):
+    if len({group_key(spec) for spec in specs}) > 1 or len({s["seed"] for s in specs}) > 1:
         numbers = ", ".join(str(spec.number) for spec in specs)
         return f"runs {numbers} differ in more than their lr, so their paths cannot be compared"
     return ""
@@ -81,7 +78,7 @@ def schedules(
     """
     tables: list[dict[str, np.ndarray]] = []
     for spec, record in zip(specs, recorded, strict=True):
-        schedule = build.build_schedule(spec, steps_per_epoch)
+        schedule = build_schedule(spec, steps_per_epoch)
         evaluations = dict(zip(record["step"], record["val_loss"], strict=True))
         parts = []
         for first in range(0, steps, steps_per_epoch):
@@ -126,8 +123,8 @@ class Replay:
 
 def stack(specs: Sequence[RunSpec], data: Dataset, batch: Batches) -> OnBatches:
     """The runs as lanes before their first step."""
-    networks = [build.build_network(spec, data) for spec in specs]
-    loss = build.loss_function(specs[0])
+    networks = [build_network(spec, data) for spec in specs]
+    loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
     stacked = stacking.stack(networks, seeds, loss, specs[0].device, pad=pad)

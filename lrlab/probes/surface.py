@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from lrlab import records
-from lrlab.engine.lanes import chunks, memory
+from lrlab.engine.lanes import memory
+from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.lanes.real_pairs import as_real, like_real
 from lrlab.probes.paths import CHUNK_BYTES, Replay
@@ -197,7 +198,7 @@ def _lanes_at_once(lanes: Lanes, x: Tensor, y: Tensor) -> int:
     few = min(len(y), 16)
     network = copy.deepcopy(lanes.modules[0]).cpu()
     each = memory.bytes_a_lane(network, lanes.loss, x[:few].cpu(), y[:few].cpu())
-    each = each * max(len(y), chunks.EVALUATION_CHUNK) // chunks.EVALUATION_CHUNK
+    each = each * max(len(y), EVALUATION_CHUNK) // EVALUATION_CHUNK
     return int(np.clip(CHUNK_BYTES // max(each, 1), 1, 64))
 
 

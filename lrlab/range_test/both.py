@@ -13,12 +13,12 @@ from lrlab.engine import devices
 from lrlab.engine.lanes import memory
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.plan.schedules import lane_schedules
-from lrlab.range_test import misleading
+from lrlab.range_test import misleading, training
 from lrlab.range_test.constants import Constants, read_constants, window
 from lrlab.range_test.found import Found, Options
 from lrlab.range_test.ramp import Ramp, read_ramp
 from lrlab.range_test.rates import evenly, lr_grid
-from lrlab.range_test.training import Looks, Subject, train
+from lrlab.range_test.training import Looks, Subject
 from lrlab.range_test.words import words
 
 _MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
@@ -67,7 +67,7 @@ def both(
         tell(min(made / total, 1.0))
 
     most = _lanes_at_once(subject) if width is None else width
-    losses, seen = train(subject, lrs, max(1, min(most, lrs.shape[1])), looks, count)
+    losses, seen = training.train(subject, lrs, max(1, min(most, lrs.shape[1])), looks, count)
     losses = unit * losses
     ramp_loss, constant_losses = losses[: options.ramp_steps, 0], losses[: options.steps, 1:]
     ramp = read_ramp(ramp_lr, ramp_loss, options.smoothing)

@@ -85,8 +85,10 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
     from lrlab.config import checks
     from lrlab.config.words import wishes
     from lrlab.engine import devices
-    from lrlab.plan import build, compose, references
-    from lrlab.plan import checks as plan_checks
+    from lrlab.plan import compose
+    from lrlab.plan.build import build_network, load_data, loss_function
+    from lrlab.plan.checks import check_runs
+    from lrlab.plan.references import loss_unit
     from lrlab.range_test import files, held_out
     from lrlab.range_test.both import both
     from lrlab.range_test.training import Subject
@@ -96,17 +98,17 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
     wishes.refuse_unknown(config, rest)
     checks.check_folder(config)
     spec = compose.spec(config)
-    plan_checks.check_runs([spec])
+    check_runs([spec])
     named = any(word.startswith("name=") for word in rest)
     folder = Path(config.output) / (config.name if named else f"find_{config.name}")
     folder = records.free_folder(folder.absolute(), may_rename=not named)
 
     devices.prepare(spec.device, spec["threads"])
     _announce(spec, options)
-    data = build.load_data(spec).to(spec.device)
-    loss = build.loss_function(spec)
+    data = load_data(spec).to(spec.device)
+    loss = loss_function(spec)
     subject = Subject(
-        build.build_network(spec, data),
+        build_network(spec, data),
         loss,
         spec["optimizer"],
         batches(data, spec["seed"], spec["batch_size"]),
@@ -120,7 +122,7 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
         held_out.in_parts(data.val_x, data.val_y, most),
         width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
         tell=_share_on_a_terminal,
-        unit=references.loss_unit(loss, data),
+        unit=loss_unit(loss, data),
     )
     if not records.create_sweep(folder):
         folder = records.free_folder(folder, may_rename=True)
@@ -153,14 +155,14 @@ def draw(found: Found, title: str, folder: Path) -> str:
 
 
 def _announce(spec: RunSpec, options: Options) -> None:
-    from lrlab.plan import build
+    from lrlab.plan.build import load_data
     from lrlab.sweeping import launch
 
     steps = f"{options.steps:,} steps"
     if options.ramp_steps != options.steps:
         steps += f", the ramp {options.ramp_steps:,}"
     launch.announce(spec, f"{options.points} constant learning rates and the ramp, {steps}")
-    for line in build.load_data(spec).notices:
+    for line in load_data(spec).notices:
         print(f"lrlab: {line}", file=sys.stderr)
 
 

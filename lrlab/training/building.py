@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrlab import plan, records
+from lrlab import records
 from lrlab.config import schema
-from lrlab.engine import devices, optimizers
-from lrlab.engine.diagnostics import meter
-from lrlab.engine.lanes import lane_stack, stacking
+from lrlab.engine import devices
+from lrlab.engine.diagnostics.meter import build_meter
+from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
-from lrlab.plan import build as plan_build
-from lrlab.plan import references as plan_references
-from lrlab.plan.spec import RunSpec
+from lrlab.engine.optimizers.protocol import LaneOptimizer
+from lrlab.plan.build import build_network, build_schedule, loss_function
+from lrlab.plan.references import References, references_of
+from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.training import checkpoints, lane_python, saving
 from lrlab.training.stack import Run, Stack
 
@@ -35,7 +37,7 @@ def build(
     """Stacks of runs that start, or go on from their checkpoints; those at one place together.
 
     Args:
-        specs: runs of one ``plan.group_key``, whose folders exist.
+        specs: runs of one ``group_key``, whose folders exist.
         rows: each run's row in the display.
         data: on the device.
         ways: what is known of this group, as ``lanes.Lanes.ways``.
@@ -82,9 +84,9 @@ def build_stack(
     device = specs[0].device
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
     devices.prepare(device, specs[0]["threads"], precision(specs[0]))
-    networks = [plan_build.build_network(spec, data) for spec in specs]
-    references = plan.references(specs[0], data, networks[0])
-    loss = plan_build.loss_function(specs[0])
+    networks = [build_network(spec, data) for spec in specs]
+    references = references_of(specs[0], data, networks[0])
+    loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     stacked = stacking.stack(networks, seeds, loss, device, ways, pad, precision(specs[0]))
     optimizer = lane_optimizers.build(
@@ -108,7 +110,7 @@ def build_stack(
         key,
         data,
         references,
-        meter=meter.build_meter(mode, stacked, data, size) if measured else None,
+        meter=build_meter(mode, stacked, data, size) if measured else None,
         unit=references.unit,
     )
     stack.settle()
@@ -123,14 +125,14 @@ def precision(spec: RunSpec) -> str:
 def _run(
     spec: RunSpec,
     row: int,
-    stack: lane_stack.Lanes,
+    stack: Lanes,
     steps_per_epoch: int,
     data: Dataset,
-    references: plan_references.References,
+    references: References,
 ) -> Run:
     """A run before its first step."""
     steps = spec["epochs"] * steps_per_epoch
-    summary = plan.summary(spec) | {
+    summary = new_summary(spec) | {
         "state": "running",
         "parameters": sum(t[0].numel() for t in stack.params.values()),
         "steps": steps,
@@ -143,7 +145,7 @@ def _run(
         "environment": devices.describe(spec.device),
         "timing": {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
-    schedule = plan_build.build_schedule(spec, steps_per_epoch)
+    schedule = build_schedule(spec, steps_per_epoch)
     return Run(spec, row, schedule, summary, steps=steps)
 
 
@@ -154,7 +156,7 @@ def _of_targets(data: Dataset) -> dict[str, Any]:
     return {"target_mean": list(data.target_mean), "target_std": data.target_std}
 
 
-def _swings_from(runs: Sequence[Run], optimizer: optimizers.LaneOptimizer) -> list[float | None]:
+def _swings_from(runs: Sequence[Run], optimizer: LaneOptimizer) -> list[float | None]:
     """The stability ratio from which on each run's steps swing; None where no rule is known.
 
     Of a momentum that its schedule moves, the median over the run counts.

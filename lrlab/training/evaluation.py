@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrlab.engine.lanes import chunks
+from lrlab.engine.lanes.chunks import of_each_lane
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.process.profiling import phase
 from lrlab.training.stack import Run, Stack, evaluated_on, val_parts
@@ -63,7 +63,7 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
         x, y = stack.first_batch()
-        own = chunks.of_each_lane(y)
+        own = of_each_lane(y)
         finished = finished.select(done)
         finished.settle(x[done] if own else x, y[done] if own else y, *evaluated_on(data))
     started = time.perf_counter()

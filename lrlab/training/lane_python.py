@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrlab.engine import python_state
+from lrlab.engine import forms, python_state
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.training.stack import Run, Stack
@@ -49,14 +49,14 @@ def load(stack: Stack, lane: int, state: Python) -> None:
     """Put what ``changed`` gave into a lane.
 
     Raises:
-        python_state.Unfit: it does not belong there.
+        forms.Unfit: it does not belong there.
     """
     try:
         stack.lanes.load_python(lane, state.get("network", {}), state.get("loss", {}))
         if state.get("optimizer"):
             own = stack.optimizer.torch_optimizer(lane)
             if own is None:
-                raise python_state.Unfit("it is of another optimizer")
+                raise forms.Unfit("it is of another optimizer")
             python_state.put_back(own, state["optimizer"])
     except Exception as error:  # whatever a file from elsewhere makes of it
-        raise python_state.Unfit(str(error)) from error
+        raise forms.Unfit(str(error)) from error

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.engine.diagnostics import meter as diagnostics_meter
 from lrlab.engine.diagnostics import quantities
+from lrlab.engine.diagnostics.meter import Meter
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.step.protocol import Coefficients
@@ -78,7 +78,7 @@ class Segment:
         values: of the schedules, name to (steps, lanes).
         losses: (steps, lanes), of the mini-batch before each update, times the stack's ``unit``.
         measured: place in the segment to what was measured there, (lanes, 7), see
-            ``diagnostics.table``, and what was measured of each lane, (lanes,) int; 0: nothing.
+            ``quantities.table``, and what was measured of each lane, (lanes,) int; 0: nothing.
         seconds: of wall time, without those of measuring.
     """
 
@@ -133,7 +133,7 @@ class Lockstep(ABC, Generic[R]):
     lanes: Lanes
     optimizer: LaneOptimizer
     steps_per_epoch: int
-    meter: diagnostics_meter.Meter | None = field(default=None, kw_only=True)
+    meter: Meter | None = field(default=None, kw_only=True)
     unit: float = field(default=1.0, kw_only=True)
 
     @abstractmethod
@@ -185,7 +185,7 @@ class Lockstep(ABC, Generic[R]):
     # --- measuring --------------------------------------------------------------------------------
 
     def due(self, count: int) -> dict[int, np.ndarray]:
-        """Which of the next steps are measured; see ``diagnostics.Meter.due``."""
+        """Which of the next steps are measured; see ``Meter.due``."""
         if self.meter is None:
             return {}
         totals = [run.steps for run in self.runs]

@@ -21,7 +21,7 @@ from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.step.protocol import Coefficients
-from lrlab.plan import build as plan_build
+from lrlab.plan.build import batch_order
 from lrlab.training.loop import Course, Lockstep
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def batches_of(x: Tensor, y: Tensor, seed: int, batch_size: int) -> Batches:
         epoch, place = divmod(step, steps_per_epoch)
         if epoch != epoch_of:
             epoch_of = epoch
-            order = torch.from_numpy(plan_build.batch_order(seed, epoch, len(x))).to(x.device)
+            order = torch.from_numpy(batch_order(seed, epoch, len(x))).to(x.device)
         index = order[place * batch_size : (place + 1) * batch_size]
         return x[index], y[index]
 
@@ -117,7 +117,7 @@ def build(
 
     Args:
         configs: (lanes,) of their optimizers, each with ``lr``.
-        each_lr_is_a_runs: as for ``optimizers.build``.
+        each_lr_is_a_runs: as for ``lane_optimizers.build``.
     """
     params = list(lanes.params.values())
     optimizer = lane_optimizers.build(configs, params, lanes.units, each_lr_is_a_runs)

@@ -11,7 +11,7 @@ import torch
 
 from lrlab import records
 from lrlab.config import schema
-from lrlab.engine import python_state
+from lrlab.engine import forms, python_state
 from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import in_a_line
 from lrlab.process.profiling import phase
@@ -75,7 +75,7 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
     seconds = [float(each) for each in [*state["seconds"], 0.0][:3]]
     kept = {key: state["summary"][key] for key in KEPT if key in state["summary"]}
     if state["step"] > run.steps:
-        raise python_state.Unfit(f"step {state['step']} of {run.steps}")
+        raise forms.Unfit(f"step {state['step']} of {run.steps}")
     if stack.meter and state.get("curvature"):
         stack.meter.load(lane, state["curvature"])
     stack.lanes.load(lane, state["tensors"])

@@ -16,8 +16,8 @@ from torch import Tensor
 from lrlab.engine.step.batches import gather
 from lrlab.engine.step.choosing import build_step
 from lrlab.engine.step.protocol import Coefficients, Step
-from lrlab.plan import build
-from lrlab.plan import references as plan_references
+from lrlab.plan.build import batch_order
+from lrlab.plan.references import References
 from lrlab.plan.spec import RunSpec
 from lrlab.process.profiling import phase
 from lrlab.training.loop import Course, Lockstep
@@ -76,7 +76,7 @@ class Stack(Lockstep[Run]):
 
     key: str
     data: Dataset
-    references: plan_references.References
+    references: References
     order: Tensor = field(default_factory=lambda: torch.empty(0))
     order_of: Tensor = field(default_factory=lambda: torch.empty(0))
     step: Step | None = None
@@ -116,8 +116,7 @@ class Stack(Lockstep[Run]):
         keys = [(run.spec["seed"], run.step // steps) for run in self.runs]
         distinct = list(dict.fromkeys(keys))
         orders = [
-            build.batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1)
-            for key in distinct
+            batch_order(*key, samples)[: steps * batch_size].reshape(steps, -1) for key in distinct
         ]
         self.order = torch.from_numpy(np.stack(orders, axis=1)).to(device)
         padding = [0] * max(self.lanes.pad - len(keys), 0)
