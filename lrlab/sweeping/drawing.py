@@ -68,10 +68,13 @@ def _measure_landscape(folder: Path, tables: Tables, threads: int, trusted: bool
     if best is None or tables.verdicts is None:
         return
     from lrlab.probes import landscape
+    from lrlab.verdicts import three_runs
 
-    measured = landscape.measure(
-        folder, tables.verdicts, int(str(best)), threads=threads, trusted=trusted
-    )
+    runs = three_runs.choose(tables.verdicts, int(str(best)))
+    if isinstance(runs, str):
+        measured = landscape.nothing(runs)
+    else:
+        measured = landscape.measure(folder, runs, threads=threads, trusted=trusted)
     landscape.write(folder, measured)
 
 
