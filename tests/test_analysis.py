@@ -152,7 +152,7 @@ def test_varying_names_settings_that_differ_and_swept_dotted_keys() -> None:
 @pytest.mark.default
 def test_analysis_plots_and_table_never_import_torch() -> None:
     code = (
-        "import sys, lrlab.analysis, lrlab.plots, lrlab.tables.table; print('torch' in sys.modules)"
+        "import sys, lrlab.analysis, lrlab.plots, lrlab.tables.frames; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -524,13 +524,13 @@ def test_code_that_cannot_be_imported_again_is_refused(monkeypatch: pytest.Monke
     old = type(
         "range_test",
         (),
-        {"__module__": "lrlab.range_test.curves.figure", "__qualname__": "range_test"},
+        {"__module__": "lrlab.range_test.figure", "__qualname__": "range_test"},
     )
     with pytest.raises(
-        UserError, match=r"^loss=range_test: lrlab.range_test.curves.figure.range_test is another"
+        UserError, match=r"^loss=range_test: lrlab.range_test.figure.range_test is another"
     ):
         keywords.words({"loss": old})
-    assert keywords.import_path("loss", range_test) == "lrlab.range_test.curves.figure.range_test"
+    assert keywords.import_path("loss", range_test) == "lrlab.range_test.figure.range_test"
 
 
 def test_the_package_imports_nothing_until_it_is_asked(result: lrlab.Result) -> None:

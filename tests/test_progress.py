@@ -69,7 +69,7 @@ def test_losses_need_not_be_fetched_where_nothing_is_drawn() -> None:
 @pytest.mark.default
 def test_rich_is_not_imported_without_a_terminal() -> None:
     code = (
-        "import io, sys\nfrom lrlab import progress\n"
+        "import io, sys\nfrom lrlab.process import progress\n"
         "with progress.show([progress.LaneRow(0)], io.StringIO()) as update:\n"
         "    update(0, state='finished')\n"
         "print('rich' in sys.modules)"
