@@ -34,6 +34,7 @@ from lrlab import records
 from lrlab.__main__ import VERBS
 from lrlab.config import checks
 from lrlab.config import schema as configs
+from lrlab.errors import NotWritten
 from lrlab.plots import NAMES
 from lrlab.study import journal
 from lrlab.sweep import main as sweep
@@ -480,7 +481,7 @@ def test_a_full_disk_and_an_interruption_are_said_so(tmp_path: Path) -> None:
 
     def full(file: Path, text: str) -> None:
         if file.name == "runs.csv":
-            raise records.NotWritten(file, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            raise NotWritten(file, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         write(file, text)
 
     with mock.patch.object(records.files, "write_whole", full):

@@ -30,7 +30,7 @@ from helpers.commands import Ended, command
 from omegaconf import OmegaConf
 
 import lrlab
-from lrlab import compare, errors, records, report
+from lrlab import analysis, compare, errors, records, report
 from lrlab import reproduce as reproducing
 from lrlab import resume as resume_verb
 from lrlab.config import known as config_known
@@ -44,7 +44,6 @@ from lrlab.study.points import Points
 from lrlab.sweep import main
 from lrlab.sweeping import resuming
 from lrlab.sweeping.judged import Sweep
-from lrlab.tables import frames
 from lrlab.training import checkpoints
 from lrlab.verdicts import loading
 
@@ -670,7 +669,7 @@ def readers(home: Path) -> dict[str, Callable[[], Ended]]:
         compare.main(["s", "other", "--no-files"])
 
     return {
-        "analysis": lambda: command(lambda: frames.main(["s"]), [], home),
+        "analysis": lambda: command(lambda: analysis.main(["s"]), [], home),
         "report": lambda: command(reports, ["s"], home),
         "plots": lambda: command(lambda: plots(["s", "--only=lr_against_loss"]), [], home),
         "compare": lambda: command(two, [], home),
@@ -935,7 +934,7 @@ def test_a_terminal_is_told_no_commands(here: Path, tmp_path: Path) -> None:
         for shown in (ended.out, ended.err):
             assert not any(c for c in ESCAPE if not c.isprintable() and c in shown), (name, shown)
     with mock.patch.object(errors, "printable", lambda text: text):
-        assert "\x1b" in command(lambda: frames.main(["s"]), [], here).out
+        assert "\x1b" in command(lambda: analysis.main(["s"]), [], here).out
     assert "\x1b" not in str(UserError(ESCAPE)) and str(UserError("a\tb")) == "a b"
 
 
