@@ -18,6 +18,7 @@ from lrlab.process import fitting, verbs
 from lrlab.process import paths as process_paths
 from lrlab.records import thresholds
 from lrlab.verdicts import recommend
+from lrlab.verdicts.judging import verdicts as verdicts  # of a DataFrame: docs/analysis.md
 from lrlab.verdicts.loading import load, resolved
 from lrlab.verdicts.printed.answer_words import terminal_text
 from lrlab.verdicts.printed.run_words import as_json, evidence_lines, in_order, verdict_table

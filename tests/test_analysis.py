@@ -152,7 +152,8 @@ def test_varying_names_settings_that_differ_and_swept_dotted_keys() -> None:
 @pytest.mark.default
 def test_analysis_plots_and_table_never_import_torch() -> None:
     code = (
-        "import sys, lrlab.analysis, lrlab.plots, lrlab.tables.frames; print('torch' in sys.modules)"
+        "import sys, lrlab.analysis, lrlab.plots, lrlab.tables.frames;"
+        " print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -335,3 +336,11 @@ def test_verdicts_of_a_sweep_in_pieces_are_those_of_it_whole(
     monkeypatch.setattr(frames, "PIECE", 4)
     monkeypatch.setattr(frames, "curves", None)  # it is not asked for the whole
     pd.testing.assert_frame_equal(loading.verdicts_of(sweep, target=0.6), expected)
+
+
+def test_a_data_frame_is_judged_as_the_documents_say() -> None:
+    from lrlab.analysis import verdicts
+
+    rows = {"run": [0, 0, 1, 1], "lr": [0.1, 0.1, 0.2, 0.2], "step": [0, 9, 0, 9]}
+    found = verdicts(pd.DataFrame({**rows, "train_loss": [2.0, 1.9, 2.0, 0.5]}))
+    assert found["outcome"].tolist() == ["undershooting", "converged"]

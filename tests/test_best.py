@@ -11,6 +11,7 @@ import yaml
 from helpers.commands import QUICK, command
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -194,6 +195,7 @@ def test_another_choice_leaves_the_settings_of_the_first_behind(tmp_path: Path) 
         "network: {hidden: [8]}\noptimizer: {momentum: 0.5}\nsource: outputs/first/3\n"
     )
     overrides = ["network=cnn", "network.activation=tanh", "+network.note=1", "lr=0.3"]
+    Plugins.instance()  # which knows what reads pkg:// and file://
     path = ConfigSearchPathImpl()  # as `--config-dir` makes it
     path.append("hydra", "pkg://hydra.conf")
     path.append("main", f"file://{schema.folder('conf')}")

@@ -125,7 +125,7 @@ def test_resume_and_analysis_say_it_too(tmp_path: Path) -> None:
     assert command(analysis.main, ["x", "--targt", "3"], tmp_path).err.count("--target") == 2
 
 
-VERBS = ["sweep", "find", "resume", "reproduce", "judge", "__main__"]
+VERBS = ["sweep", "find", "resume", "reproduce", "analysis", "__main__"]
 
 
 @pytest.mark.parametrize("module", VERBS)

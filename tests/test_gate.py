@@ -27,8 +27,8 @@ SHOWN = "a?]0;owned?b?[2Jc?31md?e"
 
 PROGRAM = """
 import logging, sys, warnings
-from lrlab import progress, readers
-readers.outlive()
+from lrlab.process import broken_pipe, progress
+broken_pipe.outlive()
 word = sys.argv[1]
 print("P" + word)
 print("one\\rtwo\\r\\nthree\\u3000four")

@@ -219,7 +219,7 @@ def test_a_password_may_be_typed_as_it_is_or_in_the_query(
 def test_a_missing_driver_is_named(postgres_url: str) -> None:
     script = (
         "import sys; sys.modules['psycopg'] = None\n"
-        "from lrlab import storage; from lrlab.errors import UserError\n"
+        "from lrlab.study import storage; from lrlab.errors import UserError\n"
         "try: storage.open_store(sys.argv[1], 'sweep', None)\n"
         "except UserError as error: print(error)"
     )

@@ -133,7 +133,7 @@ WORKER = textwrap.dedent(
     """
     import json, sys
     from pathlib import Path
-        from lrlab.config.space import Space
+    from lrlab.config.space import Space
     from lrlab.study.points import Request
     from lrlab.study.queue import open_queue
 
