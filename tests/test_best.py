@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from lrlab import records
-from lrlab.config import schema
+from lrlab.config import hydra_store, schema
 from lrlab.errors import UserError
 from lrlab.plan import best
 from lrlab.sweep import main
@@ -202,9 +202,10 @@ def test_another_choice_leaves_the_settings_of_the_first_behind(tmp_path: Path) 
     path.append("command-line", f"file://{tmp_path}")
     path.append("schema", "structured://")
     loader = ConfigLoaderImpl(path)
-    job = loader.load_configuration("best", overrides, RunMode.RUN)
-    assert job.network.hidden == [8]
-    best.choose_again(job, loader, overrides)
+    with hydra_store.ready():
+        job = loader.load_configuration("best", overrides, RunMode.RUN)
+        assert job.network.hidden == [8]
+        best.choose_again(job, loader, overrides)
     cnn = OmegaConf.load(schema.folder("conf") / "network" / "cnn.yaml")
     assert job.network == {**cnn, "activation": "tanh", "note": 1}, "no trace of hidden"
     assert job.optimizer.momentum == 0.5 and job.lr == 0.3, "what was not chosen anew stays"
