@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from lrlab.plots.figures.by_setting import lr_by_setting
     from lrlab.plots.figures.curves import loss_curves, lr_and_loss
     from lrlab.plots.figures.heat import heat_map
+    from lrlab.plots.figures.importances import importances
     from lrlab.plots.figures.landscape import surface, textbook
-    from lrlab.plots.figures.pooled import importances
     from lrlab.plots.figures.steps import mechanics
     from lrlab.plots.figures.to_target import to_target
     from lrlab.plots.writing import draw, figure, save
@@ -73,7 +73,7 @@ _HOMES = {
     "lr_against_accuracy": "figures.by_lr",
     "to_target": "figures.to_target",
     "lr_by_setting": "figures.by_setting",
-    "importances": "figures.pooled",
+    "importances": "figures.importances",
     "mechanics": "figures.steps",
     "heat_map": "figures.heat",
     "branch_fan": "figures.branches",
