@@ -1,13 +1,10 @@
 """Figures of a sweep: DataFrames in, matplotlib Figures out. Reads no files, keeps no pyplot state.
 
-The frames are those of `lrlab.tables.frames`. Each figure is a function that works alone:
-
-    loss_curves, lr_and_loss, lr_against_loss, lr_against_accuracy, to_target, mechanics,
-    lr_by_setting, importances, heat_map, branch_fan, schedules, textbook, surface
-
-A function whose table lacks what its figure is about raises `NothingToDraw` with the reason.
-`draw` draws all there is to draw of a sweep's `Tables` into a folder. Every drawn thing carries a
-gid ("raw", "smooth", "nonfinite", "chance", ...), so that a figure can be taken apart again.
+The frames are those of `lrlab.tables.frames`. Each figure, see `NAMES`, is a function that works
+alone; `lrlab.plots.figures` says how to add one. One whose table lacks what it is about raises
+`NothingToDraw` with the reason. `draw` draws all there is to draw of a sweep's `Tables` into a
+folder. Every drawn thing carries a gid ("raw", "smooth", "nonfinite", "chance", ...), so that a
+figure can be taken apart again.
 
 matplotlib is imported when the first figure is asked for, not with this package.
 """

@@ -65,7 +65,7 @@ _FIGURES: Mapping[str, Callable[[Tables], Figure]] = {
         unit=unit_name(t.curves),
     ),
 }
-assert tuple(_FIGURES) == NAMES
+assert tuple(_FIGURES) == NAMES, "the names of plots/tables.py, in their order"
 
 
 def figure(name: str, tables: Tables) -> Figure:
