@@ -13,7 +13,7 @@ To update all lanes at once, which is faster:
 2. Name it in the table in ``known``.
 3. Give it a name on the command line with a file ``conf/optimizer/NAME.yaml``.
 4. Add it to ``CASES`` and ``SHIPPED`` of ``tests/test_optimizers.py``, which compare it with its
-   class bit by bit; one that is not torch's by its import path.
+   class bit by bit; one that is not torch's by its import path. See ``BY_SIGN`` there, too.
 5. If it has no momentum, say so in ``_PLAIN`` of ``lrlab/tables/tidy.py``, which judges curves
    without torch.
 
