@@ -2,6 +2,8 @@
 
     python docs/make_options.py
 
+A choice is in the table whose marker names it, so a new file in conf/ needs its name in one.
+
 What stands between ``<!-- made: ... -->`` and ``<!-- end -->`` is made anew, all else is written by
 hand. A marker says what its table holds:
 
@@ -23,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from lrlab import schedules
 from lrlab.config import schema
 from lrlab.engine.optimizers import known
 from lrlab.plan.schedules import reading
@@ -201,6 +204,13 @@ def common(group: str) -> list[str]:
     return [name for name in tables[0] if all(name in table for table in tables)]
 
 
+def _of_schedules() -> dict[str, tuple[str, float]]:
+    """Which numbers work, by the argument of a scheduler of lrlab's own or of torch's."""
+    classes = [each for each in vars(schedules).values() if isinstance(each, type)]
+    own = {k: number for each in classes for k, number in getattr(each, "numbers", {}).items()}
+    return {**own, **reading.ARGUMENTS}
+
+
 def _works(group: str, choices_: Sequence[str], setting: Setting) -> str:
     key = f"{group}.{setting.name}"
     if (group, setting.name) == ("schedule", "factor") and "plateau" in choices_:
@@ -211,12 +221,12 @@ def _works(group: str, choices_: Sequence[str], setting: Setting) -> str:
         return VALUES[key]
     if isinstance(setting.value, bool):
         return _SWITCH
-    judged = {"optimizer": known.numbers(), "schedule": reading.ARGUMENTS}.get(group, {})
+    judged = {"optimizer": known.numbers(), "schedule": _of_schedules()}.get(group, {})
     if setting.name in judged:
         return judged[setting.name][0]
     if group in ("sampler", "pruner") and isinstance(setting.value, int):
         return f"a whole number of at least {sampler_checks._LEAST.get(setting.name, 0)}"
-    raise KeyError(f"{key}: VALUES says nothing of it")
+    raise KeyError(f"{key}: VALUES of docs/make_options.py says nothing of it")
 
 
 def _code(text: str) -> str:

@@ -4,6 +4,10 @@ Each is read into parts, a dict with ``x`` and ``y`` and, where there are any, `
 ``test_x`` and ``test_y``; ``make`` makes a ``Dataset`` of them. Floating-point targets make it a
 regression, whole numbers a classification.
 
+To add a reader, write a function here, next to ``arrays``, the shortest; what it takes many lines
+to read is a file of ``lrlab/data/``. Give it a name with a file ``conf/data/NAME.yaml``, and name
+it in ``READERS`` of ``lrlab/config/known.py``: without that, its own records need trust=true.
+
 The arguments that all readers share, in ``Split``:
 
     standardise: take the training part's mean off and divide by its standard deviation, each

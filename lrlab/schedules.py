@@ -6,8 +6,9 @@ To add one, write its class here. It may have:
   an example. Arguments with a name from torch's schedulers are checked like those.
 - ``rises_to_the_end = True``: a rising lr is what it is for, so that nobody is warned of it.
 
-Then give it a name on the command line, with a file ``conf/schedule/NAME.yaml``, and add a case to
-``tests/test_schedules.py``. How schedules are read and stepped: ``lrlab.plan.schedules``.
+Then give it a name on the command line, with a file ``conf/schedule/NAME.yaml``, and add its curve
+to ``SHIPPED`` in ``tests/test_schedules.py``. How schedules are read and stepped:
+``lrlab.plan.schedules``.
 """
 
 from __future__ import annotations

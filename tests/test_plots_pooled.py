@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from lrlab import plots
 from lrlab.plots import __main__ as command
-from lrlab.plots.figures import pooled
+from lrlab.plots.over_lr import pooled
 from lrlab.verdicts.pooled import Bin
 from lrlab.verdicts.recommend import recommend
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lrlab import losses
 from lrlab.config import checks
 from lrlab.engine import network_checks
-from lrlab.engine.optimizers import lane_optimizers
+from lrlab.engine.optimizers import known, lane_optimizers
 from lrlab.errors import UserError
 from lrlab.plan import build
 from lrlab.plan.schedules import lane_schedules
@@ -123,8 +123,8 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
 def _check_parametrisation(spec: RunSpec) -> None:
     """A parametrisation is for one kind of update; with the other kind, lrs would scale wrongly."""
     chosen = str(spec["network"].get("parametrisation"))
-    class_name = str(build.target_of(spec, "optimizer")).rpartition(".")[2]
-    adaptive = class_name in ("Adam", "AdamW", "RMSprop", "Adagrad")
+    target = str(build.target_of(spec, "optimizer"))
+    class_name, adaptive = target.rpartition(".")[2], known.divides(target)
     suits = {"mup_adam": adaptive, "mup_sgd": class_name == "SGD"}
     if not suits.get(chosen, True) and (adaptive or class_name == "SGD"):
         other = "mup_sgd" if chosen == "mup_adam" else "mup_adam"

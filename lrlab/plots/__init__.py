@@ -1,13 +1,10 @@
 """Figures of a sweep: DataFrames in, matplotlib Figures out. Reads no files, keeps no pyplot state.
 
-The frames are those of `lrlab.tables.frames`. Each figure is a function that works alone:
-
-    loss_curves, lr_and_loss, lr_against_loss, lr_against_accuracy, to_target, mechanics,
-    lr_by_setting, importances, heat_map, branch_fan, schedules, textbook, surface
-
-A function whose table lacks what its figure is about raises `NothingToDraw` with the reason.
-`draw` draws all there is to draw of a sweep's `Tables` into a folder. Every drawn thing carries a
-gid ("raw", "smooth", "nonfinite", "chance", ...), so that a figure can be taken apart again.
+The frames are those of `lrlab.tables.frames`. Each figure, see `NAMES`, is a function that works
+alone; `lrlab.plots.figures` says how to add one. One whose table lacks what it is about raises
+`NothingToDraw` with the reason. `draw` draws all there is to draw of a sweep's `Tables` into a
+folder. Every drawn thing carries a gid ("raw", "smooth", "nonfinite", "chance", ...), so that a
+figure can be taken apart again.
 
 matplotlib is imported when the first figure is asked for, not with this package.
 """
@@ -33,8 +30,8 @@ if TYPE_CHECKING:
     from lrlab.plots.figures.by_setting import lr_by_setting
     from lrlab.plots.figures.curves import loss_curves, lr_and_loss
     from lrlab.plots.figures.heat import heat_map
+    from lrlab.plots.figures.importances import importances
     from lrlab.plots.figures.landscape import surface, textbook
-    from lrlab.plots.figures.pooled import importances
     from lrlab.plots.figures.steps import mechanics
     from lrlab.plots.figures.to_target import to_target
     from lrlab.plots.writing import draw, figure, save
@@ -73,7 +70,7 @@ _HOMES = {
     "lr_against_accuracy": "figures.by_lr",
     "to_target": "figures.to_target",
     "lr_by_setting": "figures.by_setting",
-    "importances": "figures.pooled",
+    "importances": "figures.importances",
     "mechanics": "figures.steps",
     "heat_map": "figures.heat",
     "branch_fan": "figures.branches",

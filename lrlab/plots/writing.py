@@ -18,8 +18,8 @@ from lrlab.plots.figures.by_lr import lr_against_accuracy, lr_against_loss
 from lrlab.plots.figures.by_setting import lr_by_setting
 from lrlab.plots.figures.curves import loss_curves, lr_and_loss
 from lrlab.plots.figures.heat import heat_map
+from lrlab.plots.figures.importances import importances
 from lrlab.plots.figures.landscape import surface, textbook
-from lrlab.plots.figures.pooled import importances
 from lrlab.plots.figures.steps import mechanics
 from lrlab.plots.figures.to_target import to_target
 from lrlab.plots.style import DPI, quiet, unit_name
@@ -65,7 +65,7 @@ _FIGURES: Mapping[str, Callable[[Tables], Figure]] = {
         unit=unit_name(t.curves),
     ),
 }
-assert tuple(_FIGURES) == NAMES
+assert tuple(_FIGURES) == NAMES, "the names of plots/tables.py, in their order"
 
 
 def figure(name: str, tables: Tables) -> Figure:

@@ -15,6 +15,9 @@ ENDED = ("finished", "diverged", "pruned", "failed")
 
 # A row describes the parameters before update `step`: the mini-batch loss there, and the full
 # evaluation where one was made. The last row, after all updates, has an evaluation only.
+# `append_metrics` and `append_evaluated` write the cells of a row in this order. A column that is
+# added here is missing in the records of before, which `read_metrics` would then call damaged: let
+# it read NaN there.
 METRICS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_acc")
 
 # A row describes the update made at `step`; see lrlab.engine.diagnostics.

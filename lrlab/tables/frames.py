@@ -44,7 +44,8 @@ _NUMBERS = (
     "test_acc",
     "train_seconds",
 )
-_CURVE_NUMBERS = ("step", "epoch", "lr_at_step", "train_loss", "val_loss", "val_acc")
+# the columns of metrics.csv; a curve's "lr" is the run's init_lr
+_CURVE_NUMBERS = tuple("lr_at_step" if name == "lr" else name for name in records.METRICS)
 # Run-level columns that a curve carries along, so that a figure needs no second table.
 _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step", "pruned_at_epoch")
 _REFERENCES = ("initial_loss", "chance_loss", "num_classes", "swings_from")

@@ -7,10 +7,15 @@ Every class that derives from ``torch.optim.Optimizer`` works already, with
 To update all lanes at once, which is faster:
 
 1. Write its formula in a file of this folder, as a ``Rule`` (see ``rule``; ``adagrad`` is a short
-   example): its buffers, the numbers of a step, the update, and which hyperparameters work.
+   example): its buffers, the numbers of a step, the update, and which hyperparameters work. Of one
+   that torch lacks write the ``torch.optim.Optimizer`` in the same file: it is the truth that the
+   rule is compared with, and what configs name.
 2. Name it in the table in ``known``.
-3. Add it to ``CASES`` of ``tests/test_optimizers.py``, which compares it with torch bit by bit.
-4. Give it a name on the command line with a file ``conf/optimizer/NAME.yaml``.
+3. Give it a name on the command line with a file ``conf/optimizer/NAME.yaml``.
+4. Add it to ``CASES`` and ``SHIPPED`` of ``tests/test_optimizers.py``, which compare it with its
+   class bit by bit; one that is not torch's by its import path. See ``BY_SIGN`` there, too.
+5. If it has no momentum, say so in ``_PLAIN`` of ``lrlab/tables/tidy.py``, which judges curves
+   without torch.
 
 What a rule must keep to
 ------------------------

@@ -22,6 +22,14 @@ RULES: dict[Callable[..., Any], Rule] = {
 }
 
 
+def divides(target: str) -> bool:
+    """Whether the update of a class, by its import path or name, divides each gradient element."""
+    name = target.rpartition(".")[2]
+    return any(
+        rule.divisor and getattr(call, "__name__", "") == name for call, rule in RULES.items()
+    )
+
+
 def numbers() -> dict[str, Number]:
     """Return every hyperparameter that is a number, of all rules."""
     return {name: number for rule in RULES.values() for name, number in rule.numbers.items()}

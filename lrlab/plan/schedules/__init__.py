@@ -18,7 +18,8 @@ How to add a schedule
 ---------------------
 Every torch scheduler works already, with ``schedule._target_=package.Name``. One that ships with
 lrlab is a class in ``lrlab/schedules.py``, next to ``RangeTestLR``, with a file
-``conf/schedule/NAME.yaml`` and a case in ``tests/test_schedules.py``. This folder stays as it is.
+``conf/schedule/NAME.yaml`` and its curve in ``SHIPPED`` of ``tests/test_schedules.py``. This
+folder stays as it is.
 
 The files
 ---------

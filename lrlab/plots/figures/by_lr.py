@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, style
-from lrlab.plots.figures.by_lr_marks import draw, handles, ribbons_of
-from lrlab.plots.figures.by_lr_table import (
+from lrlab.plots.frame import Label, Reference, Scale
+from lrlab.plots.over_lr.by_lr_marks import draw, handles, ribbons_of
+from lrlab.plots.over_lr.by_lr_table import (
     ACCURACY,
     AT_PRUNING,
     LOSS,
@@ -21,8 +22,7 @@ from lrlab.plots.figures.by_lr_table import (
     medians_of,
     pruned,
 )
-from lrlab.plots.figures.recommended import best_handles, draw_recommended
-from lrlab.plots.frame import Label, Reference, Scale
+from lrlab.plots.over_lr.recommended import best_handles, draw_recommended
 from lrlab.plots.parts.margin import draw_margin
 from lrlab.plots.parts.rail import draw_rail, rail_heading
 from lrlab.plots.parts.ribbon import draw_ribbon

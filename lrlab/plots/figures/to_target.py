@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
-from lrlab.plots.figures import pooled
-from lrlab.plots.figures.by_lr_table import (
+from lrlab.plots.over_lr import pooled
+from lrlab.plots.over_lr.by_lr_table import (
     DENSE,
     settings,
 )
-from lrlab.plots.figures.recommended import draw_recommended, recommended_handle
+from lrlab.plots.over_lr.recommended import draw_recommended, recommended_handle
 from lrlab.plots.parts.rail import draw_rail, rail_heading
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import Panels, sheet

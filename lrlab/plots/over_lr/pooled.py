@@ -1,4 +1,4 @@
-"""A search over several settings: what became of it at each lr, and which settings mattered."""
+"""A search over several settings: what became of it at each lr."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrlab.plots import style
 from lrlab.plots.frame import Scale, draw_edges
-from lrlab.plots.sheet import PAD, Panels, cut_to, sheet, text_width
-from lrlab.plots.style import BEST, DARK, HUES, SIZE
-from lrlab.plots.tables import NothingToDraw
+from lrlab.plots.style import BEST, DARK, HUES
 
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
@@ -23,16 +20,11 @@ if TYPE_CHECKING:
 HUE = HUES[0]  # of all finished configurations: settings have no colours here
 _PRUNED = "#9aa3ab"
 _ENVELOPE: Any = {"color": DARK, "linewidth": 1.4, "solid_joinstyle": "miter"}
-_ROW = 0.42  # inches of a bar
-_LONGEST = 3.2  # inches that the name of a setting may take
 
 
 def search_of(answers: "Sequence[Answer]") -> "Search | None":
     """What the runs of a search over several settings say together; None: it is no search."""
     return answers[0].search if answers else None
-
-
-# --- lr against what it came to -------------------------------------------------------------------
 
 
 def points(on_axis: Any, name: str, outcomes: Mapping[Any, str], names: Sequence[str]) -> Any:
@@ -140,50 +132,3 @@ def _cross() -> Line2D:
 
 def _broken() -> Line2D:
     return style.outcome_mark("collapsed", 8.0)
-
-
-# --- which settings mattered ----------------------------------------------------------------------
-
-
-def importances(answers: "Sequence[Answer]", *, title: str | None = None) -> Figure:
-    """How much lr and each other setting of a search mattered, as bars in percent.
-
-    answers: as from `lrlab.verdicts.recommend.recommend`; the shares are those of its search, see
-    `lrlab.verdicts.pooled.importances`.
-
-    Raises:
-        NothingToDraw: it is no search over several settings, or of too few runs.
-    """
-    from lrlab.verdicts.pooled import FEWEST
-
-    found = search_of(answers)
-    if found is None:
-        raise NothingToDraw("no search over several settings")
-    if not found.importances:
-        raise NothingToDraw(f"fewer than {FEWEST} runs cannot tell which settings mattered")
-    shares = sorted(found.importances.items(), key=lambda each: each[1])
-    names = [cut_to(name, _LONGEST) for name, _ in shares]
-    of = "1 configuration" if found.tried == 1 else f"{found.tried} configurations"
-    page = sheet(
-        title or "Which settings mattered for being among the best quarter",
-        f"{of}, {found.ended} of them trained to their end · PED-ANOVA",
-        Panels(
-            rows=(_ROW * (len(shares) + 0.4),),
-            left=PAD + max(text_width(name, SIZE) for name in names) + 0.15,
-        ),
-    )
-    ax = page.axes
-    percent = [100 * share for _, share in shares]
-    ax.barh(range(len(shares)), percent, height=0.6, color=HUE, gid="importance")
-    most = max(percent)
-    for y, value in enumerate(percent):
-        text = f"{value:.0f} %" if value >= 0.5 or value == 0 else "<1 %"
-        ax.text(value + 0.012 * most, y, text, va="center_baseline", size=SIZE, gid="share")
-    ax.set_xlim(0, 1.12 * most or 1.0)
-    ax.set_ylim(-0.7, len(shares) - 0.3)
-    ax.set_yticks(range(len(shares)), names, parse_math=False)
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("share of the importance (%)")
-    ax.grid(axis="x", color=style.PALE, linewidth=0.7)
-    ax.set_axisbelow(True)
-    return page.figure

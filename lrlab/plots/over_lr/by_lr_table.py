@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lrlab.plots import runs, style
-from lrlab.plots.figures import pooled
+from lrlab.plots.over_lr import pooled
 from lrlab.plots.runs import Run
 from lrlab.plots.style import HUES, SHAPES
 from lrlab.plots.tables import NothingToDraw

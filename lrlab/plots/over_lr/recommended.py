@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, style
-from lrlab.plots.figures import pooled
-from lrlab.plots.figures.by_lr_table import (
+from lrlab.plots.over_lr import pooled
+from lrlab.plots.over_lr.by_lr_table import (
     EndTable,
 )
 from lrlab.plots.sheet import (

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, style
-from lrlab.plots.figures import pooled
-from lrlab.plots.figures.by_lr_table import (
+from lrlab.plots.frame import Scale
+from lrlab.plots.over_lr import pooled
+from lrlab.plots.over_lr.by_lr_table import (
     AT_PRUNING,
     LOSS,
     EndTable,
@@ -17,7 +18,6 @@ from lrlab.plots.figures.by_lr_table import (
     medians_of,
     pruned,
 )
-from lrlab.plots.frame import Scale
 from lrlab.plots.style import DARK, GREY, OUTCOMES
 
 if TYPE_CHECKING:
