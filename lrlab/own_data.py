@@ -99,7 +99,7 @@ def table(
     check: bool = False,  # true in conf/; the saved configs of older runs lack it
     **split: Any,
 ) -> Dataset:
-    """A CSV with a header line: numeric features, and one column to predict.
+    """Return a CSV with a header line: numeric features, and one column to predict.
 
     A label of text, of whole numbers, or of true and false is a class, numbered in sorted order.
     Floating-point labels, and several label columns, make it a regression.

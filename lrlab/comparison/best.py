@@ -16,13 +16,13 @@ def best_ends(side: Side) -> Mapping[Hashable, float]:
 
 
 def best_runs(side: Side) -> pd.DataFrame:
-    """The verdicts of the finished runs at the best lr, with the best settings."""
+    """Return the verdicts of the finished runs at the best lr, with the best settings."""
     found = with_best_settings(side)
     return found.loc[(found["lr"] == side.answer.best_lr) & ~found["state"].isin(UNFINISHED)]
 
 
 def with_best_settings(side: Side) -> pd.DataFrame:
-    """The verdicts of its runs with the best combination of settings, at every lr."""
+    """Return the verdicts of its runs with the best combination of settings, at every lr."""
     found = side.verdicts
     for name, value in side.answer.settings.items():
         same = found[name].isna() if value is None else found[name] == value

@@ -18,7 +18,7 @@ from lrlab.verdicts.sides import AtLr, compare, gathered
 
 
 def distinct(frame: pd.DataFrame, name: str) -> int:
-    """How many values a column has; 0 where it is missing."""
+    """Return how many values a column has; 0 where it is missing."""
     return len(set(map(sweep_settings.shown, frame[name]))) if name in frame else 0
 
 
@@ -104,14 +104,14 @@ def end_of(row: Mapping[Any, Any]) -> float:
 
 
 def by_seed(rows: Sequence[Mapping[Any, Any]], values: Sequence[float]) -> Mapping[Hashable, float]:
-    """The values of runs that differ in nothing but their seed."""
+    """Return the values of runs that differ in nothing but their seed."""
     told = zip(rows, values, strict=True)
     at = gathered((0.0, row.get("seed"), row["run"], value) for row, value in told)
     return at[0].ends if at else {}
 
 
 def within(sides: Sequence[Side]) -> list[str]:
-    """The settings that are swept in at least one sweep, lr and seed aside."""
+    """Return the settings that are swept in at least one sweep, lr and seed aside."""
     names = dict.fromkeys(name for side in sides for name in tidy.settings_of(side.verdicts))
     return [n for n in names if any(distinct(side.verdicts, n) > 1 for side in sides)]
 

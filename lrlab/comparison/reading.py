@@ -52,7 +52,7 @@ class Side:
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
-    """The sweeps to compare, and lines about what is missing in their records.
+    """Return the sweeps to compare, and lines about what is missing in their records.
 
     Raises:
         UserError: fewer than two, more than six, one twice, or one that cannot be read.

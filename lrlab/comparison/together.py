@@ -69,13 +69,13 @@ def _joined(sides: Sequence[Side], kind: str, dropped: set[str]) -> pd.DataFrame
 
 
 def _short(side: Side) -> str:
-    """A name that has room next to a figure; its letter tells two apart that begin alike."""
+    """Return a name that has room next to a figure; its letter tells two apart that begin alike."""
     name, half = side.name, _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{side.letter} {name[:half]}…{name[-half:]}"
 
 
 def is_common(sides: Sequence[Side], name: str) -> bool:
-    """Whether a setting has one and the same value in all sweeps."""
+    """Return whether a setting has one and the same value in all sweeps."""
     values = [values_of(side, name) or [None] for side in sides]
     return len({sweep_settings.shown(value) for each in values for value in each}) == 1
 

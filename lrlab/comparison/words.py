@@ -40,7 +40,7 @@ class _Shape(NamedTuple):
 
 
 def text(sides: Sequence[Side], width: int | None = None, where: str = "a pipe gets") -> str:
-    """The whole comparison; ends without a newline.
+    """Return the whole comparison; ends without a newline.
 
     Args:
         width: columns of the terminal; None: lines of any width.
@@ -137,7 +137,7 @@ def _value(at: At | None, measure: str) -> str:
 
 
 def _ranked(row: Row, measure: str) -> tuple[str, str, str]:
-    """The best sweep's letter, its lead before the next, and whether that is noise."""
+    """Return the best sweep's letter, its lead before the next, and whether that is noise."""
     sign = 1 if measure == "end" else -1
     values = {
         letter: (at.ends if measure == "end" else at.accuracies) for letter, at in row.at.items()
@@ -174,7 +174,7 @@ def _outcome_block(rows: Sequence[Row], sides: Sequence[Side], shape: _Shape) ->
 
 
 def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:
-    """The best of each sweep against that of the others."""
+    """Return the best of each sweep against that of the others."""
     having = [side for side in sides if side.answer.best_lr is not None]
     if not having:
         return ["best    no sweep learned anything"]

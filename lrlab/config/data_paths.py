@@ -21,7 +21,7 @@ VARIABLE = "LRLAB_LOOK_IN"
 
 
 def find(path: str | Path) -> Path:
-    """The absolute path of a file or folder that a config names.
+    """Return the absolute path of a file or folder that a config names.
 
     A relative one is looked for where its sweep began, if that is known, then in the current
     folder, where it need not be.

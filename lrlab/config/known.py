@@ -65,7 +65,7 @@ def is_known(path: str, group: str) -> bool:
 
 
 def located(path: str) -> Any:
-    """The class or function, or None: there is none, or it is defined elsewhere."""
+    """Return the class or function, or None: there is none, or it is defined elsewhere."""
     names = path.split(".")
     if not all(name.isidentifier() and not name.startswith("_") for name in names):
         return None

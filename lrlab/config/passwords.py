@@ -87,12 +87,12 @@ def _value(word: str, text: str) -> str:
 
 
 def _is_elsewhere(url: str) -> bool:
-    """Whether every password in it is an interpolation."""
+    """Return whether every password in it is an interpolation."""
     return all(re.fullmatch(r"\$\{.*\}", secret) for secret in _passwords(url))
 
 
 def masked(storage: str) -> str:
-    """A storage's URL as it may be shown: without its password."""
+    """Return a storage's URL as it may be shown: without its password."""
     parts = split(storage)
     query = re.sub(
         rf"(^|&)({_SECRET.pattern})=[^&]*", r"\1\2=***", parts.query, flags=re.IGNORECASE
@@ -121,13 +121,13 @@ def tracking_kept(uri: str | None) -> contextlib.AbstractContextManager[None]:
 
 
 def whole_tracking(uri: str) -> str:
-    """The address that was shown as this one."""
+    """Return the address that was shown as this one."""
     whole = os.environ.get(TRACKING, "")
     return whole if "***" in uri and masked_tracking(whole) == uri else uri
 
 
 def without_secrets(text: str, uri: str) -> str:
-    """A text of others, such as an error, without the passwords of an address."""
+    """Return a text of others, such as an error, without the passwords of an address."""
     if masked_tracking(uri) != uri:
         for secret in secrets(uri):
             text = text.replace(secret, "***")
@@ -135,7 +135,7 @@ def without_secrets(text: str, uri: str) -> str:
 
 
 def secrets(storage: str) -> list[str]:
-    """The passwords in a URL, as they stand there and decoded, the longest first."""
+    """Return the passwords in a URL, as they stand there and decoded, the longest first."""
     found = set[str]()
     for secret in _passwords(storage):
         for each in (secret, unquote(secret), unquote_plus(secret)):
@@ -169,7 +169,7 @@ def split(storage: str) -> Parts:
 
 
 def _begins_login(text: str) -> bool:
-    """Whether it has a colon that no port follows."""
+    """Return whether it has a colon that no port follows."""
     return ":" in text and not re.fullmatch(r"(\[[^\]]*\]|[^:/]*)(:\d+)?(/.*)?", text)
 
 

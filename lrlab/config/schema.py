@@ -120,7 +120,7 @@ def keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
 
 
 def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a nested config by dotted key; an empty mapping is a value."""
+    """Return the values of a nested config by dotted key; an empty mapping is a value."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -131,7 +131,7 @@ def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """All dotted keys of the default config and of every choice of every group."""
+    """Return all dotted keys of the default config and of every choice of every group."""
     conf = folder("conf")
     found = {field.name for field in fields(Config)}
     for group in (*GROUPS, *SWEEP_GROUPS):
@@ -141,6 +141,6 @@ def known_keys() -> list[str]:
 
 
 def choices_with(group: str, setting: str) -> list[str]:
-    """The choices of a group that have a setting."""
+    """Return the choices of a group that have a setting."""
     files = sorted((folder("conf") / group).glob("*.yaml"))
     return [file.stem for file in files if setting in (yaml_text.load(file) or {})]

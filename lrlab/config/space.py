@@ -139,17 +139,17 @@ def read(
 
 
 def settings(space: Space) -> list[dict[str, str]]:
-    """The grid without its seeds, in Hydra's order: of lists only."""
+    """Return the grid without its seeds, in Hydra's order: of lists only."""
     return _product({key: texts for key, texts in space.lists.items() if key != "seed"})
 
 
 def points(space: Space) -> list[dict[str, str]]:
-    """The whole grid with its seeds, in Hydra's order: of lists only."""
+    """Return the whole grid with its seeds, in Hydra's order: of lists only."""
     return _product(space.lists)
 
 
 def seeds(space: Space) -> list[str]:
-    """The swept seeds; none where seed is not swept."""
+    """Return the swept seeds; none where seed is not swept."""
     return space.lists.get("seed", [])
 
 
@@ -188,12 +188,12 @@ def grid(interval: Interval, points: int) -> list[str]:
 
 
 def text(value: float | int) -> str:
-    """A number as an override's value, which reads back as the same number."""
+    """Return a number as an override's value, which reads back as the same number."""
     return repr(value)
 
 
 def value(text: str) -> float | int | str:
-    """A value for Optuna: a number where it is one, else the text."""
+    """Return a value for Optuna: a number where it is one, else the text."""
     for kind in (int, float):
         try:
             number = kind(text)
@@ -243,7 +243,7 @@ def _distinct(override: Override) -> list[str]:
 
 
 def _in_range(override: Override) -> float:
-    """How many values a range has, which Hydra would count one by one; 0: it is none."""
+    """Return how many values a range has, which Hydra would count one by one; 0: it is none."""
     sweep = override.value()
     if not isinstance(sweep, RangeSweep) or sweep.start is None or sweep.stop is None:
         return 0
@@ -310,7 +310,7 @@ class _Ends:
 
 
 def _ends(override: Override) -> _Ends | None:
-    """The ends of an interval, in either notation, or None: it is none."""
+    """Return the ends of an interval, in either notation, or None: it is none."""
     if override.is_interval_sweep():
         sweep = override.value()
         assert isinstance(sweep, IntervalSweep)
@@ -359,7 +359,7 @@ def _interval(override: Override, ends: _Ends, config: DictConfig) -> Interval:
 
 
 def _whole(typed: str, key: str, ends: _Ends, config: DictConfig) -> bool:
-    """Whether the option takes whole numbers only."""
+    """Return whether the option takes whole numbers only."""
     if "int" in ends.tags:
         return True
     try:

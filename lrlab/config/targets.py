@@ -103,7 +103,7 @@ def taken(call: Callable[..., Any]) -> list[str] | None:
 
 
 def lacking(typed: str, name: str, takes: Iterable[str], near: Iterable[str] = ()) -> UserError:
-    """The line for a setting that a class or a function does not take.
+    """Return the line for a setting that a class or a function does not take.
 
     Args:
         typed: as GROUP.SETTING=VALUE.
@@ -159,7 +159,7 @@ def located(path: str) -> Any:
 
 @functools.cache
 def locate(option: str, path: str, base: type) -> Callable[..., Any]:
-    """The class or function of that import path.
+    """Return the class or function of that import path.
 
     Args:
         option: what the user typed, to begin an error line with.

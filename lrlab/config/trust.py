@@ -83,7 +83,7 @@ def settled(
 
 
 def _escaped(node: Any) -> Any:
-    """A resolved node whose texts are the same when they are resolved once more."""
+    """Return a resolved node whose texts are the same when they are resolved once more."""
     from lrlab.config.words.spelling import literal
 
     if isinstance(node, dict):
@@ -214,7 +214,7 @@ def _calls(node: Any, group: str) -> list[str]:
 
 
 def _weights(target: str, node: Mapping[Any, Any]) -> list[str]:
-    """The parameters of a builder of torchvision's that would have it download weights."""
+    """Return the parameters of a builder of torchvision's that would have it download weights."""
     kinds = ("weights", "pretrained")
     call = located(target)
     values = {
@@ -262,7 +262,7 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _resolvers(text: str) -> list[str]:
-    """The interpolations in a text that call something, like ${oc.env:HOME}."""
+    """Return the interpolations in a text that call something, like ${oc.env:HOME}."""
     if "${" not in text:
         return []
     from omegaconf.errors import GrammarParseError
@@ -360,7 +360,7 @@ def _in_value(key: str, word: str) -> list[str]:
 
 
 def saved_config(words: Sequence[str]) -> Path | None:
-    """The best.yaml that a command line trains again; None: it names none.
+    """Return the best.yaml that a command line trains again; None: it names none.
 
     Any other file that it names is the user's own config.
     """
@@ -378,7 +378,7 @@ def saved_config(words: Sequence[str]) -> Path | None:
 
 
 def _flag(option: str) -> str | None:
-    """The one of Hydra's flags that a word is, which argparse also takes abbreviated."""
+    """Return the one of Hydra's flags that a word is, which argparse also takes abbreviated."""
     shorts = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}
     if option in shorts:
         return shorts[option]
@@ -437,7 +437,7 @@ def _elsewhere(saved: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_beneath(folder: Any) -> bool:
-    """Whether a folder lies in the current one, as it is written, on any system."""
+    """Return whether a folder lies in the current one, as it is written, on any system."""
     if not isinstance(folder, str) or "${" in folder or folder.startswith("~"):
         return False
     path = PureWindowsPath(folder)  # which knows both / and \
@@ -445,7 +445,7 @@ def _is_beneath(folder: Any) -> bool:
 
 
 def _is_own_choice(entry: Any) -> bool:
-    """Whether an entry of a defaults list takes a choice that comes with lrlab."""
+    """Return whether an entry of a defaults list takes a choice that comes with lrlab."""
     if not isinstance(entry, dict) or len(entry) != 1:
         return False
     (group, choice), *_ = entry.items()
@@ -458,7 +458,7 @@ def _is_own_choice(entry: Any) -> bool:
 
 
 def without_trust(words: Sequence[str]) -> tuple[list[str], bool]:
-    """A command line without ``trust=true``, and whether it was there.
+    """Return a command line without ``trust=true``, and whether it was there.
 
     Raises:
         UserError: trust is something else than true or false.

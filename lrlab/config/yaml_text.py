@@ -66,7 +66,7 @@ def check_aliases(text: str) -> None:
 
 
 def write(value: Any) -> str:
-    """The text of plain containers, as ``OmegaConf.to_yaml`` writes them."""
+    """Return the text of plain containers, as ``OmegaConf.to_yaml`` writes them."""
     return yaml.dump(
         value,
         default_flow_style=False,
@@ -107,7 +107,7 @@ _INT, _DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 @functools.cache
 def _strict(plain: bool) -> Any:
-    """A loader, in C where there is one, that refuses what no record has."""
+    """Return a loader, in C where there is one, that refuses what no record has."""
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if plain else _loader()
 
     def mapping(self: Any, node: Any, deep: bool = False) -> Any:

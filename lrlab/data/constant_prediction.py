@@ -135,7 +135,7 @@ def minimum(at: Objective, start: np.ndarray, unit: np.ndarray, flat: float) -> 
 def _preconditioned(
     slope: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray, float]]
 ) -> np.ndarray:
-    """The inverse Hessian's guess times the slope (Nocedal's two loops)."""
+    """Return the inverse Hessian's guess times the slope (Nocedal's two loops)."""
     found, shares = slope.copy(), []
     for s, y, curvature in reversed(pairs):
         shares.append((s @ found) / curvature)

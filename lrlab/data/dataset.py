@@ -48,7 +48,7 @@ class Dataset:
         return self.num_classes or self.train_y.shape[1]
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data on `device`; tensors that are there already are not copied."""
+        """Return the same data on `device`; tensors that are there already are not copied."""
         names = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 

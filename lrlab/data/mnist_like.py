@@ -155,7 +155,7 @@ def _check_values(
 
 
 def _normalised(images: Tensor, mean: float, std: float) -> Tensor:
-    """(N, height, width) uint8 -> (N, 1, height, width) float32, in one copy.
+    """Return (N, height, width) uint8 -> (N, 1, height, width) float32, in one copy.
 
     The same operations in the same order as torchvision's ToTensor and Normalize, to the bit.
     """
@@ -201,7 +201,7 @@ def unpack_shipped(folder: Path) -> None:
 
 
 def _files_of_user(name: str, root: str) -> dict[str, Path]:
-    """The four files under data.root. Nothing is ever written or downloaded there."""
+    """Return the four files under data.root. Nothing is ever written or downloaded there."""
     folder = data_paths.find(str(root))
     files, missing = _find_files(folder / name / "raw")
     if not missing:
@@ -220,7 +220,7 @@ def _files_of_user(name: str, root: str) -> dict[str, Path]:
 
 
 def _find_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The files there, packed or not, and the names of those that are not there."""
+    """Return the files there, packed or not, and the names of those that are not there."""
     files = {}
     for name in FILE_NAMES:
         # Where both are there the unpacked one counts, as for torchvision.

@@ -19,12 +19,12 @@ LOOKED_AT = 1000  # rows, before all are
 
 
 def is_unnamed(name: Any) -> bool:
-    """Whether a column has no name, or the one that pandas gives to such."""
+    """Return whether a column has no name, or the one that pandas gives to such."""
     return name is None or UNNAMED.fullmatch(str(name).strip()) is not None
 
 
 def without_index(frame: pd.DataFrame, features: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    """The features without saved indices, and a sentence for each unnamed column.
+    """Return the features without saved indices, and a sentence for each unnamed column.
 
     A saved index is a column without a name in which all cells differ and are whole numbers, or
     texts. It need not be in order, for a table may have been shuffled, or rows taken out of it.
@@ -96,7 +96,7 @@ def repeats(x: np.ndarray, y: np.ndarray) -> list[tuple[int, str]]:
 
 
 def _constant_in_classes(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """The features that have one value in each class."""
+    """Return the features that have one value in each class."""
     order = np.argsort(y, kind="stable")
     x, y = x[order], y[order]
     starts = np.flatnonzero(np.r_[True, y[1:] != y[:-1]])

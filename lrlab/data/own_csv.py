@@ -73,7 +73,7 @@ def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
 
 
 def file_of(option: str, path: str) -> Path:
-    """The file that an option names.
+    """Return the file that an option names.
 
     Raises:
         UserError: it is not there.
@@ -141,7 +141,7 @@ class Table:
         self._check_header_is_one(names)
 
     def texts(self, name: str) -> pd.Series:
-        """A column's cells as they are written; an empty one is missing."""
+        """Return a column's cells as they are written; an empty one is missing."""
         given = {**self.given}
         if self.how.check and self.is_plain:  # then no two columns have this name
             given["usecols"] = lambda column: str(column).strip() == name

@@ -18,12 +18,12 @@ _WHOLE = (torch.int32, torch.int64, torch.uint32, torch.uint64)
 
 
 def is_whole(values: Tensor) -> bool:
-    """Whether the type holds whole numbers that float32 does not."""
+    """Return whether the type holds whole numbers that float32 does not."""
     return values.dtype in _WHOLE
 
 
 def steps(values: Tensor) -> np.ndarray:
-    """How many steps of float32 fit into the std of each column, or channel.
+    """Return how many steps of float32 fit into the std of each column, or channel.
 
     Args:
         values: (samples,) or (samples, columns, ...).
@@ -58,7 +58,7 @@ def narrowed(values: Tensor) -> Tensor:
 
 
 def lost(values: Tensor, called: Callable[[int], str]) -> str | None:
-    """The first column whose spread float32 does not hold, as words; None: there is none.
+    """Return the first column whose spread float32 does not hold, as words; None: there is none.
 
     Args:
         values: (samples,) or (samples, columns, ...).
@@ -77,7 +77,7 @@ def lost(values: Tensor, called: Callable[[int], str]) -> str | None:
 
 
 def merged(exact: Tensor, rounded: Tensor, called: Callable[[int], str]) -> list[str]:
-    """A sentence for each column of which float32 keeps few of many different values.
+    """Return a sentence for each column of which float32 keeps few of many different values.
 
     Args:
         exact: (samples, columns), as given.
@@ -113,7 +113,7 @@ def _merged(exact: Tensor, rounded: Tensor) -> list[tuple[int, int, int]]:
 
 
 def rounded_whole(values: Tensor, called: Callable[[int], str]) -> list[str]:
-    """A sentence for each column of whole numbers that float32 changes.
+    """Return a sentence for each column of whole numbers that float32 changes.
 
     Args:
         values: (samples, columns).
@@ -134,7 +134,7 @@ def rounded_whole(values: Tensor, called: Callable[[int], str]) -> list[str]:
 
 
 def merged_by_float64(column: np.ndarray) -> int | None:
-    """The first of a column's whole numbers that is equal to another one in float64."""
+    """Return the first of a column's whole numbers that is equal to another one in float64."""
     if column.dtype.kind not in "iu" or not len(column):
         return None
     if int(column.max()) <= 2**53 and int(column.min()) >= -(2**53):

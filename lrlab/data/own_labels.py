@@ -14,7 +14,7 @@ _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d{1,4}([./])\d{1,2}\2\d{2,4}( .
 
 
 def as_class(text: str, decimal: str) -> str:
-    """The class that a number names: 1.0 is that of 1, but 01 and +1 have their own.
+    """Return the class that a number names: 1.0 is that of 1, but 01 and +1 have their own.
 
     A program that meets an empty cell writes a column of whole numbers as 1.0, 2.0.
     """
@@ -49,13 +49,13 @@ def folded(text: str) -> str:
 
 
 def listed(groups: Sequence[Sequence[str]]) -> str:
-    """The first of such groups, in words."""
+    """Return the first of such groups, in words."""
     first = " and ".join(map(repr, groups[0]))
     return first + (f" ({len(groups) - 1} more like these)" if len(groups) > 1 else "")
 
 
 def quantity(texts: Sequence[str]) -> str | None:
-    """The first text, if all are numbers with signs that no parser takes, or dates."""
+    """Return the first text, if all are numbers with signs that no parser takes, or dates."""
     plain = re.compile(r"[-+]?\d+")
     if not texts or all(plain.fullmatch(text) for text in texts):
         return None

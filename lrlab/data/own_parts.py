@@ -23,7 +23,7 @@ PARTS_OF_FOLDERS = {
 
 
 def parts_of(made: Any, option: str) -> dict[str, Tensor]:
-    """The parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32.
+    """Return the parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32.
 
     Targets are float64 where float32 would lose their differences.
     """

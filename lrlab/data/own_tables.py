@@ -125,7 +125,7 @@ def read(
 
 
 def drop_word(name: str) -> str:
-    """The option that leaves a column out, as one types it in a shell."""
+    """Return the option that leaves a column out, as one types it in a shell."""
     if re.fullmatch(r"[\w.-]+", name):
         return f"data.drop=[{name}]"
     escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("'", "'\\''")

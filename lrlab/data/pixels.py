@@ -36,7 +36,7 @@ class Pixels:
             raise UserError(f"{option}: {file} cannot be read as an image ({error})") from error
 
     def of(self, image: Any, name: str, option: str) -> np.ndarray:
-        """The pixels of a Pillow image."""
+        """Return the pixels of a Pillow image."""
         mode = getattr(image, "mode", None)
         if mode not in (*GREY, *COLOURED):
             what = type(image).__name__ if mode is None else f"mode {mode}"

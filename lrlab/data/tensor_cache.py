@@ -125,7 +125,7 @@ def _warn_once(message: str) -> None:
 
 
 def through_tensor_cache(name: str, key: str, read: Callable[[], RawImages]) -> RawImages:
-    """The tensors cached under `key`, else what `read` returns, which is then cached."""
+    """Return the tensors cached under `key`, else what `read` returns, which is then cached."""
     cache = cache_folder()
     if cache is None:
         return read()

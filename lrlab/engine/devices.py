@@ -24,7 +24,7 @@ def make_deterministic() -> None:
 
 
 def choose_device(name: str) -> str:
-    """The device to train on: ``cpu``, ``cuda:0``, ``mps``.
+    """Return the device to train on: ``cpu``, ``cuda:0``, ``mps``.
 
     Args:
         name: auto (CUDA, then MPS, then CPU) or a device.
@@ -54,7 +54,7 @@ def choose_device(name: str) -> str:
 
 
 def device_count() -> int:
-    """How many CUDA devices there are."""
+    """Return how many CUDA devices there are."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -83,7 +83,7 @@ def _own_threads() -> int:
 
 @functools.cache
 def device_name(device: str) -> str:
-    """The device as people call it: the GPU's or the processor's name."""
+    """Return the device as people call it: the GPU's or the processor's name."""
     import torch
 
     if device.startswith("cuda"):
@@ -92,7 +92,7 @@ def device_name(device: str) -> str:
 
 
 def processor_name() -> str:
-    """The processor's model name, where the system tells it."""
+    """Return the processor's model name, where the system tells it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
             for line in info:

@@ -22,7 +22,7 @@ from lrlab.engine.forms import (
 
 
 def value_of(form: Form, existing: Any) -> Any:
-    """The value of a form; where an object of its kind exists, that object with its state.
+    """Return the value of a form; where an object of its kind exists, that object with its state.
 
     In place, so that what several modules share they still share.
     """

@@ -36,12 +36,12 @@ class Unfit(Exception):
 
 
 def form(value: Any) -> Form:
-    """The form of one value."""
+    """Return the form of one value."""
     return form_of(value, {})
 
 
 def form_of(value: Any, seen: dict[int, Form]) -> Form:
-    """The form of a value; ``seen`` holds, by id, the form of each object around it."""
+    """Return the form of a value; ``seen`` holds, by id, the form of each object around it."""
     kind = type(value)
     if kind in PLAIN:
         return ["int", str(value)] if kind is int and abs(value) >= 2**62 else value
@@ -111,7 +111,7 @@ def _read(value: Any) -> Any:
 
 
 def _of_c(kind: type) -> bool:
-    """Whether it derives from a class of C, which holds what no attribute shows."""
+    """Return whether it derives from a class of C, which holds what no attribute shows."""
     heap = 1 << 9  # Py_TPFLAGS_HEAPTYPE
     bases = [base for base in kind.__mro__ if base is not object]
     return any(not base.__flags__ & heap or base is random.Random for base in bases)
@@ -122,7 +122,7 @@ def _locals(generator: types.GeneratorType[Any, Any, Any]) -> Mapping[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """An object's own attributes, in a dict or in slots."""
+    """Return an object's own attributes, in a dict or in slots."""
     slots = [s for base in type(value).__mro__ for s in _slots(base)]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     hidden = OF_MODULES if isinstance(value, nn.Module) else frozenset[str]()
@@ -137,7 +137,7 @@ def _slots(base: type) -> Sequence[str]:
 
 
 def of_tensor(tensor: Tensor) -> Form:
-    """The form of a tensor; a parameter's says only that it is one."""
+    """Return the form of a tensor; a parameter's says only that it is one."""
     functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009
     if functorch.is_functorch_wrapped_tensor(tensor):
         return ["leaked"]  # out of vmap, where nothing can be read of it any more
@@ -151,7 +151,7 @@ def _bytes(value: bytes | bytearray) -> Tensor:
 
 
 def equal(one: Form, other: Form) -> bool:
-    """Whether two forms are the same to the bit."""
+    """Return whether two forms are the same to the bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
@@ -165,7 +165,7 @@ def equal(one: Form, other: Form) -> bool:
 
 
 def opaque(form: Form) -> bool:
-    """Whether a form, or one inside it, cannot be put back."""
+    """Return whether a form, or one inside it, cannot be put back."""
     if not isinstance(form, list):
         return False
     return bool(form and form[0] == "opaque") or any(map(opaque, form))

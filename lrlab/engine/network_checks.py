@@ -61,7 +61,7 @@ def initialise(option: str, network: nn.Module, dataset: Dataset) -> None:
 
 
 def _lazy(network: nn.Module) -> str | None:
-    """The first parameter or buffer that has no shape yet."""
+    """Return the first parameter or buffer that has no shape yet."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return next((name for name, tensor in tensors if is_lazy(tensor)), None)
 
@@ -212,7 +212,7 @@ def check_made(option: str, names: Collection[str], network: nn.Module) -> None:
 
 
 def places(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """Each parameter and buffer, with where its numbers lie."""
+    """Return each parameter and buffer, with where its numbers lie."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return {name: (tensor, tensor.data_ptr()) for name, tensor in tensors}
 

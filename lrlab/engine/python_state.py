@@ -33,7 +33,7 @@ _OF_OPTIMIZERS = frozenset({"state", "param_groups", "defaults"})  # in its stat
 
 
 def of(owner: Any, tensors: bool = False) -> State:
-    """All that a network, a loss or an optimizer keeps in Python.
+    """Return all that a network, a loss or an optimizer keeps in Python.
 
     Args:
         tensors: whether a network's parameters and buffers count too. Lanes have their own of a
@@ -53,13 +53,15 @@ def of(owner: Any, tensors: bool = False) -> State:
 
 
 def changes(before: State, now: State) -> State:
-    """The forms of what is another now; what is not there any more is ``ABSENT``."""
+    """Return the forms of what is another now; what is not there any more is ``ABSENT``."""
     found = {key: form for key, form in now.items() if not equal(form, before.get(key, ABSENT))}
     return found | {key: ABSENT for key in before if key not in now}
 
 
 def unsaved(state: State) -> list[str]:
-    """Names of what cannot be saved. A module's ``get_extra_state`` stands for its attributes."""
+    """Return names of what cannot be saved. A module's ``get_extra_state`` stands for its
+    attributes.
+    """
     covered = {key[:-1] for key, form in state.items() if key.endswith("!") and not opaque(form)}
     return [
         _name(key)
@@ -69,7 +71,7 @@ def unsaved(state: State) -> list[str]:
 
 
 def names(state: State) -> list[str]:
-    """The attributes as one would write them: ``head.calls``."""
+    """Return the attributes as one would write them: ``head.calls``."""
     return [_name(key) for key in state]
 
 
@@ -89,7 +91,7 @@ def extra(owner: nn.Module) -> dict[str, Any]:
 
 
 def saved(state: State) -> State:
-    """The part that can be put back."""
+    """Return the part that can be put back."""
     return {key: form for key, form in state.items() if not opaque(form)}
 
 

@@ -23,7 +23,7 @@ _PLAIN = (bool, int, float, complex, str, list, dict, set, tuple)
 
 
 def of(*owners: Any) -> python_state.State:
-    """The state that the owners share with others of their kind.
+    """Return the state that the owners share with others of their kind.
 
     Args:
         owners: a network and a loss; a function too.

@@ -26,7 +26,7 @@ ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written also where they are t
 
 
 def text(run: Path, comment: str) -> str:
-    """A config that trains that run again, for ``--config-dir <sweep> --config-name best``.
+    """Return a config that trains that run again, for ``--config-dir <sweep> --config-name best``.
 
     It consists of lrlab's own config, the run's choices of groups, and what else differs.
 
@@ -81,7 +81,7 @@ def text(run: Path, comment: str) -> str:
 
 
 def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
-    """The settings of data that a config of an older time lacks, as they were then.
+    """Return the settings of data that a config of an older time lacks, as they were then.
 
     Where its choice of data is composed anew, they would have today's defaults: a held-out part
     would be stratified, and of a table not each column taken.
@@ -201,7 +201,7 @@ _MISSING = object()
 
 
 def _override_value(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
+    """Return a value in the grammar of Hydra's overrides."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{k}:{_override_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):

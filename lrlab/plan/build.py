@@ -43,7 +43,7 @@ def object_of(spec: RunSpec, group: str) -> Any:
 
 
 def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
-    """The run's network with its initial weights, on the CPU.
+    """Return the run's network with its initial weights, on the CPU.
 
     The weights depend on the seed alone, not on what was built before.
 
@@ -172,7 +172,7 @@ def _load_data(node: str, files: str) -> Dataset:
 
 
 def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
-    """The run's schedule over all its steps.
+    """Return the run's schedule over all its steps.
 
     Raises:
         UserError: a value that cannot work.
@@ -189,7 +189,7 @@ def schedule_arguments(
 
 
 def batch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """The order of the training samples in an epoch: (samples,) int64.
+    """Return the order of the training samples in an epoch: (samples,) int64.
 
     A function of seed and epoch alone, so that a run can start at any epoch.
     """
@@ -213,12 +213,12 @@ _located: dict[str, Callable[..., Any]] = {}  # what Hydra found behind a target
 
 
 def target_of(spec: RunSpec, group: str) -> str:
-    """The import path of what a group chose."""
+    """Return the import path of what a group chose."""
     return spec[group]["_target_"]
 
 
 def option(spec: RunSpec, group: str) -> str:
-    """The option that names the group's target, as an error line begins with it."""
+    """Return the option that names the group's target, as an error line begins with it."""
     return f"{group}._target_={target_of(spec, group)}"
 
 
@@ -236,7 +236,7 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind and first line of the error at the root of another."""
+    """Return the kind and first line of the error at the root of another."""
     inner = error
     while inner.__cause__ is not None:
         inner = inner.__cause__

@@ -75,7 +75,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
 
 
 def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
-    """How many parameter groups the optimizer makes of the network's parameters.
+    """Return how many parameter groups the optimizer makes of the network's parameters.
 
     Raises:
         UserError: it cannot train them.
@@ -216,7 +216,7 @@ def _check_forward(
 
 
 def _required(forward: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The arguments that must be given by position."""
+    """Return the arguments that must be given by position."""
     try:
         parameters = inspect.signature(forward).parameters.values()
     except (TypeError, ValueError):

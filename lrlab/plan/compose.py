@@ -73,7 +73,7 @@ class Job:
     _values: Mapping[str, Any]
 
     def config(self) -> DictConfig:
-        """The composed config with Hydra's part, as Hydra composes it; a copy."""
+        """Return the composed config with Hydra's part, as Hydra composes it; a copy."""
         filled = self._composition.fill(self.number, self.overrides, self._values)
         return copy.deepcopy(filled)
 
@@ -91,7 +91,7 @@ def own_overrides(folder: Path) -> list[str]:
 
 
 def compose(config: DictConfig, loader: Any, overrides: Sequence[str], number: int) -> Job:
-    """A run's config, judged, with the texts of its files.
+    """Return a run's config, judged, with the texts of its files.
 
     Args:
         config: the sweep's config, with Hydra's part.
@@ -123,7 +123,7 @@ def forget() -> None:
 
 
 def spec(job: DictConfig | Job) -> RunSpec:
-    """A config that Hydra composed as a run spec.
+    """Return a config that Hydra composed as a run spec.
 
     Raises:
         UserError: a value that cannot work.
@@ -140,7 +140,7 @@ def spec(job: DictConfig | Job) -> RunSpec:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A copy of a config, as a task is given it."""
+    """Return a copy of a config, as a task is given it."""
     plain = copy.deepcopy(config)
     with read_write(plain), open_dict(plain):
         del plain["hydra"]
@@ -220,7 +220,7 @@ class _Composition:
         self.written: dict[str, tuple[str, str]] = {}
 
     def fill(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
-        """The whole config of a run; it holds until the next one's."""
+        """Return the whole config of a run; it holds until the next one's."""
         for key, value in values.items():
             OmegaConf.update(self.full, key, value, merge=True)
         hydra = self.full.hydra
@@ -359,14 +359,14 @@ def _of_task(overrides: Sequence[str]) -> list[str]:
 
 
 def _dirname(overrides: Sequence[str], style: Any) -> str:
-    """The overrides as one word, as Hydra makes it for names of folders."""
+    """Return the overrides as one word, as Hydra makes it for names of folders."""
     parsed = [_parse(override) for override in _of_task(overrides)]
     words = [o.input_line or "" for o in parsed if o.key_or_group not in style["exclude_keys"]]
     return re.sub("=", lambda _: style["kv_sep"], style["item_sep"].join(sorted(words)))
 
 
 def _plain_values(parsed: Sequence[Override], groups: Collection[Any]) -> dict[str, Any]:
-    """The overrides that do nothing but set one value, where no other touches its key."""
+    """Return the overrides that do nothing but set one value, where no other touches its key."""
     return {
         one.key_or_group: one.value()
         for one in parsed
@@ -382,7 +382,7 @@ def _plain_values(parsed: Sequence[Override], groups: Collection[Any]) -> dict[s
 
 
 def _related(key: str, other: str) -> bool:
-    """Whether they are the same, or one is inside the other."""
+    """Return whether they are the same, or one is inside the other."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 

@@ -42,7 +42,7 @@ def parts(
 
 
 def contents(node: Node) -> Any:
-    """A node in plain containers, interpolations as they are written."""
+    """Return a node in plain containers, interpolations as they are written."""
     if isinstance(node, DictConfig | ListConfig):
         return OmegaConf.to_container(node, enum_to_str=True)
     value = node._value()
@@ -50,7 +50,7 @@ def contents(node: Node) -> Any:
 
 
 def lines(path: tuple[Any, ...], value: Any) -> str:
-    """A value's lines in a YAML text, as OmegaConf writes it at this place.
+    """Return a value's lines in a YAML text, as OmegaConf writes it at this place.
 
     The place matters: long lines are folded.
     """
@@ -64,7 +64,7 @@ def lines(path: tuple[Any, ...], value: Any) -> str:
 
 
 def _plain(value: Any) -> str | None:
-    """A value's text, where it is surely written as it is; None: it may need quotes."""
+    """Return a value's text, where it is surely written as it is; None: it may need quotes."""
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     if type(value) is int:

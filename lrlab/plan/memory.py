@@ -107,6 +107,6 @@ def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
 
 
 def spelt(size: float) -> str:
-    """An amount of memory as one would type it, rounded up: 512MB."""
+    """Return an amount of memory as one would type it, rounded up: 512MB."""
     unit = next((u for u in ("GB", "MB", "kB") if size >= 10 * checks.BYTES[u.lower()]), "B")
     return f"{math.ceil(size / checks.BYTES[unit.lower()])}{unit}"

@@ -75,7 +75,7 @@ def loss_unit(loss: Callable[[Tensor, Tensor], Tensor], dataset: Dataset) -> flo
 
 
 def _output_shape(network: nn.Module, dataset: Dataset) -> tuple[int, ...] | None:
-    """The shape of what a network returns for one sample; None where that is no tensor."""
+    """Return the shape of what a network returns for one sample; None where that is no tensor."""
     import torch
 
     try:

@@ -79,7 +79,7 @@ def one_each(specs: Sequence[RunSpec]) -> list[RunSpec]:
 
 
 def _one_shape(one: RunSpec, other: RunSpec) -> bool:
-    """Whether their schedules differ in nothing but what is lr in both."""
+    """Return whether their schedules differ in nothing but what is lr in both."""
     a, b = one["schedule"], other["schedule"]
     return a.keys() == b.keys() and all(
         a[k] == b[k] or (a[k] == one["lr"] and b[k] == other["lr"]) for k in a
@@ -172,7 +172,7 @@ class _Run:
 def _in_ticks(
     schedule: Mapping[str, Any], hyperparameters: Mapping[str, Any], ticks: int
 ) -> np.ndarray:
-    """(ticks,) lr of the same schedule without warm-up, in a run of so many ticks.
+    """Return (ticks,) lr of the same schedule without warm-up, in a run of so many ticks.
 
     Raises:
         UserError: it cannot be so long.
@@ -227,7 +227,7 @@ def _never_comes_near(run: _Run) -> str:
 
 
 def _stands(run: _Run) -> str:
-    """A schedule that would change the lr, and has no time to."""
+    """Return a schedule that would change the lr, and has no time to."""
     low, high = float(run.after.min()), float(run.after.max())
     ticks = run.settings.ticks
     if high - low >= STANDS * high or (low < high and ticks < _FEW_TICKS):
@@ -258,7 +258,7 @@ def _stands(run: _Run) -> str:
 
 
 def _would_change(run: _Run, last: int) -> bool:
-    """Whether the lr would change in a longer run, one that goes on behind that tick."""
+    """Return whether the lr would change in a longer run, one that goes on behind that tick."""
     ticks = min(max(3 * run.settings.ticks, last + 2, 10), _LONGEST)
     try:
         rates = run.in_ticks(ticks)
@@ -268,7 +268,7 @@ def _would_change(run: _Run, last: int) -> bool:
 
 
 def _points(run: _Run) -> dict[str, list[int]]:
-    """The arguments that are ticks, or lists of them."""
+    """Return the arguments that are ticks, or lists of them."""
     found: dict[str, list[int]] = {k: [v] for k, v in run.counts.items()}
     for key, value in run.given.items():
         if isinstance(value, list | tuple) and value and all(type(v) is int for v in value):
@@ -346,7 +346,7 @@ def _typed(value: Any) -> str:
 
 
 def _rises_to_the_end(schedule: Mapping[str, Any]) -> bool:
-    """Whether that is what it is for, as the range test's."""
+    """Return whether that is what it is for, as the range test's."""
     target = reading.read({**schedule, "warmup_steps": 0}, 1, 1).target
     return getattr(target.call, "rises_to_the_end", False)
 
@@ -373,7 +373,7 @@ def _rates(spec: RunSpec) -> np.ndarray | None:
 
 
 def _ruling(spec: RunSpec) -> list[str]:
-    """The settings in proportion to which the largest rate moves."""
+    """Return the settings in proportion to which the largest rate moves."""
     numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     node = dict(spec["schedule"])
     if "total_steps" in node:

@@ -72,7 +72,7 @@ def run_spec(
 
 
 def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[str, Any]]:
-    """The name of what was chosen in a group, and its settings.
+    """Return the name of what was chosen in a group, and its settings.
 
     ``optimizer._target_=torch.optim.NAdam`` keeps all settings of the choice whose target it
     overrides. Those that NAdam does not know and that the user did not touch are not meant for it.

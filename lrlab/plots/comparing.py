@@ -14,7 +14,7 @@ from lrlab.plots.tables import NothingToDraw, Tables
 def figures(
     tables: Tables, timed: pd.DataFrame, only_best: bool, failed: dict[str, str] | None = None
 ) -> dict[str, Figure]:
-    """The figures by name; without those there is nothing for.
+    """Return the figures by name; without those there is nothing for.
 
     Args:
         tables: of all sweeps, each with a column sweep.

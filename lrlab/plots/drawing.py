@@ -131,7 +131,7 @@ class Drawing:
         return Drawn(paths, left_out, failed, unwritten)
 
     def _hand_over(self, tables: Tables) -> dict[str, str]:
-        """Each table's file, by the table's name; written once, for all figures."""
+        """Return each table's file, by the table's name; written once, for all figures."""
         files = {}
         for one in fields(tables):
             table = getattr(tables, one.name)
@@ -216,7 +216,7 @@ def attempt(name: str, tables: Tables, folder: Path, formats: Sequence[str]) -> 
 
 
 def described(error: Exception) -> str:
-    """An error that nobody foresaw, in one line."""
+    """Return an error that nobody foresaw, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 

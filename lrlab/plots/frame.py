@@ -271,7 +271,7 @@ def edge_handles(losses: Sequence[np.ndarray], scale: Scale) -> list[tuple[Line2
 
 
 def ratio(low: float, high: float, share: float) -> float:
-    """(high / low) ** share, also where the ratio itself is too large for a number."""
+    """Return (high / low) ** share, also where the ratio itself is too large for a number."""
     return math.exp(share * (math.log(high) - math.log(low)))
 
 
@@ -369,7 +369,7 @@ def loss_label(frame: pd.DataFrame, name: str = "train loss") -> str:
 
 
 def _spaced(ticks: Sequence[float], scale: Scale) -> list[float]:
-    """Those of the ticks, from the top, that are far enough apart for their numbers."""
+    """Return those of the ticks, from the top, that are far enough apart for their numbers."""
     kept: list[float] = []
     for tick in reversed(ticks):
         if not kept or scale.fraction(kept[-1]) - scale.fraction(tick) >= 0.055:

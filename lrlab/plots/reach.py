@@ -32,7 +32,7 @@ Given = ParamSpec("Given")
 
 
 def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
-    """The figure of tables whose learning rates, losses and places are within reach.
+    """Return the figure of tables whose learning rates, losses and places are within reach.
 
     Beyond it they stand at SMALLEST or LARGEST, and the figure says so. Of the tables' words it
     gets what can be printed, and none is a formula.
@@ -113,7 +113,7 @@ def _clean_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _merged(given: list[Any]) -> bool:
-    """Whether learning rates that differ stand at one place."""
+    """Return whether learning rates that differ stand at one place."""
     tables = [one for one in given if isinstance(one, pd.DataFrame) and "lr" in one]
     return any(_near(one)["lr"].nunique() < one["lr"].nunique() for one in tables)
 

@@ -78,7 +78,7 @@ def unit(curves: pd.DataFrame) -> str:
 
 
 def in_steps(curves: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column step; where there is none, that of its epochs.
+    """Return the table with a column step; where there is none, that of its epochs.
 
     Raises:
         NothingToDraw: there is neither.
@@ -105,7 +105,7 @@ def mark(state: object) -> str:
 
 
 def by_lr(runs: Sequence[Run]) -> dict[float, str]:
-    """The outcome that most runs at each lr have; "" where none was judged."""
+    """Return the outcome that most runs at each lr have; "" where none was judged."""
     of_lr: dict[float, list[str]] = {}
     for run in runs:
         if run.lr > 0 and math.isfinite(run.lr):
@@ -114,7 +114,7 @@ def by_lr(runs: Sequence[Run]) -> dict[float, str]:
 
 
 def kinds(runs: Sequence[Run]) -> Mapping[tuple[str, str], list[Run]]:
-    """The runs that differ in nothing but the seed, together."""
+    """Return the runs that differ in nothing but the seed, together."""
     found: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         found.setdefault(run.kind, []).append(run)

@@ -205,7 +205,7 @@ def head(ax: Axes, text: str, colour: str = "#000000", line: int = 0, **look: An
 
 
 def cut_to(text: str, room: float, weight: str = "normal") -> str:
-    """The text, or as much of its beginning as has room (inches), and an ellipsis."""
+    """Return the text, or as much of its beginning as has room (inches), and an ellipsis."""
     if text_width(text, SIZE, weight) <= room:
         return text
     while text and text_width(text + "…", SIZE, weight) > room:
@@ -232,7 +232,7 @@ def inches(ax: Axes) -> tuple[float, float]:
 
 
 def _legend_rows(handles: Handles, room: float) -> list[list[tuple[Line2D, str, float]]]:
-    """The legend's entries in rows that fit, with the width in inches that each takes."""
+    """Return the legend's entries in rows that fit, with the width in inches that each takes."""
     rows: list[list[tuple[Line2D, str, float]]] = []
     used = room
     for handle, text in handles:

@@ -116,7 +116,7 @@ def lr_colours(lrs: Iterable[float]) -> tuple[Callable[[float], str], LogNorm | 
 
 
 def looks(settings: Any, choices: Sequence[Any], shift: int = 0) -> dict[str, Any]:
-    """A look for each setting there is, cycling when there are more settings than looks.
+    """Return a look for each setting there is, cycling when there are more settings than looks.
 
     shift: how much further each round begins. Two kinds of looks of the same number, one of them
     shifted, tell apart as many settings as that number squared.
@@ -127,7 +127,7 @@ def looks(settings: Any, choices: Sequence[Any], shift: int = 0) -> dict[str, An
 
 
 def dashes(settings: Any) -> dict[str, Any]:
-    """A dash style for each setting there is, different for up to 54 of them."""
+    """Return a dash style for each setting there is, different for up to 54 of them."""
     keys = sorted(set(settings))
     made = [
         (0, (first, gap, second, gap))
@@ -155,13 +155,13 @@ def quiet() -> None:
 
 
 def outcome_of_runs(verdicts: pd.DataFrame | None) -> dict[Hashable, str]:
-    """The outcome of each run that was judged."""
+    """Return the outcome of each run that was judged."""
     found = words_of_runs(verdicts, "outcome")
     return {run: outcome for run, outcome in found.items() if outcome in OUTCOMES}
 
 
 def words_of_runs(verdicts: pd.DataFrame | None, name: str) -> dict[Hashable, str]:
-    """A column of the verdicts by run, without empty cells; {} where it is not there."""
+    """Return a column of the verdicts by run, without empty cells; {} where it is not there."""
     if verdicts is None or name not in verdicts:
         return {}
     pairs = zip(verdicts["run"].tolist(), verdicts[name].tolist(), strict=True)
@@ -169,7 +169,7 @@ def words_of_runs(verdicts: pd.DataFrame | None, name: str) -> dict[Hashable, st
 
 
 def majority(of_runs: Iterable[str]) -> str:
-    """The outcome that most of these runs have; "" for none. Of a tie, the larger step's.
+    """Return the outcome that most of these runs have; "" for none. Of a tie, the larger step's.
 
     A pruned run has no outcome: beside others it does not count.
     """
@@ -223,7 +223,7 @@ def settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
 
 
 def setting_word(name: str, value: Any) -> str:
-    """A setting as a figure names it: adam, batch_size=64."""
+    """Return a setting as a figure names it: adam, batch_size=64."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     bare = ("sweep", "schedule", "optimizer", "network", "data")
     return text if name in bare else f"{name}={text}"
@@ -234,7 +234,7 @@ def distinct(frame: pd.DataFrame, name: str) -> int:
 
 
 def constant(frame: pd.DataFrame, name: str) -> Any:
-    """The value of a column when all its rows agree; None otherwise."""
+    """Return the value of a column when all its rows agree; None otherwise."""
     values = frame[name].dropna().unique() if name in frame else []
     return values[0] if len(values) == 1 else None
 

@@ -24,7 +24,7 @@ POINTS = 61  # of each line, at least
 
 
 def lines(replay: Replay, batch: Batches, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The mini-batch loss along the next update of each lane, columns LINES."""
+    """Return the mini-batch loss along the next update of each lane, columns LINES."""
     stack, step = replay.stack, replay.state_step
     lanes = stack.lanes
     start = {name: t.detach().clone() for name, t in lanes.params.items()}

@@ -101,7 +101,7 @@ def _steps_of(spec: RunSpec, steps: int) -> int:
 
 
 def _fits(spec: RunSpec, state: State) -> bool:
-    """Whether it is an end of that run; if not, its log says so: it has no branch test."""
+    """Return whether it is an end of that run; if not, its log says so: it has no branch test."""
     values = state.get("values")
     are_numbers = isinstance(values, dict) and all(
         isinstance(each, int | float) for each in values.values()
@@ -173,7 +173,7 @@ def _train_on(
     stop: Callable[[], bool],
     tell: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
+    """Return the runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
 
     A branch whose loss is not finite leaves the stack; what it would have had is NaN.
     """

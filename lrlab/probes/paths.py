@@ -39,7 +39,7 @@ _PATH_NUMBERS = 2**27  # weights of all snapshots together
 
 
 def saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
-    """A recorded run as it would be trained again."""
+    """Return a recorded run as it would be trained again."""
     text = records.read_config(run)
     try:
         saved = OmegaConf.create(records.options(text))
@@ -122,7 +122,7 @@ class Replay:
 
 
 def stack(specs: Sequence[RunSpec], data: Dataset, batch: Batches) -> OnBatches:
-    """The runs as lanes before their first step."""
+    """Return the runs as lanes before their first step."""
     networks = [build_network(spec, data) for spec in specs]
     loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
@@ -186,6 +186,6 @@ def _snapshots(count: int, lanes: int, steps: int) -> list[int]:
 
 
 def _flat(params: Mapping[str, Tensor]) -> np.ndarray:
-    """(lanes, weights) float32."""
+    """Return (lanes, weights) float32."""
     flat = [as_real(t.detach()).flatten(1) for t in params.values()]
     return torch.cat(flat, dim=1).float().cpu().numpy()

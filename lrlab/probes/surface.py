@@ -67,7 +67,7 @@ def surface(
 
 
 def _near(moved: Sequence[np.ndarray], good: int) -> list[int]:
-    """How many snapshots of each path count for the picture's place and size.
+    """Return how many snapshots of each path count for the picture's place and size.
 
     A run that blows up must not set its scale.
     """
@@ -77,7 +77,7 @@ def _near(moved: Sequence[np.ndarray], good: int) -> list[int]:
 
 
 def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
-    """(2, weights) two orthonormal axes through the start, the main directions of the paths.
+    """Return (2, weights) two orthonormal axes through the start, the main directions of the paths.
 
     Each path counts as much, however far it leads. The good one ends at positive x; most of the
     others at positive y.
@@ -119,7 +119,7 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _grid(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(GRID,) each, around all places; neither axis shorter than a third of the other."""
+    """Return (GRID,) each, around all places; neither axis shorter than a third of the other."""
     low, high = places.min(axis=0), places.max(axis=0)
     least = max(float((high - low).max()) / 3, 1e-6)
     centre, extent = (low + high) / 2, np.maximum(high - low, least)
@@ -129,7 +129,7 @@ def _grid(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _affordable(replay: Replay, data: Dataset, points: int) -> tuple[int, int]:
-    """How many samples, and how many grid points, by the network's cost of one sample."""
+    """Return how many samples, and how many grid points, by the network's cost of one sample."""
     most = min(SAMPLES, len(data.train_y))
     each = _multiply_adds(replay.stack.lanes, data.train_x[:2]) / 2
     # what does not train together, such as a convolution, is slower here too

@@ -75,7 +75,7 @@ def ungated(stream: TextIO) -> TextIO:
 
 
 def gated(stream: TextIO) -> TextIO:
-    """A stream of another's making, such as rich's, behind the same gate."""
+    """Return a stream of another's making, such as rich's, behind the same gate."""
     return stream if isinstance(stream, _Gated) else cast("TextIO", _Proxy(stream, gated=True))
 
 

@@ -151,7 +151,7 @@ def fitted(
 
 
 def room(text: str) -> int:
-    """The columns that a text takes: two a wide letter, none an accent."""
+    """Return the columns that a text takes: two a wide letter, none an accent."""
     if text.isascii():
         return len(text)
     return sum(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def display_path(path: Path) -> str:
-    """The path as one would type it here: relative if it lies below the current folder."""
+    """Return the path as one would type it here: relative if it lies below the current folder."""
     absolute = path.absolute()
     here = Path.cwd()
     shown = str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -57,8 +57,9 @@ class Update(Protocol):
     ) -> None: ...
 
     def due(self) -> bool:
-        """Whether an update would be drawn now. Ask before fetching losses from the device only
-        for the display: on a terminal true about 8 times a second, else never."""
+        """Return whether an update would be drawn now. Ask before fetching losses from the device
+        only for the display: on a terminal true about 8 times a second, else never.
+        """
         ...
 
     def add(self, row: LaneRow) -> int:
@@ -287,7 +288,7 @@ def _order(row: LaneRow) -> int:
 def _fitting(
     lanes: Sequence[LaneRow], ended: Sequence[int], most: int
 ) -> tuple[list[LaneRow], list[LaneRow]]:
-    """The rows to show, those that train first, and those that are left out.
+    """Return the rows to show, those that train first, and those that are left out.
 
     ended: places in lanes, in the order in which they ended.
     """

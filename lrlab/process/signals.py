@@ -106,7 +106,7 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def is_running(process: int) -> bool:
-    """Whether this machine has a process of that number; True where that cannot be asked."""
+    """Return whether this machine has a process of that number; True where that cannot be asked."""
     if os.name == "nt":  # there os.kill would end it
         return True
     try:

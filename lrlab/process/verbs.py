@@ -80,7 +80,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def path(text: str) -> Path:
-    """A path as it was typed.
+    """Return a path as it was typed.
 
     Raises:
         UserError: one that no file can have.
@@ -156,7 +156,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 def too_long(error: OSError) -> bool:
-    """Whether a name or a path is longer than the file system takes."""
+    """Return whether a name or a path is longer than the file system takes."""
     import errno
 
     return error.errno == errno.ENAMETOOLONG

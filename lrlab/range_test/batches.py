@@ -74,7 +74,7 @@ def _is_array(part: Any) -> bool:
 
 
 def _tensor(part: Any, option: str, key: str) -> Tensor:
-    """A tensor as it is; an array with the types that torch's networks and losses take."""
+    """Return a tensor as it is; an array with the types that torch's networks and losses take."""
     if isinstance(part, Tensor):
         return part
     found = torch.from_numpy(part.copy())

@@ -100,7 +100,7 @@ def _said(found: Found) -> Found:
 
 
 def _ramp(options: Options) -> np.ndarray:
-    """(ramp_steps,) the lr at each step of the ramp."""
+    """Return (ramp_steps,) the lr at each step of the ramp."""
     rise = {
         "_target_": "lrlab.schedules.RangeTestLR",
         "min_lr": options.low,

@@ -22,7 +22,7 @@ _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NU
 
 
 def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
-    """The options of this command, and the words that are left for Hydra.
+    """Return the options of this command, and the words that are left for Hydra.
 
     Raises:
         UserError: an option that cannot work.
@@ -63,7 +63,7 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def lr_range(lr: Any) -> tuple[float, float]:
-    """The ends of a range of learning rates, of two numbers or a text like 1e-5..10."""
+    """Return the ends of a range of learning rates, of two numbers or a text like 1e-5..10."""
     if isinstance(lr, str) and (match := _RANGE.fullmatch(lr.strip())):
         lr = [text for text in match.groups() if text is not None]
     try:

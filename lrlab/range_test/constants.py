@@ -48,7 +48,7 @@ class Constants:
         return f"{'' if lr in self.lr else 'about '}{self.loss_at(lr):.3g}"
 
     def loss_at(self, lr: float) -> float:
-        """The end loss at an lr, NaN outside the range.
+        """Return the end loss at an lr, NaN outside the range.
 
         By linear interpolation in log lr; next to an lr that ended above the start, where nothing
         is straight, that of the nearest.
@@ -134,7 +134,7 @@ def read_constants(
 
 
 def window(steps: int) -> int:
-    """How many of a constant lr's steps are its last ones."""
+    """Return how many of a constant lr's steps are its last ones."""
     return max(1, round(WINDOW * steps))
 
 
@@ -147,7 +147,7 @@ def _by_samples(differences: Floats) -> Floats:
 
 
 def _surely_fell(start: Floats, end: Floats) -> bool:
-    """Whether the losses of (parts,) fell by more than the choice of the samples explains.
+    """Return whether the losses of (parts,) fell by more than the choice of the samples explains.
 
     By their ratios where all are above 0: squared errors of few samples begin far apart.
     """

@@ -36,7 +36,7 @@ _HEADROOM = 1.25  # the frame ends at this multiple of the start; above it lies 
 
 
 def range_test(found: Found, title: str = "") -> Figure:
-    """The loss against lr on a log axis, both tests, with their suggestions in rows above.
+    """Return the loss against lr on a log axis, both tests, with their suggestions in rows above.
 
     The loss is the one that judges: held-out where there is any, then those of training are fainter
     still. Blue: the ramp's losses, faint, and as they were smoothed. Orange: the mean loss of each
@@ -247,7 +247,7 @@ def _training(axes: Axes, found: Found) -> None:
 
 
 def _scale(found: Found) -> tuple[bool, float, float]:
-    """Whether the loss axis is logarithmic, and its ends."""
+    """Return whether the loss axis is logarithmic, and its ends."""
     start = found.constants.start
     ramp_loss = found.ramp_loss if found.ramp_val is None else found.ramp_val
     shown = np.concatenate([found.ramp.smooth, found.constants.end, ramp_loss, [start]])

@@ -95,7 +95,7 @@ def write(
 
 
 def _config(config: Any) -> str:
-    """The config as YAML, without passwords, also those of a file."""
+    """Return the config as YAML, without passwords, also those of a file."""
     plain = copy.deepcopy(compose.without_hydra(config))
     for key, hide in _SECRETS.items():
         given = OmegaConf.select(plain, key)
@@ -105,7 +105,7 @@ def _config(config: Any) -> str:
 
 
 def _held_out(found: Found) -> str:
-    """The held-out losses of both tests, as CSV text."""
+    """Return the held-out losses of both tests, as CSV text."""
     assert found.val_steps is not None and found.constant_val is not None
     assert found.ramp_val_steps is not None and found.ramp_val is not None
     ramp, looks, points = found.ramp_val_steps, len(found.val_steps), found.options.points

@@ -107,7 +107,7 @@ class Found:
     answer: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """The answer, as the command prints it, in lines of a screen."""
+        """Return the answer, as the command prints it, in lines of a screen."""
         import textwrap
 
         lines = [textwrap.wrap(line, 79, subsequent_indent="      ") for line in self.answer]

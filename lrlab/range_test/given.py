@@ -21,7 +21,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def copied(network: nn.Module) -> nn.Module:
-    """A copy of a network, also of one that holds results of a forward pass.
+    """Return a copy of a network, also of one that holds results of a forward pass.
 
     An old ``weight_norm`` keeps its product as a plain attribute, as does a network that remembers
     its activations; torch copies no such tensor, so its number alone is copied.
@@ -61,7 +61,7 @@ def check_network(network: Any) -> None:
 
 
 def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: int) -> nn.Module:
-    """A copy of the network for the lanes to train, tried once on a batch.
+    """Return a copy of the network for the lanes to train, tried once on a batch.
 
     Lazy layers of the copy get their shapes from the batch, drawn with the seed.
 
@@ -135,7 +135,7 @@ def _check_loss(outputs: Tensor, y: Tensor, loss: Loss) -> None:
 
 
 def broadcasts(outputs: Tensor, y: Tensor, loss: Loss) -> bool:
-    """Whether a loss of (n, 1) and (n,) pairs each output with each target.
+    """Return whether a loss of (n, 1) and (n,) pairs each output with each target.
 
     Then it does not matter which target belongs to which output.
     """
@@ -166,7 +166,7 @@ def error_line(error: Exception) -> str:
 
 
 def optimizer_config(optimizer: Any) -> dict[str, Any]:
-    """A name, a torch class, a partial of one, or a config, as a config without lr.
+    """Return a name, a torch class, a partial of one, or a config, as a config without lr.
 
     Raises:
         UserError: it is none of these.

@@ -23,7 +23,7 @@ _MOST_READ = 100_000  # samples of what gives mini-batches, which may never end
 def held_out(
     val: Any, data: Any, network: nn.Module, loss: Loss, most: int, device: str
 ) -> tuple[list[Samples], str]:
-    """The held-out samples to evaluate on, in parts, and why there are none.
+    """Return the held-out samples to evaluate on, in parts, and why there are none.
 
     Args:
         val: as data of `lrlab.find.find`; None: what a `lrlab.data.Dataset` holds out itself.

@@ -15,7 +15,7 @@ MISLED = 0.02  # of what the best lr gains: a suggestion that loses less does no
 
 
 def overfits(constants: Constants, train: Constants | None) -> bool:
-    """Whether the lrs that fail by the held-out loss still lower the training loss.
+    """Return whether the lrs that fail by the held-out loss still lower the training loss.
 
     Args:
         train: the constant lrs read by their training losses; None: so are ``constants``.

@@ -173,7 +173,7 @@ def _steady(losses: Floats) -> Floats:
 
 
 def _explosion(losses: Floats, steady: Floats) -> int:
-    """The first point of an explosion, or how many points there are."""
+    """Return the first point of an explosion, or how many points there are."""
     start = float(np.median(losses[: max(3, len(losses) // 20)]))
     noise = _spread(np.diff(losses[: max(LEAST_POINTS, len(losses) // 3)])) / math.sqrt(2)
     fallen = np.maximum(start - np.minimum.accumulate(steady), 0.0)

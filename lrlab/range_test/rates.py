@@ -35,12 +35,12 @@ def plain(value: float) -> str:
 
 
 def lr_grid(low: float, high: float, points: int) -> Floats:
-    """(points,) log-spaced, both ends exact."""
+    """Return (points,) log-spaced, both ends exact."""
     grid = np.exp(np.linspace(math.log(low), math.log(high), points))
     grid[0], grid[-1] = low, high
     return grid
 
 
 def evenly(first: int, last: int, count: int) -> NDArray[np.intp]:
-    """(count,) steps from the first to the last, or all where there are fewer."""
+    """Return (count,) steps from the first to the last, or all where there are fewer."""
     return np.unique(np.linspace(first, last, count).round().astype(np.intp))

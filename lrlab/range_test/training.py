@@ -52,7 +52,7 @@ class Looks:
     at: np.ndarray
 
     def of(self, lanes: slice | np.ndarray) -> Looks:
-        """Those at some of the lanes."""
+        """Return those at some of the lanes."""
         return Looks(self.parts, self.at[:, lanes])
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def sweep_command(found: Found, typed: Sequence[str] = ()) -> str | None:
-    """The sweep that should be run next, as one would type it; None: nothing was learned.
+    """Return the sweep that should be run next, as one would type it; None: nothing was learned.
 
     Args:
         typed: the settings of the test, which the sweep takes over.
@@ -30,7 +30,7 @@ def sweep_command(found: Found, typed: Sequence[str] = ()) -> str | None:
 
 
 def words(found: Found) -> list[str]:
-    """The answer, a line each."""
+    """Return the answer, a line each."""
     from lrlab.range_test.rates import plain
 
     constants, steps = found.constants, found.options.steps
@@ -108,7 +108,7 @@ def _fails(found: Found) -> list[str]:
 def told(
     found: Found, command: str | None, folder: Path | None = None, width: int | None = None
 ) -> str:
-    """The answer in a few lines, without a newline at its end.
+    """Return the answer in a few lines, without a newline at its end.
 
     Args:
         width: columns of the terminal; None: each sentence in one line.

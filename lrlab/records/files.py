@@ -13,7 +13,7 @@ from lrlab.errors import NotWritten, UserError
 
 
 def is_special(mode: int) -> bool:
-    """Whether a mode of ``stat`` is that of a device, a pipe or a socket."""
+    """Return whether a mode of ``stat`` is that of a device, a pipe or a socket."""
     kinds = (stat.S_ISCHR, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK)
     return any(kind(mode) for kind in kinds)
 
@@ -144,5 +144,5 @@ def append(file: Path, text: str) -> None:
 
 
 def is_asked_for() -> bool:
-    """Whether this process asks ``written_by_owner``'s question now."""
+    """Return whether this process asks ``written_by_owner``'s question now."""
     return _owned is not None

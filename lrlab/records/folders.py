@@ -16,7 +16,7 @@ from lrlab.records.writing import start_metrics
 
 
 def free_folder(folder: Path, may_rename: bool) -> Path:
-    """The folder, or one with -2, -3 ... behind its name, that is not there yet.
+    """Return the folder, or one with -2, -3 ... behind its name, that is not there yet.
 
     Raises:
         UserError: it is there, and may not be renamed.

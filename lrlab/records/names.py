@@ -72,7 +72,7 @@ def plot_folder(sweep: Path) -> Path:
 
 
 def run_folders(sweep: Path) -> list[Path]:
-    """The folders of a sweep's runs, sorted by run number; a link to one is none of them."""
+    """Return the folders of a sweep's runs, sorted by run number; a link to one is none of them."""
     found = [f for f in sweep.iterdir() if f.name.isdecimal() and f.is_dir() and not f.is_symlink()]
     return sorted(found, key=lambda folder: int(folder.name))
 

@@ -40,7 +40,7 @@ _OWNER = ".owner"
 
 
 def _owner_file(run: Path, owner: str) -> Path:
-    """A file for each worker: who removes its own removes nobody else's."""
+    """Return a file for each worker: who removes its own removes nobody else's."""
     return run / f".{owner}{_OWNER}"
 
 

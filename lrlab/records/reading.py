@@ -60,7 +60,7 @@ def check_contained(folder: Path) -> None:
 
 
 def _text(file: Path) -> str:
-    """A YAML or JSON record.
+    """Return a YAML or JSON record.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -124,7 +124,7 @@ def options(text: str) -> dict[Any, Any]:
 
 
 def read_sweep_config(sweep: Path) -> str:
-    """The sweep's multirun.yaml as text.
+    """Return the sweep's multirun.yaml as text.
 
     Raises:
         UserError: this is no folder of a sweep.
@@ -138,7 +138,7 @@ def read_sweep_config(sweep: Path) -> str:
 
 
 def recorded_pad(run: Path) -> int:
-    """The rows that the run's lanes were padded to, if it has trained; else 0."""
+    """Return the rows that the run's lanes were padded to, if it has trained; else 0."""
     try:
         lanes = read_summary(run).get("lanes")
     except (FileNotFoundError, UserError):
@@ -147,7 +147,7 @@ def recorded_pad(run: Path) -> int:
 
 
 def read_config(run: Path) -> str:
-    """The run's config as YAML text.
+    """Return the run's config as YAML text.
 
     Raises:
         UserError: this is no folder of a run.
@@ -181,7 +181,7 @@ def read_choices(run: Path) -> dict[str, Any]:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """The run's summary.json.
+    """Return the run's summary.json.
 
     Raises:
         FileNotFoundError: there is none (yet).
@@ -213,7 +213,7 @@ def _whole(digits: str) -> int:
 
 
 def read_metrics(run: Path) -> pd.DataFrame:
-    """The run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
+    """Return the run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
 
     Raises:
         FileNotFoundError: there is none (yet).
@@ -223,7 +223,7 @@ def read_metrics(run: Path) -> pd.DataFrame:
 
 
 def read_diagnostics(run: Path) -> pd.DataFrame:
-    """The run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
+    """Return the run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
 
     Raises: as ``read_metrics``.
     """
@@ -231,7 +231,7 @@ def read_diagnostics(run: Path) -> pd.DataFrame:
 
 
 def read_branches(run: Path) -> pd.DataFrame:
-    """The run's branches.csv, columns as in ``BRANCHES``, float64.
+    """Return the run's branches.csv, columns as in ``BRANCHES``, float64.
 
     Raises: as ``read_metrics``.
     """
@@ -239,7 +239,7 @@ def read_branches(run: Path) -> pd.DataFrame:
 
 
 def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
-    """The sweep's lines.csv, surface.csv or paths.csv.
+    """Return the sweep's lines.csv, surface.csv or paths.csv.
 
     Args:
         name: ``lines``, ``surface`` or ``paths``.
@@ -282,7 +282,7 @@ def _read_table(
 
 
 def best_run(sweep: Path) -> int | None:
-    """The number of the run that best.yaml is the config of; None: there is none."""
+    """Return the number of the run that best.yaml is the config of; None: there is none."""
     import yaml
 
     try:

@@ -177,7 +177,8 @@ _NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?%?|-)\s*", 
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV. A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """Return a table as CSV. A text that a spreadsheet would take for a formula begins with an
+    apostrophe.
 
     Texts come from options and names, which in a sweep from elsewhere are another's.
     """

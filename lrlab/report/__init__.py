@@ -51,7 +51,7 @@ def write(
 
 
 def pictures(sweep: Path) -> dict[str, bytes | Path]:
-    """The PNG files in the sweep's plots/, by name."""
+    """Return the PNG files in the sweep's plots/, by name."""
     from lrlab import records
 
     return {path.stem: path for path in sorted(records.plot_folder(sweep).glob("*.png"))}
@@ -93,7 +93,7 @@ def _details(sweep: Path, tables: Tables) -> Details:
 
 
 def _config(run: Path) -> dict[str, Any] | None:
-    """The run's config with dotted names; None where it cannot be read."""
+    """Return the run's config with dotted names; None where it cannot be read."""
     from lrlab import records
     from lrlab.config import schema
     from lrlab.errors import UserError
@@ -129,7 +129,7 @@ def _environment(run: Path) -> dict[str, Any]:
 
 
 def _is_damaged(run: Path, last: float | None) -> bool:
-    """Whether a file of the run is there but cannot be read, or breaks off.
+    """Return whether a file of the run is there but cannot be read, or breaks off.
 
     last: the last step of its metrics; None: none of it could be read.
     """
@@ -171,7 +171,7 @@ def _command(sweep: Path) -> str:
 
 
 def _flags(hydra: Any) -> list[str]:
-    """The flags that named configs of the user's own, and the words for Hydra itself."""
+    """Return the flags that named configs of the user's own, and the words for Hydra itself."""
     found = []
     with contextlib.suppress(LookupError, TypeError, AttributeError):
         for source in hydra["runtime"]["config_sources"]:

@@ -23,7 +23,7 @@ _POINTS = 7  # of the lrs to try next, where the sweep's command does not tell h
 def section(
     answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str = ""
 ) -> Markup:
-    """The answer for the best combination of settings in full, the others as a table.
+    """Return the answer for the best combination of settings in full, the others as a table.
 
     Of several kinds of loss, which do not compare, the best combination of each is told in full.
 
@@ -50,7 +50,7 @@ def section(
 def _in_full(
     first: Answer, answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str
 ) -> dict[str, Any]:
-    """The answer for the best combination among those of its kind of loss."""
+    """Return the answer for the best combination among those of its kind of loss."""
     from lrlab.verdicts.printed.answer_words import details
 
     # Of a search all runs speak, whatever their settings.
@@ -72,7 +72,7 @@ def _in_full(
 
 
 def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
-    """The loss that decides, in words: val loss, or train loss where there is no other.
+    """Return the loss that decides, in words: val loss, or train loss where there is no other.
 
     rows: verdicts as mappings.
     """
@@ -91,7 +91,7 @@ def _lead(a: Answer) -> str:
 
 
 def next_command(a: Answer, command: str) -> str:
-    """The sweep's command line over the range to try next; "" where either is not known.
+    """Return the sweep's command line over the range to try next; "" where either is not known.
 
     The lr gets the range, another swept setting its value in the answer. The sweep's own name and
     folder are left out: the new one has to have others.

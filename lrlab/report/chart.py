@@ -97,7 +97,7 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
 
 
 def setting_text(value: Any) -> str:
-    """A setting's value as one would type it; "–" where there is none."""
+    """Return a setting's value as one would type it; "–" where there is none."""
     if value is None or value != value:
         return "–"
     if isinstance(value, float):

@@ -15,7 +15,7 @@ BUDGET = 3_500_000  # bytes of all pictures: the page of 100 runs stays well bel
 
 
 def section(pictures: Mapping[str, bytes | Path]) -> Markup | None:
-    """All figures, in the order of `lrlab.plots`, those that it does not know last."""
+    """Return all figures, in the order of `lrlab.plots`, those that it does not know last."""
     from lrlab.plots.tables import CAPTIONS
 
     order = list(CAPTIONS)
@@ -44,7 +44,7 @@ def _figure(name: str, image: bytes, caption: str) -> dict[str, Any]:
 
 
 def _read(picture: bytes | Path) -> bytes | None:
-    """The PNG; None where it is none, or cannot be read."""
+    """Return the PNG; None where it is none, or cannot be read."""
     if isinstance(picture, Path):
         try:
             picture = picture.read_bytes()
@@ -60,7 +60,7 @@ def _size(png: bytes) -> tuple[int, int]:
 
 
 def _fitted(images: Mapping[str, bytes], budget: int) -> dict[str, bytes]:
-    """The same pictures; while they are too large together, the largest is made smaller.
+    """Return the same pictures; while they are too large together, the largest is made smaller.
 
     First with 256 colours, which hardly shows in a plot, then at half its width and height.
     """

@@ -17,7 +17,7 @@ _CONTROLS = {code: "\ufffd" for code in (*range(9), 11, *range(13, 32), *range(1
 
 
 def part(name: str) -> str:
-    """The text of a file in this folder."""
+    """Return the text of a file in this folder."""
     return files("lrlab.report").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -60,7 +60,7 @@ def html(
     sweep_folder: Path,
     details: Details | None = None,
 ) -> str:
-    """The page: one file that asks for no other, in which all that was recorded is escaped.
+    """Return the page: one file that asks for no other, in which all that was recorded is escaped.
 
     Args:
         tables: as from `lrlab.analysis`; runs and curves are needed. What is missing of verdicts
@@ -155,7 +155,7 @@ def _facts(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
 
 
 def _losses(has_train: bool, has_val: bool, drawn: int) -> list[tuple[str, str]]:
-    """The losses that can be drawn, the one that is drawn first at the head."""
+    """Return the losses that can be drawn, the one that is drawn first at the head."""
     found = [("train", "train")] if has_train else []
     found += [("val", "validation")] if has_val else []
     # Twice as many curves as can be told apart would only make the page slow.

@@ -31,7 +31,7 @@ def section(
     drawn: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Markup:
-    """The table with its filters.
+    """Return the table with its filters.
 
     Args:
         rows: one a run: its verdict, and of `frames.runs` state, error, test_acc ...
@@ -72,7 +72,7 @@ def _sort(column: _Column, row: Mapping[Any, Any]) -> str | None:
 def _filters(
     rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]
 ) -> list[tuple[int, str, list[str]]]:
-    """(place, name, values) of each setting that a list of choices can hold."""
+    """Return (place, name, values) of each setting that a list of choices can hold."""
     found = []
     for place, name in enumerate(settings):
         values = list(dict.fromkeys(setting_text(row.get(name)) for row in rows))

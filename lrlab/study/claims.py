@@ -114,7 +114,7 @@ class Claims:
         return Trial(run.number, sampling.setting_of(run), overrides, claim["tick"], epochs)
 
     def _next(self, runs: Sequence[FrozenTrial], tick: int) -> FrozenTrial | None:
-        """The run to start: an interrupted one, in the order in which they had started."""
+        """Return the run to start: an interrupted one, in the order in which they had started."""
         can = startable(runs)
         interrupted = [run for run in can if CLAIM in run.user_attrs]
         if interrupted:
@@ -225,7 +225,7 @@ class Claims:
         self._renewed = now
 
     def _lapsed(self) -> bool:
-        """Whether others may have taken this worker for dead."""
+        """Return whether others may have taken this worker for dead."""
         return self._was_away or heartbeat.clock() - self._renewed > self._lease
 
     def requeue_the_dead(self) -> bool:
@@ -260,7 +260,7 @@ class Claims:
                 self._study.set(_WORKER + worker, None)
 
     def _dead(self, runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """The running runs that no living worker trains."""
+        """Return the running runs that no living worker trains."""
         running = [run for run in runs if run.state.name == "RUNNING"]
         others = [r for r in running if r.number not in self.held or not self._holds(r)]
         if not others:
@@ -272,7 +272,7 @@ class Claims:
         return [run for run in others if sampling.claim_of(run).get("worker") not in living - left]
 
     def _signs(self) -> dict[str, Sign | None]:
-        """The other workers' signs of life; None: it has left."""
+        """Return the other workers' signs of life; None: it has left."""
         attrs = self._study.attrs()
         return {
             key.removeprefix(_WORKER): None if sign is None else Sign(**sign)
@@ -315,7 +315,7 @@ def startable(runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _end_tick(run: FrozenTrial) -> int:
-    """The tick at which the run's place was free.
+    """Return the tick at which the run's place was free.
 
     Only one that is pruned ends with a report; others end within an epoch, or at the last one's
     end, before the others report.
@@ -324,7 +324,7 @@ def _end_tick(run: FrozenTrial) -> int:
 
 
 def _by_worker(runs: Sequence[FrozenTrial]) -> dict[str | None, list[FrozenTrial]]:
-    """The runs of each worker; without one that died before it had claimed its run."""
+    """Return the runs of each worker; without one that died before it had claimed its run."""
     found: dict[str | None, list[FrozenTrial]] = {}
     for run in runs:
         if CLAIM in run.user_attrs:

@@ -254,7 +254,7 @@ def _system(scheme: str) -> str:
 
 
 def _sql_error(error: BaseException | None) -> BaseException | None:
-    """The database's error behind one of Optuna's, or None: it has nothing to do with it."""
+    """Return the database's error behind one of Optuna's, or None: it has nothing to do with it."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -264,7 +264,7 @@ def _sql_error(error: BaseException | None) -> BaseException | None:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether a server that restarts, or a network that comes back, would mend it."""
+    """Return whether a server that restarts, or a network that comes back, would mend it."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
     lost = isinstance(error, DBAPIError) and error.connection_invalidated

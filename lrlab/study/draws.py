@@ -36,7 +36,7 @@ class Notes:
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def prunes(self, epoch: int) -> bool:
-        """Whether a run of it that reports this epoch ends there."""
+        """Return whether a run of it that reports this epoch ends there."""
         return self.pruned is not None and epoch >= self.pruned
 
 

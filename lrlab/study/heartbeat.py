@@ -48,12 +48,12 @@ def me() -> Sign:
 
 
 def new_id() -> str:
-    """A worker's name: readable, and no other worker's."""
+    """Return a worker's name: readable, and no other worker's."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def host_of(worker: str) -> str:
-    """The machine's name in a worker's."""
+    """Return the machine's name in a worker's."""
     return worker.rsplit("-", 2)[0]
 
 
@@ -98,7 +98,7 @@ def _text(file: str) -> str:
 
 
 def gone(sign: Sign) -> bool:
-    """Whether the process is known to be gone: only on this machine this can be known."""
+    """Return whether the process is known to be gone: only on this machine this can be known."""
     return sign.host == _host() and _born(sign.pid) not in (sign.born, "")
 
 
@@ -114,7 +114,7 @@ class Watch:
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def living(self, signs: Mapping[str, Sign | None]) -> set[str]:
-        """The workers that live, of those with a sign (None: they have left)."""
+        """Return the workers that live, of those with a sign (None: they have left)."""
         now = clock()
         found = set()
         for worker, sign in signs.items():

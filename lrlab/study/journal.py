@@ -90,7 +90,7 @@ class Journal:
                 Path(lock.lock_file).unlink()
 
     def _presence(self, worker: str) -> Any:
-        """A lock that the worker holds as long as its process lives, however that ends."""
+        """Return a lock that the worker holds as long as its process lives, however that ends."""
         from filelock import FileLock
 
         return FileLock(self._file.with_name(f".{worker}.alive"), thread_local=False)

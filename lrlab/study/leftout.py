@@ -49,7 +49,7 @@ def lines(queue: Queue, space: Space, resume: str) -> list[str]:
 
 
 def asking(task: Sequence[str], space: Space) -> list[str]:
-    """Those words of a command that say which runs a grid has."""
+    """Return those words of a command that say which runs a grid has."""
     keys = {key.lstrip("+") for key in space.lists} | {"points"}
     return [word for word in task if word.partition("=")[0].lstrip("+") in keys]
 
@@ -91,7 +91,7 @@ def _them(runs: Sequence[Run]) -> str:
 
 
 def _union(runs: Sequence[Run], space: Space) -> list[str]:
-    """The lists that all runs of a grid are in, as words."""
+    """Return the lists that all runs of a grid are in, as words."""
     found = []
     for key, texts in space.lists.items():
         values = {spaces.canonical(text): text for text in texts}

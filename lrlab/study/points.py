@@ -161,7 +161,7 @@ class Points:
         return [r for r in runs if r.number not in self.unasked or r.state.is_finished()]
 
     def _asked_settings(self, runs: Sequence[FrozenTrial]) -> set[int]:
-        """The settings of a search that this command asks for: those that ended count first.
+        """Return the settings of a search that this command asks for: those that ended count first.
 
         Those that had begun follow, then the others by number, so that workers which open the
         study at different times agree.
@@ -181,7 +181,7 @@ class Points:
         return {*there, *range(len(groups), self._request.n_trials)}
 
     def asked_points(self) -> list[tuple[tuple[frozenset[Any], str], dict[str, str]]]:
-        """The points of a grid that this command asks for, each with what tells it apart."""
+        """Return the points of a grid that this command asks for, each with what tells it apart."""
         points = spaces.points(self.space)
         return [((_setting_key(p), self._seed_of({OVERRIDES: p})), p) for p in points]
 
@@ -258,7 +258,7 @@ class Points:
         self._study.storage.create_new_trial(self._study.id, template_trial=trial)
 
     def _seed_of(self, attrs: Mapping[str, Any]) -> str:
-        """A run's seed, the sweep's where it was not given one of its own."""
+        """Return a run's seed, the sweep's where it was not given one of its own."""
         given = attrs.get(SEED, attrs.get(OVERRIDES, {}).get("seed"))
         return spaces.canonical(str(self.seed) if given is None else given)
 
@@ -269,7 +269,7 @@ class Points:
 
 
 def _setting_key(overrides: Mapping[str, str]) -> frozenset[Any]:
-    """A setting, however its values are typed."""
+    """Return a setting, however its values are typed."""
     return frozenset(
         (key.lstrip("+"), spaces.canonical(text))
         for key, text in overrides.items()

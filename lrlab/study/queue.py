@@ -99,7 +99,7 @@ class Queue:
         return found
 
     def start_tick(self) -> int:
-        """The tick at which the pool of an interrupted sweep goes on, 0 in a new one.
+        """Return the tick at which the pool of an interrupted sweep goes on, 0 in a new one.
 
         Ask before the first run is taken, and after those that had ended have been told.
         """
@@ -164,11 +164,11 @@ class Queue:
         return self._claims.worker
 
     def holds(self, number: int) -> bool:
-        """Whether this worker has claimed a run and neither ended it nor given it back."""
+        """Return whether this worker has claimed a run and neither ended it nor given it back."""
         return number in self._claims.held
 
     def trials(self) -> list[Run]:
-        """All runs, by number."""
+        """Return all runs, by number."""
         return [
             _run(run, run.number not in self._points.unasked)
             for run in self._store.unlocked(self._study.runs)
@@ -201,7 +201,7 @@ class Queue:
         return setting, number, value
 
     def others(self) -> int:
-        """How many other workers live, as far as is known."""
+        """Return how many other workers live, as far as is known."""
         return self._claims.others()
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ _PACKAGES = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy
 
 
 def setting_of(run: FrozenTrial) -> int:
-    """The setting that a run belongs to."""
+    """Return the setting that a run belongs to."""
     return run.user_attrs[SETTING]
 
 
@@ -56,12 +56,12 @@ def claim_of(run: FrozenTrial) -> dict[str, Any]:
 
 
 def interrupted(run: FrozenTrial) -> bool:
-    """Whether a run had begun and waits again."""
+    """Return whether a run had begun and waits again."""
     return run.state.name == "WAITING" and CLAIM in run.user_attrs
 
 
 def groups(runs: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
-    """The runs of each setting, by number."""
+    """Return the runs of each setting, by number."""
     found: dict[int, list[FrozenTrial]] = {}
     for run in runs:
         found.setdefault(setting_of(run), []).append(run)
@@ -69,12 +69,12 @@ def groups(runs: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, the mean of the two middle ones; infinities sort as they should."""
+    """Return the middle value, the mean of the two middle ones; infinities sort as they should."""
     return statistics.median(values)
 
 
 def worst(direction: str) -> float:
-    """The value of a run that has none."""
+    """Return the value of a run that has none."""
     return -math.inf if direction == MAXIMIZE else math.inf
 
 
@@ -87,7 +87,7 @@ def common_epoch(runs: Sequence[FrozenTrial]) -> int:
 
 
 def combined(runs: Sequence[FrozenTrial], attrs: Mapping[str, Any], direction: str) -> FrozenTrial:
-    """A setting as one trial.
+    """Return a setting as one trial.
 
     Its value is the median over its runs, where a run without a value counts as the worst; its
     intermediate values are the medians of the epochs that all its runs have reported. It carries
@@ -128,12 +128,12 @@ def _state(runs: Sequence[FrozenTrial], direction: str) -> tuple[TrialState, flo
 
 
 def value_of(runs: Sequence[FrozenTrial], direction: str) -> float:
-    """The median over a setting's runs; infinite where too many of them have no value."""
+    """Return the median over a setting's runs; infinite where too many of them have no value."""
     return median([final_value(run, direction) for run in runs])
 
 
 def final_value(run: FrozenTrial, direction: str) -> float:
-    """A run's value, the worst where it has none."""
+    """Return a run's value, the worst where it has none."""
     from optuna.trial import TrialState
 
     value = run.value if run.state == TrialState.COMPLETE else None
@@ -243,7 +243,7 @@ def draw(
     index: int,
     space: Mapping[str, BaseDistribution],
 ) -> dict[str, Any]:
-    """The parameters of a setting, the same ones for the same results, seed and index.
+    """Return the parameters of a setting, the same ones for the same results, seed and index.
 
     Args:
         view: shows the settings so far.
@@ -286,7 +286,7 @@ def _lowest(distribution: BaseDistribution) -> float:
 def make_sampler(
     node: Mapping[str, Any], seed: int, index: int, space: Mapping[str, BaseDistribution]
 ) -> BaseSampler:
-    """A sampler for one setting.
+    """Return a sampler for one setting.
 
     A seeded sampler repeats itself after a restart and draws alike in all workers, so each setting
     gets a sampler of its own, with a seed of its own.
@@ -361,7 +361,7 @@ def _told(node: Mapping[str, Any], group: str) -> Iterator[None]:
 
 
 def make_pruner(node: Mapping[str, Any]) -> BasePruner | None:
-    """The pruner of a config, None where nothing is pruned.
+    """Return the pruner of a config, None where nothing is pruned.
 
     Raises:
         UserError: it cannot be made of this config.

@@ -47,7 +47,7 @@ class Store(Protocol):
         ...
 
     def runs(self, study_id: int, only_states: bool = False) -> list[FrozenTrial]:
-        """All trials of the study, by number.
+        """Return all trials of the study, by number.
 
         Of a database, those that wait may be as they were a while ago, and with only_states all
         but their states may be.
@@ -63,7 +63,7 @@ class Store(Protocol):
         ...
 
     def has_left(self, worker: str) -> bool:
-        """Whether a worker's process is known to be gone."""
+        """Return whether a worker's process is known to be gone."""
         ...
 
     def close(self) -> None: ...

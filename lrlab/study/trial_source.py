@@ -205,6 +205,6 @@ def label(overrides: Mapping[str, str]) -> str:
 
 
 def tracker_settings(config: DictConfig) -> dict[str, Any]:
-    """The tracker's settings; empty where nothing is tracked."""
+    """Return the tracker's settings; empty where nothing is tracked."""
     node = OmegaConf.to_container(config.tracking, resolve=True)
     return node if isinstance(node, dict) and node.get("_target_") else {}  # type: ignore[return-value]

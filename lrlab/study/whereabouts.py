@@ -32,14 +32,14 @@ class Place:
 
 
 def here(folder: Path) -> Place:
-    """The place of a worker of this machine that writes to a sweep's folder."""
+    """Return the place of a worker of this machine that writes to a sweep's folder."""
     return Place(socket.gethostname(), str(folder.absolute()))
 
 
 def missing(
     folder: Path, ended: Sequence[Run], places: Mapping[int, Place]
 ) -> tuple[dict[Place, list[Run]], list[int]]:
-    """The runs whose results are not in a folder.
+    """Return the runs whose results are not in a folder.
 
     Args:
         folder: the sweep's, here.
@@ -77,7 +77,7 @@ def _has_ended(run: Path) -> bool:
 def lines(
     elsewhere: Mapping[Place, Sequence[Run]], total: int, objective: str, maximised: bool
 ) -> list[str]:
-    """A line a place: which runs lie there, and the best value among them."""
+    """Return a line a place: which runs lie there, and the best value among them."""
     found = []
     for place, runs in elsewhere.items():
         numbers = ", ".join(str(run.number) for run in runs[:10])

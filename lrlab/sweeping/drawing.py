@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def draw(
     config: DictConfig, folder: Path, tables: Tables
 ) -> tuple[dict[str, str], NotWritten | None]:
-    """All figures and the report; the loss around three of the runs is measured meanwhile.
+    """Return all figures and the report; the loss around three of the runs is measured meanwhile.
 
     What fails is left out.
 

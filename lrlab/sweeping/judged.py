@@ -108,11 +108,11 @@ class Sweep:
 
 
 def has_lanes(current: Sweep) -> bool:
-    """Whether the launcher trains runs together, in this process."""
+    """Return whether the launcher trains runs together, in this process."""
     return getattr(current.launcher, "trains_lanes", False)
 
 
 def prunes(config: DictConfig) -> bool:
-    """Whether runs may end early."""
+    """Return whether runs may end early."""
     target = OmegaConf.select(config, "pruner._target_", default="")
     return not str(target).endswith("NopPruner")

@@ -193,7 +193,7 @@ def test_branches(specs: Sequence[RunSpec], remedy: str = "") -> None:
 
 
 def width(spec: RunSpec) -> int | None:
-    """How many lanes train at once; None: as many as memory holds."""
+    """Return how many lanes train at once; None: as many as memory holds."""
     return None if spec["lanes"] == "auto" else int(spec["lanes"])
 
 

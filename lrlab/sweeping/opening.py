@@ -90,7 +90,7 @@ def _check_losses(current: Sweep, specs: Sequence[RunSpec]) -> None:
 
 
 def _folder(config: DictConfig, named: set[str], create: str) -> Path:
-    """The folder of the sweep: the user's, or the default one, with -2, -3 ... if taken.
+    """Return the folder of the sweep: the user's, or the default one, with -2, -3 ... if taken.
 
     Raises:
         UserError: the user named a folder that is there already.

@@ -174,7 +174,7 @@ def _saved(folder: Path) -> _Saved:
 
 
 def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
-    """The options, where one value of what the sweep has as a list becomes a list of one."""
+    """Return the options, where one value of what the sweep has as a list becomes a list of one."""
     from lrlab.config.words.arguments import as_list
 
     swept = {_key(word) for word in before if as_list(word) == word}

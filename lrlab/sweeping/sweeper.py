@@ -93,7 +93,7 @@ def sweep(
 
 
 def _sweep(current: Sweep, url: str, named: set[str]) -> list[float]:
-    """The sweep, once its options are judged.
+    """Return the sweep, once its options are judged.
 
     Args:
         url: the storage, with its password.
@@ -193,7 +193,7 @@ def _check_trust(config: DictConfig) -> None:
 
 
 def _hide_password(config: DictConfig, space: Space) -> str:
-    """The storage as given, of which from here on only its masked form is to be seen.
+    """Return the storage as given, of which from here on only its masked form is to be seen.
 
     A word that names an environment variable stays as it is in the records of the sweep.
     """

@@ -28,7 +28,7 @@ _START = (
 
 
 def devices(device: str) -> list[str]:
-    """The devices that workers take in turn: all GPUs, where the user has not named one.
+    """Return the devices that workers take in turn: all GPUs, where the user has not named one.
 
     Raises:
         UserError: the device is not there.
@@ -40,12 +40,12 @@ def devices(device: str) -> list[str]:
 
 
 def count(workers: int | str, device: str) -> int:
-    """How many workers there are: with auto one a GPU, or one on the CPU."""
+    """Return how many workers there are: with auto one a GPU, or one on the CPU."""
     return len(devices(device)) if workers == "auto" else int(workers)
 
 
 def sharing(workers: int | str, device: str) -> int:
-    """How many of them share a device at most."""
+    """Return how many of them share a device at most."""
     return math.ceil(count(workers, device) / len(devices(device)))
 
 

@@ -85,12 +85,12 @@ def announce(current: Sweep, first: compose.Job, runs: str) -> None:
 
 
 def runs_left(queue: Queue) -> list[Run]:
-    """The runs that this command is to train, and that have not ended."""
+    """Return the runs that this command is to train, and that have not ended."""
     return [run for run in queue.trials() if run.is_asked and run.state not in records.ENDED]
 
 
 def runs_taken(queue: Queue) -> list[Run]:
-    """The runs that have ended, and those that this command is to train."""
+    """Return the runs that have ended, and those that this command is to train."""
     return [run for run in queue.trials() if run.is_asked or run.state in records.ENDED]
 
 
@@ -103,7 +103,7 @@ def say_left_out(current: Sweep, queue: Queue) -> None:
 
 
 def worker_count(current: Sweep, queue: Queue) -> int:
-    """How many workers there are, and no more than runs are left."""
+    """Return how many workers there are, and no more than runs are left."""
     wanted = workers.count(current.config.workers, current.config.device)
     if current.worker or wanted == 1:
         return 1

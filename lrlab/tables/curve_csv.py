@@ -47,7 +47,7 @@ class _Source:
 
 
 def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table, its numbers as numbers, and lines about what was left out.
+    """Return the table, its numbers as numbers, and lines about what was left out.
 
     Delimiters , ; tab and | are told apart by the header; gzip, and the UTF-8 and UTF-16 marks that
     spreadsheets write, by the first bytes. A last line that breaks off is left out.
@@ -277,7 +277,7 @@ def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, lis
 
 
 def _goes_on(losses: np.ndarray, place: int) -> bool:
-    """Whether the loss at this place is nearer to the one before it than to the first."""
+    """Return whether the loss at this place is nearer to the one before it than to the first."""
     there = losses[np.isfinite(losses[:place]).nonzero()[0]]
     if not len(there) or not np.isfinite(losses[place]):
         return False
@@ -285,7 +285,7 @@ def _goes_on(losses: np.ndarray, place: int) -> bool:
 
 
 def _line(source: _Source, row: int) -> int:
-    """The line of the file on which a row of the table ends."""
+    """Return the line of the file on which a row of the table ends."""
     reader = csv.reader(io.StringIO(source.text), delimiter=source.delimiter)
     ends = (reader.line_num for cells in reader if "".join(cells).strip() or len(cells) > 1)
     return next(itertools.islice(ends, row + 1, None)) + source.before

@@ -79,7 +79,7 @@ def runs(sweep: Path | str) -> pd.DataFrame:
 
 
 def curves(sweep: Path | str) -> pd.DataFrame:
-    """The curves of all runs, one row a recorded step, sorted by run and step.
+    """Return the curves of all runs, one row a recorded step, sorted by run and step.
 
     Columns: run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state,
     steps_per_epoch, first_nonfinite_step, pruned_at_epoch (the epochs it had done then), step,
@@ -98,7 +98,7 @@ def curves(sweep: Path | str) -> pd.DataFrame:
 
 
 def pieces(sweep: Path | str, rows: float) -> Iterator[pd.DataFrame]:
-    """The table of `curves` in pieces: whole runs each, as many as come to so many rows."""
+    """Return the table of `curves` in pieces: whole runs each, as many as come to so many rows."""
     return Reading(sweep).pieces(rows)
 
 
@@ -151,7 +151,7 @@ class Reading:
 def _joined(
     table: pd.DataFrame, parts: list[dict[str, np.ndarray]], of_test: list[tuple[float, ...]]
 ) -> pd.DataFrame:
-    """The curves of the runs of a table, which are used up."""
+    """Return the curves of the runs of a table, which are used up."""
     dotted = [name for name in table.columns if "." in name]
     # Whole columns from arrays: a thousand small tables to join take three times the time and twice
     # the memory.
@@ -174,7 +174,7 @@ def _repeated(column: Any, lengths: list[int]) -> Any:
 
 
 def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
-    """(steps) each, sorted by step: a run's metrics, seconds, and what was measured."""
+    """Return (steps) each, sorted by step: a run's metrics, seconds, and what was measured."""
     values = _values(records.read_metrics, folder, records.METRICS)
     if not len(values):
         values = np.full((1, len(records.METRICS)), math.nan)
@@ -196,7 +196,7 @@ def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
 def _values(
     reader: Callable[[Path], pd.DataFrame], folder: Path, columns: tuple[str, ...]
 ) -> np.ndarray:
-    """(rows, columns) of a run's table."""
+    """Return (rows, columns) of a run's table."""
     table = _read(reader, folder)
     return table.to_numpy(dtype=np.float64) if len(table) else np.empty((0, len(columns)))
 
@@ -286,7 +286,7 @@ def _row(folder: Path) -> dict[str, Any]:
 
 
 def _read(reader: Callable[[Path], pd.DataFrame], folder: Path) -> pd.DataFrame:
-    """A table of a run; one without rows where it is missing or damaged."""
+    """Return a table of a run; one without rows where it is missing or damaged."""
     try:
         return reader(folder)
     except (FileNotFoundError, UserError):

@@ -32,7 +32,7 @@ def _without_ending(path: Path) -> Path:
 
 
 def with_columns(part: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
-    """The table with a column of each name, by its run."""
+    """Return the table with a column of each name, by its run."""
     code, runs = pd.factorize(part["run"].to_numpy())
     columns = {
         name: pd.Series([of_run[run] for run in runs]).reindex(code).to_numpy()
@@ -54,7 +54,7 @@ def joined(parts: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
 
 
 def _run_names(name: str, part: pd.DataFrame) -> np.ndarray:
-    """(rows,) "name/3"; an empty run stays empty, for `verdicts` to refuse."""
+    """Return (rows,) "name/3"; an empty run stays empty, for `verdicts` to refuse."""
     code, values = pd.factorize(part["run"].to_numpy())
     texts = np.array([*(f"{name}/{value}" for value in values), None], dtype=object)
     return texts[code]

@@ -119,7 +119,7 @@ def _branch_notes(
 
 
 def _having(curves: pd.DataFrame, names: Sequence[str]) -> set[Any]:
-    """The runs with a value in one of these columns."""
+    """Return the runs with a value in one of these columns."""
     measured = np.zeros(len(curves), dtype=bool)
     for name in names:
         if name in curves:

@@ -19,7 +19,7 @@ _WITHIN = ("data.root",)
 
 
 def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each run's settings by dotted key, lists as text: ``optimizer.momentum``.
+    """Return each run's settings by dotted key, lists as text: ``optimizer.momentum``.
 
     A config is read for each combination of choices only (network=mlp, optimizer=sgd ...): within
     one sweep, runs of equal choices differ in what was swept, and that the table has.
@@ -54,13 +54,13 @@ def objective(sweep: Path) -> str:
 
 
 def lr_of(run: Path) -> float:
-    """The lr in a run's config; NaN where there is none that can be read."""
+    """Return the lr in a run's config; NaN where there is none that can be read."""
     lr = _flat(run).get("lr")
     return float(lr) if is_real(lr) else math.nan
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The dotted keys of a choice's settings that differ among runs with that same choice.
+    """Return the dotted keys of a choice's settings that differ among runs with that same choice.
 
     That adam has betas and sgd has none is no difference beside optimizer=adam and optimizer=sgd.
 
@@ -77,7 +77,7 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A setting as one would type it."""
+    """Return a setting as one would type it."""
     if _is_missing(value):
         return "null"
     if isinstance(value, bool):
@@ -90,7 +90,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _flat(run: Path) -> dict[str, Any]:
-    """The run's config by dotted key; {} where there is none that can be read."""
+    """Return the run's config by dotted key; {} where there is none that can be read."""
     from yaml import YAMLError
 
     try:

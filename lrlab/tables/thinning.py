@@ -27,12 +27,12 @@ Curve = Mapping[str, np.ndarray]
 
 
 def rows_of_each(curves: int, rows: int | None = None) -> int:
-    """How many rows each of so many curves may have."""
+    """Return how many rows each of so many curves may have."""
     return max(FEWEST, (ROWS if rows is None else rows) // max(1, curves))
 
 
 def thinned(curve: Curve, most: int, keep: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """A curve of at most so many rows.
+    """Return a curve of at most so many rows.
 
     Args:
         curve: (n,) each, sorted by step: lr_at_step, train_loss, and any other column.
@@ -80,7 +80,7 @@ def _spread(rows: np.ndarray, most: int) -> list[int]:
 
 
 def _moves(lr: np.ndarray) -> np.ndarray:
-    """(n,) whether the lr comes to another level at the row, or at the next."""
+    """Return (n,) whether the lr comes to another level at the row, or at the next."""
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.floor(np.log(lr) / math.log(_LR_STEP))
     level = np.nan_to_num(level, nan=math.inf)

@@ -56,7 +56,7 @@ class Curve:
 
 
 def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[Curve]:
-    """The runs of a table, sorted by run.
+    """Return the runs of a table, sorted by run.
 
     Args:
         curves: as described at `lrlab.verdicts.judging.verdicts`.
@@ -125,7 +125,7 @@ def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
 
 
 def varying(table: pd.DataFrame) -> list[str]:
-    """Those of `settings_of` that differ between runs of one lr or follow no rule of it.
+    """Return those of `settings_of` that differ between runs of one lr or follow no rule of it.
 
     A setting that is the lr times one number is no other setting. A run without an lr has not
     begun.
@@ -172,7 +172,7 @@ def _has(curves: pd.DataFrame) -> str:
 
 
 def _coded(curves: pd.DataFrame) -> tuple[_Code, list[Hashable]]:
-    """Each row's run as a number, and the runs by that number, sorted where they can be."""
+    """Return each row's run as a number, and the runs by that number, sorted where they can be."""
     column = curves["run"]
     try:
         code, values = pd.factorize(column.to_numpy())
@@ -193,7 +193,7 @@ def _coded(curves: pd.DataFrame) -> tuple[_Code, list[Hashable]]:
 
 
 def _numbers(curves: pd.DataFrame, name: str) -> Floats:
-    """(rows,) of a column, NaN where it is empty, all NaN where there is no such column."""
+    """Return (rows,) of a column, NaN where it is empty, all NaN where there is no such column."""
     if name not in curves:
         return np.full(len(curves), math.nan)
     column = _column(curves, name)
@@ -205,7 +205,7 @@ def _numbers(curves: pd.DataFrame, name: str) -> Floats:
 
 
 def number(name: str, value: Any) -> float:
-    """A cell as a number, NaN where it is empty or says so.
+    """Return a cell as a number, NaN where it is empty or says so.
 
     Raises:
         UserError: it is neither.
@@ -224,7 +224,7 @@ def number(name: str, value: Any) -> float:
 
 
 def _first(values: Floats, code: _Code, runs: int) -> Floats:
-    """(runs,) the first value of each run that is not NaN."""
+    """Return (runs,) the first value of each run that is not NaN."""
     found = np.full(runs, math.nan)
     there = np.flatnonzero(~np.isnan(values))[::-1]
     found[code[there]] = values[there]  # of several assignments to one place the last one stays
@@ -312,7 +312,7 @@ def _check_classes(classes: Floats, runs: list[Hashable]) -> None:
 
 
 def _better_by_epoch(steps: Mapping[str, Floats], code: _Code, runs: int) -> NDArray[np.bool_]:
-    """(runs,) whether more of a run's rows have an epoch than have a step."""
+    """Return (runs,) whether more of a run's rows have an epoch than have a step."""
     counts = {
         name: np.bincount(code[np.isfinite(steps[name])], minlength=runs)
         for name in ("step", "epoch")

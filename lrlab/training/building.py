@@ -76,7 +76,7 @@ def build_stack(
     pad: int = 0,
     measured: bool = True,
 ) -> Stack:
-    """A stack of runs before their first step; the arguments are those of ``build``.
+    """Return a stack of runs before their first step; the arguments are those of ``build``.
 
     Args:
         measured: whether its steps are measured as the runs' configs say; else not at all.
@@ -130,7 +130,7 @@ def _run(
     data: Dataset,
     references: References,
 ) -> Run:
-    """A run before its first step."""
+    """Return a run before its first step."""
     steps = spec["epochs"] * steps_per_epoch
     summary = new_summary(spec) | {
         "state": "running",
@@ -157,7 +157,7 @@ def _of_targets(data: Dataset) -> dict[str, Any]:
 
 
 def _swings_from(runs: Sequence[Run], optimizer: LaneOptimizer) -> list[float | None]:
-    """The stability ratio from which on each run's steps swing; None where no rule is known.
+    """Return the stability ratio from which on each run's steps swing; None where no rule is known.
 
     Of a momentum that its schedule moves, the median over the run counts.
     """

@@ -42,7 +42,7 @@ def write(file: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(run: Path) -> dict[str, Any] | None:
-    """The run's last checkpoint on the CPU, or None: there is none that fits its records.
+    """Return the run's last checkpoint on the CPU, or None: there is none that fits its records.
 
     A checkpoint is of use only if metrics.csv has every step before it; after a power failure the
     one may be on the disk and the other not.
@@ -54,7 +54,7 @@ def load(run: Path) -> dict[str, Any] | None:
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """A state on the CPU, with its ``step``; None: there is none, or it is damaged."""
+    """Return a state on the CPU, with its ``step``; None: there is none, or it is damaged."""
     try:
         state = _loaded(file)
         step = state["step"]
@@ -66,7 +66,7 @@ def read(file: Path) -> dict[str, Any] | None:
 
 
 def tensors(file: Path) -> dict[str, torch.Tensor]:
-    """A state dict, as model.pt holds one, on the CPU.
+    """Return a state dict, as model.pt holds one, on the CPU.
 
     Raises:
         UserError: it is damaged.

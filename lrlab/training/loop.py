@@ -150,7 +150,7 @@ class Lockstep(ABC, Generic[R]):
         return self.runs[0].step % self.steps_per_epoch if self.runs else 0
 
     def steps(self) -> list[int]:
-        """(lanes,) the step that each lane is at."""
+        """Return (lanes,) the step that each lane is at."""
         return [run.step for run in self.runs]
 
     def put(self, lane: int, step: int, more: int | None = None) -> None:

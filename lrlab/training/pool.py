@@ -66,7 +66,7 @@ class Source(Protocol):
     tick: int
 
     def take(self, tick: int) -> Start | None:
-        """The next run to train, or None: there is none now."""
+        """Return the next run to train, or None: there is none now."""
         ...
 
     def report(self, reports: Mapping[int, Report]) -> set[int]:
@@ -285,7 +285,7 @@ class _Places:
             del pool.data[name]
 
     def for_another(self) -> bool:
-        """Whether there is a place for one more like the last one.
+        """Return whether there is a place for one more like the last one.
 
         Asked before a run is taken: one that then had to wait would be kept from other workers,
         and in a search would be drawn before it had to be.
@@ -360,7 +360,7 @@ def _build(pool: _Pool, key: str, group: Sequence[Start]) -> None:
 
 
 def _pad(pool: _Pool, specs: Sequence[RunSpec]) -> int:
-    """The rows of all products of a group, ``lanes.Lanes.pad``; 0 where its bits need none.
+    """Return the rows of all products of a group, ``lanes.Lanes.pad``; 0 where its bits need none.
 
     On a GPU they do. All stacks of a group then have one width from the first to the last, that of
     its first stack, or what the records say of a run that goes on.
@@ -386,7 +386,7 @@ def power_of_two(lanes: int) -> int:
 
 
 def _rows(pool: _Pool, spec: RunSpec, lanes: int) -> int:
-    """The rows of the stacks of so many lanes of a group, padding included."""
+    """Return the rows of the stacks of so many lanes of a group, padding included."""
     if not lanes or not is_padded(spec):
         return lanes
     asked = spec.config.get("pad", "auto")

@@ -54,7 +54,7 @@ class Difference:
 
 
 def listed(found: Sequence[Difference]) -> list[str]:
-    """A line for each difference, and one that counts those beyond ``MOST``."""
+    """Return a line for each difference, and one that counts those beyond ``MOST``."""
     lines = [str(each) for each in found[:MOST]]
     if len(found) > MOST:
         lines.append(f"and {len(found) - MOST} more differences")
@@ -151,7 +151,7 @@ def same(old: Any, new: Any) -> bool:
 
 
 def distance(old: Any, new: Any) -> float:
-    """How far apart two numbers are; inf where one is none, or not finite."""
+    """Return how far apart two numbers are; inf where one is none, or not finite."""
     if not (is_real(old) and is_real(new)):
         return math.inf
     try:
@@ -162,7 +162,7 @@ def distance(old: Any, new: Any) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value as a line has room for it; null where it is None."""
+    """Return a value as a line has room for it; null where it is None."""
     if value is None:
         return "null"
     if isinstance(value, int) and abs(value) >= 10**LONGEST:  # Python prints no 5000 digits

@@ -156,7 +156,7 @@ def checkpoint(stack: Stack) -> None:
 
 
 def _unsaved(run: Run, python: Python) -> bool:
-    """Whether some of it cannot be saved; the first time a run's log says so."""
+    """Return whether some of it cannot be saved; the first time a run's log says so."""
     found = [key for kept in python.values() for key in python_state.unsaved(kept)]
     if found and not run.unsaved:
         run.unsaved = ", ".join(found[:3])

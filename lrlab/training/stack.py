@@ -157,7 +157,7 @@ def split(stack: Stack, leaving: Sequence[int]) -> Stack:
 
 
 def evaluated_on(data: Dataset) -> list[tuple[Tensor, Tensor]]:
-    """All samples and targets that runs on this data are evaluated on."""
+    """Return all samples and targets that runs on this data are evaluated on."""
     whole = [(data.val_x, data.val_y), (data.train_x, data.train_y), (data.test_x, data.test_y)]
     return [pair for pair in (*whole, *val_parts(data)) if len(pair[1])]
 

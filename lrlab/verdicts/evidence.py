@@ -136,7 +136,7 @@ def measure(
     settings: Sequence[str] | None = None,
     thresholds: Thresholds = THRESHOLDS,
 ) -> list[Numbers]:
-    """The numbers of each run, sorted by run.
+    """Return the numbers of each run, sorted by run.
 
     Args:
         curves: as described at `lrlab.verdicts.judging.verdicts`.
@@ -287,7 +287,7 @@ def _initial(told: float, train: Series, val: Series, chance: float) -> float:
 
 
 def _is_by_epoch(rows: Mapping[str, Floats]) -> bool:
-    """Whether the losses are one an epoch, so that each is the mean of many mini-batches."""
+    """Return whether the losses are one an epoch, so that each is the mean of many mini-batches."""
     epochs = rows["epoch"][np.isfinite(rows["train_loss"])]
     return bool(np.isfinite(epochs).all()) and len(np.unique(np.floor(epochs))) >= 0.9 * len(epochs)
 
@@ -307,7 +307,7 @@ def _overfits(val: Series, train: Series, initial: float, thresholds: Thresholds
 
 
 def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
-    """Whether the last quarter lies above the third by more than the noise of both.
+    """Return whether the last quarter lies above the third by more than the noise of both.
 
     With momentum, noise is slow, and moves a median by itself.
     """
@@ -425,6 +425,6 @@ def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
 
 
 def _gain(constants: Mapping[str, float], name: str, other: str) -> float:
-    """A branch's gain; where only the other's was recorded, this one was not finite."""
+    """Return a branch's gain; where only the other's was recorded, this one was not finite."""
     gain = constants[name]
     return -math.inf if math.isnan(gain) and not math.isnan(constants[other]) else gain

@@ -161,7 +161,7 @@ def measured(
 
 
 def most_judged_by(found: Iterable[Any]) -> str:
-    """The loss that most runs are judged by, the first by name of a tie; "" for none.
+    """Return the loss that most runs are judged by, the first by name of a tie; "" for none.
 
     found: of each run; a run that failed at once has no evaluation to be judged by, and NaN here.
     """
@@ -177,7 +177,7 @@ def _told_apart_by(curves: pd.DataFrame, settings: Sequence[str] | None) -> list
 def judge(
     runs: Sequence[Numbers], names: Sequence[str], target: float | None, thresholds: Thresholds
 ) -> pd.DataFrame:
-    """The table of `verdicts`, from the numbers of all runs.
+    """Return the table of `verdicts`, from the numbers of all runs.
 
     Args:
         names: of the settings, in the order that each run has them in.
@@ -303,7 +303,7 @@ def _lowest(runs: Sequence[Numbers]) -> dict[float, float]:
 
 
 def _same_rates(members: Sequence[Numbers]) -> bool:
-    """Whether runs of several lrs used equal rates, as far as they were recorded."""
+    """Return whether runs of several lrs used equal rates, as far as they were recorded."""
     told = [n for n in members if not any(map(math.isnan, n.rates)) and n.is_finite]
     if len({n.lr for n in told}) < 2:
         return False
@@ -312,7 +312,7 @@ def _same_rates(members: Sequence[Numbers]) -> bool:
 
 
 def _has_learned(n: Numbers, task: _Task, t: Thresholds) -> bool:
-    """Whether it ended below guessing, or, where that is not known, below its start.
+    """Return whether it ended below guessing, or, where that is not known, below its start.
 
     One that overfits has learned if it was clearly below on the way.
     """
@@ -349,7 +349,7 @@ def _reached(n: Numbers, target: float) -> tuple[float, float]:
 
 
 def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple[Outcome, str]:
-    """The first rule that holds, and why it does."""
+    """Return the first rule that holds, and why it does."""
     if n.is_finite and not n.losses:
         return ("pruned" if n.state == "pruned" else "not compared"), "no loss was recorded"
     if n.state == "pruned" and n.is_finite:

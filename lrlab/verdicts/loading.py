@@ -38,7 +38,7 @@ def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def drawn_and_judged(
     sweep: Path | str, target: float | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The curves, thinned to what a figure needs, and the verdicts on the whole ones."""
+    """Return the curves, thinned to what a figure needs, and the verdicts on the whole ones."""
     reading = frames.Reading(sweep)
     found = verdicts_of_pieces(reading.pieces(), target=target)
     return reading.thinned, with_parts(found, reading.runs)

@@ -71,7 +71,7 @@ def _branches(n: Numbers) -> str:
 
 
 def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
-    """Whether the steps are far too short, about right or unstable; "" where nothing tells.
+    """Return whether the steps are far too short, about right or unstable; "" where nothing tells.
 
     Far too short: each covers less than `thresholds.short` of the way to the minimum along it
     (alpha), and could be ten times as long before it were unstable (stability ratio). Alpha alone
@@ -154,7 +154,7 @@ def _by_ratio(ratio: float, swings_from: float, t: Thresholds) -> StepMode:
 
 
 def _is_plain(n: Numbers, t: Thresholds) -> bool:
-    """Whether its optimizer has no momentum."""
+    """Return whether its optimizer has no momentum."""
     return n.swings_from == t.oscillating
 
 

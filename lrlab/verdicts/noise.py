@@ -40,7 +40,7 @@ class Rival:
 def nearest_rival(
     by_lr: Mapping[float, Sequence[Row]], sides: Sides, thresholds: Thresholds
 ) -> Rival | None:
-    """The lr next to the best, and the noise; None where no other lr has an end loss.
+    """Return the lr next to the best, and the noise; None where no other lr has an end loss.
 
     Args:
         by_lr: rows of the verdicts, of runs that did not fail: end_loss; and where there,

@@ -95,7 +95,7 @@ def is_search(groups: Sequence[Sequence[Row]]) -> bool:
 
 
 def configurations(rows: Sequence[Row], names: Sequence[str]) -> list[Configuration]:
-    """The runs by lr and settings, in the order in which they came."""
+    """Return the runs by lr and settings, in the order in which they came."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = tuple(None if pd.isna(row[name]) else row[name] for name in names)
@@ -188,7 +188,7 @@ def _edge(best: float, tried: Sequence[float]) -> str:
 
 
 def importances(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
-    """How much lr and the settings mattered for being among the best quarter, as shares.
+    """Return how much lr and the settings mattered for being among the best quarter, as shares.
 
     By PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna has it. A pruned run counts as
     worse than all that ended, a failed one as worse than these. {} of too few runs.

@@ -76,12 +76,12 @@ def recommend(
 
 
 def comparable(answers: Sequence[Answer]) -> bool:
-    """Whether their losses are of one kind, so that the lowest is the best."""
+    """Return whether their losses are of one kind, so that the lowest is the best."""
     return len(best_of_each(answers)) <= 1
 
 
 def best_of_each(answers: Sequence[Answer]) -> list[Answer]:
-    """The first of each kind of loss: of one kind only, it is the best of all."""
+    """Return the first of each kind of loss: of one kind only, it is the best of all."""
     found: dict[str, Answer] = {}
     for answer in answers:
         found.setdefault(loss_kinds.kind(answer.settings), answer)
@@ -110,7 +110,7 @@ def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> 
 
 
 def _judged(rows: Sequence[Row]) -> list[Row]:
-    """Those that were trained to their end, and have an end loss, also of a failure.
+    """Return those that were trained to their end, and have an end loss, also of a failure.
 
     Where some are judged by their val loss, those that have none are no match for them.
     """
@@ -146,7 +146,7 @@ def _start(rows: Sequence[Row]) -> float:
 
 
 def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[Row]) -> Answer:
-    """An answer with what needs no comparison."""
+    """Return an answer with what needs no comparison."""
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
@@ -166,7 +166,7 @@ def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[
 
 
 def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds) -> Answer:
-    """The answer with what is said of the best lr, and of those beside it."""
+    """Return the answer with what is said of the best lr, and of those beside it."""
     mine = [row for row in judged if row["lr"] == sides.best]
     well = [row for row in mine if row["outcome"] not in FAILED]
     by_lr: dict[float, list[Row]] = {}
@@ -322,7 +322,7 @@ def _span(low: float, high: float) -> str:
 
 
 def _of_search(rows: Sequence[Row], names: Sequence[str], t: Thresholds) -> Answer:
-    """The best configuration, and what all runs together say of the lr."""
+    """Return the best configuration, and what all runs together say of the lr."""
     judged = _judged(rows)
     answer = _counted({}, rows, judged)
     if refusal := _refusal(rows, judged):
@@ -362,7 +362,7 @@ def _mostly_overfit(rows: Sequence[Row]) -> bool:
 
 
 def _commonest(rows: Sequence[Row], name: str) -> str:
-    """The word that more of the runs have than any other; of a tie, the first."""
+    """Return the word that more of the runs have than any other; of a tie, the first."""
     words = [str(row[name]) for row in rows if row.get(name)]
     return max(dict.fromkeys(words), key=words.count, default="")
 

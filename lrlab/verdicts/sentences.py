@@ -37,7 +37,7 @@ def nonfinite(n: Numbers) -> str:
 
 
 def above(end: float, best_end: float, best: str) -> str:
-    """How far an end loss is above the best, in words."""
+    """Return how far an end loss is above the best, in words."""
     if not math.isfinite(end):
         return f"worse than the best, {best}"
     if best_end > 0 and end > 2 * best_end:
@@ -53,7 +53,7 @@ def above(end: float, best_end: float, best: str) -> str:
 
 
 def sentence(n: Numbers, outcome: str, why: str, word: str, told: str, how: str) -> str:
-    """The evidence of a verdict.
+    """Return the evidence of a verdict.
 
     Args:
         why: what the outcome rests on.
@@ -72,5 +72,5 @@ def sentence(n: Numbers, outcome: str, why: str, word: str, told: str, how: str)
 
 
 def loss(value: float) -> str:
-    """A loss with three digits."""
+    """Return a loss with three digits."""
     return f"{value:.3g}"

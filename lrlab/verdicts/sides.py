@@ -39,7 +39,7 @@ class AtLr:
 
 
 def gathered(runs: Iterable[tuple[float, Any, Hashable, float]]) -> list[AtLr]:
-    """The runs by lr, sorted.
+    """Return the runs by lr, sorted.
 
     Args:
         runs: lr, seed (None or NaN: not known), name, and end loss (inf: failed) of each. Of
@@ -92,7 +92,7 @@ class Sides:
 def compare(
     at_lrs: Sequence[AtLr], start: float = math.nan, thresholds: Thresholds = THRESHOLDS
 ) -> Sides:
-    """The best lr of a setting, and the range around it that did as well.
+    """Return the best lr of a setting, and the range around it that did as well.
 
     An lr did as well if its median end loss is within `thresholds.converged` of the best one's, as
     a ratio, or its mean difference to it, seed by seed, is within the noise of that; and no larger
@@ -134,7 +134,7 @@ def compare(
 
 
 def _higher(at: AtLr, best: AtLr) -> float:
-    """How much higher it ended, seed by seed where both have one that did not fail."""
+    """Return how much higher it ended, seed by seed where both have one that did not fail."""
     differences = _differences(at, best)
     return sum(differences) / len(differences) if differences else at.end - best.end
 
@@ -145,7 +145,7 @@ def _differences(at: AtLr, best: AtLr) -> list[float]:
 
 
 def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float, float]]:
-    """The deviation between seeds of a difference to the best, and by lr its standard error.
+    """Return the deviation between seeds of a difference to the best, and by lr its standard error.
 
     One seed gives all lrs the same weights and batches, so differences are taken seed by seed:
     those of n seeds have a mean with the error deviation / √n. The deviation is pooled over the lrs

@@ -17,7 +17,7 @@ _CLEARLY = 4.0  # the small lr is below the good one by this factor, if there is
 
 
 def choose(verdicts: pd.DataFrame, best: int | None = None) -> dict[str, int] | str:
-    """The runs that are shown, by role: small, good, large.
+    """Return the runs that are shown, by role: small, good, large.
 
     They differ from the good one in their lr only, not even in their seed, so all start from the
     same weights and see the same mini-batches. Good is ``best``, or the lowest end loss. Small is

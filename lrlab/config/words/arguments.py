@@ -186,7 +186,7 @@ def _refuse_lists_of_choices(word: str, override: Override) -> None:
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether the command trains, and not in Hydra's mode of one run."""
+    """Return whether the command trains, and not in Hydra's mode of one run."""
     names = [word.partition("=")[0] for word in arguments]
     return not set(names) & set(OTHER_COMMANDS) and "hydra.mode=RUN" not in arguments
 
@@ -242,7 +242,7 @@ def note(config: DictConfig, kind: str, words: Sequence[str]) -> None:
 
 
 def _parse(word: str) -> Override | None:
-    """An override, or None: it is a flag, or Hydra will say what is wrong with it."""
+    """Return an override, or None: it is a flag, or Hydra will say what is wrong with it."""
     if word.startswith("-") or "=" not in word:
         return None
     try:

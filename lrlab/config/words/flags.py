@@ -37,7 +37,7 @@ _OF_CFG = ("--resolve", "--package")
 
 
 def first(typed: Sequence[str]) -> list[str]:
-    """The command line with its flags first, in full, each with its value in the same word.
+    """Return the command line with its flags first, in full, each with its value in the same word.
 
     Args:
         typed: without the program's name.
@@ -80,7 +80,7 @@ def split(ordered: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _known(flag: str, word: str) -> str:
-    """A flag in full, of which argparse takes the beginning too."""
+    """Return a flag in full, of which argparse takes the beginning too."""
     if flag in FLAGS:
         return flag
     if flag in _SHORT:
@@ -103,7 +103,7 @@ def _known(flag: str, word: str) -> str:
 
 
 def _follows(left: Sequence[str]) -> bool:
-    """Whether the next word is a value of --info, or meant to be one."""
+    """Return whether the next word is a value of --info, or meant to be one."""
     return bool(left) and not left[0].startswith("-") and "=" not in left[0]
 
 

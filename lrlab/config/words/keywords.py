@@ -26,7 +26,7 @@ _FLAGS = {"config_dir": "--config-dir", "config_name": "--config-name"}
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
-    """The command line that says the same.
+    """Return the command line that says the same.
 
     Args:
         options: value by name. A name is one of the command's options; a setting's dot may be
@@ -81,7 +81,7 @@ class _Base:
 
 
 def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
-    """The words for a group's value, and what further settings are added to."""
+    """Return the words for a group's value, and what further settings are added to."""
     is_object = hasattr(value, "state_dict") and not isinstance(value, type)
     if isinstance(value, tuple) or is_object:
         hint = "give its class" if is_object else "give a function of yours"
@@ -111,7 +111,7 @@ def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
 
 
 def _default(group: str) -> str:
-    """The choice of a group that lrlab's config makes."""
+    """Return the choice of a group that lrlab's config makes."""
     loaded: Any = OmegaConf.load(schema.folder("conf") / "config.yaml")
     return str(next(entry[group] for entry in loaded.defaults if group in entry))
 
@@ -168,7 +168,7 @@ def _one(key: str, value: Any) -> str:
 
 
 def _parsed(text: str) -> Override | None:
-    """The text as an override's value; None: Hydra's grammar does not take it."""
+    """Return the text as an override's value; None: Hydra's grammar does not take it."""
     try:
         return OverridesParser.create().parse_override(f"key={text}")
     except HydraException:

@@ -46,7 +46,7 @@ _STRANGE = re.compile(r"[^\x00-\x7f]|[~#&!;<>^`']")
 
 
 def spelled(words: Sequence[str]) -> list[str]:
-    """A command line's words, each as Hydra's grammar takes it.
+    """Return a command line's words, each as Hydra's grammar takes it.
 
     Raises:
         UserError: a word names an option with letters that no option has.
@@ -66,7 +66,7 @@ def flag(word: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's override grammar takes it, whatever it holds."""
+    """Return a text as Hydra's override grammar takes it, whatever it holds."""
     escaped = re.sub(r'(\\*)"', lambda match: match[1] * 2 + '\\"', text)
     trailing = len(text) - len(text.rstrip("\\"))
     return '"' + escaped + "\\" * trailing + '"'
@@ -78,7 +78,7 @@ def literal(text: str) -> str:
 
 
 def unquoted(text: str) -> str:
-    """A value without Hydra's quotes, for people to read; as it is where it has none."""
+    """Return a value without Hydra's quotes, for people to read; as it is where it has none."""
     if text[:1] in "\"'" and (override := parsed(text)) is not None:
         value = override._value  # pyright: ignore[reportPrivateUsage] (value() is a plain text)
         if isinstance(value, QuotedString):
@@ -87,7 +87,7 @@ def unquoted(text: str) -> str:
 
 
 def parsed(text: str) -> Override | None:
-    """A text as an override's value; None: Hydra's grammar does not take it.
+    """Return a text as an override's value; None: Hydra's grammar does not take it.
 
     Raises:
         UserError: it is a number with more digits than Python reads.

@@ -144,7 +144,7 @@ def instead(setting: str) -> str:
 
 
 def no_such(key: str, typed: str = "") -> str:
-    """The line for an option that nobody reads.
+    """Return the line for an option that nobody reads.
 
     Args:
         key: its dotted name, without signs.
@@ -167,7 +167,7 @@ def no_such(key: str, typed: str = "") -> str:
 
 
 def _meant(key: str, last: str, known: Sequence[str]) -> str:
-    """The option that other programs, or another place, call by this name; "": none."""
+    """Return the option that other programs, or another place, call by this name; "": none."""
     top = [each for each in known if "." not in each]
     if "." in key and last in top:  # optimizer.lr
         return last
@@ -185,7 +185,7 @@ def _meant(key: str, last: str, known: Sequence[str]) -> str:
 
 
 def _with_its_choice(option: str) -> str:
-    """A setting behind a choice of its group that has it, where the default has not."""
+    """Return a setting behind a choice of its group that has it, where the default has not."""
     group, dot, setting = option.partition(".")
     having = schema.choices_with(group, setting) if dot else []
     default = next(

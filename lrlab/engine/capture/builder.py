@@ -186,7 +186,7 @@ class Builder:
         return found
 
     def _needed(self, results: Sequence[Tensor | None]) -> list[Callable[[], Any]]:
-        """The calls without those that nothing comes of."""
+        """Return the calls without those that nothing comes of."""
         wanted = {storage_of(t) for t in [*results, *self.changing] if t is not None}
         wanted |= self.written
         kept = []

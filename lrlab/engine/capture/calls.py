@@ -24,7 +24,7 @@ def plain_call(call: Any) -> Callable[..., Any]:
 
 
 def writing_call(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Callable[[], Any]:
-    """A call that writes an operation's results into buffers."""
+    """Return a call that writes an operation's results into buffers."""
     if len(buffers) == 1:
         out = buffers[0]
         if call in _MADE and not kwargs:

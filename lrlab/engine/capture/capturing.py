@@ -33,7 +33,7 @@ class Capture:
         copied: Container[int] = (),
         shared: bool = False,
     ) -> Program:
-        """A program of the work, which it does not run.
+        """Return a program of the work, which it does not run.
 
         Args:
             into: place of a result to the tensor that shall hold it. Where the layouts allow it is

@@ -40,7 +40,7 @@ class Operation:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in an operation's arguments or results."""
+    """Return all tensors in an operation's arguments or results."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, list | tuple):
@@ -49,7 +49,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """An operation's arguments with another thing for each tensor."""
+    """Return an operation's arguments with another thing for each tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, list | tuple):

@@ -39,7 +39,7 @@ class Program:
                 call()
 
     def on(self, device: torch.device) -> Program:
-        """The same program as it runs best there: on a GPU as one CUDA graph.
+        """Return the same program as it runs best there: on a GPU as one CUDA graph.
 
         To capture that, the work is done some times more.
         """

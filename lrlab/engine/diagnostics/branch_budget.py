@@ -22,7 +22,7 @@ BRANCHES = 3
 
 
 def branch_steps(mode: str, steps: int, annealed: bool) -> int:
-    """The steps of each branch of the branch test; 0: there is none.
+    """Return the steps of each branch of the branch test; 0: there is none.
 
     A run whose schedule has annealed its lr has none: it has had its shorter steps already, and
     three times almost nothing is almost nothing.
@@ -49,7 +49,7 @@ def no_branches(steps: int) -> str:
 
 
 def is_annealed(last_lr: float, lr: float) -> bool:
-    """Whether a schedule has brought the lr down; of an unknown one nothing is made."""
+    """Return whether a schedule has brought the lr down; of an unknown one nothing is made."""
     return not last_lr >= THRESHOLDS.annealed * lr
 
 
@@ -67,7 +67,7 @@ def asked_line(steps: int, steps_per_epoch: int, batches: float) -> str:
 
 
 def times(share: float) -> str:
-    """A share of a time in words: "38% of", "1.6 times"."""
+    """Return a share of a time in words: "38% of", "1.6 times"."""
     if round(share, 2) < 1:
         return f"{share:.0%} of"
     return f"{share:.2g} times" if share < 9.95 else f"{share:.0f} times"

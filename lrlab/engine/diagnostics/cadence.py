@@ -82,7 +82,7 @@ def cost(kind: int, cadence: Cadence, batches: float) -> float:
 def planned(
     cadence: Cadence, steps: int, steps_per_epoch: int, batches: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The steps of a run that are measured, and what is measured there, as in ``due``.
+    """Return the steps of a run that are measured, and what is measured there, as in ``due``.
 
     Of the steps that the cadence names, those are left out whose measurement the budget does not
     hold: all measurements up to a step cost at most ``cadence.budget`` of the steps up to it.
@@ -119,7 +119,7 @@ def planned(
 
 
 def _named(cadence: Cadence, gap: int, steps: int, steps_per_epoch: int, *more: int) -> np.ndarray:
-    """The steps that a cadence names, rising: ever rarer at first, then one each gap."""
+    """Return the steps that a cadence names, rising: ever rarer at first, then one each gap."""
     gap = max(1, min(gap, steps // 5))
     epochs = np.arange(0, -(-steps // steps_per_epoch), max(1, gap // steps_per_epoch))
     places = np.arange(0, steps_per_epoch, gap)

@@ -99,7 +99,7 @@ def sharpest(
 
 
 def _largest_eigenpair(matrix: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalue of the upper left corner of each matrix, and its eigenvector.
+    """Return the largest eigenvalue of the upper left corner of each matrix, and its eigenvector.
 
     Args:
         matrix: (lanes, n, n), symmetric. sizes: (lanes,) int, of the corners.

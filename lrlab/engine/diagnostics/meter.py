@@ -172,7 +172,7 @@ class Meter:
         self.twin = None
 
     def select(self, lanes: Sequence[int]) -> Meter:
-        """A meter of some of the lanes."""
+        """Return a meter of some of the lanes."""
         index = torch.as_tensor(list(lanes), device=self.start[0].device)
         return Meter(
             self.cadence,
@@ -199,7 +199,7 @@ class Meter:
 
 
 def build_meter(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE) -> Meter | None:
-    """The meter of lanes that stand before their first step; None where nothing is measured.
+    """Return the meter of lanes that stand before their first step; None where nothing is measured.
 
     Args:
         mode: ``off``, ``default`` or ``full``.
@@ -222,5 +222,5 @@ def build_meter(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE)
 
 
 def probe_size(data: Dataset) -> int:
-    """How many samples the probe batch of these data has."""
+    """Return how many samples the probe batch of these data has."""
     return min(PROBE, len(data.train_y))

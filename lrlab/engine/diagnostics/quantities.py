@@ -70,7 +70,7 @@ def parabola(
 
 
 def alpha(change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray) -> np.ndarray:
-    """How far an update goes, against the minimum of the loss along it.
+    """Return how far an update goes, against the minimum of the loss along it.
 
     −1: no way towards it; 0: exactly to it; 1: as far beyond it as it began before it; inf: it led
     uphill from its start, or to a loss that is not finite. The minimum is that of ``parabola``:

@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
 
 def block_of(lanes: slice, module: nn.Module, loss: Loss, params: Tensors, fixed: Tensors) -> Block:
-    """A block of these tensors, whose parameters are leaves of a graph of their own."""
+    """Return a block of these tensors, whose parameters are leaves of a graph of their own."""
     return Block(
         lanes,
         module,
@@ -43,7 +43,7 @@ def block_of(lanes: slice, module: nn.Module, loss: Loss, params: Tensors, fixed
 def single_blocks(
     modules: Sequence[nn.Module], losses: Sequence[Loss], params: Tensors, fixed: Tensors
 ) -> list[Block]:
-    """A block for each lane of a stack; params and fixed hold all lanes, without padding."""
+    """Return a block for each lane of a stack; params and fixed hold all lanes, without padding."""
     return [
         block_of(
             slice(i, i + 1),
@@ -77,5 +77,5 @@ def _column(of_blocks: Sequence[Any]) -> Any:
 
 
 def first_of(tensors: Tensors) -> Tensors:
-    """The tensors of the first lane."""
+    """Return the tensors of the first lane."""
     return {n: t[0] for n, t in tensors.items()}

@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 def python_copy(module: nn.Module) -> nn.Module:
-    """A copy of all but the tensors, for which a stack has its own."""
+    """Return a copy of all but the tensors, for which a stack has its own."""
     tensors = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, memo={id(tensor): tensor for tensor in tensors})
 
 
 def copied_loss(loss: Loss) -> Loss:
-    """A copy of a loss, or the loss itself where it cannot be copied."""
+    """Return a copy of a loss, or the loss itself where it cannot be copied."""
     try:
         return copy.deepcopy(loss)
     except Exception:  # it holds what cannot be copied, such as a lock
@@ -30,7 +30,7 @@ def copied_loss(loss: Loss) -> Loss:
 
 
 def distinct(owners: Sequence[T], copied: Callable[[T], T]) -> list[T]:
-    """Each lane an object of its own: a copy wherever one stands a second time."""
+    """Return each lane an object of its own: a copy wherever one stands a second time."""
     seen: set[int] = set()
     found = []
     for owner in owners:
@@ -46,7 +46,7 @@ def each_once(owners: Sequence[T], copied: Callable[[T], T]) -> list[T]:
 
 
 def differ(modules: Sequence[nn.Module], losses: Sequence[Loss]) -> bool:
-    """Whether lanes differ in Python, as those do that joined at other steps."""
+    """Return whether lanes differ in Python, as those do that joined at other steps."""
     pairs = {(id(m), id(f)): (m, f) for m, f in zip(modules, losses, strict=True)}
     if len(pairs) == 1:
         return False
@@ -61,7 +61,7 @@ def differ(modules: Sequence[nn.Module], losses: Sequence[Loss]) -> bool:
 
 
 def state_dict_of(module: nn.Module, own: Tensors) -> dict[str, Any]:
-    """The state dict of one lane's network, as it alone would have it.
+    """Return the state dict of one lane's network, as it alone would have it.
 
     Args:
         own: the lane's parameters and buffers, by their names in the stack.

@@ -125,7 +125,7 @@ class Lanes:
     def evaluate(
         self, x: Tensor, y: Tensor, classes: int | None = None, logit: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """A full evaluation, in the network's eval mode.
+        """Return a full evaluation, in the network's eval mode.
 
         Args:
             x: (samples, ...), y: (samples,) or of a regression (samples, width).
@@ -188,7 +188,7 @@ class Lanes:
         return python_state.of(self.modules[lane]), python_state.of(self.losses[lane], True)
 
     def changed(self, before: tuple[python_state.State, python_state.State]) -> bool:
-        """Whether ``python`` of the first lane gives another state now."""
+        """Return whether ``python`` of the first lane gives another state now."""
         pairs = zip(before, self.python(0), strict=True)
         return any(python_state.changes(*pair) for pair in pairs)
 
@@ -254,7 +254,7 @@ class Lanes:
         return hessian.curvature(self.passes, self.blocks, x, y)
 
     def select(self, lanes: Sequence[int]) -> Lanes:
-        """A new stack of some lanes. ``settle`` it before use."""
+        """Return a new stack of some lanes. ``settle`` it before use."""
         index = torch.as_tensor(np.asarray(lanes, dtype=np.int64))
 
         def pick(tensors: Tensors) -> Tensors:
@@ -265,7 +265,7 @@ class Lanes:
         return self._like(modules, pick(self.params), pick(self.fixed), seeds, losses)
 
     def join(self, other: Lanes) -> Lanes:
-        """A new stack of these lanes, then the other's. ``settle`` it before use."""
+        """Return a new stack of these lanes, then the other's. ``settle`` it before use."""
 
         def together(these: Tensors, those: Tensors) -> Tensors:
             return {n: torch.cat([t.detach(), those[n].detach()]) for n, t in these.items()}
@@ -323,7 +323,7 @@ class Lanes:
         self.blocks = self.single_blocks()
 
     def single_blocks(self) -> list[Block]:
-        """A block for each lane."""
+        """Return a block for each lane."""
         return single_blocks(self.modules, self.losses, self.params, self.fixed)
 
     def train_mode(self, train: bool) -> None:

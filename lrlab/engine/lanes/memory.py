@@ -12,7 +12,7 @@ from lrlab.engine.lanes.chunks import (
 
 
 def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: int = 0) -> int:
-    """The memory that one more lane takes, by measuring one forward pass on the CPU.
+    """Return the memory that one more lane takes, by measuring one forward pass on the CPU.
 
     Parameters, gradients, and what an optimizer and a trial of the stack take; a batch of its own,
     what autograd keeps of it, and the gradients of that; and a chunk of an evaluation, whose

@@ -15,7 +15,7 @@ SMALL = 16_384
 
 
 def with_padding(tensors: Tensors, rows: int) -> Tensors:
-    """The tensors with copies of their first lane after the last, (rows, ...)."""
+    """Return the tensors with copies of their first lane after the last, (rows, ...)."""
 
     def padded(tensor: Tensor) -> Tensor:
         missing = rows - len(tensor)

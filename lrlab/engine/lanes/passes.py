@@ -114,7 +114,7 @@ class Passes:
     def _called(
         self, block: Block, params: Tensors, fixed: Tensors, x: Tensor
     ) -> tuple[Tensor, Tensors]:
-        """A forward pass, and the buffers that it has assigned anew (``self.mean = ...``).
+        """Return a forward pass, and the buffers that it has assigned anew (``self.mean = ...``).
 
         A network gets copies of those, for autograd may have kept the old value, into which the
         new one is copied.
@@ -136,7 +136,7 @@ class Passes:
 
 
 def _summed(loss: Tensor) -> Tensor:
-    """A loss of shape () as it is; one of (1,) as (), which backward() treats alike."""
+    """Return a loss of shape () as it is; one of (1,) as (), which backward() treats alike."""
     return loss.sum() if loss.ndim else loss
 
 

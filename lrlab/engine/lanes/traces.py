@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def global_state() -> tuple[Any, ...]:
-    """The states of the global generators of Python and numpy, comparable."""
+    """Return the states of the global generators of Python and numpy, comparable."""
     _, keys, place, *gauss = np.random.get_state()
     return random.getstate(), np.asarray(keys).tobytes(), place, gauss
 
@@ -40,7 +40,7 @@ class Hooks(TorchFunctionMode):
 
 
 def keeps_mapped(owner: Any) -> bool:
-    """Whether a network or loss has kept a tensor of all lanes, as vmap hands out."""
+    """Return whether a network or loss has kept a tensor of all lanes, as vmap hands out."""
     parts = owner.modules() if isinstance(owner, nn.Module) else [owner]
     values = (value for part in parts for value in getattr(part, "__dict__", {}).values())
     return any(isinstance(v, Tensor) and is_batchedtensor(v) for v in values)

@@ -70,7 +70,7 @@ def find_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -
 
 
 def _is_faster_together(lanes: Lanes, x: Tensor, y: Tensor) -> bool:
-    """Whether a step of all lanes takes no longer than a step of each; it changes no bit.
+    """Return whether a step of all lanes takes no longer than a step of each; it changes no bit.
 
     One convolution of many lanes can take longer than one for each, other layers do not.
     """
@@ -92,7 +92,7 @@ def _gradient_seconds(lanes: Lanes, x: Tensor, y: Tensor) -> float:
 
 
 def _padded_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
-    """Whether lanes have neighbours' numbers in no bit, in a full stack of the padded width.
+    """Return whether lanes have neighbours' numbers in no bit, in a full stack of the padded width.
 
     All stacks of the group take what is found, the run alone too: it is tried with copies of
     the lanes in all rows, for some of which it is looked at.

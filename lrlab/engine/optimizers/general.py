@@ -43,7 +43,7 @@ class _Single:
     moved: bool = False
 
     def copied(self) -> _Single:
-        """A copy, whose optimizer holds the copied leaves."""
+        """Return a copy, whose optimizer holds the copied leaves."""
         leaves, optimizer, rates = copy.deepcopy((self.leaves, self.optimizer, self.rates))
         return replace(self, leaves=leaves, optimizer=optimizer, rates=rates)
 

@@ -68,7 +68,7 @@ def build(
     units: Sequence[Tensor] = (),
     each_lr_is_a_runs: bool = False,
 ) -> LaneOptimizer:
-    """The optimizer of a stack.
+    """Return the optimizer of a stack.
 
     An optimizer that gives some parameters another lr than it was given keeps the ratio of the two,
     whatever the schedule. A stacked update is made where it has torch's bits: where all parameters

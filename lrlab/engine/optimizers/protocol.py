@@ -22,19 +22,19 @@ class LaneOptimizer(Protocol):
     seeds: Sequence[int]
 
     def torch_optimizer(self, lane: int) -> torch.optim.Optimizer | None:
-        """A lane's own torch optimizer; None where the update is stacked."""
+        """Return a lane's own torch optimizer; None where the update is stacked."""
         ...
 
     def hyperparameters(self, lane: int) -> dict[str, float]:
-        """A lane's constants without lr: momentum, beta1, beta2, eps, weight_decay ..."""
+        """Return a lane's constants without lr: momentum, beta1, beta2, eps, weight_decay ..."""
         ...
 
     def rates(self, lane: int) -> list[float]:
-        """The lr of each parameter group, as a multiple of the lane's own."""
+        """Return the lr of each parameter group, as a multiple of the lane's own."""
         ...
 
     def moved(self, lane: int) -> bool:
-        """Whether a lane's optimizer has moved its own lr, in addition to the schedule."""
+        """Return whether a lane's optimizer has moved its own lr, in addition to the schedule."""
         ...
 
     def take_rates(self, other: Any) -> None:
@@ -85,7 +85,7 @@ class LaneOptimizer(Protocol):
         ...
 
     def buffers(self) -> list[Tensor]:
-        """All that ``update`` changes besides the parameters; empty in the general way."""
+        """Return all that ``update`` changes besides the parameters; empty in the general way."""
         ...
 
     def stability_scale(
@@ -186,5 +186,5 @@ def note_absent(grad: Tensor, lanes: Sequence[int]) -> None:
 
 
 def absent(grad: Tensor) -> tuple[int, ...]:
-    """The lanes that ``note_absent`` has noted."""
+    """Return the lanes that ``note_absent`` has noted."""
     return getattr(grad, "absent_lanes", ())

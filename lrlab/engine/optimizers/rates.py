@@ -31,7 +31,7 @@ class Rates:
     groups: list[float]
 
     def at(self, lr: float) -> list[float]:
-        """Each group's lr where the run's is this."""
+        """Return each group's lr where the run's is this."""
         # lr / self.lr first: where the two are equal, a group's own lr keeps its bits
         return [lr if own == self.lr else own * (lr / self.lr) for own in self.groups]
 

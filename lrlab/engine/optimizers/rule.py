@@ -57,7 +57,7 @@ class Rule:
 
 
 def switchable(name: str, values: np.ndarray) -> Columns:
-    """A hyperparameter for which torch skips the operation where it is 0."""
+    """Return a hyperparameter for which torch skips the operation where it is 0."""
     on = values != 0
     if not on.any():
         return {}

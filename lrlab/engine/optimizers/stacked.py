@@ -47,7 +47,7 @@ class StackedOptimizer:
         }
 
     def _parts(self, name: str) -> list[Tensor]:
-        """A buffer's part for each parameter, (lanes, ...)."""
+        """Return a buffer's part for each parameter, (lanes, ...)."""
         if self._units is self._params:
             return self._state[name]
         return parts(self._params, self._units, self._state[name])
@@ -216,7 +216,7 @@ def parts(
 
 
 def _beside(param: Tensor, row: Rows) -> Rows:
-    """(lanes,) numbers as (lanes, 1, ...), to go with the parameter."""
+    """Return (lanes,) numbers as (lanes, 1, ...), to go with the parameter."""
     return {name: v.view(-1, *(1,) * (param.ndim - 1)) for name, v in row.items()}
 
 

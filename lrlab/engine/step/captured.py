@@ -239,5 +239,5 @@ class CapturedStep:
 
 
 def _counts(device: torch.device) -> bool:
-    """Whether steps on this device find their rows by a counter there: in a graph."""
+    """Return whether steps on this device find their rows by a counter there: in a graph."""
     return device.type == "cuda"

@@ -26,7 +26,7 @@ def build_step(
     captured: bool,
     any_threads: bool = False,
 ) -> Step:
-    """The step of a stack, by the faster way that is to be had.
+    """Return the step of a stack, by the faster way that is to be had.
 
     Args:
         order: (steps, orders, batch) int64, some batches of its.

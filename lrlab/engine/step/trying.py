@@ -41,7 +41,7 @@ def clones(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 def differing(
     program: Program, found: Sequence[Tensor | None], expected: Sequence[Any]
 ) -> set[int]:
-    """The places of those results that have other bits once the program has run.
+    """Return the places of those results that have other bits once the program has run.
 
     Raises:
         NotCapturable: it does not run.
@@ -74,7 +74,7 @@ def _python_state(modules: Sequence[nn.Module]) -> list[Any]:
 
 
 def attributes_of(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
-    """All attributes of the networks' modules but their tensors and parts."""
+    """Return all attributes of the networks' modules but their tensors and parts."""
     kept = ("_parameters", "_buffers", "_modules")
     return [
         {name: value for name, value in vars(module).items() if name not in kept}
@@ -84,7 +84,7 @@ def attributes_of(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
 
 
 def equal_values(one: Any, other: Any) -> bool:
-    """Whether two attributes hold the same numbers."""
+    """Return whether two attributes hold the same numbers."""
     if isinstance(one, Tensor):
         return isinstance(other, Tensor) and torch.equal(one, other)
     if isinstance(one, np.ndarray):

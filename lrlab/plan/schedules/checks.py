@@ -60,7 +60,7 @@ def number_of(settings: Settings, name: str, value: Any, tick: int) -> float:
 
 
 def checked(settings: Settings, name: str, values: Iterable[float], first: int = 0) -> np.ndarray:
-    """(ticks,) float64. A negative or non-finite lr would train on without a word.
+    """Return (ticks,) float64. A negative or non-finite lr would train on without a word.
 
     Args:
         first: the tick of the first value.

@@ -48,7 +48,7 @@ def build(
     steps: int,
     steps_per_epoch: int,
 ) -> LaneSchedule:
-    """The schedule of one lane.
+    """Return the schedule of one lane.
 
     Args:
         schedule: ``_target_`` of a torch scheduler, its arguments, and lrlab's own keys interval,

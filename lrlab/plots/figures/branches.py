@@ -56,7 +56,7 @@ def branch_fan(
     *,
     title: str | None = None,
 ) -> Figure:
-    """The gains of the branches against lr, and under them the fans of single runs.
+    """Return the gains of the branches against lr, and under them the fans of single runs.
 
     branches: as from `frames.branches`: columns run, lr, multiplier, step, train_loss; and where
     there, seed, the settings.

@@ -81,7 +81,7 @@ def schedules(
 
 
 def _budget(found: Sequence[Run], each: pd.DataFrame) -> float | None:
-    """The commonest number of steps of the runs that finished; None: none has."""
+    """Return the commonest number of steps of the runs that finished; None: none has."""
     finished = [
         run.last_step
         for run in found

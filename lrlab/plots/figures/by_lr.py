@@ -205,7 +205,7 @@ def _finish(
 
 
 def _near(references: list[Reference], finals: Sequence[np.ndarray]) -> list[Reference]:
-    """Those of the references that some run ended near or above: others squash what differs.
+    """Return those of the references that some run ended near or above: others squash what differs.
 
     Of two that lie far apart, as of targets with an offset, the lower one tells where learning
     begins; the other is left out.

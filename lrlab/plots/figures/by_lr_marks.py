@@ -195,7 +195,7 @@ def _draw_outcomes(ax: Axes, table: EndTable, lrs: np.ndarray, shown: np.ndarray
 
 
 def _cross(colour: str) -> Line2D:
-    """A pruned run among the values at the end."""
+    """Return a pruned run among the values at the end."""
     cross = Line2D([], [], color=colour, linestyle="", marker="+", markersize=6, alpha=0.75)
     cross.set(markeredgewidth=1.1, zorder=2.5, gid="pruned")
     return cross

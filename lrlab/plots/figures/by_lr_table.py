@@ -82,7 +82,7 @@ class EndTable:
 
 
 def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: Measure) -> pd.DataFrame:
-    """The table with what a CSV of curves does not tell of its runs, but their verdicts do.
+    """Return the table with what a CSV of curves does not tell of its runs, but their verdicts do.
 
     A run without a state has finished, unless it diverged. The value at which a run was pruned
     stands in a column of its own, for it had fewer epochs than the others.
@@ -110,7 +110,7 @@ def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: Measure)
 
 
 def _of_runs(table: pd.DataFrame, verdicts: pd.DataFrame, name: str) -> list[float]:
-    """A column of the verdicts, in the table's order; NaN for a run without one."""
+    """Return a column of the verdicts, in the table's order; NaN for a run without one."""
     found = dict(zip(verdicts["run"], verdicts[name].astype(float), strict=True))
     return [found.get(run, math.nan) for run in table["run"]]
 
@@ -218,7 +218,7 @@ def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str,
 
 
 def pruned(table: pd.DataFrame) -> pd.DataFrame:
-    """The pruned runs that have an lr and a value to stand at."""
+    """Return the pruned runs that have an lr and a value to stand at."""
     if AT_PRUNING not in table:
         return table.iloc[:0].assign(**{AT_PRUNING: np.nan})
     return table.loc[(table["lr"] > 0) & np.isfinite(table[AT_PRUNING].astype(float))]

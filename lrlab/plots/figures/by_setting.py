@@ -30,7 +30,7 @@ _LONGEST = 3.0  # inches that the name of a setting may take
 def lr_by_setting(
     verdicts: pd.DataFrame, answers: "Sequence[Answer]", *, title: str | None = None
 ) -> Figure:
-    """The outcome of every lr, the best lr and the range that is as good, one row a setting.
+    """Return the outcome of every lr, the best lr and the range that is as good, one row a setting.
 
     verdicts: as from `lrlab.verdicts.judging.verdicts`: columns run, lr, outcome and the settings.
     answers: as from `lrlab.verdicts.recommend.recommend` of these verdicts, one a setting.
@@ -87,7 +87,7 @@ def _natural(value: Any) -> tuple[list[float], str]:
 
 
 def _fewest_values_first(answers: "Sequence[Answer]") -> list[str]:
-    """The settings' names: rows that differ only in the last one stand together."""
+    """Return the settings' names: rows that differ only in the last one stand together."""
     names = list(answers[0].settings)
     return sorted(names, key=lambda name: len({str(a.settings[name]) for a in answers}))
 

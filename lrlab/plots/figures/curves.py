@@ -140,7 +140,7 @@ def loss_curves(
 def lr_and_loss(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
-    """The loss against step, and under it the learning rate of the same step, drops marked.
+    """Return the loss against step, and under it the learning rate of the same step, drops marked.
 
     curves, verdicts: as for `loss_curves`, with lr_at_step.
 
@@ -301,7 +301,7 @@ def _draw_bands(ax: Axes, drawn: Bundle, ids: set[Any]) -> None:
 
 
 def handles(drawn: Bundle, with_references: bool) -> list[tuple[Line2D, str]]:
-    """The legend of `draw_curves`; with the reference lines where no labels name them."""
+    """Return the legend of `draw_curves`; with the reference lines where no labels name them."""
     thick = Line2D([], [], color=GREY, linewidth=1.8)
     found: list[tuple[Line2D, str]] = [(thick, _recorded(drawn))]
     if drawn.span > 1.5:
@@ -345,7 +345,7 @@ def _recorded(drawn: Bundle) -> str:
 
 
 def pruned_mark(colour: str, many: bool = False) -> Line2D:
-    """The bar across the end of a pruned curve."""
+    """Return the bar across the end of a pruned curve."""
     size, width = (6, 1.0) if many else (10, 2.0)
     mark = Line2D([], [], color=colour, linestyle="", marker="|", markersize=size, zorder=4)
     mark.set(markeredgewidth=width, gid="pruned")
@@ -361,7 +361,7 @@ def _labels(drawn: Bundle) -> tuple[list[Label], bool]:
 
 
 def _end_labels(drawn: Bundle) -> tuple[list[Label], bool]:
-    """A label at the end of each kind of runs, and whether there are few enough for that."""
+    """Return a label at the end of each kind of runs, and whether there are few enough for that."""
     kinds = runs.kinds(drawn.runs)
     if len(kinds) > LABELLED_CURVES:
         return [], False

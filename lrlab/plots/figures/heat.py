@@ -32,7 +32,7 @@ _FARTHEST = 700.0  # log of a number that can still be drawn
 def heat_map(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
-    """The mini-batch train loss as colour over step and log lr.
+    """Return the mini-batch train loss as colour over step and log lr.
 
     curves, verdicts: as for `loss_curves`.
 
@@ -174,7 +174,7 @@ def _row(run: Run, bounds: np.ndarray) -> np.ndarray:
 
 
 def _medians(rows: np.ndarray) -> np.ndarray:
-    """(columns,) medians over runs, of those that are there; inf is a number here."""
+    """Return (columns,) medians over runs, of those that are there; inf is a number here."""
     ordered = np.sort(rows, axis=0)  # NaN last
     count = np.sum(~np.isnan(rows), axis=0)
     at = np.arange(rows.shape[1])

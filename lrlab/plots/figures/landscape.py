@@ -196,7 +196,7 @@ def _textbook_handles() -> list[tuple[Line2D, str]]:
 
 
 def _alpha_words(alpha: float) -> str:
-    """An alpha, and what it says."""
+    """Return an alpha, and what it says."""
     if not np.isfinite(alpha):
         return "not finite where it lands"
     told = f"alpha {alpha:+.2f}".replace("-", "−")

@@ -146,7 +146,7 @@ def _broken() -> Line2D:
 
 
 def importances(answers: "Sequence[Answer]", *, title: str | None = None) -> Figure:
-    """How much lr and each other setting of a search mattered, as bars in percent.
+    """Return how much lr and each other setting of a search mattered, as bars in percent.
 
     answers: as from `lrlab.verdicts.recommend.recommend`; the shares are those of its search, see
     `lrlab.verdicts.pooled.importances`.

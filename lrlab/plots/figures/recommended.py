@@ -24,7 +24,7 @@ _BEST_LINE: Any = {"color": BEST, "linewidth": 1.3}
 
 
 def _recommended(answers: "Sequence[Answer]") -> tuple[float, float, float] | None:
-    """The best lr of all that is drawn, and the ends of the range that is as good."""
+    """Return the best lr of all that is drawn, and the ends of the range that is as good."""
     from lrlab.verdicts.recommend import comparable
 
     if not answers or answers[0].best_lr is None or not comparable(answers):

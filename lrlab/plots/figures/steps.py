@@ -115,7 +115,7 @@ def mechanics(
 def _draw(
     ax: Axes, found: list[Run], parts: Any, name: str, styles: Any, colour: Any
 ) -> np.ndarray:
-    """The measurements and their running medians; returns the medians, all runs together."""
+    """Return the measurements and their running medians; returns the medians, all runs together."""
     medians = []
     low = _LOWEST_RATIO if name == "stability_ratio" else -math.inf
     for run in found:

@@ -126,7 +126,7 @@ def _medians_to(group: Any, name: str) -> Any:
 
 
 def _fastest(medians: Any) -> dict[float, float]:
-    """The fastest lr and its median; none where many are equally fast."""
+    """Return the fastest lr and its median; none where many are equally fast."""
     lowest = medians.min()
     found = {float(lr): float(value) for lr, value in medians.items() if value == lowest}
     return found if len(found) <= _TIED else {}

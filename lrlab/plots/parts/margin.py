@@ -51,10 +51,11 @@ def _height(ax: Axes, y: float) -> float:
 
 
 def apart(wanted: Sequence[float], gap: float) -> list[float]:
-    """The positions nearest to the (ascending) wanted ones that are at least gap apart.
+    """Return the positions nearest to the (ascending) wanted ones that are at least gap apart.
 
     Least squares under an order: pool adjacent violators on wanted[i] - i*gap, then move the
-    whole back into 0..1 where it fits."""
+    whole back into 0..1 where it fits.
+    """
     blocks: list[list[float]] = []  # sum, count
     for i, y in enumerate(wanted):
         blocks.append([y - i * gap, 1])

@@ -21,7 +21,7 @@ class Lost(Protocol):
 
 
 def rail_heading(marks: Sequence[str], total: int) -> str:
-    """How many runs the rail marks, by reason; "" for none."""
+    """Return how many runs the rail marks, by reason; "" for none."""
     lost = [
         ("✕ non-finite", marks.count("nonfinite")),
         ("■ failed", marks.count("failed")),

@@ -48,7 +48,7 @@ def text(answers: Sequence[Answer]) -> str:
 
 
 def terminal_text(answers: Sequence[Answer], width: int | None) -> str:
-    """The lines of `text`, wrapped to so many columns; None: not wrapped."""
+    """Return the lines of `text`, wrapped to so many columns; None: not wrapped."""
     return "\n".join(fitting.sentences(text(answers).splitlines(), width, HEAD))
 
 
@@ -207,7 +207,7 @@ def _steps(each: ToTarget) -> float:
 
 
 def how_sure(a: Answer) -> str:
-    """How much of the lead of the best may be chance, and what would tell more."""
+    """Return how much of the lead of the best may be chance, and what would tell more."""
     line = f"how sure: {a.seeds} seeds" if a.seeds > 1 else "how sure: one seed"
     if a.rival is not None:
         line += f"; {_compared(a.rival, a.best_loss)}"

@@ -59,19 +59,19 @@ def verdict_table(found: pd.DataFrame, width: int | None = None) -> str:
 
 
 def _at_end(found: pd.DataFrame) -> dict[str, list[str]]:
-    """A column of how the runs stood at their end, where anything tells."""
+    """Return a column of how the runs stood at their end, where anything tells."""
     words = [str(word) or "-" for word in found["at_end"]]
     return {"at the end": words} if set(words) != {"-"} else {}
 
 
 def _states(found: pd.DataFrame) -> dict[str, list[str]]:
-    """A column of the states where some runs have not had their whole budget."""
+    """Return a column of the states where some runs have not had their whole budget."""
     states = [str(state) for state in found["state"]]
     return {"state": states} if set(states) & set(UNFINISHED) else {}
 
 
 def evidence_lines(found: pd.DataFrame, width: int | None = None) -> str:
-    """The evidence of each run in words, after its run and lr.
+    """Return the evidence of each run in words, after its run and lr.
 
     found: as from `verdicts`. width: columns of the terminal; None: each run on one line.
     """

@@ -48,7 +48,7 @@ def results(
     answer: str = "",
     width: int | None = None,
 ) -> str:
-    """All runs of a sweep, one line each, sorted by run number, and where its files are.
+    """Return all runs of a sweep, one line each, sorted by run number, and where its files are.
 
     runs: as from `frames.runs`. folder: the sweep's folder.
     best: of a search, the setting that it found. verdicts: as from `judging.verdicts`.
@@ -87,7 +87,7 @@ def results(
 def columns(
     table: pd.DataFrame, best: Best | None = None, verdicts: pd.DataFrame | None = None
 ) -> tuple[dict[str, list[str]], set[str]]:
-    """The cells of that table, a column by its name, and which columns hold words."""
+    """Return the cells of that table, a column by its name, and which columns hold words."""
     # Data without a test part, or without classes, leave no empty columns; nor do runs of which
     # none finished lose theirs.
     ended = "finished" in set(table["state"])
@@ -118,7 +118,7 @@ def columns(
 
 
 def _least(cells: dict[str, list[str]], settings: Sequence[str]) -> list[str]:
-    """The columns that a narrow table leaves out, the least important first.
+    """Return the columns that a narrow table leaves out, the least important first.
 
     run, lr, the loss and the outcome stay, and what sets the runs apart nearly as long.
     """
@@ -132,7 +132,7 @@ def _least(cells: dict[str, list[str]], settings: Sequence[str]) -> list[str]:
 
 
 def with_end_loss(best: Best, table: pd.DataFrame, verdicts: pd.DataFrame | None) -> Best:
-    """The best setting with its end loss as the verdicts have it, the median over its seeds.
+    """Return the best setting with its end loss as the verdicts have it, the median over its seeds.
 
     That is the median of the last evaluations; the objective is the last one.
     """
@@ -261,7 +261,7 @@ def uneven(table: pd.DataFrame) -> list[str]:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """How many runs did not finish, in a line; none if all did."""
+    """Return how many runs did not finish, in a line; none if all did."""
     states = list(table["state"])
     told = [f"{states.count(name)} {name}" for name in _COUNTED if name in states]
     if not told:
