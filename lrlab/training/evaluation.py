@@ -77,8 +77,7 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
 
 
 def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return losses and accuracies, (lanes,) each, of lanes of the stack; see ``Lanes.evaluate``.
-    """
+    """Return losses and accuracies, (lanes,) each, of some of its lanes; see ``Lanes.evaluate``."""
     references = stack.references
     loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
     return loss * references.unit, accuracy
