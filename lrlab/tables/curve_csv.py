@@ -244,8 +244,7 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
 
 
 def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop rows of delimiters only, which spreadsheets write; they turn whole numbers into floats.
-    """
+    """Drop rows of delimiters only, which spreadsheets write; they make whole numbers floats."""
     blank = frame.isna().all(axis=1)
     if not bool(blank.to_numpy().any()):
         return frame

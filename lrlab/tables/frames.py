@@ -250,8 +250,7 @@ def _landscape(sweep: Path, name: str) -> pd.DataFrame:
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """Return the settings that differ between the runs of this table, except lr, in a fixed order.
-    """
+    """Return the settings, except lr, that differ between the table's runs, in a fixed order."""
     names = [name for name in SETTINGS if name in frame]
     names += sorted(name for name in frame.columns if "." in str(name))
     return [name for name in names if len(frame[name].dropna().unique()) > 1]

@@ -354,8 +354,7 @@ def _first_nonfinite(curve: tidy.Curve) -> float:
 
 
 def _written_as_zero(loss: Floats, grad_norm: Floats) -> NDArray[np.bool_]:
-    """Return (n,) the last rows, if they have a loss of exactly 0 and alone lack a gradient norm.
-    """
+    """Return (n,) the last rows, if they have a loss of exactly 0 and only they no gradient norm."""
     lost = (loss == 0) & ~np.isfinite(grad_norm)
     first = len(lost) - int(np.argmin(lost[::-1])) if not lost.all() else 0
     is_so = 0 < first < len(lost) and np.isfinite(grad_norm[:first]).all()
@@ -363,9 +362,7 @@ def _written_as_zero(loss: Floats, grad_norm: Floats) -> NDArray[np.bool_]:
 
 
 def _late_slope(trend: Series) -> tuple[float, float]:
-    """Return the least-squares slope of log loss by log position in the last quarter, and its
-    error.
-    """
+    """Return the least-squares slope of log loss by log position in the last quarter; its error."""
     if len(trend) < 4 or trend.loss.min() <= 0:
         return math.nan, math.nan
     late = (trend.at > 0) & (trend.at >= 0.75 * trend.at[-1])
