@@ -1,15 +1,26 @@
-"""Figures of a sweep: DataFrames in, matplotlib Figures out. Reads no files, keeps no pyplot state.
+"""Draw the figures of a sweep: DataFrames in, matplotlib Figures out. Never reads a file.
 
 The frames are those of `lrlab.tables.frames`. Each figure is a function that works alone:
 
     loss_curves, lr_and_loss, lr_against_loss, lr_against_accuracy, to_target, mechanics,
     lr_by_setting, importances, heat_map, branch_fan, schedules, textbook, surface
 
-A function whose table lacks what its figure is about raises `NothingToDraw` with the reason.
-`draw` draws all there is to draw of a sweep's `Tables` into a folder. Every drawn thing carries a
-gid ("raw", "smooth", "nonfinite", "chance", ...), so that a figure can be taken apart again.
+A function raises `NothingToDraw` with the reason if its table lacks the figure's data. `draw` draws
+every figure that has data, from a sweep's `Tables` into a folder. Every drawn thing carries a gid
+("raw", "smooth", "nonfinite", "chance", ...), so that a figure can be taken apart again.
 
-matplotlib is imported when the first figure is asked for, not with this package.
+matplotlib is imported at the first figure, not with this package, and pyplot never.
+
+May be imported by ``report`` and, lazily, by ``sweeping``, ``api`` and the verbs. It imports
+``verdicts``, ``tables`` and those below them, and never torch.
+
+How to add a figure
+-------------------
+1. Write a function from tables to a Figure in a file of ``figures/``; decorate it with
+   ``reach.within``, lay it out with ``sheet``, and take its looks from ``style``.
+2. Name it in ``SUMMARIES`` and ``CAPTIONS`` of ``tables``, which also fix its place in the report.
+3. Say in ``_FIGURES`` of ``writing`` which tables it gets; name it in ``_HOMES`` here.
+4. Add a test of its gids to a ``tests/test_plots*.py``.
 """
 
 from importlib import import_module

@@ -354,7 +354,7 @@ def _first_nonfinite(curve: tidy.Curve) -> float:
 
 
 def _written_as_zero(loss: Floats, grad_norm: Floats) -> NDArray[np.bool_]:
-    """Return (n,) the last rows, if they have a loss of exactly 0 and only they no gradient norm."""
+    """Return (n,) the last rows, if they have a loss of exactly 0 and no gradient norm."""
     lost = (loss == 0) & ~np.isfinite(grad_norm)
     first = len(lost) - int(np.argmin(lost[::-1])) if not lost.all() else 0
     is_so = 0 < first < len(lost) and np.isfinite(grad_norm[:first]).all()

@@ -1,1 +1,1 @@
-"""The figures, one file for each kind."""
+"""Draw the figures, one file for each kind; ``lrlab.plots`` says how to add one."""

@@ -33,8 +33,8 @@ def in_order(found: pd.DataFrame) -> pd.DataFrame:
 def verdict_table(found: pd.DataFrame, width: int | None = None) -> str:
     """Return one line a run: run, lr, what else varies, outcome, at the end, step mode, end loss.
 
-    found: as from `verdicts`. Its order is kept. The text ends without a newline. width: columns of
-    the terminal; None: a table of any width.
+    found: as from `verdicts`; its order is kept. width: columns of the terminal; None: a table of
+    any width. The text ends without a newline.
     """
     begun = found.loc[found["lr"].notna()]
     varying = ["seed"] if len(set(map(str, begun["seed"]))) > 1 else []
