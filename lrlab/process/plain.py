@@ -1,5 +1,5 @@
 # pyright: strict
-"""Plain values: which are numbers, and as JSON."""
+"""Test plain values for numbers, and write them as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def to_json(value: object, **options: Any) -> str:
-    """Write JSON in which NaN and infinities are null: JSON has no others.
+    """Write JSON in which NaN and infinities are null: JSON has neither.
 
     Args:
         options: of ``json.dumps``.
