@@ -189,7 +189,7 @@ def _server_lock(
 def _sqlite_lock(
     engine: sqlalchemy.Engine, shown: str
 ) -> Callable[[Any], contextlib.AbstractContextManager[None]]:
-    """Lock a file next to a SQLite database, which lacks a lock under which its process can write."""
+    """Lock a file next to a SQLite database, which has no lock that lets its owner write."""
     from filelock import FileLock
 
     database = engine.url.database

@@ -185,7 +185,7 @@ class Queue:
         return self._store.unlocked(self._claims.places)
 
     def best(self) -> tuple[int, int, float] | None:
-        """Return the best setting, the number of its median run, and the median; None without one."""
+        """Return the best setting, the number of its median run, and the median; None without."""
         groups = sampling.groups(self._points.wanted(self._store.unlocked(self._study.runs)))
         found = []
         for setting, runs in groups.items():
