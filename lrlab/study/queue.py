@@ -217,7 +217,7 @@ class Queue:
         self._claims.start()
 
     def _prepare(self, name: str, create: str, alone: bool, place: Place | None) -> None:
-        """Find or make the study, and add missing runs. It works under the lock, and may run again."""
+        """Find or make the study, and add missing runs, under the lock. It may run again."""
         from optuna.study import StudyDirection
 
         self._store.enter(self._claims.worker)

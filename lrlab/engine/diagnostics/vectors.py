@@ -1,4 +1,4 @@
-"""Vectors in the space of all parameters, one for each lane."""
+"""Compute with vectors in the space of all parameters, one for each lane."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor] = ()) -> Tenso
 
 
 def parts_of(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """What ``_flat`` has put together."""
+    """Split the result of ``_flat`` into parts again."""
     sizes = [as_real(t[0]).numel() for t in like]
     return [like_real(p, t) for p, t in zip(flat.split(sizes, dim=1), like, strict=True)]
 
@@ -32,7 +32,7 @@ def length_of(vectors: Tensor) -> Tensor:
 
 
 def normed(vectors: Tensor) -> Tensor:
-    """Return each lane's vector with length 1; one of length 0 as it is."""
+    """Return each lane's vector with length 1; one of length 0 stays."""
     length = length_of(vectors)
     return vectors / torch.where(length > 0, length, torch.ones_like(length))[:, None]
 

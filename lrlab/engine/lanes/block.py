@@ -1,4 +1,4 @@
-"""A block: those lanes of a stack that go through the network together."""
+"""Define a block: those lanes of a stack that go through the network together."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Block(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its lanes, without padding."""
+        """The number of its lanes, without padding."""
         return self.lanes.stop - self.lanes.start
 
 
 def block_of(lanes: slice, module: nn.Module, loss: Loss, params: Tensors, fixed: Tensors) -> Block:
-    """Return a block of these tensors, whose parameters are leaves of a graph of their own."""
+    """Return a block of these tensors; its parameters are leaves of a graph of their own."""
     return Block(
         lanes,
         module,
@@ -64,7 +64,7 @@ def joined(blocks: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _column(of_blocks: Sequence[Any]) -> Any:
-    """A gradient of single lanes, some of which may have none, as where layers drop at random."""
+    """Join a gradient of single lanes, some of which may have none: layers may drop at random."""
     absent = [lane for lane, gradient in enumerate(of_blocks) if gradient is None]
     if not absent:
         return torch.cat(list(of_blocks))
