@@ -133,7 +133,7 @@ class Builder:
         return self.copies.get(storage, storage)
 
     def _is_copy(self, operation: Operation) -> bool:
-        """Return whether it is a product with 1, as vmap makes of a bias, and neither ever changes."""
+        """Return whether it is a product with 1, as vmap makes of a bias, and both are constant."""
         if operation.call is not aten.mul.Scalar or operation.args[1] != 1:
             return False
         source, copy = operation.args[0], operation.output

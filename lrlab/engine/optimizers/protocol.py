@@ -86,7 +86,7 @@ class LaneOptimizer(Protocol):
         ...
 
     def buffers(self) -> list[Tensor]:
-        """Return all tensors that ``update`` changes besides parameters; none in the general way."""
+        """Return all tensors that ``update`` changes besides parameters; none if general."""
         ...
 
     def stability_scale(

@@ -114,9 +114,7 @@ class StackedOptimizer:
     def _numbers(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
     ) -> tuple[Columns, np.ndarray]:
-        """Return the hyperparameters of the next steps, and the updates before each, (count,
-        lanes).
-        """
+        """Return the next steps' hyperparameters, and the updates before each, (count, lanes)."""
         lr = np.asarray(schedule_values["lr"], float)
         numbers = {name: np.broadcast_to(v, lr.shape) for name, v in self._constants.items()}
         numbers["lr"] = lr
