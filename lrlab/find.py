@@ -102,7 +102,7 @@ def find(
         device: where to train; None: the network's device.
 
     Returns:
-        What was found; ``told(found, None)`` returns it in words, ``find_plot.range_test(found)``
+        What was found; ``told(found, None)`` returns it in words, ``figure.range_test(found)``
         draws it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Know the names in a record that can do nothing but train."""
+"""List the names that a record may use without trust, because they can only train."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 def plain_yaml(text: str) -> Any:
-    """Return a YAML record's plain values; ``quick_yaml.record`` says what it refuses.
+    """Return a YAML record's plain values; ``yaml_text.record`` says what it refuses.
 
     Raises:
         yaml.YAMLError: it is no YAML, or damaged.

@@ -63,7 +63,7 @@ def html(
     """Return the page: one file that loads no other, with all recorded text escaped.
 
     Args:
-        tables: as from `lrlab.analysis`; runs and curves are needed. Missing verdicts and answers
+        tables: as from `lrlab.tables`; runs and curves are needed. Missing verdicts and answers
             are made.
         pictures: PNG files, or their paths, by the name of the figure; or a function that returns
             them, called after all other slow work.

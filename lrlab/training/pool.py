@@ -126,7 +126,7 @@ class _Pool:
     tick: int = 0
     stacks: list[Stack] = field(default_factory=list)
     waiting: deque[Start] = field(default_factory=deque)  # taken from the source, without a place
-    keys: dict[int, str] = field(default_factory=dict)  # plan.group_key, by run number
+    keys: dict[int, str] = field(default_factory=dict)  # spec.group_key, by run number
     groups: dict[str, memory.Needs] = field(default_factory=dict)
     ways: dict[str, dict[tuple[int, bool], str]] = field(default_factory=dict)
     pads: dict[str, int] = field(default_factory=dict)  # rows of a product, by group

@@ -126,7 +126,7 @@ def _spelled(word: str) -> str:
 
 
 def elements(text: str) -> list[str] | None:
-    """The parts between a value's commas that stand in no brackets, no quotes and behind no \\.
+    """Return a value's parts between commas outside brackets and quotes, and after no \\.
 
     None: a bracket or quote at the beginning of a part is not closed.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# In the order of the tensor that ``Meter.measure`` returns.
+# In the order of the tensor that ``Meter.after`` returns.
 RAW = (
     *("loss", "loss_after", "slope", "slope_after"),
     *("probe_loss", "probe_loss_after", "probe_slope", "probe_slope_after"),

@@ -17,7 +17,7 @@ def flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor] = ()) -> Tenso
 
 
 def parts_of(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Split the result of ``_flat`` into parts again."""
+    """Split the result of ``flat`` into parts again."""
     sizes = [as_real(t[0]).numel() for t in like]
     return [like_real(p, t) for p, t in zip(flat.split(sizes, dim=1), like, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Draw the result of each learning rate against the lr: end loss and accuracy."""
+"""Draw the end loss and the accuracy of each run against its learning rate."""
 
 import math
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ _CASING = [patheffects.withStroke(linewidth=3.4, foreground="white")]
 def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -> Figure:
     """Draw the loss along the update of a small, a good and a large lr, from the same state.
 
-    lines: as from `analysis.landscape`: columns lr, role (small, good, large), t, loss, w0, w1, w2,
+    lines: as from `frames.landscape`: columns lr, role (small, good, large), t, loss, w0, w1, w2,
     alpha; and where there, distance (t times the length of the update), run, step. t is 0 at the
     start and 1 at the landing; w0 + w1·t + w2·t² is the fitted parabola; alpha = 1/t* − 1 with its
     minimum at t*.
@@ -105,7 +105,7 @@ def surface(
 ) -> Figure:
     """Draw the loss on a plane of weight space as greys, with the runs' paths, coloured by lr.
 
-    surface, paths: as from `analysis.landscape`: surface with x, y, loss of a regular grid; paths
+    surface, paths: as from `frames.landscape`: surface with x, y, loss of a regular grid; paths
     with run, lr, step, x, y, and where there, share (of the way's variance that the plane holds).
     verdicts: as from `lrlab.verdicts.judging.verdicts`: the outcome's shape and colour at the end.
     unit: of the loss, for example "nats".
