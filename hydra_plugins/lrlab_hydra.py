@@ -1,8 +1,8 @@
 """lrlab's Hydra plugins: a sweeper that asks Optuna for trials, a launcher that trains in lanes.
 
-Every Hydra program in the environment imports this module, so it imports nothing heavy: the work is
+Every Hydra program in the environment imports this module, so it imports nothing heavy. The work is
 in ``lrlab.sweeping.sweeper`` and ``lrlab.sweeping.launch``. (No ``from __future__ import
-annotations`` here: beside a dataclass it breaks Hydra 1.3.8.)
+annotations`` here: with a dataclass it breaks Hydra 1.3.8.)
 """
 
 import sys
@@ -26,9 +26,9 @@ class LrlabSweeper(Sweeper):
     """``hydra/sweeper=lrlab``: one trial of an Optuna study is one run.
 
     Args:
-        params: what an experiment's YAML sweeps: key to list, interval or value.
-        resume: finish the sweep that is in the folder, rather than begin one.
-        trust: whether all that its records name may be called.
+        params: the swept part of an experiment's YAML: key to list, interval or value.
+        resume: finish the sweep in the folder instead of starting one.
+        trust: whether everything that its records name may be called.
     """
 
     def __init__(self, params: Any = None, resume: bool = False, trust: bool = False) -> None:
@@ -43,7 +43,7 @@ class LrlabSweeper(Sweeper):
 
         from lrlab.config.words import arguments
 
-        # A task function of lrlab's carries what the command line said; of others there is none.
+        # A task function of lrlab carries the parsed command line; other task functions have none.
         self.command = getattr(task_function, "command", None) or arguments.Command()
         arguments.restore(config, self.command.typed)
         self.loader = hydra_context.config_loader
@@ -80,7 +80,7 @@ class LaneLauncher(Launcher):
 class Experiments(ConfigSource):
     """``lrlab://experiments``: the files of experiments/ as the group ``experiments``.
 
-    The folder's parent as a plain path would make groups of all that lies beside it.
+    The folder's parent as a plain path would turn everything in it into groups.
     """
 
     @staticmethod
@@ -128,11 +128,11 @@ class Experiments(ConfigSource):
 
 
 class ExperimentsSearchPath(SearchPathPlugin):
-    """Adds ``lrlab://experiments`` where the program is lrlab, and to no other Hydra program."""
+    """Add ``lrlab://experiments`` where the program is lrlab, and to no other Hydra program."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         main = [path.path for path in search_path.get_path() if path.provider == "main"]
-        if "lrlab.config.schema" in sys.modules:  # else the program is another
+        if "lrlab.config.schema" in sys.modules:  # otherwise this is another program
             conf = str(sys.modules["lrlab.config.schema"].folder("conf"))
             if main == [conf]:
                 search_path.append(provider="lrlab", path="lrlab://experiments")

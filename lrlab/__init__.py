@@ -1,4 +1,9 @@
-"""lrlab: what does the learning rate do to this training run, and which one should I use?"""
+"""lrlab: what does the learning rate do to this training run, and which one should I use?
+
+Directly in this folder stand the verbs (``sweep``, ``find``, ``resume``, ``reproduce``,
+``analysis``, ``compare``, ``bench``), ``api`` for Python, and the modules that configs and saved
+records name by path. Everything else is in packages.
+"""
 
 import os
 import sys
@@ -26,7 +31,7 @@ def _leave_current_folder() -> None:
         return
     try:
         import_nothing_from_here()
-    except OSError:  # it is gone, which the verb says
+    except OSError:  # the folder is gone; the verb says so
         return
 
 
@@ -47,9 +52,11 @@ _OF_API = ("Result", "load", "run_sweep")
 
 
 def __getattr__(name: str) -> Any:
-    """What is for Python and notebooks, imported when it is asked for: each command imports this
-    package, and most need none of it."""
-    if name == "find":  # a module that can be called, too
+    """Import a name for Python and notebooks at its first use.
+
+    Each command imports this package, and most need none of them.
+    """
+    if name == "find":  # a module that can also be called
         return import_module("lrlab.find")
     if name not in _OF_API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

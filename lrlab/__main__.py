@@ -1,6 +1,6 @@
 """``lrlab VERB ...``: the one console command; ``lrlab sweep`` is ``python -m lrlab.sweep``.
 
-A verb's module is imported only when it is asked for, so that the rest answers at once.
+Import a verb's module only when the verb is called, so that the others start at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lrlab._version import __version__
 from lrlab.errors import in_a_line
 from lrlab.process import verbs
 
-# Verb: the module whose main() does it, and what it does in a line.
+# Verb: the module that has its main(), and a line that says what it does.
 VERBS: dict[str, tuple[str, str]] = {
     "sweep": ("lrlab.sweep", "train at many learning rates and under many schedules"),
     "find": ("lrlab.find", "find a learning rate in a part of an epoch"),
@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 def usage() -> str:
-    """The text of ``lrlab --help``."""
+    """Return the text of ``lrlab --help``."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:{width}}  {what}" for verb, (_, what) in VERBS.items())
     return f"""\
@@ -49,7 +49,7 @@ Examples:  lrlab sweep lr=0.001,0.1,1.0
 
 
 def main() -> None:
-    """Do what the first word says with the others; exit code 2 where it is no verb."""
+    """Run the verb that the first word names, with the other words; return 2 if it is no verb."""
     verbs.begin()
     first, *words = sys.argv[1:] or ["--help"]
     if first in ("--help", "-h", "help"):
@@ -60,7 +60,7 @@ def main() -> None:
         _no_such(first)
     else:
         sys.argv = [f"lrlab {first}", *words]
-        if first in ("sweep", "find"):  # whose words may name code of yours, as with python -m
+        if first in ("sweep", "find"):  # their words may name the user's code, as with python -m
             sys.path.insert(0, os.getcwd())
         module, _ = VERBS[first]
         cast("Callable[[], None]", import_module(module).main)()

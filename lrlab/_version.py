@@ -1,3 +1,3 @@
-"""The version, which hatchling reads here too."""
+"""The version of lrlab; hatchling reads it here, too."""
 
 __version__ = "0.1.0"

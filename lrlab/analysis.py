@@ -1,6 +1,6 @@
 """``python -m lrlab.analysis PATH ...``: what each learning rate did, and which one to use.
 
-A path is a sweep's folder or a CSV of curves, of anyone's runs. Several are judged together.
+A path is the folder of a sweep, or a CSV of curves from any program. Several are judged together.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lrlab.verdicts.loading import load, resolved
 from lrlab.verdicts.printed.answer_words import terminal_text
 from lrlab.verdicts.printed.run_words import as_json, evidence_lines, in_order, verdict_table
 
-EVIDENCE_OF = 40  # runs whose evidence is printed unasked; with more the table leaves the screen
+EVIDENCE_OF = 40  # print the evidence up to so many runs; with more the table leaves the screen
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.analysis",
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """What to print, and the notes beside it."""
+    """Return the text to print, and the notes that go with it."""
     if options.thresholds and not options.paths:
         return "\n".join(thresholds.lines()), ()
     if options.target is not None and not math.isfinite(options.target):

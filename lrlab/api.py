@@ -3,8 +3,8 @@
 # pyright: reportUnknownParameterType=false
 """lrlab from Python and notebooks: ``lrlab.run_sweep`` trains a sweep, ``lrlab.load`` reads one.
 
-A sweep that was run from here is the command's own: the arguments become the words of
-``python -m lrlab.sweep``, and from there on it is the same code, the same folder and the same bits.
+``run_sweep`` turns its arguments into the words of ``python -m lrlab.sweep``. From there on the
+code, the folder and the bits are those of the command.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recommendation", "Result", "load", "run_sweep"]
 
-# What is drawn where no name is given: the first of these of which there is something to draw.
+# Drawn where no name is given: the first of these for which there is data.
 MAIN = ("lr_against_loss", "loss_curves")
 
 
@@ -56,43 +56,43 @@ def run_sweep(
     epochs: Any = None,
     **options: Any,
 ) -> Result:
-    """Train a sweep and return what came of it: ``python -m lrlab.sweep``, from Python.
+    """Train a sweep and return its result: ``python -m lrlab.sweep``, from Python.
 
         lrlab.run_sweep(lr=[0.001, 0.1, 1.0])
         lrlab.run_sweep(lr="1e-4..1", n_trials=20, pruner="asha")
         lrlab.run_sweep(network=mine.Net, network__width=[32, 64], optimizer=torch.optim.NAdam)
 
-    Each option of the command is a keyword, with the same default; a setting's dot is written as
-    two underscores (``optimizer__momentum=0.9``). A list makes a run of each value, several lists
-    make a grid. A string is what one types behind the ``=``. Of a setting with several parts, a
-    tuple is one value: ``network__hidden=[(64, 64), (128,)]`` is two runs. Of a group
-    (network, optimizer, ...) the value may also be a mapping of settings, or a class or function of
-    yours, which must be importable: from a file, not from a notebook's cell. ``config_dir`` and
-    ``config_name`` name configs of yours, as the command's flags do.
+    Each option of the command is a keyword with the same default. Write a setting's dot as two
+    underscores (``optimizer__momentum=0.9``). A list makes a run of each value, several lists make
+    a grid. A string is read as the command reads the text after ``=``. If a setting has several
+    parts, a tuple is one value: ``network__hidden=[(64, 64), (128,)]`` is two runs. The value of a
+    group (network, optimizer, ...) may also be a mapping of settings, or your own class or
+    function. Define that in a file that can be imported, not in a notebook's cell. ``config_dir``
+    and ``config_name`` name your own configs, as the command's flags do.
 
-    It blocks until all is done. Ctrl-C stops after the current step with all recorded, and goes
-    through as KeyboardInterrupt; ``lrlab.load`` reads what is there, and
-    ``python -m lrlab.resume`` finishes it. Random numbers, torch's threads, logging and Hydra are
-    afterwards as they were. To have the command's bits, call it before other work of this process
-    with torch: MKL is told to be exact at its first product, or not at all.
+    The call blocks until the sweep has ended. Ctrl-C stops after the current step, with everything
+    recorded, and raises KeyboardInterrupt. Then ``lrlab.load`` reads the records, and ``python -m
+    lrlab.resume`` finishes the sweep. Random numbers, torch's threads, logging and Hydra are
+    restored at the end. To get the command's bits, call it before any other torch work of this
+    process: MKL accepts its setting for exact results only before its first product.
 
     Args:
-        progress: show what the command prints, the live table among it; else nothing is printed.
-        network, data, loss, optimizer, schedule: a choice, a mapping of settings, or code of yours;
+        progress: show what the command prints, with the live table; otherwise nothing is printed.
+        network, data, loss, optimizer, schedule: a choice, a mapping of settings, or your own code;
             None, here and below: the command's default. data also takes arrays or tensors, as a
-            pair (inputs, targets) or a dict with x and y, and if you have them val_x, val_y,
-            test_x, test_y, beside its settings: they are written into the sweep's folder, as
-            data-<hash>.pt, from which its runs are trained again.
+            pair (inputs, targets) or a dict with x and y and, if you have them, val_x, val_y,
+            test_x, test_y, next to its settings. They are written into the sweep's folder as
+            data-<hash>.pt, and its runs can be trained again from that file.
         lr: initial learning rate.
         epochs: passes over the training data.
         options: any other option.
 
     Returns:
-        The sweep. A run that failed is one of its rows; ``result.notes`` has what the command
-        would have warned of.
+        The sweep. A run that failed is one of its rows; ``result.notes`` has the command's
+        warnings.
 
     Raises:
-        UserError: what cannot work, in the command's words; nothing was trained or written then.
+        UserError: an option cannot work, in the command's words; nothing was trained or written.
         NotWritten: a record could not be written.
         KeyboardInterrupt: it was interrupted; the message says how to go on.
     """
@@ -104,7 +104,7 @@ def run_sweep(
     except UserError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        # Its line says what to do; a notebook would show Hydra's 30 frames of code above it.
+        # The error's line says what to do; a notebook would show 30 frames of Hydra's above it.
         raise error.with_traceback(None) from None
 
 
@@ -114,7 +114,7 @@ def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
     from lrlab.plan import build
     from lrlab.sweeping import sweep
 
-    targets.locate.cache_clear()  # a module of the user's may have been loaded anew
+    targets.locate.cache_clear()  # a module of the user's may have been reloaded
     build.forget_data()
     code, said = 0, ""
     opened: list[Path] = []
@@ -134,14 +134,14 @@ def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
 
 
 def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
-    """A sweep that is there already, also one that still runs: as far as it is.
+    """Load a sweep that exists, as far as it has come; it may still run.
 
     Args:
         folder: the sweep's.
-        notes: what there is to say of it.
+        notes: warnings about it.
 
     Raises:
-        UserError: it is no sweep's folder, or holds no run.
+        UserError: the folder is no sweep's, or holds no run.
     """
     folder = Path(folder).expanduser()
     if folder.is_dir():
@@ -152,7 +152,7 @@ def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which lr to use: printed, the lines that end the command.
+    """Which lr to use; ``print`` shows the lines that end the command.
 
     Attributes:
         answers: one for each combination of the other settings, the best first; see
@@ -165,7 +165,7 @@ class Recommendation:
     def lr(self) -> float | None:
         """The recommended lr of the best combination.
 
-        None: none is; or the losses are of different kinds, of which none is the best.
+        None if no lr is recommended, or if the losses are of different kinds and so have no best.
         """
         comparable = self.answers and answers_of.comparable(self.answers)
         return self.answers[0].best_lr if comparable else None
@@ -186,7 +186,7 @@ class Result:
 
     Attributes:
         folder: the sweep's folder.
-        notes: what the command would have warned of, a line each.
+        notes: the command's warnings, a line each.
     """
 
     folder: Path
@@ -209,15 +209,15 @@ class Result:
 
     @cached_property
     def answer(self) -> Recommendation:
-        """Which lr to use."""
+        """Recommend an lr."""
         return Recommendation(tuple(answers_of.recommend(self.verdicts)))
 
     @cached_property
     def best(self) -> pd.Series | None:
-        """The row of the best run by the sweep's objective, which best.yaml holds; None: none is.
+        """The row of the best run by the sweep's objective, as best.yaml holds it, or None.
 
-        None is, where losses of different kinds were trained and compared by a loss.
-        It is the best of what was trained; ``answer`` weighs seeds, failures and ranges.
+        It is None where losses of different kinds were trained and compared by a loss. This is the
+        best of the trained runs; ``answer`` also weighs seeds, failures and ranges.
         """
         mixed = loss_kinds.of_best(self.runs, self._objective)
         number = None if mixed else records.best_run(self.folder)
@@ -225,14 +225,14 @@ class Result:
         return None if rows.empty else rows.iloc[0]
 
     def plot(self, name: str | None = None) -> Figure:
-        """One of the sweep's figures, drawn anew.
+        """Draw one of the sweep's figures.
 
         Args:
             name: one of `lrlab.plots.NAMES`; None: end loss against lr or, where there is none,
                 the loss curves.
 
         Raises:
-            UserError: no such figure, or the sweep lacks what it is about.
+            UserError: there is no such figure, or the sweep lacks its data.
         """
         from lrlab.plots import figure
 
@@ -248,13 +248,13 @@ class Result:
             except NothingToDraw as reason:
                 reasons.append(f"{each}: {reason}")
                 continue
-            # A notebook shows a figure by itself only where pyplot was imported.
+            # A notebook shows a figure unasked only where pyplot was imported.
             drawn._repr_png_ = partial(_png, drawn)  # type: ignore[attr-defined]
             return drawn
         raise UserError(f"plot={name}: nothing to draw, {'; '.join(reasons)}")
 
     def report(self) -> Path:
-        """The path of report.html, one page that opens offline; made if it is not there."""
+        """Return the path of report.html, one page that opens offline; write it if missing."""
         file = records.report_file(self.folder)
         if not file.is_file():
             from lrlab import plots, report
@@ -269,7 +269,7 @@ class Result:
         return "\n".join([said, *self.notes])
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the runs with their outcomes, the answer, the main picture."""
+        """Return a notebook's view: the runs with their outcomes, the answer, the main picture."""
         from lrlab.report import notebook
 
         try:
@@ -299,7 +299,7 @@ class Result:
 
     @cached_property
     def _best(self) -> sweep_table.Best | None:
-        """The best setting, as the command's end tells it."""
+        """Return the best setting in the words with which the command ends."""
         objective = self._objective
         if self.best is None or objective not in self.runs:
             return None
@@ -308,10 +308,10 @@ class Result:
         varying = [name for name in frames.varying(self.runs) if name != "seed"]
         varying = ["lr", *varying] if len(set(self.runs["lr"])) > 1 else varying
         key = {name: _number(best[name]) for name in varying}
-        # Unset is NaN, which equals nothing, and so texts are compared.
+        # Unset is NaN, which equals nothing, so compare texts.
         alike = [row for row in rows if row["lr"] == best["lr"]]
         alike = [row for row in alike if {name: _number(row[name]) for name in key} == key]
-        # A search may draw a setting twice, and of some options the table does not tell.
+        # A search may draw a setting twice, and the table does not show all options.
         seeds = {row["seed"]: row for row in [*alike, best]}.values()
         worst = math.inf if direction(objective) == "minimize" else -math.inf
         values = [row[objective] if row["state"] == "finished" else worst for row in seeds]
@@ -331,7 +331,7 @@ class Result:
 
     @cached_property
     def _config(self) -> dict[str, Any]:
-        """The sweep's config as it was saved; {} where it cannot be read."""
+        """The sweep's config as saved; {} where it cannot be read."""
         import yaml
 
         try:
@@ -358,7 +358,7 @@ def _png(figure: Figure) -> bytes:
 def _arrays_written(
     options: Mapping[str, Any],
 ) -> Generator[tuple[dict[str, Any], Path | None], None, None]:
-    """Yield the options, arrays that were given as data= replaced by a file, and its folder."""
+    """Write arrays given as data= to a file; yield the options that name it, and its folder."""
     from lrlab.config import data_paths
     from lrlab.data import own_given, own_split
 
@@ -382,7 +382,7 @@ def _arrays_written(
 
 @contextlib.contextmanager
 def _output(shown: bool) -> Generator[io.StringIO, None, None]:
-    """Let what the command says be seen, or not; yields what it said to stderr."""
+    """Show or hide what the command prints; yield its stderr."""
     errors = io.StringIO()
     if shown:
         yield errors
@@ -396,7 +396,7 @@ def _notes(said: str) -> tuple[str, ...]:
 
 
 def _interrupted(code: int, said: str) -> BaseException:
-    """What goes through where a signal ended the sweep: only Ctrl-C leaves the program running."""
+    """Return the exception to raise after a signal: only Ctrl-C leaves the program running."""
     if code != 130:
         return SystemExit(code)
     lines = [line.removeprefix("lrlab: ") for line in _notes(said)]
@@ -405,7 +405,7 @@ def _interrupted(code: int, said: str) -> BaseException:
 
 @contextlib.contextmanager
 def _as_found() -> Generator[None, None, None]:
-    """Afterwards Hydra, logging, random numbers, torch's settings and sys.argv are as they were."""
+    """Restore Hydra, logging, random numbers, torch's settings and sys.argv at the end."""
     with _hydra_kept(), _logging_kept(), _torch_kept():
         argv, state = sys.argv, random.getstate()
         try:
@@ -415,12 +415,12 @@ def _as_found() -> Generator[None, None, None]:
             random.setstate(state)
 
 
-_OF_HYDRA = ("now", "hydra", "python_version")  # the resolvers that Hydra registers as it starts
+_OF_HYDRA = ("now", "hydra", "python_version")  # the resolvers that Hydra registers when it starts
 
 
 @contextlib.contextmanager
 def _hydra_kept() -> Generator[None, None, None]:
-    """The caller may be a Hydra program itself, or have composed a config in a notebook."""
+    """Keep the caller's Hydra: it may be a Hydra program, or a notebook that composed a config."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.singleton import Singleton
@@ -454,7 +454,7 @@ def _logging_kept() -> Generator[None, None, None]:
         warnings.filterwarnings("ignore", message="IProgress not found")
         import optuna
 
-    assert matplotlib and optuna  # which set up their loggers when they are imported
+    assert matplotlib and optuna  # they set up their loggers when they are imported
     loggers = [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "level")]
     levels: list[tuple[Any, int]] = [(each, each.level) for each in [logging.root, *loggers]]  # type: ignore[union-attr]
     handlers = list(logging.root.handlers)

@@ -1,7 +1,7 @@
 """``python -m lrlab.bench``: how fast lrlab trains on this machine, next to an ordinary torch loop.
 
-Both are timed in turns, so that a busy moment hits both alike. ``tests/benchmarks/yardsticks.py``
-times more peers by the same functions.
+Both are timed in turns, so that a busy moment slows both alike. ``tests/benchmarks/yardsticks.py``
+times other programs with the same functions.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Piece = Callable[[int], Any]  # makes so many steps, waits for the device, retur
 
 BATCH_SIZE = 64
 LANES = (1, 3, 8, 32, 128)
-REPEATS, QUICK_REPEATS = 15, 5  # many short ones: others' work comes in bursts
-SECONDS = 0.15  # of a repeat
+REPEATS, QUICK_REPEATS = 15, 5  # many short ones: the load of other programs comes in bursts
+SECONDS = 0.15  # seconds of a repeat
 FEWEST, MOST = 10, 1000  # steps of a repeat
 WARM_UPS = 6
 
@@ -57,13 +57,13 @@ figures, most of all where torch has a thread a core. Exit code: 0, 2 for bad in
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured, and how long.
+    """What to measure, and for how long.
 
     Attributes:
-        lanes: how many lanes, one row of the table each.
+        lanes: numbers of lanes, one row of the table each.
         repeats: of each measurement.
         steps: of each repeat; None: as many as take ``SECONDS``.
-        threads: on the CPU; None: as many as torch takes by itself.
+        threads: on the CPU; None: torch's own number.
         device: as on the command line.
         json: the file to write.
     """
@@ -77,11 +77,11 @@ class Options:
 
     @property
     def overrides(self) -> list[str]:
-        """Device and threads as options of a sweep."""
+        """Return device and threads as options of a sweep."""
         return [f"device={self.device}", f"threads={self.threads or 'null'}"]
 
 
-# --- what is timed --------------------------------------------------------------------------------
+# --- the two training loops -----------------------------------------------------------------------
 
 
 def specs(
@@ -91,7 +91,7 @@ def specs(
 
     Args:
         options: overrides of all runs.
-        seeds: one a run; None: 0 for all, so they share their batches.
+        seeds: one a run; None: 0 for all, so that they share their batches.
     """
     from hydra import compose, initialize_config_dir
 
@@ -123,7 +123,7 @@ def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
 
 
 def lane_steps(lanes: Stack) -> Piece:
-    """Make the training step of a sweep, again and again through the lanes' first epoch."""
+    """Make the training step of a sweep that repeats the lanes' first epoch."""
     import numpy as np
 
     def run(count: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def lane_steps(lanes: Stack) -> Piece:
 
 
 def segment(lanes: Stack, count: int) -> np.ndarray:
-    """Train so many steps of the lanes' epoch, each lane at its own lr; returns (steps, lanes)."""
+    """Train so many steps of the lanes' epoch, each lane at its own lr; return (steps, lanes)."""
     import numpy as np
 
     from lrlab.training import loop
@@ -154,7 +154,7 @@ def segment(lanes: Stack, count: int) -> np.ndarray:
 def ordinary(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], lr: float, device: str
 ) -> Piece:
-    """Train in the loop that everybody writes: autograd, and ``torch.optim.SGD``.
+    """Train in the usual loop: autograd and ``torch.optim.SGD``.
 
     Args:
         network: is trained.
@@ -186,7 +186,7 @@ def ordinary(
 def resident_batches(data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield mini-batches of data that lie on the device as one tensor, those of a run with seed 0.
 
-    They are the first epoch's, again and again.
+    The first epoch's batches repeat without end.
     """
     from itertools import cycle
 
@@ -197,7 +197,7 @@ def resident_batches(data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def order(data: Dataset) -> np.ndarray:
-    """(steps, batch) the samples of the first epoch of a run with seed 0."""
+    """Return (steps, batch), the samples of the first epoch of a run with seed 0."""
     from lrlab.plan import build
 
     samples = len(data.train_y)
@@ -209,11 +209,11 @@ def order(data: Dataset) -> np.ndarray:
 
 
 def enough(piece: Piece, steps: int | None) -> int:
-    """Warm a piece up, and say how many of its steps make a repeat."""
+    """Warm a piece up; return how many of its steps make a repeat."""
     if steps is not None:
         piece(steps)
         return steps
-    for _ in range(WARM_UPS):  # a step tries in its first segments how it is fastest
+    for _ in range(WARM_UPS):  # in its first segments a step tries which way is fastest
         piece(FEWEST)
     started = time.perf_counter()
     piece(FEWEST)
@@ -224,7 +224,7 @@ def enough(piece: Piece, steps: int | None) -> int:
 def in_turns(pieces: Mapping[str, tuple[Piece, int]], repeats: int) -> dict[str, list[float]]:
     """Time warm pieces in turns, each with its number of steps.
 
-    Who begins moves on with each repeat, so that nobody always follows the same one.
+    Each repeat starts with the next piece, so that none always follows the same other one.
 
     Returns:
         ms a step of each repeat, by piece.
@@ -235,7 +235,7 @@ def in_turns(pieces: Mapping[str, tuple[Piece, int]], repeats: int) -> dict[str,
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
             piece, steps = pieces[name]
-            piece(max(1, steps // 4))  # caches hold what the one before has left
+            piece(max(1, steps // 4))  # caches hold the data of the piece before
             started = time.perf_counter()
             piece(steps)
             found[name].append(1000 * (time.perf_counter() - started) / steps)
@@ -243,7 +243,7 @@ def in_turns(pieces: Mapping[str, tuple[Piece, int]], repeats: int) -> dict[str,
 
 
 def prepare(options: Options) -> tuple[Dataset, dict[str, Any]]:
-    """Load the data on the device, print what the machine is, and return both.
+    """Load the data on the device, print a line about the machine; return both.
 
     Raises:
         UserError: memory does not hold so many lanes.
@@ -314,7 +314,7 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _machine_line(machine: Mapping[str, Any]) -> str:
-    """The machine, its load by others, and all versions, on one line."""
+    """Return the machine, its load by others, and all versions, on one line."""
     where = machine["processor"]
     if machine["device"] != "cpu":
         where = f"{machine['device']} ({machine['device_name']}), {where}"
@@ -326,7 +326,7 @@ def _machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def ms(time: float) -> str:
-    """A time with four digits."""
+    """Format a time with four digits."""
     return f"{time:.3f}" if time < 10 else f"{time:.2f}"
 
 
@@ -334,10 +334,10 @@ def ms(time: float) -> str:
 
 
 def read_options(words: Sequence[str]) -> Options:
-    """The options, judged, without the device, which takes torch to judge.
+    """Read and check the options, except the device, for which torch is needed.
 
     Raises:
-        UserError: one that cannot work.
+        UserError: an option cannot work.
     """
     parser = Parser(
         prog="python -m lrlab.bench",
@@ -405,10 +405,10 @@ def _device(name: str) -> str:
 
 
 def check_writable(file: Path) -> Path:
-    """See before anything is measured that the file can be written; a link is followed.
+    """Check before measuring that the file can be written; follow a link.
 
     Raises:
-        UserError: it cannot, or it is there and no earlier ``--json`` wrote it.
+        UserError: it cannot be written, or it exists and no earlier ``--json`` wrote it.
     """
     file = verbs.output_file("--json", file, "bench.json", lambda text: '"step_ms"' in text)
     try:
@@ -439,7 +439,7 @@ def _run(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     words = sys.argv[1:]
     for flag in ("--help", "-h", "--version"):

@@ -1,7 +1,7 @@
-"""``python -m lrlab.compare outputs/a outputs/b``: two or more sweeps side by side.
+"""``python -m lrlab.compare outputs/a outputs/b``: compare two or more sweeps.
 
-What differs between them, the answer of each, their losses lr by lr, the best against the best, and
-figures of them all on shared axes.
+It prints their differences, the answer of each, their losses lr by lr, and the best against the
+best. It draws figures of them all on shared axes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def default_folder(paths: Sequence[Path], names: Sequence[str]) -> Path:
-    """compare_<a>_<b> beside the sweeps, in the folder that they have in common."""
+    """Return compare_<a>_<b> next to the sweeps, in the folder that they have in common."""
     parents = [str(path.resolve().parent) for path in paths]
     short = "_".join(re.sub(r"[^\w.-]+", "_", name) for name in names)
     short = short.encode()[:100].decode(errors="ignore")  # bytes count for a name's length
@@ -37,7 +37,7 @@ def default_folder(paths: Sequence[Path], names: Sequence[str]) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.compare",
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _write(folder: Path, sides: Sequence[Side], words: str, failed: dict[str, str]) -> list[str]:
-    """Write the text, the tables and the figures; a line for each file.
+    """Write the text, the tables and the figures; return a line for each file.
 
     Args:
         failed: gets the figures that could not be drawn, and why.
@@ -115,10 +115,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def figures(sides: Sequence[Side], failed: dict[str, str] | None = None) -> dict[str, Figure]:
-    """The figures of all sweeps on shared axes, by name; without those there is nothing for.
+    """Draw the figures of all sweeps on shared axes; return by name those for which there is data.
 
     Args:
-        failed: gets the names of those that could not be drawn, and why; None: that is raised.
+        failed: gets the names of those that could not be drawn, and why; None: raise the reason.
     """
     from lrlab.plots import comparing
     from lrlab.plots.tables import Tables

@@ -1,8 +1,8 @@
-"""Tab completion: of the command ``lrlab`` in bash, zsh and fish, and of ``python -m lrlab.sweep``.
+"""Tab completion of ``lrlab`` in bash, zsh and fish, and of ``python -m lrlab.sweep`` in bash.
 
-The scripts of ``lrlab completion`` hold all words that they offer, those of the conf/ of the lrlab
-that printed them: a key press starts no Python. The one for ``python -m lrlab.sweep``, in bash,
-asks Hydra each time; Hydra's own bash function takes the ``-m`` for the program's file.
+The scripts of ``lrlab completion`` hold all words that they offer, from the conf/ of the lrlab that
+printed them. So a key press starts no Python. The bash script for ``python -m lrlab.sweep`` asks
+Hydra each time; Hydra's own bash function takes ``-m`` for the program's file.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ Print the tab completion of lrlab's verbs, options and choices.
 Exit code: 0, or 2 for bad input.
 """
 
-TRAINING = ("sweep", "find")  # the verbs whose words are all option=value
+TRAINING = ("sweep", "find")  # the verbs that take only option=value words
 
-# Names of functions and variables begin with _lrlab, for they come into the user's own shell.
-# @...@ is filled in. A list's last value is completed: optimizer=sgd,ad<TAB>.
+# Names of functions and variables begin with _lrlab, because they enter the user's own shell. @...@
+# is filled in. A list's last value is completed: optimizer=sgd,ad<TAB>.
 BASH = r"""_lrlab_choices() {
     case "${1#+}" in
 @cases@
@@ -157,7 +157,7 @@ SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def script(shell: str) -> str:
-    """What makes the shell complete ``lrlab``.
+    """Return the script with which a shell completes ``lrlab``.
 
     Args:
         shell: one of ``SHELLS``.
@@ -193,7 +193,7 @@ def script(shell: str) -> str:
 
 
 def known_choices() -> dict[str, list[str]]:
-    """What is offered behind ``option=``, by option."""
+    """Return the values offered after ``option=``, by option."""
     from lrlab.config import schema
 
     found: dict[str, list[str]] = {
@@ -217,7 +217,7 @@ def _stems(group: Path) -> list[str]:
 
 
 def main() -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
@@ -233,9 +233,9 @@ def main() -> None:
 
 
 def answer(arguments: list[str]) -> str | None:
-    """The bash code that installs or removes the completion, or None: Hydra answers.
+    """Return the bash code that installs or removes the completion; None: Hydra answers.
 
-    A query's line is cut so that Hydra finds the program in its first word.
+    Cut the line of a query so that Hydra finds the program in its first word.
     """
     line = os.environ.get("COMP_LINE", "")
     if " -m lrlab.sweep " in line:

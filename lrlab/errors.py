@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The errors that a user can act on, and text made safe to print."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import re
 import unicodedata
 from typing import Any
 
-_LOGIN = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@?]*):[^\s]*@")  # of a URL, with a password
+_LOGIN = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@?]*):[^\s]*@")  # start of a URL with a password
 
 
 def printable(text: str) -> str:
-    """The text as a terminal shows it and does not obey it: with "?" for control characters.
+    """Replace control characters by "?", so that a terminal shows the text and does not obey it.
 
-    These are C0 and C1 controls, which begin escape sequences, and the marks that turn the
-    direction of writing. Line ends, tabs and the joiners of letters stay, other spaces become plain
-    ones. What a record or
-    a file name holds may be anybody's. `lrlab.process.broken_pipe` passes all that is printed
-    through here.
+    They are C0 and C1 controls, which begin escape sequences, and the marks that turn the direction
+    of writing. Line ends, tabs and the joiners of letters stay, other spaces become plain ones. A
+    record or a file name may come from anybody. `lrlab.process.broken_pipe` passes everything that
+    is printed through here.
     """
     if text.isprintable():
         return text
@@ -30,32 +29,33 @@ def _shown(c: str) -> str:
 
 
 def in_a_line(text: str) -> str:
-    """As ``printable``, on one line: a value, a file's name or a column may hold line ends."""
+    """As ``printable``, on one line: values, file names and columns may hold line ends."""
     return printable(" ".join(text.splitlines()).replace("\t", " "))
 
 
 class UserError(Exception):
-    """Bad input. The message is one line that names the option, its value and what would work.
+    """Bad input that the user can correct. The message is one line that names the option, its value
+    and what would work.
 
     Entry points print it as ``lrlab: <message>`` and exit with code 2, without a traceback.
     """
 
     def __init__(self, message: str = "") -> None:
-        # a password stands in a URL at an option that has none, like storag=
+        # a password in a URL after a misspelt option, like storag=
         super().__init__(_LOGIN.sub(r"\1:***@", in_a_line(str(message))))
 
 
 class NotWritten(Exception):
-    """A record could not be written: the disk is full, the folder gone or read-only.
+    """A record could not be written: the disk is full, the folder is gone or read-only.
 
-    It ends the whole command, for no run could keep what it does. Nothing that was written before
-    is harmed, and the sweep can be resumed.
+    It ends the whole command, because no run could record its results. Records written before are
+    unharmed, and the sweep can be resumed.
 
     Attributes:
         file: the record's path.
         reason: why, in the system's words.
         number: the system's number of the reason, 0 where it has none.
-        remedy: what the user can do then, one line; empty where nobody knew.
+        remedy: what the user can do, one line; empty where that is not known.
     """
 
     remedy = ""
@@ -66,7 +66,7 @@ class NotWritten(Exception):
         self.number: int = getattr(error, "errno", None) or 0
         super().__init__(in_a_line(f"{self.file}: cannot be {what} ({self.reason})"))
 
-    def __reduce__(self) -> tuple[Any, ...]:  # from the job of a launcher to its parent
+    def __reduce__(self) -> tuple[Any, ...]:  # pickled from a launcher's job to its parent
         return _made_again, (type(self), self.args, self.__dict__)
 
 
@@ -77,7 +77,7 @@ def _made_again(kind: type[NotWritten], args: tuple[Any, ...], known: dict[str, 
 
 
 class NotOurs(NotWritten):
-    """A run that another process has taken over, of which this one writes nothing more."""
+    """Another process has taken this run over, so this process writes nothing more of it."""
 
     remedy = "the others finish the sweep; python -m lrlab.resume shows what it came to"
 
@@ -86,4 +86,4 @@ class NotOurs(NotWritten):
 
 
 class Stopped(Exception):
-    """The user or the system asked to stop; what was trained is written."""
+    """The user or the system asked to stop; everything trained so far is written."""

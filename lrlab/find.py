@@ -1,12 +1,13 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""``python -m lrlab.find``: the learning rate range test, beside a test of constant lrs.
+"""``python -m lrlab.find``: the learning rate range test, next to a test of constant lrs.
 
 The usual test trains once while lr rises exponentially, and reads an lr off the curve. It is cheap,
-and it misleads: at each lr it stands on what smaller ones have won. As lanes, constant lrs cost
-hardly more, so both are trained at once, from the same weights on the same mini-batches. Held-out
-samples judge both, for by the loss of its mini-batches a rate that memorises would win.
+and it misleads: at each lr it profits from the progress made at smaller ones. Constant lrs cost
+hardly more as lanes. So both tests train at once, from the same weights on the same mini-batches.
+Held-out samples judge both, because the loss of the mini-batches would favour an lr that memorises
+them.
 """
 
 from __future__ import annotations
@@ -76,36 +77,36 @@ def find(
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> Found:
-    """Run both tests on copies of a network of yours.
+    """Run both tests on copies of your network.
 
-    The network, its gradients and its mode, the data, and the states of all random number
-    generators are afterwards what they were before, to the bit.
+    The network, its gradients and its mode, the data, and all random number generators are restored
+    to the bit.
 
     Args:
         network: (batch, ...) to outputs (batch, classes or values), one tensor. Lazy layers are
             drawn with the seed.
-        data: two tensors or arrays, samples (samples, ...) and targets (samples, ...); or a
-            TensorDataset, or another data set of pairs, which is read whole; or a
-            `lrlab.data.Dataset`, of which it trains on the training part; or anything that gives
-            mini-batches as pairs of tensors, such as a DataLoader, of which it keeps as many as it
-            needs in memory.
+        data: two tensors or arrays, samples (samples, ...) and targets (samples, ...). Or a
+            TensorDataset or another data set of pairs, which is read whole. Or a
+            `lrlab.data.Dataset`, which trains on its training part. Or anything that gives
+            mini-batches as pairs of tensors, such as a DataLoader; as many as needed are kept in
+            memory.
         loss: (outputs, targets) to the mean over the batch.
         optimizer: a name as for ``lrlab.sweep``, such as adam; a torch class, or a
             ``functools.partial`` of one, or a config with ``_target_``; None: plain SGD.
         val: held-out samples and targets, in any form that data may have. At most 500 of them,
             evenly spaced, judge the learning rates. None: those that a `lrlab.data.Dataset` holds
-            out; of other data the training loss judges, also a rate that memorises.
+            out; for other data the training loss judges, which also favours an lr that memorises.
         lr: the range, two numbers or a text like 1e-5..10.
         points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
         batch_size, seed: for two tensors: the order of ``lrlab.sweep`` with this seed.
-        device: where to train; None: where the network is.
+        device: where to train; None: the network's device.
 
     Returns:
-        What was found; ``told(found, None)`` says it in words, ``find_plot.range_test(found)``
+        What was found; ``told(found, None)`` returns it in words, ``figure.range_test(found)``
         draws it.
 
     Raises:
-        UserError: an argument that cannot work; it says what would.
+        UserError: an argument cannot work; the message says what would.
     """
     import torch
 
@@ -152,13 +153,12 @@ def _compose(words: Sequence[str]) -> int:
     composed: list[DictConfig] = []
 
     def task(config: DictConfig) -> None:
-        # no more than this, for Hydra adds lines of its own to what is raised here
+        # nothing else inside, because Hydra adds its own lines to an exception raised here
         with open_dict(config):
             config.hydra = HydraConfig.get()
         composed.append(config)
 
-    # As one run of Hydra's, but without its folder: this command writes none of its own before
-    # the end.
+    # As in a run of Hydra, but without its folder: this command writes no folder before the end.
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
     marks, settings = flags.split(rest)
@@ -172,12 +172,12 @@ def _compose(words: Sequence[str]) -> int:
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()
-    # with --cfg job and the like Hydra shows something, and runs nothing
+    # with --cfg job and similar flags Hydra prints something and runs nothing
     return command.run(composed[0], options, words, rest) if composed else 0
 
 
 def main() -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
@@ -193,7 +193,7 @@ def main() -> None:
 
 
 class _Module(types.ModuleType):
-    """This module, which can be called: ``lrlab.find(...)`` is ``lrlab.find.find(...)``."""
+    """Make this module callable: ``lrlab.find(...)`` is ``lrlab.find.find(...)``."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Found:
         return find(*arguments, **options)

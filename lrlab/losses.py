@@ -1,9 +1,9 @@
 """The losses that ship with lrlab: functions from a batch's scores to one number.
 
-A loss takes ``outputs``, what the network returns, and ``targets``, and returns the mean over the
-batch as a tensor of shape (). Of a classification, outputs are raw scores (batch, num_classes) and
-targets (batch,) the number of each sample's true class; of a regression both are (batch, width).
-It must work under ``torch.func.vmap``; apart from that any function of your own will do.
+A loss takes ``outputs``, which the network returns, and ``targets``. It returns the mean over the
+batch as a tensor of shape (). In a classification, outputs are raw scores (batch, num_classes) and
+targets are (batch,) class numbers. In a regression both are (batch, width). A loss must work under
+``torch.func.vmap``; any function of your own that does will do.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def nll(outputs: Tensor, targets: Tensor) -> Tensor:
 
     outputs: (batch, num_classes) float; targets: (batch,) int64. Returns shape ().
     """
-    # Picked by hand what F.nll_loss picks: under vmap that one takes a slow way through Python.
+    # Picks by hand what F.nll_loss picks: under vmap that one takes a slow way through Python.
     return -F.log_softmax(outputs, dim=1).gather(1, targets.unsqueeze(1)).mean()
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats between one-hot targets and softmax(outputs).
 
-    The same quantity as nll, by torch's one-call way. Arguments and result as for nll.
+    The same quantity as nll, computed by one call of torch. Arguments and result as for nll.
     """
     return F.cross_entropy(outputs, targets)
 
@@ -51,7 +51,7 @@ def mse_one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error, over samples and the width: a regression's.
+    """Mean squared error over samples and the width, for a regression.
 
     outputs, targets: (batch, width) float. Returns shape ().
     """
@@ -68,7 +68,7 @@ REGRESSION = (mse, l1)
 
 
 def task(loss: Callable[..., Tensor]) -> str | None:
-    """``classification`` or ``regression``; None: a loss that is not lrlab's, of which none knows.
+    """Return ``classification`` or ``regression``; None for a loss that is not lrlab's.
 
     loss: the function (also inside functools.partial, as Hydra hands it over).
     """
@@ -85,10 +85,10 @@ def _bare(loss: Any) -> Any:
 
 
 def unit(loss: Callable[..., Tensor], target_std: float) -> float | None:
-    """What a loss on standardised targets is times to be the loss on the targets themselves.
+    """Return the factor from a loss on standardised targets to one in the targets' own units.
 
-    The square of their standard deviation for mse, their standard deviation for l1; None for
-    others, of which it is not known.
+    It is the square of their standard deviation for mse, the standard deviation for l1, and None
+    for other losses, where it is not known.
     """
     return {mse: target_std**2, l1: target_std}.get(_own(loss))
 
@@ -96,16 +96,17 @@ def unit(loss: Callable[..., Tensor], target_std: float) -> float | None:
 def chance_loss(
     loss: Callable[..., Tensor], targets: Tensor, outputs: Sequence[int]
 ) -> float | None:
-    """Return the loss of guessing: of the best prediction that does not look at the input.
+    """Return the loss of guessing: that of the best prediction without a look at the input.
 
-    It is one constant for all samples, the best for these targets. With p the classes' shares:
+    That prediction is one constant for all samples, the best for these targets. With p the classes'
+    shares:
 
         nll, cross_entropy   -sum p log p, the entropy in nats
         mse_one_hot          mean over the C outputs of p (1 - p)
         mse                  variance, mean over the width
         l1                   mean distance from the median, mean over the width
 
-    Any other loss is minimised numerically, see `lrlab.data.constant_prediction`.
+    Any other loss is minimised numerically; see `lrlab.data.constant_prediction`.
 
     Args:
         loss: the function (also inside functools.partial, as Hydra hands it over), or an object.
@@ -134,7 +135,7 @@ def chance_loss(
 
 
 def _own(loss: Any) -> Any:
-    """The function here that computes the same as torch's, if there is one."""
+    """Return the function here that computes the same as torch's, if there is one."""
     bare = _bare(loss)
     if getattr(bare, "reduction", "mean") != "mean":
         return bare
@@ -145,7 +146,7 @@ def _own(loss: Any) -> Any:
 
 
 def shares(targets: Tensor) -> np.ndarray:
-    """Each class's share of the targets, (classes,) float64; negative ones are not counted."""
+    """Return each class's share of the targets, (classes,) float64, without negative targets."""
     labels = targets.detach().cpu().flatten().numpy()
     counts = np.bincount(labels[labels >= 0])
     return counts / counts.sum()
@@ -158,10 +159,10 @@ def _of_shares(loss: Callable[..., Tensor], p: np.ndarray, outputs: int) -> floa
 
 
 def is_logit(loss: Callable[..., Tensor], shape: Sequence[int]) -> bool:
-    """Whether the loss takes one output a sample as the logit of class 1 of two.
+    """Return whether the loss takes one output a sample as the logit of class 1 of two.
 
-    Then an output above 0 is an answer for class 1. A probability is none, nor is a value that is
-    compared with 0 and 1: there, to go below 0 is no better for class 0.
+    Then an output above 0 is an answer for class 1. A probability is no logit, nor is a value that
+    is compared with 0 and 1: there an output below 0 is no better for class 0.
 
     Args:
         shape: of the outputs for one sample.
@@ -184,7 +185,7 @@ def is_logit(loss: Callable[..., Tensor], shape: Sequence[int]) -> bool:
 
 
 def own_parameters(loss: Any) -> list[str]:
-    """Names of the parameters of a loss that ask for a gradient."""
+    """Return the names of the loss's parameters that ask for a gradient."""
     bare = _bare(loss)
     if not isinstance(bare, nn.Module):
         return []
@@ -192,7 +193,7 @@ def own_parameters(loss: Any) -> list[str]:
 
 
 def is_sum(loss: Callable[..., Tensor], outputs: Tensor, targets: Tensor) -> bool:
-    """Whether the loss of several copies of a batch is that of one, so many times.
+    """Return whether the loss of several copies of a batch is the loss of one, so many times.
 
     Args:
         outputs: (batch, ...), targets: (batch, ...). A copy of the loss is called.
@@ -216,11 +217,11 @@ def is_sum(loss: Callable[..., Tensor], outputs: Tensor, targets: Tensor) -> boo
 def right_answers(
     outputs: Any, targets: Tensor, classes: int | None = None, logit: bool = False
 ) -> Tensor | None:
-    """How many targets the outputs answer rightly, shape () int64; None where that has no sense.
+    """Count the targets that are answered rightly, shape () int64; None where that has no sense.
 
     Args:
         outputs: (batch, C, ...) scores, the largest of which is the answer; with logit also
-            (batch,) or (batch, 1), of which one above 0 answers 1.
+            (batch,) or (batch, 1), where one above 0 answers 1.
         targets: (batch,) or (batch, positions, ...) whole numbers; a negative one is never right.
         classes: how many there are; None: as many as there are scores.
         logit: see `is_logit`.

@@ -1,10 +1,9 @@
-"""The networks that ship with lrlab: ordinary ``torch.nn.Module`` classes, nothing more.
+"""The networks that ship with lrlab: ordinary ``torch.nn.Module`` classes.
 
-A network takes the shape of one input and the number of classes, and turns a batch of inputs
-``(batch, *in_shape)`` into raw scores ``(batch, num_classes)``; the loss turns scores into
-probabilities. Lanes run it under ``torch.func.vmap`` and ``functional_call``, so ``forward``
-holds no data-dependent branch and changes no state in place. A class of your own needs no more
-than that either.
+A network takes the shape of one input and the number of classes. It turns a batch of inputs
+``(batch, *in_shape)`` into raw scores ``(batch, num_classes)``, and the loss turns scores into
+probabilities. Lanes run it under ``torch.func.vmap`` and ``functional_call``. So ``forward`` holds
+no data-dependent branch and changes no state in place. Your own class needs no more than that.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ T = TypeVar("T")
 
 
 def step(x: Tensor) -> Tensor:
-    """The threshold of the first neurons, 1 where x >= 0 and else 0, with a gradient to train by.
+    """The threshold of the first neurons: 1 where x >= 0, else 0, with a gradient to train by.
 
-    x: any shape, a float type; returns the same shape and type, exactly 0 or 1 (NaN stays NaN, so
-    a run that diverges shows it).
+    x: any shape, a float type. Returns the same shape and type, exactly 0 or 1; NaN stays NaN, so a
+    run that diverges shows it.
 
     The true derivative is 0 everywhere, so nothing in front of a step would learn. The backward
-    pass takes the derivative of hardtanh(x) = min(max(x, -1), 1) in its stead, the clipped
-    straight-through estimator: dL/dx = dL/dy · [|x| < 1] (Bengio, Léonard & Courville 2013,
-    arXiv:1308.3432; clipped as in Hubara et al. 2016, arXiv:1602.02830, section 1.3). Clipping
-    matters: without it a neuron far from its threshold is pushed on although no small change of x
-    can change its output.
+    pass uses the derivative of hardtanh(x) = min(max(x, -1), 1) instead, the clipped
+    straight-through estimator: dL/dx = dL/dy · [|x| < 1]. Sources: Bengio, Léonard & Courville
+    2013, arXiv:1308.3432; clipped as in Hubara et al. 2016, arXiv:1602.02830, section 1.3. Without
+    clipping, a neuron far from its threshold would be pushed on although no small change of x can
+    change its output.
     """
     threshold = (x >= 0).to(x.dtype)
     surrogate = F.hardtanh(x)
@@ -55,7 +54,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 INITS: dict[str, Callable[[Tensor], Any] | None] = {
-    "torch": None,  # what each layer's own reset_parameters does; biases included
+    "torch": None,  # as each layer's own reset_parameters does; biases included
     "kaiming_uniform": nn.init.kaiming_uniform_,
     "kaiming_normal": nn.init.kaiming_normal_,
     "xavier_uniform": nn.init.xavier_uniform_,
@@ -70,15 +69,15 @@ INITS: dict[str, Callable[[Tensor], Any] | None] = {
 
 
 PARAMETRISATIONS = ("standard", "mup_sgd", "mup_adam")
-MUP_INITS = ("torch", "kaiming_uniform", "kaiming_normal")  # of variance 1/fan_in but for a factor
+MUP_INITS = ("torch", "kaiming_uniform", "kaiming_normal")  # variance 1/fan_in, up to a factor
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer whose weight and bias count times a constant each: y = x·(aW)ᵀ + c·b.
+    """A linear layer that multiplies its weight and bias by a constant each: y = x·(aW)ᵀ + c·b.
 
-    What the network has is aW, what is trained is W, and so aW has an lr of its own. SGD moves W by
-    lr·dL/dW = lr·a·dL/d(aW) and thereby aW by a² times what it would; Adam and the like move W by
-    about lr, whatever the size of the gradient, and thereby aW by a times that.
+    The network computes with aW and trains W, so aW has an lr of its own. SGD moves W by lr·dL/dW =
+    lr·a·dL/d(aW), and so aW by a² times its usual step. Adam and its kin move W by about lr,
+    whatever the size of the gradient, and so aW by a times that.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class ScaledLinear(nn.Linear):
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron: the input laid flat, hidden layers, then one score a class.
+    """A multilayer perceptron: the flattened input, hidden layers, then one score a class.
 
     in_shape:    shape of one input, such as (1, 28, 28)
     num_classes: number of scores
@@ -110,7 +109,7 @@ class MLP(nn.Module):
     base_width:  the hidden width at which all parametrisations are the same network. The learning
                  rates and start values of another width are those of table 3 relative to it.
 
-    Raises UserError for a value that no network can be made of.
+    Raises UserError for a value from which no network can be made.
     """
 
     def __init__(
@@ -171,9 +170,9 @@ class Perceptron(MLP):
 class CNN(nn.Module):
     """A small convolutional network after LeNet-5 (LeCun et al. 1998).
 
-    Two times a 5×5 convolution, the activation and 2×2 max pooling, then a fully connected part
-    as in MLP. The first convolution pads by 2, so that 28×28 images give LeNet's sizes:
-    28×28 → 14×14 → 10×10 → 5×5. Images must be at least 12×12.
+    It has two 5×5 convolutions, each followed by the activation and 2×2 max pooling, then a fully
+    connected part as in MLP. The first convolution pads by 2, so that 28×28 images give LeNet's
+    sizes: 28×28 → 14×14 → 10×10 → 5×5. Images must be at least 12×12.
 
     in_shape:    (image channels, height, width)
     num_classes: number of scores
@@ -181,7 +180,8 @@ class CNN(nn.Module):
     hidden:      neurons in each hidden layer after them
     activation, bias, init: as for MLP
 
-    Raises UserError for a value that no network can be made of, or an image that is too small.
+    Raises UserError for a value from which no network can be made, or for an image that is too
+    small.
     """
 
     KERNEL = 5
@@ -243,17 +243,17 @@ class CNN(nn.Module):
 
 
 def parameter_count(module: nn.Module) -> int:
-    """How many numbers training may change; a parameter that is shared counts once."""
+    """Count the numbers that training may change; a shared parameter counts once."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def _mup_layers(
     pairs: Sequence[tuple[int, int]], base_width: int, bias: bool, adam: bool
 ) -> list[ScaledLinear]:
-    """Layers of these (fan_in, fan_out) whose lrs follow Yang et al. 2022, table 3.
+    """Make layers of these (fan_in, fan_out), with the lrs of Yang et al. 2022, table 3.
 
-    There a weight's lr grows as fan_out/fan_in with SGD and as 1/fan_in with Adam, a bias's as
-    fan_out and as 1. Only hidden widths count as growing, from base_width on.
+    A weight's lr grows as fan_out/fan_in with SGD and as 1/fan_in with Adam. A bias's lr grows as
+    fan_out with SGD and stays with Adam. Only hidden widths count as growing, from base_width on.
     """
     layers: list[ScaledLinear] = []
     for number, (fan_in, fan_out) in enumerate(pairs):
@@ -268,7 +268,7 @@ def _mup_layers(
 
 
 def _start_as_mup(layers: Sequence[ScaledLinear], base_width: int) -> None:
-    """From usual start values to those of table 3: the same, but for the smaller output weights."""
+    """Turn usual start values into those of table 3, which have smaller output weights."""
     output = layers[-1]
     with torch.no_grad():
         for layer in layers:
@@ -280,7 +280,7 @@ def _start_as_mup(layers: Sequence[ScaledLinear], base_width: int) -> None:
 
 
 def _initialise(module: nn.Module, init: str) -> None:
-    """Set every weight as the function named by init does, and every bias to 0."""
+    """Set every weight with the function that init names, and every bias to 0."""
     function = _chosen("init", init, INITS)
     if function is None:
         return
@@ -305,7 +305,7 @@ def _parametrisation(name: object) -> str:
 
 
 def _sizes(option: str, values: object, example: str) -> list[int]:
-    """values as a list of whole numbers of at least 1."""
+    """Return values as a list of whole numbers of at least 1."""
     if isinstance(values, Sequence) and not isinstance(values, str):
         sizes = list(values)
         if all(type(size) is int and size >= 1 for size in sizes):
@@ -326,7 +326,7 @@ def _check_width(base_width: object) -> None:
 
 
 def _check_bias(bias: object) -> None:
-    # The command line hands over bias=off as the text "off", which Python takes for true.
+    # The command line passes bias=off as the text "off", which is true in Python.
     if not isinstance(bias, bool):
         raise UserError(
             f"network.bias={bias}: must be true or false, for example network.bias=false"

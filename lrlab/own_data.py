@@ -1,7 +1,7 @@
-"""Data of the user's own: arrays, tables, image folders, torchvision's sets, functions.
+"""The user's own data: arrays, tables, image folders, torchvision's sets, functions.
 
-Each is read into parts, a dict with ``x`` and ``y`` and, where there are any, ``val_x``, ``val_y``,
-``test_x`` and ``test_y``; ``make`` makes a ``Dataset`` of them. Floating-point targets make it a
+Each reader returns parts: a dict with ``x`` and ``y`` and, where they exist, ``val_x``, ``val_y``,
+``test_x`` and ``test_y``. ``make`` turns them into a ``Dataset``. Floating-point targets make it a
 regression, whole numbers a classification.
 
 To add a reader, write a function here, next to ``arrays``, the shortest; what it takes many lines
@@ -10,16 +10,16 @@ it in ``READERS`` of ``lrlab/config/known.py``: without that, its own records ne
 
 The arguments that all readers share, in ``Split``:
 
-    standardise: take the training part's mean off and divide by its standard deviation, each
-        feature for itself, of (samples, channels, ...) each channel
-    train_size: train on so many samples only; None: on all that are not held out
-    val_size: held out from the samples, as a count or as a share below 1; not heeded where the
-        data have a validation part of their own
-    split_seed: seeds the draw of both
-    stratify: of classes, hold out each one's share, as near as whole samples come to it
-    standardise_targets: of a regression, train on (y - mean) / std, with the mean of each column
-        and one std for all columns, the root of their mean variance; of the training part. Losses
-        are told in the targets' own units
+standardise: subtract the training part's mean and divide by its standard deviation, for each
+    feature or, in (samples, channels, ...), for each channel
+train_size: train on so many samples only; None: on all that are not held out
+val_size: held out from the samples, as a count or as a share below 1; ignored where the data
+    have a validation part of their own
+split_seed: seeds the draw of both
+stratify: hold out each class's share, as near as whole samples allow
+standardise_targets: of a regression, train on (y - mean) / std, with the mean of each column
+    and one std for all columns, the root of their mean variance; of the training part. Losses
+    are reported in the targets' own units
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ from lrlab.errors import UserError
 _OF_NUMPY = (torch.float32, torch.float64, torch.uint8, torch.int32, torch.int64)
 
 
-# Beyond so many classes, labels are ids where fewer than 1 in so many occur.
+# Beyond so many classes, labels count as ids where fewer than 1 sample in so many repeats one.
 MANY_CLASSES, SPARSE = 200_000, 100
 
 
 def arrays(path: str, **split: Any) -> Dataset:
     """Tensors that ``torch.save`` wrote (.pt), or arrays that ``numpy.savez`` wrote (.npz).
 
-    The file holds a dict as the module describes it. Nothing in it is executed.
+    The file holds a dict in the form that the module describes. Nothing in it is executed.
 
     Raises:
         UserError: it cannot be read, or holds something else.
@@ -71,7 +71,7 @@ def arrays(path: str, **split: Any) -> Dataset:
     option, file = f"data.path={path}", own_csv.file_of("data.path", path)
     try:
         if file.suffix == ".npz":
-            # opened here: of a damaged one NumPy would leave the file open
+            # open it here: NumPy would leave a damaged file open
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
                 made = dict(saved)
         elif file.suffix in (".pt", ".pth"):
@@ -103,10 +103,10 @@ def table(
     check: bool = False,  # true in conf/; the saved configs of older runs lack it
     **split: Any,
 ) -> Dataset:
-    """A CSV with a header line: numeric features, and one column to be predicted.
+    """Return a CSV with a header line: numeric features, and one column to predict.
 
-    A label of text, whole numbers or true and false is a class, numbered in sorted order; one of
-    floating-point numbers is a target of a regression, as several are.
+    A label of text, of whole numbers, or of true and false is a class, numbered in sorted order.
+    Floating-point labels, and several label columns, make it a regression.
 
     Args:
         label: the column to be predicted, or several.
@@ -139,14 +139,15 @@ def image_folder(
     """Images of one size, a folder for each class: root/cat/1.png, root/dog/7.jpg, ...
 
     Classes are numbered in the sorted order of their names. Images have one channel if all of them
-    are grey, else three.
+    are grey, otherwise three.
 
     Args:
         test_root: another such folder, for the final report.
         size: (height, width) that each image is resized to.
 
     Raises:
-        UserError: no such folder, no images, one that cannot be read or that has another size.
+        UserError: there is no such folder, no image, one that cannot be read, or one of another
+            size.
     """
     roots = {"": root} if test_root is None else {"": root, "test_": test_root}
     found: dict[str, list[tuple[str, str]]] = {}
@@ -162,7 +163,7 @@ def image_folder(
             for file in sorted(base.rglob("*"))
             if file.suffix.lower() in IMAGE_ENDINGS
             and len(file.relative_to(base).parts) > 1
-            and not (file.name.startswith("._") or "__MACOSX" in file.parts)  # a Mac's notes
+            and not (file.name.startswith("._") or "__MACOSX" in file.parts)  # hidden on macOS
         ]
         if not found[prefix]:
             raise UserError(
@@ -189,7 +190,7 @@ def image_folder(
 
 
 def _said_of_folder(root: str, prefix: str, names: Sequence[str]) -> list[str]:
-    """What lies in a folder of classes and is none, or is one and may not be meant."""
+    """Return notes on a folder of classes: files that are no images, folders of another kind."""
     option, inside = f"data.{prefix}root={root}", sorted(data_paths.find(root).iterdir())
     said = []
     stray = sum(file.is_file() and file.suffix.lower() in IMAGE_ENDINGS for file in inside)
@@ -219,8 +220,8 @@ def torchvision_set(
 ) -> Dataset:
     """Any classification set of ``torchvision.datasets`` by its class's name.
 
-    Its training and test parts are used where its class takes ``train=`` or ``split=``; else all
-    of it, without a test part.
+    It uses the training and test parts where the class takes ``train=`` or ``split=``, otherwise
+    all of it, without a test part.
 
     Args:
         root: where its files lie; None: lrlab's cache folder.
@@ -263,7 +264,7 @@ def torchvision_set(
                 pairs = [samples[i] for i in range(len(samples))]
         except UserError:
             raise
-        except Exception as error:  # urllib, PIL and torchvision raise what they like
+        except Exception as error:  # urllib, PIL and torchvision raise any exception
             reason = " ".join(str(error).split()) or type(error).__name__
             hint = "" if download else "; data.download=true lets torchvision download it"
             raise UserError(f"{option}: cannot be read from {folder} ({reason}){hint}") from error
@@ -278,18 +279,18 @@ def torchvision_set(
 
 
 def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
-    """A ``Dataset`` of parts.
+    """Make a ``Dataset`` of parts.
 
     Args:
-        made: a pair (x, y), or a dict as the module describes it, of tensors or arrays. x has shape
-            (samples, ...); of type uint8 it is divided by 255. y is (samples,) whole numbers from
-            0, the classes, or (samples,) or (samples, width) floating-point numbers.
+        made: a pair (x, y), or a dict in the form that the module describes, of tensors or arrays.
+            x has shape (samples, ...); type uint8 is divided by 255. y is (samples,) whole numbers
+            from 0, the classes, or (samples,) or (samples, width) floating-point numbers.
         name: of the data.
-        option: what the user typed, to begin an error line with.
+        option: what the user typed; an error line begins with it.
         split: see ``Split``.
 
     Raises:
-        UserError: something that cannot be trained on.
+        UserError: the parts cannot be trained on.
     """
     return _made(made, name, option, split)
 
@@ -302,10 +303,10 @@ def _made(
     said: Sequence[str] | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> Dataset:
-    """As ``make``.
+    """Do the work of ``make``.
 
     Args:
-        said: what is worth a line; None: what the arrays say.
+        said: notes worth a line; None: notes on the arrays.
         names: of the columns of x and y, where they have any.
     """
     how = checked_split(split)
@@ -319,7 +320,7 @@ def _made(
     _check_spread(parts, how, option, called)
     if not parts["y"].is_floating_point():
         _check_classes(parts, option)
-    # by part: the one that its samples are drawn from, and their places there
+    # by part: the part from which its samples are drawn, and their positions there
     rows: dict[str, tuple[str, Tensor | None]] = {}
     if "val_x" in parts:
         train = torch.arange(len(parts["x"]))
@@ -345,7 +346,7 @@ def _made(
         parts[k] = scaled(parts[k], shift)
     if not how.standardise_targets and parts["y"].is_floating_point():
         parts |= {k: parts[k].float() for k in ("y", "val_y", "test_y")}
-    for k in PARTS:  # float32 ends at 3e38
+    for k in PARTS:  # the largest float32 is 3e38
         key, places_before = rows.get(k, (k, None))
         checked_finite(parts[k], key, option, places_before)
     mean, std = (), 1.0
@@ -379,7 +380,7 @@ def _made(
 
 
 def _check_classes(parts: Mapping[str, Tensor], option: str) -> None:
-    """Refuse labels that are ids, of which a network would have an output for each whole number."""
+    """Refuse labels that are ids: a network would have one output for each whole number."""
     labels = torch.cat([parts[k] for k in ("y", "val_y", "test_y") if k in parts])
     classes = int(labels.max()) + 1
     if classes > MANY_CLASSES and classes > SPARSE * (distinct := len(labels.unique())):
@@ -396,7 +397,7 @@ def _check_spread(
     option: str,
     called: Mapping[str, Callable[[int], str]],
 ) -> None:
-    """Refuse numbers that float32 would make equal, and standardising would not."""
+    """Refuse numbers that float32 makes equal, unless standardising keeps them apart."""
     x, y = parts["x"], parts["y"]
     for place in range(x.shape[1]) if x.ndim == 2 and own_float32.is_whole(x) else ():
         if (one := own_float32.merged_by_float64(x[:, place].numpy())) is not None:
@@ -413,7 +414,7 @@ def _check_spread(
 
 
 def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
-    """Parts that are one, and features that may be none, for there are no names to tell."""
+    """Return notes on equal parts, and on features that may be none, as there are no names."""
     said = [
         f"{option}: {prefix}x is the same as x, so what is judged on it has been trained on"
         for prefix in ("val_", "test_")
@@ -446,7 +447,7 @@ def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
 
 
 def _few(row: Tensor) -> str:
-    """A sample's targets, at most four of them."""
+    """Return a sample's targets as text, at most four of them."""
     shown = ", ".join(f"{value:g}" for value in row[:4].tolist())
     return shown if len(row) == 1 else f"({shown}{', ...' if len(row) > 4 else ''})"
 
@@ -458,7 +459,7 @@ def _few(row: Tensor) -> str:
 
 
 def _parameters(call: type) -> set[str]:
-    """The arguments of a class, with those that it hands on to the classes it derives from."""
+    """Return a class's arguments, with those that it passes on to its base classes."""
     found: set[str] = set()
     for base in call.__mro__:
         parameters = inspect.signature(base).parameters.values()

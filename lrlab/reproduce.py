@@ -1,7 +1,7 @@
 """``python -m lrlab.reproduce outputs/<sweep>/2``: train a run again, alone, and compare.
 
-The exit code is 0 if the new run equals the record, to the bit or within the tolerance, 1 if it
-does not, 2 for input that cannot work.
+The exit code is 0 if the new run equals the record, to the bit or within the tolerance. It is 1 if
+not, and 2 for input that cannot work.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from lrlab.training import recheck
 if TYPE_CHECKING:
     import pandas as pd
 
-TOLERANCE = 1e-3  # nats: other versions and devices round otherwise, and training amplifies it
+TOLERANCE = 1e-3  # in nats: other versions and devices round differently, and training amplifies it
 
-# What may differ in the environment without changing a bit.
+# Differences of the environment that change no bit.
 HARMLESS = ("platform", "lrlab", "hydra_core", "omegaconf", "optuna", "pandas", "python")
 
 
@@ -63,7 +63,7 @@ def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
     steps = sorted(set(record["step"]) | set(again["step"]))
     old = record.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
     new = again.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
-    # A blank and a NaN read alike. Only a step that one run lacks altogether is another thing.
+    # A blank and a NaN read alike. Only a step that one run lacks altogether counts as different.
     has_old, has_new = np.isin(steps, record["step"]), np.isin(steps, again["step"])
     with np.errstate(invalid="ignore"):
         difference = np.abs(old - new)
@@ -73,7 +73,7 @@ def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
     difference[has_old != has_new, :] = np.inf
     same = (difference == 0).all(axis=1)
 
-    trained = record["lr"].notna()  # the last row is an evaluation, no step
+    trained = record["lr"].notna()  # the last row is an evaluation, not a step
     recorded = set(record["step"][trained])
     identical = sum(
         1 for step, is_same in zip(steps, same, strict=True) if is_same and step in recorded
@@ -91,7 +91,7 @@ def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
 
 
 def differences(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
-    """What differs in the environment of two summaries, those that may change bits first."""
+    """Return how the environments of two summaries differ, those first that may change bits."""
     old, new = record.get("environment") or {}, again.get("environment") or {}
     keys = sorted(set(old) | set(new), key=lambda key: (key in HARMLESS, key))
     found = [
@@ -109,7 +109,7 @@ def _other_data(record: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
 
 
 def _hydra_records(run: Path) -> Iterator[Any]:
-    """Hydra's part of the config that was saved of the run, and before it of its sweep."""
+    """Return Hydra's part of the config, as saved with the run and, before it, with its sweep."""
     import yaml
 
     texts: list[str] = []
@@ -140,14 +140,14 @@ def _count(run: Path, name: str, told: Any) -> int | None:
 def reproduce(
     run: Path, output: Path, tolerance: float, device: str | None, trusted: bool = False
 ) -> bool:
-    """Train a recorded run again into a new folder, print how it compares, say if it agrees.
+    """Train a recorded run again into a new folder, and compare; return whether they agree.
 
     Args:
-        trusted: whether all that the record's config names may be called.
+        trusted: whether everything that the record's config names may be called.
 
     Raises:
-        UserError: no such run, one that cannot be trained here, or one whose config names what
-            `lrlab.config.trust` does not know and that is not trusted.
+        UserError: there is no such run, it cannot be trained here, or its config names something
+            that `lrlab.config.trust` does not know and the user has not trusted.
     """
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
@@ -181,22 +181,22 @@ def reproduce(
         assert isinstance(config, DictConfig)
         again = f"python -m lrlab.reproduce {paths.typed_path(run)} {trust.TRUST}"
         config = trust.settled(config, schema.GROUPS, str(run), again, trusted)
-        # From here on no text of the record is resolved: what follows changes nothing else.
+        # From here on no text of the record is resolved: the changes below change nothing else.
         told = summary.get("environment") or {}
         config.device = device or _device(run, told) or config.device
         config.threads = config.threads or _count(run, "threads", told.get("threads"))
-        if "pad" in (lanes := summary.get("lanes") or {}):  # a GPU's bits hang on it
+        if "pad" in (lanes := summary.get("lanes") or {}):  # a GPU's bits depend on it
             config.pad = _count(run, "pad", lanes["pad"])
         config.profile = False
         if not (run / "diagnostics.csv").is_file():
-            config.diagnostics = "off"  # there is nothing to compare them with
+            config.diagnostics = "off"  # the record has nothing to compare them with
         choices = records.read_choices(run) or summary
         number = int(summary.get("run", 0))
         folder = records.free_folder(
             (output / f"reproduce_{run.resolve().parent.name}_{run.resolve().name}").absolute(),
             may_rename=True,
         )
-        # what the summary says of the sweep's options, it says of these values
+        # the summary's notes on the sweep's options are about these values
         varied = [key for key in summary if "." in key]
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
         spec = run_spec(number, folder / str(number), config, choices, swept)
@@ -226,10 +226,10 @@ def reproduce(
         return False
     metrics = records.read_metrics(spec.folder)
     unfinished = summary["state"] in recheck.UNFINISHED
-    if unfinished:  # the record ends somewhere; only so far can it be compared
+    if unfinished:  # the record ends somewhere; compare only up to there
         last = record["step"].max()
         metrics = metrics.loc[metrics["step"] <= last].copy()
-        if record["lr"].isna().iloc[-1]:  # pruned: its last row has an evaluation only
+        if record["lr"].isna().iloc[-1]:  # pruned: its last row has only an evaluation
             metrics.loc[metrics["step"] == last, ["lr", "train_loss"]] = float("nan")
     found = compare(record, metrics)
     others = _others(run, spec.folder, summary, again, metrics)
@@ -259,7 +259,7 @@ def _others(
     again: Mapping[str, Any],
     metrics: pd.DataFrame,
 ) -> list[recheck.Difference]:
-    """What the record says otherwise besides its curve.
+    """Return the differences between the records apart from the curve.
 
     Args:
         run, again_at: the folders of the record and of the new run.
@@ -294,7 +294,7 @@ def _others(
 
 
 def verdict(found: Comparison, others: Sequence[recheck.Difference], tolerance: float) -> str:
-    """The comparison in words."""
+    """Return the comparison in words."""
     if found.first is None and not others:
         return f"identical: {found.steps} of {found.steps} steps, bitwise"
     lines = []
@@ -314,7 +314,7 @@ def verdict(found: Comparison, others: Sequence[recheck.Difference], tolerance: 
 
 
 def main() -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.reproduce",

@@ -34,7 +34,7 @@ interrupted again.
 
 
 def main() -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     words = sys.argv[1:]
     if not words or "--help" in words or "-h" in words:

@@ -1,14 +1,16 @@
 """The schedules that ship with lrlab in addition to torch's own: torch ``LRScheduler`` classes.
 
-To add one, write its class here. It may have:
+To add one, write its class here.
 
-- ``numbers``: argument to which numbers work, a key of ``lrlab.plan.schedules.reading.WORKS``, and
-  an example. Arguments with a name from torch's schedulers are checked like those.
-- ``rises_to_the_end = True``: a rising lr is what it is for, so that nobody is warned of it.
+The class may have:
 
-Then give it a name on the command line, with a file ``conf/schedule/NAME.yaml``, and add its curve
-to ``SHIPPED`` in ``tests/test_schedules.py``. How schedules are read and stepped:
-``lrlab.plan.schedules``.
+- ``numbers``: argument to the numbers that work, a key of
+  ``lrlab.plan.schedules.reading.WORKS``, and an example. Arguments that are named as in torch's
+  schedulers are checked like those.
+- ``rises_to_the_end = True``: its purpose is a rising lr, so no warning is printed.
+
+Then give it a name on the command line with a file ``conf/schedule/NAME.yaml``, and add its curve
+to ``SHIPPED`` in ``tests/test_schedules.py``. ``lrlab.plan.schedules`` reads and steps schedules.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class RangeTestLR(LRScheduler):
-    """The range test's exponential rise (Smith 2017, arXiv:1506.01186), straight in log lr.
+    """The range test's exponential rise (Smith 2017, arXiv:1506.01186), a straight line in log lr.
 
     lr(tick) = min_lr · (max_lr / min_lr)^(tick / (total_steps − 1)), and max_lr from there on. The
-    optimizer's own lr has no part in it.
+    optimizer's own lr has no influence.
 
     Args:
         optimizer: whose lr it moves.
@@ -33,7 +35,7 @@ class RangeTestLR(LRScheduler):
         last_epoch: as in torch's schedulers.
 
     Attributes:
-        rises_to_the_end: true, for that is what it is for.
+        rises_to_the_end: true; its purpose is a rising lr.
         numbers: which numbers work where torch's schedulers take others, and an example.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``python -m lrlab.sweep lr=0.001,0.1,1.0``: the entry point. Imports nothing heavy."""
+"""``python -m lrlab.sweep lr=0.001,0.1,1.0``: train a sweep. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main() -> None:
     if bash is not None:
         print(bash, end="")
         return
-    if "--version" in sys.argv[1:]:  # Hydra would say its own
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
         print(f"lrlab {__version__}")
         return
     with gc_pause.put_off():

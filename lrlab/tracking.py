@@ -1,7 +1,7 @@
-"""``tracking=tensorboard`` and ``tracking=mlflow``: what the records hold, where such users look.
+"""``tracking=tensorboard`` and ``tracking=mlflow``: send the records to these trackers, too.
 
-A tracker reads a run's records and nothing else, so the training loop knows nothing of it. What
-goes wrong in it never harms a run: it is said once, and the tracker is off.
+A tracker reads only a run's records, so the training loop does not know it. An error in a tracker
+never harms a run: it is reported once, and the tracker is switched off.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 CURVES = ("train_loss", "lr", "val_loss", "val_acc")
 RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 ENDED = (*records.ENDED, "interrupted")
-# Variables whose passwords no message repeats.
+# No message repeats the passwords of these variables.
 _ADDRESSES = (passwords.TRACKING, "MLFLOW_TRACKING_URI")
 _CREDENTIALS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True)
 class News:
-    """What a run's records hold that its tracker has not seen.
+    """The part of a run's records that its tracker has not seen.
 
     Attributes:
         run: its number.
-        name: what a user knows it by, ``17 lr=0.183``.
+        name: the user's name for it, ``17 lr=0.183``.
         folder: the run's folder.
-        first: whether this process has not told of the run before; then points holds all of them.
+        first: whether this process has not reported the run before; then points holds all of them.
         hyperparameters: lr, seed, epochs, batch_size, the choice of each group and its settings.
         points: rows of (step, {curve: value}), ascending.
-        step: the last one that is recorded.
+        step: the last recorded one.
         state: of summary.json; in ENDED where the run is over.
-        results: once it is over, its final numbers, those that it has.
+        results: its final numbers, as far as it has any, once the run is over.
     """
 
     run: int
@@ -67,8 +67,9 @@ class News:
 
 
 class Sink(Protocol):
-    """Where a tracker writes. ``tracking._target_=mypkg.Mine`` names one of your own: it is called
-    with ``sweep``, the sweep's folder, and the settings of the config."""
+    """Where a tracker writes. ``tracking._target_=mypkg.Mine`` names one of your own. It is called
+    with ``sweep``, the sweep's folder, and the settings of the config.
+    """
 
     def log(self, news: News) -> None: ...
 
@@ -76,19 +77,19 @@ class Sink(Protocol):
 
 
 class Tracker:
-    """Follows the runs of a sweep in one process."""
+    """Follow the runs of a sweep in one process."""
 
     def __init__(self, sink: Sink | None, every: int = 1) -> None:
         self.sink = sink
         self.every = every
-        self.seen: dict[Path, int] = {}  # the last step that was told of
+        self.seen: dict[Path, int] = {}  # the last step that was reported
 
     def follow(self, run: Path, label: str = "") -> None:
-        """Tell of what is new in a run's records: at an epoch's end, and when the run is over.
+        """Report the new part of a run's records, at an epoch's end and when the run is over.
 
         Args:
             run: its folder.
-            label: what sets the run apart in its sweep, ``lr=0.183 schedule=step``.
+            label: distinguishes the run in its sweep, ``lr=0.183 schedule=step``.
         """
         if self.sink is None:
             return
@@ -97,14 +98,14 @@ class Tracker:
                 news = self._news(run, label)
                 self.sink.log(news)
         except NotWritten:
-            raise  # no tracker's fault
+            raise  # not the tracker's fault
         except Exception as error:
             self._give_up(run, error)
         else:
             self.seen[run] = max([self.seen.get(run, -1), *(step for step, _ in news.points)])
 
     def close(self) -> None:
-        """Finish what is written."""
+        """Finish writing."""
         if self.sink is None:
             return
         try:
@@ -150,7 +151,7 @@ class Tracker:
 
 
 def check(node: Mapping[str, Any]) -> None:
-    """Judge the tracking group, before anything starts; imports no tracker.
+    """Check the tracking group before anything starts; import no tracker.
 
     Args:
         node: the group's settings, resolved, as plain containers.
@@ -180,7 +181,7 @@ def check(node: Mapping[str, Any]) -> None:
 
 
 def _check_settings(node: Mapping[str, Any], call: Any) -> None:
-    """That a tracker takes what its config gives it."""
+    """Check that a tracker takes the settings of its config."""
     names = taken(call)
     if names is None:
         return
@@ -191,14 +192,14 @@ def _check_settings(node: Mapping[str, Any], call: Any) -> None:
 
 
 def open(node: Mapping[str, Any], sweep: Path) -> Tracker:
-    """The tracker of a sweep in this process.
+    """Open the tracker of a sweep in this process.
 
     Args:
         node: as ``check`` takes it.
         sweep: the sweep's folder.
 
     Raises:
-        UserError: as ``check`` does, or a setting that the tracker does not know.
+        UserError: as ``check`` does, or the tracker does not know a setting.
     """
     check(node)
     target = node.get("_target_")
@@ -225,7 +226,7 @@ def _found(target: str) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """These packages warn of their own insides, which no user of lrlab can mend."""
+    """Silence the packages' warnings about their internals; no user of lrlab can change those."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # levels would not do: MLflow sets its own at its import
     try:
@@ -236,11 +237,11 @@ def _silent() -> Iterator[None]:
         logging.disable(before)
 
 
-# --- what the records say -------------------------------------------------------------------------
+# --- reading the records --------------------------------------------------------------------------
 
 
 def _points(frame: pd.DataFrame, after: int, every: int) -> Iterator[tuple[int, dict[str, float]]]:
-    """The curves' points behind a step: every so many steps, all evaluations, a non-finite loss."""
+    """Return the curves' points after a step: one in so many, evaluations, non-finite losses."""
     for row in frame.loc[frame["step"] > after].to_dict("records"):
         step = int(row["step"])
         point: dict[str, float] = {}
@@ -257,7 +258,7 @@ def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     found = {key: summary[key] for key in ("lr", "seed", "epochs", "batch_size") if key in summary}
-    # the record may be another's, and a tracker may send what it is told anywhere
+    # the record may come from elsewhere, and a tracker may send what it gets anywhere
     config = trust.uncalled(OmegaConf.create(records.options(records.read_config(run))))
     for group in schema.GROUPS:
         found[group] = summary.get(group)
@@ -281,8 +282,8 @@ def _scalar(value: Any) -> Any:
 class TensorBoard:
     """Event files in ``<sweep>/tensorboard/<run>``: curves, and the hyperparameters' tab.
 
-    They are written record by record. torch's SummaryWriter keeps a thread a run, takes six times
-    as long, and calls a run that failed a success.
+    They are written record by record: torch's SummaryWriter keeps a thread a run, takes six times
+    as long, and calls a failed run a success.
     """
 
     needs = "tensorboard"
@@ -306,7 +307,7 @@ class TensorBoard:
             events.append(found)
 
         if news.first:
-            # The records are the truth: what an interrupted process wrote is written anew.
+            # The records are the truth: events of an interrupted process are written again.
             self.files[news.run] = self._fresh_file(news, now)
             events.append(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
             # No summary of the experiment: without one TensorBoard shows the columns of all runs.
@@ -337,7 +338,7 @@ class TensorBoard:
 
 
 def _compiled(name: str) -> Any:
-    """TensorBoard's protocol buffers, whose classes exist only once they are imported."""
+    """Return TensorBoard's protocol buffers; their classes exist only after the import."""
     return importlib.import_module(f"tensorboard.{name}")
 
 
@@ -357,10 +358,10 @@ def _session_end(news: News, now: float) -> Any:
 
 
 def _reach(uri: str) -> None:
-    """Connect to a database once: MLflow tries it 15 times, which takes over an hour.
+    """Connect to a database once. MLflow tries 15 times, which takes over an hour.
 
     Raises:
-        Exception: the driver's; it does not answer.
+        Exception: the driver's; the database does not answer.
     """
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql"):
@@ -376,7 +377,7 @@ def _reach(uri: str) -> None:
 
 # --- MLflow ---------------------------------------------------------------------------------------
 
-# What a state of lrlab's is called in MLflow; the state itself is a tag.
+# MLflow's names of lrlab's states; the state itself is a tag.
 _STATUS = {"failed": "FAILED", "pruned": "KILLED", "interrupted": "KILLED"}
 _BATCH = 1000  # metrics that MLflow takes at once; 100 parameters
 
@@ -385,7 +386,7 @@ class MLflow:
     """One MLflow run for each run, in one experiment.
 
     Args:
-        uri: a tracking server, a database or a folder; None: what MLFLOW_TRACKING_URI says, else
+        uri: a tracking server, a database or a folder; None: MLFLOW_TRACKING_URI or, without it,
             MLflow's own default, ``mlflow.db`` in the current folder.
         experiment: the name of the experiment.
     """
@@ -435,7 +436,7 @@ class MLflow:
         pass
 
     def _client(self) -> Any:
-        # Nobody's training waits minutes for a server that is away, or is reported to anyone.
+        # No training waits minutes for a server that is away, and no third party is informed.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -450,7 +451,7 @@ class MLflow:
         return client
 
     def _run(self, news: News) -> tuple[str, bool]:
-        """The MLflow run of that run, made where there is none, and whether it is new."""
+        """Return the MLflow run of that run, made if needed, and whether it is new."""
         where = str(news.folder.absolute())
         key = hashlib.sha256(where.encode()).hexdigest()[:16]  # MLflow's filters take no quotes
         which = f"tags.`lrlab.key` = '{key}'"

@@ -1,4 +1,4 @@
-"""Sweeps set against each other lr by lr: end losses, accuracies, outcomes."""
+"""Compare sweeps lr by lr: end losses, accuracies, outcomes."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,7 +18,7 @@ from lrlab.verdicts.sides import AtLr, compare, gathered
 
 
 def distinct(frame: pd.DataFrame, name: str) -> int:
-    """How many values a column has; 0 where it is missing."""
+    """Return how many values a column has; 0 where it is missing."""
     return len(set(map(sweep_settings.shown, frame[name]))) if name in frame else 0
 
 
@@ -27,9 +27,9 @@ class At:
     """The finished runs of one sweep at one lr.
 
     Attributes:
-        ends: end losses by seed, inf of those that failed.
-        accuracies: those that there are, by seed.
-        outcome: of most of them; of a tie, that of the larger step.
+        ends: end losses by seed; inf for those that failed.
+        accuracies: the known ones, by seed.
+        outcome: of most of them; for a tie, that of the larger step.
     """
 
     ends: Mapping[Hashable, float]
@@ -55,15 +55,15 @@ def middle(by_seed: Mapping[Hashable, float]) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One lr, and one combination of what is swept besides, in all the sweeps."""
+    """One lr, and one combination of the other swept settings, in all the sweeps."""
 
     lr: float
     settings: Mapping[str, Any]
-    at: Mapping[str, At]  # by letter; a sweep without such runs is not in it
+    at: Mapping[str, At]  # by letter; sweeps without such runs are absent
 
 
 def by_lr(sides: Sequence[Side]) -> list[Row]:
-    """All lrs of all sweeps, sorted; runs that have not had their whole budget are left out."""
+    """Return all lrs of all sweeps, sorted, without runs that have not used their whole budget."""
     names = within(sides)
     accuracy = accuracy_column(sides)
     groups: dict[tuple[Any, ...], dict[str, list[dict[Any, Any]]]] = {}
@@ -104,20 +104,20 @@ def end_of(row: Mapping[Any, Any]) -> float:
 
 
 def by_seed(rows: Sequence[Mapping[Any, Any]], values: Sequence[float]) -> Mapping[Hashable, float]:
-    """The values of runs that differ in nothing but their seed."""
+    """Return the values of runs that differ only in their seed."""
     told = zip(rows, values, strict=True)
     at = gathered((0.0, row.get("seed"), row["run"], value) for row, value in told)
     return at[0].ends if at else {}
 
 
 def within(sides: Sequence[Side]) -> list[str]:
-    """The settings that are swept in at least one sweep, lr and seed aside."""
+    """Return the settings that are swept in at least one sweep, except lr and seed."""
     names = dict.fromkeys(name for side in sides for name in tidy.settings_of(side.verdicts))
     return [n for n in names if any(distinct(side.verdicts, n) > 1 for side in sides)]
 
 
 def accuracy_column(sides: Sequence[Side]) -> str:
-    """test_acc, or val_acc where not all sweeps have it; "" where not all have that either."""
+    """Return test_acc, val_acc where not all sweeps have that, or "" where not all have either."""
     for name in ("test_acc", "val_acc"):
         if all(name in side.runs and side.runs[name].notna().any() for side in sides):
             return name
@@ -125,7 +125,7 @@ def accuracy_column(sides: Sequence[Side]) -> str:
 
 
 def _ended(side: Side) -> pd.DataFrame:
-    """The runs that came to an end loss: one that failed early has no evaluation to judge by."""
+    """Return the runs with an end loss: one that failed early has no evaluation."""
     return side.verdicts.loc[np.isfinite(side.verdicts["end_loss"].astype(float))]
 
 
@@ -135,7 +135,7 @@ def values_of(side: Side, name: str) -> list[Any]:
 
 
 def incomparable(sides: Sequence[Side]) -> str:
-    """Why the losses of these sweeps cannot be set against each other; "" where they can."""
+    """Return why the losses of these sweeps do not compare; "" where they do."""
     rows: list[dict[Any, Any]] = [row for side in sides for row in _ended(side).to_dict("records")]
     losses = {loss_kinds.kind(row) for row in rows} - {""}
     judged_by = {str(row["judged_by"]) for row in rows}
@@ -148,15 +148,16 @@ def incomparable(sides: Sequence[Side]) -> str:
 def told_apart(
     one: Mapping[Hashable, float], other: Mapping[Hashable, float], t: Thresholds = THRESHOLDS
 ) -> str:
-    """Whether two medians differ by more than seeds make them: "within", "beyond", "few seeds".
+    """Return whether seeds explain the difference of two medians: "within", "beyond", "few seeds".
 
-    By the standard error of `sides.compare`: seeds that both have give them the same weights and
-    batches, so these are compared in pairs. Of fewer than three pairs, which say little, the two
-    are compared as they are. What is less than `Thresholds.noise` times that error is within. With
-    fewer than two degrees of freedom, as with one seed against two, it says nothing.
+    It uses the standard error of `sides.compare`. Seeds that both have give them the same weights
+    and batches, so these are compared in pairs. With fewer than three pairs, which say little, the
+    two are compared unpaired. A difference of less than `Thresholds.noise` times that error is
+    within. With fewer than two degrees of freedom, as with one seed against two, the error says
+    nothing.
 
     Args:
-        one, other: by seed the end losses, inf of those that failed.
+        one, other: end losses by seed; inf for those that failed.
     """
     kept: list[dict[Hashable, float]] = [
         {seed: x for seed, x in each.items() if math.isfinite(x)} for each in (one, other)
@@ -175,7 +176,7 @@ def told_apart(
 
 
 def by_lr_table(sides: Sequence[Side]) -> pd.DataFrame:
-    """`by_lr` as a table: one row an lr, combination and sweep; medians over seeds."""
+    """Return `by_lr` as a table: a row an lr, combination and sweep; medians over seeds."""
     rows = [
         {
             "lr": row.lr,

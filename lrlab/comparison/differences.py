@@ -1,4 +1,4 @@
-"""What differs between sweeps: settings, versions, device, data."""
+"""Find the differences between sweeps: settings, versions, device, data."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ _ENVIRONMENT = "environment"
 
 
 def differences(sides: Sequence[Side]) -> pd.DataFrame:
-    """What is not the same in all sweeps.
+    """Return everything that is not the same in all sweeps.
 
     Returns:
         One row a difference: setting, kind ("setting" or "environment"), and a column for each
-        letter with the value there, or the values, as text; "-" where there is none.
+        letter with the value there, or the values, as text; "-" if there is none.
     """
     rows = [{"setting": "swept", "kind": "setting", **{s.letter: _swept(s) for s in sides}}]
     keys = dict.fromkeys(key for side in sides for each in side.settings for key in each)
@@ -37,7 +37,7 @@ def differences(sides: Sequence[Side]) -> pd.DataFrame:
 
 
 def _values(side: Side, key: str, choice: str | None = None) -> tuple[str, ...]:
-    """The different values of a setting in a sweep, of the runs with that choice of its group."""
+    """Return a setting's different values in a sweep, among runs with that choice of its group."""
     group = key.partition(".")[0]
     found = {
         each[key]
@@ -49,7 +49,7 @@ def _values(side: Side, key: str, choice: str | None = None) -> tuple[str, ...]:
 
 
 def _differs(sides: Sequence[Side], key: str) -> bool:
-    """Whether a setting differs by itself, and not just because another choice has no such one."""
+    """Return whether a setting differs by itself, not just because another choice lacks it."""
     if "." not in key:
         return True
     choices = {each.get(key.partition(".")[0]) for side in sides for each in side.settings}

@@ -1,4 +1,4 @@
-"""Read and judge the sweeps that are compared."""
+"""Read and judge the sweeps to compare."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ LETTERS = "ABCDEF"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the sweeps that are compared.
+    """One of the compared sweeps.
 
     Attributes:
         letter: A, B ... in the order given.
@@ -28,11 +28,11 @@ class Side:
         path: its folder, or CSV.
         runs, curves: as from `lrlab.verdicts.loading.load`.
         verdicts: as from `lrlab.verdicts.judging.verdicts`, of this sweep alone, as its own table
-            says.
-        answers: of its best combination of settings; of several kinds of loss one of each, for
-            these do not compare.
+            shows them.
+        answers: of its best combination of settings; with several kinds of loss, which do not
+            compare, one of each.
         settings: of each run by dotted key; empty for a CSV.
-        environment: of each key in the runs' summaries the values there are; empty for a CSV.
+        environment: for each key in the runs' summaries its values; empty for a CSV.
     """
 
     letter: str
@@ -47,12 +47,12 @@ class Side:
 
     @property
     def answer(self) -> Answer:
-        """Of its best combination of settings, or one of them."""
+        """The answer for its best combination of settings, or for one of them."""
         return self.answers[0]
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
-    """The sweeps to compare, and lines about what is missing in their records.
+    """Return the sweeps to compare, and lines about what their records lack.
 
     Raises:
         UserError: fewer than two, more than six, one twice, or one that cannot be read.

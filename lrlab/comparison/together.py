@@ -1,4 +1,4 @@
-"""The tables of several sweeps as one, for figures of them all on shared axes."""
+"""Join the tables of several sweeps, for figures of them all on shared axes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from lrlab.tables import sweep_settings, tidy
 from lrlab.verdicts.judging import verdicts
 
 _LONGEST_NAME = 32  # characters of a sweep's name in a figure
-_TOLD_APART = 7  # combinations of sweep and settings that have a colour and a shape each
+_TOLD_APART = 7  # combinations of sweep and settings that get a colour and a shape each
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Together:
     Attributes:
         runs, curves, verdicts: with a column sweep.
         timed: the verdicts with steps and seconds to one target for all sweeps.
-        objective: what each sweep's best run is chosen by; "" where they differ.
-        only_best: whether runs and timed hold only the best settings of each sweep, since all
+        objective: the one that names each sweep's best run; "" where they differ.
+        only_best: whether runs and timed hold only the best settings of each sweep, because all
             combinations are too many to tell apart in one figure.
     """
 
@@ -39,7 +39,7 @@ class Together:
 def together(sides: Sequence[Side]) -> Together:
     """Join the tables of all sweeps.
 
-    Settings that are one value in each sweep are left to the sweep's name.
+    The sweep's name stands for settings that have only one value in each sweep.
     """
     sides = [replace(side, name=_short(side)) for side in sides]
     kept = {*within(sides), "sweep"}
@@ -60,7 +60,7 @@ def together(sides: Sequence[Side]) -> Together:
 
 
 def _joined(sides: Sequence[Side], kind: str, dropped: set[str]) -> pd.DataFrame:
-    """One of their tables, without the columns that are dropped."""
+    """Join one of their tables, without the dropped columns."""
     parts = [getattr(side, kind).assign(sweep=side.name) for side in sides]
     parts = [part.drop(columns=[c for c in dropped if c in part]) for part in parts]
     filled = [part.dropna(axis=1, how="all") for part in parts if len(part)]
@@ -69,21 +69,21 @@ def _joined(sides: Sequence[Side], kind: str, dropped: set[str]) -> pd.DataFrame
 
 
 def _short(side: Side) -> str:
-    """A name that has room next to a figure; its letter tells two apart that begin alike."""
+    """Return a name that fits next to a figure; its letter tells apart two that begin alike."""
     name, half = side.name, _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{side.letter} {name[:half]}…{name[-half:]}"
 
 
 def is_common(sides: Sequence[Side], name: str) -> bool:
-    """Whether a setting has one and the same value in all sweeps."""
+    """Return whether a setting has one and the same value in all sweeps."""
     values = [values_of(side, name) or [None] for side in sides]
     return len({sweep_settings.shown(value) for each in values for value in each}) == 1
 
 
 def to_one_target(sides: Sequence[Side], found: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts with steps and seconds to the easiest of the sweeps' targets, for all of them.
+    """Return the verdicts with steps and seconds to one target for all: the easiest of the sweeps'.
 
-    To a harder one the worse sweeps would never come, and nothing could be compared.
+    The worse sweeps would never reach a harder one, and nothing could be compared.
     """
     goals = [goal for side in sides for goal in side.verdicts["target_loss"] if goal == goal]
     if incomparable(sides) or not goals:

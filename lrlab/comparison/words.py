@@ -1,4 +1,4 @@
-"""The comparison of several sweeps as text: tables and sentences."""
+"""Write the comparison of several sweeps as text: tables and sentences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HEAD = len("A  ")
 
 
 class _Shape(NamedTuple):
-    """How wide a table may be, and what has all of it; see ``fitting.fitted``."""
+    """How wide a table may be, and where all columns are; see ``fitting.fitted``."""
 
     width: int | None
     where: str
@@ -40,11 +40,11 @@ class _Shape(NamedTuple):
 
 
 def text(sides: Sequence[Side], width: int | None = None, where: str = "a pipe gets") -> str:
-    """The whole comparison; ends without a newline.
+    """Return the whole comparison; ends without a newline.
 
     Args:
         width: columns of the terminal; None: lines of any width.
-        where: what has all columns of the tables, where a narrow one leaves some out.
+        where: the file with all columns of the tables, named if a narrow table leaves some out.
     """
     rows = by_lr(sides)
     why_not = incomparable(sides)
@@ -104,7 +104,7 @@ def _block(
     shape: _Shape,
     ranked: bool,
 ) -> str:
-    """A table of one measure: lr, each sweep, and of those that have it the best, and by what."""
+    """Return a table of one measure: lr, each sweep, the best of them where known, and its lead."""
     columns = _heads(rows)
     is_loss = measure == "end"
     for side in sides:
@@ -137,7 +137,7 @@ def _value(at: At | None, measure: str) -> str:
 
 
 def _ranked(row: Row, measure: str) -> tuple[str, str, str]:
-    """The best sweep's letter, its lead before the next, and whether that is noise."""
+    """Return the best sweep's letter, its lead over the next, and whether that is noise."""
     sign = 1 if measure == "end" else -1
     values = {
         letter: (at.ends if measure == "end" else at.accuracies) for letter, at in row.at.items()
@@ -174,7 +174,7 @@ def _outcome_block(rows: Sequence[Row], sides: Sequence[Side], shape: _Shape) ->
 
 
 def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:
-    """The best of each sweep against that of the others."""
+    """Return lines that compare the best of each sweep with that of the others."""
     having = [side for side in sides if side.answer.best_lr is not None]
     if not having:
         return ["best    no sweep learned anything"]
@@ -213,7 +213,7 @@ def _lead(first: Side, other: Side, ends: Mapping[str, Mapping[Any, float]]) -> 
 
 
 def _time_lines(order: Sequence[Side]) -> list[str]:
-    """How soon the best of each sweep came to the loss at which the last of them ended."""
+    """Return how soon the best of each sweep reached the end loss of the last of them."""
     goal = max(side.answer.best_loss for side in order)
     told = []
     for side in order:

@@ -1,6 +1,6 @@
 """Check the values of a config that need no data, network or device.
 
-Each value that cannot work gets one clear line.
+Each wrong value gets one clear line.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ BYTES = {"b": 1} | {
 }
 _AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
 
-MOST_RUNS = 100_000  # of a sweep: each is judged, and has a folder
-MOST_STEPS = 10**8  # of a run: the lr of each is kept in memory
+MOST_RUNS = 100_000  # runs of a sweep: each is checked, and has a folder
+MOST_STEPS = 10**8  # steps of a run: the lr of each is kept in memory
 MOST_THREADS = 1024
-LEAST_MOST_WORKERS = 64  # so many may be asked for on any machine
-MOST_SECONDS = 1e9  # what a system can be asked to wait is not much more
+LEAST_MOST_WORKERS = 64  # so many may be requested on any machine
+MOST_SECONDS = 1e9  # systems hardly wait longer
 LONGEST_NAME = 200  # bytes; most file systems take 255, and other folders are named after it
 
 
 def check(config: DictConfig) -> None:
-    """Judge the values that need no data, network or device.
+    """Check the values that need no data, network or device.
 
     Raises:
-        UserError: naming the option, its value and what would work.
+        UserError: names the option, its value and what would work.
     """
     learning_rate.check(config.lr)
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
             raise UserError(f"{key}={config[key]}: must be at least 1, for example {key}={example}")
-    if not 0 <= config.seed < 2**53:  # what JSON and CSV readers keep whole
+    if not 0 <= config.seed < 2**53:  # integers that JSON and CSV readers keep exact
         raise UserError(f"seed={config.seed}: must be from 0 to 2**53 − 1, for example seed=0")
     if config.threads is not None and config.threads < 1:
         raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
@@ -94,10 +94,10 @@ def check(config: DictConfig) -> None:
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Judge the options of the sweep as a whole.
+    """Check the options of the sweep as a whole.
 
     Raises:
-        UserError: naming the option, its value and what would work.
+        UserError: names the option, its value and what would work.
     """
     objective, target = config.objective, config.target
     if objective not in OBJECTIVES:
@@ -159,7 +159,7 @@ def check_sweep(config: DictConfig) -> None:
 
 
 def memory_limit(config: Mapping[str, Any]) -> int | None:
-    """``memory_limit`` in bytes; None for auto.
+    """Return ``memory_limit`` in bytes; None for auto.
 
     Raises:
         UserError: it is no amount of memory.
@@ -181,10 +181,10 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def check_folder(config: DictConfig) -> None:
-    """Judge the options that say where the sweep's folder lies.
+    """Check the options that say where the sweep's folder is.
 
     Raises:
-        UserError: naming the option, its value and what would work.
+        UserError: names the option, its value and what would work.
     """
     for key in ("output", "name"):
         if not config[key].strip():

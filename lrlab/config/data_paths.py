@@ -1,10 +1,10 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""Where a relative path of a config leads: to the folder that its sweep began in.
+"""Resolve a config's relative paths against the folder in which its sweep began.
 
-A record says a path as it was typed, and the folder where that was. Who goes on with a sweep, or
-reproduces a run, may stand elsewhere, and the sweep may have moved, alone or with all around it.
+A record has a path as it was typed, and the folder at that time. A later command may run elsewhere,
+and the sweep may have moved, alone or with everything around it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# The folders to look in before the current one; a variable, for the processes that are started.
+# The folders to search before the current one; a variable, for the started processes.
 VARIABLE = "LRLAB_LOOK_IN"
 
 
 def find(path: str | Path) -> Path:
-    """The absolute path of a file or folder that a config names.
+    """Return the absolute path of a file or folder that a config names.
 
-    A relative one is looked for where its sweep began, if that is known, then in the current
-    folder, where it need not be.
+    A relative path is searched where its sweep began, if that is known, then in the current folder.
+    It need not exist there.
     """
     given = Path(os.path.expanduser(path))
     if not given.is_absolute():
@@ -35,7 +35,7 @@ def find(path: str | Path) -> Path:
 
 
 def tried(path: str | Path) -> str:
-    """Where a path that is not there was looked for, to end an error line with."""
+    """Return where a missing path was searched, for the end of an error line."""
     given = Path(os.path.expanduser(path))
     here = given.absolute()
     others = [] if given.is_absolute() else [str(folder / given) for folder in _folders()]
@@ -43,7 +43,7 @@ def tried(path: str | Path) -> str:
 
 
 def look_in(folders: Iterable[Path]) -> None:
-    """Look for relative paths in these folders first, in this process and those it starts."""
+    """Search relative paths in these folders first, in this process and those it starts."""
     os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
 
 
@@ -69,12 +69,12 @@ def go_back(sweep: Path, records: Iterable[Any], trusted: bool) -> Path | None:
 
     Args:
         sweep: its folder, where it is now.
-        records: Hydra's part of its config as it was saved, of the sweep or of a run of it. One
-            that is damaged says nothing here.
-        trusted: whether code may be imported from there too.
+        records: Hydra's part of its config as it was saved, of the sweep or of a run of it. A
+            damaged one is ignored.
+        trusted: whether code may be imported from there, too.
 
     Returns:
-        The folder that the sweep began in, as far as it is there.
+        The folder in which the sweep began, if it exists.
     """
     sweep = sweep.absolute()
     folders, kept = [], [sweep]
@@ -85,7 +85,7 @@ def go_back(sweep: Path, records: Iterable[Any], trusted: bool) -> Path | None:
         was = Path(folder, os.path.expanduser(_text(record, "sweep", "dir") or sweep))
         kept.append(was)
         folders.append(Path(folder))
-        # If all of it was moved, it is as far from the sweep as it was.
+        # If everything was moved, it is as far from the sweep as it was.
         with contextlib.suppress(ValueError):  # on another drive of Windows
             folders.append(Path(os.path.normpath(sweep / os.path.relpath(folder, was))))
     folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]

@@ -1,6 +1,6 @@
-"""What Hydra is told of lrlab, and what is changed in it, while a command of lrlab's runs.
+"""Register lrlab with Hydra, and adapt Hydra, while a command of lrlab's runs.
 
-Another Hydra program in the same process finds Hydra as it was.
+Another Hydra program in the same process finds Hydra unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hydra.types import RunMode
 
 from lrlab.config import schema
 
-# Hydra 1.3 warns where it is left out, Hydra 1.4 where it is given.
+# Hydra 1.3 warns without it, Hydra 1.4 with it.
 BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 _SCHEMA = "lrlab_schema"
@@ -23,10 +23,10 @@ _SCHEMA = "lrlab_schema"
 
 @contextlib.contextmanager
 def ready() -> Generator[None, None, None]:
-    """Let Hydra compose lrlab's config while the block runs: it needs the schema.
+    """Let Hydra compose lrlab's config while the block runs: register the schema.
 
-    Hydra copies its one store with each look at its sources, a hundred times for ``--help``, and
-    then copies again what it takes out of it. The first copies are spared.
+    Hydra copies its one store each time that it looks at its sources, a hundred times for
+    ``--help``. Then it copies the part that it takes out. The first copies are avoided.
     """
     store: Any = ConfigStore.instance()
     before = dict(store.repo)
@@ -43,10 +43,10 @@ def ready() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def mode_known() -> Generator[None, None, None]:
-    """Spare Hydra to compose the whole config once more, only to find that it sweeps: 0.2 s."""
+    """Save Hydra from composing the whole config only to find that it sweeps: 0.2 s."""
     from hydra._internal.hydra import Hydra
 
-    if not hasattr(Hydra, "get_mode"):  # another Hydra asks in another way
+    if not hasattr(Hydra, "get_mode"):  # another version of Hydra asks in another way
         yield
         return
     with _replaced(Hydra, "get_mode", lambda *_, **__: RunMode.MULTIRUN):
@@ -55,7 +55,7 @@ def mode_known() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Generator[None, None, None]:
-    """Put a value in the place of a class's own, which comes back also where the block raises."""
+    """Replace a class's attribute, and restore it also if the block raises."""
     own, before = name in vars(owner), vars(owner).get(name)
     setattr(owner, name, value)
     try:

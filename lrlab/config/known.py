@@ -1,4 +1,4 @@
-"""Which names in a record are known to do nothing but train."""
+"""List the names that a record may use without trust, because they can only train."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     pass
 
 
-# Found only by a name within one of these, and only if it is also defined in one of them.
+# A name must be found within one of these, and be defined in one of them.
 PACKAGES = (
     *("lrlab", "torch.nn", "torch.optim", "torchvision.models"),
     *("optuna.samplers", "optuna.pruners"),
 )
-_NOT_OF_THEM = ("torchvision.models.feature_extraction",)  # makes programs of texts
+_NOT_OF_THEM = ("torchvision.models.feature_extraction",)  # turns texts into programs
 
-# Readers of lrlab's own, none of which runs what it reads.
+# lrlab's own readers; none of them runs what it reads.
 READERS = (
     "lrlab.data.torchvision_images",
     *(f"lrlab.own_data.{name}" for name in ("arrays", "table", "image_folder", "torchvision_set")),
 )
-# Sets of torchvision that are read as numbers and images, or as pickles whose hash it knows. Of the
-# others some unpickle whatever lies in data.root.
+# Sets of torchvision that are read as numbers and images, or as pickles with a known hash. Some of
+# the others unpickle any file in data.root.
 SETS = (
     *("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS", "CIFAR10", "CIFAR100"),
     *("SVHN", "STL10", "ImageFolder", "FakeData"),
@@ -33,14 +33,14 @@ TRACKERS = ("lrlab.tracking.TensorBoard", "lrlab.tracking.MLflow")
 
 
 def is_known(path: str, group: str) -> bool:
-    """Whether that import path names what can do nothing but train, of the kind of the group.
+    """Return whether an import path names something of the group's kind that can only train.
 
-    It must be a class or function that is defined in one of ``PACKAGES``: that it can be reached
-    through one of them is not enough, for modules hold what they import (torch.nn.modules.os).
+    It must be a class or function that is defined in one of ``PACKAGES``. Being reachable through
+    one of them is not enough, because modules hold their imports (torch.nn.modules.os).
 
     Args:
         path: a ``_target_``.
-        group: where it stands; ``""`` for one within another.
+        group: where it is; ``""`` for one within another.
     """
     if group == "data":
         return path in READERS
@@ -65,7 +65,7 @@ def is_known(path: str, group: str) -> bool:
 
 
 def located(path: str) -> Any:
-    """The class or function, or None: there is none, or it is defined elsewhere."""
+    """Return the class or function, or None if there is none or it is defined elsewhere."""
     names = path.split(".")
     if not all(name.isidentifier() and not name.startswith("_") for name in names):
         return None
@@ -75,12 +75,12 @@ def located(path: str) -> Any:
     try:
         found: Any = import_module(package)
         for name in names[package.count(".") + 1 :]:
-            # only modules are gone through, and none that another package has
+            # only modules are walked, and none of another package
             if not isinstance(found, ModuleType) or not is_within(found.__name__):
                 return None
             module, found = found, getattr(found, name, None)
             found = import_module(f"{module.__name__}.{name}") if found is None else found
-    except Exception:  # whatever the import of a module that is not there raises
+    except Exception:  # any error of importing a missing module
         return None
     is_one = isinstance(found, type) or inspect.isfunction(found)
     home = str(getattr(found, "__module__", ""))
@@ -100,7 +100,7 @@ def _is_module(found: Any) -> bool:
 
 
 def _is_builder(found: Any) -> bool:
-    """One of torchvision's functions that make a network."""
+    """Return whether it is one of torchvision's functions that make a network."""
     if not inspect.isfunction(found) or not found.__module__.startswith("torchvision.models."):
         return False
     from torchvision import models

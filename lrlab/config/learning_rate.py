@@ -1,4 +1,4 @@
-"""The one rule for a learning rate, alone or at the end of a range."""
+"""Check a learning rate, alone or at the end of a range, by one rule."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def check(lr: float, subject: str = "", example: str = "lr=0.1") -> None:
     """Refuse an lr that cannot work.
 
     Args:
-        subject: what the line begins with; by default the lr itself.
-        example: what would work instead.
+        subject: the start of the line; by default the lr itself.
+        example: a value that would work.
 
     Raises:
         UserError: it is no finite number above 0.
@@ -23,11 +23,11 @@ def check(lr: float, subject: str = "", example: str = "lr=0.1") -> None:
 
 
 def check_range(low: float, high: float, typed: str, example: str) -> None:
-    """Refuse a range of lrs of which an end cannot work.
+    """Refuse a range of lrs with an end that cannot work.
 
     Args:
-        typed: the range as it was given.
-        example: what would work instead.
+        typed: the range as given.
+        example: a range that would work.
 
     Raises:
         UserError: an end is no finite number above 0.

@@ -1,10 +1,11 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-"""The password of a sweep's database or tracking server: nothing that lrlab writes, prints or
-starts shows it.
+"""Hide the password of a sweep's database or tracking server.
+
+Nothing that lrlab writes, prints or starts shows it.
 
 Hydra notes a command's words in several places of its config, prints them in its errors, and its
-launchers write them to files. So it never gets the password: from the first moment on it is in an
+launchers write them to files. So it never gets the password. From the first moment on it is in an
 environment variable, and the word has ``***`` in its place.
 """
 
@@ -24,12 +25,12 @@ TRACKING = "LRLAB_TRACKING"
 
 _WORD = re.compile(r"(?s)([+~]*(storage|tracking\.uri))=(.*)")
 _SECRET = re.compile(r"[^=&]*pass[^=&]*|[^=&]*pwd", re.IGNORECASE)  # a key of a URL's query
-_FILE = ("sqlite", "sqlite+pysqlite")  # whose URLs are a path
+_FILE = ("sqlite", "sqlite+pysqlite")  # their URLs are a path
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Of a database's URL."""
+    """The parts of a database's URL."""
 
     scheme: str
     user: str
@@ -40,9 +41,9 @@ class Parts:
 
 @contextlib.contextmanager
 def kept_apart(words: Sequence[str]) -> Generator[list[str], None, None]:
-    """The words of a command without the password in ``storage=``, which the environment has.
+    """Return a command's words without the password in ``storage=``, which the environment holds.
 
-    One that stands in an interpolation, like ``storage=${oc.env:DB}``, is in no word, and stays.
+    A password in an interpolation, like ``storage=${oc.env:DB}``, is in no word, and stays.
     """
     found, urls = [], dict[str, str]()
     for word in words:
@@ -62,7 +63,7 @@ def kept_apart(words: Sequence[str]) -> Generator[list[str], None, None]:
 
 @contextlib.contextmanager
 def _known(urls: Mapping[str, str]) -> Generator[None, None, None]:
-    """While the block runs, the environment has these, for this process and its children."""
+    """While the block runs, set these in the environment of this process and its children."""
     before = {variable: os.environ.get(variable) for variable in urls}
     os.environ.update(urls)
     try:
@@ -75,7 +76,7 @@ def _known(urls: Mapping[str, str]) -> Generator[None, None, None]:
 
 
 def _value(word: str, text: str) -> str:
-    """What Hydra would make of an override; as it is typed where Hydra would not take it."""
+    """Return an override's value as Hydra reads it; as typed if Hydra would refuse it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -87,12 +88,12 @@ def _value(word: str, text: str) -> str:
 
 
 def _is_elsewhere(url: str) -> bool:
-    """Whether every password in it is an interpolation."""
+    """Return whether every password in it is an interpolation."""
     return all(re.fullmatch(r"\$\{.*\}", secret) for secret in _passwords(url))
 
 
 def masked(storage: str) -> str:
-    """A storage's URL as it may be shown: without its password."""
+    """Return a storage's URL in a form that may be shown: without its password."""
     parts = split(storage)
     query = re.sub(
         rf"(^|&)({_SECRET.pattern})=[^&]*", r"\1\2=***", parts.query, flags=re.IGNORECASE
@@ -103,7 +104,7 @@ def masked(storage: str) -> str:
 
 
 def masked_tracking(uri: str) -> str:
-    """A tracking server's address as it may be shown; a folder may have any name, and stays."""
+    """Return a tracking server's address without its password; a folder's name stays."""
     scheme, colon, behind = uri.partition("://")
     if not colon or scheme.lower() in (*_FILE, "file"):
         return uri
@@ -116,18 +117,18 @@ _TRACKING = (masked_tracking, TRACKING)
 
 
 def tracking_kept(uri: str | None) -> contextlib.AbstractContextManager[None]:
-    """While the block runs, this process and its children know a tracker's whole address."""
+    """While the block runs, let this process and its children know a tracker's whole address."""
     return _known({} if uri is None else {TRACKING: uri})
 
 
 def whole_tracking(uri: str) -> str:
-    """The address that was shown as this one."""
+    """Return the address that was shown in this form."""
     whole = os.environ.get(TRACKING, "")
     return whole if "***" in uri and masked_tracking(whole) == uri else uri
 
 
 def without_secrets(text: str, uri: str) -> str:
-    """A text of others, such as an error, without the passwords of an address."""
+    """Return another program's text, such as an error, without the passwords of an address."""
     if masked_tracking(uri) != uri:
         for secret in secrets(uri):
             text = text.replace(secret, "***")
@@ -135,7 +136,7 @@ def without_secrets(text: str, uri: str) -> str:
 
 
 def secrets(storage: str) -> list[str]:
-    """The passwords in a URL, as they stand there and decoded, the longest first."""
+    """Return the passwords in a URL, as written and decoded, the longest first."""
     found = set[str]()
     for secret in _passwords(storage):
         for each in (secret, unquote(secret), unquote_plus(secret)):
@@ -151,7 +152,7 @@ def _passwords(storage: str) -> list[str]:
 
 
 def split(storage: str) -> Parts:
-    """The parts of a URL; a password may hold any character, also such as should be quoted."""
+    """Return the parts of a URL; the password may hold any character, also unquoted ones."""
     behind = _behind_scheme(storage)
     match = re.fullmatch(r"(?s)(.*?)(?:\?(\w+=.*))?", behind)
     assert match is not None
@@ -169,7 +170,7 @@ def split(storage: str) -> Parts:
 
 
 def _begins_login(text: str) -> bool:
-    """Whether it has a colon that no port follows."""
+    """Return whether it has a colon without a port after it."""
     return ":" in text and not re.fullmatch(r"(\[[^\]]*\]|[^:/]*)(:\d+)?(/.*)?", text)
 
 

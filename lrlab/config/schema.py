@@ -1,6 +1,6 @@
-"""The schema of the config: its options, groups and objectives, and what `conf/` holds of them.
+"""Define the schema of the config: its options, groups and objectives, and `conf/`'s choices.
 
-Imports neither torch nor Hydra, so that ``--help`` and tab completion answer at once.
+It imports neither torch nor Hydra, so that ``--help`` and tab completion answer at once.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from omegaconf import MISSING
 
 from lrlab.config import yaml_text
 
-GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # of a run
-SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # of the sweep as a whole
+GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # groups of a run
+SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # groups of the sweep as a whole
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DIAGNOSTICS = ("default", "off", "full")
 PRECISIONS = ("float32", "tf32", "bf16")
 
-# What may be best, and which way.
+# The quantities that name the best run, and their direction.
 OBJECTIVES = {
     "val_loss": "minimize",
     "val_acc": "maximize",
@@ -34,7 +34,7 @@ OBJECTIVES = {
 _NUMBER = r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan))"
 INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
 
-# What belongs to the sweep as a whole: a list of values of these makes no runs.
+# Options of the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
     *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source", "profile"),
@@ -63,7 +63,7 @@ class Config:
     loss: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
-    # With defaults, since the saved configs of older runs lack them.
+    # With defaults, because the saved configs of older runs lack them.
     memory_limit: Any = "auto"
     objective: str = "val_loss"
     target: float | None = None
@@ -86,31 +86,31 @@ class Config:
 
 
 def folder(name: str) -> Path:
-    """Where ``conf`` or ``experiments`` lies: in an installed lrlab, or beside it in a checkout."""
+    """Return the folder of ``conf`` or ``experiments``: in an installed lrlab, or in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
 
 
 def diagnostics(config: Mapping[str, Any]) -> str:
-    """``default``, ``full`` or ``off``; a plain off in YAML is read as false."""
+    """Return ``default``, ``full`` or ``off``; a plain off in YAML is read as false."""
     value = config.get("diagnostics", "off")
     return "off" if value is False else value
 
 
 def direction(objective: str) -> str:
-    """``minimize`` or ``maximize``, Optuna's words."""
+    """Return ``minimize`` or ``maximize``, Optuna's words."""
     return OBJECTIVES[objective]
 
 
 def nearest(word: object, words: Iterable[str]) -> str:
-    """`` (did you mean X?)``, or nothing where no word is near; a config may hold no word."""
+    """Return `` (did you mean X?)``, or nothing if no word is near; a config may hold no word."""
     found = difflib.get_close_matches(str(word)[:200], list(words), n=1, cutoff=0.5)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
 def keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    """All dotted keys of a config, without Hydra's own."""
+    """Return all dotted keys of a config, without Hydra's own."""
     for key, value in config.items():
         if not prefix and key == "hydra":
             continue
@@ -120,7 +120,7 @@ def keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
 
 
 def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a nested config by dotted key; an empty mapping is a value."""
+    """Return the values of a nested config by dotted key; an empty mapping is a value."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -131,7 +131,7 @@ def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """All dotted keys of the default config and of every choice of every group."""
+    """Return all dotted keys of the default config and of every choice of every group."""
     conf = folder("conf")
     found = {field.name for field in fields(Config)}
     for group in (*GROUPS, *SWEEP_GROUPS):
@@ -141,6 +141,6 @@ def known_keys() -> list[str]:
 
 
 def choices_with(group: str, setting: str) -> list[str]:
-    """The choices of a group that have a setting."""
+    """Return the choices of a group that have a setting."""
     files = sorted((folder("conf") / group).glob("*.yaml"))
     return [file.stem for file in files if setting in (yaml_text.load(file) or {})]

@@ -1,4 +1,4 @@
-"""What is swept: lists of values make a grid, intervals are searched or made into a grid.
+"""Read what is swept: lists of values make a grid, intervals are searched or made into a grid.
 
 ``lr=0.1,0.1,1e-1`` is one value, ``lr=1e-4..1`` and ``lr=interval(1e-4,1)`` are one interval.
 """
@@ -26,7 +26,7 @@ from lrlab.errors import UserError
 RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
 TAGS = ("log", "linear", "int")
 _MOST = f"more than {checks.MOST_RUNS:,} runs; sweep fewer values, or search an interval"
-DIGITS = 6  # significant ones of a grid's inner values
+DIGITS = 6  # significant digits of a grid's inner values
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Space:
-    """What a command sweeps.
+    """The swept part of a command.
 
     Attributes:
         fixed: the overrides of all runs, as typed.
@@ -60,7 +60,7 @@ class Space:
 
     @property
     def searched(self) -> bool:
-        """Whether settings are drawn; else the grid's points are all trained."""
+        """Whether settings are drawn; otherwise all of the grid's points are trained."""
         return bool(self.intervals)
 
 
@@ -70,9 +70,9 @@ def read(
     config: DictConfig,
     loader: Any = None,
 ) -> Space:
-    """Judge what is swept.
+    """Read and check what is swept.
 
-    Of a key given twice the last one counts, and the command line counts before params.
+    If a key is given twice, the last one counts. The command line takes precedence over params.
 
     Args:
         overrides: the command line's.
@@ -81,7 +81,7 @@ def read(
         loader: Hydra's config loader, for ``glob`` in params.
 
     Raises:
-        UserError: what cannot be swept, or not so.
+        UserError: something cannot be swept, or not in this way.
         HydraException: params that Hydra's grammar does not take.
     """
     checks.check_sweep(config)
@@ -139,22 +139,22 @@ def read(
 
 
 def settings(space: Space) -> list[dict[str, str]]:
-    """The grid without its seeds, in Hydra's order: of lists only."""
+    """Return the grid without its seeds, in Hydra's order; for lists only."""
     return _product({key: texts for key, texts in space.lists.items() if key != "seed"})
 
 
 def points(space: Space) -> list[dict[str, str]]:
-    """The whole grid with its seeds, in Hydra's order: of lists only."""
+    """Return the whole grid with its seeds, in Hydra's order; for lists only."""
     return _product(space.lists)
 
 
 def seeds(space: Space) -> list[str]:
-    """The swept seeds; none where seed is not swept."""
+    """Return the swept seeds; none if seed is not swept."""
     return space.lists.get("seed", [])
 
 
 def corners(space: Space) -> list[dict[str, str]]:
-    """Points that tell whether all of the space can work.
+    """Return points that show whether all of the space can work.
 
     Every interval at its low and at its high end, and each value of each list once.
     """
@@ -169,10 +169,9 @@ def corners(space: Space) -> list[dict[str, str]]:
 
 
 def grid(interval: Interval, points: int) -> list[str]:
-    """So many values from end to end, evenly spaced, in the logarithm where the interval is so.
+    """Return so many evenly spaced values, in the logarithm if the interval is logarithmic.
 
-    The ends are exact, the others rounded to six significant digits. Of whole numbers there may be
-    fewer.
+    The ends are exact, the others rounded to six significant digits. Whole numbers may give fewer.
     """
     low, high = interval.low, interval.high
     shares = [number / (points - 1) for number in range(1, points - 1)]
@@ -188,12 +187,12 @@ def grid(interval: Interval, points: int) -> list[str]:
 
 
 def text(value: float | int) -> str:
-    """A number as an override's value, which reads back as the same number."""
+    """Return a number as an override's value, from which the same number is read."""
     return repr(value)
 
 
 def value(text: str) -> float | int | str:
-    """A value for Optuna: a number where it is one, else the text."""
+    """Return a value for Optuna: a number where it is one, else the text."""
     for kind in (int, float):
         try:
             number = kind(text)
@@ -204,7 +203,7 @@ def value(text: str) -> float | int | str:
 
 
 def canonical(text: str) -> str:
-    """Equal for texts of one value: ``0.1`` and ``1e-1``."""
+    """Return a key that is equal for texts of one value: ``0.1`` and ``1e-1``."""
     number = value(text)
     return text if isinstance(number, str) else repr(float(number))
 
@@ -214,7 +213,7 @@ def _product(lists: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 
 
 def _as_a_text(key: str, override: Override) -> str:
-    """How a text with a comma is typed, to end a line with."""
+    """Return how to type a text with a comma, for the end of a line."""
     text = (override.input_line or "").partition("=")[2]
     if key not in ("name", "output") or not text:
         return ""
@@ -243,7 +242,7 @@ def _distinct(override: Override) -> list[str]:
 
 
 def _in_range(override: Override) -> float:
-    """How many values a range has, which Hydra would count one by one; 0: it is none."""
+    """Return how many values a range has, which Hydra would count one by one; 0: no range."""
     sweep = override.value()
     if not isinstance(sweep, RangeSweep) or sweep.start is None or sweep.stop is None:
         return 0
@@ -287,7 +286,7 @@ def _element(key: str, given: Any) -> str:
 
 
 def _refuse_intervals_in(config: DictConfig, found: Mapping[str, Override]) -> None:
-    """An interval that stands where a value belongs, in a YAML file."""
+    """Refuse an interval in place of a value, in a YAML file."""
     for group in GROUPS:
         node = config.get(group)
         if not isinstance(node, DictConfig):
@@ -310,7 +309,7 @@ class _Ends:
 
 
 def _ends(override: Override) -> _Ends | None:
-    """The ends of an interval, in either notation, or None: it is none."""
+    """Return the ends of an interval, in either notation, or None if it is none."""
     if override.is_interval_sweep():
         sweep = override.value()
         assert isinstance(sweep, IntervalSweep)
@@ -359,7 +358,7 @@ def _interval(override: Override, ends: _Ends, config: DictConfig) -> Interval:
 
 
 def _whole(typed: str, key: str, ends: _Ends, config: DictConfig) -> bool:
-    """Whether the option takes whole numbers only."""
+    """Return whether the option takes whole numbers only."""
     if "int" in ends.tags:
         return True
     try:

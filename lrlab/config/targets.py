@@ -1,4 +1,4 @@
-"""From a config node with ``_target_`` to the class it names and the arguments it takes."""
+"""Resolve a config node with ``_target_`` to the class it names and the arguments it takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HYDRA_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})
 
 @dataclass(frozen=True)
 class Target:
-    """What a config node names.
+    """The class or function that a config node names.
 
     Attributes:
         option: the ``_target_`` as the user would type it, to begin an error line with.
@@ -53,9 +53,9 @@ def read(
     Args:
         group: the node's key in the config, ``optimizer`` or ``schedule``.
         node: ``_target_`` and arguments, as plain containers.
-        base: the class that a target is expected to derive from; suggestions are drawn from it.
-        withheld: arguments that lrlab passes by itself, so that a config may not.
-        own_keys: keys of the node that are the caller's and no arguments.
+        base: the class from which a target should derive; suggestions are drawn from it.
+        withheld: arguments that lrlab passes itself, so that a config may not.
+        own_keys: keys of the node for the caller, which are no arguments.
 
     Raises:
         UserError: no such target, an unknown argument, or a required one is missing.
@@ -93,7 +93,7 @@ def read(
 
 
 def taken(call: Callable[..., Any]) -> list[str] | None:
-    """The names of what a callable takes, in order; None: any name, or they cannot be read."""
+    """Return the names of a callable's parameters, in order; None: any name, or unreadable."""
     try:
         parameters = inspect.signature(call).parameters
     except (TypeError, ValueError):
@@ -103,7 +103,7 @@ def taken(call: Callable[..., Any]) -> list[str] | None:
 
 
 def lacking(typed: str, name: str, takes: Iterable[str], near: Iterable[str] = ()) -> UserError:
-    """The line for a setting that a class or a function does not take.
+    """Return the line for a setting that a class or a function does not take.
 
     Args:
         typed: as GROUP.SETTING=VALUE.
@@ -123,7 +123,7 @@ def lacking(typed: str, name: str, takes: Iterable[str], near: Iterable[str] = (
 
 
 def failed(target: Target, error: BaseException) -> UserError:
-    """What the target itself raised, as one line."""
+    """Return the target's own error as one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):  # its text is the key alone
         text = f"{type(error).__name__}: {text}"
@@ -131,10 +131,10 @@ def failed(target: Target, error: BaseException) -> UserError:
 
 
 def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """Hydra's ``instantiate``, of whatever the user names and Hydra does not hold for unsafe.
+    """Call Hydra's ``instantiate`` on the user's target, unless Hydra considers it unsafe.
 
-    Hydra 1.4 warns of a target that is on no list of the program's; the classes that lrlab trains
-    with are the user's to choose, so it has no such list.
+    Hydra 1.4 warns about a target that is on no list of the program's. lrlab has no such list,
+    because the user chooses the classes to train with.
     """
     from hydra.utils import instantiate as made
 
@@ -144,14 +144,14 @@ def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 
 def hydra_error() -> type[Exception]:
-    """Return what Hydra raises where it cannot make an object."""
+    """Return the exception that Hydra raises when it cannot make an object."""
     from hydra.errors import HydraException
 
     return HydraException
 
 
 def located(path: str) -> Any:
-    """Return the object of an import path, as Hydra finds it; raises what Hydra raises."""
+    """Return the object of an import path, as Hydra finds it; raise Hydra's errors."""
     from hydra.utils import get_object
 
     return get_object(path)
@@ -159,18 +159,18 @@ def located(path: str) -> Any:
 
 @functools.cache
 def locate(option: str, path: str, base: type) -> Callable[..., Any]:
-    """The class or function of that import path.
+    """Return the class or function of that import path.
 
     Args:
-        option: what the user typed, to begin an error line with.
-        path: where it is.
-        base: the class that it is expected to derive from.
+        option: what the user typed; an error line begins with it.
+        path: its import path.
+        base: the class from which it should derive.
 
     Raises:
-        UserError: there is none, or it is another thing.
+        UserError: there is none, or it is something else.
     """
-    # instantiate rather than get_object: since 1.3.8 Hydra refuses unsafe targets there, and it
-    # prints nothing by itself
+    # instantiate, not get_object: since 1.3.8 Hydra refuses unsafe targets there, and it prints
+    # nothing itself
     try:
         call = instantiate({"_target_": path, "_partial_": True}).func
     except Exception as error:

@@ -1,8 +1,8 @@
-"""What a record that somebody sent may name, and what only its own user can allow.
+"""Limit what a record from elsewhere may name, unless the user allows more.
 
-A saved config names classes and functions, and whoever trains it again calls them. Of a config from
-elsewhere only those are called that can do nothing but train: what `is_known` finds. All else is
-listed and needs ``trust=true``. What is typed on a command line is the user's own, and trusted.
+A saved config names classes and functions, and training it again calls them. From a config from
+elsewhere lrlab calls only those that can do nothing but train, which `is_known` finds. All others
+are listed, and need ``trust=true``. Words typed on a command line are the user's own, and trusted.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 TRUST = "trust=true"
 
 
-RESOLVERS = ("now",)  # the others read the environment, or make configs of texts
+RESOLVERS = ("now",)  # the others read the environment, or turn texts into configs
 
-# Of Hydra's own options those that cannot start, write or read anything elsewhere.
+# Hydra's own options that cannot start, write or read anything elsewhere.
 _HYDRAS = re.compile(
     r"hydra\.mode=MULTIRUN|hydra/sweeper=lrlab|hydra/launcher=(lanes|basic|joblib)"
     r"|hydra\.sweeper\.params[.=].*",
@@ -37,12 +37,12 @@ _KEY = re.compile(r"(?:\+\+|\+|~)?([^=\s]+)(?:=(.*))?", re.DOTALL)
 
 
 def check(config: Any, groups: Sequence[str], of: str, remedy: str) -> None:
-    """Refuse a saved config that would call or read what is not known to be harmless.
+    """Refuse a saved config that would call or read something not known to be harmless.
 
     Args:
-        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        config: a ``DictConfig`` with unresolved interpolations.
         groups: those that are instantiated.
-        of: what it is the config of, to begin the line with.
+        of: what it is the config of; the line begins with it.
         remedy: how to allow it, the command that the user would type.
 
     Raises:
@@ -54,17 +54,17 @@ def check(config: Any, groups: Sequence[str], of: str, remedy: str) -> None:
 def settled(
     config: Any, groups: Sequence[str], of: str, remedy: str, trusted: bool = False
 ) -> DictConfig:
-    """A saved config with the value in place of every interpolation, and checked as it then is.
+    """Return a saved config with every interpolation replaced by its value, then checked.
 
-    Only what is read once is what was checked: with another device, threads or diagnostics an
-    interpolation could lead to another target, and ``${now:}`` says something else each time.
+    Only values that are read once are the checked ones. With another device, threads or diagnostics
+    an interpolation could lead to another target, and ``${now:}`` changes each time.
 
     Args:
-        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        config: a ``DictConfig`` with unresolved interpolations.
         groups: those that are instantiated.
-        of: what it is the config of, to begin the line with.
+        of: what it is the config of; the line begins with it.
         remedy: how to allow it, the command that the user would type.
-        trusted: whether all that it names may be called.
+        trusted: whether everything that it names may be called.
 
     Raises:
         UserError: lists all that would be called.
@@ -83,7 +83,7 @@ def settled(
 
 
 def _escaped(node: Any) -> Any:
-    """A resolved node whose texts are the same when they are resolved once more."""
+    """Return a resolved node with texts that stay the same when they are resolved again."""
     from lrlab.config.words.spelling import literal
 
     if isinstance(node, dict):
@@ -96,20 +96,20 @@ def _escaped(node: Any) -> Any:
 
 
 def leave_current_folder() -> None:
-    """Import nothing more from the current folder, here or in a process that is started.
+    """Import nothing more from the current folder, here or in a started process.
 
-    It may be the folder that was sent. ``python -m`` looks there first. Where lrlab itself lies in
-    it, it stays.
+    It may have come from elsewhere. ``python -m`` looks there first. If lrlab itself is in it, it
+    stays.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
     lrlab.import_nothing_from_here()
 
 
 def refuse(found: Sequence[str], of: str, remedy: str) -> None:
-    """Raise with a line that lists what was found; nothing where it is empty.
+    """Raise with a line that lists the findings; do nothing if there are none.
 
     Raises:
-        UserError: there is something.
+        UserError: there are some.
     """
     if found:
         listed = ", ".join(dict.fromkeys(found))
@@ -120,16 +120,16 @@ def refuse(found: Sequence[str], of: str, remedy: str) -> None:
 
 
 def foreign(config: Any, groups: Sequence[str]) -> list[str]:
-    """What a saved config would have called that is not known to be harmless.
+    """Return what a saved config would call that is not known to be harmless.
 
-    Nothing that it names is imported, unless it lies in one of ``PACKAGES``.
+    Nothing that it names is imported, unless it is in one of ``PACKAGES``.
 
     Args:
-        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        config: a ``DictConfig`` with unresolved interpolations.
         groups: those that are instantiated.
 
     Returns:
-        Each with the key where it stands, ``mypkg.Net (network)``.
+        Each with its key, ``mypkg.Net (network)``.
     """
     from omegaconf import OmegaConf
 
@@ -145,7 +145,7 @@ def foreign(config: Any, groups: Sequence[str]) -> list[str]:
 
 
 def _calls_of_texts(config: Any) -> list[str]:
-    """What the resolvers in a config's texts would call, none of which is called here."""
+    """Return what the resolvers in a config's texts would call, without calling any."""
     from omegaconf import OmegaConf
 
     raw = OmegaConf.to_container(config, resolve=False)
@@ -158,10 +158,10 @@ def _calls_of_texts(config: Any) -> list[str]:
 
 
 def uncalled(config: Any) -> dict[str, Any]:
-    """A record's values, with what its references lead to; a text that would call something stays.
+    """Return a record's values with references resolved; texts that would call something stay.
 
     Args:
-        config: a ``DictConfig``, whose interpolations are not resolved yet.
+        config: a ``DictConfig`` with unresolved interpolations.
 
     Raises:
         OmegaConfBaseException: a reference leads nowhere.
@@ -185,8 +185,8 @@ def _without_calls(node: Any) -> Any:
 
 
 def in_node(node: Any, group: str) -> list[str]:
-    """What a node of a group, resolved, would call that is not known to be harmless."""
-    # what is instantiated is made a config once more, and its texts are resolved again
+    """Return what a resolved node of a group would call that is not known to be harmless."""
+    # an instantiated node becomes a config again, and its texts are resolved again
     again = [
         f"{value} ({key})"
         for key, value in _leaves(node, group)
@@ -214,7 +214,7 @@ def _calls(node: Any, group: str) -> list[str]:
 
 
 def _weights(target: str, node: Mapping[Any, Any]) -> list[str]:
-    """The parameters of a builder of torchvision's that would have it download weights."""
+    """Return the parameters of a torchvision builder that would make it download weights."""
     kinds = ("weights", "pretrained")
     call = located(target)
     values = {
@@ -224,7 +224,7 @@ def _weights(target: str, node: Mapping[Any, Any]) -> list[str]:
     }
     values |= {str(name): value for name, value in node.items() if str(name).startswith(kinds)}
     found = [name for name, value in values.items() if value is not None and value is not False]
-    # by position they could be given too
+    # by position they could be given, too
     return found + (["_args_"] if inspect.isfunction(call) and node.get("_args_") else [])
 
 
@@ -239,7 +239,7 @@ def _set(node: Mapping[Any, Any], key: str) -> list[str]:
 
 
 def _nodes(node: Any, key: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """All mappings with a ``_target_``, also those in lists."""
+    """Return all mappings with a ``_target_``, also those in lists."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield key, node
@@ -262,7 +262,7 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _resolvers(text: str) -> list[str]:
-    """The interpolations in a text that call something, like ${oc.env:HOME}."""
+    """Return the interpolations in a text that call something, like ${oc.env:HOME}."""
     if "${" not in text:
         return []
     from omegaconf.errors import GrammarParseError
@@ -288,10 +288,10 @@ def _resolvers(text: str) -> list[str]:
 
 
 def in_words(words: Iterable[str]) -> list[str]:
-    """What overrides that a record holds would do that is not known to be harmless.
+    """Return what a record's overrides would do that is not known to be harmless.
 
     Args:
-        words: overrides, as they would stand on a command line.
+        words: overrides in the form of a command line.
 
     Returns:
         A description of each.
@@ -314,7 +314,7 @@ def _in_word(word: str) -> list[str]:
     if key == "tracking.uri" and text not in ("null", ""):
         return [f"a connection to {text}"]
     is_choice = key in (*schema.GROUPS, *schema.SWEEP_GROUPS, "experiments")
-    if "/" in key or (is_choice and ("/" in text or "\\" in text)):  # a file outside of conf/
+    if "/" in key or (is_choice and ("/" in text or "\\" in text)):  # a file outside conf/
         return [word]
     if "_target_" in word or "${" in text:
         return _in_value(key, word)
@@ -322,7 +322,7 @@ def _in_word(word: str) -> list[str]:
 
 
 def _in_value(key: str, word: str) -> list[str]:
-    """Of an override that names a target, or holds an interpolation."""
+    """Return the risk of an override that names a target, or holds an interpolation."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException
@@ -360,7 +360,7 @@ def _in_value(key: str, word: str) -> list[str]:
 
 
 def saved_config(words: Sequence[str]) -> Path | None:
-    """The best.yaml that a command line trains again; None: it names none.
+    """Return the best.yaml that a command line trains again; None if it names none.
 
     Any other file that it names is the user's own config.
     """
@@ -378,7 +378,7 @@ def saved_config(words: Sequence[str]) -> Path | None:
 
 
 def _flag(option: str) -> str | None:
-    """The one of Hydra's flags that a word is, which argparse also takes abbreviated."""
+    """Return which of Hydra's flags a word is; argparse also accepts abbreviations."""
     shorts = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}
     if option in shorts:
         return shorts[option]
@@ -387,7 +387,7 @@ def _flag(option: str) -> str | None:
 
 
 def in_best(text: str) -> list[str]:
-    """What a best.yaml would call, or read elsewhere, that is not known to be harmless.
+    """Return what a best.yaml would call, or read elsewhere, that is not known to be harmless.
 
     Raises:
         UserError: it is no YAML.
@@ -421,7 +421,7 @@ def in_best(text: str) -> list[str]:
 
 
 def _elsewhere(saved: Mapping[str, Any]) -> Iterator[str]:
-    """The settings of a best.yaml by which a sweep would write or connect somewhere else."""
+    """Return the settings of a best.yaml with which a sweep would write or connect elsewhere."""
     for key, value in saved.items():
         if key == "storage" and value != "journal":
             yield f"a connection to {value} (storage)"
@@ -437,15 +437,15 @@ def _elsewhere(saved: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_beneath(folder: Any) -> bool:
-    """Whether a folder lies in the current one, as it is written, on any system."""
+    """Return whether a folder is in the current one, by its text, on any system."""
     if not isinstance(folder, str) or "${" in folder or folder.startswith("~"):
         return False
-    path = PureWindowsPath(folder)  # which knows both / and \
+    path = PureWindowsPath(folder)  # it knows both / and \
     return not path.anchor and ".." not in path.parts
 
 
 def _is_own_choice(entry: Any) -> bool:
-    """Whether an entry of a defaults list takes a choice that comes with lrlab."""
+    """Return whether an entry of a defaults list is a choice that comes with lrlab."""
     if not isinstance(entry, dict) or len(entry) != 1:
         return False
     (group, choice), *_ = entry.items()
@@ -458,10 +458,10 @@ def _is_own_choice(entry: Any) -> bool:
 
 
 def without_trust(words: Sequence[str]) -> tuple[list[str], bool]:
-    """A command line without ``trust=true``, and whether it was there.
+    """Return a command line without ``trust=true``, and whether it was there.
 
     Raises:
-        UserError: trust is something else than true or false.
+        UserError: trust is neither true nor false.
     """
     kept, trusted = [], False
     for word in words:

@@ -1,4 +1,4 @@
-"""YAML as OmegaConf reads and writes it, where no config is wanted but only what it holds.
+"""Read and write YAML as OmegaConf does, as plain values and without making a config.
 
 OmegaConf reads with PyYAML's parser in Python, and makes a node of each value.
 """
@@ -15,7 +15,7 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 
 def read(text: str) -> Any:
-    """What ``OmegaConf.to_container(OmegaConf.create(text))`` holds; None of an empty text.
+    """Return ``OmegaConf.to_container(OmegaConf.create(text))``; None for an empty text.
 
     Raises:
         yaml.YAMLError: it is no YAML.
@@ -25,15 +25,15 @@ def read(text: str) -> Any:
 
 
 def load(file: Path) -> Any:
-    """``read`` of a file."""
+    """Call ``read`` on a file."""
     return read(file.read_text(encoding="utf-8"))
 
 
 def record(text: str, plain: bool = False) -> Any:
-    """What a YAML record holds, which may be damaged or another's; dates are texts.
+    """Read a YAML record, which may be damaged or come from elsewhere; dates are texts.
 
-    lrlab writes no aliases, of which a short text can make more than memory holds, no key twice,
-    and no whole number that is too large for a float.
+    lrlab writes no aliases, from which a short text can make more than memory holds. It writes no
+    key twice, and no whole number that is too large for a float.
 
     Args:
         plain: read numbers as YAML does (``1e-3`` is a text), and no paths.
@@ -48,7 +48,8 @@ def record(text: str, plain: bool = False) -> Any:
     except yaml.YAMLError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # of a value that its tag does not fit, !!timestamp 2024-02-31; or of brackets by thousands
+        # from a value that does not fit its tag, !!timestamp 2024-02-31; or from thousands of
+        # brackets
         raise yaml.YAMLError(f"has a value that cannot be read ({error})") from None
 
 
@@ -58,7 +59,7 @@ def check_aliases(text: str) -> None:
     Raises:
         yaml.YAMLError: it has some, or is no YAML.
     """
-    if not re.search(r"(^|[\s\[{,:?-])\*\S", text):  # quick, and hardly ever true
+    if not re.search(r"(^|[\s\[{,:?-])\*\S", text):  # quick, and rarely true
         return
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
@@ -66,7 +67,7 @@ def check_aliases(text: str) -> None:
 
 
 def write(value: Any) -> str:
-    """The text of plain containers, as ``OmegaConf.to_yaml`` writes them."""
+    """Return the text of plain containers, as ``OmegaConf.to_yaml`` writes them."""
     return yaml.dump(
         value,
         default_flow_style=False,
@@ -78,7 +79,7 @@ def write(value: Any) -> str:
 
 @functools.cache
 def _dumper() -> Any:
-    """OmegaConf's; it escapes the rarer line ends, which single quotes would fold."""
+    """Return OmegaConf's dumper; it escapes the rarer line ends, which single quotes would fold."""
 
     class Dumper(get_omega_conf_dumper()):  # type: ignore[misc]
         def analyze_scalar(self, scalar: str) -> Any:
@@ -93,7 +94,7 @@ def _dumper() -> Any:
 
 @functools.cache
 def _loader() -> Any:
-    """OmegaConf's loader on the parser in C, ten times as fast; its own where that is not there."""
+    """Return OmegaConf's loader on the parser in C, ten times as fast; its own without that."""
     theirs = get_yaml_loader()
     if not hasattr(yaml, "CSafeLoader"):
         return theirs
@@ -107,7 +108,7 @@ _INT, _DATE = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 @functools.cache
 def _strict(plain: bool) -> Any:
-    """A loader, in C where there is one, that refuses what no record has."""
+    """Return a loader, in C if possible, that refuses anything no record has."""
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if plain else _loader()
 
     def mapping(self: Any, node: Any, deep: bool = False) -> Any:

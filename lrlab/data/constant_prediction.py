@@ -1,4 +1,4 @@
-"""The least loss of a constant prediction, found by minimising any loss over it."""
+"""Find the least loss of a constant prediction by minimising any loss over it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lrlab.data.random_state import random_state_kept
 
 MOST_NUMBERS = 2**17  # outputs that one call of the loss takes; more only cost time
 ITERATIONS = 80
-HISTORY = 50  # pairs that the Hessian is guessed from; with as few iterations it is plain BFGS
+HISTORY = 50  # pairs for the guess of the Hessian; with as few iterations it is plain BFGS
 FAR = 1e6  # from the start, in units: there the loss has no minimum
-FLAT = 1e-7  # a slope so small, for a loss of 1, is a minimum's
-GAIN = 1e-7  # of a step, as a share of the loss, that is next to nothing
-AGREEMENT = 1e-3  # how far two searches may lie apart, as a share, where no slope is flat
+FLAT = 1e-7  # a slope so small, for a loss of 1, means a minimum
+GAIN = 1e-7  # gain of a step, as a share of the loss, that hardly counts
+AGREEMENT = 1e-3  # how far two searches may differ, as a share, where no slope is flat
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -30,9 +30,9 @@ def least_loss(
 ) -> float | None:
     """Return the least of loss(constant, targets) over all constants, or None.
 
-    Of very many targets some stand for all. None: the loss raises, has no gradient or no minimum,
-    is not finite, or two searches with kinks in their way do not end at the same value. It never
-    raises, and leaves the states of the random generators as they were.
+    If there are very many targets, some stand for all. None: the loss raises, has no gradient or no
+    minimum, or is not finite; or two searches with kinks in their way end at different values. It
+    never raises, and restores the random generators.
 
     Args:
         loss: (outputs (samples, *shape), targets (samples, ...)) to one number. A copy is called.
@@ -81,7 +81,7 @@ def _searched(
 
 
 class End(NamedTuple):
-    """Where a search ended: the least value, NaN where there is none, and if it is flat there."""
+    """Where a search ended: the least value, NaN if there is none, and whether it is flat there."""
 
     value: float
     is_flat: bool
@@ -90,9 +90,8 @@ class End(NamedTuple):
 def minimum(at: Objective, start: np.ndarray, unit: np.ndarray, flat: float) -> End:
     """Search for a minimum by BFGS.
 
-    Each step is bisected until it meets the weak Wolfe conditions, with which BFGS minimises
-    functions with kinks, too (Lewis and Overton, Nonsmooth optimization via quasi-Newton methods,
-    2013).
+    Each step is bisected until it meets the weak Wolfe conditions. With them BFGS also minimises
+    functions with kinks (Lewis and Overton, Nonsmooth optimization via quasi-Newton methods, 2013).
 
     Args:
         at: a point (numbers,) to value and gradient.
@@ -108,7 +107,7 @@ def minimum(at: Objective, start: np.ndarray, unit: np.ndarray, flat: float) -> 
     point = np.zeros_like(start)
     value, slope = objective(point)
     pairs: list[tuple[np.ndarray, np.ndarray, float]] = []
-    slow = 0  # steps in a row that gained next to nothing: rounding, or a kink
+    slow = 0  # steps in a row with hardly any gain: rounding, or a kink
     for _ in range(ITERATIONS):
         if not (math.isfinite(value) and np.isfinite(slope).all() and np.abs(point).max() < FAR):
             return End(math.nan, False)
@@ -135,7 +134,7 @@ def minimum(at: Objective, start: np.ndarray, unit: np.ndarray, flat: float) -> 
 def _preconditioned(
     slope: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray, float]]
 ) -> np.ndarray:
-    """The inverse Hessian's guess times the slope (Nocedal's two loops)."""
+    """Return the guessed inverse Hessian times the slope (Nocedal's two loops)."""
     found, shares = slope.copy(), []
     for s, y, curvature in reversed(pairs):
         shares.append((s @ found) / curvature)
@@ -167,7 +166,7 @@ def _step(
 
 
 def _starts(targets: Tensor, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Two points to begin at, and the units of the search from there."""
+    """Return two starting points, and the units of the search from there."""
     ones = np.ones(size)
     if not targets.is_floating_point() or targets[0].numel() != size:
         return [(0.0 * ones, ones), (0.5 * ones, ones)]
@@ -177,10 +176,10 @@ def _starts(targets: Tensor, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _representatives(targets: Tensor, shape: Sequence[int]) -> Tensor:
-    """Some of the targets where they are many; of one number each their quantiles.
+    """Return some of the targets if they are many; quantiles if they are one number each.
 
     Raises:
-        ValueError: so few cannot tell the shares of so many classes.
+        ValueError: so few cannot represent the shares of so many classes.
     """
     most = max(MOST_NUMBERS // max(math.prod(shape), 1), 1)
     if len(targets) <= most:

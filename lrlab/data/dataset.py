@@ -1,4 +1,4 @@
-"""A data set as tensors, and the hash by which a record knows it."""
+"""Define a data set as tensors, and the hash by which a record identifies it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Dataset:
     """Inputs and targets, wholly in memory.
 
     Inputs are (N, ...) float32, images (N, channels, height, width), and normalised. Targets are
-    (N,) int64, classes below `num_classes`; or of a regression (N, width) float32, and
+    (N,) int64, classes below `num_classes`. In a regression they are (N, width) float32, and
     `num_classes` is None. `val_*` is held out from training; `test_*` may be empty. `sha256` covers
     the contents and order of all six tensors: two datasets with equal hashes hold equal tensors.
 
-    Where targets are standardised, `target_std` times one of them, plus `target_mean` of its
-    column, (width,), is the target in its own unit. One deviation is for all columns.
+    If targets are standardised, `target_std` times one of them, plus `target_mean` of its column,
+    (width,), is the target in its own unit. One deviation is for all columns.
 
-    `notices` are sentences to be said before training: what was left out, what may not be meant.
+    `notices` are sentences for before training: omitted parts, and values that may not be meant.
     """
 
     name: str
@@ -44,20 +44,20 @@ class Dataset:
 
     @property
     def outputs(self) -> int:
-        """How many numbers a network gives for a sample: one a class, or the targets' width."""
+        """How many numbers a network returns for a sample: one a class, or the targets' width."""
         return self.num_classes or self.train_y.shape[1]
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data on `device`; tensors that are there already are not copied."""
+        """Return the same data on `device`; tensors that are there already are not copied."""
         names = ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def check_draw(train_size: Any, seed: Any, samples: str) -> None:
-    """Judge what says which samples are trained on.
+    """Check the settings that say which samples are trained on.
 
     Args:
-        samples: what they are called.
+        samples: the name of the samples.
 
     Raises:
         UserError: one of the two cannot work.

@@ -1,17 +1,17 @@
-"""Images as tensors: read once, checked, split, normalised.
+"""Load MNIST-like images as tensors: read once, checked, split, normalised.
 
 A data config names a function that returns a `Dataset`. The one here reads MNIST and its drop-in
-replacements through torchvision. Importing torchvision takes seconds, so the tensors it has read
-are kept in a cache folder, and only the first use pays.
+replacements through torchvision. Importing torchvision takes seconds, so the tensors are kept in a
+cache folder, and only the first use is slow.
 
 The cache folder is `$LRLAB_CACHE`, else the platform's own:
 
     MNIST/raw/...             the files unpacked, in torchvision's layout (usable as data.root)
     tensors/MNIST-<key>.pt    the tensors read from files whose contents have this key
 
-Several processes may race for it: each file is written whole under another name and then renamed,
-and nothing is trusted before its contents have been checked. It is only a cache: where it cannot
-be written, the job goes on without.
+Several processes may use it at once. Each file is written whole under another name and then
+renamed, and its contents are checked before use. It is only a cache: if it cannot be written, the
+job goes on without.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def torchvision_images(
     mean: float = 0.1307,
     std: float = 0.3081,
 ) -> Dataset:
-    """MNIST, FashionMNIST or KMNIST, split and normalised as (x / 255 - mean) / std.
+    """Load MNIST, FashionMNIST or KMNIST, split and normalised as (x / 255 - mean) / std.
 
-    The arguments are the keys of `conf/data/*.yaml`, described there. The training images are
-    shuffled by a generator seeded with `split_seed`; the first `val_size` of them are held out and
-    the next `train_size` are trained on, so `train_size` never changes what is held out.
+    The arguments are the keys of `conf/data/*.yaml`, described there. A generator with the seed
+    `split_seed` shuffles the training images. The first `val_size` of them are held out and the
+    next `train_size` are trained on, so `train_size` never changes the held-out ones.
 
-    Raises UserError, in one line, for a value out of range, and for files that are missing,
-    truncated, corrupt or cannot be downloaded, by their names.
+    Raises UserError, in one line, for a value out of range. It also does so, with their names, for
+    files that are missing, truncated, corrupt or cannot be downloaded.
     """
     _check_values(dataset, train_size, val_size, split_seed, mean, std)
     try:
@@ -110,7 +110,7 @@ def torchvision_images(
         (raw.train_images.index_select(0, held_out), raw.train_labels[held_out]),
         (raw.test_images, raw.test_labels),
     ]
-    # Each pixel is one of 256 values, so what normalisation makes of these describes it wholly.
+    # Each pixel is one of 256 values, so their normalised values describe it wholly.
     levels = _normalised(torch.arange(256, dtype=torch.uint8).view(1, 1, 256), mean, std)
     if not levels.isfinite().all():
         raise UserError(
@@ -155,9 +155,9 @@ def _check_values(
 
 
 def _normalised(images: Tensor, mean: float, std: float) -> Tensor:
-    """(N, height, width) uint8 -> (N, 1, height, width) float32, in one copy.
+    """Return (N, height, width) uint8 -> (N, 1, height, width) float32, in one copy.
 
-    The same operations in the same order as torchvision's ToTensor and Normalize, to the bit.
+    The operations and their order are those of torchvision's ToTensor and Normalize, to the bit.
     """
     return images.unsqueeze(1).to(torch.float32).div_(255).sub_(mean).div_(std)
 
@@ -181,7 +181,7 @@ def _read_shipped() -> RawImages:
 
 
 def unpack_shipped(folder: Path) -> None:
-    """Makes the four files in `folder` exist with the right contents. OSError: cannot write."""
+    """Make the four files exist in `folder` with the right contents. OSError: cannot write."""
     for name, sha256 in SHIPPED_SHA256.items():
         target = folder / name
         with contextlib.suppress(OSError):
@@ -201,7 +201,7 @@ def unpack_shipped(folder: Path) -> None:
 
 
 def _files_of_user(name: str, root: str) -> dict[str, Path]:
-    """The four files under data.root. Nothing is ever written or downloaded there."""
+    """Return the four files under data.root. Nothing is written or downloaded there."""
     folder = data_paths.find(str(root))
     files, missing = _find_files(folder / name / "raw")
     if not missing:
@@ -220,10 +220,10 @@ def _files_of_user(name: str, root: str) -> dict[str, Path]:
 
 
 def _find_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The files there, packed or not, and the names of those that are not there."""
+    """Return the files there, packed or not, and the names of missing ones."""
     files = {}
     for name in FILE_NAMES:
-        # Where both are there the unpacked one counts, as for torchvision.
+        # If both exist the unpacked one counts, as for torchvision.
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
                 files[name] = path
@@ -236,9 +236,9 @@ def _names_in_words() -> str:
 
 
 def _read_files(name: str, files: Mapping[str, Path], prefix: str) -> RawImages:
-    """Reads the four files, or the tensors that were read from files of the same contents.
+    """Read the four files, or the cached tensors of files with the same contents.
 
-    Contents decide, not path, size or time: 0.04 s, and a file that was replaced is never missed.
+    Contents decide, not path, size or time. That takes 0.04 s and never misses a replaced file.
     """
     contents = "".join(f"{path.suffix}{file_sha256(path)}" for path in files.values())
     key = hashlib.sha256(contents.encode()).hexdigest()
@@ -276,11 +276,11 @@ def _unpacked(path: Path, prefix: str, remedy: str) -> bytes:
 
 
 def _idx_problem(path: Path, dimensions: int) -> str | None:
-    """What is wrong with a file that should be in IDX format with uint8 values, or None.
+    """Return what is wrong with a file in IDX format with uint8 values, or None.
 
     IDX: two zero bytes, the type (8: uint8), the number of dimensions, each size as a big-endian
-    int32, then the values. Checked here because torchvision reads a short file without complaint
-    about the right thing.
+    int32, then the values. It is checked here because torchvision does not report a short file
+    clearly.
     """
     header_size = 4 + 4 * dimensions
     with path.open("rb") as file:
@@ -325,10 +325,10 @@ def _check_agreement(raw: RawImages, files: Mapping[str, Path], prefix: str) -> 
 
 
 def _read_unpacked(files: Mapping[str, Path]) -> RawImages:
-    """Reads four files that have been checked, in the order of FILE_NAMES, with torchvision.
+    """Read four checked files, in the order of FILE_NAMES, with torchvision.
 
-    torchvision's dataset classes would prefer a `processed` folder, which versions before 0.9
-    left behind, to the files that have been checked; the readers inside them do not.
+    torchvision's dataset classes would prefer a `processed` folder from versions before 0.9 to the
+    checked files. The readers inside them do not.
     """
     with quiet_torchvision():
         from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -359,10 +359,10 @@ def _read_downloaded(name: str) -> RawImages:
 
 
 def _download(name: str, folder: Path) -> None:
-    """Puts the four files into `folder`, unpacked. OSError: cannot write.
+    """Download the four files into `folder`, unpacked. OSError: cannot write.
 
-    torchvision writes in place, where another process could meet half a file; so it is given a
-    folder of its own, and each whole file is moved. It checks their MD5.
+    torchvision writes in place, where another process could read half a file. So it gets a folder
+    of its own, and each whole file is moved. It checks their MD5.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log.info("downloading %s into %s", name, folder)
@@ -374,7 +374,7 @@ def _download(name: str, folder: Path) -> None:
                 getattr(torchvision.datasets, name)(temporary, download=True)
         except UserError:
             raise
-        except Exception as error:  # urllib, http.client, ssl and torchvision raise what they like
+        except Exception as error:  # urllib, http.client, ssl and torchvision raise any exception
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(_advice_without_network(name, lines[-1] if lines else "")) from error
         for file_name in FILE_NAMES:

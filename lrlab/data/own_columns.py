@@ -1,4 +1,4 @@
-"""Columns that are no features: a saved index, a running number, the label once more."""
+"""Find columns that are no features: a saved index, a running number, the label once more."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # what pandas calls them
+UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # pandas' names for them
 KEYS = re.compile(r"(?i)(row|sample|record|line)?[ _.-]?(id|idx|index|nr|no|number|rownames?)")
-LEAST_ROWS = 3  # from when on a column can be said to number them
+LEAST_ROWS = 3  # rows needed before a column can be said to number them
 LEAST_ALIKE = 20  # below it, a column may be one-to-one with the classes by chance
 LOOKED_AT = 1000  # rows, before all are
 
 
 def is_unnamed(name: Any) -> bool:
-    """Whether a column has no name, or the one that pandas gives to such."""
+    """Return whether a column has no name, or the one that pandas gives to such."""
     return name is None or UNNAMED.fullmatch(str(name).strip()) is not None
 
 
 def without_index(frame: pd.DataFrame, features: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    """The features without saved indices, and a sentence for each unnamed column.
+    """Return the features without saved indices, and a sentence for each unnamed column.
 
-    A saved index is a column without a name in which all cells differ and are whole numbers, or
-    texts. It need not be in order, for a table may have been shuffled, or rows taken out of it.
+    A saved index is a column without a name, with cells that all differ and are whole numbers or
+    texts. It need not be in order, because a table may have been shuffled, or rows removed.
     """
     kept, said = [], []
     for name in features:
@@ -48,7 +48,7 @@ def without_index(frame: pd.DataFrame, features: Sequence[Any]) -> tuple[list[An
 
 
 def numbering(x: np.ndarray, names: Sequence[Any] | None = None) -> list[int]:
-    """Which columns number the samples: by steps of 1, or by name and in any order.
+    """Return the columns that number the samples: by steps of 1, or by name and in any order.
 
     Args:
         x: (samples, features).
@@ -57,7 +57,7 @@ def numbering(x: np.ndarray, names: Sequence[Any] | None = None) -> list[int]:
     if x.ndim != 2 or len(x) < LEAST_ROWS or x.shape[1] < 2 or x.dtype.kind not in "iuf":
         return []
     head = x[:LOOKED_AT].astype(np.float64)
-    with np.errstate(invalid="ignore"):  # what is not finite is refused elsewhere
+    with np.errstate(invalid="ignore"):  # non-finite values are refused elsewhere
         steps = np.diff(head, axis=0)
         running = ((steps == 1).all(0) | (steps == -1).all(0)) & (head[0] % 1 == 0)
     if names is not None:
@@ -71,14 +71,14 @@ def _numbers(column: np.ndarray) -> bool:
 
 
 def repeats(x: np.ndarray, y: np.ndarray) -> list[tuple[int, str]]:
-    """Which features are a label: equal to it, or of classes one-to-one with it.
+    """Return the features that are a label: equal to it, or one-to-one with its classes.
 
     Args:
         x: (samples, features).
         y: (samples, labels), whole numbers if they are classes.
 
     Returns:
-        The places of such features, each with what it does to the label, as words.
+        The indices of such features, each with its relation to the label, in words.
     """
     if x.ndim != 2 or y.ndim != 2 or len(x) < 2 or x.dtype.kind not in "biuf":
         return []
@@ -96,7 +96,7 @@ def repeats(x: np.ndarray, y: np.ndarray) -> list[tuple[int, str]]:
 
 
 def _constant_in_classes(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """The features that have one value in each class."""
+    """Return the features that have one value in each class."""
     order = np.argsort(y, kind="stable")
     x, y = x[order], y[order]
     starts = np.flatnonzero(np.r_[True, y[1:] != y[:-1]])

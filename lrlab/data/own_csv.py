@@ -1,4 +1,4 @@
-"""A CSV as a table of cells: how it is written, what its first bytes and its header say."""
+"""Read a CSV as a table of cells: its form, its first bytes and its header."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ class Form:
     """How a CSV is written.
 
     Attributes:
-        sep: what stands between two cells, as pandas takes it.
+        sep: the separator between two cells, as pandas takes it.
         decimal: the decimal point.
         header: whether the first line names the columns.
-        check: whether what is surely not meant is left out or refused; records of before lrlab did
-            so lack it.
+        check: whether to drop or refuse what is surely not meant; older records lack it.
     """
 
     sep: str
@@ -50,7 +49,7 @@ class Form:
 
 
 def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
-    """How a CSV is written, by its options.
+    """Return how a CSV is written, from its options.
 
     Raises:
         UserError: a value that cannot work.
@@ -73,10 +72,10 @@ def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
 
 
 def file_of(option: str, path: str) -> Path:
-    """The file that an option names.
+    """Return the file that an option names.
 
     Raises:
-        UserError: it is not there.
+        UserError: it does not exist.
     """
     if not (isinstance(path, str) and path and "\0" not in path):
         raise UserError(f"{option}={path}: must be a file's name")
@@ -112,7 +111,7 @@ class Table:
     """A CSV that was read.
 
     Attributes:
-        option: what the user typed, to begin an error line with.
+        option: what the user typed; an error line begins with it.
         file: the file.
         frame: its cells; the columns have the names of its header.
     """
@@ -141,7 +140,7 @@ class Table:
         self._check_header_is_one(names)
 
     def texts(self, name: str) -> pd.Series:
-        """A column's cells as they are written; an empty one is missing."""
+        """Return a column's cells as they are written; an empty one is missing."""
         given = {**self.given}
         if self.how.check and self.is_plain:  # then no two columns have this name
             given["usecols"] = lambda column: str(column).strip() == name
@@ -169,7 +168,7 @@ class Table:
                 f"{self.option}: is no text in UTF-8 (byte {error.object[error.start]:#x}); save "
                 "it as UTF-8"
             ) from error
-        except Exception as error:  # of csv, codecs or pandas
+        except Exception as error:  # from csv, codecs or pandas
             reason = " ".join(str(error).split())
             raise UserError(f"{self.option}: cannot be read as a CSV ({reason})") from error
 
@@ -186,7 +185,7 @@ class Table:
                 )
 
     def _check_header_is_one(self, names: Sequence[str]) -> None:
-        """Judge a header of numbers and texts: of data, a text recurs below, or numbers jump."""
+        """Refuse a header of numbers and texts that is data: texts recur below, or numbers jump."""
         if not (self.how.check and self.how.header) or len(names) != len(self.frame.columns):
             return
         numbers = [float(name) for name in names if reads_as_number(name)]
@@ -209,7 +208,7 @@ class Table:
         )
 
     def _without_surplus(self, frame: pd.DataFrame, said: list[str]) -> pd.DataFrame:
-        """Rows have more cells than the header, and pandas took the first of them for names."""
+        """Repair rows with more cells than the header, whose first pandas took for names."""
         wider = frame.reset_index()
         surplus = len(wider.columns) - len(frame.columns)
         last = wider.iloc[:, len(frame.columns) :]
@@ -229,7 +228,7 @@ class Table:
         )
 
     def _without_empty(self, frame: pd.DataFrame, said: list[str]) -> pd.DataFrame:
-        """Without unnamed columns and last rows that hold nothing, as spreadsheets leave them."""
+        """Drop unnamed columns and last rows without content, as spreadsheets leave them."""
         empty = [
             name
             for name in frame.columns
@@ -257,7 +256,7 @@ def _is_counted(frame: pd.DataFrame) -> bool:
 
 
 def _encoding(option: str, file: Path) -> str:
-    """UTF-8, or what the file's first bytes say; refuses what is no text."""
+    """Return UTF-8, or the encoding of the file's first bytes; refuse a file that is no text."""
     with file.open("rb") as stream:
         head = stream.read(4096)
     packed = file.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst", ".tar", ".tgz")
@@ -308,7 +307,7 @@ def _check_first_line(option: str, names: Sequence[str], how: Form) -> None:
 
 
 def _even_steps(names: Sequence[str]) -> bool:
-    """Whether names are whole numbers in equal steps, as those of columns without names are."""
+    """Return whether names are whole numbers in equal steps, as in columns without names."""
     numbers = np.array([float(name) for name in names])
     steps = np.diff(numbers)
     return bool((numbers % 1 == 0).all() and steps[0] != 0 and (steps == steps[0]).all())

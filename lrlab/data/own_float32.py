@@ -1,4 +1,4 @@
-"""What float32 loses of numbers that came as float64 or as large whole numbers."""
+"""Find what float32 loses of float64 or large whole numbers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 EXACT_ENOUGH = 256  # steps within a std: the rounding is a thousandth of it
 TOO_COARSE = 16  # steps within a std: the rounding is 2% of it
 NO_SPREAD = 1e-12  # relative; closer float64 numbers differ by rounding alone
-FEW_LEVELS = 256  # of a column with more different values, enough are left
+FEW_LEVELS = 256  # of a column with more different values, enough remain
 LOOKED_AT = 1000  # samples
 _WHOLE = (torch.int32, torch.int64, torch.uint32, torch.uint64)
 
 
 def is_whole(values: Tensor) -> bool:
-    """Whether the type holds whole numbers that float32 does not."""
+    """Return whether the type holds whole numbers that float32 does not."""
     return values.dtype in _WHOLE
 
 
 def steps(values: Tensor) -> np.ndarray:
-    """How many steps of float32 fit into the std of each column, or channel.
+    """Return how many steps of float32 fit into the std of each column, or channel.
 
     Args:
         values: (samples,) or (samples, columns, ...).
@@ -36,7 +36,7 @@ def steps(values: Tensor) -> np.ndarray:
     if values.dtype not in (torch.float64, *_WHOLE) or not len(values):
         return found
     given = values.numpy().reshape(len(values), columns, -1)
-    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+    with np.errstate(all="ignore"):  # non-finite values are refused elsewhere
         mean = np.mean(given, axis=(0, 2), dtype=np.float64)
         std = np.std(given, axis=(0, 2), dtype=np.float64)
         step = np.spacing(np.abs(mean).astype(np.float32)).astype(np.float64)
@@ -50,7 +50,7 @@ def steps(values: Tensor) -> np.ndarray:
 
 
 def narrowed(values: Tensor) -> Tensor:
-    """As float32; as float64 where float32 would lose differences of some column."""
+    """Return values as float32, or float64 if float32 would lose differences of some column."""
     rounded = values.float()
     if (steps(values) < EXACT_ENOUGH).any() or _merged(values, rounded):
         return values.double()
@@ -58,7 +58,7 @@ def narrowed(values: Tensor) -> Tensor:
 
 
 def lost(values: Tensor, called: Callable[[int], str]) -> str | None:
-    """The first column whose spread float32 does not hold, as words; None: there is none.
+    """Return the first column with a spread that float32 does not hold, as words, or None.
 
     Args:
         values: (samples,) or (samples, columns, ...).
@@ -77,7 +77,7 @@ def lost(values: Tensor, called: Callable[[int], str]) -> str | None:
 
 
 def merged(exact: Tensor, rounded: Tensor, called: Callable[[int], str]) -> list[str]:
-    """A sentence for each column of which float32 keeps few of many different values.
+    """Return a sentence for each column of which float32 keeps few of many different values.
 
     Args:
         exact: (samples, columns), as given.
@@ -92,7 +92,7 @@ def merged(exact: Tensor, rounded: Tensor, called: Callable[[int], str]) -> list
 
 
 def _merged(exact: Tensor, rounded: Tensor) -> list[tuple[int, int, int]]:
-    """Such columns, each with the number of its different values before and after."""
+    """Return such columns, each with the number of its different values before and after."""
     if exact.dtype not in (torch.float64, *_WHOLE) or exact.ndim > 2 or not len(exact):
         return []
     head = min(len(exact), LOOKED_AT)
@@ -113,7 +113,7 @@ def _merged(exact: Tensor, rounded: Tensor) -> list[tuple[int, int, int]]:
 
 
 def rounded_whole(values: Tensor, called: Callable[[int], str]) -> list[str]:
-    """A sentence for each column of whole numbers that float32 changes.
+    """Return a sentence for each column of whole numbers that float32 changes.
 
     Args:
         values: (samples, columns).
@@ -134,7 +134,7 @@ def rounded_whole(values: Tensor, called: Callable[[int], str]) -> list[str]:
 
 
 def merged_by_float64(column: np.ndarray) -> int | None:
-    """The first of a column's whole numbers that is equal to another one in float64."""
+    """Return the first of a column's whole numbers that is equal to another one in float64."""
     if column.dtype.kind not in "iu" or not len(column):
         return None
     if int(column.max()) <= 2**53 and int(column.min()) >= -(2**53):
@@ -145,7 +145,7 @@ def merged_by_float64(column: np.ndarray) -> int | None:
 
 
 def named(names: Sequence[str] | None, key: str, width: int) -> Callable[[int], str]:
-    """How a column is called in a sentence: by its name, or by its place in an array."""
+    """Return a column's name in a sentence: its own, or its index in an array."""
     if names is not None:
         return lambda place: f"column {names[place]}"
     return lambda place: f"{key}[:, {place}]" if width > 1 else key

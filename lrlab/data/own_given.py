@@ -1,4 +1,4 @@
-"""Data given from Python, as ``data=`` of ``lrlab.run_sweep``: which are taken, and how."""
+"""Check data given from Python, as ``data=`` of ``lrlab.run_sweep``, and write it to a file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _has_samples(value: Any) -> bool:
 
 
 def check(data: Any) -> None:
-    """Refuse what is neither arrays nor a choice, a mapping of settings, or code of the user's.
+    """Refuse anything but arrays, a choice, a mapping of settings, or the user's code.
 
     Raises:
         UserError: it is something else; the line says what would work.
@@ -78,7 +78,7 @@ def _check_text(text: str) -> None:
 
 
 def of_file(file: Path) -> str | None:
-    """How data in a file or folder are named from Python; None: it is none by its name."""
+    """Return how to name the data of a file or folder from Python; None if it has none."""
     name, ending = str(file), file.suffix.lower()
     if ending in (".npz", ".pt", ".pth"):
         return f"data='arrays', data__path={name!r}"
@@ -146,7 +146,7 @@ def _check_code(code: Any) -> None:
 
 
 def _named(value: Any) -> str:
-    """What an object is, in a few words and without its contents."""
+    """Describe an object in a few words, without its contents."""
     kind = type(value)
     if isinstance(value, bool | int | float | bytes) and len(repr(value)) <= 20:
         return f"{kind.__name__} {value!r}"
@@ -180,19 +180,19 @@ def _remedy(data: Any) -> str:
 
 
 def write(made: Any, folder: Path) -> tuple[str, list[str]]:
-    """Write arrays that exist in this process only into a file that ``own_data.arrays`` reads.
+    """Write arrays of this process into a file that ``own_data.arrays`` reads.
 
     Args:
         made: as ``own_data.make`` takes it, also with pandas' tables or as torch's TensorDataset.
-        folder: which exists.
+        folder: an existing one.
 
     Returns:
         name: the file's, which is a hash of the contents: equal arrays have the same.
         said: sentences on what was left out of pandas' tables, or may not be meant.
 
     Raises:
-        UserError: something that cannot be trained on.
-        NotWritten: there is no room for it.
+        UserError: the data cannot be trained on.
+        NotWritten: there is no space for it.
     """
     made = tuple(made.tensors) if hasattr(made, "tensors") else made
     if _is_frame(made):
@@ -232,7 +232,7 @@ def _is_frame(value: Any) -> bool:
 
 
 def _of_pandas(made: Mapping[str, Any], said: list[str]) -> dict[str, Any]:
-    """Pandas' tables as arrays, without saved indices; their columns and rows are judged."""
+    """Turn pandas' tables into arrays without saved indices; check their columns and rows."""
     found = dict(made)
     for prefix in ("", "val_", "test_"):
         x: Any = made.get(f"{prefix}x")
@@ -259,14 +259,14 @@ def _check_columns(found: Mapping[str, Any], names: list[Any], said: list[str]) 
     x, y = found["x"], np.asarray(found.get("y", 0))
     y = y[:, None] if y.ndim == 1 else y
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-        return  # said later
+        return  # reported later
     y = y.astype(np.int64) if y.dtype == bool else y
     for place, what in own_columns.repeats(x, y)[:1]:
         raise UserError(
             f"data: column {names[place]} of x {what} the label, so the answer is among the "
             f"inputs; give x.drop(columns=[{names[place]!r}])"
         )
-    running = own_columns.numbering(x)  # said of the file
+    running = own_columns.numbering(x)  # reported for the file
     said += [
         f"data: column {names[place]} of x numbers the rows; if it is no feature, give "
         f"x.drop(columns=[{names[place]!r}])"
@@ -302,7 +302,7 @@ def _check_frame(x: Any, y: Any, key: str) -> None:
 
 
 def _check_rows(x: Any, y: Any, prefix: str) -> None:
-    """Refuse two tables whose rows have the same names in another order."""
+    """Refuse two tables with the same row names in a different order."""
     mine, other = x.index, y.index
     if len(mine) != len(other) or mine.equals(other) or not (mine.is_unique and other.is_unique):
         return

@@ -1,4 +1,4 @@
-"""Classes of a table that are written as numbers: which texts are one class."""
+"""Tell which texts are one class, in a table with classes written as numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d{1,4}([./])\d{1,2}\2\d{2,4}( .
 
 
 def as_class(text: str, decimal: str) -> str:
-    """The class that a number names: 1.0 is that of 1, but 01 and +1 have their own.
+    """Return the class that a number names: 1.0 is class 1, but 01 and +1 have their own.
 
     A program that meets an empty cell writes a column of whole numbers as 1.0, 2.0.
     """
@@ -23,7 +23,7 @@ def as_class(text: str, decimal: str) -> str:
 
 
 def equal_as_read(texts: Iterable[str], kind: str, decimal: str) -> list[list[str]]:
-    """Different texts that pandas reads as one value.
+    """Return different texts that pandas reads as one value.
 
     Args:
         texts: the different cells of a column, without blanks around them.
@@ -44,18 +44,18 @@ def equal_as_read(texts: Iterable[str], kind: str, decimal: str) -> list[list[st
 
 
 def folded(text: str) -> str:
-    """What texts that look alike share: letters of any case, however their accents are stored."""
+    """Return the common form of texts that look alike: any case, any storage of accents."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 
 def listed(groups: Sequence[Sequence[str]]) -> str:
-    """The first of such groups, in words."""
+    """Return the first of such groups, in words."""
     first = " and ".join(map(repr, groups[0]))
     return first + (f" ({len(groups) - 1} more like these)" if len(groups) > 1 else "")
 
 
 def quantity(texts: Sequence[str]) -> str | None:
-    """The first text, if all are numbers with signs that no parser takes, or dates."""
+    """Return the first text, if all are numbers with signs that no parser takes, or dates."""
     plain = re.compile(r"[-+]?\d+")
     if not texts or all(plain.fullmatch(text) for text in texts):
         return None

@@ -1,4 +1,4 @@
-"""The parts of a user's own data set: arrays of numbers that are checked, and standardised."""
+"""Check and standardise the parts of a user's own data set: arrays of numbers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PARTS_OF_FOLDERS = {
 
 
 def parts_of(made: Any, option: str) -> dict[str, Tensor]:
-    """The parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32.
+    """Return the parts as tensors of agreeing shapes; targets (N,) int64 or (N, width) float32.
 
-    Targets are float64 where float32 would lose their differences.
+    Targets are float64 if float32 would lose their differences.
     """
     if isinstance(made, tuple | list) and len(made) == 2:
         made = {"x": made[0], "y": made[1]}
@@ -128,10 +128,10 @@ def _targets(y: Tensor, key: str, option: str) -> Tensor:
 
 
 def checked_finite(tensor: Tensor, key: str, option: str, rows: Tensor | None = None) -> None:
-    """Refuse what is NaN or infinite, by its sample.
+    """Refuse NaN or infinite values, and name their sample.
 
     Args:
-        rows: the places that samples have in what the user gave; None: those here.
+        rows: the positions of the samples in the user's data; None: those here.
     """
     if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
         at = int((~finite.flatten(1).all(1)).nonzero()[0])
@@ -148,7 +148,10 @@ def is_class(target: Any) -> bool:
 
 
 def mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each feature, or channel, in float64; a constant one has the std 1. (1, features, ...)."""
+    """Return mean and std of each feature, or channel, in float64, (1, features, ...).
+
+    A constant one has the std 1.
+    """
     shape = (1, x.shape[1], *(1,) * (x.ndim - 2))
     if x.dtype == torch.uint8 and x.ndim > 2:  # few channels of many pixels: exact, by counting
         flat = x.movedim(1, 0).reshape(x.shape[1], -1).numpy()
@@ -156,26 +159,26 @@ def mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
         levels, total = np.arange(256) / 255, counts.sum(1)
         mean = counts @ levels / total
         std = np.sqrt([c @ (levels - m) ** 2 / c.sum() for c, m in zip(counts, mean, strict=True)])
-    else:  # by numpy, for torch's sums hang on the number of threads
+    else:  # by numpy, because torch's sums depend on the number of threads
         values, axes = to_numpy(x), (0, *range(2, x.ndim))
         if x.dtype == torch.uint8:
             values = values / 255
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+        with np.errstate(over="ignore", invalid="ignore"):  # non-finite values are refused later
             mean = np.mean(values, axes, dtype=np.float64)
             std = np.std(values, axes, dtype=np.float64)
-    std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # what rounding leaves is no spread
+    std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # a spread from rounding does not count
     return torch.from_numpy(mean).view(shape), torch.from_numpy(std).view(shape)
 
 
 def to_numpy(x: Tensor) -> np.ndarray:
-    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # which NumPy lacks
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy lacks it
 
 
 def standardise_targets(parts: dict[str, Tensor], option: str) -> tuple[tuple[float, ...], float]:
-    """Change the targets of all parts, and return what was taken off, and what they are divided by.
+    """Standardise the targets of all parts; return the subtracted means and the divisor.
 
-    One divisor for all columns, so that a squared error in their own units is this one's times its
-    square.
+    There is one divisor for all columns, so that a squared error in their own units is this one's
+    times its square.
     """
     if not parts["y"].is_floating_point():
         raise UserError(
@@ -184,19 +187,19 @@ def standardise_targets(parts: dict[str, Tensor], option: str) -> tuple[tuple[fl
         )
     values = parts["y"].numpy().astype(np.float64)
     mean, std = values.mean(axis=0), float(np.sqrt(values.var(axis=0).mean()))
-    std = std if std > 1e-12 * np.abs(mean).max() else 1.0  # what rounding leaves is no spread
+    std = std if std > 1e-12 * np.abs(mean).max() else 1.0  # a spread from rounding does not count
     for key in ("y", "val_y", "test_y"):
-        copy = parts[key].to(torch.float64, copy=True)  # of what may be the caller's own
+        copy = parts[key].to(torch.float64, copy=True)  # a copy, as it may be the caller's own
         parts[key] = copy.sub_(torch.from_numpy(mean)).div_(std).float()
     return tuple(mean.tolist()), std
 
 
 def scaled(x: Tensor, shift: tuple[Tensor, Tensor] | None) -> Tensor:
-    """As float32, rounded once from float64 where it is standardised, pixels apart."""
+    """Return float32, rounded once from standardised float64, except for pixels."""
     if x.dtype == torch.uint8:
         x = x.float().div_(255)
         return x if shift is None else x.sub_(shift[0].float()).div_(shift[1].float())
     if shift is None:
         return x.float()
-    copy = x.to(torch.float64, copy=True)  # of what may be the caller's own
+    copy = x.to(torch.float64, copy=True)  # a copy, as it may be the caller's own
     return copy.sub_(shift[0]).div_(shift[1]).float()

@@ -1,4 +1,4 @@
-"""How a user's own samples are divided into training and held-out samples."""
+"""Divide a user's own samples into training and held-out samples."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def checked_split(split: Mapping[str, Any]) -> Split:
 
 
 def divided(y: Tensor, how: Split, option: str) -> tuple[Tensor, Tensor]:
-    """The places of the samples to train on, shuffled, and of those held out."""
+    """Return the indices of the samples to train on, shuffled, and of those held out."""
     available = len(y)
     share = isinstance(how.val_size, float)
     size = max(1, int(how.val_size * available)) if share else int(how.val_size)
@@ -86,9 +86,9 @@ def divided(y: Tensor, how: Split, option: str) -> tuple[Tensor, Tensor]:
 
 
 def _quotas(counts: np.ndarray, size: int, ties: np.ndarray) -> np.ndarray:
-    """How many samples of each class to hold out, by the largest remainder.
+    """Return how many samples of each class to hold out, by the largest remainder.
 
-    Of each class one stays in training at least, as far as that leaves enough.
+    At least one of each class stays in training, if enough samples remain.
 
     Args:
         counts: (classes,) int64, the samples of each class.

@@ -1,4 +1,4 @@
-"""CSV files as parts of a data set: which columns are features, and which classes there are."""
+"""Turn CSV files into parts of a data set: which columns are features, which classes exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TASKS = ("auto", "classification", "regression")
-# A float label of so few values, all whole, may be meant as classes.
+# A float label with so few values, all whole, may be meant as classes.
 FEW_VALUES, FEW_EACH = 10, 10
 
 
@@ -30,7 +30,7 @@ def read(
     how: Form,
     task: str,
 ) -> tuple[dict[str, Any], list[str], dict[str, list[str]]]:
-    """The parts of a CSV and of one for the test, and what is worth a line; see ``own_data.table``.
+    """Return the parts of a CSV and of the test's, with notes; see ``own_data.table``.
 
     Returns:
         parts: x (rows, features) float64, y (rows,) int64 classes or (rows, labels) float64, and
@@ -125,7 +125,7 @@ def read(
 
 
 def drop_word(name: str) -> str:
-    """The option that leaves a column out, as one types it in a shell."""
+    """Return the option that leaves a column out, as one types it in a shell."""
     if re.fullmatch(r"[\w.-]+", name):
         return f"data.drop=[{name}]"
     escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("'", "'\\''")
@@ -136,7 +136,7 @@ def drop_word(name: str) -> str:
 
 
 def _column_names(key: str, given: Any, how: Form) -> list[str]:
-    """One name or several; a column may be called 3."""
+    """Return the column names of one name or several; a column may be called 3."""
     names = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
         raise UserError(
@@ -150,7 +150,7 @@ def _typed(names: Sequence[str]) -> str:
 
 
 def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
-    """Columns of numbers, (rows, columns) float64."""
+    """Return columns of numbers, (rows, columns) float64."""
     frame, option = table.frame, table.option
     for name in names:
         column, drop = frame[name], drop_word(name)
@@ -194,7 +194,7 @@ def _is_missing(cell: Any) -> bool:
 
 
 def _advice(cell: Any, how: Form, remedy: str) -> str:
-    """What may be done about a cell that is no number."""
+    """Return advice about a cell that is no number."""
     text = str(cell).strip()
     if how.decimal == "." and re.fullmatch(r"[-+]?\d*,\d+(e[-+]?\d+)?", text, re.IGNORECASE):
         if not re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", text):
@@ -216,9 +216,9 @@ def _advice(cell: Any, how: Form, remedy: str) -> str:
 def _numbers_as_texts(
     tables: Mapping[str, Table], name: str, how: Form, said: list[str]
 ) -> dict[str, pd.Series]:
-    """The label's cells as texts, if as numbers different texts would be one class; else nothing.
+    """Return the label's cells as texts, if numbers would merge different texts; else nothing.
 
-    Texts that differ in zeros behind the decimal point alone are one class.
+    Texts that differ only in zeros after the decimal point are one class.
     """
     frames = [one.frame for one in tables.values() if name in one.frame]
     kind = frames[0][name].dtype.kind
@@ -247,7 +247,7 @@ def _numbers_as_texts(
 
 
 def _classes_as_meant(table: Table, name: str, training: Table, said: list[str]) -> Any:
-    """The label's cells; of texts, NA and None are classes, and blanks at an end are none."""
+    """Return the label's cells; among texts, NA and None are classes, and blanks at ends none."""
     if training.frame[name].dtype.kind in "biuf":
         return table.frame[name]
     known = training.frame[name].dropna().tolist()
@@ -290,7 +290,7 @@ def _classes(cells: pd.Series, name: str, classes: Sequence[Any], option: str) -
 
 
 def _of_quantities(classes: Sequence[Any], name: str, task: str, table: Table) -> list[str]:
-    """What a label of texts says that may be meant as numbers."""
+    """Return a note on a label of text that may be meant as numbers."""
     if task != "auto" or not all(isinstance(each, str) for each in classes):
         return []
     if (text := own_labels.quantity(classes)) is None:
@@ -304,7 +304,7 @@ def _of_quantities(classes: Sequence[Any], name: str, task: str, table: Table) -
 
 
 def _of_constants(y: np.ndarray, labels: Sequence[str], path: str) -> list[str]:
-    """Labels of a regression that never change; refuses them if there is no other."""
+    """Return constant labels of a regression; refuse them if there is no other."""
     still = np.flatnonzero((y == y[:1]).all(0)).tolist()
     lines = [
         f"data.path={path}: the label {labels[place]} is {y[0, place]:g} in each row"
@@ -318,7 +318,7 @@ def _of_constants(y: np.ndarray, labels: Sequence[str], path: str) -> list[str]:
 def _of_label(
     y: np.ndarray, labels: Sequence[str], task: str, classes: Sequence[Any] | None
 ) -> list[str]:
-    """What a regression's label says, where it may be one of classes."""
+    """Return a note on a regression's label that may be one of classes."""
     if task != "auto" or classes is not None or y.shape[1] > 1:
         return []
     values = np.unique(y)

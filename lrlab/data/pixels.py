@@ -1,4 +1,4 @@
-"""Images as arrays of pixels, all of one size: what image folders and torchvision's sets share."""
+"""Hold images as arrays of pixels, all of one size, for image folders and torchvision's sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pixels:
         ):
             raise UserError(f"data.size={size}: must be [height,width], like data.size=[32,32]")
         self.resized = None if size is None else (size[1], size[0])  # Pillow's order
-        self.first: tuple[str, tuple[int, int]] | None = None  # whose size all must have
+        self.first: tuple[str, tuple[int, int]] | None = None  # the size that all must have
 
     def read(self, file: str, option: str) -> np.ndarray:
         from PIL import Image
@@ -32,11 +32,11 @@ class Pixels:
                 return self.of(image, file, option)
         except UserError:
             raise
-        except Exception as error:  # what Pillow raises depends on the format
+        except Exception as error:  # Pillow's exceptions depend on the format
             raise UserError(f"{option}: {file} cannot be read as an image ({error})") from error
 
     def of(self, image: Any, name: str, option: str) -> np.ndarray:
-        """The pixels of a Pillow image."""
+        """Return the pixels of a Pillow image."""
         mode = getattr(image, "mode", None)
         if mode not in (*GREY, *COLOURED):
             what = type(image).__name__ if mode is None else f"mode {mode}"
@@ -54,7 +54,7 @@ class Pixels:
 
     @staticmethod
     def stacked(parts: Mapping[str, Any]) -> dict[str, Any]:
-        """Lists of images as (N, channels, height, width) uint8: one channel if all are grey."""
+        """Stack images as (N, channels, height, width) uint8: one channel if all are grey."""
         images = {k: v for k, v in parts.items() if isinstance(v, list)}
         grey = all(image.ndim == 2 for listed in images.values() for image in listed)
 

@@ -14,7 +14,7 @@ _OF_UPDATES = 2  # sets the draws of updates apart from those of forward passes
 
 @contextmanager
 def random_state_kept(cuda: Sequence[torch.device] = ()) -> Iterator[None]:
-    """Afterwards the global generators, and those of GPUs, are where they were."""
+    """Restore the global generators, and those of GPUs, at the end."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=list(cuda)):
@@ -26,7 +26,7 @@ def random_state_kept(cuda: Sequence[torch.device] = ()) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The global generators of torch, numpy and Python begin at a seed; then as they were."""
+    """Seed the global generators of torch, numpy and Python; restore them at the end."""
     with random_state_kept():
         seed_all(seed)
         yield

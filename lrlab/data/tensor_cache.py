@@ -1,4 +1,4 @@
-"""The cache of tensors that were read once: whole files, checked before use."""
+"""Cache tensors that were read once: whole files, checked before use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer; a silent firewall would st
 
 
 class RawImages(NamedTuple):
-    """What the four files hold: images (N, height, width) uint8, labels (N,) uint8."""
+    """The contents of the four files: images (N, height, width) uint8, labels (N,) uint8."""
 
     train_images: Tensor
     train_labels: Tensor
@@ -39,7 +39,7 @@ class RawImages(NamedTuple):
 
 
 def cache_folder() -> Path | None:
-    """Where lrlab keeps what it can make again: `$LRLAB_CACHE`, else the platform's cache folder.
+    """Return lrlab's cache folder: `$LRLAB_CACHE`, else one in the platform's cache folder.
 
     None if the user has no home folder. The folder need not exist.
     """
@@ -61,7 +61,7 @@ def cache_folder() -> Path | None:
 
 @contextlib.contextmanager
 def patient() -> Iterator[None]:
-    """For a download: silence is waited out for DOWNLOAD_TIMEOUT and no longer."""
+    """During a download, wait for silent servers for DOWNLOAD_TIMEOUT and no longer."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
@@ -72,14 +72,14 @@ def patient() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_torchvision() -> Iterator[None]:
-    """For importing and calling torchvision: no warnings, and progress bars on a terminal only."""
+    """Import and call torchvision without warnings, and with progress bars only on a terminal."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         if not (sys.stderr is not None and sys.stderr.isatty()):
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        else:  # its bars go back in their line
+        else:  # its bars return to the start of their line
             stack.enter_context(contextlib.redirect_stderr(broken_pipe.ungated(sys.stderr)))
         try:
             import torchvision  # noqa: F401
@@ -94,7 +94,7 @@ def quiet_torchvision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def filled_folder(name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
-    """A folder that `fill` has put files into: the cache's, or a temporary one if it must be."""
+    """Yield a folder that `fill` has put files into: the cache's, or a temporary one if needed."""
     cache = cache_folder()
     if cache is None:
         _warn_once("no home folder, so nothing is cached; LRLAB_CACHE may name a folder")
@@ -125,7 +125,7 @@ def _warn_once(message: str) -> None:
 
 
 def through_tensor_cache(name: str, key: str, read: Callable[[], RawImages]) -> RawImages:
-    """The tensors cached under `key`, else what `read` returns, which is then cached."""
+    """Return the tensors cached under `key`, else the result of `read`, and cache it."""
     cache = cache_folder()
     if cache is None:
         return read()
@@ -145,7 +145,7 @@ def through_tensor_cache(name: str, key: str, read: Callable[[], RawImages]) -> 
 
 
 def _load_tensors(path: Path, key: str) -> RawImages | None:
-    """The tensors in a cached file, or None if there is none or it is not as it was written."""
+    """Return the tensors in a cached file, or None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -169,9 +169,9 @@ def file_sha256(path: Path) -> str:
 
 
 def write_whole(path: Path, contents: bytes | memoryview) -> None:
-    """Writes a file so that others see all of it or none. OSError: cannot write."""
+    """Write a file so that others see all of it or nothing. OSError: cannot write."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files can be read by their owner only, and a cache may be shared.
+    # Not tempfile: only the owner can read its files, and a cache may be shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         temporary.write_bytes(contents)

@@ -1,4 +1,4 @@
-"""The machine: which device trains, how it is made deterministic, and what a record says of it."""
+"""Choose the device, make it deterministic, and describe the machine for the records."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def make_deterministic() -> None:
     """Ask the numerical libraries for the same bits whatever the position of data in memory.
 
     Call it before the first matrix product: MKL reads its variable once. With STRICT its products
-    depend neither on the alignment of their operands nor on the number of threads (measured: lanes
-    of width 37 or 53 otherwise differ in the last bit from the same run alone). A choice that the
-    user made is left alone.
+    depend neither on the alignment of their operands nor on the number of threads. (Measured:
+    otherwise lanes of width 37 or 53 differ in the last bit from the same run alone.) A choice by
+    the user stays.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def choose_device(name: str) -> str:
-    """The device to train on: ``cpu``, ``cuda:0``, ``mps``.
+    """Return the device to train on: ``cpu``, ``cuda:0``, ``mps``.
 
     Args:
         name: auto (CUDA, then MPS, then CPU) or a device.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device does not exist.
     """
     import torch
 
@@ -54,7 +54,7 @@ def choose_device(name: str) -> str:
 
 
 def device_count() -> int:
-    """How many CUDA devices there are."""
+    """Return how many CUDA devices there are."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -64,7 +64,7 @@ def prepare(device: str, threads: int | None, precision: str = "float32") -> Non
     """Set threads, determinism and, on a GPU, whether products may round to TF32."""
     import torch
 
-    # also where null follows a number: the stacks of one sweep take turns
+    # also if null follows a number: the stacks of one sweep take turns
     torch.set_num_threads(_own_threads() if threads is None else threads)
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -75,7 +75,7 @@ def prepare(device: str, threads: int | None, precision: str = "float32") -> Non
 
 @functools.cache
 def _own_threads() -> int:
-    """As many threads as torch takes by itself; the first to ask is the first to set any."""
+    """Return torch's own number of threads; the first to ask is the first to set any."""
     import torch
 
     return torch.get_num_threads()
@@ -83,7 +83,7 @@ def _own_threads() -> int:
 
 @functools.cache
 def device_name(device: str) -> str:
-    """The device as people call it: the GPU's or the processor's name."""
+    """Return the usual name of the device: the GPU's or the processor's."""
     import torch
 
     if device.startswith("cuda"):
@@ -92,7 +92,7 @@ def device_name(device: str) -> str:
 
 
 def processor_name() -> str:
-    """The processor's model name, where the system tells it."""
+    """Return the processor's model name, if the system gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
             for line in info:
@@ -104,7 +104,7 @@ def processor_name() -> str:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """What may change a bit of a result: versions, device, threads."""
+    """Return everything that may change a bit of a result: versions, device, threads."""
     import torch
 
     return {
@@ -118,7 +118,7 @@ def describe(device: str) -> dict[str, Any]:
     }
 
 
-@functools.cache  # to look them up takes as long as a whole tiny run
+@functools.cache  # looking them up takes as long as a whole tiny run
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
@@ -134,7 +134,7 @@ def _versions() -> dict[str, str]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch has a class for it on a GPU, and only words on the CPU."""
+    """Return whether memory ran out: torch has a class for that on a GPU, only words on the CPU."""
     import torch
 
     words = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
@@ -144,7 +144,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that training may still take on the device."""
+    """Return the bytes that training may still take on the device."""
     import torch
 
     if device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""From a form back to its value, in place where an object of its kind exists."""
+"""Turn a form back into its value, in place where an object of its kind exists."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lrlab.engine.forms import (
 
 
 def value_of(form: Form, existing: Any) -> Any:
-    """The value of a form; where an object of its kind exists, that object with its state.
+    """Return the value of a form; if an object of its kind exists, that object with its state.
 
-    In place, so that what several modules share they still share.
+    It works in place, so that modules still share their common objects.
     """
     if type(form) in PLAIN:
         return form

@@ -1,7 +1,7 @@
-"""Forms: values of Python as tensors and plain numbers, so that they can be saved and compared.
+"""Turn Python values into forms, tensors and plain numbers, to save and compare them.
 
-A form is None, a bool, an int, a float, a text, or a list whose first element names its kind. Where
-a value has no form that could be put back, its kind is ``opaque``.
+A form is None, a bool, an int, a float, a text, or a list with the name of its kind first. A value
+without a form that could be put back has the kind ``opaque``.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ OF_MODULES = frozenset(vars(nn.Module()))  # torch's own, such as _parameters an
 
 
 class Unfit(Exception):
-    """A saved form does not belong to the object that it shall be put into."""
+    """A saved form does not belong to its target object."""
 
 
 def form(value: Any) -> Form:
-    """The form of one value."""
+    """Return the form of one value."""
     return form_of(value, {})
 
 
 def form_of(value: Any, seen: dict[int, Form]) -> Form:
-    """The form of a value; ``seen`` holds, by id, the form of each object around it."""
+    """Return the form of a value; ``seen`` holds, by id, the form of each object around it."""
     kind = type(value)
     if kind in PLAIN:
         return ["int", str(value)] if kind is int and abs(value) >= 2**62 else value
@@ -58,7 +58,7 @@ def form_of(value: Any, seen: dict[int, Form]) -> Form:
     seen[id(value)] = ["seen", len(seen)]
     try:
         return _of_object(value, kind, seen)
-    except Exception:  # an object of the user's may raise when it is looked at
+    except Exception:  # an object of the user's may raise on access
         return ["opaque", kind.__qualname__, None]
     finally:
         del seen[id(value)]
@@ -100,18 +100,18 @@ def _of_object(value: Any, kind: Any, seen: dict[int, Form]) -> Form:
         parts = [[name, form_of(each, seen)] for name, each in _fields(value).items()]
         return ["object", kind.__qualname__, parts]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of iterators that a later Python copies no more
+        warnings.simplefilter("ignore")  # of iterators that later Pythons no longer copy
         reduced = value.__reduce_ex__(2)
     return ["opaque", kind.__qualname__, [form_of(_read(each), seen) for each in reduced[1:]]]
 
 
 def _read(value: Any) -> Any:
-    """What an object hands out as iterators of its items, as a list."""
+    """Return as a list the items that an object yields through iterators."""
     return list(value) if hasattr(value, "__next__") else value
 
 
 def _of_c(kind: type) -> bool:
-    """Whether it derives from a class of C, which holds what no attribute shows."""
+    """Return whether it derives from a class in C, which may hold more than its attributes show."""
     heap = 1 << 9  # Py_TPFLAGS_HEAPTYPE
     bases = [base for base in kind.__mro__ if base is not object]
     return any(not base.__flags__ & heap or base is random.Random for base in bases)
@@ -122,7 +122,7 @@ def _locals(generator: types.GeneratorType[Any, Any, Any]) -> Mapping[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """An object's own attributes, in a dict or in slots."""
+    """Return an object's own attributes, in a dict or in slots."""
     slots = [s for base in type(value).__mro__ for s in _slots(base)]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     hidden = OF_MODULES if isinstance(value, nn.Module) else frozenset[str]()
@@ -137,10 +137,10 @@ def _slots(base: type) -> Sequence[str]:
 
 
 def of_tensor(tensor: Tensor) -> Form:
-    """The form of a tensor; a parameter's says only that it is one."""
+    """Return the form of a tensor; a parameter's says only that it is one."""
     functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009
     if functorch.is_functorch_wrapped_tensor(tensor):
-        return ["leaked"]  # out of vmap, where nothing can be read of it any more
+        return ["leaked"]  # out of vmap, where nothing of it can be read any more
     if isinstance(tensor, nn.Parameter):
         return ["parameter"]
     return ["tensor", tensor.detach().cpu().clone(), str(tensor.device)]
@@ -151,7 +151,7 @@ def _bytes(value: bytes | bytearray) -> Tensor:
 
 
 def equal(one: Form, other: Form) -> bool:
-    """Whether two forms are the same to the bit."""
+    """Return whether two forms are the same to the bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
@@ -165,7 +165,7 @@ def equal(one: Form, other: Form) -> bool:
 
 
 def opaque(form: Form) -> bool:
-    """Whether a form, or one inside it, cannot be put back."""
+    """Return whether a form, or one inside it, cannot be put back."""
     if not isinstance(form, list):
         return False
     return bool(form and form[0] == "opaque") or any(map(opaque, form))

@@ -1,4 +1,4 @@
-"""Networks of the user's own that need one forward pass before they train, or cannot train at all.
+"""Check the user's networks: give lazy ones a first pass, refuse those that cannot train.
 
 Each refusal is one line, before anything trains.
 """
@@ -61,7 +61,7 @@ def initialise(option: str, network: nn.Module, dataset: Dataset) -> None:
 
 
 def _lazy(network: nn.Module) -> str | None:
-    """The first parameter or buffer that has no shape yet."""
+    """Return the first parameter or buffer that has no shape yet."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return next((name for name, tensor in tensors if is_lazy(tensor)), None)
 
@@ -81,12 +81,12 @@ def check_training(
         network: one that nothing else uses, for its buffers change.
 
     Raises:
-        UserError: a norm has one value only, gradients are sparse, state is shared, or there is
-            something that training would not heed.
+        UserError: a norm has only one value, gradients are sparse, state is shared, or training
+            would ignore something.
     """
     check_hooks(option, network)
     with seeded(seed), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come in training
+        warnings.simplefilter("ignore")  # they appear in training
         _check_one_sample(option, network, dataset)
         check_stateless(option, network, dataset.train_x[:2])
         size = min(batch_size, 2)
@@ -96,7 +96,7 @@ def check_training(
         try:
             outputs = network(x)
         except Exception as error:
-            if not advice(error):  # of one configuration alone, maybe: its run fails in training
+            if not advice(error):  # perhaps only in one configuration: its run fails in training
                 return
             which = "one sample" if size == 1 else f"shape {tuple(x.shape)}"
             name = _entered_last(network, x) if size == 1 else ""
@@ -112,7 +112,7 @@ def check_training(
         try:
             loss(
                 network(x.clone()), y
-            )  # the first pass may fill what is then kept, such as a cache
+            )  # the first pass may fill something that stays, such as a cache
         except Exception:
             before = {}
         changed = python_state.changes(before, shared_state.of(network, loss)) if before else {}
@@ -157,7 +157,7 @@ def check_hooks(option: str, network: nn.Module) -> None:
 
 
 def check_stateless(option: str, network: nn.Module, x: Tensor) -> None:
-    """Refuse what cannot run on parameters from outside, as a lane's are."""
+    """Refuse a network that cannot run on parameters from outside, as a lane's are."""
     from torch.func import functional_call
 
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -179,7 +179,7 @@ def check_stateless(option: str, network: nn.Module, x: Tensor) -> None:
 def check_loss(
     option: str, loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor
 ) -> None:
-    """Refuse a loss with parameters of its own, and one that adds up a batch.
+    """Refuse a loss with parameters of its own, and one that sums over a batch.
 
     Args:
         outputs: (batch, ...), targets: (batch, ...).
@@ -212,7 +212,7 @@ def check_made(option: str, names: Collection[str], network: nn.Module) -> None:
 
 
 def places(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """Each parameter and buffer, with where its numbers lie."""
+    """Return each parameter and buffer, with the location of its numbers."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return {name: (tensor, tensor.data_ptr()) for name, tensor in tensors}
 
@@ -220,7 +220,7 @@ def places(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
 def check_places(
     option: str, before: dict[str, tuple[Tensor, int]], now: dict[str, tuple[Tensor, int]]
 ) -> None:
-    """Refuse a forward pass that does to parameters or buffers what a stack would lose."""
+    """Refuse a forward pass whose changes of parameters or buffers a stack would lose."""
     for name, (tensor, place) in now.items():
         is_parameter = isinstance(tensor, nn.Parameter)
         if name not in before:
@@ -249,9 +249,9 @@ def _form(tensor: Tensor) -> str:
 
 
 def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None:
-    """Evaluate one sample, if some part of the data is evaluated with one sample in its last batch.
+    """Evaluate one sample, if the last batch of some part of the data has only one.
 
-    Batch norm without running statistics takes no single sample in evaluation either.
+    Batch norm without running statistics takes no single sample in evaluation, either.
     """
     parts = {"training": dataset.train_y, "held-out": dataset.val_y, "test": dataset.test_y}
     for name, y in parts.items():
@@ -270,7 +270,7 @@ def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None
 
 
 def _entered_last(network: nn.Module, x: Tensor) -> str:
-    """The module that a failing forward pass had entered last, such as ``norm (BatchNorm1d)``."""
+    """Return the module that a failing forward pass entered last: ``norm (BatchNorm1d)``."""
     last = ""
 
     def entering(name: str) -> Callable[[nn.Module, Any], None]:
@@ -289,7 +289,7 @@ def _entered_last(network: nn.Module, x: Tensor) -> str:
 
 
 def advice(error: BaseException) -> str:
-    """What would work instead, of errors that torch leaves without; or nothing."""
+    """Return a remedy for errors that torch leaves without one, or nothing."""
     text = str(error)
     if ALONE in text:
         return "; use batch_size=2 or more, or a norm of each sample alone, such as nn.LayerNorm"

@@ -1,7 +1,7 @@
-"""What networks, losses and optimizers keep in Python: compared, saved and put back.
+"""Compare, save and put back the Python values of networks, losses and optimizers.
 
-A network that counts its calls, or draws from a generator of its own, has state that no tensor of
-its state dict holds. Here it becomes tensors and plain numbers, as all else of a checkpoint is: a
+A network that counts its calls, or draws from a generator of its own, has state outside the tensors
+of its state dict. Here it becomes tensors and plain numbers, as everything in a checkpoint is: a
 form, see ``forms``.
 """
 
@@ -33,10 +33,10 @@ _OF_OPTIMIZERS = frozenset({"state", "param_groups", "defaults"})  # in its stat
 
 
 def of(owner: Any, tensors: bool = False) -> State:
-    """All that a network, a loss or an optimizer keeps in Python.
+    """Return all Python values of a network, a loss or an optimizer.
 
     Args:
-        tensors: whether a network's parameters and buffers count too. Lanes have their own of a
+        tensors: whether a network's parameters and buffers count, too. Lanes have their own of a
             network, but not of a loss.
     """
     seen: dict[int, Form] = {id(part): ["part"] for _, part in _parts(owner)}
@@ -53,13 +53,15 @@ def of(owner: Any, tensors: bool = False) -> State:
 
 
 def changes(before: State, now: State) -> State:
-    """The forms of what is another now; what is not there any more is ``ABSENT``."""
+    """Return the forms of the changed values; a value that is gone is ``ABSENT``."""
     found = {key: form for key, form in now.items() if not equal(form, before.get(key, ABSENT))}
     return found | {key: ABSENT for key in before if key not in now}
 
 
 def unsaved(state: State) -> list[str]:
-    """Names of what cannot be saved. A module's ``get_extra_state`` stands for its attributes."""
+    """Return names of the values that cannot be saved. A module's ``get_extra_state`` stands for
+    its attributes.
+    """
     covered = {key[:-1] for key, form in state.items() if key.endswith("!") and not opaque(form)}
     return [
         _name(key)
@@ -69,7 +71,7 @@ def unsaved(state: State) -> list[str]:
 
 
 def names(state: State) -> list[str]:
-    """The attributes as one would write them: ``head.calls``."""
+    """Return the attributes as one would write them: ``head.calls``."""
     return [_name(key) for key in state]
 
 
@@ -80,7 +82,7 @@ def _name(key: str) -> str:
 
 
 def extra(owner: nn.Module) -> dict[str, Any]:
-    """What ``get_extra_state`` returns, by its names in a state dict, where it can be saved."""
+    """Return the saveable values of ``get_extra_state``, by their names in a state dict."""
     found = {}
     for path, part in _parts(owner):
         if _has_extra(part) and not opaque(form_of(value := part.get_extra_state(), {})):
@@ -89,14 +91,14 @@ def extra(owner: nn.Module) -> dict[str, Any]:
 
 
 def saved(state: State) -> State:
-    """The part that can be put back."""
+    """Return the part that can be put back."""
     return {key: form for key, form in state.items() if not opaque(form)}
 
 
 def put_back(owner: Any, state: Mapping[str, Form]) -> None:
-    """Put what ``changes`` found into an object that was made anew.
+    """Put the result of ``changes`` into a newly made object.
 
-    Nothing is called that the state names: a state from elsewhere runs no code.
+    Nothing that the state names is called: a state from elsewhere runs no code.
 
     Raises:
         Unfit: it does not belong there.
@@ -130,7 +132,7 @@ def put_back(owner: Any, state: Mapping[str, Form]) -> None:
 
 
 def put_tensor(mine: Tensor, saved: Any, key: str) -> None:
-    """Put a saved tensor into one of the same form; another would be spread, or rounded, silently.
+    """Put a saved tensor into one of the same form, without silent broadcasting or rounding.
 
     Raises:
         Unfit: it has another shape or another kind of numbers, or is none.

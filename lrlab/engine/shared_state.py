@@ -1,8 +1,8 @@
-"""State that all runs of a process share: class attributes, globals, defaults of arguments.
+"""Find state that all runs of a process share: class attributes, globals, default arguments.
 
-What a forward pass changes there reaches every other run, so that no run would have the numbers
-that it has alone. It is looked for in the classes of a network, its modules and its loss, and in
-the files that define them; what other libraries keep is not looked at.
+A forward pass that changes it affects every other run, so that no run would have the same numbers
+as alone. The search covers the classes of a network, its modules and its loss, and the files that
+define them. State of other libraries is ignored.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import nn
 
 from lrlab.engine import forms, python_state
 
-# Values larger than this are data, not counters, and to compare them would take long.
+# Larger values are data, not counters, and comparing them would take long.
 LARGEST = 10_000
 _LIBRARIES = ("torch", "numpy", "builtins", "lrlab", "torchvision", "collections", "functools")
 _PLAIN = (bool, int, float, complex, str, list, dict, set, tuple)
 
 
 def of(*owners: Any) -> python_state.State:
-    """The state that the owners share with others of their kind.
+    """Return the state that the owners share with others of their kind.
 
     Args:
-        owners: a network and a loss; a function too.
+        owners: a network and a loss; also a function.
     """
     found: dict[str, Any] = {}
     for kind in _kinds(owners):
@@ -63,7 +63,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _kinds(owners: tuple[Any, ...]) -> list[Any]:
-    """Classes and functions that are no library's."""
+    """Return classes and functions that belong to no library."""
     found: dict[Any, None] = {}
     for owner in owners:
         while hasattr(owner, "func"):  # functools.partial

@@ -1,4 +1,4 @@
-"""``<sweep>/best.yaml``: the best run's config as one that can itself be run."""
+"""Write ``<sweep>/best.yaml``: the best run's config, as one that can be run itself."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from lrlab.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# What belongs to a sweep and says nothing of one of its runs; a rerun has a name of its own.
+# Options that belong to the sweep and say nothing about a run; a rerun has a name of its own.
 NOT_OF_A_RUN = (
     *("name", "output", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
     *("sampler", "pruner"),
 )
-ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written also where they are the default
+ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written even at their defaults
 
 
 def text(run: Path, comment: str) -> str:
-    """A config that trains that run again, for ``--config-dir <sweep> --config-name best``.
+    """Return a config that trains that run again: ``--config-dir <sweep> --config-name best``.
 
-    It consists of lrlab's own config, the run's choices of groups, and what else differs.
+    It consists of lrlab's own config, the run's choices of groups, and the other differences.
 
     Args:
         run: the folder of the best run.
-        comment: what it is the best of, for the head of the file.
+        comment: names what it is the best of, in the head of the file.
 
     Raises:
-        UserError: the run has no config, or one that is damaged.
+        UserError: the run has no config, or a damaged one.
     """
     try:
         config = records.options(records.read_config(run))
@@ -67,24 +67,24 @@ def text(run: Path, comment: str) -> str:
     values |= {key: config[key] for key in ALWAYS if key in config}
     values = {key: values[key] for key in config if key in values and key not in NOT_OF_A_RUN}
     if isinstance(data := values.get("data"), dict) and isinstance(name := data.get("path"), str):
-        own = run.parent / name  # of run_sweep, in the sweep's folder
+        own = run.parent / name  # from run_sweep, in the sweep's folder
         data["path"] = _path(own).replace("${", "\\${") if own.is_file() else name
-    # Relative, so that a sweep's folder can be looked at elsewhere; "${" would be a reference.
+    # Relative, so that a sweep's folder can be used elsewhere; "${" would be a reference.
     values["source"] = _path(run).replace("${", "\\${")
     if folders:
         values["hydra"] = {"searchpath": list(dict.fromkeys(folders))}
     node = {"defaults": ["config", *overrides, "_self_"], **values}
     body = yaml_text.write(node)
-    if trust.in_best(body):  # of a class, or a choice, of the user's own
+    if trust.in_best(body):  # a class, or a choice, of the user's own
         extra.append(trust.TRUST)
     return f"{_head(run, comment, extra)}\n{body}"
 
 
 def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
-    """The settings of data that a config of an older time lacks, as they were then.
+    """Return the settings of data that an older config lacks, with the values of that time.
 
-    Where its choice of data is composed anew, they would have today's defaults: a held-out part
-    would be stratified, and of a table not each column taken.
+    When its choice of data is composed again, they would get today's defaults. A held-out part
+    would be stratified, and not every column of a table taken.
     """
     data = config.get("data")
     if not isinstance(data, Mapping) or not {"standardise", "split_seed"} <= data.keys():
@@ -97,23 +97,23 @@ def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
 
 @functools.cache
 def _lacked(source: str) -> dict[str, bool]:
-    """What the run that a best.yaml was made of lacked; lrlab did not always say so there."""
+    """Return the settings that a best.yaml's run lacked; lrlab did not always write them there."""
     try:
         return lacking(records.options(records.read_config(Path(source))))
-    except Exception:  # it is gone, or is damaged; then nothing is known of it
+    except Exception:  # gone or damaged; then nothing is known about it
         return {}
 
 
 def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None:
-    """Take back a best run's settings of a group for which another choice was made.
+    """Drop a best run's settings of a group for which another choice was made.
 
-    ``--config-name best network=cnn`` means the cnn as lrlab has it, not one with the settings
-    that best.yaml holds for the mlp.
+    ``--config-name best network=cnn`` means lrlab's own cnn, without the settings that best.yaml
+    holds for the mlp.
 
     Args:
         job: a composed config; its groups are replaced in place.
         loader: Hydra's config loader.
-        overrides: those that the job was composed with.
+        overrides: those of the job.
     """
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -138,7 +138,7 @@ def _key(override: str) -> str:
 
 
 def _runtime(saved: Any) -> Mapping[str, Any]:
-    """What Hydra noted of the run, {} where it noted nothing."""
+    """Return Hydra's notes on the run, {} if there are none."""
     for key in ("hydra", "runtime"):
         saved = saved.get(key) if isinstance(saved, Mapping) else None
     return saved if isinstance(saved, Mapping) else {}
@@ -156,7 +156,7 @@ def _groups(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
 def _choice(
     group: str, choice: str, sources: Sequence[Mapping[str, str]]
 ) -> tuple[dict[str, Any], str | None]:
-    """What a choice sets, {} where that is not to be seen; and where it lies, if not in lrlab."""
+    """Return a choice's settings, {} if they cannot be seen; and its folder, if outside lrlab."""
     for source in sources:
         is_file = source.get("schema") == "file"
         folder = schema.folder("conf") if source.get("provider") == "main" else None
@@ -164,7 +164,7 @@ def _choice(
         if folder is None or not (folder / group / f"{choice}.yaml").is_file():
             continue
         node = yaml_text.load(folder / group / f"{choice}.yaml") or {}
-        # One that builds on others sets more than its own file says.
+        # A choice that builds on others sets more than its own file says.
         node = {} if "defaults" in node else node
         return node, None if folder == schema.folder("conf") else f"file://{folder.absolute()}"
     others = [s for s in sources if s.get("schema") == "pkg" and s.get("path") != "hydra.conf"]
@@ -174,9 +174,9 @@ def _choice(
 def _difference(
     config: Mapping[str, Any], base: Mapping[str, Any], known: set[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """What config has that base has not, and the overrides that no YAML file can stand for.
+    """Return the part of config that base lacks, and the overrides that YAML cannot express.
 
-    A key that is not known was added by a plus when that was not refused yet, and read by nobody.
+    An unknown key was added with a plus before that was refused, and was never read.
     """
     extra = []
 
@@ -201,7 +201,7 @@ _MISSING = object()
 
 
 def _override_value(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
+    """Return a value in the grammar of Hydra's overrides."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{k}:{_override_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):

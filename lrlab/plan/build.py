@@ -1,4 +1,4 @@
-"""Build what a run spec names: network, loss, data, schedule, batch order."""
+"""Build the objects that a run spec names: network, loss, data, schedule, batch order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def network_key(spec: RunSpec, dataset: Dataset) -> tuple[Any, ...]:
-    """Equal for runs whose network, loss and data are the same."""
+    """Return a key that is equal for runs with the same network, loss and data."""
     data = [dataset.sha256, dataset.num_classes, dataset.target_mean, dataset.target_std]
     wanted = [spec["network"], spec["loss"], spec.config.get("objective")]
     nodes = json.dumps([*data, *wanted], default=str)
@@ -36,16 +36,16 @@ def network_key(spec: RunSpec, dataset: Dataset) -> tuple[Any, ...]:
 
 
 def object_of(spec: RunSpec, group: str) -> Any:
-    """What the group's target names now, for a name may come to mean another thing."""
+    """Return the present object of the group's target, as a name may come to mean another one."""
     module, _, name = str(target_of(spec, group)).rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     return found if callable(found) else object()  # equal to nothing, so it is always checked
 
 
 def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
-    """The run's network with its initial weights, on the CPU.
+    """Build the run's network with its initial weights, on the CPU.
 
-    The weights depend on the seed alone, not on what was built before.
+    The weights depend only on the seed, not on anything built before.
 
     Raises:
         UserError: the network cannot be built.
@@ -66,7 +66,7 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
         try:
             if any(isinstance(value, Mapping) for value in arguments.values()):
                 network = instantiate({"_target_": node["_target_"]}, **arguments)
-            else:  # nothing within it to instantiate: the same, without Hydra's 10 ms
+            else:  # nothing inside needs Hydra: the same result without its 10 ms
                 network = call(**arguments)
         except Exception as error:
             raise _failed(spec, "network", error) from error
@@ -77,9 +77,9 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
 
 
 def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
-    """The run's loss: (outputs (batch, ...), targets (batch, ...)) to the mean over the batch.
+    """Return the run's loss: (outputs (batch, ...), targets (batch, ...)) to the batch's mean.
 
-    A class, such as ``torch.nn.HuberLoss``, is built with the node's arguments; a function is
+    A class, such as ``torch.nn.HuberLoss``, is built with the node's arguments. A function is
     called with them.
 
     Raises:
@@ -96,12 +96,12 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
             return found()
         except Exception as error:
             raise _failed(spec, "loss", error) from error
-    # Hydra's own partial judges its target anew at each call, and this one is called every step.
+    # Hydra's own partial checks its target again at each call, and this one is called every step.
     return functools.partial(found.func, *found.args, **found.keywords)
 
 
 def _check_loss_settings(spec: RunSpec, call: Callable[..., Any]) -> None:
-    """That a loss takes what its config gives it."""
+    """Check that a loss takes the settings of its config."""
     names = taken(call)
     if names is None:
         return
@@ -112,19 +112,19 @@ def _check_loss_settings(spec: RunSpec, call: Callable[..., Any]) -> None:
 
 
 def load_data(spec: RunSpec) -> Dataset:
-    """The run's data, on the CPU; loaded once a process, and anew where a named file has changed.
+    """Load the run's data, on the CPU, once a process and again if a named file has changed.
 
-    The target returns a ``Dataset``, or a pair or dict that ``lrlab.own_data`` makes one of, with
-    the settings of ``own_data.Split`` that it does not take itself.
+    The target returns a ``Dataset``, or a pair or dict from which ``lrlab.own_data`` makes one. For
+    the latter, ``own_data.Split`` takes the settings that the target does not take itself.
 
     Raises:
-        UserError: the data cannot be had.
+        UserError: the data cannot be loaded.
     """
     return _load_data(json.dumps(spec["data"], sort_keys=True), _files_of(spec["data"]))
 
 
 def _files_of(node: Mapping[str, Any]) -> str:
-    """Time and size of each file that the node names."""
+    """Return time and size of each file that the node names."""
     found = []
     for value in node.values():
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # no file, no home, no path
@@ -135,7 +135,7 @@ def _files_of(node: Mapping[str, Any]) -> str:
 
 
 def forget_data() -> None:
-    """Load them anew when they are asked for next; a user's may have changed meanwhile."""
+    """Load the data again at the next request; the user's may have changed meanwhile."""
     _load_data.cache_clear()
 
 
@@ -162,7 +162,7 @@ def _load_data(node: str, files: str) -> Dataset:
             return own_data.make(dataset, target.rpartition(".")[2], option, **split)
     except Exception as error:
         raise _user_error(error) or UserError(f"{option}: {first_line(error)}") from error
-    split.pop("stratify", None)  # which holds of no data that are divided already
+    split.pop("stratify", None)  # it does not apply to data that are divided already
     if split:
         key, value = next(iter(split.items()))
         raise UserError(f"data.{key}={value}: {target} returns data that are divided already")
@@ -172,7 +172,7 @@ def _load_data(node: str, files: str) -> Dataset:
 
 
 def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
-    """The run's schedule over all its steps.
+    """Build the run's schedule over all its steps.
 
     Raises:
         UserError: a value that cannot work.
@@ -183,15 +183,15 @@ def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSc
 def schedule_arguments(
     spec: RunSpec, steps_per_epoch: int
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], int, int]:
-    """What ``schedules.build`` takes."""
+    """Return the arguments of ``schedules.build``."""
     numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     return spec["schedule"], numbers, spec["epochs"] * steps_per_epoch, steps_per_epoch
 
 
 def batch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """The order of the training samples in an epoch: (samples,) int64.
+    """Return the order of the training samples in an epoch: (samples,) int64.
 
-    A function of seed and epoch alone, so that a run can start at any epoch.
+    It depends only on seed and epoch, so that a run can start at any epoch.
     """
     return np.random.default_rng([seed, epoch]).permutation(samples)
 
@@ -209,16 +209,16 @@ def _callable(spec: RunSpec, group: str) -> Callable[..., Any]:
     return found
 
 
-_located: dict[str, Callable[..., Any]] = {}  # what Hydra found behind a target
+_located: dict[str, Callable[..., Any]] = {}  # the object that Hydra found for a target
 
 
 def target_of(spec: RunSpec, group: str) -> str:
-    """The import path of what a group chose."""
+    """Return the import path of a group's choice."""
     return spec[group]["_target_"]
 
 
 def option(spec: RunSpec, group: str) -> str:
-    """The option that names the group's target, as an error line begins with it."""
+    """Return the option that names the group's target; an error line begins with it."""
     return f"{group}._target_={target_of(spec, group)}"
 
 
@@ -227,7 +227,7 @@ def _failed(spec: RunSpec, group: str, error: Exception) -> UserError:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """Hydra wraps what an instantiated class raises; what the user can mend is inside."""
+    """Unwrap an error from Hydra, which wraps the exceptions of an instantiated class."""
     while error is not None:
         if isinstance(error, UserError):
             return error
@@ -236,7 +236,7 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind and first line of the error at the root of another."""
+    """Return the kind and first line of the error at the root of another."""
     inner = error
     while inner.__cause__ is not None:
         inner = inner.__cause__

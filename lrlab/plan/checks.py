@@ -1,4 +1,4 @@
-"""Check runs before anything trains: build all that they name, and try it once."""
+"""Check runs before anything trains: build everything that they name, and try it once."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def check_runs(specs: Sequence[RunSpec]) -> None:
-    """Build all that the runs name, before anything trains or is written.
+    """Build everything that the runs name, before anything trains or is written.
 
-    What was found to work is not built again: runs of a sweep mostly differ in their numbers.
+    Successful builds are not repeated: the runs of a sweep mostly differ only in numbers.
 
     Raises:
-        UserError: something that cannot work.
+        UserError: something cannot work.
     """
     for spec in specs:
         if spec.config.get("precision") == "tf32" and not spec.device.startswith("cuda"):
@@ -57,25 +57,25 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
                 "objective=val_acc: a regression has no accuracy; use objective=val_loss"
             )
         _check_parametrisation(spec)
-        # A seed changes numbers only, and a batch size nothing that matters but for one sample.
+        # A seed changes only numbers, and a batch size matters only at one sample.
         batch = (min(spec["batch_size"], 2),)
         if (*build.network_key(spec, dataset), batch) not in _working:
             _check_network(spec, dataset)
-            _remember((*build.network_key(spec, dataset), batch))  # anew: now it is imported
+            _remember((*build.network_key(spec, dataset), batch))  # again: now it is imported
         groups = _parameter_groups(spec, dataset)
         moving = [spec[name] for name in ("schedule", "optimizer", "lr", "epochs")]
         key = (json.dumps([moving, steps_per_epoch, groups], default=str),)
         if key not in _working:
             schedule = build.build_schedule(spec, steps_per_epoch)
             if schedule.closed_loop:
-                for val_loss in (2.3, 2.0, 2.1)[: spec["epochs"]]:  # it may raise at the first
+                for val_loss in (2.3, 2.0, 2.1)[: spec["epochs"]]:  # the first call may raise
                     schedule.observe(val_loss)
             lane_schedules.check_groups(*build.schedule_arguments(spec, steps_per_epoch), groups)
             _remember(key)
 
 
 def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
-    """How many parameter groups the optimizer makes of the network's parameters.
+    """Return how many parameter groups the optimizer makes of the network's parameters.
 
     Raises:
         UserError: it cannot train them.
@@ -91,7 +91,7 @@ def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
     return _working[key]
 
 
-# What check_runs found to work, the latest last; of an optimizer its number of parameter groups.
+# The latest successful checks, the newest last; for an optimizer its number of parameter groups.
 _working: dict[tuple[Any, ...], int] = {}
 
 
@@ -121,7 +121,7 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
 
 
 def _check_parametrisation(spec: RunSpec) -> None:
-    """A parametrisation is for one kind of update; with the other kind, lrs would scale wrongly."""
+    """Refuse a parametrisation for another kind of update, under which lrs would scale wrongly."""
     chosen = str(spec["network"].get("parametrisation"))
     target = str(build.target_of(spec, "optimizer"))
     class_name, adaptive = target.rpartition(".")[2], known.divides(target)
@@ -160,7 +160,7 @@ def _check_forward(
 
     from lrlab.engine.bits import same_bits
 
-    # as many as there are outputs would hide that the two are exchanged
+    # as many as outputs would hide that the two are exchanged
     count = 3 if dataset.outputs == 2 else 2
     samples = dataset.train_x[:count], dataset.train_y[:count]
     network.eval()  # batch norm must not see this
@@ -172,7 +172,7 @@ def _check_forward(
             "there"
         )
     with torch.no_grad(), warnings.catch_warnings():
-        # of torch's own: shapes that differ would be broadcast, and the loss be another
+        # torch's own losses broadcast unequal shapes, and would compute another loss
         warnings.filterwarnings("error", message="Using a target size")
         given = samples[0].clone()
         try:
@@ -216,7 +216,7 @@ def _check_forward(
 
 
 def _required(forward: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The arguments that must be given by position."""
+    """Return the arguments that must be given by position."""
     try:
         parameters = inspect.signature(forward).parameters.values()
     except (TypeError, ValueError):

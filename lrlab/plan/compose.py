@@ -1,8 +1,8 @@
-"""From a run's overrides to its config, its spec and the text of its ``.hydra`` files.
+"""Compose a run's overrides into its config, its spec and the text of its ``.hydra`` files.
 
-Hydra takes a tenth of a second to compose a config. The runs of a sweep differ in a few values, so
-one of them is composed by Hydra, and the others are that one with other values: set by the same
-function as Hydra sets them, and noted in the same places.
+Hydra takes a tenth of a second to compose a config. The runs of a sweep differ in a few values. So
+Hydra composes one of them, and the others are copies with other values, set by Hydra's own function
+and noted in the same places.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from lrlab.plan.spec import RunSpec, run_spec
 
 SUBDIR = "${hydra.job.num}"  # a run's folder is its number
 
-OWN_KEYS = ("hydra.sweep.dir", "hydra.sweep.subdir")  # of own_overrides, besides name
-_SET_LAST = (*OWN_KEYS, "name")  # may be typed too; what own_overrides says comes behind it
+OWN_KEYS = ("hydra.sweep.dir", "hydra.sweep.subdir")  # set by own_overrides, in addition to name
+_SET_LAST = (*OWN_KEYS, "name")  # may be typed, too; own_overrides follow it
 
-# What says where and how a run trains, and is no setting of it.
+# Options that say where and how a run trains, and are no settings of it.
 _OWN = {"device", "threads", "save_model", *schema.NOT_SWEPT}
 
 _KEPT = 32  # compositions kept for the next runs
@@ -73,15 +73,15 @@ class Job:
     _values: Mapping[str, Any]
 
     def config(self) -> DictConfig:
-        """The composed config with Hydra's part, as Hydra composes it; a copy."""
+        """Return the composed config with Hydra's part, as Hydra composes it; a copy."""
         filled = self._composition.fill(self.number, self.overrides, self._values)
         return copy.deepcopy(filled)
 
 
 def own_overrides(folder: Path) -> list[str]:
-    """What the sweep says of each of its runs: where its folder is.
+    """Return the sweep's own overrides for each of its runs: where its folder is.
 
-    They come last, so that nothing else moves a run: its folder is the sweep's and its number.
+    They come last, so that nothing else moves a run. Its folder is the sweep's and its number.
     """
     return [
         f"name={quoted(literal(folder.name))}",
@@ -91,7 +91,7 @@ def own_overrides(folder: Path) -> list[str]:
 
 
 def compose(config: DictConfig, loader: Any, overrides: Sequence[str], number: int) -> Job:
-    """A run's config, judged, with the texts of its files.
+    """Compose a run's config, and check it; return it with the texts of its files.
 
     Args:
         config: the sweep's config, with Hydra's part.
@@ -118,12 +118,12 @@ def compose(config: DictConfig, loader: Any, overrides: Sequence[str], number: i
 
 
 def forget() -> None:
-    """Let go of what is kept for the runs of a sweep that has ended: its loader is no other's."""
+    """Drop everything kept for the runs of a finished sweep: no other sweep has its loader."""
     _kept.clear()
 
 
 def spec(job: DictConfig | Job) -> RunSpec:
-    """A config that Hydra composed as a run spec.
+    """Turn a config that Hydra composed into a run spec.
 
     Raises:
         UserError: a value that cannot work.
@@ -140,7 +140,7 @@ def spec(job: DictConfig | Job) -> RunSpec:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A copy of a config, as a task is given it."""
+    """Return a copy of a config in the form that a task gets."""
     plain = copy.deepcopy(config)
     with read_write(plain), open_dict(plain):
         del plain["hydra"]
@@ -164,7 +164,7 @@ def _spec(
     )
 
 
-# --- one composition, and what is derived from it -------------------------------------------------
+# --- one composition, and its variants ------------------------------------------------------------
 
 
 def _composition(
@@ -182,21 +182,21 @@ def _composition(
     while len(_kept) > _KEPT:
         _kept.pop(next(iter(_kept)))
     for own in (found.full, found.plain):
-        OmegaConf.copy_cache(from_config=config, to_config=own)  # what ${now:} gave the sweep
+        OmegaConf.copy_cache(from_config=config, to_config=own)  # the value of ${now:} in the sweep
     return found
 
 
 class _Composition:
-    """A config composed by Hydra, and the same with other values.
+    """A config composed by Hydra, and its variants with other values.
 
-    The values are set in place: those of one run until the next one's are set. All runs of a
-    composition set the same keys, so nothing of a run stays behind.
+    The values are set in place. They are those of one run until the next one's are set. All runs of
+    a composition set the same keys, so nothing of a run remains.
     """
 
     def __init__(
         self, full: DictConfig, loader: Any, overrides: Sequence[str], values: Mapping[str, Any]
     ) -> None:
-        self.loader = loader  # kept alive, so that no other loader has its id
+        self.loader = loader  # kept alive, so that no other loader gets its id
         self.full = full
         self.plain = without_hydra(self.full)
         self.choices = dict(self.full.hydra.runtime.choices)
@@ -206,11 +206,11 @@ class _Composition:
             hydra.sweep.subdir = SUBDIR
         self.folder = None if OmegaConf.is_interpolation(hydra.sweep, "dir") else hydra.sweep.dir
         self.dirname_style = OmegaConf.to_container(hydra.job.config.override_dirname, resolve=True)
-        # Hydra 1.4 does not note it, but derives it when it is asked for.
+        # Hydra 1.4 does not note it, but derives it on request.
         noted = hydra.job._get_node("override_dirname")
         dirname = _dirname(overrides, self.dirname_style)
         self.notes_dirname = isinstance(noted, Node) and noted._value() == dirname
-        self.changing: dict[str, list[str]] = {}  # top-level key to the keys below that are set
+        self.changing: dict[str, list[str]] = {}  # top-level key to the keys set below it
         for key in values:
             self.changing.setdefault(key.partition(".")[0], []).append(key)
         self.config_parts = list(parts(self.plain, {(key,) for key in self.changing}))
@@ -220,7 +220,7 @@ class _Composition:
         self.written: dict[str, tuple[str, str]] = {}
 
     def fill(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
-        """The whole config of a run; it holds until the next one's."""
+        """Fill in a run's values; return the whole config, valid until the next call."""
         for key, value in values.items():
             OmegaConf.update(self.full, key, value, merge=True)
         hydra = self.full.hydra
@@ -306,10 +306,10 @@ def _load(config: DictConfig, loader: Any, overrides: Sequence[str]) -> DictConf
 def _from_the_sweeps(
     config: DictConfig, loader: Any, parsed: Sequence[Override], values: Mapping[str, Any]
 ) -> DictConfig | None:
-    """The composed config of a run that differs from its sweep's in values only; None: it may not.
+    """Derive a run's config from its sweep's if only values differ; None if that is not certain.
 
-    What Hydra made of the sweep's command it need not make once more: it left out what is swept,
-    and the values of this run are set by whoever asks.
+    Hydra composed the sweep's command without the swept options, so that need not be repeated. The
+    caller sets this run's values.
     """
     chosen = config.hydra.runtime.choices
     for one in parsed:
@@ -318,7 +318,7 @@ def _from_the_sweeps(
         same = key in values or key in _SET_LAST or (key in chosen and one.value() == chosen[key])
         if not (plain and same) or one.is_sweep_override():
             return None
-    # A value that the sweep was given, and the run was not, is in the sweep's config.
+    # A value that was given to the sweep, but not to the run, is in the sweep's config.
     given = {one.key_or_group for one in parsed}
     began = arguments.noted(config, "task")
     if any(word[0] in "+~" or word.partition("=")[0] not in given for word in began):
@@ -359,14 +359,14 @@ def _of_task(overrides: Sequence[str]) -> list[str]:
 
 
 def _dirname(overrides: Sequence[str], style: Any) -> str:
-    """The overrides as one word, as Hydra makes it for names of folders."""
+    """Return the overrides as one word, as Hydra does for names of folders."""
     parsed = [_parse(override) for override in _of_task(overrides)]
     words = [o.input_line or "" for o in parsed if o.key_or_group not in style["exclude_keys"]]
     return re.sub("=", lambda _: style["kv_sep"], style["item_sep"].join(sorted(words)))
 
 
 def _plain_values(parsed: Sequence[Override], groups: Collection[Any]) -> dict[str, Any]:
-    """The overrides that do nothing but set one value, where no other touches its key."""
+    """Return the overrides that only set one value, with a key that no other touches."""
     return {
         one.key_or_group: one.value()
         for one in parsed
@@ -382,7 +382,7 @@ def _plain_values(parsed: Sequence[Override], groups: Collection[Any]) -> dict[s
 
 
 def _related(key: str, other: str) -> bool:
-    """Whether they are the same, or one is inside the other."""
+    """Return whether they are the same, or one is inside the other."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 

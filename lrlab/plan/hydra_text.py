@@ -1,4 +1,4 @@
-"""Write a config as OmegaConf writes it, in pieces: what differs from run to run apart."""
+"""Write a config as OmegaConf does, in pieces, so that only the parts that differ are rewritten."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
 from lrlab.config import yaml_text
 
-# What differs from run to run in hydra.yaml.
+# The keys of hydra.yaml that differ from run to run.
 TASK = ("hydra", "overrides", "task")
 JOB_ID = ("hydra", "job", "id")
 JOB_NUM = ("hydra", "job", "num")
@@ -27,7 +27,7 @@ _NOT_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan",
 def parts(
     node: DictConfig, changing: set[tuple[str, ...]], path: tuple[str, ...] = ()
 ) -> Iterator[str | tuple[str, ...]]:
-    """A config's YAML in pieces: text, and the paths of what changes."""
+    """Return a config's YAML in pieces: text, and the paths of the values that change."""
     for key in node:
         here = (*path, str(key))
         if here in changing:
@@ -42,7 +42,7 @@ def parts(
 
 
 def contents(node: Node) -> Any:
-    """A node in plain containers, interpolations as they are written."""
+    """Return a node in plain containers, interpolations as they are written."""
     if isinstance(node, DictConfig | ListConfig):
         return OmegaConf.to_container(node, enum_to_str=True)
     value = node._value()
@@ -50,13 +50,13 @@ def contents(node: Node) -> Any:
 
 
 def lines(path: tuple[Any, ...], value: Any) -> str:
-    """A value's lines in a YAML text, as OmegaConf writes it at this place.
+    """Return a value's lines in a YAML text, as OmegaConf writes it at this position.
 
-    The place matters: long lines are folded.
+    The position matters: long lines are folded.
     """
     text, key = _plain(value), _plain(path[-1])
     if text is not None and key is not None and len(key) < 100:
-        return "  " * (len(path) - 1) + f"{key}: {text}\n"  # the dumper takes its time
+        return "  " * (len(path) - 1) + f"{key}: {text}\n"  # the dumper is slow
     for key in reversed(path):
         value = {key: value}
     lines = yaml_text.write(value).splitlines(keepends=True)
@@ -64,7 +64,7 @@ def lines(path: tuple[Any, ...], value: Any) -> str:
 
 
 def _plain(value: Any) -> str | None:
-    """A value's text, where it is surely written as it is; None: it may need quotes."""
+    """Return a value's text if it needs no quotes for certain; None: it may need them."""
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     if type(value) is int:
@@ -77,7 +77,7 @@ def _plain(value: Any) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def item(path: tuple[str, ...], text: str) -> str:
-    """One text of a list at the path."""
+    """Return one text of a list at the path."""
     if "=" in text and _WORD.fullmatch(text):
         return "  " * max(0, len(path) - 1) + f"- {text}\n"
     value: Any = [text]

@@ -1,4 +1,4 @@
-"""How many lanes the memory holds, and how many of them are fastest together."""
+"""Compute how many lanes the memory holds, and how many are fastest together."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from lrlab.plan import spec as plan_spec
 from lrlab.plan.spec import RunSpec
 
 SHARE = 0.6  # memory_limit=auto: of the free memory; the rest is for others
-SHARING = "LRLAB_SHARING"  # of a worker: how many are on its device, itself included
+SHARING = "LRLAB_SHARING"  # of a worker: how many share its device, itself included
 
-# On a CPU a stack is fastest whose parameters stay in its cache; but so many lanes are needed in
-# any case for what each operation costs by itself to count no more. Measured with networks of 8,000
-# to 270,000 parameters: from 32 lanes on the time a lane changes little, until it rises by a
-# quarter.
+# On a CPU a stack is fastest if its parameters stay in the cache. But it always needs so many lanes
+# that the fixed cost of each operation no longer matters. Measured with networks of 8,000 to
+# 270,000 parameters: from 32 lanes on the time a lane changes little, until it rises by a quarter.
 CACHE_BYTES = 16 * 2**20
 LEAST_LANES = 32
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What the runs of one lane group need.
+    """The memory that the runs of one lane group need.
 
     Attributes:
         lane: bytes that one more lane takes; 0 if its network does not work.
@@ -48,7 +47,7 @@ class Needs:
 
 
 def needs(spec: RunSpec) -> Needs:
-    """What runs like this one need. What does not work fails in training, and is told there."""
+    """Return the needs of runs like this one. Errors are left to training, which reports them."""
     data_name = json.dumps([spec["data"], spec.device], sort_keys=True)
     try:
         data = build.load_data(spec)
@@ -66,10 +65,10 @@ def needs(spec: RunSpec) -> Needs:
 
 
 def budget(spec: RunSpec, free: float) -> float:
-    """Bytes that this process may train with, data and lanes.
+    """Return the bytes that this process may train with, for data and lanes.
 
     Args:
-        free: bytes that are free on the device.
+        free: free bytes on the device.
     """
     limit, sharing = checks.memory_limit(spec.config), _sharing()
     return SHARE * free / sharing if limit is None else min(limit / sharing, free)
@@ -80,10 +79,10 @@ def _sharing() -> int:
 
 
 def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
-    """See to it that ``memory_limit`` holds the data and one run of each lane group.
+    """Check that ``memory_limit`` holds the data and one run of each lane group.
 
     Args:
-        sharing: how many workers share it; None: as this process was told.
+        sharing: how many workers share it; None: this process's own setting.
 
     Raises:
         UserError: it does not.
@@ -107,6 +106,6 @@ def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
 
 
 def spelt(size: float) -> str:
-    """An amount of memory as one would type it, rounded up: 512MB."""
+    """Return an amount of memory as one would type it, rounded up: 512MB."""
     unit = next((u for u in ("GB", "MB", "kB") if size >= 10 * checks.BYTES[u.lower()]), "B")
     return f"{math.ceil(size / checks.BYTES[unit.lower()])}{unit}"

@@ -1,4 +1,4 @@
-"""What is worth a line before training begins: settings that work, but may not be meant."""
+"""Write notices before training: settings that work, but may not be meant."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from lrlab.data import Dataset
 
 FEW_HELD_OUT = 100  # samples
-# From when on classes look like quantities: most are rare, or they are many and none common.
+# Beyond this, classes look like quantities: most are rare, or they are many and none common.
 FEW_CLASSES, FEW_EACH = 10, 10
-MANY_CLASSES, FEW_OF_MANY = 50, 20  # samples of each, as a mean
+MANY_CLASSES, FEW_OF_MANY = 50, 20  # mean number of samples of each
 
 TABLE = "lrlab.own_data.table"
-OF_CLASSES = {  # what can be no regression
+OF_CLASSES = {  # losses that cannot be a regression's
     "lrlab.data.torchvision_images",
     "lrlab.own_data.image_folder",
     "lrlab.own_data.torchvision_set",
@@ -30,12 +30,12 @@ CLASSIFICATION = {f"lrlab.losses.{name}" for name in ("nll", "cross_entropy", "m
 
 
 def lines(specs: Sequence[RunSpec]) -> list[str]:
-    """One sentence for each thing to be noticed, without repetition, in the order of the runs.
+    """Return one sentence for each notice, without repetition, in the order of the runs.
 
     Args:
-        specs: the runs of a sweep, or of a search those at the ends of its intervals.
+        specs: the runs of a sweep, or in a search those at the ends of its intervals.
     """
-    # of equal ones one is looked at: a sweep of a thousand lrs has one data set
+    # only one of equal ones is examined: a sweep of a thousand lrs has one data set
     of_data = {json.dumps([spec[key] for key in _OF_DATA], default=str): spec for spec in specs}
     found = [line for spec in of_data.values() for line in _of_data(spec)]
     found += schedule_notices.of_sweep(specs)
@@ -61,7 +61,7 @@ def _of_data(spec: RunSpec) -> Iterator[str]:
             "use a larger data.val_size, or a larger validation part of your own"
         )
     each = len(data.train_y) // batch_size
-    # Who sets train_size wants a short run.
+    # Setting train_size shows that a short run is wanted.
     if each * epochs < THRESHOLDS.few_steps and spec["data"].get("train_size") is None:
         yield (
             f"{_counted(each * epochs, 'step')} only: {_counted(epochs, 'epoch')} of {each}, with "
@@ -74,7 +74,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _of_labels(spec: RunSpec, data: Dataset) -> Iterator[str]:
-    """What the whole numbers of a classification say."""
+    """Return notices about the whole numbers of a classification."""
     counts = _counts(data)
     distinct = int((counts > 0).sum())
     few = distinct > FEW_CLASSES and np.median(counts[counts > 0]) < FEW_EACH
@@ -96,7 +96,7 @@ def _of_labels(spec: RunSpec, data: Dataset) -> Iterator[str]:
 
 
 def _counts(data: Dataset) -> np.ndarray:
-    """How often each class occurs in all parts, (num_classes,)."""
+    """Return how often each class occurs in all parts, (num_classes,)."""
     labels = [getattr(data, f"{part}_y").flatten().numpy() for part in ("train", "val", "test")]
     every = np.concatenate(labels)
     return np.bincount(every[every >= 0], minlength=data.num_classes or 0)

@@ -1,4 +1,4 @@
-"""What a run is compared with: the loss of guessing, the unit of its loss."""
+"""Compute the reference values for a run: the loss of guessing, the unit of its loss."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class References:
-    """What a run's results are compared with, from the data and the loss alone.
+    """The reference values for a run's results, from the data and the loss alone.
 
     Attributes:
-        unit: what the loss that is trained on is multiplied by where it is told: 1, unless targets
-            are standardised.
+        unit: factor from the trained loss to the reported one: 1, unless targets are
+            standardised.
         chance_loss: the loss of guessing, see ``losses.chance_loss``.
-        majority_share: the share of held-out samples that are of the class that is most frequent
-            in training; None without classes.
+        majority_share: the share, among held-out samples, of the class most frequent in training;
+            None without classes.
         logit: whether one output a sample is the logit of class 1, see ``losses.is_logit``.
     """
 
@@ -70,18 +70,18 @@ def _new_references(
 
 
 def loss_unit(loss: Callable[[Tensor, Tensor], Tensor], dataset: Dataset) -> float:
-    """What the loss that is trained on is multiplied by where it is told, see ``losses.unit``."""
+    """Return the factor from the trained loss to the reported one, see ``losses.unit``."""
     return (losses.unit(loss, dataset.target_std) if dataset.target_mean else None) or 1.0
 
 
 def _output_shape(network: nn.Module, dataset: Dataset) -> tuple[int, ...] | None:
-    """The shape of what a network returns for one sample; None where that is no tensor."""
+    """Return the shape of the network's output for one sample; None if it is no tensor."""
     import torch
 
     try:
         copied = copy.deepcopy(network).cpu().eval()  # it may count its calls
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             outputs = copied(dataset.train_x[:2].cpu().clone())
-    except Exception:  # in evaluation it will raise as well, and be told there
+    except Exception:  # it will raise in evaluation, too, and be reported there
         return None
     return tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else None

@@ -1,7 +1,7 @@
-"""What is worth a line about the schedules of a sweep, read off their tables of rates.
+"""Write notices about the schedules of a sweep, from their tables of rates.
 
-A schedule is judged by the rates that it gives and by those that it would give under another lr, or
-with more time; never by its name. Schedules that follow val_loss have no table and no line.
+A schedule is judged by its rates and by those that it would give with another lr, or with more
+time. Its name is never used. Schedules that follow val_loss have no table and get no notice.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from lrlab.plan.schedules import lane_schedules, reading
 from lrlab.plan.spec import RunSpec
 from lrlab.process.plain import is_number
 
-RISES = 1.5  # the last lr over the lowest of the run's last half, from which on it has risen
-SEEN = 0.05  # of the largest lr; a rise by less is none
+RISES = 1.5  # the last lr over the lowest in the run's last half, since when it has risen
+SEEN = 0.05  # of the largest lr; a smaller rise does not count
 NEAR = 0.5  # of the lr that a schedule rises to; below, it has not come near it
 MOST = 0.5  # of a run's steps
-STANDS = 0.01  # of lr; changes of less are as good as none ...
-_FEW_TICKS = 50  # ... but where there are so few ticks, there was no time for more
-_LONGER = 1000  # ticks in which any schedule that fits itself to its run shows what it rises to
+STANDS = 0.01  # of lr; smaller changes hardly count ...
+_FEW_TICKS = 50  # ... but with so few ticks there was no time for more
+_LONGER = 1000  # ticks in which any schedule that fits itself to its run reaches its highest lr
 _WHOLE_CYCLE = 5000  # ticks in which a schedule that goes up and down by itself has gone up
-_LONGEST = 300_000  # ticks that are looked at, a few seconds
+_LONGEST = 300_000  # ticks that are examined, a few seconds
 _FITTING = ("T_max", "T_0", "total_iters", "total_steps")  # arguments that auto fits to the run
 
 
 def of_sweep(specs: Sequence[RunSpec]) -> Iterator[str]:
-    """Of runs that differ in lr alone: that they train at the same rates, one line a schedule.
+    """Return a line for each schedule under which runs that differ only in lr use the same rates.
 
     Args:
-        specs: all runs of the sweep, or of a search those at the ends of its intervals.
+        specs: all runs of the sweep, or in a search those at the ends of its intervals.
     """
     groups: dict[str, dict[float, RunSpec]] = {}
     for spec in specs:
@@ -69,7 +69,7 @@ def of_sweep(specs: Sequence[RunSpec]) -> Iterator[str]:
 
 
 def one_each(specs: Sequence[RunSpec]) -> list[RunSpec]:
-    """Of the runs whose schedules have one shape, the first: a shape needs no line for each lr."""
+    """Return the first run of each shape of schedule: a shape needs no line for each lr."""
     shapes: dict[str, list[RunSpec]] = {}
     for spec in specs:
         known = shapes.setdefault(_key(spec, {}), [])
@@ -79,7 +79,7 @@ def one_each(specs: Sequence[RunSpec]) -> list[RunSpec]:
 
 
 def _one_shape(one: RunSpec, other: RunSpec) -> bool:
-    """Whether their schedules differ in nothing but what is lr in both."""
+    """Return whether their schedules differ only in the lr."""
     a, b = one["schedule"], other["schedule"]
     return a.keys() == b.keys() and all(
         a[k] == b[k] or (a[k] == one["lr"] and b[k] == other["lr"]) for k in a
@@ -87,7 +87,7 @@ def _one_shape(one: RunSpec, other: RunSpec) -> bool:
 
 
 def of_run(spec: RunSpec) -> list[str]:
-    """What is worth a line about one run's schedule."""
+    """Return notices about one run's schedule."""
     steps_per_epoch = _steps_per_epoch(spec)
     return of_schedule(
         spec.choices["schedule"],
@@ -105,10 +105,10 @@ def of_schedule(
     steps: int,
     steps_per_epoch: int,
 ) -> list[str]:
-    """What is worth a line: what is so, then what would work.
+    """Return notices about a schedule: the problem, then a remedy.
 
     Args:
-        choice: what the user calls the schedule.
+        choice: the user's name of the schedule.
         schedule, hyperparameters, steps, steps_per_epoch: as for ``schedules.build``.
 
     Raises:
@@ -131,8 +131,8 @@ class _Run:
 
     Attributes:
         say: how a line begins.
-        rates: (steps,) lr; ``after``: those behind the warm-up.
-        given: the scheduler's arguments as the config has them, "auto" among them.
+        rates: (steps,) lr; ``after``: those after the warm-up.
+        given: the scheduler's arguments as in the config, with "auto".
         counts: those of all its arguments that are whole numbers, as one would type them.
     """
 
@@ -172,7 +172,7 @@ class _Run:
 def _in_ticks(
     schedule: Mapping[str, Any], hyperparameters: Mapping[str, Any], ticks: int
 ) -> np.ndarray:
-    """(ticks,) lr of the same schedule without warm-up, in a run of so many ticks.
+    """Return (ticks,) lr of the same schedule without warm-up, in a run of so many ticks.
 
     Raises:
         UserError: it cannot be so long.
@@ -202,7 +202,7 @@ def _has_no_factor(run: _Run) -> str:
 
 
 def _never_comes_near(run: _Run) -> str:
-    """A schedule that fits itself to its run, and has too few ticks to come to what it rises to."""
+    """Notice a schedule that fits itself to its run, with too few ticks to reach its highest lr."""
     top = float(run.after.max())
     few = run.settings.ticks < _FEW_TICKS or top < NEAR * run.hyperparameters["lr"]
     if not few or not run.fits_itself:
@@ -227,14 +227,14 @@ def _never_comes_near(run: _Run) -> str:
 
 
 def _stands(run: _Run) -> str:
-    """A schedule that would change the lr, and has no time to."""
+    """Notice a schedule that would change the lr, but has no time to."""
     low, high = float(run.after.min()), float(run.after.max())
     ticks = run.settings.ticks
     if high - low >= STANDS * high or (low < high and ticks < _FEW_TICKS):
         return ""
     beyond = {k: v for k, v in _points(run).items() if min(v) >= ticks}
     if ticks == 1 and not run.fits_itself and [1] in beyond.values():
-        return ""  # a change after every epoch, of which the run has one
+        return ""  # a change after every epoch, in a run of one epoch
     if low < high:
         typed = ", ".join(f"schedule.{k}={v}" for k, v in run.given.items())
         return (
@@ -258,7 +258,7 @@ def _stands(run: _Run) -> str:
 
 
 def _would_change(run: _Run, last: int) -> bool:
-    """Whether the lr would change in a longer run, one that goes on behind that tick."""
+    """Return whether the lr would change in a longer run that goes on after that tick."""
     ticks = min(max(3 * run.settings.ticks, last + 2, 10), _LONGEST)
     try:
         rates = run.in_ticks(ticks)
@@ -268,7 +268,7 @@ def _would_change(run: _Run, last: int) -> bool:
 
 
 def _points(run: _Run) -> dict[str, list[int]]:
-    """The arguments that are ticks, or lists of them."""
+    """Return the arguments that are ticks, or lists of them."""
     found: dict[str, list[int]] = {k: [v] for k, v in run.counts.items()}
     for key, value in run.given.items():
         if isinstance(value, list | tuple) and value and all(type(v) is int for v in value):
@@ -319,7 +319,7 @@ def _rises_at_the_end(run: _Run) -> str:
 
 
 def _shorter(run: _Run) -> str:
-    """What to set so that the schedule ends with the run."""
+    """Return a setting with which the schedule ends with the run."""
     for key in _FITTING:
         if key in run.counts:
             return f"schedule.{key}=auto"
@@ -342,17 +342,17 @@ def _typed(value: Any) -> str:
     return str(value).replace(" ", "")
 
 
-# --- of the runs of a sweep -----------------------------------------------------------------------
+# --- all runs of a sweep --------------------------------------------------------------------------
 
 
 def _rises_to_the_end(schedule: Mapping[str, Any]) -> bool:
-    """Whether that is what it is for, as the range test's."""
+    """Return whether a rising lr is its purpose, as for the range test's."""
     target = reading.read({**schedule, "warmup_steps": 0}, 1, 1).target
     return getattr(target.call, "rises_to_the_end", False)
 
 
 def _key(spec: RunSpec, schedule: Mapping[str, Any]) -> str:
-    """Equal for runs whose tables of rates differ by their lr only, if at all."""
+    """Return a key that is equal for runs with tables of rates that differ at most by their lr."""
     numbers = {k: v for k, v in spec["optimizer"].items() if k in ("momentum", "betas")}
     shared = [spec[name] for name in ("data", "epochs", "batch_size")]
     named = [spec.choices["schedule"], dict(schedule), numbers, *shared]
@@ -373,7 +373,7 @@ def _rates(spec: RunSpec) -> np.ndarray | None:
 
 
 def _ruling(spec: RunSpec) -> list[str]:
-    """The settings in proportion to which the largest rate moves."""
+    """Return the settings that scale the largest rate."""
     numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     node = dict(spec["schedule"])
     if "total_steps" in node:

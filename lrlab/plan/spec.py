@@ -1,4 +1,4 @@
-"""What one run is: a composed config, frozen, with what decides its numbers."""
+"""Define one run: a composed config, frozen, with everything that decides its numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_spec(
     choices: Mapping[str, Any],
     swept: Mapping[str, str],
 ) -> RunSpec:
-    """Freeze a composed config, once its values are judged.
+    """Freeze a composed config after checking its values.
 
     Raises:
         UserError: a value that cannot work.
@@ -72,10 +72,10 @@ def run_spec(
 
 
 def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[str, Any]]:
-    """The name of what was chosen in a group, and its settings.
+    """Return the name of a group's choice, and its settings.
 
-    ``optimizer._target_=torch.optim.NAdam`` keeps all settings of the choice whose target it
-    overrides. Those that NAdam does not know and that the user did not touch are not meant for it.
+    ``optimizer._target_=torch.optim.NAdam`` keeps all settings of the choice with the overridden
+    target. Settings that NAdam does not know, and that the user did not touch, are dropped.
     """
     own = _choice(group, choice)
     target = str(node["_target_"])
@@ -86,14 +86,14 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
         call = instantiate({"_target_": target, "_partial_": True}).func
         parameters = inspect.signature(call).parameters
     except Exception:
-        return name, node  # said with its reason where it is built
+        return name, node  # reported with its reason where it is built
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return name, node
 
     def meant(key: str) -> bool:
         untouched = key in own and (own[key] == node[key] or "${" in str(own[key]))
         kept = key in parameters or key in HYDRA_KEYS or key in reading.OWN_KEYS
-        kept = kept or (group, key) == ("data", "stratify")  # which is not what is without it
+        kept = kept or (group, key) == ("data", "stratify")  # it differs from the value without it
         return kept or not untouched
 
     return name, {key: value for key, value in node.items() if meant(key)}
@@ -101,7 +101,7 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
 
 @functools.cache
 def _choice(group: str, choice: str) -> dict[str, Any] | None:
-    """One of lrlab's own choices as its file has it, or None: a user's own has its own keys."""
+    """Return one of lrlab's own choices as in its file, or None: a user's own has its own keys."""
     file = schema.folder("conf") / group / f"{choice}.yaml"
     if not file.is_file():
         return None
@@ -110,7 +110,7 @@ def _choice(group: str, choice: str) -> dict[str, Any] | None:
 
 
 def group_key(spec: RunSpec) -> str:
-    """Equal for runs that may train as lanes of one group."""
+    """Return a key that is equal for runs that may train as lanes of one group."""
     shared = ("data", "network", "loss", "batch_size", "threads", "lanes")
     return json.dumps(
         [
@@ -125,7 +125,7 @@ def group_key(spec: RunSpec) -> str:
 
 
 def new_summary(spec: RunSpec) -> dict[str, Any]:
-    """What a run's summary says before it starts: its number, its settings, no results."""
+    """Return a run's summary before it starts: its number, its settings, no results."""
     keys = ("lr", "seed", "epochs", "batch_size")
     results = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
     reached = ("steps_to_target", "seconds_to_target") if spec.config.get("target") else ()

@@ -1,12 +1,16 @@
-"""Figures of a sweep: DataFrames in, matplotlib Figures out. Reads no files, keeps no pyplot state.
+"""Draw the figures of a sweep: DataFrames in, matplotlib Figures out. Never reads a file.
 
 The frames are those of `lrlab.tables.frames`. Each figure, see `NAMES`, is a function that works
-alone; `lrlab.plots.figures` says how to add one. One whose table lacks what it is about raises
-`NothingToDraw` with the reason. `draw` draws all there is to draw of a sweep's `Tables` into a
-folder. Every drawn thing carries a gid ("raw", "smooth", "nonfinite", "chance", ...), so that a
-figure can be taken apart again.
+alone. It raises `NothingToDraw` with the reason if its table lacks the figure's data. `draw` draws
+every figure that has data, from a sweep's `Tables` into a folder. Every drawn thing carries a gid
+("raw", "smooth", "nonfinite", "chance", ...), so that a figure can be taken apart again.
 
-matplotlib is imported when the first figure is asked for, not with this package.
+matplotlib is imported at the first figure, not with this package, and pyplot never.
+
+May be imported by ``report`` and, lazily, by ``sweeping``, ``api`` and the verbs. It imports
+``verdicts``, ``tables`` and those below them, and never torch.
+
+`lrlab.plots.figures` says how to add a figure.
 """
 
 from importlib import import_module

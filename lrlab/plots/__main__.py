@@ -46,7 +46,7 @@ def _parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     try:
         options = _parser().parse_args(arguments)
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _draw(
     sweep: Path, only: Sequence[str], formats: Sequence[str], output: Path | None
 ) -> tuple[list[str], tuple[str, ...], list[str]]:
-    """A line for each file that was written and each figure that was left out, notes, failures."""
+    """Return lines: each file written, each figure left out, notes, failures."""
     from lrlab.plots.reading import load
 
     tables, notes = load(sweep)

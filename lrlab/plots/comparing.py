@@ -1,4 +1,4 @@
-"""The figures of several sweeps on shared axes."""
+"""Draw the figures of several sweeps on shared axes."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,13 +14,13 @@ from lrlab.plots.tables import NothingToDraw, Tables
 def figures(
     tables: Tables, timed: pd.DataFrame, only_best: bool, failed: dict[str, str] | None = None
 ) -> dict[str, Figure]:
-    """The figures by name; without those there is nothing for.
+    """Return the figures by name, except those without data.
 
     Args:
         tables: of all sweeps, each with a column sweep.
         timed: verdicts with one target for all sweeps.
         only_best: whether the runs are those with the best settings of each sweep alone.
-        failed: gets the names of those that could not be drawn, and why; None: that is raised.
+        failed: gets the names of those that could not be drawn, and why; None: raise the reason.
     """
     runs, curves, judged, objective = tables.runs, tables.curves, tables.verdicts, tables.objective
     of = ", of each sweep the best settings" if only_best else ""
@@ -44,7 +44,7 @@ def figures(
             drawn[name] = make()
         except NothingToDraw:
             pass
-        except Exception as error:  # one figure's fault spoils no other
+        except Exception as error:  # an error in one figure spoils no other
             if failed is None:
                 raise
             failed[name] = described(error)

@@ -1,13 +1,13 @@
-"""Figures drawn several at once, in processes that are started fresh and import no torch.
+"""Draw several figures at once, in fresh processes that import no torch.
 
     with Drawing(folder) as drawing:
         drawing.add(("loss_curves", "heat_map"), tables)
-        ...  # what else there is to do meanwhile
+        ...  # other work meanwhile
         drawn = drawing.wait()
 
 The tables go to the processes through files in a temporary folder that only this user can read. A
-process draws one figure after the other: its name comes in as a line, and what became of it goes
-out as one. Where there is one core only, all is drawn in this process.
+process draws one figure after another: it reads a name as a line, and writes the result as a line.
+With only one core, this process draws everything.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
 
 MOST = 4  # processes: a figure takes half a second, the start of a process a whole one
 
-Answer = dict[str, Any]  # what became of a figure
+Answer = dict[str, Any]  # the result of a figure
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from lrlab.plots.drawing import main; main()"
 
 
 class Drawing:
-    """Figures that are being drawn into a folder; at the block's end no process of it is left.
+    """Draw figures into a folder; at the block's end none of its processes is left.
 
     Args:
-        folder: where to.
+        folder: where the figures go.
         formats: "png", "svg" or "pdf".
-        free: how many cores are left to draw; below 1 all is drawn in this process.
+        free: how many cores are free to draw; below 1 this process draws everything.
 
     Attributes:
         processes: how many draw at most; 0: this one does.
@@ -64,7 +64,7 @@ class Drawing:
         self._handed: dict[int, tuple[Any, str]] = {}  # each table by its id, and its file
 
     def __enter__(self) -> Drawing:
-        # the folder may go before a process that reads from it has seen that it shall end
+        # the folder may vanish before a process that reads from it has seen that it must end
         self._files = tempfile.TemporaryDirectory(prefix="lrlab-", ignore_cleanup_errors=True)
         return self
 
@@ -77,21 +77,21 @@ class Drawing:
         for process in self._started:
             for stream in (process.stdin, process.stdout):
                 assert stream is not None
-                with contextlib.suppress(OSError):  # what it was told last is still in the pipe
+                with contextlib.suppress(OSError):  # the last request is still in the pipe
                     stream.close()
             process.wait()
         self._files.cleanup()
         if error[0] is not None and self._started:
             with contextlib.suppress(NotWritten):
-                leftovers.remove(self.folder, (), ())  # of those that were killed
+                leftovers.remove(self.folder, (), ())  # left by killed processes
 
     def add(self, names: Sequence[str], tables: Tables) -> None:
-        """Have these figures of the tables drawn."""
+        """Request these figures of the tables."""
         handed: Mapping[str, str] | None = None
         if self.processes:
             try:
                 handed = self._hand_over(tables)
-            except OSError:  # no room for it
+            except OSError:  # no space for it
                 handed = None
         for name in names:
             if handed is None:
@@ -100,11 +100,11 @@ class Drawing:
                 self._answers[name] = self._threads.submit(self._ask, name, tables, handed)
 
     def wait(self) -> Drawn:
-        """What became of all figures that were added, when they are done, in their usual order.
+        """Wait for all requested figures; return their results in the usual order.
 
-        Where that is every figure there is, older pictures of those that were not drawn now are
-        removed, in these formats: they show runs that are no more. So is what a writer left behind
-        that was killed.
+        If every figure was requested, remove older pictures of those that were not drawn now, in
+        these formats: they show runs that no longer exist. Remove the parts of pictures from killed
+        writers, too.
         """
         paths: list[Path] = []
         left_out: dict[str, str] = {}
@@ -131,7 +131,7 @@ class Drawing:
         return Drawn(paths, left_out, failed, unwritten)
 
     def _hand_over(self, tables: Tables) -> dict[str, str]:
-        """Each table's file, by the table's name; written once, for all figures."""
+        """Return each table's file, by the table's name; written once, for all figures."""
         files = {}
         for one in fields(tables):
             table = getattr(tables, one.name)
@@ -139,12 +139,12 @@ class Drawing:
                 file = Path(self._files.name) / str(len(self._handed))
                 with file.open("wb") as out:
                     pickle.dump(table, out, pickle.HIGHEST_PROTOCOL)
-                self._handed[id(table)] = table, str(file)  # kept, so that no other has its id
+                self._handed[id(table)] = table, str(file)  # kept, so that no other gets its id
             files[one.name] = self._handed[id(table)][1]
         return files
 
     def _ask(self, name: str, tables: Tables, handed: Mapping[str, str]) -> Answer:
-        """Have a figure drawn by a process that is idle, or a new one."""
+        """Let an idle process, or a new one, draw a figure."""
         try:
             process = self._take()
         except OSError:  # none can be started
@@ -181,8 +181,8 @@ class Drawing:
                 return self._idle.pop()
             said = Path(self._files.name) / f"stderr-{len(self._started)}"
             with said.open("wb") as stderr:
-                # With -m it would import what lies in the current folder, which may be a sweep
-                # from elsewhere. In a session of its own, so that a Ctrl-C comes once, from here.
+                # With -m the process would import from the current folder, which may be a sweep
+                # from elsewhere. It has its own session, so that a Ctrl-C comes once, from here.
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _START, *sys.path],
                     stdin=subprocess.PIPE,
@@ -202,7 +202,7 @@ class Drawing:
 
 
 def attempt(name: str, tables: Tables, folder: Path, formats: Sequence[str]) -> Answer:
-    """Draw one figure, and say what became of it: paths, left_out, file and reason, or failed."""
+    """Draw one figure; return the result: paths, left_out, file and reason, or failed."""
     from lrlab.plots import writing
 
     try:
@@ -211,12 +211,12 @@ def attempt(name: str, tables: Tables, folder: Path, formats: Sequence[str]) -> 
         return {"left_out": str(reason)}
     except NotWritten as error:
         return {"file": error.file, "reason": error.reason, "number": error.number}
-    except Exception as error:  # one figure's fault spoils no other
+    except Exception as error:  # an error in one figure spoils no other
         return {"failed": described(error)}
 
 
 def described(error: Exception) -> str:
-    """An error that nobody foresaw, in one line."""
+    """Return an unexpected error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
@@ -230,12 +230,12 @@ def _end(code: int, said: str) -> str:
 
 
 def main() -> None:
-    """Draw what comes in as lines, until no more comes."""
+    """Draw the figures that are named on stdin, a line each, until it ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever prints, it is no answer
+    os.dup2(2, 1)  # whatever prints is no answer
     from lrlab.plots import writing
 
-    assert writing  # imported before the first figure is asked for
+    assert writing  # import before the first request
     for line in sys.stdin:
         wanted = json.loads(line)
         tables = Tables(**{name: _table(file) for name, file in wanted["tables"].items()})

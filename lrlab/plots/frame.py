@@ -1,4 +1,4 @@
-"""The frame of a picture: its ends, its ticks, the reference lines, and what leaves it."""
+"""Set the frame of a figure: its ends, its ticks, reference lines, and marks for what leaves it."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,9 +23,9 @@ from lrlab.plots.style import GREY, PALE, constant, finite, unit
 from lrlab.tables import thinning
 
 HEADROOM = 3.0  # the frame ends at this multiple of the reference losses at most
-FLOOR = 1e-6  # ... and begins at this multiple of them, or of what the runs came to
+FLOOR = 1e-6  # ... and begins at this multiple of them, or of the runs' results
 APART = 100.0  # a reference above another by more than this factor is no measure of end losses
-# Steps from 0 to 1 are as far as half a decade behind them.
+# Steps 0 and 1 are half a decade apart.
 SYMLOG: Any = {"linthresh": 1, "linscale": 0.5}
 PERFECT = 1e-4  # the smallest share of errors that the stretched axis of accuracy shows
 
@@ -51,7 +51,7 @@ class Label:
 class Scale:
     """The ends of an axis, and how values between them are spaced.
 
-    "accuracy" is a percentage whose distance to 100 is spaced logarithmically.
+    "accuracy" is a percentage; its distance to 100 is spaced logarithmically.
     """
 
     low: float
@@ -63,8 +63,11 @@ class Scale:
         return self.kind == "log"
 
     def shown(self, values: np.ndarray) -> np.ndarray:
-        """What is drawn: a loss of 0 lies at minus infinity on a log axis, so it is drawn just
-        below the frame; numbers that would overflow the renderer, just above it."""
+        """Return the values to draw.
+
+        On a log axis a loss of 0 is at minus infinity, so it is drawn just below the frame. Numbers
+        that would overflow the renderer are drawn just above it.
+        """
         if self.log:
             return np.clip(values, self.low / 100, self.high * 100)
         if self.kind == "accuracy":
@@ -73,7 +76,7 @@ class Scale:
         return np.clip(values, self.low - reach, self.high + reach)
 
     def fraction(self, y: float) -> float:
-        """Height in the frame, 0 at its lower end and 1 at its upper."""
+        """Return the height in the frame, 0 at its lower end and 1 at its upper."""
         if self.log:
             low, high = math.log(self.low), math.log(self.high)
             return (math.log(max(y, self.low / 100)) - low) / (high - low)
@@ -86,7 +89,7 @@ class Scale:
 def smoothed(
     loss: np.ndarray, span: float, cap: float = math.inf, mean_of: np.ndarray | None = None
 ) -> np.ndarray:
-    """(n,) exponential moving average with bias correction; losses above the cap count as it.
+    """Return (n,) exponential moving average with bias correction; losses are capped.
 
     mean_of: (n,) how many recorded losses each is the mean of, where curves are thinned.
     """
@@ -99,8 +102,11 @@ def loss_scale(
     smooth: float | None = None,
     means_of: Sequence[np.ndarray | None] = (),
 ) -> Scale:
-    """The frame's ends: all finite losses, but no explosion above HEADROOM x the reference, and no
-    lone lucky mini-batch far below the curves."""
+    """Return the frame's ends.
+
+    It holds all finite losses, but no explosion above HEADROOM x the reference, and no lone lucky
+    mini-batch far below the curves.
+    """
     counts = means_of or [None] * len(losses)
     tops = [one.high for one in references if one.high > 0]
     if smooth is None:  # a curve shows its way down, an end does not
@@ -133,10 +139,10 @@ def _usual(
     tops: Sequence[float],
     smooth: float | None,
 ) -> float:
-    """What the frame's lower end is measured by: the reference, or what the better runs came to.
+    """Return the measure of the frame's lower end: the reference, or the results of better runs.
 
-    From an initial loss of 1e6 a run may well come to 0.01, and that must not be cut off; a lone
-    loss that is as good as 0 may.
+    From an initial loss of 1e6 a run may well reach 0.01, which must not be cut off. A lone loss of
+    nearly 0 may be.
     """
     ends = np.array(lowest) if smooth is not None else np.concatenate([*losses, np.empty(0)])
     ends = ends[ends > 0]
@@ -145,7 +151,7 @@ def _usual(
 
 
 def accuracy_scale(accuracies: Sequence[np.ndarray], chance: Sequence[float] = ()) -> Scale:
-    """The frame of accuracies in percent: stretched towards 100 where some run comes near it."""
+    """Return the frame of accuracies in percent, stretched towards 100 if a run comes near it."""
     all_of = np.concatenate([*accuracies, np.asarray(chance, dtype=float)])
     low = max(0.0, float(all_of.min(initial=100.0)) - 3)
     high = float(all_of.max(initial=0.0))
@@ -159,7 +165,7 @@ def accuracy_scale(accuracies: Sequence[np.ndarray], chance: Sequence[float] = (
 
 
 def references(frame: pd.DataFrame) -> list[Reference]:
-    """What guessing costs, and the loss before training, as far as the table tells."""
+    """Return the loss of guessing and the loss before training, if the table has them."""
     found = []
     is_regression = str(constant(frame, "loss")) in ("mse", "l1")
     if "chance_loss" in frame:
@@ -181,7 +187,7 @@ def reference_labels(found: Sequence[Reference]) -> list[Label]:
 
 
 def reference_handles(found: Sequence[Reference]) -> list[tuple[Line2D, str]]:
-    """Legend entries, where there is no room for labels."""
+    """Return legend entries, for when there is no room for labels."""
     return [
         (Line2D([], [], color=GREY, linewidth=8, alpha=0.15), one.label)
         if one.high > one.low * 1.02
@@ -214,7 +220,7 @@ def draw_references(ax: Axes, found: Sequence[Reference]) -> None:
 
 
 def draw_edges(ax: Axes, x: np.ndarray, loss: np.ndarray, scale: Scale, colour: str) -> None:
-    """Triangles at the edge of the frame where a curve first leaves it: up, or down to 0."""
+    """Draw triangles at the frame's edge where a curve first leaves it: up, or down to 0."""
     at_edge = blended_transform_factory(ax.transData, ax.transAxes)
     for out, edge, y, marker, gid in (
         (loss > scale.high, 1.0, 0.982, "^", "above"),
@@ -238,7 +244,7 @@ def draw_edges(ax: Axes, x: np.ndarray, loss: np.ndarray, scale: Scale, colour: 
 
 
 def _crossing(x: np.ndarray, shown: np.ndarray, first: int, scale: Scale, edge: float) -> float:
-    """Where the drawn line to the point `first` crosses the frame's edge (a fraction of it)."""
+    """Return where the line to the point `first` crosses the frame's edge (a fraction of it)."""
     if first == 0:
         return float(x[0])
     before, after = scale.fraction(float(shown[first - 1])), scale.fraction(float(shown[first]))
@@ -249,7 +255,7 @@ def _crossing(x: np.ndarray, shown: np.ndarray, first: int, scale: Scale, edge: 
 
 
 def _sunk(loss: np.ndarray, scale: Scale) -> np.ndarray:
-    # A single mini-batch below the frame is noise; a loss at 0 has no place on a log axis at all.
+    # A single mini-batch below the frame is noise; a loss of 0 has no place on a log axis at all.
     if scale.kind == "accuracy":
         return np.zeros(len(loss), dtype=bool)
     return (loss <= scale.low * 1e-3) if scale.log else (loss < scale.low - 1e3 * abs(scale.low))
@@ -271,7 +277,7 @@ def edge_handles(losses: Sequence[np.ndarray], scale: Scale) -> list[tuple[Line2
 
 
 def ratio(low: float, high: float, share: float) -> float:
-    """(high / low) ** share, also where the ratio itself is too large for a number."""
+    """Return (high / low) ** share, also where the ratio itself is too large for a number."""
     return math.exp(share * (math.log(high) - math.log(low)))
 
 
@@ -283,7 +289,7 @@ def lr_limits(lrs: Iterable[float]) -> tuple[float, float]:
 
 
 def lr_axis(ax: Axes, lrs: Iterable[float], label: bool = True) -> None:
-    """x is the learning rate, logarithmic."""
+    """Make x the learning rate, logarithmic."""
     low, high = lr_limits(lrs)
     log_axis(ax.xaxis, low, high)
     if label:
@@ -293,7 +299,7 @@ def lr_axis(ax: Axes, lrs: Iterable[float], label: bool = True) -> None:
 def step_axis(
     ax: Axes, last: float, curves: pd.DataFrame | None = None, unit: str = "step"
 ) -> float:
-    """x is the step, or the epoch, from 0 to the last. Returns the right end of the data."""
+    """Make x the step, or the epoch, from 0 to the last; return the right end of the data."""
     right = last if last > 0 else 1.0
     ax.set_xlim(-0.015 * right, right * 1.015)
     ax.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 2.5, 5, 10]))
@@ -306,7 +312,7 @@ def step_axis(
 
 
 class _Decades(LogLocator):
-    """matplotlib's, which looks beyond the frame, without what no number can hold there."""
+    """matplotlib's locator, which looks beyond the frame, without ticks that overflow."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         with np.errstate(over="ignore"):
@@ -315,9 +321,9 @@ class _Decades(LogLocator):
 
 
 def log_axis(axis: Any, low: float, high: float, most: int = 10) -> None:
-    """Limits, scale and ticks of an x or y axis."""
+    """Set limits, scale and ticks of an x or y axis."""
     name = axis.axis_name
-    # the limits first, for the scale else is made for all that is drawn
+    # limits first; otherwise the scale is made for all drawn data
     axis.axes.set(**{f"{name}lim": (low, high)})
     axis.axes.set(**{f"{name}scale": "log"})
     log_ticks(axis, low, high, most)
@@ -341,7 +347,7 @@ def log_ticks(axis: Any, low: float, high: float, most: int = 10) -> None:
 
 
 def number(value: float) -> str:
-    """As short as it gets: 0.001, 1e-4."""
+    """Return the shortest text of a number: 0.001, 1e-4."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:g}"
     mantissa, exponent = f"{value:.3e}".split("e")
@@ -349,7 +355,7 @@ def number(value: float) -> str:
 
 
 def finish_y(ax: Axes, scale: Scale, most: int = 10) -> None:
-    """Limits, ticks and grid of the y axis."""
+    """Set limits, ticks and grid of the y axis."""
     if scale.log:
         log_axis(ax.yaxis, scale.low, scale.high, most)
     else:
@@ -369,7 +375,7 @@ def loss_label(frame: pd.DataFrame, name: str = "train loss") -> str:
 
 
 def _spaced(ticks: Sequence[float], scale: Scale) -> list[float]:
-    """Those of the ticks, from the top, that are far enough apart for their numbers."""
+    """Return those of the ticks, from the top, that are far enough apart for their numbers."""
     kept: list[float] = []
     for tick in reversed(ticks):
         if not kept or scale.fraction(kept[-1]) - scale.fraction(tick) >= 0.055:

@@ -1,4 +1,4 @@
-"""What earlier drawings left in a folder: pictures that are out of date, parts of pictures."""
+"""Remove remains of earlier drawings from a folder: outdated pictures, parts of pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lrlab.process import signals
 
 
 def remove(folder: Path, left_out: Iterable[str], formats: Sequence[str]) -> None:
-    """Remove older pictures of these figures, and parts of pictures whose writers are gone.
+    """Remove older pictures of these figures, and parts of pictures from dead writers.
 
     Raises:
         NotWritten: one cannot be removed.

@@ -1,6 +1,6 @@
-"""What a figure cannot draw as it is: numbers beyond all axes, and names that hold controls.
+"""Make tables drawable: replace numbers beyond all axes, and control characters in names.
 
-Such a number is drawn at the figure's farthest end; of a control character a "?" is.
+Such a number is drawn at the figure's farthest end, a control character as "?".
 """
 
 import functools
@@ -32,10 +32,10 @@ Given = ParamSpec("Given")
 
 
 def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
-    """The figure of tables whose learning rates, losses and places are within reach.
+    """Return the figure of tables after moving lrs, losses and positions within reach.
 
-    Beyond it they stand at SMALLEST or LARGEST, and the figure says so. Of the tables' words it
-    gets what can be printed, and none is a formula.
+    Numbers beyond it become SMALLEST or LARGEST, and the figure says so. Words are made printable,
+    and none is read as a formula.
     """
 
     plain: Any = draw
@@ -75,7 +75,7 @@ def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
 
 
 def _clean(given: Any) -> Any:
-    """Words that can be printed, on one line; the same object where they all are already."""
+    """Return printable words on one line; the same object if they all are already."""
     if isinstance(given, str):
         return in_a_line(given)
     if isinstance(given, pd.DataFrame):
@@ -113,13 +113,13 @@ def _clean_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _merged(given: list[Any]) -> bool:
-    """Whether learning rates that differ stand at one place."""
+    """Return whether two different learning rates are drawn at one position."""
     tables = [one for one in given if isinstance(one, pd.DataFrame) and "lr" in one]
     return any(_near(one)["lr"].nunique() < one["lr"].nunique() for one in tables)
 
 
 def _near(given: Any) -> Any:
-    """A table, an answer or a list of answers within reach; the same object where it is already."""
+    """Return a table, an answer or a list of answers within reach; the same object if unchanged."""
     if isinstance(given, pd.DataFrame):
         moved = {}
         for name in _NUMBERS:

@@ -1,4 +1,4 @@
-"""The tables of a saved sweep, for the command line. Reads through `lrlab.verdicts.loading`."""
+"""Read the tables of a saved sweep, for the command line, with `lrlab.verdicts.loading`."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from lrlab.verdicts import loading, recommend
 
 
 def load(path: Path) -> tuple[Tables, tuple[str, ...]]:
-    """The tables of a sweep's folder, or of a CSV of curves, and lines about what is missing.
+    """Return the tables of a sweep's folder or a CSV of curves, and lines about missing parts.
 
     Raises:
-        UserError: it is neither, or what it holds is damaged beyond use.
+        UserError: it is neither, or its content is damaged beyond use.
     """
     found = loading.load([path])
     notes = list(found.notes)

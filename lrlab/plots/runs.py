@@ -1,4 +1,4 @@
-"""What is drawn of each run, read off a table of curves."""
+"""Read each run's curve off a table, as it is drawn."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -46,14 +46,14 @@ class Run:
 
     @property
     def kind(self) -> tuple[str, str]:
-        """Runs of one kind differ in nothing but the seed."""
+        """Runs of one kind differ only in the seed."""
         return f"{self.lr:g}", self.setting
 
 
 def of_curves(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None
 ) -> tuple[list[Run], dict[str, Any], list[str]]:
-    """The runs of a table, sorted; a dash style for each setting; the settings not told apart.
+    """Return a table's runs, sorted; a dash style for each setting; the settings not told apart.
 
     Raises:
         NothingToDraw: there are no runs, or a column is missing.
@@ -73,12 +73,12 @@ def of_curves(
 
 
 def unit(curves: pd.DataFrame) -> str:
-    """What a curve runs along: "step", or "epoch" where no steps were recorded."""
+    """Return the unit of a curve's x: "step", or "epoch" if no steps were recorded."""
     return "epoch" if "step" not in curves and "epoch" in curves else "step"
 
 
 def in_steps(curves: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column step; where there is none, that of its epochs.
+    """Return the table with a column step, taken from its epochs if there is none.
 
     Raises:
         NothingToDraw: there is neither.
@@ -93,7 +93,7 @@ def need(table: pd.DataFrame, *columns: str) -> None:
     """Check that a table has these columns.
 
     Raises:
-        NothingToDraw: it has not.
+        NothingToDraw: it lacks one.
     """
     missing = [name for name in columns if name not in table]
     if missing:
@@ -105,7 +105,7 @@ def mark(state: object) -> str:
 
 
 def by_lr(runs: Sequence[Run]) -> dict[float, str]:
-    """The outcome that most runs at each lr have; "" where none was judged."""
+    """Return the outcome of most runs at each lr; "" if none was judged."""
     of_lr: dict[float, list[str]] = {}
     for run in runs:
         if run.lr > 0 and math.isfinite(run.lr):
@@ -114,7 +114,7 @@ def by_lr(runs: Sequence[Run]) -> dict[float, str]:
 
 
 def kinds(runs: Sequence[Run]) -> Mapping[tuple[str, str], list[Run]]:
-    """The runs that differ in nothing but the seed, together."""
+    """Return the runs that differ only in the seed, together."""
     found: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         found.setdefault(run.kind, []).append(run)
@@ -124,11 +124,11 @@ def kinds(runs: Sequence[Run]) -> Mapping[tuple[str, str], list[Run]]:
 def spread(
     steps: Sequence[np.ndarray], curves: Sequence[np.ndarray], lost: Sequence[bool]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Step, lowest, median and highest of several seeds' curves.
+    """Return step, lowest, median and highest of several seeds' curves.
 
-    A seed that was lost counts as infinitely bad behind its end, or the mean of the others would
-    look better for it; where half of them were lost the median is NaN. One that is only shorter
-    does not count there.
+    A lost seed counts as infinitely bad after its end; otherwise the mean of the others would look
+    better. If half of them were lost, the median is NaN. A seed that is only shorter does not count
+    after its end.
     """
     grid = np.unique(np.concatenate(steps))
     rows = np.full((len(curves), len(grid)), math.nan)
@@ -168,15 +168,15 @@ def _curve(run: Any, part: pd.DataFrame, setting: str, outcome: str) -> Run:
         else np.where(np.isfinite(loss), float(part["lr"].iloc[0]), math.nan)
     )
     finite = np.isfinite(loss) & np.isfinite(step)
-    # A finished run ends with a row of the final evaluation that has neither lr nor mini-batch
-    # loss, so a blank loss alone is no sign of divergence: an lr without a finite loss is.
+    # A finished run ends with a row of the final evaluation, without lr or mini-batch loss. So a
+    # blank loss alone is no sign of divergence, but an lr without a finite loss is.
     bad = step[np.isfinite(used) & ~np.isfinite(loss)]
     bad = bad[np.isfinite(bad)]
     known = step[np.isfinite(step)]
     last_step = float(known[-1]) if len(known) else 0.0
     found = mark(part["state"].iloc[0]) if "state" in part else ""
     if "state" not in part:
-        # A table of another tool: finished, unless its loss tells otherwise.
+        # A table from another program: finished, unless its loss says otherwise.
         infinite = step[np.isinf(loss)]
         if outcome == "diverged" or len(infinite) or not np.isfinite(loss).any():
             found = "nonfinite"

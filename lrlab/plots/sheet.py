@@ -1,7 +1,7 @@
-"""The layout of a figure in inches: what fits is known before it is drawn, so nothing overlaps.
+"""Lay a figure out in inches: sizes are known before drawing, so nothing overlaps.
 
-From top to bottom: title, subtitle, rail (failures), ribbon (outcomes), panels, legend. Labels
-stand right of a panel, a colour bar right of them.
+From top to bottom: title, subtitle, rail (failures), ribbon (outcomes), panels, legend. Labels are
+to the right of a panel, a colour bar to the right of them.
 """
 
 import textwrap
@@ -20,7 +20,7 @@ from matplotlib.ticker import NullLocator
 from lrlab.plots.frame import Label
 from lrlab.plots.style import DPI, RC, SIZE
 
-WIDTH, HEIGHT = 8.6, 4.0  # inches: of a figure, of its panel where there is only one
+WIDTH, HEIGHT = 8.6, 4.0  # inches: of a figure, of its panel if it has only one
 LEFT, PAD = 0.85, 0.15
 LINE = 0.19  # inches a line of text of SIZE takes
 _RAIL_HEIGHT = 0.3
@@ -47,7 +47,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Panels:
-    """How large the panels of a figure are, in inches, and how they stand.
+    """The size of a figure's panels, in inches, and their arrangement.
 
     Attributes:
         rows: the height of each row.
@@ -83,8 +83,8 @@ def sheet(
     Args:
         panels: None: one panel.
         handles: the legend's entries.
-        margin: the labels that will stand right of a panel; room is made for the longest.
-        bar: inches for a colour bar, or what else stands on the right.
+        margin: the labels to the right of the panel; room is made for the longest.
+        bar: inches for a colour bar, or for something else on the right.
         rail: the rail's heading; "": no rail.
         ribbons: the name of each ribbon, "" for one that needs none.
     """
@@ -100,7 +100,7 @@ def sheet(
     names = [text_width(name, SIZE) for name in ribbons if name]
     left = max(shape.left, PAD + max(names) + 0.08) if names else shape.left
     right = WIDTH - PAD - bar
-    # Without anything on the right, half of the last number on the x axis would hang over the edge.
+    # With nothing on the right, half of the last number on the x axis would cross the edge.
     whole = right - left - (0.3 + max(texts) if texts else 0.0 if bar else 0.12)
     width = (whole - beside * (columns - 1)) / columns
     rows = shape.rows if shape.aspect is None else (width * shape.aspect,)
@@ -152,7 +152,7 @@ def sheet(
 
 
 def widen(drawn: Sheet, row: int) -> Axes:
-    """Make a row of panels one panel over the whole width, and return it."""
+    """Turn a row of panels into one panel over the whole width, and return it."""
     first, *others = drawn.panels[row]
     last = others[-1].get_position() if others else first.get_position()
     box = first.get_position()
@@ -180,7 +180,7 @@ def _scratch() -> Figure:
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float, weight: str = "normal") -> float:
-    """Inches that a text takes."""
+    """Return the inches that a text takes."""
     one = _scratch().text(0, 0, text, size=size, parse_math=False, weight=weight)
     width = one.get_window_extent().width / DPI
     one.remove()
@@ -188,7 +188,7 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
 
 def head(ax: Axes, text: str, colour: str = "#000000", line: int = 0, **look: Any) -> None:
-    """A line over a panel, left-aligned; line 1 is above line 0."""
+    """Write a line over a panel, left-aligned; line 1 is above line 0."""
     height = inches(ax)[1]
     ax.text(
         0.0,
@@ -205,7 +205,7 @@ def head(ax: Axes, text: str, colour: str = "#000000", line: int = 0, **look: An
 
 
 def cut_to(text: str, room: float, weight: str = "normal") -> str:
-    """The text, or as much of its beginning as has room (inches), and an ellipsis."""
+    """Return the text, or as much of its beginning as fits (inches), and an ellipsis."""
     if text_width(text, SIZE, weight) <= room:
         return text
     while text and text_width(text + "…", SIZE, weight) > room:
@@ -222,7 +222,7 @@ def _wrapped(text: str, size: float, room: float, weight: str = "normal") -> lis
 
 
 def inches(ax: Axes) -> tuple[float, float]:
-    """Width and height of a panel."""
+    """Return width and height of a panel."""
     box = ax.get_window_extent()
     dpi = ax.figure.dpi
     return box.width / dpi, box.height / dpi
@@ -232,7 +232,7 @@ def inches(ax: Axes) -> tuple[float, float]:
 
 
 def _legend_rows(handles: Handles, room: float) -> list[list[tuple[Line2D, str, float]]]:
-    """The legend's entries in rows that fit, with the width in inches that each takes."""
+    """Return the legend's entries in rows that fit, with the width in inches that each takes."""
     rows: list[list[tuple[Line2D, str, float]]] = []
     used = room
     for handle, text in handles:
@@ -282,7 +282,7 @@ def _draw_legend(
 
 
 def bare(ax: Axes) -> None:
-    """No ticks, no frame."""
+    """Remove ticks and frame."""
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(NullLocator())
         axis.set_minor_locator(NullLocator())

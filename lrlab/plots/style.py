@@ -1,4 +1,4 @@
-"""The looks that all figures share: colours, shapes, sizes, and the words for settings."""
+"""Define the looks that all figures share: colours, shapes, sizes, and the words for settings."""
 
 import math
 import warnings
@@ -22,7 +22,7 @@ DPI = 150
 GREY = "#595959"
 DARK = "#262626"
 PALE = "#e6e6e6"
-TOLD_APART = 7  # up to so many values of a number have a look each; a search has one a run
+TOLD_APART = 7  # up to so many values of a number get a look each; a search has one a run
 
 # After matplotlib's own font, which lacks them, the first of these that is installed draws the
 # letters of names.
@@ -71,7 +71,7 @@ BEST = "#00664B"
 
 @dataclass(frozen=True)
 class Look:
-    """How an outcome is drawn: colour and shape both tell it, for eyes that miss one of them."""
+    """How an outcome is drawn: colour and shape both show it, for eyes that miss one of them."""
 
     colour: str
     shape: str
@@ -88,7 +88,7 @@ _LOOKS: Mapping[str, Look] = {
     "collapsed": Look("#5B2A86", "X"),
     "diverged": Look("#000000", "x"),
 }
-# In their one order; of a tie the later one counts.
+# In their one order; for a tie the later one counts.
 OUTCOMES: Mapping[str, Look] = {name: _LOOKS[name] for name in outcomes.OUTCOMES}
 
 _UNITS = {"nll": "nats", "cross_entropy": "nats", "mse_one_hot": "squared error"}
@@ -106,7 +106,7 @@ _STATES = (
 
 
 def lr_colours(lrs: Iterable[float]) -> tuple[Callable[[float], str], LogNorm | None]:
-    """The colour of each lr by its logarithm, and the norm of a colour bar; None for one lr."""
+    """Return the colour of each lr by its logarithm, and a colour bar's norm, None for one lr."""
     positive = sorted({lr for lr in lrs if lr > 0 and math.isfinite(lr)})
     if len(positive) < 2:
         return (lambda _lr: to_hex(MAP(0.3))), None
@@ -116,10 +116,10 @@ def lr_colours(lrs: Iterable[float]) -> tuple[Callable[[float], str], LogNorm | 
 
 
 def looks(settings: Any, choices: Sequence[Any], shift: int = 0) -> dict[str, Any]:
-    """A look for each setting there is, cycling when there are more settings than looks.
+    """Return a look for each setting, repeating when there are more settings than looks.
 
     shift: how much further each round begins. Two kinds of looks of the same number, one of them
-    shifted, tell apart as many settings as that number squared.
+    shifted, distinguish as many settings as that number squared.
     """
     count = len(choices)
     order = enumerate(sorted(set(settings)))
@@ -127,7 +127,7 @@ def looks(settings: Any, choices: Sequence[Any], shift: int = 0) -> dict[str, An
 
 
 def dashes(settings: Any) -> dict[str, Any]:
-    """A dash style for each setting there is, different for up to 54 of them."""
+    """Return a dash style for each setting, different for up to 54 of them."""
     keys = sorted(set(settings))
     made = [
         (0, (first, gap, second, gap))
@@ -140,14 +140,14 @@ def dashes(settings: Any) -> dict[str, Any]:
 
 @contextmanager
 def words() -> Iterator[None]:
-    """For drawing: names as they are, and no word about a letter that no font has."""
+    """Prepare for drawing: names stay as they are, letters that no font has cause no warning."""
     with warnings.catch_warnings(), matplotlib.rc_context(WORDS):
         quiet()
         yield
 
 
 def quiet() -> None:
-    """Within ``warnings.catch_warnings``: say nothing of a letter that no font has."""
+    """Within ``warnings.catch_warnings``: ignore letters that no font has."""
     warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
 
 
@@ -155,13 +155,13 @@ def quiet() -> None:
 
 
 def outcome_of_runs(verdicts: pd.DataFrame | None) -> dict[Hashable, str]:
-    """The outcome of each run that was judged."""
+    """Return the outcome of each run that was judged."""
     found = words_of_runs(verdicts, "outcome")
     return {run: outcome for run, outcome in found.items() if outcome in OUTCOMES}
 
 
 def words_of_runs(verdicts: pd.DataFrame | None, name: str) -> dict[Hashable, str]:
-    """A column of the verdicts by run, without empty cells; {} where it is not there."""
+    """Return a column of the verdicts by run, without empty cells; {} where it is not there."""
     if verdicts is None or name not in verdicts:
         return {}
     pairs = zip(verdicts["run"].tolist(), verdicts[name].tolist(), strict=True)
@@ -169,9 +169,9 @@ def words_of_runs(verdicts: pd.DataFrame | None, name: str) -> dict[Hashable, st
 
 
 def majority(of_runs: Iterable[str]) -> str:
-    """The outcome that most of these runs have; "" for none. Of a tie, the larger step's.
+    """Return the outcome of most of these runs; "" for none. For a tie, the larger step's counts.
 
-    A pruned run has no outcome: beside others it does not count.
+    A pruned run has no outcome: next to others it does not count.
     """
     found = [outcome for outcome in of_runs if outcome in OUTCOMES]
     found = [outcome for outcome in found if outcome != "pruned"] or found
@@ -180,7 +180,7 @@ def majority(of_runs: Iterable[str]) -> str:
 
 
 def outcome_handles(found: Iterable[str], with_pruned: bool = False) -> list[tuple[Line2D, str]]:
-    """Legend entries of the outcomes there are, from short steps to long ones.
+    """Return legend entries of the given outcomes, from short steps to long ones.
 
     with_pruned: also of pruned runs, which most figures mark in a way of their own.
     """
@@ -200,7 +200,7 @@ def outcome_mark(outcome: str, size: float = 7.0) -> Line2D:
 
 
 def settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
-    """Per run, what sets it apart besides lr and seed, as text; "" where nothing differs.
+    """Return for each run the settings that distinguish it besides lr and seed, as text, or "".
 
     Returns:
         The texts, and the names of the numbers that are not in them because they have more than
@@ -223,7 +223,7 @@ def settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
 
 
 def setting_word(name: str, value: Any) -> str:
-    """A setting as a figure names it: adam, batch_size=64."""
+    """Return a setting as a figure names it: adam, batch_size=64."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     bare = ("sweep", "schedule", "optimizer", "network", "data")
     return text if name in bare else f"{name}={text}"
@@ -234,13 +234,13 @@ def distinct(frame: pd.DataFrame, name: str) -> int:
 
 
 def constant(frame: pd.DataFrame, name: str) -> Any:
-    """The value of a column when all its rows agree; None otherwise."""
+    """Return the value of a column if all its rows agree; None otherwise."""
     values = frame[name].dropna().unique() if name in frame else []
     return values[0] if len(values) == 1 else None
 
 
 def unit(frame: pd.DataFrame) -> str:
-    """The unit of the loss as an axis label ends with it; "" where losses of several are mixed."""
+    """Return the unit of the loss as it ends an axis label; "" if losses of several are mixed."""
     name = unit_name(frame)
     return f" ({name})" if name else ""
 
@@ -250,7 +250,7 @@ def unit_name(frame: pd.DataFrame) -> str:
 
 
 def subtitle(frame: pd.DataFrame, blended: Sequence[str] = ()) -> str:
-    """What all the runs have in common, and how many there are of each state."""
+    """Return the settings that all runs share, and how many runs are in each state."""
     runs = frame.drop_duplicates("run")
     words = {"batch_size": "batch {:g}", "epochs": "{:g} epochs", "schedule": "{} schedule"}
     parts = [

@@ -1,6 +1,6 @@
-"""What the figures are drawn of, and what each shows, without matplotlib.
+"""Name the figures, their captions and their input tables, without matplotlib.
 
-A report, or a command's --help, takes names and captions from here at no cost.
+So a report or a command's --help gets names and captions at no cost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NothingToDraw(Exception):
-    """A table lacks what a figure is about. The message is the reason, half a line of prose."""
+    """A table lacks a figure's data. The message is the reason, half a line of prose."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Tables:
         branches: one row a step of a branch test; None: there was none.
         lines: losses along one update, three learning rates; None: not measured.
         surface: losses on a plane in weight space; None: not measured.
-        paths: the runs' ways projected onto that plane; None: not measured.
+        paths: the runs' paths projected onto that plane; None: not measured.
         answers: as from `lrlab.verdicts.recommend.recommend`, the best first.
-        objective: what the sweep's best run is chosen by, see `lrlab.config.schema.OBJECTIVES`.
+        objective: names the sweep's best run, see `lrlab.config.schema.OBJECTIVES`.
     """
 
     runs: pd.DataFrame
@@ -50,13 +50,13 @@ class Tables:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What `draw` wrote.
+    """The results of `draw`.
 
     Attributes:
         paths: the files, in the order of the figures.
-        left_out: the reason by the name of each figure of which there was nothing to draw.
-        failed: what went wrong, one line, by the name of each figure that could not be drawn.
-        unwritten: of the files that could not be written, or removed, the first one's error.
+        left_out: the reason by the name of each figure without data.
+        failed: the error, one line, by the name of each figure that could not be drawn.
+        unwritten: the first error of writing or removing a file.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -156,5 +156,5 @@ CAPTIONS: Mapping[str, str] = {
     ),
 }
 NAMES = tuple(SUMMARIES)
-OF_LANDSCAPE = ("textbook", "surface")  # drawn of lines, surface and paths
+OF_LANDSCAPE = ("textbook", "surface")  # drawn from lines, surface and paths
 FORMATS = ("png", "svg", "pdf")

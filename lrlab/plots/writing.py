@@ -1,4 +1,4 @@
-"""Which figure is drawn of which table, and the files that they become."""
+"""Draw each figure from its tables, and write it to files."""
 
 import os
 import warnings
@@ -69,10 +69,10 @@ assert tuple(_FIGURES) == NAMES, "the names of plots/tables.py, in their order"
 
 
 def figure(name: str, tables: Tables) -> Figure:
-    """One figure of a sweep, by its name, one of `NAMES`.
+    """Draw one figure of a sweep by its name, one of `NAMES`.
 
     Raises:
-        NothingToDraw: the tables lack what it is about.
+        NothingToDraw: the tables lack its data.
     """
     return _FIGURES[name](tables)
 
@@ -83,11 +83,11 @@ def draw(
     only: Sequence[str] = (),
     formats: Sequence[str] = ("png", "svg"),
 ) -> Drawn:
-    """Draw all that there is to draw, and write it as folder/NAME.FORMAT.
+    """Draw every figure that has data, and write it as folder/NAME.FORMAT.
 
-    Figures are drawn one after the other, so that no more than one is held in memory. Where all
-    are asked for, older pictures of figures that are left out now are removed, in these formats:
-    they show runs that are no more. So is what a writer left behind that was killed.
+    Figures are drawn one after another, so that only one is in memory. If all are requested, older
+    pictures of the omitted figures are removed, in these formats: they show runs that no longer
+    exist. The parts of pictures from killed writers are removed, too.
 
     Args:
         only: names of figures; none: all.
@@ -111,7 +111,7 @@ def draw(
 
 
 def written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write a figure as folder/NAME.FORMAT in each of the formats; returns the paths.
+    """Write a figure as folder/NAME.FORMAT in each of the formats; return the paths.
 
     Raises:
         NotWritten: the disk is full, or the folder cannot be written.
@@ -121,7 +121,7 @@ def written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> lis
         try:
             paths += save({name: one}, folder, [kind])
         except OSError as error:
-            # Not the part, whose name a reader has never seen.
+            # Name the file, not its part, which the reader has never seen.
             raise NotWritten(folder / f"{name}.{kind}", error) from error
     return paths
 
@@ -129,7 +129,7 @@ def written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> lis
 def save(
     figures: Mapping[str, Figure], folder: Path, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
-    """Write each figure as folder/NAME.FORMAT, whole and then renamed; returns the paths.
+    """Write each figure as folder/NAME.FORMAT, whole and then renamed; return the paths.
 
     PNGs have 150 dpi. A reader, or a crash half way, never sees half a picture. Raises OSError as
     the system does.
@@ -139,7 +139,7 @@ def save(
     for name, one in figures.items():
         for kind in formats:
             path = folder / f"{name}.{kind}"
-            # The process id keeps two writers apart; the dot keeps listings from seeing the part.
+            # The process id keeps two writers apart; the dot hides the part from listings.
             part = folder / f".{path.name}.{os.getpid()}.part"
             try:
                 with warnings.catch_warnings(), matplotlib.rc_context(_RC):

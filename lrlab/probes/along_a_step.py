@@ -1,4 +1,4 @@
-"""The loss along one update of each of the runs, from one state."""
+"""Measure the loss along one update of each of the runs, from one state."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lrlab.training.loop import advance
 from lrlab.training.on_batches import Batches
 
 LINES = records.LANDSCAPE["lines"]
-POINTS = 61  # of each line, at least
+POINTS = 61  # points of each line, at least
 
 
 def lines(replay: Replay, batch: Batches, names: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The mini-batch loss along the next update of each lane, columns LINES."""
+    """Return the mini-batch loss along the next update of each lane, columns LINES."""
     stack, step = replay.stack, replay.state_step
     lanes = stack.lanes
     start = {name: t.detach().clone() for name, t in lanes.params.items()}
@@ -61,7 +61,7 @@ def _along(
     step: int,
     t: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Losses and their slopes at begin + t · along, as training sees them: (points,) float64."""
+    """Return losses and slopes at begin + t · along, as training sees them: (points,) float64."""
     size = max(1, CHUNK_BYTES // (8 * sum(v.nbytes for v in begin.values()) + 1))
     losses, slopes = [], []
     for places in np.array_split(t, -(-len(t) // size)):
@@ -75,7 +75,7 @@ def _along(
             key: b.expand(len(places), *b.shape).contiguous().clone() for key, b in buffers.items()
         }
         count = len(places)
-        # one at a time only the last bit would differ, which does not show
+        # one at a time would change only the last bit, which does not show
         way = "together" if lanes.way == "one at a time" else lanes.way
         modules, seeds = lanes.modules[:1] * count, lanes.seeds[:1] * count
         stack = Lanes(modules, params, fixed, seeds, lanes.loss, {(count, False): way})
@@ -91,6 +91,6 @@ def _along(
 
 
 def double(values: Tensor) -> Tensor:
-    """In float64, which MPS does not have; a complex number as two."""
+    """Return it in float64, which MPS does not have; a complex number as two."""
     values = as_real(values)
     return (values.cpu() if values.device.type == "mps" else values).double()

@@ -1,7 +1,7 @@
-"""The branch test: would a shorter or a longer step have done better from where a run ended?
+"""Run the branch test: would a shorter or a longer step have done better from a run's end?
 
-From its end state each run trains on, three times over and on identical batches: with a tenth of
-its last lr, with that lr, and with three times it. All branches of all runs are lanes.
+From its end state each run trains on three times, on identical batches: with a tenth of its last
+lr, with that lr, and with three times it. All branches of all runs are lanes.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ def test(
     stop: Callable[[], bool],
     tell: Callable[[float], None] = lambda share: None,
 ) -> list[int]:
-    """Make the branch test of runs that have ended, and write each one's branches.csv.
+    """Make the branch test of ended runs, and write each one's branches.csv.
 
-    A run whose schedule has annealed its lr has none, nor one that is too short for it
+    A run with an annealed lr has no test, nor has one that is too short for it
     (`branch_budget.branch_steps`). A test that fails is logged in the run's run.log.
 
     Args:
-        specs: runs that ended, and whose `records.end_file` is there.
+        specs: ended runs with a `records.end_file`.
         width: the most lanes at once; None: as many as memory holds.
         stop: asked at every step.
-        tell: hears at every step what share of all steps of the test is made.
+        tell: called at every step with the finished share of all steps of the test.
 
     Returns:
         The numbers of the runs whose test failed.
 
     Raises:
-        Stopped: ``stop`` said so; what is not done can be made later.
+        Stopped: ``stop`` returned true; the rest can be made later.
         NotWritten: a record could not be written.
     """
     groups: dict[tuple[str, int], list[RunSpec]] = {}
@@ -81,7 +81,7 @@ def test(
 
 
 def cost_line(specs: Sequence[RunSpec]) -> str:
-    """What the branch test of runs costs, in words: "57 steps each, about 20% of ..."."""
+    """Return the cost of runs' branch tests in words: "57 steps each, about 20% of ..."."""
     summaries = [records.read_summary(spec.folder) for spec in specs]
     run_steps = [int(summary["steps"]) for summary in summaries]
     steps = [_steps_of(spec, count) for spec, count in zip(specs, run_steps, strict=True)]
@@ -96,12 +96,12 @@ def cost_line(specs: Sequence[RunSpec]) -> str:
 
 
 def _steps_of(spec: RunSpec, steps: int) -> int:
-    """Of each branch of a run of so many steps that has not annealed its lr."""
+    """Return the steps of each branch, for a run of so many steps without an annealed lr."""
     return branch_budget.branch_steps(schema.diagnostics(spec.config), steps, annealed=False)
 
 
 def _fits(spec: RunSpec, state: State) -> bool:
-    """Whether it is an end of that run; if not, its log says so: it has no branch test."""
+    """Return whether it is an end of that run; if not, log that it has no branch test."""
     values = state.get("values")
     are_numbers = isinstance(values, dict) and all(
         isinstance(each, int | float) for each in values.values()
@@ -113,16 +113,16 @@ def _fits(spec: RunSpec, state: State) -> bool:
 
 
 def _steps(spec: RunSpec, state: State) -> int:
-    """Of each branch of a run with this end; 0: it has no test."""
+    """Return the steps of each branch of a run with this end; 0: it has no test."""
     annealed = branch_budget.is_annealed(state["values"].get("lr", math.nan), spec["lr"])
     return 0 if annealed else _steps_of(spec, state["step"])
 
 
 def _ways(spec: RunSpec, lanes: int) -> Ways:
-    """For every number of lanes the way in which the run trained.
+    """Return for every number of lanes the way in which the run trained.
 
-    To find out each one's own would take as long as a fifth of the branches' training; they are
-    compared with nothing to the bit.
+    Finding the best way for each would take a fifth of the branches' training. Nothing compares
+    them to the bit.
     """
     way = records.read_summary(spec.folder)["lanes"]["way"]
     return {(count, own): way for count in range(1, lanes + 1) for own in (False, True)}
@@ -173,9 +173,9 @@ def _train_on(
     stop: Callable[[], bool],
     tell: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
+    """Return the runs' last lrs, (runs,), and their branches' mini-batch losses, (steps, runs, 3).
 
-    A branch whose loss is not finite leaves the stack; what it would have had is NaN.
+    A branch with a non-finite loss leaves the stack; its later losses are NaN.
     """
     branches = [(*each, multiplier) for each in group for multiplier in MULTIPLIERS]
     steps = _steps(*group[0])
@@ -208,7 +208,7 @@ def _train_on(
 
 
 def _values(branches: Sequence[tuple[RunSpec, State, float]], count: int) -> dict[str, np.ndarray]:
-    """What the schedules said last, the lr times each branch's multiplier, (count, lanes) each."""
+    """Return the schedules' last values, with lr times each multiplier, (count, lanes) each."""
     names = {name for _, state, _ in branches for name in state["values"]}
     last = {
         name: np.array([state["values"].get(name, math.nan) for _, state, _ in branches])

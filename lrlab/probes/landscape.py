@@ -1,8 +1,9 @@
-"""The loss surface under a sweep: along one update for three lrs, and in the plane of their paths.
+"""Measure the loss surface under a sweep: along one update for three lrs, and in a plane.
 
-Three runs of a finished sweep are trained again for their first steps, as lanes, to the bit of
-their records: one whose lr is small, a good one, a large one. From what is seen on the way come
-three tables, `lines`, `surface` and `paths`, in the sweep's folder. Pictures are drawn elsewhere.
+Three runs of a finished sweep, with a small, a good and a large lr, train again as lanes for their
+first steps. They repeat their records to the bit. The results are three tables, `lines`, `surface`
+and `paths`, in the sweep's folder. Figures are drawn in ``lrlab.plots``. The plane is that of the
+runs' paths.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from lrlab.training import on_batches
 if TYPE_CHECKING:
     from lrlab.plan.spec import RunSpec
 
-STEPS = 300  # that are replayed at most
+STEPS = 300  # steps that are replayed at most
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """The tables, with the columns of `records.LANDSCAPE`; empty where there is nothing to show.
+    """The tables, with the columns of `records.LANDSCAPE`; empty if there is nothing to show.
 
     Attributes:
         lines: the mini-batch loss along the update that each lr would make from one state of the
@@ -73,12 +74,12 @@ def measure(
         runs: role (small, good, large) to run, as from `lrlab.verdicts.three_runs.choose`.
         steps: how many are replayed at most.
         device: where to train; None: as the runs' configs say.
-        threads: the most that are used, where others want the cores too; None: as the configs say.
-        trusted: whether all that the runs' configs name may be called; else only what
+        threads: the most to use when others need the cores, too; None: as the configs say.
+        trusted: whether everything that the runs' configs name may be called; otherwise only what
             `lrlab.config.trust` knows to be harmless.
 
     Returns:
-        The tables, or why there are none. Never raises for what a sweep holds.
+        The tables, or why there are none. Never raises for the content of a sweep.
     """
     try:
         specs = {
@@ -93,14 +94,14 @@ def measure(
             return _measure(specs, steps, threads)
     except UserError as error:
         return nothing(str(error))
-    except Exception as error:  # a sweep must not fail at its end for want of a picture
+    except Exception as error:  # a sweep must not fail at its end because of a figure
         return nothing(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def write(sweep: Path, landscape: Landscape) -> None:
     """Write lines.csv, surface.csv and paths.csv into the sweep's folder.
 
-    Where there is nothing to show, those of an earlier state of the sweep are taken away.
+    If there is nothing to show, files of an earlier state of the sweep are removed.
 
     Raises:
         NotWritten: the disk is full, the folder gone or read-only.
@@ -111,7 +112,7 @@ def write(sweep: Path, landscape: Landscape) -> None:
 
 
 def nothing(reason: str) -> Landscape:
-    """No landscape, and why."""
+    """Return no landscape, and why."""
     empty = [pd.DataFrame({name: [] for name in names}) for names in records.LANDSCAPE.values()]
     return Landscape(*empty, reason=reason)
 

@@ -1,4 +1,4 @@
-"""The runs of a picture of the loss, trained again for their first steps: the paths they take."""
+"""Train the runs of a figure of the loss again for their first steps, and keep their paths."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from lrlab.data import Dataset
     from lrlab.plan.spec import RunSpec
 
-SNAPSHOTS = 30  # places on each path, besides its start
+SNAPSHOTS = 30  # points on each path, besides its start
 CHUNK_BYTES = 2**28  # of lanes that are evaluated at once
 
 _PATH_NUMBERS = 2**27  # weights of all snapshots together
 
 
 def saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
-    """A recorded run as it would be trained again."""
+    """Return a recorded run as a spec to train again."""
     text = records.read_config(run)
     try:
         saved = OmegaConf.create(records.options(text))
@@ -53,7 +53,7 @@ def saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
 
 
 def unlike(specs: Sequence[RunSpec]) -> str:
-    """Why the paths of runs cannot be compared, or nothing."""
+    """Return why the paths of runs cannot be compared, or nothing."""
     if len({group_key(spec) for spec in specs}) > 1 or len({s["seed"] for s in specs}) > 1:
         numbers = ", ".join(str(spec.number) for spec in specs)
         return f"runs {numbers} differ in more than their lr, so their paths cannot be compared"
@@ -61,7 +61,7 @@ def unlike(specs: Sequence[RunSpec]) -> str:
 
 
 def recorded_losses(table: pd.DataFrame, steps: int) -> np.ndarray:
-    """As float32, of which the record holds every bit."""
+    """Return losses as float32, which the record holds to the bit."""
     return table["train_loss"].to_numpy(float)[:steps].astype(np.float32)
 
 
@@ -71,10 +71,10 @@ def schedules(
     steps: int,
     steps_per_epoch: int,
 ) -> dict[str, np.ndarray]:
-    """Schedule values of the replay, name to (steps, lanes); NaN where a schedule leaves it alone.
+    """Return schedule values of the replay, name to (steps, lanes); NaN where none is set.
 
-    A schedule that follows val_loss is given the recorded one; a lane whose record ends goes on at
-    its last lr.
+    A schedule that follows val_loss gets the recorded one; a lane goes on at its last lr after its
+    record.
     """
     tables: list[dict[str, np.ndarray]] = []
     for spec, record in zip(specs, recorded, strict=True):
@@ -92,7 +92,7 @@ def schedules(
 
 
 def clear_step(losses: np.ndarray) -> int:
-    """Where the lines begin: the good run has made half of its progress, as a mean of ten steps."""
+    """Return where the lines begin: after half of the good run's progress, a mean of ten steps."""
     if len(losses) < 12:
         return len(losses) // 2
     mean = np.convolve(losses, np.full(10, 0.1), mode="valid")
@@ -102,7 +102,7 @@ def clear_step(losses: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Replay:
-    """What was seen on the way.
+    """The observations of a replay.
 
     Attributes:
         losses: (steps, lanes) float32.
@@ -122,7 +122,7 @@ class Replay:
 
 
 def stack(specs: Sequence[RunSpec], data: Dataset, batch: Batches) -> OnBatches:
-    """The runs as lanes before their first step."""
+    """Return the runs as lanes before their first step."""
     networks = [build_network(spec, data) for spec in specs]
     loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
@@ -138,7 +138,7 @@ def replay(stack: OnBatches, values: Values, state_step: int, good: int) -> Repl
     Args:
         stack: before its first step; is trained.
         values: of the schedules, for all steps.
-        state_step: after how many steps the lane ``good`` is copied.
+        state_step: number of steps after which the lane ``good`` is copied.
 
     Raises:
         UserError: the networks are too large for snapshots.
@@ -173,9 +173,9 @@ def replay(stack: OnBatches, values: Values, state_step: int, good: int) -> Repl
 
 
 def _snapshots(count: int, lanes: int, steps: int) -> list[int]:
-    """Before which steps the weights are looked at, and after the last one.
+    """Return the steps before which snapshots are taken, and the last one's end.
 
-    They lie dense early, where the large lr leaves the others within a few steps.
+    They are dense early, when the large lr leaves the others within a few steps.
     """
     held = _PATH_NUMBERS // max(count * lanes, 1)
     if held < 3:
@@ -186,6 +186,6 @@ def _snapshots(count: int, lanes: int, steps: int) -> list[int]:
 
 
 def _flat(params: Mapping[str, Tensor]) -> np.ndarray:
-    """(lanes, weights) float32."""
+    """Return (lanes, weights) float32."""
     flat = [as_real(t.detach()).flatten(1) for t in params.values()]
     return torch.cat(flat, dim=1).float().cpu().numpy()

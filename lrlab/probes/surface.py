@@ -1,4 +1,4 @@
-"""The loss in the plane that the runs' paths through weight space lie in, as nearly as can be."""
+"""Measure the loss in the plane that comes nearest to the runs' paths through weight space."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 SURFACE, PATHS = records.LANDSCAPE["surface"], records.LANDSCAPE["paths"]
 GRID = 31  # points of the surface along each axis
-SAMPLES = 1000  # training samples whose loss the surface shows, at most
+SAMPLES = 1000  # training samples at most for the surface's loss
 LEAST_SAMPLES = 128
-MARGIN = 0.15  # of the paths' extent around them
-FAR = 2.0  # the picture reaches no further than so many times as far as the good run comes
+MARGIN = 0.15  # margin around the paths, relative to their extent
+FAR = 2.0  # the figure reaches at most so many times as far as the good run
 
 _WORK = 1e11  # multiply-adds for the surface; a few seconds on two cores
 
@@ -38,7 +38,7 @@ def surface(
     names: Sequence[Mapping[str, Any]],
     good: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The loss on a grid of the plane of the paths, and the paths: columns SURFACE and PATHS."""
+    """Return the loss on a grid of the paths' plane, and the paths: columns SURFACE and PATHS."""
     origin = replay.weights[good][0]
     moved = [path - origin for path in replay.weights]
     near = _near(moved, good)
@@ -67,7 +67,7 @@ def surface(
 
 
 def _near(moved: Sequence[np.ndarray], good: int) -> list[int]:
-    """How many snapshots of each path count for the picture's place and size.
+    """Return how many snapshots of each path count for the figure's position and size.
 
     A run that blows up must not set its scale.
     """
@@ -77,9 +77,9 @@ def _near(moved: Sequence[np.ndarray], good: int) -> list[int]:
 
 
 def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
-    """(2, weights) two orthonormal axes through the start, the main directions of the paths.
+    """Return (2, weights) two orthonormal axes through the start, the main directions of the paths.
 
-    Each path counts as much, however far it leads. The good one ends at positive x; most of the
+    Each path has the same weight, however long it is. The good one ends at positive x; most of the
     others at positive y.
     """
     scaled = []
@@ -110,7 +110,7 @@ def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a · bᵀ in float64, without a float64 copy of either."""
+    """Return a · bᵀ in float64, without a float64 copy of either."""
     total = np.zeros((len(a), len(b)))
     for first in range(0, a.shape[1], 2**20):
         part = slice(first, first + 2**20)
@@ -119,7 +119,7 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _grid(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(GRID,) each, around all places; neither axis shorter than a third of the other."""
+    """Return (GRID,) each, around all points; neither axis is shorter than a third of the other."""
     low, high = places.min(axis=0), places.max(axis=0)
     least = max(float((high - low).max()) / 3, 1e-6)
     centre, extent = (low + high) / 2, np.maximum(high - low, least)
@@ -129,17 +129,17 @@ def _grid(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _affordable(replay: Replay, data: Dataset, points: int) -> tuple[int, int]:
-    """How many samples, and how many grid points, by the network's cost of one sample."""
+    """Return how many samples, and how many grid points, by the network's cost of one sample."""
     most = min(SAMPLES, len(data.train_y))
     each = _multiply_adds(replay.stack.lanes, data.train_x[:2]) / 2
-    # what does not train together, such as a convolution, is slower here too
+    # networks that cannot train together, such as convolutions, are slower here, too
     work = _WORK if replay.stack.lanes.way == "together" else _WORK / 4
     samples = int(np.clip(work / (each * points), min(LEAST_SAMPLES, most), most))
     return samples, max(121, int(min(points, work / (each * samples))))
 
 
 def _multiply_adds(lanes: Lanes, x: Tensor) -> float:
-    """Of one forward pass, roughly: those of all that has weights for each output."""
+    """Estimate the multiply-adds of one forward pass: those of everything with weights."""
     network = copy.deepcopy(lanes.modules[0]).eval()
     counted = float(sum(t[0].numel() for t in lanes.params.values()))
 
@@ -166,8 +166,7 @@ def _loss_at(
     coordinates: np.ndarray | None,
     weights: np.ndarray | None,
 ) -> np.ndarray:
-    """(points,) loss of the chosen samples, as training sees it: at places of the plane, or at
-    weights."""
+    """Return (points,) loss of the samples, as training sees it: on the plane, or at weights."""
     index = torch.from_numpy(chosen).to(data.train_y.device)
     x, y = data.train_x[index], data.train_y[index]
     total = (
@@ -205,7 +204,7 @@ def _lanes_at_once(lanes: Lanes, x: Tensor, y: Tensor) -> int:
 def _forward(
     lanes: Lanes, params: Mapping[str, Tensor], fixed: Mapping[str, Tensor], x: Tensor, y: Tensor
 ) -> Tensor:
-    """(points,) losses without gradients, in training mode: batch norm by the samples' own mean."""
+    """Return (points,) losses without gradients, in training mode: batch norm by sample means."""
     module = lanes.modules[0].train()
 
     def loss(params: dict[str, Tensor], fixed: dict[str, Tensor]) -> Tensor:

@@ -1,1 +1,4 @@
-"""How a process behaves: its output, signals, progress, and the arguments of a verb."""
+"""Handle the process itself: its output, signals, progress, and the arguments of a verb.
+
+Every package may import it. It imports only ``errors`` and ``_version``.
+"""

@@ -1,8 +1,8 @@
-"""What a command prints: it needs no reader (``| head``), no room, and obeys nobody's escapes.
+"""Print safely: ignore closed pipes (``| head``) and full disks, and neutralise escapes.
 
-All that is printed passes one gate, whoever prints it: lrlab, a library's warning, a traceback. A
-terminal shows control characters and does not obey them. What draws on the terminal itself, such
-as rich, takes the stream by ``ungated``, and cleans its own words.
+Everything that is printed passes one gate, whether from lrlab, a library's warning or a traceback.
+A terminal then shows control characters and does not obey them. A library that draws on the
+terminal itself, such as rich, takes the stream with ``ungated`` and cleans its own words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lrlab.process import fitting
 
 
 class _Patient(io.FileIO):
-    """A file that takes all that is written: what nobody reads any more goes nowhere."""
+    """A file that accepts everything written; text without a reader is dropped."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:
@@ -26,7 +26,7 @@ class _Patient(io.FileIO):
             if not isinstance(error, BrokenPipeError) and self.fileno() != 2:
                 said = f"lrlab: what is printed cannot be written ({error.strerror})"
                 print(said, file=sys.stderr)
-            # The descriptor itself leads nowhere from now on, for processes that inherit it too.
+            # From now on the descriptor itself leads nowhere, also for processes that inherit it.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -34,7 +34,7 @@ class _Patient(io.FileIO):
 
 
 class _Gated(io.TextIOWrapper):
-    """A stream that shows what a terminal would obey, and wraps lrlab's own lines to its width."""
+    """A stream that neutralises control characters, and wraps lrlab's own lines to its width."""
 
     def write(self, text: str) -> int:  # type: ignore[override]
         clean = shown(text)
@@ -60,9 +60,9 @@ class _Proxy:
 
 
 def shown(text: str) -> str:
-    """As ``errors.printable``; what would go back in its line begins a new one.
+    """As ``errors.printable``, with a new line in place of a return to the line's start.
 
-    So the progress bar of a library becomes lines.
+    So a library's progress bar becomes lines.
     """
     if text.isprintable():
         return text
@@ -70,20 +70,20 @@ def shown(text: str) -> str:
 
 
 def ungated(stream: TextIO) -> TextIO:
-    """The stream as a terminal obeys it: for what lrlab or rich draws, never for others' words."""
+    """Return the stream as a terminal obeys it: for drawings of lrlab or rich, no other words."""
     return cast("TextIO", _Proxy(stream, gated=False)) if isinstance(stream, _Gated) else stream
 
 
 def gated(stream: TextIO) -> TextIO:
-    """A stream of another's making, such as rich's, behind the same gate."""
+    """Return another stream, such as rich's, after the same gate."""
     return stream if isinstance(stream, _Gated) else cast("TextIO", _Proxy(stream, gated=True))
 
 
 def outlive() -> None:
-    """From now on, what is printed after the reader of stdout or stderr has left goes nowhere.
+    """Drop all text that is printed after the reader of stdout or stderr has left.
 
-    And from now on all that is printed passes the gate.
-    Leaves streams alone that are no file descriptors of this process, as in a notebook or a test.
+    Also pass everything printed through the gate from now on. Streams that are no file descriptors
+    of this process, as in a notebook or a test, are left alone.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)

@@ -1,8 +1,8 @@
 # pyright: strict
-"""What is printed is as wide as its terminal, and of any width in a pipe or a file.
+"""Fit printed text to the width of its terminal; in a pipe or a file it may be of any width.
 
-Of a table, what matters least is shortened, then left out, and said so. Sentences go on in another
-line; a command that they name stays in one.
+In a table the least important columns are shortened, then left out, and a line says so. Sentences
+are wrapped; a command that they name stays on one line.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from lrlab.errors import printable
 
 Columns = dict[str, list[str]]
 
-NOTICE = "lrlab: "  # what a line begins with that says something of the command itself
+NOTICE = "lrlab: "  # start of a line about the command itself
 
 _CELL = 20  # characters of a word or a path that a narrow table shows at first
 _LEAST = 5  # ... and at last
 _GAP = 2
-_INDENT = 8  # of further lines, where what stands before a sentence takes much of the width
-# A command to be copied: up to the end of its sentence, for what follows it may be a word of it.
+_INDENT = 8  # of further lines, if the text before a sentence takes much of the width
+# A command to be copied reaches to the end of its sentence, as any following text may be part of
+# it.
 _WORD = r"""(?>'[^']*'|"[^"]*"|[^\s`])+"""
 _COMMAND = re.compile(
     rf"`[^`]+`|(?<!\S)(?:python -m lrlab|pip install)\S*(?:(?<![;,:)]) (?![(`]){_WORD})*"
 )
-_UNBROKEN = "\0"  # stands for a space at which no line ends; nothing that is printed holds one
+_UNBROKEN = "\0"  # stands for a space at which no line may end; printed text never holds one
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
-    """The columns of the terminal that a stream is; None: it is none, lines may be of any width.
+    """Return the terminal's columns; None if the stream is none, so that any width works.
 
-    The variable COLUMNS counts before what the terminal says.
+    The variable COLUMNS takes precedence over the terminal.
 
     Args:
         stream: None: stdout.
@@ -49,17 +50,17 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
         return int(stated)
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):  # a stream that only plays a terminal
+    except (OSError, ValueError):  # a stream that imitates a terminal
         return shutil.get_terminal_size().columns
 
 
 def wrapped(head: str, text: str, width: int | None) -> str:
-    """The text after its head, broken between words; further lines begin where the text does.
+    """Return the text after its head, broken between words; further lines are indented like it.
 
     A command to be copied is never broken, even where it is wider than the terminal.
 
     Args:
-        head: what stands before the text in its first line, with its spaces.
+        head: the text before it in its first line, with its spaces.
         width: of the terminal; None: all in one line.
     """
     if width is None or room(head) + room(text) <= width:
@@ -80,13 +81,13 @@ def wrapped(head: str, text: str, width: int | None) -> str:
 
 
 def sentences(lines: Sequence[str], width: int | None, head: int = 0) -> list[str]:
-    """As `wrapped`, for lines whose text begins at the same column, ``head``."""
+    """As `wrapped`, for lines with text that begins at the same column, ``head``."""
     found = [wrapped(line[:head], line[head:], width) for line in lines]
     return "\n".join(found).splitlines() if found else []
 
 
 def notices(text: str, stream: TextIO) -> str:
-    """A text for a stream, whose lines that begin with ``lrlab: `` are wrapped to its terminal."""
+    """Return a stream's text, with lines that begin with ``lrlab: `` wrapped to its terminal."""
     width = terminal_width(stream)
     if width is None:
         return text
@@ -98,7 +99,7 @@ def notices(text: str, stream: TextIO) -> str:
 
 
 def aligned(columns: Mapping[str, Sequence[str]], left: Set[str], gap: int = _GAP) -> list[str]:
-    """Lines of a table: the names, a rule, the rows. What a terminal would obey is replaced.
+    """Return lines of a table: the names, a rule, the rows. Control characters are replaced.
 
     Args:
         columns: cells by name.
@@ -130,12 +131,12 @@ def fitted(
     least: Sequence[str],
     where: str,
 ) -> list[str]:
-    """As `aligned`, no wider than a terminal; a last line names what is not shown.
+    """As `aligned`, no wider than a terminal; a last line names the columns left out.
 
     Args:
         width: of the terminal; None: no limit.
         least: the columns that may be left out, the least important first.
-        where: what has them all, and how: ``outputs/x/runs.csv has``.
+        where: the file with all of them, and its verb: ``outputs/x/runs.csv has``.
     """
     whole = _clean(columns)
     if width is None or _total(whole, _GAP) <= width:
@@ -151,7 +152,7 @@ def fitted(
 
 
 def room(text: str) -> int:
-    """The columns that a text takes: two a wide letter, none an accent."""
+    """Return the columns that a text takes: two a wide letter, none an accent."""
     if text.isascii():
         return len(text)
     return sum(
@@ -163,13 +164,13 @@ def room(text: str) -> int:
 def _narrower(
     whole: Columns, least: Sequence[str], names: Mapping[str, str]
 ) -> Iterator[tuple[Columns, int]]:
-    """The table by and by narrower, each with the spaces between its columns."""
+    """Yield ever narrower tables, each with the spaces between its columns."""
     yield whole, _GAP
     short = {name: [_cut(cell, _CELL) for cell in cells] for name, cells in whole.items()}
     yield short, _GAP
     for name in least:
         if name in short:
-            # one space saves less than a column holds, so it comes before the last ones go
+            # one space saves less than a column holds, so try it before the last columns go
             yield short, 1
             short = {each: cells for each, cells in short.items() if each != name}
             yield short, _GAP
@@ -196,7 +197,7 @@ def _note(whole: Columns, short: Columns, width: int, where: str) -> list[str]:
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """``optimizer.momentum`` is momentum where no other column is."""
+    """Shorten names: ``optimizer.momentum`` is momentum if no other column is."""
     ends = [name.rpartition(".")[2] for name in names]
     return {
         name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)

@@ -1,8 +1,7 @@
-"""Python's search for garbage, put off while a command starts and left out when it ends.
+"""Pause Python's garbage collection while a command starts, and skip it at the end.
 
-What modules and configs are made of stays to the end, and there is no garbage among it. To look for
-some again and again took a sixth of the time to the first training step, and half of that in which
-a process ends.
+Modules and configs stay until the end, so there is no garbage among them. Repeated collections took
+a sixth of the time to the first training step, and half of the time to end a process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _put_off = False
 
 @contextmanager
 def put_off() -> Iterator[None]:
-    """No search while the block runs, until ``resume`` is called in it; then all is as it was."""
+    """Pause collection while the block runs, or until ``resume`` is called in it."""
     global _put_off
     if not gc.isenabled():
         yield
@@ -34,7 +33,7 @@ def put_off() -> Iterator[None]:
 
 
 def resume() -> None:
-    """The command has started: search from now on, but not among what is there already."""
+    """Resume collection after the start, without the objects that exist already."""
     global _put_off
     if _put_off:
         _put_off = False

@@ -1,11 +1,11 @@
-"""Paths as one would type them in the current folder."""
+"""Write paths as one would type them in the current folder."""
 
 import shlex
 from pathlib import Path
 
 
 def display_path(path: Path) -> str:
-    """The path as one would type it here: relative if it lies below the current folder."""
+    """Return the path as one would type it: relative if it lies below the current folder."""
     absolute = path.absolute()
     here = Path.cwd()
     shown = str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
@@ -13,5 +13,5 @@ def display_path(path: Path) -> str:
 
 
 def typed_path(path: Path) -> str:
-    """``display_path`` for a command that is printed: in the quotes that a shell needs."""
+    """``display_path`` for a command that is printed: with the quotes that a shell needs."""
     return shlex.quote(display_path(path))

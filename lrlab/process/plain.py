@@ -1,5 +1,5 @@
 # pyright: strict
-"""Plain values: which are numbers, and as JSON."""
+"""Test plain values for numbers, and write them as JSON."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, TypeGuard, cast
 
 
 def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
-    """Whether this is an int of at least so much; a bool is none."""
+    """Return whether this is an int of at least so much; a bool is none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def is_real(value: object) -> TypeGuard[int | float]:
-    """Whether this is an int or a float, also an infinity or NaN; a bool is none."""
+    """Return whether this is an int or a float, also an infinity or NaN; a bool is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether this is a finite int or float; a bool is none."""
+    """Return whether this is a finite int or float; a bool is none."""
     return is_real(value) and math.isfinite(value)
 
 
 def to_json(value: object, **options: Any) -> str:
-    """Write JSON in which NaN and infinities are null: JSON has no others.
+    """Write JSON in which NaN and infinities are null: JSON has neither.
 
     Args:
         options: of ``json.dumps``.

@@ -1,12 +1,11 @@
-"""``profile=true``: where the time goes, as traces that Perfetto and TensorBoard open.
+"""Record with ``profile=true`` where the time goes, as traces for Perfetto and TensorBoard.
 
-Short windows of a sweep are recorded, so that the traces of a long sweep are as small as those of a
-short one: some steps, when what is done once is over; a segment's end, when they are written down;
-and an epoch's end.
-Each function that is a phase of training says so by `phase`, and is a bar of that name over the
-operations (and on a GPU the kernels) that it calls. None of them may be called where operations are
-captured: the bar would be one of these. What is recorded changes no number of a run;
-the timings of its steps are those of the profiler as well.
+Short windows of a sweep are recorded, so that the traces of long sweeps stay small. These are some
+steps after the start, a segment's end, when records are written, and an epoch's end. The decorator
+`phase` marks each function that is a phase of training. In the trace it is a bar of that name over
+the operations (and on a GPU the kernels) that it calls. No phase may be called while operations are
+captured, because the bar would be captured, too. Profiling changes no number of a run, but its
+timings include the profiler.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from torch.profiler import profile
 
-PREFIX = "lrlab: "  # of the phases' names in a trace
+PREFIX = "lrlab: "  # prefix of the phases' names in a trace
 FIRST = 3  # steps before the first window
-STEPS = 20  # of it
-BEHIND = 5  # steps behind an end
-SECONDS = 5.0  # after which a window ends with its step, however few it has
-SUFFIX = ".pt.trace.json.gz"  # what TensorBoard looks for
+STEPS = 20  # steps of it
+BEHIND = 5  # steps after an end
+SECONDS = 5.0  # seconds after which a window ends with its step, however few it has
+SUFFIX = ".pt.trace.json.gz"  # the ending that TensorBoard looks for
 
 STEP = "gradients"  # the phase that a step begins with
-# With which phase a window begins, once there was the first one.
+# The phase with which a window begins, after the first window.
 ENDS = {"record": "segment_end", "evaluate": "epoch_end"}
 
 P = ParamSpec("P")
@@ -39,7 +38,7 @@ R = TypeVar("R")
 
 
 def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a function a phase of training; it costs next to nothing while nothing is recorded."""
+    """Mark a function as a phase of training; it costs next to nothing unless recorded."""
 
     def made(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -56,13 +55,13 @@ def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 @contextlib.contextmanager
 def traces(folder: Path | None, name: str = "") -> Iterator[None]:
-    """Record what is trained while the block runs, and write it when it ends.
+    """Record the training while the block runs, and write the traces when it ends.
 
     A profiler that fails is switched off with one line; it never harms a run.
 
     Args:
         folder: where the traces go; None: nothing is recorded.
-        name: of this process or run, where others write traces there too.
+        name: of this process or run, where others write traces there, too.
     """
     global _recorder
     if folder is None or _recorder is not None:
@@ -90,7 +89,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.problem = ""
-        # Kineto tells on stderr what it does, and that a machine has no GPU.
+        # Kineto reports on stderr what it does, and that a machine has no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self._steps = 0  # that began
         self._windows: dict[str, profile] = {}
@@ -132,7 +131,7 @@ class _Recorder:
             self._until = time.monotonic() + SECONDS
 
     def close(self) -> None:
-        """End the window that is open."""
+        """End the open window."""
         if self._open is not None:
             with self._noting():
                 self._windows[self._open].stop()

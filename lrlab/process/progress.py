@@ -1,4 +1,4 @@
-"""Live progress of the lanes: one row a lane on a terminal, plain log lines anywhere else."""
+"""Show live progress of the lanes: one row a lane on a terminal, plain log lines elsewhere."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from lrlab.errors import in_a_line
 from lrlab.process import broken_pipe
 from lrlab.process.fitting import room
 
-_REDRAW_S = 1 / 8  # eight redraws a second look live and cost nothing beside training
+_REDRAW_S = 1 / 8  # eight redraws a second look live and cost nothing noticeable
 _ORDER = {"training": 0, "waiting": 2}  # all others have ended: 1
 _STYLES = {
     "finished": "green",
@@ -27,10 +27,12 @@ _STYLES = {
 
 @dataclass(frozen=True)
 class LaneRow:
-    """What is shown of a lane. The caller gives run, label and epochs; updates fill in the rest."""
+    """The display's data of a lane. The caller gives run, label and epochs; updates fill in the
+    rest.
+    """
 
     run: int  # the run's number, the name of its folder
-    label: str = ""  # what sets it apart in the sweep, for example "lr=0.1 schedule=step"
+    label: str = ""  # distinguishes it in the sweep, for example "lr=0.1 schedule=step"
     epochs: float | None = None  # how many it will train
     epoch: float = 0.0
     step: int | None = None
@@ -41,7 +43,7 @@ class LaneRow:
 
 
 class Update(Protocol):
-    """Tells the display about one lane; keyword arguments are LaneRow's fields, None: unchanged."""
+    """Report to the display about a lane; keywords are LaneRow's fields, None: unchanged."""
 
     def __call__(
         self,
@@ -57,12 +59,13 @@ class Update(Protocol):
     ) -> None: ...
 
     def due(self) -> bool:
-        """Whether an update would be drawn now. Ask before fetching losses from the device only
-        for the display: on a terminal true about 8 times a second, else never."""
+        """Return whether an update would be drawn now. Ask before fetching losses from the device
+        only for the display. On a terminal it is true about 8 times a second, elsewhere never.
+        """
         ...
 
     def add(self, row: LaneRow) -> int:
-        """Show one more lane from now on; returns the number that updates call it by."""
+        """Show one more lane from now on; return the number by which updates name it."""
         ...
 
     def note(self, text: str) -> None:
@@ -72,7 +75,7 @@ class Update(Protocol):
 
 @contextmanager
 def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Update]:
-    """Show the lanes until the block ends; yields the function that reports about one of them.
+    """Show the lanes until the block ends; yield the function that reports about one of them.
 
         with progress.show([LaneRow(run=0, label="lr=0.1", epochs=3)]) as update:
             if update.due():
@@ -82,10 +85,10 @@ def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Upd
 
     Lanes that are not known beforehand join by ``update.add(LaneRow(...))``.
 
-    stream: default sys.stdout. On a terminal each lane has a row; when there are more lanes than
-    rows fit, those that train come first, then those that ended last, and the last line counts
-    the others. On anything else a line is written for each finished epoch (a call with accuracy)
-    and for each change of state, and nothing more. NO_COLOR is respected.
+    stream: default sys.stdout. On a terminal each lane has a row. If there are more lanes than
+    rows, those that train come first, then those that ended last, and the last line counts the
+    others. On anything else a line is written for each finished epoch (a call with accuracy) and
+    for each change of state, and nothing more. NO_COLOR is respected.
     """
     out: TextIO = sys.stdout if stream is None else stream
     if out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
@@ -94,7 +97,8 @@ def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Upd
 
         console = Console(file=broken_pipe.ungated(out), force_terminal=True, highlight=False)
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-            # What others print meanwhile goes above the rows by rich's streams: not past the gate.
+            # Prints from others meanwhile go above the rows through rich's streams, without the
+            # gate.
             sys.stdout, sys.stderr = broken_pipe.gated(sys.stdout), broken_pipe.gated(sys.stderr)
             table = _Table(list(lanes), console, live)
             try:
@@ -107,9 +111,9 @@ def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Upd
 
 @contextmanager
 def share(name: str, stream: TextIO | None = None) -> Iterator[Callable[[float], None]]:
-    """Show on a terminal what share of some work is done; elsewhere nothing is written.
+    """Show on a terminal the finished share of some work; elsewhere nothing is written.
 
-    Yields a function that takes the share, 0 to 1, and may be called at every step.
+    Yield a function that takes the share, 0 to 1, and may be called at every step.
 
     stream: default sys.stderr.
     """
@@ -133,7 +137,7 @@ def share(name: str, stream: TextIO | None = None) -> Iterator[Callable[[float],
 
 
 class _Lines:
-    """Plain lines for logs, pipes and CI."""
+    """Write plain lines for logs, pipes and CI."""
 
     def __init__(self, lanes: list[LaneRow], stream: TextIO) -> None:
         self.lanes = lanes
@@ -159,7 +163,7 @@ class _Lines:
 
 
 class _Table:
-    """Rows on a terminal, redrawn in place at most every _REDRAW_S and at changes of state."""
+    """Redraw rows on a terminal in place, at most every _REDRAW_S and at changes of state."""
 
     def __init__(self, lanes: list[LaneRow], console: Any, live: Any) -> None:
         self.lanes = lanes
@@ -218,7 +222,7 @@ class _Table:
         }
         for name, cells in (columns := _narrowed(columns, self.console.width)).items():
             side = "right" if name in ("run", "epoch", "lr", "loss", "accuracy") else "left"
-            # "crop", for rich's own ellipsis is not ASCII.
+            # "crop", because rich's own ellipsis is not ASCII.
             table.add_column(
                 name, justify=side, no_wrap=True, overflow="crop", min_width=_width(name, cells)
             )
@@ -235,13 +239,13 @@ class _Table:
 
 _GAP = 2  # between columns
 _LABEL = 12  # letters of a setting that are shown at least, before a column is left out
-_LEAST = ("lr", "epoch", "accuracy")  # what matters least, first
+_LEAST = ("lr", "epoch", "accuracy")  # the least important first
 
 
 def _narrowed(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
-    """As wide as the terminal: settings lose their names, then columns go, then letters.
+    """Fit to the terminal: settings lose their names, then columns go, then letters.
 
-    A setting's names stand at the head of its column then.
+    A setting's name is then at the head of its column.
     """
     columns = dict(columns)
 
@@ -271,7 +275,7 @@ def _width(name: str, cells: Sequence[str]) -> int:
 
 
 def _cut(text: str, size: int) -> str:
-    """The text, or its beginning and its end, where settings differ most, with .. between."""
+    """Cut the text to its beginning and its end, where settings differ most, with .. between."""
     if room(text) <= size:
         return text
     if size < 6:
@@ -287,9 +291,9 @@ def _order(row: LaneRow) -> int:
 def _fitting(
     lanes: Sequence[LaneRow], ended: Sequence[int], most: int
 ) -> tuple[list[LaneRow], list[LaneRow]]:
-    """The rows to show, those that train first, and those that are left out.
+    """Return the rows to show, those that train first, and the lanes left out.
 
-    ended: places in lanes, in the order in which they ended.
+    ended: indices into lanes, in the order in which they ended.
     """
     if len(lanes) <= most + 1:  # the line that counts the others would take a row itself
         return sorted(lanes, key=_order), []  # stable
@@ -327,7 +331,7 @@ def _epochs(row: LaneRow) -> str:
 
 
 def _loss(value: float | None) -> str:
-    # one that explodes has more digits than a line has room for
+    # a loss that explodes has more digits than a line has room for
     return _plain(value, ".4f" if value is None or abs(value) < 1e4 else ".3e")
 
 
@@ -336,9 +340,9 @@ def _plain(value: float | None, form: str) -> str:
 
 
 def _writable(text: str, stream: TextIO, instead: str | None = None) -> str:
-    """text as the stream's encoding can hold it; else `instead`, or "?" for what it cannot.
+    """Return the text if the stream's encoding can hold it, else `instead` or "?" for letters.
 
-    On one line, and without what a terminal obeys.
+    It is on one line, and without control characters.
     """
     text = in_a_line(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"

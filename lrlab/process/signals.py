@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: the first asks training to stop after its step, the second stops at once.
+"""Handle Ctrl-C and SIGTERM: the first stops training after its step, the second at once.
 
-So does SIGHUP, of a terminal that was closed; it often comes twice, and is never a second one.
+SIGHUP, from a closed terminal, does so, too; it often comes twice, and never counts as a second
+one.
 
-And whether a process is there, which a signal asks.
+This file also asks by a signal whether a process exists.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has 
 
 
 class Stop:
-    """Whether a signal asked to stop: ``stop()`` says so.
+    """Whether a signal asked to stop: ``stop()`` returns it.
 
     Attributes:
         number: of the signal, 0 where there was none.
@@ -32,12 +33,12 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+        """Return the exit code that a shell expects: 130 after Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
         return 128 + self.number
 
 
 class Interrupt(KeyboardInterrupt):
-    """A signal that ends what runs, at once.
+    """A signal that ends the running work at once.
 
     Attributes:
         number: of the signal.
@@ -49,13 +50,13 @@ class Interrupt(KeyboardInterrupt):
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """What a shell expects after it; one that no signal raised is taken for a Ctrl-C."""
+    """Return the exit code that a shell expects; without a signal that of Ctrl-C."""
     return 128 + (error.number if isinstance(error, Interrupt) else signal.SIGINT)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, Ctrl-C, SIGTERM and SIGHUP raise `Interrupt`, at once."""
+    """While the block runs, let Ctrl-C, SIGTERM and SIGHUP raise `Interrupt` at once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupt(number)
@@ -66,9 +67,9 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """While the block runs, a first signal is noted, and a second raises `Interrupt`.
+    """While the block runs, note a first signal, and raise `Interrupt` at a second.
 
-    Signals come to the main thread only; in another one nothing is ever noted.
+    Signals come only to the main thread; in another one none is ever noted.
     """
     stop = Stop()
 
@@ -78,7 +79,7 @@ def stoppable() -> Iterator[Stop]:
                 return
             raise Interrupt(number)
         stop.number = number
-        if "LRLAB_WORKER" not in os.environ:  # its parent says it for all
+        if "LRLAB_WORKER" not in os.environ:  # its parent reports it for all
             print("lrlab: stopping after this step; once more to stop at once", file=sys.stderr)
 
     with _handled(note):
@@ -87,9 +88,9 @@ def stoppable() -> Iterator[Stop]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While the block runs in the main thread, the handler is called for the signals.
+    """While the block runs in the main thread, call the handler for the signals.
 
-    One that the process was started to ignore, as by nohup, stays ignored.
+    A signal that the process was started to ignore, as by nohup, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -106,8 +107,8 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def is_running(process: int) -> bool:
-    """Whether this machine has a process of that number; True where that cannot be asked."""
-    if os.name == "nt":  # there os.kill would end it
+    """Return whether this machine has a process of that number; True if that cannot be asked."""
+    if os.name == "nt":  # on Windows os.kill would end it
         return True
     try:
         os.kill(process, 0)

@@ -1,5 +1,5 @@
 # pyright: strict
-"""What the verbs share that parse their words by argparse: one line for what is refused."""
+"""Provide the argument parser that the verbs share: one line for words that are refused."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lrlab.process import broken_pipe
 
 
 def begin() -> None:
-    """What each verb does first: look where it is, and send what is printed through the gate.
+    """Begin a verb: check that its folder exists, and send all printed text through the gate.
 
     Raises:
-        SystemExit: with 2, where the current folder is gone.
+        SystemExit: with 2, if the current folder is gone.
     """
     broken_pipe.outlive()
     try:
@@ -33,7 +33,7 @@ def begin() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says what is wrong in one line, as all of lrlab does.
+    """A parser that reports an error in one line, as all of lrlab does.
 
     Raises:
         UserError: words that it does not take.
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> Any:
-        """As argparse does it, but words may follow flags, and an unknown flag is named first."""
+        """Parse as argparse does, but allow words after flags, and name an unknown flag first."""
         words = [str(word) for word in (sys.argv[1:] if args is None else args)]
         end = words.index("--") if "--" in words else len(words)
         for word in words[:end]:
@@ -80,16 +80,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def path(text: str) -> Path:
-    """A path as it was typed.
+    """Return a path as it was typed.
 
     Raises:
-        UserError: one that no file can have.
+        UserError: no file can have this path.
     """
-    if not text:  # of a variable that is not set; Python would take it for the current folder
+    if not text:  # from a variable that is not set; Python would take it for the current folder
         raise UserError("'': is no path; name a file or a folder, such as . for the current one")
     try:
         text.encode()
-    except UnicodeEncodeError:  # what lrlab writes names its folders, in UTF-8
+    except UnicodeEncodeError:  # the records name their folders, in UTF-8
         try:
             os.fsencode(text).decode()
         except UnicodeError:
@@ -105,18 +105,18 @@ def path(text: str) -> Path:
     except OSError as error:
         if too_long(error):
             raise UserError(f"{text}: is too long for a path") from None
-    return Path(text)  # what else is wrong with it is said where it is used
+    return Path(text)  # other errors are reported where it is used
 
 
 def output_file(flag: str, file: Path, example: str, is_ours: Callable[[str], bool]) -> Path:
-    """Where to write what a flag asks for: the file that it names, or a link to it leads to.
+    """Return the file for a flag's output: the one that it names, or the target of a link.
 
-    Nothing is replaced but what lrlab wrote itself.
+    Only files that lrlab wrote are replaced.
 
     Args:
         flag: as it is typed, ``--output``.
         example: a file's name, for a line about a folder.
-        is_ours: whether the text of a file that is there is such as lrlab writes here.
+        is_ours: whether the text of an existing file is such as lrlab writes here.
 
     Raises:
         UserError: a folder, a device, a pipe, another program's file, or nowhere.
@@ -126,7 +126,7 @@ def output_file(flag: str, file: Path, example: str, is_ours: Callable[[str], bo
         mode = file.stat().st_mode
     except RuntimeError:
         raise UserError(f"{flag}={file}: is a link that leads to itself; name a file") from None
-    except OSError:  # it is not there, and where it cannot be, that is said next
+    except OSError:  # it does not exist; if it cannot, the next check says so
         mode = None
     if not file.absolute().parent.is_dir():
         raise UserError(f"{flag}={file}: there is no folder {file.parent}; make it first")
@@ -156,13 +156,13 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 def too_long(error: OSError) -> bool:
-    """Whether a name or a path is longer than the file system takes."""
+    """Return whether a name or a path is longer than the file system takes."""
     import errno
 
     return error.errno == errno.ENAMETOOLONG
 
 
 def near(flag: str, flags: Sequence[str]) -> str:
-    """`` (did you mean --X?)``, or nothing where no flag is much like it."""
+    """Return `` (did you mean --X?)``, or nothing if no flag is similar."""
     found = difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)
     return f" (did you mean {found[0]}?)" if found else ""

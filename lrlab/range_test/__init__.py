@@ -1,1 +1,7 @@
-"""The range test: find's inputs, reading, files and figure."""
+"""Run the range test: find's inputs, training, reading, files and figure.
+
+``command`` is the verb's work, ``both`` trains the ramp and the constant lrs, ``ramp`` and
+``constants`` read them, and ``words`` and ``figure`` show the result.
+
+May be imported by ``find`` and ``api``. It imports the writing wing below ``sweeping``.
+"""

@@ -1,4 +1,4 @@
-"""The mini-batches of the range test, made of any data that Python gives."""
+"""Make the range test's mini-batches from any data that Python gives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WANTED = "two tensors, a TensorDataset, or a DataLoader, which gives mini-batch
 
 
 def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
-    """Step to mini-batch, of anything that `lrlab.find.find` takes as data.
+    """Return a function from step to mini-batch, for any data that `lrlab.find.find` takes.
 
     Raises:
         UserError: the data cannot be trained on.
@@ -39,10 +39,10 @@ def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
 
 
 def pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tensor] | None:
-    """Samples and targets that are there as a whole; None: data gives mini-batches.
+    """Return samples and targets that exist as a whole; None: data gives mini-batches.
 
     Args:
-        option: what data is called in an error.
+        option: the name of data in an error.
         most: how many samples to read of those that are read one by one, evenly spaced; None: all.
     """
     if isinstance(data, torch.utils.data.TensorDataset):
@@ -74,7 +74,7 @@ def _is_array(part: Any) -> bool:
 
 
 def _tensor(part: Any, option: str, key: str) -> Tensor:
-    """A tensor as it is; an array with the types that torch's networks and losses take."""
+    """Return a tensor as it is; an array with the types that torch's networks and losses take."""
     if isinstance(part, Tensor):
         return part
     found = torch.from_numpy(part.copy())
@@ -86,7 +86,7 @@ def _tensor(part: Any, option: str, key: str) -> Tensor:
 
 
 def _collated(data: Any, option: str, most: int | None) -> Any:
-    """Samples of a data set that is read one by one, stacked as a DataLoader stacks them."""
+    """Return samples of a data set that is read one by one, stacked as a DataLoader does."""
     try:
         samples = [data[i] for i in evenly_spaced(len(data), most or len(data))]
         found = torch.utils.data.default_collate(samples) if samples else ()
@@ -102,7 +102,7 @@ def _collated(data: Any, option: str, most: int | None) -> Any:
 
 
 def _kept(data: Iterable[Any], device: str) -> Batches:
-    """Step to mini-batch; kept, for lanes that do not fit in at once see them again.
+    """Return a function from step to mini-batch, which keeps them for lanes that train later.
 
     A smaller batch at the end of a pass is dropped, as in lrlab's own training.
     """
@@ -148,7 +148,7 @@ def _on(pair: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """Places from 0 to count - 1, at most so many, all alike far from each other."""
+    """Return at most so many integers from 0 to count - 1, evenly spaced."""
     if count <= most:
         return list(range(count))
     return [round(k * (count - 1) / (most - 1)) for k in range(most)]
@@ -156,7 +156,7 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 @contextmanager
 def randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
-    """Afterwards all random number generators are where they were, a data loader's own as well."""
+    """Restore all random number generators at the end, a data loader's own as well."""
     cuda = [torch.device(device)] if device.startswith("cuda") else []
     parts = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
     own = [getattr(part, "generator", None) for part in parts]
@@ -172,10 +172,10 @@ def randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
 def indexed(
     batch: Batches, loss: Loss, parts: Sequence[Samples]
 ) -> tuple[Batches, Loss, list[Samples]]:
-    """Samples whose targets are (batch,) numbers, and a loss that looks up what they are.
+    """Return samples with targets that are (batch,) numbers, and a loss that looks them up.
 
     Lanes take targets with more dimensions for those of several lanes. A number of 32 bits is that
-    of a held-out target, one of 64 that of the mini-batch that was asked for last.
+    of a held-out target. One of 64 bits is that of the latest mini-batch.
     """
     targets: Tensor | None = None
     held_out = torch.cat([y for _, y in parts]) if parts else None

@@ -1,4 +1,4 @@
-"""Both tests: the ramp and the constant lrs trained as lanes, read, and compared."""
+"""Train both tests as lanes, the ramp and the constant lrs; read and compare them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ def both(
 
     Args:
         subject: its network is trained; give a copy.
-        parts: held-out samples in parts of equal length, which judge; none: the training loss does.
+        parts: held-out samples in parts of equal length, which judge; if none, the training loss
+            does.
         width: the most lanes at once; None: as many as memory holds.
-        tell: called with the share of the training that is done.
-        unit: what losses are multiplied by.
+        tell: called with the finished share of the training.
+        unit: factor of the losses.
         no_val: why there are no parts.
     """
     ramp_lr, grid = _ramp(options), lr_grid(options.low, options.high, options.points)
@@ -100,7 +101,7 @@ def _said(found: Found) -> Found:
 
 
 def _ramp(options: Options) -> np.ndarray:
-    """(ramp_steps,) the lr at each step of the ramp."""
+    """Return (ramp_steps,) the lr at each step of the ramp."""
     rise = {
         "_target_": "lrlab.schedules.RangeTestLR",
         "min_lr": options.low,
@@ -113,7 +114,7 @@ def _ramp(options: Options) -> np.ndarray:
 
 
 def _lanes_at_once(subject: Subject) -> int:
-    """As many as memory holds."""
+    """Return as many lanes as memory holds."""
     x, y = subject.batch(0)
     network = copy.deepcopy(subject.network).cpu()
     cost = memory.bytes_a_lane(network, subject.loss, x.cpu(), y.cpu())
@@ -129,12 +130,12 @@ def _read(
 
 
 def _ramp_looks(steps: int) -> np.ndarray:
-    """Before which steps the ramp is evaluated: not more than each third, where steps are many."""
+    """Return the steps before which the ramp is evaluated: each third at most, of many."""
     return evenly(0, steps - 1, min(max(steps // 3, _LEAST_LOOKS), _MOST_LOOKS))
 
 
 def _constant_looks(steps: int) -> np.ndarray:
-    """Before which steps a constant lr is evaluated: a few, and more among the last ones."""
+    """Return the steps before which a constant lr is evaluated: a few, and more among the last."""
     last = steps - window(steps)
     early = evenly(0, last, _EARLY_LOOKS + 1)
     return np.unique(np.append(early, evenly(last, steps - 1, _LAST_LOOKS)))

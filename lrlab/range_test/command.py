@@ -1,4 +1,4 @@
-"""The range test as a command: its own options, its records, its figure, what it prints."""
+"""Run the range test as a command: its own options, its records, its figure, its output."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NU
 
 
 def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
-    """The options of this command, and the words that are left for Hydra.
+    """Return the options of this command, and the words for Hydra.
 
     Raises:
-        UserError: an option that cannot work.
+        UserError: an option cannot work.
     """
     own: dict[str, str] = {}
     rest: list[str] = []
@@ -63,7 +63,7 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def lr_range(lr: Any) -> tuple[float, float]:
-    """The ends of a range of learning rates, of two numbers or a text like 1e-5..10."""
+    """Return the ends of a range of learning rates, from two numbers or a text like 1e-5..10."""
     if isinstance(lr, str) and (match := _RANGE.fullmatch(lr.strip())):
         lr = [text for text in match.groups() if text is not None]
     try:
@@ -79,7 +79,7 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
     """Do the range test of a composed config, record it and print it; return the exit code.
 
     Args:
-        typed: the command's words, of which ``rest`` are those that a sweep takes too.
+        typed: the command's words; ``rest`` are those that a sweep takes, too.
     """
     from lrlab import records
     from lrlab.config import checks

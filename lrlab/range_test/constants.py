@@ -1,4 +1,4 @@
-"""The losses of constant learning rates, read: which did best, which as well, which failed."""
+"""Read the losses of constant learning rates: which did best, which as well, which failed."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from numpy.typing import ArrayLike
 from lrlab.errors import UserError
 from lrlab.range_test.rates import Floats, bounded, check_rises, plain
 
-WINDOW = 0.2  # share of a constant lr's steps, the last ones, whose mean loss counts
-AS_GOOD = 0.01  # of what the best lr gains: differences below it count as none
-LEARNED = 0.02  # of what the best lr gains: a larger lr that gains less has failed
+WINDOW = 0.2  # the last share of a constant lr's steps; their mean loss counts
+AS_GOOD = 0.01  # of the best lr's gain: smaller differences do not count
+LEARNED = 0.02  # of the best lr's gain: a larger lr that gains less has failed
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Constant learning rates from the same start on the same mini-batches, read.
+    """The reading of constant learning rates from the same start on the same mini-batches.
 
     Attributes:
         lr: (points,) rising.
         end: (points,) mean loss of the last WINDOW of the steps; inf where one is not finite.
         start: the loss before training.
         best: the lr with the lowest end; None: nothing was learned, or nothing ended.
-        as_good: lowest and highest lr around the best whose ends differ by less than two standard
-            errors of the difference, step by step on the same mini-batches and part by part of the
-            held-out samples, or by AS_GOOD.
-        fails_from: the smallest lr above the best whose loss became non-finite, or that gained
-            less than LEARNED of what the best did; None: none.
+        as_good: lowest and highest lr around the best with ends that differ by less than two
+            standard errors of the difference, step by step on the same mini-batches and part by
+            part of the held-out samples, or by AS_GOOD.
+        fails_from: the smallest lr above the best with a non-finite loss, or with a gain of less
+            than LEARNED of the best one's; None: none.
         edge: ``low`` or ``high`` where the best is the smallest lr or the largest, else "".
         why_none: why there is no best; else "".
     """
@@ -44,14 +44,14 @@ class Constants:
     why_none: str = ""
 
     def ends_at(self, lr: float) -> str:
-        """The end loss at an lr in words: "about" where it was not tried, but lies between."""
+        """Return the end loss at an lr in words, with "about" between the tried lrs."""
         return f"{'' if lr in self.lr else 'about '}{self.loss_at(lr):.3g}"
 
     def loss_at(self, lr: float) -> float:
-        """The end loss at an lr, NaN outside the range.
+        """Return the end loss at an lr, NaN outside the range.
 
-        By linear interpolation in log lr; next to an lr that ended above the start, where nothing
-        is straight, that of the nearest.
+        It interpolates linearly in log lr. Next to an lr that ended above the start, where nothing
+        is straight, it takes the nearest.
         """
         if not self.lr[0] <= lr <= self.lr[-1]:
             return math.nan
@@ -75,8 +75,8 @@ def read_constants(
         losses: (steps, points), each lr's mini-batch losses; all saw the same mini-batches. NaN or
             infinite from where training failed. Or held-out losses, some steps of training apart.
         last: how many of the losses, at the end, are the last ones; None: WINDOW of them.
-        by_part: (steps, parts, points) of held-out losses, those of equal parts of the samples: how
-            much they differ says what the choice of the samples leaves to chance.
+        by_part: (steps, parts, points) of held-out losses, those of equal parts of the samples;
+            their spread shows how much the choice of the samples leaves to chance.
 
     Raises:
         UserError: lr does not rise, or the shapes do not fit.
@@ -134,12 +134,12 @@ def read_constants(
 
 
 def window(steps: int) -> int:
-    """How many of a constant lr's steps are its last ones."""
+    """Return how many of a constant lr's steps count as its last ones."""
     return max(1, round(WINDOW * steps))
 
 
 def _by_samples(differences: Floats) -> Floats:
-    """The standard error of the mean of (parts, ...) differences; 0 where there are no parts."""
+    """Return the standard error of the mean of (parts, ...) differences; 0 without parts."""
     parts = len(differences)
     if parts < 2:
         return np.zeros(differences.shape[1:])
@@ -147,9 +147,9 @@ def _by_samples(differences: Floats) -> Floats:
 
 
 def _surely_fell(start: Floats, end: Floats) -> bool:
-    """Whether the losses of (parts,) fell by more than the choice of the samples explains.
+    """Return whether the losses of (parts,) fell by more than the choice of the samples explains.
 
-    By their ratios where all are above 0: squared errors of few samples begin far apart.
+    Ratios are used if all are above 0, because squared errors of few samples begin far apart.
     """
     if len(start) < 2:
         return True

@@ -1,4 +1,4 @@
-"""The range test drawn: the ramp and the constant lrs over each other, and what each suggests."""
+"""Draw the range test: the ramp and the constant lrs over each other, with their suggestions."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _RC: Any = {
     "axes.spines.right": False,
     "text.usetex": False,
 }
-_HEADROOM = 1.25  # the frame ends at this multiple of the start; above it lies a rail
+_HEADROOM = 1.25  # the frame ends at this multiple of the start, under a rail
 
 
 def range_test(found: Found, title: str = "") -> Figure:
-    """The loss against lr on a log axis, both tests, with their suggestions in rows above.
+    """Draw the loss against lr on a log axis, both tests, with their suggestions in rows above.
 
-    The loss is the one that judges: held-out where there is any, then those of training are fainter
-    still. Blue: the ramp's losses, faint, and as they were smoothed. Orange: the mean loss of each
-    constant lr over its last steps; those that failed are crosses, on the rail above the frame
-    where they have left it. The band ends at the first and the last constant lr that do as well as
-    the best, and is narrow where that is one. Losses below 0 make the loss axis linear.
+    The loss is the one that judges: held-out if there is any; then those of training are fainter
+    still. Blue: the ramp's losses, faint, and smoothed. Orange: the mean loss of each constant lr
+    over its last steps. Those that failed are crosses, on the rail above the frame if they have
+    left it. The band ends at the first and the last constant lr that do as well as the best, and is
+    narrow for a single one. Losses below 0 make the loss axis linear.
     """
     title = in_a_line(title)
     with words(), matplotlib.rc_context(_RC):
@@ -168,7 +168,7 @@ def _curves(axes: Axes, found: Found) -> None:
     if constants.as_good is not None:
         first, last = constants.as_good
         label = "constant lrs that do as well as the best"
-        if first == last:  # what lies beside it was not tried, or does worse: a mark, no range
+        if first == last:  # lrs next to it were not tried, or do worse: a mark, not a range
             label = "the best constant lr"
             narrow = (found.options.high / found.options.low) ** 0.004
             first, last = first / narrow, last * narrow
@@ -232,7 +232,7 @@ def _curves(axes: Axes, found: Found) -> None:
 
 
 def _training(axes: Axes, found: Found) -> None:
-    """The training losses, where it is not them that judge."""
+    """Draw the training losses, if they do not judge."""
     axes.plot(
         found.ramp_lr, found.ramp_loss, color=_RAMP, alpha=0.22, linewidth=0.7, gid="train ramp",
         label="ramp: training loss of its mini-batches",
@@ -247,7 +247,7 @@ def _training(axes: Axes, found: Found) -> None:
 
 
 def _scale(found: Found) -> tuple[bool, float, float]:
-    """Whether the loss axis is logarithmic, and its ends."""
+    """Return whether the loss axis is logarithmic, and its ends."""
     start = found.constants.start
     ramp_loss = found.ramp_loss if found.ramp_val is None else found.ramp_val
     shown = np.concatenate([found.ramp.smooth, found.constants.end, ramp_loss, [start]])

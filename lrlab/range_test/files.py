@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""The files that the range test leaves."""
+"""Write the files of the range test."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def write(
     typed: Sequence[str],
     command: str | None,
 ) -> None:
-    """The records of the test, each file whole.
+    """Write the records of the test, each file whole.
 
     Args:
-        typed: the words of the test, and ``command`` the sweep to run next.
+        typed: the words of the test; ``command`` is the sweep to run next.
     """
     ramp, constants, options = found.ramp, found.constants, found.options
     trained = found.train_ramp or ramp
@@ -95,7 +95,7 @@ def write(
 
 
 def _config(config: Any) -> str:
-    """The config as YAML, without passwords, also those of a file."""
+    """Return the config as YAML, without passwords, also those from a file."""
     plain = copy.deepcopy(compose.without_hydra(config))
     for key, hide in _SECRETS.items():
         given = OmegaConf.select(plain, key)
@@ -105,7 +105,7 @@ def _config(config: Any) -> str:
 
 
 def _held_out(found: Found) -> str:
-    """The held-out losses of both tests, as CSV text."""
+    """Return the held-out losses of both tests, as CSV text."""
     assert found.val_steps is not None and found.constant_val is not None
     assert found.ramp_val_steps is not None and found.ramp_val is not None
     ramp, looks, points = found.ramp_val_steps, len(found.val_steps), found.options.points
@@ -119,7 +119,7 @@ def _held_out(found: Found) -> str:
 
 
 def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
-    """Columns of numbers as CSV text; each number keeps every bit."""
+    """Return columns of numbers as CSV text; each number keeps every bit."""
     table = [np.asarray(column).tolist() for column in columns]
     lines = [",".join(names)]
     lines += [",".join(_cell(v) for v in row) for row in zip(*table, strict=True)]

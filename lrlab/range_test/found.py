@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""What the range test tried and found: below the figure and the words that show it."""
+"""Hold the range test's options and results, for the files, the figure and the words."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from lrlab.range_test.constants import Constants
     from lrlab.range_test.ramp import Ramp
 
-LOWEST, HIGHEST = 1e-150, 1e150  # whose ratio is a number still, and what lies beyond them too
+LOWEST, HIGHEST = 1e-150, 1e150  # their ratio is still a number, and so are lrs somewhat beyond
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is tried, and how long.
+    """What is tried, and for how long.
 
     Attributes:
         low, high: the range of learning rates.
@@ -67,23 +67,23 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Both tests and how they read.
+    """Both tests and their readings.
 
     Attributes:
-        options: what was tried.
+        options: the options of the test.
         ramp_lr, ramp_loss: (ramp_steps,) lr at each step, mini-batch loss before its update; NaN
-            behind the first loss that is not finite.
+            after the first loss that is not finite.
         constant_lr: (points,); constant_losses: (steps, points) likewise.
-        ramp, constants: what they say, by the held-out losses where there are any, else by those of
+        ramp, constants: their readings, by the held-out losses if there are any, else by those of
             the mini-batches.
         misleads: where the ramp misleads, a sentence each.
         sweep: the range that a sweep should try next, or None.
-        val_samples: how many held-out samples it was judged by; None: by none, ``no_val`` may say
-            why, and all that follows is None.
-        val_steps: (looks,) before the update of which steps the constant lrs were evaluated.
+        val_samples: how many held-out samples judged it; None: none, ``no_val`` may say why, and
+            all attributes below are None.
+        val_steps: (looks,) the steps before which the constant lrs were evaluated.
         constant_val: (looks, points) their held-out losses.
         ramp_val_steps, ramp_val: (looks,) likewise, of the ramp.
-        train_ramp, train_constants: what the mini-batch losses would have said.
+        train_ramp, train_constants: the readings by the mini-batch losses.
         answer: all of it in words, a line each.
     """
 
@@ -107,7 +107,7 @@ class Found:
     answer: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """The answer, as the command prints it, in lines of a screen."""
+        """Return the answer, as the command prints it, in lines that fit a screen."""
         import textwrap
 
         lines = [textwrap.wrap(line, 79, subsequent_indent="      ") for line in self.answer]
@@ -115,10 +115,10 @@ class Found:
 
     @property
     def judged_by(self) -> str:
-        """By which loss the learning rates were judged, in words."""
+        """The loss that judged the learning rates, in words."""
         return "training loss" if self.val_samples is None else "held-out loss"
 
     @property
     def best(self) -> float | None:
-        """The best constant lr; None: nothing was learned, ``constants.why_none`` says why."""
+        """The best constant lr; None: nothing was learned, and ``constants.why_none`` says why."""
         return self.constants.best

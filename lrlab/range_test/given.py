@@ -1,4 +1,4 @@
-"""A network, a loss and an optimizer given from Python: made fit for lanes, or refused."""
+"""Prepare a network, a loss and an optimizer from Python for lanes, or refuse them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def copied(network: nn.Module) -> nn.Module:
-    """A copy of a network, also of one that holds results of a forward pass.
+    """Return a copy of a network, also of one that holds results of a forward pass.
 
-    An old ``weight_norm`` keeps its product as a plain attribute, as does a network that remembers
-    its activations; torch copies no such tensor, so its number alone is copied.
+    An old ``weight_norm`` keeps its product as a plain attribute, and so does a network that
+    remembers its activations. torch copies no such tensor, so only its numbers are copied.
     """
     memo: dict[int, Any] = {}
     for module in network.modules():
@@ -45,10 +45,10 @@ def _tensors(values: Iterable[Any], depth: int = 3) -> Iterator[Tensor]:
 
 
 def check_network(network: Any) -> None:
-    """See to it that there is a network with something to train.
+    """Check that there is a network with something to train.
 
     Raises:
-        UserError: there is not.
+        UserError: there is none.
     """
     if not isinstance(network, nn.Module):
         made = isinstance(network, type) and issubclass(network, nn.Module)
@@ -61,7 +61,7 @@ def check_network(network: Any) -> None:
 
 
 def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: int) -> nn.Module:
-    """A copy of the network for the lanes to train, tried once on a batch.
+    """Return a copy of the network for the lanes to train, tried once on a batch.
 
     Lazy layers of the copy get their shapes from the batch, drawn with the seed.
 
@@ -135,14 +135,14 @@ def _check_loss(outputs: Tensor, y: Tensor, loss: Loss) -> None:
 
 
 def broadcasts(outputs: Tensor, y: Tensor, loss: Loss) -> bool:
-    """Whether a loss of (n, 1) and (n,) pairs each output with each target.
+    """Return whether a loss of (n, 1) and (n,) pairs each output with each target.
 
     Then it does not matter which target belongs to which output.
     """
     shapes = sorted((tuple(outputs.shape), tuple(y.shape)), key=len)
     if len(y) < 2 or shapes[1] != (*shapes[0], 1) or bool((y == y.flatten()[0]).all()):
         return False
-    order = torch.argsort(y.flatten())  # targets that rise, so that turning them round moves most
+    order = torch.argsort(y.flatten())  # rising targets, so that reversing them changes most
     y = y[order]
     drawn = torch.linspace(0.1, 0.9, len(y), dtype=outputs.dtype, device=outputs.device)
     drawn = drawn.view(outputs.shape)
@@ -150,10 +150,10 @@ def broadcasts(outputs: Tensor, y: Tensor, loss: Loss) -> bool:
         import warnings
 
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch's own word on broadcasting
+            warnings.simplefilter("ignore")  # torch's own word for broadcasting
             one, other = float(loss(drawn, y)), float(loss(drawn, y.flip(0)))
     except Exception:
-        return False  # what is wrong is said where it is called
+        return False  # errors are reported where it is called
     return math.isclose(one, other, rel_tol=1e-5)
 
 
@@ -166,7 +166,7 @@ def error_line(error: Exception) -> str:
 
 
 def optimizer_config(optimizer: Any) -> dict[str, Any]:
-    """A name, a torch class, a partial of one, or a config, as a config without lr.
+    """Return a name, a torch class, a partial of one, or a config, as a config without lr.
 
     Raises:
         UserError: it is none of these.

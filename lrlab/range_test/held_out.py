@@ -1,4 +1,4 @@
-"""The held-out samples that judge the learning rates."""
+"""Choose the held-out samples that judge the learning rates."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lrlab.errors import UserError
 from lrlab.range_test.batches import check_batch, evenly_spaced, pair
 from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind
 
-PARTS = 5  # of equal length, whose losses say how much is left to chance
+PARTS = 5  # parts of equal length; their losses show how much is left to chance
 MOST, LEAST = 500, 100  # samples
-_MOST_READ = 100_000  # samples of what gives mini-batches, which may never end
+_MOST_READ = 100_000  # samples from a source of mini-batches, which may never end
 
 
 def held_out(
     val: Any, data: Any, network: nn.Module, loss: Loss, most: int, device: str
 ) -> tuple[list[Samples], str]:
-    """The held-out samples to evaluate on, in parts, and why there are none.
+    """Return the held-out samples to evaluate on, in parts, and why there are none.
 
     Args:
-        val: as data of `lrlab.find.find`; None: what a `lrlab.data.Dataset` holds out itself.
-        data: what is trained on.
+        val: as data of `lrlab.find.find`; None: the samples that a `lrlab.data.Dataset` holds out.
+        data: the training data.
         network: ready to be trained; it is tried on the samples.
         most: how many samples at most.
 
@@ -54,15 +54,15 @@ def held_out(
 
 
 def most_samples(batch_size: int, steps: int) -> int:
-    """How many held-out samples to evaluate on, so that it takes at most a quarter of the time.
+    """Return how many held-out samples to evaluate, for at most a quarter of the time.
 
-    An evaluated sample takes about half of the time of one that is trained on.
+    Evaluating a sample takes about half of the time of training on it.
     """
     return min(MOST, max(LEAST, batch_size * steps // 18))
 
 
 def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
-    """Samples at evenly spaced places, at most so many, dealt out to parts of equal length."""
+    """Return evenly spaced samples, at most so many, dealt out to parts of equal length."""
     places = torch.tensor(evenly_spaced(len(y), most), device=x.device)
     count = min(PARTS, len(places))
     size = len(places) // count
@@ -71,7 +71,7 @@ def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
 
 
 def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
-    """Samples out of mini-batches, evenly spaced; never more than 2·most are kept."""
+    """Return evenly spaced samples out of mini-batches; never keep more than 2·most."""
     kept: list[tuple[Tensor, Tensor]] = []
     apart, read = 1, 0
     for found in data:

@@ -1,4 +1,4 @@
-"""Where the ramp misleads, by what constant learning rates do, and what a sweep should try."""
+"""Find where the ramp misleads, compared with constant lrs, and what a sweep should try."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lrlab.range_test.constants import Constants
 from lrlab.range_test.ramp import Ramp
 from lrlab.range_test.rates import plain
 
-MISLED = 0.02  # of what the best lr gains: a suggestion that loses less does not mislead
+MISLED = 0.02  # of the best lr's gain: a suggestion that loses less does not mislead
 
 
 def overfits(constants: Constants, train: Constants | None) -> bool:
-    """Whether the lrs that fail by the held-out loss still lower the training loss.
+    """Return whether the lrs that fail by the held-out loss still lower the training loss.
 
     Args:
-        train: the constant lrs read by their training losses; None: so are ``constants``.
+        train: the constant lrs read by their training losses; None: ``constants`` already are.
     """
     fails = constants.fails_from
     if train is None or fails is None:
@@ -27,10 +27,10 @@ def overfits(constants: Constants, train: Constants | None) -> bool:
 
 
 def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = False) -> list[str]:
-    """What the ramp shows that constant learning rates do not do, a sentence each.
+    """Return where the ramp and the constant learning rates disagree, a sentence each.
 
-    The ramp reaches an lr with the progress of all smaller ones, and an lr that is too large needs
-    some steps to blow up, in which the ramp has gone on. What costs less than MISLED is no matter.
+    The ramp reaches an lr with the progress of all smaller ones. And an lr that is too large needs
+    some steps to blow up, in which the ramp has gone on. Losses below MISLED do not matter.
 
     Args:
         overfit: see ``overfits``.
@@ -85,10 +85,10 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = Fa
 
 
 def sweep_range(constants: Constants) -> tuple[float, float] | None:
-    """The lrs that a sweep should try next: a third of those that do as well, to three times them.
+    """Return the lrs for the next sweep: a third of those that do as well, to three times them.
 
-    A sweep trains longer, where the best lr is rarely far from here; it may fail at the upper end,
-    which is worth seeing once. None where nothing was learned.
+    A sweep trains longer, and its best lr is rarely far from here. It may fail at the upper end,
+    which is worth seeing once. The result is None if nothing was learned.
     """
     if constants.as_good is None:
         return None
@@ -100,6 +100,6 @@ def sweep_range(constants: Constants) -> tuple[float, float] | None:
 
 
 def _rounded(value: float, to: Callable[[float], int]) -> float:
-    """To one digit, down or up."""
+    """Round to one digit, down or up."""
     exponent = math.floor(math.log10(value))
     return float(f"{to(round(value / 10.0**exponent, 6))}e{exponent}")

@@ -1,4 +1,4 @@
-"""The ramp's curve read: which learning rates it suggests. Pure functions of arrays."""
+"""Read the ramp's curve: which learning rates it suggests. These are pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMOOTHING = 0.03  # standard deviation of the ramp's smoothing window, as a shar
 LEAST_POINTS = 6  # finite losses; fewer have no inside
 BEGUN, DONE = 0.05, 0.95  # shares of the fall between which the valley is
 VALLEY = 2 / 3  # of the way through it, in log lr
-NOISE = 5.0  # standard errors that a fall of the smoothed curve must be worth
+NOISE = 5.0  # standard errors that a fall of the smoothed curve must reach
 
 _MOST_POINTS = 2000  # a longer ramp is averaged in neighbours first: smoothing takes points²
 
@@ -26,7 +26,7 @@ class Suggestion:
 
     Attributes:
         rule: ``steepest``, ``valley`` or ``minimum/10``.
-        lr: None where the rule has nothing to say.
+        lr: None if the rule finds none.
         why_not: then the reason, without the rule's name; else "".
     """
 
@@ -37,7 +37,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Ramp:
-    """The exponential range test, read.
+    """The reading of the exponential range test.
 
     Attributes:
         lr: (points,) of the part that is read: it ends before the explosion and before the first
@@ -46,8 +46,8 @@ class Ramp:
         suggestions: steepest, valley, minimum/10.
         minimum: lr at the lowest smoothed loss; None where that is no minimum, because the loss
             never falls or still falls at the end.
-        blow_up: lr from which on the loss has lost half of its fall again, or is not finite;
-            None: up to the largest lr it does not.
+        blow_up: lr from which the loss has lost half of its fall again, or is not finite; None if
+            it does not up to the largest lr.
     """
 
     lr: Floats
@@ -64,19 +64,19 @@ def read_ramp(
 ) -> Ramp:
     """Read the suggestions off an exponential range test.
 
-    Nothing behind the first loss that is not finite is read, and nothing behind an explosion: the
-    loss, as a median of five, is above its start by more than half of what it had fallen. The rest
-    is smoothed by straight lines in log lr, fitted at each point with Gaussian weights (their
-    standard deviation is ``smoothing`` of the points, at least one). Such a fit does not lag, as a
-    running average does, and gives the slope as well. Its deepest fall counts, from a high to a
-    later low, and must be worth NOISE standard errors. On it:
+    Losses after the first non-finite one are ignored, and so are those after an explosion. There
+    the loss, as a median of five, is above its start by more than half of its earlier fall. The
+    rest is smoothed by straight lines in log lr, fitted at each point with Gaussian weights. Their
+    standard deviation is ``smoothing`` of the points, at least one. Such a fit does not lag, as a
+    running average does, and also gives the slope. Its deepest fall counts, from a high to a later
+    low, and must reach NOISE standard errors. The rules read it as follows:
 
     - steepest: the most negative slope in log lr between BEGUN and DONE of the fall, and not
       within a window of either end of the curve.
-    - valley: VALLEY of the way, in log lr, from where BEGUN of the fall is made to where DONE is.
+    - valley: VALLEY of the way, in log lr, from BEGUN of the fall to DONE of it.
     - minimum/10: a tenth of the lr at the low.
 
-    No suggestion ever is the first or the last of the finite points, or outside them.
+    No suggestion is the first or the last of the finite points, or outside them.
 
     Args:
         lr: (points,) rising, above 0.
@@ -111,7 +111,7 @@ def read_ramp(
     smooth, slope, error = _smoothed(np.log(lrs), losses, span)
     margin = max(round(span), 1)
     inside = len(lrs) - margin if exploded or non_finite else len(lrs)
-    high, low = _deepest_fall(smooth[:inside])  # what leads up to the explosion tells little
+    high, low = _deepest_fall(smooth[:inside])  # the points just before the explosion say little
     fall = smooth[high] - smooth[low]
     least = 1e-6 * float(np.abs(losses).max())  # float32 has no more digits
     if fall <= max(NOISE * math.hypot(error[high], error[low]), least):
@@ -165,7 +165,7 @@ def _averaged(lrs: Floats, losses: Floats) -> tuple[Floats, Floats]:
 
 
 def _steady(losses: Floats) -> Floats:
-    """(points,) the running median of five; a short curve as it is, for there each point counts."""
+    """Return (points,) the running median of five; a short curve stays, as each point counts."""
     if len(losses) < 50:
         return losses
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(losses, 2, mode="edge"), 5)
@@ -173,7 +173,7 @@ def _steady(losses: Floats) -> Floats:
 
 
 def _explosion(losses: Floats, steady: Floats) -> int:
-    """The first point of an explosion, or how many points there are."""
+    """Return the first point of an explosion, or how many points there are."""
     start = float(np.median(losses[: max(3, len(losses) // 20)]))
     noise = _spread(np.diff(losses[: max(LEAST_POINTS, len(losses) // 3)])) / math.sqrt(2)
     fallen = np.maximum(start - np.minimum.accumulate(steady), 0.0)
@@ -183,19 +183,19 @@ def _explosion(losses: Floats, steady: Floats) -> int:
 
 
 def _without_outliers(losses: Floats, steady: Floats) -> Floats:
-    """Single losses far off their neighbours drawn near: one would bend the whole curve."""
+    """Draw single outliers near their neighbours: one would bend the whole curve."""
     off = losses - steady
     most = 6 * _spread(off)
     return steady + np.clip(off, -most, most)
 
 
 def _spread(values: Floats) -> float:
-    """Standard deviation from the median of absolute values: outliers do not count."""
+    """Return the standard deviation from the median of absolute values, which ignores outliers."""
     return 1.4826 * float(np.median(np.abs(values)))
 
 
 def _smoothed(x: Floats, y: Floats, span: float) -> tuple[Floats, Floats, Floats]:
-    """The local line at each point: its value, its slope, and the standard error of the value.
+    """Return the local line at each point: value, slope, and standard error of the value.
 
     Args:
         x, y: (points,).
@@ -212,13 +212,13 @@ def _smoothed(x: Floats, y: Floats, span: float) -> tuple[Floats, Floats, Floats
     per_x = weights * offset / (weights * offset**2).sum(axis=1, keepdims=True)
     hat = weights + (x - centre)[:, None] * per_x  # the value is a weighted mean as well
     smooth = hat @ y
-    rest = np.maximum(1 - np.diag(hat), 0.05)  # of a point that pulls its line along
+    rest = np.maximum(1 - np.diag(hat), 0.05)  # weight of a point on its own line
     noise = _spread((y - smooth) / np.sqrt(rest))
     return smooth, per_x @ y, noise * np.sqrt((hat**2).sum(axis=1))
 
 
 def _deepest_fall(values: Floats) -> tuple[int, int]:
-    """Where it begins and ends."""
+    """Return where it begins and ends."""
     drop = np.maximum.accumulate(values) - values
     low = int(np.argmax(drop))
     return int(np.argmax(values[: low + 1])), low

@@ -1,4 +1,4 @@
-"""Learning rates and losses as arrays: checked, bounded, spaced, and written as one would."""
+"""Check, bound and space arrays of learning rates and losses, and write them as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HUGE = 1e100  # losses count as no larger
 
 
 def bounded(losses: Floats) -> Floats:
-    """Losses whose squares are still numbers; what is not finite stays."""
+    """Limit losses so that their squares are numbers; non-finite ones stay."""
     return np.where(np.isfinite(losses), np.clip(losses, -_HUGE, _HUGE), losses)
 
 
@@ -30,17 +30,17 @@ def check_rises(lrs: Floats) -> None:
 
 
 def plain(value: float) -> str:
-    """Three digits of a number, as one would write it: 100, 0.00123, 1e-05."""
+    """Return a number with three digits, as one would write it: 100, 0.00123, 1e-05."""
     return f"{float(f'{value:.3g}'):g}"
 
 
 def lr_grid(low: float, high: float, points: int) -> Floats:
-    """(points,) log-spaced, both ends exact."""
+    """Return (points,) log-spaced lrs, with both ends exact."""
     grid = np.exp(np.linspace(math.log(low), math.log(high), points))
     grid[0], grid[-1] = low, high
     return grid
 
 
 def evenly(first: int, last: int, count: int) -> NDArray[np.intp]:
-    """(count,) steps from the first to the last, or all where there are fewer."""
+    """Return (count,) steps from the first to the last, or all where there are fewer."""
     return np.unique(np.linspace(first, last, count).round().astype(np.intp))

@@ -1,4 +1,4 @@
-"""One network trained at many learning rates at once, and evaluated on the way."""
+"""Train one network at many learning rates at once, and evaluate it on the way."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is trained: copies of one network, from its weights, on the same mini-batches.
+    """The subject of the training: copies of one network, on the same mini-batches.
 
     Attributes:
         network: its copies are trained; it is put on the device and into training mode.
         optimizer: ``_target_`` and arguments, without lr.
         batch: step to mini-batch.
-        seed: of what the network draws while it trains.
+        seed: of the network's own random draws in training.
     """
 
     network: nn.Module
@@ -52,7 +52,7 @@ class Looks:
     at: np.ndarray
 
     def of(self, lanes: slice | np.ndarray) -> Looks:
-        """Those at some of the lanes."""
+        """Return the looks at some of the lanes."""
         return Looks(self.parts, self.at[:, lanes])
 
 
@@ -65,20 +65,20 @@ def train(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Train one network at many learning rates, all from its weights on the same mini-batches.
 
-    Evaluations change no bit of the training, nor the random numbers that it or its data draw.
+    Evaluations change no bit of the training, and no random number that it or its data draw.
 
     Args:
         lrs: (steps, lanes) float64; NaN after the last step of a lane that ends early.
-        width: the most lanes at once; where memory does not hold them, half as many.
-        looks: what is evaluated on the way.
-        tell: called now and then with how many steps were made, over all lanes.
+        width: the most lanes at once; if memory does not hold them, half as many.
+        looks: the evaluations on the way.
+        tell: called at times with the number of steps made, over all lanes.
 
     Returns:
         losses: (steps, lanes) float64, each step's loss before its update; NaN after the first one
             that is not finite, and where no step was made.
         seen: (steps, parts, lanes) float64 for each of ``looks``, the losses of its parts in eval
-            mode before the update of a step; NaN where it asks for none, and from the first step on
-            whose own loss is not finite.
+            mode before the update of a step; NaN where it asks for none, and from the first step
+            with a non-finite loss of its own.
     """
     found = np.full(lrs.shape, np.nan)
     seen = [np.full((len(lrs), len(each.parts), lrs.shape[1]), np.nan) for each in looks]
@@ -148,7 +148,7 @@ def _train(
 def _look(
     stack: OnBatches, asked: np.ndarray, parts: Sequence[Samples]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Evaluate the lanes that are asked for, alone where they are few.
+    """Evaluate the requested lanes, alone if they are few.
 
     Returns:
         Which lanes, and their losses, (parts, lanes) float64.

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""The answer of the range test in words."""
+"""Write the answer of the range test in words."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 def sweep_command(found: Found, typed: Sequence[str] = ()) -> str | None:
-    """The sweep that should be run next, as one would type it; None: nothing was learned.
+    """Return the sweep to run next, as one would type it; None: nothing was learned.
 
     Args:
-        typed: the settings of the test, which the sweep takes over.
+        typed: the settings of the test; the sweep has the same ones.
     """
     import shlex
 
     if found.sweep is None:
         return None
-    # What it sweeps is a grid, which has no number of trials.
+    # It sweeps a grid, which has no number of trials.
     kept = [word for word in typed if word.partition("=")[0] not in ("name", "n_trials")]
     low, high = found.sweep
     return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
 
 
 def words(found: Found) -> list[str]:
-    """The answer, a line each."""
+    """Return the answer, a line each."""
     from lrlab.range_test.rates import plain
 
     constants, steps = found.constants, found.options.steps
@@ -66,7 +66,7 @@ def _judged(found: Found) -> str:
 
 
 def _of_training(found: Found) -> list[str]:
-    """Where the training loss has its best lr more than a step of the grid away."""
+    """Return a line if the training loss puts its best lr more than a step of the grid away."""
     import numpy as np
 
     from lrlab.range_test.rates import plain
@@ -90,7 +90,7 @@ def _of_training(found: Found) -> list[str]:
 
 
 def _fails(found: Found) -> list[str]:
-    """From where on constant lrs fail, or fail by the held-out loss alone."""
+    """Return from where on constant lrs fail, or fail only by the held-out loss."""
     from lrlab.range_test.misleading import overfits
     from lrlab.range_test.rates import plain
 
@@ -108,7 +108,7 @@ def _fails(found: Found) -> list[str]:
 def told(
     found: Found, command: str | None, folder: Path | None = None, width: int | None = None
 ) -> str:
-    """The answer in a few lines, without a newline at its end.
+    """Return the answer in a few lines, without a newline at its end.
 
     Args:
         width: columns of the terminal; None: each sentence in one line.

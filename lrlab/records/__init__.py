@@ -1,14 +1,26 @@
-"""The files of a sweep and of a run: the only code that knows them. Never imports torch.
+"""Read and write the files of a sweep and of a run. No other code knows these files.
 
     <sweep>/multirun.yaml  best.yaml  study.journal  runs.csv  verdicts.csv
             lines.csv  surface.csv  paths.csv  report.html  plots/*.png  data-<hash>.pt
     <sweep>/<run number>/.hydra/{config,hydra,overrides}.yaml  metrics.csv  summary.json  run.log
                          diagnostics.csv  branches.csv
 
-Import the functions from here: ``records.read_config(run)``. Their files say what they are for:
-names, reading, writing, files (how one file is written), folders, owner.
+Import the functions from here: ``records.read_config(run)``. ``names`` has the files' names and
+columns, ``reading`` and ``writing`` their contents, ``files`` how one file is written, ``folders``
+the folders, and ``owner`` which process may write. A file is written whole and then renamed, or
+appended to so that a torn last line is recognised.
 
-A file is written whole and then renamed, or appended to such that a torn last line is recognised.
+Both wings may import this package. It imports ``config``, ``process`` and ``errors``, and never
+torch.
+
+How to add a column to metrics.csv
+----------------------------------
+1. Name it in ``names.METRICS``.
+2. Write its cell in ``append_metrics`` and ``append_evaluated`` of ``writing``. Both take the value
+   from ``lrlab.training.recording``.
+3. Give it a value in ``reading.read_metrics`` if an older record lacks it.
+4. Name it in ``_CURVE_NUMBERS`` of ``lrlab.tables.frames``, in the same order.
+5. Add it to ``tests/test_records.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write one file whole, or append to it, by the process that owns it; refuse links and specials."""
+"""Write one file whole, or append to it, if its process owns it; refuse links and devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lrlab.errors import NotWritten, UserError
 
 
 def is_special(mode: int) -> bool:
-    """Whether a mode of ``stat`` is that of a device, a pipe or a socket."""
+    """Return whether a mode of ``stat`` is that of a device, a pipe or a socket."""
     kinds = (stat.S_ISCHR, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK)
     return any(kind(mode) for kind in kinds)
 
@@ -22,18 +22,18 @@ def entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return list(found)
-    except OSError:  # not there, or no folder: said where it is read
+    except OSError:  # missing, or no folder: reported where it is read
         return []
 
 
 def check_entry(entry: os.DirEntry[str]) -> None:
-    # of a folder's listing, which costs nothing more
+    # from a folder's listing, which costs nothing more
     if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
         check_own(Path(entry.path))
 
 
 def check_own(file: Path) -> None:
-    """That a record is an ordinary file, if it is there.
+    """Check that a record, if it exists, is an ordinary file.
 
     Raises:
         UserError: it is a link, which could lead anywhere, or a pipe or device.
@@ -58,10 +58,10 @@ _owned: Callable[[Path], None] | None = None
 def written_by_owner(check: Callable[[Path], None]) -> Iterator[None]:
     """While the block runs, ask before each change of a file whether its run is still ours.
 
-    The question comes last: of what is appended after the file was opened, of what is renamed after
-    it was written beside. Whoever takes the run over puts other files in the place of those that
-    are open, and removes those that wait to be renamed (``take_over``). So also a process that
-    stands still between the answer and the change changes nothing.
+    The question comes last: before an append after the file was opened, before a rename after the
+    new file was written. A process that takes the run over replaces open files, and removes those
+    that wait to be renamed (``take_over``). So even a process that stops between the answer and the
+    change changes nothing.
 
     Args:
         check: is given the file, and raises ``NotOurs``.
@@ -75,7 +75,7 @@ def written_by_owner(check: Callable[[Path], None]) -> Iterator[None]:
 
 
 def check_owned(file: Path) -> None:
-    """Ask ``written_by_owner``'s question, if there is one.
+    """Ask the question of ``written_by_owner``, if there is one.
 
     Raises:
         NotOurs: another process has taken the run over.
@@ -85,7 +85,7 @@ def check_owned(file: Path) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write beside the file, then rename: a reader sees the old file or the new one, never half.
+    """Write another file in the same folder, then rename it: a reader never sees half a file.
 
     Raises:
         NotWritten: the disk is full, the folder gone or read-only.
@@ -94,7 +94,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def write_bytes(file: Path, data: bytes | memoryview) -> None:
-    """As ``write_whole``, for what is no text."""
+    """As ``write_whole``, for bytes."""
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         _check_replaceable(file)
@@ -104,7 +104,7 @@ def write_bytes(file: Path, data: bytes | memoryview) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        check_owned(file)  # whose new owner has removed what was beside it
+        check_owned(file)  # the run's new owner has removed the unfinished file
         raise NotWritten(file, error) from error
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def write_bytes(file: Path, data: bytes | memoryview) -> None:
 
 
 def _check_replaceable(file: Path) -> None:
-    """Keep a device, a pipe or a socket from being replaced by a file: /dev/null would be gone.
+    """Protect a device, a pipe or a socket from replacement by a file: /dev/null would be gone.
 
     Raises:
         OSError: it is one.
@@ -134,7 +134,7 @@ def remove(file: Path) -> None:
 
 def append(file: Path, text: str) -> None:
     check_own(file)
-    check_owned(file)  # else it would make an empty one
+    check_owned(file)  # otherwise it would make an empty one
     try:
         with file.open("a", encoding="utf-8", newline="") as stream:
             check_owned(file)
@@ -144,5 +144,5 @@ def append(file: Path, text: str) -> None:
 
 
 def is_asked_for() -> bool:
-    """Whether this process asks ``written_by_owner``'s question now."""
+    """Return whether this process asks ``written_by_owner``'s question now."""
     return _owned is not None

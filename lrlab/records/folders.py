@@ -1,4 +1,4 @@
-"""Make the folders of sweeps and runs, and remove what a dead writer left."""
+"""Make the folders of sweeps and runs, and remove the remains of dead writers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lrlab.records.writing import start_metrics
 
 
 def free_folder(folder: Path, may_rename: bool) -> Path:
-    """The folder, or one with -2, -3 ... behind its name, that is not there yet.
+    """Return the folder or, if it exists, its name with -2, -3 ... added.
 
     Raises:
-        UserError: it is there, and may not be renamed.
+        UserError: it exists, and may not be renamed.
     """
     if not folder.exists():
         return folder
@@ -42,7 +42,7 @@ def _or_resume(folder: Path) -> str:
 
 
 def create_sweep(folder: Path) -> bool:
-    """Make a sweep's folder; False where another sweep has made it a moment ago.
+    """Make a sweep's folder; return False if another sweep made it a moment ago.
 
     Raises:
         UserError: it cannot be made.
@@ -74,7 +74,7 @@ def take_along(sweep: Path, folder: Path) -> None:
 
 
 def remove_parts(sweep: Path) -> None:
-    """Remove the files that a process that died was about to rename; call it where none writes."""
+    """Remove files that a dead process was about to rename; call it where none writes."""
     runs = run_folders(sweep)
     own = (sweep, plot_folder(sweep), profile_folder(sweep))
     for folder in (*own, *runs, *(run / ".hydra" for run in runs)):
@@ -83,17 +83,17 @@ def remove_parts(sweep: Path) -> None:
             if part is None:
                 continue
             writer = int(part[1] or part[2])
-            # this process writes none now: what has its number is an earlier process's
+            # this process writes none now: a file with its number is an earlier process's
             if writer == os.getpid() or not signals.is_running(writer):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
 
 
 def make_folder(run: Path, parents: bool = True) -> None:
-    """Make a run's folder, if it is not there.
+    """Make a run's folder, if it does not exist.
 
     Args:
-        parents: make those above it too; not in a sweep, whose folder may have been deleted.
+        parents: also make those above it; not in a sweep, whose folder may have been deleted.
 
     Raises:
         NotWritten: it cannot be made.

@@ -1,14 +1,14 @@
-"""The names of the files of a sweep and of a run, and the columns of their tables."""
+"""Name the files of a sweep and of a run, and the columns of their tables."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# How a command line says that it goes on with a sweep; multirun.yaml says how it began.
+# The words by which a command line goes on with a sweep; multirun.yaml says how it began.
 RESUMING = ("hydra.sweeper.resume=", "hydra.sweeper.trust=", "hydra.sweep.dir=")
 
-MOST_TEXT = 2**24  # bytes of a YAML or JSON record; those that lrlab writes have some thousand
+MOST_TEXT = 2**24  # bytes of a YAML or JSON record; lrlab's own have some thousand
 
 # The states of a run that is over. Others: waiting, running, interrupted.
 ENDED = ("finished", "diverged", "pruned", "failed")
@@ -26,19 +26,20 @@ DIAGNOSTICS = (
     *("grad_norm", "update_ratio", "distance"),
 )
 
-# A row is a step of the branch test, counted on from the run's last one: the lr of the branch that
-# goes on as the run did, and the mini-batch losses at a tenth of it, at it, and at three times it.
+# A row is a step of the branch test, counted on from the run's last one. It has the lr of the
+# branch with the run's own lr, and the mini-batch losses at a tenth of it, at it, and at three
+# times it.
 MULTIPLIERS = {"low": 0.1, "same": 1.0, "high": 3.0}
 BRANCHES = ("step", "lr", *MULTIPLIERS)
 
-# The tables of lrlab.probes.landscape, which says what they hold, in the sweep's folder.
+# The tables of lrlab.probes.landscape, which describes them, in the sweep's folder.
 LANDSCAPE = {
     "lines": ("run", "lr", "role", "step", "t", "distance", "loss", "w0", "w1", "w2", "alpha"),
     "surface": ("x", "y", "loss"),
     "paths": ("run", "lr", "role", "step", "x", "y", "loss", "share"),
 }
 
-VAL_PARTS = "val_parts"  # a column for reckoning, not for reading: no CSV has it
+VAL_PARTS = "val_parts"  # a column for computations, not for readers: no CSV has it
 
 
 def summary_file(run: Path) -> Path:
@@ -54,7 +55,7 @@ def checkpoint_file(run: Path) -> Path:
 
 
 def end_file(run: Path) -> Path:
-    """Where a run's end state waits for its branch test."""
+    """Return the file in which a run's end state waits for its branch test."""
     return run / "end.pt"
 
 
@@ -75,7 +76,7 @@ def plot_folder(sweep: Path) -> Path:
 
 
 def run_folders(sweep: Path) -> list[Path]:
-    """The folders of a sweep's runs, sorted by run number; a link to one is none of them."""
+    """Return the folders of a sweep's runs, sorted by run number, without links."""
     found = [f for f in sweep.iterdir() if f.name.isdecimal() and f.is_dir() and not f.is_symlink()]
     return sorted(found, key=lambda folder: int(folder.name))
 

@@ -1,4 +1,4 @@
-"""Say which process owns a run: another takes it over when its worker is silent."""
+"""Record which process owns a run; another takes it over when its worker is silent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lrlab.records.names import PART
 
 
 def take_over(run: Path, owner: str = "") -> None:
-    """Take a run's folder from a process that may still be there; call it before the run goes on.
+    """Take a run's folder from a process that may still live; call it before the run goes on.
 
-    metrics.csv and diagnostics.csv are put in place anew by whoever goes on with the run.
+    The process that goes on with the run replaces metrics.csv and diagnostics.csv.
 
     Args:
-        owner: the worker whose jobs, which cannot ask the study, are to find by ``check_owner``
-            that the run is theirs; empty where the worker trains by itself.
+        owner: the worker whose jobs, which cannot ask the study, learn from ``check_owner`` that
+            the run is theirs; empty if the worker trains by itself.
     """
     for entry in files.entries(run):
         if entry.name.endswith(_OWNER):
@@ -40,7 +40,7 @@ _OWNER = ".owner"
 
 
 def _owner_file(run: Path, owner: str) -> Path:
-    """A file for each worker: who removes its own removes nobody else's."""
+    """Return a file for each worker, so that each removes only its own."""
     return run / f".{owner}{_OWNER}"
 
 
@@ -50,17 +50,17 @@ def disown(run: Path, owner: str) -> None:
 
 
 def check_owner(run: Path, owner: str, file: Path) -> None:
-    """That a run is still the worker's whose job asks, just before it writes a file.
+    """Check that a run still belongs to the job's worker, just before the job writes a file.
 
     Raises:
         NotOurs: another process has taken the run over.
-        NotWritten: that cannot be told.
+        NotWritten: that cannot be determined.
     """
     mark = _owner_file(run, owner)
     try:
         mark.open("rb").close()  # on a network drive, only opening a file asks the server
     except FileNotFoundError:
-        if run.is_dir():  # else whoever writes says that it is gone
+        if run.is_dir():  # otherwise the writer reports that it is gone
             raise NotOurs(file, f"another process has taken over run {run.name}") from None
     except OSError as error:
         raise NotWritten(mark, error, "read") from error

@@ -1,4 +1,4 @@
-"""Read the records of a sweep or of a run, which may be damaged or from somebody else."""
+"""Read the records of a sweep or of a run, which may be damaged or come from elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def read_best(sweep: Path) -> str:
-    """best.yaml as text.
+    """Return best.yaml as text.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -39,7 +39,7 @@ def read_best(sweep: Path) -> str:
 
 
 def check_contained(folder: Path) -> None:
-    """Refuse a sweep's or run's folder in which something leads out of it, or is no ordinary file.
+    """Refuse a sweep's or run's folder if anything in it leads out of it or is no ordinary file.
 
     Raises:
         UserError: names the link, pipe or device.
@@ -60,7 +60,7 @@ def check_contained(folder: Path) -> None:
 
 
 def _text(file: Path) -> str:
-    """A YAML or JSON record.
+    """Return a YAML or JSON record.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -80,10 +80,10 @@ def _text(file: Path) -> str:
 
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Say in one line that a record is there and cannot be read.
+    """Report in one line that a record exists and cannot be read.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
         UserError: reading it is not allowed, or it is a folder.
     """
     try:
@@ -98,7 +98,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 def plain_yaml(text: str) -> Any:
-    """What a YAML record holds: plain values only; see ``quick_yaml.record`` for what it refuses.
+    """Return a YAML record's plain values; ``yaml_text.record`` says what it refuses.
 
     Raises:
         yaml.YAMLError: it is no YAML, or damaged.
@@ -109,7 +109,7 @@ def plain_yaml(text: str) -> Any:
 
 
 def options(text: str) -> dict[Any, Any]:
-    """What a run's config holds, interpolations as they are written; as OmegaConf reads YAML.
+    """Return a run's config as OmegaConf reads YAML, with interpolations as written.
 
     Raises:
         ValueError: it names no options.
@@ -124,7 +124,7 @@ def options(text: str) -> dict[Any, Any]:
 
 
 def read_sweep_config(sweep: Path) -> str:
-    """The sweep's multirun.yaml as text.
+    """Return the sweep's multirun.yaml as text.
 
     Raises:
         UserError: this is no folder of a sweep.
@@ -138,7 +138,7 @@ def read_sweep_config(sweep: Path) -> str:
 
 
 def recorded_pad(run: Path) -> int:
-    """The rows that the run's lanes were padded to, if it has trained; else 0."""
+    """Return the rows that the run's lanes were padded to, if it has trained; else 0."""
     try:
         lanes = read_summary(run).get("lanes")
     except (FileNotFoundError, UserError):
@@ -147,7 +147,7 @@ def recorded_pad(run: Path) -> int:
 
 
 def read_config(run: Path) -> str:
-    """The run's config as YAML text.
+    """Return the run's config as YAML text.
 
     Raises:
         UserError: this is no folder of a run.
@@ -162,14 +162,14 @@ def read_config(run: Path) -> str:
 
 
 def read_texts(run: Path) -> tuple[str, str]:
-    """hydra.yaml and overrides.yaml as they are, for a copy; empty where missing."""
+    """Return hydra.yaml and overrides.yaml unchanged, for a copy; empty where missing."""
     files = [run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides")]
     hydra, overrides = (_text(f) if f.is_file() else "" for f in files)
     return hydra, overrides
 
 
 def read_choices(run: Path) -> dict[str, Any]:
-    """What was chosen in the groups of a run's config, as written; {} where that is not told.
+    """Return the choices in the groups of a run's config, as written; {} if unknown.
 
     Raises:
         yaml.YAMLError: the record is no YAML, or has aliases.
@@ -181,7 +181,7 @@ def read_choices(run: Path) -> dict[str, Any]:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """The run's summary.json.
+    """Return the run's summary.json.
 
     Raises:
         FileNotFoundError: there is none (yet).
@@ -207,13 +207,13 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > 300:  # which no float holds
+    if len(digits) > 300:  # no float holds it
         raise ValueError("a number of too many digits")
     return int(digits)
 
 
 def read_metrics(run: Path) -> pd.DataFrame:
-    """The run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
+    """Return the run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
 
     Raises:
         FileNotFoundError: there is none (yet).
@@ -223,7 +223,7 @@ def read_metrics(run: Path) -> pd.DataFrame:
 
 
 def read_diagnostics(run: Path) -> pd.DataFrame:
-    """The run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
+    """Return the run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
 
     Raises: as ``read_metrics``.
     """
@@ -231,7 +231,7 @@ def read_diagnostics(run: Path) -> pd.DataFrame:
 
 
 def read_branches(run: Path) -> pd.DataFrame:
-    """The run's branches.csv, columns as in ``BRANCHES``, float64.
+    """Return the run's branches.csv, columns as in ``BRANCHES``, float64.
 
     Raises: as ``read_metrics``.
     """
@@ -239,7 +239,7 @@ def read_branches(run: Path) -> pd.DataFrame:
 
 
 def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
-    """The sweep's lines.csv, surface.csv or paths.csv.
+    """Return the sweep's lines.csv, surface.csv or paths.csv.
 
     Args:
         name: ``lines``, ``surface`` or ``paths``.
@@ -252,7 +252,7 @@ def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
 def _read_table(
     file: Path, columns: Sequence[str], counts: Sequence[str] = (), numeric: bool = True
 ) -> pd.DataFrame:
-    """The columns of a CSV as float64; those in counts, or where not numeric all, as they come."""
+    """Return the columns of a CSV as float64; counts, and all if not numeric, as they come."""
     import io
 
     import pandas as pd
@@ -261,8 +261,8 @@ def _read_table(
     with _readable(file):
         data = file.read_bytes()
     try:
-        # Types told, and in one piece: that takes a third of the time, which counts with a thousand
-        # runs. Since pandas 3.1 exact to the last bit.
+        # With given types, and in one piece: that takes a third of the time, which matters for a
+        # thousand runs. Since pandas 3.1 it is exact to the last bit.
         frame = pd.read_csv(
             io.BytesIO(data[: data.rfind(b"\n") + 1]),
             usecols=list(columns),
@@ -282,7 +282,7 @@ def _read_table(
 
 
 def best_run(sweep: Path) -> int | None:
-    """The number of the run that best.yaml is the config of; None: there is none."""
+    """Return the number of the run in best.yaml; None: there is none."""
     import yaml
 
     try:

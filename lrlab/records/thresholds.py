@@ -1,4 +1,4 @@
-"""The numbers at which a verdict turns, each with its meaning, for a report to print."""
+"""Define the thresholds of the verdicts, each with its meaning, for a report to print."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,12 +12,12 @@ def _at(default: float, means: str) -> Any:
 class Thresholds:
     """Where one outcome or step mode ends and the next begins. Losses are compared as ratios."""
 
-    # What is read off a curve
+    # Reading a curve
     end: float = _at(0.05, "share of the evaluations, the last ones, whose median is the end loss")
     blocks: int = _at(100, "means into which the mini-batch losses are gathered for the end loss")
     trend_blocks: int = _at(20, "means of mini-batch losses that stand for epochs in the trend")
     epochs: int = _at(8, "evaluations from which on they show the trend by themselves")
-    # Outcomes, by the first that holds
+    # Outcomes, in the order in which they are tried
     diverged: float = _at(1.05, "diverged: end above this × the smaller of initial and guessing")
     growing: float = _at(0.05, "... and the last quarter above the third by this share")
     guessing: float = _at(0.98, "collapsed, nothing learned: at or above this × guessing's loss")
@@ -53,7 +53,7 @@ THRESHOLDS = Thresholds()
 
 
 def lines(thresholds: Thresholds = THRESHOLDS) -> list[str]:
-    """One line a threshold: name, value, meaning."""
+    """Return one line a threshold: name, value, meaning."""
     width = max(len(each.name) for each in fields(thresholds))
     return [
         f"{each.name:{width}}  {getattr(thresholds, each.name):>5g}  {each.metadata['means']}"

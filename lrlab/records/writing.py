@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def start_metrics(folder: Path) -> None:
-    """Begin metrics.csv anew; what was measured beside it goes."""
+    """Start metrics.csv again, and remove diagnostics.csv."""
     files.write_whole(folder / "metrics.csv", ",".join(METRICS) + "\n")
     files.remove(folder / "diagnostics.csv")
 
@@ -61,7 +61,7 @@ def cut_diagnostics(folder: Path, step: int) -> None:
 
 
 def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
-    """Append rows as in ``DIAGNOSTICS``; NaN, what could not be measured, is left empty."""
+    """Append rows as in ``DIAGNOSTICS``; leave NaN, which could not be measured, empty."""
     if not rows:
         return
     file = folder / "diagnostics.csv"
@@ -70,7 +70,7 @@ def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
     for step, *values in rows:
         cells = ("" if value != value else f"{value:.9g}" for value in values)
         text += f"{step},{','.join(cells)}\n"
-    if is_new:  # whole, for of a torn header a run that goes on could make no table any more
+    if is_new:  # written whole, because a run that goes on could not continue a torn header
         files.write_whole(file, text)
     else:
         files.append(file, text)
@@ -114,16 +114,16 @@ def append_evaluated(
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write summary.json. NaN and infinities become null: JSON has no others."""
+    """Write summary.json. NaN and infinities become null: JSON has neither."""
     text = to_json(summary)
     files.write_whole(summary_file(folder), text + "\n")
 
 
 def mark_failed(folder: Path, summary: Mapping[str, Any], error: BaseException) -> None:
-    """The error's first line in the summary, its traceback in the run's log.
+    """Write the error's first line into the summary, its traceback into the run's log.
 
     Args:
-        summary: what to write where the run has none yet.
+        summary: written if the run has none yet.
     """
     with contextlib.suppress(FileNotFoundError, UserError):
         summary = {**summary, **read_summary(folder)}
@@ -151,7 +151,7 @@ def write_best(sweep: Path, text: str) -> None:
 
 
 def remove_best(sweep: Path) -> None:
-    """Remove best.yaml, if it is there: no run is the best any more."""
+    """Remove best.yaml, if it exists: no run is the best any more."""
     file = sweep / "best.yaml"
     try:
         file.unlink(missing_ok=True)
@@ -161,14 +161,14 @@ def remove_best(sweep: Path) -> None:
 
 def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
     """Write runs.csv, one row a run; the folder's name is the run, wherever the sweep lies."""
-    # Timings differ each time, and this table of a sweep trained again should not.
+    # Timings differ each time, and the table of a sweep that is trained again should not.
     table = runs.drop(columns=["folder", "train_seconds"], errors="ignore")
     table = table.convert_dtypes()  # a column with gaps holds whole numbers as floats
     files.write_whole(sweep / "runs.csv", csv_text(table))
 
 
 def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
-    """Write verdicts.csv, one row a run; a sentence says what each verdict rests on."""
+    """Write verdicts.csv, one row a run, with a sentence of evidence."""
     files.write_whole(sweep / "verdicts.csv", csv_text(verdicts))
 
 
@@ -177,9 +177,10 @@ _NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?%?|-)\s*", 
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV. A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """Return a table as CSV. A text that a spreadsheet would take for a formula begins with an
+    apostrophe.
 
-    Texts come from options and names, which in a sweep from elsewhere are another's.
+    Texts come from options and names, which in a sweep from elsewhere are somebody else's.
     """
     import pandas as pd
 
@@ -195,7 +196,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
-    """Write lines.csv, surface.csv or paths.csv; None takes an older one away.
+    """Write lines.csv, surface.csv or paths.csv; None removes an older one.
 
     Args:
         name: ``lines``, ``surface`` or ``paths``.
@@ -208,5 +209,5 @@ def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
 
 
 def write_provenance(run: Path, provenance: Mapping[str, Any]) -> None:
-    """Write provenance.json: which run this one is a reproduction of, and what came of it."""
+    """Write provenance.json: which run this one reproduces, and the result."""
     files.write_whole(run / "provenance.json", to_json(provenance, ensure_ascii=True) + "\n")

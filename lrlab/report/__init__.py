@@ -1,6 +1,9 @@
-"""``report.html``: one page that holds all that a sweep found, and opens without a network.
+"""Write ``report.html``: one page with all results of a sweep, which opens without a network.
 
 `html` makes its text from tables, figures and details; `write` reads these from a sweep's folder.
+
+May be imported by ``sweeping``, ``api`` and the verbs, lazily. It imports ``plots``, ``verdicts``
+and those below them.
 """
 
 from __future__ import annotations
@@ -25,13 +28,13 @@ def write(
     figures: Mapping[str, bytes | Path] | Callable[[], Mapping[str, bytes | Path]] | None = None,
     tables: Tables | None = None,
 ) -> Path:
-    """Make ``<sweep>/report.html`` from the sweep's records.
+    """Write ``<sweep>/report.html`` from the sweep's records.
 
     Args:
         sweep: the sweep's folder; it may still be running.
-        figures: PNG files by name, or what gives them: asked late, for they may still be drawn.
-            None: those in its plots/.
-        tables: None: they are read.
+        figures: PNG files by name, or a function that returns them, called late, as they may still
+            be drawn. None: those in its plots/.
+        tables: None: read them.
 
     Returns:
         The file's path.
@@ -51,7 +54,7 @@ def write(
 
 
 def pictures(sweep: Path) -> dict[str, bytes | Path]:
-    """The PNG files in the sweep's plots/, by name."""
+    """Return the PNG files in the sweep's plots/, by name."""
     from lrlab import records
 
     return {path.stem: path for path in sorted(records.plot_folder(sweep).glob("*.png"))}
@@ -93,7 +96,7 @@ def _details(sweep: Path, tables: Tables) -> Details:
 
 
 def _config(run: Path) -> dict[str, Any] | None:
-    """The run's config with dotted names; None where it cannot be read."""
+    """Return the run's config with dotted names; None where it cannot be read."""
     from lrlab import records
     from lrlab.config import schema
     from lrlab.errors import UserError
@@ -106,7 +109,7 @@ def _config(run: Path) -> dict[str, Any] | None:
 
 
 def _yaml(text: str) -> Any:
-    """What it holds; None where it is damaged."""
+    """Return the file's content; None if it is damaged."""
     import yaml
 
     from lrlab import records
@@ -129,9 +132,9 @@ def _environment(run: Path) -> dict[str, Any]:
 
 
 def _is_damaged(run: Path, last: float | None) -> bool:
-    """Whether a file of the run is there but cannot be read, or breaks off.
+    """Return whether a file of the run exists but cannot be read, or is cut off.
 
-    last: the last step of its metrics; None: none of it could be read.
+    last: the last step of its metrics; None: none could be read.
     """
     from lrlab import records
     from lrlab.errors import UserError
@@ -156,7 +159,7 @@ def _is_damaged(run: Path, last: float | None) -> bool:
 
 
 def _command(sweep: Path) -> str:
-    """How the sweep was begun, from its multirun.yaml; "" where that does not tell."""
+    """Return the command that began the sweep, from its multirun.yaml; "" if that does not say."""
     from lrlab import records
     from lrlab.errors import UserError
 
@@ -171,7 +174,7 @@ def _command(sweep: Path) -> str:
 
 
 def _flags(hydra: Any) -> list[str]:
-    """The flags that named configs of the user's own, and the words for Hydra itself."""
+    """Return the flags that named the user's own configs, and the words for Hydra itself."""
     found = []
     with contextlib.suppress(LookupError, TypeError, AttributeError):
         for source in hydra["runtime"]["config_sources"]:

@@ -1,4 +1,4 @@
-"""``python -m lrlab.report outputs/<sweep>``: make the sweep's report.html (anew)."""
+"""``python -m lrlab.report outputs/<sweep>``: write the sweep's report.html again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lrlab.process.verbs import Parser, path
 
 
 def main() -> None:
-    """Command line entry."""
+    """Run the command."""
     verbs.begin()
     parser = Parser(
         prog="python -m lrlab.report",

@@ -1,4 +1,4 @@
-"""The answer of a sweep as a part of the page, in the words that a terminal shows."""
+"""Write the answer of a sweep as a part of the page, in the words that a terminal shows."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
 _EDGES = {"low": "smallest tried", "high": "largest tried", "both": "only one tried"}
-_POINTS = 7  # of the lrs to try next, where the sweep's command does not tell how many
+_POINTS = 7  # lrs to try next, if the sweep's command does not say how many
 
 
 def section(
     answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str = ""
 ) -> Markup:
-    """The answer for the best combination of settings in full, the others as a table.
+    """Return the answer for the best combination of settings in full, the others as a table.
 
-    Of several kinds of loss, which do not compare, the best combination of each is told in full.
+    If there are several kinds of loss, which do not compare, the best combination of each is in
+    full.
 
     Args:
         answers: as from `recommend.recommend`, the best first.
         rows: all verdicts as mappings; those with an answer's settings are drawn on its axis.
-        command: the command line that began the sweep, from which that to run next is made; "": not
+        command: the command line that began the sweep; the next command is made from it. "": not
             known.
     """
     from lrlab.verdicts.printed.answer_words import NOT_COMPARABLE
@@ -50,10 +51,10 @@ def section(
 def _in_full(
     first: Answer, answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str
 ) -> dict[str, Any]:
-    """The answer for the best combination among those of its kind of loss."""
+    """Return the answer for the best combination among those of its kind of loss."""
     from lrlab.verdicts.printed.answer_words import details
 
-    # Of a search all runs speak, whatever their settings.
+    # In a search all runs count, whatever their settings.
     mine = [row for row in rows if first.search is not None or _belongs(row, first)]
     of = [a for a in answers if loss_kinds.kind(a.settings) == loss_kinds.kind(first.settings)]
     counts = [(name, count) for name, count in (first.counts or {}).items() if count]
@@ -72,7 +73,7 @@ def _in_full(
 
 
 def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
-    """The loss that decides, in words: val loss, or train loss where there is no other.
+    """Return the loss that decides, in words: val loss, or train loss without one.
 
     rows: verdicts as mappings.
     """
@@ -82,7 +83,7 @@ def judged_by(rows: Sequence[Mapping[Any, Any]]) -> str:
 
 
 def _lead(a: Answer) -> str:
-    """What the answer's first line says behind the lr."""
+    """Return the text after the lr in the answer's first line."""
     from lrlab.verdicts.printed.answer_words import headline
 
     line = headline(replace(a, settings={})).removeprefix("answer  ")
@@ -91,10 +92,10 @@ def _lead(a: Answer) -> str:
 
 
 def next_command(a: Answer, command: str) -> str:
-    """The sweep's command line over the range to try next; "" where either is not known.
+    """Return the sweep's command line over the range to try next; "" if either is not known.
 
     The lr gets the range, another swept setting its value in the answer. The sweep's own name and
-    folder are left out: the new one has to have others.
+    folder are left out, because the new one needs others.
     """
     if a.try_next is None or not command:
         return ""
@@ -118,7 +119,7 @@ def next_command(a: Answer, command: str) -> str:
 
 
 def _one_value(text: str) -> str:
-    """A setting's value as the command line takes it: a text with a comma would be a list."""
+    """Return a setting's value for the command line, where a text with a comma would be a list."""
     if "," not in text or text.startswith("["):
         return text
     from lrlab.config.words.spelling import quoted

@@ -1,4 +1,4 @@
-"""What the interactive loss curves need: a few hundred smoothed points a run, as plain data."""
+"""Prepare the interactive loss curves: a few hundred smoothed points a run, as plain data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POINTS = 240  # a curve; fewer where there are many runs
-ALL_POINTS = 20_000  # of all curves: more, and a browser answers a click too slowly
+ALL_POINTS = 20_000  # points of all curves; with more a browser answers a click too slowly
 RUNS = 200  # drawn at most; the table has all
 SMOOTHING = 0.02  # span of the moving average as a share of the longest run's steps
 HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
-FLOOR = 1e-6  # ... and begins at this multiple of it, or of what runs came to, at the lowest
+FLOOR = 1e-6  # ... and begins at this multiple of it, or of the runs' results, at the lowest
 _LR_SWITCHES = 24  # up to so many lrs are switched one by one
 
 
@@ -25,16 +25,16 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
     """Plain data for the page's chart, with no number that is not finite.
 
     Args:
-        curves: as from `analysis.curves`: run, lr, step, train_loss, val_loss, state ...
-        verdicts: as from `verdicts.verdicts`: run, lr, outcome, first_nonfinite ...
-        settings: the names of what differs between the runs, lr aside.
+        curves: as from `frames.curves`: run, lr, step, train_loss, val_loss, state ...
+        verdicts: as from `judging.verdicts`: run, lr, outcome, first_nonfinite ...
+        settings: the names of the settings that differ between the runs, except lr.
 
     Returns:
         runs: for each drawn run `run` (as text), `lr` (None: not known), `outcome`, `settings` (its
         values as text), `x`, `y` (smoothed mini-batch loss), `vx`, `vy` (evaluations), and `stop`,
-        None or {"step", "kind"} of a run that did not come to its end;
-        settings: their names; outcomes: in their order; unit: of x; loss: what
-        y is, with its unit; span: of the moving average, in steps; few_lrs: whether each lr can
+        None or {"step", "kind"} of a run that ended early;
+        settings: their names; outcomes: in their order; unit: of x; loss: the name of
+        y, with its unit; span: of the moving average, in steps; few_lrs: whether each lr can
         have a switch of its own;
         low, high: the frame's limits; negative: whether a loss is not above 0, which no log axis
         can show; chance: the loss of guessing, or None;
@@ -97,7 +97,7 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
 
 
 def setting_text(value: Any) -> str:
-    """A setting's value as one would type it; "–" where there is none."""
+    """Return a setting's value as one would type it; "–" where there is none."""
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
@@ -112,7 +112,7 @@ def _loss_name(curves: pd.DataFrame) -> str:
 
 
 def _drawn(rows: Sequence[Mapping[Any, Any]]) -> Sequence[Mapping[Any, Any]]:
-    """At most RUNS of them, spread over the lrs, in the table's order."""
+    """Return at most RUNS of them, spread over the lrs, in the table's order."""
     if len(rows) <= RUNS:
         return rows
     by_lr = sorted(range(len(rows)), key=lambda i: (math.isnan(rows[i]["lr"]), rows[i]["lr"], i))
@@ -133,7 +133,7 @@ def _largest(frame: pd.DataFrame, name: str, default: float = 1.0) -> float:
 def _finite(
     part: pd.DataFrame | None, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """(n,) steps, losses, and of how many losses each is the mean, where it is finite, by step."""
+    """Return (n,) steps, finite losses, and the number of losses in each mean, by step."""
     import numpy as np
 
     from lrlab.tables import thinning
@@ -149,9 +149,9 @@ def _finite(
 
 
 def _thinned(x: np.ndarray, points: int) -> np.ndarray:
-    """Indices of at most so many of x, with the first and the last; the early ones are dense.
+    """Return indices of at most so many of x, with the first and the last; early ones are dense.
 
-    A fifth of them is spread over log x, for most of what an lr does happens in the first steps.
+    A fifth of them is spread over log x, because most effects of an lr happen in the first steps.
     """
     import numpy as np
 
@@ -163,7 +163,7 @@ def _thinned(x: np.ndarray, points: int) -> np.ndarray:
 
 
 def _stop(row: Mapping[Any, Any], x: np.ndarray) -> dict[str, Any] | None:
-    """Where a run ended that did not come to its end, and how."""
+    """Return where and how a run ended that ended early."""
     end = float(x[-1]) if len(x) else 0.0
     if row["outcome"] == "diverged":
         at = float(row.get("first_nonfinite", math.nan))

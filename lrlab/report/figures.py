@@ -1,4 +1,4 @@
-"""The plots as pictures in the page, each with its caption."""
+"""Put the plots into the page as pictures, each with its caption."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUDGET = 3_500_000  # bytes of all pictures: the page of 100 runs stays well bel
 
 
 def section(pictures: Mapping[str, bytes | Path]) -> Markup | None:
-    """All figures, in the order of `lrlab.plots`, those that it does not know last."""
+    """Return all figures, in the order of `lrlab.plots`, with unknown ones last."""
     from lrlab.plots.tables import CAPTIONS
 
     order = list(CAPTIONS)
@@ -44,7 +44,7 @@ def _figure(name: str, image: bytes, caption: str) -> dict[str, Any]:
 
 
 def _read(picture: bytes | Path) -> bytes | None:
-    """The PNG; None where it is none, or cannot be read."""
+    """Return the PNG; None if it is none, or cannot be read."""
     if isinstance(picture, Path):
         try:
             picture = picture.read_bytes()
@@ -54,15 +54,15 @@ def _read(picture: bytes | Path) -> bytes | None:
 
 
 def _size(png: bytes) -> tuple[int, int]:
-    """Width and height in pixels, as its header tells."""
+    """Return width and height in pixels, from the header."""
     width, height = struct.unpack(">II", png[16:24])
     return width, height
 
 
 def _fitted(images: Mapping[str, bytes], budget: int) -> dict[str, bytes]:
-    """The same pictures; while they are too large together, the largest is made smaller.
+    """Return the same pictures; while they are too large together, shrink the largest.
 
-    First with 256 colours, which hardly shows in a plot, then at half its width and height.
+    First it gets 256 colours, which hardly shows in a plot, then half its width and height.
     """
     fitted = dict(images)
     for smaller in (_with_few_colours, _halved, _halved):
@@ -82,7 +82,7 @@ def _halved(png: bytes) -> bytes:
 
 
 def _repainted(png: bytes, part: int) -> bytes:
-    """With 256 colours, and this part of its width and height; as it is where that fails."""
+    """Repaint with 256 colours, at this part of its size; keep the picture if that fails."""
     from PIL import Image
 
     written = io.BytesIO()

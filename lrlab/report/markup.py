@@ -1,4 +1,4 @@
-"""HTML from the templates in this folder, in which all text is escaped that is not HTML already."""
+"""Fill the HTML templates of this folder; escape all text that is not HTML already."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CONTROLS = {code: "\ufffd" for code in (*range(9), 11, *range(13, 32), *range(1
 
 
 def part(name: str) -> str:
-    """The text of a file in this folder."""
+    """Return the text of a file in this folder."""
     return files("lrlab.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Fill a template in. What is not Markup is escaped; None is nothing."""
+    """Fill in a template. Text that is not Markup is escaped; None becomes nothing."""
     return Markup(_templates().get_template(template).render(values))
 
 
@@ -51,16 +51,16 @@ def _content(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """As text that a UTF-8 file can hold: no lone surrogates, no control characters."""
+    """Return text that a UTF-8 file can hold: no lone surrogates, no control characters."""
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return text.translate(_CONTROLS)
 
 
 def embedded_json(data: Any) -> Markup:
-    """For a ``<script type="application/json">``: nothing in it can end the element.
+    """Return text for a ``<script type="application/json">``; nothing in it can end the element.
 
     Raises:
-        ValueError: a number is not finite; JSON has no such.
+        ValueError: a number is not finite, which JSON does not have.
     """
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 is escaped
     for character in "<>&":

@@ -1,4 +1,4 @@
-"""A sweep as a piece of HTML for a notebook: no script, and nothing from elsewhere."""
+"""Show a sweep in a notebook as HTML, without scripts or outside resources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
-ROWS = 60  # of the table; of more runs the first and last
+ROWS = 60  # rows of the table; with more runs the first and last
 _GAP = "…"
 
 
@@ -33,7 +33,7 @@ def html(
     Args:
         folder: the sweep's.
         answer: as from `lrlab.verdicts.printed.answer_words.text`.
-        notes: lines that stand below.
+        notes: lines below it.
         best: its best setting.
         picture: a PNG; None: there is nothing to draw.
     """

@@ -1,4 +1,4 @@
-"""The whole page as one text: what the tables and records hold, and what it needs to show it."""
+"""Make the whole page as one text, from tables and records, with its own script and style."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _FACTS = ("network", "data", "optimizer", "schedule", "loss", "batch_size", "epo
 
 @dataclass(frozen=True)
 class Details:
-    """What the records hold beside the tables.
+    """The parts of the records that are not in the tables.
 
     Attributes:
         configs: the config of each run with dotted names, None where it cannot be read.
         environments: the versions, device ... that each run was trained with.
-        command: the command line that began the sweep; "" where it is not known.
+        command: the command line that began the sweep; "" if it is not known.
         folder: the sweep's folder as one would type it.
         made: when the page was made.
         notes: what could not be read, one sentence each.
@@ -60,14 +60,14 @@ def html(
     sweep_folder: Path,
     details: Details | None = None,
 ) -> str:
-    """The page: one file that asks for no other, in which all that was recorded is escaped.
+    """Return the page: one file that loads no other, with all recorded text escaped.
 
     Args:
-        tables: as from `lrlab.analysis`; runs and curves are needed. What is missing of verdicts
-            and answers is made.
-        pictures: PNG files, or their paths, by the name of the figure; or what gives them, which is
-            asked when all else that takes its time is made.
-        sweep_folder: where the sweep lies; commands name it so, unless details.folder does.
+        tables: as from `lrlab.tables`; runs and curves are needed. Missing verdicts and answers
+            are made.
+        pictures: PNG files, or their paths, by the name of the figure; or a function that returns
+            them, called after all other slow work.
+        sweep_folder: the sweep's folder; commands name it so, unless details.folder does.
         details: configs, environments and the rest.
 
     Raises:
@@ -104,8 +104,8 @@ def html(
     has_train, has_val = (any(run[y] for run in curves["runs"]) for y in ("y", "vy"))
     return render(
         "page.html",
-        # Nothing may be asked of any network, and only these two programs may run: what a record
-        # holds could not become one even if it were not escaped.
+        # The page may load nothing from a network, and only these two programs may run. So the
+        # content of a record could not become a program even if it were not escaped.
         policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src '{_hash(program)}' '{plotly_hash}'; base-uri 'none'; form-action 'none'",
         name=name,
@@ -145,7 +145,7 @@ def html(
 
 
 def _facts(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """What is the same in all runs."""
+    """Return the settings that all runs share."""
     facts = [f"{len(rows)} run{'s' if len(rows) != 1 else ''}"]
     for fact in _FACTS:
         values = {setting_text(row.get(fact)) for row in rows} - {setting_text(None)}
@@ -155,7 +155,7 @@ def _facts(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
 
 
 def _losses(has_train: bool, has_val: bool, drawn: int) -> list[tuple[str, str]]:
-    """The losses that can be drawn, the one that is drawn first at the head."""
+    """Return the losses that can be drawn; the first is drawn at the start."""
     found = [("train", "train")] if has_train else []
     found += [("val", "validation")] if has_val else []
     # Twice as many curves as can be told apart would only make the page slow.
@@ -169,7 +169,7 @@ _Pairs = list[tuple[str, str, bool]]
 def _configs(
     rows: Sequence[Mapping[Any, Any]], details: Details, folder: str
 ) -> tuple[_Pairs, list[tuple[Any, list[str] | None, str]]]:
-    """What is the same in all runs; and each run, how it differs, and what trains it again."""
+    """Return the settings that all runs share; and how each run differs, and its command."""
     known = {run: config for run, config in details.configs.items() if config}
     common, differing = _compared(list(known.values()))
     found: list[tuple[Any, list[str] | None, str]] = []
@@ -183,7 +183,7 @@ def _configs(
 
 
 def _environment(details: Details) -> tuple[_Pairs, int]:
-    """Versions and devices, and how many runs tell of them."""
+    """Return versions and devices, and how many runs report them."""
     known = {run: each for run, each in details.environments.items() if each}
     common, differing = _compared(list(known.values()))
     pairs = [(key, _value(value), True) for key, value in common.items()]
@@ -200,7 +200,7 @@ def _environment(details: Details) -> tuple[_Pairs, int]:
 
 
 def _told(row: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Of a verdict what is there: a missing value must not hide what the record holds."""
+    """Return the known parts of a verdict: a missing value must not hide the record's."""
     return {key: value for key, value in row.items() if value is not None}
 
 
@@ -217,7 +217,7 @@ def _varying(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
 
 
 def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:
-    """What the verdicts had to do without."""
+    """Return the measurements that the verdicts lacked."""
     missing = []
     if verdicts[["alpha", "stability_ratio"]].isna().all(axis=None):
         missing.append(
@@ -243,7 +243,7 @@ def _not_ended(rows: Sequence[Mapping[Any, Any]]) -> str:
 def _compared(
     configs: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
-    """What is equal in all of them, and the names of what is not."""
+    """Return the settings that are equal in all runs, and the names of the others."""
     names = list(dict.fromkeys(name for config in configs for name in config))
     common, differing = {}, []
     for name in names:
@@ -256,7 +256,7 @@ def _compared(
 
 
 def _value(value: Any) -> str:
-    """As in YAML on one line."""
+    """Return a value as in YAML, on one line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -281,9 +281,9 @@ def _some(runs: Sequence[str]) -> str:
 
 @functools.cache
 def _plotly() -> tuple[str, str]:
-    """Plotly's program, packed, and its hash.
+    """Return Plotly's program, packed, and its hash.
 
-    Packed it is a third as large, and the browser parses it when the page is there to be read.
+    Packed it is a third as large, and the browser parses it after the page can be read.
     """
     from plotly.offline import get_plotlyjs
 

@@ -1,4 +1,4 @@
-"""The lr axis as HTML: a dot a run in the colour of its outcome, over the ranges of the answer."""
+"""Draw the lr axis as HTML: a dot a run in its outcome's colour, over the answer's ranges."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lrlab.report.markup import Markup, render
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
-_STACK = 6  # dots over each other at one lr; more are told by a number
+_STACK = 6  # dots over each other at one lr; more are shown as a number
 _MARK = 0.6  # percent of the axis: half the width of the mark at a single lr
-_MARGIN = 0.04  # of the axis, free at each end
+_MARGIN = 0.04  # percent of the axis, free at each end
 
 
 def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Markup:
-    """The axis from the smallest to the largest lr, logarithmic; nothing where there is none.
+    """Draw the axis from the smallest to the largest lr, logarithmic; nothing without an lr.
 
     Args:
         rows: of the verdicts, those of the runs that the answer is about: run, lr, outcome.
-        label: what it shows, in words, for those who do not see it.
+        label: the axis in words, for those who do not see it.
     """
     lrs = sorted({float(row["lr"]) for row in rows if row["lr"] > 0 and math.isfinite(row["lr"])})
     if not lrs:
@@ -29,12 +29,12 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
     low, high = (lrs[0], lrs[-1]) if len(lrs) > 1 else (lrs[0] / 3, lrs[0] * 3)
 
     def place(lr: float) -> float:
-        """In percent from the left."""
+        """Return the position in percent from the left."""
         share = (math.log(lr) - math.log(low)) / (math.log(high) - math.log(low))
         return 100 * (_MARGIN + (1 - 2 * _MARGIN) * share)
 
     def border(lr: float, to: int) -> float:
-        """Half way to the next lr tried, in percent."""
+        """Return the middle between this and the next lr tried, in percent."""
         neighbour = lrs.index(lr) + to if lr in lrs else -1
         if not 0 <= neighbour < len(lrs):
             return 0.0 if to < 0 else 100.0
@@ -43,7 +43,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
     bands = []
     if answer.best_lr is not None:
         good = answer.as_good or (answer.best_lr, answer.best_lr)
-        # No wider than what was tried: beside it nobody knows.
+        # No wider than the lrs tried: nothing is known beyond them.
         left, right = place(good[0]) - _MARK, place(good[1]) + _MARK
         if answer.too_small is not None and answer.too_small < good[0]:
             bands.append(("small", 0.0, min(left, border(answer.too_small, +1)), "too small"))
@@ -77,7 +77,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str, str]]:
-    """(lr, text, kind) at the decades, or at 1, 2 and 5 of each where there are few of them."""
+    """Return (lr, text, kind) at the decades, or at 1, 2 and 5 of each if there are few of them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found = [10.0**d for d in decades if low / 1.0001 <= 10.0**d <= high * 1.0001]
     if len(found) < 3:

@@ -1,4 +1,4 @@
-"""The table of all runs with their verdicts, which also switches the curves on and off."""
+"""Write the table of all runs with their verdicts, which also switches the curves on and off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lrlab.verdicts.outcomes import FAILED, OUTCOMES
 
 @dataclass(frozen=True)
 class _Column:
-    """One column: what it is called, a row's cell, and for numbers what to sort by."""
+    """One column: its heading, a row's cell, and for numbers its sort key."""
 
     name: str
     cell: Callable[[Mapping[Any, Any]], str]
@@ -31,11 +31,11 @@ def section(
     drawn: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Markup:
-    """The table with its filters.
+    """Return the table with its filters.
 
     Args:
         rows: one a run: its verdict, and of `frames.runs` state, error, test_acc ...
-        settings: names of the settings that differ, lr aside.
+        settings: names of the settings that differ, except lr.
         best: the recommended runs, one for each kind of loss.
         drawn: the runs in the chart, as text.
         notes: what was not measured.
@@ -64,7 +64,7 @@ def section(
 
 
 def _sort(column: _Column, row: Mapping[Any, Any]) -> str | None:
-    """What a cell is sorted by, as Python writes floats; None: by its text."""
+    """Return a cell's sort key, as Python writes floats; None: its text."""
     value = None if column.sort is None else column.sort(row)
     return None if value is None else "" if math.isnan(value) else repr(float(value))
 
@@ -72,7 +72,7 @@ def _sort(column: _Column, row: Mapping[Any, Any]) -> str | None:
 def _filters(
     rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]
 ) -> list[tuple[int, str, list[str]]]:
-    """(place, name, values) of each setting that a list of choices can hold."""
+    """Return (position, name, values) of each setting that fits a list of choices."""
     found = []
     for place, name in enumerate(settings):
         values = list(dict.fromkeys(setting_text(row.get(name)) for row in rows))
@@ -94,7 +94,7 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
         for name in settings
     ]
     columns.append(_Column("outcome", lambda row: str(row["outcome"]), kind="whole"))
-    # Of a run that failed the mode is known without any measurement.
+    # The mode of a run that failed is known without any measurement.
     if any(row["step_mode"] != "unknown" and row["outcome"] not in FAILED for row in rows):
         columns.append(
             _Column(
@@ -147,7 +147,7 @@ def _run_order(rows: Sequence[Mapping[Any, Any]]) -> Callable[[Mapping[Any, Any]
 def _order(
     rows: Sequence[Mapping[Any, Any]], name: str
 ) -> Callable[[Mapping[Any, Any]], float] | None:
-    """Numbers sort as numbers; a column with any text in it sorts as text."""
+    """Sort numbers as numbers; a column with any text in it sorts as text."""
     values = [row.get(name) for row in rows]
     if all(v is None or isinstance(v, int | float) for v in values):
         return lambda row: _number(row.get(name))

@@ -1,4 +1,4 @@
-"""Who trains which run: runs are claimed, given back, and taken over from dead workers."""
+"""Claim runs, give them back, and take them over from dead workers."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _WORKER = "lrlab:worker:"  # the study's system attribute of a worker: its sign of life
-_PLACE = "lrlab:place:"  # of a worker, also when it has left
+_PLACE = "lrlab:place:"  # its place, kept after it has left
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run that this worker is to train.
+    """A run for this worker to train.
 
     Attributes:
         number: the run.
-        setting: what it has in common with the runs that differ in their seed only.
+        setting: shared by the runs that differ only in their seed.
         overrides: swept key to text, seed included.
         tick: the pool's tick at which the run first joined.
-        epochs_reported: of a run that was interrupted; it goes on behind them.
+        epochs_reported: by an interrupted run; it goes on after them.
     """
 
     number: int
@@ -45,7 +45,7 @@ class Trial:
 
 
 class Claims:
-    """One worker's claims, and its look at the others'.
+    """One worker's claims, and its view of the others'.
 
     Attributes:
         worker: this worker's name, which no other has.
@@ -60,25 +60,25 @@ class Claims:
         self.looked = -math.inf
         self.watch = heartbeat.Watch(lease)
         self.heart: heartbeat.Heart | None = None
-        self._asking = threading.Lock()  # for what it has lost
+        self._asking = threading.Lock()  # overrides the claims that it has lost
         self._sign = heartbeat.me()
         self._renewed = heartbeat.clock()
         self._was_away = False
         self._fresh_from = 0  # the tick from which runs that never ran may start
 
     def enter(self, place: Place | None) -> None:
-        """Give the first sign of life, and forget the dead. Under the lock."""
+        """Give the first sign of life, and forget the dead; call it under the lock."""
         self._beat_now()
         if place is not None:
             self._study.set(_PLACE + self.worker, dataclasses.asdict(place))
         self._forget_the_dead()
 
     def start(self) -> None:
-        """Give a sign of life from now on, again and again."""
+        """Give signs of life from now on, regularly."""
         self.heart = heartbeat.Heart(self._lease, self.beat)
 
     def leave(self) -> None:
-        """Give no sign any more, so that others can take what is held."""
+        """Give no more signs of life, so that others can take the claimed runs."""
         if self.heart is not None:
             self.heart.stop()
         self._study.store.unlocked(lambda: self._study.set(_WORKER + self.worker, None))
@@ -98,7 +98,7 @@ class Claims:
             run = self._next(self._points.wanted(runs), tick)
         if run is None:
             return None
-        # One that died may have left a part of its parameters.
+        # A worker that died may have left a part of its parameters.
         if self._draws.distributions.keys() - run.params.keys():
             self._draws.draw(run, self._points.wanted(runs))
         attrs = self._study.storage.get_trial_user_attrs(run._trial_id)
@@ -114,7 +114,7 @@ class Claims:
         return Trial(run.number, sampling.setting_of(run), overrides, claim["tick"], epochs)
 
     def _next(self, runs: Sequence[FrozenTrial], tick: int) -> FrozenTrial | None:
-        """The run to start: an interrupted one, in the order in which they had started."""
+        """Return the run to start: an interrupted one, in the order in which they had started."""
         can = startable(runs)
         interrupted = [run for run in can if CLAIM in run.user_attrs]
         if interrupted:
@@ -124,7 +124,7 @@ class Claims:
         return can[0] if can else None
 
     def _claimed(self, run: FrozenTrial, claim: dict[str, Any]) -> bool:
-        """Make a run this worker's; False where it does not wait any more."""
+        """Claim a run for this worker; return False if it no longer waits."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -162,7 +162,7 @@ class Claims:
         return True
 
     def give_back(self, number: int) -> None:
-        """Let go of an interrupted run."""
+        """Release an interrupted run."""
         runs = self._study.runs()
         run = runs[number]
         if self._holds(run):
@@ -179,16 +179,16 @@ class Claims:
         interrupted = [sampling.claim_of(run) for run in runs if sampling.interrupted(run)]
         if interrupted:
             return min(claim["tick"] + claim.get("epochs", 0) for claim in interrupted)
-        # Not before the last ones had ended: of a setting whose runs are taken one by one, those
-        # taken before another death would seem to have begun while these still trained.
+        # No earlier than the last ones had ended. With runs of a setting that are taken one by one,
+        # those taken before another death would seem to have begun while these still trained.
         ended = [run for run in runs if run.state.is_finished() and sampling.claim_of(run)]
         return max(map(_end_tick, ended), default=0)
 
     def _align(self, runs: Sequence[FrozenTrial]) -> None:
         """Let new runs start no earlier than they would have without the interruption.
 
-        Where the worker died while it ended the runs of one tick, their places were to be filled
-        at the next tick, after all of them had ended.
+        If the worker died while it ended the runs of one tick, their places were to be filled at
+        the next tick, after all of them had ended.
         """
         interrupted = [sampling.claim_of(run) for run in runs if sampling.interrupted(run)]
         if interrupted:
@@ -225,26 +225,26 @@ class Claims:
         self._renewed = now
 
     def _lapsed(self) -> bool:
-        """Whether others may have taken this worker for dead."""
+        """Return whether others may have taken this worker for dead."""
         return self._was_away or heartbeat.clock() - self._renewed > self._lease
 
     def requeue_the_dead(self) -> bool:
-        """Make the runs of dead workers wait again; whether there were any."""
+        """Let the runs of dead workers wait again; return whether there were any."""
         self.looked = heartbeat.clock()
         if not self._study.store.unlocked(lambda: self._dead(self._study.runs())):
             return False
         return self._study.store.locked(lambda: self.requeue(self._study.runs()))
 
     def requeue(self, runs: Sequence[FrozenTrial]) -> bool:
-        """Make the runs of dead workers wait again, under the lock; whether there were any."""
+        """Do so under the lock; return whether there were any."""
         dead = self._dead(runs)
         groups, notes = sampling.groups(self._points.wanted(runs)), self._draws.notes()
         for held in _by_worker(dead).values():
-            # Lanes go in step: one that was a report ahead of the others when its worker died goes
-            # back to them, so that they are judged together as they would have been.
+            # Lanes go in step. A run that was a report ahead of the others when its worker died
+            # goes back to them, so that they are judged together as they would have been.
             epochs = {run.number: self._draws.epochs(run, groups, notes) for run in held}
             together = min(sampling.claim_of(run)["tick"] + epochs[run.number] for run in held)
-            for run in held:  # all before the first: one that dies in here changes nothing
+            for run in held:  # all before the first: a death in this loop changes nothing
                 own, back = epochs[run.number], together - sampling.claim_of(run)["tick"]
                 done = max(own - 1, min(own, back), 0)
                 claim = {"epochs": done, **sampling.claim_of(run)}
@@ -254,13 +254,13 @@ class Claims:
         return bool(dead)
 
     def _forget_the_dead(self) -> None:
-        """Clear away what workers that are known to be gone have left."""
+        """Clear away the traces of workers that are known to be gone."""
         for worker, sign in self._signs().items():
             if sign is not None and self._study.store.has_left(worker):
                 self._study.set(_WORKER + worker, None)
 
     def _dead(self, runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """The running runs that no living worker trains."""
+        """Return the running runs without a living worker."""
         running = [run for run in runs if run.state.name == "RUNNING"]
         others = [r for r in running if r.number not in self.held or not self._holds(r)]
         if not others:
@@ -272,7 +272,7 @@ class Claims:
         return [run for run in others if sampling.claim_of(run).get("worker") not in living - left]
 
     def _signs(self) -> dict[str, Sign | None]:
-        """The other workers' signs of life; None: it has left."""
+        """Return the other workers' signs of life; None: it has left."""
         attrs = self._study.attrs()
         return {
             key.removeprefix(_WORKER): None if sign is None else Sign(**sign)
@@ -281,7 +281,7 @@ class Claims:
         }
 
     def places(self) -> dict[int, Place]:
-        """Return where each run's latest worker writes, as far as it was noted."""
+        """Return where each run's latest worker writes, as far as noted."""
         attrs = self._study.attrs()
         found = {}
         for run in self._study.runs():
@@ -298,11 +298,11 @@ class Claims:
 
 
 def startable(runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The runs that can start: a setting is drawn with its first run, the others follow it."""
+    """Return the runs that can start: a setting is drawn with its first run, others follow it."""
     from optuna.trial import TrialState
 
     waiting = [run for run in runs if run.state is TrialState.WAITING]
-    if all(map(sampling.drawn, waiting)):  # a grid; and one of many runs is asked for each of them
+    if all(map(sampling.drawn, waiting)):  # a grid; one of many runs is asked for each of them
         return waiting
     leads: dict[int, FrozenTrial] = {}
     for run in runs:
@@ -315,16 +315,16 @@ def startable(runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _end_tick(run: FrozenTrial) -> int:
-    """The tick at which the run's place was free.
+    """Return the tick at which the run's place was free.
 
-    Only one that is pruned ends with a report; others end within an epoch, or at the last one's
-    end, before the others report.
+    Only a pruned run ends with a report. Others end within an epoch, or at the last one's end,
+    before the others report.
     """
     return sampling.claim_of(run)["tick"] + (run.last_step or 0) + (run.state.name != "PRUNED")
 
 
 def _by_worker(runs: Sequence[FrozenTrial]) -> dict[str | None, list[FrozenTrial]]:
-    """The runs of each worker; without one that died before it had claimed its run."""
+    """Return the runs of each worker; those of one that died before it had claimed are absent."""
     found: dict[str | None, list[FrozenTrial]] = {}
     for run in runs:
         if CLAIM in run.user_attrs:

@@ -1,7 +1,7 @@
-"""The one pickle that lrlab cannot do without: Optuna's state of CMA-ES, kept in the study.
+"""Check the one pickle that lrlab needs: Optuna's state of CMA-ES, kept in the study.
 
-A study may be another's, and a pickle can call anything. So each one is first read by a reader that
-finds nothing but what such a state consists of; then Optuna reads the same bytes.
+A study may come from elsewhere, and a pickle can call anything. So a restricted reader, which finds
+only the parts of such a state, reads each pickle first. Then Optuna reads the same bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Reader(pickle.Unpickler):
 
 
 def check(attrs: Mapping[str, Any]) -> None:
-    """That a trial's state of CMA-ES, if it has one, holds numbers and nothing that is called.
+    """Check that a trial's state of CMA-ES, if it has one, holds only numbers, and no calls.
 
     Args:
         attrs: the trial's system attributes.
@@ -64,8 +64,8 @@ def check(attrs: Mapping[str, Any]) -> None:
                 _checked.add(digest)
         except UserError:
             raise
-        except Exception as error:  # whatever a damaged pickle raises
+        except Exception as error:  # any error that a damaged pickle raises
             raise UserError("sampler: the study's state of CMA-ES is damaged") from error
 
 
-_checked: set[bytes] = set()  # of this process; each is shown again for every setting drawn
+_checked: set[bytes] = set()  # checked by this process; each is shown again for every setting drawn

@@ -1,4 +1,4 @@
-"""A study in a database that several machines share, with a lock of the server."""
+"""Keep a study in a database that several machines share, with a lock of the server."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5  # seconds, for each address of the server
 PATIENCE = 60.0  # seconds for which a database may fail before a worker gives up
-PAUSES = (0.1, 5.0)  # seconds from one attempt to the next: the first, and the longest
+PAUSES = (0.1, 5.0)  # seconds between attempts: the first, and the longest
 
 _PSYCOPG = "postgresql+psycopg"
 _DRIVERS = {"postgresql": "lrlab[postgres]", "postgres": "lrlab[postgres]", "mysql": "pymysql"}
 
-_LAST_ID = 2**31 - 1  # of a database's trials
+_LAST_ID = 2**31 - 1  # states of a database's trials
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class Database:
     """A database through SQLAlchemy; its lock is the server's, on a connection of its own.
 
-    The study's row would be no lock: Optuna locks it itself to number a trial.
+    The study's row cannot be the lock: Optuna itself locks it to number a trial.
     """
 
     def __init__(self, storage: str, name: str) -> None:
@@ -56,7 +56,7 @@ class Database:
 
         self.storage: RDBStorage = self._made(create)
         self._trials: dict[int, FrozenTrial] = {}  # by id, as they were last read
-        self._stale: set[int] = set()  # of which only the state has been read since
+        self._stale: set[int] = set()  # read since then only for its state
 
     def locked(self, body: Callable[[], T]) -> T:
         def with_lock() -> T:
@@ -84,7 +84,7 @@ class Database:
             pause = min(2 * pause, longest)
 
     def runs(self, study_id: int, only_states: bool = False) -> list[FrozenTrial]:
-        """Reading a trial costs the database half a millisecond: only what may differ is read."""
+        """Return the trials; each costs half a millisecond, so read only those that may differ."""
         import sqlalchemy
         from optuna.storages._rdb.models import TrialModel
         from optuna.trial import TrialState
@@ -105,7 +105,7 @@ class Database:
 
     def _read(self, study_id: int, ids: set[int]) -> None:
         if ids:
-            # these, and those behind the last one: there is none
+            # these, and those after the last one, of which there is none
             for trial in self.storage._get_trials(study_id, None, ids, _LAST_ID):
                 self._trials[trial._trial_id] = trial
             self._stale -= ids
@@ -144,7 +144,7 @@ class Database:
             raise UserError(f"storage={self._shown}: cannot be used ({reason})") from None
 
     def _reason(self, error: BaseException) -> str:
-        """What a driver says, in one line that does not tell the password."""
+        """Return a driver's message in one line, without the password."""
         lines = [line.strip() for line in str(getattr(error, "orig", None) or error).splitlines()]
         text = "; ".join(line for line in lines if line) or type(error).__name__
         for secret in self._secrets:
@@ -157,7 +157,7 @@ class Database:
             return _sqlite_lock(self._locks, self._shown)
         number = int.from_bytes(hashlib.sha256(f"lrlab {name}".encode()).digest()[:8], signed=True)
         statements = {
-            # of the transaction, and so gone with it, also behind a connection pooler
+            # bound to the transaction, and so gone with it, also with a connection pooler
             "postgresql": ("SELECT pg_advisory_xact_lock(:number)", None),
             "mysql": ("SELECT GET_LOCK(:number, 600)", "SELECT RELEASE_LOCK(:number)"),
             "mariadb": ("SELECT GET_LOCK(:number, 600)", "SELECT RELEASE_LOCK(:number)"),
@@ -189,7 +189,7 @@ def _server_lock(
 def _sqlite_lock(
     engine: sqlalchemy.Engine, shown: str
 ) -> Callable[[Any], contextlib.AbstractContextManager[None]]:
-    """SQLite has no lock that lets its own process write meanwhile: a file beside it has."""
+    """Lock a file next to a SQLite database, which has no lock that lets its owner write."""
     from filelock import FileLock
 
     database = engine.url.database
@@ -214,7 +214,7 @@ def _create_engine(url: sqlalchemy.URL, options: dict[str, Any]) -> sqlalchemy.E
 
 
 def _engine(storage: str) -> tuple[sqlalchemy.URL, dict[str, Any]]:
-    """SQLAlchemy's URL, and the options of an engine for it.
+    """Return SQLAlchemy's URL, and the options of an engine for it.
 
     Raises:
         UserError: it is no URL.
@@ -254,7 +254,7 @@ def _system(scheme: str) -> str:
 
 
 def _sql_error(error: BaseException | None) -> BaseException | None:
-    """The database's error behind one of Optuna's, or None: it has nothing to do with it."""
+    """Return the database's error that caused one of Optuna's, or None if there is none."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -264,7 +264,7 @@ def _sql_error(error: BaseException | None) -> BaseException | None:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether a server that restarts, or a network that comes back, would mend it."""
+    """Return whether a restarted server, or a restored network, would solve the problem."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
     lost = isinstance(error, DBAPIError) and error.connection_invalidated

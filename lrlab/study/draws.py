@@ -1,4 +1,4 @@
-"""What the sampler draws for a setting, and what the pruner says about it."""
+"""Draw settings with the sampler, and judge them with the pruner."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NOTES = "lrlab:setting:"  # the study's system attribute of a setting: its judg
 
 @dataclass(frozen=True)
 class Notes:
-    """What is known about a setting's judgements.
+    """The judgements of a setting.
 
     Attributes:
         judged: the last epoch at which it was judged.
         pruned: the epoch at which it was pruned.
-        attrs: what the pruner keeps about it.
+        attrs: the pruner's notes on it.
     """
 
     judged: int = 0
@@ -36,7 +36,7 @@ class Notes:
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def prunes(self, epoch: int) -> bool:
-        """Whether a run of it that reports this epoch ends there."""
+        """Return whether a run of it that reports this epoch ends there."""
         return self.pruned is not None and epoch >= self.pruned
 
 
@@ -44,7 +44,7 @@ class Draws:
     """The sampler and the pruner of a sweep, at work on its study.
 
     Attributes:
-        distributions: what a search draws from, as Optuna knows it; none in a grid.
+        distributions: what a search draws from, in Optuna's terms; none in a grid.
     """
 
     def __init__(self, study: OpenStudy, points: Points, request: Request) -> None:
@@ -54,7 +54,7 @@ class Draws:
         self._choices: dict[str, list[str]] = {}
 
     def choose_from(self, choices: dict[str, list[str]]) -> None:
-        """Take the texts of the lists that are searched, in the study's order."""
+        """Set the texts of the searched lists, in the study's order."""
         if self._points.space.searched:
             self._choices = choices
             self.distributions = sampling.distributions(self._points.space.intervals, choices)
@@ -74,7 +74,7 @@ class Draws:
             )
             swept = {key: self._text(key, params[key]) for key in self.distributions}
         given = {"seed": run.user_attrs[SEED]} if SEED in run.user_attrs else {}
-        # Written first and at once: a worker that dies meanwhile leaves no half a draw.
+        # Written first and at once: a worker that dies leaves no half a draw.
         self._study.storage.set_trial_user_attr(run._trial_id, OVERRIDES, {**swept, **given})
         for key, distribution in self.distributions.items():
             if key not in run.params:
@@ -107,7 +107,7 @@ class Draws:
         return view
 
     def report(self, values: Mapping[int, tuple[int, float]]) -> set[int]:
-        """Note what runs have come to, and return those to prune; see ``Queue.report``."""
+        """Note the runs' results, and return those to prune; see ``Queue.report``."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         for number, (epoch, value) in values.items():
@@ -155,7 +155,7 @@ class Draws:
         return notes
 
     def notes(self) -> dict[int, Notes]:
-        """Return what is known about each setting's judgements."""
+        """Return the judgements of each setting."""
         attrs = self._study.attrs()
         found = {k.removeprefix(_NOTES): v for k, v in attrs.items() if k.startswith(_NOTES)}
         return {int(setting): Notes(**noted) for setting, noted in found.items()}
@@ -168,7 +168,7 @@ class Draws:
     ) -> int:
         """Return the epochs that a run need not report again.
 
-        A last report whose judgement is not there, or says prune, is made again.
+        A last report is made again if its judgement is missing or says prune.
         """
         reported = run.last_step or 0
         if not self._prunes or not reported:

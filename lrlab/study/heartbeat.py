@@ -1,8 +1,8 @@
-"""Signs of life: which of the workers that hold a sweep's trials are still there.
+"""Give signs of life, and tell which of a sweep's workers are still alive.
 
-A worker renews its sign of life, a counter, four times a lease. Another one takes it for dead where
-its process is gone from the machine that both are on, or where its own clock has seen the counter
-stand still for a whole lease: clocks of two machines are never compared.
+A worker renews its sign of life, a counter, four times a lease. Another one takes it for dead in
+two cases. Its process is gone from the machine that both are on, or the counter has stood still for
+a whole lease of the other's own clock. Clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ BEATS = 4  # in a lease
 
 @dataclass(frozen=True)
 class Sign:
-    """A worker's sign of life, as it stands in the storage.
+    """A worker's sign of life, as stored.
 
     Attributes:
         host: the machine, in the sense that a process number means the same to all on it.
         pid: the process.
-        born: when the process started, in the kernel's units; empty where it does not tell.
+        born: when the process started, in the kernel's units; empty if unknown.
         beat: counts up.
     """
 
@@ -42,23 +42,23 @@ class Sign:
 
 
 def me() -> Sign:
-    """This process's first sign of life."""
+    """Return this process's first sign of life."""
     pid = os.getpid()
     return Sign(_host(), pid, _born(pid) or "", 0)
 
 
 def new_id() -> str:
-    """A worker's name: readable, and no other worker's."""
+    """Return a worker's name: readable and unique."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def host_of(worker: str) -> str:
-    """The machine's name in a worker's."""
+    """Return the machine's name in a worker's."""
     return worker.rsplit("-", 2)[0]
 
 
 def clock() -> float:
-    """Seconds that also pass while the machine sleeps, where the system has such a clock."""
+    """Return seconds that also pass while the machine sleeps, if the system has such a clock."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -74,12 +74,12 @@ def _host() -> str:
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, None where it is gone, "" where the system does not tell."""
+    """Return when a process started, None if it is gone, "" if the system does not say."""
     if Path("/proc/self/stat").exists():
         # the name, in brackets, may hold spaces and brackets
         fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
         return None if not fields or fields[0] in "ZX" else fields[19]
-    if sys.platform == "win32":  # there signal 0 is a Ctrl-C
+    if sys.platform == "win32":  # on Windows signal 0 is a Ctrl-C
         return ""
     try:
         os.kill(pid, 0)
@@ -98,13 +98,13 @@ def _text(file: str) -> str:
 
 
 def gone(sign: Sign) -> bool:
-    """Whether the process is known to be gone: only on this machine this can be known."""
+    """Return whether the process is known to be gone, which only this machine's own can be."""
     return sign.host == _host() and _born(sign.pid) not in (sign.born, "")
 
 
 @dataclass
 class Watch:
-    """What one worker has seen of the others.
+    """One worker's observations of the others.
 
     Attributes:
         lease: seconds without a change after which a worker counts as dead.
@@ -114,7 +114,7 @@ class Watch:
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def living(self, signs: Mapping[str, Sign | None]) -> set[str]:
-        """The workers that live, of those with a sign (None: they have left)."""
+        """Return the living workers among those with a sign (None: they have left)."""
         now = clock()
         found = set()
         for worker, sign in signs.items():
@@ -130,7 +130,7 @@ class Watch:
 
 
 class Heart:
-    """A thread that renews this worker's sign of life until it is stopped."""
+    """Renew this worker's sign of life in a thread until it is stopped."""
 
     def __init__(self, lease: float, renew: Callable[[], Any]) -> None:
         self._pause = lease / BEATS
@@ -143,7 +143,7 @@ class Heart:
         while not self._stop.wait(self._pause):
             try:
                 self._renew()
-            except Exception:  # the storage fails: whoever works with it says so
+            except Exception:  # the storage fails: its next user reports it
                 continue
 
     def stop(self) -> None:
@@ -156,12 +156,12 @@ class Heart:
 
 PARENT = "LRLAB_PARENT"  # the variable with its sign of life
 PARENT_SECONDS = 0.5  # between two looks whether it is there
-LAST_SECONDS = 10.0  # for a step and the records, where it is not
+LAST_SECONDS = 10.0  # seconds for a step and the records, if it is gone
 
 
 @contextmanager
 def as_parent() -> Iterator[None]:
-    """While the block runs, processes that are started know this one as their parent."""
+    """While the block runs, let started processes know this one as their parent."""
     before = os.environ.get(PARENT)
     os.environ[PARENT] = json.dumps(asdict(me()))
     try:
@@ -175,15 +175,15 @@ def as_parent() -> Iterator[None]:
 def end_with_parent() -> None:
     """End this process soon after the lrlab that started it, however that has ended.
 
-    It is asked to stop as by SIGTERM, so that its records say where, and then ended. A job on
-    another machine does not see its parent, and goes on; so does any on Windows.
+    It gets SIGTERM, so that its records say where it stopped, and is then ended. A job on another
+    machine does not see its parent, and goes on. So does any on Windows.
     """
     text = os.environ.get(PARENT)
     if text is None or any(thread.name == PARENT for thread in threading.enumerate()):
         return
     try:
         parent = Sign(**json.loads(text))
-    except (ValueError, TypeError):  # not of lrlab's making
+    except (ValueError, TypeError):  # not set by lrlab
         return
     if parent.host != _host() or parent.pid == os.getpid():
         return

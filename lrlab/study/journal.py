@@ -1,4 +1,4 @@
-"""A study in a journal file, with one lock for all of it."""
+"""Keep a study in a journal file, with one lock for all of it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 
 class Journal:
-    """Optuna's journal with one lock for all: the kernel frees it when its process dies.
+    """Optuna's journal with one lock for all; the kernel frees it when its process dies.
 
-    Optuna's own locks are files that stay behind after a SIGKILL, for half a minute.
+    Optuna's own locks are files that remain for half a minute after a SIGKILL.
     """
 
     def __init__(self, file: Path) -> None:
@@ -86,11 +86,11 @@ class Journal:
             self.sync()
         for lock in self._entered.values():
             lock.release()
-            with contextlib.suppress(OSError):  # gone, or in a folder that is read-only by now
+            with contextlib.suppress(OSError):  # gone, or in a folder that has become read-only
                 Path(lock.lock_file).unlink()
 
     def _presence(self, worker: str) -> Any:
-        """A lock that the worker holds as long as its process lives, however that ends."""
+        """Return a lock that the worker holds while its process lives, however that ends."""
         from filelock import FileLock
 
         return FileLock(self._file.with_name(f".{worker}.alive"), thread_local=False)
@@ -98,7 +98,7 @@ class Journal:
 
 @functools.cache
 def _journal_storage() -> Any:
-    """The class of a journal's storage, which says in one line that the journal cannot be read."""
+    """Return the class of a journal's storage, which reports in one line an unreadable journal."""
     from optuna.exceptions import OptunaError
     from optuna.storages import JournalStorage
 
@@ -117,7 +117,7 @@ def _journal_storage() -> Any:
                 raise NotWritten(file, error) from None
             except OSError as error:
                 raise NotWritten(file, error, "read") from None
-            except Exception as error:  # whatever a damaged line makes of it
+            except Exception as error:  # any error that a damaged line causes
                 raise UserError(f"{file}: is damaged, no journal of Optuna ({error})") from None
 
     return Storage
@@ -125,7 +125,7 @@ def _journal_storage() -> Any:
 
 @functools.cache
 def _backend() -> Any:
-    """The class of our journal, made late because importing Optuna takes time."""
+    """Return the class of our journal, made late because importing Optuna takes time."""
     from filelock import FileLock, Timeout
     from optuna.storages.journal import JournalFileBackend
 
@@ -185,9 +185,9 @@ def _backend() -> Any:
 
 
 def _append_whole(file: Path, lines: bytes) -> None:
-    """Append all of the lines or nothing; a torn line that a dead process left is cut off first.
+    """Append all of the lines or nothing; cut off a torn line of a dead process first.
 
-    The file is there: one that was deleted is not made again.
+    The file must exist: a deleted one is not made again.
     """
     binary = getattr(os, "O_BINARY", 0)  # without it Windows writes \r\n
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | binary)
@@ -205,7 +205,7 @@ def _append_whole(file: Path, lines: bytes) -> None:
 
 
 def _whole_lines(descriptor: int) -> int:
-    """Cut off a torn last line; the file's size then, in bytes."""
+    """Cut off a torn last line; return the file's size, in bytes."""
     size = os.lseek(descriptor, 0, os.SEEK_END)
     if not size:
         return 0

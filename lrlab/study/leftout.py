@@ -1,4 +1,4 @@
-"""What a sweep was asked for before, and a shorter request leaves out: the lines that say so."""
+"""Say what a shorter request leaves out, compared with what the sweep was asked for before."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NAMED = 3  # up to so many runs are named, more are counted
 
 
 def lines(queue: Queue, space: Space, resume: str) -> list[str]:
-    """What this command leaves out, and the command that trains it; none: it asks for all.
+    """Return what this command leaves out, and the command that trains it; none if nothing.
 
     Args:
-        queue: open, so that it holds what was asked for before and now.
-        space: what this command sweeps.
+        queue: open, so that it holds all requests, before and now.
+        space: the space that this command sweeps.
         resume: the command that goes on with the sweep.
     """
     runs = queue.trials()
@@ -49,7 +49,7 @@ def lines(queue: Queue, space: Space, resume: str) -> list[str]:
 
 
 def asking(task: Sequence[str], space: Space) -> list[str]:
-    """Those words of a command that say which runs a grid has."""
+    """Return those words of a command that say which runs a grid has."""
     keys = {key.lstrip("+") for key in space.lists} | {"points"}
     return [word for word in task if word.partition("=")[0].lstrip("+") in keys]
 
@@ -67,7 +67,7 @@ def _searched(runs: Sequence[Run], left: Sequence[Run], resume: str) -> list[str
 
 
 def _more_seeds(runs: Sequence[Run], space: Space) -> str:
-    """That a search trains the seeds too which this command does not name, if there are any."""
+    """Return that a search also trains the seeds that this command does not name, if any."""
     seeds = spaces.seeds(space)
     there = {run.overrides["seed"] for run in runs if "seed" in run.overrides}
     known = {spaces.canonical(text) for text in seeds}
@@ -91,7 +91,7 @@ def _them(runs: Sequence[Run]) -> str:
 
 
 def _union(runs: Sequence[Run], space: Space) -> list[str]:
-    """The lists that all runs of a grid are in, as words."""
+    """Return the lists of all runs of a grid, as words."""
     found = []
     for key, texts in space.lists.items():
         values = {spaces.canonical(text): text for text in texts}

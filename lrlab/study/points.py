@@ -1,4 +1,4 @@
-"""Which runs a study has: those that this command asks for, and those that it lacks."""
+"""Compare the runs of a study with those that this command asks for, and add missing ones."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SEED, STATE = "seed", "state"  # more of a run's user attributes
-SETTINGS = "settings"  # the study's user attribute: what its numbers come from
+SETTINGS = "settings"  # the study's user attribute: what its numbers depend on
 _SPACE, ASKED = "lrlab:space", "lrlab:asked"  # the study's system attributes
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command asks a study for.
+    """A command's request to a study.
 
     Attributes:
-        space: what is swept.
+        space: the swept options.
         direction: ``minimize`` or ``maximize``.
-        sampler: its config, with a ``_target_``; used where something is searched.
+        sampler: its config, with a ``_target_``; used if something is searched.
         pruner: its config.
-        seed: of a run that is not given one; draws depend on it too.
+        seed: of a run without one of its own; draws depend on it, too.
         n_trials: settings to search. None: a search without end. Without meaning in a grid.
-        settings: what else decides the runs' numbers, to be the same in all workers.
+        settings: the other values that decide the runs' numbers, the same in all workers.
         lease: seconds without a sign of life after which a worker counts as dead.
-        words: what asks for the runs of a grid, as typed; kept to say how to ask for them again.
-        takes_all: whether n_trials was not typed, and settings of an earlier request are trained.
+        words: the request for the runs of a grid, as typed; kept to show how to repeat it.
+        takes_all: whether n_trials was not typed, so that earlier settings are trained, too.
     """
 
     space: Space
@@ -58,12 +58,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as the study knows it.
+    """A run in the study.
 
     Attributes:
         state: waiting, running, interrupted, finished, diverged, failed or pruned.
         value: its objective, None where it has none.
-        overrides: swept key to text; empty where a search has not come to it yet.
+        overrides: swept key to text; empty until a search reaches it.
         is_asked: whether this command asks for it. An earlier one may have asked for more.
     """
 
@@ -79,8 +79,8 @@ class Points:
     """The runs that a command asks a study for.
 
     Attributes:
-        space: what is swept.
-        seed: of a run that is not given one.
+        space: the swept options.
+        seed: of a run without one of its own.
         unasked: runs that an earlier command asked for, and this one does not.
     """
 
@@ -90,7 +90,7 @@ class Points:
         self.unasked: frozenset[int] = frozenset()
 
     def check_settings(self) -> None:
-        """Compare what else decides the runs' numbers with what the study was made with.
+        """Check that the values that decide the runs' numbers are those of the study.
 
         Raises:
             UserError: a setting differs.
@@ -115,10 +115,10 @@ class Points:
             )
 
     def check_space(self) -> dict[str, list[str]]:
-        """Compare with what the study sweeps. A grid may grow, a search's space may not.
+        """Check the swept options against the study's. A grid may grow, a search's space may not.
 
         Returns:
-            The lists of a search in the study's order, which Optuna compares; of a grid none.
+            The lists of a search in the study's order, which Optuna compares; none for a grid.
 
         Raises:
             UserError: another space is swept.
@@ -142,7 +142,7 @@ class Points:
         return old["lists"] if self.space.searched else {}
 
     def add_missing(self) -> None:
-        """Add the runs that are not there yet: all of a new sweep, or what an extension adds."""
+        """Add the missing runs: all of a new sweep, or the new ones of an extension."""
         runs = self._study.runs()
         if self.space.searched:
             settings = self._asked_settings(runs)
@@ -157,14 +157,14 @@ class Points:
         self.unasked = frozenset(unasked)
 
     def wanted(self, runs: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Without what an earlier command asked for, and this one leaves out."""
+        """Return the runs without those that only an earlier command asked for."""
         return [r for r in runs if r.number not in self.unasked or r.state.is_finished()]
 
     def _asked_settings(self, runs: Sequence[FrozenTrial]) -> set[int]:
-        """The settings of a search that this command asks for: those that ended count first.
+        """Return the settings of a search that this command asks for, with those that ended first.
 
-        Those that had begun follow, then the others by number, so that workers which open the
-        study at different times agree.
+        Those that had begun follow, then the others by number. So workers that open the study at
+        different times agree.
         """
         groups = sampling.groups(runs)
         if self._request.n_trials is None or self._request.takes_all:
@@ -181,23 +181,23 @@ class Points:
         return {*there, *range(len(groups), self._request.n_trials)}
 
     def asked_points(self) -> list[tuple[tuple[frozenset[Any], str], dict[str, str]]]:
-        """The points of a grid that this command asks for, each with what tells it apart."""
+        """Return the points of a grid that this command asks for, each with its key."""
         points = spaces.points(self.space)
         return [((_setting_key(p), self._seed_of({OVERRIDES: p})), p) for p in points]
 
     def point_of(self, run: FrozenTrial) -> tuple[frozenset[Any], str]:
-        """Return what tells a run of a grid apart from the others."""
+        """Return the key of a run of a grid."""
         return _setting_key(run.user_attrs[OVERRIDES]), self._seed_of(run.user_attrs)
 
     def _keep_words(self, covers_all: bool, grew: bool) -> None:
-        """Keep the words that ask for all of a grid's runs; forget them where it outgrew them."""
+        """Keep the words that ask for all of a grid's runs; forget them once it outgrows them."""
         before = self._study.attrs().get(ASKED)
         words = list(self._request.words) if covers_all else [] if grew else before
         if (words and words != before) or (before and not words):
             self._study.set(ASKED, words)
 
     def add_settings(self, runs: Sequence[FrozenTrial], wanted: Iterable[int]) -> None:
-        """Add those settings of a search that are not there yet, with all their seeds."""
+        """Add the missing settings of a search, with all their seeds."""
         seeds = spaces.seeds(self.space)
         there = {(sampling.setting_of(run), self._seed_of(run.user_attrs)) for run in runs}
         for setting, text in itertools.product(sorted(wanted), seeds or [None]):
@@ -221,7 +221,7 @@ class Points:
                 self._add({k: values[k] for k in fitting}, fitting, attrs)
 
     def _wide(self, runs: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-        """Distributions of a grid's numbers, so wide that the grid can grow; words have none."""
+        """Return distributions of a grid's numbers, wide enough for growth; words have none."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
         largest = sys.float_info.max
@@ -237,7 +237,7 @@ class Points:
                 found[key] = FloatDistribution(sys.float_info.min, largest, log=True)
             else:
                 found[key] = FloatDistribution(-largest / 4, largest / 4)
-        for run in runs:  # what the study has counts, for Optuna takes no other
+        for run in runs:  # the study's value counts, because Optuna takes no other
             found.update({k: d for k, d in run.distributions.items() if k in self.space.lists})
         return found
 
@@ -258,18 +258,18 @@ class Points:
         self._study.storage.create_new_trial(self._study.id, template_trial=trial)
 
     def _seed_of(self, attrs: Mapping[str, Any]) -> str:
-        """A run's seed, the sweep's where it was not given one of its own."""
+        """Return a run's seed, or the sweep's if it has none."""
         given = attrs.get(SEED, attrs.get(OVERRIDES, {}).get("seed"))
         return spaces.canonical(str(self.seed) if given is None else given)
 
     @property
     def without_end(self) -> bool:
-        """Whether a search goes on until it is stopped."""
+        """Return whether a search goes on until it is stopped."""
         return self.space.searched and self._request.n_trials is None
 
 
 def _setting_key(overrides: Mapping[str, str]) -> frozenset[Any]:
-    """A setting, however its values are typed."""
+    """Return a setting's key, however its values are typed."""
     return frozenset(
         (key.lstrip("+"), spaces.canonical(text))
         for key, text in overrides.items()
@@ -292,7 +292,7 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
 
 
 def _swept(space: Mapping[str, Any]) -> dict[str, Any]:
-    """What is swept, comparable: the ends of intervals, and the choices of a search's lists."""
+    """Return the swept options in comparable form: ends of intervals, choices of searched lists."""
     found: dict[str, Any] = {}
     for key, interval in space["intervals"].items():
         found[key.lstrip("+")] = (interval["low"], interval["high"], interval["log"])

@@ -1,8 +1,8 @@
-"""A sweep's queue of runs, which any number of workers share: an Optuna study.
+"""Share a sweep's queue of runs among any number of workers: an Optuna study.
 
-One trial is one run. Its user attributes say which setting it belongs to, what it overrides, and
-which worker has claimed it. A trial is claimed, and taken from a dead worker, under the study's
-lock, so that each is trained once.
+One trial is one run. Its user attributes say which setting it belongs to, which options it
+overrides, and which worker has claimed it. A trial is claimed, or taken from a dead worker, under
+the study's lock. So each is trained once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lrlab.study.whereabouts import Place
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-POLL = 1.0  # seconds between two looks at what the others do
+POLL = 1.0  # seconds between two looks at the other workers
 _SLICE = 0.1  # seconds within which waiting ends when asked to
 
 
@@ -36,15 +36,15 @@ def open_queue(
     create: str,
     place: Place | None = None,
 ) -> Queue:
-    """Open a sweep's queue, and add the runs that it lacks: all, or what an extension adds.
+    """Open a sweep's queue, and add the missing runs: all, or the new ones of an extension.
 
-    Runs of an earlier request that this one does not name stay in the study, and are not trained.
+    Runs of an earlier request that this one does not name stay in the study, untrained.
 
     Args:
         name: of the study.
         storage: ``journal``, or a database's URL.
         journal: the journal's file.
-        request: what is asked for.
+        request: the runs asked for.
         create: ``new`` (it must not exist), ``join`` (it may) or ``resume`` (it must).
         place: where this worker writes, for the others to know; None: it is not noted.
 
@@ -56,7 +56,7 @@ def open_queue(
     if create == "resume" and storage == JOURNAL and not (journal and journal.is_file()):
         raise UserError(f"{journal}: is not there, so there is nothing to resume")
     space = request.space
-    if space.searched:  # a wrong one is found before anything is written
+    if space.searched:  # find an error before anything is written
         drawn = sampling.distributions(space.intervals, {})
         sampling.make_sampler(request.sampler, request.seed, 0, drawn)
     sampling.make_pruner(request.pruner)
@@ -81,7 +81,7 @@ class Queue:
         self._claims = Claims(self._study, self._points, self._draws, request.lease)
 
     def take(self, tick: int) -> Trial | None:
-        """Claim a run: an interrupted one, else the first that waits, drawn where it is searched.
+        """Claim a run: an interrupted one, else the first that waits; draw it if it is searched.
 
         Args:
             tick: of the pool, kept with a run that starts.
@@ -99,14 +99,14 @@ class Queue:
         return found
 
     def start_tick(self) -> int:
-        """The tick at which the pool of an interrupted sweep goes on, 0 in a new one.
+        """Return the tick at which the pool of an interrupted sweep goes on; 0 in a new one.
 
-        Ask before the first run is taken, and after those that had ended have been told.
+        Ask before the first run is taken, and after the ended ones have been reported.
         """
         return self._claims.start_tick()
 
     def report(self, values: Mapping[int, tuple[int, float]]) -> set[int]:
-        """Report what runs have come to together, and judge their settings.
+        """Report the runs' results together, and judge their settings.
 
         Args:
             values: run to (epochs done, value); one that is not finite is not reported.
@@ -124,19 +124,19 @@ class Queue:
             value: the objective; NaN and None never reach Optuna as a value.
 
         Returns:
-            False where it is not this worker's any more, and nothing was told.
+            False if it is no longer this worker's; then nothing was reported.
         """
         told = self._store.unlocked(lambda: self._claims.tell(number, state, value))
         self._claims.held.discard(number)
         return told
 
     def give_back(self, number: int) -> None:
-        """Let go of an interrupted run: another worker may take it at once."""
+        """Release an interrupted run: another worker may take it at once."""
         self._store.locked(lambda: self._claims.give_back(number))
         self._claims.held.discard(number)
 
     def wait(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Block until a run can be taken (True), or all have ended or stop() says so (False)."""
+        """Block until a run can be taken (True), or all have ended or stop() is true (False)."""
         while True:
             if stop():
                 return False
@@ -151,31 +151,31 @@ class Queue:
                 time.sleep(_SLICE)
 
     def lost(self) -> list[int]:
-        """The runs that others have taken over, because this worker gave no sign for its lease.
+        """Return the runs that others took over, because this worker gave no sign for its lease.
 
-        While it has given one nobody has, and nothing is asked. Where all are still there, it gives
-        a sign before anyone else can look again.
+        If it has given one, nobody has taken any, and nothing is asked. If all are still there, it
+        gives a sign before anyone else can look again.
         """
         return self._claims.lost()
 
     @property
     def worker(self) -> str:
-        """This worker's name, which no other has."""
+        """This worker's unique name."""
         return self._claims.worker
 
     def holds(self, number: int) -> bool:
-        """Whether this worker has claimed a run and neither ended it nor given it back."""
+        """Return whether this worker has claimed a run and neither ended it nor given it back."""
         return number in self._claims.held
 
     def trials(self) -> list[Run]:
-        """All runs, by number."""
+        """Return all runs, by number."""
         return [
             _run(run, run.number not in self._points.unasked)
             for run in self._store.unlocked(self._study.runs)
         ]
 
     def asked_before(self) -> list[str]:
-        """The words that asked for all runs of a grid, as typed; none where they are not known."""
+        """Return the words that asked for all runs of a grid, as typed; none if unknown."""
         attrs = self._store.unlocked(self._study.attrs)
         found = attrs.get(ASKED)
         return [str(word) for word in found] if isinstance(found, list) else []
@@ -185,7 +185,7 @@ class Queue:
         return self._store.unlocked(self._claims.places)
 
     def best(self) -> tuple[int, int, float] | None:
-        """The best setting, the number of its median run, and the median; None: none has one."""
+        """Return the best setting, the number of its median run, and the median; None without."""
         groups = sampling.groups(self._points.wanted(self._store.unlocked(self._study.runs)))
         found = []
         for setting, runs in groups.items():
@@ -201,11 +201,11 @@ class Queue:
         return setting, number, value
 
     def others(self) -> int:
-        """How many other workers live, as far as is known."""
+        """Return how many other workers live, as far as is known."""
         return self._claims.others()
 
     def close(self) -> None:
-        """Leave: what this worker still holds can be taken by others at once."""
+        """Leave: others can take this worker's runs at once."""
         try:
             self._claims.leave()
         finally:
@@ -217,7 +217,7 @@ class Queue:
         self._claims.start()
 
     def _prepare(self, name: str, create: str, alone: bool, place: Place | None) -> None:
-        """Find or make the study, and add what it lacks. Runs under the lock; may run again."""
+        """Find or make the study, and add missing runs, under the lock. It may run again."""
         from optuna.study import StudyDirection
 
         self._store.enter(self._claims.worker)
@@ -252,7 +252,7 @@ class Queue:
         return self._sign_of(sampling.final_value(run, self._study.direction))
 
     def _sign_of(self, value: float) -> float:
-        """Lower is better, whatever the direction."""
+        """Return the factor that makes lower values better, whatever the direction."""
         return -value if self._study.direction == MAXIMIZE else value
 
 

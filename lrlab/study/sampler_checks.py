@@ -1,4 +1,4 @@
-"""Judges the sampler and the pruner of a sweep before anything starts."""
+"""Check the sampler and the pruner of a sweep before anything starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lrlab.errors import UserError
 from lrlab.process.plain import is_number, is_whole
 from lrlab.study import sampling
 
-# Least values of Optuna's whole numbers, where it is not 0; some of them it does not judge itself.
+# Least values of Optuna's whole numbers, if not 0; Optuna itself does not check some of them.
 _LEAST = {
     "n_ei_candidates": 1,
     "n_min_trials": 1,
@@ -25,14 +25,14 @@ _LEAST = {
 }
 _AUTO = ("min_resource", "max_resource")
 _NUMBERS = ("lower", "upper", "sigma0")
-_WHOLE = ("popsize", "seed")  # besides those whose default is a whole number
+_WHOLE = ("popsize", "seed")  # in addition to those with a whole number as default
 
 
 def check(config: DictConfig) -> None:
-    """Judge what the groups sampler and pruner hold; imports Optuna.
+    """Check the settings in the groups sampler and pruner; import Optuna.
 
     Raises:
-        UserError: naming the setting, its value and what would work.
+        UserError: names the setting, its value and what would work.
     """
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler

@@ -1,6 +1,6 @@
-"""What Optuna's samplers and pruners see and decide: settings, each the median over its seeds.
+"""Let Optuna's samplers and pruners see settings, each as the median over its seeds.
 
-Optuna knows runs only, so its samplers and pruners get a storage that shows one trial a setting.
+Optuna knows only runs, so its samplers and pruners get a storage that shows one trial a setting.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _PACKAGES = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy
 
 
 def setting_of(run: FrozenTrial) -> int:
-    """The setting that a run belongs to."""
+    """Return the setting of a run."""
     return run.user_attrs[SETTING]
 
 
 def drawn(run: FrozenTrial) -> bool:
-    """Whether the run's setting is known: always in a grid, once it was sampled in a search."""
+    """Return whether the run's setting is known: always in a grid, after the draw in a search."""
     return OVERRIDES in run.user_attrs
 
 
 def claim_of(run: FrozenTrial) -> dict[str, Any]:
-    """Who has claimed a run, from which tick on; empty where nobody has."""
+    """Return who has claimed a run, and from which tick on; empty if nobody has."""
     return run.user_attrs.get(CLAIM, {})
 
 
 def interrupted(run: FrozenTrial) -> bool:
-    """Whether a run had begun and waits again."""
+    """Return whether a run had begun and waits again."""
     return run.state.name == "WAITING" and CLAIM in run.user_attrs
 
 
 def groups(runs: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
-    """The runs of each setting, by number."""
+    """Return the runs of each setting, by number."""
     found: dict[int, list[FrozenTrial]] = {}
     for run in runs:
         found.setdefault(setting_of(run), []).append(run)
@@ -69,17 +69,17 @@ def groups(runs: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, the mean of the two middle ones; infinities sort as they should."""
+    """Return the middle value, the mean of the two middle ones; infinities sort as they should."""
     return statistics.median(values)
 
 
 def worst(direction: str) -> float:
-    """The value of a run that has none."""
+    """Return the value that stands for a missing one."""
     return -math.inf if direction == MAXIMIZE else math.inf
 
 
 def common_epoch(runs: Sequence[FrozenTrial]) -> int:
-    """The last epoch that all runs of a setting have reported; failed ones are not waited for."""
+    """Return the last epoch that all runs of a setting have reported; failed ones do not count."""
     from optuna.trial import TrialState
 
     going = [run for run in runs if run.state != TrialState.FAIL]
@@ -87,15 +87,15 @@ def common_epoch(runs: Sequence[FrozenTrial]) -> int:
 
 
 def combined(runs: Sequence[FrozenTrial], attrs: Mapping[str, Any], direction: str) -> FrozenTrial:
-    """A setting as one trial.
+    """Return a setting as one trial.
 
-    Its value is the median over its runs, where a run without a value counts as the worst; its
-    intermediate values are the medians of the epochs that all its runs have reported. It carries
+    Its value is the median over its runs, where a run without a value counts as the worst. Its
+    intermediate values are the medians of the epochs that all its runs have reported. It has the
     number, id, parameters and system attributes of its first run.
 
     Args:
         runs: of the setting, by number.
-        attrs: what the pruner has noted about it.
+        attrs: the pruner's notes on it.
         direction: ``minimize`` or ``maximize``.
     """
     lead = runs[0]
@@ -115,7 +115,7 @@ def _state(runs: Sequence[FrozenTrial], direction: str) -> tuple[TrialState, flo
 
     states = {run.state for run in runs}
     if not all(state.is_finished() for state in states):
-        # one that was interrupted is still running in the sampler's eyes
+        # for the sampler, one that was interrupted is still running
         begun = any(CLAIM in run.user_attrs or run.state.is_finished() for run in runs)
         return (TrialState.RUNNING if begun else TrialState.WAITING), None
     if TrialState.PRUNED in states:
@@ -128,12 +128,12 @@ def _state(runs: Sequence[FrozenTrial], direction: str) -> tuple[TrialState, flo
 
 
 def value_of(runs: Sequence[FrozenTrial], direction: str) -> float:
-    """The median over a setting's runs; infinite where too many of them have no value."""
+    """Return the median over a setting's runs; infinite if too many have no value."""
     return median([final_value(run, direction) for run in runs])
 
 
 def final_value(run: FrozenTrial, direction: str) -> float:
-    """A run's value, the worst where it has none."""
+    """Return a run's value, or the worst if it has none."""
     from optuna.trial import TrialState
 
     value = run.value if run.state == TrialState.COMPLETE else None
@@ -153,7 +153,7 @@ def _intermediate(runs: Sequence[FrozenTrial], direction: str) -> dict[int, floa
 
 
 class View:
-    """A storage that shows settings instead of runs; for the rest it is the one behind it.
+    """A storage that shows settings instead of runs, and otherwise passes calls on.
 
     Attributes:
         shown: the settings' trials, by number.
@@ -204,7 +204,7 @@ def _study(view: View, sampler: BaseSampler, pruner: BasePruner | None) -> optun
 
 
 def view(storage: BaseStorage, name: str, direction: str, study_id: int) -> View:
-    """What samplers and pruners see; its trials are set before each use."""
+    """Return the view of samplers and pruners; its trials are set before each use."""
     from optuna.study import StudyDirection
 
     return View(storage, name, StudyDirection[direction.upper()], study_id)
@@ -216,7 +216,7 @@ def view(storage: BaseStorage, name: str, direction: str, study_id: int) -> View
 def distributions(
     intervals: Mapping[str, Interval], lists: Mapping[str, Sequence[str]]
 ) -> dict[str, BaseDistribution]:
-    """What is searched, as Optuna knows it: intervals are numbers, lists choices."""
+    """Return the searched space in Optuna's terms: intervals are numbers, lists choices."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -243,7 +243,7 @@ def draw(
     index: int,
     space: Mapping[str, BaseDistribution],
 ) -> dict[str, Any]:
-    """The parameters of a setting, the same ones for the same results, seed and index.
+    """Draw the parameters of a setting, the same ones for the same results, seed and index.
 
     Args:
         view: shows the settings so far.
@@ -251,7 +251,7 @@ def draw(
         node: the sampler's config.
         seed: of the sweep.
         index: the number of settings before this one.
-        space: what is searched.
+        space: the searched space.
 
     Raises:
         UserError: the sampler cannot work.
@@ -265,7 +265,7 @@ def draw(
         for shown in view.shown:
             cmaes_state.check(shown.system_attrs)
     with _told(node, "sampler"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a sampler's numerical worries are not the user's
+        warnings.simplefilter("ignore")  # the user need not see a sampler's numerical warnings
         sampler.before_trial(study, trial)
         relative = sampler.infer_relative_search_space(study, trial)
         found = sampler.sample_relative(study, trial, relative)
@@ -280,19 +280,19 @@ def draw(
 
 
 def _lowest(distribution: BaseDistribution) -> float:
-    return float(getattr(distribution, "low", 0))  # of a choice, the first one's index
+    return float(getattr(distribution, "low", 0))  # for a choice, the index of the first one
 
 
 def make_sampler(
     node: Mapping[str, Any], seed: int, index: int, space: Mapping[str, BaseDistribution]
 ) -> BaseSampler:
-    """A sampler for one setting.
+    """Make a sampler for one setting.
 
-    A seeded sampler repeats itself after a restart and draws alike in all workers, so each setting
-    gets a sampler of its own, with a seed of its own.
+    A seeded sampler repeats itself after a restart and draws alike in all workers. So each setting
+    gets a sampler and a seed of its own.
 
     Raises:
-        UserError: it cannot be made of this config.
+        UserError: it cannot be made from this config.
     """
     import optuna
 
@@ -309,8 +309,8 @@ def make_sampler(
             given["seed"] = base if short == "QMCSampler" else own
         sampler = _instantiated(node, given)
     if isinstance(sampler, optuna.samplers.QMCSampler):
-        # The sequence's next point is a count that workers share and a kill may skip: a setting's
-        # number does as well. And its space is known from the first one on.
+        # The sequence's next point is a count that workers share and a kill may skip. A setting's
+        # number does as well, and its space is known from the first one on.
         known = {key: d for key, d in space.items() if not d.single()}
         vars(sampler).update(
             _find_sample_id=lambda study, space: index,
@@ -336,13 +336,13 @@ def _instantiated(node: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         settings = {k: v for k, v in node.items() if k not in HYDRA_KEYS}
         if any(isinstance(value, Mapping | list) for value in settings.values()):
             return instantiate({**node, **given}, _convert_="all")
-        # nothing within it to instantiate: the same, without Hydra's 10 ms for each setting drawn
+        # nothing inside needs Hydra: the same result without its 10 ms for each setting drawn
         return located(str(node["_target_"]))(**{**settings, **given})
 
 
 @contextlib.contextmanager
 def _told(node: Mapping[str, Any], group: str) -> Iterator[None]:
-    """Whatever goes wrong with a sampler or pruner becomes one line that names it."""
+    """Turn any error in a sampler or pruner into one line that names it."""
     try:
         yield
     except UserError:
@@ -361,10 +361,10 @@ def _told(node: Mapping[str, Any], group: str) -> Iterator[None]:
 
 
 def make_pruner(node: Mapping[str, Any]) -> BasePruner | None:
-    """The pruner of a config, None where nothing is pruned.
+    """Make the pruner of a config; None if nothing is pruned.
 
     Raises:
-        UserError: it cannot be made of this config.
+        UserError: it cannot be made from this config.
     """
     import optuna
 
@@ -378,11 +378,11 @@ def make_pruner(node: Mapping[str, Any]) -> BasePruner | None:
 def judge(
     view: View, pruner: BasePruner, wave: Sequence[FrozenTrial]
 ) -> dict[int, tuple[bool, dict[str, Any]]]:
-    """Which of the settings that have come to an epoch together are pruned.
+    """Decide which of the settings that reached an epoch together are pruned.
 
-    Lanes come to an epoch all at once, where successive halving expects one after the other: it
-    would keep the first of them, and of the others only those better than all before. So each is
-    judged against all of the wave, in no order.
+    Lanes reach an epoch all at once, but successive halving expects one after another. It would
+    keep the first of them, and of the others only those better than all before. So each is judged
+    against all of the wave, in no order.
 
     Args:
         view: shows all settings.
@@ -390,7 +390,7 @@ def judge(
         wave: the settings to judge.
 
     Returns:
-        By the trial's number whether it is pruned, and what the pruner notes about it.
+        For each trial's number whether it is pruned, and the pruner's notes on it.
     """
     import optuna
 

@@ -1,7 +1,7 @@
-"""Where a sweep's study is kept: a journal file, or a database that several machines share.
+"""Keep a sweep's study: in a journal file, or in a database that several machines share.
 
-Both hold an Optuna storage, and a lock that one worker at a time can have. A lock ends with the
-process that holds it, however that ends.
+Both hold an Optuna storage, and a lock for one worker at a time. A lock ends with the process that
+holds it, however that ends.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 
 class Store(Protocol):
-    """An Optuna storage with its lock. Nobody calls the storage but through these two."""
+    """An Optuna storage with its lock; all calls of the storage go through these two."""
 
     @property
     def storage(self) -> BaseStorage: ...
 
     def locked(self, body: Callable[[], T]) -> T:
-        """Run the body while no other worker runs such a one.
+        """Run the body while no other worker runs such a body.
 
-        A body may run again from its start when the storage failed, so that it must not mind what
-        it has done already.
+        A body may run again from its start when the storage failed, so repeating its work must be
+        harmless.
 
         Raises:
             UserError: the storage has failed for too long.
@@ -43,34 +43,34 @@ class Store(Protocol):
         ...
 
     def unlocked(self, body: Callable[[], T]) -> T:
-        """Run the body at any time, again from its start when the storage failed."""
+        """Run the body at any time; run it again from its start when the storage failed."""
         ...
 
     def runs(self, study_id: int, only_states: bool = False) -> list[FrozenTrial]:
-        """All trials of the study, by number.
+        """Return all trials of the study, by number.
 
-        Of a database, those that wait may be as they were a while ago, and with only_states all
-        but their states may be.
+        From a database, waiting ones may be outdated, and with only_states everything but the
+        states may be.
         """
         ...
 
     def sync(self) -> None:
-        """Make all that was written survive a loss of power."""
+        """Make all written data survive a loss of power."""
         ...
 
     def enter(self, worker: str) -> None:
-        """Make it known, as far as the storage can, that this process is there. Under the lock."""
+        """Show, as far as the storage can, that this process exists; call it under the lock."""
         ...
 
     def has_left(self, worker: str) -> bool:
-        """Whether a worker's process is known to be gone."""
+        """Return whether a worker's process is known to be gone."""
         ...
 
     def close(self) -> None: ...
 
 
 class OpenStudy:
-    """One study of a store: its runs, and what is noted about the whole.
+    """One study of a store: its runs, and the notes on the whole.
 
     Attributes:
         store: of the study; its ``storage`` is Optuna's.
@@ -105,7 +105,7 @@ class OpenStudy:
 
 
 def open_store(storage: str, name: str, journal: Path | None) -> Store:
-    """Open the storage, made where it is not there yet.
+    """Open the storage; make it if it does not exist.
 
     Args:
         storage: ``journal``, or a database's URL.

@@ -1,4 +1,4 @@
-"""The study as the pool's source of runs: each trial that it takes becomes a run in its folder."""
+"""Supply the pool with runs from the study: each taken trial becomes a run in its folder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class StudySource:
         queue: of the study.
         folder: the sweep's.
         config: the sweep's.
-        job: makes a run, checked, of what it overrides and its number.
+        job: makes a run, checked, from its overrides and its number.
         stop: whether the user wants it to end.
-        by_jobs: whether jobs of a launcher train the runs, which cannot ask the queue.
+        by_jobs: whether a launcher's jobs train the runs; they cannot ask the queue.
     """
 
     queue: Queue
@@ -48,7 +48,7 @@ class StudySource:
         self.objective = str(self.config.objective)
         self._tell_what_ended()
         self.tick = self.queue.start_tick()
-        self.overrides: dict[int, list[str]] = {}  # of each run that was taken
+        self.overrides: dict[int, list[str]] = {}  # by the number of each run that was taken
         timeout = self.config.timeout
         self.deadline = math.inf if timeout is None else time.monotonic() + timeout
         self.labels: dict[int, str] = {}
@@ -69,7 +69,7 @@ class StudySource:
         return None
 
     def check_owned(self, file: Path) -> None:
-        """That the run whose file it is is still this process's, just before it is written.
+        """Check that a file's run is still this process's, just before the file is written.
 
         Raises:
             NotOurs: another process has taken over one of the runs that this one trains.
@@ -115,7 +115,7 @@ class StudySource:
         return time.monotonic() < self.deadline and self.queue.wait(self._over)
 
     def disown_lost(self) -> None:
-        """Let the jobs of runs that others have taken over write nothing more of them."""
+        """Let the jobs of runs that others have taken over write nothing more."""
         for run in self.queue.lost():
             self.disown(run)
 
@@ -138,7 +138,7 @@ class StudySource:
         self.queue.tell(run, state, summary.get(self.objective) if state == "finished" else None)
 
     def _tell_what_ended(self) -> None:
-        """Tell the study of runs that had ended when their process died before it told.
+        """Report to the study the runs that had ended when their process died.
 
         They count before the tick to begin with is known.
         """
@@ -161,7 +161,7 @@ class StudySource:
         return True
 
     def _start(self, trial: Trial, tick: int) -> Start | None:
-        """The trial as a run to train, or None: it has ended already, or cannot be trained."""
+        """Return the trial as a run to train, or None if it has ended or cannot be trained."""
         folder = self.folder / str(trial.number)
         summary = self._summary(trial.number)
         if self._tell_if_ended(trial.number, summary):
@@ -191,7 +191,7 @@ def _typed(overrides: Mapping[str, str]) -> dict[str, Any]:
 
 
 def label(overrides: Mapping[str, str]) -> str:
-    """What sets a run apart, for people: numbers in four digits."""
+    """Return the words that distinguish a run, for people: numbers in four digits."""
     words = []
     for key, text in overrides.items():
         number = spaces.value(text)
@@ -205,6 +205,6 @@ def label(overrides: Mapping[str, str]) -> str:
 
 
 def tracker_settings(config: DictConfig) -> dict[str, Any]:
-    """The tracker's settings; empty where nothing is tracked."""
+    """Return the tracker's settings; empty where nothing is tracked."""
     node = OmegaConf.to_container(config.tracking, resolve=True)
     return node if isinstance(node, dict) and node.get("_target_") else {}  # type: ignore[return-value]

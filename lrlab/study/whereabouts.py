@@ -1,6 +1,6 @@
-"""Which runs of a shared sweep lie on other machines, and what the study knows of them.
+"""Find which runs of a shared sweep lie on other machines, and what the study knows of them.
 
-Machines that share only the database have the folders of those runs that they trained themselves.
+Machines that share only the database have only the folders of the runs that they trained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Place:
 
     Attributes:
         host: the machine's name.
-        folder: the sweep's, on that machine; empty where nobody noted it.
+        folder: the sweep's, on that machine; empty if not noted.
     """
 
     host: str
@@ -32,23 +32,23 @@ class Place:
 
 
 def here(folder: Path) -> Place:
-    """The place of a worker of this machine that writes to a sweep's folder."""
+    """Return the place of a worker of this machine that writes to a sweep's folder."""
     return Place(socket.gethostname(), str(folder.absolute()))
 
 
 def missing(
     folder: Path, ended: Sequence[Run], places: Mapping[int, Place]
 ) -> tuple[dict[Place, list[Run]], list[int]]:
-    """The runs whose results are not in a folder.
+    """Return the runs whose results are not in a folder.
 
     Args:
         folder: the sweep's, here.
         ended: the runs that have ended, as the study has them.
-        places: where each was trained, as far as it was noted.
+        places: where each was trained, as far as noted.
 
     Returns:
-        Those that lie elsewhere, by place; and the numbers of those whose folder was here, or on a
-        disk that is shared with here, and is gone.
+        Those that lie elsewhere, by place; and the numbers of those that were written here, or on
+        a disk shared with this machine, and are gone.
     """
     present = {run.number for run in ended if _has_ended(folder / str(run.number))}
     shared = {here(folder), *(places[number] for number in present if number in places)}
@@ -77,7 +77,7 @@ def _has_ended(run: Path) -> bool:
 def lines(
     elsewhere: Mapping[Place, Sequence[Run]], total: int, objective: str, maximised: bool
 ) -> list[str]:
-    """A line a place: which runs lie there, and the best value among them."""
+    """Return a line a place: which runs lie there, and the best value among them."""
     found = []
     for place, runs in elsewhere.items():
         numbers = ", ".join(str(run.number) for run in runs[:10])

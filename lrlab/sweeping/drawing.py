@@ -1,4 +1,4 @@
-"""Draw all figures and the report at a sweep's end, and say what was not drawn."""
+"""Draw all figures and the report at a sweep's end, and say which were not drawn."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 def draw(
     config: DictConfig, folder: Path, tables: Tables
 ) -> tuple[dict[str, str], NotWritten | None]:
-    """All figures and the report; the loss around three of the runs is measured meanwhile.
+    """Draw all figures and the report; measure the loss around three of the runs meanwhile.
 
-    What fails is left out.
+    Failed ones are left out.
 
     Returns:
-        The figures that failed, "report" among them, and why; what could not be written, if
-        anything.
+        The figures that failed, "report" among them, and why; the first write error, if any.
     """
     from lrlab import plots, report
     from lrlab.plots.drawing import Drawing, described
@@ -58,7 +57,7 @@ def draw(
             report.write(folder, pictures, tables)
         except NotWritten as error:
             unwritten.append(error)
-        except Exception as error:  # the runs are recorded, and what they came to is said
+        except Exception as error:  # the runs are recorded, and their results printed
             failed["report"] = described(error)
     return failed, next((error for error in unwritten if error is not None), None)
 
@@ -88,7 +87,7 @@ def say_failed(folder: Path, failed: Mapping[str, str]) -> None:
     sweep = typed_path(folder)
     figures = [name for name in failed if name != "report"]
     again = [f"python -m lrlab.plots {sweep} --only {' '.join(figures)}"] if figures else []
-    again.append(f"python -m lrlab.report {sweep}")  # which shows the figures that there are
+    again.append(f"python -m lrlab.report {sweep}")  # it shows the figures that exist
     print(
         f"lrlab: the records are whole; draw what is missing with {', then '.join(again)}",
         file=sys.stderr,

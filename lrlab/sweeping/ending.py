@@ -1,4 +1,4 @@
-"""End a sweep: write what it came to, say it, then draw."""
+"""End a sweep: write its results, print them, then draw."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def finish(current: Sweep, queue: Queue) -> list[float]:
-    """Write what the sweep came to, say it at once, then draw; the exit code says how it went."""
+    """Write the sweep's results, print them at once, then draw; return the exit code."""
     if current.worker:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -54,7 +54,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     _test_branches(current, trials)
     runs = frames.runs(folder)
     records.write_runs(folder, runs)
-    # A thousand runs' curves take gigabytes, so they are never all in memory.
+    # The curves of a thousand runs take gigabytes, so they are never all in memory.
     if config.plots:
         curves, verdicts = loading.drawn_and_judged(folder, target=config.target)
     else:
@@ -68,7 +68,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
         best = None
     here = best is not None and (folder / str(best.run)).is_dir()
     if not here:
-        records.remove_best(folder)  # of before the sweep was extended
+        records.remove_best(folder)  # from before the sweep was extended
     if best is not None and here:
         from lrlab.plan import best as best_run
 
@@ -76,7 +76,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
         of += f" (median of {best.seeds} seeds)" if best.seeds > 1 else ""
         try:
             records.write_best(folder, best_run.text(folder / str(best.run), of))
-        except UserError as error:  # the run's own records are damaged; all else is written
+        except UserError as error:  # the run's own records are damaged; everything else is written
             records.remove_best(folder)
             print(f"lrlab: no best.yaml is written: {error}", flush=True)
     width, told = fitting.terminal_width(), answer_words.text(answers)
@@ -109,7 +109,7 @@ def _come_to(
     gone: Sequence[int],
     failed: bool = False,
 ) -> list[float]:
-    """Say what is not at hand; the objectives of the finished runs, or the exit code."""
+    """Report missing results; return the finished runs' objectives, or the exit code."""
     objective = str(current.config.objective)
     maximised = schema.direction(objective) == "maximize"
     for line in whereabouts.lines(elsewhere, len(trials), objective, maximised):
@@ -129,7 +129,7 @@ def _come_to(
 
 
 def _test_branches(current: Sweep, trials: Sequence[Run]) -> None:
-    """Make the branch tests that are still to be made, those of an interrupted sweep among them.
+    """Make the missing branch tests, also those of an interrupted sweep.
 
     Raises:
         SystemExit: the user stopped it.
@@ -141,9 +141,9 @@ def _test_branches(current: Sweep, trials: Sequence[Run]) -> None:
 
 
 def _nothing_recommended(answers: Sequence[Answer], runs: pd.DataFrame) -> str:
-    """Why no answer recommends an lr, so that none of several runs is the best; "": one does.
+    """Return why no answer recommends an lr, so that none of several runs is the best, or "".
 
-    A single run is not chosen from others: it is the best whatever it came to.
+    A single run is not chosen from others: it is the best whatever its result.
     """
     if len(runs) == 1 or not answers or any(not answer.refusal for answer in answers):
         return ""

@@ -1,4 +1,4 @@
-"""A command that is judged: what it sweeps, and how its runs are made."""
+"""Hold a checked command: what it sweeps, and how its runs are made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrlab.errors import UserError
 from lrlab.plan import checks, compose, memory
 from lrlab.sweeping.resuming import resume_command
 
-# What may differ when a sweep is resumed or joined, for it decides no run's numbers.
+# Options that may differ when a sweep is resumed or joined, as they decide no run's numbers.
 FREE = (
     *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
     *("n_trials", "timeout", "points", "storage", "workers", "lease", "checkpoint_every"),
@@ -26,23 +26,23 @@ FREE = (
 
 @dataclass
 class Sweep:
-    """A command, judged: what it sweeps, and how its runs are made."""
+    """A checked command: what it sweeps, and how its runs are made."""
 
     config: DictConfig
     loader: Any
     launcher: Any
     space: Space
     storage: str  # with its password, which no record has
-    worker: bool  # a process of another lrlab, which says what came of it all
+    worker: bool  # a process of another lrlab, which reports the results
     command: Command
     folder: Path = Path()
     own: list[str] = field(default_factory=list)  # overrides of all runs that say where they lie
 
     judged: dict[int, compose.Job] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)  # said when the sweep is announced
+    notices: list[str] = field(default_factory=list)  # printed when the sweep is announced
 
     def job(self, point: Mapping[str, str], number: int) -> compose.Job:
-        """Return a run that is checked and can train; one that was checked before only once.
+        """Return a run that is checked and can train; check it only once.
 
         Raises:
             UserError: it cannot work.
@@ -60,7 +60,7 @@ class Sweep:
         return self.space.fixed + self.own + [f"{key}={text}" for key, text in point.items()]
 
     def composed(self, point: Mapping[str, str], number: int) -> compose.Job:
-        """Return a run that is not checked yet."""
+        """Return a run that is not yet checked."""
         self._check_point(point)
         overrides = self._overrides(point)
         if self.guarded:
@@ -75,9 +75,9 @@ class Sweep:
         return job
 
     def _check_point(self, point: Mapping[str, str]) -> None:
-        """That a run, as the study has it, sets nothing but what this command sweeps.
+        """Check that a run in the study sets only what this command sweeps.
 
-        A study may be another's, and an override can call anything.
+        A study may come from elsewhere, and an override can call anything.
         """
         lists = {key.lstrip("+"): texts for key, texts in self.space.lists.items()}
         swept = {*lists, *(key.lstrip("+") for key in self.space.intervals), "seed"}
@@ -90,7 +90,7 @@ class Sweep:
 
     @property
     def guarded(self) -> bool:
-        """Whether it goes on with records that may be another's."""
+        """Return whether it goes on with records that may come from elsewhere."""
         return self.resumed and not self.config.hydra.sweeper.get("trust")
 
     @property
@@ -99,7 +99,7 @@ class Sweep:
 
     @property
     def shared(self) -> bool:
-        """Whether other machines may work on it."""
+        """Return whether other machines may work on it."""
         return self.storage != "journal"
 
     @property
@@ -108,11 +108,11 @@ class Sweep:
 
 
 def has_lanes(current: Sweep) -> bool:
-    """Whether the launcher trains runs together, in this process."""
+    """Return whether the launcher trains runs together, in this process."""
     return getattr(current.launcher, "trains_lanes", False)
 
 
 def prunes(config: DictConfig) -> bool:
-    """Whether runs may end early."""
+    """Return whether runs may end early."""
     target = OmegaConf.select(config, "pruner._target_", default="")
     return not str(target).endswith("NopPruner")

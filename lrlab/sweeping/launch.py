@@ -1,4 +1,4 @@
-"""The launcher's work: a batch of override lists becomes trained runs."""
+"""Do the launcher's work: turn a batch of override lists into trained runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def launch(
         One for each job; its value is the run's summary.
 
     Raises:
-        UserError: an option that cannot work. Nothing was trained or written then.
+        UserError: an option cannot work. Nothing was trained or written.
     """
     setup_globals()
     jobs = [
@@ -58,10 +58,10 @@ def launch(
 
 
 def run_one(run: RunSpec) -> dict[str, Any]:
-    """Train one run whose .hydra files Hydra has written; returns its summary.
+    """Train one run after Hydra wrote its .hydra files; return its summary.
 
     Raises:
-        UserError: an option that cannot work.
+        UserError: an option cannot work.
         RuntimeError: the run failed; its run.log says how.
     """
     checks.check_runs([run])
@@ -76,12 +76,12 @@ def run_one(run: RunSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OwnersTask:
-    """A task as one of Hydra's own launchers gives it to a job, in whatever process.
+    """A task in the form that Hydra's own launchers give to a job, in any process.
 
-    Before each write the job looks whether its run is still the worker's that started it.
+    Before each write the job checks that its run still belongs to the worker that started it.
 
     Attributes:
-        task: what trains a run, given its config.
+        task: trains a run, given its config.
         owner: the worker.
     """
 
@@ -102,14 +102,14 @@ class OwnersTask:
 
 
 def _in_a_job(task: Callable[[DictConfig], Any], owner: str) -> OwnersTask:
-    """The task where its job arrives: before Hydra composes, and hands streams to its loggers."""
+    """Run the task in its job, before Hydra composes and hands streams to its loggers."""
     broken_pipe.outlive()
     heartbeat.end_with_parent()
     return OwnersTask(task, owner)
 
 
 def note_failure(folder: Path, returned: JobReturn) -> None:
-    """See to it that a run whose job failed says so, also where it never came to training.
+    """Record that a run's job failed, even before training began.
 
     With Hydra's own launchers a job can fail before it has a summary.
     """
@@ -128,7 +128,7 @@ def note_failure(folder: Path, returned: JobReturn) -> None:
 
 
 def train(specs: Sequence[RunSpec]) -> None:
-    """Train runs, those that can together, with a display; what fails is marked and logged.
+    """Train runs, together if possible, with a display; mark and log those that fail.
 
     Raises:
         SystemExit: with 130, when it was interrupted.
@@ -147,7 +147,7 @@ def train(specs: Sequence[RunSpec]) -> None:
     row_of = {run.number: row for row, run in enumerate(specs)}
     wanted = specs[0].config.get("profile")
     traced = records.profile_folder(specs[0].folder.parent) if wanted else None
-    name = f"run{specs[0].number}" if len(specs) == 1 else ""  # others may train beside it
+    name = f"run{specs[0].number}" if len(specs) == 1 else ""  # others may train at the same time
     with signals.stoppable() as stop:
         try:
             with profiling.traces(traced, name), progress.show(rows) as update:
@@ -164,10 +164,10 @@ def train(specs: Sequence[RunSpec]) -> None:
 
 
 def test_branches(specs: Sequence[RunSpec], remedy: str = "") -> None:
-    """Make the branch test of runs whose end state is there; say whose failed.
+    """Make the branch tests of runs with a saved end state; name those that failed.
 
     Args:
-        remedy: how to go on after an interruption, behind the line that tells of it.
+        remedy: how to go on after an interruption, printed after the line that reports it.
 
     Raises:
         SystemExit: it was interrupted.
@@ -193,7 +193,7 @@ def test_branches(specs: Sequence[RunSpec], remedy: str = "") -> None:
 
 
 def width(spec: RunSpec) -> int | None:
-    """How many lanes train at once; None: as many as memory holds."""
+    """Return how many lanes train at once; None: as many as memory holds."""
     return None if spec["lanes"] == "auto" else int(spec["lanes"])
 
 
@@ -209,7 +209,7 @@ def announce(run: RunSpec, runs: str) -> None:
 
 
 def announce_measuring(specs: Sequence[RunSpec]) -> None:
-    """Say what measuring costs where more was asked for than the budget of the default holds."""
+    """Say in one line what measuring costs, if more was requested than the default's budget."""
     asked = [spec for spec in specs if schema.diagnostics(spec.config) == "full"]
     lines = {_asked_line(spec): None for spec in asked[:100]}
     for line in list(lines)[:1]:
@@ -225,7 +225,7 @@ def _asked_line(spec: RunSpec) -> str:
 
 
 def _labels(specs: Sequence[RunSpec]) -> list[str]:
-    """What sets each run apart from the others, as typed."""
+    """Return what distinguishes each run from the others, as typed."""
     keys = dict.fromkeys(key for run in specs for key in run.swept)
     apart = [key for key in keys if len({run.swept.get(key) for run in specs}) > 1]
     return [" ".join(f"{k}={run.swept[k]}" for k in apart if k in run.swept) for run in specs]

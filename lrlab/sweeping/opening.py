@@ -1,4 +1,4 @@
-"""Open a sweep: judge its runs, then make or find its folder and its study."""
+"""Open a sweep: check its runs, then make or find its folder and its study."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_TRIALS = 20
 
 
 def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
-    """Judge every run, then make or find the sweep's folder and its study."""
+    """Check every run, then make or find the sweep's folder and its study."""
     config = current.config
     create = "resume" if current.resumed else "join" if current.shared else "new"
     while True:
@@ -51,13 +51,13 @@ def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
             queue = open_queue(current, checked[0], create)
         made = create != "resume" and records.create_sweep(current.folder)
         if made or create != "new":
-            break  # else another sweep took the name in between
+            break  # otherwise another sweep took the name in between
     try:
         with open_dict(config), read_write(config.hydra):  # Hydra 1.4 locks its part
             config.hydra.sweep.dir = literal(str(current.folder))
             config.name = literal(current.folder.name)
         if made:
-            _write_config(current)  # first of all: from here on the sweep can be resumed
+            _write_config(current)  # before anything else: from here on the sweep can be resumed
             if current.command.carried is not None:
                 records.take_along(current.folder, current.command.carried)
         if queue is None:
@@ -74,7 +74,7 @@ def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
 
 
 def _check_losses(current: Sweep, specs: Sequence[RunSpec]) -> None:
-    """Refuse to let runs of losses that do not compare compete while they train."""
+    """Refuse a sweep in which runs with incomparable losses would compete while they train."""
     pruned, objective = prunes(current.config), str(current.config.objective)
     if current.resumed or not (pruned or current.space.searched):
         return
@@ -90,10 +90,10 @@ def _check_losses(current: Sweep, specs: Sequence[RunSpec]) -> None:
 
 
 def _folder(config: DictConfig, named: set[str], create: str) -> Path:
-    """The folder of the sweep: the user's, or the default one, with -2, -3 ... if taken.
+    """Return the folder of the sweep: the user's, or the default one, with -2, -3 ... if taken.
 
     Raises:
-        UserError: the user named a folder that is there already.
+        UserError: the user named an existing folder.
     """
     folder = Path(config.hydra.sweep.dir).expanduser().absolute()
     if create == "resume":
@@ -105,7 +105,7 @@ def _folder(config: DictConfig, named: set[str], create: str) -> Path:
 
 
 def _write_config(current: Sweep) -> None:
-    """multirun.yaml, which says again how the sweep was begun; not that it was resumed."""
+    """Write multirun.yaml: how the sweep was begun, not that it was resumed."""
     config = current.config.copy()
     OmegaConf.copy_cache(from_config=current.config, to_config=config)
     with open_dict(config), read_write(config.hydra):
@@ -127,7 +127,7 @@ def open_queue(current: Sweep, first: compose.Job, create: str) -> Queue:
     if searched and n_trials is None and config.timeout is None:
         n_trials = DEFAULT_TRIALS
     if create == "resume" and not current.shared and not records.run_folders(current.folder):
-        create = "join"  # it was interrupted before its study was there, or all of it
+        create = "join"  # interrupted before its study existed, or all of it
     request = Request(
         space=current.space,
         direction=schema.direction(config.objective),
@@ -150,7 +150,7 @@ def open_queue(current: Sweep, first: compose.Job, create: str) -> Queue:
     )
 
 
-# What a sweep had before there was a choice: a record that lacks the setting is no other sweep.
+# The value before a setting existed: a record without the setting is the same sweep.
 _BEFORE = {
     "precision": "float32",
     "network.parametrisation": "standard",
@@ -164,7 +164,7 @@ _BEFORE = {
 
 
 def _settings(space: Space, first: compose.Job) -> dict[str, Any]:
-    """What all runs have in common and decides their numbers, flat: to compare a resume with."""
+    """Return, flat, the settings that all runs share and that decide their numbers."""
     swept = [*space.lists, *space.intervals]
     found: dict[str, Any] = {}
 
@@ -179,7 +179,7 @@ def _settings(space: Space, first: compose.Job) -> dict[str, Any]:
                 found[name] = value
 
     add(first.spec.config, "")
-    # of a swept group the first choice's settings say nothing; what the user set in it does
+    # in a swept group the first choice's settings say nothing; those that the user set do
     for override in space.fixed:
         key, _, text = override.partition("=")
         if key.lstrip("+").partition(".")[0] in swept:

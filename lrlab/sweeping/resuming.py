@@ -1,4 +1,4 @@
-"""From a sweep's folder to the command line that goes on with it."""
+"""Turn a sweep's folder into the command line that goes on with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Resumed:
     Attributes:
         words: the command line.
         hydra: Hydra's part of the config that the sweep began with.
-        trusted: whether all that its records name may be called.
+        trusted: whether everything that its records name may be called.
     """
 
     words: list[str]
@@ -32,15 +32,15 @@ class Resumed:
 
 
 def command_line(folder: Path, given: list[str]) -> Resumed:
-    """Return the command line that began a sweep, with what was given anew.
+    """Return the command line that began a sweep, with the new overrides.
 
     Args:
         folder: the sweep's.
-        given: overrides; each replaces the one of its key.
+        given: overrides; each replaces the one with its key.
 
     Raises:
-        UserError: this is no folder of a sweep, or its records name what `lrlab.config.trust` does
-            not know and that is not trusted.
+        UserError: the folder is no sweep's, or its records name something that
+            `lrlab.config.trust` does not know and the user has not trusted.
     """
     from lrlab.config.words import spelling, wishes
     from lrlab.config.words.arguments import judge
@@ -49,7 +49,7 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     judge(given)
     given = spelling.spelled(given)
     if not os.path.lexists(folder / "multirun.yaml"):
-        records.read_sweep_config(folder)  # which says what it is not
+        records.read_sweep_config(folder)  # it says what it is not
     records.check_contained(folder)
     saved = _saved(folder)
     for override in given:
@@ -92,7 +92,7 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
 
 
 def bounded(words: list[str], given: list[str]) -> list[str]:
-    """The words with no more workers than the machine has cores, where a record asks for more."""
+    """Return the words with at most as many workers as cores, even if a record asks for more."""
     most, found = cores.cores(), []
     for word in words:
         count = word.partition("=")[2].strip("'\"")
@@ -113,7 +113,7 @@ def bounded(words: list[str], given: list[str]) -> list[str]:
 
 
 def resume_command(folder: Path) -> str:
-    """How to go on with a sweep of one's own, as one would type it here."""
+    """Return the command that goes on with a sweep of one's own, as one would type it here."""
     from lrlab.process.paths import typed_path
 
     typed = f"python -m lrlab.resume {typed_path(folder)}"
@@ -126,7 +126,7 @@ def resume_command(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _Saved:
-    """What multirun.yaml says of how a sweep was begun.
+    """The part of multirun.yaml about how a sweep was begun.
 
     Attributes:
         hydra: Hydra's part, as it is.
@@ -174,7 +174,7 @@ def _saved(folder: Path) -> _Saved:
 
 
 def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
-    """The options, where one value of what the sweep has as a list becomes a list of one."""
+    """Return the options; one value, where the sweep has a list, becomes a list of one."""
     from lrlab.config.words.arguments import as_list
 
     swept = {_key(word) for word in before if as_list(word) == word}

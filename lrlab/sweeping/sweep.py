@@ -1,6 +1,6 @@
-"""Run one command line of ``python -m lrlab.sweep`` by way of Hydra; an error is one line.
+"""Run one command line of ``python -m lrlab.sweep`` through Hydra; an error is one line.
 
-Hydra names its jobs after this file, as it does after the verb.
+Hydra names its jobs after this file, which has the verb's name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from lrlab.study import heartbeat
 
 
 def task(config: DictConfig) -> dict[str, Any]:
-    """Train one run. Hydra's own launchers call this for each job; the lanes launcher does not."""
+    """Train one run.
+
+    Hydra's own launchers call this for each job; the lanes launcher does not.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
@@ -44,7 +47,7 @@ def task(config: DictConfig) -> dict[str, Any]:
     with open_dict(config):
         config.hydra = HydraConfig.get()
     try:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:  # of which the sweeper judged all runs
+        if HydraConfig.get().mode != RunMode.MULTIRUN:  # the sweeper checked all its runs
             wishes.refuse_unknown(config, arguments.noted(config, "task"))
         return launch.run_one(compose.spec(config))
     except UserError as error:
@@ -55,7 +58,7 @@ def task(config: DictConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Task:
-    """What Hydra runs for each job, with the command that it belongs to for the sweeper.
+    """The task that Hydra runs for each job, with its command line for the sweeper.
 
     In another process it is the task alone.
     """
@@ -80,7 +83,7 @@ def run(
     began: Path | None = None,
     opened: Callable[[Path], object] = lambda folder: None,
 ) -> None:
-    """Do what a command line says, by way of Hydra.
+    """Run a command line through Hydra.
 
     Args:
         typed: the command line's words, without the program.
@@ -115,15 +118,15 @@ def _run(typed: list[str], parse: Callable[..., arguments.Command]) -> None:
         if group is not None and any("experiments=" in word for word in typed):
             start(deferred=[group])  # the experiment may sweep the group
         elif "--multirun" in str(error):
-            # Hydra finds the mode by composing, and takes it for one run where that fails. With
-            # the flag it comes to what is really wrong.
+            # Hydra finds the mode by composing, and assumes one run if that fails. With the flag it
+            # gets to the real error.
             start("--multirun")
         else:
             raise
 
 
 def _trusted(typed: list[str]) -> list[str]:
-    """The words without ``trust=true``; without it a best.yaml may name only what is harmless.
+    """Return the words without ``trust=true``; otherwise a best.yaml may name only harmless things.
 
     Raises:
         UserError: it names something else.
@@ -137,7 +140,7 @@ def _trusted(typed: list[str]) -> list[str]:
 
 
 def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -> None:
-    """Do a command's work; what went wrong is one line, and the exit code says which way."""
+    """Run a command; print an error in one line, and return the exit code."""
     wanted = os.environ.get("HYDRA_FULL_ERROR")
     try:
         with signals.interruptible():
@@ -160,23 +163,23 @@ def guarded(work: Callable[[], None], interrupted: str = "lrlab: interrupted") -
 
 
 def told(work: Callable[[], None]) -> None:
-    """Do a command's work; what the user can mend is a UserError, whoever found it.
+    """Run a command; turn every error that the user can correct into a UserError.
 
     Raises:
         UserError: bad input; its cause is the error of Hydra or OmegaConf, if it was one.
     """
     before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, rather than to Hydra's own printer
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of to Hydra's own printer
     try:
         work()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        # A ValueError of Hydra's own is data=5, or the same in a file's defaults; any other is a
-        # bug, which must show its place.
+        # A ValueError of Hydra's own is data=5, or the same in a file's defaults. Any other is a
+        # bug, and must show its place.
         of_hydra = ("group override", "item value in defaults")
         if type(error) is ValueError and not any(part in str(error) for part in of_hydra):
             raise
         raise UserError(messages.one_line(error)) from error
-    except OSError as error:  # of whoever looked for a file by a word of the command
+    except OSError as error:  # from a search for a file named by a word of the command
         if not verbs.too_long(error):
             raise
         raise UserError(f"{error.filename}: is too long for a file's name or a path") from error
@@ -188,7 +191,7 @@ def told(work: Callable[[], None]) -> None:
 
 
 def fail(error: Exception) -> NoReturn:
-    """Print what the user can do in one line and exit with 2."""
+    """Print in one line what the user can do, and exit with 2."""
     line = str(error) if isinstance(error, UserError) else messages.one_line(error)
     print(f"lrlab: {line}", file=sys.stderr)
     sys.exit(2)

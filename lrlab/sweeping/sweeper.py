@@ -1,4 +1,4 @@
-"""Run a whole sweep: the trials of a study are opened, worked on and ended, each trial a run."""
+"""Run a whole sweep: open the study, train its trials, each as a run, and end it."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def sweep(
         loader: Hydra's config loader.
         launcher: the Hydra launcher that trains a batch of runs.
         typed: the command line's overrides.
-        command: what else the command line said.
+        command: the rest of the parsed command line.
 
     Returns:
         The objective of each finished run.
 
     Raises:
-        UserError: an option that cannot work. Nothing was trained or written then.
+        UserError: an option cannot work. Nothing was trained or written.
         NotWritten: a record could not be written.
         SystemExit: with 1, when a run or a figure failed; with 129, 130 or 143, when it was
             interrupted.
@@ -69,11 +69,11 @@ def sweep(
     setup_globals()
     checks.check_folder(config)
     _check_trust(config)
-    devices.make_deterministic()  # before the checks, whose networks multiply matrices
+    devices.make_deterministic()  # before the checks, because their networks multiply matrices
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(typed))
     params = config.hydra.sweeper.get("params")
     space = spaces.read(overrides, params, config, loader)
-    if not config.hydra.sweeper.get("resume"):  # else they were judged when it began
+    if not config.hydra.sweeper.get("resume"):  # otherwise they were checked when it began
         wishes.refuse_unknown(config, typed, [*space.lists, *space.intervals])
     sampler_checks.check(config)
     url = _hide_password(config, space)
@@ -93,7 +93,7 @@ def sweep(
 
 
 def _sweep(current: Sweep, url: str, named: set[str]) -> list[float]:
-    """The sweep, once its options are judged.
+    """Run the sweep after its options were checked.
 
     Args:
         url: the storage, with its password.
@@ -129,16 +129,16 @@ def _sweep(current: Sweep, url: str, named: set[str]) -> list[float]:
         raise SystemExit(signals.exit_code(error)) from None
     finally:
         compose.forget()
-        with contextlib.suppress(NotWritten, UserError):  # what ended the sweep is said already
+        with contextlib.suppress(NotWritten, UserError):  # the sweep's error is already printed
             queue.close()
 
 
 @contextlib.contextmanager
 def _remedied(current: Sweep, begun: bool) -> Iterator[None]:
-    """Make of what the system says about a sweep's file a line that ends the command, and a remedy.
+    """Turn a system error about a sweep's file into a line that ends the command, with a remedy.
 
     Args:
-        begun: whether there is something to go on with.
+        begun: whether there is a sweep to go on with.
 
     Raises:
         NotWritten: a record could not be written or read.
@@ -167,7 +167,7 @@ def _remedied(current: Sweep, begun: bool) -> Iterator[None]:
 
 
 def _remedy(folder: Path, error: NotWritten) -> str:
-    """What to do where a record of the sweep cannot be written or read, in one line."""
+    """Return what to do when a record of the sweep cannot be written or read, in one line."""
     if not folder.is_dir():
         return (
             f"the folder {folder} is gone, and with it what it had recorded; begin the sweep "
@@ -182,7 +182,7 @@ def _remedy(folder: Path, error: NotWritten) -> str:
 
 
 def _check_trust(config: DictConfig) -> None:
-    """Refuse to go on with a sweep whose config would call what is not known, before it is used."""
+    """Refuse to go on with a sweep whose config would call something unknown, before it is used."""
     sweeper = config.hydra.sweeper
     if not sweeper.get("resume") or sweeper.get("trust"):
         return
@@ -193,9 +193,9 @@ def _check_trust(config: DictConfig) -> None:
 
 
 def _hide_password(config: DictConfig, space: Space) -> str:
-    """The storage as given, of which from here on only its masked form is to be seen.
+    """Return the storage as given, and leave only its masked form visible.
 
-    A word that names an environment variable stays as it is in the records of the sweep.
+    A word that names an environment variable stays unchanged in the records of the sweep.
     """
     url = str(config.storage)
     shown = passwords.masked(url)
@@ -211,14 +211,14 @@ def _hide_password(config: DictConfig, space: Space) -> str:
     if shown != url:
         with open_dict(config):
             config.storage = shown
-        # also where no word says it, but a file: each run's config is composed from that again
+        # also if only a file names it: each run's config is composed from that again
         words = [word for word in space.fixed if word.partition("=")[0].lstrip("+") != "storage"]
         space.fixed[:] = [*words, f"storage={spaces.quoted(shown)}"]
     return url
 
 
 def _hide_tracking(config: DictConfig, space: Space) -> str | None:
-    """The tracking server's address as given, as ``_hide_password``; None: it has no password."""
+    """Return the tracking server's address, as ``_hide_password``; None: it has no password."""
     node = tracker_settings(config)
     uri = node.get("uri")
     if not isinstance(uri, str):

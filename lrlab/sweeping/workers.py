@@ -1,4 +1,4 @@
-"""``workers=N``: several processes of this machine work on one sweep, one a GPU or N on the CPU."""
+"""Start ``workers=N`` processes on one sweep on this machine: one a GPU, or N on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrlab.study import heartbeat
 
 POLL_SECONDS = 0.1
 
-# Imports from where this process does, and from nowhere else.
+# Import from the same places as this process, and from nowhere else.
 _START = (
     "import sys; count = int(sys.argv[1]); sys.path[:] = sys.argv[2 : 2 + count]; "
     "sys.argv[:] = ['lrlab.resume', *sys.argv[2 + count :]]; "
@@ -28,10 +28,10 @@ _START = (
 
 
 def devices(device: str) -> list[str]:
-    """The devices that workers take in turn: all GPUs, where the user has not named one.
+    """Return the devices that workers take in turn: all GPUs, unless the user named one.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device does not exist.
     """
     chosen = environment.choose_device(device)
     if device in ("auto", "cuda") and chosen.startswith("cuda"):
@@ -40,12 +40,12 @@ def devices(device: str) -> list[str]:
 
 
 def count(workers: int | str, device: str) -> int:
-    """How many workers there are: with auto one a GPU, or one on the CPU."""
+    """Return how many workers there are: with auto one a GPU, or one on the CPU."""
     return len(devices(device)) if workers == "auto" else int(workers)
 
 
 def sharing(workers: int | str, device: str) -> int:
-    """How many of them share a device at most."""
+    """Return how many of them share a device at most."""
     return math.ceil(count(workers, device) / len(devices(device)))
 
 
@@ -58,20 +58,20 @@ def run(
     storage: str,
     trusted: bool,
 ) -> int:
-    """Start the workers of a sweep whose folder and study exist, and wait for them to end.
+    """Start the workers of a sweep with an existing folder and study, and wait for their ends.
 
-    What a worker that is killed leaves undone another one takes over.
+    Another worker takes over the runs of a worker that is killed.
 
     Args:
         count: of the workers.
         places: the most runs that one of them trains at once.
-        device: as the user said it.
-        threads: of each on the CPU; None: as many as torch takes.
-        storage: with its password, which goes by the environment: all can see a command line.
-        trusted: whether they may call all that the sweep's records name.
+        device: as the user typed it.
+        threads: of each on the CPU; None: torch's own number.
+        storage: with its password, passed in the environment: all can see a command line.
+        trusted: whether they may call everything that the sweep's records name.
 
     Returns:
-        0, or the exit code that says that the user stopped them.
+        0, or the exit code for a stop by the user.
     """
     own = {"LRLAB_PLACES": str(places), passwords.VARIABLE: storage}
     own[memory.SHARING] = str(sharing(count, device))
@@ -101,10 +101,10 @@ def _overrides(device: str, threads: int | None) -> list[str]:
 def _start(
     folder: Path, overrides: Sequence[str], own: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    # With -m it would import what lies in the current folder, which may be a sweep from elsewhere.
+    # With -m it would import from the current folder, which may be a sweep from elsewhere.
     path = [str(len(sys.path)), *sys.path]
     command = [sys.executable, "-P", "-c", _START, *path, str(folder), *overrides]
-    # In a session of its own, so that a Ctrl-C comes once, from here.
+    # It has its own session, so that a Ctrl-C comes once, from here.
     return subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True)
 
 

@@ -1,4 +1,4 @@
-"""Work on a sweep: train the runs that its queue gives."""
+"""Work on a sweep: train the runs from its queue."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ if TYPE_CHECKING:
     from lrlab.study.points import Run
     from lrlab.study.queue import Queue
 
-# How many runs train at once where more come later: a search learns from those that ended, and
-# other workers want some too. Twice as many with a pruner, for most of them leave early, and the
-# few that stay in a narrow stack cost nearly as much as a full one.
+# How many runs train at once if more come later. A search learns from those that ended, and other
+# workers want some, too. With a pruner it is twice as many: most leave early, and a few in a narrow
+# stack cost nearly as much as a full one.
 PLACES = {"cpu": 8, "cuda": 64, "mps": 16}
 
 
 def worker_threads(config: DictConfig, workers: int) -> int | None:
-    """Threads of each worker: they share the cores, for threads that wait for one another spin."""
+    """Return the threads of each worker.
+
+    Workers share the cores, as threads that wait for one another spin.
+    """
     if config.threads is not None or devices.choose_device(config.device) != "cpu":
         return config.threads
     return max(1, (os.cpu_count() or 1) // workers)
 
 
 def work(current: Sweep, queue: Queue, first: compose.Job) -> None:
-    """Train what the queue has to give, until it has nothing more or the user stops it."""
+    """Train the queue's runs until none is left or the user stops it."""
     config, spec = current.config, first.spec
     with signals.stoppable() as stop:
         by_jobs = not has_lanes(current)
@@ -85,17 +88,17 @@ def announce(current: Sweep, first: compose.Job, runs: str) -> None:
 
 
 def runs_left(queue: Queue) -> list[Run]:
-    """The runs that this command is to train, and that have not ended."""
+    """Return the runs that this command has to train and that have not ended."""
     return [run for run in queue.trials() if run.is_asked and run.state not in records.ENDED]
 
 
 def runs_taken(queue: Queue) -> list[Run]:
-    """The runs that have ended, and those that this command is to train."""
+    """Return the runs that have ended, and those that this command has to train."""
     return [run for run in queue.trials() if run.is_asked or run.state in records.ENDED]
 
 
 def say_left_out(current: Sweep, queue: Queue) -> None:
-    """Say what an earlier command asked for and this one does not, in a line each."""
+    """Print what an earlier command asked for and this one does not, a line each."""
     all_asked = all(run.is_asked for run in queue.trials())
     resume = "" if all_asked else resume_command(current.folder)
     for line in leftout.lines(queue, current.space, resume):
@@ -103,7 +106,7 @@ def say_left_out(current: Sweep, queue: Queue) -> None:
 
 
 def worker_count(current: Sweep, queue: Queue) -> int:
-    """How many workers there are, and no more than runs are left."""
+    """Return how many workers there are, at most as many as runs are left."""
     wanted = workers.count(current.config.workers, current.config.device)
     if current.worker or wanted == 1:
         return 1
@@ -140,7 +143,7 @@ def _width(current: Sweep) -> int | None:
 
 
 def _launch(current: Sweep, source: StudySource) -> None:
-    """Train with one of Hydra's own launchers: each run by itself, wherever that puts it."""
+    """Train with one of Hydra's own launchers, each run by itself, in the launcher's processes."""
     size = _width(current) or sys.maxsize
     launcher = current.launcher
     if task := getattr(launcher, "task_function", None):
@@ -153,7 +156,7 @@ def _launch(current: Sweep, source: StudySource) -> None:
             return
         for group in _consecutive(batch):
             overrides = [source.overrides[start.spec.number] for start in group]
-            # Where machines share only the database, nobody else tells the jobs of this one.
+            # If machines share only the database, nobody else informs the jobs of this one.
             heart = heartbeat.Heart(current.config.lease, source.disown_lost)
             try:
                 with heartbeat.as_parent():
@@ -168,7 +171,7 @@ def _launch(current: Sweep, source: StudySource) -> None:
 
 
 def _consecutive(batch: Sequence[Start]) -> list[list[Start]]:
-    """Runs whose numbers follow one another: Hydra numbers the jobs of a launch like that."""
+    """Group runs with consecutive numbers: Hydra numbers the jobs of a launch like that."""
     groups: list[list[Start]] = []
     for start in batch:
         if groups and groups[-1][-1].spec.number + 1 == start.spec.number:
@@ -179,7 +182,7 @@ def _consecutive(batch: Sequence[Start]) -> list[list[Start]]:
 
 
 def say_interrupted(current: Sweep, queue: Queue) -> None:
-    """Say what has not ended and how to go on, and write the table of what was trained."""
+    """Print the runs that have not ended and how to go on; write the table of those trained."""
     if current.worker:
         return
     from lrlab.tables import frames

@@ -1,4 +1,4 @@
-"""The branch test's result: what a shorter and a longer step would have gained at a run's end."""
+"""Compute the gains of the branch test: the effect of shorter and longer steps at a run's end."""
 
 import math
 
@@ -7,24 +7,24 @@ import pandas as pd
 
 from lrlab import records
 
-FEWEST_STEPS = 40  # steps of a branch; what fewer gain is the noise of a handful of mini-batches
-_TAIL = 0.25  # of a branch's steps, the last ones, whose mean loss counts
+FEWEST_STEPS = 40  # steps of a branch; the gain of fewer is the noise of a few mini-batches
+_TAIL = 0.25  # the last part of a branch; its mean loss counts
 
 
 def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float, float]:
-    """What a tenth of the step, and three times the step, would have won at a run's end.
+    """Return the gains from a tenth of the step and from three times the step at a run's end.
 
-    Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000, ℓ the mean mini-batch loss
-    over the last quarter of the branch. −inf: the branch became non-finite; inf: only it did not.
-    The branches see the same batches, so the standard error of the first gain is that of the mean
-    of ℓ_lr(t)/ℓ_lr − ℓ_low(t)/ℓ_low over these steps t.
+    Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000. ℓ is the mean mini-batch
+    loss over the last quarter of the branch. −inf: the branch became non-finite; inf: only the
+    run's own did. The branches see the same batches. So the standard error of the first gain is
+    that of the mean of ℓ_lr(t)/ℓ_lr − ℓ_low(t)/ℓ_low over these steps t.
 
     Args:
         branches: (steps) with the columns low, same, high.
 
     Returns:
         The gain of a tenth, that of three times, and the standard error of the first. All NaN:
-        there was no test, or one of less than FEWEST_STEPS.
+        there was no test, or one of fewer than FEWEST_STEPS.
     """
     if len(branches) < FEWEST_STEPS:
         return math.nan, math.nan, math.nan
@@ -51,4 +51,4 @@ def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float, fl
     return gain("low"), gain("high"), noise
 
 
-GAIN_EPSILON = 1e-3  # of the initial loss, in a branch's gain: below it a loss counts as nothing
+GAIN_EPSILON = 1e-3  # share of the initial loss; a branch's loss below it counts as nothing

@@ -1,4 +1,4 @@
-"""A CSV of curves, of anyone's runs, read as a table or refused in one line."""
+"""Read a CSV of curves from any program, or refuse it in one line."""
 
 import csv
 import gzip
@@ -20,7 +20,7 @@ from lrlab.errors import UserError
 from lrlab.tables import tidy
 
 _NEEDED = ("run", "lr", "train_loss")
-# What others call these columns.
+# Other programs' names of these columns.
 _ALIASES = {
     "run": ("run_id", "run_name", "trial", "experiment", "exp", "id", "name", "job"),
     "lr": ("learning_rate", "learningrate", "init_lr", "initial_lr", "base_lr", "max_lr", "eta"),
@@ -35,7 +35,7 @@ _SHOWN = 40  # characters of a line or cell that a message shows
 
 @dataclass(frozen=True)
 class _Source:
-    """A file's text, lines ended by a line feed, from the line on that names the columns."""
+    """A file's text from the line with the column names on; lines end with a line feed."""
 
     file: Path
     text: str
@@ -47,16 +47,18 @@ class _Source:
 
 
 def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table, its numbers as numbers, and lines about what was left out.
+    """Return the table, with its numbers as numbers, and lines about what was left out.
 
-    Delimiters , ; tab and | are told apart by the header; gzip, and the UTF-8 and UTF-16 marks that
-    spreadsheets write, by the first bytes. A last line that breaks off is left out.
+    The header tells the delimiters , ; tab and
+
+    apart. The first bytes tell gzip, and the UTF-8 and UTF-16 marks that spreadsheets write. An
+    incomplete last line is left out.
 
     Args:
         file: columns as described at `lrlab.verdicts.judging.verdicts`; others are kept.
 
     Raises:
-        UserError: it cannot be read, is no such table, or a cell is no number, with its line.
+        UserError: it cannot be read, is no such table, or a cell is no number; names the line.
     """
     text = _text(file)
     before = _BLANK_LINES.match(text)
@@ -69,7 +71,7 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     if len(frame.columns) != len(names):
         source.fail("the line that names the columns is damaged")
     frame.columns = names
-    frame = frame.loc[:, [name for name in names if name]]  # an index that was written with it
+    frame = frame.loc[:, [name for name in names if name]]  # a saved index column
     for name in names:
         if name in tidy.NUMBERS:
             frame[name] = _numbers(source, frame[name])
@@ -105,7 +107,7 @@ def _text(file: Path) -> str:
 
 
 def _delimiter(first: str) -> str:
-    """The one that makes most known columns of the first line; else the one that makes most."""
+    """Return the delimiter that makes most known columns of the first line, else most columns."""
     known = {*tidy.NUMBERS, "run"}
 
     def score(delimiter: str) -> tuple[int, int]:
@@ -125,7 +127,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 def _without_torn_line(source: _Source) -> tuple[_Source, list[str]]:
     """Without a last line that has neither a line end nor all its cells.
 
-    One with all its cells is kept: many programs write no line end behind the last line.
+    A complete last line is kept: many programs end it without a line end.
     """
     text = source.text
     start = text.rfind("\n") + 1
@@ -162,7 +164,7 @@ def _names(source: _Source) -> list[str]:
 
 
 def _missing(missing: Sequence[str], names: Sequence[str]) -> str:
-    """What is not there, which column may be meant by it, and what is needed."""
+    """Return the missing column, the one that may be meant by it, and what is needed."""
     from lrlab.config.schema import nearest
 
     plain = {re.sub(r"[ -]", "_", name.lower()): name for name in names}
@@ -179,7 +181,7 @@ def _missing(missing: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _instead(file: Path) -> str:
-    """Which path to give instead of a file of lrlab's own that does not hold a sweep's curves."""
+    """Return the path to give instead of a file of lrlab's own without a sweep's curves."""
     if (file.parent / "multirun.yaml").is_file():
         return f"; for the runs of this sweep name its folder, {file.parent}"
     if (file.parent / ".hydra").is_dir():
@@ -209,7 +211,7 @@ def _parsed(source: _Source) -> pd.DataFrame:
                 sep=source.delimiter,
                 index_col=False,  # a cell more in each row is no index
                 skipinitialspace=True,
-                # In one piece: a column read in parts can hold numbers and texts side by side.
+                # Read in one piece: a column read in parts can mix numbers and texts.
                 low_memory=False,
             )
     except pd.errors.ParserWarning:
@@ -242,7 +244,7 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
 
 
 def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Spreadsheets write rows of delimiters only; next to them a run's whole number is a float."""
+    """Drop rows of delimiters only, which spreadsheets write; they make whole numbers floats."""
     blank = frame.isna().all(axis=1)
     if not bool(blank.to_numpy().any()):
         return frame
@@ -254,10 +256,10 @@ def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Steps that begin again at the first, as of a resumed run, counted on from the last.
+    """Continue steps that begin again at the first, as in a resumed run, from the last step.
 
-    It is the same run if its loss goes on near where it stood: nearer than to where it began. Else
-    the later rows replace the earlier ones of the same step, as everywhere.
+    It is the same run if its loss goes on nearer to where it stood than to where it began.
+    Otherwise the later rows replace the earlier ones of the same step, as everywhere.
     """
     unit = "step" if "step" in frame else "epoch"
     notes, at = [], frame[unit].to_numpy(dtype=float, copy=True)
@@ -277,7 +279,7 @@ def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, lis
 
 
 def _goes_on(losses: np.ndarray, place: int) -> bool:
-    """Whether the loss at this place is nearer to the one before it than to the first."""
+    """Return whether the loss at this row is nearer to the one before it than to the first."""
     there = losses[np.isfinite(losses[:place]).nonzero()[0]]
     if not len(there) or not np.isfinite(losses[place]):
         return False
@@ -285,7 +287,7 @@ def _goes_on(losses: np.ndarray, place: int) -> bool:
 
 
 def _line(source: _Source, row: int) -> int:
-    """The line of the file on which a row of the table ends."""
+    """Return the line of the file on which a row of the table ends."""
     reader = csv.reader(io.StringIO(source.text), delimiter=source.delimiter)
     ends = (reader.line_num for cells in reader if "".join(cells).strip() or len(cells) > 1)
     return next(itertools.islice(ends, row + 1, None)) + source.before

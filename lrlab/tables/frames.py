@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""The saved runs of a sweep as tidy tables. Reads through `records`; never imports torch."""
+"""Read the saved runs of a sweep as tidy tables. Reads through `records`; never imports torch."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from lrlab.errors import UserError
 from lrlab.tables import thinning, tidy
 from lrlab.tables.branch_gains import gains
 
-# What makes one run different from another, besides its lr. Dotted names are overrides that were
-# swept beyond these ("optimizer.momentum") and count as settings too.
+# The settings that distinguish runs, besides the lr. Dotted names are other overrides that were
+# swept ("optimizer.momentum"); they count as settings too.
 SETTINGS = (*tidy.SETTINGS, "seed")
 
 _TEXT = ("state", "error", "schedule", "optimizer", "network", "loss", "data", "data_sha256")
@@ -57,13 +57,13 @@ PIECE = 50_000  # rows of curves in memory at once, about 15 MB
 
 
 def runs(sweep: Path | str) -> pd.DataFrame:
-    """One row a run, sorted by run number: the scalar keys of its summary.json, and its folder.
+    """Return one row a run, sorted by run number: its folder, and the scalars of its summary.json.
 
-    A run without a (readable) summary is still starting: its state is "waiting" and all else is
-    missing. Numbers are float64 with NaN where missing or not finite; run is int64. Dotted keys
-    ("optimizer.momentum") are kept as they are, lists among them as text, and so is val_parts, the
-    val loss of equal parts of the held-out samples, with a space between.
-    Raises UserError when the sweep's folder does not exist or holds no run.
+    A run without a (readable) summary is still starting: its state is "waiting", and everything
+    else is missing. Numbers are float64 with NaN where missing or not finite; run is int64. Dotted
+    keys ("optimizer.momentum") stay, with lists as text. So does val_parts: the val loss of equal
+    parts of the held-out samples, separated by spaces. Raises UserError when the sweep's folder
+    does not exist or holds no run.
     """
     rows = [_row(folder) for folder in _run_folders(Path(sweep))]
     frame = pd.DataFrame(rows)
@@ -80,31 +80,34 @@ def runs(sweep: Path | str) -> pd.DataFrame:
 
 
 def curves(sweep: Path | str) -> pd.DataFrame:
-    """The curves of all runs, one row a recorded step, sorted by run and step.
+    """Return the curves of all runs, one row a recorded step, sorted by run and step.
 
-    Columns: run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state,
-    steps_per_epoch, first_nonfinite_step, pruned_at_epoch (the epochs it had done then), step,
-    epoch, lr_at_step, train_loss (mini-batch, before the update), val_loss, val_acc (where
-    evaluated, else NaN), seconds (of training, up to this step: the run's train_seconds in equal
-    parts; lanes share them), what was measured of the update made at the step (alpha, alpha_probe,
-    stability_ratio, sharpness, grad_norm, update_ratio, distance; NaN where it was not),
-    initial_loss, chance_loss, num_classes, swings_from (the stability ratio from which on its
-    steps swing), and of the branch test gain_low, gain_high and gain_noise, see `gains`.
-    A run that has recorded nothing (it failed at once, or is still starting) keeps one row whose
-    step is NaN: a run must not vanish from a comparison.
-    Raises UserError as `runs` does.
+    Columns:
+    - run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state, steps_per_epoch,
+      first_nonfinite_step, pruned_at_epoch (how many epochs it had done);
+    - step, epoch, lr_at_step, train_loss (mini-batch, before the update), val_loss, val_acc (where
+      evaluated, else NaN);
+    - seconds of training up to this step: the run's train_seconds in equal parts; lanes share them;
+    - the measurements of the update made at the step: alpha, alpha_probe, stability_ratio,
+      sharpness, grad_norm, update_ratio, distance; NaN where it was not measured;
+    - initial_loss, chance_loss, num_classes, swings_from (the stability ratio at which its steps
+      begin to swing);
+    - gain_low, gain_high and gain_noise of the branch test, see `gains`.
+
+    A run that has recorded nothing (it failed at once, or is still starting) keeps one row with the
+    step NaN, because a run must not vanish from a comparison. Raises UserError as `runs` does.
     """
     (whole,) = pieces(sweep, math.inf)
     return whole
 
 
 def pieces(sweep: Path | str, rows: float) -> Iterator[pd.DataFrame]:
-    """The table of `curves` in pieces: whole runs each, as many as come to so many rows."""
+    """Return the table of `curves` in pieces of whole runs, up to so many rows each."""
     return Reading(sweep).pieces(rows)
 
 
 class Reading:
-    """The curves of a sweep, read once: whole, in pieces that need not be kept, and thinned.
+    """The curves of a sweep, read once: whole, in pieces that are not kept, and thinned.
 
     Attributes:
         runs: as from `runs`.
@@ -117,7 +120,7 @@ class Reading:
         self._gains: list[tuple[float, ...]] = []
 
     def pieces(self, rows: float | None = None) -> Iterator[pd.DataFrame]:
-        """The table of `curves` in pieces: whole runs each, as many as come to so many rows.
+        """Yield the table of `curves` in pieces of whole runs, up to so many rows each.
 
         rows: None: PIECE.
         """
@@ -138,10 +141,10 @@ class Reading:
 
     @property
     def thinned(self) -> pd.DataFrame:
-        """The table of `curves` when `pieces` have come to their end, with what a figure needs.
+        """Return the table of `curves` as a figure needs it, once `pieces` is used up.
 
-        Where they are long, or of many runs, each curve has fewer rows, and a column mean_of; see
-        `lrlab.tables.thinning`.
+        If curves are long, or there are many runs, each curve has fewer rows, and a column mean_of;
+        see `lrlab.tables.thinning`.
         """
         thinned = [dict(part) for part in self._thinned]
         means = np.concatenate([part.pop(thinning.MEAN_OF) for part in thinned])
@@ -152,10 +155,10 @@ class Reading:
 def _joined(
     table: pd.DataFrame, parts: list[dict[str, np.ndarray]], of_test: list[tuple[float, ...]]
 ) -> pd.DataFrame:
-    """The curves of the runs of a table, which are used up."""
+    """Join the curves of the runs of a table; uses them up."""
     dotted = [name for name in table.columns if "." in name]
-    # Whole columns from arrays: a thousand small tables to join take three times the time and twice
-    # the memory.
+    # Build whole columns from arrays: joining a thousand small tables takes three times the time
+    # and twice the memory.
     columns: dict[str, Any] = {}
     lengths = [len(part["step"]) for part in parts]
     for name in ("run", *_CARRIED, *dotted):
@@ -170,12 +173,12 @@ def _joined(
 
 
 def _repeated(column: Any, lengths: list[int]) -> Any:
-    """Each run's value, so many times; texts as pandas' own, which need no look at each row."""
+    """Repeat each run's value; texts stay pandas' own, which need no check of each row."""
     return pd.Series(column.tolist()).array.repeat(lengths)
 
 
 def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
-    """(steps) each, sorted by step: a run's metrics, seconds, and what was measured."""
+    """Return (steps) each, sorted by step: a run's metrics, seconds, and measurements."""
     values = _values(records.read_metrics, folder, records.METRICS)
     if not len(values):
         values = np.full((1, len(records.METRICS)), math.nan)
@@ -185,7 +188,7 @@ def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
     step = found["step"]
     found["seconds"] = train_seconds * (step / step[-1] if step[-1] > 0 else 0.0 * step)
     measured = _values(records.read_diagnostics, folder, records.DIAGNOSTICS)
-    # Of two rows of one step the later counts: a run that went on from a checkpoint wrote it.
+    # If a step has two rows, the later counts: a run that went on from a checkpoint wrote it.
     rows = np.searchsorted(step, measured[:, 0]).clip(max=len(step) - 1)
     there = step[rows] == measured[:, 0]
     for name, column in zip(_MEASURED, measured.T[1:], strict=True):
@@ -197,18 +200,18 @@ def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
 def _values(
     reader: Callable[[Path], pd.DataFrame], folder: Path, columns: tuple[str, ...]
 ) -> np.ndarray:
-    """(rows, columns) of a run's table."""
+    """Return (rows, columns) of a run's table."""
     table = _read(reader, folder)
     return table.to_numpy(dtype=np.float64) if len(table) else np.empty((0, len(columns)))
 
 
 def branches(sweep: Path | str) -> pd.DataFrame:
-    """The branch tests of all runs, one row a step of a branch, sorted by run; thinned if many.
+    """Return the branch tests of all runs, a row a step of a branch, by run; thinned if many.
 
     Columns: run, lr, the settings; multiplier (0.1, 1, 3) of the lr with which the run ended;
     lr_at_step of the branch; step, counted on from the run's last; train_loss (mini-batch, before
-    the update): the three branches of a run see the same batches. No rows if there was no test.
-    Where there are very many, each branch has fewer, and a column mean_of; see
+    the update). The three branches of a run see the same batches. There are no rows if there was no
+    test. If there are very many, each branch has fewer rows, and a column mean_of; see
     `lrlab.tables.thinning`. Raises UserError as `runs` does.
     """
     table = runs(sweep)
@@ -232,9 +235,9 @@ def branches(sweep: Path | str) -> pd.DataFrame:
 
 
 def landscape(sweep: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """What `lrlab.probes.landscape` measured of the sweep: its tables lines, surface and paths.
+    """Read the measurements of `lrlab.probes.landscape`: the tables lines, surface and paths.
 
-    Their columns are those of `records.LANDSCAPE`. No rows where nothing was measured.
+    Their columns are those of `records.LANDSCAPE`. They have no rows where nothing was measured.
     """
     lines, surface, paths = (_landscape(Path(sweep), name) for name in records.LANDSCAPE)
     return lines, surface, paths
@@ -248,7 +251,7 @@ def _landscape(sweep: Path, name: str) -> pd.DataFrame:
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """The settings (lr aside) that differ between the runs of this table, in a fixed order."""
+    """Return the settings, except lr, that differ between the table's runs, in a fixed order."""
     names = [name for name in SETTINGS if name in frame]
     names += sorted(name for name in frame.columns if "." in str(name))
     return [name for name in names if len(frame[name].dropna().unique()) > 1]
@@ -282,12 +285,12 @@ def _row(folder: Path) -> dict[str, Any]:
     timing = summary.get("timing")
     if isinstance(timing, dict):
         row["train_seconds"] = timing.get("train_seconds")
-    # The folder's name is the run's number (trial.number); it is there before any file is.
+    # The folder's name is the run's number (trial.number); it exists before any file does.
     return {**row, "run": int(folder.name), "folder": str(folder)}
 
 
 def _read(reader: Callable[[Path], pd.DataFrame], folder: Path) -> pd.DataFrame:
-    """A table of a run; one without rows where it is missing or damaged."""
+    """Return a table of a run; one without rows where it is missing or damaged."""
     try:
         return reader(folder)
     except (FileNotFoundError, UserError):

@@ -1,4 +1,4 @@
-"""Tables of several sweeps as one: names that differ, and columns that all of them have."""
+"""Join tables of several sweeps: distinct names, and columns that all tables have."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pandas as pd
 
 
 def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """The last part of each path, of a file without its ending; with its parents where needed."""
+    """Return the last part of each path without the ending, and with parents where names repeat."""
     whole = [_without_ending(path.resolve()).parts for path in paths]
     length = [1] * len(paths)
     while True:
         names = ["/".join(parts[-n:]) for parts, n in zip(whole, length, strict=True)]
         alike = [i for i, name in enumerate(names) if names.count(name) > 1]
         longer = [i for i in alike if length[i] < len(whole[i])]
-        if not longer:  # two files whose names differ in their endings only
+        if not longer:  # two files that differ only in their endings
             return tuple(str(paths[i]) if i in alike else name for i, name in enumerate(names))
         for i in longer:
             length[i] += 1
@@ -32,7 +32,7 @@ def _without_ending(path: Path) -> Path:
 
 
 def with_columns(part: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
-    """The table with a column of each name, by its run."""
+    """Return the table with a column of each name, by its run."""
     code, runs = pd.factorize(part["run"].to_numpy())
     columns = {
         name: pd.Series([of_run[run] for run in runs]).reindex(code).to_numpy()
@@ -47,14 +47,14 @@ def joined(parts: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
         for part, name in zip(parts, names, strict=True)
     ]
     columns = list(dict.fromkeys(column for part in named for column in part.columns))
-    # Columns without a value have no type of their own, and would change that of the others.
+    # Columns without a value have no type of their own, and would change the others' type.
     filled = [part.dropna(axis=1, how="all") for part in named if len(part)]
     together = pd.concat(filled, ignore_index=True) if filled else named[0]
     return together.reindex(columns=columns)
 
 
 def _run_names(name: str, part: pd.DataFrame) -> np.ndarray:
-    """(rows,) "name/3"; an empty run stays empty, for `verdicts` to refuse."""
+    """Return (rows,) "name/3"; an empty run stays empty, for `verdicts` to refuse."""
     code, values = pd.factorize(part["run"].to_numpy())
     texts = np.array([*(f"{name}/{value}" for value in values), None], dtype=object)
     return texts[code]

@@ -1,4 +1,4 @@
-"""What a sweep's records lack, a line each, and what that means for the verdicts."""
+"""Report what a sweep's records lack, a line each, and what that means for the verdicts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> lis
         )
     ended = runs.loc[runs["state"] == "finished", "run"].tolist()
     measured = _having(curves, ("alpha", "stability_ratio"))
-    if measured:  # where no run has any, that was the user's choice
+    if measured:  # if no run has any, the user chose so
         lacking = [run for run in ended if run not in measured]
         then = "their steps are judged by their curves alone"
         notes += _some_lack("diagnostics", lacking, runs, then)
@@ -54,7 +54,7 @@ def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> lis
 
 
 def unreadable(runs: pd.DataFrame) -> list[Any]:
-    """Return the runs whose summary exists, or may exist, and cannot be read.
+    """Return the runs with a summary that exists, or may exist, and cannot be read.
 
     Args:
         runs: as from `frames.runs`.
@@ -71,7 +71,7 @@ def unreadable(runs: pd.DataFrame) -> list[Any]:
 
 
 def unread_notes(folder: Path, runs: pd.DataFrame) -> list[str]:
-    """Return a line where summaries exist that cannot be read, else none."""
+    """Return a line if summaries exist that cannot be read, otherwise none."""
     lacking = unreadable(runs)
     return [f"{folder}: {note}" for note in _some_lack("readable summary.json", lacking, runs)]
 
@@ -98,7 +98,7 @@ def _branch_notes(
             f"the branch test of {len(brief)} of {len(runs)} runs ({_named(brief)}) had less than "
             f"{branch_gains.FEWEST_STEPS} steps, too few to be heard"
         )
-    if tested:  # where no run has any, that was the user's choice
+    if tested:  # if no run has any, the user chose so
         rows = curves.loc[curves["lr_at_step"].notna()].groupby("run")
         share = rows["lr_at_step"].last() / rows["lr"].first()
         low = {run for run, value in share.items() if value < thresholds.THRESHOLDS.annealed}
@@ -119,7 +119,7 @@ def _branch_notes(
 
 
 def _having(curves: pd.DataFrame, names: Sequence[str]) -> set[Any]:
-    """The runs with a value in one of these columns."""
+    """Return the runs with a value in one of these columns."""
     measured = np.zeros(len(curves), dtype=bool)
     for name in names:
         if name in curves:

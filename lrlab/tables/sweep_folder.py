@@ -1,4 +1,4 @@
-"""Check that a path is a sweep's folder; if not, say which to name."""
+"""Check that a path is a sweep's folder; if not, suggest another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lrlab.process import paths
 
 
 def near(path: Path) -> str:
-    """Return what stands in the same folder under a similar name, as a message says it."""
+    """Return similar names in the same folder, in the words of a message."""
     from lrlab.config.schema import nearest
 
     try:
@@ -21,10 +21,10 @@ def near(path: Path) -> str:
 
 
 def check_sweep(folder: Path) -> None:
-    """Check that it is a sweep's folder.
+    """Check that a path is a sweep's folder.
 
     Raises:
-        UserError: it is not; the message says which to name.
+        UserError: it is not; the message suggests which to name.
     """
     try:
         inside = sorted(each for each in folder.iterdir() if each.is_dir())
@@ -40,7 +40,7 @@ def check_sweep(folder: Path) -> None:
     if (folder / "multirun.yaml").is_file():
         raise UserError(f"{folder}: has no run yet; start it again or wait for its first step")
     sweeps = [each for each in inside if records.run_folders(each)]
-    # A reproduction is a copy of a run that its sweep has.
+    # A reproduction is a copy of a run that is in its sweep, too.
     sweeps = [each for each in sweeps if not _is_reproduction(each)] or sweeps
     if sweeps:
         count = f"{len(sweeps)} sweeps" if len(sweeps) > 1 else "a sweep"

@@ -1,4 +1,6 @@
-"""What the runs of saved sweeps were trained with, from their records. Never imports torch."""
+"""Read from the records with which settings the runs of saved sweeps were trained. Never imports
+torch.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,20 +14,20 @@ from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics
 from lrlab.errors import UserError
 from lrlab.process.plain import is_real
 
-# What is no setting of the training: where and how it was run, and what was written. But verdicts
-# depend on the diagnostics.
+# Options that are no setting of the training: where and how it ran, and what it wrote. The
+# diagnostics do count, because verdicts depend on them.
 _BESIDE = {*NOT_SWEPT, "save_model", "device", "threads", "hydra"} - {"diagnostics"}
 _WITHIN = ("data.root",)
 
 
 def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each run's settings by dotted key, lists as text: ``optimizer.momentum``.
+    """Return each run's settings by dotted key, lists as text: ``optimizer.momentum``.
 
-    A config is read for each combination of choices only (network=mlp, optimizer=sgd ...): within
-    one sweep, runs of equal choices differ in what was swept, and that the table has.
+    Only one config is read for each combination of choices (network=mlp, optimizer=sgd ...). Within
+    one sweep, runs of equal choices differ only in swept options, and those are in the table.
 
     Args:
-        runs: as from `frames.runs`, of one sweep. Runs without a config have what the table has.
+        runs: as from `frames.runs`, of one sweep. Runs without a config get the table's settings.
     """
     bases: dict[tuple[str, ...], dict[str, Any]] = {}
     found = []
@@ -42,7 +44,7 @@ def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def objective(sweep: Path) -> str:
-    """What the sweep's best run is chosen by; val_loss where no config that can be read tells."""
+    """Return the objective that names the sweep's best run; val_loss if no readable config says."""
     from yaml import YAMLError
 
     try:
@@ -54,15 +56,16 @@ def objective(sweep: Path) -> str:
 
 
 def lr_of(run: Path) -> float:
-    """The lr in a run's config; NaN where there is none that can be read."""
+    """Return the lr in a run's config; NaN if no config can be read."""
     lr = _flat(run).get("lr")
     return float(lr) if is_real(lr) else math.nan
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The dotted keys of a choice's settings that differ among runs with that same choice.
+    """Return the dotted keys of a choice's settings that differ among runs with that same choice.
 
-    That adam has betas and sgd has none is no difference beside optimizer=adam and optimizer=sgd.
+    That adam has betas and sgd has none is no extra difference: optimizer=adam and optimizer=sgd
+    say it.
 
     Args:
         settings: one a run, as from `of_runs`, of any number of sweeps.
@@ -77,7 +80,7 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A setting as one would type it."""
+    """Return a setting as one would type it."""
     if _is_missing(value):
         return "null"
     if isinstance(value, bool):
@@ -90,7 +93,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _flat(run: Path) -> dict[str, Any]:
-    """The run's config by dotted key; {} where there is none that can be read."""
+    """Return the run's config by dotted key; {} if none can be read."""
     from yaml import YAMLError
 
     try:

@@ -1,8 +1,8 @@
-"""Curves with no more rows than a figure can show, so that figures take no more of more runs.
+"""Thin curves to as many rows as a figure can show, so that figures of many runs stay small.
 
-A row of a thinned curve stands for those that were left out since the row before: its train_loss is
-the mean of their losses and its own, and ``mean_of`` says how many these are. Everything else is as
-it was recorded at its step.
+A row of a thinned curve stands for the rows left out since the one before. Its train_loss is the
+mean of their losses and its own, and ``mean_of`` is the number of these. Everything else is as
+recorded at its step.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 ROWS = 100_000  # of all runs of a sweep together, about 30 MB: 40 runs of the default's length
 FEWEST = 120  # rows of a run, however many runs there are
 MEAN_OF = "mean_of"
-# Two rows between which others are missing differ by less than this factor in their lr, so that no
-# slope of a schedule looks like a drop, and every drop stays where it is.
+# The lrs of two rows with omitted rows between them differ by less than this factor. So no slope of
+# a schedule looks like a drop, and every drop stays in place.
 _LR_STEP = 0.85
 
 Curve = Mapping[str, np.ndarray]
 
 
 def rows_of_each(curves: int, rows: int | None = None) -> int:
-    """How many rows each of so many curves may have."""
+    """Return how many rows each of so many curves may have."""
     return max(FEWEST, (ROWS if rows is None else rows) // max(1, curves))
 
 
 def thinned(curve: Curve, most: int, keep: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """A curve of at most so many rows.
+    """Return a curve of at most so many rows.
 
     Args:
         curve: (n,) each, sorted by step: lr_at_step, train_loss, and any other column.
         most: rows, at least 8.
-        keep: columns of what is recorded now and then; rows with a value there stay, as long as
+        keep: columns that are recorded only at times; rows with a value there stay, as long as
             they are no more than half of all.
 
     Returns:
-        The same columns and ``mean_of``, (m,) each. The first and the last row are there, the last
-        step that was trained, the first with a loss that is not finite and the one before it, and
-        both sides of a drop of the lr.
+        The same columns and ``mean_of``, (m,) each. The first and the last row stay, the last
+        trained step, the first with a loss that is not finite and the one before it, and both sides
+        of a drop of the lr.
     """
     loss, lr = curve["train_loss"], curve["lr_at_step"]
     count = len(loss)
@@ -73,14 +73,14 @@ def thinned(curve: Curve, most: int, keep: Sequence[str] = ()) -> dict[str, np.n
 
 
 def _spread(rows: np.ndarray, most: int) -> list[int]:
-    """At most so many of the rows, evenly."""
+    """Return at most so many of the rows, evenly spaced."""
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
     return rows.tolist()
 
 
 def _moves(lr: np.ndarray) -> np.ndarray:
-    """(n,) whether the lr comes to another level at the row, or at the next."""
+    """Return (n,) whether the lr reaches another level at the row, or at the next."""
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.floor(np.log(lr) / math.log(_LR_STEP))
     level = np.nan_to_num(level, nan=math.inf)
@@ -91,7 +91,7 @@ def _moves(lr: np.ndarray) -> np.ndarray:
 
 
 def average(loss: np.ndarray, span: float, mean_of: np.ndarray | None = None) -> np.ndarray:
-    """(n,) exponential moving average with bias correction, of recorded losses or of means of some.
+    """Return (n,) exponential moving average with bias correction, of losses or means of losses.
 
     Args:
         loss: (n,).
@@ -107,7 +107,7 @@ def average(loss: np.ndarray, span: float, mean_of: np.ndarray | None = None) ->
     if span <= 1:
         return np.asarray(loss, dtype=float)
     weights = pd.Series(mean_of)
-    a_loss = 1_000_000  # nanoseconds of pandas' clock, which this is none of
+    a_loss = 1_000_000  # of pandas' clock, which counts in nanoseconds
     times = pd.Series((np.cumsum(mean_of) * a_loss).astype("int64").view("datetime64[ns]"))
     half = np.timedelta64(round(a_loss * math.log(2) / -math.log1p(-2 / (span + 1))), "ns")
 
@@ -118,5 +118,5 @@ def average(loss: np.ndarray, span: float, mean_of: np.ndarray | None = None) ->
 
 
 def of_table(table: DataFrame) -> np.ndarray | None:
-    """(rows,) how many recorded losses each row of a table of curves stands for; None: for one."""
+    """Return (rows,) how many recorded losses each row of a table stands for; None: one each."""
     return table[MEAN_OF].to_numpy(float) if MEAN_OF in table else None

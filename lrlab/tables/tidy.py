@@ -1,4 +1,4 @@
-"""A tidy table of curves, anyone's, checked and cut into runs. Reads no files."""
+"""Check a tidy table of curves, from any program, and cut it into runs. Reads no files."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lrlab.errors import UserError
 from lrlab.process.plain import is_number
 
-# What sets runs apart besides lr and seed, in tables of lrlab's.
+# The settings that distinguish runs, besides lr and seed, in lrlab's tables.
 SETTINGS = ("schedule", "optimizer", "network", "loss", "data", "batch_size", "epochs")
 
 Floats = NDArray[np.float64]
@@ -24,14 +24,14 @@ _BY_RUN = (
     *("lr", "initial_loss", "num_classes", "chance_loss", "first_nonfinite_step", "swings_from"),
 )
 _GAINS = ("gain_low", "gain_high", "gain_noise")
-_PLAIN = ("sgd", "adagrad", "rmsprop")  # optimizers without momentum, unless they tell of it
+_PLAIN = ("sgd", "adagrad", "rmsprop")  # optimizers without momentum, unless the table has it
 NUMBERS = ("step", "epoch", *BY_STEP, "lr_at_step", *_BY_RUN, *_GAINS)  # columns of numbers
 _MISSING_WORDS = {"", "nan", "-nan", "+nan", "none", "null", "na", "n/a", "<na>", "nat"}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a table holds of one run.
+    """One run of a table.
 
     Attributes:
         run: as in the table.
@@ -56,7 +56,7 @@ class Curve:
 
 
 def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[Curve]:
-    """The runs of a table, sorted by run.
+    """Return the runs of a table, sorted by run.
 
     Args:
         curves: as described at `lrlab.verdicts.judging.verdicts`.
@@ -105,15 +105,15 @@ def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[C
 
 
 def settings_of(curves: pd.DataFrame) -> list[str]:
-    """The settings besides lr and seed in this table: those of SETTINGS and all dotted columns."""
+    """Return this table's settings, without lr and seed: SETTINGS and all dotted columns."""
     named = [name for name in SETTINGS if name in curves]
     return named + sorted(name for name in map(str, curves.columns) if "." in name)
 
 
 def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Whether a setting is the lr times one number in all runs, as optimizer.weight_decay=${lr}.
+    """Return whether a setting is the lr times one number in all runs, as weight_decay=${lr}.
 
-    That two values are so is taken for chance, unless the number is 1.
+    If only two values agree, that counts as chance, unless the number is 1.
     """
     pairs = {(a, b) for a, b in zip(lr, values, strict=True) if is_number(a)}
     if len(pairs) < 2 or not all(is_number(b) and a > 0 and b > 0 for a, b in pairs):
@@ -125,10 +125,10 @@ def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
 
 
 def varying(table: pd.DataFrame) -> list[str]:
-    """Those of `settings_of` that differ between runs of one lr or follow no rule of it.
+    """Return those of `settings_of` that differ between runs of one lr, or do not follow the lr.
 
-    A setting that is the lr times one number is no other setting. A run without an lr has not
-    begun.
+    A setting that is the lr times one number is not counted as another setting. A run without an lr
+    has not begun.
     """
     begun = table.loc[table["lr"].notna()]
     lrs = begun["lr"].tolist()
@@ -172,7 +172,7 @@ def _has(curves: pd.DataFrame) -> str:
 
 
 def _coded(curves: pd.DataFrame) -> tuple[_Code, list[Hashable]]:
-    """Each row's run as a number, and the runs by that number, sorted where they can be."""
+    """Return each row's run as a number, and the runs by that number, sorted where possible."""
     column = curves["run"]
     try:
         code, values = pd.factorize(column.to_numpy())
@@ -193,7 +193,7 @@ def _coded(curves: pd.DataFrame) -> tuple[_Code, list[Hashable]]:
 
 
 def _numbers(curves: pd.DataFrame, name: str) -> Floats:
-    """(rows,) of a column, NaN where it is empty, all NaN where there is no such column."""
+    """Return (rows,) of a column; NaN where it is empty or where there is no such column."""
     if name not in curves:
         return np.full(len(curves), math.nan)
     column = _column(curves, name)
@@ -205,7 +205,7 @@ def _numbers(curves: pd.DataFrame, name: str) -> Floats:
 
 
 def number(name: str, value: Any) -> float:
-    """A cell as a number, NaN where it is empty or says so.
+    """Return a cell as a number, NaN where it is empty or says so.
 
     Raises:
         UserError: it is neither.
@@ -224,15 +224,15 @@ def number(name: str, value: Any) -> float:
 
 
 def _first(values: Floats, code: _Code, runs: int) -> Floats:
-    """(runs,) the first value of each run that is not NaN."""
+    """Return (runs,) the first value of each run that is not NaN."""
     found = np.full(runs, math.nan)
     there = np.flatnonzero(~np.isnan(values))[::-1]
-    found[code[there]] = values[there]  # of several assignments to one place the last one stays
+    found[code[there]] = values[there]  # of several assignments to one index the last one stays
     return found
 
 
 def _first_labels(curves: pd.DataFrame, name: str, code: _Code, runs: int) -> list[Any]:
-    """[runs] the first value of each run that is not missing, None where there is none."""
+    """Return [runs] the first value of each run that is not missing, None where there is none."""
     found: list[Any] = [None] * runs
     if name not in curves:
         return found
@@ -246,9 +246,9 @@ def _first_labels(curves: pd.DataFrame, name: str, code: _Code, runs: int) -> li
 
 
 def _other(curves: pd.DataFrame, settings: Sequence[str]) -> Floats:
-    """(rows,) a measurement that lrlab has no name for, like test_loss; NaN where there is none.
+    """Return (rows,) a measurement that lrlab has no name for, like test_loss; NaN if none.
 
-    A column that has a value in every row is none: it may be a setting.
+    A column with a value in every row does not count, because it may be a setting.
     """
     known = {"run", "seed", "state", *NUMBERS, *settings}
     found = np.full(len(curves), math.nan)
@@ -264,11 +264,11 @@ def _other(curves: pd.DataFrame, settings: Sequence[str]) -> Floats:
 
 
 def _swing_borders(curves: pd.DataFrame, code: _Code, runs: int) -> Floats:
-    """(runs,) the stability ratio from which on steps swing, as far as columns tell of momentum.
+    """Return (runs,) the stability ratio at which steps begin to swing, if the momentum is known.
 
-    Those are momentum, or optimizer.momentum, and optimizer.nesterov. Heavy ball's recurrence
-    r² − (1 + β − h)·r + β, h = lr·λ, has complex roots from h = (1 − √β)² on; Nesterov's,
-    r² − (1 + β)(1 − h)·r + β·(1 − h), from ((1 − β) / (1 + β))² on.
+    It is in the columns momentum or optimizer.momentum, and optimizer.nesterov. Heavy ball's
+    recurrence r² − (1 + β − h)·r + β, h = lr·λ, has complex roots from h = (1 − √β)² on.
+    Nesterov's, r² − (1 + β)(1 − h)·r + β·(1 − h), has them from ((1 − β) / (1 + β))² on.
     """
     beta = np.full(runs, math.nan)
     for name in ("optimizer.momentum", "momentum"):
@@ -312,7 +312,7 @@ def _check_classes(classes: Floats, runs: list[Hashable]) -> None:
 
 
 def _better_by_epoch(steps: Mapping[str, Floats], code: _Code, runs: int) -> NDArray[np.bool_]:
-    """(runs,) whether more of a run's rows have an epoch than have a step."""
+    """Return (runs,) whether more of a run's rows have an epoch than have a step."""
     counts = {
         name: np.bincount(code[np.isfinite(steps[name])], minlength=runs)
         for name in ("step", "epoch")
@@ -321,12 +321,12 @@ def _better_by_epoch(steps: Mapping[str, Floats], code: _Code, runs: int) -> NDA
 
 
 def _ordered(code: _Code, rows: Mapping[str, Floats]) -> tuple[_Code, dict[str, Floats]]:
-    """Sorted by run and position, rows without one left out, those of one position made one."""
+    """Sort by run and position; drop rows without a position, and merge those of the same one."""
     at = rows["at"]
     sorted_rows = dict(rows)
     between = np.diff(code)
     in_order = (between > 0) | ((between == 0) & (np.diff(at) >= 0))
-    if not (np.isfinite(at).all() and in_order.all()):  # of many rows a copy takes long
+    if not (np.isfinite(at).all() and in_order.all()):  # a copy of many rows takes long
         keep = np.flatnonzero(np.isfinite(at))
         keep = keep[np.lexsort((at[keep], code[keep]))]
         code, sorted_rows = code[keep], {name: values[keep] for name, values in rows.items()}

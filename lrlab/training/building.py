@@ -1,4 +1,4 @@
-"""Stacks of runs, made before their first step or from checkpoints."""
+"""Make stacks of runs, before their first step or from checkpoints."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def build(
     ways: dict[tuple[int, bool], str],
     pad: int = 0,
 ) -> list[Stack]:
-    """Stacks of runs that start, or go on from their checkpoints; those at one place together.
+    """Build stacks of runs that start, or go on from their checkpoints; runs at one step together.
 
     Args:
         specs: runs of one ``group_key``, whose folders exist.
         rows: each run's row in the display.
         data: on the device.
-        ways: what is known of this group, as ``lanes.Lanes.ways``.
+        ways: how this group trains fastest, as ``lanes.Lanes.ways``, as far as known.
         pad: as for ``lanes.Lanes``.
 
     Raises:
         NotWritten: a record could not be written.
-        Exception: whatever building or evaluating the networks raises.
+        Exception: any error from building or evaluating the networks.
     """
     steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
     given = (key, specs, rows, data, ways, pad)
@@ -57,7 +57,7 @@ def build(
         chosen_specs, chosen_rows = [specs[i] for i in chosen], [rows[i] for i in chosen]
         stack = build_stack(key, chosen_specs, chosen_rows, data, ways, pad)
         unfit = saving.restore(stack, [saved[i] for i in chosen])
-        if unfit:  # damaged, or of a network that was another then: those are trained anew
+        if unfit:  # damaged, or from when the network was another: those runs are trained anew
             for lane, reason in unfit.items():
                 folder = chosen_specs[lane].folder
                 checkpoints.drop(folder)
@@ -76,7 +76,7 @@ def build_stack(
     pad: int = 0,
     measured: bool = True,
 ) -> Stack:
-    """A stack of runs before their first step; the arguments are those of ``build``.
+    """Return a stack of runs before their first step; the arguments are those of ``build``.
 
     Args:
         measured: whether its steps are measured as the runs' configs say; else not at all.
@@ -118,7 +118,7 @@ def build_stack(
 
 
 def precision(spec: RunSpec) -> str:
-    """Of the products of the run's networks; see ``Lanes``."""
+    """Return the precision of the products of the run's networks; see ``Lanes``."""
     return spec.config.get("precision", "float32")
 
 
@@ -130,7 +130,7 @@ def _run(
     data: Dataset,
     references: References,
 ) -> Run:
-    """A run before its first step."""
+    """Return a run before its first step."""
     steps = spec["epochs"] * steps_per_epoch
     summary = new_summary(spec) | {
         "state": "running",
@@ -150,20 +150,20 @@ def _run(
 
 
 def _of_targets(data: Dataset) -> dict[str, Any]:
-    """What gives a prediction of standardised targets in their own units."""
+    """Return the function that turns a prediction of standardised targets into their own units."""
     if not data.target_mean:
         return {}
     return {"target_mean": list(data.target_mean), "target_std": data.target_std}
 
 
 def _swings_from(runs: Sequence[Run], optimizer: LaneOptimizer) -> list[float | None]:
-    """The stability ratio from which on each run's steps swing; None where no rule is known.
+    """Return the stability ratio at which each run's steps begin to swing; None without a rule.
 
-    Of a momentum that its schedule moves, the median over the run counts.
+    If a schedule moves the momentum, its median over the run counts.
     """
     values = {"lr": np.ones((1, len(runs)))}
     for lane, run in enumerate(runs):
-        if run.schedule.closed_loop:  # it moves the lr alone
+        if run.schedule.closed_loop:  # it moves only the lr
             continue
         for name, column in run.schedule.values(0, run.steps).items():
             if name != "lr":

@@ -1,6 +1,7 @@
-"""A lane's state at a step, as a file: what a run needs to go on as if it had never stopped.
+"""A lane's state at a step, as a file, so that a run can go on as if it had never stopped.
 
-Tensors and plain numbers only, read with ``weights_only=True``: a file from elsewhere runs no code.
+It holds tensors and plain numbers only and is read with ``weights_only=True``, so a file from
+elsewhere runs no code.
 """
 
 from __future__ import annotations
@@ -18,34 +19,34 @@ from lrlab.errors import UserError
 
 
 def save(run: Path, state: dict[str, Any]) -> None:
-    """Write the run's checkpoint over its last one.
+    """Write the run's checkpoint over the previous one.
 
     Args:
         run: the run's folder.
-        state: ``step``, and whatever else ``load`` is to give back.
+        state: ``step``, and everything else that ``load`` is to return.
 
     Raises:
-        NotWritten: no room, or no right, to write it.
+        NotWritten: there is no space, or no permission.
     """
     write(records.checkpoint_file(run), state)
 
 
 def write(file: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors whole beside the file, then rename.
+    """Write tensors whole under another name in the same folder, then rename.
 
     Raises:
-        NotWritten: no room, or no right, to write it.
+        NotWritten: there is no space, or no permission.
     """
-    buffer = io.BytesIO()  # of a full disk torch's own writer says nothing that helps
+    buffer = io.BytesIO()  # on a full disk torch's own writer gives no useful message
     torch.save(state, buffer)
     records.write_bytes(file, buffer.getbuffer())
 
 
 def load(run: Path) -> dict[str, Any] | None:
-    """The run's last checkpoint on the CPU, or None: there is none that fits its records.
+    """Return the run's last checkpoint on the CPU; None if none fits its records.
 
-    A checkpoint is of use only if metrics.csv has every step before it; after a power failure the
-    one may be on the disk and the other not.
+    A checkpoint is useful only if metrics.csv has every step before it. After a power failure the
+    one may be on the disk without the other.
     """
     state = read(records.checkpoint_file(run))
     if state is None:
@@ -54,26 +55,26 @@ def load(run: Path) -> dict[str, Any] | None:
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """A state on the CPU, with its ``step``; None: there is none, or it is damaged."""
+    """Return a state on the CPU, with its ``step``; None: there is none, or it is damaged."""
     try:
         state = _loaded(file)
         step = state["step"]
         if type(step) is not int or step < 0:
             return None
-    except Exception:  # whatever a damaged file makes of torch.load
+    except Exception:  # any exception that torch.load raises on a damaged file
         return None
     return state
 
 
 def tensors(file: Path) -> dict[str, torch.Tensor]:
-    """A state dict, as model.pt holds one, on the CPU.
+    """Return a state dict, as model.pt holds one, on the CPU.
 
     Raises:
         UserError: it is damaged.
     """
     try:
         found = _loaded(file)
-    except Exception:  # whatever a damaged file makes of torch.load
+    except Exception:  # any exception that torch.load raises on a damaged file
         found = None
     if found is None or not all(isinstance(each, torch.Tensor) for each in found.values()):
         raise UserError(f"{file}: is damaged, no tensors by their names")
@@ -81,12 +82,12 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _loaded(file: Path) -> dict[str, Any]:
-    """What torch saved there.
+    """Return the content that torch saved there.
 
     Raises:
-        Exception: of any kind, where it is damaged or would fill memory.
+        Exception: of any kind, if it is damaged or would fill memory.
     """
-    if not file.is_file() or file.is_symlink():  # a pipe would be waited for
+    if not file.is_file() or file.is_symlink():  # reading a pipe would wait for ever
         raise ValueError("no ordinary file")
     if _grows(file):
         raise ValueError("unpacks to more than it is")
@@ -98,7 +99,7 @@ def _loaded(file: Path) -> dict[str, Any]:
 
 
 def _grows(file: Path) -> bool:
-    """Whether it unpacks to more than it is: torch packs nothing, and a bomb would fill memory."""
+    """Return whether it unpacks to more than its size: torch packs nothing, a bomb fills memory."""
     with zipfile.ZipFile(file) as parts:
         entries = parts.infolist()
     packed = any(part.compress_type != zipfile.ZIP_STORED for part in entries)
@@ -107,10 +108,10 @@ def _grows(file: Path) -> bool:
 
 
 def _check_plain(node: Any) -> None:
-    """Refuse tensors of more numbers than the file holds, which to copy would fill memory.
+    """Refuse tensors with more numbers than the file holds; a copy of them would fill memory.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is such a tensor.
     """
     left = [node]
     while left:

@@ -1,4 +1,4 @@
-"""Runs that are over: evaluated in full, or pruned, and taken out of their stack."""
+"""Take finished and pruned runs out of their stack, and evaluate the finished ones in full."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lrlab.training.stack import Run, Stack
 if TYPE_CHECKING:
     from lrlab.process.progress import Update
 
-_TOLD = ("train_loss", "val_loss", "test_loss", "test_acc")  # what a log says of the end
+_TOLD = ("train_loss", "val_loss", "test_loss", "test_acc")  # the results that a log reports
 
 
 def prune(stack: Stack, pruned: set[int], update: Update) -> None:
-    """Let runs that are not worth their time leave, at an epoch's end. Their curves are kept.
+    """Let pruned runs leave at an epoch's end. Their curves are kept.
 
     Args:
-        pruned: run numbers; those that are not in this stack do not matter.
+        pruned: run numbers; those that are not in this stack are ignored.
     """
     going = []
     for lane, run in enumerate(stack.runs):
@@ -46,7 +46,7 @@ def prune(stack: Stack, pruned: set[int], update: Update) -> None:
 
 @phase("final evaluation")
 def finish(stack: Stack, done: Sequence[int]) -> None:
-    """Evaluate the runs that are over in full, and write their last records."""
+    """Evaluate finished runs in full, and write their last records."""
     final = evaluate_finished(stack, done)
     for i, lane in enumerate(done):
         run = stack.runs[lane]
@@ -69,7 +69,7 @@ def finish(stack: Stack, done: Sequence[int]) -> None:
 
 
 def _results(run: Run, final: Final, i: int) -> dict[str, float | list[float]]:
-    """What a summary says of the end of the i-th of the finished runs."""
+    """Return the final results of the i-th of the finished runs, for its summary."""
     return {
         "train_loss": float(final.train[0][i]),
         "train_acc": float(final.train[1][i]),

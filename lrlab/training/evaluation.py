@@ -1,4 +1,4 @@
-"""The losses of a stack's lanes on held-out samples, and of runs that are over on all samples."""
+"""Evaluate a stack's lanes on held-out samples, and finished runs on all samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lrlab.training.stack import Run, Stack, evaluated_on, val_parts
 
 @phase("evaluate")
 def evaluate(stack: Stack) -> None:
-    """Evaluate all lanes on the held-out samples; their runs have the result."""
+    """Evaluate all lanes on the held-out samples; store the results in their runs."""
     started = time.perf_counter()
     val_loss, val_acc = _scores(stack, stack.lanes, stack.data.val_x, stack.data.val_y)
     seconds = time.perf_counter() - started
@@ -38,13 +38,13 @@ def reach_target(run: Run) -> None:
 
 
 class Final(NamedTuple):
-    """The last evaluation of runs that are over.
+    """The last evaluation of finished runs.
 
     Attributes:
         lanes: those of the runs.
         train, test: losses and accuracies, (lanes,) each; NaN where there are no test samples.
         val_parts: (lanes,) val losses on each of the parts of the held-out samples.
-        seconds: that it took.
+        seconds: how long it took.
     """
 
     lanes: Lanes
@@ -57,8 +57,8 @@ class Final(NamedTuple):
 def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
     """Evaluate some lanes in full, on training and test data and on parts of the held-out data.
 
-    How much the differences of two runs' parts vary says how far the difference of their val losses
-    can be trusted.
+    The spread of two runs' differences over the parts shows how far the difference of their val
+    losses can be trusted.
     """
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
@@ -77,7 +77,7 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
 
 
 def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses and accuracies, (lanes,) each, of lanes of this stack; see ``Lanes.evaluate``."""
+    """Return losses and accuracies, (lanes,) each, of some of its lanes; see ``Lanes.evaluate``."""
     references = stack.references
     loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
     return loss * references.unit, accuracy

@@ -1,4 +1,4 @@
-"""What a lane keeps in Python besides its tensors: noted at its start, saved, put back."""
+"""Note, save and put back the Python values that a lane keeps next to its tensors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.training.stack import Run, Stack
 
-Python = dict[str, python_state.State]  # of the network, the loss and the optimizer
+Python = dict[str, python_state.State]  # attributes of the network, the loss and the optimizer
 
 
 def note_start(runs: Sequence[Run], stacked: Lanes, optimizer: LaneOptimizer) -> None:
-    """Note what each run keeps in Python; runs that begin alike share the note."""
+    """Note the Python values that each run keeps; runs that begin alike share the note."""
     notes: list[Python] = []
     for lane, run in enumerate(runs):
         now = _kept(stacked, optimizer, lane)
@@ -25,7 +25,7 @@ def note_start(runs: Sequence[Run], stacked: Lanes, optimizer: LaneOptimizer) ->
 
 def _kept(stacked: Lanes, optimizer: LaneOptimizer, lane: int) -> Python:
     network, loss = stacked.python(lane)
-    own = optimizer.torch_optimizer(lane)  # of one that lrlab does not know
+    own = optimizer.torch_optimizer(lane)  # an optimizer that lrlab does not know
     rule = {} if own is None else python_state.of(own)
     return {"network": network, "loss": loss, "optimizer": rule}
 
@@ -36,20 +36,20 @@ def _changes(before: Python, now: Python) -> Python:
 
 
 def changed(stack: Stack, lane: int) -> Python:
-    """What a lane's network, loss and optimizer keep in Python that was another at the start."""
+    """Return the Python values of a lane's network, loss and optimizer that have changed."""
     return _changes(stack.runs[lane].begun, _kept(stack.lanes, stack.optimizer, lane))
 
 
 def saved(python: Python) -> Python:
-    """What of it can be saved."""
+    """Return those of the changed values that can be saved."""
     return {name: python_state.saved(kept) for name, kept in python.items()}
 
 
 def load(stack: Stack, lane: int, state: Python) -> None:
-    """Put what ``changed`` gave into a lane.
+    """Put the values from ``changed`` into a lane.
 
     Raises:
-        forms.Unfit: it does not belong there.
+        forms.Unfit: they do not belong there.
     """
     try:
         stack.lanes.load_python(lane, state.get("network", {}), state.get("loss", {}))
@@ -58,5 +58,5 @@ def load(stack: Stack, lane: int, state: Python) -> None:
             if own is None:
                 raise forms.Unfit("it is of another optimizer")
             python_state.put_back(own, state["optimizer"])
-    except Exception as error:  # whatever a file from elsewhere makes of it
+    except Exception as error:  # any error that a file from elsewhere causes
         raise forms.Unfit(str(error)) from error

@@ -1,7 +1,7 @@
-"""The one training loop: lanes that go on together, step by step.
+"""The one training loop: advance lanes together, step by step.
 
-The sweep, ``lrlab.find``, the branch test, the picture of the loss along a step and ``lrlab.bench``
-train by ``advance``. Nothing else moves lanes on.
+The sweep, ``lrlab.find``, the branch test, the figure of the loss along a step and ``lrlab.bench``
+train with ``advance``. Nothing else advances lanes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def advance(
 
     Args:
         values: of the schedules for these steps, with ``lr``; all steps lie in one epoch.
-        stop: asked after each step; the segment ends with the step after which it is true.
+        stop: asked after each step; when it returns true, the segment ends with that step.
         before: called before each step with the number of steps made. It may look at the lanes, but
             not change them.
     """
@@ -71,14 +71,14 @@ def advance(
 
 @dataclass(frozen=True)
 class Segment:
-    """Some steps, as they went.
+    """The record of some steps.
 
     Attributes:
         first_steps: (lanes,) each lane's step at the beginning.
         values: of the schedules, name to (steps, lanes).
         losses: (steps, lanes), of the mini-batch before each update, times the stack's ``unit``.
-        measured: place in the segment to what was measured there, (lanes, 7), see
-            ``quantities.table``, and what was measured of each lane, (lanes,) int; 0: nothing.
+        measured: step within the segment to its measurements, (lanes, 7), see
+            ``quantities.table``, and to which of them each lane has, (lanes,) int; 0: none.
         seconds: of wall time, without those of measuring.
     """
 
@@ -91,7 +91,7 @@ class Segment:
 
 
 class Steps(Protocol):
-    """The steps of a segment, one after the other; see ``lrlab.engine.step.protocol.Step``."""
+    """The steps of a segment, one after another; see ``lrlab.engine.step.protocol.Step``."""
 
     batch: tuple[Tensor, Tensor]
 
@@ -109,7 +109,7 @@ class Steps(Protocol):
 
 @dataclass
 class Course:
-    """How far a lane is: ``step`` updates are made, of ``steps`` that it makes in all."""
+    """How far a lane is: ``step`` updates made, out of ``steps`` in all."""
 
     step: int = field(default=0, kw_only=True)
     steps: int = field(default=0, kw_only=True)
@@ -120,13 +120,13 @@ R = TypeVar("R", bound=Course, covariant=True)
 
 @dataclass
 class Lockstep(ABC, Generic[R]):
-    """All that a step changes: lanes, their optimizer, and where each lane is.
+    """Everything that a step changes: lanes, their optimizer, and how far each lane is.
 
     Attributes:
-        runs: (lanes,) where each lane is; all are at the same place of an epoch.
+        runs: (lanes,) how far each lane is; all are at the same step of an epoch.
         meter: measures the steps; None: nothing is measured.
-        unit: what losses are multiplied by.
-        steps_per_epoch: a segment may not go beyond an epoch's end.
+        unit: factor of the losses.
+        steps_per_epoch: a segment may not cross an epoch's end.
     """
 
     runs: list[R]
@@ -138,23 +138,23 @@ class Lockstep(ABC, Generic[R]):
 
     @abstractmethod
     def begin(self, count: int, coefficients: Coefficients) -> Steps:
-        """Make ready for the next ``count`` steps."""
+        """Prepare the next ``count`` steps."""
 
     @abstractmethod
     def settle(self) -> None:
-        """Make ready for other lanes than before, in the fastest way that keeps their bits."""
+        """Prepare for changed lanes, in the fastest way that keeps their bits."""
 
     @property
     def place(self) -> int:
-        """Steps made of the epoch that the lanes are in; 0 at an epoch's end, too."""
+        """Steps made of the lanes' present epoch; 0 at an epoch's end."""
         return self.runs[0].step % self.steps_per_epoch if self.runs else 0
 
     def steps(self) -> list[int]:
-        """(lanes,) the step that each lane is at."""
+        """Return (lanes,) the step that each lane is at."""
         return [run.step for run in self.runs]
 
     def put(self, lane: int, step: int, more: int | None = None) -> None:
-        """Say which step a lane is at, and, if given, how many more it makes."""
+        """Set a lane's step and, if given, how many more it makes."""
         run = self.runs[lane]
         run.step, run.steps = step, run.steps if more is None else step + more
 
@@ -164,7 +164,7 @@ class Lockstep(ABC, Generic[R]):
             run.step += count
 
     def keep(self, going: Sequence[int]) -> None:
-        """Cut down to the lanes that go on."""
+        """Keep only the lanes that go on."""
         if len(going) == len(self.runs):
             return
         self.runs = [self.runs[lane] for lane in going]
@@ -177,7 +177,7 @@ class Lockstep(ABC, Generic[R]):
         self.settle()
 
     def coefficients(self, values: Values) -> Coefficients:
-        """What the updates of the next steps multiply by."""
+        """Return the factors in the updates of the next steps."""
         if self.optimizer.general:
             self.optimizer.seeds = self.lanes.seeds
         return self.optimizer.coefficients(values, np.array(self.steps()))
@@ -185,14 +185,14 @@ class Lockstep(ABC, Generic[R]):
     # --- measuring --------------------------------------------------------------------------------
 
     def due(self, count: int) -> dict[int, np.ndarray]:
-        """Which of the next steps are measured; see ``Meter.due``."""
+        """Return which of the next steps are measured; see ``Meter.due``."""
         if self.meter is None:
             return {}
         totals = [run.steps for run in self.runs]
         return self.meter.due(self.steps(), count, totals, self.steps_per_epoch)
 
     def measure_before(self) -> float:
-        """Remember the lanes as they are before an update; return the seconds that it took."""
+        """Remember the lanes before an update; return the seconds that it took."""
         started = time.perf_counter()
         assert self.meter is not None
         self.meter.before(self.lanes)
@@ -207,7 +207,7 @@ class Lockstep(ABC, Generic[R]):
         i: int,
         due: np.ndarray,
     ) -> tuple[Tensor, float]:
-        """Measure the update that was made; return what was found, and the seconds that it took."""
+        """Measure the update just made; return the measurements, and the seconds that it took."""
         started = time.perf_counter()
         assert self.meter is not None
         divisor = self.optimizer.preconditioner(coefficients, i)
@@ -219,7 +219,7 @@ class Lockstep(ABC, Generic[R]):
     def measured(
         self, raw: dict[int, Tensor], due: dict[int, np.ndarray], values: Values
     ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """What was measured, as ``Segment.measured`` holds it."""
+        """Return the measurements in the form of ``Segment.measured``."""
         if not raw:
             return {}
         scale = self.optimizer.stability_scale(values, np.array(self.steps()))

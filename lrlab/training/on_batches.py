@@ -1,7 +1,7 @@
-"""Lanes trained on batches that a function gives, without records.
+"""Train lanes on batches from a function, without records.
 
-For what looks at the start of training only: the range test, and runs that are trained again for a
-picture of their paths.
+It serves the start of training only: the range test, and runs that are trained again for a figure
+of their paths.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SEGMENT = 100  # steps between two looks at the losses
 
 
 def batches(data: Dataset, seed: int, batch_size: int) -> Batches:
-    """Step to (samples, labels), the mini-batches of a sweep's run of this seed.
+    """Return a function from step to (samples, labels): the batches of a sweep's run of this seed.
 
     Args:
         data: on the device.
@@ -42,7 +42,7 @@ def batches(data: Dataset, seed: int, batch_size: int) -> Batches:
 
 
 def batches_of(x: Tensor, y: Tensor, seed: int, batch_size: int) -> Batches:
-    """As ``batches``, of samples (samples, ...) and their targets (samples, ...)."""
+    """Like ``batches``, for samples (samples, ...) and their targets (samples, ...)."""
     steps_per_epoch = len(x) // batch_size
     epoch_of, order = -1, torch.empty(0)
 
@@ -60,7 +60,7 @@ def batches_of(x: Tensor, y: Tensor, seed: int, batch_size: int) -> Batches:
 
 @dataclass
 class OnBatches(Lockstep[Course]):
-    """Lanes that are all at the same step, and get the same batches.
+    """Lanes at the same step that get the same batches.
 
     Attributes:
         batch: step to samples and targets.
@@ -71,7 +71,7 @@ class OnBatches(Lockstep[Course]):
     evaluated: Sequence[Samples]
 
     def begin(self, count: int, coefficients: Coefficients) -> _Steps:
-        """Make ready for the next steps."""
+        """Prepare the next steps."""
         return _Steps(self, coefficients)
 
     def settle(self) -> None:
@@ -89,7 +89,7 @@ class _Steps:
 
     @property
     def losses(self) -> Tensor:
-        """(steps, lanes) float64 on the CPU, in which each type of losses is exact."""
+        """(steps, lanes) float64 on the CPU, which holds every type of loss exactly."""
         return torch.stack(self._losses).cpu().double()
 
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
@@ -128,13 +128,13 @@ def build(
 
 
 def copies(stack: OnBatches, lane: int, step: int) -> OnBatches:
-    """As many copies of a lane at a step as there are lanes, with what its optimizer remembers.
+    """Return as many copies of a lane at a step as there are lanes, with its optimizer's memory.
 
     Each copy has the lr of its own lane. ``settle`` them before use.
     """
     index = [lane] * len(stack.runs)
     lanes = stack.lanes.select(index)
-    # deep, for the general way shares leaves; the stack's own are not written to by it
+    # deep: the general optimizer shares leaves; the stack's own are never written to
     optimizer = copy.deepcopy(stack.optimizer)
     optimizer.keep(torch.tensor(index), list(lanes.params.values()), lanes.units)
     optimizer.take_rates(stack.optimizer)
@@ -143,7 +143,7 @@ def copies(stack: OnBatches, lane: int, step: int) -> OnBatches:
 
 
 def settle(lanes: Lanes, batch: Batches, parts: Sequence[Samples]) -> None:
-    """Settle lanes; what data draws later does not depend on how many trials that took."""
+    """Settle lanes without an effect on later random draws, however many trials it took."""
     x, y = batch(0)
     with randomness_kept(lanes):
         lanes.settle(x, y, *parts)

@@ -1,8 +1,8 @@
-"""The pool: which runs train when. Places fall free and are taken by waiting runs, until none wait.
+"""The pool decides which runs train when. Waiting runs take free places until none wait.
 
-A *tick* is one epoch of every stack. At its end all runs report, those to prune and those that
-ended leave, and their places are filled. What is decided at a tick hangs on what was reported up
-to it and on nothing else, so that a sweep that was interrupted and goes on decides the same.
+A *tick* is one epoch of every stack. At its end all runs report. Pruned and finished runs leave,
+and waiting runs fill their places. A decision at a tick depends only on the reports up to it. So an
+interrupted sweep that goes on decides the same.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ INTERRUPTED = {"state": "interrupted"}
 
 @dataclass(frozen=True)
 class Start:
-    """A run to train, whose folder exists.
+    """A run to train; its folder exists.
 
     Attributes:
         epochs: how many it had reported when it was interrupted. They are trained again, or read
             from its checkpoint, before it takes part; they are not reported again.
-        label: what sets it apart, for the display.
-        alone: not in a stack with others, for one of them may have made the stack fail.
+        label: distinguishes it in the display.
+        alone: not in a stack with others, because one of them may have made the stack fail.
     """
 
     spec: RunSpec
@@ -48,7 +48,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Report:
-    """A run at an epoch's end. Losses are means a sample; train_loss that over the mini-batches."""
+    """A run at an epoch's end. Losses are means over the samples; train_loss that over the
+    mini-batches.
+    """
 
     epoch: int
     train_loss: float
@@ -57,7 +59,7 @@ class Report:
 
 
 class Source(Protocol):
-    """Where runs come from, and who judges them.
+    """Where runs come from, and where they are judged.
 
     Attributes:
         tick: the tick to begin with.
@@ -66,29 +68,29 @@ class Source(Protocol):
     tick: int
 
     def take(self, tick: int) -> Start | None:
-        """The next run to train, or None: there is none now."""
+        """Return the next run to train, or None if there is none now."""
         ...
 
     def report(self, reports: Mapping[int, Report]) -> set[int]:
-        """Hear how the runs do, by number; returns those to prune."""
+        """Take the runs' results, by number; return the numbers of those to prune."""
         ...
 
     def ended(self, run: int) -> None:
-        """The run is over, its summary final."""
+        """The run has ended; its summary is final."""
         ...
 
     def interrupted(self, run: int) -> None:
-        """The run was interrupted; its records say where."""
+        """The run was interrupted; its records say at which step."""
         ...
 
     def wait(self) -> bool:
-        """Nothing trains here: wait for a run to take; False: there will be none."""
+        """Wait for a run to take, while nothing trains here; return False if none will come."""
         ...
 
 
 @dataclass
 class Batch:
-    """A plain list of runs as a source: all train to their ends."""
+    """A plain list of runs as a source: each trains to its end."""
 
     specs: Sequence[RunSpec]
     tick: int = 0
@@ -119,17 +121,17 @@ class _Pool:
     stop: Callable[[], bool]
     width: int | None  # the most runs at once, or None: as many as memory holds and are fast
     free: int  # bytes of memory, before the first run
-    rows: dict[int, int]  # of the display, by run number
+    rows: dict[int, int]  # the display's rows, by run number
     reported: dict[int, int] = field(default_factory=dict)  # epochs, by run number
     tick: int = 0
     stacks: list[Stack] = field(default_factory=list)
     waiting: deque[Start] = field(default_factory=deque)  # taken from the source, without a place
-    keys: dict[int, str] = field(default_factory=dict)  # plan.group_key, by run number
+    keys: dict[int, str] = field(default_factory=dict)  # spec.group_key, by run number
     groups: dict[str, memory.Needs] = field(default_factory=dict)
     ways: dict[str, dict[tuple[int, bool], str]] = field(default_factory=dict)
     pads: dict[str, int] = field(default_factory=dict)  # rows of a product, by group
     data: dict[str, Dataset] = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)  # groups of which it was said what is not saved
+    told: set[str] = field(default_factory=set)  # groups whose unsaved state was reported
 
 
 def run(
@@ -140,17 +142,17 @@ def run(
     rows: Mapping[int, int],
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train all runs of a source; what fails is marked, logged and left behind.
+    """Train all runs of a source; mark and log those that fail, and go on.
 
     Args:
         width: the most runs that train at once; None: as many as memory holds and are fastest
             together.
-        device: where the first runs train, whose memory counts.
+        device: where the first runs train; its memory counts.
         rows: the display's rows of the runs that it knows; others are added to it.
         stop: asked at every step.
 
     Raises:
-        Stopped: ``stop`` said so. Every run's records are written, unfinished ones are marked
+        Stopped: ``stop`` returned true. Every run's records are written, unfinished ones are marked
             interrupted.
         NotWritten: a record could not be written.
     """
@@ -169,7 +171,7 @@ def run(
             _train(pool)
             _judge(pool)
             if len(pool.stacks) < trained:
-                gc.collect()  # lanes refer to themselves; the next ones need what these took
+                gc.collect()  # lanes refer to themselves; the next ones need their memory
     except Stopped:
         _interrupt(pool)
         raise
@@ -182,7 +184,7 @@ def _train(pool: _Pool) -> None:
 
 
 def _judge(pool: _Pool) -> None:
-    """Let all runs report, and let those leave that are not worth their time."""
+    """Let all runs report, and let the pruned ones leave."""
     reports = {}
     for stack in pool.stacks:
         for run in stack.runs:
@@ -199,7 +201,7 @@ def _judge(pool: _Pool) -> None:
 
 
 def _attempt(pool: _Pool, stack: Stack, work: Callable[[Stack], None]) -> None:
-    """Do something with a stack, see who ended by it, and survive what it raises."""
+    """Do something with a stack, handle its errors, and note which runs ended."""
     runs = list(stack.runs)
     try:
         work(stack)
@@ -220,9 +222,10 @@ def _attempt(pool: _Pool, stack: Stack, work: Callable[[Stack], None]) -> None:
 
 
 def _recover(pool: _Pool, starts: Sequence[Start], error: Exception) -> None:
-    """After an error: less at once if memory is out, else each alone, for one may be at fault.
+    """After an error train fewer runs at once if memory is out, else each alone.
 
-    Runs begin anew or at their last checkpoint, and come to the same bits.
+    One run may have caused the error. All start anew or at their last checkpoint, and reach the
+    same bits.
     """
     if len(starts) == 1:
         spec = starts[0].spec
@@ -241,7 +244,7 @@ def _recover(pool: _Pool, starts: Sequence[Start], error: Exception) -> None:
 
 
 def _fill(pool: _Pool) -> None:
-    """Take runs while there is room, build their lanes, and let them join their group's stack."""
+    """Take runs while there is room, build their lanes, and add them to their group's stack."""
     starts: list[Start] = []
     places = _Places(pool)
     while _has_room(pool, starts) and (pool.waiting or places.for_another()):
@@ -270,7 +273,7 @@ def _has_room(pool: _Pool, starts: Sequence[Start]) -> bool:
 
 
 class _Places:
-    """What the pool's lanes and their data take, and whether there is a place for more."""
+    """The memory of the pool's lanes and data, and whether one more lane fits."""
 
     def __init__(self, pool: _Pool) -> None:
         self._pool = pool
@@ -285,15 +288,15 @@ class _Places:
             del pool.data[name]
 
     def for_another(self) -> bool:
-        """Whether there is a place for one more like the last one.
+        """Return whether one more run like the last one fits.
 
-        Asked before a run is taken: one that then had to wait would be kept from other workers,
-        and in a search would be drawn before it had to be.
+        Ask before taking a run: a taken run that had to wait would be kept from other workers. In a
+        search it would also be drawn too early.
         """
         return self._last is None or self._fits(self._last)
 
     def take(self, spec: RunSpec) -> bool:
-        """Give a run a place, if there is one; the first one is tried in any case."""
+        """Give a run a place, if there is one; the first run is always tried."""
         fits = self._last is None or self._fits(spec)
         if fits:
             self._add(spec)
@@ -313,7 +316,7 @@ class _Places:
         self._lanes[_group(self._pool, spec)] += 1
 
     def _more(self, spec: RunSpec) -> int:
-        """Bytes that one more lane takes; where stacks are padded, that may be none or many."""
+        """Return the bytes that one more lane takes; in padded stacks that may be none or many."""
         lanes = self._lanes[_group(self._pool, spec)]
         rows = _rows(self._pool, spec, lanes + 1) - _rows(self._pool, spec, lanes)
         return _needs(self._pool, spec).lane * max(rows, 0)
@@ -360,10 +363,10 @@ def _build(pool: _Pool, key: str, group: Sequence[Start]) -> None:
 
 
 def _pad(pool: _Pool, specs: Sequence[RunSpec]) -> int:
-    """The rows of all products of a group, ``lanes.Lanes.pad``; 0 where its bits need none.
+    """Return the rows of all products of a group, ``lanes.Lanes.pad``; 0 if its bits need none.
 
-    On a GPU they do. All stacks of a group then have one width from the first to the last, that of
-    its first stack, or what the records say of a run that goes on.
+    On a GPU the bits need padding. All stacks of a group then have one width throughout. It is that
+    of its first stack, or the recorded one of a run that goes on.
     """
     if not is_padded(specs[0]):
         return 0
@@ -386,7 +389,7 @@ def power_of_two(lanes: int) -> int:
 
 
 def _rows(pool: _Pool, spec: RunSpec, lanes: int) -> int:
-    """The rows of the stacks of so many lanes of a group, padding included."""
+    """Return the rows of the stacks of so many lanes of a group, with padding."""
     if not lanes or not is_padded(spec):
         return lanes
     asked = spec.config.get("pad", "auto")
@@ -398,7 +401,7 @@ def _rows(pool: _Pool, spec: RunSpec, lanes: int) -> int:
 def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
     """Train the runs of a new stack up to the epoch that each had reported before.
 
-    They part on the way, each to a stack of its own at its epoch; ``_merge`` brings them together.
+    On the way each leaves for a stack of its own at its epoch; ``_merge`` joins these.
     """
     while stack.runs:
         behind = [
@@ -418,7 +421,7 @@ def _catch_up(pool: _Pool, stack: Stack, epochs: Mapping[int, int]) -> None:
 
 
 def _merge(pool: _Pool) -> None:
-    """One stack a group, of all that are at an epoch's start."""
+    """Merge all lanes of a group that are at an epoch's start into one stack."""
     first: dict[str, Stack] = {}
     merged = []
     for stack in pool.stacks:

@@ -1,7 +1,7 @@
-"""What a run's record says besides its losses, compared with what the run trained again says.
+"""Compare the records of a run, apart from its curve, with those of the run trained again.
 
-``lrlab.reproduce`` compares the curves step by step; here is all else that a table, a report or
-best.yaml would show of the run: its summary, its measured steps, its branch test, its model.
+``lrlab.reproduce`` compares the curves step by step. This file compares everything else that a
+table, a report or best.yaml shows: summary, measured steps, branch test, model.
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ from lrlab.process.plain import is_real
 if TYPE_CHECKING:
     import pandas as pd
 
-# Keys of summary.json that a run trained again need not repeat: when, where, and beside what.
+# Keys of summary.json that a run trained again need not repeat: when, where, and next to which
+# runs.
 MAY_DIFFER = ("timing", "environment", "lanes", "seconds_to_target")
-# Numbers that are measured, and so have the tolerance. All else is equal or differs.
+# Measured numbers, which have the tolerance. Everything else must be equal.
 RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 MEASURED = (
     *("initial_loss", "chance_loss", "majority_share", "target_mean", "target_std"),
     *(*RESULTS, "val_parts", "swings_from"),
 )
 UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
-# What is measured of a run beside others may round in another way than of the run alone; it changes
-# no bit of the training.
+# Measurements next to other lanes may round differently than alone; this changes no bit of the
+# training.
 MEASURING = {"diagnostics.csv": 1e-3}
-MOST = 8  # differences that are named; of more there is a count
+MOST = 8  # differences that are named; the rest are counted
 LONGEST = 60  # characters of a value
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that the record says otherwise.
+    """One difference between the records.
 
     Attributes:
         name: the key, file or column.
         record, here: both values, as shown.
-        size: how far apart they are, which a tolerance may forgive; inf where nothing does.
+        size: how far apart they are, compared with a tolerance; inf where none applies.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Difference:
 
 
 def listed(found: Sequence[Difference]) -> list[str]:
-    """A line for each difference, and one that counts those beyond ``MOST``."""
+    """Return a line for each difference, and one with the number of those beyond ``MOST``."""
     lines = [str(each) for each in found[:MOST]]
     if len(found) > MOST:
         lines.append(f"and {len(found) - MOST} more differences")
@@ -67,15 +68,15 @@ def listed(found: Sequence[Difference]) -> list[str]:
 def of_summary(
     record: Mapping[str, Any], again: Mapping[str, Any], folder: Path, metrics: pd.DataFrame
 ) -> list[Difference]:
-    """What a summary says otherwise; keys that the record does not have are not missed.
+    """Return the differences between summaries; keys that the record lacks are ignored.
 
     Args:
-        record, again: as ``records.read_summary`` gives them; the new run went to its end.
-        folder: the record's, whose number is the run's.
+        record, again: as ``records.read_summary`` returns them; the new run went to its end.
+        folder: the record's; its number is the run's.
         metrics: the new run's, as far as the record goes.
     """
     expected = _as_far(record, again, metrics)
-    # null: what was not known yet when the run stopped
+    # null: not known yet when the run stopped
     early = record.get("state") in UNFINISHED and record.get("state") != "pruned"
     found = []
     if folder.name.isdecimal() and record.get("run", int(folder.name)) != int(folder.name):
@@ -100,7 +101,7 @@ def of_summary(
 def _as_far(
     record: Mapping[str, Any], again: Mapping[str, Any], metrics: pd.DataFrame
 ) -> dict[str, Any]:
-    """What the summary should say of a run that stopped where the record does."""
+    """Return the summary that a run would have if it stopped where the record stops."""
     state = record.get("state")
     if state not in UNFINISHED:
         return dict(again)
@@ -111,13 +112,13 @@ def _as_far(
         expected["val_parts"] = None
     if state == "failed" and isinstance(record.get("error"), str):
         expected["error"] = record["error"]
-    # of the evaluation behind the last row, its step not trained yet, the run may know already
+    # the run may already know the evaluation after the last row, whose step is not trained yet
     reached = again.get("steps_to_target")
     if reached is not None and reached > last + 1:
         expected["steps_to_target"] = None
     whole = len(metrics) and last == again.get("steps") and math.isnan(metrics["lr"].iloc[-1])
     if whole and state in ("pruned", "interrupted"):
-        return dict(again)  # there is nothing that it was stopped from
+        return dict(again)  # it was not stopped early
     if state == "pruned" and len(metrics):
         import numpy as np
 
@@ -140,7 +141,7 @@ def _differing(key: str, old: Any, new: Any) -> Difference:
 
 
 def same(old: Any, new: Any) -> bool:
-    """Whether two values of JSON are equal; a number is no truth value, and NaN equals itself."""
+    """Return whether two JSON values are equal; a bool is no number, and NaN equals itself."""
     if isinstance(old, bool) or isinstance(new, bool):
         return isinstance(old, bool) and isinstance(new, bool) and old == new
     if is_real(old) and is_real(new):
@@ -151,7 +152,7 @@ def same(old: Any, new: Any) -> bool:
 
 
 def distance(old: Any, new: Any) -> float:
-    """How far apart two numbers are; inf where one is none, or not finite."""
+    """Return how far apart two numbers are; inf if one is no finite number."""
     if not (is_real(old) and is_real(new)):
         return math.inf
     try:
@@ -162,10 +163,10 @@ def distance(old: Any, new: Any) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value as a line has room for it; null where it is None."""
+    """Return a value cut to the room in a line; null where it is None."""
     if value is None:
         return "null"
-    if isinstance(value, int) and abs(value) >= 10**LONGEST:  # Python prints no 5000 digits
+    if isinstance(value, int) and abs(value) >= 10**LONGEST:  # Python refuses to print 5000 digits
         return f"a number of {value.bit_length()} bits"
     try:
         text = str(value)
@@ -178,18 +179,18 @@ def shown(value: Any) -> str:
 
 
 def of_rows(file: Path, columns: Sequence[str]) -> list[Difference]:
-    """What is odd about a table of steps: columns that are none of its, steps out of their order.
+    """Return the oddities of a table of steps: unknown columns, steps out of order.
 
     Args:
-        file: of a run's folder; read as the record's reader reads it.
-        columns: those that it has.
+        file: in a run's folder; read as the record's reader reads it.
+        columns: the expected ones.
 
     Raises:
-        OSError: it is not there.
+        OSError: it does not exist.
     """
     with file.open("rb") as stream:
         header = stream.readline(2**16)
-        lines = stream.read().split(b"\n")[:-1]  # a torn last line is none
+        lines = stream.read().split(b"\n")[:-1]  # a torn last line does not count
     names = [name.strip('"') for name in header.decode("utf-8", "replace").strip().split(",")]
     found = []
     others = [name for name in dict.fromkeys(names) if name not in columns]
@@ -205,7 +206,7 @@ def of_rows(file: Path, columns: Sequence[str]) -> list[Difference]:
 
 
 def _order(name: str, cells: Iterable[bytes]) -> Iterator[Difference]:
-    """Steps that are there twice, and a step behind a later one."""
+    """Return a line about steps that occur twice, or that follow a later one."""
     before: float = -math.inf
     seen: set[float] = set()
     twice: list[str] = []
@@ -214,7 +215,7 @@ def _order(name: str, cells: Iterable[bytes]) -> Iterator[Difference]:
         try:
             step = float(cell)
         except ValueError:
-            continue  # the reader says it
+            continue  # the reader reports it
         if step in seen:
             twice.append(f"{step:g}")
         elif step < before:
@@ -233,7 +234,7 @@ def _some(words: Sequence[str]) -> str:
 
 
 def of_lr(record: pd.DataFrame, again: pd.DataFrame) -> list[Difference]:
-    """Rates and epochs that differ by more than rounding: settings, which no tolerance forgives."""
+    """Return rates and epochs that differ by more than rounding: settings have no tolerance."""
     import numpy as np
 
     old, new = (each.drop_duplicates("step").set_index("step") for each in (record, again))
@@ -256,13 +257,13 @@ def of_table(
     is_whole: bool = True,
     rounding: float = 0.0,
 ) -> Difference | None:
-    """How two tables of steps differ, in one line; None: they do not.
+    """Return in one line how two tables of steps differ; None if they do not.
 
     Args:
         name: of the file.
         record, again: with a column ``step`` and others of numbers.
         is_whole: whether the record has all steps; if not, later ones of ``again`` are left out.
-        rounding: how far numbers may be apart, relative to the larger of 1 and their size.
+        rounding: the largest allowed difference, relative to the larger of 1 and the numbers' size.
     """
     import numpy as np
 
@@ -295,10 +296,10 @@ def of_table(
 
 
 def of_model(record: Path, again: Path, is_whole: bool = True) -> Difference | None:
-    """How the tensors of two model.pt differ, in one line; None: they do not, or there are none.
+    """Return in one line how the tensors of two model.pt differ; None if equal or absent.
 
     Args:
-        is_whole: whether the recorded run went to its end; of others there is no model.
+        is_whole: whether the recorded run went to its end; others have no model.
     """
     if not record.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a stack's runs leave while they train: rows of tables, summaries, logs, the display."""
+"""Write the records of a stack while it trains: rows of tables, summaries, logs, the display."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def results_in_words(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
-    """The results that there are, in words."""
+    """Return the known results in words."""
     for name in names:
         if not np.isnan(value := summary[name]):
             share = name.endswith("_acc")
@@ -28,7 +28,7 @@ def results_in_words(summary: Mapping[str, Any], names: Sequence[str]) -> Iterat
 
 
 def log_start(stack: Stack, run: Run) -> None:
-    """Say in the run's records that it trains, what and where."""
+    """Log that the run trains, what and where."""
     lane, width, way, data = stack.runs.index(run), len(stack.runs), stack.lanes.way, stack.data
     run.summary["lanes"] = {"width": width, "lane": lane, "way": way, "pad": stack.lanes.pad}
     records.write_summary(run.spec.folder, run.summary)
@@ -57,7 +57,7 @@ def log_start(stack: Stack, run: Run) -> None:
 
 @phase("record")
 def record(stack: Stack, segment: Segment, update: Update) -> list[int]:
-    """Write a segment's rows; return the lanes that go on, whose losses are all finite."""
+    """Write a segment's rows; return the lanes that go on, those with finite losses only."""
     finite = np.isfinite(segment.losses)
     show = update.due()
     going = []
@@ -73,7 +73,7 @@ def record(stack: Stack, segment: Segment, update: Update) -> list[int]:
         step = segment.first_steps[lane] + count
         if whole:
             going.append(lane)
-            # one by one, so that the sum does not depend on where the segments were cut
+            # one by one, so that the sum does not depend on where segments end
             total = np.cumsum([run.epoch_losses[0], *loss])[-1]
             run.epoch_losses = (float(total), run.epoch_losses[1] + count)
             run.last_loss = sum(loss) / count
@@ -115,7 +115,7 @@ def _write_rows(
 
 
 def diverge(run: Run, step: int) -> None:
-    """End a run whose loss is not finite at a step."""
+    """End a run at its first non-finite loss."""
     run.summary["first_nonfinite_step"] = step
     end(run, "diverged", f"diverged at step {step}: the loss is not finite")
 
@@ -136,7 +136,7 @@ def end(run: Run, state: str, line: str) -> None:
 
 
 def show_step(stack: Stack, update: Update, made: int) -> None:
-    """Show how far a segment is, so that slow steps show that they are made; fetches no loss."""
+    """Show how far a segment is, so that slow steps are seen to progress; fetches no loss."""
     if update.due():
         for run in stack.runs:
             step = run.step + made

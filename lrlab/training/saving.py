@@ -1,4 +1,4 @@
-"""A stack's lanes saved, so that they can go on later, and put back as they were."""
+"""Save a stack's lanes so that they can go on later, and put them back."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lrlab.training.lane_python import Python
 from lrlab.training.stack import Run, Stack
 
 CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
-# of a summary, what a checkpoint keeps
+# the part of a summary that a checkpoint keeps
 KEPT = ("initial_loss", "steps_to_target", "seconds_to_target", "timing")
 
 
 def restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int, str]:
-    """Put each lane where its checkpoint left it; one without is evaluated at its start.
+    """Put each lane back where its checkpoint left it; evaluate one without a checkpoint.
 
     Returns:
-        Why not, of each lane whose checkpoint does not belong there; then the stack is of no use.
+        The reason for each lane whose checkpoint does not belong there; then the stack is useless.
     """
     unfit: dict[int, str] = {}
     for lane, state in enumerate(saved):
@@ -38,8 +38,8 @@ def restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int
         try:
             _put_back(stack, lane, state)
         except (MemoryError, torch.OutOfMemoryError):
-            raise  # no fault of the checkpoint's
-        except Exception as error:  # whatever a damaged file, or one from elsewhere, makes of it
+            raise  # not the checkpoint's fault
+        except Exception as error:  # any error that a damaged or foreign file causes
             unfit[lane] = in_a_line(f"{type(error).__name__}: {error}")
     if unfit:
         return unfit
@@ -63,10 +63,10 @@ def restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int
 
 
 def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
-    """Put a lane where its checkpoint left it.
+    """Put a lane back where its checkpoint left it.
 
     Raises:
-        Exception: of any kind, where it does not belong there.
+        Exception: of any kind, if the checkpoint does not belong there.
     """
     run = stack.runs[lane]
     loss, accuracy = map(float, state["evaluation"])
@@ -81,7 +81,7 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
     stack.lanes.load(lane, state["tensors"])
     stack.optimizer.load(lane, state["optimizer"])
     lane_python.load(stack, lane, state.get("python", {}))
-    if try_out := getattr(stack.optimizer, "try_out", None):  # of one that lrlab does not know
+    if try_out := getattr(stack.optimizer, "try_out", None):  # one that lrlab does not know
         try_out(lane, state["optimizer"], state.get("python", {}).get("optimizer") or {})
     for val_loss in evaluations:
         run.schedule.observe(val_loss)
@@ -93,7 +93,7 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
 
 
 def keep_end(stack: Stack, lane: int) -> None:
-    """Write a finished run's state for its branch test, if it has one when the sweep ends."""
+    """Write a finished run's state for its branch test, if it gets one at the sweep's end."""
     run = stack.runs[lane]
     mode = schema.diagnostics(run.spec.config)
     annealed = branch_budget.is_annealed(run.last_values.get("lr", np.nan), run.spec["lr"])
@@ -113,7 +113,7 @@ def keep_end(stack: Stack, lane: int) -> None:
 
 
 def checkpoint_at_boundary(stack: Stack) -> None:
-    """Save the stack's lanes at an epoch's end, if ``checkpoint_every`` asks for it now."""
+    """Save the stack's lanes at an epoch's end, if ``checkpoint_every`` says so."""
     if checkpoint_due(stack, at_boundary=True):
         checkpoint(stack)
 
@@ -129,10 +129,10 @@ def checkpoint_due(stack: Stack, at_boundary: bool) -> bool:
 
 @phase("checkpoint")
 def checkpoint(stack: Stack) -> None:
-    """Save all lanes of the stack as they are.
+    """Save all lanes of the stack.
 
     Raises:
-        NotWritten: no room, or no right, to write it.
+        NotWritten: there is no space, or no permission.
     """
     for lane, run in enumerate(stack.runs):
         python = lane_python.changed(stack, lane)
@@ -156,7 +156,7 @@ def checkpoint(stack: Stack) -> None:
 
 
 def _unsaved(run: Run, python: Python) -> bool:
-    """Whether some of it cannot be saved; the first time a run's log says so."""
+    """Return whether some state cannot be saved; log it the first time."""
     found = [key for kept in python.values() for key in python_state.unsaved(kept)]
     if found and not run.unsaved:
         run.unsaved = ", ".join(found[:3])
@@ -165,7 +165,7 @@ def _unsaved(run: Run, python: Python) -> bool:
 
 
 def unsaved_line(names: str) -> str:
-    """That what a run keeps in Python is in no checkpoint, and what would be."""
+    """Return a line: the run's Python state is in no checkpoint, and what would help."""
     return (
         f"{names} changes in training and cannot be saved: no checkpoint is written, and a resumed "
         "run is trained anew; keep numbers, tensors, lists, dicts or random generators, or return "
@@ -174,7 +174,7 @@ def unsaved_line(names: str) -> str:
 
 
 def interrupt(stack: Stack) -> None:
-    """Say in the records of all runs of the stack that they were interrupted, and where."""
+    """Record in all runs of the stack that they were interrupted, and at which step."""
     every = stack.runs[0].spec.config.get("checkpoint_every")
     if every is not None:
         checkpoint(stack)

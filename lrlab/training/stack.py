@@ -1,4 +1,4 @@
-"""Runs of a sweep as a stack of lanes, on the samples and in the orders of their epochs."""
+"""A stack: runs of a sweep as lanes, with the data and the sample order of their epochs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from lrlab.training.lane_python import Python
 
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
-TRIAL = 20  # steps of a segment that finds out how fast a number of threads is
-CAPTURE_FROM = 50  # steps left; to capture one takes as long as it saves in about so many
-VAL_PARTS = 20  # of the held-out samples
+TRIAL = 20  # steps of a segment that tests how fast a number of threads is
+CAPTURE_FROM = 50  # steps left; capturing one saves its own cost in about so many
+VAL_PARTS = 20  # parts of the held-out samples
 
 
 @dataclass
 class Run(Course):
-    """A run while it trains: what its lane needs besides its tensors.
+    """A run while it trains: everything that its lane needs next to its tensors.
 
     Attributes:
         row: its row in the display.
@@ -51,26 +51,26 @@ class Run(Course):
     evaluation: tuple[float, float] = (float("nan"), float("nan"))
     evaluations: list[float] = field(default_factory=list)
     epoch_losses: tuple[float, int] = (0.0, 0)
-    train_seconds: float = 0.0  # of its stack while it was in it: lanes share them
+    train_seconds: float = 0.0  # time of its stack while it was part of it: lanes share it
     evaluate_seconds: float = 0.0
     diagnose_seconds: float = 0.0
     last_values: dict[str, float] = field(default_factory=dict)
     last_loss: float = float("nan")  # the mean over the last segment, for the display
     ended: bool = False
-    begun: Python = field(default_factory=dict)  # what it kept in Python before its first step
-    unsaved: str = ""  # what of that has changed and cannot be saved
+    begun: Python = field(default_factory=dict)  # Python values before its first step
+    unsaved: str = ""  # those of them that changed and cannot be saved
 
 
 @dataclass
 class Stack(Lockstep[Run]):
-    """Lanes of one group at the same place of an epoch, each at an epoch of its own.
+    """Lanes of one group at the same step of an epoch, each at an epoch of its own.
 
     Attributes:
         data: on the device.
-        references: the unit of its losses, and what they are compared with.
+        references: the unit of its losses, and the losses to compare them with.
         order: the epoch's samples, (steps, orders, batch); ``order_of``: (rows,) the order
             of each lane, and of the rows that pad the stack.
-        step: how its steps are made, if it has made any since its lanes changed.
+        step: makes its steps, if it has made any since its lanes changed.
         checkpointed: when its lanes were last saved, as time.monotonic().
     """
 
@@ -83,7 +83,7 @@ class Stack(Lockstep[Run]):
     checkpointed: float = field(default_factory=time.monotonic)
 
     def begin(self, count: int, coefficients: Coefficients) -> Step:
-        """Make ready for the next steps of the epoch, captured where that can be."""
+        """Prepare the next steps of the epoch, captured where possible."""
         if self.step is not None and self.place == 0 and not self.step.holds():
             self.step = None
         if self.step is None:
@@ -103,14 +103,17 @@ class Stack(Lockstep[Run]):
         return self.step
 
     def longest_segment(self) -> int:
-        """In steps. A GPU works ahead of Python, so nothing waits for it before the epoch's end."""
+        """Return the longest segment, in steps.
+
+        A GPU works ahead of Python, so nothing waits for it before the epoch's end.
+        """
         if self.data.train_y.is_cuda:
             return self.steps_per_epoch
         return TRIAL if self.step is not None and self.step.on_trial else SEGMENT
 
     @phase("order")
     def take_order(self) -> None:
-        """Put in place the samples of the epoch that each lane is in, or begins."""
+        """Set up the sample order of each lane's present or next epoch."""
         samples, batch_size = len(self.data.train_y), self.runs[0].spec["batch_size"]
         steps, device = self.steps_per_epoch, self.data.train_y.device
         keys = [(run.spec["seed"], run.step // steps) for run in self.runs]
@@ -134,7 +137,7 @@ class Stack(Lockstep[Run]):
 
 
 def merge(stack: Stack, other: Stack) -> None:
-    """Take the lanes of a stack of the same group in, both at an epoch's start."""
+    """Add the lanes of another stack of the same group, both at an epoch's start."""
     stack.lanes = stack.lanes.join(other.lanes)
     stack.optimizer.join(other.optimizer, list(stack.lanes.params.values()), stack.lanes.units)
     if stack.meter and other.meter:
@@ -157,7 +160,7 @@ def split(stack: Stack, leaving: Sequence[int]) -> Stack:
 
 
 def evaluated_on(data: Dataset) -> list[tuple[Tensor, Tensor]]:
-    """All samples and targets that runs on this data are evaluated on."""
+    """Return all samples and targets on which runs with this data are evaluated."""
     whole = [(data.val_x, data.val_y), (data.train_x, data.train_y), (data.test_x, data.test_y)]
     return [pair for pair in (*whole, *val_parts(data)) if len(pair[1])]
 

@@ -1,4 +1,4 @@
-"""An epoch of a stack: trained segment by segment, recorded, evaluated."""
+"""Train a stack for an epoch: segment by segment, recorded, then evaluated."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
-    """Train a stack to the end of the epoch and evaluate it.
+    """Train a stack to the end of the epoch, and evaluate it.
 
     A lane leaves when its run is over: at its last epoch's end, or at its first non-finite loss.
-    The other lanes go on, unchanged to the bit. Each run's metrics, summary and log are written as
-    it goes.
+    The other lanes go on, unchanged to the bit. Each run's metrics, summary and log are written
+    along the way.
 
     Args:
         update: reports to the display.
         stop: asked at every step.
 
     Raises:
-        Stopped: ``stop`` said so; all that was trained is recorded.
+        Stopped: ``stop`` returned true; everything trained so far is recorded.
         NotWritten: a record could not be written.
     """
     spec = stack.runs[0].spec
@@ -67,7 +67,7 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
 
 
 def schedule_values(runs: Sequence[Run], count: int) -> Values:
-    """Name to (count, lanes) float64; NaN where a lane's schedule leaves that number alone."""
+    """Return name to (count, lanes) float64; NaN where a lane's schedule sets no such number."""
     tables = [run.schedule.values(run.step, count) for run in runs]
     unmoved = np.full(count, np.nan)
     names = dict.fromkeys(name for table in tables for name in table)

@@ -1,4 +1,4 @@
-"""The answer: what a sweep says of the lr."""
+"""The answer: what a sweep recommends as lr, and the facts that support it."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -20,7 +20,7 @@ class ToTarget:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sweep says of the lr, for runs whose other settings are equal.
+    """The recommendation for runs with equal other settings.
 
     Attributes:
         settings: the other settings by name.
@@ -28,7 +28,7 @@ class Answer:
         best_lr: with the lowest median end loss over its seeds, of the lrs at which fewest failed.
         best_run: of its runs the one in the middle.
         best_loss: that median.
-        judged_by: the loss that it is of.
+        judged_by: the name of that loss.
         as_good: lowest and highest of the lrs around it that do as well.
         noise: standard deviation between seeds of a difference to the best; NaN with one seed.
         rival: the lr that ended next to the best, and how large the noise of the difference is.
@@ -44,19 +44,19 @@ class Answer:
         fails_from: the smallest lr at which a run collapsed or diverged; None: none did.
         at_end: how most of the runs at the best lr stood at their end; see `mechanics.at_end`.
         step_words: how their steps were: far too short, about right, unstable; "" not measured.
-        decay_gain: what a tenth of the best lr would still win in log train loss; NaN: not
+        decay_gain: the gain in log train loss from ending at a tenth of the best lr; NaN: not
             measured.
-        overfit_from: the lowest val loss of the best runs, where most of them overfit, the median;
-            NaN: they do not.
+        overfit_from: the median lowest val loss of the best runs, if most of them overfit;
+            otherwise NaN.
         overfit_epoch: after how many epochs, or at which step, that was.
         edge: "low", "high" or "both" where the best is the smallest or largest lr tried; else "".
         try_next: range of lrs to try next, None if none.
-        unit: what steps are counted in, step or epoch.
+        unit: of steps, step or epoch.
         steps: how many steps, or epochs, the runs have; NaN: not known.
-        target_loss: the loss that to_target is about; NaN: none.
+        target_loss: the loss for to_target; NaN: none.
         to_target: one for each lr, sorted by it.
         counts: how many runs had each outcome.
-        search: of a search over several settings, what all its runs together say; else None.
+        search: the joint result of all runs of a search over several settings; otherwise None.
     """
 
     settings: Mapping[str, Any]
@@ -93,14 +93,14 @@ class Answer:
 
     @property
     def overshoots_from(self) -> float | None:
-        """`too_large`, where runs do not fail from there on; None: none overshoots before that."""
+        """`too_large`, unless runs fail from there on; None: none overshoots before that."""
         if self.fails_above is not None and self.too_large is not None:
             return self.too_large if self.too_large < self.fails_above else None
         return self.too_large
 
     @property
     def fails_above(self) -> float | None:
-        """`fails_from`, where it is above all that is as good as the best."""
+        """`fails_from`, if it is above all lrs that are as good as the best."""
         if self.fails_from is None or self.as_good is None:
             return self.fails_from
         return self.fails_from if self.fails_from > self.as_good[1] else None
@@ -115,5 +115,5 @@ class Answer:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there was but one lr, so that it was compared with nothing."""
+        """Whether there was only one lr, so that nothing could be compared with it."""
         return self.best_lr is not None and self.lrs == 1

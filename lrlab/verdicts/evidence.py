@@ -1,4 +1,6 @@
-"""The numbers behind a verdict, read off a tidy table of curves. Judges nothing, reads no files."""
+"""Measure the numbers behind a verdict from a tidy table of curves. This file judges nothing and
+reads no files.
+"""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,7 +17,8 @@ from lrlab.tables.tidy import Floats
 
 StepMode = Literal["monotone", "oscillating", "edge", "unstable", "unknown"]
 
-# Sums of so many losses as fit into memory stay finite below this; a loss of 1e38 is far from it.
+# Below this value, sums of as many losses as fit into memory stay finite; a loss of 1e38 is far
+# from it.
 _LARGEST = 1e290
 
 
@@ -39,7 +42,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What one run's curve says. NaN: not measured, or not to be had from this curve.
+    """The numbers of one run's curve. NaN: not measured, or not available from this curve.
 
     Attributes:
         run: as in the table.
@@ -136,7 +139,7 @@ def measure(
     settings: Sequence[str] | None = None,
     thresholds: Thresholds = THRESHOLDS,
 ) -> list[Numbers]:
-    """The numbers of each run, sorted by run.
+    """Return the numbers of each run, sorted by run.
 
     Args:
         curves: as described at `lrlab.verdicts.judging.verdicts`.
@@ -146,7 +149,7 @@ def measure(
         UserError: a column is missing, holds what is no number, or contradicts itself.
     """
     found = []
-    with np.errstate(all="ignore"):  # losses of 1e38 and inf are what this is for
+    with np.errstate(all="ignore"):  # losses of 1e38 and inf are expected here
         for curve in tidy.split(curves, settings):
             found.append(_of_run(curve, thresholds))
     return found
@@ -226,10 +229,10 @@ def _series(rows: Mapping[str, Floats], name: str) -> Series:
 
 
 def _means(series: Series, blocks: int) -> Series:
-    """The means over so many equal parts, each at its end; as it is where it has no more rows.
+    """Return the means over so many equal parts, at the end of each; fewer rows stay as they are.
 
-    Means, not medians: the mean of mini-batch losses is what a full evaluation estimates, their
-    median reads too low.
+    Means, not medians: a full evaluation is estimated by the mean of mini-batch losses, and their
+    median is too low.
     """
     n = len(series)
     if n <= blocks:
@@ -251,10 +254,10 @@ def _last(values: Floats) -> float:
 
 
 def _end_noise(loss: Floats) -> float:
-    """Standard error of the end loss, from the last tenth of the evaluations; NaN of few.
+    """Return the standard error of the end loss, from the last tenth of the evaluations.
 
-    Half the mean squared difference of neighbours estimates the variance without the trend (von
-    Neumann 1941).
+    It is NaN for few. Half the mean squared difference of neighbours estimates the variance without
+    the trend (von Neumann 1941).
     """
     late = loss[-max(5, len(loss) // 10) :]
     if len(loss) < 20:
@@ -282,34 +285,34 @@ def _initial(told: float, train: Series, val: Series, chance: float) -> float:
     if not firsts:
         return math.nan
     at, _, loss = min(firsts)
-    # A curve that begins after some training hides where it began: most networks begin by guessing.
+    # A curve that begins after some training hides its start: most networks begin by guessing.
     return float(loss) if at <= 0 or math.isnan(chance) else max(float(loss), chance)
 
 
 def _is_by_epoch(rows: Mapping[str, Floats]) -> bool:
-    """Whether the losses are one an epoch, so that each is the mean of many mini-batches."""
+    """Return whether there is one loss an epoch, each then the mean of many mini-batches."""
     epochs = rows["epoch"][np.isfinite(rows["train_loss"])]
     return bool(np.isfinite(epochs).all()) and len(np.unique(np.floor(epochs))) >= 0.9 * len(epochs)
 
 
 def _overfits(val: Series, train: Series, initial: float, thresholds: Thresholds) -> bool:
-    """Whether val loss has stayed well above its lowest while train loss is below its start."""
+    """Return whether val loss stayed well above its lowest while train loss is below its start."""
     lowest = int(np.argmin(val.loss))
     since, then = val.loss[lowest + 1 :], train.loss[train.at <= val.at[lowest]]
-    # At least three evaluations: one may have caught a spike, which is no overfitting.
+    # At least three evaluations: one may be a spike, which is not overfitting.
     if len(since) < 3 or not len(train) or not val.loss[lowest] > 0:
         return False
     risen = since[-3:].min() > thresholds.overfitting * val.loss[lowest]
     begun = initial if math.isfinite(initial) else float(train.loss[0])
-    # Where train loss rose as well, the steps broke what was learned.
+    # Where train loss rose as well, the steps destroyed what was learned.
     ended = _end(train.loss, thresholds.end)
     return bool(risen and ended < begun and ended < (then[-1] if len(then) else begun))
 
 
 def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
-    """Whether the last quarter lies above the third by more than the noise of both.
+    """Return whether the last quarter lies above the third by more than the noise of both.
 
-    With momentum, noise is slow, and moves a median by itself.
+    With momentum, noise is slow, and alone it moves a median.
     """
     n = len(loss)
     if n < 2:
@@ -329,11 +332,11 @@ def _is_annealed(lr_at_step: Floats, lr: float, thresholds: Thresholds) -> bool:
 
 
 def _first_nonfinite(curve: tidy.Curve) -> float:
-    """Where the loss stopped being finite; inf where only that is known, NaN if it stayed finite.
+    """Return where the loss stopped being finite; inf: not known where; NaN: it stayed finite.
 
-    An inf is one anywhere. NaN also stands for what was not measured, so it counts only after the
-    last finite loss, in a row where nothing else was measured either. Some trainers write a loss of
-    NaN as 0; then the gradient norm, which every row before has, is not finite.
+    An inf counts anywhere. NaN also stands for "not measured". So it counts only after the last
+    finite loss, in a row where nothing else was measured either. Some trainers write a loss of NaN
+    as 0. Then the gradient norm, which every row before has, is not finite.
     """
     told = curve.constants["first_nonfinite_step"]
     if math.isfinite(told) and curve.unit == "step":
@@ -351,7 +354,7 @@ def _first_nonfinite(curve: tidy.Curve) -> float:
 
 
 def _written_as_zero(loss: Floats, grad_norm: Floats) -> NDArray[np.bool_]:
-    """(n,) the last rows, if they have a loss of exactly 0 and alone have no gradient norm."""
+    """Return (n,) the last rows, if they have a loss of exactly 0 and no gradient norm."""
     lost = (loss == 0) & ~np.isfinite(grad_norm)
     first = len(lost) - int(np.argmin(lost[::-1])) if not lost.all() else 0
     is_so = 0 < first < len(lost) and np.isfinite(grad_norm[:first]).all()
@@ -359,7 +362,7 @@ def _written_as_zero(loss: Floats, grad_norm: Floats) -> NDArray[np.bool_]:
 
 
 def _late_slope(trend: Series) -> tuple[float, float]:
-    """Least-squares slope of log loss against log position over the last quarter, and its error."""
+    """Return the least-squares slope of log loss by log position in the last quarter; its error."""
     if len(trend) < 4 or trend.loss.min() <= 0:
         return math.nan, math.nan
     late = (trend.at > 0) & (trend.at >= 0.75 * trend.at[-1])
@@ -377,7 +380,7 @@ def _late_slope(trend: Series) -> tuple[float, float]:
 
 
 def _median_over_time(at: Floats, values: Floats) -> float:
-    """The median weighted by how long each value stood, for measurements are denser early on."""
+    """Return the median weighted by how long each value stood; measurements are denser early on."""
     there = ~np.isnan(values)
     if not there.any():
         return math.nan
@@ -390,18 +393,18 @@ def _median_over_time(at: Floats, values: Floats) -> float:
 
 
 def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
-    """How the steps behave as far as the loss before each of them tells.
+    """Return how the steps behave, as far as the loss before each of them shows.
 
-    That takes a curve without noise. Below the border of stability, full-batch gradient descent
-    lowers the loss at every step; a loss that falls at each one is noise-free by itself. One that
-    swings is told from one with noise by how often it turns round: noise of its own at each step
-    makes it turn at 2/3 of them (Bienaymé's turning points), a slow swing, as of momentum, at few,
-    and a step that is thrown across the valley and back at nearly all.
+    This needs a curve without noise. Below the border of stability, full-batch gradient descent
+    lowers the loss at every step. So a loss that falls at every step is free of noise. The number
+    of turning points tells a swinging loss from a noisy one. Independent noise turns at 2/3 of the
+    steps (Bienaymé's turning points), a slow swing, as from momentum, at few. A step that is thrown
+    across the valley and back turns at nearly all.
     """
     if len(train) < 8 or np.median(np.diff(train.at)) != 1:
         return "unknown"
     loss = train.loss
-    # Near the floor of the arithmetic, rounding is all that is left to see.
+    # Near the floor of the arithmetic only rounding is left to see.
     high = loss[: 1 + int(np.flatnonzero(np.abs(loss) > 1e-10 * np.abs(loss).max()).max(initial=0))]
     if len(high) < 8:
         high = loss
@@ -414,7 +417,7 @@ def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
         return "unknown"
     turned = np.sign(moved[1:]) != np.sign(moved[:-1])
     turns = float(np.mean(turned))
-    # A falling loss turns seldom, too; where it swings, a fair share of its steps rises. One that
+    # A falling loss turns seldom, too; if it swings, a fair share of its steps rises. One that
     # falls and then lies in noise has both, but not in the same half.
     late = len(moved) // 2
     is_swing = max(turns, float(np.mean(turned[late:]))) <= thresholds.swinging
@@ -425,6 +428,6 @@ def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
 
 
 def _gain(constants: Mapping[str, float], name: str, other: str) -> float:
-    """A branch's gain; where only the other's was recorded, this one was not finite."""
+    """Return a branch's gain; if only the other branch's was recorded, this one was not finite."""
     gain = constants[name]
     return -math.inf if math.isnan(gain) and not math.isnan(constants[other]) else gain

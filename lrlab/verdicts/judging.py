@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""What each learning rate did: outcome, state at the end, step mode, and the evidence in words."""
+"""Judge what each lr did: outcome, state at the end, step mode, and the evidence in words."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from lrlab.verdicts.evidence import Numbers, measure
 from lrlab.verdicts.outcomes import FAILED, UNFINISHED, Outcome
 from lrlab.verdicts.sides import Sides, compare, gathered
 
-# Losses of different tasks cannot be compared: the best of the sweep is the best of the task.
+# Losses of different tasks do not compare: the best loss is that of the task.
 _TASK = ("network", "loss", "data")
 _FIELDS = (  # the numbers of a run that the table shows
     *("state", "judged_by", "unit", "last", "initial_loss", "chance_loss", "peak_loss"),
@@ -32,15 +32,15 @@ _FIELDS = (  # the numbers of a run that the table shows
 
 @dataclass(frozen=True)
 class _Setting:
-    """The runs that differ from a run in nothing but lr and seed.
+    """The runs that differ from a run only in lr and seed.
 
     Attributes:
-        sides: of its finished runs, also of those that failed.
+        sides: of its finished runs, and of those that failed.
         lrs: how many lrs ended, well or not.
         nothing: whether none of its runs is better than guessing.
         same_rates: whether its runs used the same rates, whatever their lr.
         lowest: of all its runs, the lowest end loss at each lr.
-        smoothest: the same of the finished runs whose loss fell at every step.
+        smoothest: the same of the finished runs with a loss that fell at every step.
         failures: by lr, how many of how many runs failed.
         by_val: whether only runs with a val loss are compared.
     """
@@ -74,7 +74,7 @@ def verdicts(
     target: float | None = None,
     thresholds: Thresholds = THRESHOLDS,
 ) -> pd.DataFrame:
-    """One row a run: what its learning rate did, how its steps behaved, and why one can say so.
+    """Return one row a run: its outcome, how its steps behaved, and the evidence for both.
 
     Args:
         curves: one row a recorded step of a run, in any order. Needed columns:
@@ -84,7 +84,7 @@ def verdicts(
             - step or epoch: where the row stands in training. If both are there: step.
             - train_loss: at that step (of a mini-batch or of all data) or the epoch's mean.
 
-            More is used where it is there; an empty cell or NaN is what was not measured:
+    More columns are used if present; an empty cell or NaN means "not measured":
 
             - val_loss: an evaluation on held-out data; the end loss is of it, if there are two.
             - alpha, stability_ratio: how far steps go, see `lrlab.records.thresholds`; grad_norm:
@@ -102,12 +102,12 @@ def verdicts(
               gain_low.
             - the settings, by which runs are told apart besides lr and seed.
 
-            A loss of inf, or NaN from some row to the run's end, is a diverged run.
+    A loss of inf, or NaN from some row to the run's end, is a diverged run.
         settings: names of these columns; None: "schedule", "optimizer", "network", "loss", "data",
-            "batch_size", "epochs" and all with a dot in their name, where they are there. Runs are
-            compared whose settings are all equal; one that is the lr times a number counts as none.
-        target: the loss to be reached; None: 95% of the way from the initial loss, or that of
-            guessing, if it is lower, to the best one with the same network, loss and data.
+            "batch_size", "epochs" and all with a dot in their name, if present. Only runs with
+            equal settings are compared; a setting that is the lr times a number is ignored.
+        target: the loss to be reached; None: 95% of the way to the best loss with the same network,
+            loss and data, from the initial loss or that of guessing, whichever is lower.
 
     Returns:
         Sorted by run. Columns: run, lr, seed, the settings;
@@ -117,7 +117,7 @@ def verdicts(
         step_mode: monotone, oscillating, edge, unstable, or unknown where it was not measured and
         the loss has noise; steps: far too short, about right, unstable, or "";
         evidence: a sentence; end_loss: inf if the loss became non-finite;
-        decay_gain: gain_low, what a decaying schedule would still win, in log train loss;
+        decay_gain: gain_low, the gain in log train loss from a decaying schedule;
         best_loss (of the task), share (of the way to it from the start);
         same_rates: whether all runs of the setting used the same rates, whatever their lr;
         target_loss, steps_to_target (inf: never; in units of `unit`), seconds_to_target;
@@ -136,7 +136,7 @@ def verdicts_of_pieces(
     target: float | None = None,
     thresholds: Thresholds = THRESHOLDS,
 ) -> pd.DataFrame:
-    """As `verdicts`, of curves that come in pieces and are not kept.
+    """Like `verdicts`, for curves that come in pieces and are not kept.
 
     Args:
         pieces: whole runs each, all with the same columns.
@@ -150,20 +150,21 @@ def measured(
     settings: Sequence[str] | None = None,
     thresholds: Thresholds = THRESHOLDS,
 ) -> tuple[list[Numbers], list[str]]:
-    """What `judge` takes of curves that come in pieces and are not kept: numbers, settings."""
+    """Measure curves that come in pieces and are not kept; return numbers, settings for `judge`."""
     runs: list[Numbers] = []
     names: list[str] = []
     for curves in pieces:
         names = _told_apart_by(curves, settings)
         runs += measure(curves, names, thresholds)
-        del curves  # or it would be there still while the next one is made
+        del curves  # otherwise it would still exist while the next one is made
     return runs, names
 
 
 def most_judged_by(found: Iterable[Any]) -> str:
-    """The loss that most runs are judged by, the first by name of a tie; "" for none.
+    """Return the loss that most runs are judged by, the first by name of a tie; "" for none.
 
-    found: of each run; a run that failed at once has no evaluation to be judged by, and NaN here.
+    found: of each run; a run that failed at once has no evaluation that could judge it, and NaN
+    here.
     """
     names = [name for name in found if isinstance(name, str) and name]
     return min(set(names), key=lambda name: (-names.count(name), name), default="")
@@ -177,7 +178,7 @@ def _told_apart_by(curves: pd.DataFrame, settings: Sequence[str] | None) -> list
 def judge(
     runs: Sequence[Numbers], names: Sequence[str], target: float | None, thresholds: Thresholds
 ) -> pd.DataFrame:
-    """The table of `verdicts`, from the numbers of all runs.
+    """Return the table of `verdicts`, from the numbers of all runs.
 
     Args:
         names: of the settings, in the order that each run has them in.
@@ -236,7 +237,7 @@ def _columns() -> list[str]:
 def _compared(
     runs: Sequence[Numbers], names: Sequence[str], t: Thresholds
 ) -> tuple[dict[Hashable, _Setting], dict[Hashable, _Task]]:
-    """What each run is compared with, by run."""
+    """Return by run the comparison for each run."""
     lrs = [n.lr for n in runs]
     free = [i for i in range(len(names)) if not tied(lrs, [n.settings[i] for n in runs])]
     of_task = [i for i, name in enumerate(names) if name.split(".")[0] in _TASK]
@@ -265,7 +266,7 @@ def _task(members: Sequence[Numbers]) -> _Task:
     start = min([median(each) for each in (starts, guesses) if each], default=math.nan)
     ended = [n for n in members if math.isfinite(n.end_loss) and n.state not in UNFINISHED]
     ended = ended or [n for n in members if math.isfinite(n.end_loss)]
-    # A mini-batch loss is no match for an evaluation: it may be of data seen many times.
+    # A mini-batch loss does not compare with an evaluation: it may be of data seen many times.
     ended = [n for n in ended if n.judged_by == "val_loss"] or ended
     return _Task(start, min((n.end_loss for n in ended), default=math.nan))
 
@@ -303,7 +304,7 @@ def _lowest(runs: Sequence[Numbers]) -> dict[float, float]:
 
 
 def _same_rates(members: Sequence[Numbers]) -> bool:
-    """Whether runs of several lrs used equal rates, as far as they were recorded."""
+    """Return whether runs of several lrs used equal rates, as far as they were recorded."""
     told = [n for n in members if not any(map(math.isnan, n.rates)) and n.is_finite]
     if len({n.lr for n in told}) < 2:
         return False
@@ -312,9 +313,9 @@ def _same_rates(members: Sequence[Numbers]) -> bool:
 
 
 def _has_learned(n: Numbers, task: _Task, t: Thresholds) -> bool:
-    """Whether it ended below guessing, or, where that is not known, below its start.
+    """Return whether it ended below guessing or, if that is not known, below its start.
 
-    One that overfits has learned if it was clearly below on the way.
+    A run that overfits has learned if it was clearly below on the way.
     """
     base = task.start if math.isnan(n.chance_loss) else n.chance_loss
     if math.isnan(base) or n.end_loss < base - (1 - t.guessing) * abs(base):
@@ -323,7 +324,7 @@ def _has_learned(n: Numbers, task: _Task, t: Thresholds) -> bool:
 
 
 def _share(n: Numbers, task: _Task) -> float:
-    """(start − end) / (start − best): the share of the way to the best; NaN where there is none."""
+    """Return (start − end) / (start − best), the share of the way to the best; NaN if undefined."""
     way = task.start - task.best
     if not (way > 0 and math.isfinite(way) and math.isfinite(n.end_loss)):
         return math.nan
@@ -336,7 +337,7 @@ def _target(task: _Task, t: Thresholds) -> float:
 
 
 def _reached(n: Numbers, target: float) -> tuple[float, float]:
-    """Position and seconds of the first evaluation at or below the target; inf: never."""
+    """Return position and seconds of the first evaluation at or below the target; inf: never."""
     if math.isnan(target) or not len(n.series):
         return math.nan, math.nan
     there = np.flatnonzero(n.series.loss <= target)
@@ -349,7 +350,7 @@ def _reached(n: Numbers, target: float) -> tuple[float, float]:
 
 
 def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple[Outcome, str]:
-    """The first rule that holds, and why it does."""
+    """Return the first rule that holds, and why."""
     if n.is_finite and not n.losses:
         return ("pruned" if n.state == "pruned" else "not compared"), "no loss was recorded"
     if n.state == "pruned" and n.is_finite:
@@ -379,10 +380,10 @@ def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple
 def _failure(
     n: Numbers, lowest: Mapping[float, float], task: _Task, t: Thresholds
 ) -> tuple[Outcome, str] | None:
-    """Why the run diverged or collapsed; None where it did neither.
+    """Return why the run diverged or collapsed; None if it did neither.
 
-    Where the loss of the evaluations is at guessing and the train loss is far below, the network
-    has learned its training data, and has not been broken.
+    If the evaluated loss is at guessing and the train loss is far below, the network has learned
+    its training data and is not broken.
     """
     if not n.is_finite:
         return "diverged", sentences.nonfinite(n)
@@ -412,12 +413,12 @@ def _failure(
 
 
 def _times(share: float, loss: float) -> float:
-    """A share of a loss; of one below 0, where a larger share is higher too, as far above it."""
+    """Return a share of a loss; below 0, where a larger share is higher too, as far above it."""
     return share * loss if loss >= 0 else (2 - share) * loss
 
 
 def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outcome, str]:
-    """On which side of the best lr the run lies, and how far its end is from the best."""
+    """Return on which side of the best lr the run lies, and how far its end is from the best."""
     sides = setting.sides
     failed, of = setting.failures[n.lr]
     fails = f"; {failed} of {of} seeds failed at this lr" if failed else ""
@@ -440,7 +441,7 @@ def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outc
 
 
 def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
-    """Why an lr is on this side, where its end loss alone would put it on another; "" elsewhere."""
+    """Return why an lr is on this side if its end loss alone says another; otherwise ""."""
     sides = setting.sides
     over = sides.ends[lr] - sides.best_end
     is_near = over <= t.converged * abs(sides.best_end)

@@ -21,14 +21,13 @@ from lrlab.verdicts.judging import judge, measured, verdicts, verdicts_of_pieces
 
 
 def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
-    """`verdicts` of a sweep, whose curves are never all in memory."""
+    """Judge a sweep without ever holding all its curves in memory."""
     reading = frames.Reading(sweep)
     return with_parts(verdicts_of_pieces(reading.pieces(), target=target), reading.runs)
 
 
 def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts with the column val_parts, from which `lrlab.verdicts.noise` reads how sure they
-    are."""
+    """Add the column val_parts, from which `lrlab.verdicts.noise` reads how sure verdicts are."""
     if frames.PARTS not in runs:
         return found
     of_run = dict(zip(runs["run"].tolist(), runs[frames.PARTS].tolist(), strict=True))
@@ -38,7 +37,7 @@ def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def drawn_and_judged(
     sweep: Path | str, target: float | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The curves, thinned to what a figure needs, and the verdicts on the whole ones."""
+    """Return the curves, thinned to the needs of a figure, and the verdicts on the whole ones."""
     reading = frames.Reading(sweep)
     found = verdicts_of_pieces(reading.pieces(), target=target)
     return reading.thinned, with_parts(found, reading.runs)
@@ -49,16 +48,16 @@ _ONE_A_RUN = ("run", "lr", "seed", "state", "initial_loss", "chance_loss", "num_
 
 @dataclass(frozen=True)
 class Loaded:
-    """Runs of one source or of several.
+    """The runs of one sweep or CSV, or of several.
 
     Attributes:
-        runs: one row a run, as from `frames.runs`; of a CSV what its columns tell of a run.
-        curves: as from `frames.curves`, or the CSV's columns. Of one sweep alone they are thinned
-            to what a figure needs, see `lrlab.tables.thinning`; `verdicts` judges the whole ones.
-        branches: as from `frames.branches`; of a CSV none.
-        names: of the sources, each another, in the order given. With several of them, `run` is
-            "name/3" in all tables, a column `sweep` holds the name, and settings that differ
-            between the sweeps are columns.
+        runs: one row a run, as from `frames.runs`; for a CSV the run's data from its columns.
+        curves: as from `frames.curves`, or the CSV's columns. For a single sweep they are thinned
+            to the needs of a figure, see `lrlab.tables.thinning`; `verdicts` judges the whole ones.
+        branches: as from `frames.branches`; none for a CSV.
+        names: of the sweeps and CSVs, all different, in the order given. With several of them,
+            `run` is "name/3" in all tables, a column `sweep` holds the name, and settings that
+            differ between the sweeps are columns.
         notes: lines about what is missing, or was left out.
     """
 
@@ -70,7 +69,7 @@ class Loaded:
     measured: tuple[list[Numbers], list[str]] | UserError | None = None
 
     def verdicts(self, target: float | None = None) -> pd.DataFrame:
-        """As `lrlab.verdicts.judging.verdicts`.
+        """Return verdicts, as `lrlab.verdicts.judging.verdicts`.
 
         Raises:
             UserError: as there.
@@ -88,11 +87,11 @@ def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
     """Read sweeps' folders and CSVs of curves.
 
     Args:
-        with_branches: False: the steps of the branch tests are not read, which takes long of many
+        with_branches: False: do not read the steps of the branch tests, which takes long for many
             runs; their gains are in the curves.
 
     Raises:
-        UserError: a path is neither, or what it holds is damaged beyond use.
+        UserError: a path is neither, or its content is damaged beyond use.
     """
     if not paths:
         raise UserError("name a sweep's folder or a CSV of curves, for example outputs/NAME")
@@ -137,14 +136,14 @@ def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
 
 
 def read_sweep(folder: Path, whole: bool = False) -> Loaded:
-    """Return its runs and curves as from `frames`, mended where records are damaged; no branches.
+    """Return a sweep's runs and curves as from `frames`, with damaged records mended; no branches.
 
-    A finished run whose curve ends before its last step, and a run with a curve and no summary,
-    have the state interrupted; the latter has the lr of its config, or the first of its curve, and
-    what else is the same in all other runs.
+    The state is interrupted for a finished run with an incomplete curve, and for a run with a curve
+    and no summary. The latter gets the lr of its config, or the first of its curve, and the values
+    that all other runs share.
 
     Args:
-        whole: the curves are not thinned, and not measured.
+        whole: do not thin or measure the curves.
 
     Raises:
         UserError: it is no sweep's folder.
@@ -174,7 +173,7 @@ def _measured(reading: frames.Reading) -> tuple[list[Numbers], list[str]] | User
     try:
         return measured(mended())
     except UserError as error:
-        for _ in reading.pieces():  # to be drawn all the same
+        for _ in reading.pieces():  # to be drawn nevertheless
             pass
         return error
 
@@ -184,9 +183,9 @@ def _no_branches() -> pd.DataFrame:
 
 
 def _with_differing_settings(parts: Sequence[Loaded]) -> list[Loaded]:
-    """With a column for each setting that differs between the sweeps, and was swept in none.
+    """Add a column for each setting that differs between the sweeps and was swept in none.
 
-    Two sweeps of networks of other widths are both "mlp": only their configs tell them apart.
+    Two sweeps with networks of different widths are both "mlp": only their configs tell them apart.
     """
     of_runs = [sweep_settings.of_runs(part.runs) if "folder" in part.runs else [] for part in parts]
     names = sweep_settings.differing([each for part in of_runs for each in part])

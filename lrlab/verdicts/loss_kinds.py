@@ -1,4 +1,4 @@
-"""Which runs' losses are one quantity: a nll in nats and a squared error do not compare."""
+"""Tell which runs' losses are one quantity: a nll in nats and a squared error do not compare."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ACROSS = "val_acc"  # the objective that compares runs of any losses
-_SAME = {"cross_entropy": "nll"}  # two ways to one number
+_SAME = {"cross_entropy": "nll"}  # two names of one number
 
 
 def kind(settings: Mapping[Any, Any]) -> str:
-    """What a loss measures: equal for runs whose losses compare, "" where it is unknown.
+    """Return what a loss measures: equal for runs with comparable losses, "" if unknown.
 
     A class is identified by its package and its name: ``torch.nn.HuberLoss`` and
     ``torch.nn.modules.loss.HuberLoss`` are one.
@@ -35,7 +35,7 @@ def kind(settings: Mapping[Any, Any]) -> str:
 
 
 def incomparable(rows: Iterable[Mapping[Any, Any]], objective: str) -> str:
-    """Which kinds of loss keep these runs from being compared by the objective; "": none do."""
+    """Return the kinds of loss that keep these runs from being compared by the objective, or ""."""
     kinds = list(dict.fromkeys(filter(None, map(kind, rows))))
     if objective == ACROSS or len(kinds) < 2:
         return ""
@@ -43,7 +43,7 @@ def incomparable(rows: Iterable[Mapping[Any, Any]], objective: str) -> str:
 
 
 def of_best(runs: pd.DataFrame, objective: str) -> str:
-    """Why none of these runs is the best by the objective, and what would work; "": one may be.
+    """Return why none of these runs is the best by the objective, and what would work, or "".
 
     runs: as from `frames.runs`.
     """
@@ -54,7 +54,7 @@ def of_best(runs: pd.DataFrame, objective: str) -> str:
 
 
 def remedy(has_classes: bool) -> str:
-    """What to do where a sweep's losses do not compare."""
+    """Return what to do when a sweep's losses do not compare."""
     if has_classes:
         return f"use objective={ACROSS}, or a sweep for each loss"
     return "use a sweep for each loss"

@@ -1,4 +1,4 @@
-"""What a run tells by itself: how its steps behave, and how it stood at its end."""
+"""Judge a run without others: how its steps behave, and how it stood at its end."""
 
 import math
 from typing import Literal
@@ -13,10 +13,10 @@ Steps = Literal["far too short", "about right", "unstable", ""]
 
 
 def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
-    """How the run stood at its end, and what says so; "" where nothing can tell.
+    """Return how the run stood at its end, and the evidence; "" where nothing shows it.
 
-    The branch test is of train losses, so it says nothing of a run that overfits. A gain or a slope
-    that is no larger than its noise says nothing either.
+    The branch test measures train losses, so it says nothing about a run that overfits. A gain or a
+    slope no larger than its noise says nothing either.
     """
     if n.overfits:
         return "overfitting", f"val loss was lowest {lowest_where(n)}, at {n.lowest_loss:.3g}"
@@ -44,7 +44,7 @@ def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
     if n.gain_high > t.gain:
         return "still falling", f"3·lr gains {n.gain_high:.2f} in log train loss"
     if abs(n.end_loss - n.initial_loss) < t.moved * abs(n.initial_loss):
-        return "", ""  # a loss that has hardly moved is flat, and has not settled
+        return "", ""  # a loss that has hardly moved is flat, but has not settled
     return "settled", told
 
 
@@ -55,7 +55,7 @@ def lowest_where(n: Numbers) -> str:
 
 
 def less(gain: float) -> str:
-    """By how much a loss is smaller that gains so much in its logarithm."""
+    """Return by how much a loss is smaller, from the gain in its logarithm."""
     return f"{-math.expm1(-gain):.0%}"
 
 
@@ -71,13 +71,13 @@ def _branches(n: Numbers) -> str:
 
 
 def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
-    """Whether the steps are far too short, about right or unstable; "" where nothing tells.
+    """Return whether the steps are far too short, about right or unstable; "" if unknown.
 
-    Far too short: each covers less than `thresholds.short` of the way to the minimum along it
-    (alpha), and could be ten times as long before it were unstable (stability ratio). Alpha alone
-    does not tell, for it misses a ravine whose walls the steps have just come down. With momentum a
-    ratio alone does not: one step goes on for many. Of a run that did not fail, fewer than
-    `thresholds.measured` steps tell nothing.
+    Far too short means two things. Each step covers less than `thresholds.short` of the way to the
+    minimum along it (alpha), and could be ten times as long before it were unstable (stability
+    ratio). Alpha alone is not enough: it misses a ravine that the steps have just entered. With
+    momentum the ratio alone is not enough: one step goes on for many. For a run that did not fail,
+    fewer than `thresholds.measured` steps say nothing.
     """
     ratio, way = n.stability_ratio, n.alpha + 1
     if math.isnan(ratio) and math.isnan(way):
@@ -98,14 +98,15 @@ def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
 
 
 def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple[StepMode, str]:
-    """How the steps behaved, and what says so.
+    """Return how the steps behaved, and the evidence.
 
-    On a quadratic of curvature λ, the recurrence of the steps has real positive roots (monotone),
-    complex or negative ones (oscillating), or one outside the unit circle (unstable). The stability
-    ratio says which. Without it, an alpha at or above 0 shows that steps cross the valley; one
-    below 0 shows nothing, for alpha misses a swing across a ravine. A run that failed is judged by
-    its largest ratio, for after an explosion the loss can be flat. An alpha of fewer than
-    `thresholds.measured` steps shows nothing: of one mini-batch a good step may cross the valley.
+    On a quadratic of curvature λ, the recurrence of the steps has one of three kinds of roots. They
+    are real and positive (monotone), complex or negative (oscillating), or one lies outside the
+    unit circle (unstable). The stability ratio says which. Without it, an alpha at or above 0 shows
+    that steps cross the valley. One below 0 shows nothing, because alpha misses a swing across a
+    ravine. A run that failed is judged by its largest ratio, because after an explosion the loss
+    can be flat. An alpha of fewer than `thresholds.measured` steps shows nothing: on one mini-batch
+    a good step may cross the valley.
 
     Args:
         is_slower: whether a smaller lr, with a loss as smooth, ended lower.
@@ -120,14 +121,14 @@ def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple
     else:
         mode = _by_ratio(ratio, n.swings_from, t)
     if failed and mode != "unstable":
-        few = n.measured < t.measured  # and then it is said where
+        few = n.measured < t.measured  # and then the place is named
         told.append("before it failed" if few else "where it was measured, before it failed")
         mode = "unstable"
     return mode, f"steps by {', '.join(told)}"
 
 
 def _measured(n: Numbers, ratio: float, failed: bool, t: Thresholds) -> list[str]:
-    """The ratio and the alpha in words, and at how many steps they were measured where at few."""
+    """Return the ratio and the alpha in words and, if few, at how many steps they were measured."""
     told: list[str] = []
     if not math.isnan(ratio):
         few = _few(n.ratios, t)
@@ -154,7 +155,7 @@ def _by_ratio(ratio: float, swings_from: float, t: Thresholds) -> StepMode:
 
 
 def _is_plain(n: Numbers, t: Thresholds) -> bool:
-    """Whether its optimizer has no momentum."""
+    """Return whether its optimizer has no momentum."""
     return n.swings_from == t.oscillating
 
 
@@ -162,8 +163,8 @@ def _by_curve(n: Numbers, failed: bool, is_slower: bool) -> tuple[StepMode, str]
     if failed:
         return "unstable", "steps by the curve alone"
     if n.curve_mode == "monotone" and is_slower:
-        # On a quadratic the loss falls at every step up to the border of stability, but beyond
-        # lr·λ = 1, where each step crosses the valley, it falls the slower the longer the step.
+        # On a quadratic the loss falls at every step up to the border of stability. Beyond lr·λ =
+        # 1, where each step crosses the valley, it falls the slower the longer the step.
         return "oscillating", "steps by the curve alone: smooth, but a smaller lr fell faster"
     if n.curve_mode == "monotone":
         return "monotone", "steps by the curve alone: the loss fell at every step"
@@ -173,6 +174,6 @@ def _by_curve(n: Numbers, failed: bool, is_slower: bool) -> tuple[StepMode, str]
 
 
 def _short(ratio: float) -> str:
-    if 0 < ratio < 0.01:  # as 0.00 it would not tell monotone steps from those of momentum
+    if 0 < ratio < 0.01:  # as 0.00 it would not tell monotone steps from those with momentum
         return f"{ratio:.1g}"
     return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.3g}"

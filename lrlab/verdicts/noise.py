@@ -1,6 +1,6 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-"""How much of the difference between two learning rates may be chance."""
+"""Measure how much of the difference between two learning rates may be chance."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ class Rival:
         higher: how much higher its end loss is; with several seeds the mean difference seed by
             seed, which can be below 0 although its median is higher.
         error: so much of that may be chance, `thresholds.noise` standard errors; NaN: not measured.
-        of: what makes the noise: "seeds", "held-out samples" or "last evaluations".
-        held_out: the lowest and highest of the lrs whose difference to the best is within the noise
-            of the held-out samples; None where that was not measured, or seeds tell more.
+        of: the source of the noise: "seeds", "held-out samples" or "last evaluations".
+        held_out: the lowest and highest of the lrs that differ from the best by no more than the
+            noise of the held-out samples; None where that was not measured, or seeds say more.
         fails: whether it ended lower than the best, which has a smaller share of failed runs.
     """
 
@@ -40,7 +40,7 @@ class Rival:
 def nearest_rival(
     by_lr: Mapping[float, Sequence[Row]], sides: Sides, thresholds: Thresholds
 ) -> Rival | None:
-    """The lr next to the best, and the noise; None where no other lr has an end loss.
+    """Return the lr next to the best, and the noise; None if no other lr has an end loss.
 
     Args:
         by_lr: rows of the verdicts, of runs that did not fail: end_loss; and where there,
@@ -78,10 +78,10 @@ def _number(value: Any) -> float:
 
 
 def held_out_error(one: Row, other: Row) -> float:
-    """Standard error of the difference of two runs' val losses, as the samples make it.
+    """Return the standard error of the difference of two runs' val losses, due to the samples.
 
-    Both are evaluated on the same samples, so the differences are taken part by part: those of n
-    parts have a mean with the error deviation / √n. NaN where the parts are not known.
+    Both are evaluated on the same samples, so the differences are taken part by part. The mean of n
+    of them has the error deviation / √n. It is NaN where the parts are not known.
     """
     a, b = parts(one), parts(other)
     if len(a) != len(b) or len(a) < 2:

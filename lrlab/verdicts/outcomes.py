@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-# Those that name no side of the best lr, then from steps that are too short to steps too long.
+# First those that name no side of the best lr, then from steps too short to steps too long.
 Outcome = Literal[
     "not compared",
     "pruned",
@@ -17,7 +17,7 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 FAILED = ("diverged", "collapsed")
 TOO_LARGE = (*FAILED, "overshooting")
 
-# A run in one of these states has not had its whole budget; an empty state says nothing.
+# A run in one of these states has not used its whole budget; an empty state says nothing.
 UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
 
 

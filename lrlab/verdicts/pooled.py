@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""A search over several settings as a whole: its runs are too few to ask setting by setting."""
+"""Judge a search over several settings as a whole; it has too few runs for each setting alone."""
 
 import math
 import warnings
@@ -18,17 +18,17 @@ from lrlab.verdicts.outcomes import FAILED, UNFINISHED
 
 Row = Mapping[Any, Any]
 
-NEAR = 2.0  # the range of lrs that is looked at as one: a factor
+NEAR = 2.0  # lrs within this factor are taken as one
 FEW_LRS = 3  # trained to their end in one combination of settings
-_SHARED = 1.2  # times the distinct lrs: so many pairs of combination and lr a search has at most
-FEWEST = 8  # runs from which on one can say which settings mattered
+_SHARED = 1.2  # times the distinct lrs: a search has at most so many pairs of combination and lr
+FEWEST = 8  # runs needed to say which settings mattered
 _RANKED = ("finished", "diverged", "pruned", "")
 _ENDS = 0.05  # of the logarithmic range tried: a best lr so near its end is at the edge
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ only in their seed.
 
     Attributes:
         end: median end loss, inf where half of the runs or more failed; failed: their share.
@@ -53,7 +53,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Search:
-    """What the runs of a search over several settings say together.
+    """The joint result of the runs of a search over several settings.
 
     Attributes:
         ended: how many configurations were trained to their end; tried: how many there are.
@@ -77,10 +77,10 @@ class Search:
 
 
 def is_search(groups: Sequence[Sequence[Row]]) -> bool:
-    """Whether the runs are too few to be asked combination by combination, though many together.
+    """Return whether each combination has too few runs, though there are many together.
 
-    A search draws each configuration its own lr, so combinations share hardly any. Where half of
-    them or more came to the end with less than FEW_LRS, none has a curve over lr of its own.
+    A search draws each configuration its own lr, so combinations share hardly any. If half of them
+    or more ended at fewer than FEW_LRS lrs, none has a curve over lr of its own.
 
     Args:
         groups: the runs of each combination of the settings besides lr and seed.
@@ -95,7 +95,7 @@ def is_search(groups: Sequence[Sequence[Row]]) -> bool:
 
 
 def configurations(rows: Sequence[Row], names: Sequence[str]) -> list[Configuration]:
-    """The runs by lr and settings, in the order in which they came."""
+    """Return the runs by lr and settings, in the order in which they came."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = tuple(None if pd.isna(row[name]) else row[name] for name in names)
@@ -113,7 +113,7 @@ def configurations(rows: Sequence[Row], names: Sequence[str]) -> list[Configurat
 def search(
     ended: Sequence[Configuration], rows: Sequence[Row], names: Sequence[str], t: Thresholds
 ) -> Search:
-    """What they say together.
+    """Judge the runs of a search together.
 
     Args:
         ended: the configurations that were trained to their end, one of them with a finite loss.
@@ -144,7 +144,7 @@ def search(
 
 
 def _bins(ended: Sequence[Configuration], best: float) -> list[Bin]:
-    """Ranges of a factor NEAR, of which the best lr is in the middle of one."""
+    """Return ranges of a factor NEAR; the best lr is in the middle of one."""
     groups: dict[int, list[Configuration]] = {}
     for each in ended if best > 0 else ():
         if each.lr > 0:
@@ -188,10 +188,10 @@ def _edge(best: float, tried: Sequence[float]) -> str:
 
 
 def importances(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
-    """How much lr and the settings mattered for being among the best quarter, as shares.
+    """Return how much lr and the settings mattered for reaching the best quarter, as shares.
 
-    By PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna has it. A pruned run counts as
-    worse than all that ended, a failed one as worse than these. {} of too few runs.
+    They are computed by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), with Optuna. A pruned
+    run counts as worse than all that ended, a failed one as worse than these. Too few runs give {}.
     """
     ended = [row for row in rows if row.get("state") in (*_RANKED, None)]
     ranked = [

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""Which learning rate to use, how sure that is, and what would be worth trying next."""
+"""Recommend a learning rate, say how sure that is, and what to try next."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -24,7 +24,7 @@ from lrlab.verdicts.sides import AtLr, Sides, compare, gathered
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
 _RANGE_TEST = "range_test"
-_FAR_OFF = 10  # times guessing's loss: an initial loss that is mostly the targets' offset
+_FAR_OFF = 10  # times guessing's loss: such an initial loss is mostly the targets' offset
 
 Row = Mapping[Any, Any]
 
@@ -34,11 +34,11 @@ def recommend(
     settings: Sequence[str] | None = None,
     thresholds: Thresholds = THRESHOLDS,
 ) -> list[Answer]:
-    """One answer for each combination of the other settings, the best first.
+    """Return one answer for each combination of the other settings, the best first.
 
-    Of losses of different kinds, which do not compare, those of one come after those of another, in
-    the order of their runs. A search over several settings, in which most combinations have one lr
-    only, has one answer: its best configuration, see `lrlab.verdicts.pooled`.
+    Losses of different kinds do not compare, so the answers are grouped by kind, in the order of
+    the runs. A search over several settings, where most combinations have only one lr, has one
+    answer: its best configuration, see `lrlab.verdicts.pooled`.
 
     Args:
         verdicts: as from `lrlab.verdicts.judging.verdicts`: run, lr, outcome, end_loss; and where
@@ -76,12 +76,12 @@ def recommend(
 
 
 def comparable(answers: Sequence[Answer]) -> bool:
-    """Whether their losses are of one kind, so that the lowest is the best."""
+    """Return whether their losses are of one kind, so that the lowest is the best."""
     return len(best_of_each(answers)) <= 1
 
 
 def best_of_each(answers: Sequence[Answer]) -> list[Answer]:
-    """The first of each kind of loss: of one kind only, it is the best of all."""
+    """Return the first of each kind of loss; with only one kind, it is the best of all."""
     found: dict[str, Answer] = {}
     for answer in answers:
         found.setdefault(loss_kinds.kind(answer.settings), answer)
@@ -110,9 +110,9 @@ def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> 
 
 
 def _judged(rows: Sequence[Row]) -> list[Row]:
-    """Those that were trained to their end, and have an end loss, also of a failure.
+    """Return the runs that were trained to their end and have an end loss, failures included.
 
-    Where some are judged by their val loss, those that have none are no match for them.
+    If some are judged by their val loss, runs without one cannot be compared with them.
     """
     ended = [row for row in _finished(rows) if not math.isnan(float(row["end_loss"]))]
     compared = [
@@ -146,7 +146,7 @@ def _start(rows: Sequence[Row]) -> float:
 
 
 def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[Row]) -> Answer:
-    """An answer with what needs no comparison."""
+    """Return an answer with the facts that need no comparison."""
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
@@ -166,7 +166,7 @@ def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[
 
 
 def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds) -> Answer:
-    """The answer with what is said of the best lr, and of those beside it."""
+    """Return the answer with the facts about the best lr, and about the lrs next to it."""
     mine = [row for row in judged if row["lr"] == sides.best]
     well = [row for row in mine if row["outcome"] not in FAILED]
     by_lr: dict[float, list[Row]] = {}
@@ -205,7 +205,7 @@ def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds)
 
 
 def _refusal(rows: Sequence[Row], judged: Sequence[Row]) -> str:
-    """Why there is nothing to compare; "" where there is."""
+    """Return why nothing can be compared, or ""."""
     if rows and all(row.get("schedule") == _RANGE_TEST for row in rows):
         return f"schedule={_RANGE_TEST} sweeps the lr within a run; see python -m lrlab.find"
     if not judged:
@@ -227,7 +227,7 @@ def _all_failed(answer: Answer, lrs: Sequence[float]) -> Answer:
 
 
 def _nothing(judged: Sequence[Row], sides: Sides) -> str:
-    """That nothing was learned, against which loss."""
+    """Return that nothing was learned, compared with which loss."""
     guess = _median(judged, "chance_loss")
     lowest = f"the lowest end loss is {sides.best_end:.4g}, at lr {sides.best:g}"
     if math.isnan(guess):
@@ -250,16 +250,16 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
 
 
 def _is_on_its_way(row: Row, guess: float, t: Thresholds = THRESHOLDS) -> bool:
-    """Whether a run came down from its start, and has not come to the loss of guessing yet."""
+    """Return whether a run's loss fell from its start and is not yet at that of guessing."""
     start, end = float(row.get("initial_loss") or math.nan), float(row["end_loss"])
     return end > (1 + t.converged) * guess and end < t.guessing * start
 
 
 def _elsewhere(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:
-    """Where to look after nothing was learned, as far as anything tells; else None.
+    """Return where to look after nothing was learned, if anything shows it.
 
-    Smaller lrs, where most runs at the smallest diverged or collapsed. Larger ones, where the steps
-    at the largest were far too short, as far as they were measured, and no run failed.
+    Smaller lrs, if most runs at the smallest diverged or collapsed. Larger ones, if the steps at
+    the largest were far too short, as far as they were measured, and no run failed.
     """
     if _most([row for row in judged if row["lr"] == sides.lrs[0]], FAILED):
         return _range(sides.lrs[0] / 1000, sides.lrs[0])
@@ -274,19 +274,19 @@ def _too_short(rows: Sequence[Row]) -> bool:
 
 
 def _creeps(rows: Sequence[Row], t: Thresholds = THRESHOLDS) -> bool:
-    """Whether steps that learned nothing were far too short, by alpha where that is all there is.
+    """Return whether steps that learned nothing were far too short, by alpha if nothing else says.
 
-    Alpha misses a ravine; but who bounces in one, and comes down, has learned something.
+    Alpha misses a ravine; but a run that bounces in one, and comes down, has learned something.
     """
     alone = math.isnan(_median(rows, "stability_ratio"))
     return _too_short(rows) or (alone and _median(rows, "alpha") + 1 < t.short)
 
 
 def _beside(judged: Sequence[Row], lr: float, t: Thresholds) -> tuple[float, float] | None:
-    """Where to look from a lr that is alone: on both sides, unless the evidence for one is hard.
+    """Return where to look from a single lr: on both sides, unless there is hard evidence for one.
 
-    Hard is a failure or an unstable step, steps far too short for a loss that falls, or a loss that
-    falls faster than 1 / step: then a step twice as long halves it.
+    Hard evidence is a failure or an unstable step, steps far too short for a falling loss, or a
+    loss that falls faster than 1 / step. In the last case a step twice as long halves it.
     """
     mine = [row for row in judged if row["lr"] == lr]
     if _commonest(mine, "steps") == "unstable" or any(row["outcome"] in FAILED for row in mine):
@@ -299,7 +299,7 @@ def _beside(judged: Sequence[Row], lr: float, t: Thresholds) -> tuple[float, flo
 
 
 def _edge(best: float, tried: Sequence[float]) -> tuple[str, tuple[float, float] | None]:
-    """Whether the best is the first or last lr tried, and a range that goes beyond and overlaps."""
+    """Return at which edge of the lrs the best is, and a range that overlaps and goes beyond."""
     below = max((lr for lr in tried if lr < best), default=None)
     above = min((lr for lr in tried if lr > best), default=None)
     if below is not None and above is not None:
@@ -322,7 +322,7 @@ def _span(low: float, high: float) -> str:
 
 
 def _of_search(rows: Sequence[Row], names: Sequence[str], t: Thresholds) -> Answer:
-    """The best configuration, and what all runs together say of the lr."""
+    """Return the best configuration, and the joint result of all runs for the lr."""
     judged = _judged(rows)
     answer = _counted({}, rows, judged)
     if refusal := _refusal(rows, judged):
@@ -362,13 +362,13 @@ def _mostly_overfit(rows: Sequence[Row]) -> bool:
 
 
 def _commonest(rows: Sequence[Row], name: str) -> str:
-    """The word that more of the runs have than any other; of a tie, the first."""
+    """Return the word that occurs most often among the runs; for a tie, the first."""
     words = [str(row[name]) for row in rows if row.get(name)]
     return max(dict.fromkeys(words), key=words.count, default="")
 
 
 def _median(rows: Sequence[Row], name: str) -> float:
-    """Of those that are there."""
+    """Return the median of the values that are present."""
     values = [float(value) for row in rows if (value := row.get(name)) is not None]
     return median([value for value in values if not math.isnan(value)] or [math.nan])
 

@@ -1,4 +1,4 @@
-"""The sentence of evidence behind each verdict."""
+"""Write the sentence of evidence for each verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOW_IT_STANDS = {
 
 
 def fell(n: Numbers) -> str:
-    """How the loss went, from its start to its end."""
+    """Return how the loss went, from its start to its end."""
     name = "val loss" if n.judged_by == "val_loss" else "loss"
     start, end = n.initial_loss, n.end_loss
     change = (end - start) / abs(start) if start else math.copysign(math.inf, end - start)
@@ -29,7 +29,7 @@ def fell(n: Numbers) -> str:
 
 
 def nonfinite(n: Numbers) -> str:
-    """Where the loss stopped being finite."""
+    """Return where the loss stopped being finite."""
     where = f" at {n.unit} {n.first_nonfinite:.6g}" if math.isfinite(n.first_nonfinite) else ""
     if not n.losses:
         return f"the loss was not finite from the first record on{where}"
@@ -37,7 +37,7 @@ def nonfinite(n: Numbers) -> str:
 
 
 def above(end: float, best_end: float, best: str) -> str:
-    """How far an end loss is above the best, in words."""
+    """Return how far an end loss is above the best, in words."""
     if not math.isfinite(end):
         return f"worse than the best, {best}"
     if best_end > 0 and end > 2 * best_end:
@@ -53,12 +53,12 @@ def above(end: float, best_end: float, best: str) -> str:
 
 
 def sentence(n: Numbers, outcome: str, why: str, word: str, told: str, how: str) -> str:
-    """The evidence of a verdict.
+    """Return the evidence of a verdict as a sentence.
 
     Args:
-        why: what the outcome rests on.
-        word, told: how the run stood at its end, and what says so; "" where nothing does.
-        how: what the step mode rests on.
+        why: the reason of the outcome.
+        word, told: how the run stood at its end, and the evidence; "" if there is none.
+        how: the reason of the step mode.
     """
     before = ""
     if n.state in _HOW_IT_STANDS:
@@ -72,5 +72,5 @@ def sentence(n: Numbers, outcome: str, why: str, word: str, told: str, how: str)
 
 
 def loss(value: float) -> str:
-    """A loss with three digits."""
+    """Return a loss with three digits."""
     return f"{value:.3g}"

@@ -1,7 +1,7 @@
-"""Which lr of a setting ended best, and which others did as well.
+"""Find which lr of a setting ended best, and which others did as well.
 
-A setting is a set of runs that differ in nothing but lr and seed. The verdicts and the answer both
-ask here, so they never disagree.
+A setting is a set of runs that differ only in lr and seed. The verdicts and the answer both use
+this file, so they never disagree.
 """
 
 import math
@@ -39,11 +39,11 @@ class AtLr:
 
 
 def gathered(runs: Iterable[tuple[float, Any, Hashable, float]]) -> list[AtLr]:
-    """The runs by lr, sorted.
+    """Return the runs by lr, sorted.
 
     Args:
         runs: lr, seed (None or NaN: not known), name, and end loss (inf: failed) of each. Of
-            several with one lr and seed the middle one counts, for a repetition is no new seed.
+            several with one lr and seed the middle one counts: a repetition is no new seed.
     """
     found: dict[float, dict[Hashable, list[float]]] = {}
     for lr, seed, run, end in runs:
@@ -85,24 +85,24 @@ class Sides:
     room: Mapping[float, float] = field(default_factory=dict)
 
     def side(self, lr: float) -> int:
-        """-1: below the lrs that are as good as the best; 0: one of them; 1: above."""
+        """Return -1: below the lrs that are as good as the best; 0: one of them; 1: above."""
         return -1 if lr < self.low else 1 if lr > self.high else 0
 
 
 def compare(
     at_lrs: Sequence[AtLr], start: float = math.nan, thresholds: Thresholds = THRESHOLDS
 ) -> Sides:
-    """The best lr of a setting, and the range around it that did as well.
+    """Return the best lr of a setting, and the range around it that did as well.
 
-    An lr did as well if its median end loss is within `thresholds.converged` of the best one's, as
-    a ratio, or its mean difference to it, seed by seed, is within the noise of that; and no larger
-    share of its runs failed. The range
-    goes on to the last such lr on either side, unless an lr between is worse by more than
-    `thresholds.gap`: one seed's noise makes a single lr worse, but not by so much.
+    An lr did as well if two things hold. Its median end loss is within `thresholds.converged` of
+    the best one's, as a ratio, or its mean difference, seed by seed, is within the noise. And no
+    larger share of its runs failed. The range goes on to the last such lr on either side, unless an
+    lr in between is worse by more than `thresholds.gap`. The noise of one seed makes a single lr
+    worse, but not by so much.
 
     Args:
         at_lrs: one for each lr, in any order.
-        start: the initial loss, or that of guessing. A difference of a tiny share of it is none.
+        start: the initial loss, or that of guessing. Differences of a tiny share of it are ignored.
     """
     order = sorted(at_lrs, key=lambda at: at.lr)
     lrs, ends = [at.lr for at in order], {at.lr: at.end for at in order}
@@ -134,7 +134,7 @@ def compare(
 
 
 def _higher(at: AtLr, best: AtLr) -> float:
-    """How much higher it ended, seed by seed where both have one that did not fail."""
+    """Return how much higher it ended, seed by seed where both have one that did not fail."""
     differences = _differences(at, best)
     return sum(differences) / len(differences) if differences else at.end - best.end
 
@@ -145,13 +145,13 @@ def _differences(at: AtLr, best: AtLr) -> list[float]:
 
 
 def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float, float]]:
-    """The deviation between seeds of a difference to the best, and by lr its standard error.
+    """Return the deviation between seeds of a difference to the best, and by lr its standard error.
 
-    One seed gives all lrs the same weights and batches, so differences are taken seed by seed:
-    those of n seeds have a mean with the error deviation / √n. The deviation is pooled over the lrs
-    that ended within twice the best loss, for one of two or three seeds alone says little. Lrs
-    without a seed in common with the best are compared without pairs, with √(1/n + 1/m); so are
-    all where none has two.
+    One seed gives all lrs the same weights and batches, so differences are taken seed by seed. The
+    mean of n of them has the error deviation / √n. The deviation is pooled over the lrs that ended
+    within twice the best loss, because the deviation of two or three seeds alone says little. Lrs
+    without a seed in common with the best are compared without pairs, with √(1/n + 1/m). So are all
+    lrs if none has two.
     """
     squares, freedom = 0.0, 0
     own_squares, own_freedom = 0.0, 0
@@ -182,5 +182,5 @@ def _paired_noise(best: AtLr, at_lrs: Sequence[AtLr]) -> tuple[float, dict[float
 
 
 def _squares(values: np.ndarray) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):  # losses of 1e200 have been seen
+    with np.errstate(over="ignore", invalid="ignore"):  # losses of 1e200 do occur
         return float(((values - values.mean()) ** 2).sum())

@@ -1,4 +1,4 @@
-"""The three runs of a sweep that the pictures of the loss show: a small lr, a good and a large."""
+"""Choose the three runs of a sweep for the figures of the loss: a small, a good and a large lr."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lrlab.verdicts.outcomes import TOO_LARGE
 
 ROLES = ("small", "good", "large")
 
-_CLEARLY = 4.0  # the small lr is below the good one by this factor, if there is such a one
+_CLEARLY = 4.0  # the small lr is below the good one by this factor, if possible
 
 
 def choose(verdicts: pd.DataFrame, best: int | None = None) -> dict[str, int] | str:
-    """The runs that are shown, by role: small, good, large.
+    """Return the chosen runs, by role: small, good, large.
 
-    They differ from the good one in their lr only, not even in their seed, so all start from the
+    They differ from the good one only in their lr, not even in their seed. So all start from the
     same weights and see the same mini-batches. Good is ``best``, or the lowest end loss. Small is
     the largest lr that undershoots and is below the good one by a factor of 4, else the smallest
-    lr. Large is the smallest lr above the good one that overshoots, collapses or diverges, else
-    the largest lr. At an edge of the sweep one of them is missing.
+    lr. Large is the smallest lr above the good one that overshoots, collapses or diverges, else the
+    largest lr. At an edge of the sweep one of them is missing.
 
     Args:
         verdicts: of all runs, as from `lrlab.verdicts.judging.verdicts`.

@@ -1,11 +1,11 @@
-"""The command line as Hydra can take it, where lrlab takes more than Hydra does.
+"""Parse the command line, and put it into a form for Hydra, which accepts less than lrlab.
 
-Before anything is swept, Hydra composes the config without what is swept, and with all else. So it
-would judge ``lr=1e-4..1`` as one value, and ``optimizer=adam,adamw optimizer.eps=1e-6`` against the
-default optimizer. Hydra leaves to the sweeper what it knows to be swept: here such words are put
-into its own notation, ``lr=interval(1e-4,1)`` and ``optimizer.eps=choice(1e-6)``, a list of one.
-The sweeper and all records see the words as they were typed, with the quotes that
-`lrlab.config.words.spelling` adds where Hydra would read another text.
+Before a sweep starts, Hydra composes the config with all options that are not swept. So it would
+read ``lr=1e-4..1`` as one value, and check ``optimizer=adam,adamw optimizer.eps=1e-6`` against the
+default optimizer. Hydra leaves swept options to the sweeper. So such words are put into Hydra's own
+notation: ``lr=interval(1e-4,1)``, and ``optimizer.eps=choice(1e-6)``, a list of one. The sweeper
+and all records see the words as typed, with the quotes that `lrlab.config.words.spelling` adds
+where Hydra would read another text.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from lrlab.config.schema import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
 from lrlab.config.words import spelling
 from lrlab.errors import UserError
 
-# With these Hydra composes one run, or none; its own words for what is swept are refused there.
+# With these flags Hydra composes one run, or none; it refuses its own notation of sweeps there.
 OTHER_COMMANDS = (
     *("--help", "-h", "--hydra-help", "--version", "--run", "-r", "--cfg", "-c", "--info", "-i"),
     *("--shell-completion", "-sc", "--experimental-rerun"),
 )
 
-# Options of which several values make runs, apart from the settings of the groups.
+# Options for which several values make runs, apart from the settings of the groups.
 _SWEPT = ("lr", "epochs", "batch_size", "seed", "precision", *GROUPS)
 
-# Words for Hydra itself that leave its mode as it is; another may name files that say it.
+# Words for Hydra itself that keep its mode; another may name files that change it.
 _OF_HYDRA = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
 
 # A command line that goes on with a sweep, as `lrlab.resume` makes it.
@@ -44,15 +44,15 @@ RESUMED = "hydra.sweeper.resume=true"
 
 @dataclass(frozen=True)
 class Command:
-    """What a command line says, parsed once and handed on as it is.
+    """A command line, parsed once and passed on unchanged.
 
     Attributes:
-        for_hydra: its words as Hydra reads them: texts in quotes where it needs them, and
-            intervals, and values that only a swept choice allows, as sweeps.
-        typed: of these words, those that were typed in another way, and how.
-        carried: the folder whose files the sweep takes into its own.
-        began: where the sweep began that this command goes on with.
-        opened: is given the sweep's folder once it is open.
+        for_hydra: its words as Hydra reads them: texts in quotes where it needs them; intervals,
+            and values that only a swept choice allows, as sweeps.
+        typed: those of these words that were typed differently, and how.
+        carried: the folder with files that the sweep copies into its own.
+        began: where the sweep began with which this command goes on.
+        opened: called with the sweep's folder once it is open.
     """
 
     for_hydra: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ def read(
         carried, began, opened: of the ``Command``.
 
     Raises:
-        UserError: a word sets something, and does not say what; or two set the same.
+        UserError: a word sets something without a value; or two set the same.
     """
     for word in arguments:
         key, equals, _ = word.partition("=")
@@ -88,7 +88,7 @@ def read(
             raise UserError(f"{word}: is no text in UTF-8") from None
         if equals and not key.strip("+~"):
             raise UserError(f"{word}: names no option and no group; write option=value")
-    if RESUMED not in arguments:  # its words were judged and spelled when the sweep began
+    if RESUMED not in arguments:  # its words were checked and spelled when the sweep began
         judge(arguments)
         arguments = spelling.spelled(arguments)
     if not is_sweep(arguments):
@@ -108,7 +108,7 @@ def read(
 
 
 def judge(words: Sequence[str]) -> None:
-    """Refuse words that Hydra would take, and of which nobody would hear.
+    """Refuse words that Hydra would accept and silently ignore.
 
     Raises:
         UserError: an option is set twice, or is a new one of Hydra's own part.
@@ -134,10 +134,10 @@ def _refuse_unknown_of_hydra(key: str, word: str) -> None:
 
 
 def _refuse_twice(words: Sequence[str]) -> None:
-    """Refuse a command line that sets one option twice, of which the first would be ignored.
+    """Refuse a command line that sets one option twice; the first value would be ignored.
 
     Raises:
-        UserError: listing what was typed.
+        UserError: lists the typed words.
     """
     typed: dict[str, list[str]] = {}
     before = ""
@@ -159,7 +159,7 @@ def _refuse_twice(words: Sequence[str]) -> None:
 
 
 def _as_a_list(key: str, given: Sequence[str]) -> str:
-    """How several values of an option would be swept; "" where they cannot be."""
+    """Return how to sweep several values of an option; "" if that is impossible."""
     is_setting = "." in key and key.partition(".")[0] in GROUPS
     if key not in _SWEPT and not is_setting:
         return ""
@@ -186,13 +186,13 @@ def _refuse_lists_of_choices(word: str, override: Override) -> None:
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether the command trains, and not in Hydra's mode of one run."""
+    """Return whether the command trains, and not in Hydra's mode of one run."""
     names = [word.partition("=")[0] for word in arguments]
     return not set(names) & set(OTHER_COMMANDS) and "hydra.mode=RUN" not in arguments
 
 
 def says_no_mode(arguments: Sequence[str]) -> bool:
-    """Whether Hydra's mode is certainly that of ``conf/config.yaml``: no word could change it."""
+    """Return whether Hydra's mode is certainly that of ``conf/config.yaml``."""
     return not any(
         word.startswith("-")
         or ("hydra" in word.partition("=")[0] and not word.startswith(_OF_HYDRA))
@@ -201,7 +201,7 @@ def says_no_mode(arguments: Sequence[str]) -> bool:
 
 
 def as_list(word: str) -> str | None:
-    """An override that sweeps a list as it is, and one value as a list of it; None: neither."""
+    """Return an override that sweeps a list, or one value as a list of it; None for others."""
     override = _parse(word)
     if override is None or override.is_delete() or override.is_hydra_override():
         return None
@@ -224,7 +224,7 @@ def restore(config: DictConfig, typed: Mapping[str, str]) -> None:
 
 
 def noted(config: DictConfig, kind: str) -> list[str]:
-    """The overrides of a command or a run, as typed: read one by one, they would be resolved.
+    """Return the overrides of a command or a run, as typed and without resolving them.
 
     Args:
         config: with Hydra's part.
@@ -236,13 +236,13 @@ def noted(config: DictConfig, kind: str) -> list[str]:
 
 
 def note(config: DictConfig, kind: str, words: Sequence[str]) -> None:
-    """Replace what ``noted`` gives; from 1.4 on Hydra locks it."""
+    """Replace the result of ``noted``; from 1.4 on Hydra locks it."""
     with read_write(config.hydra.overrides):
         config.hydra.overrides[kind] = list(words)
 
 
 def _parse(word: str) -> Override | None:
-    """An override, or None: it is a flag, or Hydra will say what is wrong with it."""
+    """Return an override, or None for a flag or for a word that Hydra will reject."""
     if word.startswith("-") or "=" not in word:
         return None
     try:

@@ -1,7 +1,7 @@
 # pyright: strict
-"""Hydra's flags, wherever they stand among the words of a command, and one line for others.
+"""Find Hydra's flags anywhere among the words of a command, and refuse others in one line.
 
-Hydra's own parser takes no word after a flag that follows words, and answers with its usage.
+Hydra's own parser takes no word after a flag that follows words, and prints its usage.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SHORT = {
 }
 _CFG = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-# Each flag that takes a value, with what it may be; (): what the user has.
+# Each flag that takes a value, with its allowed values; (): any.
 _VALUES: dict[str, tuple[str, ...]] = {
     **{"--cfg": _CFG, "--info": _INFO, "--package": (), "--config-path": ()},
     **{"--config-name": (), "--config-dir": (), "--experimental-rerun": ()},
@@ -37,7 +37,7 @@ _OF_CFG = ("--resolve", "--package")
 
 
 def first(typed: Sequence[str]) -> list[str]:
-    """The command line with its flags first, in full, each with its value in the same word.
+    """Return the command line with its flags first, in full, each with its value in the same word.
 
     Args:
         typed: without the program's name.
@@ -68,19 +68,19 @@ def first(typed: Sequence[str]) -> list[str]:
         else:
             flags[flag] = _checked(flag, value if equals else _taken(flag, left))
     _check_together(flags, words)
-    if "--hydra-help" in flags:  # which would look for the options in Hydra's own config
+    if "--hydra-help" in flags:  # it would look for the options in Hydra's own config
         words = [word for word in words if word.startswith("hydra")]
     return [flag if value is None else f"{flag}={value}" for flag, value in flags.items()] + words
 
 
 def split(ordered: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What `first` returns as its flags and its words."""
+    """Return the result of `first` as its flags and its words."""
     flags = [word for word in ordered if word.startswith("-")]
     return flags, list(ordered[len(flags) :])
 
 
 def _known(flag: str, word: str) -> str:
-    """A flag in full, of which argparse takes the beginning too."""
+    """Return a flag in full; argparse also accepts its beginning."""
     if flag in FLAGS:
         return flag
     if flag in _SHORT:
@@ -103,7 +103,7 @@ def _known(flag: str, word: str) -> str:
 
 
 def _follows(left: Sequence[str]) -> bool:
-    """Whether the next word is a value of --info, or meant to be one."""
+    """Return whether the next word is, or is meant to be, a value of --info."""
     return bool(left) and not left[0].startswith("-") and "=" not in left[0]
 
 

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""Python's keyword arguments as the words of a command line: ``lr=[0.1, 1]`` is ``lr=0.1,1``."""
+"""Turn Python's keyword arguments into a command line's words: ``lr=[0.1, 1]`` is ``lr=0.1,1``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLAGS = {"config_dir": "--config-dir", "config_name": "--config-name"}
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
-    """The command line that says the same.
+    """Return the equivalent command line.
 
     Args:
         options: value by name. A name is one of the command's options; a setting's dot may be
@@ -37,7 +37,7 @@ def words(options: Mapping[str, Any]) -> list[str]:
             be a class or function, or a mapping of the settings of a choice.
 
     Raises:
-        UserError: a value that no command line can say.
+        UserError: a value that a command line cannot express.
     """
     flags, chosen, settings = [], [], []
     bases: dict[str, _Base] = {}
@@ -47,7 +47,7 @@ def words(options: Mapping[str, Any]) -> list[str]:
             raise UserError(f"{name}: no such option; docs/options.md lists them")
         value = _plain(value)
         if value is None and key in TEXTS and key not in OR_NULL:
-            continue  # the default, as a text of four letters it could be a name
+            continue  # the default; as a text of four letters it could be a name
         if key in _FLAGS:
             flags += [_FLAGS[key], str(value)]
         elif key == "experiments":
@@ -65,23 +65,23 @@ def words(options: Mapping[str, Any]) -> list[str]:
 
 
 class _Base:
-    """A group's choice, whose settings are overridden and to which a class's own are added.
+    """A group's choice, with overridden settings and added ones of the user's class.
 
     Args:
-        known: the settings that it has; None: that is not known, or not one choice.
+        known: the settings that it has; None: unknown, or not one choice.
     """
 
     def __init__(self, known: Mapping[str, Any] | None = None) -> None:
         self.known = known
 
     def prefix(self, key: str) -> str:
-        """What stands in front of a setting of it: + if it is new there."""
+        """Return the prefix of one of its settings: + if it is new there."""
         inside = key.partition(".")[2].partition(".")[0]
         return "+" if self.known is not None and inside not in self.known else ""
 
 
 def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
-    """The words for a group's value, and what further settings are added to."""
+    """Return the words for a group's value, and the base for further settings."""
     is_object = hasattr(value, "state_dict") and not isinstance(value, type)
     if isinstance(value, tuple) or is_object:
         hint = "give its class" if is_object else "give a function of yours"
@@ -111,7 +111,7 @@ def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
 
 
 def _default(group: str) -> str:
-    """The choice of a group that lrlab's config makes."""
+    """Return the choice of a group that lrlab's config makes."""
     loaded: Any = OmegaConf.load(schema.folder("conf") / "config.yaml")
     return str(next(entry[group] for entry in loaded.defaults if group in entry))
 
@@ -124,7 +124,7 @@ def _file(group: str, choice: str) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and arrays of numpy, pandas and torch as Python's own, a range as a list."""
+    """Return numbers and arrays of numpy, pandas and torch as Python's own, a range as a list."""
     if isinstance(value, range):
         return list(value)
     if hasattr(value, "tolist") and not isinstance(value, type):
@@ -135,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(key: str, value: Any) -> str:
-    """What stands behind the =."""
+    """Return the text after the =."""
     if isinstance(value, list):
         if not value:
             raise UserError(f"{key}=[]: has no value; leave {key} out for the default")
@@ -146,7 +146,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _one(key: str, value: Any) -> str:
-    """One value."""
+    """Return one value as text."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -168,7 +168,7 @@ def _one(key: str, value: Any) -> str:
 
 
 def _parsed(text: str) -> Override | None:
-    """The text as an override's value; None: Hydra's grammar does not take it."""
+    """Return the text as an override's value; None: Hydra's grammar does not take it."""
     try:
         return OverridesParser.create().parse_override(f"key={text}")
     except HydraException:
@@ -188,14 +188,14 @@ def _is_code(value: Any) -> bool:
 
 
 def import_path(option: str, code: Any) -> str:
-    """Where a class or function can be imported from, the shortest way.
+    """Return the shortest path from which a class or function can be imported.
 
     Args:
-        option: to begin an error line with.
+        option: the start of an error line.
         code: the class or function.
 
     Raises:
-        UserError: from nowhere: it was defined in a notebook, in a script that is run, within a
+        UserError: there is none: it was defined in a notebook, in a script that is run, within a
             function, or it is a lambda. No other process could train with it again.
     """
     name, module = code.__qualname__, code.__module__ or ""
@@ -218,7 +218,7 @@ def import_path(option: str, code: Any) -> str:
 
 
 def _found(module: str, name: str) -> Any:
-    """What the name means in the module; None: nothing."""
+    """Return the module's object of that name; None if there is none."""
     try:
         found: Any = sys.modules.get(module) or import_module(module)
         for part in name.split("."):

@@ -1,4 +1,4 @@
-"""Say in one line what an error of Hydra or OmegaConf means to the user."""
+"""Explain in one line what an error of Hydra or OmegaConf means to the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lrlab.config.schema import (
 
 FULL_KEY = r"full_key: (\S+)"
 
-# An example of each option that is a number, where its value is no word at all.
+# An example for each numeric option, for when its value is no word at all.
 NUMBERS = {"lr": 0.1, "epochs": 3, "batch_size": 64, "seed": 0, "points": 13, "n_trials": 20}
 WANTED = {
     "Float": "a number, for example 0.1",
@@ -31,11 +31,11 @@ WANTED = {
 
 
 def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
-    """What a Hydra or OmegaConf error means to the user, in one line.
+    """Return the meaning of a Hydra or OmegaConf error for the user, in one line.
 
     Args:
         error: a ``HydraException`` or ``OmegaConfBaseException``.
-        chosen: what was chosen in the groups, where it is known.
+        chosen: the choices in the groups, if known.
     """
     parts = [str(error)]
     cause = error.__cause__
@@ -131,7 +131,7 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
 
 
 def _unknown_in_file(file: str, key: str) -> str:
-    """The line for a key that the schema does not have, in a config of the user's own."""
+    """Return the line for a key that the schema does not have, in the user's own config."""
     if file.partition("/")[0] == key:  # a group of the user's own
         return (
             f"{key}={file.partition('/')[2]}: nothing reads what it sets; the file {file}.yaml "
@@ -143,7 +143,7 @@ def _unknown_in_file(file: str, key: str) -> str:
 
 
 def _not_understood(word: str) -> str:
-    """The line for a word that Hydra's grammar does not take."""
+    """Return the line for a word that Hydra's grammar does not take."""
     key, equals, text = word.partition("=")
     line = f"{word}: not understood; write option=value"
     if not (equals and text and re.fullmatch(r"\+{0,2}[A-Za-z_][\w.]*", key, re.ASCII)):
@@ -158,7 +158,7 @@ def _not_understood(word: str) -> str:
 
 
 def _wrong_reference(error: InterpolationResolutionError, text: str) -> str:
-    """The line for a value such as ``${lr}`` that stands for no other one."""
+    """Return the line for a reference such as ``${lr}`` that leads to no value."""
     key, node = str(error.full_key), error.child_node
     assert node is not None
     value = node._value()
@@ -186,13 +186,13 @@ def _wrong_reference(error: InterpolationResolutionError, text: str) -> str:
 
 
 def group_of_unknown_setting(error: Exception) -> str | None:
-    """The group of which a Hydra error says that its choice lacks a setting, or None."""
+    """Return the group named in a Hydra error whose choice lacks a setting, or None."""
     match = re.search(r"Could not override '([^'.]+)\.", str(error))
     return match[1] if match else None
 
 
 def misplaced_interval(key: str, interval: str) -> str:
-    """The line for an interval that stands where one value belongs."""
+    """Return the line for an interval in place of a single value."""
     return (
         f"{key}={interval}: an interval is searched by a sweep, and here stands one value; "
         f"in a YAML file it belongs in hydra.sweeper.params: {{{key}: {interval}}}"

@@ -1,7 +1,7 @@
-"""Words as they are typed, spelled so that Hydra's grammar reads the same texts.
+"""Spell typed words so that Hydra's grammar reads the same texts.
 
-Hydra reads ``name=1e5`` as the number 100000.0, and refuses letters outside of ASCII. Both are put
-into its quotes here: ``name="1e5"``, ``name="größe"``. What Hydra reads as it was typed stays.
+Hydra reads ``name=1e5`` as the number 100000.0, and refuses letters outside ASCII. Both get Hydra's
+quotes here: ``name="1e5"``, ``name="größe"``. Words that Hydra reads as typed stay unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from lrlab.errors import UserError
 
-# The options whose value is a text, whatever it looks like; and of those the ones that may be null.
+# The options that are always a text; and those of them that may be null.
 TEXTS = (
     *("name", "output", "storage", "device", "objective", "precision", "source"),
     *("data.path", "data.test_path", "data.label", "data.drop", "data.sep", "data.columns"),
@@ -30,7 +30,7 @@ OR_NULL = (
 # Those that take one text or a list of them.
 LISTS = ("data.label", "data.drop", "data.columns")
 
-# Flags of Hydra's that a value follows, and their short forms.
+# Hydra's flags with a value after them, and their short forms.
 _WITH_VALUE = {
     "--config-dir": "-cd",
     "--config-name": "-cn",
@@ -41,12 +41,12 @@ _WITH_VALUE = {
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=,\s])")
 _CALL = re.compile(r"[A-Za-z_][\w-]*\s*\(.*\)", re.DOTALL)
-# Of what Hydra does not take without quotes, that which never is a part of its notation.
+# Letters that Hydra refuses without quotes, and that are never part of its notation.
 _STRANGE = re.compile(r"[^\x00-\x7f]|[~#&!;<>^`']")
 
 
 def spelled(words: Sequence[str]) -> list[str]:
-    """A command line's words, each as Hydra's grammar takes it.
+    """Return a command line's words, each as Hydra's grammar takes it.
 
     Raises:
         UserError: a word names an option with letters that no option has.
@@ -60,25 +60,25 @@ def spelled(words: Sequence[str]) -> list[str]:
 
 
 def flag(word: str) -> str:
-    """The flag of Hydra's that takes a value and that a word is, in its long form; "": none."""
+    """Return in its long form which of Hydra's flags with a value a word is; "": none."""
     name = word.partition("=")[0]
     return next((long for long, short in _WITH_VALUE.items() if name and name in (long, short)), "")
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's override grammar takes it, whatever it holds."""
+    """Return a text as Hydra's override grammar takes it, whatever its content."""
     escaped = re.sub(r'(\\*)"', lambda match: match[1] * 2 + '\\"', text)
     trailing = len(text) - len(text.rstrip("\\"))
     return '"' + escaped + "\\" * trailing + '"'
 
 
 def literal(text: str) -> str:
-    """A text that OmegaConf reads as it is, ``${...}`` too: a folder's name may hold that."""
+    """Return a text that OmegaConf reads literally, ``${...}`` too, as in a folder's name."""
     return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
 
 
 def unquoted(text: str) -> str:
-    """A value without Hydra's quotes, for people to read; as it is where it has none."""
+    """Return a value without Hydra's quotes, for people to read; unchanged if it has none."""
     if text[:1] in "\"'" and (override := parsed(text)) is not None:
         value = override._value  # pyright: ignore[reportPrivateUsage] (value() is a plain text)
         if isinstance(value, QuotedString):
@@ -87,7 +87,7 @@ def unquoted(text: str) -> str:
 
 
 def parsed(text: str) -> Override | None:
-    """A text as an override's value; None: Hydra's grammar does not take it.
+    """Return a text as an override's value; None if Hydra's grammar does not take it.
 
     Raises:
         UserError: it is a number with more digits than Python reads.
@@ -117,7 +117,7 @@ def _spelled(word: str) -> str:
     if parts is None:  # its quotes or brackets do not match
         return f"{key}={quoted(text)}" if is_text and text else word
     if is_text and len(parts) > 1 and not all(map(str.strip, parts)):
-        return f"{key}={quoted(text)}"  # a comma, and no list
+        return f"{key}={quoted(text)}"  # a comma, but no list
     if is_text and len(parts) == 1:
         return f"{key}={_text(text, name)}"
     one: Callable[[str], str] = (lambda part: _listed(part.strip(), name)) if is_text else _strange
@@ -126,7 +126,7 @@ def _spelled(word: str) -> str:
 
 
 def elements(text: str) -> list[str] | None:
-    """The parts between a value's commas that stand in no brackets, no quotes and behind no \\.
+    """Return a value's parts between commas outside brackets and quotes, and after no \\.
 
     None: a bracket or quote at the beginning of a part is not closed.
     """
@@ -164,7 +164,7 @@ def _is_name(part: str) -> bool:
 
 
 def _text(part: str, name: str, inside: bool = False) -> str:
-    """One value of an option that is a text."""
+    """Spell one value of a text option."""
     if not part:
         return '""' if inside else ""
     may_be_null = name in OR_NULL or name.endswith("._target_")
@@ -177,7 +177,7 @@ def _text(part: str, name: str, inside: bool = False) -> str:
             return f"[{','.join(_text(one.strip(), name, inside=True) for one in listed)}]"
     override = parsed(part)
     if override is None:
-        # with an escape as Hydra would have read it, were it not for another letter
+        # with an escape as Hydra would have read it without the other letter
         return quoted(_ESCAPED.sub(r"\1", part))
     if override.is_sweep_override() and not inside:
         return part
@@ -190,7 +190,7 @@ def _text(part: str, name: str, inside: bool = False) -> str:
 
 
 def _listed(part: str, name: str) -> str:
-    """One of several texts that are swept: Hydra puts a backslash before a space in one."""
+    """Spell one of several swept texts: Hydra puts a backslash before a space in one."""
     plain = parsed(part) is not None and re.fullmatch(r"[^\s\"'\\]+(\s+[^\s\"'\\]+)+", part)
     is_list = part.startswith("[") and part.endswith("]") and name in LISTS
     has_space = plain and not is_list and not _CALL.fullmatch(part)
@@ -198,7 +198,7 @@ def _listed(part: str, name: str) -> str:
 
 
 def _strange(part: str) -> str:
-    """One value of an option of any kind, in quotes where it holds letters that Hydra refuses."""
+    """Spell one value of any option, in quotes if it holds letters that Hydra refuses."""
     bare = part.strip()
     if parsed(bare) is not None:
         return part

@@ -1,6 +1,6 @@
-"""Options that lrlab does not have: the name that it has for them, or what comes nearest.
+"""Suggest names for options that lrlab does not have: its own name, or the nearest.
 
-Imports neither torch nor Hydra.
+It imports neither torch nor Hydra.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from lrlab.config import schema, yaml_text
 from lrlab.errors import UserError
 
-# Names that other programs have for an option of lrlab's.
+# Other programs' names of lrlab's options.
 _OTHER_NAMES = {
     "lr": "learning_rate init_lr initial_lr base_lr start_lr lr0 learn_rate lrs step_length eta",
     "epochs": "n_epochs num_epochs max_epochs num_train_epochs nepochs epoch_count ep",
@@ -48,7 +48,7 @@ _OTHER_NAMES = {
     "data.root": "data_dir root_dir data_root datadir",
 }
 
-# What lrlab has under no name, and what to do instead; each command in it can be typed so.
+# Features that lrlab has under no name, and an alternative; each command in it can be typed so.
 _WISHES = (
     (
         "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clip_grad_norm "
@@ -139,16 +139,16 @@ _INSTEAD = {_plain(name): instead for names, instead in _WISHES for name in name
 
 
 def instead(setting: str) -> str:
-    """What to do for a setting that nothing of lrlab's has; "" where nothing is known of it."""
+    """Return an alternative to a setting that nothing in lrlab has; "" if none is known."""
     return _INSTEAD.get(_plain(setting), "")
 
 
 def no_such(key: str, typed: str = "") -> str:
-    """The line for an option that nobody reads.
+    """Return the line for an option that nothing reads.
 
     Args:
         key: its dotted name, without signs.
-        typed: the word with which it was typed, if that is known; else the key begins the line.
+        typed: the word with which it was typed, if known; else the key begins the line.
     """
     start = f"{typed or key}: no such option"
     group, dot, _ = key.partition(".")
@@ -167,7 +167,7 @@ def no_such(key: str, typed: str = "") -> str:
 
 
 def _meant(key: str, last: str, known: Sequence[str]) -> str:
-    """The option that other programs, or another place, call by this name; "": none."""
+    """Return the option that has this name in other programs, or elsewhere; "": none."""
     top = [each for each in known if "." not in each]
     if "." in key and last in top:  # optimizer.lr
         return last
@@ -185,7 +185,7 @@ def _meant(key: str, last: str, known: Sequence[str]) -> str:
 
 
 def _with_its_choice(option: str) -> str:
-    """A setting behind a choice of its group that has it, where the default has not."""
+    """Return a setting with a choice of its group that has it, if the default has not."""
     group, dot, setting = option.partition(".")
     having = schema.choices_with(group, setting) if dot else []
     default = next(
@@ -202,17 +202,17 @@ def _with_its_choice(option: str) -> str:
 def refuse_unknown(
     config: Mapping[Any, Any], typed: Sequence[str] = (), swept: Iterable[str] = ()
 ) -> None:
-    """Refuse what stands at the top of a config, or is swept there, and that nobody reads.
+    """Refuse options at the top of a config, or swept there, that nothing reads.
 
-    A word with ``+`` adds any key, and the settings below it: they would be recorded, and not used.
+    A word with ``+`` adds any key and the settings below it, which would be recorded but not used.
 
     Args:
         config: as it was composed, with Hydra's part or without.
-        typed: the overrides that it was composed with.
-        swept: the keys that are swept, with their signs.
+        typed: the overrides of the composition.
+        swept: the swept keys, with their signs.
 
     Raises:
-        UserError: naming it as it was typed, and what comes nearest.
+        UserError: names it as typed, and the nearest option.
     """
     known = {field.name for field in fields(schema.Config)} | {"hydra"}
     for key in [*map(str, config), *swept]:

@@ -1,4 +1,4 @@
-"""Build a program from the operations that were watched: where each result is written."""
+"""Build a program from the watched operations: decide where each result is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrlab.engine.capture.program import NotCapturable, Program
 
 aten = torch.ops.aten
 
-# What these return depends on the shape of their arguments, not on the numbers in them.
+# The results of these depend on the shape of their arguments, not on the numbers in them.
 _SHAPE_ONLY = {
     aten.empty_like.default,
     aten.full_like.default,
@@ -32,17 +32,16 @@ _SHAPE_ONLY = {
 @dataclass(frozen=True)
 class _Call:
     work: Callable[[], Any]
-    reads: set[int]  # of memory
+    reads: set[int]  # arguments that are memory
     writes: set[int]
 
 
 @dataclass
 class Builder:
-    """Makes a program of what was watched.
+    """Make a program of the watched operations.
 
-    The tensors that were watched are called old; each has a new one with the same numbers at the
-    same place of the program, whose memory is fixed. Old ones are all kept, so that an address is
-    one tensor's.
+    The watched tensors are called old. Each has a new one with the same numbers at the same point
+    of the program, in fixed memory. Old ones are all kept, so that an address is one tensor's.
     """
 
     operations: list[Operation]
@@ -86,14 +85,14 @@ class Builder:
             view = aten.view.default if call is aten._unsafe_view.default else call
             try:
                 self._name(operation, view(*args, **kwargs))
-            except RuntimeError as error:  # it lies otherwise than what was watched
+            except RuntimeError as error:  # its layout differs from the watched one
                 raise NotCapturable(f"{call}: {error}") from error
             return
         if operation.written:
             work = functools.partial(plain_call(call), *args, **kwargs)
             changed = [self._new(t) for t in operation.written]
             self._call(work, [self._new(t) for t in operation.inputs], changed)
-            for output in outputs:  # an operation in place returns what it has changed
+            for output in outputs:  # an operation in place returns the tensor that it changed
                 same = next((t for t in operation.written if t is output), None)
                 if same is None:
                     raise NotCapturable(f"{call} returns more than what it changes")
@@ -134,7 +133,7 @@ class Builder:
         return self.copies.get(storage, storage)
 
     def _is_copy(self, operation: Operation) -> bool:
-        """Whether it is a product with 1, as vmap makes of a bias, and both are never changed."""
+        """Return whether it is a product with 1, as vmap makes of a bias, and both are constant."""
         if operation.call is not aten.mul.Scalar or operation.args[1] != 1:
             return False
         source, copy = operation.args[0], operation.output
@@ -142,8 +141,11 @@ class Builder:
         return unchanged and source.dtype == copy.dtype
 
     def _buffer(self, place: int, operation: Operation, old: Tensor) -> Tensor:
-        """Where an operation shall write: where its result is wanted, or over an input that no one
-        reads again, which is still in the cache, or into memory of its own."""
+        """Return where an operation writes.
+
+        That is where its result is wanted, over an input in the cache that no one reads again, or
+        in memory of its own.
+        """
         wanted = self.targets.get(self._memory(old))
         if wanted is not None:
             return wanted
@@ -165,7 +167,7 @@ class Builder:
         return new.numel() * new.itemsize == new.untyped_storage().nbytes()
 
     def _targets(self) -> dict[int, Tensor]:
-        """Memory of an old tensor to where it is wanted, with the layout of its operation."""
+        """Return the memory of an old tensor to where it is wanted, with its operation's layout."""
         made = {
             self._memory(o.output): o.output
             for o in reversed(self.operations)
@@ -186,7 +188,7 @@ class Builder:
         return found
 
     def _needed(self, results: Sequence[Tensor | None]) -> list[Callable[[], Any]]:
-        """The calls without those that nothing comes of."""
+        """Return the calls without those that have no effect."""
         wanted = {storage_of(t) for t in [*results, *self.changing] if t is not None}
         wanted |= self.written
         kept = []
@@ -203,7 +205,7 @@ def _same_place(one: Tensor, other: Tensor) -> bool:
 
 
 def _strides_in(base: Tensor, result: Tensor, target: Tensor) -> list[int] | None:
-    """The strides that make ``base``, of which ``result`` is a view, be ``target`` in that view."""
+    """Return strides of ``base`` that make its view ``result`` have the strides of ``target``."""
     if result.numel() != base.numel() or target.shape != result.shape:
         return None
     left = [d for d in range(result.ndim) if result.shape[d] > 1]

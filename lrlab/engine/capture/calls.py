@@ -1,4 +1,4 @@
-"""From an operation to the fastest call that gives the same bits into fixed memory."""
+"""Find the fastest call for an operation that gives the same bits into fixed memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FEWEST_ROWS = 16  # of a thread's share: the fewer, the longer each takes
 
 
 def plain_call(call: Any) -> Callable[..., Any]:
-    """torch's own function of an in-place operation, whose way to the kernel is shorter."""
+    """Return torch's function for an in-place operation, with a shorter way to the kernel."""
     return getattr(torch.Tensor, call._schema.name.removeprefix("aten::"), call)
 
 
 def writing_call(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -> Callable[[], Any]:
-    """A call that writes an operation's results into buffers."""
+    """Return a call that writes an operation's results into buffers."""
     if len(buffers) == 1:
         out = buffers[0]
         if call in _MADE and not kwargs:
@@ -50,15 +50,15 @@ def writing_call(call: Any, args: Any, kwargs: Any, buffers: Sequence[Tensor]) -
 def product_calls(
     left: Tensor, right: Tensor, out: Tensor, shared: bool
 ) -> list[Callable[[], Any]]:
-    """Calls for a product of matrices, (lanes, rows, columns)."""
+    """Return calls for a product of matrices, (lanes, rows, columns)."""
     if out.stride(-1) != 1 and out.stride(-2) == 1:
-        # The same sums in the same order, written row by row as the buffer lies.
+        # The same sums in the same order, written row by row as the buffer is laid out.
         left, right, out = right.mT, left.mT, out.mT
     multiply = _SHORT[aten.bmm.default]
     if not out.is_cpu:
         return [functools.partial(multiply, left, right, out=out)]
-    # into memory with gaps torch multiplies one matrix at a time, which takes two to three times
-    # as long as all at once and a copy
+    # into memory with gaps torch multiplies one matrix at a time, which takes two to three times as
+    # long as all at once plus a copy
     whole = out if out.is_contiguous() else out.new_empty(out.shape)
     parts = _evenly(left, right, whole) if shared else [(left, right, whole)]
     calls = [functools.partial(multiply, a, b, out=c) for a, b, c in parts]
@@ -66,9 +66,9 @@ def product_calls(
 
 
 def _evenly(left: Tensor, right: Tensor, out: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Parts of a product, each of which all threads take equal shares of.
+    """Return parts of a product, each shared equally by all threads.
 
-    The library gives each thread whole matrices. Those that are left over, of one lane all, are
+    The library gives each thread whole matrices. Leftover matrices, or all of a single lane, are
     divided by their rows.
     """
     lanes, rows, columns = out.shape
@@ -88,7 +88,7 @@ def _evenly(left: Tensor, right: Tensor, out: Tensor) -> list[tuple[Tensor, Tens
 def _relu(x: Tensor, *, out: Tensor) -> Callable[[], Any]:
     if out is x:
         return x.relu_
-    # what relu is; its own way to ``out`` makes a copy
+    # equal to relu, whose own way to ``out`` makes a copy
     return functools.partial(torch.clamp_min, x, 0, out=out)
 
 
@@ -98,7 +98,7 @@ def _mean(x: Tensor, dim: list[int], keepdim: bool = False, *, out: Tensor) -> C
     add = functools.partial(torch.sum, x, dim, keepdim, out=out)
     count = torch.tensor(math.prod(x.shape[d] for d in dim), dtype=out.dtype)
 
-    def work() -> None:  # what mean is there, only sooner
+    def work() -> None:  # equal to mean there, but faster
         add()
         out.div_(count)
 
@@ -118,8 +118,8 @@ _MADE: dict[Any, Callable[..., Callable[[], Any]]] = {
     aten.relu.default: _relu,
     aten.threshold_backward.default: _threshold_backward,
 }
-# torch's own functions for the most common operations: their way to the kernel is shorter than
-# that of the general overloads by several microseconds a call
+# torch's own functions for the most common operations save several microseconds a call, compared
+# with the general overloads
 _SHORT: dict[Any, Callable[..., Tensor]] = {
     call: getattr(torch, call._schema.name.removeprefix("aten::"))
     for call in (
@@ -145,7 +145,7 @@ _SHORT: dict[Any, Callable[..., Tensor]] = {
 
 
 def _out_overload(call: Any) -> tuple[Any, str]:
-    """The overload that takes the same arguments and one tensor to write to, and its name."""
+    """Return the overload with the same arguments and one tensor to write to, and its name."""
     wanted = [(a.name, str(a.type)) for a in call._schema.arguments]
     for name in call.overloadpacket.overloads():
         overload = getattr(call.overloadpacket, name)

@@ -16,10 +16,10 @@ from lrlab.engine.capture.watching import described, watch
 
 @dataclass(frozen=True)
 class Capture:
-    """Work that was watched.
+    """Watched work.
 
     Attributes:
-        results: what the work returned, None for what it has none of.
+        results: of the work; None where it returned None.
     """
 
     operations: list[Operation]
@@ -33,12 +33,12 @@ class Capture:
         copied: Container[int] = (),
         shared: bool = False,
     ) -> Program:
-        """A program of the work, which it does not run.
+        """Return a program of the work, without running it.
 
         Args:
-            into: place of a result to the tensor that shall hold it. Where the layouts allow it is
+            into: index of a result to the tensor that must hold it. If the layouts allow, it is
                 written there at once; a product may then be computed as its transpose.
-            copied: places in ``into`` that are to be written as they come, and copied.
+            copied: indices in ``into`` of results that are written as they come, and copied.
             shared: whether a product may be computed in parts that all threads share evenly.
 
         Raises:
@@ -50,12 +50,14 @@ class Capture:
 
 
 def capture(work: Callable[[], Sequence[Tensor | None]], changing: Iterable[Tensor]) -> Capture:
-    """Watch some work. It is done twice, and all that it changes in place is changed twice.
+    """Watch some work.
+
+    It is done twice, and everything that it changes in place is changed twice.
 
     Args:
         work: returns tensors; it does the same operations at each call.
-        changing: all tensors whose numbers may differ from run to run. What the work finds by
-            itself besides them counts as constant, unless the work changes it.
+        changing: all tensors with numbers that may differ from run to run. Other tensors that the
+            work uses count as constant, unless the work changes them.
 
     Raises:
         NotCapturable: the work draws random numbers, looks at numbers, or is not the same twice.

@@ -1,4 +1,4 @@
-"""One operation of torch as it was watched, and the tensors in its arguments."""
+"""Describe one watched operation of torch, and the tensors in its arguments."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Operation:
 
     @property
     def is_view(self) -> bool:
-        """Whether all that it returns is memory of its inputs, under another shape."""
+        """Return whether all results are memory of its inputs, under another shape."""
         returned = self.call._schema.returns
         return bool(returned) and all(r.alias_info and not r.alias_info.is_write for r in returned)
 
     @property
     def written(self) -> list[Tensor]:
-        """The inputs that it changes."""
+        """Return the inputs that it changes."""
         arguments = self.call._schema.arguments
         names = [a.name for a in arguments if a.alias_info and a.alias_info.is_write]
         by_name = {a.name: v for a, v in zip(arguments, self.args, strict=False)} | self.kwargs
@@ -40,7 +40,7 @@ class Operation:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in an operation's arguments or results."""
+    """Return all tensors in an operation's arguments or results."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, list | tuple):
@@ -49,7 +49,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """An operation's arguments with another thing for each tensor."""
+    """Return an operation's arguments with another thing for each tensor."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, list | tuple):

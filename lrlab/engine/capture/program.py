@@ -1,4 +1,4 @@
-"""A captured program: calls on fixed memory, on a GPU as one CUDA graph."""
+"""Run a captured program: calls on fixed memory, on a GPU as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NotCapturable(Exception):
     """The work does something that a program cannot repeat; the text says what."""
 
 
-# Past autograd's layer of each operation, which would only find that it has nothing to do.
+# Skip autograd's layer of each operation, which would only find that it has nothing to do.
 _below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", torch.no_grad)
 
 
@@ -24,8 +24,8 @@ class Program:
 
     Attributes:
         calls: in their order; each reads and writes tensors that it holds.
-        results: what the work returned, as tensors that hold it after each run.
-        memory: what must live as long as the program, besides what the calls hold.
+        results: of the work, as tensors that hold them after each run.
+        memory: tensors that must live as long as the program, in addition to those of the calls.
     """
 
     calls: Sequence[Callable[[], Any]]
@@ -33,19 +33,19 @@ class Program:
     memory: Any = None
 
     def run(self) -> None:
-        """Repeat the work on what its inputs hold now."""
+        """Repeat the work on the present contents of its inputs."""
         with _below_autograd():
             for call in self.calls:
                 call()
 
     def on(self, device: torch.device) -> Program:
-        """The same program as it runs best there: on a GPU as one CUDA graph.
+        """Return the same program in its fastest form there: on a GPU as one CUDA graph.
 
-        To capture that, the work is done some times more.
+        Capturing that repeats the work several times.
         """
         if device.type != "cuda":
             return self
-        # a graph knows addresses only; the tensors at them are the calls'
+        # a graph knows only addresses; the tensors there belong to the calls
         return Program([_graph(self.run, device).replay], self.results, memory=self)
 
 

@@ -22,7 +22,7 @@ _NEVER = (
 class _Watch(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # to keep torch's compiler out torch would import it, which takes seconds
+        return False  # keeping torch's compiler out would import it, which takes seconds
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class _Watch(TorchDispatchMode):
 def watch(
     work: Callable[[], Sequence[Tensor | None]],
 ) -> tuple[list[Operation], Sequence[Tensor | None]]:
-    """Do the work, and return its operations and what it returned."""
+    """Do the work; return its operations and its results."""
     with _Watch() as watched:
         results = work()
     return watched.operations, results
 
 
 def described(operations: Sequence[Operation], changing: Sequence[Tensor]) -> list[tuple[Any, ...]]:
-    """The operations with all their arguments: a tensor by where it comes from, and its layout."""
+    """Describe the operations with all arguments: a tensor by its origin and its layout."""
     changes = {storage_of(t) for t in changing}
     origin: dict[int, tuple[Any, ...]] = {}
 
@@ -77,7 +77,7 @@ def described(operations: Sequence[Operation], changing: Sequence[Tensor]) -> li
 
 
 def _contents(tensor: Tensor) -> int:
-    """A constant: a small one by its numbers, for a network may make it anew at each call."""
+    """Describe a constant, a small one by its numbers: a network may make it anew at each call."""
     if tensor.numel() > 10_000:
         return tensor.data_ptr()
     return hash(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

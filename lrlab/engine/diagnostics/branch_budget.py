@@ -1,4 +1,4 @@
-"""How long the branch test may be, and what ``diagnostics=full`` costs, in words."""
+"""Limit the length of the branch test, and say in words what ``diagnostics=full`` costs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lrlab.engine.diagnostics.cadence import (
 )
 from lrlab.records.thresholds import THRESHOLDS
 
-# The branch test: three branches of at most a fifteenth of the run, and what it takes to build and
-# to capture their stack, cost a quarter of the run's steps at most.
+# The branch test has three branches of at most a fifteenth of the run. With building and capturing
+# their stack it costs a quarter of the run's steps at most.
 BRANCH_SHARE = 1 / 15
 BRANCH_SETUP = 80  # steps
 BRANCH_SHARE_ASKED = 1 / 8  # with diagnostics=full, which has no budget
@@ -22,10 +22,10 @@ BRANCHES = 3
 
 
 def branch_steps(mode: str, steps: int, annealed: bool) -> int:
-    """The steps of each branch of the branch test; 0: there is none.
+    """Return the steps of each branch of the branch test; 0: there is none.
 
-    A run whose schedule has annealed its lr has none: it has had its shorter steps already, and
-    three times almost nothing is almost nothing.
+    A run with an annealed lr has none. It has had its shorter steps already, and three times almost
+    nothing is almost nothing.
 
     Args:
         mode: ``off``, ``default`` or ``full``.
@@ -40,7 +40,7 @@ def branch_steps(mode: str, steps: int, annealed: bool) -> int:
 
 
 def no_branches(steps: int) -> str:
-    """Why a run of so few steps has no branch test."""
+    """Return why a run of so few steps has no branch test."""
     least = math.ceil((BRANCHES * FEWEST_BRANCH_STEPS + BRANCH_SETUP) / BUDGET)
     return (
         f"no branch test: with {steps:,} steps, fewer than {least}, it would take more than a "
@@ -49,12 +49,12 @@ def no_branches(steps: int) -> str:
 
 
 def is_annealed(last_lr: float, lr: float) -> bool:
-    """Whether a schedule has brought the lr down; of an unknown one nothing is made."""
+    """Return whether a schedule has lowered the lr to the end; False if that is unknown."""
     return not last_lr >= THRESHOLDS.annealed * lr
 
 
 def asked_line(steps: int, steps_per_epoch: int, batches: float) -> str:
-    """What ``diagnostics=full`` costs, in a line to be said before training."""
+    """Return a line, printed before training, about the cost of ``diagnostics=full``."""
     cadence, mode = CADENCES["full"], "full"
     at, what = planned(cadence, steps, steps_per_epoch, batches)
     share = sum(cost(int(kind), cadence, batches) for kind in what) / steps
@@ -67,7 +67,7 @@ def asked_line(steps: int, steps_per_epoch: int, batches: float) -> str:
 
 
 def times(share: float) -> str:
-    """A share of a time in words: "38% of", "1.6 times"."""
+    """Return a share of a time in words: "38% of", "1.6 times"."""
     if round(share, 2) < 1:
         return f"{share:.0%} of"
     return f"{share:.2g} times" if share < 9.95 else f"{share:.0f} times"

@@ -1,4 +1,4 @@
-"""Which steps are measured, and what is measured there: a budget counted in steps."""
+"""Choose which steps are measured, and how, within a budget counted in steps."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from functools import lru_cache
 
 import numpy as np
 
-BUDGET = 0.25  # of the steps so far: what measuring may cost by default, in steps
-# What a measurement costs, in steps. Measured with one thread: 2 to 11 along the step (copies, and
-# a gradient that is not captured); on the probe 0.4 to 1.3 for each batch's worth of samples, of
-# multilayer perceptrons, convolutional and residual networks with batches of 8 to 256.
+BUDGET = 0.25  # share of the steps so far that measuring may cost by default
+# The cost of a measurement, in steps. Measured with one thread. Along the step it is 2 to 11
+# (copies, and a gradient that is not captured). On the probe it is 0.4 to 1.3 for each batch's
+# worth of samples, for multilayer perceptrons, convolutional and residual networks with batches of
+# 8 to 256.
 ALONG_COST = 8.0
 PROBE_COST = 1.4
 
-# What is measured at a step.
-ALONG = 1  # alpha, and the lengths of gradient, update and way
-WHOLE = 2  # the probe batch and the sharpness too
-FIRST = 3  # the first whole one, which knows no direction of curvature yet
+# The kinds of measurement at a step.
+ALONG = 1  # alpha, and the lengths of gradient, update and path
+WHOLE = 2  # the probe batch and the sharpness, too
+FIRST = 3  # the first whole one, without a known direction of curvature
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often is measured.
+    """How often to measure.
 
     Attributes:
         gap: steps between two measurements, later in training.
         growth: of the gaps early in training.
         first: products with the Hessian at the first measurement of the sharpness.
-        products: at each later one, which goes on where the last one stood.
+        products: at each later one, which continues the last one.
         budget: share of the steps so far that measuring may cost; None: no limit.
     """
 
@@ -49,10 +50,10 @@ CADENCES = {
 def due(
     cadence: Cadence, first: int, count: int, steps: int, steps_per_epoch: int, batches: float
 ) -> np.ndarray:
-    """What is measured at the steps first, first + 1 ...
+    """Return the kinds of measurement at the steps first, first + 1 ...
 
-    It depends on nothing but the run's length, its epochs and its batch size. Later in training
-    measurements lie at the same places of each epoch, so that lanes at different epochs are
+    They depend only on the run's length, its epochs and its batch size. Later in training
+    measurements come at the same steps of each epoch, so that lanes at different epochs are
     measured together.
 
     Args:
@@ -70,7 +71,7 @@ def due(
 
 
 def cost(kind: int, cadence: Cadence, batches: float) -> float:
-    """What a measurement costs, in training steps; ``batches`` as for ``due``."""
+    """Return the cost of a measurement in training steps; ``batches`` as for ``due``."""
     if kind == ALONG:
         return ALONG_COST
     products = cadence.first if kind == FIRST else cadence.products
@@ -82,12 +83,11 @@ def cost(kind: int, cadence: Cadence, batches: float) -> float:
 def planned(
     cadence: Cadence, steps: int, steps_per_epoch: int, batches: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The steps of a run that are measured, and what is measured there, as in ``due``.
+    """Return the steps of a run that are measured, and their kinds, as in ``due``.
 
-    Of the steps that the cadence names, those are left out whose measurement the budget does not
-    hold: all measurements up to a step cost at most ``cadence.budget`` of the steps up to it.
-    Before the first whole measurement, those along the step are made, each at twice the step of the
-    last.
+    Steps of the cadence that exceed the budget are left out: all measurements up to a step cost at
+    most ``cadence.budget`` of the steps up to it. Before the first whole measurement, those along
+    the step are made, each at twice the step of the last.
 
     Returns:
         steps, kinds: (measurements,) int each.
@@ -96,13 +96,13 @@ def planned(
         at = _named(cadence, cadence.gap, steps, steps_per_epoch)
         return at, np.where(at == 0, FIRST, WHOLE)
     first, later = cost(FIRST, cadence, batches), cost(WHOLE, cadence, batches)
-    along, whole_at = [], math.ceil(first / cadence.budget)  # steps that are to be made before
+    along, whole_at = [], math.ceil(first / cadence.budget)  # steps that must be made before
     made = math.ceil(ALONG_COST / cadence.budget)
     while made <= (whole_at / 2 if whole_at <= steps else steps):
         along.append(made - 1)
         made *= 2
     whole_at = math.ceil((first + len(along) * ALONG_COST) / cadence.budget)
-    # so rarely that lanes of one stack that are at different epochs hold the budget together
+    # so rarely that lanes at different epochs in one stack keep the budget together
     gap = max(cadence.gap, round(8 * later))
     spent, found, seen = 0.0, [], False
     for step in _named(cadence, gap, steps, steps_per_epoch, *along, whole_at - 1).tolist():
@@ -119,7 +119,7 @@ def planned(
 
 
 def _named(cadence: Cadence, gap: int, steps: int, steps_per_epoch: int, *more: int) -> np.ndarray:
-    """The steps that a cadence names, rising: ever rarer at first, then one each gap."""
+    """Return the steps of a cadence, rising: ever rarer at first, then one each gap."""
     gap = max(1, min(gap, steps // 5))
     epochs = np.arange(0, -(-steps // steps_per_epoch), max(1, gap // steps_per_epoch))
     places = np.arange(0, steps_per_epoch, gap)

@@ -1,4 +1,4 @@
-"""The sharpness of each lane: the largest eigenvalue of its loss's Hessian, by Lanczos."""
+"""Measure each lane's sharpness: the largest eigenvalue of its loss's Hessian, by Lanczos."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lrlab.engine.diagnostics.vectors import divided, dot, flat, normed, parts_o
 if TYPE_CHECKING:
     from lrlab.engine.lanes.lane_stack import Lanes
 
-_RANDOM_SHARE = 0.1  # of the first direction: the gradient alone may have no part in the steepest
+_RANDOM_SHARE = 0.1  # of the first direction: the gradient alone may lack the steepest one
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """What was found on a batch.
+    """The curvature on a batch.
 
     Attributes:
         loss: (lanes,).
@@ -47,11 +47,10 @@ def sharpest(
 ) -> Curvature:
     """Find the largest eigenvalue of the Hessian of each lane's loss on a batch.
 
-    By the Lanczos method, in which each lane takes so many products with the Hessian, from where
-    it stood: the largest eigenvalue on the span of v, Hv, H²v ... It finds the largest where the
-    power method with as many products comes late, and is not misled by a negative one that is
-    larger in size. With a preconditioner P the matrix is P^-½ H P^-½, which has the eigenvalues of
-    P⁻¹H.
+    By the Lanczos method each lane takes so many products with the Hessian, from its last vector.
+    The result is the largest eigenvalue on the span of v, Hv, H²v ... It finds the largest with
+    fewer products than the power method, and a negative one of larger size does not mislead it.
+    With a preconditioner P the matrix is P^-½ H P^-½, which has the eigenvalues of P⁻¹H.
 
     Args:
         batch: inputs and targets, the same for all lanes.
@@ -79,7 +78,7 @@ def sharpest(
             image = divided(image, roots)
             for k, vector in enumerate(basis):
                 matrix[:, i, k] = matrix[:, k, i] = dot(vector, image)
-            for vector in basis * 2:  # twice, for float32 does not hold them at right angles
+            for vector in basis * 2:  # twice, because float32 does not hold them at right angles
                 share = dot(image, vector)[:, None]
                 image = torch.addcmul(image, vector, share, value=-1)
             basis.append(normed(image))
@@ -99,7 +98,7 @@ def sharpest(
 
 
 def _largest_eigenpair(matrix: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalue of the upper left corner of each matrix, and its eigenvector.
+    """Return the largest eigenvalue of the upper left corner of each matrix, and its eigenvector.
 
     Args:
         matrix: (lanes, n, n), symmetric. sizes: (lanes,) int, of the corners.
@@ -112,7 +111,7 @@ def _largest_eigenpair(matrix: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     finite = matrix.isfinite().flatten(1).all(1)
     usable = inside[:, :, None] & inside[:, None, :] & finite[:, None, None]
     corner = torch.where(usable, matrix, torch.zeros_like(matrix))
-    # Outside of the corner lies an eigenvalue below all others, so that it is never the largest.
+    # Outside the corner is an eigenvalue below all others, so that it is never the largest.
     below = -1 - 2 * corner.abs().sum((1, 2))
     corner = corner + torch.diag_embed(torch.where(inside, 0.0, below[:, None]))
     values, vectors = torch.linalg.eigh(corner)

@@ -1,4 +1,4 @@
-"""The meter of a stack: takes the quantities at the steps that the cadence names."""
+"""Measure the quantities of a stack at the steps that the cadence names."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from lrlab.engine.lanes.lane_stack import Lanes
 
 
-# Samples of the fixed probe batch: the sharpness of fewer reads too high, more cost too much.
+# Samples of the fixed probe batch: with fewer the sharpness is too high, more cost too much.
 PROBE = 192
 
 
 @dataclass
 class Meter:
-    """What a stack of lanes is measured with.
+    """The measuring state of a stack of lanes.
 
     Attributes:
         cadence: how often.
         start: (lanes, ...) each, the parameters before training.
-        vectors: (lanes, ...) each, the direction of largest curvature as last
-            found; each lane's length is 1.
+        vectors: (lanes, ...) each, the last found direction of largest curvature; each lane's
+            length is 1.
         twin: copies of the lanes, made at the first measurement after the stack has changed.
         curves: whether the network has second derivatives.
         batches: how many batches' worth of samples the probe has.
@@ -62,7 +62,7 @@ class Meter:
     def due(
         self, first_steps: Sequence[int], count: int, steps: Sequence[int], steps_per_epoch: int
     ) -> dict[int, np.ndarray]:
-        """Offsets of the next steps at which a lane is due, to what is measured of each.
+        """Return offsets of the next steps at which a lane is due, to each lane's measurement.
 
         Returns:
             (lanes,) int for each, as from ``lrlab.engine.diagnostics.cadence.due``.
@@ -78,7 +78,7 @@ class Meter:
 
     @phase("measure")
     def before(self, lanes: Lanes) -> None:
-        """Remember the lanes as they are before an update."""
+        """Remember the lanes before an update."""
         if self.twin is None or lanes.keeps_state:
             self.twin = lanes.twin()
         self.twin.follow(lanes)
@@ -100,11 +100,11 @@ class Meter:
         Args:
             losses, gradients: of the update, as the lanes gave them for the batch.
             first_steps, offset: as for ``Lanes.gradients``.
-            lanes_due: (lanes,) int, as from ``due``; what is known of the others' curvature stays.
+            lanes_due: (lanes,) int, as from ``due``; the known curvature of the others stays.
             preconditioner: as from ``LaneOptimizer.preconditioner``.
 
         Returns:
-            (lanes, 13) as ``table`` takes it; it stays on the device, which is not waited for.
+            (lanes, 13) as ``table`` takes it; it stays on the device, without waiting for it.
         """
         twin = self.twin
         assert twin is not None  # ``before`` was called
@@ -142,7 +142,7 @@ class Meter:
                 dot(flat(probe_gradients_after, before), update),
                 sharpness,
             ]
-            if (products == 0).any():  # a lane records what it would record alone
+            if (products == 0).any():  # each lane records the same as alone
                 hidden = torch.from_numpy(products == 0).to(losses.device)
                 probe = [t.masked_fill(hidden, torch.nan) for t in probe]
         lengths = [length_of(v) for v in (gradient, update, old, moved)]
@@ -155,7 +155,7 @@ class Meter:
         preconditioner: Sequence[Tensor] | None,
         fresh: Tensor | None = None,
     ) -> tuple[Tensor, Sequence[Tensor | None], Tensor]:
-        """Loss and gradients on the probe batch, and the sharpness, see ``curvature.sharpest``."""
+        """Return loss and gradients on the probe batch, and the sharpness; see ``sharpest``."""
         if not self.curves or not products.any():
             loss, gradients = twin.gradients(self.probe_x, self.probe_y, [0] * len(twin), 0)
             return loss, gradients, torch.full_like(loss, torch.nan)
@@ -172,7 +172,7 @@ class Meter:
         self.twin = None
 
     def select(self, lanes: Sequence[int]) -> Meter:
-        """A meter of some of the lanes."""
+        """Return a meter of some of the lanes."""
         index = torch.as_tensor(list(lanes), device=self.start[0].device)
         return Meter(
             self.cadence,
@@ -185,11 +185,11 @@ class Meter:
         )
 
     def state(self, lane: int) -> list[Tensor]:
-        """Where a lane's direction of largest curvature lies, on the CPU."""
+        """Return a lane's direction of largest curvature, on the CPU."""
         return [t[lane].cpu().clone() for t in self.vectors]
 
     def load(self, lane: int, state: Sequence[Tensor]) -> None:
-        """Put what ``state`` gave into a lane.
+        """Put the result of ``state`` into a lane.
 
         Raises:
             forms.Unfit: it is the state of another network.
@@ -199,7 +199,7 @@ class Meter:
 
 
 def build_meter(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE) -> Meter | None:
-    """The meter of lanes that stand before their first step; None where nothing is measured.
+    """Return the meter of lanes before their first step; None if nothing is measured.
 
     Args:
         mode: ``off``, ``default`` or ``full``.
@@ -222,5 +222,5 @@ def build_meter(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE)
 
 
 def probe_size(data: Dataset) -> int:
-    """How many samples the probe batch of these data has."""
+    """Return how many samples the probe batch of these data has."""
     return min(PROBE, len(data.train_y))

@@ -1,10 +1,10 @@
-"""What is recorded of a measurement: alpha, stability ratio, lengths."""
+"""Turn a measurement into the recorded numbers: alpha, stability ratio, lengths."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# In the order of the tensor that ``Meter.measure`` returns.
+# In the order of the tensor that ``Meter.after`` returns.
 RAW = (
     *("loss", "loss_after", "slope", "slope_after"),
     *("probe_loss", "probe_loss_after", "probe_slope", "probe_slope_after"),
@@ -13,7 +13,7 @@ RAW = (
 
 
 def table(raw: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """What is recorded of a measurement.
+    """Return the recorded numbers of a measurement.
 
     Args:
         raw: (..., 13) as from ``Meter.after``.
@@ -43,14 +43,14 @@ def table(raw: np.ndarray, scale: np.ndarray) -> np.ndarray:
         )
 
 
-# Least squares of f(1) − f(0), f'(0) and f'(1) by w1·t + w2·t², where f(0) may move too.
+# Least squares of f(1) − f(0), f'(0) and f'(1) by w1·t + w2·t², where f(0) may move, too.
 _FIT = np.linalg.pinv(np.array([[1, 0, 0], [1, 1, 1], [0, 1, 0], [0, 1, 2]], float))
 
 
 def parabola(
     change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The parabola w0 + w1·t + w2·t² through both ends of an update, t in units of the update.
+    """Return the parabola w0 + w1·t + w2·t² through both ends of an update, t in updates.
 
     The least-squares fit of Cockpit (Schneider, Dangel & Hennig 2021, arXiv:2102.06604, section
     3.1) with equal weights: two losses and two slopes, three unknowns.
@@ -70,12 +70,12 @@ def parabola(
 
 
 def alpha(change: np.ndarray, slope: np.ndarray, slope_after: np.ndarray) -> np.ndarray:
-    """How far an update goes, against the minimum of the loss along it.
+    """Return how far an update goes, relative to the minimum of the loss along it.
 
-    −1: no way towards it; 0: exactly to it; 1: as far beyond it as it began before it; inf: it led
-    uphill from its start, or to a loss that is not finite. The minimum is that of ``parabola``:
-    t* = −w1/(2·w2), alpha = 1/t* − 1; where the loss does not curve upwards there is none, and
-    alpha is −1 (Schneider, Dangel & Hennig 2021, arXiv:2102.06604, section 3.1).
+    −1: no way towards it; 0: exactly to it; 1: as far beyond it as it began before it. inf: it led
+    uphill from its start, or to a loss that is not finite. The minimum is that of ``parabola``: t*
+    = −w1/(2·w2), alpha = 1/t* − 1. If the loss does not curve upwards there is none, and alpha is
+    −1 (Schneider, Dangel & Hennig 2021, arXiv:2102.06604, section 3.1).
 
     Args: as for ``parabola``.
 

@@ -1,4 +1,4 @@
-"""Vectors in the space of all parameters, one for each lane."""
+"""Compute with vectors in the space of all parameters, one for each lane."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor] = ()) -> Tenso
 
 
 def parts_of(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """What ``_flat`` has put together."""
+    """Split the result of ``flat`` into parts again."""
     sizes = [as_real(t[0]).numel() for t in like]
     return [like_real(p, t) for p, t in zip(flat.split(sizes, dim=1), like, strict=True)]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """(lanes,) the scalar product of each lane's vectors, (lanes, numbers)."""
+    """Return (lanes,) the scalar product of each lane's vectors, (lanes, numbers)."""
     return (a * b).sum(1)
 
 
@@ -32,7 +32,7 @@ def length_of(vectors: Tensor) -> Tensor:
 
 
 def normed(vectors: Tensor) -> Tensor:
-    """Each lane's vector with length 1; one of length 0 as it is."""
+    """Return each lane's vector with length 1; one of length 0 stays."""
     length = length_of(vectors)
     return vectors / torch.where(length > 0, length, torch.ones_like(length))[:, None]
 
@@ -42,7 +42,7 @@ def divided(vectors: Tensor, by: Tensor | None) -> Tensor:
 
 
 def random_vectors(params: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
-    """(lanes, ...) each, a direction for each seed, of length 1 over all parameters."""
+    """Return (lanes, ...) each, a direction for each seed, of length 1 over all parameters."""
     lanes = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)

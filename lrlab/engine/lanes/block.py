@@ -1,4 +1,4 @@
-"""A block: those lanes of a stack that go through the network together."""
+"""Define a block: those lanes of a stack that go through the network together."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Block(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its lanes, without padding."""
+        """The number of its lanes, without padding."""
         return self.lanes.stop - self.lanes.start
 
 
 def block_of(lanes: slice, module: nn.Module, loss: Loss, params: Tensors, fixed: Tensors) -> Block:
-    """A block of these tensors, whose parameters are leaves of a graph of their own."""
+    """Return a block of these tensors; its parameters are leaves of a graph of their own."""
     return Block(
         lanes,
         module,
@@ -43,7 +43,7 @@ def block_of(lanes: slice, module: nn.Module, loss: Loss, params: Tensors, fixed
 def single_blocks(
     modules: Sequence[nn.Module], losses: Sequence[Loss], params: Tensors, fixed: Tensors
 ) -> list[Block]:
-    """A block for each lane of a stack; params and fixed hold all lanes, without padding."""
+    """Return a block for each lane of a stack; params and fixed hold all lanes, without padding."""
     return [
         block_of(
             slice(i, i + 1),
@@ -64,7 +64,7 @@ def joined(blocks: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _column(of_blocks: Sequence[Any]) -> Any:
-    """A gradient of single lanes, some of which may have none, as where layers drop at random."""
+    """Join a gradient of single lanes, some of which may have none: layers may drop at random."""
     absent = [lane for lane, gradient in enumerate(of_blocks) if gradient is None]
     if not absent:
         return torch.cat(list(of_blocks))
@@ -77,5 +77,5 @@ def _column(of_blocks: Sequence[Any]) -> Any:
 
 
 def first_of(tensors: Tensors) -> Tensors:
-    """The tensors of the first lane."""
+    """Return the tensors of the first lane."""
     return {n: t[0] for n, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""The samples of an evaluation, in chunks; which targets are of one lane each."""
+"""Cut the samples of an evaluation into chunks, and tell which targets belong to one lane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
 
 
 def of_each_lane(y: Tensor) -> bool:
-    """Whether there is one batch for each lane, with the lane axis first, rather than one for all.
+    """Return whether each lane has its own batch, with the lane axis first.
 
     Args:
         y: targets. One batch has (batch,) whole numbers, in a regression (batch, width) floats.
@@ -20,16 +20,16 @@ def of_each_lane(y: Tensor) -> bool:
 
 
 def chunk_sizes(samples: int, multiple: int) -> list[int]:
-    """How many samples each forward pass of an evaluation takes; all but the last a multiple."""
+    """Return the sizes of an evaluation's forward passes; all but the last are a multiple."""
     whole = samples - samples % multiple
     sizes = [EVALUATION_CHUNK] * (whole // EVALUATION_CHUNK)
     return [size for size in (*sizes, whole % EVALUATION_CHUNK, samples - whole) if size]
 
 
 def summed_at_once(device: torch.device, pad: int) -> int:
-    """By how many samples a batch must divide for lanes to take it side by side.
+    """Return the number by which a batch must divide for lanes to take it together.
 
-    A GPU sums a long row four numbers at a time from the first aligned address on. Where a row is
-    no whole number of fours, the bits of a lane's mean depend on its place in the stack.
+    A GPU sums a long row four numbers at a time from the first aligned address on. If a row is no
+    whole number of fours, the bits of a lane's mean depend on its position in the stack.
     """
     return 4 if pad > 1 and device.type == "cuda" else 1

@@ -1,4 +1,4 @@
-"""What the networks and losses of lanes keep in Python: copied, compared, as a state dict."""
+"""Copy and compare the Python parts of lanes' networks and losses; make state dicts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ T = TypeVar("T")
 
 
 def python_copy(module: nn.Module) -> nn.Module:
-    """A copy of all but the tensors, for which a stack has its own."""
+    """Return a copy of everything but the tensors; a stack has its own."""
     tensors = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, memo={id(tensor): tensor for tensor in tensors})
 
 
 def copied_loss(loss: Loss) -> Loss:
-    """A copy of a loss, or the loss itself where it cannot be copied."""
+    """Return a copy of a loss, or the loss itself where it cannot be copied."""
     try:
         return copy.deepcopy(loss)
-    except Exception:  # it holds what cannot be copied, such as a lock
+    except Exception:  # it holds something that cannot be copied, such as a lock
         return loss
 
 
 def distinct(owners: Sequence[T], copied: Callable[[T], T]) -> list[T]:
-    """Each lane an object of its own: a copy wherever one stands a second time."""
+    """Return an object of its own for each lane: a copy of each repeated one."""
     seen: set[int] = set()
     found = []
     for owner in owners:
@@ -40,13 +40,13 @@ def distinct(owners: Sequence[T], copied: Callable[[T], T]) -> list[T]:
 
 
 def each_once(owners: Sequence[T], copied: Callable[[T], T]) -> list[T]:
-    """Copies, one of each object: lanes that share an object share its copy."""
+    """Return copies, one of each object: lanes that share an object share its copy."""
     copies = {id(owner): copied(owner) for owner in owners}
     return [copies[id(owner)] for owner in owners]
 
 
 def differ(modules: Sequence[nn.Module], losses: Sequence[Loss]) -> bool:
-    """Whether lanes differ in Python, as those do that joined at other steps."""
+    """Return whether lanes differ in Python, as those that joined at other steps do."""
     pairs = {(id(m), id(f)): (m, f) for m, f in zip(modules, losses, strict=True)}
     if len(pairs) == 1:
         return False
@@ -61,7 +61,7 @@ def differ(modules: Sequence[nn.Module], losses: Sequence[Loss]) -> bool:
 
 
 def state_dict_of(module: nn.Module, own: Tensors) -> dict[str, Any]:
-    """The state dict of one lane's network, as it alone would have it.
+    """Return the state dict of one lane's network, as that network alone would have it.
 
     Args:
         own: the lane's parameters and buffers, by their names in the stack.
@@ -71,5 +71,5 @@ def state_dict_of(module: nn.Module, own: Tensors) -> dict[str, Any]:
     first |= {id(t): n for n, t in module.named_buffers()}
     saved = module.state_dict(keep_vars=True)
     found = {n: own[first[id(t)]] for n, t in saved.items() if id(t) in first}
-    extra = python_state.extra(module)  # of `get_extra_state`, torch's own way
+    extra = python_state.extra(module)  # from `get_extra_state`, torch's own way
     return found | {n: value for n, value in extra.items() if n in saved}

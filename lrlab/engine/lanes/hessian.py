@@ -1,4 +1,4 @@
-"""Products with the Hessian of each lane's loss."""
+"""Multiply vectors by the Hessian of each lane's loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Curvature = tuple[Tensor, list[Tensor | None], Callable[[Sequence[Tensor]], list
 
 
 def curvature(passes: Passes, blocks: Sequence[Block], x: Tensor, y: Tensor) -> Curvature:
-    """Losses, gradients, and what multiplies the Hessian of each lane's loss.
+    """Return losses, gradients, and a function that multiplies by each lane's Hessian.
 
     Args:
         x: inputs, (batch, ...); y: targets, (batch,); the same for all lanes, at step 0.
@@ -48,16 +48,16 @@ def curvature(passes: Passes, blocks: Sequence[Block], x: Tensor, y: Tensor) -> 
 def _product(
     block: Block, slopes: Sequence[Tensor | None], vectors: Sequence[Tensor]
 ) -> list[Tensor]:
-    """The Hessian of a block's lanes, from gradients with their graph, times some vectors."""
+    """Multiply vectors by the Hessian of a block's lanes, from gradients with their graph."""
     leaves = list(block.params.values())
-    # As a sum, for with grad_outputs torch imports its compiler, which takes seconds.
+    # A sum, because with grad_outputs torch imports its compiler, which takes seconds.
     along = [
         (as_real(g[: block.size]) * as_real(v[block.lanes])).sum()
         for g, v in zip(slopes, vectors, strict=True)
         if g is not None and g.requires_grad
     ]
     found: Sequence[Tensor | None] = [None] * len(leaves)
-    if along:  # else the loss is linear
+    if along:  # otherwise the loss is linear
         total = torch.stack(along).sum()
         found = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
     pairs = zip(found, leaves, strict=True)

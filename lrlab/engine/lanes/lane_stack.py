@@ -1,4 +1,4 @@
-"""The class ``Lanes``: a stack of networks as tensors, and what may be done with it."""
+"""Define the class ``Lanes``: a stack of networks as tensors, and its operations."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Lanes:
     def gradients(
         self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Losses and their gradients.
+        """Return losses and their gradients.
 
         Args:
             x: inputs, (batch, ...) for all lanes or (lanes, batch, ...).
@@ -125,7 +125,7 @@ class Lanes:
     def evaluate(
         self, x: Tensor, y: Tensor, classes: int | None = None, logit: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """A full evaluation, in the network's eval mode.
+        """Return a full evaluation, in the network's eval mode.
 
         Args:
             x: (samples, ...), y: (samples,) or of a regression (samples, width).
@@ -138,7 +138,7 @@ class Lanes:
         """
         judge = functools.partial(right_answers, classes=classes, logit=logit)
         self.train_mode(False)
-        # on a GPU they stay there, for each look would wait for it; others may lack float64
+        # on a GPU they stay there, because each look would wait for it; others may lack float64
         device = x.device if x.is_cuda else torch.device("cpu")
         total = torch.zeros(len(self), dtype=torch.float64, device=device)
         right = torch.zeros(len(self), dtype=torch.int64, device=device)
@@ -156,12 +156,12 @@ class Lanes:
         return (total / len(y)).float(), share
 
     def settle(self, x: Tensor, y: Tensor, *evaluated: Samples) -> None:
-        """Choose the fastest way in which each lane has the bits that it has alone, by trying.
+        """Try out, and choose, the fastest way in which each lane has the same bits as alone.
 
         Args:
             x, y: a batch as for ``gradients``.
-            evaluated: each samples and targets that ``evaluate`` will get, since the number of
-                samples decides how a product or a mean is computed.
+            evaluated: each samples and targets that ``evaluate`` will get; the number of samples
+                decides how a product or a mean is computed.
         """
         key = (self.pad or len(self), chunks.of_each_lane(y))
         if key not in self.ways:
@@ -175,25 +175,25 @@ class Lanes:
 
     @property
     def keeps_state(self) -> bool:
-        """Whether a forward pass or a loss was found to change anything in Python."""
+        """Whether a forward pass or a loss was found to change any Python value."""
         return self.ways.get(KEEPS_STATE) == "yes"
 
     @property
     def unsaved(self) -> str:
-        """Names of what was found to change in Python and cannot be saved, or nothing."""
+        """The names of changing Python values that cannot be saved."""
         return self.ways.get(UNSAVED, "")
 
     def python(self, lane: int) -> tuple[python_state.State, python_state.State]:
-        """What a lane's network and its loss keep in Python."""
+        """Return the Python values of a lane's network and its loss."""
         return python_state.of(self.modules[lane]), python_state.of(self.losses[lane], True)
 
     def changed(self, before: tuple[python_state.State, python_state.State]) -> bool:
-        """Whether ``python`` of the first lane gives another state now."""
+        """Return whether ``python`` of the first lane now gives another state."""
         pairs = zip(before, self.python(0), strict=True)
         return any(python_state.changes(*pair) for pair in pairs)
 
     def load_python(self, lane: int, network: python_state.State, loss: python_state.State) -> None:
-        """Put changes of what ``python`` gave into a lane.
+        """Put changes of the values from ``python`` into a lane.
 
         Raises:
             forms.Unfit: they do not belong there.
@@ -208,13 +208,13 @@ class Lanes:
         self.cut()
 
     def _part(self) -> None:
-        """Give each lane a network and a loss of its own in Python; the tensors are the stack's."""
+        """Give each lane its own network and loss in Python; the tensors stay the stack's."""
         self.modules = distinct(self.modules, copy.deepcopy)
         self.losses = distinct(self.losses, copied_loss)
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
-        """What is tried in here leaves no trace: modules are copies, and buffers are put back."""
+        """Undo everything done in the block: modules are copies, and buffers are put back."""
         before = {n: t.clone() for n, t in self.fixed.items()}
         modules, losses = self.modules, self.losses
         self.modules = each_once(modules, python_copy)
@@ -231,7 +231,7 @@ class Lanes:
             self.cut()
 
     def twin(self) -> Lanes:
-        """Copies of these lanes, run the same way: what is done with them does not touch these."""
+        """Return copies of these lanes, run the same way, that share nothing with them."""
 
         def copied(tensors: Tensors) -> Tensors:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
@@ -244,17 +244,17 @@ class Lanes:
 
     @torch.no_grad()
     def follow(self, other: Lanes) -> None:
-        """Take the numbers of lanes that these are copies of."""
+        """Take the numbers of the lanes that these are copies of."""
         for mine, theirs in ((self.params, other.params), (self.fixed, other.fixed)):
             for name, tensor in mine.items():
                 tensor.copy_(theirs[name])
 
     def curvature(self, x: Tensor, y: Tensor) -> hessian.Curvature:
-        """Losses, gradients, and what multiplies the Hessian; see ``hessian.curvature``."""
+        """Return losses, gradients, and the Hessian's product; see ``hessian.curvature``."""
         return hessian.curvature(self.passes, self.blocks, x, y)
 
     def select(self, lanes: Sequence[int]) -> Lanes:
-        """A new stack of some lanes. ``settle`` it before use."""
+        """Return a new stack of some lanes. ``settle`` it before use."""
         index = torch.as_tensor(np.asarray(lanes, dtype=np.int64))
 
         def pick(tensors: Tensors) -> Tensors:
@@ -265,7 +265,7 @@ class Lanes:
         return self._like(modules, pick(self.params), pick(self.fixed), seeds, losses)
 
     def join(self, other: Lanes) -> Lanes:
-        """A new stack of these lanes, then the other's. ``settle`` it before use."""
+        """Return a new stack of these lanes, then the other's. ``settle`` it before use."""
 
         def together(these: Tensors, those: Tensors) -> Tensors:
             return {n: torch.cat([t.detach(), those[n].detach()]) for n, t in these.items()}
@@ -279,12 +279,12 @@ class Lanes:
         )
 
     def state(self, lane: int) -> Tensors:
-        """Copies of one lane's parameters and buffers on the CPU, by their names in the stack."""
+        """Return copies of a lane's parameters and buffers on the CPU, by name in the stack."""
         return {n: t.detach()[lane].cpu().clone() for n, t in {**self.params, **self.fixed}.items()}
 
     @torch.no_grad()
     def load(self, lane: int, state: Tensors) -> None:
-        """Put what ``state`` gave into a lane, in place.
+        """Put the result of ``state`` into a lane, in place.
 
         Raises:
             forms.Unfit: it is the state of another network.
@@ -296,7 +296,7 @@ class Lanes:
             python_state.put_tensor(tensor[lane], state[name], name)
 
     def state_dict(self, lane: int) -> dict[str, Any]:
-        """One lane's state dict, on the CPU, as its network alone would have it."""
+        """Return one lane's state dict, on the CPU, as its network alone would have it."""
         return state_dict_of(self.modules[lane], self.state(lane))
 
     def _like(
@@ -314,7 +314,7 @@ class Lanes:
         return made
 
     def cut(self) -> None:
-        """Cut the stack into the blocks of its way; after a change of that, or of its modules."""
+        """Cut the stack into the blocks of its way, after that or its modules have changed."""
         if self.way == "together":
             lanes = slice(0, len(self))
             python = self.modules[0], self.losses[0]
@@ -323,7 +323,7 @@ class Lanes:
         self.blocks = self.single_blocks()
 
     def single_blocks(self) -> list[Block]:
-        """A block for each lane."""
+        """Return a block for each lane."""
         return single_blocks(self.modules, self.losses, self.params, self.fixed)
 
     def train_mode(self, train: bool) -> None:

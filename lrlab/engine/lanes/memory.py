@@ -1,4 +1,4 @@
-"""The memory that a lane takes."""
+"""Measure the memory that a lane takes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lrlab.engine.lanes.chunks import (
 
 
 def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: int = 0) -> int:
-    """The memory that one more lane takes, by measuring one forward pass on the CPU.
+    """Return the memory that one more lane takes, by measuring one forward pass on the CPU.
 
-    Parameters, gradients, and what an optimizer and a trial of the stack take; a batch of its own,
-    what autograd keeps of it, and the gradients of that; and a chunk of an evaluation, whose
-    samples the lanes share. Where the lane is measured with a probe batch of so many samples, the
-    meter's vectors, and what second derivatives keep. The factors were measured: what training
-    took at its peak was 40% to 97% of this, for MLPs, CNNs, SGD and Adam, measured or not.
+    It counts parameters, gradients, the optimizer's and a trial stack's memory. It counts a batch
+    of its own, with autograd's memory and gradients, and a chunk of an evaluation, whose samples
+    the lanes share. If the lane is measured with a probe batch of so many samples, it adds the
+    meter's vectors and the memory of second derivatives. The factors were measured: the peak in
+    training was 40% to 97% of this, for MLPs, CNNs, SGD and Adam, measured or not.
     """
     kept = 0
     tensors = [*network.parameters(), *network.buffers()]

@@ -10,12 +10,12 @@ from torch import Tensor
 Tensors = dict[str, Tensor]
 
 ALIGNMENT = 16  # numbers, a cache line of float32
-# numbers; to write a product of so many with gaps costs less than an operation saves
+# numbers; writing a product of so many with gaps costs less than an operation saves
 SMALL = 16_384
 
 
 def with_padding(tensors: Tensors, rows: int) -> Tensors:
-    """The tensors with copies of their first lane after the last, (rows, ...)."""
+    """Return the tensors with copies of their first lane after the last, (rows, ...)."""
 
     def padded(tensor: Tensor) -> Tensor:
         missing = rows - len(tensor)
@@ -27,14 +27,15 @@ def with_padding(tensors: Tensors, rows: int) -> Tensors:
 
 
 def packed_together(params: Tensors, rows: int) -> tuple[Tensors, list[Tensor]]:
-    """Copies of the parameters in few tensors, each at an address that suits SIMD.
+    """Copy the parameters into few tensors, each at an address that suits SIMD.
 
-    Each large matrix is a tensor of its own, for a product of many lanes is written to memory
-    without gaps only, else it is copied; all others lie side by side in one. It is the same for any
-    number of lanes, for an optimizer's buffers lie likewise and go from stack to stack.
+    Each large matrix is a tensor of its own, because a product of many lanes is written only to
+    memory without gaps. All others are next to each other in one tensor. The layout is the same for
+    any number of lanes, because an optimizer's buffers have it, too, and go from stack to stack.
 
     Returns:
-        The parameters, (rows, ...), padded; and what they lie in, (rows, numbers) each, or nothing.
+        The parameters, (rows, ...), padded; and the tensors around them, (rows, numbers) each, or
+        nothing.
     """
     params = with_padding(params, rows)
     kinds = {(t.dtype, t.device) for t in params.values()}

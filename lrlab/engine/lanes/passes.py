@@ -39,7 +39,7 @@ class Passes:
     def gradients(
         self, block: Block, x: Tensor, y: Tensor, step: int
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Losses, (lanes,), and gradients, (lanes, ...) for each parameter, of a block's lanes."""
+        """Return losses, (lanes,), and gradients, (lanes, ...) a parameter, of a block's lanes."""
         losses = self.losses(block, x, y, step)
         leaves = list(block.params.values())
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
@@ -50,7 +50,7 @@ class Passes:
         return losses.detach()[: block.size], gradients
 
     def losses(self, block: Block, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Losses with their graph, (rows,); those after the block's lanes are padding.
+        """Return losses with their graph, (rows,); those after the block's lanes are padding.
 
         Args:
             x, y: one batch for all lanes, or one for each.
@@ -73,7 +73,7 @@ class Passes:
     def scores(
         self, block: Block, x: Tensor, y: Tensor, chunk: int, judge: Judge
     ) -> tuple[Tensor, Tensor]:
-        """Losses and right answers, (lanes,) each; −1 where the judge finds no sense in them.
+        """Return losses and right answers, (lanes,) each; −1 if the judge finds no sense in them.
 
         Args:
             x, y: samples and targets, the same for all lanes.
@@ -87,7 +87,7 @@ class Passes:
             return loss, torch.full_like(loss, -1, dtype=torch.int64) if right is None else right
 
         if self.way == "unmapped":
-            # A network may draw in evaluations too, such as one with F.dropout(x, 0.5).
+            # A network may draw in evaluations, too, such as one with F.dropout(x, 0.5).
             random_state.seed_all(_draw(self.seeds[block.lanes.start], chunk, 1))
             loss, right = of_lane(first_of(block.params), first_of(block.fixed), x, y)
             return loss[None], right[None]
@@ -104,7 +104,7 @@ class Passes:
         known = self.ways.get(ASSIGNED, "")
         outputs, new = self._called(block, params, fixed, x)
         if self.rehearsing and self.ways.get(ASSIGNED, "") != known:
-            # now with copies of what is assigned
+            # now with copies of the assigned buffers
             outputs, new = self._called(block, params, fixed, x)
         with torch.no_grad():
             for name, tensor in new.items():
@@ -114,9 +114,9 @@ class Passes:
     def _called(
         self, block: Block, params: Tensors, fixed: Tensors, x: Tensor
     ) -> tuple[Tensor, Tensors]:
-        """A forward pass, and the buffers that it has assigned anew (``self.mean = ...``).
+        """Return a forward pass, and the buffers that it has assigned anew (``self.mean = ...``).
 
-        A network gets copies of those, for autograd may have kept the old value, into which the
+        A network gets copies of those, because autograd may have kept the old value, into which the
         new one is copied.
         """
         assigned = self.ways.get(ASSIGNED, "").splitlines()
@@ -125,10 +125,10 @@ class Passes:
         if self.precision != "bf16":
             outputs = functional_call(block.module, state, (x,))
         else:
-            # uncached: a cast of the parameters is of one step
+            # uncached: a cast of the parameters belongs to one step
             with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
                 outputs = functional_call(block.module, state, (x,)).float()
-        # functional_call leaves in the dict what the module holds at the end
+        # functional_call leaves in the dict the module's values at the end
         new = {n: state[n] for n, t in given.items() if state[n] is not t or n in assigned}
         if more := [n for n in new if n not in assigned]:
             self.ways[ASSIGNED] = "\n".join([*assigned, *more])
@@ -136,7 +136,7 @@ class Passes:
 
 
 def _summed(loss: Tensor) -> Tensor:
-    """A loss of shape () as it is; one of (1,) as (), which backward() treats alike."""
+    """Return a loss of shape () as it is; one of (1,) as (), which backward() treats alike."""
     return loss.sum() if loss.ndim else loss
 
 

@@ -1,4 +1,4 @@
-"""Complex parameters as pairs of real numbers."""
+"""Treat complex parameters as pairs of real numbers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def as_real(tensor: Tensor) -> Tensor:
-    """A complex tensor as pairs of real numbers, (..., 2), as which it is trained; others as are.
+    """Return a complex tensor as pairs of real numbers, (..., 2), for training; others unchanged.
 
-    Real and imaginary part are two parameters: only so have gradients, lengths and the Hessian
-    their meaning, and torch's gradient of a complex parameter is that of the two, as a pair.
+    Real and imaginary part are two parameters, because only then gradients, lengths and the Hessian
+    have their meaning. torch's gradient of a complex parameter is that of the two, as a pair.
     """
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 

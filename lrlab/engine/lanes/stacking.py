@@ -21,9 +21,9 @@ def stack(
     pad: int = 0,
     precision: str = "float32",
 ) -> Lanes:
-    """Lanes of networks that differ in their numbers only, on the device.
+    """Stack networks that differ only in their numbers as lanes, on the device.
 
-    What they keep in Python may differ too, such as numbers that a network has drawn.
+    Their Python values may differ, too, such as numbers that a network has drawn.
     """
     module = networks[0].to(device).train()
     for network in networks[1:]:

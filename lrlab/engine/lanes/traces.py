@@ -1,4 +1,4 @@
-"""Notice what a forward pass does besides computing: hooks, kept tensors, drawn numbers."""
+"""Notice side effects of a forward pass: hooks, kept tensors, drawn numbers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.overrides import TorchFunctionMode
 
 
 def global_state() -> tuple[Any, ...]:
-    """The states of the global generators of Python and numpy, comparable."""
+    """Return the states of the global generators of Python and numpy, comparable."""
     _, keys, place, *gauss = np.random.get_state()
     return random.getstate(), np.asarray(keys).tobytes(), place, gauss
 
 
 class Hooks(TorchFunctionMode):
-    """Notes whether a tensor is given a hook for its gradient, or asked if it has one.
+    """Note whether a tensor is given a hook for its gradient, or asked if it has one.
 
     Under vmap hooks are not called, and no tensor says that it requires a gradient.
 
@@ -40,7 +40,7 @@ class Hooks(TorchFunctionMode):
 
 
 def keeps_mapped(owner: Any) -> bool:
-    """Whether a network or loss has kept a tensor of all lanes, as vmap hands out."""
+    """Return whether a network or loss has kept a tensor of all lanes, which vmap provides."""
     parts = owner.modules() if isinstance(owner, nn.Module) else [owner]
     values = (value for part in parts for value in getattr(part, "__dict__", {}).values())
     return any(isinstance(v, Tensor) and is_batchedtensor(v) for v in values)

@@ -1,4 +1,4 @@
-"""Find the fastest way in which each lane of a stack has the bits that it has alone, by trying."""
+"""Try out, and find, the fastest way in which each lane of a stack has the bits it has alone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from lrlab.engine.lanes.lane_stack import Lanes
 
 KEEPS_STATE = (0, False)  # in the table of ways: whether it was found to keep state in Python
-UNSAVED = (0, True)  # likewise: names of what of that cannot be saved
+UNSAVED = (0, True)  # likewise: names of the state that cannot be saved
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a step and an evaluation of each kind of chunk gave, and what they did besides.
+    """The results and side effects of a step and of an evaluation of each kind of chunk.
 
     Attributes:
         results: in a fixed order.
@@ -39,10 +39,10 @@ class _Trial:
 
 
 def find_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
-    """Return the way of ``Lanes.settle``, whose arguments these are; it leaves any way set."""
+    """Return the way for ``Lanes.settle``, with the same arguments; leave any way set."""
     lanes.way = "together"
     try:
-        # A network that draws random numbers is refused here: in a stack its numbers would
+        # A network that draws random numbers is refused here, because in a stack its numbers would
         # depend on the other lanes.
         with Hooks() as hooks:
             tried = _trial(lanes, x, y, evaluated)
@@ -70,7 +70,7 @@ def find_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -
 
 
 def _is_faster_together(lanes: Lanes, x: Tensor, y: Tensor) -> bool:
-    """Whether a step of all lanes takes no longer than a step of each; it changes no bit.
+    """Return whether a step of all lanes takes no longer than a step of each; no bit changes.
 
     One convolution of many lanes can take longer than one for each, other layers do not.
     """
@@ -92,10 +92,10 @@ def _gradient_seconds(lanes: Lanes, x: Tensor, y: Tensor) -> float:
 
 
 def _padded_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
-    """Whether lanes have neighbours' numbers in no bit, in a full stack of the padded width.
+    """Return the way without neighbours' influence in any bit, in a full stack of padded width.
 
-    All stacks of the group take what is found, the run alone too: it is tried with copies of
-    the lanes in all rows, for some of which it is looked at.
+    All stacks of the group use the result, and so does the run alone. So it is tried with copies of
+    the lanes in all rows, and some rows are compared.
     """
     own = of_each_lane(y)
     if y.shape[int(own)] % chunks.summed_at_once(y.device, lanes.pad):
@@ -114,7 +114,7 @@ def _padded_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]
 
 
 def _note_state(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> None:
-    """Try one lane without vmap, to see what it changes in Python."""
+    """Try one lane without vmap, to see which Python values it changes."""
     if KEEPS_STATE in lanes.ways:
         return
     alone = lanes.select([0])
@@ -123,15 +123,15 @@ def _note_state(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]
     own = of_each_lane(y)
     try:
         _trial(alone, x[:1] if own else x, y[:1] if own else y, evaluated)
-    except Exception as error:  # in training it will raise as well, and be reported there
+    except Exception as error:  # it will raise in training, too, and be reported there
         if devices.out_of_memory(error):
             raise
 
 
 def _trial(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> _Trial:
-    """What a step gives, and an evaluation of each length and layout of samples.
+    """Return the results of a step, and of an evaluation of each length and layout of samples.
 
-    Outputs are compared too: a mean can hide a last bit in which they differ.
+    Outputs are compared, too: a mean can hide a difference in the last bit.
     """
     multiple = chunks.summed_at_once(y.device, lanes.pad)
     pieces: dict[tuple[int, tuple[int, ...]], Samples] = {}
@@ -151,7 +151,7 @@ def _trial(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> 
         lanes.train_mode(True)
         draws = lanes.way != "unmapped" and drawn != global_state()  # there it is seeded
         if any(map(keeps_mapped, lanes.modules + lanes.losses)):
-            # their tensors are of no use outside of vmap, not even to be looked at
+            # their tensors are of no use outside of vmap, not even to look at
             return _Trial(found, draws, left_mapped=True)
         changed = lanes.changed(before)
         pairs = zip(before, lanes.python(0), strict=True)

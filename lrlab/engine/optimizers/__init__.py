@@ -1,4 +1,4 @@
-"""Optimizers on stacked parameters, one value of every hyperparameter a lane.
+"""Update stacked parameters with optimizers; each lane has its own hyperparameters.
 
 How to add an optimizer
 -----------------------
@@ -20,16 +20,16 @@ To update all lanes at once, which is faster:
 What a rule must keep to
 ------------------------
 Each stacked update repeats the operations of torch's own single-tensor code, in the same order and
-with the same roundings: ``p.addcmul_(g, lr, value=-1)`` with lr as a tensor rounds once, exactly
-as ``p.add_(g, alpha=-lr)`` with lr as a number does, while ``p.sub_(lr * g)`` rounds twice.
+with the same roundings. ``p.addcmul_(g, lr, value=-1)`` with lr as a tensor rounds once, exactly
+as ``p.add_(g, alpha=-lr)`` with lr as a number does. ``p.sub_(lr * g)`` rounds twice.
 
-Everything is element by element. Where a lane's hyperparameter switches an operation off that other
-lanes need, the lane's own result is selected and never multiplied by 0. So no lane's bits depend on
-other lanes, even where those are NaN.
+Everything is element by element. A lane's hyperparameter may switch off an operation that other
+lanes need. Then the lane's own result is selected, and never multiplied by 0. So no lane's bits
+depend on other lanes, even where those are NaN.
 
 The files
 ---------
-``protocol`` says what every optimizer of a stack can do. ``lane_optimizers`` makes one from
-configs, which ``reading`` checks: as ``stacked`` does, or for other classes as ``general`` does.
+``protocol`` defines what every optimizer of a stack can do. ``lane_optimizers`` makes one from
+configs, which ``reading`` checks: a ``stacked`` one, or for other classes a ``general`` one.
 ``rates`` keeps the lr of parameter groups.
 """

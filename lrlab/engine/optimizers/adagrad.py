@@ -1,4 +1,4 @@
-"""Adagrad, whose lr falls with the sum of all squared gradients."""
+"""Define Adagrad: its lr falls with the sum of all squared gradients."""
 
 from __future__ import annotations
 

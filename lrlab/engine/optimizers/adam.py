@@ -1,4 +1,4 @@
-"""Adam, with weight decay as an L2 penalty, and AdamW, whose weight decay is decoupled."""
+"""Define Adam, with weight decay as an L2 penalty, and AdamW, with decoupled weight decay."""
 
 from __future__ import annotations
 

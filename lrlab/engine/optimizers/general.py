@@ -1,4 +1,4 @@
-"""The general way: one torch optimizer for each lane, over the memory of the stacked parameters."""
+"""Update in the general way: one torch optimizer for each lane, over the stacked parameters."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lrlab.engine.optimizers.rates import Rates, rates_of
 if TYPE_CHECKING:
     from lrlab.config import targets
 
-# what a lane's state holds besides its optimizer's state dict: the groups added while training
+# keys of a lane's state besides its optimizer's state dict: the groups added while training
 _ADDED = "added_groups"
-_MOVED = "moved_rates"  # and each group's rate, where the optimizer itself has moved one
+_MOVED = "moved_rates"  # and each group's rate, if the optimizer itself has moved one
 
 
 @dataclass
@@ -43,12 +43,12 @@ class _Single:
     moved: bool = False
 
     def copied(self) -> _Single:
-        """A copy, whose optimizer holds the copied leaves."""
+        """Return a copy with an optimizer that holds the copied leaves."""
         leaves, optimizer, rates = copy.deepcopy((self.leaves, self.optimizer, self.rates))
         return replace(self, leaves=leaves, optimizer=optimizer, rates=rates)
 
     def set_lr(self, lr: float) -> None:
-        """Give each group its share of the run's lr; to a tensor in place, as torch does."""
+        """Give each group its share of the run's lr; set a tensor in place, as torch does."""
         self._note_added()
         for group, own in zip(self.optimizer.param_groups, self.rates.at(lr), strict=True):
             if isinstance(group["lr"], Tensor):
@@ -59,14 +59,14 @@ class _Single:
     def step(self) -> None:
         """Let the optimizer update the leaves, in the stack's memory.
 
-        One that moves its own lr (``group["lr"] *= 0.99``) moves the group's rate with it, as it
-        would next to one of torch's schedulers that multiply.
+        An optimizer that moves its own lr (``group["lr"] *= 0.99``) moves the group's rate with it,
+        as it would next to one of torch's schedulers that multiply.
         """
         rows = [leaf.data for leaf in self.leaves]
         given = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.optimizer.step()
         for leaf, row in zip(self.leaves, rows, strict=True):
-            if leaf.data_ptr() != row.data_ptr():  # of p.data = p.data - lr * p.grad
+            if leaf.data_ptr() != row.data_ptr():  # from p.data = p.data - lr * p.grad
                 row.copy_(leaf.data)
                 leaf.data = row
         pairs = zip(given, self.optimizer.param_groups, strict=False)  # a step may add groups
@@ -76,7 +76,7 @@ class _Single:
                 self.moved = True
 
     def set_momentum(self, name: str, value: float) -> None:
-        """Give every group the momentum that a schedule says, as torch's own schedulers do."""
+        """Give every group the schedule's momentum, as torch's own schedulers do."""
         for group in self.optimizer.param_groups:
             if name in group:
                 group[name] = value
@@ -93,7 +93,7 @@ class _Single:
 
     def state(self) -> dict[str, Any]:
         self._note_added()
-        # with its param_groups, where some optimizers keep what they learned
+        # with its param_groups, where some optimizers keep learned values
         found = copy.deepcopy(self.optimizer.state_dict())
         place = {id(leaf): i for i, leaf in enumerate(self.leaves)}
         added = [
@@ -111,7 +111,7 @@ class _Single:
         return found
 
     def load(self, state: Mapping[str, Any]) -> None:
-        # copied: torch takes the tensors as they are, and several lanes may begin with one state
+        # copied: torch takes the tensors themselves, and several lanes may begin with one state
         given = copy.deepcopy(dict(state))
         have = len(self.optimizer.param_groups) - self.built
         for group in given.pop(_ADDED, [])[have:]:
@@ -124,10 +124,10 @@ class _Single:
         self.optimizer.load_state_dict(given)
 
     def try_out(self, state: Mapping[str, Any], python: python_state.State) -> None:
-        """One step of another optimizer with this state, on copies of the leaves.
+        """Make one step of another optimizer with this state, on copies of the leaves.
 
         Raises:
-            Exception: whatever such a step raises.
+            Exception: any error of such a step.
         """
         leaves = [torch.nn.Parameter(leaf.detach().clone()) for leaf in self.leaves]
         other = instance(self.target, leaves, self.rates.lr)
@@ -136,7 +136,7 @@ class _Single:
         python_state.put_back(other, python)
         for leaf in leaves:
             leaf.grad = torch.zeros_like(leaf)
-        with random_state.seeded(0):  # and nobody's generators have moved
+        with random_state.seeded(0):  # and no random generator has moved
             other.step()
 
 
@@ -144,7 +144,7 @@ class GeneralOptimizer:
     """One torch optimizer a lane, over leaves that share the stacked parameters' storage."""
 
     general = True
-    seeds: Sequence[int] = ()  # of the lanes, for one that draws
+    seeds: Sequence[int] = ()  # seeds of the lanes, for an optimizer that draws
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class GeneralOptimizer:
             for leaf, grad in zip(one.leaves, grads, strict=True):
                 leaf.grad = None
                 if grad is not None and lane not in absent(grad):
-                    # laid out as the parameter, as torch does, on which fused updates rely
+                    # laid out like the parameter, as in torch; fused updates rely on that
                     leaf.grad = grad.detach()[lane].contiguous()
             lr = row["lr"][lane]
             if self._each_lr_is_a_runs and lr == lr and lr != one.rates.lr:
@@ -243,14 +243,14 @@ class GeneralOptimizer:
         self._lanes[lane].load(state)
 
     def try_out(self, lane: int, state: Mapping[str, Any], python: python_state.State) -> None:
-        """One step on copies from what was loaded: torch takes a state whatever its tensors are.
+        """Make one step on copies of the loaded state: torch accepts any tensors as a state.
 
         Args:
             state: as ``load`` takes it.
-            python: what the optimizer keeps in Python.
+            python: the optimizer's Python values.
 
         Raises:
-            Exception: of any kind, where the state does not belong there.
+            Exception: of any kind, if the state does not belong there.
         """
         self._lanes[lane].try_out(state, python)
 

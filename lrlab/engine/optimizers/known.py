@@ -1,4 +1,4 @@
-"""The table of the optimizers that have a fast update: torch's class to lrlab's ``Rule``."""
+"""List the optimizers with a fast update: torch's class to lrlab's ``Rule``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From configs to the optimizer of a stack: which lanes share one, and which way it is made."""
+"""Make the optimizer of a stack from configs: which lanes share one, and in which way."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lrlab.engine.optimizers.stacked import StackedOptimizer
 from lrlab.errors import UserError
 from lrlab.process.plain import is_number
 
-# flags that choose how torch computes the same update, not which update
+# flags for how torch computes the same update, not for which update
 _BACKEND_FLAGS = ("foreach", "fused", "capturable", "differentiable")
 
 
 def group_key(optimizer: Mapping[str, Any]) -> str:
-    """Equal for the lanes that may share a stack: those of one class and equal flags.
+    """Return a key that is equal for lanes that may share a stack: of one class and equal flags.
 
     Numbers may differ from lane to lane.
 
@@ -43,10 +43,10 @@ def group_key(optimizer: Mapping[str, Any]) -> str:
 
 
 def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
-    """All numbers of an optimizer config, defaults filled in, without lr; betas as beta1, beta2.
+    """Return all numbers of an optimizer config, with defaults, without lr; betas as beta1, beta2.
 
-    Of a class of one's own also those of torch's optimizer below it, of which a schedule may move
-    the momentum.
+    For a user's class also those of torch's optimizer below it, because a schedule may move its
+    momentum.
 
     Raises:
         UserError: an optimizer that cannot work.
@@ -68,7 +68,7 @@ def build(
     units: Sequence[Tensor] = (),
     each_lr_is_a_runs: bool = False,
 ) -> LaneOptimizer:
-    """The optimizer of a stack.
+    """Return the optimizer of a stack.
 
     An optimizer that gives some parameters another lr than it was given keeps the ratio of the two,
     whatever the schedule. A stacked update is made where it has torch's bits: where all parameters
@@ -103,13 +103,15 @@ def build(
 
 
 def is_known(optimizer: Mapping[str, Any]) -> bool:
-    """Whether it is of a class with a stacked update of lrlab's own, which takes any parameters."""
+    """Return whether its class has a stacked update of lrlab's own, which takes any parameters."""
     return read(optimizer).call in RULES
 
 
 def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> int:
-    """One step on copies of a network's parameters: a class that lrlab does not know may refuse
-    some of them, as torch.optim.Muon does with all but matrices.
+    """Make one step on copies of a network's parameters; return the number of parameter groups.
+
+    A class that lrlab does not know may refuse some of them, as torch.optim.Muon refuses everything
+    but matrices.
 
     Args:
         optimizer: a config, with its ``lr``.
@@ -142,6 +144,6 @@ def _is_numeric(value: Any) -> bool:
     return is_number(value)
 
 
-# types of parameters of which the rules have torch's bits; it treats complex numbers as pairs, and
-# rounds those of half precision at other places
+# types of parameters for which the rules have torch's bits; torch treats complex numbers as pairs,
+# and rounds those of half precision elsewhere
 _STACKABLE = {torch.float32, torch.float64}

@@ -1,4 +1,4 @@
-"""The lr of each parameter group, as a ratio to the lr of the run."""
+"""Keep the lr of each parameter group as a ratio to the run's lr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Rates:
-    """The lr that each parameter group of an optimizer was built with, and that of the run.
+    """The lr that each parameter group of an optimizer was built with, and the run's lr.
 
     A schedule moves the lr of every group by the same factor, as ``torch.optim.lr_scheduler`` does,
     so a group keeps its ratio to the run's lr.
@@ -31,8 +31,8 @@ class Rates:
     groups: list[float]
 
     def at(self, lr: float) -> list[float]:
-        """Each group's lr where the run's is this."""
-        # lr / self.lr first: where the two are equal, a group's own lr keeps its bits
+        """Return each group's lr for this lr of the run."""
+        # lr / self.lr first: if the two are equal, a group's own lr keeps its bits
         return [lr if own == self.lr else own * (lr / self.lr) for own in self.groups]
 
 

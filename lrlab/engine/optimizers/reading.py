@@ -20,7 +20,7 @@ def read(optimizer: Mapping[str, Any]) -> targets.Target:
     """Return the class that an optimizer's config names, with its arguments.
 
     Raises:
-        UserError: an optimizer that cannot work.
+        UserError: the optimizer cannot work.
     """
     lr = optimizer.get("lr", 0.0)
     if not is_number(lr) or lr < 0:
@@ -57,7 +57,7 @@ def _check(name: str, value: Any, numbers: Mapping[str, Number]) -> None:
 
 
 def try_out(target: targets.Target) -> torch.optim.Optimizer | None:
-    """One step on small matrices, so that what cannot train is said before anything starts."""
+    """Make one step on small matrices, so that an error is reported before anything starts."""
     step = getattr(target.call, "step", None)
     closure = step and inspect.signature(step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
@@ -78,5 +78,5 @@ def try_out(target: targets.Target) -> torch.optim.Optimizer | None:
 
 
 def _leaves(count: int) -> list[torch.nn.Parameter]:
-    """As of a perceptron: a matrix and a vector in turn."""
+    """Return parameters as of a perceptron: a matrix and a vector in turn."""
     return [torch.nn.Parameter(torch.zeros((2,) * (2 - i % 2))) for i in range(count)]

@@ -1,4 +1,4 @@
-"""RMSprop, with or without momentum."""
+"""Define RMSprop, with or without momentum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fast optimizer consists of: its ``Rule``, and the operations that several rules share."""
+"""Define ``Rule``, the parts of a fast optimizer, and the operations that several rules share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 Columns = dict[str, np.ndarray]
 Rows = dict[str, Tensor]
 Common = Mapping[str, float]
-Number = tuple[str, float]  # which numbers work, a key of ``WORKS``, and an example
+Number = tuple[str, float]  # the numbers that work, a key of ``WORKS``, and an example
 
 WORKS: dict[str, Callable[[float], bool]] = {
     "a number": lambda v: True,
@@ -57,7 +57,7 @@ class Rule:
 
 
 def switchable(name: str, values: np.ndarray) -> Columns:
-    """A hyperparameter for which torch skips the operation where it is 0."""
+    """Declare a hyperparameter for which torch skips the operation where it is 0."""
     on = values != 0
     if not on.any():
         return {}
@@ -65,25 +65,25 @@ def switchable(name: str, values: np.ndarray) -> Columns:
 
 
 def select(c: Rows, name: str, on: Tensor, off: Tensor) -> Tensor:
-    """What is switched on, in the lanes in which it is."""
+    """Return the switched-on result in the lanes that have it on."""
     mask = c.get(f"has_{name}")
     return on if mask is None else torch.where(mask, on, off)
 
 
 def decayed(param: Tensor, grad: Tensor, c: Rows) -> Tensor:
-    """grad + weight_decay · param, which is the gradient of the L2 penalty."""
+    """Return grad + weight_decay · param, the gradient with the L2 penalty."""
     if "weight_decay" not in c:
         return grad
     return select(c, "weight_decay", torch.addcmul(grad, param, c["weight_decay"]), grad)
 
 
 def power(base: np.ndarray, exponent: np.ndarray | float) -> np.ndarray:
-    """Python's own pow, as torch.optim computes; numpy's may differ in the last bit."""
+    """Compute Python's own pow, as torch.optim does; numpy's may differ in the last bit."""
     return np.asarray(np.frompyfunc(pow, 2, 1)(base, exponent), float)
 
 
 def add_square(square: Tensor, grad: Tensor, c: Rows, decay: float | None) -> Tensor:
-    """Add (1 − decay)·grad², in one operation less where the decay is the same for all lanes."""
+    """Add (1 − decay)·grad², in one operation less if the decay is the same for all lanes."""
     if decay is None:
         return square.addcmul_(grad * c["square_share"], grad)
     return square.addcmul_(grad, grad, value=1 - decay)

@@ -1,4 +1,4 @@
-"""SGD: plain, with momentum, and with Nesterov's momentum."""
+"""Define SGD: plain, with momentum, and with Nesterov's momentum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _coefficients(h: Columns, before: np.ndarray) -> Columns:
     if "momentum" in c:
         # torch starts the buffer with the whole gradient, whatever the dampening
         share = np.where(before == 0, 1.0, 1 - h["dampening"])
-        if "has_momentum" in c:  # the buffer of a lane that does not use it now stays as it is
+        if "has_momentum" in c:  # the buffer of a lane that does not use it now stays unchanged
             c["momentum"] = np.where(c["has_momentum"], h["momentum"], 1.0)
             share = np.where(c["has_momentum"], share, 0.0)
         if (share != 1).any():
@@ -73,7 +73,7 @@ def _check(arguments: Mapping[str, Any]) -> None:
 
 SGD = Rule(
     general_flags=ALWAYS_GENERAL,
-    state=lambda params, constants: {},  # the momentum's buffer is made where it is needed
+    state=lambda params, constants: {},  # the momentum's buffer is made when it is first needed
     coefficients=_coefficients,
     update=_update,
     stability_scale=_scale,

@@ -1,4 +1,4 @@
-"""The fast way: one update of all lanes at once, by an optimizer's ``Rule``."""
+"""Update in the fast way: all lanes at once, by an optimizer's ``Rule``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrlab.engine.optimizers.rule import (
 
 
 class StackedOptimizer:
-    """Its buffers are laid out as the units that the parameters lie in, else as these."""
+    """Keep buffers in the layout of the units around the parameters, else of the parameters."""
 
     general = False
     seeds: Sequence[int] = ()
@@ -47,7 +47,7 @@ class StackedOptimizer:
         }
 
     def _parts(self, name: str) -> list[Tensor]:
-        """A buffer's part for each parameter, (lanes, ...)."""
+        """Return a buffer's part for each parameter, (lanes, ...)."""
         if self._units is self._params:
             return self._state[name]
         return parts(self._params, self._units, self._state[name])
@@ -68,7 +68,7 @@ class StackedOptimizer:
         return False
 
     def take_rates(self, other: Any) -> None:
-        """All parameters have the run's lr."""
+        """Ignore rates: all parameters have the run's lr."""
 
     def coefficients(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
@@ -114,7 +114,7 @@ class StackedOptimizer:
     def _numbers(
         self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
     ) -> tuple[Columns, np.ndarray]:
-        """Every hyperparameter of the next steps, and the updates before each, (count, lanes)."""
+        """Return the next steps' hyperparameters, and the updates before each, (count, lanes)."""
         lr = np.asarray(schedule_values["lr"], float)
         numbers = {name: np.broadcast_to(v, lr.shape) for name, v in self._constants.items()}
         numbers["lr"] = lr
@@ -134,7 +134,7 @@ class StackedOptimizer:
                 if grad is None:
                     continue
                 own = {name: buffers[i] for name, buffers in state.items()}
-                # torch leaves a parameter without gradient as it is, and its buffers too
+                # torch leaves a parameter without gradient unchanged, and its buffers, too
                 rows = [t[lane] for t in (param, *own.values()) for lane in absent(grad)]
                 before = [row.clone() for row in rows]
                 self._rule.update(param, grad, own, _beside(param, row), self._common)
@@ -151,9 +151,9 @@ class StackedOptimizer:
                 self._rule.update(unit, grad, own, _beside(unit, row), self._common)
 
     def _unused(self, name: str) -> list[Tensor]:
-        """A buffer that no update has touched, for those that exist only where they are needed.
+        """Return a buffer that no update has touched, for those that exist only where needed.
 
-        −0 is the one start that leaves every first gradient as it is: 0 + −0 would be 0.
+        −0 is the only start that leaves every first gradient unchanged: 0 + −0 would be 0.
         """
         return [torch.full_like(p, -0.0) for p in self._units]
 
@@ -200,7 +200,7 @@ class StackedOptimizer:
 def parts(
     params: Sequence[Tensor], units: Sequence[Tensor], likes: Sequence[Tensor]
 ) -> list[Tensor]:
-    """What lies in other tensors where each parameter lies in its unit.
+    """Return the parts of other tensors at each parameter's position in its unit.
 
     Args:
         units: tensors of which all ``params`` are parts, each with memory of its own.
@@ -216,7 +216,7 @@ def parts(
 
 
 def _beside(param: Tensor, row: Rows) -> Rows:
-    """(lanes,) numbers as (lanes, 1, ...), to go with the parameter."""
+    """Return (lanes,) numbers as (lanes, 1, ...), to go with the parameter."""
     return {name: v.view(-1, *(1,) * (param.ndim - 1)) for name, v in row.items()}
 
 

@@ -10,14 +10,14 @@ from lrlab.data import Dataset
 def gather(
     data: Dataset, index: Tensor, order_of: Tensor, apart: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Samples and labels, (batch, ...) if all lanes have the same ones, else (lanes, batch, ...).
+    """Return samples and labels, (batch, ...) if all lanes share them, else (lanes, batch, ...).
 
-    Lanes of one seed and epoch share what is gathered: to copy it costs less.
+    Lanes of one seed and epoch share one gathered copy, because copying costs less than gathering.
 
     Args:
         index: (orders, batch) int64.
         order_of: (lanes,) int64, each lane's order.
-        apart: each lane has a batch of its own even so. In a padded stack, for there a lane must
+        apart: give each lane a batch of its own in any case. For a padded stack, where a lane must
             take the same products whether others share its batch or not.
     """
     flat = index.reshape(-1)

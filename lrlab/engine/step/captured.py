@@ -1,4 +1,4 @@
-"""A captured step: one program up to the gradients, one for the update."""
+"""Make captured steps: one program up to the gradients, one for the update."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from lrlab.engine.step.trying import (
 )
 from lrlab.process.profiling import phase
 
-TRIED = 3  # the most steps that are made in a row while a step is captured
+TRIED = 3  # the most steps in a row before a step is captured
 
 
 class CapturedStep:
     """Two programs, one up to the gradients and one for the update, so that steps can be measured.
 
-    All that differs from step to step lies in tables (``row_tables``).
+    Everything that differs from step to step is in tables (``row_tables``).
     """
 
     way = "captured"
@@ -50,14 +50,14 @@ class CapturedStep:
         length: int,
         any_threads: bool,
     ) -> None:
-        """Captures the lanes' gradients.
+        """Capture the lanes' gradients.
 
         Args:
             order: a segment's, of at most ``length`` steps.
-            any_threads: whether one thread may do it too, if that changes no bit.
+            any_threads: whether one thread may do it, too, if that changes no bit.
 
         Raises:
-            NotCapturable: they cannot be captured, or have other bits then.
+            NotCapturable: they cannot be captured, or then have other bits.
         """
         self._lanes, self._optimizer, self._data = lanes, optimizer, data
         self._order_of = order_of
@@ -139,7 +139,7 @@ class CapturedStep:
             before = lanes.python(0)
             with same_python(lanes.modules):
                 expected = clones(find())
-            if lanes.changed(before):  # the loss too, and within objects
+            if lanes.changed(before):  # the loss, too, and within objects
                 raise NotCapturable("it changes more than tensors")
             restore()
             self._disturb()
@@ -183,8 +183,8 @@ class CapturedStep:
     def _disturb(self) -> None:
         """Put another batch and other parameters in place.
 
-        A network that takes numbers out of torch would have those of the first batch for good, and
-        gradients of 0, as after a layer that starts at 0, are equal in any order of their sums.
+        A network that takes numbers out of torch would keep those of the first batch. And gradients
+        of 0, as after a layer that starts at 0, are equal in any order of their sums.
         """
         self._index.now.add_(1).remainder_(len(self._data.train_y))
         for param in self._params:
@@ -198,7 +198,7 @@ class CapturedStep:
         self.losses.index_copy_(0, self._counter, row)
 
     def _into(self, expected: Sequence[Tensor | None]) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """Where the gradients are written: as the parameters lie, to be few in an update."""
+        """Return where the gradients are written: in the parameters' layout, for a short update."""
         if any(t is None for t in expected):
             return [], {}
         units = [torch.zeros_like(unit) for unit in self._lanes.units]
@@ -239,5 +239,5 @@ class CapturedStep:
 
 
 def _counts(device: torch.device) -> bool:
-    """Whether steps on this device find their rows by a counter there: in a graph."""
+    """Return whether steps on this device find their rows by a counter there, as in a graph."""
     return device.type == "cuda"

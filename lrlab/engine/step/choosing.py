@@ -1,4 +1,4 @@
-"""Choose the way of a stack's steps: captured where that changes no bit, else plain."""
+"""Choose how a stack's steps are made: captured if that changes no bit, else plain."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def build_step(
     captured: bool,
     any_threads: bool = False,
 ) -> Step:
-    """The step of a stack, by the faster way that is to be had.
+    """Return the step of a stack, made in the fastest possible way.
 
     Args:
-        order: (steps, orders, batch) int64, some batches of its.
+        order: (steps, orders, batch) int64, some of its batches.
         order_of: (lanes,) int64, each lane's order.
         length: of the longest segment, in steps.
         captured: whether it may be captured at all.
@@ -41,7 +41,7 @@ def build_step(
             return CapturedStep(lanes, optimizer, data, order_of, first, length, any_threads)
         except NotCapturable:
             pass
-        except Exception as error:  # of an operation that a program has in another form
+        except Exception as error:  # from an operation that a program has in another form
             if devices.out_of_memory(error):
                 raise
     return PlainStep(lanes, optimizer, data, order_of)

@@ -1,4 +1,4 @@
-"""Choose how many threads make a segment, by how long the latest ones took."""
+"""Choose how many threads make a segment, by the time of the latest ones."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ MOST_PATIENCE = 100
 
 
 class Pace:
-    """How many threads make a segment: as many as were fastest of late.
+    """The number of threads for a segment: the fastest of late.
 
-    torch's threads wait for one another by spinning. Where other work keeps a core busy, one
-    thread can be many times as fast as two, and some products are too small for two at any time.
-    The other number has a trial now and then, the sooner the less it costs.
+    torch's threads wait for one another by spinning. If other work keeps a core busy, one thread
+    can be many times as fast as two. Some products are always too small for two. The other number
+    is tried at times, the sooner the less it costs.
     """
 
     def __init__(self, choices: Sequence[int]) -> None:
-        # seconds a step of the latest two segments, of which the better one is believed: others'
-        # work comes in bursts
+        # seconds a step of the latest two segments; the better one counts, because other work comes
+        # in bursts
         self._seconds = {count: deque([math.inf], maxlen=2) for count in choices}
         self._segments = 0
         self._without_trial = 0  # segments
 
     @property
     def on_trial(self) -> bool:
-        """Whether the next segment may not be made by the number that is fastest."""
+        """Whether the next segment may be made by a number that is not the fastest."""
         return self._untried or self._without_trial >= self._patience
 
     def choose(self) -> int:

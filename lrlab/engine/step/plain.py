@@ -1,4 +1,4 @@
-"""A plain step: through vmap, autograd and the optimizer's own code each time."""
+"""Make plain steps: through vmap, autograd and the optimizer's own code each time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lrlab.engine.step.batches import gather
 from lrlab.engine.step.protocol import Coefficients
 from lrlab.process.profiling import phase
 
-_gather = phase("gather")(gather)  # not where it is captured
+_gather = phase("gather")(gather)  # not if it is captured
 
 
 class PlainStep:

@@ -1,4 +1,4 @@
-"""What the steps of a segment can do, whichever way they are made: the protocol ``Step``."""
+"""Define the protocol ``Step``: the steps of a segment, however they are made."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Coefficients = Mapping[str, Tensor]
 
 
 class Step(Protocol):
-    """The steps of a segment, one after the other.
+    """The steps of a segment, one after another.
 
     Attributes:
         way: ``captured`` or ``plain``.
-        batch: what the lanes were last given: inputs and targets.
+        batch: the lanes' last inputs and targets.
         losses: (steps, lanes), of the mini-batch before each update.
     """
 
@@ -24,7 +24,7 @@ class Step(Protocol):
     losses: Tensor
 
     def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
-        """Make ready for a segment.
+        """Prepare a segment.
 
         Args:
             order: (steps, orders, batch) int64, the samples of its batches.
@@ -34,23 +34,25 @@ class Step(Protocol):
         ...
 
     def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Losses, (lanes,), and gradients, (lanes, ...) for each parameter, at its i-th step."""
+        """Return losses, (lanes,), and gradients, (lanes, ...) a parameter, at its i-th step."""
         ...
 
     def update(self, i: int) -> None:
-        """Change the parameters by the gradients that were found last."""
+        """Change the parameters by the last gradients."""
         ...
 
     @property
     def on_trial(self) -> bool:
-        """Whether the next segment finds out how fast something is."""
+        """Whether the next segment measures how fast something is."""
         ...
 
     def holds(self) -> bool:
-        """Whether the networks' own Python state is what it was; asked between two epochs, for
-        evaluations and changes of the mode may change it."""
+        """Return whether the networks' own Python state is unchanged.
+
+        Ask between two epochs, because evaluations and changes of the mode may change it.
+        """
         ...
 
     def end(self, seconds_a_step: float) -> None:
-        """Hear how long the steps of the segment took, which is over."""
+        """Take the time of the segment's steps after it has ended."""
         ...

@@ -1,4 +1,4 @@
-"""Tables of what differs from step to step, of which a captured step reads one row."""
+"""Keep per-step values in tables, of which a captured step reads one row."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class RowTable:
     """A table of which a captured step sees one row.
 
     Attributes:
-        now: the row. On a GPU the step takes it by itself, by a counter on the device, so that
-            nothing waits for the device within a segment; else it is put there before the step.
+        now: the row. On a GPU the step reads it itself, by a counter on the device, so that nothing
+            waits for the device within a segment. Elsewhere it is put there before the step.
     """
 
     def __init__(self, count: int, row: Tensor) -> None:
@@ -34,7 +34,7 @@ class RowTable:
 
 
 class CoefficientTables:
-    """What an update reads, in one table for each type of number.
+    """The coefficients of an update, in one table for each type of number.
 
     Attributes:
         now: name to (1, lanes), of the step that is made.
@@ -57,11 +57,11 @@ class CoefficientTables:
             self.now |= dict(zip(names, self._rows[kind].now.split(1), strict=True))
 
     def rows(self) -> list[Tensor]:
-        """What ``now`` lies in."""
+        """Return the tensors around ``now``."""
         return [rows.now for rows in self._rows.values()]
 
     def put(self, coefficients: Coefficients) -> None:
-        """Make ready for a segment, whose coefficients these are."""
+        """Prepare a segment with these coefficients."""
         for kind, names in self._names.items():
             for place, name in enumerate(names):
                 values = coefficients[name]

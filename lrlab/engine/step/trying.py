@@ -1,4 +1,4 @@
-"""Try a program out: put tensors back, compare bits, notice what changes besides tensors."""
+"""Try a program out: put tensors back, compare bits, notice changes besides tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrlab.engine.capture.program import NotCapturable, Program
 
 @contextmanager
 def restoring(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
-    """Tensors that are put back as they were at the end, and whenever the callable is called."""
+    """Put these tensors back at the end, and whenever the callable is called."""
     before = [t.detach().clone() for t in tensors]
 
     def restore() -> None:
@@ -34,14 +34,14 @@ def restoring(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
 
 
 def clones(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Copies of the tensors, None for None."""
+    """Return copies of the tensors, None for None."""
     return [t if t is None else t.clone() for t in tensors]
 
 
 def differing(
     program: Program, found: Sequence[Tensor | None], expected: Sequence[Any]
 ) -> set[int]:
-    """The places of those results that have other bits once the program has run.
+    """Return the indices of those results that have other bits after the program has run.
 
     Raises:
         NotCapturable: it does not run.
@@ -58,7 +58,7 @@ def differing(
 
 @contextmanager
 def same_python(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Refuses work that changes more than tensors: a program would not repeat that.
+    """Refuse work that changes more than tensors, because a program would not repeat that.
 
     Raises:
         NotCapturable: an attribute of a module or a global random generator has changed.
@@ -74,7 +74,7 @@ def _python_state(modules: Sequence[nn.Module]) -> list[Any]:
 
 
 def attributes_of(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
-    """All attributes of the networks' modules but their tensors and parts."""
+    """Return all attributes of the networks' modules but their tensors and parts."""
     kept = ("_parameters", "_buffers", "_modules")
     return [
         {name: value for name, value in vars(module).items() if name not in kept}
@@ -84,7 +84,7 @@ def attributes_of(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
 
 
 def equal_values(one: Any, other: Any) -> bool:
-    """Whether two attributes hold the same numbers."""
+    """Return whether two attributes hold the same numbers."""
     if isinstance(one, Tensor):
         return isinstance(other, Tensor) and torch.equal(one, other)
     if isinstance(one, np.ndarray):

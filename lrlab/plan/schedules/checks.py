@@ -1,4 +1,4 @@
-"""Check what a scheduler has left in its optimizer: one real number for each rate, nothing else."""
+"""Check the values that a scheduler leaves in its optimizer: one real number for each rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrlab.plan.schedules.reading import Settings
 
 
 def check_moved(settings: Settings, start: Mapping[str, Any], optimizer: Dummy, tick: int) -> None:
-    """Refuse a scheduler that moves what no run would follow.
+    """Refuse a scheduler that moves a value which no run would follow.
 
     Raises:
         UserError: it moves more than lr, and momentum or beta1 where it does not follow val_loss.
@@ -44,7 +44,7 @@ def check_moved(settings: Settings, start: Mapping[str, Any], optimizer: Dummy, 
 
 
 def number_of(settings: Settings, name: str, value: Any, tick: int) -> float:
-    """What a scheduler left in its optimizer, as a number.
+    """Return a value that a scheduler left in its optimizer as a number.
 
     Raises:
         UserError: it is complex, a text, nothing, or several numbers.
@@ -52,7 +52,7 @@ def number_of(settings: Settings, name: str, value: Any, tick: int) -> float:
     plain = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
     is_complex = isinstance(plain, numbers.Complex) and not isinstance(plain, numbers.Real)
     if isinstance(plain, numbers.Number) and not isinstance(plain, bool) and not is_complex:
-        with contextlib.suppress(TypeError, OverflowError):  # as of 10**400
+        with contextlib.suppress(TypeError, OverflowError):  # as for 10**400
             return float(plain)  # type: ignore[arg-type]
     told = f"tensor of shape {tuple(plain.shape)}" if isinstance(plain, torch.Tensor) else plain
     text = " ".join(f"{told}".split())[:40]
@@ -60,7 +60,9 @@ def number_of(settings: Settings, name: str, value: Any, tick: int) -> float:
 
 
 def checked(settings: Settings, name: str, values: Iterable[float], first: int = 0) -> np.ndarray:
-    """(ticks,) float64. A negative or non-finite lr would train on without a word.
+    """Return checked rates, (ticks,) float64.
+
+    A negative or non-finite lr would train on without a word.
 
     Args:
         first: the tick of the first value.

@@ -1,4 +1,4 @@
-"""A schedule that follows val_loss, so that its lr is known one epoch ahead."""
+"""Follow val_loss with a schedule; its lr is known one epoch ahead."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class ClosedLoop:
         return {"lr": lr}
 
     def observe(self, val_loss: float) -> None:
-        # an epoch that ended in warm-up says nothing about the lr that the schedule asks for
+        # an epoch that ended in warm-up says nothing about the schedule's own lr
         if len(self._epoch_lrs) * self._settings.unit > self._settings.warmup_steps:
             try:
-                # seeded, for a run that is resumed hears all its evaluations anew
+                # seeded, because a resumed run gets all its evaluations again
                 with seeded(len(self._epoch_lrs)):
                     self._scheduler.step(val_loss)
             except Exception as error:
@@ -57,10 +57,10 @@ class ClosedLoop:
 
 
 def check_range(first_step: int, count: int, known: int) -> None:
-    """Refuse steps outside those that are known.
+    """Refuse steps outside the known ones.
 
     Raises:
-        ValueError: some are.
+        ValueError: some are outside.
     """
     if first_step < 0 or count < 0 or first_step + count > known:
         raise ValueError(

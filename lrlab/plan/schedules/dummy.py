@@ -1,4 +1,4 @@
-"""A dummy optimizer that holds what a scheduler moves, and a scheduler on it."""
+"""Provide a dummy optimizer that holds the values a scheduler moves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lrlab.plan.schedules.reading import Settings, is_own
 
 
 def start_of(hyperparameters: Mapping[str, Any], target: targets.Target) -> dict[str, Any]:
-    """What the dummy optimizer starts from: lr, and momentum or betas.
+    """Return the start values of the dummy optimizer: lr, and momentum or betas.
 
-    A scheduler of one's own finds all numbers of the optimizer there. Torch's read no others, so
-    that lanes which differ in weight decay share a table.
+    A scheduler of the user's own finds all numbers of the optimizer there. torch's read no others,
+    so lanes that differ in weight decay share a table.
     """
     start: dict[str, Any] = {"lr": float(hyperparameters["lr"])}
     if is_own(target):
@@ -43,22 +43,23 @@ def _refusing(what: str) -> Callable[..., Any]:
 
 
 class _Parameters(list[torch.Tensor]):
-    """Stands for a run's parameters: a table is made before there are any."""
+    """Stand for a run's parameters: a table is made before there are any."""
 
     __iter__ = __len__ = __getitem__ = __contains__ = _refusing("parameters or gradients")
 
 
 class _State(dict[Any, Any]):
-    """Stands for the optimizer's state, likewise."""
+    """Stand for the optimizer's state, likewise."""
 
     __iter__ = __len__ = __getitem__ = __contains__ = _refusing("the optimizer's state")
     get = keys = values = items = __iter__  # type: ignore[assignment]
 
 
 class Dummy(torch.optim.Optimizer):
-    """Holds what a scheduler moves; updates nothing.
+    """Hold the values that a scheduler moves; update nothing.
 
-    Its parts are set by hand: ``Optimizer.__init__`` imports torch's compiler, two seconds.
+    Its parts are set by hand, because ``Optimizer.__init__`` imports torch's compiler, which takes
+    two seconds.
     """
 
     def __init__(self, start: dict[str, Any], groups: int = 1) -> None:
@@ -78,5 +79,5 @@ def scheduler_on(settings: Settings, start: dict[str, Any], groups: int = 1) -> 
         raise targets.failed(settings.target, error) from error
     if not isinstance(scheduler, LRScheduler):
         raise UserError(f"{settings.target.option}: returns no torch LRScheduler")
-    optimizer.step()  # torch warns where a scheduler steps before its optimizer has
+    optimizer.step()  # torch warns if a scheduler steps before its optimizer has
     return optimizer, scheduler

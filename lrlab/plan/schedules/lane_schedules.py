@@ -1,4 +1,4 @@
-"""From a config to the schedule of one lane: the protocol ``LaneSchedule`` and its makers."""
+"""Make the schedule of one lane from its config: the protocol ``LaneSchedule`` and its makers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LaneSchedule(Protocol):
     closed_loop: bool
 
     def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
-        """What the schedule gives to steps first_step .. first_step + count − 1.
+        """Return the schedule's values for steps first_step .. first_step + count − 1.
 
         Returns:
             ``lr``: (count,) float64, used at each step. Also ``momentum`` or ``beta1``, (count,)
@@ -38,7 +38,7 @@ class LaneSchedule(Protocol):
         ...
 
     def observe(self, val_loss: float) -> None:
-        """Tell the schedule the full evaluation at the end of an epoch, once an epoch."""
+        """Give the schedule the full evaluation at the end of an epoch, once an epoch."""
         ...
 
 
@@ -48,7 +48,7 @@ def build(
     steps: int,
     steps_per_epoch: int,
 ) -> LaneSchedule:
-    """The schedule of one lane.
+    """Build the schedule of one lane.
 
     Args:
         schedule: ``_target_`` of a torch scheduler, its arguments, and lrlab's own keys interval,
@@ -76,7 +76,7 @@ def check_groups(
     steps_per_epoch: int,
     groups: int,
 ) -> None:
-    """Refuse a scheduler of one's own that gives each parameter group a curve of its own.
+    """Refuse a user's scheduler that gives each parameter group a curve of its own.
 
     lrlab keeps each group's ratio to the run's lr, so such curves would be lost.
 
@@ -100,7 +100,7 @@ def check_groups(
                     break
                 scheduler.step()
                 lrs = [group["lr"] for group in optimizer.param_groups]
-    except Exception:  # it is made for one group, whose curve all have
+    except Exception:  # it is made for one group; the others follow its curve
         return
     if any(lr != lrs[0] for lr in lrs):
         raise UserError(
@@ -123,4 +123,4 @@ class _Table:
         return {name: column[first_step:end] for name, column in self._table.items()}
 
     def observe(self, val_loss: float) -> None:
-        """An open-loop schedule does not look at the loss."""
+        """Ignore the loss: an open-loop schedule does not depend on it."""

@@ -1,4 +1,4 @@
-"""Read a schedule's config: which settings work, and what they mean for a run of so many steps."""
+"""Read a schedule's config: check its settings, and resolve them for a run of so many steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings(NamedTuple):
     Attributes:
         target: the scheduler and its arguments; none of them is "auto" any more.
         closed_loop: it follows val_loss.
-        steps: the run's length in steps, and unit the steps a tick.
+        steps: the run's length in steps; unit: the steps in a tick.
     """
 
     target: targets.Target
@@ -37,12 +37,12 @@ class Settings(NamedTuple):
 
     @property
     def ticks(self) -> int:
-        """How many ticks the run sees after warm-up."""
+        """Return how many ticks the run has after warm-up."""
         return max(math.ceil(self.steps / self.unit) - self.warmup_steps // self.unit, 1)
 
 
 def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Settings:
-    """What a schedule's settings mean for a run of so many steps; the arguments of ``build``.
+    """Resolve a schedule's settings for a run of so many steps; the arguments are ``build``'s.
 
     Raises:
         UserError: a value that cannot work.
@@ -110,7 +110,7 @@ WORKS: dict[str, Callable[[Any], bool]] = {
     "above 0 and at most 1": lambda v: is_number(v) and 0 < v <= 1,
     "between 0 and 1": lambda v: is_number(v) and 0 < v < 1,
 }
-# argument of a scheduler of torch's or of ours: what works, and an example
+# argument of a scheduler of torch's or lrlab's: the values that work, and an example
 ARGUMENTS: dict[str, tuple[str, float]] = {
     "gamma": ("a number above 0", 0.3),
     "step_size": ("a whole number of at least 1", 1),
@@ -139,7 +139,7 @@ ARGUMENTS: dict[str, tuple[str, float]] = {
 def _check_argument(target: targets.Target, name: str, value: Any) -> None:
     known = {**ARGUMENTS, **getattr(target.call, "numbers", {})}
     if name not in known:
-        return  # torch's own check speaks, and the finished table is checked
+        return  # torch's own check reports it, and the finished table is checked
     if target.name == "OneCycleLR" and name == "total_steps" and value is None:
         return  # then epochs and steps_per_epoch say it
     words, example = known[name]
@@ -152,6 +152,6 @@ def _check_argument(target: targets.Target, name: str, value: Any) -> None:
 
 
 def is_own(target: targets.Target) -> bool:
-    """Whether a scheduler is neither torch's nor lrlab's, so that nobody knows what it reads."""
+    """Return whether a scheduler is neither torch's nor lrlab's, so that its reads are unknown."""
     module = str(getattr(target.call, "__module__", ""))
     return not module.startswith("torch.") and module != RangeTestLR.__module__

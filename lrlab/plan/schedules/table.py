@@ -19,7 +19,7 @@ from lrlab.plan.schedules.reading import Settings, read
 
 @functools.lru_cache(maxsize=256)
 def cached_table(key: str) -> dict[str, np.ndarray]:
-    """Lanes that differ only in their seed share a table."""
+    """Return the table from a cache: lanes that differ only in their seed share one."""
     schedule, start, steps, steps_per_epoch = json.loads(key)
     with seeded(0):  # so that a scheduler that draws its rates draws the same again
         return table_of(read(schedule, steps, steps_per_epoch), start)
@@ -71,9 +71,9 @@ def table_of(settings: Settings, start: dict[str, Any]) -> dict[str, np.ndarray]
 
 
 def _rests_from(target: targets.Target) -> int:
-    """The tick from which the scheduler leaves the lr as it is; very large where that is not known.
+    """Return the tick from which the scheduler no longer changes the lr; very large if unknown.
 
-    To step one through the thousands of ticks of a fixed lr takes as long as many training steps.
+    Stepping a fixed lr through thousands of ticks takes as long as many training steps.
     """
     total = target.given.get("total_iters")
     if target.call in (ConstantLR, LinearLR) and isinstance(total, int):
@@ -82,14 +82,14 @@ def _rests_from(target: targets.Target) -> int:
 
 
 def _ends_at_once(target: targets.Target) -> float | None:
-    """The share of lr at which a scheduler ends that has no tick to come there; None: it has."""
+    """Return the final share of lr of a scheduler without a tick to reach it; None: it has one."""
     if target.call not in (ConstantLR, LinearLR) or target.arguments["total_iters"] != 0:
         return None
     return 1.0 if target.call is ConstantLR else float(target.arguments["end_factor"])
 
 
 def warmup_of(settings: Settings, end: float) -> np.ndarray:
-    """(warmup_steps,) float64: linear from end·warmup_start_factor; end is the lr thereafter."""
+    """Return (warmup_steps,) float64, linear from end·warmup_start_factor to end, the later lr."""
     if not settings.warmup_steps:
         return np.empty(0)
     optimizer = Dummy({"lr": end})

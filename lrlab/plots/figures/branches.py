@@ -1,4 +1,4 @@
-"""The branch test: training went on from each run's end with three step lengths."""
+"""Draw the branch test: training went on from each run's end with three step lengths."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -22,17 +22,17 @@ from lrlab.plots.tables import NothingToDraw
 from lrlab.records.thresholds import THRESHOLDS
 from lrlab.tables import thinning
 
-FANS = 9  # so many runs have a fan of their own; of more, as many, evenly spread over the lr
+FANS = 9  # so many runs get a fan of their own; with more, evenly spread ones over the lr
 SMOOTHING = 0.15  # span of the moving average as a share of a branch
-LOWEST_GAIN = -1.0  # a branch that loses more stands at the edge
+LOWEST_GAIN = -1.0  # a branch that loses more is drawn at the edge
 
 _COLUMNS = 3
-_TAIL = 0.5  # of the run before the branches, as a share of their length
+_TAIL = 0.5  # the end of the run before the branches, as a share of their length
 
 
 @dataclass(frozen=True)
 class _Branch:
-    """How one branch is drawn: its mark points to where its lr lies."""
+    """How one branch is drawn: its mark points to the side of its lr."""
 
     multiplier: float
     colour: str
@@ -56,7 +56,7 @@ def branch_fan(
     *,
     title: str | None = None,
 ) -> Figure:
-    """The gains of the branches against lr, and under them the fans of single runs.
+    """Draw the gains of the branches against lr, and under them the fans of single runs.
 
     branches: as from `frames.branches`: columns run, lr, multiplier, step, train_loss; and where
     there, seed, the settings.
@@ -64,10 +64,10 @@ def branch_fan(
     the upper panel is left out. A fan's heading has its outcome, and how it stood at its end.
     curves: as from `frames.curves`, for the end of the run that the branches go on from.
 
-    The gain of a branch is log(loss at lr / loss of the branch) after it; one below LOWEST_GAIN,
-    or of a branch that became non-finite, stands at the lower edge. A fan's lines are moving
-    averages of the mini-batch losses, whose batches are the same in all three; each fan has axes
-    of its own. Of more than FANS learning rates so many are drawn, evenly spread.
+    The gain of a branch is log(loss at lr / loss of the branch) after it. One below LOWEST_GAIN, or
+    of a branch that became non-finite, is drawn at the lower edge. A fan's lines are moving
+    averages of the mini-batch losses; the batches are the same in all three. Each fan has axes of
+    its own. If there are more than FANS learning rates, so many are drawn, evenly spread.
 
     Raises:
         NothingToDraw: there was no branch test, or a column is missing.
@@ -101,7 +101,7 @@ def branch_fan(
         ),
         handles=_handles(curves is not None),
         ribbons=[""] if ribbon else [],
-        # The gains have numbers and a name under them, for which the first fans make room.
+        # The gains have numbers and a name under them; the first fans leave room for these.
     )
     panels = page.panels
     if gains is not None:
@@ -142,7 +142,7 @@ def branch_fan(
 
 
 def _chosen(each: pd.DataFrame, settings: pd.Series) -> list[Hashable]:
-    """Runs by setting and lr, one seed of each; of many, evenly spread ones."""
+    """Choose runs by setting and lr, one seed of each; of many, evenly spread ones."""
     order = pd.DataFrame({"setting": settings, "lr": each["lr"].astype(float)})
     order = order.sort_values(by=["setting", "lr"], kind="stable")
     firsts = list(order[~order.duplicated()].index)
@@ -152,7 +152,7 @@ def _chosen(each: pd.DataFrame, settings: pd.Series) -> list[Hashable]:
 
 
 def _gains(verdicts: Any, tested: Any) -> pd.DataFrame | None:
-    """lr, gain_low, gain_high and outcome of the runs that were tested; None: not known."""
+    """Return lr, gain_low, gain_high and outcome of the tested runs; None: not known."""
     if verdicts is None or not {"run", "lr", "gain_low", "gain_high"} <= set(verdicts):
         return None
     mine = verdicts[verdicts["run"].isin(tested) & (verdicts["lr"] > 0)]
@@ -190,7 +190,7 @@ def _handles(with_tail: bool) -> list[tuple[Line2D, str]]:
 
 
 def _draw_gains(ax: Axes, gains: pd.DataFrame, joined: bool) -> None:
-    """Gain at lr/10 and at 3·lr against lr; the medians over the seeds joined where asked for."""
+    """Draw the gain at lr/10 and at 3·lr against lr; join medians over the seeds if asked to."""
     finite = style.finite(gains[["gain_low", "gain_high"]].to_numpy().ravel())
     high = max(0.3, 1.15 * float(finite.max(initial=0.0)))
     low = min(-0.3, max(LOWEST_GAIN, 1.15 * float(finite.min(initial=0.0))))
@@ -217,7 +217,7 @@ def _draw_gains(ax: Axes, gains: pd.DataFrame, joined: bool) -> None:
             clip_on=False,
             gid=f"lost:{name}",
         )
-        if not joined:  # of several settings a line through all would say nothing
+        if not joined:  # with several settings a line through all would say nothing
             continue
         medians = there.groupby("lr")[name].median()
         ax.plot(
@@ -234,12 +234,12 @@ def _draw_gains(ax: Axes, gains: pd.DataFrame, joined: bool) -> None:
 
 
 def _draw_fan(ax: Axes, part: Any, tail: Any) -> None:
-    """The three branches of one run, and the end of the run before them."""
+    """Draw the three branches of one run, and the end of the run before them."""
     begin = float(part["step"].min())
     length = max(1.0, float(part["step"].max()) - begin)
     shown = []
-    past = np.empty(0)  # losses of the run before: a branch's average goes on from theirs
-    counts = np.empty(0)  # of how many mini-batches each is the mean
+    past = np.empty(0)  # losses of the run before: a branch's average continues theirs
+    counts = np.empty(0)  # how many mini-batches each is the mean of
     if tail is not None:
         before = tail.sort_values(by="step", kind="stable")
         step, loss = before["step"].to_numpy(float), before["train_loss"].to_numpy(float)
@@ -256,7 +256,7 @@ def _draw_fan(ax: Axes, part: Any, tail: Any) -> None:
         mine = mine.sort_values(by="step", kind="stable")
         loss = mine["train_loss"].to_numpy(float)
         bad = ~np.isfinite(loss)
-        # What follows a loss that is not finite is none either.
+        # After a loss that is not finite, none is drawn.
         end = int(np.argmax(bad)) if bad.any() else len(loss)
         step = mine["step"].to_numpy(float)[:end]
         mean_of = thinning.of_table(mine)
@@ -300,8 +300,8 @@ def _fan_axes(ax: Axes, shown: Sequence[np.ndarray], begin: float, length: float
     if not len(positive) or (values < 0).any():
         ax.yaxis.set_major_locator(MaxNLocator(3))
         return
-    # The two that are no longer than the run's own step tell the level; what lies far outside it,
-    # an explosion or the run's own past, must not squash the fan.
+    # The two branches with steps no longer than the run's own set the level. Anything far outside
+    # it, an explosion or the run's own past, must not squash the fan.
     core = np.concatenate([*shown[-3:-1], np.empty(0)])
     core = core[core > 0] if (core > 0).any() else positive
     low = max(float(positive.min()), float(core.min()) / 1.6) / 1.08

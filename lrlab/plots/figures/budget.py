@@ -1,4 +1,4 @@
-"""Schedules side by side: the same number of steps, the same axes."""
+"""Draw schedules next to each other: the same number of steps, the same axes."""
 
 import math
 from collections import Counter
@@ -34,27 +34,27 @@ class _Schedule:
     best: tuple[str, str] | None  # the kind of the best runs
     best_lr: float
     end: float  # the loss there, see _ends; inf: every lr failed
-    others: str  # what else sets the best runs apart, as text
+    others: str  # the other settings of the best runs, as text
 
 
 @reach.within
 def schedules(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
-    """One column a schedule: its loss curves over its learning rates, on the same axes.
+    """Draw one column a schedule: its loss curves over its learning rates, on the same axes.
 
     curves: as for `loss_curves`, with schedule and lr_at_step; settings of the schedule
     ("schedule.gamma") count as schedules of their own.
     verdicts: as from `lrlab.verdicts.judging.verdicts`: outcomes at the ends of the curves.
 
-    Only runs of one length are compared: the commonest number of steps of those that finished;
-    the number of others is shown. Curves are moving averages of the mini-batch loss. The thick
-    ones are the schedule's best lr, with the best of the other settings: that with the lowest
-    median over its seeds of the verdicts' end_loss (without verdicts: of the moving average at the
-    end), where a lost seed counts as infinitely bad.
+    Only runs of one length are compared: the commonest number of steps among the finished ones. The
+    number of others is shown. Curves are moving averages of the mini-batch loss. The thick ones are
+    the schedule's best lr, with the best of the other settings. That is the one with the lowest
+    median over its seeds of the verdicts' end_loss; a lost seed counts as infinitely bad. Without
+    verdicts, the moving average at the end decides.
 
     Raises:
-        NothingToDraw: there is one schedule only, or losses of several kinds, or a column is
+        NothingToDraw: there is only one schedule, or losses of several kinds, or a column is
             missing.
     """
     runs.need(curves, "schedule", "lr_at_step")
@@ -81,7 +81,7 @@ def schedules(
 
 
 def _budget(found: Sequence[Run], each: pd.DataFrame) -> float | None:
-    """The commonest number of steps of the runs that finished; None: none has."""
+    """Return the commonest number of steps among the finished runs; None if there is none."""
     finished = [
         run.last_step
         for run in found
@@ -91,13 +91,13 @@ def _budget(found: Sequence[Run], each: pd.DataFrame) -> float | None:
 
 
 def _is_of(run: Run, each: pd.DataFrame, budget: float) -> bool:
-    """Whether a run was made for so many steps, as far as one can tell from where it ended."""
+    """Return whether a run was planned for so many steps, as far as its end shows."""
     finished = "state" in each and each.loc[run.run, "state"] == "finished"
     return run.last_step == budget if finished else run.last_step <= budget
 
 
 def _ends(drawn: Bundle, verdicts: pd.DataFrame | None) -> tuple[dict[Any, float], str]:
-    """By run, the loss by which it is ranked, as the answer ranks it, and which loss that is."""
+    """Return by run the loss that ranks it, as in the answer, and which loss that is."""
     if verdicts is not None and "end_loss" in verdicts:
         pairs = zip(verdicts["run"], verdicts["end_loss"].astype(float), strict=True)
         ends = {run: math.inf if math.isnan(end) else end for run, end in pairs}
@@ -153,7 +153,7 @@ def _figure(
             columns=columns,
             above=(0.5, 0.0) + (0.72, 0.0) * (bands - 1),
             between=0.1,
-            # the last number of one axis stands next to the first of the next
+            # the last number of one axis is next to the first of the next
             beside=0.16 if columns < 3 else 0.34,
         ),
         handles=_handles(drawn, loss),
@@ -194,7 +194,7 @@ def _figure(
 def _best_words(one: _Schedule) -> str:
     if one.best is None:
         return "no lr got through"
-    # The number first: it must not be what is cut off.
+    # The number comes first, so that it is not cut off.
     return f"{one.end:.3g} at lr {one.best_lr:.3g}" + (f", {one.others}" if one.others else "")
 
 

@@ -1,4 +1,4 @@
-"""What came of each learning rate: end loss, accuracy, and the way to a target, against the lr."""
+"""Draw the end loss and the accuracy of each run against its learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from lrlab.plots.tables import NothingToDraw
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
-_FAR = 0.4  # end losses all below this share of the reference losses are drawn without these
+_FAR = 0.4  # if all end losses are below this share of the reference losses, these are not drawn
 
 
 @reach.within
@@ -45,32 +45,34 @@ def lr_against_loss(
     objective: str = "val_loss",
     title: str | None = None,
 ) -> Figure:
-    """Validation, train and test loss at the end of training against lr, both axes logarithmic.
+    """Draw validation, train and test loss at the end of training against lr, on logarithmic axes.
 
-    runs: as from `frames.runs`: columns run, lr, state, and of val_loss, train_loss, test_loss
-    those there are; and where there, seed, the settings, initial_loss and chance_loss. Where state
-    is missing, runs have finished unless their verdict is diverged; where all losses are, the
-    verdicts' end_loss and train_end_loss are drawn.
-    verdicts: as from `lrlab.verdicts.judging.verdicts`: then a ribbon names the outcomes along the
-    lr, and where all other settings are equal the marks have the outcome's colour and shape. The
-    end_loss of a finished run is its val loss here, for it is what the recommendation rests on.
-    answers: as from `lrlab.verdicts.recommend.recommend`: the first one's range is shaded.
-    objective: what the sweep's best run is chosen by, see `lrlab.config.schema.OBJECTIVES`. If
-    that is not what the verdicts judge by, the line marks the best lr by it, and the legend says
-    so.
+    Args:
+        runs: as from `frames.runs`: columns run, lr, state, and val_loss, train_loss, test_loss as
+            far as they exist; also seed, the settings, initial_loss and chance_loss. Without state,
+            runs have finished unless their verdict is diverged. Without losses, the verdicts'
+            end_loss and train_end_loss are drawn.
+        verdicts: as from `lrlab.verdicts.judging.verdicts`. With them a ribbon names the outcomes
+            along the lr, and if all other settings are equal the marks have the outcome's colour
+            and shape. The val loss of a finished run is then its end_loss, on which the
+            recommendation rests.
+        answers: as from `lrlab.verdicts.recommend.recommend`: the first one's range is shaded.
+        objective: names the sweep's best run, see `lrlab.config.schema.OBJECTIVES`. If the verdicts
+            judge by another loss, the line marks the best lr by the objective, and the legend says
+            so.
 
-    One colour a setting (schedule, optimizer, ...). Solid, with large marks: what decides, which is
-    the objective, else val loss, else train loss. Thin and dashed, with small marks: train loss;
-    dotted and open: test loss; of more than three settings only what decides. The lines join the
-    medians over the seeds of an lr, in which a diverged run counts as infinitely bad: where half of
-    the seeds diverged, the line breaks instead of leaving them out; dots and band show the seeds of
-    what decides. Diverged and failed runs are marked on a rail above the frame at their lr. A
-    pruned run is a cross at its last val_loss, and no line joins it: it had fewer epochs than the
-    others.
+    One colour a setting (schedule, optimizer, ...). Solid, with large marks: the loss that decides,
+    which is the objective, else val loss, else train loss. Thin and dashed, with small marks: train
+    loss. Dotted and open: test loss. With more than three settings only the loss that decides is
+    drawn. The lines join the medians over the seeds of an lr; a diverged run counts as infinitely
+    bad. Where half of the seeds diverged, the line breaks instead of leaving them out. Dots and
+    band show the seeds of the loss that decides. Diverged and failed runs are marked on a rail
+    above the frame at their lr. A pruned run is a cross at its last val_loss, and no line joins it,
+    because it had fewer epochs than the others.
 
-    Of a search over several settings, as its answer says, one hue is for all configurations that
-    ended: dots without lines, the best with a star, and the lowest in each range of lrs as a step
-    line. There the range is shaded that is as good as the best, and there is no ribbon.
+    In a search over several settings, one hue shows all configurations that ended. They are dots
+    without lines, the best with a star, and a step line shows the lowest in each range of lrs.
+    There the range that is as good as the best is shaded, and there is no ribbon.
 
     Raises:
         NothingToDraw: there are no runs, or a column is missing.
@@ -105,16 +107,15 @@ def lr_against_accuracy(
     objective: str = "val_loss",
     title: str | None = None,
 ) -> Figure:
-    """Validation, train and test accuracy at the end of training against lr.
+    """Draw validation, train and test accuracy at the end of training against lr.
 
-    It is drawn as `lr_against_loss` is. What is recommended is so by the loss, and the legend says
-    so.
+    It is drawn as `lr_against_loss` is. The recommendation is by the loss, and the legend says so.
 
     runs: columns run, lr, state, and of val_acc, train_acc, test_acc, as shares, those there are;
     and where there, num_classes, chance_loss, seed, the settings.
 
-    The y axis is in percent. Where some run comes near 100 it is stretched towards 100, so that
-    equal lengths are equal ratios of errors; a perfect run stands at the upper edge.
+    The y axis is in percent. If some run comes near 100, it is stretched towards 100, so that equal
+    lengths are equal ratios of errors. A perfect run is at the upper edge.
 
     Raises:
         NothingToDraw: there are no runs, none has an accuracy, or a column is missing.
@@ -147,11 +148,11 @@ def lr_against_accuracy(
     return page.figure
 
 
-# --- lr against what it came to -------------------------------------------------------------------
+# --- lr against the results -----------------------------------------------------------------------
 
 
 def _finals(table: EndTable, measure: Measure) -> list[np.ndarray]:
-    """All values that are drawn: each run's of what decides, medians of the others, the pruned."""
+    """Return all drawn values: of the loss that decides by run, medians of others, the pruned."""
     first, *others = table.series
     medians = [
         style.finite(medians_of(group, name, measure.worst)[1])
@@ -205,10 +206,10 @@ def _finish(
 
 
 def _near(references: list[Reference], finals: Sequence[np.ndarray]) -> list[Reference]:
-    """Those of the references that some run ended near or above: others squash what differs.
+    """Return the references that some run ended near or above: others squash the differences.
 
-    Of two that lie far apart, as of targets with an offset, the lower one tells where learning
-    begins; the other is left out.
+    If two lie far apart, as for targets with an offset, the lower one shows where learning begins;
+    the other is left out.
     """
     highest = max([float(values.max()) for values in finals if len(values)], default=math.inf)
     lowest = min([one.high for one in references if one.high > 0], default=math.inf)
@@ -217,7 +218,7 @@ def _near(references: list[Reference], finals: Sequence[np.ndarray]) -> list[Ref
 
 
 def _chance_accuracies(table: pd.DataFrame) -> list[float]:
-    """Percent right that guessing gets: the share of the largest class, or of one of equal ones."""
+    """Return percent right of guessing: the share of the largest class, or of one of equal ones."""
     if "majority_share" in table and len(shares := style.finite(table["majority_share"])):
         return sorted({100 * float(share) for share in shares})
     if "num_classes" in table and len(classes := style.finite(table["num_classes"])):

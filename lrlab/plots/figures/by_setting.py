@@ -1,4 +1,4 @@
-"""Which learning rates work under each setting: one row a setting, its outcomes along the lr."""
+"""Draw which lrs work under each setting: one row a setting, its outcomes along the lr."""
 
 import math
 import re
@@ -21,7 +21,7 @@ from lrlab.plots.tables import NothingToDraw
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
-MOST = 24  # settings; of more, a page holds no row each
+MOST = 24  # settings; a page has no room for more rows
 _ROW = 0.36  # inches
 _LONGEST = 3.0  # inches that the name of a setting may take
 
@@ -30,15 +30,15 @@ _LONGEST = 3.0  # inches that the name of a setting may take
 def lr_by_setting(
     verdicts: pd.DataFrame, answers: "Sequence[Answer]", *, title: str | None = None
 ) -> Figure:
-    """The outcome of every lr, the best lr and the range that is as good, one row a setting.
+    """Draw the outcome of every lr, the best lr and the range that is as good, one row a setting.
 
     verdicts: as from `lrlab.verdicts.judging.verdicts`: columns run, lr, outcome and the settings.
     answers: as from `lrlab.verdicts.recommend.recommend` of these verdicts, one a setting.
 
-    A mark is what most seeds did at this lr; the bar reaches over the lrs that do as well as the
-    best, which has a ring. Right of it the best lr and its end loss, or that there is none. Rows
-    are sorted by the settings, numbers by their size: so a best lr that moves with the batch size
-    or the width is a slanting line.
+    A mark is the outcome of most seeds at this lr. The bar covers the lrs that do as well as the
+    best, which has a ring. On the right are the best lr and its end loss, or a note that there is
+    none. Rows are sorted by the settings, numbers by their size. So a best lr that moves with the
+    batch size or the width is a slanting line.
 
     Raises:
         NothingToDraw: the runs have one setting, or more than MOST, or none has an lr above 0.
@@ -81,21 +81,21 @@ def lr_by_setting(
 
 
 def _natural(value: Any) -> tuple[list[float], str]:
-    """Sorts numbers, and texts that hold some, such as [64,64], by their size."""
+    """Sort numbers, and texts that hold some, such as [64,64], by their size."""
     text = str(value)
     return [float(number) for number in re.findall(r"\d+\.?\d*(?:e[+-]?\d+)?", text)], text
 
 
 def _fewest_values_first(answers: "Sequence[Answer]") -> list[str]:
-    """The settings' names: rows that differ only in the last one stand together."""
+    """Return the settings' names, in an order that puts similar rows next to each other."""
     names = list(answers[0].settings)
     return sorted(names, key=lambda name: len({str(a.settings[name]) for a in answers}))
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each row, as short as it must be: hidden=[64] for network.hidden=[64], then [64].
+    """Return a short name for each row: hidden=[64] for network.hidden=[64], then [64].
 
-    Where even these have no room, each setting keeps its share of it, and as much of its end.
+    If even these do not fit, each setting keeps its share of the room, and as much of its end.
     """
     for with_keys in (True, False):
         parts = [[_word(name, value, with_keys) for name, value in row.items()] for row in rows]
@@ -120,7 +120,7 @@ def _cut_in_the_middle(text: str, room: float) -> str:
 
 
 def _halves(text: str, kept: int) -> str:
-    """As many of its characters, from both ends."""
+    """Return as many of its characters, from both ends."""
     if kept >= len(text):
         return text
     return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
@@ -133,7 +133,7 @@ def _best(answer: "Answer") -> str:
 
 
 def _outcomes(verdicts: Any, settings: Mapping[str, Any]) -> dict[float, str]:
-    """What most seeds did at each lr of a setting."""
+    """Return the outcome of most seeds at each lr of a setting."""
     mine = verdicts
     for name, value in settings.items():
         mine = mine[mine[name].isna() if value is None else mine[name] == value]

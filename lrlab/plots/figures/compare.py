@@ -1,4 +1,4 @@
-"""Sweeps side by side: a panel each, on the same axes."""
+"""Draw sweeps next to each other: a panel each, on the same axes."""
 
 import math
 
@@ -16,7 +16,7 @@ from lrlab.plots.sheet import Panels, cut_to, head, sheet
 def side_by_side(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
-    """The loss curves of several sweeps, a panel each, with one scale and one colour for each lr.
+    """Draw the loss curves of several sweeps, a panel each, with one scale and one colour an lr.
 
     curves: as for `loss_curves`, with a column sweep; a run belongs to one sweep.
     verdicts: as from `lrlab.verdicts.judging.verdicts`: outcomes at the ends of the curves.

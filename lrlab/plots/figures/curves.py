@@ -1,4 +1,4 @@
-"""The loss against step: all runs in one frame, alone or over the learning rate of each step."""
+"""Draw the loss against step: all runs in one frame, alone or with the lr of each step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ class Bundle:
 
 
 def bundle(curves: pd.DataFrame, verdicts: pd.DataFrame | None = None) -> Bundle:
-    """Everything about a table's curves that does not depend on where they are drawn."""
+    """Return everything about a table's curves that does not depend on the place of the drawing."""
     found, styles, blended = runs.of_curves(curves, verdicts)
     references = frame.references(curves)
     last = [run.last_step for run in found if math.isfinite(run.last_step)]
@@ -89,25 +89,25 @@ def bundle(curves: pd.DataFrame, verdicts: pd.DataFrame | None = None) -> Bundle
 def loss_curves(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
-    """Mini-batch train loss against step, all runs in one frame, coloured by log lr.
+    """Draw mini-batch train loss against step, all runs in one frame, coloured by log lr.
 
     curves: as from `frames.curves`: columns run, lr, step, lr_at_step, train_loss; and where
     there, state, seed, the settings (schedule, optimizer, ...), initial_loss and chance_loss.
     verdicts: as from `lrlab.verdicts.judging.verdicts`; where given, the runs are labelled by
     outcome.
 
-    Faint: the recorded loss, or means of some where that would be too much. On it: its
-    exponential moving average with bias correction, taken of the loss itself, so that it is on
-    the same footing as a full evaluation (an average of log loss would read too low); its span
-    is SMOOTHING of the longest run's steps. Losses far above the frame count as ten times its
-    upper end there, or one explosion would hide all that follows.
-    Where an lr has several seeds, the band is their spread and the thick line their median.
+    Faint: the recorded loss, or means where all would be too much. On it: its exponential moving
+    average with bias correction, whose span is SMOOTHING of the longest run's steps. It averages
+    the loss itself, so that it compares with a full evaluation; an average of log loss would be too
+    low. Losses far above the frame count as ten times its upper end, because one explosion would
+    hide all later losses. Where an lr has several seeds, the band is their spread and the thick
+    line their median.
 
     The frame ends at HEADROOM x max(initial, chance) at most; a curve that leaves it gets a
-    triangle at the edge. A run that becomes non-finite is drawn up to its last finite loss and
-    marked on a rail above the frame at its first non-finite step; one that failed, at its last.
-    One that was pruned ends where it was, with a bar across its end.
-    Losses below 0 cannot stand on a log axis: if there are any, the axis is linear.
+    triangle at the edge. A run that becomes non-finite is drawn up to its last finite loss. A rail
+    above the frame marks its first non-finite step; for one that failed, its last. A pruned run
+    ends where it was pruned, with a bar across its end. Losses below 0 have no place on a log axis:
+    if there are any, the axis is linear.
 
     Raises:
         NothingToDraw: the table has no runs, or lacks a column.
@@ -140,13 +140,12 @@ def loss_curves(
 def lr_and_loss(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
-    """The loss against step, and under it the learning rate of the same step, drops marked.
+    """Draw the loss against step, and under it the lr of the same step, with drops marked.
 
     curves, verdicts: as for `loss_curves`, with lr_at_step.
 
-    A drop is a step whose lr is below DROP times that of the step before; each has a triangle on
-    the lr's curve and, where there are no more than MARKED_DROPS steps with one, a dotted line
-    through both panels.
+    A drop is a step with an lr below DROP times that of the step before. Each has a triangle on the
+    lr's curve and, if no more than MARKED_DROPS steps have one, a dotted line through both panels.
 
     Raises:
         NothingToDraw: the table has no runs or lacks a column, or no run ever changes its lr.
@@ -221,13 +220,13 @@ def lr_and_loss(
 
 
 def draw_curves(ax: Axes, drawn: Bundle, only: Sequence[Run] | None = None) -> None:
-    """The recorded and the smoothed losses, seed bands, marks at the ends, reference lines.
+    """Draw the recorded and the smoothed losses, seed bands, marks at the ends, reference lines.
 
     only: which of the bundle's runs; None: all.
     """
     chosen = drawn.runs if only is None else only
     many = len(chosen) > 30
-    # Many faint curves on each other are not faint any more.
+    # Many faint curves on top of each other are no longer faint.
     faint = max(0.008, min(0.4, 1.1 / max(1, len(chosen)) ** 0.9))
     thin = 0.9 if drawn.seeds or many else (1.3 if len(drawn.styles) > 1 else 1.8)
     as_pixels = sum(len(run.loss) for run in chosen) > _VECTORS
@@ -274,7 +273,7 @@ def draw_curves(ax: Axes, drawn: Bundle, only: Sequence[Run] | None = None) -> N
 
 
 def _draw_bands(ax: Axes, drawn: Bundle, ids: set[Any]) -> None:
-    """The spread and the median over the seeds of each kind of runs."""
+    """Draw the spread and the median over the seeds of each kind of runs."""
     smooths = {run.run: smooth for run, smooth in zip(drawn.runs, drawn.smooths, strict=True)}
     for group in runs.kinds([run for run in drawn.runs if run.run in ids]).values():
         if len(group) < 2 or not any(len(run.step) for run in group):
@@ -301,7 +300,7 @@ def _draw_bands(ax: Axes, drawn: Bundle, ids: set[Any]) -> None:
 
 
 def handles(drawn: Bundle, with_references: bool) -> list[tuple[Line2D, str]]:
-    """The legend of `draw_curves`; with the reference lines where no labels name them."""
+    """Return the legend of `draw_curves`; with the reference lines if no labels name them."""
     thick = Line2D([], [], color=GREY, linewidth=1.8)
     found: list[tuple[Line2D, str]] = [(thick, _recorded(drawn))]
     if drawn.span > 1.5:
@@ -345,7 +344,7 @@ def _recorded(drawn: Bundle) -> str:
 
 
 def pruned_mark(colour: str, many: bool = False) -> Line2D:
-    """The bar across the end of a pruned curve."""
+    """Return the bar across the end of a pruned curve."""
     size, width = (6, 1.0) if many else (10, 2.0)
     mark = Line2D([], [], color=colour, linestyle="", marker="|", markersize=size, zorder=4)
     mark.set(markeredgewidth=width, gid="pruned")
@@ -353,7 +352,7 @@ def pruned_mark(colour: str, many: bool = False) -> Line2D:
 
 
 def _labels(drawn: Bundle) -> tuple[list[Label], bool]:
-    """What stands right of the frame: labels, or whether it is a colour bar that takes the room."""
+    """Return what is to the right of the frame: labels, or whether a colour bar takes the room."""
     labels, labelled = _end_labels(drawn)
     if not labelled and drawn.norm is not None:
         return [], True
@@ -361,7 +360,7 @@ def _labels(drawn: Bundle) -> tuple[list[Label], bool]:
 
 
 def _end_labels(drawn: Bundle) -> tuple[list[Label], bool]:
-    """A label at the end of each kind of runs, and whether there are few enough for that."""
+    """Return a label at the end of each kind of runs, and whether there are few enough for that."""
     kinds = runs.kinds(drawn.runs)
     if len(kinds) > LABELLED_CURVES:
         return [], False
@@ -383,7 +382,7 @@ def _end_labels(drawn: Bundle) -> tuple[list[Label], bool]:
 
 
 def _drops(run: Run) -> np.ndarray:
-    """Indices into lr_step of the first step after each drop.
+    """Return indices into lr_step of the first step after each drop.
 
     The last steps of a slope to 0 fall as fast, but so do their neighbours.
     """
@@ -397,12 +396,12 @@ def _drops(run: Run) -> np.ndarray:
 
 
 def _lr_y(ax: Axes, drawn: Sequence[Run]) -> None:
-    """The lr's axis: logarithmic, but no more than four decades below the lowest initial lr."""
+    """Set up the lr's axis: logarithmic, at most four decades below the lowest initial lr."""
     lr_y(ax, [run.lr_used for run in drawn], [run.lr for run in drawn])
 
 
 def lr_y(ax: Axes, used: Sequence[np.ndarray], initial: Sequence[float], most: int = 5) -> None:
-    """y is the lr of a step, logarithmic; what a schedule lets sink to 0 leaves at the bottom."""
+    """Make y the lr of a step, logarithmic; an lr that falls to 0 leaves at the bottom."""
     positive = [lrs[lrs > 0] for lrs in used if (lrs > 0).any()]
     top = max((float(lrs.max()) for lrs in positive), default=1.0)
     lowest = min((float(lrs.min()) for lrs in positive), default=top)

@@ -1,4 +1,4 @@
-"""The loss as a map: one row a learning rate, one column a moment of training."""
+"""Draw the loss as a map: one row a learning rate, one column a moment of training."""
 
 import math
 from collections.abc import Sequence
@@ -32,18 +32,17 @@ _FARTHEST = 700.0  # log of a number that can still be drawn
 def heat_map(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None, *, title: str | None = None
 ) -> Figure:
-    """The mini-batch train loss as colour over step and log lr.
+    """Draw the mini-batch train loss as colour over step and log lr.
 
     curves, verdicts: as for `loss_curves`.
 
-    A row is the median over the seeds of an lr, in which one that became non-finite counts as
-    infinitely bad; it reaches halfway to the next lr. Losses above those before training and of
-    guessing have a colour of their own; black is non-finite; white is not trained (yet). Where the
-    runs differ in more than lr and seed, each setting has a map of its own, the first FACETS of
-    them.
+    A row is the median over the seeds of an lr; one that became non-finite counts as infinitely
+    bad. The row reaches halfway to the next lr. Losses above those before training and of guessing
+    have a colour of their own; black is non-finite; white is not trained (yet). If the runs differ
+    in more than lr and seed, each setting has a map of its own, for the first FACETS of them.
 
     Raises:
-        NothingToDraw: there is one lr only, or no finite loss, or a column is missing.
+        NothingToDraw: there is only one lr, or no finite loss, or a column is missing.
     """
     found, _, blended = runs.of_curves(curves, verdicts)
     unit = runs.unit(curves)
@@ -114,7 +113,7 @@ def _norm(
     means_of: Sequence[np.ndarray | None],
     references: Sequence[float],
 ) -> Normalize:
-    """From the lowest smoothed loss to what guessing or no training costs."""
+    """Return the range of colours: from the lowest smoothed loss to that of guessing."""
     lows = [
         frame.smoothed(loss, 0.02 * (len(loss) if count is None else count.sum()), mean_of=count)
         for loss, count in zip(losses, means_of, strict=True)
@@ -130,7 +129,7 @@ def _norm(
 
 
 def _draw(ax: Axes, found: Sequence[Run], norm: Normalize, last: float) -> None:
-    """Rows of cells, each an image of its own height; black where the loss is not finite."""
+    """Draw rows of cells, each an image of its own height; black where the loss is not finite."""
     lrs = sorted({run.lr for run in found})
     edges = _edges(lrs)
     columns = int(min(COLUMNS, last + 1))
@@ -153,7 +152,7 @@ def _draw(ax: Axes, found: Sequence[Run], norm: Normalize, last: float) -> None:
 
 
 def _row(run: Run, bounds: np.ndarray) -> np.ndarray:
-    """The mean loss in each column; inf behind the end of a run that was lost; NaN behind others.
+    """Return the mean loss in each column; after a run's end inf if it was lost, else NaN.
 
     A column between two recorded steps has the value of the one before.
     """
@@ -174,7 +173,7 @@ def _row(run: Run, bounds: np.ndarray) -> np.ndarray:
 
 
 def _medians(rows: np.ndarray) -> np.ndarray:
-    """(columns,) medians over runs, of those that are there; inf is a number here."""
+    """Return (columns,) medians over runs of the values present; inf is a number here."""
     ordered = np.sort(rows, axis=0)  # NaN last
     count = np.sum(~np.isnan(rows), axis=0)
     at = np.arange(rows.shape[1])
@@ -186,7 +185,7 @@ def _medians(rows: np.ndarray) -> np.ndarray:
 
 
 def _edges(lrs: Sequence[float]) -> list[tuple[float, float]]:
-    """Lower and upper end of each row: halfway to its neighbours, but no gap is filled up."""
+    """Return lower and upper end of each row: halfway to its neighbours, without filling gaps."""
     logs = np.log(lrs)
     gaps = np.diff(logs) / 2
     most = 1.5 * float(np.median(gaps)) if len(gaps) else 0.35

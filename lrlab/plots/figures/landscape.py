@@ -1,4 +1,4 @@
-"""The loss in weight space: along single steps, and on the plane that holds the runs' ways."""
+"""Draw the loss in weight space: along single steps, and on the plane of the runs' paths."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ from lrlab.plots.sheet import Panels, cut_to, head, sheet
 from lrlab.plots.style import DARK, GREY, PALE
 from lrlab.plots.tables import NothingToDraw
 
-LABELLED_PATHS = 6  # up to so many ways are named one by one; more get a colour bar
+LABELLED_PATHS = 6  # up to so many paths are named one by one; more get a colour bar
 LEVELS = 24  # steps of grey on the surface
 _FLAT = 0.4  # a plane flatter than this is too low for the name of its y axis in one line
 _FLATTEST = 0.2  # height of the plane as a share of its width; flatter ones get blank paper
@@ -38,15 +38,15 @@ _CASING = [patheffects.withStroke(linewidth=3.4, foreground="white")]
 
 @reach.within
 def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -> Figure:
-    """The loss along the update of a small, a good and a large lr, from one and the same state.
+    """Draw the loss along the update of a small, a good and a large lr, from the same state.
 
-    lines: as from `analysis.landscape`: columns lr, role (small, good, large), t, loss, w0, w1, w2,
+    lines: as from `frames.landscape`: columns lr, role (small, good, large), t, loss, w0, w1, w2,
     alpha; and where there, distance (t times the length of the update), run, step. t is 0 at the
     start and 1 at the landing; w0 + w1·t + w2·t² is the fitted parabola; alpha = 1/t* − 1 with its
     minimum at t*.
 
-    Each panel has axes of its own, for the steps differ by orders of magnitude; the level of the
-    start is the same in all of them.
+    Each panel has axes of its own, because the steps differ by orders of magnitude. The level of
+    the start is the same in all of them.
 
     unit: of the loss, for example "nats".
 
@@ -103,16 +103,16 @@ def surface(
     unit: str = "",
     title: str | None = None,
 ) -> Figure:
-    """The loss on a plane of weight space as greys, and the runs' ways over it, coloured by lr.
+    """Draw the loss on a plane of weight space as greys, with the runs' paths, coloured by lr.
 
-    surface, paths: as from `analysis.landscape`: surface with x, y, loss of a regular grid; paths
+    surface, paths: as from `frames.landscape`: surface with x, y, loss of a regular grid; paths
     with run, lr, step, x, y, and where there, share (of the way's variance that the plane holds).
     verdicts: as from `lrlab.verdicts.judging.verdicts`: the outcome's shape and colour at the end.
     unit: of the loss, for example "nats".
 
     Both axes are distances in weight space, in the same scale; the longer one lies across. The
-    greys are logarithmic where the losses allow. A way that leaves the plane's frame has a cross
-    where it does.
+    greys are logarithmic where the losses allow. A path that leaves the plane's frame has a cross
+    there.
 
     Raises:
         NothingToDraw: there is no surface, or no way, or a column is missing.
@@ -151,7 +151,7 @@ def surface(
     )
     ax = page.axes
     norm = _draw_surface(ax, x, y, loss)
-    # The longer ways first, or they would cover the short ones at the start that they share.
+    # The longer paths first; otherwise they would cover the short ones near the shared start.
     for run, part in sorted(found.items(), key=lambda one: -float(one[1]["lr"].iloc[0])):
         _draw_path(ax, part, colour(float(part["lr"].iloc[0])), outcomes.get(run, ""), x, y)
     ax.set_xlim(x.min(), x.max())
@@ -196,7 +196,7 @@ def _textbook_handles() -> list[tuple[Line2D, str]]:
 
 
 def _alpha_words(alpha: float) -> str:
-    """An alpha, and what it says."""
+    """Return an alpha in words."""
     if not np.isfinite(alpha):
         return "not finite where it lands"
     told = f"alpha {alpha:+.2f}".replace("-", "−")
@@ -335,10 +335,10 @@ def _surface_handles(
 
 
 def _draw_surface(ax: Axes, x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> Normalize:
-    """Filled contours; what is not finite is as light as the highest loss."""
+    """Draw filled contours; non-finite losses are as light as the highest loss."""
     values = loss[np.isfinite(loss)]
     low = float(values.min())
-    # One corner that explodes must not make the valley a single grey.
+    # One corner that explodes must not turn the valley into a single grey.
     high = min(float(values.max()), float(np.quantile(values, 0.98)) * 1.05)
     if low > 0:
         high = max(high, low * 1.05)
@@ -356,7 +356,7 @@ def _draw_surface(ax: Axes, x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> N
 
 
 def _inside(part: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> tuple[int, bool]:
-    """How many of a way's first points are finite and in the frame, and whether that is not all."""
+    """Return how many of a path's first points are finite and in the frame, and if some are not."""
     px, py = part["x"].to_numpy(float), part["y"].to_numpy(float)
     there = (px >= x.min()) & (px <= x.max()) & (py >= y.min()) & (py <= y.max())
     count = len(px) if there.all() else int(np.argmin(there))
@@ -366,14 +366,14 @@ def _inside(part: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> tuple[int, bool
 def _draw_path(
     ax: Axes, part: pd.DataFrame, colour: str, outcome: str, x: np.ndarray, y: np.ndarray
 ) -> None:
-    """A way, as far as its first point outside, with its start and its end."""
+    """Draw a path up to its first point outside, with its start and its end."""
     count, leaves = _inside(part, x, y)
     shown = part.iloc[: count + leaves]
     shown = shown[np.isfinite(shown[["x", "y"]].to_numpy(float)).all(axis=1)]
     px, py = shown["x"].to_numpy(float), shown["y"].to_numpy(float)
     if not count:
         return
-    # A point far outside would overflow the renderer, and tells no more than the frame's edge.
+    # A point far outside would overflow the renderer, and shows no more than the frame's edge.
     far = [(v.min() - 3 * np.ptp(v), v.max() + 3 * np.ptp(v)) for v in (x, y)]
     ax.plot(
         np.clip(px, *far[0]),
@@ -401,7 +401,7 @@ def _draw_path(
 
 
 def _label_ends(ax: Axes, found: Iterable[pd.DataFrame], colour: Callable[[float], str]) -> None:
-    """The lr at the end of each way, moved up or down where two would overlap."""
+    """Write the lr at the end of each path, moved up or down where two would overlap."""
     x, y = (np.array(limits) for limits in (ax.get_xlim(), ax.get_ylim()))
     ends = []
     for part in found:
@@ -413,7 +413,7 @@ def _label_ends(ax: Axes, found: Iterable[pd.DataFrame], colour: Callable[[float
     ends.sort()
     box = ax.get_window_extent()
     width, height = box.width / style.DPI, box.height / style.DPI
-    inside = 0.1 / height  # half a line: a label does not hang over the frame
+    inside = 0.1 / height  # half a line: a label stays inside the frame
     ups = apart([min(max(end[0], inside), 1 - inside) for end in ends], 0.2 / height)
     for (_, right, lr), up in zip(ends, ups, strict=True):
         is_left = right > 0.82

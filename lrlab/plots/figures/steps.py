@@ -1,4 +1,4 @@
-"""How single steps behave: alpha and the stability ratio against step."""
+"""Draw how single steps behave: alpha and the stability ratio against step."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ from lrlab.plots.style import GREY
 from lrlab.plots.tables import NothingToDraw
 from lrlab.records.thresholds import THRESHOLDS
 
-WINDOW = 1.5  # a line is the median of what was measured within this factor of its step
+WINDOW = 1.5  # a line is the median of measurements within this factor of its step
 _POINTS = 13  # with more runs than this, the measurements themselves are not drawn
 _HIGHEST_ALPHA = 10.0
 _LOWEST_RATIO, _HIGHEST_RATIO = 1e-3, 10.0
@@ -35,7 +35,7 @@ def mechanics(
     alpha: str = "alpha",
     title: str | None = None,
 ) -> Figure:
-    """Alpha against step over the stability ratio against step, coloured by log lr.
+    """Draw alpha against step over the stability ratio against step, coloured by log lr.
 
     curves: as from `frames.curves`: columns run, lr, step, train_loss and alpha, stability_ratio
     or both, NaN where not measured; and where there, state, the settings.
@@ -43,9 +43,9 @@ def mechanics(
     alpha: which column is alpha: "alpha" of the mini-batch, "alpha_probe" of the probe batch.
 
     Dots are measurements, lines the median of those within a factor WINDOW of the step. Steps are
-    logarithmic, for they are measured densely at first and seldom later. Alpha is linear from −1
-    to 1 and logarithmic beyond; the ratio is logarithmic, and what is below the lowest number on
-    its axis stands there. Runs that became non-finite stand on the rail.
+    logarithmic, because measurements are dense at first and rare later. Alpha is linear from −1 to
+    1 and logarithmic beyond. The ratio is logarithmic; values below the lowest number on its axis
+    are drawn there. Runs that became non-finite are on the rail.
 
     Raises:
         NothingToDraw: nothing was measured, or a column is missing.
@@ -115,7 +115,7 @@ def mechanics(
 def _draw(
     ax: Axes, found: list[Run], parts: Any, name: str, styles: Any, colour: Any
 ) -> np.ndarray:
-    """The measurements and their running medians; returns the medians, all runs together."""
+    """Draw the measurements and their running medians; return the medians, all runs together."""
     medians = []
     low = _LOWEST_RATIO if name == "stability_ratio" else -math.inf
     for run in found:
@@ -145,7 +145,7 @@ def _draw(
 
 
 def _running_median(step: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(n,) so that a first step stands for itself, and a late one for many noisy ones around it."""
+    """Return (n,) medians: a first step counts alone, a late one with many noisy ones around it."""
     first = np.searchsorted(step, step / WINDOW, side="left")
     last = np.searchsorted(step, step * WINDOW, side="right")
     bounds = zip(first, last, strict=True)
@@ -153,7 +153,7 @@ def _running_median(step: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _draw_edges(ax: Axes) -> None:
-    """A triangle where a line first leaves the frame at its upper edge."""
+    """Draw a triangle where a line first leaves the frame at its upper edge."""
     top = ax.get_ylim()[1]
     for line in ax.get_lines():
         out = np.asarray(line.get_ydata(), dtype=float) > top
@@ -192,7 +192,7 @@ def _ratio_labels() -> list[Label]:
 
 
 def _step_axis(ax: Axes, last: float, unit: str) -> None:
-    """x is the step: linear from 0 to 1, logarithmic from there on."""
+    """Make x the step: linear from 0 to 1, logarithmic from there on."""
     right = max(last, 1.0)
     ax.set_xscale("symlog", **frame.SYMLOG)
     ax.set_xlim(-0.06, right * 1.15)

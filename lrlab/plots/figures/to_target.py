@@ -1,4 +1,4 @@
-"""How many steps and seconds each lr needed to reach the target loss."""
+"""Draw how many steps and seconds each lr needed to reach the target loss."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
 
-_TIED = 2  # where more lrs than this were equally fast, none is marked
+_TIED = 2  # if more lrs than this were equally fast, none is marked
 _BESIDE = 0.008  # of the axis, between settings that may need as many steps
 
 
@@ -35,15 +35,15 @@ _BESIDE = 0.008  # of the axis, between settings that may need as many steps
 def to_target(
     verdicts: pd.DataFrame, answers: "Sequence[Answer]" = (), *, title: str | None = None
 ) -> Figure:
-    """Steps and seconds of training until the loss reached its target, against lr, logarithmic.
+    """Draw steps and seconds until the loss reached its target against lr; both are logarithmic.
 
     verdicts: as from `lrlab.verdicts.judging.verdicts`: columns run, lr, steps_to_target (inf:
     never); and where there, seconds_to_target, target_loss, unit, judged_by, seed, the settings.
 
-    Points are runs, lines join the medians over the seeds of an lr, in which a run that never came
-    there counts as infinitely slow. Runs that never came there are marked on the rail. Several
-    settings stand a little apart at their lr, since evaluations are rare and many need
-    the same number of steps. Without seconds that panel is left out.
+    Points are runs. Lines join the medians over the seeds of an lr; a run that never reached the
+    target counts as infinitely slow. Runs that never reached it are marked on the rail. Several
+    settings are drawn a little apart at their lr, because evaluations are rare and many need the
+    same number of steps. Without seconds that panel is left out.
 
     Raises:
         NothingToDraw: there is no target, or no run to judge by it.
@@ -110,7 +110,7 @@ def to_target(
 def _target_words(judged: pd.DataFrame) -> str:
     loss = str(style.constant(judged, "judged_by") or "loss").replace("_loss", " loss")
     if "judged_by" in judged and style.distinct(judged, "judged_by") > 1:
-        # Runs that ended before their first evaluation are judged by what they have.
+        # Runs that ended before their first evaluation are judged by the losses they have.
         loss = str(judged["judged_by"].mode().iloc[0]).replace("_loss", " loss")
     targets = style.finite(judged["target_loss"].astype(float)) if "target_loss" in judged else []
     if not len(targets):
@@ -120,13 +120,13 @@ def _target_words(judged: pd.DataFrame) -> str:
 
 
 def _medians_to(group: Any, name: str) -> Any:
-    """By lr, the median over its seeds; NaN where half of them never came there."""
+    """Return by lr the median over its seeds; NaN if half of them never reached the target."""
     known = group[group[name].astype(float).notna()]
     return known.groupby("lr")[name].median().replace(math.inf, math.nan)
 
 
 def _fastest(medians: Any) -> dict[float, float]:
-    """The fastest lr and its median; none where many are equally fast."""
+    """Return the fastest lr and its median; none if many are equally fast."""
     lowest = medians.min()
     found = {float(lr): float(value) for lr, value in medians.items() if value == lowest}
     return found if len(found) <= _TIED else {}

@@ -1,4 +1,4 @@
-"""Lines, marks, bands and outcomes of the figures of ends against the lr, and their legend."""
+"""Draw lines, marks, bands and outcomes in the figures of ends against lr, with their legend."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     pass
 
 
-RIBBONS = 6  # up to so many settings have a ribbon of outcomes each
+RIBBONS = 6  # up to so many settings get a ribbon of outcomes each
 
-_BESIDES = 0.6  # size of the marks of what does not decide, against those of what does
-# How a series is drawn that does not decide: its dashes, and whether its marks are filled.
+_BESIDES = 0.6  # size of the marks of the other series, relative to those of the one that decides
+# Look of the other series: dashes, and whether the marks are filled.
 _DASHES: Mapping[str, Any] = {
     "val": (0, (7, 1.5, 1.2, 1.5)),
     "train": (0, (5, 1.8)),
@@ -36,7 +36,7 @@ _DASHES: Mapping[str, Any] = {
 
 
 def ribbons_of(table: EndTable) -> dict[str, dict[float, str]]:
-    """By setting, the outcome that most runs at each lr have."""
+    """Return by setting the outcome of most runs at each lr."""
     if not table.outcomes or table.search or len(table.hues) > RIBBONS or table.on_axis.empty:
         return {}
     found = {}
@@ -75,7 +75,7 @@ def handles(table: EndTable, measure: Measure) -> list[tuple[Line2D, str]]:
         found.append((_cross(GREY), f"pruned: {measure.word_of('val')} at its end"))
     if table.outcomes and ribbons_of(table):
         judged = [table.outcomes.get(run, "") for run in table.on_axis["run"]]
-        # Those on the rail have its own marks, and stand in the ribbon with their name.
+        # Outcomes on the rail have its own marks, and are in the ribbon with their name.
         found += style.outcome_handles(judged)
     return found
 
@@ -85,21 +85,21 @@ def _several(table: EndTable) -> bool:
 
 
 def _look(table: EndTable, name: str, hue: str, shape: str, markersize: float) -> dict[str, Any]:
-    """How the line and the marks of a series look: strong where it is the first one."""
+    """Return the look of a series' line and marks: strong for the first one."""
     part = name.partition("_")[0]
     look: dict[str, Any] = {"color": hue, "marker": shape}
     if name == table.series[0]:
         look |= {"linestyle": "-", "linewidth": 1.9, "markersize": markersize, "mfc": hue}
     else:
         if part == "train" and len(table.hues) == 1:
-            look["marker"] = "D"  # not to be taken for a seed's dot
+            look["marker"] = "D"  # not to be mistaken for a seed's dot
         look |= {"linestyle": _DASHES[part], "linewidth": 1.1, "mew": 0.9}
         look |= {"markersize": _BESIDES * markersize, "mfc": "white" if part == "test" else hue}
     return look | ({"linestyle": ""} if table.blended else {})
 
 
 def _points(table: EndTable) -> tuple[Any, Any]:
-    """Of a search, the configurations that ended, and the pruned runs: lr and value of each."""
+    """Draw a search: the configurations that ended and the pruned runs, at lr and value of each."""
     found = pooled.points(table.on_axis, table.series[0], table.outcomes, table.names)
     return found, pruned(table.all).rename(columns={AT_PRUNING: "value"})
 
@@ -147,7 +147,7 @@ def draw(ax: Axes, table: EndTable, measure: Measure, scale: Scale) -> None:
 
 
 def _draw_seeds(ax: Axes, finite: Any, name: str, scale: Scale, hue: str) -> None:
-    """Each seed, and the band that they span."""
+    """Draw each seed, and the band that they span."""
     ax.plot(
         finite["lr"],
         scale.shown(finite[name].to_numpy(float)),
@@ -171,7 +171,7 @@ def _draw_seeds(ax: Axes, finite: Any, name: str, scale: Scale, hue: str) -> Non
 
 
 def _draw_outcomes(ax: Axes, table: EndTable, lrs: np.ndarray, shown: np.ndarray) -> None:
-    """Marks in the outcome's colour and shape over the medians."""
+    """Draw marks in the outcome's colour and shape over the medians."""
     outcomes = next(iter(ribbons_of(table).values()), {})
     for outcome, look in OUTCOMES.items():
         mine = [
@@ -195,7 +195,7 @@ def _draw_outcomes(ax: Axes, table: EndTable, lrs: np.ndarray, shown: np.ndarray
 
 
 def _cross(colour: str) -> Line2D:
-    """A pruned run among the values at the end."""
+    """Draw a pruned run among the values at the end."""
     cross = Line2D([], [], color=colour, linestyle="", marker="+", markersize=6, alpha=0.75)
     cross.set(markeredgewidth=1.1, zorder=2.5, gid="pruned")
     return cross

@@ -1,4 +1,4 @@
-"""The runs as they are drawn against the lr: how each ended, and which series are shown."""
+"""Prepare the runs for drawing against the lr: how each ended, and which series are shown."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 DENSE = 40  # more lrs than this have smaller marks
-_WHOLE = 3  # up to so many settings have all their series drawn; of more, what decides
+_WHOLE = 3  # up to so many settings get all their series; with more, only the one that decides
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What stands on the y axis, of the validation, training and test data."""
+    """The quantity on the y axis, for validation, training and test data."""
 
     kind: str  # the end of its columns' names
     word: str
-    worst: float  # what a run counts as that has none, because it became non-finite
+    worst: float  # the value of a run that has none, because it became non-finite
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ AT_PRUNING = "at pruning"  # the column with the last value of a pruned run
 
 @dataclass(frozen=True)
 class EndTable:
-    """The runs as they are drawn.
+    """The runs to draw.
 
     series: the columns with something to draw, first the one by which lrs are to be compared.
     left_out: of so many settings, the parts of the data that are not drawn.
@@ -68,9 +68,9 @@ class EndTable:
     decides: bool
     judged_by: str
     best_by_objective: tuple[str, float] | None
-    search: "Search | None"  # of a search over several settings: these have no looks of their own
+    search: "Search | None"  # of a search over several settings, which have no looks of their own
     best_run: Any
-    names: Sequence[str]  # of what the search moved besides the lr
+    names: Sequence[str]  # other settings that the search moved
 
     @property
     def coloured_by_outcome(self) -> bool:
@@ -82,10 +82,10 @@ class EndTable:
 
 
 def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: Measure) -> pd.DataFrame:
-    """The table with what a CSV of curves does not tell of its runs, but their verdicts do.
+    """Return the table, completed from the verdicts where a CSV of curves says nothing of its runs.
 
-    A run without a state has finished, unless it diverged. The value at which a run was pruned
-    stands in a column of its own, for it had fewer epochs than the others.
+    A run without a state has finished, unless it diverged. The value at which a run was pruned has
+    a column of its own, because the run had fewer epochs than the others.
     """
     outcomes = style.outcome_of_runs(verdicts)
     if "state" not in table:
@@ -110,16 +110,16 @@ def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: Measure)
 
 
 def _of_runs(table: pd.DataFrame, verdicts: pd.DataFrame, name: str) -> list[float]:
-    """A column of the verdicts, in the table's order; NaN for a run without one."""
+    """Return a column of the verdicts, in the table's order; NaN for a run without one."""
     found = dict(zip(verdicts["run"], verdicts[name].astype(float), strict=True))
     return [found.get(run, math.nan) for run in table["run"]]
 
 
 def _with_end_loss(table: pd.DataFrame, verdicts: pd.DataFrame, untold: bool) -> pd.DataFrame:
-    """The table with the end loss of its verdict as the loss that decides, of each run that ended.
+    """Return the table with the verdicts' end loss as the loss that decides, for runs that ended.
 
-    That is the median of the last evaluations, or of the last mini-batch losses where there are
-    none, and the lowest is what is recommended. Whatever shows an end loss shows this number.
+    That is the median of the last evaluations, or of the last mini-batch losses without any. The
+    recommended lr has the lowest. Every end loss that is shown is this number.
     """
     if not {"end_loss", "judged_by"} <= set(verdicts):
         return table
@@ -166,7 +166,7 @@ def end_table(
     known = sorted(known, key=lambda name: name != decider)
     finite = np.isfinite(table[known].to_numpy(dtype=float, na_value=math.nan))
     has_some, has_first = set(setting[finite.any(axis=1)]), set(setting[finite[:, 0]])
-    # What decides must not hide a setting that lacks it, as a CSV without val loss does.
+    # The series that decides must not hide a setting without it, such as a CSV without val loss.
     is_much = len(hues) > _WHOLE or search is not None
     drawn = known[:1] if is_much and has_some == has_first else known
     return EndTable(
@@ -189,14 +189,14 @@ def end_table(
 
 
 def settings(table: pd.DataFrame, answers: "Sequence[Answer]") -> tuple[pd.Series, list[str]]:
-    """As `style.settings`; of a search over several settings, none of which is told apart."""
+    """As `style.settings`; those of a search over several settings are not told apart."""
     if pooled.search_of(answers) is None:
         return style.settings(table)
     return pd.Series("", index=table.index, dtype=object), list(answers[0].settings)
 
 
 def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str, float] | None:
-    """The best lr by the objective where verdicts judge by another: in words, and as a number.
+    """Return the best lr by the objective, if verdicts judge by another, in words and as a number.
 
     The way to a target has a figure of its own.
     """
@@ -218,17 +218,16 @@ def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str,
 
 
 def pruned(table: pd.DataFrame) -> pd.DataFrame:
-    """The pruned runs that have an lr and a value to stand at."""
+    """Return the pruned runs that have an lr and a value."""
     if AT_PRUNING not in table:
         return table.iloc[:0].assign(**{AT_PRUNING: np.nan})
     return table.loc[(table["lr"] > 0) & np.isfinite(table[AT_PRUNING].astype(float))]
 
 
 def medians_of(group: Any, name: str, worst: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """lrs, the median value of each (NaN: no number, or half of its seeds diverged), and whether
-    any lr has several runs."""
+    """Return lrs, the median of each (NaN: none, or half diverged), and whether seeds repeat."""
     values = group[name].astype(float).where(group["state"] != "diverged", worst)
-    # Beside seeds that finished, a pruned one was worse; where all were pruned there is no point.
+    # Next to seeds that finished, a pruned one was worse; if all were pruned there is no point.
     reached = set(group["lr"][values.notna()])
     beside = (group["state"] == "pruned") & group["lr"].isin(reached)
     values = values.where(~beside, worst)

@@ -1,4 +1,4 @@
-"""A search over several settings: what became of it at each lr."""
+"""Draw a search over several settings: its result at each lr."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ _ENVELOPE: Any = {"color": DARK, "linewidth": 1.4, "solid_joinstyle": "miter"}
 
 
 def search_of(answers: "Sequence[Answer]") -> "Search | None":
-    """What the runs of a search over several settings say together; None: it is no search."""
+    """Return the joint result of a search over several settings; None if it is no search."""
     return answers[0].search if answers else None
 
 
 def points(on_axis: Any, name: str, outcomes: Mapping[Any, str], names: Sequence[str]) -> Any:
-    """The configurations with a value at their end: lr, value, collapsed, run; medians over seeds.
+    """Return the configurations with an end value: lr, value, collapsed, run; medians over seeds.
 
     on_axis: one row a run; names: of the settings that make a configuration, besides lr.
     """
@@ -50,7 +50,7 @@ def points(on_axis: Any, name: str, outcomes: Mapping[Any, str], names: Sequence
 def draw_points(
     ax: Axes, found: Any, pruned: Any, best: Any, scale: Scale, bins: "Sequence[Bin]"
 ) -> None:
-    """One hue for what ended, light crosses for what was pruned, the best marked.
+    """Draw one hue for configurations that ended, light crosses for pruned ones; mark the best.
 
     found: as from `points`; pruned: lr and value of each pruned run; best: the run of the answer;
     bins: the lowest loss in each range of lrs, drawn as a step line; none: no line.
@@ -81,7 +81,7 @@ def draw_points(
 
 
 def envelope(bins: "Sequence[Bin]", low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the step line over the bins, cut at the ends of the lr axis; NaN at gaps."""
+    """Return the corners of the step line over the bins, cut at the lr axis' ends; NaN at gaps."""
     x: list[float] = []
     y: list[float] = []
     for each in bins:
@@ -99,9 +99,9 @@ def envelope(bins: "Sequence[Bin]", low: float, high: float) -> tuple[np.ndarray
 def point_handles(
     found: Any, pruned: Any, best: Any, word: str, has_bins: bool
 ) -> list[tuple[Line2D, str]]:
-    """Legend entries of `draw_points`.
+    """Return legend entries of `draw_points`.
 
-    word: what the value is, such as val loss.
+    word: the name of the value, such as val loss.
     """
     handles = [(_dot(), f"{word} of a configuration")]
     if any(best in runs for runs in found["run"]):

@@ -1,4 +1,4 @@
-"""The recommended lr and the range that is as good, drawn into a figure over the lr."""
+"""Draw the recommended lr and the range that is as good into a figure over the lr."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ _BEST_LINE: Any = {"color": BEST, "linewidth": 1.3}
 
 
 def _recommended(answers: "Sequence[Answer]") -> tuple[float, float, float] | None:
-    """The best lr of all that is drawn, and the ends of the range that is as good."""
+    """Return the best lr of all that is drawn, and the ends of the range that is as good."""
     from lrlab.verdicts.recommend import comparable
 
     if not answers or answers[0].best_lr is None or not comparable(answers):
@@ -36,7 +36,7 @@ def _recommended(answers: "Sequence[Answer]") -> tuple[float, float, float] | No
 def draw_recommended(
     ax: Axes, answers: "Sequence[Answer]", best_by_objective: tuple[str, float] | None = None
 ) -> None:
-    """The range that does as well as the best shaded, the best a line."""
+    """Shade the range that does as well as the best, and draw the best as a line."""
     found = _recommended(answers)
     if best_by_objective is not None:
         ax.axvline(best_by_objective[1], **_BEST_LINE, zorder=1.5, gid="best")
@@ -52,7 +52,7 @@ def draw_recommended(
 
 
 def best_handles(table: EndTable, answers: "Sequence[Answer]") -> Handles:
-    """What is recommended, and by which loss where the series that decides is another."""
+    """Return legend entries of the recommendation, with its loss if another series decides."""
     by = "" if table.decides and table.series[0] == table.judged_by else table.judged_by
     found = [*recommended_handle(answers, by.replace("_", " "))]
     if table.best_by_objective is not None:

@@ -1,1 +1,1 @@
-"""What stands around the panels of a figure."""
+"""Draw the parts around a figure's panels: labels, rail, ribbons, colour bars."""

@@ -1,4 +1,4 @@
-"""The colours of the lrs, and room for other colour bars, right of the panels."""
+"""Draw the colours of the lrs to the right of the panels, with room for other colour bars."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ def draw_lr_bar(
     outcomes: Mapping[float, str] | None = None,
     shift: float = 0.0,
 ) -> None:
-    """The colours of the lrs right of the first panel; beside them a ribbon of their outcomes.
+    """Draw the colours of the lrs to the right of the first panel, with a ribbon of outcomes.
 
-    shift: inches further to the right, behind another bar.
+    shift: inches further to the right, after another bar.
     """
     judged = any((outcomes or {}).values())
     place = bar_place(drawn, shift + 0.14 + (0.17 if judged else 0.0))
@@ -50,7 +50,7 @@ def draw_lr_bar(
 
 
 def bar_place(drawn: Sheet, offset: float = 0.14) -> Axes:
-    """Axes for a colour bar beside the first panel, as high as it; offset: inches from `right`."""
+    """Return axes for a colour bar next to the first panel; offset: inches from `right`."""
     box = drawn.axes.get_position()
     x = drawn.right + 0.02 + offset
     with matplotlib.rc_context(RC):
@@ -58,7 +58,7 @@ def bar_place(drawn: Sheet, offset: float = 0.14) -> Axes:
 
 
 def bar_room(norm: Normalize | None, outcomes: Mapping[float, str]) -> float:
-    """Inches that the bar of the lrs takes, with its ribbon of outcomes."""
+    """Return the inches that the bar of the lrs takes, with its ribbon of outcomes."""
     if norm is None:
         return 0.0
     return BAR + (0.17 if any(outcomes.values()) else 0.0)

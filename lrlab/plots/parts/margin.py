@@ -1,4 +1,4 @@
-"""Labels right of a panel."""
+"""Write labels to the right of a panel."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from lrlab.plots.style import SIZE
 
 
 def draw_margin(ax: Axes, margin: Sequence[Label]) -> None:
-    """The labels right of the frame, moved apart where they would overlap, with leaders.
+    """Write the labels to the right of the frame, moved apart where they would overlap.
 
-    The limits of the y axis must be set before.
+    Leaders join moved labels to their curves. Set the limits of the y axis before.
     """
     if not margin:
         return
@@ -44,17 +44,18 @@ def draw_margin(ax: Axes, margin: Sequence[Label]) -> None:
 
 
 def _height(ax: Axes, y: float) -> float:
-    """Height of a value in the panel, 0 at its lower end and 1 at its upper."""
+    """Return the height of a value in the panel, 0 at its lower end and 1 at its upper."""
     low, high = ax.get_ylim()
     at = ax.transData.transform((ax.get_xlim()[0], min(max(y, low), high)))
     return float(ax.transAxes.inverted().transform(at)[1])
 
 
 def apart(wanted: Sequence[float], gap: float) -> list[float]:
-    """The positions nearest to the (ascending) wanted ones that are at least gap apart.
+    """Return the positions nearest to the (ascending) wanted ones that are at least gap apart.
 
     Least squares under an order: pool adjacent violators on wanted[i] - i*gap, then move the
-    whole back into 0..1 where it fits."""
+    whole back into 0..1 where it fits.
+    """
     blocks: list[list[float]] = []  # sum, count
     for i, y in enumerate(wanted):
         blocks.append([y - i * gap, 1])

@@ -1,4 +1,4 @@
-"""The rail above the panels: runs that failed, at their lr or step."""
+"""Draw the rail above the panels: failed runs, at their lr or step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ class Lost(Protocol):
 
 
 def rail_heading(marks: Sequence[str], total: int) -> str:
-    """How many runs the rail marks, by reason; "" for none."""
+    """Return how many runs the rail marks, by reason; "" for none."""
     lost = [
         ("✕ non-finite", marks.count("nonfinite")),
         ("■ failed", marks.count("failed")),
@@ -34,7 +34,7 @@ def rail_heading(marks: Sequence[str], total: int) -> str:
 def draw_rail(
     drawn: Sheet, xs: Sequence[float], lost: Sequence[Lost], colour: Callable[[float], str]
 ) -> None:
-    """Marks of the runs that became non-finite or failed, at their step or lr, with their lrs."""
+    """Mark the runs that became non-finite or failed, at their step or lr, with their lrs."""
     rail = drawn.rail
     if rail is None or not lost:
         return
@@ -90,7 +90,7 @@ def draw_rail(
 def _rail_labels(
     width: float, places: Sequence[float], lrs: Sequence[float]
 ) -> list[tuple[float, str]]:
-    """Labels for the marks (ascending in inches), one for several where they would overlap."""
+    """Return labels for the marks (ascending in inches); one for several that would overlap."""
     groups = [[i] for i in range(len(places))]
     while True:
         placed = []

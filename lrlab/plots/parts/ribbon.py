@@ -1,4 +1,4 @@
-"""Ribbons of outcomes along the lrs."""
+"""Draw ribbons of outcomes along the lrs."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from lrlab.plots.style import OUTCOMES, SIZE
 
 
 def draw_ribbon(ribbon: Axes, outcomes: Mapping[float, str], low: float, high: float) -> None:
-    """Along the lr: a field of the outcome's colour around each lr that was judged.
+    """Draw a field of the outcome's colour along the lr, around each lr that was judged.
 
-    A field reaches halfway (on the log axis) to the next lr; neighbours with the same outcome
-    make one, named where the name has room.
+    A field reaches halfway (on the log axis) to the next lr. Neighbours with the same outcome share
+    one, named if the name fits.
 
     Args:
         outcomes: by lr; "" where it is not known. A pruned run has none, and no field.
@@ -54,7 +54,7 @@ def draw_ribbon(ribbon: Axes, outcomes: Mapping[float, str], low: float, high: f
 def _fields(
     outcomes: Mapping[float, str], low: float, high: float
 ) -> list[tuple[float, float, str]]:
-    """Begin and end in log lr, and outcome, of neighbours that share it."""
+    """Return begin and end in log lr, and outcome, of neighbours that share it."""
     lrs = sorted(lr for lr in outcomes if lr > 0)
     if not lrs:
         return []

@@ -1,1 +1,5 @@
-"""Verdicts and answers as they are printed: sentences, tables, JSON."""
+"""Print verdicts and answers: sentences, tables, JSON.
+
+Each file turns one kind of result into text, and judges nothing. May be imported wherever
+``verdicts`` may.
+"""

@@ -1,5 +1,5 @@
 # pyright: strict
-"""The answer as lines for a terminal."""
+"""Write the answer as lines for a terminal."""
 
 import math
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from lrlab.verdicts.pooled import NEAR
 from lrlab.verdicts.recommend import best_of_each, comparable
 
 NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
-HEAD = len("answer  ")  # columns before what a line says
-_OTHERS = 8  # combinations of settings besides the best that the text shows, one line each
-_FAR = 10  # times the noise: a lead that another seed hardly turns round
+HEAD = len("answer  ")  # columns of the words before a line's text
+_OTHERS = 8  # further combinations of settings that the text shows, one line each
+_FAR = 10  # times the noise: another seed hardly reverses such a lead
 _BINS = 6  # ranges of lrs of a search that the text shows
 
 
 def text(answers: Sequence[Answer]) -> str:
-    """Of the best combination in full, of others in one line and where they end at an edge.
+    """Write the best combination in full, and others in one line each, with a note at an edge.
 
-    Of several kinds of loss, the best combination of each is shown in full.
+    If there are several kinds of loss, the best combination of each is shown in full.
 
     Args:
         answers: as from `recommend.recommend`.
@@ -48,7 +48,7 @@ def text(answers: Sequence[Answer]) -> str:
 
 
 def terminal_text(answers: Sequence[Answer], width: int | None) -> str:
-    """The lines of `text`, wrapped to so many columns; None: not wrapped."""
+    """Return the lines of `text`, wrapped to so many columns; None: not wrapped."""
     return "\n".join(fitting.sentences(text(answers).splitlines(), width, HEAD))
 
 
@@ -70,7 +70,7 @@ def _setting(value: Any) -> str:
 
 
 def details(a: Answer) -> list[str]:
-    """What else there is to say, a line each; without a recommended lr only of the budget."""
+    """Return the further lines; without a recommended lr only those about the budget."""
     lines = _budget(a)
     if a.best_lr is None:
         return lines
@@ -98,7 +98,7 @@ def _budget(a: Answer) -> list[str]:
 
 
 def _too_large(a: Answer) -> list[str]:
-    if a.search is not None:  # whose runs at one lr differ in other settings
+    if a.search is not None:  # its runs at one lr differ in other settings
         return (
             [] if a.fails_from is None else [f"failures: no run failed below lr {a.fails_from:g}"]
         )
@@ -118,7 +118,7 @@ def _alone(a: Answer) -> list[str]:
 
 
 def _at_end(a: Answer) -> list[str]:
-    """How the runs at the best lr stood at their end."""
+    """Return how the runs at the best lr stood at their end."""
     if a.at_end == "overfitting":
         when = f" after epoch {a.overfit_epoch:g}" if math.isfinite(a.overfit_epoch) else ""
         return [
@@ -207,15 +207,15 @@ def _steps(each: ToTarget) -> float:
 
 
 def how_sure(a: Answer) -> str:
-    """How much of the lead of the best may be chance, and what would tell more."""
+    """Return how much of the best lr's lead may be chance, and what would show more."""
     line = f"how sure: {a.seeds} seeds" if a.seeds > 1 else "how sure: one seed"
     if a.rival is not None:
         line += f"; {_compared(a.rival, a.best_loss)}"
-    elif a.is_alone and not math.isnan(a.noise):  # of a difference, with √2 times the noise of one
+    elif a.is_alone and not math.isnan(a.noise):  # noise of a difference, √2 times the noise of one
         line += f"; end losses of single seeds deviate by {a.noise / math.sqrt(2):.2g}"
     sentences = [line, *_not_told_apart(a)]
     if a.seeds == 1 and a.rival is not None:
-        # where one rate is far behind, no seed changes that
+        # no seed changes a rate that is far off
         if not a.rival.higher > _FAR * a.rival.error:
             sentences.append("Another seed may change the order; try seed=0,1,2")
     elif a.seeds == 1:
@@ -226,7 +226,7 @@ def how_sure(a: Answer) -> str:
 
 
 def _compared(rival: Rival, best: float) -> str:
-    """By how much the best leads, and whether that may be chance."""
+    """Return by how much the best leads, and whether that may be chance."""
     higher = f"{abs(rival.higher):.2g} {'higher' if rival.higher > 0 else 'lower'}"
     if 0 < rival.higher <= best:
         higher += f" ({100 * rival.higher / best:.2g}%)"
@@ -241,7 +241,7 @@ def _compared(rival: Rival, best: float) -> str:
 
 
 def _not_told_apart(a: Answer) -> list[str]:
-    """The lrs that so few held-out samples cannot tell apart, where these are more than as good."""
+    """Return the lrs that so few held-out samples cannot tell apart, if more than the good ones."""
     wide = a.rival.held_out if a.rival else None
     low, high = a.as_good or (math.inf, -math.inf)
     if wide is None or (wide[0] >= low and wide[1] <= high):

@@ -1,4 +1,4 @@
-"""Verdicts as text: the sentence of each run, the table of a terminal, the JSON."""
+"""Write verdicts as text: the sentence of each run, the table for a terminal, the JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lrlab.verdicts.outcomes import UNFINISHED
 
 
 def in_order(found: pd.DataFrame) -> pd.DataFrame:
-    """Sorted by run, "name/2" before "name/10"."""
+    """Sort by run, "name/2" before "name/10"."""
 
     def key(row: int) -> tuple[tuple[int, int, str], ...]:
         parts = re.findall(r"\d+|\D+", str(runs[row]))
@@ -31,10 +31,10 @@ def in_order(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict_table(found: pd.DataFrame, width: int | None = None) -> str:
-    """One line a run: run, lr, what else varies, outcome, at the end, step mode, end loss.
+    """Return one line a run: run, lr, what else varies, outcome, at the end, step mode, end loss.
 
-    found: as from `verdicts`. Sorted as it is. Ends without a newline.
-    width: columns of the terminal; None: a table of any width.
+    found: as from `verdicts`; its order is kept. width: columns of the terminal; None: a table of
+    any width. The text ends without a newline.
     """
     begun = found.loc[found["lr"].notna()]
     varying = ["seed"] if len(set(map(str, begun["seed"]))) > 1 else []
@@ -59,19 +59,19 @@ def verdict_table(found: pd.DataFrame, width: int | None = None) -> str:
 
 
 def _at_end(found: pd.DataFrame) -> dict[str, list[str]]:
-    """A column of how the runs stood at their end, where anything tells."""
+    """Return a column of how the runs stood at their end, if anything shows it."""
     words = [str(word) or "-" for word in found["at_end"]]
     return {"at the end": words} if set(words) != {"-"} else {}
 
 
 def _states(found: pd.DataFrame) -> dict[str, list[str]]:
-    """A column of the states where some runs have not had their whole budget."""
+    """Return a column of the states if some runs have not used their whole budget."""
     states = [str(state) for state in found["state"]]
     return {"state": states} if set(states) & set(UNFINISHED) else {}
 
 
 def evidence_lines(found: pd.DataFrame, width: int | None = None) -> str:
-    """The evidence of each run in words, after its run and lr.
+    """Return the evidence of each run in words, after its run and lr.
 
     found: as from `verdicts`. width: columns of the terminal; None: each run on one line.
     """
@@ -103,7 +103,7 @@ def _gain(gain: float) -> str:
 
 
 def as_json(found: pd.DataFrame, answers: Sequence[answer.Answer], notes: Sequence[str]) -> str:
-    """Verdicts, answers and notes as one JSON object; what is not finite is null."""
+    """Return verdicts, answers and notes as one JSON object; non-finite numbers are null."""
     shown = found.drop(columns=frames.PARTS, errors="ignore")
     rows = json.loads(shown.to_json(orient="records", double_precision=15) or "[]")
     whole = {"verdicts": rows, "answers": [asdict(each) for each in answers], "notes": list(notes)}

@@ -1,4 +1,4 @@
-"""The table that ends a sweep, as plain aligned text: whole where it is piped, else as it fits."""
+"""Write the table that ends a sweep, as aligned text: whole in a pipe, fitted to a terminal."""
 
 import math
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from lrlab.tables.frames import varying
 from lrlab.verdicts.printed.answer_words import HEAD
 
 _ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
-# States that are counted below the table: a reader of 200 rows must not miss them.
+# These states are counted below the table, so that a reader of 200 rows does not miss them.
 _COUNTED = ("pruned", "diverged", "failed", "interrupted")
 
-UNEVEN = 1.5  # times what even classes give: from this share of the most frequent class on
+UNEVEN = 1.5  # times the share in even classes: from here on the most frequent class is reported
 
 
 class Best(NamedTuple):
-    """The best setting of a sweep, as the end of the table tells it.
+    """The best setting of a sweep, as the end of the table shows it.
 
     Attributes:
-        run: its run, of several seeds the one that stands for them.
-        setting: what was swept, as typed, for example ``lr=0.183 schedule=step``.
-        objective: what is best, ``val_loss`` ...
-        value: that of the setting: of several seeds their median.
+        run: its run; with several seeds the one that stands for them.
+        setting: its swept options, as typed, for example ``lr=0.183 schedule=step``.
+        objective: the quantity that decides, ``val_loss`` ...
+        value: that of the setting; with several seeds their median.
         seeds: how many seeds it was trained with.
     """
 
@@ -48,20 +48,22 @@ def results(
     answer: str = "",
     width: int | None = None,
 ) -> str:
-    """All runs of a sweep, one line each, sorted by run number, and where its files are.
+    """Return all runs of a sweep, one line each, sorted by run number, and where its files are.
 
-    runs: as from `frames.runs`. folder: the sweep's folder.
-    best: of a search, the setting that it found. verdicts: as from `judging.verdicts`.
-    answer: as from `answer_words.text`, which stands below the table.
-    width: columns of the terminal; None: lines of any width. A narrower one leaves out of the
-    table what matters least, says so, and breaks sentences between words.
-    Columns: run, lr, schedule, every other setting that differs between the runs, what they are
-    judged by (val_loss unless best says otherwise), which is all that a pruned run has, train and
-    test loss at the end, test accuracy (as far as the data have classes and a test part), and the
-    accuracy of validation where there is no test part or only one run; state, and if there are
-    verdicts the outcome, and how the run stood at its end. Then the val loss is the verdicts'
-    end_loss, the median of the last evaluations: one number in the table and in the answer.
-    Ends without a newline.
+    runs: as from `frames.runs`.
+    folder: the sweep's folder.
+    best: of a search, the best setting.
+    verdicts: as from `judging.verdicts`.
+    answer: as from `answer_words.text`; it is below the table.
+    width: columns of the terminal; None: lines of any width.
+
+    A narrower table leaves out the least important columns, says so, and breaks sentences between
+    words. Columns: run, lr, schedule, every other setting that differs between the runs; the loss
+    that decides (val_loss unless best says otherwise), the only one for a pruned run; train and
+    test loss at the end; test accuracy, if the data have classes and a test part; the accuracy of
+    validation, if there is no test part or only one run; state; and, with verdicts, the outcome and
+    how the run stood at its end. With verdicts, the val loss is their end_loss, the median of the
+    last evaluations: one number in the table and in the answer. The text ends without a newline.
     """
     table = runs.sort_values(by="run")
     best = best if len(table) > 1 else None  # one run is no choice
@@ -87,9 +89,9 @@ def results(
 def columns(
     table: pd.DataFrame, best: Best | None = None, verdicts: pd.DataFrame | None = None
 ) -> tuple[dict[str, list[str]], set[str]]:
-    """The cells of that table, a column by its name, and which columns hold words."""
-    # Data without a test part, or without classes, leave no empty columns; nor do runs of which
-    # none finished lose theirs.
+    """Return the cells of that table, a column by its name, and which columns hold words."""
+    # Data without a test part, or without classes, leave no empty columns. If no run finished, the
+    # columns stay.
     ended = "finished" in set(table["state"])
 
     def has(name: str) -> bool:
@@ -118,9 +120,9 @@ def columns(
 
 
 def _least(cells: dict[str, list[str]], settings: Sequence[str]) -> list[str]:
-    """The columns that a narrow table leaves out, the least important first.
+    """Return the columns that a narrow table leaves out, the least important first.
 
-    run, lr, the loss and the outcome stay, and what sets the runs apart nearly as long.
+    run, lr, the loss and the outcome stay; the settings that distinguish runs stay nearly as long.
     """
     judged = "outcome" in cells
     least = [] if "schedule" in settings else ["schedule"]
@@ -132,9 +134,9 @@ def _least(cells: dict[str, list[str]], settings: Sequence[str]) -> list[str]:
 
 
 def with_end_loss(best: Best, table: pd.DataFrame, verdicts: pd.DataFrame | None) -> Best:
-    """The best setting with its end loss as the verdicts have it, the median over its seeds.
+    """Return the best setting with its end loss from the verdicts, the median over its seeds.
 
-    That is the median of the last evaluations; the objective is the last one.
+    The verdicts take the median of the last evaluations, the objective only the last one.
     """
     if best.objective != "val_loss" or verdicts is None or best.run not in set(table["run"]):
         return best
@@ -159,9 +161,10 @@ def _with_end_losses(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> pd.D
 
 
 def drawn(folder: Path) -> str:
-    """Where the figures and the report of a sweep are, a line each, as far as there are any.
+    """Return where the figures and the report of a sweep are, a line each, if there are any.
 
-    They stand below `results`, which is printed before they are drawn. Ends without a newline.
+    The lines follow `results`, which is printed before the figures are drawn. The text ends without
+    a newline.
     """
     lines = []
     plots = records.plot_folder(folder)
@@ -191,7 +194,7 @@ def _outcomes(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> dict[str, l
 
 
 def _judged_by(table: pd.DataFrame, name: str) -> dict[str, list[str]]:
-    if name == "train_loss":  # which has a column of its own
+    if name == "train_loss":  # it has a column of its own
         return {}
     if name.endswith("_loss"):
         cells = _losses(table, name)
@@ -207,7 +210,7 @@ def best_line(best: Best) -> str:
     is_share = best.objective.endswith("_acc")
     value = f"{best.value:.2%}" if is_share else f"{best.value:.4g}"
     seeds = f", the median of {best.seeds} seeds" if best.seeds > 1 else ""
-    # Runs that differ in their seeds only have no setting to tell.
+    # Runs that differ only in their seeds have no setting to show.
     told = ", ".join(filter(None, (best.setting, f"{best.objective} {value}{seeds}")))
     return printable(f"best   run {best.run}: {told}")
 
@@ -217,7 +220,7 @@ def _shares(table: pd.DataFrame, name: str) -> list[str]:
 
 
 def _losses(table: pd.DataFrame, name: str) -> list[str]:
-    # A summary holds null for a loss that is not finite; only the state tells it from "not yet".
+    # A summary holds null for a non-finite loss; only the state tells it from "not yet".
     missing = ["non-finite" if state == "diverged" else "-" for state in table["state"]]
     return [
         instead if pd.isna(loss) else f"{loss:.4g}"
@@ -238,10 +241,10 @@ def _state(row: dict[Any, Any]) -> str:
 
 
 def uneven(table: pd.DataFrame) -> list[str]:
-    """What always answering the most frequent class would get, where classes are uneven.
+    """Return what always answering the most frequent class would score, if classes are uneven.
 
-    A line for each choice of data; none where accuracy has nothing to be compared with, or where
-    the share is what even classes give, or near it.
+    There is a line for each choice of data. There is none if no accuracy is shown, or if the share
+    is near that of even classes.
     """
     if not {"majority_share", "num_classes"} <= set(table):
         return []
@@ -261,7 +264,7 @@ def uneven(table: pd.DataFrame) -> list[str]:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """How many runs did not finish, in a line; none if all did."""
+    """Return in a line how many runs did not finish; none if all did."""
     states = list(table["state"])
     told = [f"{states.count(name)} {name}" for name in _COUNTED if name in states]
     if not told:
