@@ -161,9 +161,10 @@ def _serve() -> None:
         importlib.import_module(f"lrlab.{name}")
     for name in ("sweeping.sweeper", "probes.landscape", "probes.branches"):
         importlib.import_module(f"lrlab.{name}")
-    for name in ("verdicts.printed.sweep_table", "verdicts.recommend", "plots.writing", "plots.drawing"):
+    for name in ("verdicts.printed.sweep_table", "verdicts.recommend", "report.page"):
         importlib.import_module(f"lrlab.{name}")
-    importlib.import_module("lrlab.report.page")
+    for name in ("plots.writing", "plots.drawing"):
+        importlib.import_module(f"lrlab.{name}")
     for name in ("optuna.samplers", "optuna.storages.journal", "torch", "hydra.utils", "filelock"):
         importlib.import_module(name)
     _warm_up()
