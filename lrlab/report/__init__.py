@@ -49,7 +49,8 @@ def write(
     if figures is None:
         figures = pictures(sweep)
     file = records.report_file(sweep)
-    records.write_whole(file, html(tables, figures, sweep.absolute(), _details(sweep, tables)))
+    page = html(tables, figures, sweep.absolute(), _details(sweep, tables))
+    records.write_whole(file, f"{page}\n")
     return file
 
 
