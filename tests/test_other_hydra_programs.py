@@ -88,7 +88,7 @@ def told(text: str, here: Path) -> str:
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+", "now", text.replace(str(here), "here"))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_a_program_that_imports_lrlab_says_and_writes_the_same(
     words: list[str], tmp_path: Path
