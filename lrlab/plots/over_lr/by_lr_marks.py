@@ -1,7 +1,7 @@
 """Draw lines, marks, bands and outcomes in the figures of ends against lr, with their legend."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,10 +19,6 @@ from lrlab.plots.over_lr.by_lr_table import (
     pruned,
 )
 from lrlab.plots.style import DARK, GREY, OUTCOMES
-
-if TYPE_CHECKING:
-    pass
-
 
 RIBBONS = 6  # up to so many settings get a ribbon of outcomes each
 
