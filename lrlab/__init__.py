@@ -45,10 +45,12 @@ from lrlab._version import __version__  # noqa: E402
 if TYPE_CHECKING:
     from lrlab import find
     from lrlab.api import Result, load, run_sweep
+    from lrlab.own_loop.probe import Probe
 
-__all__ = ["Result", "__version__", "find", "load", "run_sweep"]
+__all__ = ["Probe", "Result", "__version__", "find", "load", "run_sweep"]
 
-_OF_API = ("Result", "load", "run_sweep")
+_HOMES = dict.fromkeys(("Result", "load", "run_sweep"), "lrlab.api")
+_HOMES["Probe"] = "lrlab.own_loop.probe"
 
 
 def __getattr__(name: str) -> Any:
@@ -58,10 +60,10 @@ def __getattr__(name: str) -> Any:
     """
     if name == "find":  # a module that can also be called
         return import_module("lrlab.find")
-    if name not in _OF_API:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("lrlab.api"), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_OF_API, "find"})
+    return sorted({*globals(), *_HOMES, "find"})

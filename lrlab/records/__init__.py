@@ -74,6 +74,7 @@ from lrlab.records.reading import recorded_pad as recorded_pad
 from lrlab.records.writing import append_diagnostics as append_diagnostics
 from lrlab.records.writing import append_evaluated as append_evaluated
 from lrlab.records.writing import append_metrics as append_metrics
+from lrlab.records.writing import append_probe as append_probe
 from lrlab.records.writing import csv_text as csv_text
 from lrlab.records.writing import cut_diagnostics as cut_diagnostics
 from lrlab.records.writing import cut_metrics as cut_metrics

@@ -26,6 +26,10 @@ DIAGNOSTICS = (
     *("grad_norm", "update_ratio", "distance"),
 )
 
+# A row describes the update made at `step` in a loop of the user's own; see lrlab.own_loop. After
+# these there is a column for each parameter group, update_ratio_0 and so on.
+PROBE = ("step", "loss", "loss_after", "critical", "low", "high", "noise")
+
 # A row is a step of the branch test, counted on from the run's last one. It has the lr of the
 # branch with the run's own lr, and the mini-batch losses at a tenth of it, at it, and at three
 # times it.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lrlab.errors import NotWritten, UserError
 from lrlab.process.plain import to_json
 from lrlab.records import files
-from lrlab.records.names import BRANCHES, DIAGNOSTICS, METRICS, VAL_PARTS, summary_file
+from lrlab.records.names import BRANCHES, DIAGNOSTICS, METRICS, PROBE, VAL_PARTS, summary_file
 from lrlab.records.reading import read_summary
 
 if TYPE_CHECKING:
@@ -74,6 +74,20 @@ def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
         files.write_whole(file, text)
     else:
         files.append(file, text)
+
+
+def append_probe(folder: Path, step: int, measured: Mapping[str, Any]) -> None:
+    """Append a row as in ``PROBE``, with ``group_ratios`` after it; leave NaN empty."""
+    ratios = measured["group_ratios"]
+    values = [*(measured[name] for name in PROBE[1:]), *ratios]
+    cells = ["" if value != value else f"{value:.9g}" for value in values]
+    text = f"{step},{','.join(cells)}\n"
+    file = folder / "probe.csv"
+    if file.exists():
+        files.append(file, text)
+    else:
+        names = [*PROBE, *(f"update_ratio_{i}" for i in range(len(ratios)))]
+        files.write_whole(file, f"{','.join(names)}\n{text}")
 
 
 def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from lrlab.engine import devices
-from lrlab.engine.diagnostics.vectors import divided, dot, flat, normed, parts_of
+from lrlab.engine.diagnostics.vectors import divided, dot, flat, length_of, normed, parts_of
 
 if TYPE_CHECKING:
     from lrlab.engine.lanes.lane_stack import Lanes
 
+# A product with the Hessian has this share, or less, outside the span of those before it: rounding.
+_EXHAUSTED = 1e-6
 _RANDOM_SHARE = 0.1  # of the first direction: the gradient alone may lack the steepest one
 
 
@@ -78,15 +80,19 @@ def sharpest(
             image = divided(image, roots)
             for k, vector in enumerate(basis):
                 matrix[:, i, k] = matrix[:, k, i] = dot(vector, image)
+            whole = length_of(image)
             for vector in basis * 2:  # twice, because float32 does not hold them at right angles
                 share = dot(image, vector)[:, None]
                 image = torch.addcmul(image, vector, share, value=-1)
-            basis.append(normed(image))
+            left = length_of(image) > _EXHAUSTED * whole
+            basis.append(normed(image) * left[:, None])
     except RuntimeError as error:
         if devices.out_of_memory(error):
             raise
         return Curvature(loss, gradients, sharpness, None)
-    taken = torch.from_numpy(products).to(loss.device)
+    # A lane whose directions are used up, as of a network with few parameters, has no more of them.
+    there = torch.stack([length_of(vector) > 0 for vector in basis[:size]], dim=1)
+    taken = torch.from_numpy(products).to(loss.device).minimum(there.cumprod(1).sum(1))
     values, weights = _largest_eigenpair(matrix, taken)
     found = torch.zeros_like(basis[0])
     for i, vector in enumerate(basis[:size]):

@@ -1,0 +1,277 @@
+"""Evaluate the loss along one update that an optimizer has made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrlab.engine.diagnostics import quantities
+from lrlab.own_loop.keeping import evaluated, kept
+
+# How far along the update the search for the critical multiple goes, in updates.
+FARTHEST = 1024.0
+PASSES = 4  # forward passes at most beside the two with gradients
+CLOSE = 1.15  # a bracket whose ends differ by this factor is close enough
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one update did to the loss of its own batch.
+
+    Attributes:
+        loss, loss_after: before and after the update.
+        alpha: as from ``quantities.alpha``.
+        critical: the critical multiple: this many times the update brings the loss back to where
+            it began. 0 if the loss rises at once; inf beyond ``FARTHEST``; NaN if the loss before
+            the update is not finite.
+        low, high: its bracket: at ``low`` times the update the loss was not above its start, at
+            ``high`` it was.
+        grad_norm: length of the loss's gradient before the update, without clipping or momentum.
+        update_ratio: length of the update, divided by that of the weights before it.
+        group_ratios: the same for each parameter group.
+        noise: standard error of ``loss_after - loss`` as the batch's samples differ; NaN if the
+            loss gave one number and no batch was given.
+        stability_ratio: on the fixed batch of ``Probe``; NaN without one.
+    """
+
+    loss: float
+    loss_after: float
+    alpha: float
+    critical: float
+    low: float
+    high: float
+    grad_norm: float
+    update_ratio: float
+    group_ratios: tuple[float, ...]
+    noise: float
+    stability_ratio: float
+
+
+def measure(
+    model: nn.Module,
+    groups: Sequence[Sequence[Tensor]],
+    before: Sequence[Tensor],
+    loss: Loss,
+    batch: Sequence[Any] = (),
+    ratio: Callable[[], float] | None = None,
+) -> Measured | None:
+    """Measure the update between ``before`` and the parameters as they are now.
+
+    All evaluations draw the same random numbers (dropout). Weights, buffers, training modes,
+    gradients and random states are afterwards as before, to the bit.
+
+    Args:
+        groups: the optimizer's parameters, by group.
+        before: their values before the update, in the same order.
+        loss: called with ``batch``, returns the loss of the batch: one number, or one a sample,
+            whose mean counts.
+        batch: tensors with the samples along their first axis, for ``noise``; other values are
+            handed on as they are.
+        ratio: returns the stability ratio; it is called where the update began.
+
+    Returns:
+        None if nothing moved, because a gradient scaler left the step out.
+    """
+    params = [p for group in groups for p in group]
+    with kept(model, params):
+        after = [p.detach().clone() for p in params]
+        update = [b - a for a, b in zip(before, after, strict=True)]
+        lengths = _lengths(groups, before, update)
+        if all(length == 0 for length, _ in lengths):
+            return None
+        line = _Line(params, before, update, after, loss, batch)
+        start, slope, grad_norm, samples = line.with_slope(0.0)
+        stability_ratio = math.nan if ratio is None else ratio()
+        end, slope_after, _, samples_after = line.with_slope(1.0)
+        noise = _noise(line, samples, samples_after)
+        low, high, critical = _critical(line, start, slope, end, slope_after)
+    ends = (np.asarray(value) for value in (end - start, slope, slope_after))
+    ratios = [_ratio(length, weight) for length, weight in lengths]
+    whole = [math.sqrt(sum(part**2 for part in parts)) for parts in zip(*lengths, strict=True)]
+    return Measured(
+        start,
+        end,
+        float(quantities.alpha(*ends)),
+        critical,
+        low,
+        high,
+        grad_norm,
+        _ratio(whole[0], whole[1]),
+        tuple(ratios),
+        noise,
+        stability_ratio,
+    )
+
+
+class _Line:
+    """The loss along an update: 0 is before it, 1 after it."""
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        before: Sequence[Tensor],
+        update: Sequence[Tensor],
+        after: Sequence[Tensor],
+        loss: Loss,
+        batch: Sequence[Any],
+    ) -> None:
+        self._params, self._before, self._update, self._after = params, before, update, after
+        self._loss, self.batch = loss, batch
+
+    def go(self, t: float) -> None:
+        with torch.no_grad():
+            for p, start, step, end in zip(
+                self._params, self._before, self._update, self._after, strict=True
+            ):
+                if t == 1:
+                    p.copy_(end)  # start + step may round to another number
+                else:
+                    torch.add(start, step, alpha=t, out=p.data)
+
+    def at(self, t: float, batch: Sequence[Any] | None = None) -> float:
+        """Return the loss at t, one forward pass."""
+        self.go(t)
+        with torch.no_grad():
+            used = self.batch if batch is None else batch
+            return float(evaluated(self._loss, used, self._params).mean())
+
+    def with_slope(self, t: float) -> tuple[float, float, float, Tensor]:
+        """Return loss, derivative along the update, gradient's length, and losses by sample."""
+        self.go(t)
+        moving = [p for p in self._params if p.requires_grad]
+        with torch.enable_grad():
+            losses = evaluated(self._loss, self.batch, self._params)
+            found = torch.autograd.grad(losses.mean(), moving, allow_unused=True)
+        gradients = dict(zip(map(id, moving), found, strict=True))
+        pairs = [
+            (gradient, step)
+            for p, step in zip(self._params, self._update, strict=True)
+            if (gradient := gradients.get(id(p))) is not None
+        ]
+        along = torch.stack([_sum(g * u) for g, u in pairs]).sum()
+        square = torch.stack([_sum(g * g) for g, _ in pairs]).sum()
+        mean = losses.detach().mean().to(along)
+        loss, slope, squared = torch.stack([mean, along, square]).tolist()  # one transfer
+        return loss, slope, math.sqrt(squared), losses.detach()
+
+
+def _critical(
+    line: _Line, start: float, slope: float, end: float, slope_after: float
+) -> tuple[float, float, float]:
+    """Return low, high and the multiple between them at which the loss is back at its start.
+
+    (loss(t) − loss(0)) / t is a straight line in t where the loss is a parabola, so that its zero
+    is found by secants, kept within the bracket.
+    """
+    if not math.isfinite(start) or not math.isfinite(slope):
+        return math.nan, math.nan, math.nan
+    if slope >= 0:
+        return 0.0, 0.0, 0.0
+    points = {0.0: slope, 1.0: _rise(end - start)}
+    guess = FARTHEST
+    if math.isfinite(end) and math.isfinite(slope_after):
+        ends = (np.asarray(value) for value in (end - start, slope, slope_after))
+        _, w1, w2 = map(float, quantities.parabola(*ends))
+        guess = -w1 / w2 if w2 > 0 and w1 < 0 else FARTHEST
+    for _ in range(PASSES):
+        low, high = _bracket(points)
+        if high <= low * CLOSE or low >= FARTHEST:
+            break
+        t = _within(guess, low, high)
+        points[t] = _rise(line.at(t) - start) / t
+        guess = _secant(points)
+    low, high = _bracket(points)
+    if math.isinf(high):
+        return low, math.inf, math.inf
+    risen = points[high]
+    fallen = points[low]
+    share = fallen / (fallen - risen) if math.isfinite(risen) else 0.5
+    return low, high, low + (high - low) * share
+
+
+def _rise(change: float) -> float:
+    return change if math.isfinite(change) else math.inf
+
+
+def _bracket(points: dict[float, float]) -> tuple[float, float]:
+    high = min((t for t, rise in points.items() if rise > 0), default=math.inf)
+    return max(t for t, rise in points.items() if rise <= 0 and t < high), high
+
+
+def _within(guess: float, low: float, high: float) -> float:
+    """Return the next place to try: near the guess, a little beyond it on the open side."""
+    if math.isinf(high):
+        return min(max(guess * CLOSE**0.5, low * 1.3), FARTHEST)
+    width = high - low
+    return min(max(guess, low + 0.1 * width), high - 0.1 * width)
+
+
+def _secant(points: dict[float, float]) -> float:
+    """Return the zero of the straight line through the two points at the bracket."""
+    low, high = _bracket(points)
+    below = sorted(t for t in points if t <= low)
+    other = high if math.isfinite(points.get(high, math.inf)) else below[-2:][0]
+    rise = points[other] - points[low]
+    if other == low or rise == 0 or (other - low) / rise <= 0:
+        return FARTHEST if math.isinf(high) else (low + high) / 2
+    return low - points[low] * (other - low) / rise
+
+
+def _noise(line: _Line, samples: Tensor, samples_after: Tensor) -> float:
+    """Return the standard error of the loss's change over this batch."""
+    if samples.numel() > 1:
+        change = (samples_after - samples).double().flatten()
+        return float(change.std() / math.sqrt(len(change)))
+    halves = _halves(line.batch)
+    if halves is None:
+        return math.nan
+    changes = [line.at(1.0, half) - line.at(0.0, half) for half in halves]
+    return abs(changes[0] - changes[1]) / 2
+
+
+def _halves(batch: Sequence[Any]) -> tuple[list[Any], list[Any]] | None:
+    """Return the batch's halves, cut along the first axis; None: it cannot be cut."""
+    sizes = {len(part) for part in batch if isinstance(part, Tensor) and part.dim()}
+    if len(sizes) != 1 or (size := sizes.pop()) < 2:
+        return None
+    half = size // 2
+
+    def cut(part: Any, which: slice) -> Any:
+        return part[which] if isinstance(part, Tensor) and part.dim() else part
+
+    first, second = slice(0, half), slice(half, 2 * half)
+    return [cut(part, first) for part in batch], [cut(part, second) for part in batch]
+
+
+def _lengths(
+    groups: Sequence[Sequence[Tensor]], before: Sequence[Tensor], update: Sequence[Tensor]
+) -> list[tuple[float, float]]:
+    """Return the lengths of the update and of the weights before it, for each group."""
+    found, place = [], 0
+    for group in groups:
+        part = slice(place, place + len(group))
+        found.append((_length(update[part]), _length(before[part])))
+        place += len(group)
+    return found
+
+
+def _length(tensors: Sequence[Tensor]) -> float:
+    if not tensors:
+        return 0.0
+    return math.sqrt(float(torch.stack([_sum(t * t) for t in tensors]).sum()))
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _ratio(length: float, weight: float) -> float:
+    return length / weight if weight else math.nan

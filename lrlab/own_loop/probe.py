@@ -1,0 +1,333 @@
+"""``lrlab.Probe``: measure the learning rate inside a training loop of your own."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import math
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrlab import records
+from lrlab.errors import UserError
+from lrlab.own_loop import branching, folders, words
+from lrlab.own_loop.measuring import Loss, Measured, measure
+from lrlab.own_loop.sharpness import Sharpness
+from lrlab.process.plain import is_real, is_whole
+
+_open: weakref.WeakSet[Probe] = weakref.WeakSet()
+
+
+class Probe:
+    """Measure, on some steps of your own training loop, what the learning rate does.
+
+        probe = lrlab.Probe(model, optimizer, folder="runs/a", every=100)
+        for x, y in loader:
+            loss = loss_fn(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            with probe.step(lambda: loss_fn(model(x), y)):
+                optimizer.step()
+        print(probe.verdict())
+
+    It measures steps 0, 1, 2, 4, 8, ... below ``every``, and then each ``every``-th. On these it
+    evaluates the loss of the same batch along the update that was made, from the weights before to
+    those after it and beyond. So it holds for any optimizer, parameter groups, gradient clipping
+    and mixed precision. Then weights, buffers, gradients and random states are as without it, to
+    the bit. On all other steps it only counts.
+
+    It writes the records of a run, so that ``python -m lrlab.analysis FOLDER`` and the other
+    commands read them. Each probe is a new run in its folder.
+
+    Args:
+        model: whose buffers (batch norm) and training modes are restored.
+        optimizer: whose parameters are measured; any but LBFGS, which evaluates its loss itself.
+            With several optimizers take a probe for each.
+        folder: of the records; runs that you want to compare belong into one folder.
+        every: how many steps lie between two measured ones.
+        curvature: returns the loss of a batch that stays the same, some hundred samples. With it
+            the stability ratio is measured; each time that costs about as much as 10 steps. Without
+            it, a loss that is much steeper across the steps than along them goes unseen.
+        lr: by which the run is known; None: the first parameter group's initial lr.
+        seed: of the run, where you have several of one lr.
+        settings: what else sets this run apart, such as {"width": 64}. Some names have a meaning:
+            ``seed``; ``num_classes`` or ``chance_loss``, the loss of the best constant prediction,
+            with which a run that learns nothing is found; ``network``, ``data``, ``schedule``.
+
+    Attributes:
+        folder: the run's own folder.
+        steps: how many updates were made.
+        measured: what was measured, in order.
+
+    Raises:
+        UserError: an argument cannot work.
+        NotWritten: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        folder: str | Path,
+        every: int = 100,
+        *,
+        curvature: Callable[[], Tensor] | None = None,
+        lr: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check(model, optimizer, every, lr)
+        self.model, self.optimizer, self.every = model, optimizer, every
+        self._about = folders.described(optimizer, settings or {})
+        self._about["lr"] = _initial_lr(optimizer) if lr is None else float(lr)
+        self.folder = folders.new_run(Path(folder).expanduser())
+        self.steps = 0
+        self.measured: list[Measured] = []
+        self._sharpness = None if curvature is None else Sharpness(curvature)
+        self._step, self._lr = 0, math.nan  # of the last measured update
+        self._losses: list[tuple[int, float, Tensor]] = []
+        self._last = 0  # step of the last row in metrics.csv
+        self._nonfinite: int | None = None
+        self._due = True
+        self._state = "running"
+        self._write()
+        _open.add(self)
+
+    def step(self, loss: Loss, *batch: Any) -> contextlib.AbstractContextManager[None]:
+        """Go around the optimizer's step: ``with probe.step(lambda: ...): optimizer.step()``.
+
+        Args:
+            loss: returns the loss of the batch that the gradients came from, as a tensor. It is
+                called on measured steps only, about five times. Call the model itself in it, with
+                the same autocast as in your loop. If it returns a loss for each sample, their mean
+                counts, and ``noise`` is measured.
+            batch: what ``loss`` is called with. If these are tensors with the samples along their
+                first axis, ``noise`` is measured by the two halves of the batch.
+
+        Raises:
+            whatever ``loss`` raises at the first measurement. Later such an error becomes a warning
+            and that step is not measured, so that it does not end your training.
+        """
+        return _Step(self, loss, batch)
+
+    def begin(self) -> _Step:
+        """Begin a step whose loss is known only at its ``end(loss, *batch)``, for callbacks."""
+        step = _Step(self)
+        step.__enter__()
+        return step
+
+    def record(self, loss: Tensor) -> None:
+        """Record the loss of the next step, for a curve with a point at every step.
+
+        Call it before ``step``. It does not wait for the device: values are fetched when a step is
+        measured. Without it the curve has the measured steps only.
+        """
+        self._losses.append((self.steps, _lr_of(self.optimizer), loss.detach()))
+
+    def evaluated(self, val_loss: float, val_acc: float | None = None) -> None:
+        """Record a validation: the mean loss per held-out sample, and the share that is right."""
+        loss, acc = float(val_loss), math.nan if val_acc is None else float(val_acc)
+        self._fetch()
+        records.append_evaluated(self.folder, self.steps, 0, None, (loss, acc))
+        self._last = self.steps
+
+    def verdict(self) -> words.Verdict:
+        """Return in words what the latest measured steps say of the lr; ``print`` it."""
+        return words.verdict(self.measured, self._lr, self._step)
+
+    def branch(
+        self,
+        steps: int = 50,
+        *,
+        batches: Iterable[Any],
+        loss: Callable[[Any], Tensor],
+        before_step: Callable[[], Any] | None = None,
+    ) -> dict[str, float]:
+        """Make the branch test: train on from here at lr/10, lr and 3·lr, and put all back.
+
+        The result is in branches.csv, from which ``lrlab.analysis`` reads whether a smaller lr
+        would now win. At least 40 steps are needed for that.
+
+        Args:
+            steps: how many steps each branch makes.
+            batches: gives as many batches; a loader begins anew if it is too short.
+            loss: of one of the batches, a tensor of one number.
+            before_step: called between backward and the optimizer's step, to clip gradients.
+
+        Returns:
+            The median loss over the last fifth of the steps of each branch: low, same and high.
+
+        Raises:
+            UserError: there are no batches, or no step was made.
+        """
+        if not is_whole(steps) or steps < 1:
+            raise UserError(f"steps={steps!r}: must be a whole number, 1 or more")
+        taken = _take(batches, steps)
+        lr = _lr_of(self.optimizer)
+        rows = branching.branches(self.model, self.optimizer, loss, taken, before_step)
+        self._fetch()
+        numbered = [(self.steps + i, lr, *row) for i, row in enumerate(rows)]
+        records.write_branches(self.folder, numbered)
+        last = np.array(rows[-max(1, steps // 5) :])
+        return dict(zip(records.MULTIPLIERS, np.median(last, axis=0).tolist(), strict=True))
+
+    def close(self, state: str = "finished") -> None:
+        """End the run's record. It is also done when the program ends without an error."""
+        if self._state == "running":
+            self._state = state
+            self._fetch()
+            self._write()
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close("finished" if kind is None else "interrupted")
+
+    # --- what a step does -------------------------------------------------------------------------
+
+    def _counted(self) -> None:
+        self.steps += 1
+        self._due = self._due or _is_due(self.steps, self.every)
+
+    def _measure(self, before: list[Tensor], loss: Loss, batch: tuple[Any, ...]) -> None:
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        try:
+            found = measure(self.model, groups, before, loss, batch, self._ratio())
+        except Exception as error:
+            if not self.measured:
+                raise
+            warnings.warn(f"lrlab.Probe: step {self.steps} was not measured: {error}", stacklevel=4)
+            self._due = False
+            return
+        if found is None:  # a gradient scaler left the step out; the next one is measured
+            return
+        self._due = False
+        self._step, self._lr = self.steps, _lr_of(self.optimizer)
+        if not any(step == self.steps for step, _, _ in self._losses[-1:]):
+            self._losses.append((self.steps, self._lr, torch.tensor(found.loss)))
+        self.measured.append(found)
+        self._fetch()
+        values = (found.alpha, math.nan, found.stability_ratio, math.nan, found.grad_norm)
+        row = (self.steps, *values, found.update_ratio, math.nan)
+        records.append_diagnostics(self.folder, [row])
+        records.append_probe(self.folder, self.steps, vars(found))
+        self._write()
+
+    def _ratio(self) -> Callable[[], float] | None:
+        sharpness = self._sharpness
+        return None if sharpness is None else lambda: sharpness.ratio(self.optimizer)
+
+    def _fetch(self) -> None:
+        """Write the losses that were recorded since, in one transfer from the device."""
+        if not self._losses:
+            return
+        steps, lrs, tensors = zip(*self._losses, strict=True)
+        self._losses = []
+        values = torch.stack([t.float().mean() for t in tensors]).tolist()
+        records.append_metrics(self.folder, zip(steps, [0] * len(steps), lrs, values, strict=True))
+        self._last = max(self._last, steps[-1])
+        bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
+        if bad and self._nonfinite is None:
+            self._nonfinite = bad[0]
+
+    def _write(self) -> None:
+        # Readers take a finished run whose curve ends before its last step for one cut short.
+        steps = self.steps if self._state == "running" else self._last
+        state = self._state
+        if state == "finished" and self._nonfinite is not None:
+            state = "diverged"
+        first = self.measured[0].loss if self.measured else None
+        folders.summary(
+            self.folder,
+            state,
+            steps,
+            self._about,
+            initial_loss=first,
+            first_nonfinite_step=self._nonfinite,
+        )
+
+
+class _Step:
+    """One step: on most of them it only counts."""
+
+    __slots__ = ("_batch", "_before", "_loss", "_probe")
+
+    def __init__(self, probe: Probe, loss: Loss | None = None, batch: tuple[Any, ...] = ()) -> None:
+        self._probe, self._loss, self._batch = probe, loss, batch
+        self._before: list[Tensor] | None = None
+
+    def __enter__(self) -> None:
+        if self._probe._due:
+            groups = self._probe.optimizer.param_groups
+            self._before = [p.detach().clone() for group in groups for p in group["params"]]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._loss is not None:
+            self.end(self._loss, *self._batch)
+
+    def end(self, loss: Loss, *batch: Any) -> None:
+        """Measure the step if it is due, and count it; arguments as for ``Probe.step``."""
+        if self._before is not None:
+            self._probe._measure(self._before, loss, batch)
+        self._probe._counted()
+
+
+def _check(model: Any, optimizer: Any, every: Any, lr: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: must be a torch.nn.Module, not {type(model).__name__}")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        kind = type(optimizer).__name__
+        raise UserError(
+            f"optimizer: must be a torch.optim.Optimizer, not {kind}; take a probe for each"
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UserError(
+            "optimizer: LBFGS searches its own step lengths by evaluating the loss; a probe "
+            "measures optimizers that take one step at a given lr"
+        )
+    if not is_whole(every) or every < 1:
+        raise UserError(f"every={every!r}: must be a whole number of steps, 1 or more")
+    if lr is not None and not (is_real(lr) and lr >= 0):
+        raise UserError(f"lr={lr!r}: must be a finite number, not below 0")
+
+
+def _is_due(step: int, every: int) -> bool:
+    return step % every == 0 or (step < every and step & (step - 1) == 0)
+
+
+def _initial_lr(optimizer: torch.optim.Optimizer) -> float:
+    """Return the lr by which a run is known: the highest of a one-cycle, else the first one."""
+    group = optimizer.param_groups[0]
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
+
+
+def _lr_of(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def _take(batches: Iterable[Any], count: int) -> list[Any]:
+    found: list[Any] = []
+    while len(found) < count:
+        before = len(found)
+        found += itertools.islice(iter(batches), count - before)
+        if len(found) == before:
+            raise UserError("batches: gives none; give a loader or a list of batches")
+    return found
+
+
+@atexit.register
+def _end() -> None:
+    """Close the probes of a program that ends by itself; after an error they stay as they are."""
+    failed = getattr(sys, "last_value", None) is not None
+    for probe in list(_open):
+        with contextlib.suppress(Exception):
+            probe.close("interrupted" if failed else "finished")

@@ -1,0 +1,122 @@
+"""Say what a probe has measured, and what it means for the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from lrlab.own_loop.measuring import FARTHEST, Measured
+from lrlab.records.thresholds import THRESHOLDS, Thresholds
+
+LATEST = 5  # measured steps whose median counts
+
+_FRACTIONS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 10: "a tenth"}
+_FRACTIONS |= {20: "a twentieth", 50: "a fiftieth", 100: "a hundredth", 1000: "a thousandth"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a probe says of the steps so far; ``print`` shows ``text``.
+
+    Attributes:
+        text: one or two sentences.
+        steps: far too short, short, about right, at the edge, too long; "" if too few were
+            measured.
+        lr: the learning rate of the last measured step; NaN before it.
+        critical: median critical multiple of the last ``LATEST`` measured steps; NaN before them.
+        factor: lr times this would end the steps at the lowest loss along them; NaN if unknown.
+    """
+
+    text: str
+    steps: str
+    lr: float
+    critical: float
+    factor: float
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def verdict(
+    measured: Sequence[Measured], lr: float, step: int, thresholds: Thresholds = THRESHOLDS
+) -> Verdict:
+    """Return the verdict on the latest of the measured steps.
+
+    Args:
+        measured: in the order of the steps.
+        lr: of the last measured step.
+        step: its number.
+    """
+    t = thresholds
+    if measured and not math.isfinite(measured[-1].loss):
+        text = f"the loss is not finite at step {step} (lr={lr:g}): diverged; take a smaller lr"
+        return Verdict(text, "too long", lr, math.nan, math.nan)
+    if len(measured) < t.measured:
+        count = f"{len(measured)} measured step{'s' if len(measured) != 1 else ''}"
+        text = f"{count}: too few to judge, {t.measured} are needed"
+        return Verdict(text, "", lr, math.nan, math.nan)
+    latest = measured[-LATEST:]
+    critical = median(each.critical for each in latest)
+    # The lowest loss of a parabola lies halfway to where it is back at its start.
+    factor = critical / 2
+    uphill = sum(each.critical == 0 for each in latest)
+    where = f"lr={lr:g}, step {step}"
+    if critical == 0:
+        text = (
+            f"{where}: {uphill} of the last {len(latest)} measured steps lead uphill from their "
+            "start, so their length says nothing; momentum or noise turns them"
+        )
+        return Verdict(text, "", lr, critical, math.nan)
+    if math.isinf(critical):
+        text = (
+            f"{where}: steps are less than a thousandth of what this loss could bear; lr could be "
+            f"{FARTHEST / 2:.0f} times as large or more"
+        )
+        return Verdict(text, "far too short", lr, critical, math.inf)
+    share = 1 / critical
+    ratios = [each.stability_ratio for each in latest if not math.isnan(each.stability_ratio)]
+    ratio = median(ratios) if ratios else math.nan
+    if ratios:  # an lr may not grow further than the steepest direction allows
+        factor = min(factor, t.edge / ratio if ratio > 0 else math.inf)
+    across = f"; stability ratio {ratio:.2g}" if ratios else ""
+    if share > t.unstable or ratio > t.unstable:
+        kind = "too long"
+        said = (
+            f"steps are too long: at {critical:.2g} times their length the loss of their own batch "
+            f"is back at its start{across}; take a smaller lr, about {lr * factor:.2g}"
+        )
+    elif share >= t.edge or ratio >= t.edge:
+        kind = "at the edge"
+        said = (
+            f"steps are {share:.0%} of what this loss can bear{across}, so they are at the edge of "
+            f"stability; lr={lr * factor:.2g} would lower the loss of their own batch most"
+        )
+    elif share >= t.oscillating:
+        kind = "about right"
+        said = (
+            f"steps are {share:.0%} of what this loss could bear{across}: they end beyond the "
+            "lowest loss along them; a larger lr would end higher"
+        )
+    elif share >= t.short or ratio >= t.short:
+        kind = "about right"
+        said = f"steps are {_share(critical)} of what this loss could bear{across}: about right"
+    else:
+        kind = "far too short"
+        unless = across or (
+            ", unless the loss is steeper across the steps than along them (curvature= measures it)"
+        )
+        said = (
+            f"steps are {_share(critical)} of what this loss could bear: "
+            f"lr could be {factor:.2g} times as large{unless}"
+        )
+    return Verdict(f"{where}: {said}", kind, lr, critical, factor)
+
+
+def _share(critical: float) -> str:
+    """Return 1 / critical in words: a twentieth."""
+    near = min(_FRACTIONS, key=lambda each: abs(math.log(each / critical)))
+    if abs(math.log(near / critical)) < 0.05:
+        return _FRACTIONS[near]
+    return f"{1 / critical:.2g}".rstrip("0") if critical < 10 else f"1/{critical:.0f}"
