@@ -41,16 +41,16 @@ FEWEST, MOST = 10, 1000  # steps of a repeat
 WARM_UPS = 6
 
 EPILOG = """\
-It trains the default network (MLP 784-64-64-64-10) on MNIST in batches of 64, with nll and SGD.
-Times are in ms for each step: the median of the repeats, after a warm-up. The columns:
+All of it is the default network (MLP 784-64-64-64-10) on MNIST in batches of 64, with nll and SGD.
+Each time is in ms a step: the median of the repeats, before which all is warmed up. The columns:
 
   step       lrlab's step with diagnostics=off: gather, forward, backward, update, loss record
   a lane     step / lanes
   resident   an ordinary torch loop, one run at a time, on data in memory as one tensor
   ratio      a lane / resident
 
-It takes about a minute. The first line shows the machine's load. Other work on the machine makes
-all times longer, most of all if torch has a thread for each core. Exit code: 0, 2 for bad input,
+It takes about a minute. The first line tells the load before: other work on the machine is in all
+figures, most of all where torch has a thread a core. Exit code: 0, 2 for bad input,
 130 interrupted.
 """
 

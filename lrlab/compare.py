@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.compare",
-        description="Compare two or more sweeps: the settings that differ, their answers, their "
-        "losses at each lr, and figures of all of them on shared axes.",
+        description="Set two or more sweeps side by side: what differs, the answer of each, their "
+        "losses lr by lr, and figures of them all on shared axes.",
         epilog="Exit code: 0, or 2 for bad input.",
     )
     parser.add_argument(
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output",
         type=verbs.path,
         metavar="FOLDER",
-        help="where the figures and tables are written (compare_<a>_<b> next to the sweeps)",
+        help="where the figures and tables are written (compare_<a>_<b> beside the sweeps)",
     )
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")

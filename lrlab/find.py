@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m lrlab.find [option=value ...]
 
-Find a learning rate in less than an epoch. Two tests train at once, from the same weights on the
-same mini-batches: the usual range test, a ramp in which lr rises exponentially from step to step,
-and constant learning rates across the same range. `find` says which constant lr did best, what the
-ramp would have suggested (steepest, valley, minimum/10), and where the ramp misleads.
+Find a learning rate in a part of an epoch. At once, from the same weights on the same mini-batches,
+it trains the range test's ramp (lr rises exponentially from step to step) and constant learning
+rates across the same range; then it says which constant lr did best, what the ramp would have
+suggested (steepest, valley, minimum/10), and where the ramp misleads.
 
   lr=1e-5..10       the range of learning rates
   points=32         how many constant lrs, log-spaced
@@ -50,7 +50,7 @@ Examples:  python -m lrlab.find
            python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
            python -m lrlab.find optimizer=momentum optimizer.momentum=0.95 points=64 steps=500
 
-It judges by the loss of up to 500 held-out samples, and says if the training loss disagrees.
+It judges by the loss of up to 500 held-out samples, and says where the training loss would not.
 It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), held_out.csv,
 suggestions.json, config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to
 run next.

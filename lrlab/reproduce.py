@@ -329,8 +329,8 @@ def main() -> None:
         nargs="?",
         default="trust=false",
         metavar="trust=true",
-        help="also call classes and functions of the run's config that are not lrlab's, torch's or "
-        "torchvision's: your own, or those of a sender whom you trust",
+        help="also call what the run's config names beside lrlab, torch and torchvision: a class "
+        "of yours, or of a sender whom you trust",
     )
     parser.add_argument(
         "--output",

@@ -20,7 +20,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m lrlab.plots",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Draw the figures of a sweep, also while it is still running.",
+        description="Draw the plots of a sweep, also of one that is still running.",
         epilog=f"plots:\n{names}\n\n"
         "Exit code: 0 something was drawn, 1 nothing or not all, 2 bad input.",
     )

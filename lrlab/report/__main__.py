@@ -15,10 +15,10 @@ def main() -> None:
     verbs.begin()
     parser = Parser(
         prog="python -m lrlab.report",
-        description="Write a sweep's report.html: one page that opens offline, with the answer, "
-        "the verdicts, interactive loss curves, figures, configs and environment.",
-        epilog="It also works while the sweep is still running. Exit code: 2 for bad input, "
-        "1 if the page cannot be made or written.",
+        description="Make a sweep's report.html: one page that opens offline, with the answer, the "
+        "verdicts, interactive loss curves, the plots of its plots/, configs and environment.",
+        epilog="A sweep that still runs is shown as far as it is. Exit code: 2 for bad input, "
+        "1 where the page cannot be made or written.",
     )
     parser.add_argument("sweep", type=path, help="a sweep's folder, for example outputs/my_sweep")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
