@@ -286,7 +286,7 @@ def _merged(group: str, chosen: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _differing(texts: Mapping[str, str], between: str) -> str:
-    """Return the commonest of the choices' texts, then the others with the names of their choices."""
+    """Return the commonest text of the choices, then the others with their choices' names."""
     usual = Counter(texts.values()).most_common(1)[0][0]
     others = dict.fromkeys(text for text in texts.values() if text != usual)
     told = (
