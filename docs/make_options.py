@@ -2,16 +2,16 @@
 
     python docs/make_options.py
 
-A choice is in the table whose marker names it, so a new file in conf/ needs its name in one.
+A choice is in the table whose marker names it, so the name of a new file in conf/ goes into one.
 
-What stands between ``<!-- made: ... -->`` and ``<!-- end -->`` is made anew, all else is written by
-hand. A marker says what its table holds:
+The text between ``<!-- made: ... -->`` and ``<!-- end -->`` is generated, all other text is written
+by hand. A marker says what its table contains:
 
     made: options lr epochs         these options of conf/config.yaml
     made: data all                  the settings that all choices of the group data have
     made: data mnist kmnist         these choices, and the settings that they have besides
 
-Meaning and default come from the YAML; which values work from the code that judges them.
+Meaning and default come from the YAML, the values that work from the code that checks them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MARKED = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COUNT = "a whole number from 1"
 _SWITCH = "true, false"
 
-# What works, where no table of lrlab's says it.
+# The values that work, where no table of lrlab has them.
 VALUES = {
     "lr": "a number above 0; a list; an interval",
     "epochs": _COUNT,
@@ -157,9 +157,9 @@ class Setting:
     """One line of a YAML file.
 
     Attributes:
-        default: as it is written there.
-        value: what that means.
-        meaning: its comment.
+        default: the value as it is written there.
+        value: the same, parsed.
+        meaning: the comment.
     """
 
     name: str
@@ -169,9 +169,9 @@ class Setting:
 
 
 def read(file: Path) -> tuple[str, list[Setting]]:
-    """What a YAML file of conf/ says about itself, and its settings, without nested ones."""
+    """Return the comment at the head of a YAML file of conf/, and its settings, not nested ones."""
     head: list[str] = []
-    above: list[str] = []  # comment lines that stand directly over a key
+    above: list[str] = []  # comment lines directly above a key
     found: list[Setting] = []
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -186,18 +186,18 @@ def read(file: Path) -> tuple[str, list[Setting]]:
 
 
 def settings(group: str, choice: str) -> dict[str, Setting]:
-    """The settings of a choice by name, without Hydra's own keys."""
+    """Return the settings of a choice by name, without Hydra's own keys."""
     _, found = read(schema.folder("conf") / group / f"{choice}.yaml")
     return {each.name: each for each in found if not each.name.startswith("_")}
 
 
 def names(group: str) -> list[str]:
-    """The choices of a group."""
+    """Return the choices of a group."""
     return sorted(file.stem for file in (schema.folder("conf") / group).glob("*.yaml"))
 
 
 def common(group: str) -> list[str]:
-    """The settings that each choice with any settings has."""
+    """Return the settings that all choices have; choices without settings do not count."""
     tables = [table for choice in names(group) if (table := settings(group, choice))]
     if len(tables) < 2:
         return []
@@ -205,7 +205,7 @@ def common(group: str) -> list[str]:
 
 
 def _of_schedules() -> dict[str, tuple[str, float]]:
-    """Which numbers work, by the argument of a scheduler of lrlab's own or of torch's."""
+    """Return which numbers work, by the argument of a scheduler of lrlab or of torch."""
     classes = [each for each in vars(schedules).values() if isinstance(each, type)]
     own = {k: number for each in classes for k, number in getattr(each, "numbers", {}).items()}
     return {**own, **reading.ARGUMENTS}
@@ -226,11 +226,11 @@ def _works(group: str, choices_: Sequence[str], setting: Setting) -> str:
         return judged[setting.name][0]
     if group in ("sampler", "pruner") and isinstance(setting.value, int):
         return f"a whole number of at least {sampler_checks._LEAST.get(setting.name, 0)}"
-    raise KeyError(f"{key}: VALUES of docs/make_options.py says nothing of it")
+    raise KeyError(f"{key}: no values; add them to VALUES of docs/make_options.py")
 
 
 def _code(text: str) -> str:
-    """Prose in which what is typed stands as code, and nothing is taken for markup."""
+    """Return the prose with words to be typed as code, so that none of them is taken for markup."""
     return re.sub(
         r"`[^`]*`|\S*(?:_target_|__init__)[\w=.]*|\+?[\w.]+=[^\s,;:)]+",
         lambda found: found[0] if found[0].startswith("`") else f"`{found[0]}`",
@@ -259,9 +259,9 @@ def _options(wanted: Sequence[str]) -> str:
 
 
 def _merged(group: str, chosen: Sequence[str], wanted: Sequence[str]) -> str:
-    """One table of settings that several choices have.
+    """Return one table of the settings of several choices.
 
-    Of several choices it says which have the setting, and where default or meaning are others.
+    It says which choices have a setting, and for which of them default or meaning differ.
     """
     tables = {choice: settings(group, choice) for choice in chosen}
     having = {name: [c for c in chosen if name in tables[c]] for name in wanted}
@@ -286,7 +286,7 @@ def _merged(group: str, chosen: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _differing(texts: Mapping[str, str], between: str) -> str:
-    """The commonest of the choices' texts, and the others behind it with the choices' names."""
+    """Return the commonest text of the choices, then the others with their choices' names."""
     usual = Counter(texts.values()).most_common(1)[0][0]
     others = dict.fromkeys(text for text in texts.values() if text != usual)
     told = (
@@ -310,7 +310,7 @@ def _choices(group: str, chosen: Sequence[str]) -> str:
 
 
 def made(wanted: str) -> str:
-    """The text of a marker."""
+    """Return the text of a marker."""
     kind, *words = wanted.split()
     if kind == "options":
         return _options(words)
@@ -320,7 +320,7 @@ def made(wanted: str) -> str:
 
 
 def filled(page: str) -> str:
-    """The page with each marked part made anew."""
+    """Return the page with each marked part generated again."""
     return MARKED.sub(lambda m: f"{m[1]}\n{made(m[2])}\n\n{m[3]}", page)
 
 

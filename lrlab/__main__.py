@@ -18,13 +18,13 @@ from lrlab.process import verbs
 # Verb: the module that has its main(), and a line that says what it does.
 VERBS: dict[str, tuple[str, str]] = {
     "sweep": ("lrlab.sweep", "train at many learning rates and under many schedules"),
-    "find": ("lrlab.find", "find a learning rate in a part of an epoch"),
+    "find": ("lrlab.find", "find a learning rate in less than an epoch"),
     "resume": ("lrlab.resume", "finish a sweep that was interrupted, or extend it"),
     "reproduce": ("lrlab.reproduce", "train a run again and compare it with its record"),
-    "analysis": ("lrlab.analysis", "say how each run's steps behave, and which lr to use"),
-    "compare": ("lrlab.compare", "set two or more sweeps side by side"),
+    "analysis": ("lrlab.analysis", "judge each run of a sweep, and recommend a learning rate"),
+    "compare": ("lrlab.compare", "compare two or more sweeps"),
     "plots": ("lrlab.plots.__main__", "draw a sweep's figures again, or some of them"),
-    "report": ("lrlab.report.__main__", "make a sweep's report.html again"),
+    "report": ("lrlab.report.__main__", "write a sweep's report.html again"),
     "bench": ("lrlab.bench", "measure how fast lrlab trains on this machine"),
     "completion": ("lrlab.completion", "print the tab completion of bash, zsh or fish"),
 }

@@ -36,7 +36,7 @@ usage: lrlab completion SHELL
 Print the tab completion of lrlab's verbs, options and choices.
 
   bash    into ~/.bashrc:                  eval "$(lrlab completion bash)"
-  zsh     into ~/.zshrc, behind compinit:  eval "$(lrlab completion zsh)"
+  zsh     into ~/.zshrc, after compinit:   eval "$(lrlab completion zsh)"
   fish    once:  lrlab completion fish > ~/.config/fish/completions/lrlab.fish
 
 Exit code: 0, or 2 for bad input.
