@@ -49,7 +49,8 @@ def descend(model: Point, optimizer: Any, probe: lrlab.Probe, steps: int) -> Non
 def test_along_a_parabola_alpha_and_the_critical_multiple_are_the_closed_form(
     way: float, tmp_path: Path
 ) -> None:
-    # A step of lr on curvature λ goes lr·λ of the way: alpha = lr·λ − 1, back at the start at 2/(lr·λ).
+    # A step of lr on curvature λ goes lr·λ of the way: alpha = lr·λ − 1. The loss is back at its
+    # start at 2/(lr·λ) times the step.
     model = Point(4.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=way / 4)
     probe = lrlab.Probe(model, optimizer, tmp_path, curvature=model.loss)
@@ -139,7 +140,7 @@ class Counting(nn.Module):
         self.seen.append(len(x))
         self.mean += x.mean()
         self.last = x.mean(0)
-        noise = random.random() + float(np.random.rand())  # noqa: NPY002
+        noise = random.random() + float(np.random.rand())
         return self.layers(x) + 1e-3 * noise
 
 
@@ -148,7 +149,7 @@ def train(
 ) -> tuple[Counting, Any, list[Any]]:
     torch.manual_seed(0)
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     x, y = torch.randn(64, 6), torch.randint(0, 3, (64,))
     model = Counting()
     optimizer = kind(model.parameters())
@@ -163,7 +164,7 @@ def train(
         else:
             with probe.step(lambda a, b: F.cross_entropy(model(a), b), x[part], y[part]):
                 optimizer.step()
-    drawn = [torch.rand(3), random.random(), np.random.rand()]  # noqa: NPY002
+    drawn = [torch.rand(3), random.random(), np.random.rand()]
     return model, optimizer, drawn
 
 
@@ -271,6 +272,52 @@ def test_a_step_that_a_scaler_leaves_out_is_not_measured_and_the_next_one_is(
     assert probe.steps == 2
 
 
+def test_a_gradient_scaler_a_compiled_model_and_sparse_gradients_are_measured(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.EmbeddingBag(10, 4, sparse=True), nn.Linear(4, 3))
+    model = torch.compile(net, backend="eager")
+    x, y = torch.randint(0, 10, (8, 5)), torch.randint(0, 3, (8,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    probe = lrlab.Probe(model, optimizer, tmp_path, 1)
+    for step in range(3):
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(x), y)).backward()
+        if step == 1:
+            net[1].weight.grad[0, 0] = math.inf  # type: ignore[index]
+        with probe.step(lambda: F.cross_entropy(model(x), y)):
+            scaler.step(optimizer)
+        scaler.update()
+    assert records.read_diagnostics(probe.folder)["step"].tolist() == [0, 2]
+    first = probe.measured[0]
+    assert first.alpha < 0 and first.loss_after < first.loss
+
+
+def test_frozen_and_complex_parameters_are_measured(tmp_path: Path) -> None:
+    class Waves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+            self.z = nn.Parameter(torch.tensor([1 + 1j, 2 - 1j], dtype=torch.complex128))
+
+        def loss(self) -> Tensor:
+            return 0.5 * (self.z.abs() ** 2).sum() + 0 * self.frozen.sum()
+
+    model = Waves()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    probe = lrlab.Probe(model, optimizer, tmp_path, 1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model.loss().backward()
+        with probe.step(model.loss):
+            optimizer.step()
+    for found in probe.measured:
+        assert found.alpha == pytest.approx(-0.5, abs=1e-6)
+        assert found.critical == pytest.approx(4, rel=1e-5)
+
+
 def test_the_noise_is_the_standard_error_of_the_change(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x, y = torch.randn(40, 3), torch.randn(40, 1)
@@ -292,7 +339,8 @@ def test_the_noise_is_the_standard_error_of_the_change(tmp_path: Path) -> None:
     change = (errors(model, x, y) - errors(before, x, y)).detach()
     assert by_sample.measured[0].noise == pytest.approx(float(change.std()) / 40**0.5, rel=1e-4)
     halves = change[:20].mean(), change[20:].mean()
-    assert by_half.measured[0].noise == pytest.approx(abs(float(halves[0] - halves[1])) / 2, rel=1e-3)
+    apart = abs(float(halves[0] - halves[1]))
+    assert by_half.measured[0].noise == pytest.approx(apart / 2, rel=1e-3)
 
 
 def test_several_groups_have_a_ratio_each(tmp_path: Path) -> None:
@@ -360,9 +408,9 @@ def test_an_error_of_the_loss_ends_the_first_step_and_later_only_warns(tmp_path:
         optimizer.step()
     descend(model, optimizer, probe, 1)
     weights = model.w.detach().clone()
-    with pytest.warns(UserWarning, match="step 1 was not measured: no such batch"):
-        with probe.step(broken):
-            optimizer.step()
+    warned = pytest.warns(UserWarning, match="step 1 was not measured: no such batch")
+    with warned, probe.step(broken):
+        optimizer.step()
     assert torch.equal(model.w.detach(), weights - 0.1 * model.w.grad)  # type: ignore[operator]
 
 

@@ -152,7 +152,7 @@ class _Line:
             found = torch.autograd.grad(losses.mean(), moving, allow_unused=True)
         gradients = dict(zip(map(id, moving), found, strict=True))
         pairs = [
-            (gradient, step)
+            (_real(gradient), _real(step))
             for p, step in zip(self._params, self._update, strict=True)
             if (gradient := gradients.get(id(p))) is not None
         ]
@@ -266,7 +266,13 @@ def _lengths(
 def _length(tensors: Sequence[Tensor]) -> float:
     if not tensors:
         return 0.0
-    return math.sqrt(float(torch.stack([_sum(t * t) for t in tensors]).sum()))
+    return math.sqrt(float(torch.stack([_sum(_real(t) ** 2) for t in tensors]).sum()))
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Return the numbers of a sparse or complex tensor as dense real ones."""
+    dense = tensor.to_dense() if tensor.is_sparse else tensor
+    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
 
 
 def _sum(values: Tensor) -> Tensor:

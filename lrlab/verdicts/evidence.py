@@ -202,7 +202,9 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
         peak_loss=float(np.max(both, initial=-math.inf)),
         train_end_loss=_end(train_means.loss, thresholds.end),
         train_last_loss=_last(train_means.loss),
-        growing=_is_growing((evaluations if len(evaluations) > 1 else train_means).loss, thresholds),
+        growing=_is_growing(
+            (evaluations if len(evaluations) > 1 else train_means).loss, thresholds
+        ),
         overfits=overfits,
         first_nonfinite=nonfinite,
         slope=slope,

@@ -8,6 +8,7 @@ with a probe at ``every=100``, divided by the time without; the two take turns i
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Transformer(nn.Module):
 def perceptron() -> nn.Module:
     sizes = (784, 64, 64, 64, 10)
     layers = [nn.Flatten()]
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         layers += [nn.Linear(a, b), *([nn.ReLU()] if i < 3 else [])]
     return nn.Sequential(*layers)
 
