@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import lrlab
 from lrlab import records
 from lrlab.errors import UserError
-from lrlab.own_loop.measuring import FARTHEST
+from lrlab.own_loop import words
+from lrlab.own_loop.measuring import FARTHEST, Measured
 from lrlab.tables import frames
 from lrlab.verdicts import loading
 
@@ -75,7 +76,7 @@ def test_beyond_the_farthest_the_multiple_has_no_upper_bound(tmp_path: Path) -> 
     descend(model, optimizer, probe, 3)
     assert probe.measured[0].low == FARTHEST and math.isinf(probe.measured[0].critical)
     assert probe.verdict().steps == "far too short"
-    assert "512 times as large or more" in str(probe.verdict())
+    assert "512 times or more, unless" in str(probe.verdict())
 
 
 def test_a_step_that_leads_uphill_has_a_critical_multiple_of_0(tmp_path: Path) -> None:
@@ -122,6 +123,31 @@ def test_in_a_ravine_only_the_curvature_tells_how_far_the_lr_may_grow(
         assert blind.verdict().factor > 100
         assert "unless the loss is steeper across the steps" in str(blind.verdict())
         assert "unless" not in str(probe.verdict())
+
+
+SAID = [  # critical multiple, stability ratio, kind, factor, a part of the text
+    (20.0, math.nan, "far too short", 10, "a twentieth of what this loss could bear: lr could"),
+    (4.0, math.nan, "about right", 2, "a quarter of what this loss could bear: about right"),
+    (1.5, math.nan, "about right", 0.75, "67% of what this loss could bear: they end beyond"),
+    (1.0, math.nan, "at the edge", 0.5, "100% of what this loss can bear"),
+    (0.5, math.nan, "too long", 0.25, "too long: at 0.5 times their length"),
+    (20.0, 0.05, "far too short", 10, "10 times as large; stability ratio 0.05"),
+    (20.0, 0.3, "about right", 3, "a twentieth of what this loss could bear; stability ratio 0.3"),
+    (20.0, 0.95, "at the edge", 0.9 / 0.95, "is at its limit (stability ratio 0.95)"),
+    (20.0, 1.5, "too long", 0.6, "climbs out of the valley (stability ratio 1.5)"),
+    (math.inf, 0.001, "far too short", 900, "lr could be 900 times as large"),
+]
+
+
+@pytest.mark.parametrize(("critical", "ratio", "kind", "factor", "text"), SAID)
+def test_the_verdict_is_that_of_the_worse_of_both_directions(
+    critical: float, ratio: float, kind: str, factor: float, text: str
+) -> None:
+    one = Measured(1, 0.9, -0.5, critical, 0.9 * critical, 1.1 * critical, 1, 0.1, (0.1,), 0, ratio)
+    found = words.verdict([one] * 3, 0.1, 200)
+    assert (found.steps, found.factor) == (kind, pytest.approx(factor))
+    assert text in found.text and found.text.startswith("lr=0.1, step 200: ")
+    assert words.verdict([one] * 2, 0.1, 2).steps == ""
 
 
 class Counting(nn.Module):
@@ -373,6 +399,9 @@ def test_its_records_are_judged_like_a_sweep(tmp_path: Path) -> None:
                 with probe.step(model.loss):
                     optimizer.step()
             probe.evaluated(float(model.loss().detach()))
+    for read, folder in ((records.read_config, "2"), (records.read_sweep_config, "")):
+        with pytest.raises(UserError, match="only your program can train it again"):
+            read(tmp_path / folder)
     loaded = loading.load([tmp_path])
     assert loaded.notes == ()
     found = loaded.verdicts()

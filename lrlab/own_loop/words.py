@@ -14,6 +14,7 @@ LATEST = 5  # measured steps whose median counts
 
 _FRACTIONS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 10: "a tenth"}
 _FRACTIONS |= {20: "a twentieth", 50: "a fiftieth", 100: "a hundredth", 1000: "a thousandth"}
+_UNLESS = ", unless the loss is steeper across the steps than along them (curvature= measures it)"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def verdict(
         text = f"{count}: too few to judge, {t.measured} are needed"
         return Verdict(text, "", lr, math.nan, math.nan)
     latest = measured[-LATEST:]
+    latest = [each for each in latest if not math.isnan(each.critical)]
     critical = median(each.critical for each in latest)
     # The lowest loss of a parabola lies halfway to where it is back at its start.
     factor = critical / 2
@@ -69,25 +71,34 @@ def verdict(
             "start, so their length says nothing; momentum or noise turns them"
         )
         return Verdict(text, "", lr, critical, math.nan)
-    if math.isinf(critical):
-        text = (
-            f"{where}: steps are less than a thousandth of what this loss could bear; lr could be "
-            f"{FARTHEST / 2:.0f} times as large or more"
-        )
-        return Verdict(text, "far too short", lr, critical, math.inf)
     share = 1 / critical
     ratios = [each.stability_ratio for each in latest if not math.isnan(each.stability_ratio)]
     ratio = median(ratios) if ratios else math.nan
     if ratios:  # an lr may not grow further than the steepest direction allows
         factor = min(factor, t.edge / ratio if ratio > 0 else math.inf)
+    unless = "" if ratios else _UNLESS
+    if math.isinf(critical):
+        times = f"{_number(factor)} times as large" if ratios else f"{FARTHEST / 2:.0f} times or more"
+        text = (
+            f"{where}: steps are less than a thousandth of what this loss could bear: "
+            f"lr could be {times}{unless}"
+        )
+        return Verdict(text, "far too short", lr, critical, factor)
     across = f"; stability ratio {ratio:.2g}" if ratios else ""
-    if share > t.unstable or ratio > t.unstable:
+    if ratio >= t.edge and share < t.edge:
+        kind = "too long" if ratio > t.unstable else "at the edge"
+        where_to = "climbs out of the valley" if ratio > t.unstable else "is at its limit"
+        said = (
+            f"across the steps the loss {where_to} (stability ratio {ratio:.2g}), although each "
+            f"could be {_number(critical)} times as long; take lr={lr * factor:.2g} or smaller"
+        )
+    elif share > t.unstable:
         kind = "too long"
         said = (
-            f"steps are too long: at {critical:.2g} times their length the loss of their own batch "
+            f"steps are too long: at {_number(critical)} times their length the loss of their own batch "
             f"is back at its start{across}; take a smaller lr, about {lr * factor:.2g}"
         )
-    elif share >= t.edge or ratio >= t.edge:
+    elif share >= t.edge:
         kind = "at the edge"
         said = (
             f"steps are {share:.0%} of what this loss can bear{across}, so they are at the edge of "
@@ -104,12 +115,9 @@ def verdict(
         said = f"steps are {_share(critical)} of what this loss could bear{across}: about right"
     else:
         kind = "far too short"
-        unless = across or (
-            ", unless the loss is steeper across the steps than along them (curvature= measures it)"
-        )
         said = (
             f"steps are {_share(critical)} of what this loss could bear: "
-            f"lr could be {factor:.2g} times as large{unless}"
+            f"lr could be {_number(factor)} times as large{across}{unless}"
         )
     return Verdict(f"{where}: {said}", kind, lr, critical, factor)
 
@@ -120,3 +128,7 @@ def _share(critical: float) -> str:
     if abs(math.log(near / critical)) < 0.05:
         return _FRACTIONS[near]
     return f"{1 / critical:.2g}".rstrip("0") if critical < 10 else f"1/{critical:.0f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}"

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_OWN_LOOP = "was trained in your own loop, by lrlab.Probe; only your program can train it again"
+
+
 def read_best(sweep: Path) -> str:
     """Return best.yaml as text.
 
@@ -133,6 +136,8 @@ def read_sweep_config(sweep: Path) -> str:
     if not file.is_file():
         if (sweep / ".hydra").is_dir() and (sweep.parent / file.name).is_file():
             raise UserError(f"{sweep}: is a run's folder; name its sweep's, {sweep.parent}")
+        if sweep.is_dir() and any((f / "probe.csv").is_file() for f in run_folders(sweep)):
+            raise UserError(f"{sweep}: {_OWN_LOOP}")
         raise UserError(f"{sweep}: is no folder of a sweep; it has no multirun.yaml")
     return _text(file)
 
@@ -157,6 +162,8 @@ def read_config(run: Path) -> str:
         if run.is_dir() and any((f / ".hydra").is_dir() for f in run_folders(run)):
             example = shlex.quote(str(run / "0"))
             raise UserError(f"{run}: is a sweep's folder; name one of its runs, like {example}")
+        if (run / "probe.csv").is_file():
+            raise UserError(f"{run}: {_OWN_LOOP}")
         raise UserError(f"{run}: is no folder of a run; it has no {file.relative_to(run)}")
     return _text(file)
 
