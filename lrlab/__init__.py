@@ -49,8 +49,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Probe", "Result", "__version__", "find", "load", "run_sweep"]
 
-_HOMES = dict.fromkeys(("Result", "load", "run_sweep"), "lrlab.api")
-_HOMES["Probe"] = "lrlab.own_loop.probe"
+_HOMES: dict[str, str] = {
+    **dict.fromkeys(("Result", "load", "run_sweep"), "lrlab.api"),
+    "Probe": "lrlab.own_loop.probe",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -78,7 +78,8 @@ def verdict(
         factor = min(factor, t.edge / ratio if ratio > 0 else math.inf)
     unless = "" if ratios else _UNLESS
     if math.isinf(critical):
-        times = f"{_number(factor)} times as large" if ratios else f"{FARTHEST / 2:.0f} times or more"
+        times = f"{_number(min(factor, FARTHEST / 2))} times as large"
+        times += "" if ratios else " or more"
         text = (
             f"{where}: steps are less than a thousandth of what this loss could bear: "
             f"lr could be {times}{unless}"
@@ -95,8 +96,8 @@ def verdict(
     elif share > t.unstable:
         kind = "too long"
         said = (
-            f"steps are too long: at {_number(critical)} times their length the loss of their own batch "
-            f"is back at its start{across}; take a smaller lr, about {lr * factor:.2g}"
+            f"steps are too long: at {_number(critical)} times their length the loss of their own "
+            f"batch is back at its start{across}; take a smaller lr, about {lr * factor:.2g}"
         )
     elif share >= t.edge:
         kind = "at the edge"
