@@ -36,6 +36,7 @@ from torch import Tensor
 from lrlab.config import data_paths
 from lrlab.config.schema import nearest
 from lrlab.data import Dataset, own_columns, own_csv, own_float32, own_tables
+from lrlab.data.cache import cache_folder, patient, quiet_torchvision
 from lrlab.data.dataset import tensors_sha256
 from lrlab.data.own_parts import (
     IMAGE_ENDINGS,
@@ -50,7 +51,6 @@ from lrlab.data.own_parts import (
 )
 from lrlab.data.own_split import Split, checked_split, divided, split_generator
 from lrlab.data.pixels import Pixels
-from lrlab.data.tensor_cache import cache_folder, patient, quiet_torchvision
 from lrlab.errors import UserError
 
 _OF_NUMPY = (torch.float32, torch.float64, torch.uint8, torch.int32, torch.int64)
