@@ -360,21 +360,22 @@ def _arrays_written(
 ) -> Generator[tuple[dict[str, Any], Path | None], None, None]:
     """Write arrays given as data= to a file; yield the options that name it, and its folder."""
     from lrlab.config import data_paths
-    from lrlab.data import own_given, own_split
+    from lrlab.data.own import from_python
+    from lrlab.data.own.split import SPLIT
 
     told = dict(options)
     data = told.get("data")
     if "data" in told:
-        own_given.check(data)
-    if not own_given.is_arrays(data):
+        from_python.check(data)
+    if not from_python.is_arrays(data):
         yield told, None
         return
     made, settings = told.pop("data"), {}
     if isinstance(made, Mapping):
-        settings = {f"data.{key}": made[key] for key in made if key in own_split.SPLIT}
-        made = {key: value for key, value in made.items() if key not in own_split.SPLIT}
+        settings = {f"data.{key}": made[key] for key in made if key in SPLIT}
+        made = {key: value for key, value in made.items() if key not in SPLIT}
     with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.found_in(Path(folder)):
-        name, said = own_given.write(made, Path(folder))
+        name, said = from_python.write(made, Path(folder))
         for line in said:
             print(f"lrlab: {line}", file=sys.stderr)
         yield {"data": "arrays", "data.path": name, **settings, **told}, Path(folder)

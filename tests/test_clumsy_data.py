@@ -18,7 +18,8 @@ from helpers.images import picture
 import lrlab
 from lrlab import own_data
 from lrlab.config.words import arguments
-from lrlab.data import Dataset, own_given
+from lrlab.data import Dataset
+from lrlab.data.own import from_python
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
@@ -237,9 +238,9 @@ def test_arrays_with_the_labels_among_them_are_told() -> None:
 
 def test_pandas_tables_are_judged(tmp_path: Path) -> None:
     x = PLAIN[["a", "b"]]
-    name, said = own_given.write((x, CODES), tmp_path)
+    name, said = from_python.write((x, CODES), tmp_path)
     index = x.reset_index(names="Unnamed: 0")
-    assert own_given.write((index, CODES), tmp_path) == (
+    assert from_python.write((index, CODES), tmp_path) == (
         name,
         ["data: x: the column Unnamed: 0 is a saved index, and left out"],
     )
@@ -255,7 +256,7 @@ def test_pandas_tables_are_judged(tmp_path: Path) -> None:
         (x, "is one table, which does not say what is to be predicted"),
         (X, "is one array; give inputs and targets"),
     ):
-        assert says in error(own_given.write, given, tmp_path)
+        assert says in error(from_python.write, given, tmp_path)
 
 
 class Bunch(dict):  # type: ignore[type-arg]

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import logging
 import multiprocessing
 import os
 import shutil

@@ -12,7 +12,8 @@ import torch
 from helpers.commands import error
 
 from lrlab import own_data
-from lrlab.data import Dataset, own_float32, own_given
+from lrlab.data import Dataset
+from lrlab.data.own import float32, from_python
 from lrlab.range_test import batches
 
 pytestmark = pytest.mark.unit
@@ -141,12 +142,12 @@ def made(x: Any, y: Any, **how: Any) -> Dataset:
 
 def test_targets_are_standardised_before_they_are_rounded(tmp_path: Path) -> None:
     truth = standardised(SECONDS, SECONDS)
-    name, _ = own_given.write((X, SECONDS), tmp_path)
+    name, _ = from_python.write((X, SECONDS), tmp_path)
     pd.DataFrame({"a": X[:, 0], "y": SECONDS}).to_csv(tmp_path / "t.csv", index=False)
     np.savez(tmp_path / "t.npz", x=X, y=SECONDS)
     tensors = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(SECONDS))
     tables = (pd.DataFrame(X, columns=["a", "b"]), pd.Series(SECONDS))
-    files = [own_given.write(given, tmp_path)[0] for given in (tensors, tables)]
+    files = [from_python.write(given, tmp_path)[0] for given in (tensors, tables)]
     assert files == [name, name]
     for read in (
         lambda **how: own_data.arrays(str(tmp_path / name), **how),
@@ -195,7 +196,7 @@ def test_what_float32_holds_keeps_its_bits(offset: float) -> None:
     np.testing.assert_array_equal(data.train_y[:, 0].numpy(), standardised(rounded, rounded))
     assert data.sha256 == made(X, y.astype(np.float32), standardise_targets=True).sha256
     assert made(X, y).train_y[:, 0].tolist() == y.astype(np.float32).tolist()
-    assert own_float32.narrowed(torch.from_numpy(y)).dtype == torch.float32
+    assert float32.narrowed(torch.from_numpy(y)).dtype == torch.float32
 
 
 def test_large_numbers_that_float32_holds_are_taken() -> None:
@@ -243,7 +244,7 @@ def test_whole_numbers_that_floats_merge(tmp_path: Path) -> None:
     for how in ({}, {"standardise": True}):
         assert says in error(own_data.make, (ids, y), "m", "data", **how)
     frame = pd.DataFrame({"a": y, "id": ids[:, 0]})
-    assert says in error(own_given.write, (frame, y + 1), tmp_path)
+    assert says in error(from_python.write, (frame, y + 1), tmp_path)
     frame.assign(y=y + 1).to_csv(tmp_path / "t.csv", index=False)
     assert says in error(own_data.table, str(tmp_path / "t.csv"), "y", check=True)
 
@@ -273,7 +274,7 @@ def test_tables_from_python(tmp_path: Path) -> None:
         (pd.Series([0, None] * (ROWS // 2), dtype="Int64"), "y is empty in row 1"),
         (pd.DataFrame({"p": [0.5, None] * (ROWS // 2)}), "y is empty in row 1"),
     ):
-        assert says in error(own_given.write, (x, given), tmp_path)
+        assert says in error(from_python.write, (x, given), tmp_path)
     bits = pd.DataFrame({"a": np.arange(ROWS) % 2, "b": np.arange(ROWS) % 3 == 0}, dtype="uint8")
     told = own_data.make((bits.to_numpy(), X[:, 0]), "m", "data").notices
     assert "x is uint8 and at most 1, and is divided by 255" in "; ".join(told)

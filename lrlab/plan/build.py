@@ -142,7 +142,8 @@ def forget_data() -> None:
 @functools.lru_cache(maxsize=2)
 def _load_data(node: str, files: str) -> Dataset:
     from lrlab import own_data
-    from lrlab.data import Dataset, own_split
+    from lrlab.data import Dataset
+    from lrlab.data.own.split import SPLIT
 
     settings = json.loads(node)
     target = settings["_target_"]
@@ -154,7 +155,7 @@ def _load_data(node: str, files: str) -> Dataset:
         call = instantiate({"_target_": target, "_partial_": True}).func
         parameters = inspect.signature(call).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        names = [] if anything else [k for k in own_split.SPLIT if k not in parameters]
+        names = [] if anything else [k for k in SPLIT if k not in parameters]
         split = {key: settings.pop(key) for key in names if key in settings}
         with seeded(0):  # so that a function that draws its data draws the same again
             dataset = instantiate(settings)

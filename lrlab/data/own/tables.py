@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lrlab.config.schema import nearest
-from lrlab.data import own_columns, own_float32, own_labels
-from lrlab.data.own_csv import Form, Table, listed, reads_as_number
+from lrlab.data.own import float32, odd_columns
+from lrlab.data.own.csv_file import Form, Table, listed, reads_as_number
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 TASKS = ("auto", "classification", "regression")
 # A float label with so few values, all whole, may be meant as classes.
 FEW_VALUES, FEW_EACH = 10, 10
+_DECORATED = re.compile(
+    r"[-+−]?[$€£¥₹]? ?[-+−]?\d[\d.,' \u00a0\u202f]*(e[-+]?\d+)? ?[%$€£¥₹]?", re.IGNORECASE
+)
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d{1,4}([./])\d{1,2}\2\d{2,4}( .*)?")
 
 
 def read(
@@ -72,13 +77,13 @@ def read(
         )
     features = [name for name in columns if name not in (*labels, *dropped)]
     if how.check:
-        features, lines = own_columns.without_index(frame, features)
+        features, lines = odd_columns.without_index(frame, features)
         said += [f"data.path={path}: {line}" for line in lines]
     if not features or not labels:
         raise UserError(f"data.label={label}: must leave features, of {listed(columns)}")
     if how.check and "test_" in tables:
         more = [str(n) for n in tables["test_"].frame.columns if str(n) not in columns]
-        if more := [name for name in more if not own_columns.is_unnamed(name)]:
+        if more := [name for name in more if not odd_columns.is_unnamed(name)]:
             said.append(f"data.test_path={test_path}: {listed(more)} left out, {path} lacks it")
 
     is_float = any(frame[name].dtype.kind == "f" for name in labels)
@@ -106,7 +111,7 @@ def read(
         y = parts["y"] if parts["y"].ndim == 2 else parts["y"][:, None]
         if regression and len(y) > 1:
             said += _of_constants(y, labels, path)
-        if found := own_columns.repeats(parts["x"], y):
+        if found := odd_columns.repeats(parts["x"], y):
             place, what = found[0]
             is_other = classes is not None and isinstance(classes[0], str)
             what = "is one-to-one with" if is_other else what
@@ -119,7 +124,7 @@ def read(
         said += [
             f"data.path={path}: column {features[place]} numbers the rows, and is taken as a "
             f"feature; leave it out by {drop_word(features[place])} unless it is one"
-            for place in own_columns.numbering(parts["x"], features)
+            for place in odd_columns.numbering(parts["x"], features)
         ]
     return parts, said, {"x": features, "y": labels}
 
@@ -173,7 +178,7 @@ def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
                 f"{option}: column {name} holds {values[row]}, no finite float32, in row "
                 f"{row + 1}; put a number there, or leave out the row or the column ({drop})"
             )
-        one = own_float32.merged_by_float64(column.to_numpy()) if table.how.check else None
+        one = float32.merged_by_float64(column.to_numpy()) if table.how.check else None
         if one is not None:
             raise UserError(
                 f"{option}: column {name} holds {one}, and floats do not tell it from others; take "
@@ -228,19 +233,19 @@ def _numbers_as_texts(
     point = how.decimal
     if kind != "b":
         cells = {
-            prefix: each.map(lambda text: own_labels.as_class(text, point), na_action="ignore")
+            prefix: each.map(lambda text: _as_class(text, point), na_action="ignore")
             for prefix, each in cells.items()
         }
         kind = "f" if any(frame[name].dtype.kind == "f" for frame in frames) else "i"
     different = sorted({text for each in cells.values() for text in each.dropna().unique()})
-    if not (groups := own_labels.equal_as_read(different, kind, point)):
+    if not (groups := _equal_as_read(different, kind, point)):
         return {}
     option = tables[""].option
     if kind == "b" or not how.check:
-        said.append(f"{option}: {own_labels.listed(groups)} are taken for one class")
+        said.append(f"{option}: {_first_of(groups)} are taken for one class")
         return {}
     said.append(
-        f"{option}: {own_labels.listed(groups)} are equal as numbers and taken for classes of "
+        f"{option}: {_first_of(groups)} are equal as numbers and taken for classes of "
         "their own; write them alike if they are one"
     )
     return cells
@@ -263,15 +268,15 @@ def _classes_as_meant(table: Table, name: str, training: Table, said: list[str])
             said.append(
                 f"{table.option}: {text!r} with blanks behind it is taken for the same class"
             )
-    if alike := own_labels.equal_as_read(stripped, "f", table.how.decimal):
+    if alike := _equal_as_read(stripped, "f", table.how.decimal):
         said.append(
-            f"{table.option}: {own_labels.listed(alike)} are equal as numbers and taken for "
+            f"{table.option}: {_first_of(alike)} are equal as numbers and taken for "
             "classes of their own; write them alike if they are one"
         )
-    folded = Counter(map(own_labels.folded, stripped))
+    folded = Counter(map(_folded, stripped))
     for text in stripped:
-        if folded.pop(key := own_labels.folded(text), 1) > 1:
-            alike = [repr(other) for other in stripped if own_labels.folded(other) == key]
+        if folded.pop(key := _folded(text), 1) > 1:
+            alike = [repr(other) for other in stripped if _folded(other) == key]
             said.append(
                 f"{table.option}: {' and '.join(alike)} are taken for classes of their own; write "
                 "them alike if they are one"
@@ -293,7 +298,7 @@ def _of_quantities(classes: Sequence[Any], name: str, task: str, table: Table) -
     """Return a note on a label of text that may be meant as numbers."""
     if task != "auto" or not all(isinstance(each, str) for each in classes):
         return []
-    if (text := own_labels.quantity(classes)) is None:
+    if (text := _quantity(classes)) is None:
         return []
     advice = _advice(text, table.how, "write them as plain numbers")
     return [
@@ -328,3 +333,58 @@ def _of_label(
         f"the label {labels[0]} holds {len(values)} different whole numbers written as floats, "
         "taken for a regression; if they are classes, use data.task=classification"
     ]
+
+
+# --- texts that are one class ---------------------------------------------------------------------
+
+
+def _as_class(text: str, decimal: str) -> str:
+    """Return the class that a number names: 1.0 is class 1, but 01 and +1 have their own.
+
+    A program that meets an empty cell writes a column of whole numbers as 1.0, 2.0.
+    """
+    found = re.fullmatch(r"([-+]?\d+)(?:\.0*|(\.\d*[1-9])0*)", text.replace(decimal, "."))
+    return text if found is None else found[1] + (found[2] or "")
+
+
+def _equal_as_read(texts: Iterable[str], kind: str, decimal: str) -> list[list[str]]:
+    """Return different texts that pandas reads as one value.
+
+    Args:
+        texts: the different cells of a column, without blanks around them.
+        kind: of the column's dtype, one of ``biuf``.
+        decimal: the decimal point.
+    """
+    groups: dict[Any, list[str]] = {}
+    for text in texts:
+        value: Any = text.casefold()
+        if kind != "b":
+            try:  # an int, for float64 holds whole numbers up to 2**53
+                plain = text.replace(decimal, ".")
+                value = int(plain) if kind in "iu" else float(plain)
+            except ValueError:
+                continue
+        groups.setdefault(value, []).append(text)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
+
+
+def _folded(text: str) -> str:
+    """Return the common form of texts that look alike: any case, any storage of accents."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _first_of(groups: Sequence[Sequence[str]]) -> str:
+    """Return the first of such groups, in words."""
+    first = " and ".join(map(repr, groups[0]))
+    return first + (f" ({len(groups) - 1} more like these)" if len(groups) > 1 else "")
+
+
+def _quantity(texts: Sequence[str]) -> str | None:
+    """Return the first text, if all are numbers with signs that no parser takes, or dates."""
+    plain = re.compile(r"[-+]?\d+")
+    if not texts or all(plain.fullmatch(text) for text in texts):
+        return None
+    for form in (_DECORATED, _DATE):
+        if all(form.fullmatch(text) for text in texts):
+            return next(text for text in texts if not plain.fullmatch(text))
+    return None

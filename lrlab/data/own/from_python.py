@@ -13,9 +13,10 @@ import torch
 
 from lrlab import records
 from lrlab.config import schema
-from lrlab.data import Dataset, own_columns, own_float32
+from lrlab.data import Dataset
 from lrlab.data.dataset import tensors_sha256
-from lrlab.data.own_parts import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
+from lrlab.data.own import float32, odd_columns
+from lrlab.data.own.parts import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
 from lrlab.errors import UserError
 
 WHAT_WORKS = "give a choice like data='mnist', or arrays or tensors, data=(x, y)"
@@ -240,7 +241,7 @@ def _of_pandas(made: Mapping[str, Any], said: list[str]) -> dict[str, Any]:
         names: list[Any] = []
         if _is_frame(x):
             _check_frame(x, y, f"{prefix}x")
-            names, lines = own_columns.without_index(x, list(x.columns))
+            names, lines = odd_columns.without_index(x, list(x.columns))
             if not names:
                 raise UserError(f"data: {prefix}x has no columns but a saved index")
             found[f"{prefix}x"] = x if len(names) == len(x.columns) else x[names]
@@ -261,16 +262,16 @@ def _check_columns(found: Mapping[str, Any], names: list[Any], said: list[str]) 
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         return  # reported later
     y = y.astype(np.int64) if y.dtype == bool else y
-    for place, what in own_columns.repeats(x, y)[:1]:
+    for place, what in odd_columns.repeats(x, y)[:1]:
         raise UserError(
             f"data: column {names[place]} of x {what} the label, so the answer is among the "
             f"inputs; give x.drop(columns=[{names[place]!r}])"
         )
-    running = own_columns.numbering(x)  # reported for the file
+    running = odd_columns.numbering(x)  # reported for the file
     said += [
         f"data: column {names[place]} of x numbers the rows; if it is no feature, give "
         f"x.drop(columns=[{names[place]!r}])"
-        for place in own_columns.numbering(x, names)
+        for place in odd_columns.numbering(x, names)
         if place not in running
     ]
 
@@ -283,7 +284,7 @@ def _check_frame(x: Any, y: Any, key: str) -> None:
         )
     for name in x.columns:
         cells = x[name]
-        if not own_columns.is_unnamed(name) and cells.dtype.kind not in "biuf":
+        if not odd_columns.is_unnamed(name) and cells.dtype.kind not in "biuf":
             raise UserError(
                 f"data: column {name} of {key} holds no numbers ({cells.dtype}); give "
                 f"x.drop(columns=[{name!r}]), or make numbers of it"
@@ -294,7 +295,7 @@ def _check_frame(x: Any, y: Any, key: str) -> None:
                 f"data: column {name} of {key} is empty in row {row}, counted from 0; fill it, or "
                 "leave out the row or the column"
             )
-        if (one := own_float32.merged_by_float64(cells.to_numpy())) is not None:
+        if (one := float32.merged_by_float64(cells.to_numpy())) is not None:
             raise UserError(
                 f"data: column {name} of {key} holds {one}, and floats do not tell it from others; "
                 f"give x.drop(columns=[{name!r}]), or take off what all have in common"

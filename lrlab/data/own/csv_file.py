@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrlab.config import data_paths
-from lrlab.data import own_columns
+from lrlab.data.own import odd_columns
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Table:
         empty = [
             name
             for name in frame.columns
-            if own_columns.is_unnamed(name) and bool(frame[name].isna().all())
+            if odd_columns.is_unnamed(name) and bool(frame[name].isna().all())
         ]
         if empty and len(empty) < len(frame.columns):
             frame = frame.drop(columns=empty)
