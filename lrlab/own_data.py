@@ -250,9 +250,6 @@ def _made(
         for k in ("x", "y")
         for line in float32.merged(given[k], parts[k], called[k])
     ]
-    if not how.standardise:
-        rounded = float32.rounded_whole(given["x"], called["x"])
-        said += [f"{option}: {line}" for line in rounded]
     del given
     ordered = [parts[k] for k in PARTS]
     classes = None
@@ -292,17 +289,11 @@ def _check_spread(
 ) -> None:
     """Refuse numbers that float32 makes equal, unless standardising keeps them apart."""
     x, y = parts["x"], parts["y"]
-    for place in range(x.shape[1]) if x.ndim == 2 and float32.is_whole(x) else ():
-        if (one := float32.merged_by_float64(x[:, place].numpy())) is not None:
-            raise UserError(
-                f"{option}: {called['x'](place)} holds {one}, and floats do not tell it from "
-                "others; take off what all have in common"
-            )
     if not how.standardise and (words := float32.lost(x, called["x"])):
         raise UserError(f"{option}: {words}; use data.standardise=true")
-    if not y.is_floating_point():
+    if not y.is_floating_point() or how.standardise_targets:
         return
-    if not how.standardise_targets and (words := float32.lost(y, called["y"])):
+    if words := float32.lost(y, called["y"]):
         raise UserError(f"{option}: {words}; use data.standardise_targets=true")
 
 

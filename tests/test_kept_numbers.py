@@ -232,23 +232,6 @@ def test_few_values_that_are_left_of_many_are_told(tmp_path: Path) -> None:
     assert made(X, DRAW.normal(size=ROWS)).notices[1:] == ()
 
 
-def test_whole_numbers_that_floats_merge(tmp_path: Path) -> None:
-    y = X[:, 0]
-    ids = np.column_stack([1_000_003 * np.arange(ROWS), np.arange(ROWS) % 3])
-    told = "; ".join(made(ids, y).notices)
-    first = next(n for n in ids[:, 0].tolist() if int(np.float32(n)) != n)
-    assert f"float32 rounds, {first} to {int(np.float32(first))}; use data.standardise" in told
-    assert "float32 rounds" not in "; ".join(made(ids, y, standardise=True).notices)
-    ids[:, 0] = 2**53 + np.arange(ROWS)
-    says = f"holds {2**53 + 1}, and floats do not tell it from others"
-    for how in ({}, {"standardise": True}):
-        assert says in error(own_data.make, (ids, y), "m", "data", **how)
-    frame = pd.DataFrame({"a": y, "id": ids[:, 0]})
-    assert says in error(from_python.write, (frame, y + 1), tmp_path)
-    frame.assign(y=y + 1).to_csv(tmp_path / "t.csv", index=False)
-    assert says in error(own_data.table, str(tmp_path / "t.csv"), "y", check=True)
-
-
 def test_constant_targets_are_no_regression(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": X[:, 0], "y": 3.5, "z": X[:, 1]})
     frame.to_csv(tmp_path / "t.csv", index=False)

@@ -28,6 +28,14 @@ SEPARATORS = {
     "space": " ",
     "blanks": r"\s+",
 }
+# How files of other formats begin.
+_OTHER_FORMATS = (
+    (b"PK\x03\x04", "a spreadsheet or a zip file; save it as CSV, or let its name end in .zip"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet; save it as CSV"),
+    (b"PAR1", "a Parquet file; save it as CSV"),
+    (b"\x1f\x8b", "packed by gzip; let its name end in .gz"),
+    ((b'{"', b"[{", b"[[", b"<!", b"<html"), "no table; save it as CSV"),
+)
 DECIMALS = {".": ".", ",": ",", "point": ".", "comma": ","}
 
 
@@ -128,7 +136,7 @@ class Table:
             self._check_names(names)
         frame = self._csv(**self.given)
         self.is_plain = _is_counted(frame)
-        if how.check and not _is_counted(frame):
+        if how.check and not self.is_plain:
             frame = self._without_surplus(frame, said)
         if frame.empty:
             raise UserError(f"{self.option}: holds no rows")
@@ -256,7 +264,7 @@ def _is_counted(frame: pd.DataFrame) -> bool:
 
 
 def _encoding(option: str, file: Path) -> str:
-    """Return UTF-8, or the encoding of the file's first bytes; refuse a file that is no text."""
+    """Return the encoding by the file's first bytes; refuse a file that is no text."""
     with file.open("rb") as stream:
         head = stream.read(4096)
     packed = file.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst", ".tar", ".tgz")
@@ -264,22 +272,11 @@ def _encoding(option: str, file: Path) -> str:
         return "utf-8"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    what = None
-    if head.startswith(b"PK\x03\x04"):
-        is_sheet = file.suffix.lower().startswith((".xls", ".ods"))
-        what = "a spreadsheet; save it as CSV" if is_sheet else "a zip file; call it .zip"
-    elif head.startswith(b"\xd0\xcf\x11\xe0"):
-        what = "a spreadsheet; save it as CSV"
-    elif head.startswith(b"PAR1"):
-        what = "a Parquet file; save it as CSV"
-    elif head.startswith(b"\x1f\x8b"):
-        what = "packed by gzip; let its name end in .gz"
-    elif head.lstrip().startswith((b'{"', b"[{", b"[[", b"<!", b"<html")):
-        what = "no table; save it as CSV"
-    elif b"\0" in head:
-        what = "no text; save it as CSV in UTF-8"
-    if what is not None:
-        raise UserError(f"{option}: is {what}")
+    for begins, what in _OTHER_FORMATS:
+        if head.lstrip().startswith(begins):
+            raise UserError(f"{option}: is {what}")
+    if b"\0" in head:
+        raise UserError(f"{option}: is no text; save it as CSV in UTF-8")
     return "utf-8"
 
 

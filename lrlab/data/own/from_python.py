@@ -15,7 +15,7 @@ from lrlab import records
 from lrlab.config import schema
 from lrlab.data import Dataset
 from lrlab.data.dataset import tensors_sha256
-from lrlab.data.own import float32, odd_columns
+from lrlab.data.own import odd_columns
 from lrlab.data.own.parts import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
 from lrlab.errors import UserError
 
@@ -61,9 +61,9 @@ def check(data: Any) -> None:
         _check_text(str(data))
     elif isinstance(data, Mapping):
         _check_mapping(data)
-    elif inspect.isclass(data) or inspect.isroutine(data):
-        _check_code(data)
-    else:
+    elif inspect.isclass(data):
+        _check_class(data)
+    elif not inspect.isroutine(data):
         raise UserError(f"data: is {_named(data)}; {_remedy(data)}")
 
 
@@ -98,27 +98,18 @@ def _check_mapping(data: Mapping[str, Any]) -> None:
     if not data:
         raise UserError(f"data={{}}: is empty; {WHAT_WORKS}")
     called = _named(data) if type(data) is not dict else "a dict"
-    pair = next(
-        (
-            (x, y)
-            for x, y in (("data", "target"), ("data", "labels"), ("images", "labels"), ("X", "y"))
-            if x in data and y in data and _is_bulky(data[x])
-        ),
-        None,
-    )
-    if pair:
-        x, y = (f"data[{key!r}]" for key in pair)
-        raise UserError(f"data: is {called} with {pair[0]} and {pair[1]}; give data=({x}, {y})")
+    for x, y in (("data", "target"), ("data", "labels"), ("images", "labels"), ("X", "y")):
+        bulky = _has_samples(data.get(x)) or isinstance(data.get(x), list | tuple)
+        if bulky and y in data:
+            raise UserError(
+                f"data: is {called} with {x} and {y}; give data=(data[{x!r}], data[{y!r}])"
+            )
     for key, value in data.items():
         if _has_samples(value) or not _is_plain(value):
             raise UserError(
                 f"data: is {called} in which {str(key)!r} is {_named(value)}; arrays are given as "
                 f"a dict with x and y, and if you have them {', '.join(PARTS[2:])}"
             )
-
-
-def _is_bulky(value: Any) -> bool:
-    return _has_samples(value) or isinstance(value, list | tuple)
 
 
 def _is_plain(value: Any) -> bool:
@@ -129,12 +120,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, _PLAIN) or inspect.isclass(value) or inspect.isroutine(value)
 
 
-def _check_code(code: Any) -> None:
-    name = code.__qualname__
-    if not inspect.isclass(code):
-        return
+def _check_class(code: type) -> None:
     from torch import nn
 
+    name = code.__qualname__
     if issubclass(code, nn.Module):
         raise UserError(f"data={name}: is a network; give network={name}, and {WHAT_WORKS}")
     if issubclass(code, torch.utils.data.Dataset):
@@ -156,13 +145,10 @@ def _named(value: Any) -> str:
 
 def _remedy(data: Any) -> str:
     if isinstance(data, Dataset):
-        pairs = [f"{'' if k == 'train' else k + '_'}" for k in ("train", "val")]
-        named = ", ".join(
-            f"{prefix}{key}=d.{part}_{key}"
-            for prefix, part in zip(pairs, ("train", "val"), strict=True)
-            for key in ("x", "y")
+        return (
+            "give its tensors: data=dict(x=d.train_x, y=d.train_y, val_x=d.val_x, val_y=d.val_y), "
+            "or the function that makes it"
         )
-        return f"give its tensors: data=dict({named}), or the function that makes it"
     if isinstance(data, torch.utils.data.DataLoader):
         inner = "data.dataset.tensors" if hasattr(data.dataset, "tensors") else "(x, y)"
         return f"lrlab draws its batches itself, so give all samples as tensors, data={inner}"
@@ -294,11 +280,6 @@ def _check_frame(x: Any, y: Any, key: str) -> None:
             raise UserError(
                 f"data: column {name} of {key} is empty in row {row}, counted from 0; fill it, or "
                 "leave out the row or the column"
-            )
-        if (one := float32.merged_by_float64(cells.to_numpy())) is not None:
-            raise UserError(
-                f"data: column {name} of {key} holds {one}, and floats do not tell it from others; "
-                f"give x.drop(columns=[{name!r}]), or take off what all have in common"
             )
 
 

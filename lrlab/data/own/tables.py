@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrlab.config.schema import nearest
-from lrlab.data.own import float32, odd_columns
+from lrlab.data.own import odd_columns
 from lrlab.data.own.csv_file import Form, Table, listed, reads_as_number
 from lrlab.errors import UserError
 
@@ -72,8 +72,8 @@ def read(
         raise UserError(f"data.label={label}: names {doubled[0]} twice; name each column once")
     if both := [name for name in dropped if name in labels]:
         raise UserError(
-            f"data.drop={_typed(dropped)}: {both[0]} is the label; take it out of data.drop, for "
-            "the label is no feature in any case"
+            f"data.drop=[{','.join(dropped)}]: {both[0]} is the label; take it out of data.drop, "
+            "because the label is never a feature"
         )
     features = [name for name in columns if name not in (*labels, *dropped)]
     if how.check:
@@ -150,10 +150,6 @@ def _column_names(key: str, given: Any, how: Form) -> list[str]:
     return [str(name).strip() if how.check else str(name) for name in names]
 
 
-def _typed(names: Sequence[str]) -> str:
-    return f"[{','.join(names)}]"
-
-
 def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
     """Return columns of numbers, (rows, columns) float64."""
     frame, option = table.frame, table.option
@@ -177,12 +173,6 @@ def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
             raise UserError(
                 f"{option}: column {name} holds {values[row]}, no finite float32, in row "
                 f"{row + 1}; put a number there, or leave out the row or the column ({drop})"
-            )
-        one = float32.merged_by_float64(column.to_numpy()) if table.how.check else None
-        if one is not None:
-            raise UserError(
-                f"{option}: column {name} holds {one}, and floats do not tell it from others; take "
-                f"off what all have in common, or leave it out by {drop}"
             )
     return frame[list(names)].to_numpy(dtype=np.float64)
 
