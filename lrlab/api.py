@@ -25,7 +25,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lrlab import records
-from lrlab.config.schema import direction, nearest
+from lrlab.config.schema import direction, no_such
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, missing, sweep_folder, sweep_settings
@@ -237,10 +237,7 @@ class Result:
         from lrlab.plots import figure
 
         if name is not None and name not in NAMES:
-            raise UserError(
-                f"plot={name}: no such plot{nearest(str(name), NAMES)}; "
-                f"choose from {', '.join(NAMES)}"
-            )
+            raise UserError(no_such(f"plot={name}", "plot", name, NAMES))
         reasons = []
         for each in MAIN if name is None else (name,):
             try:

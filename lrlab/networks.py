@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrlab.config.schema import nearest
+from lrlab.config.schema import no_such
 from lrlab.errors import UserError
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ INITS: dict[str, Callable[[Tensor], Any] | None] = {
 }
 
 
-PARAMETRISATIONS = ("standard", "mup_sgd", "mup_adam")
+PARAMETRISATIONS = {name: name for name in ("standard", "mup_sgd", "mup_adam")}
 MUP_INITS = ("torch", "kaiming_uniform", "kaiming_normal")  # variance 1/fan_in, up to a factor
 
 
@@ -127,7 +127,7 @@ class MLP(nn.Module):
         _check_bias(bias)
         widths = [math.prod(in_shape), *_sizes("hidden", hidden, "[64,64,64]"), num_classes]
         self.activation = _chosen("activation", activation, ACTIVATIONS)
-        self.parametrisation = _parametrisation(parametrisation)
+        self.parametrisation = _chosen("parametrisation", parametrisation, PARAMETRISATIONS)
         _check_width(base_width)
         pairs = list(itertools.pairwise(widths))
         if parametrisation == "standard":
@@ -294,14 +294,7 @@ def _initialise(module: nn.Module, init: str) -> None:
 def _chosen(option: str, name: object, table: dict[str, T]) -> T:
     if isinstance(name, str) and name in table:
         return table[name]
-    raise UserError(
-        f"network.{option}={name}: no such {option}{nearest(str(name).lower(), table)}; "
-        f"choose from {', '.join(table)}"
-    )
-
-
-def _parametrisation(name: object) -> str:
-    return _chosen("parametrisation", name, {each: each for each in PARAMETRISATIONS})
+    raise UserError(no_such(f"network.{option}={name}", option, str(name).lower(), table))
 
 
 def _sizes(option: str, values: object, example: str) -> list[int]:

@@ -15,7 +15,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lrlab.config import learning_rate
 from lrlab.config.schema import (
     DEVICES,
     DIAGNOSTICS,
@@ -25,7 +24,7 @@ from lrlab.config.schema import (
     SWEEP_GROUPS,
     diagnostics,
     direction,
-    nearest,
+    no_such,
 )
 from lrlab.errors import UserError
 from lrlab.process.plain import is_real, is_whole
@@ -52,7 +51,7 @@ def check(config: DictConfig) -> None:
     Raises:
         UserError: names the option, its value and what would work.
     """
-    learning_rate.check(config.lr)
+    check_lr(config.lr)
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
             raise UserError(f"{key}={config[key]}: must be at least 1, for example {key}={example}")
@@ -69,28 +68,49 @@ def check(config: DictConfig) -> None:
     if lanes != "auto" and not is_whole(lanes, 1):
         raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
     memory_limit(config)
-    if config.device.split(":")[0] not in DEVICES:
-        raise UserError(
-            f"device={config.device}: no such device{nearest(config.device, DEVICES)}; "
-            f"choose from {', '.join(DEVICES)}"
-        )
-    if diagnostics(config) not in DIAGNOSTICS:
-        raise UserError(
-            f"diagnostics={config.diagnostics}: no such choice"
-            f"{nearest(str(config.diagnostics), DIAGNOSTICS)}; choose from {', '.join(DIAGNOSTICS)}"
-        )
-    precision, pad = config.precision, config.pad
-    if precision not in PRECISIONS:
-        raise UserError(
-            f"precision={precision}: no such precision{nearest(precision, PRECISIONS)}; "
-            f"choose from {', '.join(PRECISIONS)}"
-        )
+    for key, what, word, choices in (
+        ("device", "device", config.device.split(":")[0], DEVICES),
+        ("diagnostics", "choice", diagnostics(config), DIAGNOSTICS),
+        ("precision", "precision", config.precision, PRECISIONS),
+    ):
+        if word not in choices:
+            raise UserError(no_such(f"{key}={config[key]}", what, config[key], choices))
+    pad = config.pad
     if pad not in ("auto", None) and not is_whole(pad, 1):
         raise UserError(f"pad={pad}: must be auto, null or a whole number of lanes, like pad=8")
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
             raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")
     check_sweep(config)
+
+
+def check_lr(lr: float, subject: str = "", example: str = "lr=0.1") -> None:
+    """Refuse an lr that cannot work.
+
+    Args:
+        subject: the start of the line; by default the lr itself.
+        example: a value that would work.
+
+    Raises:
+        UserError: it is no finite number above 0.
+    """
+    if not (math.isfinite(lr) and lr > 0):
+        subject = subject or f"lr={lr:g}:"
+        raise UserError(f"{subject} must be a finite number above 0, for example {example}")
+
+
+def check_lr_range(low: float, high: float, typed: str, example: str) -> None:
+    """Refuse a range of lrs with an end that cannot work.
+
+    Args:
+        typed: the range as given.
+        example: a range that would work.
+
+    Raises:
+        UserError: an end is no finite number above 0.
+    """
+    for end in (low, high):
+        check_lr(end, f"{typed}: its end {end:g}", example)
 
 
 def check_sweep(config: DictConfig) -> None:
@@ -101,10 +121,7 @@ def check_sweep(config: DictConfig) -> None:
     """
     objective, target = config.objective, config.target
     if objective not in OBJECTIVES:
-        raise UserError(
-            f"objective={objective}: no such objective{nearest(objective, OBJECTIVES)}; "
-            f"choose from {', '.join(OBJECTIVES)}"
-        )
+        raise UserError(no_such(f"objective={objective}", "objective", objective, OBJECTIVES))
     if target is None and objective.endswith("_to_target"):
         raise UserError(
             f"objective={objective}: needs the val_loss to be reached, for example target=0.1"

@@ -17,8 +17,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import checks, learning_rate
-from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
+from lrlab.config import checks
+from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, no_such
 from lrlab.config.words import messages
 from lrlab.config.words.spelling import quoted
 from lrlab.errors import UserError
@@ -333,13 +333,11 @@ def _interval(override: Override, ends: _Ends, config: DictConfig) -> Interval:
     if key == "seed":
         raise UserError(f"{typed}: seeds are not searched; list them, for example seed=0,1,2")
     for tag in sorted(tags - set(TAGS)):
-        raise UserError(
-            f"{typed}: no such tag {tag}{nearest(tag, TAGS)}; choose from {', '.join(TAGS)}"
-        )
+        raise UserError(no_such(typed, f"tag {tag}", tag, TAGS))
     if {"log", "linear"} <= tags:
         raise UserError(f"{typed}: is tagged log and linear; choose one")
     if key == "lr":
-        learning_rate.check_range(low, high, typed, "lr=1e-4..1")
+        checks.check_lr_range(low, high, typed, "lr=1e-4..1")
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{typed}: both ends must be finite, for example {key}=1e-4..1")
     if low >= high:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 TRUST = "trust=true"
-
 
 RESOLVERS = ("now",)  # the others read the environment, or turn texts into configs
 
@@ -48,7 +47,9 @@ def check(config: Any, groups: Sequence[str], of: str, remedy: str) -> None:
     Raises:
         UserError: lists all that would be called.
     """
-    refuse(foreign(config, groups), of, remedy)
+    refuse(_calls_of_texts(config), of, remedy)  # before any of them is resolved
+    plain = _plain(config)
+    refuse([each for group in groups for each in in_node(plain.get(group), group)], of, remedy)
 
 
 def settled(
@@ -73,26 +74,34 @@ def settled(
 
     if not trusted:
         refuse(_calls_of_texts(config), of, remedy)
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(plain, dict)
+    plain = _plain(config)
     if not trusted:
         refuse([each for group in groups for each in in_node(plain.get(group), group)], of, remedy)
-    found = OmegaConf.merge(OmegaConf.structured(schema.Config), _escaped(plain))
+    # its texts must stay the same when they are resolved again
+    again = _literal(plain, lambda text: True)
+    found = OmegaConf.merge(OmegaConf.structured(schema.Config), again)
     assert isinstance(found, DictConfig)
     return found
 
 
-def _escaped(node: Any) -> Any:
-    """Return a resolved node with texts that stay the same when they are resolved again."""
+def _plain(config: Any) -> dict[Any, Any]:
+    """Return a config as plain containers, with its interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _literal(node: Any, is_meant: Callable[[str], Any]) -> Any:
+    """Return a node in which OmegaConf reads these texts literally, also those with ``${``."""
     from lrlab.config.words.spelling import literal
 
     if isinstance(node, dict):
-        return {key: _escaped(value) for key, value in node.items()}
+        return {key: _literal(value, is_meant) for key, value in node.items()}
     if isinstance(node, list):
-        return [_escaped(value) for value in node]
-    if isinstance(node, str):
-        return literal(node)
-    return node
+        return [_literal(value, is_meant) for value in node]
+    return literal(node) if isinstance(node, str) and is_meant(node) else node
 
 
 def leave_current_folder() -> None:
@@ -119,31 +128,6 @@ def refuse(found: Sequence[str], of: str, remedy: str) -> None:
         )
 
 
-def foreign(config: Any, groups: Sequence[str]) -> list[str]:
-    """Return what a saved config would call that is not known to be harmless.
-
-    Nothing that it names is imported, unless it is in one of ``PACKAGES``.
-
-    Args:
-        config: a ``DictConfig`` with unresolved interpolations.
-        groups: those that are instantiated.
-
-    Returns:
-        Each with its key, ``mypkg.Net (network)``.
-    """
-    from omegaconf import OmegaConf
-
-    found = _calls_of_texts(config)
-    if found:  # not even resolved
-        return found
-    # only now that no text of it can call anything
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(plain, dict)
-    for group in groups:
-        found += in_node(plain.get(group), group)
-    return found
-
-
 def _calls_of_texts(config: Any) -> list[str]:
     """Return what the resolvers in a config's texts would call, without calling any."""
     from omegaconf import OmegaConf
@@ -168,20 +152,10 @@ def uncalled(config: Any) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    raw = _without_calls(OmegaConf.to_container(config, resolve=False))
+    raw = _literal(OmegaConf.to_container(config, resolve=False), _resolvers)
     plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _without_calls(node: Any) -> Any:
-    from lrlab.config.words.spelling import literal
-
-    if isinstance(node, dict):
-        return {key: _without_calls(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_without_calls(value) for value in node]
-    return literal(node) if isinstance(node, str) and _resolvers(node) else node
 
 
 def in_node(node: Any, group: str) -> list[str]:
@@ -403,10 +377,9 @@ def in_best(text: str) -> list[str]:
     if not isinstance(saved, dict):
         raise UserError("best.yaml: is damaged, no YAML of a config")
     saved = {key: value for key, value in saved.items() if key != "source"}
-    found = []
     hydra = saved.pop("hydra", None) or {}
-    for key, value in hydra.items() if isinstance(hydra, dict) else [("", hydra)]:
-        found += [f"{value} (hydra.{key})"]
+    hydra = hydra if isinstance(hydra, dict) else {"": hydra}
+    found = [f"{value} (hydra.{key})" for key, value in hydra.items()]
     defaults = saved.pop("defaults", None) or []
     for entry in defaults if isinstance(defaults, list) else [defaults]:
         found += [] if entry in ("config", "_self_") or _is_own_choice(entry) else [str(entry)]

@@ -17,9 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from lrlab.config.schema import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
@@ -243,14 +241,8 @@ def note(config: DictConfig, kind: str, words: Sequence[str]) -> None:
 
 def _parse(word: str) -> Override | None:
     """Return an override, or None for a flag or for a word that Hydra will reject."""
-    if word.startswith("-") or "=" not in word:
-        return None
-    try:
-        return OverridesParser.create().parse_override(word)
-    except HydraException:
-        return None
-    except ValueError:  # Python reads no whole number of more than 4,300 digits
-        raise UserError(f"{word[:60]}…: a number with too many digits") from None
+    key, equals, text = word.partition("=")
+    return spelling.parsed(text, key) if equals and not word.startswith("-") else None
 
 
 def _rewritten(word: str, override: Override, groups: set[str]) -> str:

@@ -86,14 +86,14 @@ def unquoted(text: str) -> str:
     return text
 
 
-def parsed(text: str) -> Override | None:
+def parsed(text: str, key: str = "key") -> Override | None:
     """Return a text as an override's value; None if Hydra's grammar does not take it.
 
     Raises:
         UserError: it is a number with more digits than Python reads.
     """
     try:
-        return OverridesParser.create().parse_override(f"key={text}")
+        return OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException:
         return None
     except ValueError:  # Python reads no whole number of more than 4,300 digits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrlab.config.schema import nearest
+from lrlab.config.schema import nearest, no_such
 from lrlab.data.own import odd_columns
 from lrlab.data.own.csv_file import Form, Table, listed, reads_as_number
 from lrlab.errors import UserError
@@ -47,9 +47,7 @@ def read(
         UserError: see ``own_data.table``.
     """
     if task not in TASKS:
-        raise UserError(
-            f"data.task={task}: no such task{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
-        )
+        raise UserError(no_such(f"data.task={task}", "task", task, TASKS))
     labels, dropped = _column_names("label", label, how), _column_names("drop", drop, how)
     said: list[str] = []
     tables = {"": Table("data.path", path, how, said)}
