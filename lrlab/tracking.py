@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lrlab import records
 from lrlab.config import passwords, schema, trust
-from lrlab.config.targets import HYDRA_KEYS, lacking, located, taken
+from lrlab.config.targets import HYDRA_KEYS, check_taken, located, taken
 from lrlab.errors import NotWritten, UserError
 from lrlab.process.plain import is_whole
 
@@ -169,7 +169,9 @@ def check(node: Mapping[str, Any]) -> None:
                 )
         return
     found = _found(target)
-    _check_settings(node, found)
+    if (names := taken(found)) is not None:
+        known = [name for name in (*names, "every") if name != "sweep"]
+        check_taken("tracking", node, found, known)
     package = getattr(found, "needs", None)
     if package and importlib.util.find_spec(package) is None:
         raise UserError(
@@ -178,17 +180,6 @@ def check(node: Mapping[str, Any]) -> None:
     every = node.get("every", 1)
     if not is_whole(every, 1):
         raise UserError(f"tracking.every={every}: must be a whole number of steps from 1, like 10")
-
-
-def _check_settings(node: Mapping[str, Any], call: Any) -> None:
-    """Check that a tracker takes the settings of its config."""
-    names = taken(call)
-    if names is None:
-        return
-    known = [name for name in (*names, "every") if name != "sweep"]
-    for key, value in node.items():
-        if key not in known and key not in HYDRA_KEYS:
-            raise lacking(f"tracking.{key}={value}", call.__name__, known)
 
 
 def open(node: Mapping[str, Any], sweep: Path) -> Tracker:

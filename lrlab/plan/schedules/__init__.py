@@ -24,6 +24,5 @@ folder stays as it is.
 The files
 ---------
 ``lane_schedules`` makes the schedule of a lane, and ``reading`` checks its config. ``table`` steps
-a scheduler over the ``dummy`` optimizer, and ``closed_loop`` follows val_loss. ``checks`` refuses
-rates that no run could follow.
+a scheduler over the optimizer of ``dummy``, which refuses rates that no run could follow.
 """
