@@ -349,10 +349,9 @@ def _session_end(news: News, now: float) -> Any:
 
 
 def _reach(uri: str) -> None:
-    """Connect to a database once. MLflow tries 15 times, which takes over an hour.
+    """Connect to a database once, and raise its driver's error if it does not answer.
 
-    Raises:
-        Exception: the driver's; the database does not answer.
+    MLflow tries 15 times, which takes over an hour.
     """
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql"):

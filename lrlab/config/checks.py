@@ -46,11 +46,7 @@ LONGEST_NAME = 200  # bytes; most file systems take 255, and other folders are n
 
 
 def check(config: DictConfig) -> None:
-    """Check the values that need no data, network or device.
-
-    Raises:
-        UserError: names the option, its value and what would work.
-    """
+    """Check the values that need no data, network or device; raise ``UserError`` for a wrong one."""
     check_lr(config.lr)
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
@@ -85,14 +81,11 @@ def check(config: DictConfig) -> None:
 
 
 def check_lr(lr: float, subject: str = "", example: str = "lr=0.1") -> None:
-    """Refuse an lr that cannot work.
+    """Raise ``UserError`` unless the lr is a finite number above 0.
 
     Args:
         subject: the start of the line; by default the lr itself.
         example: a value that would work.
-
-    Raises:
-        UserError: it is no finite number above 0.
     """
     if not (math.isfinite(lr) and lr > 0):
         subject = subject or f"lr={lr:g}:"
@@ -100,25 +93,18 @@ def check_lr(lr: float, subject: str = "", example: str = "lr=0.1") -> None:
 
 
 def check_lr_range(low: float, high: float, typed: str, example: str) -> None:
-    """Refuse a range of lrs with an end that cannot work.
+    """Raise ``UserError`` unless both ends of a range are finite numbers above 0.
 
     Args:
         typed: the range as given.
         example: a range that would work.
-
-    Raises:
-        UserError: an end is no finite number above 0.
     """
     for end in (low, high):
         check_lr(end, f"{typed}: its end {end:g}", example)
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Check the options of the sweep as a whole.
-
-    Raises:
-        UserError: names the option, its value and what would work.
-    """
+    """Check the options of the sweep as a whole; raise ``UserError`` for a wrong one."""
     objective, target = config.objective, config.target
     if objective not in OBJECTIVES:
         raise UserError(no_such(f"objective={objective}", "objective", objective, OBJECTIVES))
@@ -176,11 +162,7 @@ def check_sweep(config: DictConfig) -> None:
 
 
 def memory_limit(config: Mapping[str, Any]) -> int | None:
-    """Return ``memory_limit`` in bytes; None for auto.
-
-    Raises:
-        UserError: it is no amount of memory.
-    """
+    """Return ``memory_limit`` in bytes, None for auto; raise ``UserError`` if it is no amount."""
     told = config.get("memory_limit", "auto")
     if told == "auto":
         return None
@@ -198,11 +180,7 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def check_folder(config: DictConfig) -> None:
-    """Check the options that say where the sweep's folder is.
-
-    Raises:
-        UserError: names the option, its value and what would work.
-    """
+    """Check the options that say where the sweep's folder is; raise ``UserError`` for a wrong one."""
     for key in ("output", "name"):
         if not config[key].strip():
             raise UserError(f"{key}={config[key]}: is empty; leave {key} out for the default")

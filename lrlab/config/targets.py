@@ -110,9 +110,6 @@ def check_taken(
     Args:
         group: the node's key in the config.
         known: the settings that it takes.
-
-    Raises:
-        UserError: there is such a setting.
     """
     for key, value in node.items():
         if key not in known and key not in HYDRA_KEYS:

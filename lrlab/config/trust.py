@@ -115,11 +115,7 @@ def leave_current_folder() -> None:
 
 
 def refuse(found: Sequence[str], of: str, remedy: str) -> None:
-    """Raise with a line that lists the findings; do nothing if there are none.
-
-    Raises:
-        UserError: there are some.
-    """
+    """Raise ``UserError`` with a line that lists the findings; do nothing if there are none."""
     if found:
         listed = ", ".join(dict.fromkeys(found))
         raise UserError(
@@ -142,14 +138,7 @@ def _calls_of_texts(config: Any) -> list[str]:
 
 
 def uncalled(config: Any) -> dict[str, Any]:
-    """Return a record's values with references resolved; texts that would call something stay.
-
-    Args:
-        config: a ``DictConfig`` with unresolved interpolations.
-
-    Raises:
-        OmegaConfBaseException: a reference leads nowhere.
-    """
+    """Return a record's values with references resolved; texts that would call something stay."""
     from omegaconf import OmegaConf
 
     raw = _literal(OmegaConf.to_container(config, resolve=False), _resolvers)
@@ -262,14 +251,7 @@ def _resolvers(text: str) -> list[str]:
 
 
 def in_words(words: Iterable[str]) -> list[str]:
-    """Return what a record's overrides would do that is not known to be harmless.
-
-    Args:
-        words: overrides in the form of a command line.
-
-    Returns:
-        A description of each.
-    """
+    """Return what a record's overrides would do that is not known to be harmless, in words."""
     return [what for word in words for what in _in_word(word)]
 
 
@@ -337,12 +319,11 @@ def saved_config(words: Sequence[str]) -> Path | None:
     """Return the best.yaml that a command line trains again; None if it names none.
 
     Any other file that it names is the user's own config.
+
+    Args:
+        words: with the flags in full, as ``flags.first`` returns them.
     """
-    named: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        if (flag := _flag(option)) is not None:
-            named[flag] = value if equals else following
+    named = dict(word.split("=", 1) for word in words if word.startswith("--config-"))
     name = named.get("--config-name", "").removesuffix(".yaml")
     folders = [named[flag] for flag in ("--config-path", "--config-dir") if flag in named]
     if Path(name).name != "best":
@@ -351,21 +332,8 @@ def saved_config(words: Sequence[str]) -> Path | None:
     return next((file for file in files if file.exists()), None)
 
 
-def _flag(option: str) -> str | None:
-    """Return which of Hydra's flags a word is; argparse also accepts abbreviations."""
-    shorts = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}
-    if option in shorts:
-        return shorts[option]
-    is_begun = option.startswith("--config-") and len(option) > len("--config-")
-    return next((flag for flag in shorts.values() if is_begun and flag.startswith(option)), None)
-
-
 def in_best(text: str) -> list[str]:
-    """Return what a best.yaml would call, or read elsewhere, that is not known to be harmless.
-
-    Raises:
-        UserError: it is no YAML.
-    """
+    """Return what a best.yaml would call, or read elsewhere, that is not known to be harmless."""
     import yaml
 
     from lrlab.config import yaml_text
@@ -431,11 +399,7 @@ def _is_own_choice(entry: Any) -> bool:
 
 
 def without_trust(words: Sequence[str]) -> tuple[list[str], bool]:
-    """Return a command line without ``trust=true``, and whether it was there.
-
-    Raises:
-        UserError: trust is neither true nor false.
-    """
+    """Return a command line without ``trust=true``, and whether it was there."""
     kept, trusted = [], False
     for word in words:
         key, equals, value = word.partition("=")

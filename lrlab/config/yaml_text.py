@@ -15,13 +15,8 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 
 def read(text: str) -> Any:
-    """Return ``OmegaConf.to_container(OmegaConf.create(text))``; None for an empty text.
-
-    Raises:
-        yaml.YAMLError: it is no YAML.
-    """
-    loader = _loader()
-    return yaml.load(text, Loader=loader)
+    """Return ``OmegaConf.to_container(OmegaConf.create(text))``; None for an empty text."""
+    return yaml.load(text, Loader=_loader())
 
 
 def load(file: Path) -> Any:
@@ -43,8 +38,7 @@ def record(text: str, plain: bool = False) -> Any:
     """
     check_aliases(text)
     try:
-        loader = _strict(plain)
-        return yaml.load(text, Loader=loader)
+        return yaml.load(text, Loader=_strict(plain))
     except yaml.YAMLError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -54,11 +48,7 @@ def record(text: str, plain: bool = False) -> Any:
 
 
 def check_aliases(text: str) -> None:
-    """Refuse YAML with aliases.
-
-    Raises:
-        yaml.YAMLError: it has some, or is no YAML.
-    """
+    """Raise ``yaml.YAMLError`` if a YAML text has aliases."""
     if not re.search(r"(^|[\s\[{,:?-])\*\S", text):  # quick, and rarely true
         return
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -68,13 +58,8 @@ def check_aliases(text: str) -> None:
 
 def write(value: Any) -> str:
     """Return the text of plain containers, as ``OmegaConf.to_yaml`` writes them."""
-    return yaml.dump(
-        value,
-        default_flow_style=False,
-        allow_unicode=True,
-        sort_keys=False,
-        Dumper=_dumper(),
-    )
+    how: dict[str, Any] = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
+    return yaml.dump(value, Dumper=_dumper(), **how)
 
 
 @functools.cache

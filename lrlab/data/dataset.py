@@ -57,10 +57,7 @@ def check_draw(train_size: Any, seed: Any, samples: str) -> None:
     """Check the settings that say which samples are trained on.
 
     Args:
-        samples: the name of the samples.
-
-    Raises:
-        UserError: one of the two cannot work.
+        samples: what they are called in a message.
     """
     if train_size is not None and not is_whole(train_size, 1):
         raise UserError(

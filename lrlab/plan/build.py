@@ -167,11 +167,7 @@ def _load_data(node: str, files: str) -> Dataset:
 
 
 def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
-    """Build the run's schedule over all its steps.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
+    """Build the run's schedule over all its steps."""
     return lane_schedules.build(*schedule_arguments(spec, steps_per_epoch))
 
 

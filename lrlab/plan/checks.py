@@ -75,11 +75,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
 
 
 def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
-    """Return how many parameter groups the optimizer makes of the network's parameters.
-
-    Raises:
-        UserError: it cannot train them.
-    """
+    """Return how many parameter groups the optimizer makes of the network's parameters."""
     key = (*build.network_key(spec, dataset), build.object_of(spec, "optimizer"))
     key += (json.dumps(spec["optimizer"], default=str),)
     if key not in _working:

@@ -123,11 +123,7 @@ def forget() -> None:
 
 
 def spec(job: DictConfig | Job) -> RunSpec:
-    """Turn a config that Hydra composed into a run spec.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
+    """Turn a config that Hydra composed into a run spec."""
     if isinstance(job, Job):
         return job.spec
     return _spec(

@@ -79,13 +79,10 @@ def _sharing() -> int:
 
 
 def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
-    """Check that ``memory_limit`` holds the data and one run of each lane group.
+    """Raise ``UserError`` unless ``memory_limit`` holds the data and one run of each lane group.
 
     Args:
         sharing: how many workers share it; None: this process's own setting.
-
-    Raises:
-        UserError: it does not.
     """
     sharing = sharing or _sharing()
     for spec in {

@@ -102,10 +102,7 @@ def of_schedule(
 
     Args:
         choice: the user's name of the schedule.
-        schedule, hyperparameters, steps, steps_per_epoch: as for ``schedules.build``.
-
-    Raises:
-        UserError: a value that cannot work.
+        schedule, hyperparameters, steps, steps_per_epoch: as for ``lane_schedules.build``.
     """
     built = lane_schedules.build(schedule, hyperparameters, steps, steps_per_epoch)
     if built.closed_loop:
@@ -167,8 +164,7 @@ def _in_ticks(
 ) -> np.ndarray:
     """Return (ticks,) lr of the same schedule without warm-up, in a run of so many ticks.
 
-    Raises:
-        UserError: it cannot be so long.
+    Raise ``UserError`` if it cannot be so long.
     """
     node = {**schedule, "interval": "step", "warmup_steps": 0}
     return lane_schedules.build(node, hyperparameters, ticks, 1).values(0, ticks)["lr"]

@@ -59,6 +59,8 @@ def first(typed: Sequence[str]) -> list[str]:
             continue
         flag, equals, value = word.partition("=")
         flag = _known(flag, word)
+        if flag in flags and flag in _VALUES:
+            raise UserError(f"{flag}: is given twice; keep one")
         if flag not in _VALUES:
             if equals:
                 raise UserError(f"{word}: takes no value; write {flag}")

@@ -57,11 +57,7 @@ class Form:
 
 
 def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
-    """Return how a CSV is written, from its options.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
+    """Return how a CSV is written, from its options; refuse values that cannot work."""
     for key, value in (("header", header), ("check", check)):
         if not isinstance(value, bool):
             raise UserError(f"data.{key}={value}: must be true or false")
@@ -80,11 +76,7 @@ def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
 
 
 def file_of(option: str, path: str) -> Path:
-    """Return the file that an option names.
-
-    Raises:
-        UserError: it does not exist.
-    """
+    """Return the file that an option names; raise ``UserError`` if there is none."""
     if not (isinstance(path, str) and path and "\0" not in path):
         raise UserError(f"{option}={path}: must be a file's name")
     try:

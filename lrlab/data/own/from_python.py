@@ -40,11 +40,7 @@ def _has_samples(value: Any) -> bool:
 
 
 def check(data: Any) -> None:
-    """Refuse anything but arrays, a choice, a mapping of settings, or the user's code.
-
-    Raises:
-        UserError: it is something else; the line says what would work.
-    """
+    """Refuse anything but arrays, a choice, a mapping of settings, or the user's code."""
     if isinstance(data, list) and any(
         isinstance(each, tuple | Mapping) and is_arrays(each) for each in data
     ):

@@ -89,8 +89,7 @@ def scheduler_on(settings: Settings, start: dict[str, Any], groups: int = 1) -> 
 def check_moved(settings: Settings, start: Mapping[str, Any], optimizer: Dummy, tick: int) -> None:
     """Refuse a scheduler that moves a value which no run would follow.
 
-    Raises:
-        UserError: it moves more than lr, and momentum or beta1 where it does not follow val_loss.
+    A run follows lr and, unless the scheduler follows val_loss, momentum or beta1.
     """
     group = optimizer.param_groups[0]
     before = {k: v for k, v in start.items() if k not in ("lr", "momentum", "betas")}
@@ -115,11 +114,7 @@ def check_moved(settings: Settings, start: Mapping[str, Any], optimizer: Dummy, 
 
 
 def number_of(settings: Settings, name: str, value: Any, tick: int) -> float:
-    """Return a value that a scheduler left in its optimizer as a number.
-
-    Raises:
-        UserError: it is complex, a text, nothing, or several numbers.
-    """
+    """Return a value that a scheduler left in its optimizer; refuse all but one real number."""
     plain = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
     is_complex = isinstance(plain, numbers.Complex) and not isinstance(plain, numbers.Real)
     if isinstance(plain, numbers.Number) and not isinstance(plain, bool) and not is_complex:

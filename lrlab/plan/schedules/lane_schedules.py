@@ -78,14 +78,8 @@ def check_groups(
 ) -> None:
     """Refuse a user's scheduler that gives each parameter group a curve of its own.
 
-    lrlab keeps each group's ratio to the run's lr, so such curves would be lost.
-
-    Args:
-        schedule, hyperparameters, steps, steps_per_epoch: as for ``build``.
-        groups: how many parameter groups the optimizer has.
-
-    Raises:
-        UserError: groups that start at the same lr come apart.
+    lrlab keeps each group's ratio to the run's lr, so such curves would be lost. The arguments are
+    those of ``build``, and how many parameter groups the optimizer has.
     """
     settings = read(schedule, steps, steps_per_epoch)
     if groups < 2 or settings.closed_loop or not is_own(settings.target):
@@ -169,11 +163,6 @@ class _ClosedLoop:
 
 
 def _check_range(first_step: int, count: int, known: int) -> None:
-    """Refuse steps outside the known ones.
-
-    Raises:
-        ValueError: some are outside.
-    """
     if first_step < 0 or count < 0 or first_step + count > known:
         raise ValueError(
             f"steps {first_step} to {first_step + count - 1} asked for, known are 0 to {known - 1}"

@@ -42,10 +42,9 @@ class Settings(NamedTuple):
 
 
 def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Settings:
-    """Resolve a schedule's settings for a run of so many steps; the arguments are ``build``'s.
+    """Resolve a schedule's settings for a run of so many steps; refuse values that cannot work.
 
-    Raises:
-        UserError: a value that cannot work.
+    The arguments are those of ``lane_schedules.build``.
     """
     interval = schedule.get("interval", "step")
     if interval not in INTERVALS:
