@@ -7,7 +7,6 @@ never harms a run: it is reported once, and the tracker is switched off.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import logging
 import math
@@ -284,15 +283,15 @@ class TensorBoard:
         self.files: dict[int, Path] = {}
 
     def log(self, news: News) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        event_pb2 = _compiled("compat.proto.event_pb2")
         now = time.time()
         events: list[Any] = []
 
         def add(step: int, values: Mapping[str, float]) -> None:
-            found = event_pb2.Event(wall_time=now, step=step)
+            found = Event(wall_time=now, step=step)
             for tag, value in values.items():
                 found.summary.value.add(tag=tag, simple_value=value)
             events.append(found)
@@ -300,15 +299,15 @@ class TensorBoard:
         if news.first:
             # The records are the truth: events of an interrupted process are written again.
             self.files[news.run] = self._fresh_file(news, now)
-            events.append(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
+            events.append(Event(wall_time=now, file_version="brain.Event:2"))
             # No summary of the experiment: without one TensorBoard shows the columns of all runs.
             start = hparams_pb(news.hyperparameters, trial_id=news.name, start_time_secs=now)
-            events.append(event_pb2.Event(wall_time=now, summary=start))
+            events.append(Event(wall_time=now, summary=start))
         for step, point in news.points:
             add(step, point)
         if news.state in ENDED:
             add(news.step, {f"final/{key}": value for key, value in news.results.items()})
-            events.append(event_pb2.Event(wall_time=now, summary=_session_end(news, now)))
+            events.append(Event(wall_time=now, summary=_session_end(news, now)))
         with self.files[news.run].open("ab") as stream:
             writer = RecordWriter(stream)
             for event in events:
@@ -328,22 +327,16 @@ class TensorBoard:
         return folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}.{os.getpid()}"
 
 
-def _compiled(name: str) -> Any:
-    """Return TensorBoard's protocol buffers; their classes exist only after the import."""
-    return importlib.import_module(f"tensorboard.{name}")
-
-
 def _session_end(news: News, now: float) -> Any:
-    from tensorboard.plugins.hparams import metadata
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-    plugin_data_pb2 = _compiled("plugins.hparams.plugin_data_pb2")
     failed = news.state in ("failed", "interrupted")
     status = "STATUS_FAILURE" if failed else "STATUS_SUCCESS"
-    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now)
-    about = metadata.create_summary_metadata(
-        plugin_data_pb2.HParamsPluginData(session_end_info=end)
-    )
-    found = _compiled("compat.proto.summary_pb2").Summary()
+    data: Any = plugin_data_pb2
+    end = data.SessionEndInfo(status=status, end_time_secs=now)
+    about = metadata.create_summary_metadata(data.HParamsPluginData(session_end_info=end))
+    found = Summary()
     found.value.add(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
     return found
 

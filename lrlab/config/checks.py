@@ -46,7 +46,7 @@ LONGEST_NAME = 200  # bytes; most file systems take 255, and other folders are n
 
 
 def check(config: DictConfig) -> None:
-    """Check the values that need no data, network or device; raise ``UserError`` for a wrong one."""
+    """Check the values that need no data, network or device; each wrong one is a ``UserError``."""
     check_lr(config.lr)
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
@@ -104,7 +104,7 @@ def check_lr_range(low: float, high: float, typed: str, example: str) -> None:
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Check the options of the sweep as a whole; raise ``UserError`` for a wrong one."""
+    """Check the options of the sweep as a whole."""
     objective, target = config.objective, config.target
     if objective not in OBJECTIVES:
         raise UserError(no_such(f"objective={objective}", "objective", objective, OBJECTIVES))
@@ -180,7 +180,7 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def check_folder(config: DictConfig) -> None:
-    """Check the options that say where the sweep's folder is; raise ``UserError`` for a wrong one."""
+    """Check the options that say where the sweep's folder is."""
     for key in ("output", "name"):
         if not config[key].strip():
             raise UserError(f"{key}={config[key]}: is empty; leave {key} out for the default")
