@@ -136,8 +136,8 @@ class MLP(nn.Module):
         else:
             if init in INITS and init not in MUP_INITS:
                 raise UserError(
-                    f"network.init={init}: does not scale with the width as "
-                    f"network.parametrisation={parametrisation} needs it; choose from "
+                    f"network.init={init}: does not suit "
+                    f"network.parametrisation={parametrisation}; choose from "
                     f"{', '.join(MUP_INITS)}"
                 )
             layers = _mup_layers(pairs, base_width, bias, parametrisation == "mup_adam")

@@ -300,14 +300,14 @@ def _check_spread(
 def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
     """Return notes on equal parts, and on features that may be none, as there are no names."""
     said = [
-        f"{option}: {prefix}x is the same as x, so what is judged on it has been trained on"
+        f"{option}: {prefix}x is the same as x, so it measures the loss on trained samples"
         for prefix in ("val_", "test_")
         if f"{prefix}x" in parts and torch.equal(parts["x"], parts[f"{prefix}x"])
     ]
     y = parts["y"]
     if y.is_floating_point() and bool((y == y[0]).all()):
         said.append(
-            f"{option}: all targets are {_few(y[0])}, so an output that heeds no input answers them"
+            f"{option}: all targets are {_few(y[0])}, so a network needs no input to predict them"
         )
     if parts["x"].dtype == torch.uint8 and int(parts["x"].max()) <= 1:
         said.append(

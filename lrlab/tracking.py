@@ -163,7 +163,7 @@ def check(node: Mapping[str, Any]) -> None:
         for key, value in node.items():
             if key not in HYDRA_KEYS:
                 raise UserError(
-                    f"tracking.{key}={value}: nothing is tracked, so nobody reads it; choose "
+                    f"tracking.{key}={value}: has no effect without a tracker; choose "
                     "tracking=tensorboard or tracking=mlflow"
                 )
         return

@@ -117,7 +117,7 @@ LISTS = [
     ("schedule=fixed,stepp", "schedule=stepp", "did you mean step?"),
     ("lr=interval(0,1)", "lr=interval(0,1)", "above 0", "lr=1e-4..1"),
     ("lr=0..1", "lr=0..1", "above 0", "lr=1e-4..1"),
-    ("lr=1..0.1", "lr=1..0.1", "low end comes first"),
+    ("lr=1..0.1", "lr=1..0.1", "low end must come first"),
     ("lr=1e-4..", "lr=1e-4..", "a number"),
     ("lr=1e-4..1 sampler=grid", "sampler=grid", "points=13"),
     ("epochs=0..2 optimizer=sgd,adam", "epochs=0", "at least 1", "epochs=3"),
@@ -172,7 +172,7 @@ NAMES = [
     ("optimizer._target_=torch.optim.Muon", "torch.optim.Muon: ", "2D", "optimizer=adam"),
     ("lr=${epochs} epochs=${lr}", "lr=${epochs}: refers to itself, by way of epochs", "0.1"),
     ("lr=0.1,${epochs} epochs=${lr}", "epochs=${lr}: stands for 0.1; give a whole number"),
-    ("optimizer=${lr}", "${lr}: stands for the choice of a group"),
+    ("optimizer=${lr}", "${lr}: can refer only to another group"),
 ]
 
 

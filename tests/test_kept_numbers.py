@@ -90,7 +90,7 @@ def test_unchecked_classes_are_merged_with_a_line(tmp_path: Path) -> None:
 def test_the_tests_labels_are_read_as_the_tables(tmp_path: Path) -> None:
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     train.write_text("a,y\n" + "1.5,1\n2.5,2\n" * 9, "utf-8")
-    for cell, says in (("01", "the label y is 01, which is no class, in row 2"), ("1.0", None)):
+    for cell, says in (("01", "the label y is 01, an unknown class, in row 2"), ("1.0", None)):
         test.write_text(f"a,y\n1.5,2\n2.5,{cell}\n", "utf-8")
         if says:
             assert says in error(own_data.table, str(train), "y", str(test), check=True)
@@ -241,7 +241,7 @@ def test_constant_targets_are_no_regression(tmp_path: Path) -> None:
     assert says in own_data.table(read, ["y", "z"], check=True).notices[0]
     own_data.table(read, "y")  # as older records mean it
     # a network may compute what is to be 0
-    says = "data: all targets are 3.5, so an output that heeds no input answers them"
+    says = "data: all targets are 3.5, so a network needs no input to predict them"
     assert says in made(X, np.full(ROWS, 3.5)).notices
     assert "are (0, 1)," in "; ".join(made(X, np.tile([0.0, 1.0], (ROWS, 1))).notices)
 

@@ -270,7 +270,7 @@ def test_tables_that_cannot_work(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame["kind"] = "bee"
     frame.to_csv(other, index=False)
     message = error(own_data.table, path, "kind", other, drop=["when"])
-    assert message == f"data.test_path={other}: the label kind is bee, which is no class, in row 1"
+    assert message == f"data.test_path={other}: the label kind is bee, an unknown class, in row 1"
     frame.drop(columns="count").to_csv(other, index=False)
     message = error(own_data.table, path, "age", other, drop=["kind"])
     assert f"data.test_path={other}: has no column count" in message

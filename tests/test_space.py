@@ -186,8 +186,8 @@ def test_an_interval_is_searched(typed: str, key: str, expected: Interval) -> No
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("lr=1..0.1", ["lr=1..0.1:", "low end comes first"]),
-        ("lr=1..1", ["low end comes first"]),
+        ("lr=1..0.1", ["lr=1..0.1:", "low end must come first"]),
+        ("lr=1..1", ["low end must come first"]),
         ("lr=0..1", ["lr=0..1:", "above 0", "lr=1e-4..1"]),
         ("lr=-1..1", ["above 0"]),
         ("lr=interval(0,1)", ["lr=interval(0,1):", "above 0"]),

@@ -57,8 +57,7 @@ def check(config: DictConfig) -> None:
         raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
     if (config.threads or 1) > MOST_THREADS:
         raise UserError(
-            f"threads={config.threads}: more than {MOST_THREADS}, which no machine has cores for; "
-            "use threads=null for all cores"
+            f"threads={config.threads}: must be at most {MOST_THREADS}, or null for all cores"
         )
     lanes = config.lanes
     if lanes != "auto" and not is_whole(lanes, 1):
@@ -122,7 +121,7 @@ def check_sweep(config: DictConfig) -> None:
                 f"{key}={value:g}: must be a finite number above 0, for example {key}={example}"
             )
         if key != "target" and (value or 0) > MOST_SECONDS:
-            raise UserError(f"{key}={value:g}: more seconds than anybody waits, at most 1e9")
+            raise UserError(f"{key}={value:g}: must be at most 1e9 seconds")
     for key, least, example in (("n_trials", 1, 20), ("points", 2, 13)):
         if config[key] is not None and config[key] < least:
             raise UserError(
@@ -134,7 +133,7 @@ def check_sweep(config: DictConfig) -> None:
     if workers != "auto" and not is_whole(workers, 1):
         raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
     if workers != "auto" and workers > (most := max(LEAST_MOST_WORKERS, os.cpu_count() or 1)):
-        raise UserError(f"workers={workers}: more processes than are wise here; at most {most}")
+        raise UserError(f"workers={workers}: more than this machine can use; use at most {most}")
     if every not in ("auto", None) and not is_whole(every, 1):
         raise UserError(
             f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "

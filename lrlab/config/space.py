@@ -248,7 +248,7 @@ def _in_range(override: Override) -> float:
         return 0
     way = sweep.stop - sweep.start
     if not (math.isfinite(way) and math.isfinite(sweep.step) and sweep.step):
-        raise UserError(f"{_typed(override)}: a range needs finite numbers, and a step beside 0")
+        raise UserError(f"{_typed(override)}: a range needs finite numbers and a nonzero step")
     return way / sweep.step if abs(way) < checks.MOST_RUNS * abs(sweep.step) else math.inf * way
 
 
@@ -281,7 +281,7 @@ def _element(key: str, given: Any) -> str:
         return repr(given)
     raise UserError(
         f"hydra.sweeper.params.{key}={given}: must be a list, an interval or a value; "
-        "a dotted key stands in one line, like network.hidden"
+        "write a nested key with a dot, like network.hidden"
     )
 
 
@@ -341,7 +341,7 @@ def _interval(override: Override, ends: _Ends, config: DictConfig) -> Interval:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{typed}: both ends must be finite, for example {key}=1e-4..1")
     if low >= high:
-        raise UserError(f"{typed}: its low end comes first, and below its high end")
+        raise UserError(f"{typed}: the low end must come first and be below the high end")
 
     whole = _whole(typed, key, ends, config)
     log = "log" in tags or (key.rpartition(".")[2] in RATES and "linear" not in tags)
@@ -367,7 +367,7 @@ def _whole(typed: str, key: str, ends: _Ends, config: DictConfig) -> bool:
     if isinstance(now, DictConfig) or key in (*GROUPS, *SWEEP_GROUPS):
         raise UserError(f"{typed}: a group takes the name of a choice, or a list of them")
     if "str" in kinds or (isinstance(now, bool | str) and now != "auto") or OmegaConf.is_list(now):
-        raise UserError(f"{typed}: an interval needs an option that is a number")
+        raise UserError(f"{typed}: only an option that is a number can have an interval")
     if "int" in kinds:
         return True
     return ends.typed_whole and not isinstance(now, float) and "float" not in kinds

@@ -34,7 +34,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
     for spec in specs:
         if spec.config.get("precision") == "tf32" and not spec.device.startswith("cuda"):
             raise UserError(
-                f"precision=tf32: needs an NVIDIA GPU, and device={spec.device} is none; "
+                f"precision=tf32: needs an NVIDIA GPU, which device={spec.device} is not; "
                 "use precision=float32 or precision=bf16"
             )
         dataset = build.load_data(spec)
@@ -47,8 +47,8 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
             )
         if (steps := spec["epochs"] * steps_per_epoch) > checks.MOST_STEPS:
             raise UserError(
-                f"epochs={spec['epochs']}: makes {steps:,} steps; a run has at most "
-                f"{checks.MOST_STEPS:,}, here epochs={checks.MOST_STEPS // steps_per_epoch}"
+                f"epochs={spec['epochs']}: makes {steps:,} steps, more than {checks.MOST_STEPS:,}; "
+                f"use at most epochs={checks.MOST_STEPS // steps_per_epoch}"
             )
         if len(dataset.val_y) == 0:
             raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")
@@ -139,7 +139,7 @@ def _check_task(spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset) ->
         )
     if dataset.target_mean and losses.unit(loss, dataset.target_std) is None:
         raise UserError(
-            f"data.standardise_targets=true: loss={chosen} cannot be told in the targets' own "
+            f"data.standardise_targets=true: loss={chosen} cannot be reported in the targets' own "
             "units; use loss=mse or loss=l1"
         )
     if task == "regression" and dataset.num_classes is not None:

@@ -96,7 +96,7 @@ def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
         if whole > (checks.memory_limit(spec.config) or math.inf):
             each = f" in each of {sharing} workers" if sharing > 1 else ""
             raise UserError(
-                f"memory_limit={spec['memory_limit']}: too little, for the data take "
+                f"memory_limit={spec['memory_limit']}: too little: the data take "
                 f"{spelt(need.data_bytes)} and one run {spelt(least)}{each}; "
                 f"use at least memory_limit={spelt(whole)}"
             )

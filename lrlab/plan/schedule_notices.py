@@ -209,7 +209,7 @@ def _never_comes_near(run: _Run) -> str:
     if run.settings.steps < _FEW_TICKS:
         remedies.append("more epochs")
     return (
-        f"{run.say} comes to an lr of {top:.3g} at most in the run's {run.ticks}, not to "
+        f"{run.say} reaches an lr of only {top:.3g} in the run's {run.ticks}, not "
         f"{peak:.3g} ({run.lr}, schedule.interval={run.interval}); "
         f"use {' and '.join(remedies) or 'more epochs'}"
     )

@@ -74,8 +74,8 @@ def _group(group: str, value: Any) -> tuple[Collection[str] | None, list[str]]:
     if isinstance(value, tuple) or is_object:
         hint = "give its class" if is_object else "give a function of yours"
         raise UserError(
-            f"{group}={_short(value)}: is a value of this process, which no other could train "
-            f"again; {hint}, from a file that can be imported"
+            f"{group}={_short(value)}: is an object of this process, so the run could not be "
+            f"reproduced later; {hint}, from a file that can be imported"
         )
     several = value if isinstance(value, list) else [value]
     if any(map(_is_code, several)):
@@ -181,17 +181,15 @@ def import_path(option: str, code: Any) -> str:
         where = "in a notebook or script" if "<" not in name else "inside of a function"
         where = "without a name" if "<lambda>" in name else where
         raise UserError(
-            f"{option}={name}: was defined {where}, so that nothing could train with it again; "
-            "put it into a file, for example mine.py beside it, and import it from there"
+            f"{option}={name}: was defined {where}, so the run could not be reproduced later; "
+            "put it into a file, for example mine.py next to it, and import it from there"
         )
     parts = module.split(".")
     for length in range(1, len(parts) + 1):
         path = ".".join(parts[:length])
         if _found(path, name) is code:
             return f"{path}.{name}"
-    raise UserError(
-        f"{option}={name}: {module}.{name} is another one now; import it anew, and give that"
-    )
+    raise UserError(f"{option}={name}: {module}.{name} is another object now; import it again")
 
 
 def _found(module: str, name: str) -> Any:

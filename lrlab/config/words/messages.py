@@ -48,8 +48,8 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return _wrong_reference(error, text)
     if match := re.search(r"Error resolving interpolation '(.*)', possible .*keys: (.*)", text):
         return (
-            f"{match[1]}: stands for the choice of a group, and there it can name only another "
-            f"group ({match[2]}); write the choice's name"
+            f"{match[1]}: can refer only to another group where a group's choice is expected "
+            f"({match[2]}); write the choice's name"
         )
     if (override := getattr(error, "override", None)) is not None:
         return _not_understood(str(override))
@@ -194,7 +194,7 @@ def group_of_unknown_setting(error: Exception) -> str | None:
 def misplaced_interval(key: str, interval: str) -> str:
     """Return the line for an interval in place of a single value."""
     return (
-        f"{key}={interval}: an interval is searched by a sweep, and here stands one value; "
+        f"{key}={interval}: is an interval, where one value is needed; "
         f"in a YAML file it belongs in hydra.sweeper.params: {{{key}: {interval}}}"
     )
 

@@ -71,7 +71,7 @@ def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
     if point is None:
         raise UserError(f"data.decimal={decimal}: must be point or comma")
     if point == named:
-        raise UserError(f"data.decimal={decimal}: is what data.sep={sep} says stands between cells")
+        raise UserError(f"data.decimal={decimal}: must differ from data.sep={sep}")
     return Form(named, point, header, check)
 
 

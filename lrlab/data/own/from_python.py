@@ -181,7 +181,7 @@ def write(made: Any, folder: Path) -> tuple[str, list[str]]:
     if _is_frame(made):
         last = str(made.columns[-1]) if len(made.columns) else "label"
         raise UserError(
-            "data: is one table, which does not say what is to be predicted; give two, like "
+            "data: is one table, which does not say which column to predict; give two, like "
             f"data=(table.drop(columns=[{last!r}]), table[{last!r}])"
         )
     if _has_samples(made):

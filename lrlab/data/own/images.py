@@ -50,7 +50,7 @@ class Pixels:
         mode = getattr(image, "mode", None)
         if mode not in (*GREY, *COLOURED):
             what = type(image).__name__ if mode is None else f"mode {mode}"
-            raise UserError(f"{option}: {name} is no image of 8 bits a channel ({what})")
+            raise UserError(f"{option}: {name} is not an image with 8 bits a channel ({what})")
         image = image.convert("L" if mode in GREY else "RGB")
         if self.resized is not None and image.size != self.resized:
             image = image.resize(self.resized, 2)  # bilinear
@@ -116,9 +116,7 @@ def read_folder(
         parts[f"{prefix}y"] = np.array([names.index(name) for name, _ in listed])
     said = [line for prefix in roots for line in _said_of_folder(roots[prefix], prefix, names)]
     if test_root is not None and data_paths.find(test_root).samefile(data_paths.find(root)):
-        said.append(
-            f"data.test_root={test_root}: is the folder of data.root, so the test is no test"
-        )
+        said.append(f"data.test_root={test_root}: is the folder of data.root, so it is no test")
     return pixels.stacked(parts), said
 
 
@@ -128,10 +126,10 @@ def _said_of_folder(root: str, prefix: str, names: Sequence[str]) -> list[str]:
     said = []
     stray = sum(file.is_file() and file.suffix.lower() in IMAGE_ENDINGS for file in inside)
     if stray:
-        said.append(f"{option}: images that lie in no folder of a class are left out, {stray}")
+        said.append(f"{option}: {stray} images outside the class folders are left out")
     empty = [each.name for each in inside if each.is_dir() and each.name not in names]
     if empty and not prefix:
-        said.append(f"{option}: folders without images are no classes: {', '.join(empty[:9])}")
+        said.append(f"{option}: folders without images are left out: {', '.join(empty[:9])}")
     if not prefix and (parts := [name for name in names if name.lower() in PARTS_OF_FOLDERS]):
         said.append(
             f"{option}: {' and '.join(parts)} are taken for classes; if they are parts, use "

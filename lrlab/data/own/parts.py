@@ -83,7 +83,7 @@ def _tensor(value: Any, key: str, option: str) -> Tensor:
         )
     if isinstance(value, np.ma.MaskedArray):
         raise UserError(
-            f"{option}: {key} is a masked array, and training would not heed the mask; give the "
+            f"{option}: {key} is a masked array, and training would ignore the mask; give the "
             "samples without one, or fill it: x.filled(0)"
         )
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype.itemsize > 8:

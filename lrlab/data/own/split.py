@@ -60,8 +60,7 @@ def divided(y: Tensor, how: Split, option: str) -> tuple[Tensor, Tensor]:
     size = max(1, int(how.val_size * available)) if share else int(how.val_size)
     if available == 1:
         raise UserError(
-            f"{option}: holds one sample; give two or more, for one at least is trained on and one "
-            "held out"
+            f"{option}: holds one sample; at least two are needed, to train on and to hold out"
         )
     if size >= available:
         raise UserError(

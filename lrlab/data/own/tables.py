@@ -54,9 +54,7 @@ def read(
     if test_path is not None:
         tables["test_"] = Table("data.test_path", test_path, how, said)
         if how.check and tables["test_"].file.samefile(tables[""].file):
-            said.append(
-                f"data.test_path={test_path}: is the file of data.path, so the test is no test"
-            )
+            said.append(f"data.test_path={test_path}: is the file of data.path, so it is no test")
     frame = tables[""].frame
     columns = [str(name) for name in frame.columns]
     for key, names in (("label", labels), ("drop", dropped)):
@@ -253,9 +251,7 @@ def _classes_as_meant(table: Table, name: str, training: Table, said: list[str])
     stripped = Counter(text.strip() for text in texts)
     for text, count in stripped.items():
         if count > 1:
-            said.append(
-                f"{table.option}: {text!r} with blanks behind it is taken for the same class"
-            )
+            said.append(f"{table.option}: {text!r} with spaces after it is the same class")
     if alike := _equal_as_read(stripped, "f", table.how.decimal):
         said.append(
             f"{table.option}: {_first_of(alike)} are equal as numbers and taken for "
@@ -277,7 +273,7 @@ def _classes(cells: pd.Series, name: str, classes: Sequence[Any], option: str) -
     found = cells.tolist()
     for row, cell in enumerate(found):
         if cell not in number:
-            what = "is empty" if _is_missing(cell) else f"is {cell}, which is no class"
+            what = "is empty" if _is_missing(cell) else f"is {cell}, an unknown class"
             raise UserError(f"{option}: the label {name} {what}, in row {row + 1}")
     return np.array([number[cell] for cell in found], dtype=np.int64)
 
@@ -290,7 +286,7 @@ def _of_quantities(classes: Sequence[Any], name: str, task: str, table: Table) -
         return []
     advice = _advice(text, table.how, "write them as plain numbers")
     return [
-        f"{table.option}: the label {name} holds {text!r} and its like, taken as "
+        f"{table.option}: the label {name} holds texts like {text!r}, taken as "
         f"{len(classes)} classes; if they are quantities, {advice}, and if they are classes, use "
         "data.task=classification"
     ]
