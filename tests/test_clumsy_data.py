@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no class": (TEXT.replace("dog", "", 1), {}, "the label y is empty, in row 21"),
     "no number": (PLAIN.assign(y=CODES.where(CODES.index != 9)), {}, "y is empty in row 10"),
     "latin-1": (TEXT.replace("dog", "Löwe").encode("latin-1"), {}, "is no text in UTF-8"),
-    "a workbook": (b"PK\x03\x04" + b"\0" * 9, {}, "is a zip file"),
+    "a workbook": (b"PK\x03\x04" + b"\0" * 9, {}, "is a spreadsheet or a zip file"),
     "surplus": ("a,b,y\n" + BODY.replace("\n", ",5\n"), {}, "names 3 columns, and rows have 4"),
     "thousands": (cell("12,345,678"), {}, "write thousands without separators"),
     "per cent": (cell("12%"), {}, "write it without %"),

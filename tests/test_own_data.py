@@ -150,7 +150,7 @@ def test_bytes_become_shares_and_channels_are_standardised(tmp_path: Path) -> No
         ),
         ((torch.ones(3, 2), torch.ones(2)), "x has shape (3, 2), y (2,)"),
         ((torch.ones(0, 2), torch.ones(0)), "holds no samples"),
-        ((torch.ones(1, 2), torch.ones(1)), "holds one sample; give two or more"),
+        ((torch.ones(1, 2), torch.ones(1)), "holds one sample; at least two are needed"),
         ((torch.ones(4, 2), torch.tensor([0, 1, -1, 2])), "y holds the class -1; classes count"),
         ((torch.ones(4, 2), torch.zeros(4, 2).long()), "y has shape (4, 2); classes must be"),
         ((torch.ones(4, 2), torch.zeros(4, 2, 2)), "y has shape (4, 2, 2); floating-point targets"),

@@ -339,7 +339,7 @@ def test_a_yaml_file_that_cannot_work_is_refused() -> None:
 def test_an_interval_in_the_wrong_place_of_a_yaml_file() -> None:
     config = {"optimizer": {"weight_decay": "1e-6..1e-2"}}
     line = refused(**config)
-    assert line.startswith("optimizer.weight_decay=1e-6..1e-2: an interval")
+    assert line.startswith("optimizer.weight_decay=1e-6..1e-2: is an interval")
     assert "hydra.sweeper.params: {optimizer.weight_decay: 1e-6..1e-2}" in line
     assert read("optimizer.weight_decay=0", **config).fixed == ["optimizer.weight_decay=0"]
 
