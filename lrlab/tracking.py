@@ -253,17 +253,10 @@ def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     for group in schema.GROUPS:
         found[group] = summary.get(group)
         node = config.get(group)
-        for key in schema.keys(node, f"{group}.") if isinstance(node, Mapping) else ():
-            value: Any = config
-            for part in key.split("."):
-                value = value[part]
-            if not isinstance(value, Mapping) and key.rpartition(".")[2] not in HYDRA_KEYS:
-                found[key] = value
-    return {key: _scalar(value) for key, value in found.items()}
-
-
-def _scalar(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else str(value)
+        settings = schema.flat(node, f"{group}.") if isinstance(node, Mapping) else {}
+        kept = {k: v for k, v in settings.items() if k.rpartition(".")[2] not in HYDRA_KEYS}
+        found |= {k: v for k, v in kept.items() if not isinstance(v, Mapping)}
+    return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in found.items()}
 
 
 # --- TensorBoard ----------------------------------------------------------------------------------

@@ -203,25 +203,22 @@ def _set(node: Mapping[Any, Any], key: str) -> list[str]:
 
 def _nodes(node: Any, key: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Return all mappings with a ``_target_``, also those in lists."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield key, node
-        for name, value in node.items():
-            yield from _nodes(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for place, value in enumerate(node):
-            yield from _nodes(value, f"{key}[{place}]")
+    return ((k, n) for k, n in _all(node, key) if isinstance(n, Mapping) and "_target_" in n)
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    return ((k, n) for k, n in _all(node, key) if not isinstance(n, Mapping | list | tuple))
+
+
+def _all(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Return a node and everything in it, with dotted keys."""
+    yield key, node
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+            yield from _all(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list | tuple):
         for place, value in enumerate(node):
-            yield from _leaves(value, f"{key}[{place}]")
-    else:
-        yield key, node
+            yield from _all(value, f"{key}[{place}]")
 
 
 def _resolvers(text: str) -> list[str]:

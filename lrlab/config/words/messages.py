@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from lrlab.config.schema import (
@@ -14,7 +13,6 @@ from lrlab.config.schema import (
     INTERVAL,
     SWEEP_GROUPS,
     choices_with,
-    flat,
     known_keys,
     nearest,
 )
@@ -165,15 +163,7 @@ def _wrong_reference(error: InterpolationResolutionError, text: str) -> str:
     wanted = WANTED.get(type(node).__name__.removesuffix("Node"), "a value")
     instead = f"give {wanted}, or refer to another option that has one"
     if "Recursive interpolation" in text or "Interpolation to parent node" in text:
-        way = [key]
-        while isinstance(value, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
-            way.append(match[1])
-            if match[1] in way[:-1]:
-                break
-            found = OmegaConf.to_container(node._get_root(), resolve=False)
-            value = flat(found).get(match[1]) if isinstance(found, dict) else None
-        by = f", by way of {', '.join(way[1:-1])}" if len(way) > 2 and way[-1] == key else ""
-        return f"{key}={node._value()}: refers to itself{by}; {instead}"
+        return f"{key}={value}: refers to itself; {instead}"
     if match := re.search(r"Interpolation key '(.*)' not found", text):
         near = "" if match[1].startswith("hydra.") else nearest(match[1], known_keys())
         return f"{key}={value}: there is no option {match[1]}{near}; {instead}"
