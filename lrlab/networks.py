@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lrlab.config.schema import no_such
-from lrlab.errors import UserError
+from lrlab.errors import UserError, must_be
 
 T = TypeVar("T")
 
@@ -128,7 +128,8 @@ class MLP(nn.Module):
         widths = [math.prod(in_shape), *_sizes("hidden", hidden, "[64,64,64]"), num_classes]
         self.activation = _chosen("activation", activation, ACTIVATIONS)
         self.parametrisation = _chosen("parametrisation", parametrisation, PARAMETRISATIONS)
-        _check_width(base_width)
+        if type(base_width) is not int or base_width < 1:
+            raise must_be("network.base_width", base_width, "a whole number of at least 1", 64)
         pairs = list(itertools.pairwise(widths))
         if parametrisation == "standard":
             self.layers = nn.ModuleList(nn.Linear(*pair, bias=bias) for pair in pairs)
@@ -214,9 +215,7 @@ class CNN(nn.Module):
             )
         maps = _sizes("channels", channels, "[16,32]")
         if len(maps) != 2:
-            raise UserError(
-                f"network.channels={maps}: must be two sizes, for example network.channels=[16,32]"
-            )
+            raise must_be("network.channels", maps, "two sizes", "[16,32]")
         image_channels, height, width = in_shape
         self.activation = _chosen("activation", activation, ACTIVATIONS)
         self.convolutions = nn.ModuleList(
@@ -304,23 +303,10 @@ def _sizes(option: str, values: object, example: str) -> list[int]:
         if all(type(size) is int and size >= 1 for size in sizes):
             return sizes
         values = "[" + ",".join(map(str, sizes)) + "]"
-    raise UserError(
-        f"network.{option}={values}: must be a list of whole numbers of at least 1, "
-        f"for example network.{option}={example}"
-    )
-
-
-def _check_width(base_width: object) -> None:
-    if type(base_width) is not int or base_width < 1:
-        raise UserError(
-            f"network.base_width={base_width}: must be a whole number of at least 1, "
-            f"for example network.base_width=64"
-        )
+    raise must_be(f"network.{option}", values, "a list of whole numbers of at least 1", example)
 
 
 def _check_bias(bias: object) -> None:
     # The command line passes bias=off as the text "off", which is true in Python.
     if not isinstance(bias, bool):
-        raise UserError(
-            f"network.bias={bias}: must be true or false, for example network.bias=false"
-        )
+        raise must_be("network.bias", bias, "true or false", "false")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lrlab import records
 from lrlab.config import passwords, schema, trust
 from lrlab.config.targets import HYDRA_KEYS, check_taken, located, taken
-from lrlab.errors import NotWritten, UserError
+from lrlab.errors import NotWritten, UserError, must_be
 from lrlab.process.plain import is_whole
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def check(node: Mapping[str, Any]) -> None:
         )
     every = node.get("every", 1)
     if not is_whole(every, 1):
-        raise UserError(f"tracking.every={every}: must be a whole number of steps from 1, like 10")
+        raise must_be("tracking.every", every, "a whole number of steps from 1", 10)
 
 
 def open(node: Mapping[str, Any], sweep: Path) -> Tracker:

@@ -26,7 +26,7 @@ from lrlab.config.schema import (
     direction,
     no_such,
 )
-from lrlab.errors import UserError
+from lrlab.errors import UserError, must_be
 from lrlab.process.plain import is_real, is_whole
 
 # Units of memory: decimal as disks are sold, and binary.
@@ -50,18 +50,15 @@ def check(config: DictConfig) -> None:
     check_lr(config.lr)
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
-            raise UserError(f"{key}={config[key]}: must be at least 1, for example {key}={example}")
+            raise must_be(key, config[key], "at least 1", example)
     if not 0 <= config.seed < 2**53:  # integers that JSON and CSV readers keep exact
-        raise UserError(f"seed={config.seed}: must be from 0 to 2**53 − 1, for example seed=0")
-    if config.threads is not None and config.threads < 1:
-        raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
-    if (config.threads or 1) > MOST_THREADS:
-        raise UserError(
-            f"threads={config.threads}: must be at most {MOST_THREADS}, or null for all cores"
-        )
+        raise must_be("seed", config.seed, "from 0 to 2**53 − 1", 0)
+    if config.threads is not None and not 1 <= config.threads <= MOST_THREADS:
+        limit = "at least 1" if config.threads < 1 else f"at most {MOST_THREADS}"
+        raise must_be("threads", config.threads, f"{limit}, or null for all cores")
     lanes = config.lanes
     if lanes != "auto" and not is_whole(lanes, 1):
-        raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
+        raise must_be("lanes", lanes, "auto or a whole number from 1", 8)
     memory_limit(config)
     for key, what, word, choices in (
         ("device", "device", config.device.split(":")[0], DEVICES),
@@ -72,7 +69,7 @@ def check(config: DictConfig) -> None:
             raise UserError(no_such(f"{key}={config[key]}", what, config[key], choices))
     pad = config.pad
     if pad not in ("auto", None) and not is_whole(pad, 1):
-        raise UserError(f"pad={pad}: must be auto, null or a whole number of lanes, like pad=8")
+        raise must_be("pad", pad, "auto, null or a whole number of lanes", 8)
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
             raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")
@@ -117,28 +114,21 @@ def check_sweep(config: DictConfig) -> None:
         ("lease", config.lease, 60),
     ):
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise UserError(
-                f"{key}={value:g}: must be a finite number above 0, for example {key}={example}"
-            )
+            raise must_be(key, f"{value:g}", "a finite number above 0", example)
         if key != "target" and (value or 0) > MOST_SECONDS:
-            raise UserError(f"{key}={value:g}: must be at most 1e9 seconds")
+            raise must_be(key, f"{value:g}", "at most 1e9 seconds")
     for key, least, example in (("n_trials", 1, 20), ("points", 2, 13)):
         if config[key] is not None and config[key] < least:
-            raise UserError(
-                f"{key}={config[key]}: must be at least {least}, for example {key}={example}"
-            )
+            raise must_be(key, config[key], f"at least {least}", example)
         if (config[key] or 0) > MOST_RUNS:
             raise UserError(f"{key}={config[key]}: more than {MOST_RUNS:,} runs; use fewer")
     workers, every = config.workers, config.checkpoint_every
     if workers != "auto" and not is_whole(workers, 1):
-        raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
+        raise must_be("workers", workers, "auto or a whole number from 1", 4)
     if workers != "auto" and workers > (most := max(LEAST_MOST_WORKERS, os.cpu_count() or 1)):
         raise UserError(f"workers={workers}: more than this machine can use; use at most {most}")
     if every not in ("auto", None) and not is_whole(every, 1):
-        raise UserError(
-            f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "
-            "like checkpoint_every=5"
-        )
+        raise must_be("checkpoint_every", every, "auto, null or a whole number of epochs from 1", 5)
     if config.storage != "journal" and not re.match(r"[a-z][a-z0-9+]*://.", config.storage):
         from lrlab.config.passwords import masked
 

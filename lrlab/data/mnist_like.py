@@ -40,7 +40,7 @@ from lrlab.data.cache import (
     write_whole,
 )
 from lrlab.data.dataset import Dataset, check_draw, tensors_sha256
-from lrlab.errors import UserError
+from lrlab.errors import UserError, must_be
 from lrlab.process.plain import is_number, is_whole
 
 log = logging.getLogger("lrlab.data")
@@ -92,10 +92,8 @@ def torchvision_images(
 
     available = len(train_images)
     if val_size >= available:
-        raise UserError(
-            f"data.val_size={val_size}: must be below the {available} training images,"
-            f" for example data.val_size={available // 12}"
-        )
+        below = f"below the {available} training images"
+        raise must_be("data.val_size", val_size, below, available // 12)
     if train_size is not None and train_size > available - val_size:
         raise UserError(
             f"data.train_size={train_size}: only {available - val_size} training images are left"
@@ -133,14 +131,11 @@ def _check_values(
         )
     check_draw(train_size, seed, "images")
     if not is_whole(val_size, 0):
-        raise UserError(
-            f"data.val_size={val_size}: must be a whole number of at least 0,"
-            " for example data.val_size=5000"
-        )
+        raise must_be("data.val_size", val_size, "a whole number of at least 0", 5000)
     if not is_number(mean):
-        raise UserError(f"data.mean={mean}: must be a number, for example data.mean=0.1307")
+        raise must_be("data.mean", mean, "a number", 0.1307)
     if not (is_number(std) and std > 0):
-        raise UserError(f"data.std={std}: must be a number above 0, for example data.std=0.3081")
+        raise must_be("data.std", std, "a number above 0", 0.3081)
 
 
 def _normalised(images: Tensor, mean: float, std: float) -> Tensor:
