@@ -6,7 +6,8 @@ regression, whole numbers a classification.
 
 To add a reader, write a function here, next to ``arrays``, the shortest. If it takes many lines to
 read, add a file to ``lrlab/data/own/``. Give the reader a name with a file ``conf/data/NAME.yaml``.
-Name it in ``READERS`` of ``lrlab/config/known.py``: without that, its own records need trust=true.
+Name it in ``READERS`` of ``lrlab/config/known.py``, if it never runs what it reads: without that,
+its own records need trust=true. Its tests are in ``tests/test_own_data.py``.
 
 The arguments that all readers share, in ``Split``:
 
