@@ -241,11 +241,6 @@ class CNN(nn.Module):
         return self.head(x)
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Count the numbers that training may change; a shared parameter counts once."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
 def _mup_layers(
     pairs: Sequence[tuple[int, int]], base_width: int, bias: bool, adam: bool
 ) -> list[ScaledLinear]:

@@ -138,14 +138,10 @@ def read(
     return Space(fixed, lists, intervals)
 
 
-def settings(space: Space) -> list[dict[str, str]]:
-    """Return the grid without its seeds, in Hydra's order; for lists only."""
-    return _product({key: texts for key, texts in space.lists.items() if key != "seed"})
-
-
 def points(space: Space) -> list[dict[str, str]]:
     """Return the whole grid with its seeds, in Hydra's order; for lists only."""
-    return _product(space.lists)
+    product = itertools.product(*space.lists.values())
+    return [dict(zip(space.lists, point, strict=True)) for point in product]
 
 
 def seeds(space: Space) -> list[str]:
@@ -206,10 +202,6 @@ def canonical(text: str) -> str:
     """Return a key that is equal for texts of one value: ``0.1`` and ``1e-1``."""
     number = value(text)
     return text if isinstance(number, str) else repr(float(number))
-
-
-def _product(lists: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    return [dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())]
 
 
 def _as_a_text(key: str, override: Override) -> str:
