@@ -16,7 +16,8 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 def read(text: str) -> Any:
     """Return ``OmegaConf.to_container(OmegaConf.create(text))``; None for an empty text."""
-    return yaml.load(text, Loader=_loader())
+    loader = _loader()
+    return yaml.load(text, Loader=loader)
 
 
 def load(file: Path) -> Any:
@@ -38,7 +39,8 @@ def record(text: str, plain: bool = False) -> Any:
     """
     check_aliases(text)
     try:
-        return yaml.load(text, Loader=_strict(plain))
+        loader = _strict(plain)
+        return yaml.load(text, Loader=loader)
     except yaml.YAMLError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
