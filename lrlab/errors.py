@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import re
 import unicodedata
 from typing import Any
@@ -74,7 +73,13 @@ class NotWritten(Exception):
         super().__init__(in_a_line(f"{self.file}: cannot be {what} ({self.reason})"))
 
     def __reduce__(self) -> tuple[Any, ...]:  # pickled from a launcher's job to its parent
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[NotWritten], args: tuple[Any, ...], known: dict[str, Any]) -> NotWritten:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(known)
+    return error
 
 
 class NotOurs(NotWritten):
