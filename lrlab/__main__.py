@@ -70,9 +70,9 @@ def _no_such(word: str) -> NoReturn:
     if "=" in word or word.startswith("-"):
         line = f"{word}: the verb comes first, for example lrlab sweep lr=0.1"
     else:
-        from lrlab.config.schema import nearest
+        from lrlab.config.schema import no_such
 
-        line = f"{word}: no such verb{nearest(word, VERBS)}; choose from {', '.join(VERBS)}"
+        line = no_such(word, "verb", word, VERBS)
     print(in_a_line(f"lrlab: {line}"), file=sys.stderr)
     sys.exit(2)
 

@@ -25,7 +25,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lrlab import records
-from lrlab.config.schema import direction, nearest
+from lrlab.config.schema import direction, no_such
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, missing, sweep_folder, sweep_settings
@@ -237,10 +237,7 @@ class Result:
         from lrlab.plots import figure
 
         if name is not None and name not in NAMES:
-            raise UserError(
-                f"plot={name}: no such plot{nearest(str(name), NAMES)}; "
-                f"choose from {', '.join(NAMES)}"
-            )
+            raise UserError(no_such(f"plot={name}", "plot", name, NAMES))
         reasons = []
         for each in MAIN if name is None else (name,):
             try:
@@ -360,21 +357,22 @@ def _arrays_written(
 ) -> Generator[tuple[dict[str, Any], Path | None], None, None]:
     """Write arrays given as data= to a file; yield the options that name it, and its folder."""
     from lrlab.config import data_paths
-    from lrlab.data import own_given, own_split
+    from lrlab.data.own import from_python
+    from lrlab.data.own.split import SPLIT
 
     told = dict(options)
     data = told.get("data")
     if "data" in told:
-        own_given.check(data)
-    if not own_given.is_arrays(data):
+        from_python.check(data)
+    if not from_python.is_arrays(data):
         yield told, None
         return
     made, settings = told.pop("data"), {}
     if isinstance(made, Mapping):
-        settings = {f"data.{key}": made[key] for key in made if key in own_split.SPLIT}
-        made = {key: value for key, value in made.items() if key not in own_split.SPLIT}
+        settings = {f"data.{key}": made[key] for key in made if key in SPLIT}
+        made = {key: value for key, value in made.items() if key not in SPLIT}
     with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.found_in(Path(folder)):
-        name, said = own_given.write(made, Path(folder))
+        name, said = from_python.write(made, Path(folder))
         for line in said:
             print(f"lrlab: {line}", file=sys.stderr)
         yield {"data": "arrays", "data.path": name, **settings, **told}, Path(folder)

@@ -45,6 +45,12 @@ class UserError(Exception):
         super().__init__(_LOGIN.sub(r"\1:***@", in_a_line(str(message))))
 
 
+def must_be(key: str, value: object, what: str, example: object = None) -> UserError:
+    """Return the error for an option's value: what it must be, and a value that would work."""
+    works = "" if example is None else f", for example {key}={example}"
+    return UserError(f"{key}={value}: must be {what}{works}")
+
+
 class NotWritten(Exception):
     """A record could not be written: the disk is full, the folder is gone or read-only.
 

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrlab.config.schema import nearest
-from lrlab.errors import UserError
+from lrlab.config.schema import no_such
+from lrlab.errors import UserError, must_be
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ INITS: dict[str, Callable[[Tensor], Any] | None] = {
 }
 
 
-PARAMETRISATIONS = ("standard", "mup_sgd", "mup_adam")
+PARAMETRISATIONS = {name: name for name in ("standard", "mup_sgd", "mup_adam")}
 MUP_INITS = ("torch", "kaiming_uniform", "kaiming_normal")  # variance 1/fan_in, up to a factor
 
 
@@ -127,8 +127,9 @@ class MLP(nn.Module):
         _check_bias(bias)
         widths = [math.prod(in_shape), *_sizes("hidden", hidden, "[64,64,64]"), num_classes]
         self.activation = _chosen("activation", activation, ACTIVATIONS)
-        self.parametrisation = _parametrisation(parametrisation)
-        _check_width(base_width)
+        self.parametrisation = _chosen("parametrisation", parametrisation, PARAMETRISATIONS)
+        if type(base_width) is not int or base_width < 1:
+            raise must_be("network.base_width", base_width, "a whole number of at least 1", 64)
         pairs = list(itertools.pairwise(widths))
         if parametrisation == "standard":
             self.layers = nn.ModuleList(nn.Linear(*pair, bias=bias) for pair in pairs)
@@ -136,8 +137,8 @@ class MLP(nn.Module):
         else:
             if init in INITS and init not in MUP_INITS:
                 raise UserError(
-                    f"network.init={init}: does not scale with the width as "
-                    f"network.parametrisation={parametrisation} needs it; choose from "
+                    f"network.init={init}: does not suit "
+                    f"network.parametrisation={parametrisation}; choose from "
                     f"{', '.join(MUP_INITS)}"
                 )
             layers = _mup_layers(pairs, base_width, bias, parametrisation == "mup_adam")
@@ -214,9 +215,7 @@ class CNN(nn.Module):
             )
         maps = _sizes("channels", channels, "[16,32]")
         if len(maps) != 2:
-            raise UserError(
-                f"network.channels={maps}: must be two sizes, for example network.channels=[16,32]"
-            )
+            raise must_be("network.channels", maps, "two sizes", "[16,32]")
         image_channels, height, width = in_shape
         self.activation = _chosen("activation", activation, ACTIVATIONS)
         self.convolutions = nn.ModuleList(
@@ -240,11 +239,6 @@ class CNN(nn.Module):
         for convolution in self.convolutions:
             x = F.max_pool2d(self.activation(convolution(x)), 2)
         return self.head(x)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Count the numbers that training may change; a shared parameter counts once."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def _mup_layers(
@@ -294,14 +288,7 @@ def _initialise(module: nn.Module, init: str) -> None:
 def _chosen(option: str, name: object, table: dict[str, T]) -> T:
     if isinstance(name, str) and name in table:
         return table[name]
-    raise UserError(
-        f"network.{option}={name}: no such {option}{nearest(str(name).lower(), table)}; "
-        f"choose from {', '.join(table)}"
-    )
-
-
-def _parametrisation(name: object) -> str:
-    return _chosen("parametrisation", name, {each: each for each in PARAMETRISATIONS})
+    raise UserError(no_such(f"network.{option}={name}", option, str(name).lower(), table))
 
 
 def _sizes(option: str, values: object, example: str) -> list[int]:
@@ -311,23 +298,10 @@ def _sizes(option: str, values: object, example: str) -> list[int]:
         if all(type(size) is int and size >= 1 for size in sizes):
             return sizes
         values = "[" + ",".join(map(str, sizes)) + "]"
-    raise UserError(
-        f"network.{option}={values}: must be a list of whole numbers of at least 1, "
-        f"for example network.{option}={example}"
-    )
-
-
-def _check_width(base_width: object) -> None:
-    if type(base_width) is not int or base_width < 1:
-        raise UserError(
-            f"network.base_width={base_width}: must be a whole number of at least 1, "
-            f"for example network.base_width=64"
-        )
+    raise must_be(f"network.{option}", values, "a list of whole numbers of at least 1", example)
 
 
 def _check_bias(bias: object) -> None:
     # The command line passes bias=off as the text "off", which is true in Python.
     if not isinstance(bias, bool):
-        raise UserError(
-            f"network.bias={bias}: must be true or false, for example network.bias=false"
-        )
+        raise must_be("network.bias", bias, "true or false", "false")

@@ -4,9 +4,10 @@ Each reader returns parts: a dict with ``x`` and ``y`` and, where they exist, ``
 ``test_x`` and ``test_y``. ``make`` turns them into a ``Dataset``. Floating-point targets make it a
 regression, whole numbers a classification.
 
-To add a reader, write a function here, next to ``arrays``, the shortest; what it takes many lines
-to read is a file of ``lrlab/data/``. Give it a name with a file ``conf/data/NAME.yaml``, and name
-it in ``READERS`` of ``lrlab/config/known.py``: without that, its own records need trust=true.
+To add a reader, write a function here, next to ``arrays``, the shortest. If it takes many lines to
+read, add a file to ``lrlab/data/own/``. Give the reader a name with a file ``conf/data/NAME.yaml``.
+Name it in ``READERS`` of ``lrlab/config/known.py``, if it never runs what it reads: without that,
+its own records need trust=true. Its tests are in ``tests/test_own_data.py``.
 
 The arguments that all readers share, in ``Split``:
 
@@ -24,7 +25,6 @@ standardise_targets: of a regression, train on (y - mean) / std, with the mean o
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,29 +33,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.config import data_paths
-from lrlab.config.schema import nearest
-from lrlab.data import Dataset, own_columns, own_csv, own_float32, own_tables
+from lrlab.data import Dataset
 from lrlab.data.dataset import tensors_sha256
-from lrlab.data.own_parts import (
-    IMAGE_ENDINGS,
+from lrlab.data.own import csv_file, float32, images, odd_columns, tables
+from lrlab.data.own.parts import (
     PARTS,
-    PARTS_OF_FOLDERS,
     checked_finite,
-    is_class,
     mean_and_std,
     parts_of,
     scaled,
     standardise_targets,
 )
-from lrlab.data.own_split import Split, checked_split, divided, split_generator
-from lrlab.data.pixels import Pixels
-from lrlab.data.tensor_cache import cache_folder, patient, quiet_torchvision
+from lrlab.data.own.split import Split, checked_split, divided, split_generator
 from lrlab.errors import UserError
 
 _OF_NUMPY = (torch.float32, torch.float64, torch.uint8, torch.int32, torch.int64)
-
-
 # Beyond so many classes, labels count as ids where fewer than 1 sample in so many repeats one.
 MANY_CLASSES, SPARSE = 200_000, 100
 
@@ -68,7 +60,7 @@ def arrays(path: str, **split: Any) -> Dataset:
     Raises:
         UserError: it cannot be read, or holds something else.
     """
-    option, file = f"data.path={path}", own_csv.file_of("data.path", path)
+    option, file = f"data.path={path}", csv_file.file_of("data.path", path)
     try:
         if file.suffix == ".npz":
             # open it here: NumPy would leave a damaged file open
@@ -112,7 +104,7 @@ def table(
         label: the column to be predicted, or several.
         test_path: another CSV with the same columns, for the final report.
         drop: columns that are left out.
-        sep: what stands between two cells: a character, or its name in ``own_csv.SEPARATORS``.
+        sep: what stands between two cells: a character, or its name in ``csv_file.SEPARATORS``.
         task: ``classification`` or ``regression`` where ``auto`` would take the other.
         decimal: ``point`` or ``comma``.
         header: whether the first line names the columns; else they are called 0, 1, 2, ...
@@ -123,8 +115,8 @@ def table(
     Raises:
         UserError: it cannot be read, lacks a column, or has a cell that is no number.
     """
-    how = own_csv.form(sep, decimal, header, check)
-    parts, said, names = own_tables.read(path, label, test_path, drop, how, task)
+    how = csv_file.form(sep, decimal, header, check)
+    parts, said, names = tables.read(path, label, test_path, drop, how, task)
     split["standardise"] = standardise
     return _made(parts, Path(path).stem, f"data.path={path}", split, said, names)
 
@@ -149,64 +141,9 @@ def image_folder(
         UserError: there is no such folder, no image, one that cannot be read, or one of another
             size.
     """
-    roots = {"": root} if test_root is None else {"": root, "test_": test_root}
-    found: dict[str, list[tuple[str, str]]] = {}
-    for prefix, folder in roots.items():
-        option = f"data.{prefix}root={folder}"
-        if not isinstance(folder, str):
-            raise UserError(f"{option}: must be a folder's name")
-        base = data_paths.find(folder)
-        if not base.is_dir():
-            raise UserError(f"{option}: no such folder, {data_paths.tried(folder)}")
-        found[prefix] = [
-            (file.relative_to(base).parts[0], str(file))
-            for file in sorted(base.rglob("*"))
-            if file.suffix.lower() in IMAGE_ENDINGS
-            and len(file.relative_to(base).parts) > 1
-            and not (file.name.startswith("._") or "__MACOSX" in file.parts)  # hidden on macOS
-        ]
-        if not found[prefix]:
-            raise UserError(
-                f"{option}: holds no folders of images; it must hold one for each class, like "
-                f"{base / 'cat' / '1.png'}"
-            )
-    names = sorted({name for name, _ in found[""]})
-    parts = {}
-    pixels = Pixels(size)
-    for prefix, listed in found.items():
-        option = f"data.{prefix}root={roots[prefix]}"
-        for name, _ in listed:
-            if name not in names:
-                raise UserError(f"{option}: has a class {name}, which {root} has not")
-        parts[f"{prefix}x"] = [pixels.read(file, option) for _, file in listed]
-        parts[f"{prefix}y"] = np.array([names.index(name) for name, _ in listed])
+    parts, said = images.read_folder(root, test_root, size)
     split["standardise"] = standardise
-    said = [line for prefix in roots for line in _said_of_folder(roots[prefix], prefix, names)]
-    if test_root is not None and data_paths.find(test_root).samefile(data_paths.find(root)):
-        said.append(
-            f"data.test_root={test_root}: is the folder of data.root, so the test is no test"
-        )
-    return _made(pixels.stacked(parts), Path(root).name, f"data.root={root}", split, said)
-
-
-def _said_of_folder(root: str, prefix: str, names: Sequence[str]) -> list[str]:
-    """Return notes on a folder of classes: files that are no images, folders of another kind."""
-    option, inside = f"data.{prefix}root={root}", sorted(data_paths.find(root).iterdir())
-    said = []
-    stray = sum(file.is_file() and file.suffix.lower() in IMAGE_ENDINGS for file in inside)
-    if stray:
-        said.append(f"{option}: images that lie in no folder of a class are left out, {stray}")
-    empty = [each.name for each in inside if each.is_dir() and each.name not in names]
-    if empty and not prefix:
-        said.append(f"{option}: folders without images are no classes: {', '.join(empty[:9])}")
-    if not prefix and (parts := [name for name in names if name.lower() in PARTS_OF_FOLDERS]):
-        said.append(
-            f"{option}: {' and '.join(parts)} are taken for classes; if they are parts, use "
-            f"data.root={Path(root) / parts[-1]}, and data.test_root for the test"
-        )
-    if hidden := [name for name in names if name.startswith(".")]:
-        said.append(f"{option}: the hidden folder {hidden[0]} is taken for a class")
-    return said
+    return _made(parts, Path(root).name, f"data.root={root}", split, said)
 
 
 def torchvision_set(
@@ -232,50 +169,9 @@ def torchvision_set(
     Raises:
         UserError: no such set, no files, or no set of images with one class each.
     """
-    option, folder = f"data.dataset={dataset}", _image_cache(root)
-    if not isinstance(dataset, str):
-        raise UserError(f"{option}: must be the name of a class, like data.dataset=CIFAR10")
-    if not isinstance(download, bool):
-        raise UserError(f"data.download={download}: must be true or false")
-    if not isinstance(arguments, Mapping | None):
-        raise UserError(f"data.arguments={arguments}: must be a mapping, like {{split: letters}}")
-    with quiet_torchvision():
-        from torchvision import datasets
-    call = getattr(datasets, dataset, None)
-    if not (isinstance(call, type) and issubclass(call, datasets.VisionDataset)):
-        raise UserError(
-            f"{option}: torchvision.datasets has no such set{nearest(dataset, datasets.__all__)}"
-        )
-    given, known = dict(arguments or {}), _parameters(call)
-    offered = {"root": str(folder), "download": download}
-    given = {key: value for key, value in offered.items() if key in known} | given
-    if "train" in known and "train" not in given:
-        kinds: dict[str, dict[str, Any]] = {"": {"train": True}, "test_": {"train": False}}
-    elif "split" in known and "split" not in given:
-        kinds = {"": {"split": "train"}, "test_": {"split": "test"}}
-    else:
-        kinds = {"": {}}
-    parts: dict[str, Any] = {}
-    pixels = Pixels(size)
-    for prefix, kind in kinds.items():
-        try:
-            with quiet_torchvision(), patient():
-                samples: Any = call(**given, **kind)
-                pairs = [samples[i] for i in range(len(samples))]
-        except UserError:
-            raise
-        except Exception as error:  # urllib, PIL and torchvision raise any exception
-            reason = " ".join(str(error).split()) or type(error).__name__
-            hint = "" if download else "; data.download=true lets torchvision download it"
-            raise UserError(f"{option}: cannot be read from {folder} ({reason}){hint}") from error
-        if not all(len(pair) == 2 and is_class(pair[1]) for pair in pairs):
-            raise UserError(f"{option}: is no set of images with one class each")
-        parts[f"{prefix}x"] = [
-            pixels.of(image, f"sample {number}", option) for number, (image, _) in enumerate(pairs)
-        ]
-        parts[f"{prefix}y"] = np.array([int(target) for _, target in pairs], dtype=np.int64)
+    parts = images.read_torchvision(dataset, root, download, arguments, size)
     split["standardise"] = standardise
-    return make(pixels.stacked(parts), dataset, option, **split)
+    return make(parts, dataset, f"data.dataset={dataset}", **split)
 
 
 def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
@@ -314,9 +210,7 @@ def _made(
     for k in parts:
         checked_finite(parts[k], k, option)
     said = [*(_said_of(parts, option) if said is None else said)]
-    called = {
-        k: own_float32.named((names or {}).get(k), k, parts[k][0].numel()) for k in ("x", "y")
-    }
+    called = {k: float32.named((names or {}).get(k), k, parts[k][0].numel()) for k in ("x", "y")}
     _check_spread(parts, how, option, called)
     if not parts["y"].is_floating_point():
         _check_classes(parts, option)
@@ -355,11 +249,8 @@ def _made(
     said += [
         f"{option}: {line}"
         for k in ("x", "y")
-        for line in own_float32.merged(given[k], parts[k], called[k])
+        for line in float32.merged(given[k], parts[k], called[k])
     ]
-    if not how.standardise:
-        rounded = own_float32.rounded_whole(given["x"], called["x"])
-        said += [f"{option}: {line}" for line in rounded]
     del given
     ordered = [parts[k] for k in PARTS]
     classes = None
@@ -399,31 +290,25 @@ def _check_spread(
 ) -> None:
     """Refuse numbers that float32 makes equal, unless standardising keeps them apart."""
     x, y = parts["x"], parts["y"]
-    for place in range(x.shape[1]) if x.ndim == 2 and own_float32.is_whole(x) else ():
-        if (one := own_float32.merged_by_float64(x[:, place].numpy())) is not None:
-            raise UserError(
-                f"{option}: {called['x'](place)} holds {one}, and floats do not tell it from "
-                "others; take off what all have in common"
-            )
-    if not how.standardise and (words := own_float32.lost(x, called["x"])):
+    if not how.standardise and (words := float32.lost(x, called["x"])):
         raise UserError(f"{option}: {words}; use data.standardise=true")
-    if not y.is_floating_point():
+    if not y.is_floating_point() or how.standardise_targets:
         return
-    if not how.standardise_targets and (words := own_float32.lost(y, called["y"])):
+    if words := float32.lost(y, called["y"]):
         raise UserError(f"{option}: {words}; use data.standardise_targets=true")
 
 
 def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
     """Return notes on equal parts, and on features that may be none, as there are no names."""
     said = [
-        f"{option}: {prefix}x is the same as x, so what is judged on it has been trained on"
+        f"{option}: {prefix}x is the same as x, so it measures the loss on trained samples"
         for prefix in ("val_", "test_")
         if f"{prefix}x" in parts and torch.equal(parts["x"], parts[f"{prefix}x"])
     ]
     y = parts["y"]
     if y.is_floating_point() and bool((y == y[0]).all()):
         said.append(
-            f"{option}: all targets are {_few(y[0])}, so an output that heeds no input answers them"
+            f"{option}: all targets are {_few(y[0])}, so a network needs no input to predict them"
         )
     if parts["x"].dtype == torch.uint8 and int(parts["x"].max()) <= 1:
         said.append(
@@ -437,11 +322,11 @@ def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
     given, targets = x.numpy(), y.numpy()
     said += [
         f"{option}: x[:, {place}] {what} the labels, so the answer is among the inputs"
-        for place, what in own_columns.repeats(given, targets)
+        for place, what in odd_columns.repeats(given, targets)
     ]
     said += [
         f"{option}: x[:, {place}] numbers the samples; if it is no feature, leave it out"
-        for place in own_columns.numbering(given)
+        for place in odd_columns.numbering(given)
     ]
     return said
 
@@ -450,29 +335,3 @@ def _few(row: Tensor) -> str:
     """Return a sample's targets as text, at most four of them."""
     shown = ", ".join(f"{value:g}" for value in row[:4].tolist())
     return shown if len(row) == 1 else f"({shown}{', ...' if len(row) > 4 else ''})"
-
-
-# --- parts ----------------------------------------------------------------------------------------
-
-
-# --- images ---------------------------------------------------------------------------------------
-
-
-def _parameters(call: type) -> set[str]:
-    """Return a class's arguments, with those that it passes on to its base classes."""
-    found: set[str] = set()
-    for base in call.__mro__:
-        parameters = inspect.signature(base).parameters.values()
-        found |= {p.name for p in parameters}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return found
-
-
-def _image_cache(root: str | None) -> Path:
-    if root is not None:
-        return data_paths.find(root)
-    cache = cache_folder()
-    if cache is None:
-        raise UserError("data.root=null: there is no home folder; name one, like data.root=data")
-    return cache / "torchvision"

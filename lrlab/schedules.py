@@ -1,8 +1,6 @@
 """The schedules that ship with lrlab in addition to torch's own: torch ``LRScheduler`` classes.
 
-To add one, write its class here.
-
-The class may have:
+To add one, write its class here. The class may have:
 
 - ``numbers``: argument to the numbers that work, a key of
   ``lrlab.plan.schedules.reading.WORKS``, and an example. Arguments that are named as in torch's

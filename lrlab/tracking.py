@@ -7,7 +7,6 @@ never harms a run: it is reported once, and the tracker is switched off.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import logging
 import math
@@ -24,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lrlab import records
 from lrlab.config import passwords, schema, trust
-from lrlab.config.targets import HYDRA_KEYS, lacking, located, taken
-from lrlab.errors import NotWritten, UserError
+from lrlab.config.targets import HYDRA_KEYS, check_taken, located, taken
+from lrlab.errors import NotWritten, UserError, must_be
 from lrlab.process.plain import is_whole
 
 if TYPE_CHECKING:
@@ -164,12 +163,14 @@ def check(node: Mapping[str, Any]) -> None:
         for key, value in node.items():
             if key not in HYDRA_KEYS:
                 raise UserError(
-                    f"tracking.{key}={value}: nothing is tracked, so nobody reads it; choose "
+                    f"tracking.{key}={value}: has no effect without a tracker; choose "
                     "tracking=tensorboard or tracking=mlflow"
                 )
         return
     found = _found(target)
-    _check_settings(node, found)
+    if (names := taken(found)) is not None:
+        known = [name for name in (*names, "every") if name != "sweep"]
+        check_taken("tracking", node, found, known)
     package = getattr(found, "needs", None)
     if package and importlib.util.find_spec(package) is None:
         raise UserError(
@@ -177,18 +178,7 @@ def check(node: Mapping[str, Any]) -> None:
         )
     every = node.get("every", 1)
     if not is_whole(every, 1):
-        raise UserError(f"tracking.every={every}: must be a whole number of steps from 1, like 10")
-
-
-def _check_settings(node: Mapping[str, Any], call: Any) -> None:
-    """Check that a tracker takes the settings of its config."""
-    names = taken(call)
-    if names is None:
-        return
-    known = [name for name in (*names, "every") if name != "sweep"]
-    for key, value in node.items():
-        if key not in known and key not in HYDRA_KEYS:
-            raise lacking(f"tracking.{key}={value}", call.__name__, known)
+        raise must_be("tracking.every", every, "a whole number of steps from 1", 10)
 
 
 def open(node: Mapping[str, Any], sweep: Path) -> Tracker:
@@ -263,17 +253,10 @@ def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     for group in schema.GROUPS:
         found[group] = summary.get(group)
         node = config.get(group)
-        for key in schema.keys(node, f"{group}.") if isinstance(node, Mapping) else ():
-            value: Any = config
-            for part in key.split("."):
-                value = value[part]
-            if not isinstance(value, Mapping) and key.rpartition(".")[2] not in HYDRA_KEYS:
-                found[key] = value
-    return {key: _scalar(value) for key, value in found.items()}
-
-
-def _scalar(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else str(value)
+        settings = schema.flat(node, f"{group}.") if isinstance(node, Mapping) else {}
+        kept = {k: v for k, v in settings.items() if k.rpartition(".")[2] not in HYDRA_KEYS}
+        found |= {k: v for k, v in kept.items() if not isinstance(v, Mapping)}
+    return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in found.items()}
 
 
 # --- TensorBoard ----------------------------------------------------------------------------------
@@ -293,15 +276,15 @@ class TensorBoard:
         self.files: dict[int, Path] = {}
 
     def log(self, news: News) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        event_pb2 = _compiled("compat.proto.event_pb2")
         now = time.time()
         events: list[Any] = []
 
         def add(step: int, values: Mapping[str, float]) -> None:
-            found = event_pb2.Event(wall_time=now, step=step)
+            found = Event(wall_time=now, step=step)
             for tag, value in values.items():
                 found.summary.value.add(tag=tag, simple_value=value)
             events.append(found)
@@ -309,15 +292,15 @@ class TensorBoard:
         if news.first:
             # The records are the truth: events of an interrupted process are written again.
             self.files[news.run] = self._fresh_file(news, now)
-            events.append(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
+            events.append(Event(wall_time=now, file_version="brain.Event:2"))
             # No summary of the experiment: without one TensorBoard shows the columns of all runs.
             start = hparams_pb(news.hyperparameters, trial_id=news.name, start_time_secs=now)
-            events.append(event_pb2.Event(wall_time=now, summary=start))
+            events.append(Event(wall_time=now, summary=start))
         for step, point in news.points:
             add(step, point)
         if news.state in ENDED:
             add(news.step, {f"final/{key}": value for key, value in news.results.items()})
-            events.append(event_pb2.Event(wall_time=now, summary=_session_end(news, now)))
+            events.append(Event(wall_time=now, summary=_session_end(news, now)))
         with self.files[news.run].open("ab") as stream:
             writer = RecordWriter(stream)
             for event in events:
@@ -337,31 +320,24 @@ class TensorBoard:
         return folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}.{os.getpid()}"
 
 
-def _compiled(name: str) -> Any:
-    """Return TensorBoard's protocol buffers; their classes exist only after the import."""
-    return importlib.import_module(f"tensorboard.{name}")
-
-
 def _session_end(news: News, now: float) -> Any:
-    from tensorboard.plugins.hparams import metadata
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-    plugin_data_pb2 = _compiled("plugins.hparams.plugin_data_pb2")
     failed = news.state in ("failed", "interrupted")
     status = "STATUS_FAILURE" if failed else "STATUS_SUCCESS"
-    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now)
-    about = metadata.create_summary_metadata(
-        plugin_data_pb2.HParamsPluginData(session_end_info=end)
-    )
-    found = _compiled("compat.proto.summary_pb2").Summary()
+    data: Any = plugin_data_pb2
+    end = data.SessionEndInfo(status=status, end_time_secs=now)
+    about = metadata.create_summary_metadata(data.HParamsPluginData(session_end_info=end))
+    found = Summary()
     found.value.add(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
     return found
 
 
 def _reach(uri: str) -> None:
-    """Connect to a database once. MLflow tries 15 times, which takes over an hour.
+    """Connect to a database once, and raise its driver's error if it does not answer.
 
-    Raises:
-        Exception: the driver's; the database does not answer.
+    MLflow tries 15 times, which takes over an hour.
     """
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql"):

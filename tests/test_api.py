@@ -35,7 +35,7 @@ from packaging.version import Version
 import lrlab
 from lrlab import reproduce, resume, sweep
 from lrlab.config.words import keywords
-from lrlab.data import own_given
+from lrlab.data.own import from_python
 from lrlab.engine.step import captured, plain
 from lrlab.errors import UserError
 from lrlab.range_test.figure import range_test
@@ -317,10 +317,10 @@ def test_arrays_of_any_kind_are_one_file_and_their_settings_are_kept(tmp_path: P
         (pd.DataFrame(X), pd.Series(LINE)),
         torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(LINE)),
     ]
-    names = {own_given.write(kind, tmp_path)[0] for kind in kinds}
-    assert all(map(own_given.is_arrays, kinds)) and len(names) == 1
+    names = {from_python.write(kind, tmp_path)[0] for kind in kinds}
+    assert all(map(from_python.is_arrays, kinds)) and len(names) == 1
     for other in ((X.astype(np.float32), LINE), (X, LINE + 1), (X, LINE > 0), (X[:40], LINE[:40])):
-        names.add(own_given.write(other, tmp_path)[0])
+        names.add(from_python.write(other, tmp_path)[0])
     assert len(names) == 5
     given = {"x": X, "y": (LINE > 0).astype(int), "val_x": X[:9], "val_y": np.ones(9, int)}
     with contextlib.chdir(tmp_path):

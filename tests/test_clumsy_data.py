@@ -18,7 +18,8 @@ from helpers.images import picture
 import lrlab
 from lrlab import own_data
 from lrlab.config.words import arguments
-from lrlab.data import Dataset, own_given
+from lrlab.data import Dataset
+from lrlab.data.own import from_python
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
@@ -73,7 +74,7 @@ MADE: dict[str, tuple[Any, dict[str, Any], str]] = {
     "blanks": (TEXT.replace(",", "   "), {"sep": "blanks"}, ""),
     "no header": (BODY, {"label": "2", "header": False}, ""),
     "blanks in names": (TEXT.replace("a,b,y", "a , b, y "), {}, ""),
-    "blanks in classes": (TEXT.replace("dog", "dog ", 3), {}, "'dog' with blanks behind it"),
+    "blanks in classes": (TEXT.replace("dog", "dog ", 3), {}, "'dog' with spaces after it"),
     "BOM": ("\ufeff" + TEXT, {}, ""),
     "UTF-16": (TEXT.encode("utf-16"), {}, ""),
     "CRLF": (TEXT.replace("\n", "\r\n"), {}, ""),
@@ -129,14 +130,14 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "semicolons": (SEMICOLONS, {}, "suggests data.sep=semicolon"),
     "tabs": (TEXT.replace(",", "\t"), {}, "suggests data.sep=tab"),
     "decimal commas": (SEMICOLONS, {"sep": ";"}, "use data.decimal=comma"),
-    "both commas": (TEXT, {"decimal": "comma"}, "data.decimal=comma: is what data.sep=,"),
+    "both commas": (TEXT, {"decimal": "comma"}, "data.decimal=comma: must differ from data.sep=,"),
     "Excel's line": ("sep=;\n" + SEMICOLONS, {"sep": ";"}, "take that line out"),
     "no header": (BODY, {"label": "cat"}, "or use data.header=false"),
     "of numbers": (BODY.replace("cat", "0").replace("dog", "1"), {"label": "0"}, "looks like data"),
     "no class": (TEXT.replace("dog", "", 1), {}, "the label y is empty, in row 21"),
     "no number": (PLAIN.assign(y=CODES.where(CODES.index != 9)), {}, "y is empty in row 10"),
     "latin-1": (TEXT.replace("dog", "Löwe").encode("latin-1"), {}, "is no text in UTF-8"),
-    "a workbook": (b"PK\x03\x04" + b"\0" * 9, {}, "is a zip file"),
+    "a workbook": (b"PK\x03\x04" + b"\0" * 9, {}, "is a spreadsheet or a zip file"),
     "surplus": ("a,b,y\n" + BODY.replace("\n", ",5\n"), {}, "names 3 columns, and rows have 4"),
     "thousands": (cell("12,345,678"), {}, "write thousands without separators"),
     "per cent": (cell("12%"), {}, "write it without %"),
@@ -168,7 +169,7 @@ def test_what_may_not_be_meant_is_said(tmp_path: Path) -> None:
     assert "use data.task=classification" in said(PLAIN.assign(y=CODES * 1.0))
     assert "'Dog' and 'dog' are taken for classes" in said(PLAIN.replace({"y": {"cat": "Dog"}}))
     path = str(tmp_path / "t.csv")
-    assert "so the test is no test" in own_data.table(path, "y", path, check=True).notices[0]
+    assert "so it is no test" in own_data.table(path, "y", path, check=True).notices[0]
 
 
 def test_without_check_each_column_is_taken(tmp_path: Path) -> None:
@@ -237,9 +238,9 @@ def test_arrays_with_the_labels_among_them_are_told() -> None:
 
 def test_pandas_tables_are_judged(tmp_path: Path) -> None:
     x = PLAIN[["a", "b"]]
-    name, said = own_given.write((x, CODES), tmp_path)
+    name, said = from_python.write((x, CODES), tmp_path)
     index = x.reset_index(names="Unnamed: 0")
-    assert own_given.write((index, CODES), tmp_path) == (
+    assert from_python.write((index, CODES), tmp_path) == (
         name,
         ["data: x: the column Unnamed: 0 is a saved index, and left out"],
     )
@@ -252,10 +253,10 @@ def test_pandas_tables_are_judged(tmp_path: Path) -> None:
         ((x, PLAIN["y"]), "number its classes from 0, like pandas.factorize"),
         ((x, CODES.sample(frac=1, random_state=0)), "the same index in another order"),
         ((x.where(x > -1), CODES), "of x is empty in row"),
-        (x, "is one table, which does not say what is to be predicted"),
+        (x, "is one table, which does not say which column to predict"),
         (X, "is one array; give inputs and targets"),
     ):
-        assert says in error(own_given.write, given, tmp_path)
+        assert says in error(from_python.write, given, tmp_path)
 
 
 class Bunch(dict):  # type: ignore[type-arg]
@@ -310,8 +311,8 @@ def test_what_lies_in_a_folder_and_is_no_class_is_said(tmp_path: Path) -> None:
     data = own_data.image_folder(folder, folder, val_size=1)
     assert len(data.train_x) == 3 and data.num_classes == 2
     said = "; ".join(data.notices)
-    assert "in no folder of a class are left out, 1" in said
-    assert "folders without images are no classes: bird" in said and "the test is no test" in said
+    assert "1 images outside the class folders are left out" in said
+    assert "folders without images are left out: bird" in said and "so it is no test" in said
     for name in ("train/cat/1.png", "test/cat/1.png", "train/dog/1.png", ".old/1.png"):
         picture(tmp_path / "b" / name, np.full((4, 4), 7))
     said = "; ".join(own_data.image_folder(str(tmp_path / "b"), val_size=1).notices)
@@ -331,5 +332,5 @@ def test_clumsy_settings_of_images_and_arrays(tmp_path: Path) -> None:
     assert "no features" in error(own_data.make, (X[:, :0], Y), "m", "data")
     same = own_data.make({"x": X, "y": Y, "val_x": X, "val_y": Y}, "m", "data")
     assert same.notices == (
-        "data: val_x is the same as x, so what is judged on it has been trained on",
+        "data: val_x is the same as x, so it measures the loss on trained samples",
     )

@@ -117,7 +117,7 @@ LISTS = [
     ("schedule=fixed,stepp", "schedule=stepp", "did you mean step?"),
     ("lr=interval(0,1)", "lr=interval(0,1)", "above 0", "lr=1e-4..1"),
     ("lr=0..1", "lr=0..1", "above 0", "lr=1e-4..1"),
-    ("lr=1..0.1", "lr=1..0.1", "low end comes first"),
+    ("lr=1..0.1", "lr=1..0.1", "low end must come first"),
     ("lr=1e-4..", "lr=1e-4..", "a number"),
     ("lr=1e-4..1 sampler=grid", "sampler=grid", "points=13"),
     ("epochs=0..2 optimizer=sgd,adam", "epochs=0", "at least 1", "epochs=3"),
@@ -170,9 +170,9 @@ NAMES = [
     ("schedule._target_=torch.optim.lr_scheduler.StepLRR", "StepLR?"),
     ("+network.width=3", "network.width=3", "no such option"),
     ("optimizer._target_=torch.optim.Muon", "torch.optim.Muon: ", "2D", "optimizer=adam"),
-    ("lr=${epochs} epochs=${lr}", "lr=${epochs}: refers to itself, by way of epochs", "0.1"),
+    ("lr=${epochs} epochs=${lr}", "lr=${epochs}: refers to itself", "0.1"),
     ("lr=0.1,${epochs} epochs=${lr}", "epochs=${lr}: stands for 0.1; give a whole number"),
-    ("optimizer=${lr}", "${lr}: stands for the choice of a group"),
+    ("optimizer=${lr}", "${lr}: can refer only to another group"),
 ]
 
 
@@ -305,7 +305,7 @@ def test_every_option_of_the_schema_is_in_the_config_file_with_a_comment() -> No
         ({"lr": "${lr}"}, "lr=${lr}: refers to itself; give a number, for example 0.1"),
         (
             {"lr": "${seed}", "seed": "${epochs}", "epochs": "${lr}"},
-            "lr=${seed}: refers to itself, by way of seed, epochs; give a number",
+            "lr=${seed}: refers to itself; give a number",
         ),
         ({"lr": "${seed}", "seed": "${seed}"}, "lr=${seed}: refers to itself; give a number"),
         ({"name": "a${lrr}"}, "name=a${lrr}: there is no option lrr (did you mean lr?); give"),

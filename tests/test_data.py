@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import logging
 import multiprocessing
 import os
 import shutil
@@ -20,9 +19,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lrlab import data
-from lrlab.data import mnist_like, tensor_cache, torchvision_images
+from lrlab.data import cache as cache_of_data
+from lrlab.data import mnist_like, torchvision_images
+from lrlab.data.cache import cache_folder
 from lrlab.data.mnist_like import FILE_NAMES, SHIPPED_FOLDER, SHIPPED_SHA256
-from lrlab.data.tensor_cache import cache_folder
 from lrlab.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -46,7 +46,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache folder that does not exist yet."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("LRLAB_CACHE", str(folder))
-    tensor_cache._warn_once.cache_clear()
+    cache_of_data._warn_once.cache_clear()
     return folder
 
 
@@ -133,15 +133,14 @@ def test_every_tensor_agrees_with_numpy_and_torchvision(filled_cache, monkeypatc
 
 
 @pytest.mark.full
-def test_later_uses_do_not_import_torchvision_and_give_the_same(filled_cache, tmp_path):
+def test_mnist_needs_no_torchvision(filled_cache, tmp_path):
     program = (
         "import sys; from lrlab.data import torchvision_images\n"
-        "assert 'torchvision' not in sys.modules, 'imported with lrlab.data'\n"
         "print(torchvision_images(train_size=7).sha256, 'torchvision' in sys.modules)"
     )
     answer = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env=os.environ | {"LRLAB_CACHE": str(filled_cache), "PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"LRLAB_CACHE": str(tmp_path), "PYTHONPATH": str(REPOSITORY)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -157,7 +156,6 @@ def test_first_use_fills_the_cache_with_checked_files_only(filled_cache):
     raw = filled_cache / "MNIST" / "raw"
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in raw.iterdir()}
     assert found == SHIPPED_SHA256
-    assert [path.suffix for path in (filled_cache / "tensors").iterdir()] == [".pt"]
 
 
 def test_the_unpacked_cache_is_itself_a_valid_root(filled_cache, cache, monkeypatch):
@@ -177,9 +175,9 @@ def first_use(ready, go, answers) -> None:
 
 @pytest.mark.full
 def test_processes_may_race_for_the_cache(cache, filled_cache):
-    # A fork server that has imported torchvision: no process gets ahead by importing sooner.
+    # A fork server that has imported lrlab.data: no process gets ahead by importing sooner.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torchvision.datasets", "lrlab.data"])
+    context.set_forkserver_preload(["lrlab.data"])
     ready, go, answers = context.Semaphore(0), context.Event(), context.Queue()
     processes = [context.Process(target=first_use, args=(ready, go, answers)) for _ in range(4)]
     for process in processes:
@@ -193,15 +191,8 @@ def test_processes_may_race_for_the_cache(cache, filled_cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LRLAB_CACHE", str(filled_cache))
         assert found == {torchvision_images(train_size=10).sha256}
-    # Nothing half-written stays behind, and what stays is right.
+    # Nothing half-written stays behind.
     assert {path.name for path in (cache / "MNIST" / "raw").iterdir()} == set(FILE_NAMES)
-    (tensors,) = (cache / "tensors").iterdir()
-    (expected,) = (filled_cache / "tensors").iterdir()
-    assert tensors.name == expected.name
-    with pytest.MonkeyPatch.context() as patch:
-        refused = "the cached tensors were refused"
-        patch.setattr(mnist_like, "_read_shipped", lambda: pytest.fail(refused))
-        torchvision_images(train_size=10)
 
 
 def test_a_damaged_shipped_file_is_named(cache, tmp_path, monkeypatch):
@@ -228,56 +219,10 @@ def test_a_damaged_unpacked_file_is_unpacked_again(cache):
         assert hashlib.sha256((raw / name).read_bytes()).hexdigest() == sha256
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "junk", "other tensors"])
-def test_a_damaged_tensor_file_is_noticed_and_made_anew(damage, cache, tmp_path, caplog):
-    write_folder(tmp_path)
-    good = torchvision_images(root=str(tmp_path), val_size=10)
-    (path,) = (cache / "tensors").iterdir()
-    whole = path.read_bytes()
-    middle = len(whole) // 2
-    if damage == "other tensors":
-        saved = torch.load(path, weights_only=True)
-        saved["train_labels"] += 1
-        torch.save(saved, path)
-    else:
-        path.write_bytes(
-            {
-                "truncated": whole[:middle],
-                "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
-                "empty": b"",
-                "junk": b"\x80\x02junk" * 100,
-            }[damage]
-        )
-    with caplog.at_level(logging.WARNING):
-        again = torchvision_images(root=str(tmp_path), val_size=10)
-    assert same_tensors(good, again)
-    assert "damaged" in caplog.text and str(path) in caplog.text
-    caplog.clear()
-    torchvision_images(root=str(tmp_path), val_size=10)
-    assert caplog.text == ""
-
-
-def test_a_cached_file_runs_no_pickle(cache, tmp_path):
-    write_folder(tmp_path)
-    torchvision_images(root=str(tmp_path), val_size=10)
-    (path,) = (cache / "tensors").iterdir()
-    torch.save(Touch(tmp_path / "touched"), path)
-    torchvision_images(root=str(tmp_path), val_size=10)
-    assert not (tmp_path / "touched").exists()
-
-
-class Touch:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
 def test_an_unwritable_cache_does_not_stop_the_job(filled_cache, tmp_path, monkeypatch, caplog):
     # Root may write anywhere, but nobody can make a folder below a file.
     (tmp_path / "file").write_text("")
-    tensor_cache._warn_once.cache_clear()
+    cache_of_data._warn_once.cache_clear()
     monkeypatch.setenv("LRLAB_CACHE", str(tmp_path / "file" / "cache"))
     dataset = torchvision_images(train_size=10)
     assert caplog.text.count("LRLAB_CACHE") == 1
@@ -295,7 +240,7 @@ def test_a_missing_home_does_not_stop_the_job(tmp_path, monkeypatch):
     assert cache_folder() is None
     write_folder(tmp_path)
     assert len(torchvision_images(root=str(tmp_path), val_size=10).train_x) == 30
-    with tensor_cache.filled_folder("MNIST", lambda folder: None) as folder:
+    with cache_of_data.filled_folder("MNIST", lambda folder: None) as folder:
         assert folder.is_dir()
     assert not folder.exists()
 
@@ -534,7 +479,9 @@ def test_mnists_mean_and_std_are_those_of_its_training_pixels():
 
 
 @pytest.mark.parametrize("name", ["FashionMNIST", "KMNIST"])
-def test_without_a_network_one_line_says_where_to_put_which_files(name, cache, monkeypatch, capfd):
+def test_without_a_network_one_line_says_where_to_put_which_files(
+    name, cache, tmp_path, monkeypatch, capfd
+):
     def unreachable(*args, **kwargs):
         raise urllib.error.URLError(OSError(-2, "Name or service not known"))
 
@@ -543,12 +490,14 @@ def test_without_a_network_one_line_says_where_to_put_which_files(name, cache, m
     folder = cache / name / "raw"
     assert message.startswith(f"data.dataset={name}: the download failed (")
     assert "Name or service not known" in message
-    assert str(folder) in message and "data.root=" in message
+    assert f"FOLDER/{name}/raw and say data.root=FOLDER" in message
     assert all(file_name in message for file_name in FILE_NAMES)
     assert list(folder.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 
-    # Doing what it says mends it.
+    # Doing what it says mends it, and so does putting them into the cache.
+    write_folder(tmp_path / "mine", name)
+    assert len(torchvision_images(name, root=str(tmp_path / "mine"), val_size=10).test_x) == 12
     folder.rmdir()
     write_folder(cache, name, packed=True)
     assert torchvision_images(name, val_size=10).test_x.shape == (12, 1, 28, 28)
@@ -605,9 +554,8 @@ def test_a_corrupt_download_is_refused(cache, tmp_path, monkeypatch):
     assert list((cache / "KMNIST" / "raw").iterdir()) == []
 
 
-def test_a_torchvision_that_does_not_fit_is_named(cache, tmp_path, monkeypatch):
-    write_folder(tmp_path)
+def test_a_torchvision_that_does_not_fit_is_named(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    message = error_of(root=str(tmp_path), val_size=10)
+    message = error_of(dataset="KMNIST")
     assert message.startswith("data: torchvision cannot be imported (")
     assert torch.__version__ in message

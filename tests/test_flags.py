@@ -67,6 +67,7 @@ def test_words_may_follow_flags(typed: str, ordered: str) -> None:
         ("--config-dir", "--config-dir: needs a value, as --config-dir FOLDER"),
         ("--info nonsense", "--info=nonsense: no such choice; choose from all, config"),
         ("--conf x", "--conf: is the beginning of --config-path, --config-name, --config-dir"),
+        ("--config-dir a --config-dir=b", "--config-dir: is given twice; keep one"),
         ("--multirun=1", "--multirun=1: takes no value; write --multirun"),
         ("--run -m", "--multirun: does not go with --run; leave one of them out"),
         ("--cfg job -m", "--cfg: does not go with --multirun; leave one"),

@@ -12,7 +12,8 @@ import torch
 from helpers.commands import error
 
 from lrlab import own_data
-from lrlab.data import Dataset, own_float32, own_given
+from lrlab.data import Dataset
+from lrlab.data.own import float32, from_python
 from lrlab.range_test import batches
 
 pytestmark = pytest.mark.unit
@@ -89,7 +90,7 @@ def test_unchecked_classes_are_merged_with_a_line(tmp_path: Path) -> None:
 def test_the_tests_labels_are_read_as_the_tables(tmp_path: Path) -> None:
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     train.write_text("a,y\n" + "1.5,1\n2.5,2\n" * 9, "utf-8")
-    for cell, says in (("01", "the label y is 01, which is no class, in row 2"), ("1.0", None)):
+    for cell, says in (("01", "the label y is 01, an unknown class, in row 2"), ("1.0", None)):
         test.write_text(f"a,y\n1.5,2\n2.5,{cell}\n", "utf-8")
         if says:
             assert says in error(own_data.table, str(train), "y", str(test), check=True)
@@ -141,12 +142,12 @@ def made(x: Any, y: Any, **how: Any) -> Dataset:
 
 def test_targets_are_standardised_before_they_are_rounded(tmp_path: Path) -> None:
     truth = standardised(SECONDS, SECONDS)
-    name, _ = own_given.write((X, SECONDS), tmp_path)
+    name, _ = from_python.write((X, SECONDS), tmp_path)
     pd.DataFrame({"a": X[:, 0], "y": SECONDS}).to_csv(tmp_path / "t.csv", index=False)
     np.savez(tmp_path / "t.npz", x=X, y=SECONDS)
     tensors = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(SECONDS))
     tables = (pd.DataFrame(X, columns=["a", "b"]), pd.Series(SECONDS))
-    files = [own_given.write(given, tmp_path)[0] for given in (tensors, tables)]
+    files = [from_python.write(given, tmp_path)[0] for given in (tensors, tables)]
     assert files == [name, name]
     for read in (
         lambda **how: own_data.arrays(str(tmp_path / name), **how),
@@ -195,7 +196,7 @@ def test_what_float32_holds_keeps_its_bits(offset: float) -> None:
     np.testing.assert_array_equal(data.train_y[:, 0].numpy(), standardised(rounded, rounded))
     assert data.sha256 == made(X, y.astype(np.float32), standardise_targets=True).sha256
     assert made(X, y).train_y[:, 0].tolist() == y.astype(np.float32).tolist()
-    assert own_float32.narrowed(torch.from_numpy(y)).dtype == torch.float32
+    assert float32.narrowed(torch.from_numpy(y)).dtype == torch.float32
 
 
 def test_large_numbers_that_float32_holds_are_taken() -> None:
@@ -231,23 +232,6 @@ def test_few_values_that_are_left_of_many_are_told(tmp_path: Path) -> None:
     assert made(X, DRAW.normal(size=ROWS)).notices[1:] == ()
 
 
-def test_whole_numbers_that_floats_merge(tmp_path: Path) -> None:
-    y = X[:, 0]
-    ids = np.column_stack([1_000_003 * np.arange(ROWS), np.arange(ROWS) % 3])
-    told = "; ".join(made(ids, y).notices)
-    first = next(n for n in ids[:, 0].tolist() if int(np.float32(n)) != n)
-    assert f"float32 rounds, {first} to {int(np.float32(first))}; use data.standardise" in told
-    assert "float32 rounds" not in "; ".join(made(ids, y, standardise=True).notices)
-    ids[:, 0] = 2**53 + np.arange(ROWS)
-    says = f"holds {2**53 + 1}, and floats do not tell it from others"
-    for how in ({}, {"standardise": True}):
-        assert says in error(own_data.make, (ids, y), "m", "data", **how)
-    frame = pd.DataFrame({"a": y, "id": ids[:, 0]})
-    assert says in error(own_given.write, (frame, y + 1), tmp_path)
-    frame.assign(y=y + 1).to_csv(tmp_path / "t.csv", index=False)
-    assert says in error(own_data.table, str(tmp_path / "t.csv"), "y", check=True)
-
-
 def test_constant_targets_are_no_regression(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": X[:, 0], "y": 3.5, "z": X[:, 1]})
     frame.to_csv(tmp_path / "t.csv", index=False)
@@ -257,7 +241,7 @@ def test_constant_targets_are_no_regression(tmp_path: Path) -> None:
     assert says in own_data.table(read, ["y", "z"], check=True).notices[0]
     own_data.table(read, "y")  # as older records mean it
     # a network may compute what is to be 0
-    says = "data: all targets are 3.5, so an output that heeds no input answers them"
+    says = "data: all targets are 3.5, so a network needs no input to predict them"
     assert says in made(X, np.full(ROWS, 3.5)).notices
     assert "are (0, 1)," in "; ".join(made(X, np.tile([0.0, 1.0], (ROWS, 1))).notices)
 
@@ -273,7 +257,7 @@ def test_tables_from_python(tmp_path: Path) -> None:
         (pd.Series([0, None] * (ROWS // 2), dtype="Int64"), "y is empty in row 1"),
         (pd.DataFrame({"p": [0.5, None] * (ROWS // 2)}), "y is empty in row 1"),
     ):
-        assert says in error(own_given.write, (x, given), tmp_path)
+        assert says in error(from_python.write, (x, given), tmp_path)
     bits = pd.DataFrame({"a": np.arange(ROWS) % 2, "b": np.arange(ROWS) % 3 == 0}, dtype="uint8")
     told = own_data.make((bits.to_numpy(), X[:, 0]), "m", "data").notices
     assert "x is uint8 and at most 1, and is divided by 255" in "; ".join(told)

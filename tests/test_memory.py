@@ -90,7 +90,7 @@ def test_a_limit_that_holds_no_run_says_how_much_would_do(measured: str, tmp_pat
     refused = sweep(*GRID, measured, "memory_limit=1MB", cwd=tmp_path)
     assert (refused.code, refused.out) == (2, "")
     (line,) = refused.err.splitlines()
-    assert line.startswith("lrlab: memory_limit=1MB: too little, for the data take ")
+    assert line.startswith("lrlab: memory_limit=1MB: too little: the data take ")
     assert files(tmp_path) == []
     enough = re.findall(r"memory_limit=(\d+)([kMG]B)", line)[-1]
     ended = sweep(*GRID, measured, f"memory_limit={''.join(enough)}", cwd=tmp_path)

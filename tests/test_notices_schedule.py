@@ -47,13 +47,13 @@ LINES = {
     "one tick of one cycle": (
         shipped("one_cycle", interval="epoch"),
         1,
-        "schedule=x comes to an lr of 4e-07 at most in the run's 1 epoch, not to 0.1 "
+        "schedule=x reaches an lr of only 4e-07 in the run's 1 epoch, not 0.1 "
         "(lr=0.1, schedule.interval=epoch); use schedule.interval=step",
     ),
     "a cycle that is longer than the run": (
         shipped("one_cycle", total_steps=100_000),
         1,
-        "schedule=x comes to an lr of 0.00419 at most in the run's 859 steps, not to 0.1 "
+        "schedule=x reaches an lr of only 0.00419 in the run's 859 steps, not 0.1 "
         "(lr=0.1, schedule.interval=step); use schedule.total_steps=auto",
     ),
     "one tick of a cosine": (
@@ -227,7 +227,7 @@ def test_of_many_lrs_a_shape_is_said_once(tmp_path: Path) -> None:
     typed = ["lr=0.1,0.3,1", "schedule=one_cycle", "schedule.interval=epoch"]
     ended = sweep(*typed, *SMALL, cwd=tmp_path)
     assert ended.err == (
-        "lrlab: schedule=one_cycle comes to an lr of 4e-07 at most in the run's 1 epoch, not to "
+        "lrlab: schedule=one_cycle reaches an lr of only 4e-07 in the run's 1 epoch, not "
         "0.1 (lr=0.1, schedule.interval=epoch); use schedule.interval=step and more epochs\n"
     )
     assert "none is the best: nothing was learned" in ended.out

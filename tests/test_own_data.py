@@ -21,7 +21,8 @@ from torch import nn
 
 from lrlab import own_data
 from lrlab.config import schema
-from lrlab.data import Dataset, own_parts, own_split
+from lrlab.data import Dataset
+from lrlab.data.own import parts, split
 from lrlab.errors import UserError
 from lrlab.plan import build, checks
 from lrlab.plan.spec import RunSpec
@@ -149,7 +150,7 @@ def test_bytes_become_shares_and_channels_are_standardised(tmp_path: Path) -> No
         ),
         ((torch.ones(3, 2), torch.ones(2)), "x has shape (3, 2), y (2,)"),
         ((torch.ones(0, 2), torch.ones(0)), "holds no samples"),
-        ((torch.ones(1, 2), torch.ones(1)), "holds one sample; give two or more"),
+        ((torch.ones(1, 2), torch.ones(1)), "holds one sample; at least two are needed"),
         ((torch.ones(4, 2), torch.tensor([0, 1, -1, 2])), "y holds the class -1; classes count"),
         ((torch.ones(4, 2), torch.zeros(4, 2).long()), "y has shape (4, 2); classes must be"),
         ((torch.ones(4, 2), torch.zeros(4, 2, 2)), "y has shape (4, 2, 2); floating-point targets"),
@@ -269,7 +270,7 @@ def test_tables_that_cannot_work(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame["kind"] = "bee"
     frame.to_csv(other, index=False)
     message = error(own_data.table, path, "kind", other, drop=["when"])
-    assert message == f"data.test_path={other}: the label kind is bee, which is no class, in row 1"
+    assert message == f"data.test_path={other}: the label kind is bee, an unknown class, in row 1"
     frame.drop(columns="count").to_csv(other, index=False)
     message = error(own_data.table, path, "age", other, drop=["kind"])
     assert f"data.test_path={other}: has no column count" in message
@@ -408,12 +409,12 @@ def test_configs_comment_every_key_and_hold_the_defaults(name: str) -> None:
     config = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(config, dict)
     # records of a time when there was no stratify lack it, and mean what is without it
-    plain = own_split.Split(standardise=name not in ("arrays", "custom"), stratify=True)
+    plain = split.Split(standardise=name not in ("arrays", "custom"), stratify=True)
     wanted = dict(vars(plain))
     if name in ("image_folder", "torchvision"):  # which are classifications
         del wanted["standardise_targets"]
-    assert {key: config[key] for key in own_split.SPLIT if key in config} == wanted
-    assert own_split.Split().stratify is False
+    assert {key: config[key] for key in split.SPLIT if key in config} == wanted
+    assert split.Split().stratify is False
 
 
 # --- records of a time when no held-out part was stratified ---------------------------------------
@@ -697,11 +698,11 @@ def test_code_is_found_where_the_sweep_began(project: Path, tmp_path: Path) -> N
 )
 def test_arrays_that_hold_no_plain_numbers_are_refused(value: Any, words: str) -> None:
     with pytest.raises(UserError, match=f"^data: {words}"):
-        own_parts._tensor(value, "x", "data")
+        parts._tensor(value, "x", "data")
 
 
 def test_long_doubles_are_doubles() -> None:
-    found = own_parts._tensor(np.array([[0.5, 3.0]], np.longdouble), "x", "data")
+    found = parts._tensor(np.array([[0.5, 3.0]], np.longdouble), "x", "data")
     assert found.dtype == torch.float64 and found.tolist() == [[0.5, 3.0]]
 
 

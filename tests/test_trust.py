@@ -36,6 +36,7 @@ from lrlab import resume as resume_verb
 from lrlab.config import known as config_known
 from lrlab.config import schema as config_schema
 from lrlab.config import trust
+from lrlab.config.words import flags
 from lrlab.errors import UserError
 from lrlab.probes import landscape, paths
 from lrlab.report import markup
@@ -626,10 +627,10 @@ def test_a_best_yaml_is_found_however_it_is_named(here: Path) -> None:
         "--config-di . --config-n s/best",
         f"--config-path={here}/s -cn=best",
     ):
-        found = trust.saved_config(words.split())
+        found = trust.saved_config(flags.first(words.split()))
         assert found is not None and found.samefile(file), words
     for words in ("--config-name best", "--config-dir s --config-name mine", "-cd s"):
-        assert trust.saved_config(words.split()) is None, words
+        assert trust.saved_config(flags.first(words.split())) is None, words
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,6 @@ def test_a_list_of_texts_is_swept() -> None:
     assert found == ["цена", "1e5", "a b"]
 
 
-def test_what_follows_a_flag_is_no_option() -> None:
-    words = ["--config-dir", "größe=1", "-cn", "ü"]
-    assert spelling.spelled(words) == words
-
-
 @pytest.mark.default
 @example("\x85")  # PyYAML folds these line ends
 @example("a\u2028 b\u2029")
@@ -215,7 +210,6 @@ def test_a_sweep_keeps_its_texts_to_the_end(here: Path) -> None:
         ("hydra/launcher=lanes hydra/launcher=basic", "hydra/launcher: is given twice"),
         ("+experiments=seeds +experiments=loss", "experiments: is given twice"),
         ("~network.bias network.bias=true", "network.bias: is given twice"),
-        ("--config-dir a --config-dir=b", "--config-dir: is given twice; keep one"),
     ],
 )
 def test_an_option_given_twice_is_refused(typed: str, line: str, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lrlab.config import learning_rate
 from lrlab.config.schema import (
     DEVICES,
     DIAGNOSTICS,
@@ -25,9 +24,9 @@ from lrlab.config.schema import (
     SWEEP_GROUPS,
     diagnostics,
     direction,
-    nearest,
+    no_such,
 )
-from lrlab.errors import UserError
+from lrlab.errors import UserError, must_be
 from lrlab.process.plain import is_real, is_whole
 
 # Units of memory: decimal as disks are sold, and binary.
@@ -47,64 +46,64 @@ LONGEST_NAME = 200  # bytes; most file systems take 255, and other folders are n
 
 
 def check(config: DictConfig) -> None:
-    """Check the values that need no data, network or device.
-
-    Raises:
-        UserError: names the option, its value and what would work.
-    """
-    learning_rate.check(config.lr)
+    """Check the values that need no data, network or device; each wrong one is a ``UserError``."""
+    check_lr(config.lr)
     for key, example in (("epochs", 3), ("batch_size", 64)):
         if config[key] < 1:
-            raise UserError(f"{key}={config[key]}: must be at least 1, for example {key}={example}")
+            raise must_be(key, config[key], "at least 1", example)
     if not 0 <= config.seed < 2**53:  # integers that JSON and CSV readers keep exact
-        raise UserError(f"seed={config.seed}: must be from 0 to 2**53 − 1, for example seed=0")
-    if config.threads is not None and config.threads < 1:
-        raise UserError(f"threads={config.threads}: must be at least 1, or null for all cores")
-    if (config.threads or 1) > MOST_THREADS:
-        raise UserError(
-            f"threads={config.threads}: more than {MOST_THREADS}, which no machine has cores for; "
-            "use threads=null for all cores"
-        )
+        raise must_be("seed", config.seed, "from 0 to 2**53 − 1", 0)
+    if config.threads is not None and not 1 <= config.threads <= MOST_THREADS:
+        limit = "at least 1" if config.threads < 1 else f"at most {MOST_THREADS}"
+        raise must_be("threads", config.threads, f"{limit}, or null for all cores")
     lanes = config.lanes
     if lanes != "auto" and not is_whole(lanes, 1):
-        raise UserError(f"lanes={lanes}: must be auto or a whole number from 1, like lanes=8")
+        raise must_be("lanes", lanes, "auto or a whole number from 1", 8)
     memory_limit(config)
-    if config.device.split(":")[0] not in DEVICES:
-        raise UserError(
-            f"device={config.device}: no such device{nearest(config.device, DEVICES)}; "
-            f"choose from {', '.join(DEVICES)}"
-        )
-    if diagnostics(config) not in DIAGNOSTICS:
-        raise UserError(
-            f"diagnostics={config.diagnostics}: no such choice"
-            f"{nearest(str(config.diagnostics), DIAGNOSTICS)}; choose from {', '.join(DIAGNOSTICS)}"
-        )
-    precision, pad = config.precision, config.pad
-    if precision not in PRECISIONS:
-        raise UserError(
-            f"precision={precision}: no such precision{nearest(precision, PRECISIONS)}; "
-            f"choose from {', '.join(PRECISIONS)}"
-        )
+    for key, what, word, choices in (
+        ("device", "device", config.device.split(":")[0], DEVICES),
+        ("diagnostics", "choice", diagnostics(config), DIAGNOSTICS),
+        ("precision", "precision", config.precision, PRECISIONS),
+    ):
+        if word not in choices:
+            raise UserError(no_such(f"{key}={config[key]}", what, config[key], choices))
+    pad = config.pad
     if pad not in ("auto", None) and not is_whole(pad, 1):
-        raise UserError(f"pad={pad}: must be auto, null or a whole number of lanes, like pad=8")
+        raise must_be("pad", pad, "auto, null or a whole number of lanes", 8)
     for group in GROUPS:
         if not isinstance(config[group], DictConfig):
             raise UserError(f"{group}={config[group]}: must name a choice of the group {group}")
     check_sweep(config)
 
 
-def check_sweep(config: DictConfig) -> None:
-    """Check the options of the sweep as a whole.
+def check_lr(lr: float, subject: str = "", example: str = "lr=0.1") -> None:
+    """Raise ``UserError`` unless the lr is a finite number above 0.
 
-    Raises:
-        UserError: names the option, its value and what would work.
+    Args:
+        subject: the start of the line; by default the lr itself.
+        example: a value that would work.
     """
+    if not (math.isfinite(lr) and lr > 0):
+        subject = subject or f"lr={lr:g}:"
+        raise UserError(f"{subject} must be a finite number above 0, for example {example}")
+
+
+def check_lr_range(low: float, high: float, typed: str, example: str) -> None:
+    """Raise ``UserError`` unless both ends of a range are finite numbers above 0.
+
+    Args:
+        typed: the range as given.
+        example: a range that would work.
+    """
+    for end in (low, high):
+        check_lr(end, f"{typed}: its end {end:g}", example)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Check the options of the sweep as a whole."""
     objective, target = config.objective, config.target
     if objective not in OBJECTIVES:
-        raise UserError(
-            f"objective={objective}: no such objective{nearest(objective, OBJECTIVES)}; "
-            f"choose from {', '.join(OBJECTIVES)}"
-        )
+        raise UserError(no_such(f"objective={objective}", "objective", objective, OBJECTIVES))
     if target is None and objective.endswith("_to_target"):
         raise UserError(
             f"objective={objective}: needs the val_loss to be reached, for example target=0.1"
@@ -115,28 +114,21 @@ def check_sweep(config: DictConfig) -> None:
         ("lease", config.lease, 60),
     ):
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise UserError(
-                f"{key}={value:g}: must be a finite number above 0, for example {key}={example}"
-            )
+            raise must_be(key, f"{value:g}", "a finite number above 0", example)
         if key != "target" and (value or 0) > MOST_SECONDS:
-            raise UserError(f"{key}={value:g}: more seconds than anybody waits, at most 1e9")
+            raise must_be(key, f"{value:g}", "at most 1e9 seconds")
     for key, least, example in (("n_trials", 1, 20), ("points", 2, 13)):
         if config[key] is not None and config[key] < least:
-            raise UserError(
-                f"{key}={config[key]}: must be at least {least}, for example {key}={example}"
-            )
+            raise must_be(key, config[key], f"at least {least}", example)
         if (config[key] or 0) > MOST_RUNS:
             raise UserError(f"{key}={config[key]}: more than {MOST_RUNS:,} runs; use fewer")
     workers, every = config.workers, config.checkpoint_every
     if workers != "auto" and not is_whole(workers, 1):
-        raise UserError(f"workers={workers}: must be auto or a whole number from 1, like workers=4")
+        raise must_be("workers", workers, "auto or a whole number from 1", 4)
     if workers != "auto" and workers > (most := max(LEAST_MOST_WORKERS, os.cpu_count() or 1)):
-        raise UserError(f"workers={workers}: more processes than are wise here; at most {most}")
+        raise UserError(f"workers={workers}: more than this machine can use; use at most {most}")
     if every not in ("auto", None) and not is_whole(every, 1):
-        raise UserError(
-            f"checkpoint_every={every}: must be auto, null or a whole number of epochs from 1, "
-            "like checkpoint_every=5"
-        )
+        raise must_be("checkpoint_every", every, "auto, null or a whole number of epochs from 1", 5)
     if config.storage != "journal" and not re.match(r"[a-z][a-z0-9+]*://.", config.storage):
         from lrlab.config.passwords import masked
 
@@ -159,11 +151,7 @@ def check_sweep(config: DictConfig) -> None:
 
 
 def memory_limit(config: Mapping[str, Any]) -> int | None:
-    """Return ``memory_limit`` in bytes; None for auto.
-
-    Raises:
-        UserError: it is no amount of memory.
-    """
+    """Return ``memory_limit`` in bytes, None for auto; raise ``UserError`` if it is no amount."""
     told = config.get("memory_limit", "auto")
     if told == "auto":
         return None
@@ -181,11 +169,7 @@ def memory_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def check_folder(config: DictConfig) -> None:
-    """Check the options that say where the sweep's folder is.
-
-    Raises:
-        UserError: names the option, its value and what would work.
-    """
+    """Check the options that say where the sweep's folder is."""
     for key in ("output", "name"):
         if not config[key].strip():
             raise UserError(f"{key}={config[key]}: is empty; leave {key} out for the default")

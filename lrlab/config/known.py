@@ -7,6 +7,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from lrlab.config.schema import GROUPS, SWEEP_GROUPS
+
 # A name must be found within one of these, and be defined in one of them.
 PACKAGES = (
     *("lrlab", "torch.nn", "torch.optim", "torchvision.models"),
@@ -38,26 +40,11 @@ def is_known(path: str, group: str) -> bool:
         path: a ``_target_``.
         group: where it is; ``""`` for one within another.
     """
-    if group == "data":
-        return path in READERS
-    if group == "tracking":
-        return path in TRACKERS
+    if group in ("data", "tracking"):
+        return path in (READERS if group == "data" else TRACKERS)
     found = located(path)
-    if found is None:
-        return False
-    if group in ("sampler", "pruner"):
-        import optuna
-
-        bases = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}
-        return isinstance(found, type) and issubclass(found, bases[group])
-    kinds = {
-        "network": (_is_module, _is_builder),
-        "loss": (_is_module, _is_loss),
-        "optimizer": (_is_optimizer,),
-        "schedule": (_is_schedule,),
-    }
-    within = (_is_module, _is_builder, _is_loss, _is_optimizer, _is_schedule, _is_sampling)
-    return any(fits(found) for fits in kinds.get(group, within))
+    kinds = set() if found is None else _kinds(found)
+    return group in kinds if group in (*GROUPS, *SWEEP_GROUPS) else bool(kinds)
 
 
 def located(path: str) -> Any:
@@ -89,39 +76,31 @@ def is_within(module: str) -> bool:
     return any(module == each or module.startswith(f"{each}.") for each in PACKAGES)
 
 
-def _is_module(found: Any) -> bool:
-    from torch import nn
+def _kinds(found: Any) -> set[str]:
+    """Return the groups in which a located class or function may be chosen, by what it is."""
+    module = str(found.__module__)
+    if inspect.isfunction(found):
+        if module in ("lrlab.losses", "torch.nn.functional"):
+            return {"loss"}
+        return {"network"} if module.startswith("torchvision.models.") and _builds(found) else set()
+    if module.startswith("optuna."):
+        import optuna
 
-    return isinstance(found, type) and issubclass(found, nn.Module)
+        bases = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}
+        bases["another's argument"] = object
+    else:
+        from torch import nn, optim
+
+        bases = {"network": nn.Module, "loss": nn.Module, "optimizer": optim.Optimizer}
+        bases["schedule"] = optim.lr_scheduler.LRScheduler
+    return {group for group, base in bases.items() if issubclass(found, base)}
 
 
-def _is_builder(found: Any) -> bool:
+def _builds(function: Any) -> bool:
     """Return whether it is one of torchvision's functions that make a network."""
-    if not inspect.isfunction(found) or not found.__module__.startswith("torchvision.models."):
-        return False
     from torchvision import models
 
     try:
-        return models.get_model_builder(found.__name__) is found
+        return models.get_model_builder(function.__name__) is function
     except ValueError:  # it makes none
         return False
-
-
-def _is_loss(found: Any) -> bool:
-    return inspect.isfunction(found) and found.__module__ in ("lrlab.losses", "torch.nn.functional")
-
-
-def _is_optimizer(found: Any) -> bool:
-    from torch.optim import Optimizer
-
-    return isinstance(found, type) and issubclass(found, Optimizer)
-
-
-def _is_schedule(found: Any) -> bool:
-    from torch.optim.lr_scheduler import LRScheduler
-
-    return isinstance(found, type) and issubclass(found, LRScheduler)
-
-
-def _is_sampling(found: Any) -> bool:
-    return isinstance(found, type) and found.__module__.startswith("optuna.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,16 @@ def nearest(word: object, words: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def no_such(typed: str, what: str, word: object, choices: Collection[str]) -> str:
+    """Return the line for a word that is none of the choices.
+
+    Args:
+        typed: as the user typed it, to begin the line with.
+        what: what the choices are.
+    """
+    return f"{typed}: no such {what}{nearest(word, choices)}; choose from {', '.join(choices)}"
+
+
 def keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
     """Return all dotted keys of a config, without Hydra's own."""
     for key, value in config.items():
@@ -138,6 +148,18 @@ def known_keys() -> list[str]:
         for file in (conf / group).glob("*.yaml"):
             found.update(keys(yaml_text.load(file), f"{group}."))
     return sorted(key for key in found if not key.endswith(("_target_", "_partial_")))
+
+
+def default_choices() -> dict[str, str]:
+    """Return the choice of each group in lrlab's own config."""
+    entries = yaml_text.load(folder("conf") / "config.yaml")["defaults"]
+    return {
+        str(group): str(choice)
+        for entry in entries
+        if isinstance(entry, Mapping)
+        for group, choice in entry.items()
+        if not str(group).startswith("override ")
+    }
 
 
 def choices_with(group: str, setting: str) -> list[str]:

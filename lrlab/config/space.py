@@ -17,8 +17,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lrlab.config import checks, learning_rate
-from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, nearest
+from lrlab.config import checks
+from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, no_such
 from lrlab.config.words import messages
 from lrlab.config.words.spelling import quoted
 from lrlab.errors import UserError
@@ -138,14 +138,10 @@ def read(
     return Space(fixed, lists, intervals)
 
 
-def settings(space: Space) -> list[dict[str, str]]:
-    """Return the grid without its seeds, in Hydra's order; for lists only."""
-    return _product({key: texts for key, texts in space.lists.items() if key != "seed"})
-
-
 def points(space: Space) -> list[dict[str, str]]:
     """Return the whole grid with its seeds, in Hydra's order; for lists only."""
-    return _product(space.lists)
+    product = itertools.product(*space.lists.values())
+    return [dict(zip(space.lists, point, strict=True)) for point in product]
 
 
 def seeds(space: Space) -> list[str]:
@@ -208,10 +204,6 @@ def canonical(text: str) -> str:
     return text if isinstance(number, str) else repr(float(number))
 
 
-def _product(lists: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    return [dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())]
-
-
 def _as_a_text(key: str, override: Override) -> str:
     """Return how to type a text with a comma, for the end of a line."""
     text = (override.input_line or "").partition("=")[2]
@@ -248,7 +240,7 @@ def _in_range(override: Override) -> float:
         return 0
     way = sweep.stop - sweep.start
     if not (math.isfinite(way) and math.isfinite(sweep.step) and sweep.step):
-        raise UserError(f"{_typed(override)}: a range needs finite numbers, and a step beside 0")
+        raise UserError(f"{_typed(override)}: a range needs finite numbers and a nonzero step")
     return way / sweep.step if abs(way) < checks.MOST_RUNS * abs(sweep.step) else math.inf * way
 
 
@@ -281,7 +273,7 @@ def _element(key: str, given: Any) -> str:
         return repr(given)
     raise UserError(
         f"hydra.sweeper.params.{key}={given}: must be a list, an interval or a value; "
-        "a dotted key stands in one line, like network.hidden"
+        "write a nested key with a dot, like network.hidden"
     )
 
 
@@ -333,17 +325,15 @@ def _interval(override: Override, ends: _Ends, config: DictConfig) -> Interval:
     if key == "seed":
         raise UserError(f"{typed}: seeds are not searched; list them, for example seed=0,1,2")
     for tag in sorted(tags - set(TAGS)):
-        raise UserError(
-            f"{typed}: no such tag {tag}{nearest(tag, TAGS)}; choose from {', '.join(TAGS)}"
-        )
+        raise UserError(no_such(typed, f"tag {tag}", tag, TAGS))
     if {"log", "linear"} <= tags:
         raise UserError(f"{typed}: is tagged log and linear; choose one")
     if key == "lr":
-        learning_rate.check_range(low, high, typed, "lr=1e-4..1")
+        checks.check_lr_range(low, high, typed, "lr=1e-4..1")
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{typed}: both ends must be finite, for example {key}=1e-4..1")
     if low >= high:
-        raise UserError(f"{typed}: its low end comes first, and below its high end")
+        raise UserError(f"{typed}: the low end must come first and be below the high end")
 
     whole = _whole(typed, key, ends, config)
     log = "log" in tags or (key.rpartition(".")[2] in RATES and "linear" not in tags)
@@ -369,7 +359,7 @@ def _whole(typed: str, key: str, ends: _Ends, config: DictConfig) -> bool:
     if isinstance(now, DictConfig) or key in (*GROUPS, *SWEEP_GROUPS):
         raise UserError(f"{typed}: a group takes the name of a choice, or a list of them")
     if "str" in kinds or (isinstance(now, bool | str) and now != "auto") or OmegaConf.is_list(now):
-        raise UserError(f"{typed}: an interval needs an option that is a number")
+        raise UserError(f"{typed}: only an option that is a number can have an interval")
     if "int" in kinds:
         return True
     return ends.typed_whole and not isinstance(now, float) and "float" not in kinds

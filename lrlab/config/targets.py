@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -100,6 +100,20 @@ def taken(call: Callable[..., Any]) -> list[str] | None:
         return None
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return None if anything else list(parameters)
+
+
+def check_taken(
+    group: str, node: Mapping[str, Any], call: Callable[..., Any], known: Sequence[str]
+) -> None:
+    """Refuse settings of a node that its class or function does not take.
+
+    Args:
+        group: the node's key in the config.
+        known: the settings that it takes.
+    """
+    for key, value in node.items():
+        if key not in known and key not in HYDRA_KEYS:
+            raise lacking(f"{group}.{key}={value}", call.__name__, known)
 
 
 def lacking(typed: str, name: str, takes: Iterable[str], near: Iterable[str] = ()) -> UserError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 TRUST = "trust=true"
-
 
 RESOLVERS = ("now",)  # the others read the environment, or turn texts into configs
 
@@ -48,7 +47,9 @@ def check(config: Any, groups: Sequence[str], of: str, remedy: str) -> None:
     Raises:
         UserError: lists all that would be called.
     """
-    refuse(foreign(config, groups), of, remedy)
+    refuse(_calls_of_texts(config), of, remedy)  # before any of them is resolved
+    plain = _plain(config)
+    refuse([each for group in groups for each in in_node(plain.get(group), group)], of, remedy)
 
 
 def settled(
@@ -73,26 +74,34 @@ def settled(
 
     if not trusted:
         refuse(_calls_of_texts(config), of, remedy)
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(plain, dict)
+    plain = _plain(config)
     if not trusted:
         refuse([each for group in groups for each in in_node(plain.get(group), group)], of, remedy)
-    found = OmegaConf.merge(OmegaConf.structured(schema.Config), _escaped(plain))
+    # its texts must stay the same when they are resolved again
+    again = _literal(plain, lambda text: True)
+    found = OmegaConf.merge(OmegaConf.structured(schema.Config), again)
     assert isinstance(found, DictConfig)
     return found
 
 
-def _escaped(node: Any) -> Any:
-    """Return a resolved node with texts that stay the same when they are resolved again."""
+def _plain(config: Any) -> dict[Any, Any]:
+    """Return a config as plain containers, with its interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _literal(node: Any, is_meant: Callable[[str], Any]) -> Any:
+    """Return a node in which OmegaConf reads these texts literally, also those with ``${``."""
     from lrlab.config.words.spelling import literal
 
     if isinstance(node, dict):
-        return {key: _escaped(value) for key, value in node.items()}
+        return {key: _literal(value, is_meant) for key, value in node.items()}
     if isinstance(node, list):
-        return [_escaped(value) for value in node]
-    if isinstance(node, str):
-        return literal(node)
-    return node
+        return [_literal(value, is_meant) for value in node]
+    return literal(node) if isinstance(node, str) and is_meant(node) else node
 
 
 def leave_current_folder() -> None:
@@ -106,42 +115,13 @@ def leave_current_folder() -> None:
 
 
 def refuse(found: Sequence[str], of: str, remedy: str) -> None:
-    """Raise with a line that lists the findings; do nothing if there are none.
-
-    Raises:
-        UserError: there are some.
-    """
+    """Raise ``UserError`` with a line that lists the findings; do nothing if there are none."""
     if found:
         listed = ", ".join(dict.fromkeys(found))
         raise UserError(
             f"{of}: names what lrlab does not know to be harmless: {listed}; nothing of it was "
             f"called. If it is yours, or you trust its sender: {remedy}"
         )
-
-
-def foreign(config: Any, groups: Sequence[str]) -> list[str]:
-    """Return what a saved config would call that is not known to be harmless.
-
-    Nothing that it names is imported, unless it is in one of ``PACKAGES``.
-
-    Args:
-        config: a ``DictConfig`` with unresolved interpolations.
-        groups: those that are instantiated.
-
-    Returns:
-        Each with its key, ``mypkg.Net (network)``.
-    """
-    from omegaconf import OmegaConf
-
-    found = _calls_of_texts(config)
-    if found:  # not even resolved
-        return found
-    # only now that no text of it can call anything
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(plain, dict)
-    for group in groups:
-        found += in_node(plain.get(group), group)
-    return found
 
 
 def _calls_of_texts(config: Any) -> list[str]:
@@ -158,30 +138,13 @@ def _calls_of_texts(config: Any) -> list[str]:
 
 
 def uncalled(config: Any) -> dict[str, Any]:
-    """Return a record's values with references resolved; texts that would call something stay.
-
-    Args:
-        config: a ``DictConfig`` with unresolved interpolations.
-
-    Raises:
-        OmegaConfBaseException: a reference leads nowhere.
-    """
+    """Return a record's values with references resolved; texts that would call something stay."""
     from omegaconf import OmegaConf
 
-    raw = _without_calls(OmegaConf.to_container(config, resolve=False))
+    raw = _literal(OmegaConf.to_container(config, resolve=False), _resolvers)
     plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _without_calls(node: Any) -> Any:
-    from lrlab.config.words.spelling import literal
-
-    if isinstance(node, dict):
-        return {key: _without_calls(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_without_calls(value) for value in node]
-    return literal(node) if isinstance(node, str) and _resolvers(node) else node
 
 
 def in_node(node: Any, group: str) -> list[str]:
@@ -240,25 +203,22 @@ def _set(node: Mapping[Any, Any], key: str) -> list[str]:
 
 def _nodes(node: Any, key: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Return all mappings with a ``_target_``, also those in lists."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield key, node
-        for name, value in node.items():
-            yield from _nodes(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for place, value in enumerate(node):
-            yield from _nodes(value, f"{key}[{place}]")
+    return ((k, n) for k, n in _all(node, key) if isinstance(n, Mapping) and "_target_" in n)
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    return ((k, n) for k, n in _all(node, key) if not isinstance(n, Mapping | list | tuple))
+
+
+def _all(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Return a node and everything in it, with dotted keys."""
+    yield key, node
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+            yield from _all(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list | tuple):
         for place, value in enumerate(node):
-            yield from _leaves(value, f"{key}[{place}]")
-    else:
-        yield key, node
+            yield from _all(value, f"{key}[{place}]")
 
 
 def _resolvers(text: str) -> list[str]:
@@ -288,14 +248,7 @@ def _resolvers(text: str) -> list[str]:
 
 
 def in_words(words: Iterable[str]) -> list[str]:
-    """Return what a record's overrides would do that is not known to be harmless.
-
-    Args:
-        words: overrides in the form of a command line.
-
-    Returns:
-        A description of each.
-    """
+    """Return what a record's overrides would do that is not known to be harmless, in words."""
     return [what for word in words for what in _in_word(word)]
 
 
@@ -363,12 +316,11 @@ def saved_config(words: Sequence[str]) -> Path | None:
     """Return the best.yaml that a command line trains again; None if it names none.
 
     Any other file that it names is the user's own config.
+
+    Args:
+        words: with the flags in full, as ``flags.first`` returns them.
     """
-    named: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        if (flag := _flag(option)) is not None:
-            named[flag] = value if equals else following
+    named = dict(word.split("=", 1) for word in words if word.startswith("--config-"))
     name = named.get("--config-name", "").removesuffix(".yaml")
     folders = [named[flag] for flag in ("--config-path", "--config-dir") if flag in named]
     if Path(name).name != "best":
@@ -377,21 +329,8 @@ def saved_config(words: Sequence[str]) -> Path | None:
     return next((file for file in files if file.exists()), None)
 
 
-def _flag(option: str) -> str | None:
-    """Return which of Hydra's flags a word is; argparse also accepts abbreviations."""
-    shorts = {"-cd": "--config-dir", "-cn": "--config-name", "-cp": "--config-path"}
-    if option in shorts:
-        return shorts[option]
-    is_begun = option.startswith("--config-") and len(option) > len("--config-")
-    return next((flag for flag in shorts.values() if is_begun and flag.startswith(option)), None)
-
-
 def in_best(text: str) -> list[str]:
-    """Return what a best.yaml would call, or read elsewhere, that is not known to be harmless.
-
-    Raises:
-        UserError: it is no YAML.
-    """
+    """Return what a best.yaml would call, or read elsewhere, that is not known to be harmless."""
     import yaml
 
     from lrlab.config import yaml_text
@@ -403,10 +342,9 @@ def in_best(text: str) -> list[str]:
     if not isinstance(saved, dict):
         raise UserError("best.yaml: is damaged, no YAML of a config")
     saved = {key: value for key, value in saved.items() if key != "source"}
-    found = []
     hydra = saved.pop("hydra", None) or {}
-    for key, value in hydra.items() if isinstance(hydra, dict) else [("", hydra)]:
-        found += [f"{value} (hydra.{key})"]
+    hydra = hydra if isinstance(hydra, dict) else {"": hydra}
+    found = [f"{value} (hydra.{key})" for key, value in hydra.items()]
     defaults = saved.pop("defaults", None) or []
     for entry in defaults if isinstance(defaults, list) else [defaults]:
         found += [] if entry in ("config", "_self_") or _is_own_choice(entry) else [str(entry)]
@@ -458,11 +396,7 @@ def _is_own_choice(entry: Any) -> bool:
 
 
 def without_trust(words: Sequence[str]) -> tuple[list[str], bool]:
-    """Return a command line without ``trust=true``, and whether it was there.
-
-    Raises:
-        UserError: trust is neither true nor false.
-    """
+    """Return a command line without ``trust=true``, and whether it was there."""
     kept, trusted = [], False
     for word in words:
         key, equals, value = word.partition("=")

@@ -15,11 +15,7 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 
 def read(text: str) -> Any:
-    """Return ``OmegaConf.to_container(OmegaConf.create(text))``; None for an empty text.
-
-    Raises:
-        yaml.YAMLError: it is no YAML.
-    """
+    """Return ``OmegaConf.to_container(OmegaConf.create(text))``; None for an empty text."""
     loader = _loader()
     return yaml.load(text, Loader=loader)
 
@@ -54,11 +50,7 @@ def record(text: str, plain: bool = False) -> Any:
 
 
 def check_aliases(text: str) -> None:
-    """Refuse YAML with aliases.
-
-    Raises:
-        yaml.YAMLError: it has some, or is no YAML.
-    """
+    """Raise ``yaml.YAMLError`` if a YAML text has aliases."""
     if not re.search(r"(^|[\s\[{,:?-])\*\S", text):  # quick, and rarely true
         return
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -68,13 +60,8 @@ def check_aliases(text: str) -> None:
 
 def write(value: Any) -> str:
     """Return the text of plain containers, as ``OmegaConf.to_yaml`` writes them."""
-    return yaml.dump(
-        value,
-        default_flow_style=False,
-        allow_unicode=True,
-        sort_keys=False,
-        Dumper=_dumper(),
-    )
+    how: dict[str, Any] = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
+    return yaml.dump(value, Dumper=_dumper(), **how)
 
 
 @functools.cache

@@ -5,16 +5,8 @@
 May be imported by ``networks``, ``losses``, ``engine`` and everything in the writing wing above
 them. It imports ``records`` and those below it.
 
-How to add a kind of data
--------------------------
-A function of your own works already, with ``data._target_=package.function``: it returns a
-`Dataset`, or a pair (x, y), or a dict of parts. For one that ships with lrlab:
-
-1. Write a function in ``lrlab/own_data.py`` that returns ``make(parts, ...)``; its reader gets a
-   file in this folder.
-2. Give it a name on the command line with a file ``conf/data/NAME.yaml``.
-3. Name it among lrlab's own readers in ``lrlab/config/known.py``, if it never runs what it reads.
-4. Add a case to ``tests/test_own_data.py``.
+``lrlab/own_data.py`` says how to add a kind of data. A function of your own needs nothing here:
+``data._target_=package.function`` returns a `Dataset`, a pair (x, y) or a dict of parts.
 """
 
 from lrlab.data.dataset import Dataset

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrlab.errors import UserError
+from lrlab.errors import must_be
 from lrlab.process.plain import is_whole
 
 
@@ -57,21 +57,13 @@ def check_draw(train_size: Any, seed: Any, samples: str) -> None:
     """Check the settings that say which samples are trained on.
 
     Args:
-        samples: the name of the samples.
-
-    Raises:
-        UserError: one of the two cannot work.
+        samples: what they are called in a message.
     """
     if train_size is not None and not is_whole(train_size, 1):
-        raise UserError(
-            f"data.train_size={train_size}: must be a whole number of at least 1, or null for all"
-            f" {samples}, for example data.train_size=1000"
-        )
+        works = f"a whole number of at least 1, or null for all {samples}"
+        raise must_be("data.train_size", train_size, works, 1000)
     if not (is_whole(seed) and 0 <= seed < 2**63):
-        raise UserError(
-            f"data.split_seed={seed}: must be a whole number from 0 to 2**63 - 1,"
-            " for example data.split_seed=0"
-        )
+        raise must_be("data.split_seed", seed, "a whole number from 0 to 2**63 - 1", 0)
 
 
 def tensors_sha256(tensors: Iterable[Tensor]) -> str:

@@ -1,22 +1,21 @@
-"""Load MNIST-like images as tensors: read once, checked, split, normalised.
+"""Load MNIST-like images as tensors: read, checked, split, normalised.
 
 A data config names a function that returns a `Dataset`. The one here reads MNIST and its drop-in
-replacements through torchvision. Importing torchvision takes seconds, so the tensors are kept in a
-cache folder, and only the first use is slow.
+replacements. MNIST ships with lrlab, packed; torchvision downloads the others. The unpacked files
+are kept in a cache folder, `$LRLAB_CACHE` or else the platform's own, in torchvision's layout. So
+the folder can be used as data.root, too:
 
-The cache folder is `$LRLAB_CACHE`, else the platform's own:
-
-    MNIST/raw/...             the files unpacked, in torchvision's layout (usable as data.root)
-    tensors/MNIST-<key>.pt    the tensors read from files whose contents have this key
+    MNIST/raw/train-images-idx3-ubyte ...
 
 Several processes may use it at once. Each file is written whole under another name and then
-renamed, and its contents are checked before use. It is only a cache: if it cannot be written, the
-job goes on without.
+renamed, and its contents are checked before use. If the folder cannot be written, the files are
+unpacked into a temporary one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import logging
@@ -26,24 +25,22 @@ import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from lrlab.config import data_paths
-from lrlab.data.dataset import Dataset, check_draw, tensors_sha256
-from lrlab.data.tensor_cache import (
-    RawImages,
+from lrlab.data.cache import (
     cache_folder,
     file_sha256,
     filled_folder,
     patient,
     quiet_torchvision,
-    through_tensor_cache,
     write_whole,
 )
-from lrlab.errors import UserError
+from lrlab.data.dataset import Dataset, check_draw, tensors_sha256
+from lrlab.errors import UserError, must_be
 from lrlab.process.plain import is_number, is_whole
 
 log = logging.getLogger("lrlab.data")
@@ -58,6 +55,10 @@ SHIPPED_SHA256 = {  # of the unpacked files
 FILE_NAMES = tuple(SHIPPED_SHA256)
 CLASS_NAMES = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision's; all share MNIST's format
 NUM_CLASSES = 10
+
+
+# Images (N, height, width) uint8 and labels (N,) uint8, for training and for the test.
+Raw = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def torchvision_images(
@@ -80,21 +81,19 @@ def torchvision_images(
     """
     _check_values(dataset, train_size, val_size, split_seed, mean, std)
     try:
-        raw = _read(dataset, root)
+        train_images, train_labels, test_images, test_labels = _read(dataset, root)
     except OSError as error:
         option = f"data.dataset={dataset}" if root is None else f"data.root={root}"
         where = "" if error.filename is None else f": {error.filename}"
         raise UserError(
             f"{option}: {error.strerror or error}{where}; the files must be readable, and TMPDIR or"
-            " LRLAB_CACHE a folder with 120 MB to spare"
+            " LRLAB_CACHE a folder with 60 MB to spare"
         ) from error
 
-    available = len(raw.train_images)
+    available = len(train_images)
     if val_size >= available:
-        raise UserError(
-            f"data.val_size={val_size}: must be below the {available} training images,"
-            f" for example data.val_size={available // 12}"
-        )
+        below = f"below the {available} training images"
+        raise must_be("data.val_size", val_size, below, available // 12)
     if train_size is not None and train_size > available - val_size:
         raise UserError(
             f"data.train_size={train_size}: only {available - val_size} training images are left"
@@ -106,9 +105,9 @@ def torchvision_images(
     trained = shuffled[val_size:][:train_size]
     parts = [
         # index_select copies whole images; plain indexing takes three times as long
-        (raw.train_images.index_select(0, trained), raw.train_labels[trained]),
-        (raw.train_images.index_select(0, held_out), raw.train_labels[held_out]),
-        (raw.test_images, raw.test_labels),
+        (train_images.index_select(0, trained), train_labels[trained]),
+        (train_images.index_select(0, held_out), train_labels[held_out]),
+        (test_images, test_labels),
     ]
     # Each pixel is one of 256 values, so their normalised values describe it wholly.
     levels = _normalised(torch.arange(256, dtype=torch.uint8).view(1, 1, 256), mean, std)
@@ -118,20 +117,8 @@ def torchvision_images(
             " for example data.std=0.3081"
         )
     sha256 = tensors_sha256([levels, *(tensor for part in parts for tensor in part)])
-    (train_x, train_y), (val_x, val_y), (test_x, test_y) = (
-        (_normalised(images, mean, std), labels.long()) for images, labels in parts
-    )
-    return Dataset(
-        name=dataset,
-        train_x=train_x,
-        train_y=train_y,
-        val_x=val_x,
-        val_y=val_y,
-        test_x=test_x,
-        test_y=test_y,
-        num_classes=NUM_CLASSES,
-        sha256=sha256,
-    )
+    tensors = [each for i, y in parts for each in (_normalised(i, mean, std), y.long())]
+    return Dataset(dataset, *tensors, num_classes=NUM_CLASSES, sha256=sha256)
 
 
 def _check_values(
@@ -144,14 +131,11 @@ def _check_values(
         )
     check_draw(train_size, seed, "images")
     if not is_whole(val_size, 0):
-        raise UserError(
-            f"data.val_size={val_size}: must be a whole number of at least 0,"
-            " for example data.val_size=5000"
-        )
+        raise must_be("data.val_size", val_size, "a whole number of at least 0", 5000)
     if not is_number(mean):
-        raise UserError(f"data.mean={mean}: must be a number, for example data.mean=0.1307")
+        raise must_be("data.mean", mean, "a number", 0.1307)
     if not (is_number(std) and std > 0):
-        raise UserError(f"data.std={std}: must be a number above 0, for example data.std=0.3081")
+        raise must_be("data.std", std, "a number above 0", 0.3081)
 
 
 def _normalised(images: Tensor, mean: float, std: float) -> Tensor:
@@ -162,22 +146,17 @@ def _normalised(images: Tensor, mean: float, std: float) -> Tensor:
     return images.unsqueeze(1).to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
-def _read(name: str, root: str | None) -> RawImages:
+def _read(name: str, root: str | None) -> Raw:
     if root is not None:
-        option = f"data.root={root}"
-        return _read_files(name, _files_of_user(name, root), f"{option}: ")
-    if name == "MNIST":
-        key = hashlib.sha256("".join(SHIPPED_SHA256.values()).encode()).hexdigest()
-        return through_tensor_cache(name, key, _read_shipped)
-    return _read_downloaded(name)
-
-
-# --- The copy that ships with lrlab -------------------------------------------------------------
-
-
-def _read_shipped() -> RawImages:
-    with filled_folder("MNIST", unpack_shipped) as folder:
-        return _read_unpacked({name: folder / name for name in FILE_NAMES})
+        return _read_files(_files_of_user(name, root), f"data.root={root}: ")
+    prefix, cache = f"data.dataset={name}: ", cache_folder()
+    if name != "MNIST" and cache is not None:
+        files, missing = _find_files(cache / name / "raw")
+        if not missing:
+            return _read_files(files, prefix)
+    fill = unpack_shipped if name == "MNIST" else functools.partial(_download, name)
+    with filled_folder(name, fill) as folder:
+        return _read_files(_find_files(folder)[0], prefix)
 
 
 def unpack_shipped(folder: Path) -> None:
@@ -195,9 +174,6 @@ def unpack_shipped(folder: Path) -> None:
                 " again, or name a folder of your own with data.root="
             )
         write_whole(target, contents)
-
-
-# --- A folder in torchvision's layout, the user's or one that was downloaded into ----------------
 
 
 def _files_of_user(name: str, root: str) -> dict[str, Path]:
@@ -235,75 +211,12 @@ def _names_in_words() -> str:
     return f"{', '.join(FILE_NAMES[:-1])} and {FILE_NAMES[-1]} (or each as .gz)"
 
 
-def _read_files(name: str, files: Mapping[str, Path], prefix: str) -> RawImages:
-    """Read the four files, or the cached tensors of files with the same contents.
-
-    Contents decide, not path, size or time. That takes 0.04 s and never misses a replaced file.
-    """
-    contents = "".join(f"{path.suffix}{file_sha256(path)}" for path in files.values())
-    key = hashlib.sha256(contents.encode()).hexdigest()
-
-    def read() -> RawImages:
-        with tempfile.TemporaryDirectory(prefix="lrlab-") as temporary:
-            paths = dict(files)
-            for file_name, path in files.items():
-                if path.suffix == ".gz":
-                    paths[file_name] = Path(temporary) / file_name
-                    unpacked = _unpacked(path, prefix, "replace it by a whole copy")
-                    paths[file_name].write_bytes(unpacked)
-            for file_name, path in paths.items():
-                problem = _idx_problem(path, dimensions=3 if "images" in file_name else 1)
-                if problem:
-                    raise UserError(
-                        f"{prefix}{files[file_name]} is corrupt or truncated ({problem});"
-                        " replace it by a whole copy"
-                    )
-            raw = _read_unpacked(paths)
-        _check_agreement(raw, files, prefix)
-        return raw
-
-    return through_tensor_cache(name, key, read)
-
-
-def _unpacked(path: Path, prefix: str, remedy: str) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes())
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        reason = f"is corrupt or truncated ({str(error).rstrip('.')})"
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-    raise UserError(f"{prefix}{path} {reason}; {remedy}")
-
-
-def _idx_problem(path: Path, dimensions: int) -> str | None:
-    """Return what is wrong with a file in IDX format with uint8 values, or None.
-
-    IDX: two zero bytes, the type (8: uint8), the number of dimensions, each size as a big-endian
-    int32, then the values. It is checked here because torchvision does not report a short file
-    clearly.
-    """
-    header_size = 4 + 4 * dimensions
-    with path.open("rb") as file:
-        header = file.read(header_size)
-    if len(header) < header_size:
-        return f"{len(header)} bytes, shorter than its header"
-    if header[:4] != bytes([0, 0, 8, dimensions]):
-        return f"it starts with {header[:4].hex()}, not {bytes([0, 0, 8, dimensions]).hex()}"
-    sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, header_size, 4)]
-    expected, found = header_size + math.prod(sizes), path.stat().st_size
-    if expected != found:
-        return f"{found} bytes, but its header promises {expected}"
-    if math.prod(sizes) == 0:
-        return "it holds nothing"
-    return None
-
-
-def _check_agreement(raw: RawImages, files: Mapping[str, Path], prefix: str) -> None:
-    train_images, train_labels, test_images, test_labels = (files[name] for name in FILE_NAMES)
-    for images, labels, images_path, labels_path in (
-        (raw.train_images, raw.train_labels, train_images, train_labels),
-        (raw.test_images, raw.test_labels, test_images, test_labels),
-    ):
+def _read_files(files: Mapping[str, Path], prefix: str) -> Raw:
+    """Read the four files, and check that they belong together."""
+    read = [_read_idx(files[name], 3 if "images" in name else 1, prefix) for name in FILE_NAMES]
+    for first in (0, 2):
+        (images, labels), names = read[first : first + 2], FILE_NAMES[first : first + 2]
+        images_path, labels_path = (files[name] for name in names)
         if len(images) != len(labels):
             raise UserError(
                 f"{prefix}{images_path} holds {len(images)} images, but {labels_path} holds"
@@ -314,48 +227,48 @@ def _check_agreement(raw: RawImages, files: Mapping[str, Path], prefix: str) -> 
                 f"{prefix}{labels_path} holds the label {labels.max()}; labels must be"
                 f" 0 to {NUM_CLASSES - 1}"
             )
-    if raw.train_images.shape[1:] != raw.test_images.shape[1:]:
-        train_shape, test_shape = (
-            " x ".join(map(str, images.shape[1:])) for images in (raw.train_images, raw.test_images)
-        )
+    train, test = (" x ".join(map(str, read[place].shape[1:])) for place in (0, 2))
+    if train != test:
         raise UserError(
-            f"{prefix}the images are {train_shape} in {train_images}, but {test_shape} in"
-            f" {test_images}; they must be of one size"
+            f"{prefix}the images are {train} in {files[FILE_NAMES[0]]}, but {test} in"
+            f" {files[FILE_NAMES[2]]}; they must be of one size"
         )
+    return cast("Raw", tuple(read))
 
 
-def _read_unpacked(files: Mapping[str, Path]) -> RawImages:
-    """Read four checked files, in the order of FILE_NAMES, with torchvision.
+def _read_idx(path: Path, dimensions: int, prefix: str) -> Tensor:
+    """Read a file in IDX format with uint8 values, which may be packed by gzip.
 
-    torchvision's dataset classes would prefer a `processed` folder from versions before 0.9 to the
-    checked files. The readers inside them do not.
+    IDX: two zero bytes, the type (8: uint8), the number of dimensions, each size as a big-endian
+    int32, then the values.
     """
-    with quiet_torchvision():
-        from torchvision.datasets.mnist import read_image_file, read_label_file
+    remedy = "replace it by a whole copy"
+    is_packed = path.suffix == ".gz"
+    contents = _unpacked(path, prefix, remedy) if is_packed else path.read_bytes()
+    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
+    sizes = [int.from_bytes(contents[at : at + 4], "big") for at in range(4, start, 4)]
+    expected = start + math.prod(sizes)
+    if len(contents) < start:
+        problem = f"{len(contents)} bytes, shorter than its header"
+    elif contents[:4] != magic:
+        problem = f"it starts with {contents[:4].hex()}, not {magic.hex()}"
+    elif len(contents) != expected:
+        problem = f"{len(contents)} bytes, but its header promises {expected}"
+    elif len(contents) == start:
+        problem = "it holds nothing"
+    else:
+        return torch.frombuffer(bytearray(contents), dtype=torch.uint8, offset=start).view(sizes)
+    raise UserError(f"{prefix}{path} is corrupt or truncated ({problem}); {remedy}")
 
-        train_images, train_labels, test_images, test_labels = (
-            str(files[name]) for name in FILE_NAMES
-        )
-        return RawImages(
-            read_image_file(train_images),
-            read_label_file(train_labels).to(torch.uint8),
-            read_image_file(test_images),
-            read_label_file(test_labels).to(torch.uint8),
-        )
 
-
-# --- Downloads ----------------------------------------------------------------------------------
-
-
-def _read_downloaded(name: str) -> RawImages:
-    cache = cache_folder()
-    prefix = f"data.dataset={name}: "
-    if cache is not None:
-        files, missing = _find_files(cache / name / "raw")
-        if not missing:
-            return _read_files(name, files, prefix)
-    with filled_folder(name, lambda folder: _download(name, folder)) as folder:
-        return _read_files(name, _find_files(folder)[0], prefix)
+def _unpacked(path: Path, prefix: str, remedy: str) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = f"is corrupt or truncated ({str(error).rstrip('.')})"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    raise UserError(f"{prefix}{path} {reason}; {remedy}")
 
 
 def _download(name: str, folder: Path) -> None:
@@ -376,18 +289,10 @@ def _download(name: str, folder: Path) -> None:
             raise
         except Exception as error:  # urllib, http.client, ssl and torchvision raise any exception
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise UserError(_advice_without_network(name, lines[-1] if lines else "")) from error
+            reason = lines[-1].strip("<>") if lines else "no reason given"
+            raise UserError(
+                f"data.dataset={name}: the download failed ({reason}); put {_names_in_words()} into"
+                f" FOLDER/{name}/raw and say data.root=FOLDER"
+            ) from error
         for file_name in FILE_NAMES:
             os.replace(Path(temporary) / name / "raw" / file_name, folder / file_name)
-
-
-def _advice_without_network(name: str, reason: str) -> str:
-    cache = cache_folder()
-    into_cache = "" if cache is None else f"into {cache / name / 'raw'}, or "
-    return (
-        f"data.dataset={name}: the download failed ({reason.strip('<>') or 'no reason given'}); put"
-        f" {_names_in_words()} {into_cache}into FOLDER/{name}/raw and say data.root=FOLDER"
-    )
-
-
-# --- The cache ----------------------------------------------------------------------------------

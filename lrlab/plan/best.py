@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +51,8 @@ def text(run: Path, comment: str) -> str:
         raise UserError(f"{run}: its hydra.yaml is damaged: {reason}") from None
     choices, sources = runtime.get("choices") or {}, runtime.get("config_sources") or []
     default = yaml_text.load(schema.folder("conf") / "config.yaml")
-    groups = dict(_groups(default.pop("defaults")))
-    base = {key: value for key, value in default.items() if key != "hydra"}
+    groups = schema.default_choices()
+    base = {key: value for key, value in default.items() if key not in ("defaults", "hydra")}
     folders, overrides = [], []
     for group, choice in groups.items():
         if group in NOT_OF_A_RUN or group not in config:
@@ -63,7 +63,7 @@ def text(run: Path, comment: str) -> str:
         base[group], elsewhere = _choice(group, chosen, sources)
         folders += [elsewhere] if elsewhere else []
 
-    values, extra = _difference(config, base, known=set(default) | set(groups))
+    values, extra = _difference(config, base, known=set(base) | set(groups))
     values |= {key: config[key] for key in ALWAYS if key in config}
     values = {key: values[key] for key in config if key in values and key not in NOT_OF_A_RUN}
     if isinstance(data := values.get("data"), dict) and isinstance(name := data.get("path"), str):
@@ -118,10 +118,12 @@ def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from lrlab.config.words.spelling import quoted
+
     if not job.get("source"):
         return
     folders = OmegaConf.select(job, "hydra.searchpath") or []
-    path = [f"hydra.searchpath={_override_value(list(folders))}"] if folders else []
+    path = [f"hydra.searchpath=[{','.join(map(quoted, folders))}]"] if folders else []
     keys = set(map(_key, overrides))
     for key, value in ({} if "data" in keys else _lacked(str(job["source"]))).items():
         if f"data.{key}" not in keys:
@@ -142,15 +144,6 @@ def _runtime(saved: Any) -> Mapping[str, Any]:
     for key in ("hydra", "runtime"):
         saved = saved.get(key) if isinstance(saved, Mapping) else None
     return saved if isinstance(saved, Mapping) else {}
-
-
-def _groups(defaults: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """The groups in lrlab's defaults list with the default choice of each."""
-    for entry in defaults:
-        if isinstance(entry, Mapping):
-            for group, choice in entry.items():
-                if not str(group).startswith("override "):
-                    yield str(group), str(choice)
 
 
 def _choice(
@@ -198,19 +191,6 @@ def _difference(
 
 
 _MISSING = object()
-
-
-def _override_value(value: Any) -> str:
-    """Return a value in the grammar of Hydra's overrides."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{k}:{_override_value(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_override_value, value)) + "]"
-    if isinstance(value, str):
-        return '"' + value.replace('"', '\\"') + '"'
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else str(value).lower()
-    return repr(value)
 
 
 def _head(run: Path, comment: str, extra: Sequence[str]) -> str:

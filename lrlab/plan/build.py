@@ -1,19 +1,22 @@
-"""Build the objects that a run spec names: network, loss, data, schedule, batch order."""
+"""Build what a run spec names: network, loss, data, schedule, batch order, reference values."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrlab import losses
 from lrlab.config import data_paths
-from lrlab.config.targets import HYDRA_KEYS, instantiate, lacking, taken
+from lrlab.config.targets import HYDRA_KEYS, check_taken, instantiate, lacking, taken
 from lrlab.data.random_state import seeded
 from lrlab.engine import network_checks
 from lrlab.engine.optimizers import lane_optimizers
@@ -90,25 +93,16 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
         found = instantiate(node)
     except Exception as error:
         raise _failed(spec, "loss", error) from error
-    _check_loss_settings(spec, found.func)
-    if isinstance(found.func, type):
+    is_class = isinstance(found.func, type)
+    if (names := taken(found.func)) is not None:
+        check_taken("loss", spec["loss"], found.func, names if is_class else names[2:])
+    if is_class:
         try:
             return found()
         except Exception as error:
             raise _failed(spec, "loss", error) from error
     # Hydra's own partial checks its target again at each call, and this one is called every step.
     return functools.partial(found.func, *found.args, **found.keywords)
-
-
-def _check_loss_settings(spec: RunSpec, call: Callable[..., Any]) -> None:
-    """Check that a loss takes the settings of its config."""
-    names = taken(call)
-    if names is None:
-        return
-    known = names if isinstance(call, type) else names[2:]
-    for key, value in spec["loss"].items():
-        if key not in known and key not in HYDRA_KEYS:
-            raise lacking(f"loss.{key}={value}", call.__name__, known)
 
 
 def load_data(spec: RunSpec) -> Dataset:
@@ -142,7 +136,8 @@ def forget_data() -> None:
 @functools.lru_cache(maxsize=2)
 def _load_data(node: str, files: str) -> Dataset:
     from lrlab import own_data
-    from lrlab.data import Dataset, own_split
+    from lrlab.data import Dataset
+    from lrlab.data.own.split import SPLIT
 
     settings = json.loads(node)
     target = settings["_target_"]
@@ -154,7 +149,7 @@ def _load_data(node: str, files: str) -> Dataset:
         call = instantiate({"_target_": target, "_partial_": True}).func
         parameters = inspect.signature(call).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        names = [] if anything else [k for k in own_split.SPLIT if k not in parameters]
+        names = [] if anything else [k for k in SPLIT if k not in parameters]
         split = {key: settings.pop(key) for key in names if key in settings}
         with seeded(0):  # so that a function that draws its data draws the same again
             dataset = instantiate(settings)
@@ -172,11 +167,7 @@ def _load_data(node: str, files: str) -> Dataset:
 
 
 def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
-    """Build the run's schedule over all its steps.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
+    """Build the run's schedule over all its steps."""
     return lane_schedules.build(*schedule_arguments(spec, steps_per_epoch))
 
 
@@ -186,6 +177,76 @@ def schedule_arguments(
     """Return the arguments of ``schedules.build``."""
     numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
     return spec["schedule"], numbers, spec["epochs"] * steps_per_epoch, steps_per_epoch
+
+
+@dataclass(frozen=True)
+class References:
+    """The reference values for a run's results, from the data and the loss alone.
+
+    Attributes:
+        unit: factor from the trained loss to the reported one: 1, unless targets are
+            standardised.
+        chance_loss: the loss of guessing, see ``losses.chance_loss``.
+        majority_share: the share, among held-out samples, of the class most frequent in training;
+            None without classes.
+        logit: whether one output a sample is the logit of class 1, see ``losses.is_logit``.
+    """
+
+    unit: float
+    chance_loss: float | None
+    majority_share: float | None
+    logit: bool
+
+
+def references_of(spec: RunSpec, dataset: Dataset, network: nn.Module) -> References:
+    """Compute them, once for the same data, loss and network.
+
+    Args:
+        network: the run's, on the CPU. A copy is run, on one sample.
+    """
+    key = network_key(spec, dataset)
+    if key not in _references:
+        if len(_references) > 256:
+            _references.clear()
+        _references[key] = _new_references(loss_function(spec), dataset, network)
+    return _references[key]
+
+
+_references: dict[tuple[Any, ...], References] = {}
+
+
+def _new_references(
+    loss: Callable[..., Tensor], dataset: Dataset, network: nn.Module
+) -> References:
+    shape = (dataset.outputs,) if losses.task(loss) else _output_shape(network, dataset)
+    unit = loss_unit(loss, dataset)
+    chance = None if shape is None else losses.chance_loss(loss, dataset.train_y, shape)
+    chance = chance if chance is None else unit * chance
+    logit = dataset.num_classes == 2 and shape is not None and losses.is_logit(loss, shape)
+    if dataset.num_classes is None or dataset.train_y.is_floating_point():
+        return References(unit, chance, None, logit)
+    guess = int(losses.shares(dataset.train_y).argmax())
+    of_val = losses.shares(dataset.val_y)
+    share = float(of_val[guess]) if guess < len(of_val) else 0.0
+    return References(unit, chance, share, logit)
+
+
+def loss_unit(loss: Callable[[Tensor, Tensor], Tensor], dataset: Dataset) -> float:
+    """Return the factor from the trained loss to the reported one, see ``losses.unit``."""
+    return (losses.unit(loss, dataset.target_std) if dataset.target_mean else None) or 1.0
+
+
+def _output_shape(network: nn.Module, dataset: Dataset) -> tuple[int, ...] | None:
+    """Return the shape of the network's output for one sample; None if it is no tensor."""
+    import torch
+
+    try:
+        copied = copy.deepcopy(network).cpu().eval()  # it may count its calls
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = copied(dataset.train_x[:2].cpu().clone())
+    except Exception:  # it will raise in evaluation, too, and be reported there
+        return None
+    return tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else None
 
 
 def batch_order(seed: int, epoch: int, samples: int) -> np.ndarray:

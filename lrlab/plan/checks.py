@@ -34,7 +34,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
     for spec in specs:
         if spec.config.get("precision") == "tf32" and not spec.device.startswith("cuda"):
             raise UserError(
-                f"precision=tf32: needs an NVIDIA GPU, and device={spec.device} is none; "
+                f"precision=tf32: needs an NVIDIA GPU, which device={spec.device} is not; "
                 "use precision=float32 or precision=bf16"
             )
         dataset = build.load_data(spec)
@@ -47,8 +47,8 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
             )
         if (steps := spec["epochs"] * steps_per_epoch) > checks.MOST_STEPS:
             raise UserError(
-                f"epochs={spec['epochs']}: makes {steps:,} steps; a run has at most "
-                f"{checks.MOST_STEPS:,}, here epochs={checks.MOST_STEPS // steps_per_epoch}"
+                f"epochs={spec['epochs']}: makes {steps:,} steps, more than {checks.MOST_STEPS:,}; "
+                f"use at most epochs={checks.MOST_STEPS // steps_per_epoch}"
             )
         if len(dataset.val_y) == 0:
             raise UserError("data.val_size=0: runs are judged on held-out data; use at least 1")
@@ -75,11 +75,7 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
 
 
 def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
-    """Return how many parameter groups the optimizer makes of the network's parameters.
-
-    Raises:
-        UserError: it cannot train them.
-    """
+    """Return how many parameter groups the optimizer makes of the network's parameters."""
     key = (*build.network_key(spec, dataset), build.object_of(spec, "optimizer"))
     key += (json.dumps(spec["optimizer"], default=str),)
     if key not in _working:
@@ -104,20 +100,13 @@ def _remember(key: tuple[Any, ...], found: int = 1) -> None:
 def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     loss = build.loss_function(spec)
     _check_task(spec, loss, dataset)
-    network = build.build_network(spec, dataset)
+    network, option = build.build_network(spec, dataset), build.option(spec, "network")
     if not any(p.requires_grad for p in network.parameters()):
-        raise UserError(f"{build.option(spec, 'network')}: has nothing to train")
+        raise UserError(f"{option}: has nothing to train")
     names = {name for name, _ in network.named_parameters()}
     _check_forward(spec, network, loss, dataset)
-    network_checks.check_made(build.option(spec, "network"), names, network)
-    network_checks.check_training(
-        build.option(spec, "network"),
-        network,
-        loss,
-        dataset,
-        spec["batch_size"],
-        spec["seed"],
-    )
+    network_checks.check_made(option, names, network)
+    network_checks.check_training(option, network, loss, dataset, spec["batch_size"], spec["seed"])
 
 
 def _check_parametrisation(spec: RunSpec) -> None:
@@ -143,7 +132,7 @@ def _check_task(spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset) ->
         )
     if dataset.target_mean and losses.unit(loss, dataset.target_std) is None:
         raise UserError(
-            f"data.standardise_targets=true: loss={chosen} cannot be told in the targets' own "
+            f"data.standardise_targets=true: loss={chosen} cannot be reported in the targets' own "
             "units; use loss=mse or loss=l1"
         )
     if task == "regression" and dataset.num_classes is not None:
@@ -164,10 +153,11 @@ def _check_forward(
     count = 3 if dataset.outputs == 2 else 2
     samples = dataset.train_x[:count], dataset.train_y[:count]
     network.eval()  # batch norm must not see this
+    of_network, of_loss = build.option(spec, "network"), build.option(spec, "loss")
     inputs = [p.name for p in _required(network.forward)]
     if len(inputs) > 1:
         raise UserError(
-            f"{build.option(spec, 'network')}: its forward takes {len(inputs)} inputs "
+            f"{of_network}: its forward takes {len(inputs)} inputs "
             f"({', '.join(inputs)}), and lrlab gives one; put them into one tensor and split it "
             "there"
         )
@@ -179,33 +169,31 @@ def _check_forward(
             outputs = network(given)
         except Exception as error:
             raise UserError(
-                f"{build.option(spec, 'network')}: does not take inputs of shape "
+                f"{of_network}: does not take inputs of shape "
                 f"{tuple(samples[0].shape)} ({build.first_line(error)})"
                 f"{network_checks.advice(error)}"
             ) from error
         if not same_bits([given], [samples[0]]):
             raise UserError(
-                f"{build.option(spec, 'network')}: its forward changes its input in "
+                f"{of_network}: its forward changes its input in "
                 "place, and with it the data; let it work on a copy (x = x.clone())"
             )
         wanted = (len(samples[1]), dataset.outputs)
         shape = tuple(getattr(outputs, "shape", ()))
         if losses.task(loss) and shape != wanted:
             raise UserError(
-                f"{build.option(spec, 'network')}: returns outputs of shape {shape} "
+                f"{of_network}: returns outputs of shape {shape} "
                 f"for {wanted[0]} samples, the loss needs {wanted}"
             )
         try:
             value = loss(outputs, samples[1])
         except Exception as error:
             raise UserError(
-                f"{build.option(spec, 'loss')}: does not take outputs of shape {shape} "
-                f"({build.first_line(error)})"
+                f"{of_loss}: does not take outputs of shape {shape} ({build.first_line(error)})"
             ) from error
-    named = build.option(spec, "loss")
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise UserError(f"{named}: must return one number a batch")
-    network_checks.check_loss(named, loss, outputs, samples[1])
+        raise UserError(f"{of_loss}: must return one number a batch")
+    network_checks.check_loss(of_loss, loss, outputs, samples[1])
     if spec.config.get("objective") == "val_acc":
         logit = dataset.num_classes == 2 and losses.is_logit(loss, shape[1:])
         if losses.right_answers(outputs, samples[1], dataset.num_classes, logit) is None:

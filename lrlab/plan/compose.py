@@ -123,11 +123,7 @@ def forget() -> None:
 
 
 def spec(job: DictConfig | Job) -> RunSpec:
-    """Turn a config that Hydra composed into a run spec.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
+    """Turn a config that Hydra composed into a run spec."""
     if isinstance(job, Job):
         return job.spec
     return _spec(
@@ -200,7 +196,6 @@ class _Composition:
         self.full = full
         self.plain = without_hydra(self.full)
         self.choices = dict(self.full.hydra.runtime.choices)
-        self.last: dict[str, Any] = {}
         hydra = self.full.hydra
         with open_dict(self.full), read_write(hydra):
             hydra.sweep.subdir = SUBDIR
@@ -210,14 +205,11 @@ class _Composition:
         noted = hydra.job._get_node("override_dirname")
         dirname = _dirname(overrides, self.dirname_style)
         self.notes_dirname = isinstance(noted, Node) and noted._value() == dirname
-        self.changing: dict[str, list[str]] = {}  # top-level key to the keys set below it
-        for key in values:
-            self.changing.setdefault(key.partition(".")[0], []).append(key)
-        self.config_parts = list(parts(self.plain, {(key,) for key in self.changing}))
+        tops = {(key.partition(".")[0],) for key in values}
+        self.config_parts = list(parts(self.plain, tops))
         changing = {TASK, JOB_ID, JOB_NUM, OUTPUT_DIR}
         changing |= {DIRNAME} if self.notes_dirname else set()
         self.hydra_parts = list(parts(OmegaConf.masked_copy(self.full, "hydra"), changing))
-        self.written: dict[str, tuple[str, str]] = {}
 
     def fill(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
         """Fill in a run's values; return the whole config, valid until the next call."""
@@ -236,9 +228,7 @@ class _Composition:
 
     def job(self, number: int, overrides: Sequence[str], values: Mapping[str, Any]) -> Job:
         for key, value in values.items():
-            if key not in self.last or not _same(self.last[key], value):
-                OmegaConf.update(self.plain, key, value, merge=True)
-                self.last[key] = value
+            OmegaConf.update(self.plain, key, value, merge=True)
         task = _of_task(overrides)
         if self.folder is not None:
             folder = (Path(self.folder) / str(number)).absolute()
@@ -261,18 +251,11 @@ class _Composition:
     def _config_text(self) -> str:
         texts = []
         for part in self.config_parts:
-            if isinstance(part, str):
-                texts.append(part)
-                continue
-            (key,) = part
-            now = repr([self.last[below] for below in self.changing[key]])
-            before, text = self.written.get(key, (None, ""))
-            if now != before:
-                node = self.plain._get_node(key)
+            if not isinstance(part, str):
+                node = self.plain._get_node(part[0])
                 assert isinstance(node, Node)
-                text = lines((key,), contents(node))
-                self.written[key] = now, text
-            texts.append(text)
+                part = lines(part, contents(node))
+            texts.append(part)
         return "".join(texts)
 
     def _hydra_text(
@@ -384,7 +367,3 @@ def _plain_values(parsed: Sequence[Override], groups: Collection[Any]) -> dict[s
 def _related(key: str, other: str) -> bool:
     """Return whether they are the same, or one is inside the other."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and repr(one) == repr(other)

@@ -79,13 +79,10 @@ def _sharing() -> int:
 
 
 def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
-    """Check that ``memory_limit`` holds the data and one run of each lane group.
+    """Raise ``UserError`` unless ``memory_limit`` holds the data and one run of each lane group.
 
     Args:
         sharing: how many workers share it; None: this process's own setting.
-
-    Raises:
-        UserError: it does not.
     """
     sharing = sharing or _sharing()
     for spec in {
@@ -99,7 +96,7 @@ def check(specs: Sequence[RunSpec], sharing: int | None = None) -> None:
         if whole > (checks.memory_limit(spec.config) or math.inf):
             each = f" in each of {sharing} workers" if sharing > 1 else ""
             raise UserError(
-                f"memory_limit={spec['memory_limit']}: too little, for the data take "
+                f"memory_limit={spec['memory_limit']}: too little: the data take "
                 f"{spelt(need.data_bytes)} and one run {spelt(least)}{each}; "
                 f"use at least memory_limit={spelt(whole)}"
             )

@@ -39,7 +39,8 @@ def lines(specs: Sequence[RunSpec]) -> list[str]:
     of_data = {json.dumps([spec[key] for key in _OF_DATA], default=str): spec for spec in specs}
     found = [line for spec in of_data.values() for line in _of_data(spec)]
     found += schedule_notices.of_sweep(specs)
-    found += [line for spec in schedule_notices.one_each(specs) for line in _of_schedule(spec)]
+    for spec in schedule_notices.one_each(specs):
+        found += schedule_notices.of_run(spec)
     return list(dict.fromkeys(found))
 
 
@@ -100,7 +101,3 @@ def _counts(data: Dataset) -> np.ndarray:
     labels = [getattr(data, f"{part}_y").flatten().numpy() for part in ("train", "val", "test")]
     every = np.concatenate(labels)
     return np.bincount(every[every >= 0], minlength=data.num_classes or 0)
-
-
-def _of_schedule(spec: RunSpec) -> Iterator[str]:
-    yield from schedule_notices.of_run(spec)

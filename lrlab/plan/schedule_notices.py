@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError
 from lrlab.plan import build
 from lrlab.plan.schedules import lane_schedules, reading
@@ -88,14 +87,8 @@ def _one_shape(one: RunSpec, other: RunSpec) -> bool:
 
 def of_run(spec: RunSpec) -> list[str]:
     """Return notices about one run's schedule."""
-    steps_per_epoch = _steps_per_epoch(spec)
-    return of_schedule(
-        spec.choices["schedule"],
-        spec["schedule"],
-        {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]},
-        spec["epochs"] * steps_per_epoch,
-        steps_per_epoch,
-    )
+    arguments = build.schedule_arguments(spec, _steps_per_epoch(spec))
+    return of_schedule(spec.choices["schedule"], *arguments)
 
 
 def of_schedule(
@@ -109,10 +102,7 @@ def of_schedule(
 
     Args:
         choice: the user's name of the schedule.
-        schedule, hyperparameters, steps, steps_per_epoch: as for ``schedules.build``.
-
-    Raises:
-        UserError: a value that cannot work.
+        schedule, hyperparameters, steps, steps_per_epoch: as for ``lane_schedules.build``.
     """
     built = lane_schedules.build(schedule, hyperparameters, steps, steps_per_epoch)
     if built.closed_loop:
@@ -174,8 +164,7 @@ def _in_ticks(
 ) -> np.ndarray:
     """Return (ticks,) lr of the same schedule without warm-up, in a run of so many ticks.
 
-    Raises:
-        UserError: it cannot be so long.
+    Raise ``UserError`` if it cannot be so long.
     """
     node = {**schedule, "interval": "step", "warmup_steps": 0}
     return lane_schedules.build(node, hyperparameters, ticks, 1).values(0, ticks)["lr"]
@@ -220,7 +209,7 @@ def _never_comes_near(run: _Run) -> str:
     if run.settings.steps < _FEW_TICKS:
         remedies.append("more epochs")
     return (
-        f"{run.say} comes to an lr of {top:.3g} at most in the run's {run.ticks}, not to "
+        f"{run.say} reaches an lr of only {top:.3g} in the run's {run.ticks}, not "
         f"{peak:.3g} ({run.lr}, schedule.interval={run.interval}); "
         f"use {' and '.join(remedies) or 'more epochs'}"
     )
@@ -295,7 +284,7 @@ def _is_zero(run: _Run) -> str:
         return ""
     return (
         f"{run.say} has an lr of 0 in {zeros:,} of the run's {len(run.rates):,} steps, in which "
-        f"nothing is learned{_counted(run)}; use {_shorter(run)}"
+        f"nothing is learned ({_counts(run)}); use {_shorter(run)}"
     )
 
 
@@ -309,11 +298,11 @@ def _rises_at_the_end(run: _Run) -> str:
     what = f"{low:.3g} at step {place + run.settings.warmup_steps}, {last:.3g} at the last"
     if rates[:place].max(initial=low) > RISES * low:
         return (
-            f"{run.say} raises the lr again before the run ends: {what} ({run.lr}{_counts(run)}); "
-            f"to end with small steps use {_shorter(run)}"
+            f"{run.say} raises the lr again before the run ends: {what} ({run.lr}, {_counts(run)});"
+            f" to end with small steps use {_shorter(run)}"
         )
     return (
-        f"{run.say} still raises the lr when the run ends: {what} ({run.lr}{_counts(run)}); "
+        f"{run.say} still raises the lr when the run ends: {what} ({run.lr}, {_counts(run)}); "
         "use a shorter rise, or more epochs"
     )
 
@@ -329,13 +318,8 @@ def _shorter(run: _Run) -> str:
     return "more epochs, or another schedule"
 
 
-def _counted(run: _Run) -> str:
-    told = _counts(run).removeprefix(", ")
-    return f" ({told})" if told else ""
-
-
 def _counts(run: _Run) -> str:
-    return "".join(f", schedule.{k}={v}" for k, v in run.counts.items()) + f", {run.ticks}"
+    return ", ".join([*(f"schedule.{k}={v}" for k, v in run.counts.items()), run.ticks])
 
 
 def _typed(value: Any) -> str:
@@ -364,18 +348,14 @@ def _steps_per_epoch(spec: RunSpec) -> int:
 
 
 def _rates(spec: RunSpec) -> np.ndarray | None:
-    built = build.build_schedule(spec, _steps_per_epoch(spec))
-    return (
-        None
-        if built.closed_loop
-        else built.values(0, spec["epochs"] * _steps_per_epoch(spec))["lr"]
-    )
+    built, steps = build.build_schedule(spec, _steps_per_epoch(spec)), _steps_per_epoch(spec)
+    return None if built.closed_loop else built.values(0, spec["epochs"] * steps)["lr"]
 
 
 def _ruling(spec: RunSpec) -> list[str]:
     """Return the settings that scale the largest rate."""
-    numbers = {**lane_optimizers.hyperparameters(spec["optimizer"]), "lr": spec["lr"]}
-    node = dict(spec["schedule"])
+    schedule, numbers, _, _ = build.schedule_arguments(spec, 1)
+    node = dict(schedule)
     if "total_steps" in node:
         node["total_steps"] = "auto"
 

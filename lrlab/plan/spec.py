@@ -50,11 +50,7 @@ def run_spec(
     choices: Mapping[str, Any],
     swept: Mapping[str, str],
 ) -> RunSpec:
-    """Freeze a composed config after checking its values.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
+    """Freeze a composed config; raise ``UserError`` for a value that cannot work."""
     checks.check(config)
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)

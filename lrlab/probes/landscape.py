@@ -20,8 +20,7 @@ import torch
 from lrlab import records
 from lrlab.engine import devices
 from lrlab.errors import UserError
-from lrlab.plan.build import load_data
-from lrlab.plan.references import loss_unit
+from lrlab.plan.build import load_data, loss_unit
 from lrlab.probes import along_a_step, paths, surface
 from lrlab.training import on_batches
 

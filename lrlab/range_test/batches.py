@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrlab.data import Dataset, own_float32
+from lrlab.data import Dataset
+from lrlab.data.own import float32
 from lrlab.data.random_state import random_state_kept
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
@@ -80,7 +81,7 @@ def _tensor(part: Any, option: str, key: str) -> Tensor:
     found = torch.from_numpy(part.copy())
     if not found.is_floating_point():
         return found.long()
-    if words := own_float32.lost(found, own_float32.named(None, key, found.ndim)):
+    if words := float32.lost(found, float32.named(None, key, found.ndim)):
         raise UserError(f"{option}: {words}; give ({key} - {key}.mean(0)) / {key}.std(0)")
     return found.float()
 

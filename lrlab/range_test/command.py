@@ -86,9 +86,8 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
     from lrlab.config.words import wishes
     from lrlab.engine import devices
     from lrlab.plan import compose
-    from lrlab.plan.build import build_network, load_data, loss_function
+    from lrlab.plan.build import build_network, load_data, loss_function, loss_unit
     from lrlab.plan.checks import check_runs
-    from lrlab.plan.references import loss_unit
     from lrlab.range_test import files, held_out
     from lrlab.range_test.both import both
     from lrlab.range_test.training import Subject

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lrlab.config import learning_rate
+from lrlab.config import checks
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Options:
 
     def __post_init__(self) -> None:
         typed = f"lr={self.low:g}..{self.high:g}"
-        learning_rate.check_range(self.low, self.high, typed, "lr=1e-5..10")
+        checks.check_lr_range(self.low, self.high, typed, "lr=1e-5..10")
         if self.low >= self.high:
             raise UserError(f"{typed}: must rise, for example lr=1e-5..10")
         if self.low < LOWEST or self.high > HIGHEST:

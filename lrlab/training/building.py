@@ -16,8 +16,7 @@ from lrlab.engine.lanes import stacking
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.plan.build import build_network, build_schedule, loss_function
-from lrlab.plan.references import References, references_of
+from lrlab.plan.build import References, build_network, build_schedule, loss_function, references_of
 from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.training import checkpoints, lane_python, saving
 from lrlab.training.stack import Run, Stack

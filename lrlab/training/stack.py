@@ -16,8 +16,7 @@ from torch import Tensor
 from lrlab.engine.step.batches import gather
 from lrlab.engine.step.choosing import build_step
 from lrlab.engine.step.protocol import Coefficients, Step
-from lrlab.plan.build import batch_order
-from lrlab.plan.references import References
+from lrlab.plan.build import References, batch_order
 from lrlab.plan.spec import RunSpec
 from lrlab.process.profiling import phase
 from lrlab.training.loop import Course, Lockstep

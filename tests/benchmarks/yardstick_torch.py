@@ -97,11 +97,11 @@ def loader_batches(shuffle: bool = True) -> Iterator[Iterator[tuple[Tensor, Tens
     """
     import tempfile
 
-    from lrlab.data import mnist_like, tensor_cache
+    from lrlab.data import cache, mnist_like
 
     with tempfile.TemporaryDirectory(prefix="lrlab-bench-") as root:
         mnist_like.unpack_shipped(Path(root, "MNIST", "raw"))
-        with tensor_cache.quiet_torchvision():
+        with cache.quiet_torchvision():
             from torchvision import datasets, transforms
 
             steps = [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]

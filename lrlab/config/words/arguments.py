@@ -17,9 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from lrlab.config.schema import GROUPS, INTERVAL, SWEEP_GROUPS, nearest
@@ -134,26 +132,15 @@ def _refuse_unknown_of_hydra(key: str, word: str) -> None:
 
 
 def _refuse_twice(words: Sequence[str]) -> None:
-    """Refuse a command line that sets one option twice; the first value would be ignored.
-
-    Raises:
-        UserError: lists the typed words.
-    """
+    """Refuse a command line that sets one option twice; the first value would be ignored."""
     typed: dict[str, list[str]] = {}
-    before = ""
     for word in words:
-        flag = spelling.flag(word)
-        if flag:
-            typed.setdefault(flag, []).append(word)
-        elif not word.startswith("-") and not spelling.flag(before):
+        if not word.startswith("-"):
             typed.setdefault(word.partition("=")[0].lstrip("+~").strip(), []).append(word)
-        before = word if "=" not in word else ""
     for key, given in typed.items():
         if len(given) < 2:
             continue
         often = "twice" if len(given) == 2 else f"{len(given)} times"
-        if key.startswith("-"):
-            raise UserError(f"{key}: is given {often}; keep one")
         listed = " and ".join(map(shlex.quote, given))
         raise UserError(f"{key}: is given {often}, as {listed}; keep one{_as_a_list(key, given)}")
 
@@ -215,11 +202,7 @@ def as_list(word: str) -> str | None:
 
 
 def restore(config: DictConfig, typed: Mapping[str, str]) -> None:
-    """Put the words as typed back into the overrides that Hydra noted.
-
-    Args:
-        typed: of a ``Command``.
-    """
+    """Put the words as typed, those of a ``Command``, back into the overrides that Hydra noted."""
     note(config, "task", [typed.get(word, word) for word in noted(config, "task")])
 
 
@@ -243,14 +226,8 @@ def note(config: DictConfig, kind: str, words: Sequence[str]) -> None:
 
 def _parse(word: str) -> Override | None:
     """Return an override, or None for a flag or for a word that Hydra will reject."""
-    if word.startswith("-") or "=" not in word:
-        return None
-    try:
-        return OverridesParser.create().parse_override(word)
-    except HydraException:
-        return None
-    except ValueError:  # Python reads no whole number of more than 4,300 digits
-        raise UserError(f"{word[:60]}…: a number with too many digits") from None
+    key, equals, text = word.partition("=")
+    return spelling.parsed(text, key) if equals and not word.startswith("-") else None
 
 
 def _rewritten(word: str, override: Override, groups: set[str]) -> str:

@@ -59,12 +59,14 @@ def first(typed: Sequence[str]) -> list[str]:
             continue
         flag, equals, value = word.partition("=")
         flag = _known(flag, word)
+        if flag in flags and flag in _VALUES:
+            raise UserError(f"{flag}: is given twice; keep one")
         if flag not in _VALUES:
             if equals:
                 raise UserError(f"{word}: takes no value; write {flag}")
             flags[flag] = None
-        elif flag == "--info" and not equals and not _follows(left):
-            flags[flag] = "all"
+        elif flag == "--info" and not equals and (not left or left[0][:1] == "-" or "=" in left[0]):
+            flags[flag] = "all"  # no value of --info follows
         else:
             flags[flag] = _checked(flag, value if equals else _taken(flag, left))
     _check_together(flags, words)
@@ -100,11 +102,6 @@ def _known(flag: str, word: str) -> str:
         f"{word}: no such flag{near(flag, FLAGS)}; options are written option=value, "
         "without dashes, and --help lists them"
     )
-
-
-def _follows(left: Sequence[str]) -> bool:
-    """Return whether the next word is, or is meant to be, a value of --info."""
-    return bool(left) and not left[0].startswith("-") and "=" not in left[0]
 
 
 def _taken(flag: str, left: list[str]) -> str:

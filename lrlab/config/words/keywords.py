@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-
-from lrlab.config import schema
-from lrlab.config.words.spelling import OR_NULL, TEXTS, quoted
+from lrlab.config import schema, yaml_text
+from lrlab.config.words.spelling import OR_NULL, TEXTS, parsed, quoted
 from lrlab.errors import UserError
 
 _ALL_GROUPS = (*schema.GROUPS, *schema.SWEEP_GROUPS)
@@ -40,7 +35,7 @@ def words(options: Mapping[str, Any]) -> list[str]:
         UserError: a value that a command line cannot express.
     """
     flags, chosen, settings = [], [], []
-    bases: dict[str, _Base] = {}
+    known: dict[str, Collection[str] | None] = {}
     for name, value in options.items():
         key = name.replace("__", ".")
         if not key.lstrip("+~") or "=" in key or key.startswith(("-", "hydra.mode")):
@@ -53,41 +48,34 @@ def words(options: Mapping[str, Any]) -> list[str]:
         elif key == "experiments":
             chosen.append(f"+{key}={_text(key, value)}")
         elif key in _ALL_GROUPS:
-            bases[key], new = _group(key, value)
+            known[key], new = _group(key, value)
             chosen += new
         else:
             settings.append((key, value))
     for key, value in settings:
-        group, dot, _ = key.partition(".")
-        prefix = bases[group].prefix(key) if dot and group in bases else ""
+        prefix = _prefix(key, known.get(key.partition(".")[0])) if "." in key else ""
         chosen.append(f"{prefix}{key}={_text(key, value)}")
     return [*flags, *chosen]
 
 
-class _Base:
-    """A group's choice, with overridden settings and added ones of the user's class.
+def _prefix(key: str, known: Collection[str] | None) -> str:
+    """Return the prefix of a group's setting: + if its choice has no such setting.
 
     Args:
-        known: the settings that it has; None: unknown, or not one choice.
+        known: the settings that the choice has; None: unknown, or not one choice.
     """
-
-    def __init__(self, known: Mapping[str, Any] | None = None) -> None:
-        self.known = known
-
-    def prefix(self, key: str) -> str:
-        """Return the prefix of one of its settings: + if it is new there."""
-        inside = key.partition(".")[2].partition(".")[0]
-        return "+" if self.known is not None and inside not in self.known else ""
+    inside = key.partition(".")[2].partition(".")[0]
+    return "" if known is None or inside in known else "+"
 
 
-def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
-    """Return the words for a group's value, and the base for further settings."""
+def _group(group: str, value: Any) -> tuple[Collection[str] | None, list[str]]:
+    """Return the settings that a group's choice has, if known, and the words for its value."""
     is_object = hasattr(value, "state_dict") and not isinstance(value, type)
     if isinstance(value, tuple) or is_object:
         hint = "give its class" if is_object else "give a function of yours"
         raise UserError(
-            f"{group}={_short(value)}: is a value of this process, which no other could train "
-            f"again; {hint}, from a file that can be imported"
+            f"{group}={_short(value)}: is an object of this process, so the run could not be "
+            f"reproduced later; {hint}, from a file that can be imported"
         )
     several = value if isinstance(value, list) else [value]
     if any(map(_is_code, several)):
@@ -95,25 +83,21 @@ def _group(group: str, value: Any) -> tuple[_Base, list[str]]:
             raise UserError(f"{group}={_short(value)}: give only names, or only classes")
         value = {"_target_": value}
     if not isinstance(value, Mapping):
-        return _Base(), [f"{group}={_text(group, value)}"]
+        return None, [f"{group}={_text(group, value)}"]
     settings = {str(key): _plain(inner) for key, inner in value.items()}
-    base, chosen = _Base(), []
+    known: Collection[str] | None = None
+    chosen: list[str] = []
     if "_target_" in settings:
-        choice = "custom" if _file(group, "custom").is_file() else _default(group)
-        base = _Base({str(key): None for key in OmegaConf.load(_file(group, choice))})  # type: ignore[union-attr]
+        custom = _file(group, "custom").is_file()
+        choice = "custom" if custom else schema.default_choices()[group]
+        known = yaml_text.load(_file(group, choice)).keys()
         chosen.append(f"{group}={choice}")
         target = settings.pop("_target_")
         chosen.append(f"{group}._target_={_text(f'{group}._target_', target)}")
     for key, inner in schema.flat(settings, f"{group}.").items():
         one = tuple(inner) if isinstance(inner, list) else inner  # as in YAML, a list is one value
-        chosen.append(f"{base.prefix(key)}{key}={_text(key, one)}")
-    return base, chosen
-
-
-def _default(group: str) -> str:
-    """Return the choice of a group that lrlab's config makes."""
-    loaded: Any = OmegaConf.load(schema.folder("conf") / "config.yaml")
-    return str(next(entry[group] for entry in loaded.defaults if group in entry))
+        chosen.append(f"{_prefix(key, known)}{key}={_text(key, one)}")
+    return known, chosen
 
 
 def _file(group: str, choice: str) -> Path:
@@ -140,7 +124,7 @@ def _text(key: str, value: Any) -> str:
         if not value:
             raise UserError(f"{key}=[]: has no value; leave {key} out for the default")
         return ",".join(_one(key, each) for each in value)
-    if isinstance(value, str) and _parsed(value):
+    if isinstance(value, str) and parsed(value):
         return value  # as typed: it may be an interval, or a list
     return _one(key, value)
 
@@ -156,8 +140,9 @@ def _one(key: str, value: Any) -> str:
     if isinstance(value, Path):
         return quoted(str(value))
     if isinstance(value, str):
-        parsed = _parsed(value) if value == value.strip() != "" and "\\" not in value else None
-        return quoted(value) if parsed is None or parsed.is_sweep_override() else value
+        is_plain = value == value.strip() != "" and "\\" not in value
+        override = parsed(value) if is_plain else None
+        return quoted(value) if override is None or override.is_sweep_override() else value
     if isinstance(value, list | tuple):
         return f"[{','.join(_one(key, each) for each in value)}]"
     if isinstance(value, Mapping):
@@ -165,14 +150,6 @@ def _one(key: str, value: Any) -> str:
     if _is_code(value):
         return import_path(key, value)
     raise UserError(f"{key}={_short(value)}: is no number, text, list, class or function")
-
-
-def _parsed(text: str) -> Override | None:
-    """Return the text as an override's value; None: Hydra's grammar does not take it."""
-    try:
-        return OverridesParser.create().parse_override(f"key={text}")
-    except HydraException:
-        return None
 
 
 def _short(value: Any) -> str:
@@ -204,17 +181,15 @@ def import_path(option: str, code: Any) -> str:
         where = "in a notebook or script" if "<" not in name else "inside of a function"
         where = "without a name" if "<lambda>" in name else where
         raise UserError(
-            f"{option}={name}: was defined {where}, so that nothing could train with it again; "
-            "put it into a file, for example mine.py beside it, and import it from there"
+            f"{option}={name}: was defined {where}, so the run could not be reproduced later; "
+            "put it into a file, for example mine.py next to it, and import it from there"
         )
     parts = module.split(".")
     for length in range(1, len(parts) + 1):
         path = ".".join(parts[:length])
         if _found(path, name) is code:
             return f"{path}.{name}"
-    raise UserError(
-        f"{option}={name}: {module}.{name} is another one now; import it anew, and give that"
-    )
+    raise UserError(f"{option}={name}: {module}.{name} is another object now; import it again")
 
 
 def _found(module: str, name: str) -> Any:

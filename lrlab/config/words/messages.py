@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from lrlab.config.schema import (
@@ -14,7 +13,6 @@ from lrlab.config.schema import (
     INTERVAL,
     SWEEP_GROUPS,
     choices_with,
-    flat,
     known_keys,
     nearest,
 )
@@ -48,8 +46,8 @@ def one_line(error: Exception, chosen: Mapping[str, str] | None = None) -> str:
         return _wrong_reference(error, text)
     if match := re.search(r"Error resolving interpolation '(.*)', possible .*keys: (.*)", text):
         return (
-            f"{match[1]}: stands for the choice of a group, and there it can name only another "
-            f"group ({match[2]}); write the choice's name"
+            f"{match[1]}: can refer only to another group where a group's choice is expected "
+            f"({match[2]}); write the choice's name"
         )
     if (override := getattr(error, "override", None)) is not None:
         return _not_understood(str(override))
@@ -165,15 +163,7 @@ def _wrong_reference(error: InterpolationResolutionError, text: str) -> str:
     wanted = WANTED.get(type(node).__name__.removesuffix("Node"), "a value")
     instead = f"give {wanted}, or refer to another option that has one"
     if "Recursive interpolation" in text or "Interpolation to parent node" in text:
-        way = [key]
-        while isinstance(value, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
-            way.append(match[1])
-            if match[1] in way[:-1]:
-                break
-            found = OmegaConf.to_container(node._get_root(), resolve=False)
-            value = flat(found).get(match[1]) if isinstance(found, dict) else None
-        by = f", by way of {', '.join(way[1:-1])}" if len(way) > 2 and way[-1] == key else ""
-        return f"{key}={node._value()}: refers to itself{by}; {instead}"
+        return f"{key}={value}: refers to itself; {instead}"
     if match := re.search(r"Interpolation key '(.*)' not found", text):
         near = "" if match[1].startswith("hydra.") else nearest(match[1], known_keys())
         return f"{key}={value}: there is no option {match[1]}{near}; {instead}"
@@ -194,7 +184,7 @@ def group_of_unknown_setting(error: Exception) -> str | None:
 def misplaced_interval(key: str, interval: str) -> str:
     """Return the line for an interval in place of a single value."""
     return (
-        f"{key}={interval}: an interval is searched by a sweep, and here stands one value; "
+        f"{key}={interval}: is an interval, where one value is needed; "
         f"in a YAML file it belongs in hydra.sweeper.params: {{{key}: {interval}}}"
     )
 

@@ -30,14 +30,6 @@ OR_NULL = (
 # Those that take one text or a list of them.
 LISTS = ("data.label", "data.drop", "data.columns")
 
-# Hydra's flags with a value after them, and their short forms.
-_WITH_VALUE = {
-    "--config-dir": "-cd",
-    "--config-name": "-cn",
-    "--config-path": "-cp",
-    "--package": "-p",
-    "--experimental-rerun": "",
-}
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=,\s])")
 _CALL = re.compile(r"[A-Za-z_][\w-]*\s*\(.*\)", re.DOTALL)
@@ -46,23 +38,8 @@ _STRANGE = re.compile(r"[^\x00-\x7f]|[~#&!;<>^`']")
 
 
 def spelled(words: Sequence[str]) -> list[str]:
-    """Return a command line's words, each as Hydra's grammar takes it.
-
-    Raises:
-        UserError: a word names an option with letters that no option has.
-    """
-    found, before = [], ""
-    for word in words:
-        is_option = not word.startswith("-") and not flag(before)
-        found.append(_spelled(word) if is_option else word)
-        before = word if "=" not in word else ""
-    return found
-
-
-def flag(word: str) -> str:
-    """Return in its long form which of Hydra's flags with a value a word is; "": none."""
-    name = word.partition("=")[0]
-    return next((long for long, short in _WITH_VALUE.items() if name and name in (long, short)), "")
+    """Return a command line's words, each as Hydra's grammar takes it; flags stay as they are."""
+    return [word if word.startswith("-") else _spelled(word) for word in words]
 
 
 def quoted(text: str) -> str:
@@ -86,14 +63,10 @@ def unquoted(text: str) -> str:
     return text
 
 
-def parsed(text: str) -> Override | None:
-    """Return a text as an override's value; None if Hydra's grammar does not take it.
-
-    Raises:
-        UserError: it is a number with more digits than Python reads.
-    """
+def parsed(text: str, key: str = "key") -> Override | None:
+    """Return a text as an override's value; None if Hydra's grammar does not take it."""
     try:
-        return OverridesParser.create().parse_override(f"key={text}")
+        return OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException:
         return None
     except ValueError:  # Python reads no whole number of more than 4,300 digits

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from lrlab.config import schema, yaml_text
+from lrlab.config import schema
 from lrlab.errors import UserError
 
 # Other programs' names of lrlab's options.
@@ -188,15 +188,8 @@ def _with_its_choice(option: str) -> str:
     """Return a setting with a choice of its group that has it, if the default has not."""
     group, dot, setting = option.partition(".")
     having = schema.choices_with(group, setting) if dot else []
-    default = next(
-        (
-            str(entry[group])
-            for entry in yaml_text.load(schema.folder("conf") / "config.yaml")["defaults"]
-            if isinstance(entry, Mapping) and group in entry
-        ),
-        "",
-    )
-    return option if not having or default in having else f"{group}={having[0]} {option}"
+    has_it = not having or schema.default_choices().get(group) in having
+    return option if has_it else f"{group}={having[0]} {option}"
 
 
 def refuse_unknown(

@@ -14,16 +14,9 @@ A schedule's clock starts at 0 after its warm-up of w steps. It ticks after ever
 With ``total_iters=0``, torch's ConstantLR and LinearLR are at their end from the first tick on: lr
 itself, and lr · end_factor. torch's own code steps past that end and stays at its start for ever.
 
-How to add a schedule
----------------------
-Every torch scheduler works already, with ``schedule._target_=package.Name``. One that ships with
-lrlab is a class in ``lrlab/schedules.py``, next to ``RangeTestLR``, with a file
-``conf/schedule/NAME.yaml`` and its curve in ``SHIPPED`` of ``tests/test_schedules.py``. This
-folder stays as it is.
+Every torch scheduler works, with ``schedule._target_=package.Name``. ``lrlab/schedules.py`` says
+how to add one that ships with lrlab; this folder stays as it is.
 
-The files
----------
 ``lane_schedules`` makes the schedule of a lane, and ``reading`` checks its config. ``table`` steps
-a scheduler over the ``dummy`` optimizer, and ``closed_loop`` follows val_loss. ``checks`` refuses
-rates that no run could follow.
+a scheduler over the optimizer of ``dummy``, which refuses rates that no run could follow.
 """

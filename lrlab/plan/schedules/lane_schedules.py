@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lrlab.config import targets
 from lrlab.data.random_state import seeded
 from lrlab.errors import UserError
-from lrlab.plan.schedules.closed_loop import ClosedLoop, check_range
-from lrlab.plan.schedules.dummy import scheduler_on, start_of
-from lrlab.plan.schedules.reading import is_own, read
-from lrlab.plan.schedules.table import cached_table
+from lrlab.plan.schedules.dummy import check_moved, checked, number_of, scheduler_on, start_of
+from lrlab.plan.schedules.reading import Settings, is_own, read
+from lrlab.plan.schedules.table import cached_table, warmup_of
 
 
 class LaneSchedule(Protocol):
@@ -64,7 +64,7 @@ def build(
     settings = read(schedule, steps, steps_per_epoch)
     start = start_of(hyperparameters, settings.target)
     if settings.closed_loop:
-        return ClosedLoop(settings, start)
+        return _ClosedLoop(settings, start)
     key = json.dumps([dict(schedule), start, steps, steps_per_epoch], sort_keys=True)
     return _Table(cached_table(key), steps)
 
@@ -78,14 +78,8 @@ def check_groups(
 ) -> None:
     """Refuse a user's scheduler that gives each parameter group a curve of its own.
 
-    lrlab keeps each group's ratio to the run's lr, so such curves would be lost.
-
-    Args:
-        schedule, hyperparameters, steps, steps_per_epoch: as for ``build``.
-        groups: how many parameter groups the optimizer has.
-
-    Raises:
-        UserError: groups that start at the same lr come apart.
+    lrlab keeps each group's ratio to the run's lr, so such curves would be lost. The arguments are
+    those of ``build``, and how many parameter groups the optimizer has.
     """
     settings = read(schedule, steps, steps_per_epoch)
     if groups < 2 or settings.closed_loop or not is_own(settings.target):
@@ -118,9 +112,58 @@ class _Table:
         self._steps = steps
 
     def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
-        check_range(first_step, count, self._steps)
+        _check_range(first_step, count, self._steps)
         end = first_step + count
         return {name: column[first_step:end] for name, column in self._table.items()}
 
     def observe(self, val_loss: float) -> None:
         """Ignore the loss: an open-loop schedule does not depend on it."""
+
+
+class _ClosedLoop:
+    """A schedule that follows val_loss; its lr is known one epoch ahead."""
+
+    closed_loop = True
+
+    def __init__(self, settings: Settings, start: dict[str, Any]) -> None:
+        self._settings = settings
+        self._start = start
+        with seeded(0):
+            self._optimizer, self._scheduler = scheduler_on(settings, start)
+        check_moved(settings, start, self._optimizer, 0)
+        first = checked(settings, "lr", [self._number(0)])[0]
+        self._warmup = warmup_of(settings, first)
+        self._epoch_lrs = [first]
+
+    def values(self, first_step: int, count: int) -> dict[str, np.ndarray]:
+        s = self._settings
+        _check_range(first_step, count, min(s.steps, len(self._epoch_lrs) * s.unit))
+        step = np.arange(first_step, first_step + count)
+        lr = np.array(self._epoch_lrs)[step // s.unit]
+        warming = step < s.warmup_steps
+        lr[warming] = self._warmup[step[warming]]
+        return {"lr": lr}
+
+    def observe(self, val_loss: float) -> None:
+        # an epoch that ended in warm-up says nothing about the schedule's own lr
+        if len(self._epoch_lrs) * self._settings.unit > self._settings.warmup_steps:
+            try:
+                # seeded, because a resumed run gets all its evaluations again
+                with seeded(len(self._epoch_lrs)):
+                    self._scheduler.step(val_loss)
+            except Exception as error:
+                raise targets.failed(self._settings.target, error) from error
+        tick = len(self._epoch_lrs)
+        check_moved(self._settings, self._start, self._optimizer, tick)
+        lr = [self._number(tick)]
+        self._epoch_lrs += checked(self._settings, "lr", lr, first=tick).tolist()
+
+    def _number(self, tick: int) -> float:
+        return number_of(self._settings, "lr", self._optimizer.param_groups[0]["lr"], tick)
+
+
+def _check_range(first_step: int, count: int, known: int) -> None:
+    if first_step < 0 or count < 0 or first_step + count > known:
+        raise ValueError(
+            f"steps {first_step} to {first_step + count - 1} asked for, known are 0 to {known - 1}"
+        )

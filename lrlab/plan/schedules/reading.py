@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lrlab.config import targets
 from lrlab.config.schema import nearest
-from lrlab.errors import UserError
+from lrlab.errors import UserError, must_be
 from lrlab.process.plain import is_number, is_whole
 from lrlab.schedules import RangeTestLR
 
@@ -42,10 +42,9 @@ class Settings(NamedTuple):
 
 
 def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Settings:
-    """Resolve a schedule's settings for a run of so many steps; the arguments are ``build``'s.
+    """Resolve a schedule's settings for a run of so many steps; refuse values that cannot work.
 
-    Raises:
-        UserError: a value that cannot work.
+    The arguments are those of ``lane_schedules.build``.
     """
     interval = schedule.get("interval", "step")
     if interval not in INTERVALS:
@@ -53,21 +52,13 @@ def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Setti
         raise UserError(f"schedule.interval={interval}: must be step or epoch{hint}")
     warmup = schedule.get("warmup_steps", 0)
     if not is_whole(warmup, 0):
-        raise UserError(
-            f"schedule.warmup_steps={warmup}: must be a whole number of at least 0, "
-            "for example schedule.warmup_steps=100"
-        )
+        raise must_be("schedule.warmup_steps", warmup, "a whole number of at least 0", 100)
     if warmup and warmup >= steps:
-        raise UserError(
-            f"schedule.warmup_steps={warmup}: must be below the run's {steps} steps, "
-            f"for example schedule.warmup_steps={steps // 10}"
-        )
+        below = f"below the run's {steps} steps"
+        raise must_be("schedule.warmup_steps", warmup, below, steps // 10)
     factor = schedule.get("warmup_start_factor", 0.01)
     if not is_number(factor) or not 0 < factor <= 1:
-        raise UserError(
-            f"schedule.warmup_start_factor={factor}: must be above 0 and at most 1, "
-            "for example schedule.warmup_start_factor=0.01"
-        )
+        raise must_be("schedule.warmup_start_factor", factor, "above 0 and at most 1", 0.01)
     target = targets.read(
         "schedule", schedule, LRScheduler, withheld=("last_epoch", "verbose"), own_keys=OWN_KEYS
     )
@@ -146,9 +137,7 @@ def _check_argument(target: targets.Target, name: str, value: Any) -> None:
     if target.name == "ReduceLROnPlateau" and name == "factor":
         words = "between 0 and 1"
     if not WORKS[words](value):
-        raise UserError(
-            f"schedule.{name}={value}: must be {words}, for example schedule.{name}={example}"
-        )
+        raise must_be(f"schedule.{name}", value, words, example)
 
 
 def is_own(target: targets.Target) -> bool:

@@ -12,8 +12,7 @@ from torch.optim.lr_scheduler import ConstantLR, LinearLR
 
 from lrlab.config import targets
 from lrlab.data.random_state import seeded
-from lrlab.plan.schedules.checks import check_moved, checked, number_of
-from lrlab.plan.schedules.dummy import Dummy, scheduler_on
+from lrlab.plan.schedules.dummy import Dummy, check_moved, checked, number_of, scheduler_on
 from lrlab.plan.schedules.reading import Settings, read
 
 

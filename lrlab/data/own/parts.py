@@ -10,16 +10,11 @@ import torch
 from torch import Tensor
 
 from lrlab.config.schema import nearest
-from lrlab.data import (
-    own_float32,
-)
+from lrlab.data.own import float32
 from lrlab.errors import UserError
 
 PARTS = ("x", "y", "val_x", "val_y", "test_x", "test_y")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-PARTS_OF_FOLDERS = {
-    *("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"),
-}
 
 
 def parts_of(made: Any, option: str) -> dict[str, Tensor]:
@@ -88,7 +83,7 @@ def _tensor(value: Any, key: str, option: str) -> Tensor:
         )
     if isinstance(value, np.ma.MaskedArray):
         raise UserError(
-            f"{option}: {key} is a masked array, and training would not heed the mask; give the "
+            f"{option}: {key} is a masked array, and training would ignore the mask; give the "
             "samples without one, or fill it: x.filled(0)"
         )
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype.itemsize > 8:
@@ -112,7 +107,7 @@ def _targets(y: Tensor, key: str, option: str) -> Tensor:
                 f"{option}: {key} has shape {tuple(y.shape)}; floating-point targets must be "
                 "(samples,) or (samples, width)"
             )
-        return own_float32.narrowed(y.unsqueeze(1) if y.ndim == 1 else y)
+        return float32.narrowed(y.unsqueeze(1) if y.ndim == 1 else y)
     if y.ndim != 1:
         raise UserError(
             f"{option}: {key} has shape {tuple(y.shape)}; classes must be whole numbers "
@@ -139,12 +134,6 @@ def checked_finite(tensor: Tensor, key: str, option: str, rows: Tensor | None = 
         raise UserError(
             f"{option}: {key} has a value that is no finite float32, in sample {at}, counted from 0"
         )
-
-
-def is_class(target: Any) -> bool:
-    return isinstance(target, int | np.integer) or (
-        isinstance(target, Tensor) and target.ndim == 0 and not target.is_floating_point()
-    )
 
 
 def mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrlab.config import data_paths
-from lrlab.data import own_columns
+from lrlab.data.own import odd_columns
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ SEPARATORS = {
     "space": " ",
     "blanks": r"\s+",
 }
+# How files of other formats begin.
+_OTHER_FORMATS = (
+    (b"PK\x03\x04", "a spreadsheet or a zip file; save it as CSV, or let its name end in .zip"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet; save it as CSV"),
+    (b"PAR1", "a Parquet file; save it as CSV"),
+    (b"\x1f\x8b", "packed by gzip; let its name end in .gz"),
+    ((b'{"', b"[{", b"[[", b"<!", b"<html"), "no table; save it as CSV"),
+)
 DECIMALS = {".": ".", ",": ",", "point": ".", "comma": ","}
 
 
@@ -49,11 +57,7 @@ class Form:
 
 
 def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
-    """Return how a CSV is written, from its options.
-
-    Raises:
-        UserError: a value that cannot work.
-    """
+    """Return how a CSV is written, from its options; refuse values that cannot work."""
     for key, value in (("header", header), ("check", check)):
         if not isinstance(value, bool):
             raise UserError(f"data.{key}={value}: must be true or false")
@@ -67,16 +71,12 @@ def form(sep: Any, decimal: Any, header: Any, check: Any) -> Form:
     if point is None:
         raise UserError(f"data.decimal={decimal}: must be point or comma")
     if point == named:
-        raise UserError(f"data.decimal={decimal}: is what data.sep={sep} says stands between cells")
+        raise UserError(f"data.decimal={decimal}: must differ from data.sep={sep}")
     return Form(named, point, header, check)
 
 
 def file_of(option: str, path: str) -> Path:
-    """Return the file that an option names.
-
-    Raises:
-        UserError: it does not exist.
-    """
+    """Return the file that an option names; raise ``UserError`` if there is none."""
     if not (isinstance(path, str) and path and "\0" not in path):
         raise UserError(f"{option}={path}: must be a file's name")
     try:
@@ -128,7 +128,7 @@ class Table:
             self._check_names(names)
         frame = self._csv(**self.given)
         self.is_plain = _is_counted(frame)
-        if how.check and not _is_counted(frame):
+        if how.check and not self.is_plain:
             frame = self._without_surplus(frame, said)
         if frame.empty:
             raise UserError(f"{self.option}: holds no rows")
@@ -232,7 +232,7 @@ class Table:
         empty = [
             name
             for name in frame.columns
-            if own_columns.is_unnamed(name) and bool(frame[name].isna().all())
+            if odd_columns.is_unnamed(name) and bool(frame[name].isna().all())
         ]
         if empty and len(empty) < len(frame.columns):
             frame = frame.drop(columns=empty)
@@ -256,7 +256,7 @@ def _is_counted(frame: pd.DataFrame) -> bool:
 
 
 def _encoding(option: str, file: Path) -> str:
-    """Return UTF-8, or the encoding of the file's first bytes; refuse a file that is no text."""
+    """Return the encoding by the file's first bytes; refuse a file that is no text."""
     with file.open("rb") as stream:
         head = stream.read(4096)
     packed = file.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst", ".tar", ".tgz")
@@ -264,22 +264,11 @@ def _encoding(option: str, file: Path) -> str:
         return "utf-8"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    what = None
-    if head.startswith(b"PK\x03\x04"):
-        is_sheet = file.suffix.lower().startswith((".xls", ".ods"))
-        what = "a spreadsheet; save it as CSV" if is_sheet else "a zip file; call it .zip"
-    elif head.startswith(b"\xd0\xcf\x11\xe0"):
-        what = "a spreadsheet; save it as CSV"
-    elif head.startswith(b"PAR1"):
-        what = "a Parquet file; save it as CSV"
-    elif head.startswith(b"\x1f\x8b"):
-        what = "packed by gzip; let its name end in .gz"
-    elif head.lstrip().startswith((b'{"', b"[{", b"[[", b"<!", b"<html")):
-        what = "no table; save it as CSV"
-    elif b"\0" in head:
-        what = "no text; save it as CSV in UTF-8"
-    if what is not None:
-        raise UserError(f"{option}: is {what}")
+    for begins, what in _OTHER_FORMATS:
+        if head.lstrip().startswith(begins):
+            raise UserError(f"{option}: is {what}")
+    if b"\0" in head:
+        raise UserError(f"{option}: is no text; save it as CSV in UTF-8")
     return "utf-8"
 
 

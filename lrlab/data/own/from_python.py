@@ -13,9 +13,10 @@ import torch
 
 from lrlab import records
 from lrlab.config import schema
-from lrlab.data import Dataset, own_columns, own_float32
+from lrlab.data import Dataset
 from lrlab.data.dataset import tensors_sha256
-from lrlab.data.own_parts import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
+from lrlab.data.own import odd_columns
+from lrlab.data.own.parts import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
 from lrlab.errors import UserError
 
 WHAT_WORKS = "give a choice like data='mnist', or arrays or tensors, data=(x, y)"
@@ -39,11 +40,7 @@ def _has_samples(value: Any) -> bool:
 
 
 def check(data: Any) -> None:
-    """Refuse anything but arrays, a choice, a mapping of settings, or the user's code.
-
-    Raises:
-        UserError: it is something else; the line says what would work.
-    """
+    """Refuse anything but arrays, a choice, a mapping of settings, or the user's code."""
     if isinstance(data, list) and any(
         isinstance(each, tuple | Mapping) and is_arrays(each) for each in data
     ):
@@ -60,9 +57,9 @@ def check(data: Any) -> None:
         _check_text(str(data))
     elif isinstance(data, Mapping):
         _check_mapping(data)
-    elif inspect.isclass(data) or inspect.isroutine(data):
-        _check_code(data)
-    else:
+    elif inspect.isclass(data):
+        _check_class(data)
+    elif not inspect.isroutine(data):
         raise UserError(f"data: is {_named(data)}; {_remedy(data)}")
 
 
@@ -97,27 +94,18 @@ def _check_mapping(data: Mapping[str, Any]) -> None:
     if not data:
         raise UserError(f"data={{}}: is empty; {WHAT_WORKS}")
     called = _named(data) if type(data) is not dict else "a dict"
-    pair = next(
-        (
-            (x, y)
-            for x, y in (("data", "target"), ("data", "labels"), ("images", "labels"), ("X", "y"))
-            if x in data and y in data and _is_bulky(data[x])
-        ),
-        None,
-    )
-    if pair:
-        x, y = (f"data[{key!r}]" for key in pair)
-        raise UserError(f"data: is {called} with {pair[0]} and {pair[1]}; give data=({x}, {y})")
+    for x, y in (("data", "target"), ("data", "labels"), ("images", "labels"), ("X", "y")):
+        bulky = _has_samples(data.get(x)) or isinstance(data.get(x), list | tuple)
+        if bulky and y in data:
+            raise UserError(
+                f"data: is {called} with {x} and {y}; give data=(data[{x!r}], data[{y!r}])"
+            )
     for key, value in data.items():
         if _has_samples(value) or not _is_plain(value):
             raise UserError(
                 f"data: is {called} in which {str(key)!r} is {_named(value)}; arrays are given as "
                 f"a dict with x and y, and if you have them {', '.join(PARTS[2:])}"
             )
-
-
-def _is_bulky(value: Any) -> bool:
-    return _has_samples(value) or isinstance(value, list | tuple)
 
 
 def _is_plain(value: Any) -> bool:
@@ -128,12 +116,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, _PLAIN) or inspect.isclass(value) or inspect.isroutine(value)
 
 
-def _check_code(code: Any) -> None:
-    name = code.__qualname__
-    if not inspect.isclass(code):
-        return
+def _check_class(code: type) -> None:
     from torch import nn
 
+    name = code.__qualname__
     if issubclass(code, nn.Module):
         raise UserError(f"data={name}: is a network; give network={name}, and {WHAT_WORKS}")
     if issubclass(code, torch.utils.data.Dataset):
@@ -155,13 +141,10 @@ def _named(value: Any) -> str:
 
 def _remedy(data: Any) -> str:
     if isinstance(data, Dataset):
-        pairs = [f"{'' if k == 'train' else k + '_'}" for k in ("train", "val")]
-        named = ", ".join(
-            f"{prefix}{key}=d.{part}_{key}"
-            for prefix, part in zip(pairs, ("train", "val"), strict=True)
-            for key in ("x", "y")
+        return (
+            "give its tensors: data=dict(x=d.train_x, y=d.train_y, val_x=d.val_x, val_y=d.val_y), "
+            "or the function that makes it"
         )
-        return f"give its tensors: data=dict({named}), or the function that makes it"
     if isinstance(data, torch.utils.data.DataLoader):
         inner = "data.dataset.tensors" if hasattr(data.dataset, "tensors") else "(x, y)"
         return f"lrlab draws its batches itself, so give all samples as tensors, data={inner}"
@@ -198,7 +181,7 @@ def write(made: Any, folder: Path) -> tuple[str, list[str]]:
     if _is_frame(made):
         last = str(made.columns[-1]) if len(made.columns) else "label"
         raise UserError(
-            "data: is one table, which does not say what is to be predicted; give two, like "
+            "data: is one table, which does not say which column to predict; give two, like "
             f"data=(table.drop(columns=[{last!r}]), table[{last!r}])"
         )
     if _has_samples(made):
@@ -240,7 +223,7 @@ def _of_pandas(made: Mapping[str, Any], said: list[str]) -> dict[str, Any]:
         names: list[Any] = []
         if _is_frame(x):
             _check_frame(x, y, f"{prefix}x")
-            names, lines = own_columns.without_index(x, list(x.columns))
+            names, lines = odd_columns.without_index(x, list(x.columns))
             if not names:
                 raise UserError(f"data: {prefix}x has no columns but a saved index")
             found[f"{prefix}x"] = x if len(names) == len(x.columns) else x[names]
@@ -261,16 +244,16 @@ def _check_columns(found: Mapping[str, Any], names: list[Any], said: list[str]) 
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         return  # reported later
     y = y.astype(np.int64) if y.dtype == bool else y
-    for place, what in own_columns.repeats(x, y)[:1]:
+    for place, what in odd_columns.repeats(x, y)[:1]:
         raise UserError(
             f"data: column {names[place]} of x {what} the label, so the answer is among the "
             f"inputs; give x.drop(columns=[{names[place]!r}])"
         )
-    running = own_columns.numbering(x)  # reported for the file
+    running = odd_columns.numbering(x)  # reported for the file
     said += [
         f"data: column {names[place]} of x numbers the rows; if it is no feature, give "
         f"x.drop(columns=[{names[place]!r}])"
-        for place in own_columns.numbering(x, names)
+        for place in odd_columns.numbering(x, names)
         if place not in running
     ]
 
@@ -283,7 +266,7 @@ def _check_frame(x: Any, y: Any, key: str) -> None:
         )
     for name in x.columns:
         cells = x[name]
-        if not own_columns.is_unnamed(name) and cells.dtype.kind not in "biuf":
+        if not odd_columns.is_unnamed(name) and cells.dtype.kind not in "biuf":
             raise UserError(
                 f"data: column {name} of {key} holds no numbers ({cells.dtype}); give "
                 f"x.drop(columns=[{name!r}]), or make numbers of it"
@@ -293,11 +276,6 @@ def _check_frame(x: Any, y: Any, key: str) -> None:
             raise UserError(
                 f"data: column {name} of {key} is empty in row {row}, counted from 0; fill it, or "
                 "leave out the row or the column"
-            )
-        if (one := own_float32.merged_by_float64(cells.to_numpy())) is not None:
-            raise UserError(
-                f"data: column {name} of {key} holds {one}, and floats do not tell it from others; "
-                f"give x.drop(columns=[{name!r}]), or take off what all have in common"
             )
 
 

@@ -1,4 +1,4 @@
-"""Cache tensors that were read once: whole files, checked before use."""
+"""Find and fill the cache folder, and call torchvision quietly."""
 
 from __future__ import annotations
 
@@ -15,27 +15,15 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from lrlab.data.dataset import tensors_sha256
 from lrlab.errors import UserError
 from lrlab.process import broken_pipe
 
 log = logging.getLogger("lrlab.data")
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer; a silent firewall would stall a job for ever
-
-
-class RawImages(NamedTuple):
-    """The contents of the four files: images (N, height, width) uint8, labels (N,) uint8."""
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
 
 
 def cache_folder() -> Path | None:
@@ -103,7 +91,10 @@ def filled_folder(name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
         try:
             fill(folder)
         except OSError as error:
-            _warn_unwritable(cache, error)
+            _warn_once(
+                f"cannot write to the cache folder {cache} ({error.strerror or error}), so the data"
+                " is unpacked anew each time; LRLAB_CACHE may name another folder"
+            )
         else:
             yield folder
             return
@@ -112,55 +103,9 @@ def filled_folder(name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _warn_unwritable(cache: Path, error: OSError) -> None:
-    _warn_once(
-        f"cannot write to the cache folder {cache} ({error.strerror or error}), so the data is"
-        " unpacked anew each time; LRLAB_CACHE may name another folder"
-    )
-
-
 @functools.cache
 def _warn_once(message: str) -> None:
     log.warning(message)
-
-
-def through_tensor_cache(name: str, key: str, read: Callable[[], RawImages]) -> RawImages:
-    """Return the tensors cached under `key`, else the result of `read`, and cache it."""
-    cache = cache_folder()
-    if cache is None:
-        return read()
-    path = cache / "tensors" / f"{name}-{key[:16]}.pt"
-    cached = _load_tensors(path, key)
-    if cached is not None:
-        return cached
-    raw = read()
-    saved = {**raw._asdict(), "key": key, "sha256": tensors_sha256(raw)}
-    buffer = io.BytesIO()
-    torch.save(saved, buffer)
-    try:
-        write_whole(path, buffer.getbuffer())
-    except OSError as error:
-        _warn_unwritable(cache, error)
-    return raw
-
-
-def _load_tensors(path: Path, key: str) -> RawImages | None:
-    """Return the tensors in a cached file, or None if it is missing or damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Mapped, the bytes are read once, by the hash; the file is only ever replaced whole.
-            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        raw = RawImages(*(saved[field] for field in RawImages._fields))
-        if (saved["key"], saved["sha256"]) == (key, tensors_sha256(raw)):
-            return raw
-        reason = "its SHA-256 is wrong"
-    except Exception as error:  # a damaged file can make torch.load raise nearly anything
-        reason = type(error).__name__
-    log.warning("the cached file %s is damaged (%s) and is made anew", path, reason)
-    return None
 
 
 def file_sha256(path: Path) -> str:

@@ -17,12 +17,7 @@ LOOKED_AT = 1000  # samples
 _WHOLE = (torch.int32, torch.int64, torch.uint32, torch.uint64)
 
 
-def is_whole(values: Tensor) -> bool:
-    """Return whether the type holds whole numbers that float32 does not."""
-    return values.dtype in _WHOLE
-
-
-def steps(values: Tensor) -> np.ndarray:
+def _steps(values: Tensor) -> np.ndarray:
     """Return how many steps of float32 fit into the std of each column, or channel.
 
     Args:
@@ -40,7 +35,7 @@ def steps(values: Tensor) -> np.ndarray:
         mean = np.mean(given, axis=(0, 2), dtype=np.float64)
         std = np.std(given, axis=(0, 2), dtype=np.float64)
         step = np.spacing(np.abs(mean).astype(np.float32)).astype(np.float64)
-        noise = 0 if is_whole(values) else NO_SPREAD * np.abs(mean)
+        noise = 0 if values.dtype in _WHOLE else NO_SPREAD * np.abs(mean)
         differs = np.isfinite(step) & (std > noise)
         for place in np.flatnonzero(differs & (std < EXACT_ENOUGH * step)).tolist():
             column = given[:, place].astype(np.float64)
@@ -52,7 +47,7 @@ def steps(values: Tensor) -> np.ndarray:
 def narrowed(values: Tensor) -> Tensor:
     """Return values as float32, or float64 if float32 would lose differences of some column."""
     rounded = values.float()
-    if (steps(values) < EXACT_ENOUGH).any() or _merged(values, rounded):
+    if (_steps(values) < EXACT_ENOUGH).any() or _merged(values, rounded):
         return values.double()
     return rounded
 
@@ -64,7 +59,7 @@ def lost(values: Tensor, called: Callable[[int], str]) -> str | None:
         values: (samples,) or (samples, columns, ...).
         called: the name of a column, by its place.
     """
-    within = steps(values)
+    within = _steps(values)
     if not (within < TOO_COARSE).any():
         return None
     place = int(np.argmin(within))
@@ -103,45 +98,13 @@ def _merged(exact: Tensor, rounded: Tensor) -> list[tuple[int, int, int]]:
     for place in np.flatnonzero(inexact).tolist():
         values = np.unique(before[:, place])
         many = len(values)
-        if not is_whole(exact):
+        if exact.dtype not in _WHOLE:
             size = np.maximum(np.abs(values[1:]), np.abs(values[:-1]))
             many = 1 + int((np.diff(values) > NO_SPREAD * size).sum())
         few = len(np.unique(after[:, place]))
         if few < FEW_LEVELS and few * 2 <= many:
             found.append((place, many, few))
     return found
-
-
-def rounded_whole(values: Tensor, called: Callable[[int], str]) -> list[str]:
-    """Return a sentence for each column of whole numbers that float32 changes.
-
-    Args:
-        values: (samples, columns).
-        called: the name of a column, by its place.
-    """
-    if not is_whole(values) or values.ndim > 2:
-        return []
-    given = values.reshape(len(values), -1).numpy()
-    changed = given.astype(np.float32).astype(np.float64) != given
-    said = []
-    for place in np.flatnonzero(changed.any(0)).tolist():
-        one = given[int(changed[:, place].argmax()), place]
-        said.append(
-            f"{called(place)} holds whole numbers above 2**24, which float32 rounds, {one} to "
-            f"{int(np.float32(one))}; use data.standardise=true, or number them from 0"
-        )
-    return said
-
-
-def merged_by_float64(column: np.ndarray) -> int | None:
-    """Return the first of a column's whole numbers that is equal to another one in float64."""
-    if column.dtype.kind not in "iu" or not len(column):
-        return None
-    if int(column.max()) <= 2**53 and int(column.min()) >= -(2**53):
-        return None
-    values = np.unique(column)
-    equal = np.diff(values.astype(np.float64)) == 0
-    return int(values[1:][equal][0]) if equal.any() else None
 
 
 def named(names: Sequence[str] | None, key: str, width: int) -> Callable[[int], str]:

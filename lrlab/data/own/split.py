@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lrlab.config.schema import nearest
 from lrlab.data.dataset import check_draw
-from lrlab.errors import UserError
+from lrlab.errors import UserError, must_be
 from lrlab.process.plain import is_whole
 
 
@@ -42,10 +42,8 @@ def checked_split(split: Mapping[str, Any]) -> Split:
     size = how.val_size
     is_count = is_whole(size, 1)
     if not (is_count or (isinstance(size, float) and 0 < size < 1)):
-        raise UserError(
-            f"data.val_size={size}: must be a number of samples from 1 or a share below 1, "
-            "for example data.val_size=0.1"
-        )
+        works = "a number of samples from 1 or a share below 1"
+        raise must_be("data.val_size", size, works, 0.1)
     check_draw(how.train_size, how.split_seed, "samples")
     for key in ("standardise", "stratify", "standardise_targets"):
         if not isinstance(value := getattr(how, key), bool):
@@ -60,14 +58,10 @@ def divided(y: Tensor, how: Split, option: str) -> tuple[Tensor, Tensor]:
     size = max(1, int(how.val_size * available)) if share else int(how.val_size)
     if available == 1:
         raise UserError(
-            f"{option}: holds one sample; give two or more, for one at least is trained on and one "
-            "held out"
+            f"{option}: holds one sample; at least two are needed, to train on and to hold out"
         )
     if size >= available:
-        raise UserError(
-            f"data.val_size={how.val_size}: must be below the {available} samples, "
-            "for example data.val_size=0.1"
-        )
+        raise must_be("data.val_size", how.val_size, f"below the {available} samples", 0.1)
     generator = split_generator(how)
     shuffled = torch.randperm(available, generator=generator)
     if not how.stratify or y.is_floating_point():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrlab.config.schema import nearest
-from lrlab.data import own_columns, own_float32, own_labels
-from lrlab.data.own_csv import Form, Table, listed, reads_as_number
+from lrlab.config.schema import nearest, no_such
+from lrlab.data.own import odd_columns
+from lrlab.data.own.csv_file import Form, Table, listed, reads_as_number
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 TASKS = ("auto", "classification", "regression")
 # A float label with so few values, all whole, may be meant as classes.
 FEW_VALUES, FEW_EACH = 10, 10
+_DECORATED = re.compile(
+    r"[-+−]?[$€£¥₹]? ?[-+−]?\d[\d.,' \u00a0\u202f]*(e[-+]?\d+)? ?[%$€£¥₹]?", re.IGNORECASE
+)
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d{1,4}([./])\d{1,2}\2\d{2,4}( .*)?")
 
 
 def read(
@@ -42,18 +47,14 @@ def read(
         UserError: see ``own_data.table``.
     """
     if task not in TASKS:
-        raise UserError(
-            f"data.task={task}: no such task{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
-        )
+        raise UserError(no_such(f"data.task={task}", "task", task, TASKS))
     labels, dropped = _column_names("label", label, how), _column_names("drop", drop, how)
     said: list[str] = []
     tables = {"": Table("data.path", path, how, said)}
     if test_path is not None:
         tables["test_"] = Table("data.test_path", test_path, how, said)
         if how.check and tables["test_"].file.samefile(tables[""].file):
-            said.append(
-                f"data.test_path={test_path}: is the file of data.path, so the test is no test"
-            )
+            said.append(f"data.test_path={test_path}: is the file of data.path, so it is no test")
     frame = tables[""].frame
     columns = [str(name) for name in frame.columns]
     for key, names in (("label", labels), ("drop", dropped)):
@@ -67,18 +68,18 @@ def read(
         raise UserError(f"data.label={label}: names {doubled[0]} twice; name each column once")
     if both := [name for name in dropped if name in labels]:
         raise UserError(
-            f"data.drop={_typed(dropped)}: {both[0]} is the label; take it out of data.drop, for "
-            "the label is no feature in any case"
+            f"data.drop=[{','.join(dropped)}]: {both[0]} is the label; take it out of data.drop, "
+            "because the label is never a feature"
         )
     features = [name for name in columns if name not in (*labels, *dropped)]
     if how.check:
-        features, lines = own_columns.without_index(frame, features)
+        features, lines = odd_columns.without_index(frame, features)
         said += [f"data.path={path}: {line}" for line in lines]
     if not features or not labels:
         raise UserError(f"data.label={label}: must leave features, of {listed(columns)}")
     if how.check and "test_" in tables:
         more = [str(n) for n in tables["test_"].frame.columns if str(n) not in columns]
-        if more := [name for name in more if not own_columns.is_unnamed(name)]:
+        if more := [name for name in more if not odd_columns.is_unnamed(name)]:
             said.append(f"data.test_path={test_path}: {listed(more)} left out, {path} lacks it")
 
     is_float = any(frame[name].dtype.kind == "f" for name in labels)
@@ -106,7 +107,7 @@ def read(
         y = parts["y"] if parts["y"].ndim == 2 else parts["y"][:, None]
         if regression and len(y) > 1:
             said += _of_constants(y, labels, path)
-        if found := own_columns.repeats(parts["x"], y):
+        if found := odd_columns.repeats(parts["x"], y):
             place, what = found[0]
             is_other = classes is not None and isinstance(classes[0], str)
             what = "is one-to-one with" if is_other else what
@@ -119,7 +120,7 @@ def read(
         said += [
             f"data.path={path}: column {features[place]} numbers the rows, and is taken as a "
             f"feature; leave it out by {drop_word(features[place])} unless it is one"
-            for place in own_columns.numbering(parts["x"], features)
+            for place in odd_columns.numbering(parts["x"], features)
         ]
     return parts, said, {"x": features, "y": labels}
 
@@ -145,10 +146,6 @@ def _column_names(key: str, given: Any, how: Form) -> list[str]:
     return [str(name).strip() if how.check else str(name) for name in names]
 
 
-def _typed(names: Sequence[str]) -> str:
-    return f"[{','.join(names)}]"
-
-
 def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
     """Return columns of numbers, (rows, columns) float64."""
     frame, option = table.frame, table.option
@@ -172,12 +169,6 @@ def _numbers(table: Table, names: Sequence[str], remedy: str) -> np.ndarray:
             raise UserError(
                 f"{option}: column {name} holds {values[row]}, no finite float32, in row "
                 f"{row + 1}; put a number there, or leave out the row or the column ({drop})"
-            )
-        one = own_float32.merged_by_float64(column.to_numpy()) if table.how.check else None
-        if one is not None:
-            raise UserError(
-                f"{option}: column {name} holds {one}, and floats do not tell it from others; take "
-                f"off what all have in common, or leave it out by {drop}"
             )
     return frame[list(names)].to_numpy(dtype=np.float64)
 
@@ -228,19 +219,19 @@ def _numbers_as_texts(
     point = how.decimal
     if kind != "b":
         cells = {
-            prefix: each.map(lambda text: own_labels.as_class(text, point), na_action="ignore")
+            prefix: each.map(lambda text: _as_class(text, point), na_action="ignore")
             for prefix, each in cells.items()
         }
         kind = "f" if any(frame[name].dtype.kind == "f" for frame in frames) else "i"
     different = sorted({text for each in cells.values() for text in each.dropna().unique()})
-    if not (groups := own_labels.equal_as_read(different, kind, point)):
+    if not (groups := _equal_as_read(different, kind, point)):
         return {}
     option = tables[""].option
     if kind == "b" or not how.check:
-        said.append(f"{option}: {own_labels.listed(groups)} are taken for one class")
+        said.append(f"{option}: {_first_of(groups)} are taken for one class")
         return {}
     said.append(
-        f"{option}: {own_labels.listed(groups)} are equal as numbers and taken for classes of "
+        f"{option}: {_first_of(groups)} are equal as numbers and taken for classes of "
         "their own; write them alike if they are one"
     )
     return cells
@@ -260,18 +251,16 @@ def _classes_as_meant(table: Table, name: str, training: Table, said: list[str])
     stripped = Counter(text.strip() for text in texts)
     for text, count in stripped.items():
         if count > 1:
-            said.append(
-                f"{table.option}: {text!r} with blanks behind it is taken for the same class"
-            )
-    if alike := own_labels.equal_as_read(stripped, "f", table.how.decimal):
+            said.append(f"{table.option}: {text!r} with spaces after it is the same class")
+    if alike := _equal_as_read(stripped, "f", table.how.decimal):
         said.append(
-            f"{table.option}: {own_labels.listed(alike)} are equal as numbers and taken for "
+            f"{table.option}: {_first_of(alike)} are equal as numbers and taken for "
             "classes of their own; write them alike if they are one"
         )
-    folded = Counter(map(own_labels.folded, stripped))
+    folded = Counter(map(_folded, stripped))
     for text in stripped:
-        if folded.pop(key := own_labels.folded(text), 1) > 1:
-            alike = [repr(other) for other in stripped if own_labels.folded(other) == key]
+        if folded.pop(key := _folded(text), 1) > 1:
+            alike = [repr(other) for other in stripped if _folded(other) == key]
             said.append(
                 f"{table.option}: {' and '.join(alike)} are taken for classes of their own; write "
                 "them alike if they are one"
@@ -284,7 +273,7 @@ def _classes(cells: pd.Series, name: str, classes: Sequence[Any], option: str) -
     found = cells.tolist()
     for row, cell in enumerate(found):
         if cell not in number:
-            what = "is empty" if _is_missing(cell) else f"is {cell}, which is no class"
+            what = "is empty" if _is_missing(cell) else f"is {cell}, an unknown class"
             raise UserError(f"{option}: the label {name} {what}, in row {row + 1}")
     return np.array([number[cell] for cell in found], dtype=np.int64)
 
@@ -293,11 +282,11 @@ def _of_quantities(classes: Sequence[Any], name: str, task: str, table: Table) -
     """Return a note on a label of text that may be meant as numbers."""
     if task != "auto" or not all(isinstance(each, str) for each in classes):
         return []
-    if (text := own_labels.quantity(classes)) is None:
+    if (text := _quantity(classes)) is None:
         return []
     advice = _advice(text, table.how, "write them as plain numbers")
     return [
-        f"{table.option}: the label {name} holds {text!r} and its like, taken as "
+        f"{table.option}: the label {name} holds texts like {text!r}, taken as "
         f"{len(classes)} classes; if they are quantities, {advice}, and if they are classes, use "
         "data.task=classification"
     ]
@@ -328,3 +317,58 @@ def _of_label(
         f"the label {labels[0]} holds {len(values)} different whole numbers written as floats, "
         "taken for a regression; if they are classes, use data.task=classification"
     ]
+
+
+# --- texts that are one class ---------------------------------------------------------------------
+
+
+def _as_class(text: str, decimal: str) -> str:
+    """Return the class that a number names: 1.0 is class 1, but 01 and +1 have their own.
+
+    A program that meets an empty cell writes a column of whole numbers as 1.0, 2.0.
+    """
+    found = re.fullmatch(r"([-+]?\d+)(?:\.0*|(\.\d*[1-9])0*)", text.replace(decimal, "."))
+    return text if found is None else found[1] + (found[2] or "")
+
+
+def _equal_as_read(texts: Iterable[str], kind: str, decimal: str) -> list[list[str]]:
+    """Return different texts that pandas reads as one value.
+
+    Args:
+        texts: the different cells of a column, without blanks around them.
+        kind: of the column's dtype, one of ``biuf``.
+        decimal: the decimal point.
+    """
+    groups: dict[Any, list[str]] = {}
+    for text in texts:
+        value: Any = text.casefold()
+        if kind != "b":
+            try:  # an int, for float64 holds whole numbers up to 2**53
+                plain = text.replace(decimal, ".")
+                value = int(plain) if kind in "iu" else float(plain)
+            except ValueError:
+                continue
+        groups.setdefault(value, []).append(text)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
+
+
+def _folded(text: str) -> str:
+    """Return the common form of texts that look alike: any case, any storage of accents."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _first_of(groups: Sequence[Sequence[str]]) -> str:
+    """Return the first of such groups, in words."""
+    first = " and ".join(map(repr, groups[0]))
+    return first + (f" ({len(groups) - 1} more like these)" if len(groups) > 1 else "")
+
+
+def _quantity(texts: Sequence[str]) -> str | None:
+    """Return the first text, if all are numbers with signs that no parser takes, or dates."""
+    plain = re.compile(r"[-+]?\d+")
+    if not texts or all(plain.fullmatch(text) for text in texts):
+        return None
+    for form in (_DECORATED, _DATE):
+        if all(form.fullmatch(text) for text in texts):
+            return next(text for text in texts if not plain.fullmatch(text))
+    return None
