@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab.study import heartbeat, sampling
 from lrlab.study.draws import Draws
-from lrlab.study.heartbeat import Sign
+from lrlab.study.heartbeat import Place, Sign
 from lrlab.study.points import SEED, STATE, Points
 from lrlab.study.sampling import CLAIM, OVERRIDES
 from lrlab.study.storage import OpenStudy
-from lrlab.study.whereabouts import Place
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

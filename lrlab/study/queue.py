@@ -16,10 +16,10 @@ from lrlab.errors import UserError
 from lrlab.study import heartbeat, sampling
 from lrlab.study.claims import Claims, Trial, startable
 from lrlab.study.draws import Draws
+from lrlab.study.heartbeat import Place
 from lrlab.study.points import ASKED, STATE, Points, Request, Run
 from lrlab.study.sampling import MAXIMIZE, OVERRIDES
 from lrlab.study.storage import JOURNAL, OpenStudy, Store, open_store
-from lrlab.study.whereabouts import Place
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -12,9 +12,9 @@ from lrlab import records
 from lrlab.config import schema
 from lrlab.errors import UserError
 from lrlab.process import fitting, signals
-from lrlab.study import whereabouts
+from lrlab.study.heartbeat import Place
 from lrlab.study.trial_source import label
-from lrlab.sweeping import drawing, launch, working
+from lrlab.sweeping import drawing, launch, leftout, working
 from lrlab.sweeping.judged import Sweep
 from lrlab.sweeping.resuming import resume_command
 
@@ -41,7 +41,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     config, folder = current.config, current.folder
     trials = queue.trials()
     ended = [trial for trial in trials if trial.state in records.ENDED]
-    elsewhere, gone = whereabouts.missing(folder, ended, queue.places())
+    elsewhere, gone = leftout.missing(folder, ended, queue.places())
     if not records.run_folders(folder):
         if not ended:  # timeout=0.1
             print(f"lrlab: no run was started; go on with {resume_command(folder)}")
@@ -105,14 +105,14 @@ def _come_to(
     current: Sweep,
     queue: Queue,
     trials: Sequence[Run],
-    elsewhere: Mapping[whereabouts.Place, Sequence[Run]],
+    elsewhere: Mapping[Place, Sequence[Run]],
     gone: Sequence[int],
     failed: bool = False,
 ) -> list[float]:
     """Report missing results; return the finished runs' objectives, or the exit code."""
     objective = str(current.config.objective)
     maximised = schema.direction(objective) == "maximize"
-    for line in whereabouts.lines(elsewhere, len(trials), objective, maximised):
+    for line in leftout.elsewhere_lines(elsewhere, len(trials), objective, maximised):
         print(f"lrlab: {line}", flush=True)
     if left := len(working.runs_left(queue)):
         print(f"lrlab: {left} runs have not ended; go on with {resume_command(current.folder)}")

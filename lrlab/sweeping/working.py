@@ -15,9 +15,9 @@ from lrlab.engine import devices
 from lrlab.errors import Stopped
 from lrlab.plan import compose
 from lrlab.process import profiling, progress, signals
-from lrlab.study import heartbeat, leftout
+from lrlab.study import heartbeat
 from lrlab.study.trial_source import StudySource, label
-from lrlab.sweeping import launch, workers
+from lrlab.sweeping import launch, leftout, workers
 from lrlab.sweeping.judged import Sweep, has_lanes, prunes
 from lrlab.sweeping.resuming import resume_command
 from lrlab.training import pool

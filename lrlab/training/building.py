@@ -19,7 +19,7 @@ from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.plan.build import build_network, build_schedule, loss_function
 from lrlab.plan.references import References, references_of
 from lrlab.plan.spec import RunSpec, new_summary
-from lrlab.training import checkpoints, lane_python, saving
+from lrlab.training import checkpoints, saving
 from lrlab.training.stack import Run, Stack
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def build_stack(
     ]
     for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
         run.summary["swings_from"] = border
-    lane_python.note_start(runs, stacked, optimizer)
+    saving.note_start(runs, stacked, optimizer)
     mode, size = schema.diagnostics(specs[0].config), specs[0]["batch_size"]
     stack = Stack(
         runs,

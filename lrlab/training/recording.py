@@ -97,13 +97,13 @@ def _write_rows(
     epoch, place = divmod(first_step, stack.steps_per_epoch)
     lr = segment.values["lr"][:count, lane].tolist()
     loss = segment.losses[:count, lane].tolist()
-    first = 0
+    steps = range(first_step, first_step + count)
+    rows = {"step": steps, "epoch": [epoch] * count, "lr": lr, "train_loss": loss}
     if place == 0:
-        first = 1
         run.epoch_losses = (0.0, 0)
-        records.append_evaluated(folder, first_step, epoch, (lr[0], loss[0]), run.evaluation)
-    steps = range(first_step + first, first_step + count)
-    rows = zip(steps, [epoch] * len(steps), lr[first:], loss[first:], strict=True)
+        first = {name: values[:1] for name, values in rows.items()}
+        records.append_metrics(folder, first | evaluated(run))
+        rows = {name: values[1:] for name, values in rows.items()}
     records.append_metrics(folder, rows)
     measured = [
         (first_step + i, *numbers[lane].tolist())
@@ -112,6 +112,12 @@ def _write_rows(
     ]
     records.append_diagnostics(folder, measured)
     return lr, loss
+
+
+def evaluated(run: Run) -> dict[str, list[float]]:
+    """Return the cells of metrics.csv for the latest evaluation; a regression has no accuracy."""
+    loss, accuracy = run.evaluation
+    return {"val_loss": [loss]} | ({} if np.isnan(accuracy) else {"val_acc": [accuracy]})
 
 
 def diverge(run: Run, step: int) -> None:

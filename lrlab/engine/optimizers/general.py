@@ -13,9 +13,8 @@ from torch import Tensor
 
 from lrlab.data import random_state
 from lrlab.engine import forms, python_state
-from lrlab.engine.optimizers.instance import instance, numbers
+from lrlab.engine.optimizers.instance import Rates, instance, numbers, rates_of
 from lrlab.engine.optimizers.protocol import absent
-from lrlab.engine.optimizers.rates import Rates, rates_of
 
 if TYPE_CHECKING:
     from lrlab.config import targets

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from lrlab.engine.optimizers.general import GeneralOptimizer
-from lrlab.engine.optimizers.instance import numbers, one_step
+from lrlab.engine.optimizers.instance import numbers, one_step, rates_of
 from lrlab.engine.optimizers.known import RULES
 from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.optimizers.rates import rates_of
 from lrlab.engine.optimizers.reading import read, try_out
 from lrlab.engine.optimizers.stacked import StackedOptimizer
 from lrlab.errors import UserError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +16,9 @@ from lrlab.engine.capture.program import NotCapturable, Program
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import stacked
 from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.step.batches import gather
 from lrlab.engine.step.pace import Pace
+from lrlab.engine.step.plain import gather
 from lrlab.engine.step.protocol import Coefficients
-from lrlab.engine.step.row_tables import CoefficientTables, RowTable
 from lrlab.engine.step.trying import (
     attributes_of,
     clones,
@@ -35,7 +35,7 @@ TRIED = 3  # the most steps in a row before a step is captured
 class CapturedStep:
     """Two programs, one up to the gradients and one for the update, so that steps can be measured.
 
-    Everything that differs from step to step is in tables (``row_tables``).
+    Everything that differs from step to step is in a ``RowTable``.
     """
 
     way = "captured"
@@ -241,3 +241,69 @@ class CapturedStep:
 def _counts(device: torch.device) -> bool:
     """Return whether steps on this device find their rows by a counter there, as in a graph."""
     return device.type == "cuda"
+
+
+# --- the values that differ from step to step -----------------------------------------------------
+
+
+class RowTable:
+    """A table of which a captured step sees one row.
+
+    Attributes:
+        now: the row. On a GPU the step reads it itself, by a counter on the device, so that nothing
+            waits for the device within a segment. Elsewhere it is put there before the step.
+    """
+
+    def __init__(self, count: int, row: Tensor) -> None:
+        self.table = row.new_zeros(count, *row.shape)
+        self._rows = self.table.unbind()
+        self.now = torch.zeros_like(row)
+
+    def take(self, i: int) -> None:
+        self.now.copy_(self._rows[i])
+
+    def taking(self, counter: Tensor) -> Callable[[], Any]:
+        into = self.now[None]
+        return functools.partial(torch.index_select, self.table, 0, counter, out=into)
+
+
+class CoefficientTables:
+    """The coefficients of an update, in one table for each type of number.
+
+    Attributes:
+        now: name to (1, lanes), of the step that is made.
+    """
+
+    def __init__(self, count: int, like: Coefficients) -> None:
+        """
+        Args:
+            count: of steps.
+            like: name to (steps, lanes).
+        """
+        self._names: dict[torch.dtype, list[str]] = {}
+        for name, values in like.items():
+            self._names.setdefault(values.dtype, []).append(name)
+        self._rows: dict[torch.dtype, RowTable] = {}
+        self.now: dict[str, Tensor] = {}
+        for kind, names in self._names.items():
+            row = torch.stack([like[name][0] for name in names])
+            self._rows[kind] = RowTable(count, row)
+            self.now |= dict(zip(names, self._rows[kind].now.split(1), strict=True))
+
+    def rows(self) -> list[Tensor]:
+        """Return the tensors around ``now``."""
+        return [rows.now for rows in self._rows.values()]
+
+    def put(self, coefficients: Coefficients) -> None:
+        """Prepare a segment with these coefficients."""
+        for kind, names in self._names.items():
+            for place, name in enumerate(names):
+                values = coefficients[name]
+                self._rows[kind].table[: len(values), place].copy_(values)
+
+    def take(self, i: int) -> None:
+        for rows in self._rows.values():
+            rows.take(i)
+
+    def taking(self, counter: Tensor) -> list[Callable[[], Any]]:
+        return [rows.taking(counter) for rows in self._rows.values()]
