@@ -61,7 +61,9 @@ def build(
             for lane, reason in unfit.items():
                 folder = chosen_specs[lane].folder
                 checkpoints.drop(folder)
-                records.log(folder, f"is trained anew: its checkpoint does not fit ({reason})")
+                records.log(
+                    folder, f"starts again at step 0: its checkpoint does not fit ({reason})"
+                )
             return build(*given)
         found.append(stack)
     return found

@@ -197,7 +197,7 @@ def _judge(pool: _Pool) -> None:
         for stack in list(pool.stacks):
             _attempt(pool, stack, lambda stack: train.prune(stack, pruned, pool.update))
     for stack in pool.stacks:
-        saving.checkpoint_at_boundary(stack)
+        saving.checkpoint_if_due(stack)
 
 
 def _attempt(pool: _Pool, stack: Stack, work: Callable[[Stack], None]) -> None:

@@ -219,11 +219,11 @@ def _order(name: str, cells: Iterable[bytes]) -> Iterator[Difference]:
         if step in seen:
             twice.append(f"{step:g}")
         elif step < before:
-            back.append(f"{step:g} behind {before:g}")
+            back.append(f"{step:g} after {before:g}")
         seen.add(step)
         before = step
     if twice:
-        yield Difference(f"{name}, steps that are there twice", _some(twice), "none")
+        yield Difference(f"{name}, repeated steps", _some(twice), "none")
     if back:
         yield Difference(f"{name}, steps out of order", _some(back), "none")
 

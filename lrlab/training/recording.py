@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +15,6 @@ from lrlab.training.stack import Run, Stack
 
 if TYPE_CHECKING:
     from lrlab.process.progress import Update
-
-
-def results_in_words(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
-    """Return the known results in words."""
-    for name in names:
-        if not np.isnan(value := summary[name]):
-            share = name.endswith("_acc")
-            words = name.replace("_acc", " accuracy").replace("_", " ")
-            yield f"{words} {value:.2%}" if share else f"{words} {value:.4f}"
 
 
 def log_start(stack: Stack, run: Run) -> None:
@@ -46,9 +36,9 @@ def log_start(stack: Stack, run: Run) -> None:
     if way == "one at a time":
         lines.append("one at a time, because together they would be slower or change bits")
     if way == "unmapped":
-        lines.append("one at a time, because vmap does not take this network")
+        lines.append("one at a time, because torch.vmap cannot run this network")
     if stack.optimizer.general:
-        lines.append("optimizer by the general, slower way: one torch optimizer a lane")
+        lines.append("slower: one torch optimizer a lane, as lrlab has no stacked update for it")
     rates = dict.fromkeys(f"{rate:g}" for rate in stack.optimizer.rates(lane))
     if list(rates) != ["1"]:
         lines.append(f"parameter groups at {', '.join(rates)} times lr")

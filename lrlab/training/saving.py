@@ -64,11 +64,7 @@ def restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int
 
 
 def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
-    """Put a lane back where its checkpoint left it.
-
-    Raises:
-        Exception: of any kind, if the checkpoint does not belong there.
-    """
+    """Put a lane back where its checkpoint left it; raise any exception if it does not fit."""
     run = stack.runs[lane]
     loss, accuracy = map(float, state["evaluation"])
     evaluations = [float(each) for each in state["evaluations"]]
@@ -113,19 +109,16 @@ def keep_end(stack: Stack, lane: int) -> None:
     checkpoints.write(records.end_file(run.spec.folder), state)
 
 
-def checkpoint_at_boundary(stack: Stack) -> None:
-    """Save the stack's lanes at an epoch's end, if ``checkpoint_every`` says so."""
-    if checkpoint_due(stack, at_boundary=True):
-        checkpoint(stack)
-
-
-def checkpoint_due(stack: Stack, at_boundary: bool) -> bool:
+def checkpoint_if_due(stack: Stack) -> None:
+    """Save the stack's lanes if ``checkpoint_every`` says so."""
     every = stack.runs[0].spec.config.get("checkpoint_every")
     if every == "auto":
-        return time.monotonic() - stack.checkpointed > CHECKPOINT_SECONDS
-    if every is None or not at_boundary:
-        return False
-    return any(run.step // stack.steps_per_epoch % every == 0 for run in stack.runs)
+        due = time.monotonic() - stack.checkpointed > CHECKPOINT_SECONDS
+    else:
+        epochs = [run.step // stack.steps_per_epoch for run in stack.runs]
+        due = every and stack.place == 0 and any(epoch % every == 0 for epoch in epochs)
+    if due:
+        checkpoint(stack)
 
 
 @phase("checkpoint")
@@ -152,7 +145,7 @@ def checkpoint(stack: Stack) -> None:
             "curvature": stack.meter.state(lane) if stack.meter else [],
             "summary": {key: run.summary[key] for key in KEPT if key in run.summary},
         }
-        checkpoints.save(run.spec.folder, state)
+        checkpoints.write(records.checkpoint_file(run.spec.folder), state)
     stack.checkpointed = time.monotonic()
 
 
@@ -176,8 +169,7 @@ def unsaved_line(names: str) -> str:
 
 def interrupt(stack: Stack) -> None:
     """Record in all runs of the stack that they were interrupted, and at which step."""
-    every = stack.runs[0].spec.config.get("checkpoint_every")
-    if every is not None:
+    if stack.runs[0].spec.config.get("checkpoint_every") is not None:
         checkpoint(stack)
     for run in stack.runs:
         records.write_summary(run.spec.folder, run.summary | {"state": "interrupted"})

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from lrlab.engine import python_state
+from lrlab.engine.optimizers.protocol import Coefficients
 from lrlab.engine.step.choosing import build_step
 from lrlab.engine.step.plain import gather
-from lrlab.engine.step.protocol import Coefficients, Step
+from lrlab.engine.step.protocol import Step
 from lrlab.plan.build import batch_order
 from lrlab.plan.references import References
 from lrlab.plan.spec import RunSpec

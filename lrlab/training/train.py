@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,17 +21,14 @@ from lrlab.training.recording import (
     end,
     evaluated,
     record,
-    results_in_words,
     show_epoch,
     show_step,
 )
-from lrlab.training.saving import checkpoint, checkpoint_due, keep_end
+from lrlab.training.saving import checkpoint_if_due, keep_end
 from lrlab.training.stack import Run, Stack
 
 if TYPE_CHECKING:
     from lrlab.process.progress import Update
-
-LOGGED = ("train_loss", "val_loss", "test_loss", "test_acc")  # the results that a log reports
 
 
 def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
@@ -64,8 +61,7 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
             break
         if stop():
             raise Stopped
-        if checkpoint_due(stack, at_boundary=False):
-            checkpoint(stack)
+        checkpoint_if_due(stack)
 
     evaluate(stack)
     for run in stack.runs:
@@ -133,7 +129,7 @@ def finish(stack: Stack, done: Sequence[int]) -> None:
         keep_end(stack, lane)
         if run.spec["save_model"]:
             checkpoints.write(records.model_file(run.spec.folder), final.lanes.state_dict(i))
-        line = "finished\n" + ", ".join(results_in_words(run.summary, LOGGED))
+        line = "finished\n" + ", ".join(_results_in_words(run.summary))
         if stack.optimizer.moved(lane):
             rates = dict.fromkeys(f"{rate:g}" for rate in stack.optimizer.rates(lane))
             line += f"\nthe optimizer moved its lr itself, to {', '.join(rates)} times the recorded"
@@ -145,3 +141,11 @@ def _append_evaluation(run: Run, epoch: int) -> None:
     records.append_metrics(
         run.spec.folder, {"step": [run.step], "epoch": [epoch], **evaluated(run)}
     )
+
+
+def _results_in_words(summary: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("train_loss", "val_loss", "test_loss", "test_acc"):
+        if not np.isnan(value := summary[name]):
+            share = name.endswith("_acc")
+            words = name.replace("_acc", " accuracy").replace("_", " ")
+            yield f"{words} {value:.2%}" if share else f"{words} {value:.4f}"

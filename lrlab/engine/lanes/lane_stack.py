@@ -60,24 +60,21 @@ class Lanes:
         params: Tensors,
         fixed: Tensors,
         seeds: Sequence[int],
-        loss: Loss,
+        losses: Sequence[Loss],
         ways: dict[tuple[int, bool], str] | None = None,
         pad: int = 0,
         precision: str = "float32",
     ) -> None:
-        self.modules = list(modules)
+        self.modules, self.losses = list(modules), list(losses)
         count = len(seeds)
-        self.losses = [loss] * count
         self._wide_params, wide = packed_together(params, max(pad, count))
         self._wide_fixed = with_padding(fixed, max(pad, count))
         self.params = {name: tensor[:count] for name, tensor in self._wide_params.items()}
         self.units = [unit[:count] for unit in wide]
         self.fixed = {name: tensor[:count] for name, tensor in self._wide_fixed.items()}
-        self.pad = pad
-        self.precision = precision
-        self.seeds = list(seeds)
-        self.loss = loss
+        self.pad, self.precision, self.seeds = pad, precision, list(seeds)
         self.ways = {} if ways is None else ways
+        self._like = functools.partial(Lanes, ways=self.ways, pad=pad, precision=precision)
         self.passes = Passes(self.seeds, self.ways, precision)
         self.cut()
 
@@ -298,20 +295,6 @@ class Lanes:
     def state_dict(self, lane: int) -> dict[str, Any]:
         """Return one lane's state dict, on the CPU, as its network alone would have it."""
         return state_dict_of(self.modules[lane], self.state(lane))
-
-    def _like(
-        self,
-        modules: Sequence[nn.Module],
-        params: Tensors,
-        fixed: Tensors,
-        seeds: Sequence[int],
-        losses: Sequence[Loss],
-    ) -> Lanes:
-        given = (self.loss, self.ways, self.pad, self.precision)
-        made = Lanes(modules, params, fixed, seeds, *given)
-        made.losses = list(losses)
-        made.cut()
-        return made
 
     def cut(self) -> None:
         """Cut the stack into the blocks of its way, after that or its modules have changed."""

@@ -15,10 +15,9 @@ from lrlab.engine.capture.capturing import capture
 from lrlab.engine.capture.program import NotCapturable, Program
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import stacked
-from lrlab.engine.optimizers.protocol import LaneOptimizer
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients, LaneOptimizer
 from lrlab.engine.step.pace import Pace
 from lrlab.engine.step.plain import gather
-from lrlab.engine.step.protocol import Coefficients
 from lrlab.engine.step.trying import (
     attributes_of,
     clones,
@@ -103,7 +102,7 @@ class CapturedStep:
             torch.set_num_threads(self._chosen)
 
     @phase("gradients")
-    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def gradients(self, i: int) -> tuple[Tensor, Gradients]:
         if self._counter is not None:
             self._find.run()
         else:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lrlab.data import Dataset
 from lrlab.engine.lanes.lane_stack import Lanes
-from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.step.protocol import Coefficients
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients, LaneOptimizer
 from lrlab.process.profiling import phase
 
 
@@ -58,7 +57,7 @@ class PlainStep:
         self.losses = torch.empty(len(order), len(self._lanes), device=order.device)
 
     @phase("gradients")
-    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def gradients(self, i: int) -> tuple[Tensor, Gradients]:
         apart = bool(self._lanes.pad)
         self.batch = _gather(self._data, self._order[i], self._order_of, apart)
         losses, self._gradients = self._lanes.gradients(*self.batch, self._first_steps, i)
