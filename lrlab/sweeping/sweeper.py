@@ -30,15 +30,6 @@ from lrlab.sweeping import ending, workers, working
 from lrlab.sweeping.judged import Sweep, has_lanes, prunes
 from lrlab.sweeping.opening import open_queue, open_sweep
 from lrlab.sweeping.resuming import resume_command
-from lrlab.sweeping.working import (
-    amount_of_runs,
-    announce,
-    runs_left,
-    say_interrupted,
-    say_left_out,
-    worker_count,
-    worker_threads,
-)
 
 
 def sweep(
@@ -106,19 +97,21 @@ def _sweep(current: Sweep, url: str, named: set[str]) -> list[float]:
     gc_pause.resume()
     try:
         with _remedied(current, begun=True):
-            count = worker_count(current, queue)
+            count = working.worker_count(current, queue)
             if count > 1:
-                announce(current, first, f"{amount_of_runs(current, queue)} by {count} workers")
-                say_left_out(current, queue)
-                places = math.ceil(max(len(runs_left(queue)), 1) / count)
+                working.announce(
+                    current, first, f"{working.amount_of_runs(current, queue)} by {count} workers"
+                )
+                working.say_left_out(current, queue)
+                places = math.ceil(max(len(working.runs_left(queue)), 1) / count)
                 queue.close()
-                threads = worker_threads(config, count)
+                threads = working.worker_threads(config, count)
                 code = workers.run(
                     current.folder, count, places, config.device, threads, url, not current.guarded
                 )
                 queue = open_queue(current, first, "resume")
                 if code:
-                    say_interrupted(current, queue)
+                    working.say_interrupted(current, queue)
                     raise SystemExit(code)
             else:
                 working.work(current, queue, first)

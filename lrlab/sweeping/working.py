@@ -171,7 +171,7 @@ def _launch(current: Sweep, source: StudySource) -> None:
 
 
 def _consecutive(batch: Sequence[Start]) -> list[list[Start]]:
-    """Group runs with consecutive numbers: Hydra numbers the jobs of a launch like that."""
+    """Group runs with consecutive numbers, as Hydra numbers the jobs of a launch."""
     groups: list[list[Start]] = []
     for start in batch:
         if groups and groups[-1][-1].spec.number + 1 == start.spec.number:

@@ -16,14 +16,7 @@ from lrlab.training import checkpoints
 from lrlab.training.building import precision
 from lrlab.training.evaluation import evaluate, evaluate_finished
 from lrlab.training.loop import Values, advance
-from lrlab.training.recording import (
-    diverge,
-    end,
-    evaluated,
-    record,
-    show_epoch,
-    show_step,
-)
+from lrlab.training.recording import diverge, end, evaluated, record, show_epoch, show_step
 from lrlab.training.saving import checkpoint_if_due, keep_end
 from lrlab.training.stack import Run, Stack
 

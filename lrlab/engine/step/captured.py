@@ -16,16 +16,9 @@ from lrlab.engine.capture.program import NotCapturable, Program
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import stacked
 from lrlab.engine.optimizers.protocol import Coefficients, Gradients, LaneOptimizer
+from lrlab.engine.step import trying
 from lrlab.engine.step.pace import Pace
 from lrlab.engine.step.plain import gather
-from lrlab.engine.step.trying import (
-    attributes_of,
-    clones,
-    differing,
-    equal_values,
-    restoring,
-    same_python,
-)
 from lrlab.process.profiling import phase
 
 TRIED = 3  # the most steps in a row before a step is captured
@@ -73,7 +66,7 @@ class CapturedStep:
         self._coefficients: dict[tuple[str, ...], CoefficientTables] = {}
         self._updates: dict[tuple[str, ...], Program] = {}
         self._threads = [torch.get_num_threads()]
-        self._attributes = copy.deepcopy(attributes_of(lanes.modules))
+        self._attributes = copy.deepcopy(trying.attributes_of(lanes.modules))
         self._find = self._capture_gradients(any_threads and not order.is_cuda)
         self._pace = Pace(self._threads)
 
@@ -82,7 +75,7 @@ class CapturedStep:
         return self._pace.on_trial
 
     def holds(self) -> bool:
-        return equal_values(self._attributes, attributes_of(self._lanes.modules))
+        return trying.equal_values(self._attributes, trying.attributes_of(self._lanes.modules))
 
     def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
         self._index.table[: len(order)].copy_(order)
@@ -134,23 +127,23 @@ class CapturedStep:
 
         changing = [*self._params, *lanes.fixed.values(), self._index.now]
         counted = [] if self._counter is None else [self._counter, self.losses]
-        with lanes.rehearsal(), restoring([*changing, *counted]) as restore:
+        with lanes.rehearsal(), trying.restoring([*changing, *counted]) as restore:
             before = lanes.python(0)
-            with same_python(lanes.modules):
-                expected = clones(find())
+            with trying.same_python(lanes.modules):
+                expected = trying.clones(find())
             if lanes.changed(before):  # the loss, too, and within objects
                 raise NotCapturable("it changes more than tensors")
             restore()
             self._disturb()
-            disturbed = clones(find())
+            disturbed = trying.clones(find())
             restore()
 
             def wrong(program: Program) -> set[int]:
                 restore()
-                found = differing(program, program.results, expected)
+                found = trying.differing(program, program.results, expected)
                 restore()
                 self._disturb()
-                return found | differing(program, program.results, disturbed)
+                return found | trying.differing(program, program.results, disturbed)
 
             units, into = self._into(expected)
             watched = capture(find, changing)
@@ -218,14 +211,14 @@ class CapturedStep:
 
         given = [*coefficients.rows(), *(g for g in self._gradients if g is not None)]
         counted = [] if counter is None else [counter]
-        with restoring([*changing, *counted]) as restore:
+        with trying.restoring([*changing, *counted]) as restore:
             update([])
             expected = [t.clone() for t in changing]
             captured = True
             try:
                 program = capture(lambda: update(self._units), [*changing, *given]).program()
                 restore()
-                if differing(program, changing, expected):
+                if trying.differing(program, changing, expected):
                     raise NotCapturable("other bits")
             except NotCapturable:
                 program, captured = Program([functools.partial(update, [])], []), False
