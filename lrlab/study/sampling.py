@@ -226,11 +226,8 @@ def draw(
 
     Args:
         view: shows the settings so far.
-        trial: of the setting, without parameters yet.
         node: the sampler's config.
-        seed: of the sweep.
         index: the number of settings before this one.
-        space: the searched space.
 
     Raises:
         UserError: the sampler cannot work.
@@ -353,11 +350,6 @@ def judge(
     Lanes reach an epoch all at once, but successive halving expects one after another. It would
     keep the first of them, and of the others only those better than all before. So each is judged
     against all of the wave, in no order.
-
-    Args:
-        view: shows all settings.
-        pruner: a fresh one.
-        wave: the settings to judge.
 
     Returns:
         For each trial's number whether it is pruned, and the pruner's notes on it.

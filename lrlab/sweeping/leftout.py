@@ -117,11 +117,6 @@ def missing(
 ) -> tuple[dict[Place, list[Run]], list[int]]:
     """Return the runs whose results are not in a folder.
 
-    Args:
-        folder: the sweep's, here.
-        ended: the runs that have ended, as the study has them.
-        places: where each was trained, as far as noted.
-
     Returns:
         Those that lie elsewhere, by place; and the numbers of those that were written here, or on
         a disk shared with this machine, and are gone.

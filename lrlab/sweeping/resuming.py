@@ -37,7 +37,6 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     """Return the command line that began a sweep, with the new overrides.
 
     Args:
-        folder: the sweep's.
         given: overrides; each replaces the one with its key.
 
     Raises:

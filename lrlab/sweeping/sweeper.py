@@ -42,9 +42,6 @@ def sweep(
     """Run a whole sweep: check, train, record, print, draw.
 
     Args:
-        config: the composed config, with Hydra's part.
-        loader: Hydra's config loader.
-        launcher: the Hydra launcher that trains a batch of runs.
         typed: the command line's overrides.
         command: the rest of the parsed command line.
 

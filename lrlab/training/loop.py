@@ -37,7 +37,7 @@ def advance(
 
     Args:
         values: of the schedules for these steps, with ``lr``; all steps lie in one epoch.
-        stop: asked after each step; when it returns true, the segment ends with that step.
+        stop: asked after each step; if it returns true, the segment ends with that step.
         before: called before each step with the number of steps made. It may look at the lanes, but
             not change them.
     """

@@ -149,7 +149,6 @@ def run(
             together.
         device: where the first runs train; its memory counts.
         rows: the display's rows of the runs that it knows; others are added to it.
-        stop: asked at every step.
 
     Raises:
         Stopped: ``stop`` returned true. Every run's records are written, unfinished ones are marked
