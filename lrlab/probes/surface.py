@@ -208,7 +208,7 @@ def _forward(
     module = lanes.modules[0].train()
 
     def loss(params: dict[str, Tensor], fixed: dict[str, Tensor]) -> Tensor:
-        return lanes.loss(functional_call(module, (params, fixed), (x,)), y)
+        return lanes.losses[0](functional_call(module, (params, fixed), (x,)), y)
 
     with torch.no_grad():
         if lanes.way != "unmapped":
