@@ -266,7 +266,7 @@ def _others(
         metrics: the new run's, as far as the record goes.
     """
     found = recheck.of_summary(summary, again, run.resolve(), metrics)
-    found += recheck.of_rows(run / "metrics.csv", records.METRICS)
+    found += recheck.of_rows(run / "metrics.csv", list(records.METRICS))
     found += recheck.of_lr(records.read_metrics(run), metrics)
     whole = summary["state"] not in recheck.UNFINISHED
     for name, columns, read in (

@@ -12,10 +12,11 @@ from helpers.commands import Ended, command
 from helpers.warm import DATA
 
 from lrlab import records, resume
-from lrlab.study import heartbeat, whereabouts
+from lrlab.study import heartbeat
+from lrlab.study.heartbeat import Place
 from lrlab.study.points import Run
-from lrlab.study.whereabouts import Place
 from lrlab.sweep import main
+from lrlab.sweeping import leftout
 
 pytestmark = pytest.mark.unit
 
@@ -83,7 +84,7 @@ def test_a_run_is_gone_only_where_its_disk_is_here(
     (tmp_path / "0").mkdir()
     records.write_summary(tmp_path / "0", {"run": 0, "state": "finished"})
     places = {0: Place("sharing", "/mnt/x")} | ({} if noted is None else {1: noted})
-    elsewhere, gone = whereabouts.missing(tmp_path, [ended(0), ended(1)], places)
+    elsewhere, gone = leftout.missing(tmp_path, [ended(0), ended(1)], places)
     assert (list(elsewhere), gone) == (([noted], []) if lies == "elsewhere" else ([], [1]))
 
 
@@ -92,7 +93,7 @@ def test_what_another_machine_finished_is_not_taken_from_what_was_begun_here(
 ) -> None:
     (tmp_path / "0").mkdir()
     records.write_summary(tmp_path / "0", {"run": 0, "state": "running"})
-    elsewhere, gone = whereabouts.missing(tmp_path, [ended(0)], {0: Place("other", "/x")})
+    elsewhere, gone = leftout.missing(tmp_path, [ended(0)], {0: Place("other", "/x")})
     assert (list(elsewhere), gone) == ([Place("other", "/x")], [])
 
 
@@ -102,7 +103,7 @@ def test_a_host_is_in_the_name_of_its_worker() -> None:
 
 
 def test_a_line_for_many_runs_is_short() -> None:
-    (line,) = whereabouts.lines(
+    (line,) = leftout.elsewhere_lines(
         {Place("h", "/x"): list(map(ended, range(64)))}, 90, "val_acc", True
     )
     assert re.fullmatch(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,33 @@ def test_each_is_extended_by_what_is_new(name: str, project: Path) -> None:
     pd.testing.assert_frame_equal(
         table.loc[was.index, list(was)], was, check_dtype=False, check_like=True
     )
+
+
+LATER = """
+from lrlab import records
+records.METRICS["later"] = "%.9g"
+from lrlab.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", (ENDED[0], INTERRUPTED[0]))
+def test_one_goes_on_after_a_column_was_added_to_the_curves(name: str, project: Path) -> None:
+    sweep = project / "outputs" / name
+    words = [sys.executable, "-c", LATER, "resume", f"outputs/{name}", *TRUST[name], "plots=false"]
+    subprocess.run(words, cwd=project, check=True, capture_output=True)
+    old = kept.KEPT / "project" / "outputs" / name if name in ENDED else WENT_ON / name
+    for run in runs(old):
+        lines = (sweep / run.name / "metrics.csv").read_text("utf-8").splitlines()
+        if lines[0].endswith(",later"):  # every cell of the new column is empty
+            lines[0] = lines[0].removesuffix("later")
+            lines = [line.removesuffix(",") for line in lines]
+        if as_made(sweep / run.name):
+            assert lines == (run / "metrics.csv").read_text("utf-8").splitlines()
+    verdicts = pd.read_csv(sweep / "verdicts.csv")
+    assert len(verdicts) == len(runs(old)) and verdicts["outcome"].notna().all()
+    if name in ENDED:
+        assert_same_verdicts(sweep / "verdicts.csv", old / "verdicts.csv")
 
 
 # --- train again ----------------------------------------------------------------------------------

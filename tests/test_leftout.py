@@ -13,8 +13,8 @@ from helpers.interrupted import QUICK
 from helpers.studies import PRUNERS, Opener, grid, search
 
 from lrlab import records, resume
-from lrlab.study import leftout
 from lrlab.sweep import main
+from lrlab.sweeping import leftout
 
 
 @pytest.fixture

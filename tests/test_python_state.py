@@ -264,7 +264,7 @@ def test_a_damaged_state_is_trained_anew(trainer: Trainer) -> None:
     state = checkpoints.read(records.checkpoint_file(specs[0].folder))
     assert state is not None and state["python"]["network"]["inner.0:calls"] > 9
     state["python"]["network"]["inner.0:calls"] = ["numpy.Generator", "os.system", "true"]
-    checkpoints.save(specs[0].folder, state)
+    checkpoints.write(records.checkpoint_file(specs[0].folder), state)
     pool.run(pool.Batch(specs), None, "cpu", Silent(), {0: 0})
     assert_same_bits(read(specs[0].folder), trainer.alone("lr=0.1", of("Keeps")))
 

@@ -209,13 +209,13 @@ def rows_of(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
 CHANGES = {
     "a step twice, with another loss": (
         lambda rows: [*rows[:6], "4,0,0.1,9,,", *rows[6:]],
-        "steps that are there twice: 4 in the record",
+        "repeated steps: 4 in the record",
     ),
-    "a step twice, equal": (lambda rows: [*rows[:6], rows[5], *rows[6:]], "there twice: 4"),
+    "a step twice, equal": (lambda rows: [*rows[:6], rows[5], *rows[6:]], "repeated steps: 4"),
     "a step missing": (lambda rows: rows[:6] + rows[7:], "first difference at step 5"),
     "rows out of order": (
         lambda rows: [*rows[:5], rows[6], rows[5], *rows[7:]],
-        "out of order: 4 behind 5",
+        "out of order: 4 after 5",
     ),
     "rows after the end": (lambda rows: [*rows, "21,2,0.1,1,,"], "first difference at step 21"),
     "one more column": (

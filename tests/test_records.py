@@ -16,6 +16,7 @@ from lrlab.errors import NotWritten, UserError
 
 pytestmark = pytest.mark.unit
 
+THREE_ROWS = {"step": range(3), "epoch": [0] * 3, "lr": [0.1] * 3, "train_loss": [2.5] * 3}
 UNWRITABLE = "x" * 100_000 + "\ud800"  # a lone surrogate: UTF-8 cannot hold it
 
 
@@ -90,12 +91,12 @@ def test_metrics_keep_every_bit(tmp_path: Path) -> None:
     lrs = [float(v) for v in np.exp(draw.uniform(-700, 700, len(losses)))]
     lrs[:5] = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 0.1 + 0.2]
     records.start_metrics(tmp_path)
-    rows = [(s, s // 7, lr, loss) for s, (lr, loss) in enumerate(zip(lrs, losses, strict=True))]
+    steps, epochs = list(range(len(losses))), [s // 7 for s in range(len(losses))]
+    rows = {"step": steps, "epoch": epochs, "lr": lrs, "train_loss": losses}
     records.append_metrics(tmp_path, rows)
     read = records.read_metrics(tmp_path)
     assert list(read.columns) == ["step", "epoch", "lr", "train_loss", "val_loss", "val_acc"]
-    assert list(read["step"]) == [row[0] for row in rows]
-    assert list(read["epoch"]) == [row[1] for row in rows]
+    assert list(read["step"]) == steps and list(read["epoch"]) == epochs
     assert same_bits(list(read["lr"]), lrs, "d")
     as_float32 = [float(v) for v in read["train_loss"].to_numpy().astype(np.float32)]
     assert same_bits(as_float32, losses, "f")
@@ -107,8 +108,9 @@ def test_evaluations_keep_every_bit(tmp_path: Path) -> None:
     pairs = list(zip(values, reversed(values), strict=True))
     records.start_metrics(tmp_path)
     for step, pair in enumerate(pairs):
-        train = None if step % 2 else (0.1 + step, pair[1])
-        records.append_evaluated(tmp_path, step, 3, train, pair)
+        train = {} if step % 2 else {"lr": [0.1 + step], "train_loss": [pair[1]]}
+        row = {"step": [step], "epoch": [3], "val_loss": [pair[0]], "val_acc": [pair[1]]}
+        records.append_metrics(tmp_path, row | train)
     read = records.read_metrics(tmp_path)
     for column, side in (("val_loss", 0), ("val_acc", 1)):
         told = [float(v) for v in read[column].to_numpy().astype(np.float32)]
@@ -124,13 +126,43 @@ def test_nine_digits_are_needed(tmp_path: Path) -> None:
     assert not same_bits(eight, losses, "f")
 
 
+# --- a column that is added later -----------------------------------------------------------------
+
+
+@pytest.fixture
+def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run whose metrics.csv was written before the column ``added``."""
+    records.start_metrics(tmp_path)
+    records.append_metrics(tmp_path, THREE_ROWS)
+    monkeypatch.setitem(records.METRICS, "added", "%.9g")
+    return tmp_path
+
+
+def test_a_column_that_an_older_record_lacks_is_nan(older: Path) -> None:
+    read = records.read_metrics(older)
+    assert list(read.columns) == list(records.METRICS) and read["added"].isna().all()
+    assert list(read["step"]) == [0, 1, 2] and list(read["train_loss"]) == [2.5] * 3
+
+
+def test_a_run_of_an_older_lrlab_goes_on_with_the_new_column(older: Path) -> None:
+    assert records.cut_metrics(older, 2)
+    row = {"step": [2], "epoch": [0], "lr": [0.1], "train_loss": [2.25], "added": [7.0]}
+    records.append_metrics(older, row)
+    lines = (older / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,epoch,lr,train_loss,val_loss,val_acc,added"
+    assert lines[1:] == ["0,0,0.1,2.5,,,", "1,0,0.1,2.5,,,", "2,0,0.1,2.25,,,7"]
+    read = records.read_metrics(older)
+    assert list(read["train_loss"]) == [2.5, 2.5, 2.25]
+    assert list(read["added"].isna()) == [True, True, False] and read["added"][2] == 7.0
+
+
 # --- torn and damaged -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("torn", ["3", "3,0,0.1,2.", "3,0,0.1,2.25,,", "\x00\x00", "3,0,ü"])
 def test_a_torn_last_line_is_left_out(torn: str, tmp_path: Path) -> None:
     records.start_metrics(tmp_path)
-    records.append_metrics(tmp_path, [(s, 0, 0.1, 2.5) for s in range(3)])
+    records.append_metrics(tmp_path, THREE_ROWS)
     with (tmp_path / "metrics.csv").open("a", encoding="utf-8") as stream:
         stream.write(torn)
     read = records.read_metrics(tmp_path)

@@ -828,7 +828,7 @@ def test_a_password_is_masked(url: str, shown: str) -> None:
         ("postgresql://u:secret@h:port/db", "must be journal, or a database's URL"),
         ("nosql://u:secret@h/db", "there is no database of this kind"),
         ("mysql://u:secret@h/db", "its driver is not installed; pip install 'pymysql'"),
-        ("sqlite://", "is gone with its process; name a file"),
+        ("sqlite://", "a database in memory ends with its process; name a file"),
     ],
 )
 def test_a_wrong_storage_is_told_in_one_line(opened: Opener, url: str, says: str) -> None:

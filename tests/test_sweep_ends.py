@@ -13,7 +13,7 @@ from helpers.commands import QUICK, Ended, process, sweep
 
 from lrlab import report
 from lrlab.process import gc_pause
-from lrlab.sweeping import drawing, ending, working
+from lrlab.sweeping import ending, working
 from lrlab.training import pool
 
 SEEN = """
@@ -83,9 +83,9 @@ def test_a_search_for_garbage_that_was_off_stays_off() -> None:
 
 
 def ended(
-    tmp_path: Path, *arguments: str, draw: Any = drawing.draw, finish: Any = ending.finish
+    tmp_path: Path, *arguments: str, draw: Any = ending.draw, finish: Any = ending.finish
 ) -> Ended:
-    with mock.patch.object(drawing, "draw", draw), mock.patch.object(ending, "finish", finish):
+    with mock.patch.object(ending, "draw", draw), mock.patch.object(ending, "finish", finish):
         return sweep("lr=0.01,0.3,1e9", "name=x", "plots=on", *arguments, cwd=tmp_path)
 
 

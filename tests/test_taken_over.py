@@ -134,13 +134,13 @@ def test_who_stands_still_between_the_question_and_the_write_changes_nothing(
             records.take_over(tmp_path)
             records.start_metrics(tmp_path)
             records.write_summary(tmp_path, {"state": "running"})
-            records.append_metrics(tmp_path, [(0, 0, 0.1, 7.0)])
+            records.append_metrics(tmp_path, {"step": [0], "train_loss": [7.0]})
         then.clear()
         then.update(contents(tmp_path))
 
     then: dict[str, bytes] = {}
     for write in (
-        lambda: records.append_metrics(tmp_path, [(9, 0, 0.1, 9.0)]),
+        lambda: records.append_metrics(tmp_path, {"step": [9], "train_loss": [9.0]}),
         lambda: records.log(tmp_path, "late"),
     ):
         asked, at = 0, 2  # an append asks before it opens the file too

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,17 @@ class Recorded:
     def epoch(self, number: int, loss: float = 1.0, steps: int = 4) -> None:
         """An epoch's rows: losses that are exact in float32, an evaluation at its start."""
         first = number * steps
-        at = (0.183, loss)
-        records.append_evaluated(self.folder, first, number, at, (2 * loss, 0.5))
-        rows = [(step, number, 0.183, loss + step / 64) for step in range(first + 1, first + steps)]
-        records.append_metrics(self.folder, rows)
+        self.rows([first], number, [loss], val_loss=[2 * loss], val_acc=[0.5])
+        later = range(first + 1, first + steps)
+        self.rows(later, number, [loss + step / 64 for step in later])
+
+    def rows(self, steps: Sequence[int], epoch: int, losses: list[float], **more: Any) -> None:
+        rows = {"step": steps, "epoch": [epoch] * len(steps), "lr": [0.183] * len(steps)}
+        records.append_metrics(self.folder, rows | {"train_loss": losses} | more)
 
     def end(self, step: int = 8) -> None:
-        records.append_evaluated(self.folder, step, 2, None, (0.5, 0.75))
+        row = {"step": [step], "epoch": [2], "val_loss": [0.5], "val_acc": [0.75]}
+        records.append_metrics(self.folder, row)
         self.state("finished", **RESULTS)
 
 
@@ -232,7 +236,7 @@ def test_every_thins_the_steps_but_keeps_evaluations_and_the_divergence(sweep: P
     tracker = tracking.open({**TENSORBOARD, "every": 3}, sweep)
     run.epoch(0)
     run.epoch(1)
-    records.append_metrics(run.folder, [(8, 2, 0.183, math.nan)])
+    run.rows([8], 2, [math.nan])
     run.state("diverged")
     tracker.follow(run.folder)
     (reader,) = read_board(sweep).values()
@@ -283,7 +287,7 @@ def test_mlflow_has_curves_parameters_and_results(sweep: Path, mlflow: dict[str,
     run.end()
     tracker.follow(run.folder, "lr=0.183 schedule=step")
     other.epoch(0)
-    records.append_metrics(other.folder, [(4, 1, 0.183, math.inf)])
+    other.rows([4], 1, [math.inf])
     other.state("pruned")
     tracker.follow(other.folder)
     tracker.close()

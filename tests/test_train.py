@@ -598,7 +598,7 @@ def test_runs_that_cannot_share_a_stack_train_in_groups(trainer: Trainer) -> Non
 def test_what_the_records_are_read_by(trainer: Trainer) -> None:
     """Each file that the loop writes reads back, and nothing else lies there."""
     run = trainer.alone("lr=0.1", "epochs=1 network.hidden=[5]")
-    assert tuple(run.metrics.columns) == METRICS
+    assert list(run.metrics.columns) == list(METRICS)
     names = {file.name for file in run.folder.iterdir()}
     assert names == {"metrics.csv", "summary.json", "run.log", "model.pt"}
     assert records.run_folders(run.folder.parent) == [run.folder]

@@ -550,7 +550,7 @@ def test_a_state_of_cma_es_is_read_only_if_it_calls_nothing(here: Path) -> None:
         )
         storage.create_new_trial(study, done)
     waiting = storage.create_new_trial(study, create_trial(state=TrialState.WAITING))
-    view = sampling.view(storage, "x", "minimize", study)
+    view = sampling.View(storage, "x", "minimize", study)
     view.shown = storage.get_all_trials(study)
     node = {"_target_": "optuna.samplers.CmaEsSampler", "n_startup_trials": 1}
 

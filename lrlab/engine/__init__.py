@@ -8,7 +8,7 @@
 | ``capture/``                    | work on tensors as a list of operations, to be repeated        |
 | ``diagnostics/``                | which measurements are made of the steps, and when             |
 | ``python_state``                | networks' Python values: compared, saved, put back             |
-| ``forms``, ``form_values``      | such values as plain numbers and tensors, and back             |
+| ``forms``                       | such values as plain numbers and tensors, and back             |
 | ``shared_state``                | state that networks of one class share; no run may change it   |
 | ``network_checks``              | refuse networks and losses that cannot train as lanes          |
 | ``devices``                     | the device, its threads and its determinism                    |

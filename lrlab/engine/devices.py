@@ -40,7 +40,7 @@ def choose_device(name: str) -> str:
             return "cuda:0"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = device_count()
         if count == 0:
             raise UserError(f"device={name}: no CUDA device here; use device=auto or device=cpu")
         if number and not (number.isdecimal() and int(number) < count):
@@ -138,9 +138,8 @@ def out_of_memory(error: BaseException) -> bool:
     import torch
 
     words = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        word in str(error) for word in words
-    )
+    found = any(word in str(error) for word in words)
+    return found or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def free_memory(device: str) -> int:

@@ -110,16 +110,15 @@ def check_training(
         leaves = [p for p in network.parameters() if p.requires_grad]
         before = shared_state.of(network, loss)
         try:
-            loss(
-                network(x.clone()), y
-            )  # the first pass may fill something that stays, such as a cache
+            # again, because the first pass may fill something that stays, such as a cache
+            loss(network(x.clone()), y)
         except Exception:
             before = {}
         changed = python_state.changes(before, shared_state.of(network, loss)) if before else {}
         if changed:
             raise UserError(
                 f"{option}: training changes {', '.join([*changed][:3])}, which all runs share, so "
-                "that each would change the others; keep it in the network (self.calls = 0 in "
+                "each run would change the others; keep it in the network (self.calls = 0 in "
                 "__init__) or pass it as an argument"
             )
         try:
@@ -191,8 +190,8 @@ def check_loss(
         )
     if losses.is_sum(loss, outputs, targets):
         raise UserError(
-            f"{option}: adds the losses of a batch's samples up, so that batches of different "
-            "sizes do not compare; return their mean, such as by reduction=mean, with lr times "
+            f"{option}: sums the losses of a batch, so batches of different sizes cannot be "
+            "compared; return their mean, for example with reduction=mean, and multiply lr by "
             "batch_size"
         )
 
@@ -238,9 +237,9 @@ def check_places(
             )
         if tensor.shape != old.shape or tensor.dtype != old.dtype:
             raise UserError(
-                f"{option}: its forward makes of the buffer {name}, {_form(old)}, another, "
-                f"{_form(tensor)}; keep its shape and type, or keep it as an attribute that is "
-                "no buffer"
+                f"{option}: its forward changes the buffer {name} from {_form(old)} to "
+                f"{_form(tensor)}; keep its shape and type, or make it an attribute that is no "
+                "buffer"
             )
 
 

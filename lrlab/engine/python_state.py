@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrlab.engine.form_values import value_of
 from lrlab.engine.forms import (
     CONSTANT,
     OF_MODULES,
@@ -24,6 +23,7 @@ from lrlab.engine.forms import (
     form_of,
     of_tensor,
     opaque,
+    value_of,
 )
 
 State = dict[str, Form]  # "path of the module:attribute" to its form

@@ -7,11 +7,14 @@ define them. State of other libraries is ignored.
 
 from __future__ import annotations
 
+import random
 import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from lrlab.engine import forms, python_state
@@ -76,16 +79,10 @@ def _kinds(owners: tuple[Any, ...]) -> list[Any]:
 
 
 def _is_state(value: Any) -> bool:
-    import random
-
-    import numpy as np
-    import torch
-
     if isinstance(value, torch.Tensor | np.ndarray):
         return bool(np.prod(value.shape) <= LARGEST)
-    if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
-        return True
-    if isinstance(value, torch.Generator):
+    generators = random.Random | np.random.Generator | np.random.RandomState | torch.Generator
+    if isinstance(value, generators):
         return True
     if type(value) not in _PLAIN:
         return type(value).__module__ == "itertools" or isinstance(value, types.GeneratorType)

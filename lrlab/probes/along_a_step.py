@@ -78,7 +78,9 @@ def _along(
         # one at a time would change only the last bit, which does not show
         way = "together" if lanes.way == "one at a time" else lanes.way
         modules, seeds = lanes.modules[:1] * count, lanes.seeds[:1] * count
-        stack = Lanes(modules, params, fixed, seeds, lanes.loss, {(count, False): way})
+        stack = Lanes(
+            modules, params, fixed, seeds, lanes.losses[:1] * count, {(count, False): way}
+        )
         stack.settle(*batch, batch)
         loss, gradients = stack.gradients(*batch, [step] * count, 0)
         slope = double(torch.zeros(count, device=device))

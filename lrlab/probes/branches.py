@@ -20,7 +20,7 @@ from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import memory
 from lrlab.plan.build import load_data
 from lrlab.plan.spec import RunSpec, group_key
-from lrlab.training import building, checkpoints, lane_python, loop
+from lrlab.training import building, checkpoints, loop, saving
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
 FEWEST = branch_budget.FEWEST_BRANCH_STEPS
@@ -185,7 +185,7 @@ def _train_on(
     for lane, (_, state, _) in enumerate(branches):
         stack.lanes.load(lane, state["tensors"])
         stack.optimizer.load(lane, state["optimizer"])
-        lane_python.load(stack, lane, state.get("python", {}))
+        saving.load_python(stack, lane, state.get("python", {}))
         stack.put(lane, state["step"], more=steps)
 
     done = 0

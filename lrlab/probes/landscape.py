@@ -138,7 +138,7 @@ def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> L
     state_step = paths.clear_step(paths.recorded_losses(recorded[good], steps))
     stack = paths.stack(list(specs.values()), data, batch)
     replay = paths.replay(stack, values, state_step, good)
-    unit = loss_unit(stack.lanes.loss, data)
+    unit = loss_unit(stack.lanes.losses[0], data)
     losses = replay.losses * unit
     exact = all(
         np.array_equal(losses[: len(table), i], paths.recorded_losses(table, steps), equal_nan=True)

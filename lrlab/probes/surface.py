@@ -196,7 +196,7 @@ def _loss_at(
 def _lanes_at_once(lanes: Lanes, x: Tensor, y: Tensor) -> int:
     few = min(len(y), 16)
     network = copy.deepcopy(lanes.modules[0]).cpu()
-    each = memory.bytes_a_lane(network, lanes.loss, x[:few].cpu(), y[:few].cpu())
+    each = memory.bytes_a_lane(network, lanes.losses[0], x[:few].cpu(), y[:few].cpu())
     each = each * max(len(y), EVALUATION_CHUNK) // EVALUATION_CHUNK
     return int(np.clip(CHUNK_BYTES // max(each, 1), 1, 64))
 
@@ -208,7 +208,7 @@ def _forward(
     module = lanes.modules[0].train()
 
     def loss(params: dict[str, Tensor], fixed: dict[str, Tensor]) -> Tensor:
-        return lanes.loss(functional_call(module, (params, fixed), (x,)), y)
+        return lanes.losses[0](functional_call(module, (params, fixed), (x,)), y)
 
     with torch.no_grad():
         if lanes.way != "unmapped":

@@ -15,12 +15,9 @@ torch.
 
 How to add a column to metrics.csv
 ----------------------------------
-1. Name it in ``names.METRICS``.
-2. Write its cell in ``append_metrics`` and ``append_evaluated`` of ``writing``. Both take the value
-   from ``lrlab.training.recording``.
-3. Give it a value in ``reading.read_metrics`` if an older record lacks it.
-4. Name it in ``_CURVE_NUMBERS`` of ``lrlab.tables.frames``, in the same order.
-5. Add it to ``tests/test_records.py``.
+1. Name it, with its format, in ``names.METRICS``. Records that lack it read as NaN.
+2. Give it its values in ``_write_rows`` of ``lrlab.training.recording``.
+3. Add it to ``docs/files.md`` and to ``tests/test_records.py``.
 """
 
 from __future__ import annotations
@@ -72,7 +69,6 @@ from lrlab.records.reading import read_sweep_config as read_sweep_config
 from lrlab.records.reading import read_texts as read_texts
 from lrlab.records.reading import recorded_pad as recorded_pad
 from lrlab.records.writing import append_diagnostics as append_diagnostics
-from lrlab.records.writing import append_evaluated as append_evaluated
 from lrlab.records.writing import append_metrics as append_metrics
 from lrlab.records.writing import append_probe as append_probe
 from lrlab.records.writing import csv_text as csv_text

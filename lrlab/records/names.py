@@ -14,11 +14,18 @@ MOST_TEXT = 2**24  # bytes of a YAML or JSON record; lrlab's own have some thous
 ENDED = ("finished", "diverged", "pruned", "failed")
 
 # A row describes the parameters before update `step`: the mini-batch loss there, and the full
-# evaluation where one was made. The last row, after all updates, has an evaluation only.
-# `append_metrics` and `append_evaluated` write the cells of a row in this order. A column that is
-# added here is missing in the records of before, which `read_metrics` would then call damaged: let
-# it read NaN there.
-METRICS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_acc")
+# evaluation where one was made. The last row, after all updates, has an evaluation only. Each
+# column has the format of its cells; a loss is a float32, which nine digits hold.
+FIRST_METRICS = {
+    "step": "%d",
+    "epoch": "%d",
+    "lr": "%r",
+    "train_loss": "%.9g",
+    "val_loss": "%.9g",
+    "val_acc": "%.9g",
+}
+# Add a new column here. Records that were written before lack it, and read as NaN there.
+METRICS = {**FIRST_METRICS}
 
 # A row describes the update made at `step`; see lrlab.engine.diagnostics.
 DIAGNOSTICS = (

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lrlab.records import files
 from lrlab.records.names import (
     BRANCHES,
     DIAGNOSTICS,
+    FIRST_METRICS,
     LANDSCAPE,
     METRICS,
     MOST_TEXT,
@@ -222,11 +223,14 @@ def _whole(digits: str) -> int:
 def read_metrics(run: Path) -> pd.DataFrame:
     """Return the run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
 
+    A column that an older lrlab did not write is NaN.
+
     Raises:
         FileNotFoundError: there is none (yet).
         UserError: it cannot be read.
     """
-    return _read_table(run / "metrics.csv", METRICS, counts=("step", "epoch"))
+    added = METRICS.keys() - FIRST_METRICS.keys()
+    return _read_table(run / "metrics.csv", list(METRICS), ("step", "epoch"), added=added)
 
 
 def read_diagnostics(run: Path) -> pd.DataFrame:
@@ -257,9 +261,17 @@ def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
 
 
 def _read_table(
-    file: Path, columns: Sequence[str], counts: Sequence[str] = (), numeric: bool = True
+    file: Path,
+    columns: Sequence[str],
+    counts: Sequence[str] = (),
+    numeric: bool = True,
+    added: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return the columns of a CSV as float64; counts, and all if not numeric, as they come."""
+    """Return the columns of a CSV as float64; counts, and all if not numeric, as they come.
+
+    Args:
+        added: columns that may be missing, and then are NaN.
+    """
     import io
 
     import pandas as pd
@@ -267,13 +279,15 @@ def _read_table(
     files.check_own(file)
     with _readable(file):
         data = file.read_bytes()
+    header = data.partition(b"\n")[0].decode("utf-8", "replace").strip().split(",")
+    there = [name for name in columns if name not in added or name in header]
     try:
         # With given types, and in one piece: that takes a third of the time, which matters for a
         # thousand runs. Since pandas 3.1 it is exact to the last bit.
         frame = pd.read_csv(
             io.BytesIO(data[: data.rfind(b"\n") + 1]),
-            usecols=list(columns),
-            dtype={name: "float64" for name in columns if name not in counts} if numeric else None,
+            usecols=there,
+            dtype={name: "float64" for name in there if name not in counts} if numeric else None,
             low_memory=False,
         )
         for name in counts:
@@ -281,7 +295,7 @@ def _read_table(
             if math.inf in frame[name].abs().tolist():
                 raise ValueError(f"an infinite {name}")
         if list(frame.columns) != list(columns):
-            frame = frame.loc[:, list(columns)]
+            frame = frame.reindex(columns=list(columns))
         return frame
     except (ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]

@@ -30,6 +30,8 @@ def start_metrics(folder: Path) -> None:
 def cut_metrics(folder: Path, step: int) -> bool:
     """Keep the rows before a step in metrics.csv, for a run that goes on from there.
 
+    Rows of an older lrlab get empty cells for the columns that it did not have.
+
     Returns:
         Whether they are all there; if not, nothing is changed.
     """
@@ -43,7 +45,12 @@ def cut_metrics(folder: Path, step: int) -> bool:
         return False
     if not lines[step].endswith("\n"):
         return False
-    files.write_whole(file, "".join(lines[: step + 1]))
+    kept, names = lines[: step + 1], lines[0].strip().split(",")
+    if names != list(METRICS):
+        rows = (dict(zip(names, line.rstrip("\n").split(","), strict=False)) for line in kept)
+        kept = [",".join(row.get(name, "") for name in METRICS) + "\n" for row in rows]
+        kept[0] = ",".join(METRICS) + "\n"
+    files.write_whole(file, "".join(kept))
     return True
 
 
@@ -99,31 +106,16 @@ def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:
     files.write_whole(folder / "branches.csv", ",".join(BRANCHES) + "\n" + "".join(lines))
 
 
-def append_metrics(folder: Path, rows: Iterable[tuple[int, int, float, float]]) -> None:
-    """Append rows of (step, epoch, lr, train_loss); the loss is a float32, 9 digits hold it."""
-    cells = tuple(itertools.chain.from_iterable(rows))
-    text = "%d,%d,%r,%.9g,,\n" * (len(cells) // 4) % cells  # at once: half the time of row by row
-    files.append(folder / "metrics.csv", text)
-
-
-def append_evaluated(
-    folder: Path,
-    step: int,
-    epoch: int,
-    train: tuple[float, float] | None,
-    evaluation: tuple[float, float],
-) -> None:
-    """Append one row with a full evaluation.
+def append_metrics(folder: Path, columns: Mapping[str, Sequence[float]]) -> None:
+    """Append rows to metrics.csv.
 
     Args:
-        train: (lr, train_loss), or None after the last update.
-        evaluation: (val_loss, val_acc), both float32; an accuracy of NaN, a regression's, is left
-            empty.
+        columns: name, as in ``METRICS``, to the values of the rows; the other cells stay empty.
     """
-    left = "," if train is None else f"{train[0]!r},{train[1]:.9g}"
-    loss, accuracy = evaluation
-    right = "" if accuracy != accuracy else f"{accuracy:.9g}"
-    text = f"{step},{epoch},{left},{loss:.9g},{right}\n"
+    row = ",".join(form if name in columns else "" for name, form in METRICS.items()) + "\n"
+    values = [columns[name] for name in METRICS if name in columns]
+    cells = tuple(itertools.chain.from_iterable(zip(*values, strict=True)))
+    text = row * len(values[0]) % cells  # at once: half the time of row by row
     files.append(folder / "metrics.csv", text)
 
 

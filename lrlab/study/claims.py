@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab.study import heartbeat, sampling
 from lrlab.study.draws import Draws
-from lrlab.study.heartbeat import Sign
+from lrlab.study.heartbeat import Place, Sign
 from lrlab.study.points import SEED, STATE, Points
 from lrlab.study.sampling import CLAIM, OVERRIDES
 from lrlab.study.storage import OpenStudy
-from lrlab.study.whereabouts import Place
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -148,12 +147,9 @@ class Claims:
             steps = self._study.storage.get_trial(trial_id).intermediate_values
             value = steps[max(steps)] if steps else None
         values = [value] if value is not None and math.isfinite(value) else None
-        kinds = {"pruned": TrialState.PRUNED, "finished": TrialState.COMPLETE}
-        kind = kinds.get(state, TrialState.FAIL)
-        if kind == TrialState.COMPLETE and values is None:
-            kind = TrialState.FAIL
-        if kind == TrialState.FAIL:
-            values = None
+        kind = TrialState.PRUNED if state == "pruned" else TrialState.COMPLETE
+        if state not in ("pruned", "finished") or (state == "finished" and values is None):
+            kind, values = TrialState.FAIL, None
         try:
             self._study.storage.set_trial_user_attr(trial_id, STATE, state)
             self._study.storage.set_trial_state_values(trial_id, kind, values)
@@ -175,26 +171,18 @@ class Claims:
     def start_tick(self) -> int:
         """Return the tick at which the pool goes on, see ``Queue.start_tick``."""
         runs = self._points.wanted(self._study.store.unlocked(self._study.runs))
-        self._align(runs)
-        interrupted = [sampling.claim_of(run) for run in runs if sampling.interrupted(run)]
-        if interrupted:
-            return min(claim["tick"] + claim.get("epochs", 0) for claim in interrupted)
+        begun = [sampling.claim_of(run) for run in runs if sampling.interrupted(run)]
+        ended = [run for run in runs if run.state.is_finished() and sampling.claim_of(run)]
         # No earlier than the last ones had ended. With runs of a setting that are taken one by one,
         # those taken before another death would seem to have begun while these still trained.
-        ended = [run for run in runs if run.state.is_finished() and sampling.claim_of(run)]
-        return max(map(_end_tick, ended), default=0)
-
-    def _align(self, runs: Sequence[FrozenTrial]) -> None:
-        """Let new runs start no earlier than they would have without the interruption.
-
-        If the worker died while it ended the runs of one tick, their places were to be filled at
-        the next tick, after all of them had ended.
-        """
-        interrupted = [sampling.claim_of(run) for run in runs if sampling.interrupted(run)]
-        if interrupted:
-            start = min(claim["tick"] + claim.get("epochs", 0) for claim in interrupted)
-            ended = [run for run in runs if run.state.is_finished() and sampling.claim_of(run)]
-            self._fresh_from = min(max(map(_end_tick, ended), default=0), start + 1)
+        last_end = max(map(_end_tick, ended), default=0)
+        if not begun:
+            return last_end
+        start = min(claim["tick"] + claim.get("epochs", 0) for claim in begun)
+        # New runs start no earlier than without the interruption. If the worker died while it ended
+        # the runs of one tick, their places were to be filled at the next, after all had ended.
+        self._fresh_from = min(last_end, start + 1)
+        return start
 
     def lost(self) -> list[int]:
         """Return the runs that others have taken over, see ``Queue.lost``."""
@@ -324,7 +312,7 @@ def _end_tick(run: FrozenTrial) -> int:
 
 
 def _by_worker(runs: Sequence[FrozenTrial]) -> dict[str | None, list[FrozenTrial]]:
-    """Return the runs of each worker; those of one that died before it had claimed are absent."""
+    """Return the claimed runs of each worker."""
     found: dict[str | None, list[FrozenTrial]] = {}
     for run in runs:
         if CLAIM in run.user_attrs:

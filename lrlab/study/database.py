@@ -194,7 +194,7 @@ def _sqlite_lock(
 
     database = engine.url.database
     if not database or database == ":memory:":
-        raise UserError(f"storage={shown}: is gone with its process; name a file")
+        raise UserError(f"storage={shown}: a database in memory ends with its process; name a file")
     lock = FileLock(f"{database}.lock", thread_local=False)
 
     @contextlib.contextmanager

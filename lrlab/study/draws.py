@@ -96,11 +96,10 @@ class Draws:
         return value
 
     def _view(self, runs: Sequence[FrozenTrial], notes: Mapping[int, Notes]) -> sampling.View:
-        view = sampling.view(
-            self._study.storage, self._study.name, self._study.direction, self._study.id
-        )
+        study = self._study
+        view = sampling.View(study.storage, study.name, study.direction, study.id)
         view.shown = [
-            sampling.combined(group, notes.get(setting, Notes()).attrs, self._study.direction)
+            sampling.combined(group, notes.get(setting, Notes()).attrs, study.direction)
             for setting, group in sampling.groups(runs).items()
         ]
         view.shown.sort(key=lambda trial: trial.number)

@@ -1,4 +1,4 @@
-"""Give signs of life, and tell which of a sweep's workers are still alive.
+"""Give signs of life and a place, and tell which of a sweep's workers are still alive.
 
 A worker renews its sign of life, a counter, four times a lease. Another one takes it for dead in
 two cases. Its process is gone from the machine that both are on, or the counter has stood still for
@@ -150,6 +150,24 @@ class Heart:
         """End the thread."""
         self._stop.set()
         self._thread.join(timeout=5)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker writes.
+
+    Attributes:
+        host: the machine's name.
+        folder: the sweep's, on that machine; empty if not noted.
+    """
+
+    host: str
+    folder: str
+
+
+def here(folder: Path) -> Place:
+    """Return the place of a worker of this machine that writes to a sweep's folder."""
+    return Place(socket.gethostname(), str(folder.absolute()))
 
 
 # --- the process that started this one ------------------------------------------------------------

@@ -170,7 +170,7 @@ def _backend() -> Any:
                 self._between_processes.acquire(timeout=LOCK_PATIENCE, poll_interval=0.005)
             except Timeout:
                 raise UserError(
-                    f"{self._file}: is locked by another process that does not go on"
+                    f"{self._file}: is locked by another process, which does not release it"
                 ) from None
             except (OSError, NotImplementedError) as error:
                 raise NotWritten(self._file, error) from None

@@ -16,10 +16,10 @@ from lrlab.errors import UserError
 from lrlab.study import heartbeat, sampling
 from lrlab.study.claims import Claims, Trial, startable
 from lrlab.study.draws import Draws
+from lrlab.study.heartbeat import Place
 from lrlab.study.points import ASKED, STATE, Points, Request, Run
 from lrlab.study.sampling import MAXIMIZE, OVERRIDES
 from lrlab.study.storage import JOURNAL, OpenStudy, Store, open_store
-from lrlab.study.whereabouts import Place
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -187,14 +187,15 @@ class Queue:
     def best(self) -> tuple[int, int, float] | None:
         """Return the best setting, the number of its median run, and the median; None without."""
         groups = sampling.groups(self._points.wanted(self._store.unlocked(self._study.runs)))
+        direction = self._study.direction
+        sign = -1 if direction == MAXIMIZE else 1
         found = []
         for setting, runs in groups.items():
-            trial = sampling.combined(runs, {}, self._study.direction)
-            if trial.state.name == "COMPLETE":
-                ranked = sorted(runs, key=lambda run: (self._loss(run), run.number))
-                middle = ranked[(len(ranked) - 1) // 2]
-                assert trial.value is not None
-                found.append((self._sign_of(trial.value), setting, middle.number, trial.value))
+            trial = sampling.combined(runs, {}, direction)
+            if trial.state.name == "COMPLETE" and (value := trial.value) is not None:
+                values = [(sign * sampling.final_value(r, direction), r.number) for r in runs]
+                middle = sorted(values)[(len(values) - 1) // 2]
+                found.append((sign * value, setting, middle[1], value))
         if not found:
             return None
         _, setting, number, value = min(found)
@@ -247,13 +248,6 @@ class Queue:
         self._claims.enter(place)
         self._points.add_missing()
         self._claims.requeue(self._study.runs())
-
-    def _loss(self, run: FrozenTrial) -> float:
-        return self._sign_of(sampling.final_value(run, self._study.direction))
-
-    def _sign_of(self, value: float) -> float:
-        """Return the factor that makes lower values better, whatever the direction."""
-        return -value if self._study.direction == MAXIMIZE else value
 
 
 def _run(run: FrozenTrial, is_asked: bool) -> Run:

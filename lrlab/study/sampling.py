@@ -68,11 +68,6 @@ def groups(runs: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
     return found
 
 
-def median(values: Sequence[float]) -> float:
-    """Return the middle value, the mean of the two middle ones; infinities sort as they should."""
-    return statistics.median(values)
-
-
 def worst(direction: str) -> float:
     """Return the value that stands for a missing one."""
     return -math.inf if direction == MAXIMIZE else math.inf
@@ -121,15 +116,10 @@ def _state(runs: Sequence[FrozenTrial], direction: str) -> tuple[TrialState, flo
     if TrialState.PRUNED in states:
         steps = _intermediate(runs, direction)
         return TrialState.PRUNED, steps[max(steps)] if steps else None
-    value = value_of(runs, direction)
+    value = statistics.median(final_value(run, direction) for run in runs)
     if math.isfinite(value):
         return TrialState.COMPLETE, value
     return TrialState.FAIL, None
-
-
-def value_of(runs: Sequence[FrozenTrial], direction: str) -> float:
-    """Return the median over a setting's runs; infinite if too many have no value."""
-    return median([final_value(run, direction) for run in runs])
 
 
 def final_value(run: FrozenTrial, direction: str) -> float:
@@ -148,7 +138,7 @@ def _intermediate(runs: Sequence[FrozenTrial], direction: str) -> dict[int, floa
         return {}
     failed = [worst(direction)] * (len(runs) - len(going))
     epochs = sorted(set(going[0]).intersection(*going[1:]))
-    medians = {e: median([values[e] for values in going] + failed) for e in epochs}
+    medians = {e: statistics.median([values[e] for values in going] + failed) for e in epochs}
     return {epoch: value for epoch, value in medians.items() if math.isfinite(value)}
 
 
@@ -160,11 +150,11 @@ class View:
         noted: a pruner's notes by trial id, kept here instead of being written; None: written.
     """
 
-    def __init__(
-        self, storage: BaseStorage, name: str, direction: StudyDirection, study_id: int
-    ) -> None:
-        self._storage = storage
-        self._name, self._direction, self._study_id = name, direction, study_id
+    def __init__(self, storage: BaseStorage, name: str, direction: str, study_id: int) -> None:
+        from optuna.study import StudyDirection
+
+        self._storage, self._name, self._study_id = storage, name, study_id
+        self._direction = StudyDirection[direction.upper()]
         self.shown: list[FrozenTrial] = []
         self.noted: dict[int, dict[str, Any]] | None = None
 
@@ -203,13 +193,6 @@ def _study(view: View, sampler: BaseSampler, pruner: BasePruner | None) -> optun
     return optuna.Study(view._name, storage, sampler, pruner or optuna.pruners.NopPruner())
 
 
-def view(storage: BaseStorage, name: str, direction: str, study_id: int) -> View:
-    """Return the view of samplers and pruners; its trials are set before each use."""
-    from optuna.study import StudyDirection
-
-    return View(storage, name, StudyDirection[direction.upper()], study_id)
-
-
 # --- drawing --------------------------------------------------------------------------------------
 
 
@@ -217,11 +200,7 @@ def distributions(
     intervals: Mapping[str, Interval], lists: Mapping[str, Sequence[str]]
 ) -> dict[str, BaseDistribution]:
     """Return the searched space in Optuna's terms: intervals are numbers, lists choices."""
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, BaseDistribution] = {}
     for key, interval in intervals.items():
@@ -247,11 +226,8 @@ def draw(
 
     Args:
         view: shows the settings so far.
-        trial: of the setting, without parameters yet.
         node: the sampler's config.
-        seed: of the sweep.
         index: the number of settings before this one.
-        space: the searched space.
 
     Raises:
         UserError: the sampler cannot work.
@@ -302,10 +278,10 @@ def make_sampler(
     package = _PACKAGES.get(short)
     if package is not None and importlib.util.find_spec(package) is None:
         raise UserError(f"sampler: {short} needs {package}; pip install {package}")
-    own = _hashed(base, index)
+    own = int.from_bytes(hashlib.sha256(f"{base} {index}".encode()).digest()[:4])
     given: dict[str, Any] = {}
     with _told(node, "sampler"):
-        if _takes_seed(target):
+        if "seed" in inspect.signature(located(target)).parameters:
             given["seed"] = base if short == "QMCSampler" else own
         sampler = _instantiated(node, given)
     if isinstance(sampler, optuna.samplers.QMCSampler):
@@ -317,15 +293,6 @@ def make_sampler(
             infer_relative_search_space=lambda study, trial: known,
         )
     return sampler
-
-
-def _hashed(*parts: int) -> int:
-    text = " ".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
-
-
-def _takes_seed(target: str) -> bool:
-    return "seed" in inspect.signature(located(target)).parameters
 
 
 def _instantiated(node: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
@@ -383,11 +350,6 @@ def judge(
     Lanes reach an epoch all at once, but successive halving expects one after another. It would
     keep the first of them, and of the others only those better than all before. So each is judged
     against all of the wave, in no order.
-
-    Args:
-        view: shows all settings.
-        pruner: a fresh one.
-        wave: the settings to judge.
 
     Returns:
         For each trial's number whether it is pruned, and the pruner's notes on it.

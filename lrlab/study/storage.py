@@ -107,11 +107,6 @@ class OpenStudy:
 def open_store(storage: str, name: str, journal: Path | None) -> Store:
     """Open the storage; make it if it does not exist.
 
-    Args:
-        storage: ``journal``, or a database's URL.
-        name: of the study, which a database's lock belongs to.
-        journal: the journal's file.
-
     Raises:
         UserError: it is no URL, its driver is missing, or it does not answer.
         NotWritten: the journal cannot be made.

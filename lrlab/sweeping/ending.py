@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from lrlab import records
 from lrlab.config import schema
-from lrlab.errors import UserError
+from lrlab.errors import NotWritten, UserError
 from lrlab.process import fitting, signals
-from lrlab.study import whereabouts
+from lrlab.process.cores import cores
+from lrlab.process.paths import typed_path
+from lrlab.study.heartbeat import Place
 from lrlab.study.trial_source import label
-from lrlab.sweeping import drawing, launch, working
+from lrlab.sweeping import launch, leftout, working
 from lrlab.sweeping.judged import Sweep
 from lrlab.sweeping.resuming import resume_command
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lrlab.plots import Tables
     from lrlab.study.points import Run
     from lrlab.study.queue import Queue
     from lrlab.verdicts.printed.sweep_table import Best
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def finish(current: Sweep, queue: Queue) -> list[float]:
-    """Write the sweep's results, print them at once, then draw; return the exit code."""
+    """Write the sweep's results, print them at once, then draw; return the runs' objectives."""
     if current.worker:
         return []
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -41,7 +47,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     config, folder = current.config, current.folder
     trials = queue.trials()
     ended = [trial for trial in trials if trial.state in records.ENDED]
-    elsewhere, gone = whereabouts.missing(folder, ended, queue.places())
+    elsewhere, gone = leftout.missing(folder, ended, queue.places())
     if not records.run_folders(folder):
         if not ended:  # timeout=0.1
             print(f"lrlab: no run was started; go on with {resume_command(folder)}")
@@ -89,13 +95,13 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
             tables = Tables(
                 runs, curves, verdicts, answers=answers, objective=str(config.objective)
             )
-            failed, unwritten = drawing.draw(config, folder, tables)
+            failed, unwritten = draw(config, folder, tables)
         except KeyboardInterrupt as error:
-            drawing.say_undrawn(folder)
+            _say_undrawn(folder)
             raise SystemExit(signals.exit_code(error)) from None
     if lines := sweep_table.drawn(folder):
         print(lines, flush=True)
-    drawing.say_failed(folder, failed)
+    _say_failed(folder, failed)
     if unwritten is not None:
         raise unwritten
     return _come_to(current, queue, trials, elsewhere, gone, bool(failed))
@@ -105,14 +111,14 @@ def _come_to(
     current: Sweep,
     queue: Queue,
     trials: Sequence[Run],
-    elsewhere: Mapping[whereabouts.Place, Sequence[Run]],
+    elsewhere: Mapping[Place, Sequence[Run]],
     gone: Sequence[int],
     failed: bool = False,
 ) -> list[float]:
-    """Report missing results; return the finished runs' objectives, or the exit code."""
+    """Report missing results, then return the finished runs' objectives or exit with 1."""
     objective = str(current.config.objective)
     maximised = schema.direction(objective) == "maximize"
-    for line in whereabouts.lines(elsewhere, len(trials), objective, maximised):
+    for line in leftout.elsewhere_lines(elsewhere, len(trials), objective, maximised):
         print(f"lrlab: {line}", flush=True)
     if left := len(working.runs_left(queue)):
         print(f"lrlab: {left} runs have not ended; go on with {resume_command(current.folder)}")
@@ -166,3 +172,87 @@ def _best(current: Sweep, queue: Queue, trials: Sequence[Run]) -> Best | None:
     swept = {k: text for k, text in trials[number].overrides.items() if k != "seed"}
     seeds = sum(trial.setting == setting for trial in trials)
     return Best(number, label(swept), str(current.config.objective), value, seeds)
+
+
+# --- drawing --------------------------------------------------------------------------------------
+
+
+def draw(
+    config: DictConfig, folder: Path, tables: Tables
+) -> tuple[dict[str, str], NotWritten | None]:
+    """Draw all figures and the report; measure the loss around three of the runs meanwhile.
+
+    Failed ones are left out.
+
+    Returns:
+        The figures that failed, "report" among them, and why; the first write error, if any.
+    """
+    from lrlab import plots, report
+    from lrlab.plots.drawing import Drawing, described
+    from lrlab.tables import frames
+
+    failed: dict[str, str] = {}
+    unwritten = []
+    tables = replace(tables, branches=frames.branches(folder))
+    first = [name for name in plots.NAMES if name not in plots.OF_LANDSCAPE]
+    with Drawing(records.plot_folder(folder), free=cores() - 1) as drawing:
+        drawing.add(first, tables)
+        if schema.diagnostics(config) != "off":
+            trusted = not config.hydra.sweeper.get("resume") or config.hydra.sweeper.get("trust")
+            _measure_landscape(folder, tables, max(1, cores() - drawing.processes), bool(trusted))
+        lines, surface, paths = frames.landscape(folder)
+        tables = replace(tables, lines=lines, surface=surface, paths=paths)
+        drawing.add(plots.OF_LANDSCAPE, tables)
+
+        def pictures() -> dict[str, bytes | Path]:
+            drawn = drawing.wait()
+            failed.update(drawn.failed)
+            unwritten.append(drawn.unwritten)
+            return report.pictures(folder)
+
+        try:
+            report.write(folder, pictures, tables)
+        except NotWritten as error:
+            unwritten.append(error)
+        except Exception as error:  # the runs are recorded, and their results printed
+            failed["report"] = described(error)
+    return failed, next((error for error in unwritten if error is not None), None)
+
+
+def _measure_landscape(folder: Path, tables: Tables, threads: int, trusted: bool) -> None:
+    best = next((a.best_run for a in tables.answers if a.best_run is not None), None)
+    if best is None or tables.verdicts is None:
+        return
+    from lrlab.probes import landscape
+    from lrlab.verdicts import three_runs
+
+    runs = three_runs.choose(tables.verdicts, int(str(best)))
+    if isinstance(runs, str):
+        measured = landscape.nothing(runs)
+    else:
+        measured = landscape.measure(folder, runs, threads=threads, trusted=trusted)
+    landscape.write(folder, measured)
+
+
+def _say_failed(folder: Path, failed: Mapping[str, str]) -> None:
+    if not failed:
+        return
+    for name, reason in failed.items():
+        print(f"lrlab: {name} was not drawn: {reason}", file=sys.stderr)
+    sweep = typed_path(folder)
+    figures = [name for name in failed if name != "report"]
+    again = [f"python -m lrlab.plots {sweep} --only {' '.join(figures)}"] if figures else []
+    again.append(f"python -m lrlab.report {sweep}")  # it shows the figures that exist
+    print(
+        f"lrlab: the records are whole; draw what is missing with {', then '.join(again)}",
+        file=sys.stderr,
+    )
+
+
+def _say_undrawn(folder: Path) -> None:
+    sweep = typed_path(folder)
+    print(
+        "lrlab: interrupted while drawing, the records are whole; draw with "
+        f"python -m lrlab.plots {sweep}, or all of it with {resume_command(folder)}",
+        file=sys.stderr,
+    )

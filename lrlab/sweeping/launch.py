@@ -28,16 +28,7 @@ from lrlab.training import pool
 def launch(
     config: DictConfig, loader: Any, job_overrides: Sequence[Sequence[str]], first: int
 ) -> list[JobReturn]:
-    """Train a batch of jobs together.
-
-    Args:
-        config: the sweep's config, with Hydra's part.
-        loader: Hydra's config loader.
-        job_overrides: the overrides of each job.
-        first: the number of the first job.
-
-    Returns:
-        One for each job; its value is the run's summary.
+    """Train a batch of jobs together, numbered from ``first`` on; return each run's summary.
 
     Raises:
         UserError: an option cannot work. Nothing was trained or written.
@@ -167,11 +158,7 @@ def test_branches(specs: Sequence[RunSpec], remedy: str = "") -> None:
     """Make the branch tests of runs with a saved end state; name those that failed.
 
     Args:
-        remedy: how to go on after an interruption, printed after the line that reports it.
-
-    Raises:
-        SystemExit: it was interrupted.
-        NotWritten: a record could not be written.
+        remedy: how to go on, printed if the user interrupts it.
     """
     if not specs:
         return

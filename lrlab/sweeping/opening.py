@@ -18,8 +18,8 @@ from lrlab.config.words.spelling import literal
 from lrlab.errors import NotWritten, UserError
 from lrlab.plan import build, checks, compose, memory, notices
 from lrlab.plan.spec import RunSpec, new_summary
-from lrlab.study import leftout, whereabouts
-from lrlab.sweeping import workers
+from lrlab.study import heartbeat
+from lrlab.sweeping import leftout, workers
 from lrlab.sweeping.judged import FREE, Sweep, prunes
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def open_queue(current: Sweep, first: compose.Job, create: str) -> Queue:
         journal=records.journal_file(current.folder),
         request=request,
         create=create,
-        place=whereabouts.here(current.folder) if current.shared else None,
+        place=heartbeat.here(current.folder) if current.shared else None,
     )
 
 

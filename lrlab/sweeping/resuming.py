@@ -11,9 +11,11 @@ from typing import Any
 
 from lrlab import records
 from lrlab.config import trust
+from lrlab.config.words import arguments, spelling, wishes
 from lrlab.errors import UserError
 from lrlab.plan import best
 from lrlab.process import cores
+from lrlab.process.paths import typed_path
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,14 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     """Return the command line that began a sweep, with the new overrides.
 
     Args:
-        folder: the sweep's.
         given: overrides; each replaces the one with its key.
 
     Raises:
         UserError: the folder is no sweep's, or its records name something that
             `lrlab.config.trust` does not know and the user has not trusted.
     """
-    from lrlab.config.words import spelling, wishes
-    from lrlab.config.words.arguments import judge
-
     given, trusted = trust.without_trust(given)
-    judge(given)
+    arguments.judge(given)
     given = spelling.spelled(given)
     if not os.path.lexists(folder / "multirun.yaml"):
         records.read_sweep_config(folder)  # it says what it is not
@@ -77,15 +75,11 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     if not trusted:
         found = [f"the configs in {path}" for path in folders]
         found += [f"the config {name}"] if len(flags) > len(folders) else []
-        from lrlab.process.paths import typed_path
-
         again = f"python -m lrlab.resume {typed_path(folder)} {trust.TRUST}"
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
-    from lrlab.config.words.spelling import literal, quoted
-
-    where = quoted(literal(str(folder.absolute())))
+    where = spelling.quoted(spelling.literal(str(folder.absolute())))
     resuming = [f"hydra.sweep.dir={where}", "hydra.sweeper.resume=true"]
     words = [*flags, *kept, *given, *resuming, f"hydra.sweeper.trust={str(trusted).lower()}"]
     return Resumed(words, saved.hydra, trusted)
@@ -96,12 +90,8 @@ def bounded(words: list[str], given: list[str]) -> list[str]:
     most, found = cores.cores(), []
     for word in words:
         count = word.partition("=")[2].strip("'\"")
-        if (
-            _key(word) == "workers"
-            and word not in given
-            and count.isdecimal()
-            and int(count) > most
-        ):
+        asked = int(count) if _key(word) == "workers" and count.isdecimal() else 0
+        if word not in given and asked > most:
             print(
                 f"lrlab: {word}: the record asks for more processes than this machine has cores; "
                 f"workers={most}. To start them all, add {word}",
@@ -114,8 +104,6 @@ def bounded(words: list[str], given: list[str]) -> list[str]:
 
 def resume_command(folder: Path) -> str:
     """Return the command that goes on with a sweep of one's own, as one would type it here."""
-    from lrlab.process.paths import typed_path
-
     typed = f"python -m lrlab.resume {typed_path(folder)}"
     try:
         command_line(folder, [])
@@ -154,14 +142,8 @@ def _saved(folder: Path) -> _Saved:
         hydra: Any = config["hydra"]
         overrides, sources = hydra["overrides"], hydra["runtime"]["config_sources"]
         typed = [source["path"] for source in sources if source["provider"] == "command-line"]
-        found = _Saved(
-            hydra,
-            overrides["task"],
-            overrides["hydra"],
-            typed,
-            hydra["job"]["config_name"],
-            tuple(best.lacking(config)),
-        )
+        name, lacking = hydra["job"]["config_name"], tuple(best.lacking(config))
+        found = _Saved(hydra, overrides["task"], overrides["hydra"], typed, name, lacking)
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         raise damaged from None
     lists: list[Any] = [found.task, found.of_hydra, found.config_folders]
@@ -175,10 +157,8 @@ def _saved(folder: Path) -> _Saved:
 
 def _one_of_a_list(given: list[str], before: list[str]) -> list[str]:
     """Return the options; one value, where the sweep has a list, becomes a list of one."""
-    from lrlab.config.words.arguments import as_list
-
-    swept = {_key(word) for word in before if as_list(word) == word}
-    return [as_list(word) or word if _key(word) in swept else word for word in given]
+    swept = {_key(word) for word in before if arguments.as_list(word) == word}
+    return [arguments.as_list(word) or word if _key(word) in swept else word for word in given]
 
 
 def _key(override: str) -> str:

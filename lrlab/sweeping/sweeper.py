@@ -7,7 +7,7 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,6 @@ from lrlab.sweeping import ending, workers, working
 from lrlab.sweeping.judged import Sweep, has_lanes, prunes
 from lrlab.sweeping.opening import open_queue, open_sweep
 from lrlab.sweeping.resuming import resume_command
-from lrlab.sweeping.working import (
-    amount_of_runs,
-    announce,
-    runs_left,
-    say_interrupted,
-    say_left_out,
-    worker_count,
-    worker_threads,
-)
 
 
 def sweep(
@@ -51,9 +42,6 @@ def sweep(
     """Run a whole sweep: check, train, record, print, draw.
 
     Args:
-        config: the composed config, with Hydra's part.
-        loader: Hydra's config loader.
-        launcher: the Hydra launcher that trains a batch of runs.
         typed: the command line's overrides.
         command: the rest of the parsed command line.
 
@@ -106,19 +94,21 @@ def _sweep(current: Sweep, url: str, named: set[str]) -> list[float]:
     gc_pause.resume()
     try:
         with _remedied(current, begun=True):
-            count = worker_count(current, queue)
+            count = working.worker_count(current, queue)
             if count > 1:
-                announce(current, first, f"{amount_of_runs(current, queue)} by {count} workers")
-                say_left_out(current, queue)
-                places = math.ceil(max(len(runs_left(queue)), 1) / count)
+                working.announce(
+                    current, first, f"{working.amount_of_runs(current, queue)} by {count} workers"
+                )
+                working.say_left_out(current, queue)
+                places = math.ceil(max(len(working.runs_left(queue)), 1) / count)
                 queue.close()
-                threads = worker_threads(config, count)
+                threads = working.worker_threads(config, count)
                 code = workers.run(
                     current.folder, count, places, config.device, threads, url, not current.guarded
                 )
                 queue = open_queue(current, first, "resume")
                 if code:
-                    say_interrupted(current, queue)
+                    working.say_interrupted(current, queue)
                     raise SystemExit(code)
             else:
                 working.work(current, queue, first)
@@ -197,49 +187,56 @@ def _hide_password(config: DictConfig, space: Space) -> str:
 
     A word that names an environment variable stays unchanged in the records of the sweep.
     """
-    url = str(config.storage)
-    shown = passwords.masked(url)
-    if url == shown and "***" in url:  # a record has it so, and ``passwords.kept_apart`` makes it
-        url = os.environ.get(passwords.VARIABLE, "")
-        if "${" in url:  # in a word, next to a password
-            url = str(OmegaConf.create({"url": url}).url)
-        if passwords.masked(url) != shown:
-            raise UserError(
-                f"storage={shown}: its password is not in the records; give storage=… again, "
-                "or leave the password to ~/.pgpass"
-            )
+    url = _whole(str(config.storage), passwords.masked, passwords.VARIABLE)
+    shown = passwords.masked(str(config.storage))
+    if url is None:
+        raise UserError(
+            f"storage={shown}: its password is not in the records; give storage=… again, "
+            "or leave the password to ~/.pgpass"
+        )
     if shown != url:
-        with open_dict(config):
-            config.storage = shown
-        # also if only a file names it: each run's config is composed from that again
-        words = [word for word in space.fixed if word.partition("=")[0].lstrip("+") != "storage"]
-        space.fixed[:] = [*words, f"storage={spaces.quoted(shown)}"]
+        _leave_visible(config, space, "storage", shown)
     return url
 
 
 def _hide_tracking(config: DictConfig, space: Space) -> str | None:
     """Return the tracking server's address, as ``_hide_password``; None: it has no password."""
-    node = tracker_settings(config)
-    uri = node.get("uri")
-    if not isinstance(uri, str):
+    given = tracker_settings(config).get("uri")
+    if not isinstance(given, str):
         return None
-    shown = passwords.masked_tracking(uri)
-    if uri == shown and "***" in uri:
-        uri = os.environ.get(passwords.TRACKING, "")
-        if "${" in uri:
-            uri = str(OmegaConf.create({"uri": uri}).uri)
-        if passwords.masked_tracking(uri) != shown:
-            raise UserError(
-                f"tracking.uri={shown}: its password is not in the records; give tracking.uri=… "
-                "again, or tracking.uri=null for that of MLFLOW_TRACKING_URI"
-            )
+    uri = _whole(given, passwords.masked_tracking, passwords.TRACKING)
+    shown = passwords.masked_tracking(given)
+    if uri is None:
+        raise UserError(
+            f"tracking.uri={shown}: its password is not in the records; give tracking.uri=… "
+            "again, or tracking.uri=null for that of MLFLOW_TRACKING_URI"
+        )
     if shown == uri:
         return None
-    with open_dict(config):
-        config.tracking.uri = shown
-    words = [w for w in space.fixed if w.partition("=")[0].lstrip("+") != "tracking.uri"]
-    space.fixed[:] = [*words, f"++tracking.uri={spaces.quoted(shown)}"]
+    _leave_visible(config, space, "tracking.uri", shown)
     return uri
+
+
+def _whole(given: str, masked: Callable[[str], str], variable: str) -> str | None:
+    """Return an address with its password; None if the password is unknown.
+
+    A masked one, as in a record or from ``passwords.kept_apart``, is whole in the variable.
+    """
+    if given != masked(given) or "***" not in given:
+        return given
+    found = os.environ.get(variable, "")
+    if "${" in found:  # in a word, next to a password
+        found = str(OmegaConf.create({"url": found}).url)
+    return found if masked(found) == given else None
+
+
+def _leave_visible(config: DictConfig, space: Space, key: str, shown: str) -> None:
+    """Put a masked address into the config and the words, from which runs are composed again."""
+    with open_dict(config):
+        OmegaConf.update(config, key, shown)
+    words = [word for word in space.fixed if word.partition("=")[0].lstrip("+") != key]
+    plus = "++" if "." in key else ""
+    space.fixed[:] = [*words, f"{plus}{key}={spaces.quoted(shown)}"]
 
 
 def _check_launcher(current: Sweep) -> None:

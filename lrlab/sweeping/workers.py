@@ -77,11 +77,12 @@ def run(
     own[memory.SHARING] = str(sharing(count, device))
     own["TERM"] = "dumb"  # plain lines: two tables that redraw themselves would mix
     on = devices(device)
+    words = [f"trust={str(trusted).lower()}"] + ([] if threads is None else [f"threads={threads}"])
     with heartbeat.as_parent(), signals.stoppable() as stop:
         processes = [
             _start(
                 folder,
-                [f"trust={str(trusted).lower()}", *_overrides(on[number % len(on)], threads)],
+                [f"device={on[number % len(on)]}", *words],
                 {**own, "LRLAB_WORKER": f"{number + 1}/{count}"},
             )
             for number in range(count)
@@ -92,10 +93,6 @@ def run(
             name = signal.Signals(-process.returncode).name
             print(f"lrlab: worker {number} was ended by {name}", file=sys.stderr)
     return stop.exit_code if stop() else 0
-
-
-def _overrides(device: str, threads: int | None) -> list[str]:
-    return [f"device={device}"] + ([] if threads is None else [f"threads={threads}"])
 
 
 def _start(

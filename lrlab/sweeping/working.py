@@ -15,9 +15,9 @@ from lrlab.engine import devices
 from lrlab.errors import Stopped
 from lrlab.plan import compose
 from lrlab.process import profiling, progress, signals
-from lrlab.study import heartbeat, leftout
+from lrlab.study import heartbeat
 from lrlab.study.trial_source import StudySource, label
-from lrlab.sweeping import launch, workers
+from lrlab.sweeping import launch, leftout, workers
 from lrlab.sweeping.judged import Sweep, has_lanes, prunes
 from lrlab.sweeping.resuming import resume_command
 from lrlab.training import pool
@@ -171,7 +171,7 @@ def _launch(current: Sweep, source: StudySource) -> None:
 
 
 def _consecutive(batch: Sequence[Start]) -> list[list[Start]]:
-    """Group runs with consecutive numbers: Hydra numbers the jobs of a launch like that."""
+    """Group runs with consecutive numbers, as Hydra numbers the jobs of a launch."""
     groups: list[list[Start]] = []
     for start in batch:
         if groups and groups[-1][-1].spec.number + 1 == start.spec.number:

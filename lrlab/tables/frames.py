@@ -179,7 +179,7 @@ def _repeated(column: Any, lengths: list[int]) -> Any:
 
 def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
     """Return (steps) each, sorted by step: a run's metrics, seconds, and measurements."""
-    values = _values(records.read_metrics, folder, records.METRICS)
+    values = _values(records.read_metrics, folder, tuple(records.METRICS))
     if not len(values):
         values = np.full((1, len(records.METRICS)), math.nan)
     if not (np.diff(values[:, 0]) > 0).all():

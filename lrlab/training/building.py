@@ -18,7 +18,7 @@ from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.plan.build import References, build_network, build_schedule, loss_function, references_of
 from lrlab.plan.spec import RunSpec, new_summary
-from lrlab.training import checkpoints, lane_python, saving
+from lrlab.training import checkpoints, saving
 from lrlab.training.stack import Run, Stack
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def build(
             for lane, reason in unfit.items():
                 folder = chosen_specs[lane].folder
                 checkpoints.drop(folder)
-                records.log(folder, f"is trained anew: its checkpoint does not fit ({reason})")
+                records.log(
+                    folder, f"starts again at step 0: its checkpoint does not fit ({reason})"
+                )
             return build(*given)
         found.append(stack)
     return found
@@ -99,7 +101,7 @@ def build_stack(
     ]
     for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
         run.summary["swings_from"] = border
-    lane_python.note_start(runs, stacked, optimizer)
+    saving.note_start(runs, stacked, optimizer)
     mode, size = schema.diagnostics(specs[0].config), specs[0]["batch_size"]
     stack = Stack(
         runs,

@@ -18,19 +18,6 @@ from lrlab import records
 from lrlab.errors import UserError
 
 
-def save(run: Path, state: dict[str, Any]) -> None:
-    """Write the run's checkpoint over the previous one.
-
-    Args:
-        run: the run's folder.
-        state: ``step``, and everything else that ``load`` is to return.
-
-    Raises:
-        NotWritten: there is no space, or no permission.
-    """
-    write(records.checkpoint_file(run), state)
-
-
 def write(file: Path, state: Mapping[str, Any]) -> None:
     """Write tensors whole under another name in the same folder, then rename.
 
@@ -49,21 +36,17 @@ def load(run: Path) -> dict[str, Any] | None:
     one may be on the disk without the other.
     """
     state = read(records.checkpoint_file(run))
-    if state is None:
-        return None
-    return state if records.cut_metrics(run, state["step"]) else None
+    return state if state and records.cut_metrics(run, state["step"]) else None
 
 
 def read(file: Path) -> dict[str, Any] | None:
     """Return a state on the CPU, with its ``step``; None: there is none, or it is damaged."""
     try:
         state = _loaded(file)
-        step = state["step"]
-        if type(step) is not int or step < 0:
-            return None
     except Exception:  # any exception that torch.load raises on a damaged file
         return None
-    return state
+    step = state.get("step")
+    return state if type(step) is int and step >= 0 else None
 
 
 def tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -82,11 +65,7 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _loaded(file: Path) -> dict[str, Any]:
-    """Return the content that torch saved there.
-
-    Raises:
-        Exception: of any kind, if it is damaged or would fill memory.
-    """
+    """Return the content that torch saved there; raise any exception if it is damaged."""
     if not file.is_file() or file.is_symlink():  # reading a pipe would wait for ever
         raise ValueError("no ordinary file")
     if _grows(file):
@@ -108,11 +87,7 @@ def _grows(file: Path) -> bool:
 
 
 def _check_plain(node: Any) -> None:
-    """Refuse tensors with more numbers than the file holds; a copy of them would fill memory.
-
-    Raises:
-        ValueError: there is such a tensor.
-    """
+    """Refuse tensors with more numbers than the file holds; a copy of them would fill memory."""
     left = [node]
     while left:
         each = left.pop()

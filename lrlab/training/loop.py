@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from torch import Tensor
 from lrlab.engine.diagnostics import quantities
 from lrlab.engine.diagnostics.meter import Meter
 from lrlab.engine.lanes.lane_stack import Lanes
-from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.step.protocol import Coefficients
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients, LaneOptimizer
+from lrlab.engine.step.protocol import Steps
 from lrlab.process.profiling import phase
 
 Values = dict[str, np.ndarray]  # schedule values, name to (steps, lanes) float64
@@ -37,7 +37,7 @@ def advance(
 
     Args:
         values: of the schedules for these steps, with ``lr``; all steps lie in one epoch.
-        stop: asked after each step; when it returns true, the segment ends with that step.
+        stop: asked after each step; if it returns true, the segment ends with that step.
         before: called before each step with the number of steps made. It may look at the lanes, but
             not change them.
     """
@@ -88,23 +88,6 @@ class Segment:
     measured: dict[int, tuple[np.ndarray, np.ndarray]]
     seconds: float
     diagnose_seconds: float
-
-
-class Steps(Protocol):
-    """The steps of a segment, one after another; see ``lrlab.engine.step.protocol.Step``."""
-
-    batch: tuple[Tensor, Tensor]
-
-    @property
-    def losses(self) -> Tensor:
-        """(steps, lanes)."""
-        ...
-
-    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]: ...
-
-    def update(self, i: int) -> None: ...
-
-    def end(self, seconds_a_step: float) -> None: ...
 
 
 @dataclass
@@ -202,7 +185,7 @@ class Lockstep(ABC, Generic[R]):
         self,
         step: Steps,
         losses: Tensor,
-        gradients: Sequence[Tensor | None],
+        gradients: Gradients,
         coefficients: Coefficients,
         i: int,
         due: np.ndarray,

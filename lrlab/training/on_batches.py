@@ -20,7 +20,7 @@ from lrlab.data.random_state import random_state_kept
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
-from lrlab.engine.step.protocol import Coefficients
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients
 from lrlab.plan.build import batch_order
 from lrlab.training.loop import Course, Lockstep
 
@@ -33,11 +33,7 @@ SEGMENT = 100  # steps between two looks at the losses
 
 
 def batches(data: Dataset, seed: int, batch_size: int) -> Batches:
-    """Return a function from step to (samples, labels): the batches of a sweep's run of this seed.
-
-    Args:
-        data: on the device.
-    """
+    """Return the batches of a sweep's run with this seed: step to (samples, labels)."""
     return batches_of(data.train_x, data.train_y, seed, batch_size)
 
 
@@ -92,7 +88,7 @@ class _Steps:
         """(steps, lanes) float64 on the CPU, which holds every type of loss exactly."""
         return torch.stack(self._losses).cpu().double()
 
-    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def gradients(self, i: int) -> tuple[Tensor, Gradients]:
         stack = self._stack
         self.batch = stack.batch(self._first_steps[0] + i)
         losses, self._gradients = stack.lanes.gradients(*self.batch, self._first_steps, i)

@@ -19,7 +19,7 @@ from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import build, memory
 from lrlab.plan.spec import RunSpec, group_key, new_summary
 from lrlab.process import progress
-from lrlab.training import building, ending, recording, saving, train
+from lrlab.training import building, recording, saving, train
 from lrlab.training.stack import Stack, merge, split
 
 if TYPE_CHECKING:
@@ -149,7 +149,6 @@ def run(
             together.
         device: where the first runs train; its memory counts.
         rows: the display's rows of the runs that it knows; others are added to it.
-        stop: asked at every step.
 
     Raises:
         Stopped: ``stop`` returned true. Every run's records are written, unfinished ones are marked
@@ -195,9 +194,9 @@ def _judge(pool: _Pool) -> None:
     pruned = pool.source.report(reports) if reports else set()
     if pruned:
         for stack in list(pool.stacks):
-            _attempt(pool, stack, lambda stack: ending.prune(stack, pruned, pool.update))
+            _attempt(pool, stack, lambda stack: train.prune(stack, pruned, pool.update))
     for stack in pool.stacks:
-        saving.checkpoint_at_boundary(stack)
+        saving.checkpoint_if_due(stack)
 
 
 def _attempt(pool: _Pool, stack: Stack, work: Callable[[Stack], None]) -> None:

@@ -179,15 +179,7 @@ def shown(value: Any) -> str:
 
 
 def of_rows(file: Path, columns: Sequence[str]) -> list[Difference]:
-    """Return the oddities of a table of steps: unknown columns, steps out of order.
-
-    Args:
-        file: in a run's folder; read as the record's reader reads it.
-        columns: the expected ones.
-
-    Raises:
-        OSError: it does not exist.
-    """
+    """Return what is wrong in a table of steps: unknown columns, steps repeated or out of order."""
     with file.open("rb") as stream:
         header = stream.readline(2**16)
         lines = stream.read().split(b"\n")[:-1]  # a torn last line does not count
@@ -219,11 +211,11 @@ def _order(name: str, cells: Iterable[bytes]) -> Iterator[Difference]:
         if step in seen:
             twice.append(f"{step:g}")
         elif step < before:
-            back.append(f"{step:g} behind {before:g}")
+            back.append(f"{step:g} after {before:g}")
         seen.add(step)
         before = step
     if twice:
-        yield Difference(f"{name}, steps that are there twice", _some(twice), "none")
+        yield Difference(f"{name}, repeated steps", _some(twice), "none")
     if back:
         yield Difference(f"{name}, steps out of order", _some(back), "none")
 

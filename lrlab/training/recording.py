@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +15,6 @@ from lrlab.training.stack import Run, Stack
 
 if TYPE_CHECKING:
     from lrlab.process.progress import Update
-
-
-def results_in_words(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
-    """Return the known results in words."""
-    for name in names:
-        if not np.isnan(value := summary[name]):
-            share = name.endswith("_acc")
-            words = name.replace("_acc", " accuracy").replace("_", " ")
-            yield f"{words} {value:.2%}" if share else f"{words} {value:.4f}"
 
 
 def log_start(stack: Stack, run: Run) -> None:
@@ -46,9 +36,9 @@ def log_start(stack: Stack, run: Run) -> None:
     if way == "one at a time":
         lines.append("one at a time, because together they would be slower or change bits")
     if way == "unmapped":
-        lines.append("one at a time, because vmap does not take this network")
+        lines.append("one at a time, because torch.vmap cannot run this network")
     if stack.optimizer.general:
-        lines.append("optimizer by the general, slower way: one torch optimizer a lane")
+        lines.append("slower: one torch optimizer a lane, as lrlab has no stacked update for it")
     rates = dict.fromkeys(f"{rate:g}" for rate in stack.optimizer.rates(lane))
     if list(rates) != ["1"]:
         lines.append(f"parameter groups at {', '.join(rates)} times lr")
@@ -97,13 +87,13 @@ def _write_rows(
     epoch, place = divmod(first_step, stack.steps_per_epoch)
     lr = segment.values["lr"][:count, lane].tolist()
     loss = segment.losses[:count, lane].tolist()
-    first = 0
+    steps = range(first_step, first_step + count)
+    rows = {"step": steps, "epoch": [epoch] * count, "lr": lr, "train_loss": loss}
     if place == 0:
-        first = 1
         run.epoch_losses = (0.0, 0)
-        records.append_evaluated(folder, first_step, epoch, (lr[0], loss[0]), run.evaluation)
-    steps = range(first_step + first, first_step + count)
-    rows = zip(steps, [epoch] * len(steps), lr[first:], loss[first:], strict=True)
+        first = {name: values[:1] for name, values in rows.items()}
+        records.append_metrics(folder, first | evaluated(run))
+        rows = {name: values[1:] for name, values in rows.items()}
     records.append_metrics(folder, rows)
     measured = [
         (first_step + i, *numbers[lane].tolist())
@@ -112,6 +102,12 @@ def _write_rows(
     ]
     records.append_diagnostics(folder, measured)
     return lr, loss
+
+
+def evaluated(run: Run) -> dict[str, list[float]]:
+    """Return the cells of metrics.csv for the latest evaluation; a regression has no accuracy."""
+    loss, accuracy = run.evaluation
+    return {"val_loss": [loss]} | ({} if np.isnan(accuracy) else {"val_acc": [accuracy]})
 
 
 def diverge(run: Run, step: int) -> None:

@@ -13,12 +13,13 @@ from lrlab import records
 from lrlab.config import schema
 from lrlab.engine import forms, python_state
 from lrlab.engine.diagnostics import branch_budget
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.errors import in_a_line
 from lrlab.process.profiling import phase
-from lrlab.training import checkpoints, lane_python
+from lrlab.training import checkpoints
 from lrlab.training.evaluation import evaluate, reach_target
-from lrlab.training.lane_python import Python
-from lrlab.training.stack import Run, Stack
+from lrlab.training.stack import Python, Run, Stack
 
 CHECKPOINT_SECONDS = 60  # checkpoint_every=auto
 # the part of a summary that a checkpoint keeps
@@ -63,11 +64,7 @@ def restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int
 
 
 def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
-    """Put a lane back where its checkpoint left it.
-
-    Raises:
-        Exception: of any kind, if the checkpoint does not belong there.
-    """
+    """Put a lane back where its checkpoint left it; raise any exception if it does not fit."""
     run = stack.runs[lane]
     loss, accuracy = map(float, state["evaluation"])
     evaluations = [float(each) for each in state["evaluations"]]
@@ -80,7 +77,7 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
         stack.meter.load(lane, state["curvature"])
     stack.lanes.load(lane, state["tensors"])
     stack.optimizer.load(lane, state["optimizer"])
-    lane_python.load(stack, lane, state.get("python", {}))
+    load_python(stack, lane, state.get("python", {}))
     if try_out := getattr(stack.optimizer, "try_out", None):  # one that lrlab does not know
         try_out(lane, state["optimizer"], state.get("python", {}).get("optimizer") or {})
     for val_loss in evaluations:
@@ -101,30 +98,27 @@ def keep_end(stack: Stack, lane: int) -> None:
         if mode != "off" and not annealed:
             records.log(run.spec.folder, branch_budget.no_branches(run.steps))
         return
-    python = lane_python.changed(stack, lane)
+    python = changed_python(stack, lane)
     state = {
         "step": run.step,
         "tensors": stack.lanes.state(lane),
         "optimizer": stack.optimizer.state(lane),
-        "python": lane_python.saved(python),
+        "python": _saved_python(python),
         "values": run.last_values,
     }
     checkpoints.write(records.end_file(run.spec.folder), state)
 
 
-def checkpoint_at_boundary(stack: Stack) -> None:
-    """Save the stack's lanes at an epoch's end, if ``checkpoint_every`` says so."""
-    if checkpoint_due(stack, at_boundary=True):
-        checkpoint(stack)
-
-
-def checkpoint_due(stack: Stack, at_boundary: bool) -> bool:
+def checkpoint_if_due(stack: Stack) -> None:
+    """Save the stack's lanes if ``checkpoint_every`` says so."""
     every = stack.runs[0].spec.config.get("checkpoint_every")
     if every == "auto":
-        return time.monotonic() - stack.checkpointed > CHECKPOINT_SECONDS
-    if every is None or not at_boundary:
-        return False
-    return any(run.step // stack.steps_per_epoch % every == 0 for run in stack.runs)
+        due = time.monotonic() - stack.checkpointed > CHECKPOINT_SECONDS
+    else:
+        epochs = [run.step // stack.steps_per_epoch for run in stack.runs]
+        due = every and stack.place == 0 and any(epoch % every == 0 for epoch in epochs)
+    if due:
+        checkpoint(stack)
 
 
 @phase("checkpoint")
@@ -135,7 +129,7 @@ def checkpoint(stack: Stack) -> None:
         NotWritten: there is no space, or no permission.
     """
     for lane, run in enumerate(stack.runs):
-        python = lane_python.changed(stack, lane)
+        python = changed_python(stack, lane)
         if _unsaved(run, python):
             checkpoints.drop(run.spec.folder)
             continue
@@ -143,7 +137,7 @@ def checkpoint(stack: Stack) -> None:
             "step": run.step,
             "tensors": stack.lanes.state(lane),
             "optimizer": stack.optimizer.state(lane),
-            "python": lane_python.saved(python),
+            "python": _saved_python(python),
             "evaluation": list(run.evaluation),
             "evaluations": run.evaluations,
             "epoch_losses": list(run.epoch_losses),
@@ -151,7 +145,7 @@ def checkpoint(stack: Stack) -> None:
             "curvature": stack.meter.state(lane) if stack.meter else [],
             "summary": {key: run.summary[key] for key in KEPT if key in run.summary},
         }
-        checkpoints.save(run.spec.folder, state)
+        checkpoints.write(records.checkpoint_file(run.spec.folder), state)
     stack.checkpointed = time.monotonic()
 
 
@@ -175,9 +169,61 @@ def unsaved_line(names: str) -> str:
 
 def interrupt(stack: Stack) -> None:
     """Record in all runs of the stack that they were interrupted, and at which step."""
-    every = stack.runs[0].spec.config.get("checkpoint_every")
-    if every is not None:
+    if stack.runs[0].spec.config.get("checkpoint_every") is not None:
         checkpoint(stack)
     for run in stack.runs:
         records.write_summary(run.spec.folder, run.summary | {"state": "interrupted"})
         records.log(run.spec.folder, f"interrupted at step {run.step}")
+
+
+# --- the Python values that a lane keeps next to its tensors --------------------------------------
+
+
+def note_start(runs: Sequence[Run], stacked: Lanes, optimizer: LaneOptimizer) -> None:
+    """Note the Python values that each run keeps; runs that begin alike share the note."""
+    notes: list[Python] = []
+    for lane, run in enumerate(runs):
+        now = _kept(stacked, optimizer, lane)
+        alike = (note for note in notes if not _changes(note, now))
+        run.begun = next(alike, now)
+        if run.begun is now:
+            notes.append(now)
+
+
+def _kept(stacked: Lanes, optimizer: LaneOptimizer, lane: int) -> Python:
+    network, loss = stacked.python(lane)
+    own = optimizer.torch_optimizer(lane)  # an optimizer that lrlab does not know
+    rule = {} if own is None else python_state.of(own)
+    return {"network": network, "loss": loss, "optimizer": rule}
+
+
+def _changes(before: Python, now: Python) -> Python:
+    found = {name: python_state.changes(before[name], now[name]) for name in now}
+    return {name: state for name, state in found.items() if state}
+
+
+def changed_python(stack: Stack, lane: int) -> Python:
+    """Return the Python values of a lane's network, loss and optimizer that have changed."""
+    return _changes(stack.runs[lane].begun, _kept(stack.lanes, stack.optimizer, lane))
+
+
+def _saved_python(python: Python) -> Python:
+    """Return those of the changed values that can be saved."""
+    return {name: python_state.saved(kept) for name, kept in python.items()}
+
+
+def load_python(stack: Stack, lane: int, state: Python) -> None:
+    """Put the values from ``changed_python`` into a lane.
+
+    Raises:
+        forms.Unfit: they do not belong there.
+    """
+    try:
+        stack.lanes.load_python(lane, state.get("network", {}), state.get("loss", {}))
+        if state.get("optimizer"):
+            own = stack.optimizer.torch_optimizer(lane)
+            if own is None:
+                raise forms.Unfit("it is of another optimizer")
+            python_state.put_back(own, state["optimizer"])
+    except Exception as error:  # any error that a file from elsewhere causes
+        raise forms.Unfit(str(error)) from error

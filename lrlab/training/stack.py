@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.engine.step.batches import gather
+from lrlab.engine import python_state
+from lrlab.engine.optimizers.protocol import Coefficients
 from lrlab.engine.step.choosing import build_step
-from lrlab.engine.step.protocol import Coefficients, Step
+from lrlab.engine.step.plain import gather
+from lrlab.engine.step.protocol import Step
 from lrlab.plan.build import References, batch_order
 from lrlab.plan.spec import RunSpec
 from lrlab.process.profiling import phase
@@ -23,8 +25,8 @@ from lrlab.training.loop import Course, Lockstep
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
-    from lrlab.training.lane_python import Python
 
+Python = dict[str, python_state.State]  # attributes of the network, the loss and the optimizer
 SEGMENT = 100  # steps between two looks at the losses; each look waits for the device
 TRIAL = 20  # steps of a segment that tests how fast a number of threads is
 CAPTURE_FROM = 50  # steps left; capturing one saves its own cost in about so many

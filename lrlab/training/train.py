@@ -1,21 +1,23 @@
-"""Train a stack for an epoch: segment by segment, recorded, then evaluated."""
+"""Train a stack for an epoch, segment by segment, then evaluate it and let its ended runs leave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrlab import records
 from lrlab.engine import devices
 from lrlab.errors import Stopped
+from lrlab.process.profiling import phase
+from lrlab.training import checkpoints
 from lrlab.training.building import precision
-from lrlab.training.ending import finish
-from lrlab.training.evaluation import evaluate
+from lrlab.training.evaluation import evaluate, evaluate_finished
 from lrlab.training.loop import Values, advance
-from lrlab.training.recording import record, show_epoch, show_step
-from lrlab.training.saving import checkpoint, checkpoint_due
+from lrlab.training.recording import diverge, end, evaluated, record, show_epoch, show_step
+from lrlab.training.saving import checkpoint_if_due, keep_end
 from lrlab.training.stack import Run, Stack
 
 if TYPE_CHECKING:
@@ -52,8 +54,7 @@ def train_epoch(stack: Stack, update: Update, stop: Callable[[], bool]) -> None:
             break
         if stop():
             raise Stopped
-        if checkpoint_due(stack, at_boundary=False):
-            checkpoint(stack)
+        checkpoint_if_due(stack)
 
     evaluate(stack)
     for run in stack.runs:
@@ -72,3 +73,72 @@ def schedule_values(runs: Sequence[Run], count: int) -> Values:
     unmoved = np.full(count, np.nan)
     names = dict.fromkeys(name for table in tables for name in table)
     return {n: np.stack([t.get(n, unmoved) for t in tables], axis=1) for n in names}
+
+
+def prune(stack: Stack, pruned: set[int], update: Update) -> None:
+    """Let pruned runs leave at an epoch's end. Their curves are kept.
+
+    Args:
+        pruned: run numbers; those that are not in this stack are ignored.
+    """
+    going = []
+    for lane, run in enumerate(stack.runs):
+        if run.spec.number not in pruned:
+            going.append(lane)
+            continue
+        epoch = run.step // stack.steps_per_epoch
+        _append_evaluation(run, epoch)
+        run.summary |= {
+            "val_loss": run.evaluation[0],
+            "val_acc": run.evaluation[1],
+            "pruned_at_epoch": epoch,
+        }
+        end(run, "pruned", f"pruned after epoch {epoch}: val loss {run.evaluation[0]:.4f}")
+        update(run.row, state="pruned")
+    stack.keep(going)
+
+
+@phase("final evaluation")
+def finish(stack: Stack, done: Sequence[int]) -> None:
+    """Evaluate finished runs in full, and write their last records."""
+    final = evaluate_finished(stack, done)
+    for i, lane in enumerate(done):
+        run = stack.runs[lane]
+        run.evaluate_seconds += final.seconds
+        _append_evaluation(run, run.spec["epochs"])
+        finite = np.isfinite(run.evaluation[0]) and bool(final.train[0][i].isfinite())
+        if not finite:
+            diverge(run, run.step)
+            continue
+        run.summary |= {
+            "train_loss": float(final.train[0][i]),
+            "train_acc": float(final.train[1][i]),
+            "val_loss": run.evaluation[0],
+            "val_acc": run.evaluation[1],
+            "test_loss": float(final.test[0][i]),
+            "test_acc": float(final.test[1][i]),
+            "val_parts": [float(part[i]) for part in final.val_parts],
+        }
+        keep_end(stack, lane)
+        if run.spec["save_model"]:
+            checkpoints.write(records.model_file(run.spec.folder), final.lanes.state_dict(i))
+        line = "finished\n" + ", ".join(_results_in_words(run.summary))
+        if stack.optimizer.moved(lane):
+            rates = dict.fromkeys(f"{rate:g}" for rate in stack.optimizer.rates(lane))
+            line += f"\nthe optimizer moved its lr itself, to {', '.join(rates)} times the recorded"
+        end(run, "finished", line)
+
+
+def _append_evaluation(run: Run, epoch: int) -> None:
+    """Write the row of metrics.csv after the last update: an evaluation only."""
+    records.append_metrics(
+        run.spec.folder, {"step": [run.step], "epoch": [epoch], **evaluated(run)}
+    )
+
+
+def _results_in_words(summary: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("train_loss", "val_loss", "test_loss", "test_acc"):
+        if not np.isnan(value := summary[name]):
+            share = name.endswith("_acc")
+            words = name.replace("_acc", " accuracy").replace("_", " ")
+            yield f"{words} {value:.2%}" if share else f"{words} {value:.4f}"

@@ -64,6 +64,11 @@ def write_sweep(sweep: Path, count: int) -> None:
         write_run(sweep / str(number), number, float(lrs[number % LRS]), number // LRS % SEEDS)
 
 
+def columns(rows: list[tuple[int, int, float, float]]) -> dict[str, list[float]]:
+    names = ("step", "epoch", "lr", "train_loss")
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
 def write_run(folder: Path, number: int, lr: float, seed: int) -> None:
     rng = np.random.default_rng(number)
     steps = np.arange(STEPS)
@@ -79,13 +84,14 @@ def write_run(folder: Path, number: int, lr: float, seed: int) -> None:
     records.create_run(folder, f"lr: {lr}\n", "{}\n", "[]\n")
     rows = [(s, s // STEPS_PER_EPOCH, lr, float(np.float32(noisy[s]))) for s in range(last)]
     for begin in range(0, last, EVALUATE_EVERY):
-        s, epoch, _, loss = rows[begin]
         clean_loss = float(np.median(noisy[begin : begin + 50]))
-        records.append_evaluated(folder, s, epoch, (lr, loss), (clean_loss, 0.9))
-        records.append_metrics(folder, rows[begin + 1 : begin + EVALUATE_EVERY])
+        val = {"val_loss": [clean_loss], "val_acc": [0.9]}
+        records.append_metrics(folder, columns([rows[begin]]) | val)
+        records.append_metrics(folder, columns(rows[begin + 1 : begin + EVALUATE_EVERY]))
     end_loss = float(np.median(noisy[-100:]))
     if not ends:
-        records.append_evaluated(folder, STEPS, STEPS // STEPS_PER_EPOCH, None, (end_loss, 0.9))
+        end = {"step": [STEPS], "epoch": [STEPS // STEPS_PER_EPOCH], "val_acc": [0.9]}
+        records.append_metrics(folder, end | {"val_loss": [end_loss]})
     draws = rng.standard_normal((len(MEASURED), 7))
     measured = [(s, *map(float, row)) for s, row in zip(MEASURED, draws, strict=True) if s < last]
     records.append_diagnostics(folder, measured)

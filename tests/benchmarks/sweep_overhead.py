@@ -44,7 +44,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "records": [
         (records, name)
         for name in (
-            *("create_run", "start_metrics", "append_metrics", "append_evaluated", "log"),
+            *("create_run", "start_metrics", "append_metrics", "log"),
             *("write_summary", "read_summary", "write_runs", "write_best", "write_sweep_config"),
         )
     ],

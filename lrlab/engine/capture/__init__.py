@@ -9,6 +9,6 @@ the same bits. The caller checks that it does.
 
 On a GPU a program is captured a second time, as a CUDA graph, which costs one launch.
 
-``capturing`` is the way in. ``watching`` records ``operations``, ``builder`` decides where each
+``capturing`` is the way in. ``operations`` are recorded, ``builder`` decides where each
 result is written, and ``calls`` finds the call for each operation. A ``program`` repeats them.
 """

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lrlab.engine.capture.builder import Builder
-from lrlab.engine.capture.operations import Operation
+from lrlab.engine.capture.operations import Operation, described, watch
 from lrlab.engine.capture.program import NotCapturable, Program
-from lrlab.engine.capture.watching import described, watch
 
 
 @dataclass(frozen=True)

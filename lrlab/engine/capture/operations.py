@@ -1,12 +1,16 @@
-"""Describe one watched operation of torch, and the tensors in its arguments."""
+"""Watch the operations of some work below autograd and vmap, and describe them for comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lrlab.engine.capture.program import NotCapturable
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,74 @@ def storage_of(tensor: Tensor) -> int:
 
 def layout_of(tensor: Tensor) -> tuple[Any, ...]:
     return (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+
+
+_NEVER = (
+    torch.Tag.nondeterministic_seeded,  # draws random numbers
+    torch.Tag.data_dependent_output,
+    torch.Tag.dynamic_output_shape,
+)
+
+
+class _Watch(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # keeping torch's compiler out would import it, which takes seconds
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if any(tag in func.tags for tag in _NEVER):
+            raise NotCapturable(f"{func} gives something else at each call")
+        output = func(*args, **kwargs)
+        returned = output if isinstance(output, list | tuple) else [output]
+        if any(not isinstance(one, Tensor | list | None) for one in returned):
+            raise NotCapturable(f"{func} looks at numbers")
+        self.operations.append(Operation(func, args, kwargs, output))
+        return output
+
+
+def watch(
+    work: Callable[[], Sequence[Tensor | None]],
+) -> tuple[list[Operation], Sequence[Tensor | None]]:
+    """Do the work; return its operations and its results."""
+    with _Watch() as watched:
+        results = work()
+    return watched.operations, results
+
+
+def described(operations: Sequence[Operation], changing: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    """Describe the operations with all arguments: a tensor by its origin and its layout."""
+    changes = {storage_of(t) for t in changing}
+    origin: dict[int, tuple[Any, ...]] = {}
+
+    def named(tensor: Tensor) -> tuple[Any, ...]:
+        made = origin.get(id(tensor))
+        if made is None:
+            place = tensor.data_ptr() if storage_of(tensor) in changes else _contents(tensor)
+            made = origin[id(tensor)] = ("given", place)
+        return (*made, *layout_of(tensor))
+
+    found = []
+    for place, operation in enumerate(operations):
+        arguments = mapped(named, (operation.args, operation.kwargs))
+        found.append((operation.call, repr(arguments)))
+        for i, output in enumerate(operation.outputs):
+            origin.setdefault(id(output), (place, i))
+    return found
+
+
+def _contents(tensor: Tensor) -> int:
+    """Describe a constant, a small one by its numbers: a network may make it anew at each call."""
+    if tensor.numel() > 10_000:
+        return tensor.data_ptr()
+    return hash(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lrlab.engine.diagnostics.cadence import (
-    BUDGET,
-    CADENCES,
-    cost,
-    planned,
-)
+from lrlab.engine.diagnostics.cadence import BUDGET, CADENCES, cost, planned
 from lrlab.records.thresholds import THRESHOLDS
 
 # The branch test has three branches of at most a fifteenth of the run. With building and capturing

@@ -11,20 +11,9 @@ import torch
 from torch import Tensor
 
 from lrlab.engine import python_state
-from lrlab.engine.diagnostics.cadence import (
-    CADENCES,
-    FIRST,
-    WHOLE,
-    Cadence,
-    due,
-)
+from lrlab.engine.diagnostics.cadence import CADENCES, FIRST, WHOLE, Cadence, due
 from lrlab.engine.diagnostics.curvature import sharpest
-from lrlab.engine.diagnostics.vectors import (
-    dot,
-    flat,
-    length_of,
-    random_vectors,
-)
+from lrlab.engine.diagnostics.vectors import dot, flat, length_of, random_vectors
 from lrlab.process.profiling import phase
 
 if TYPE_CHECKING:

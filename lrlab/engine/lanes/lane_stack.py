@@ -14,17 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lrlab.engine import forms, python_state
-from lrlab.engine.lanes import chunks, hessian
+from lrlab.engine.lanes import chunks, copies, hessian
 from lrlab.engine.lanes.block import Block, Loss, block_of, joined, single_blocks
 from lrlab.engine.lanes.chunks import Samples
-from lrlab.engine.lanes.copies import (
-    copied_loss,
-    differ,
-    distinct,
-    each_once,
-    python_copy,
-    state_dict_of,
-)
 from lrlab.engine.lanes.packing import Tensors, packed_together, with_padding
 from lrlab.engine.lanes.passes import Passes
 from lrlab.engine.lanes.ways import KEEPS_STATE, UNSAVED, find_way
@@ -60,24 +52,21 @@ class Lanes:
         params: Tensors,
         fixed: Tensors,
         seeds: Sequence[int],
-        loss: Loss,
+        losses: Sequence[Loss],
         ways: dict[tuple[int, bool], str] | None = None,
         pad: int = 0,
         precision: str = "float32",
     ) -> None:
-        self.modules = list(modules)
+        self.modules, self.losses = list(modules), list(losses)
         count = len(seeds)
-        self.losses = [loss] * count
         self._wide_params, wide = packed_together(params, max(pad, count))
         self._wide_fixed = with_padding(fixed, max(pad, count))
         self.params = {name: tensor[:count] for name, tensor in self._wide_params.items()}
         self.units = [unit[:count] for unit in wide]
         self.fixed = {name: tensor[:count] for name, tensor in self._wide_fixed.items()}
-        self.pad = pad
-        self.precision = precision
-        self.seeds = list(seeds)
-        self.loss = loss
+        self.pad, self.precision, self.seeds = pad, precision, list(seeds)
         self.ways = {} if ways is None else ways
+        self._like = functools.partial(Lanes, ways=self.ways, pad=pad, precision=precision)
         self.passes = Passes(self.seeds, self.ways, precision)
         self.cut()
 
@@ -167,7 +156,7 @@ class Lanes:
         if key not in self.ways:
             self.ways[key] = find_way(self, x, y, evaluated)
         self.way = self.ways[key]
-        if self.way == "together" and differ(self.modules, self.losses):
+        if self.way == "together" and copies.differ(self.modules, self.losses):
             self.way = "one at a time"
         if self.way != "together":
             self._part()
@@ -203,22 +192,22 @@ class Lanes:
         self._part()
         python_state.put_back(self.modules[lane], network)
         python_state.put_back(self.losses[lane], loss)
-        if self.way == "together" and differ(self.modules, self.losses):
+        if self.way == "together" and copies.differ(self.modules, self.losses):
             self.way = "one at a time"
         self.cut()
 
     def _part(self) -> None:
         """Give each lane its own network and loss in Python; the tensors stay the stack's."""
-        self.modules = distinct(self.modules, copy.deepcopy)
-        self.losses = distinct(self.losses, copied_loss)
+        self.modules = copies.distinct(self.modules, copy.deepcopy)
+        self.losses = copies.distinct(self.losses, copies.copied_loss)
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """Undo everything done in the block: modules are copies, and buffers are put back."""
         before = {n: t.clone() for n, t in self.fixed.items()}
         modules, losses = self.modules, self.losses
-        self.modules = each_once(modules, python_copy)
-        self.losses = each_once(losses, copied_loss)
+        self.modules = copies.each_once(modules, copies.python_copy)
+        self.losses = copies.each_once(losses, copies.copied_loss)
         self.cut()
         self.passes.rehearsing = True
         try:
@@ -236,7 +225,10 @@ class Lanes:
         def copied(tensors: Tensors) -> Tensors:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-        modules, losses = copy.deepcopy(self.modules), [copied_loss(loss) for loss in self.losses]
+        modules, losses = (
+            copy.deepcopy(self.modules),
+            [copies.copied_loss(loss) for loss in self.losses],
+        )
         twin = self._like(modules, copied(self.params), copied(self.fixed), self.seeds, losses)
         twin.way = self.way
         twin.cut()
@@ -297,21 +289,7 @@ class Lanes:
 
     def state_dict(self, lane: int) -> dict[str, Any]:
         """Return one lane's state dict, on the CPU, as its network alone would have it."""
-        return state_dict_of(self.modules[lane], self.state(lane))
-
-    def _like(
-        self,
-        modules: Sequence[nn.Module],
-        params: Tensors,
-        fixed: Tensors,
-        seeds: Sequence[int],
-        losses: Sequence[Loss],
-    ) -> Lanes:
-        given = (self.loss, self.ways, self.pad, self.precision)
-        made = Lanes(modules, params, fixed, seeds, *given)
-        made.losses = list(losses)
-        made.cut()
-        return made
+        return copies.state_dict_of(self.modules[lane], self.state(lane))
 
     def cut(self) -> None:
         """Cut the stack into the blocks of its way, after that or its modules have changed."""

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lrlab.engine.lanes.block import Loss
-from lrlab.engine.lanes.chunks import (
-    EVALUATION_CHUNK,
-)
+from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 
 
 def bytes_a_lane(network: nn.Module, loss: Loss, x: Tensor, y: Tensor, probe: int = 0) -> int:

@@ -39,4 +39,5 @@ def stack(
         else other
         for other in networks
     ]
-    return Lanes(modules, trained, fixed, seeds, loss, ways, pad, precision)
+    losses = [loss] * len(seeds)
+    return Lanes(modules, trained, fixed, seeds, losses, ways, pad, precision)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
+from torch.overrides import TorchFunctionMode
 
 from lrlab.engine import devices, python_state
 from lrlab.engine.bits import same_bits
 from lrlab.engine.lanes import chunks
 from lrlab.engine.lanes.chunks import Samples, of_each_lane
-from lrlab.engine.lanes.traces import Hooks, global_state, keeps_mapped
 
 if TYPE_CHECKING:
     from lrlab.engine.lanes.lane_stack import Lanes
@@ -44,7 +48,7 @@ def find_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -
     try:
         # A network that draws random numbers is refused here, because in a stack its numbers would
         # depend on the other lanes.
-        with Hooks() as hooks:
+        with _Hooks() as hooks:
             tried = _trial(lanes, x, y, evaluated)
     except RuntimeError as error:
         if devices.out_of_memory(error):
@@ -139,7 +143,7 @@ def _trial(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> 
         for length in chunks.chunk_sizes(len(ys), multiple):
             pieces[length, xs.stride()] = xs[-length:], ys[-length:]
     with lanes.rehearsal():
-        before, drawn = lanes.python(0), global_state()
+        before, drawn = lanes.python(0), _global_state()
         losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0)
         found = [losses, *(g for g in gradients if g is not None)]
         lanes.train_mode(False)
@@ -149,8 +153,8 @@ def _trial(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> 
                 scores = [lanes.passes.scores(block, xs, ys, 0, _as_they_are) for block in blocks]
             found += [torch.cat(parts) for parts in zip(*scores, strict=True)]
         lanes.train_mode(True)
-        draws = lanes.way != "unmapped" and drawn != global_state()  # there it is seeded
-        if any(map(keeps_mapped, lanes.modules + lanes.losses)):
+        draws = lanes.way != "unmapped" and drawn != _global_state()  # there it is seeded
+        if any(map(_keeps_mapped, lanes.modules + lanes.losses)):
             # their tensors are of no use outside of vmap, not even to look at
             return _Trial(found, draws, left_mapped=True)
         changed = lanes.changed(before)
@@ -165,3 +169,40 @@ def _trial(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> 
 
 def _as_they_are(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs
+
+
+# --- side effects of a forward pass --------------------------------------------------------------
+
+
+def _global_state() -> tuple[Any, ...]:
+    """Return the states of the global generators of Python and numpy, comparable."""
+    _, keys, place, *gauss = np.random.get_state()
+    return random.getstate(), np.asarray(keys).tobytes(), place, gauss
+
+
+class _Hooks(TorchFunctionMode):
+    """Note whether a tensor is given a hook for its gradient, or asked if it has one.
+
+    Under vmap hooks are not called, and no tensor says that it requires a gradient.
+
+    Attributes:
+        found: whether one was.
+    """
+
+    found = False
+    _asked = (Tensor.requires_grad.__get__, Tensor.grad_fn.__get__)  # type: ignore[attr-defined]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.register_hook:
+            self.found = True
+        elif func in self._asked and is_batchedtensor(args[0]):
+            asker = str(sys._getframe(1).f_globals.get("__name__"))
+            self.found |= asker.partition(".")[0] not in ("torch", "lrlab")
+        return func(*args, **(kwargs or {}))
+
+
+def _keeps_mapped(owner: Any) -> bool:
+    """Return whether a network or loss has kept a tensor of all lanes, which vmap provides."""
+    parts = owner.modules() if isinstance(owner, nn.Module) else [owner]
+    values = (value for part in parts for value in getattr(part, "__dict__", {}).values())
+    return any(isinstance(v, Tensor) and is_batchedtensor(v) for v in values)

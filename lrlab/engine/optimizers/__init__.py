@@ -30,6 +30,6 @@ depend on other lanes, even where those are NaN.
 The files
 ---------
 ``protocol`` defines what every optimizer of a stack can do. ``lane_optimizers`` makes one from
-configs, which ``reading`` checks: a ``stacked`` one, or for other classes a ``general`` one.
-``rates`` keeps the lr of parameter groups.
+configs, which it checks: a ``stacked`` one, or for other classes a ``general`` one, which
+holds each lane's torch ``instance``.
 """

@@ -6,17 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.engine.optimizers.rule import (
-    ALWAYS_GENERAL,
-    EPS,
-    WEIGHT_DECAY,
-    Columns,
-    Common,
-    Rows,
-    Rule,
-    decayed,
-    switchable,
-)
+from lrlab.engine.optimizers import rule
+from lrlab.engine.optimizers.rule import Columns, Common, Rows, Rule
 
 
 def _state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
@@ -31,12 +22,12 @@ def _coefficients(h: Columns, before: np.ndarray) -> Columns:
     return {
         "step_size": -(h["lr"] / (1 + before * h["lr_decay"])),
         "eps": h["eps"],
-        **switchable("weight_decay", h["weight_decay"]),
+        **rule.switchable("weight_decay", h["weight_decay"]),
     }
 
 
 def _update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -> None:
-    grad = decayed(param, grad, c)
+    grad = rule.decayed(param, grad, c)
     total = state["sum"].addcmul_(grad, grad)
     param.addcdiv_(grad * c["step_size"], _divisor({"sum": total}, c))
 
@@ -50,7 +41,7 @@ def _scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
 
 
 ADAGRAD = Rule(
-    general_flags=ALWAYS_GENERAL,
+    general_flags=rule.ALWAYS_GENERAL,
     state=_state,
     coefficients=_coefficients,
     update=_update,
@@ -58,8 +49,8 @@ ADAGRAD = Rule(
     numbers={
         "lr_decay": ("a number of at least 0", 0.0),
         "initial_accumulator_value": ("a number of at least 0", 0.0),
-        "eps": EPS,
-        "weight_decay": WEIGHT_DECAY,
+        "eps": rule.EPS,
+        "weight_decay": rule.WEIGHT_DECAY,
     },
     divisor=_divisor,
 )

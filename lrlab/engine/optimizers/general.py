@@ -13,9 +13,8 @@ from torch import Tensor
 
 from lrlab.data import random_state
 from lrlab.engine import forms, python_state
-from lrlab.engine.optimizers.instance import instance, numbers
-from lrlab.engine.optimizers.protocol import absent
-from lrlab.engine.optimizers.rates import Rates, rates_of
+from lrlab.engine.optimizers.instance import Rates, instance, numbers, rates_of
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients, Values, absent
 
 if TYPE_CHECKING:
     from lrlab.config import targets
@@ -124,11 +123,7 @@ class _Single:
         self.optimizer.load_state_dict(given)
 
     def try_out(self, state: Mapping[str, Any], python: python_state.State) -> None:
-        """Make one step of another optimizer with this state, on copies of the leaves.
-
-        Raises:
-            Exception: any error of such a step.
-        """
+        """Make one step of another optimizer with this state, on copies of the leaves."""
         leaves = [torch.nn.Parameter(leaf.detach().clone()) for leaf in self.leaves]
         other = instance(self.target, leaves, self.rates.lr)
         one = replace(self, leaves=leaves, optimizer=other, rates=copy.deepcopy(self.rates))
@@ -176,29 +171,20 @@ class GeneralOptimizer:
         for own, its in zip(self._lanes, other._lanes, strict=True):
             own.rates = copy.deepcopy(its.rates)
 
-    def coefficients(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> dict[str, Tensor]:
+    def coefficients(self, schedule_values: Values, first_steps: np.ndarray) -> dict[str, Tensor]:
         # each torch optimizer counts its own updates; one that draws, draws by seed and step
         self._first_steps = first_steps
         return {name: torch.tensor(np.asarray(v, float)) for name, v in schedule_values.items()}
 
-    def stability_scale(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> np.ndarray:
+    def stability_scale(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
         return np.full(np.shape(schedule_values["lr"]), np.nan)
 
-    def swings_from(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> np.ndarray:
-        return np.full(np.shape(schedule_values["lr"]), np.nan)
+    swings_from = stability_scale
 
-    def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
+    def preconditioner(self, coefficients: Coefficients, index: int) -> list[Tensor] | None:
         return None
 
-    def update(
-        self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
-    ) -> None:
+    def update(self, grads: Gradients, coefficients: Coefficients, index: int) -> None:
         row = {name: values[index].tolist() for name, values in coefficients.items()}
         for lane, one in enumerate(self._lanes):
             for leaf, grad in zip(one.leaves, grads, strict=True):
@@ -221,9 +207,7 @@ class GeneralOptimizer:
             one.step()
             one.optimizer.zero_grad(set_to_none=True)
 
-    def update_units(
-        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
-    ) -> None:
+    def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         raise NotImplementedError("each torch optimizer has parameters of its own")
 
     def buffers(self) -> list[Tensor]:
@@ -244,10 +228,6 @@ class GeneralOptimizer:
 
     def try_out(self, lane: int, state: Mapping[str, Any], python: python_state.State) -> None:
         """Make one step on copies of the loaded state: torch accepts any tensors as a state.
-
-        Args:
-            state: as ``load`` takes it.
-            python: the optimizer's Python values.
 
         Raises:
             Exception: of any kind, if the state does not belong there.

@@ -1,8 +1,9 @@
-"""Make the torch optimizer that a config names, and take a first step with it."""
+"""Make the torch optimizer that a config names, and keep the lr of its parameter groups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,3 +59,49 @@ def numbers(arguments: Mapping[str, Any]) -> dict[str, float]:
     numbers = {k: float(v) for k, v in arguments.items() if is_number(v)}
     betas = arguments.get("betas", ())
     return numbers | {f"beta{i}": float(beta) for i, beta in enumerate(betas, start=1)}
+
+
+@dataclass
+class Rates:
+    """The lr that each parameter group of an optimizer was built with, and the run's lr.
+
+    A schedule moves the lr of every group by the same factor, as ``torch.optim.lr_scheduler`` does,
+    so a group keeps its ratio to the run's lr.
+
+    Attributes:
+        lr: the run's, above 0.
+        groups: each group's.
+    """
+
+    lr: float
+    groups: list[float]
+
+    def at(self, lr: float) -> list[float]:
+        """Return each group's lr for this lr of the run."""
+        # lr / self.lr first: if the two are equal, a group's own lr keeps its bits
+        return [lr if own == self.lr else own * (lr / self.lr) for own in self.groups]
+
+
+def rates_of(
+    target: targets.Target,
+    leaves: Sequence[torch.nn.Parameter],
+    lr: float,
+    built: torch.optim.Optimizer,
+) -> Rates:
+    """Return the rates of an optimizer that was built with this lr.
+
+    At an lr of 0 there is no ratio, so the optimizer is built once more with an lr of 1.
+
+    Raises:
+        UserError: it has no ratio, for at lr=0 a group has another lr.
+    """
+    groups = [float(group["lr"]) for group in built.param_groups]
+    if lr > 0:
+        return Rates(lr, groups)
+    if any(groups):
+        raise UserError(
+            f"lr=0: {target.name} has parameters with lr {max(groups, key=abs):g}, which is in no "
+            "ratio to 0; use an lr above 0"
+        )
+    again = instance(target, leaves, 1.0)
+    return Rates(1.0, [float(group["lr"]) for group in again.param_groups])

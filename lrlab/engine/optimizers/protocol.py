@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Values = Mapping[str, np.ndarray]  # of schedules: lr, and momentum or beta1 if scheduled
+Coefficients = Mapping[str, Tensor]
+Gradients = Sequence[Tensor | None]
+
 
 class LaneOptimizer(Protocol):
     """The optimizer of a stack of lanes.
@@ -41,9 +45,7 @@ class LaneOptimizer(Protocol):
         """Take over the rates of another optimizer of as many lanes and the same parameters."""
         ...
 
-    def coefficients(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> dict[str, Tensor]:
+    def coefficients(self, schedule_values: Values, first_steps: np.ndarray) -> dict[str, Tensor]:
         """Return every number that the updates of the next steps need.
 
         They are computed in float64, as torch.optim computes with Python numbers, then rounded
@@ -61,9 +63,7 @@ class LaneOptimizer(Protocol):
         """
         ...
 
-    def update(
-        self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
-    ) -> None:
+    def update(self, grads: Gradients, coefficients: Coefficients, index: int) -> None:
         """Make one step of every lane, in place on the parameters.
 
         Args:
@@ -75,9 +75,7 @@ class LaneOptimizer(Protocol):
         """
         ...
 
-    def update_units(
-        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
-    ) -> None:
+    def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         """Do the work of ``update`` in fewer operations, to the same bits; needs ``units``.
 
         Args:
@@ -89,9 +87,7 @@ class LaneOptimizer(Protocol):
         """Return all tensors that ``update`` changes besides parameters; none if general."""
         ...
 
-    def stability_scale(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> np.ndarray:
+    def stability_scale(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
         """Return the factor from sharpness to the stability ratio.
 
         The step on a quadratic of curvature λ grows without bound if scale · λ > 1. With momentum β
@@ -111,9 +107,7 @@ class LaneOptimizer(Protocol):
         """
         ...
 
-    def swings_from(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> np.ndarray:
+    def swings_from(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
         """Return the stability ratio at which steps on a quadratic begin to swing.
 
         On a quadratic of curvature λ an update is a recurrence in the distance x from the minimum.
@@ -137,7 +131,7 @@ class LaneOptimizer(Protocol):
         """
         ...
 
-    def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
+    def preconditioner(self, coefficients: Coefficients, index: int) -> list[Tensor] | None:
         """Return the divisors of each gradient element in the last update, (lanes, ...), positive.
 
         Args:

@@ -6,20 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.engine.optimizers.rule import (
-    ALWAYS_GENERAL,
-    EPS,
-    MOMENTUM,
-    WEIGHT_DECAY,
-    Columns,
-    Common,
-    Rows,
-    Rule,
-    add_square,
-    decayed,
-    select,
-    switchable,
-)
+from lrlab.engine.optimizers import rule
+from lrlab.engine.optimizers.rule import Columns, Common, Rows, Rule
 
 
 def _state(params: list[Tensor], constants: Columns) -> dict[str, list[Tensor]]:
@@ -32,14 +20,14 @@ def _coefficients(h: Columns, before: np.ndarray) -> Columns:
         "alpha": h["alpha"],
         "square_share": 1 - h["alpha"],
         "eps": h["eps"],
-        **switchable("weight_decay", h["weight_decay"]),
-        **switchable("momentum", h["momentum"]),
+        **rule.switchable("weight_decay", h["weight_decay"]),
+        **rule.switchable("momentum", h["momentum"]),
     }
 
 
 def _update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -> None:
-    grad = decayed(param, grad, c)
-    square = add_square(state["square"].mul_(c["alpha"]), grad, c, common.get("alpha"))
+    grad = rule.decayed(param, grad, c)
+    square = rule.add_square(state["square"].mul_(c["alpha"]), grad, c, common.get("alpha"))
     root = _divisor({"square": square}, c)
     if "momentum" not in c:
         param.addcdiv_(grad * c["lr"], root, value=-1)
@@ -50,7 +38,7 @@ def _update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -
         return
     with_momentum = torch.addcmul(param, buffer, c["lr"], value=-1)
     without = torch.addcdiv(param, grad * c["lr"], root, value=-1)
-    param.copy_(select(c, "momentum", with_momentum, without))
+    param.copy_(rule.select(c, "momentum", with_momentum, without))
 
 
 def _divisor(state: Rows, c: Rows) -> Tensor:
@@ -62,16 +50,16 @@ def _scale(h: Columns, before: np.ndarray, nesterov: bool) -> np.ndarray:
 
 
 RMSPROP = Rule(
-    general_flags=(*ALWAYS_GENERAL, "centered"),
+    general_flags=(*rule.ALWAYS_GENERAL, "centered"),
     state=_state,
     coefficients=_coefficients,
     update=_update,
     stability_scale=_scale,
     numbers={
         "alpha": ("at least 0 and below 1", 0.99),
-        "eps": EPS,
-        "momentum": MOMENTUM,
-        "weight_decay": WEIGHT_DECAY,
+        "eps": rule.EPS,
+        "momentum": rule.MOMENTUM,
+        "weight_decay": rule.WEIGHT_DECAY,
     },
     divisor=_divisor,
     momentum="momentum",

@@ -9,24 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.engine.optimizers.rule import (
-    ALWAYS_GENERAL,
-    MOMENTUM,
-    WEIGHT_DECAY,
-    Columns,
-    Common,
-    Rows,
-    Rule,
-    decayed,
-    select,
-    switchable,
-)
+from lrlab.engine.optimizers import rule
+from lrlab.engine.optimizers.rule import Columns, Common, Rows, Rule
 from lrlab.errors import UserError
 
 
 def _coefficients(h: Columns, before: np.ndarray) -> Columns:
-    c = {"lr": h["lr"], **switchable("weight_decay", h["weight_decay"])}
-    c |= switchable("momentum", h["momentum"])
+    c = {"lr": h["lr"], **rule.switchable("weight_decay", h["weight_decay"])}
+    c |= rule.switchable("momentum", h["momentum"])
     if "momentum" in c:
         # torch starts the buffer with the whole gradient, whatever the dampening
         share = np.where(before == 0, 1.0, 1 - h["dampening"])
@@ -39,7 +29,7 @@ def _coefficients(h: Columns, before: np.ndarray) -> Columns:
 
 
 def _update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -> None:
-    grad = decayed(param, grad, c)
+    grad = rule.decayed(param, grad, c)
     if "momentum" in c:
         buffer = state["momentum"].mul_(c["momentum"])
         if "gradient_share" in c:
@@ -47,7 +37,7 @@ def _update(param: Tensor, grad: Tensor, state: Rows, c: Rows, common: Common) -
         else:
             buffer.add_(grad)
         ahead = torch.addcmul(grad, buffer, c["momentum"]) if common["nesterov"] else buffer
-        grad = select(c, "momentum", ahead, grad)
+        grad = rule.select(c, "momentum", ahead, grad)
     param.addcmul_(grad, c["lr"], value=-1)
 
 
@@ -72,15 +62,15 @@ def _check(arguments: Mapping[str, Any]) -> None:
 
 
 SGD = Rule(
-    general_flags=ALWAYS_GENERAL,
+    general_flags=rule.ALWAYS_GENERAL,
     state=lambda params, constants: {},  # the momentum's buffer is made when it is first needed
     coefficients=_coefficients,
     update=_update,
     stability_scale=_scale,
     numbers={
-        "momentum": MOMENTUM,
+        "momentum": rule.MOMENTUM,
         "dampening": ("a number", 0.0),
-        "weight_decay": WEIGHT_DECAY,
+        "weight_decay": rule.WEIGHT_DECAY,
     },
     momentum="momentum",
     check=_check,

@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from lrlab.engine import python_state
-from lrlab.engine.optimizers.protocol import absent
-from lrlab.engine.optimizers.rule import (
-    Columns,
-    Rows,
-    Rule,
-)
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients, Values, absent
+from lrlab.engine.optimizers.rule import Columns, Rows, Rule
 
 
 class StackedOptimizer:
@@ -70,9 +66,7 @@ class StackedOptimizer:
     def take_rates(self, other: Any) -> None:
         """Ignore rates: all parameters have the run's lr."""
 
-    def coefficients(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> dict[str, Tensor]:
+    def coefficients(self, schedule_values: Values, first_steps: np.ndarray) -> dict[str, Tensor]:
         numbers, before = self._numbers(schedule_values, first_steps)
         device = self._params[0].device
         double = all(p.dtype == torch.float64 for p in self._params)
@@ -88,20 +82,16 @@ class StackedOptimizer:
                 for name, v in found.items()
             }
 
-    def stability_scale(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> np.ndarray:
+    def stability_scale(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
         numbers, before = self._numbers(schedule_values, first_steps)
         return self._rule.stability_scale(numbers, before, self._nesterov)
 
-    def swings_from(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
-    ) -> np.ndarray:
+    def swings_from(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
         numbers, _ = self._numbers(schedule_values, first_steps)
         beta = numbers[self._rule.momentum] if self._rule.momentum else 0 * numbers["lr"]
         return _nesterov_border(beta) if self._nesterov else _heavy_ball_border(beta)
 
-    def preconditioner(self, coefficients: Mapping[str, Tensor], index: int) -> list[Tensor] | None:
+    def preconditioner(self, coefficients: Coefficients, index: int) -> list[Tensor] | None:
         if self._rule.divisor is None:
             return None
         row = {name: values[index] for name, values in coefficients.items()}
@@ -112,7 +102,7 @@ class StackedOptimizer:
         ]
 
     def _numbers(
-        self, schedule_values: Mapping[str, np.ndarray], first_steps: np.ndarray
+        self, schedule_values: Values, first_steps: np.ndarray
     ) -> tuple[Columns, np.ndarray]:
         """Return the next steps' hyperparameters, and the updates before each, (count, lanes)."""
         lr = np.asarray(schedule_values["lr"], float)
@@ -124,9 +114,7 @@ class StackedOptimizer:
                 numbers[name] = np.where(np.isnan(scheduled), numbers[name], scheduled)
         return numbers, np.asarray(first_steps)[None, :] + np.arange(len(lr))[:, None]
 
-    def update(
-        self, grads: Sequence[Tensor | None], coefficients: Mapping[str, Tensor], index: int
-    ) -> None:
+    def update(self, grads: Gradients, coefficients: Coefficients, index: int) -> None:
         with torch.no_grad():
             row = {name: values[index] for name, values in coefficients.items()}
             state = {name: self._parts(name) for name in self._state}
@@ -141,9 +129,7 @@ class StackedOptimizer:
                 for row_of, kept in zip(rows, before, strict=True):
                     row_of.copy_(kept)
 
-    def update_units(
-        self, grads: Sequence[Tensor], coefficients: Mapping[str, Tensor], index: int
-    ) -> None:
+    def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         with torch.no_grad():
             row = {name: values[index] for name, values in coefficients.items()}
             for i, (unit, grad) in enumerate(zip(self._units, grads, strict=True)):

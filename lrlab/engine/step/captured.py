@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,19 +15,10 @@ from lrlab.engine.capture.capturing import capture
 from lrlab.engine.capture.program import NotCapturable, Program
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import stacked
-from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.step.batches import gather
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients, LaneOptimizer
+from lrlab.engine.step import trying
 from lrlab.engine.step.pace import Pace
-from lrlab.engine.step.protocol import Coefficients
-from lrlab.engine.step.row_tables import CoefficientTables, RowTable
-from lrlab.engine.step.trying import (
-    attributes_of,
-    clones,
-    differing,
-    equal_values,
-    restoring,
-    same_python,
-)
+from lrlab.engine.step.plain import gather
 from lrlab.process.profiling import phase
 
 TRIED = 3  # the most steps in a row before a step is captured
@@ -35,7 +27,7 @@ TRIED = 3  # the most steps in a row before a step is captured
 class CapturedStep:
     """Two programs, one up to the gradients and one for the update, so that steps can be measured.
 
-    Everything that differs from step to step is in tables (``row_tables``).
+    Everything that differs from step to step is in a ``RowTable``.
     """
 
     way = "captured"
@@ -74,7 +66,7 @@ class CapturedStep:
         self._coefficients: dict[tuple[str, ...], CoefficientTables] = {}
         self._updates: dict[tuple[str, ...], Program] = {}
         self._threads = [torch.get_num_threads()]
-        self._attributes = copy.deepcopy(attributes_of(lanes.modules))
+        self._attributes = copy.deepcopy(trying.attributes_of(lanes.modules))
         self._find = self._capture_gradients(any_threads and not order.is_cuda)
         self._pace = Pace(self._threads)
 
@@ -83,7 +75,7 @@ class CapturedStep:
         return self._pace.on_trial
 
     def holds(self) -> bool:
-        return equal_values(self._attributes, attributes_of(self._lanes.modules))
+        return trying.equal_values(self._attributes, trying.attributes_of(self._lanes.modules))
 
     def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
         self._index.table[: len(order)].copy_(order)
@@ -103,7 +95,7 @@ class CapturedStep:
             torch.set_num_threads(self._chosen)
 
     @phase("gradients")
-    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def gradients(self, i: int) -> tuple[Tensor, Gradients]:
         if self._counter is not None:
             self._find.run()
         else:
@@ -135,23 +127,23 @@ class CapturedStep:
 
         changing = [*self._params, *lanes.fixed.values(), self._index.now]
         counted = [] if self._counter is None else [self._counter, self.losses]
-        with lanes.rehearsal(), restoring([*changing, *counted]) as restore:
+        with lanes.rehearsal(), trying.restoring([*changing, *counted]) as restore:
             before = lanes.python(0)
-            with same_python(lanes.modules):
-                expected = clones(find())
+            with trying.same_python(lanes.modules):
+                expected = trying.clones(find())
             if lanes.changed(before):  # the loss, too, and within objects
                 raise NotCapturable("it changes more than tensors")
             restore()
             self._disturb()
-            disturbed = clones(find())
+            disturbed = trying.clones(find())
             restore()
 
             def wrong(program: Program) -> set[int]:
                 restore()
-                found = differing(program, program.results, expected)
+                found = trying.differing(program, program.results, expected)
                 restore()
                 self._disturb()
-                return found | differing(program, program.results, disturbed)
+                return found | trying.differing(program, program.results, disturbed)
 
             units, into = self._into(expected)
             watched = capture(find, changing)
@@ -219,14 +211,14 @@ class CapturedStep:
 
         given = [*coefficients.rows(), *(g for g in self._gradients if g is not None)]
         counted = [] if counter is None else [counter]
-        with restoring([*changing, *counted]) as restore:
+        with trying.restoring([*changing, *counted]) as restore:
             update([])
             expected = [t.clone() for t in changing]
             captured = True
             try:
                 program = capture(lambda: update(self._units), [*changing, *given]).program()
                 restore()
-                if differing(program, changing, expected):
+                if trying.differing(program, changing, expected):
                     raise NotCapturable("other bits")
             except NotCapturable:
                 program, captured = Program([functools.partial(update, [])], []), False
@@ -241,3 +233,69 @@ class CapturedStep:
 def _counts(device: torch.device) -> bool:
     """Return whether steps on this device find their rows by a counter there, as in a graph."""
     return device.type == "cuda"
+
+
+# --- the values that differ from step to step -----------------------------------------------------
+
+
+class RowTable:
+    """A table of which a captured step sees one row.
+
+    Attributes:
+        now: the row. On a GPU the step reads it itself, by a counter on the device, so that nothing
+            waits for the device within a segment. Elsewhere it is put there before the step.
+    """
+
+    def __init__(self, count: int, row: Tensor) -> None:
+        self.table = row.new_zeros(count, *row.shape)
+        self._rows = self.table.unbind()
+        self.now = torch.zeros_like(row)
+
+    def take(self, i: int) -> None:
+        self.now.copy_(self._rows[i])
+
+    def taking(self, counter: Tensor) -> Callable[[], Any]:
+        into = self.now[None]
+        return functools.partial(torch.index_select, self.table, 0, counter, out=into)
+
+
+class CoefficientTables:
+    """The coefficients of an update, in one table for each type of number.
+
+    Attributes:
+        now: name to (1, lanes), of the step that is made.
+    """
+
+    def __init__(self, count: int, like: Coefficients) -> None:
+        """
+        Args:
+            count: of steps.
+            like: name to (steps, lanes).
+        """
+        self._names: dict[torch.dtype, list[str]] = {}
+        for name, values in like.items():
+            self._names.setdefault(values.dtype, []).append(name)
+        self._rows: dict[torch.dtype, RowTable] = {}
+        self.now: dict[str, Tensor] = {}
+        for kind, names in self._names.items():
+            row = torch.stack([like[name][0] for name in names])
+            self._rows[kind] = RowTable(count, row)
+            self.now |= dict(zip(names, self._rows[kind].now.split(1), strict=True))
+
+    def rows(self) -> list[Tensor]:
+        """Return the tensors around ``now``."""
+        return [rows.now for rows in self._rows.values()]
+
+    def put(self, coefficients: Coefficients) -> None:
+        """Prepare a segment with these coefficients."""
+        for kind, names in self._names.items():
+            for place, name in enumerate(names):
+                values = coefficients[name]
+                self._rows[kind].table[: len(values), place].copy_(values)
+
+    def take(self, i: int) -> None:
+        for rows in self._rows.values():
+            rows.take(i)
+
+    def taking(self, counter: Tensor) -> list[Callable[[], Any]]:
+        return [rows.taking(counter) for rows in self._rows.values()]

@@ -9,10 +9,32 @@ from torch import Tensor
 
 from lrlab.data import Dataset
 from lrlab.engine.lanes.lane_stack import Lanes
-from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.step.batches import gather
-from lrlab.engine.step.protocol import Coefficients
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients, LaneOptimizer
 from lrlab.process.profiling import phase
+
+
+def gather(
+    data: Dataset, index: Tensor, order_of: Tensor, apart: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return samples and labels, (batch, ...) if all lanes share them, else (lanes, batch, ...).
+
+    Lanes of one seed and epoch share one gathered copy, because copying costs less than gathering.
+
+    Args:
+        index: (orders, batch) int64.
+        order_of: (lanes,) int64, each lane's order.
+        apart: give each lane a batch of its own in any case. For a padded stack, where a lane must
+            take the same products whether others share its batch or not.
+    """
+    flat = index.reshape(-1)
+    x, y = data.train_x.index_select(0, flat), data.train_y.index_select(0, flat)
+    if len(index) == 1 and not apart:
+        return x, y
+    x, y = x.view(*index.shape, *x.shape[1:]), y.view(*index.shape, *y.shape[1:])
+    if len(index) == len(order_of):
+        return x, y
+    return x.index_select(0, order_of), y.index_select(0, order_of)
+
 
 _gather = phase("gather")(gather)  # not if it is captured
 
@@ -35,7 +57,7 @@ class PlainStep:
         self.losses = torch.empty(len(order), len(self._lanes), device=order.device)
 
     @phase("gradients")
-    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def gradients(self, i: int) -> tuple[Tensor, Gradients]:
         apart = bool(self._lanes.pad)
         self.batch = _gather(self._data, self._order[i], self._order_of, apart)
         losses, self._gradients = self._lanes.gradients(*self.batch, self._first_steps, i)

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
 
-Coefficients = Mapping[str, Tensor]
+from lrlab.engine.optimizers.protocol import Coefficients, Gradients
 
 
-class Step(Protocol):
+class Steps(Protocol):
     """The steps of a segment, one after another.
 
     Attributes:
-        way: ``captured`` or ``plain``.
         batch: the lanes' last inputs and targets.
-        losses: (steps, lanes), of the mini-batch before each update.
+    """
+
+    batch: tuple[Tensor, Tensor]
+
+    @property
+    def losses(self) -> Tensor:
+        """(steps, lanes), of the mini-batch before each update."""
+        ...
+
+    def gradients(self, i: int) -> tuple[Tensor, Gradients]:
+        """Return losses, (lanes,), and gradients, (lanes, ...) a parameter, at its i-th step."""
+        ...
+
+    def update(self, i: int) -> None:
+        """Change the parameters by the last gradients."""
+        ...
+
+    def end(self, seconds_a_step: float) -> None:
+        """Take the time of the segment's steps after it has ended."""
+        ...
+
+
+class Step(Steps, Protocol):
+    """A way to make the steps of all segments, until the stack's lanes change.
+
+    Attributes:
+        way: ``captured`` or ``plain``.
     """
 
     way: str
-    batch: tuple[Tensor, Tensor]
-    losses: Tensor
 
     def begin(self, order: Tensor, first_steps: Sequence[int], coefficients: Coefficients) -> None:
         """Prepare a segment.
@@ -31,14 +54,6 @@ class Step(Protocol):
             first_steps: (lanes,) each lane's step at its beginning.
             coefficients: of the optimizer for its steps.
         """
-        ...
-
-    def gradients(self, i: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Return losses, (lanes,), and gradients, (lanes, ...) a parameter, at its i-th step."""
-        ...
-
-    def update(self, i: int) -> None:
-        """Change the parameters by the last gradients."""
         ...
 
     @property
@@ -51,8 +66,4 @@ class Step(Protocol):
 
         Ask between two epochs, because evaluations and changes of the mode may change it.
         """
-        ...
-
-    def end(self, seconds_a_step: float) -> None:
-        """Take the time of the segment's steps after it has ended."""
         ...

@@ -1,14 +1,20 @@
-"""Say what a shorter request leaves out, compared with what the sweep was asked for before."""
+"""Say which runs of a sweep this command leaves out, and which lie on other machines.
+
+Machines that share only the database have only the folders of the runs that they trained.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrlab import records
 from lrlab.config import space as spaces
 from lrlab.config.space import Space
+from lrlab.errors import UserError, printable
+from lrlab.study.heartbeat import Place, here
 from lrlab.study.trial_source import label
 
 if TYPE_CHECKING:
@@ -100,4 +106,60 @@ def _union(runs: Sequence[Run], space: Space) -> list[str]:
             if text is not None:
                 values.setdefault(spaces.canonical(text), text)
         found.append(f"{key}={','.join(values.values())}")
+    return found
+
+
+# --- runs on other machines -----------------------------------------------------------------------
+
+
+def missing(
+    folder: Path, ended: Sequence[Run], places: Mapping[int, Place]
+) -> tuple[dict[Place, list[Run]], list[int]]:
+    """Return the runs whose results are not in a folder.
+
+    Returns:
+        Those that lie elsewhere, by place; and the numbers of those that were written here, or on
+        a disk shared with this machine, and are gone.
+    """
+    present = {run.number for run in ended if _has_ended(folder / str(run.number))}
+    shared = {here(folder), *(places[number] for number in present if number in places)}
+    elsewhere: dict[Place, list[Run]] = {}
+    gone = []
+    for run in ended:
+        place = places.get(run.number)
+        if run.number in present:
+            continue
+        if place is not None and place not in shared and place != Place(here(folder).host, ""):
+            elsewhere.setdefault(place, []).append(run)
+        elif not (folder / str(run.number)).is_dir():
+            gone.append(run.number)
+    return elsewhere, gone
+
+
+def _has_ended(run: Path) -> bool:
+    try:
+        return records.read_summary(run).get("state") in records.ENDED
+    except FileNotFoundError:
+        return False
+    except UserError:  # damaged, but here
+        return True
+
+
+def elsewhere_lines(
+    elsewhere: Mapping[Place, Sequence[Run]], total: int, objective: str, maximised: bool
+) -> list[str]:
+    """Return a line a place: which runs lie there, and the best value among them."""
+    found = []
+    for place, runs in elsewhere.items():
+        numbers = ", ".join(str(run.number) for run in runs[:10])
+        numbers += f" and {len(runs) - 10} more" if len(runs) > 10 else ""
+        where = f"{place.host}:{place.folder}" if place.folder else place.host
+        text = f"{len(runs)} of {total} runs lie on {where}: {numbers}"
+        valued = [run for run in runs if run.value is not None]
+        if valued:
+            best = (max if maximised else min)(valued, key=lambda run: run.value or 0.0)
+            swept = " ".join(f"{key}={value}" for key, value in best.overrides.items())
+            text += f"; lowest {objective}" if not maximised else f"; highest {objective}"
+            text += f" {best.value:.4g}, run {best.number}" + (f" ({swept})" if swept else "")
+        found.append(printable(text))
     return found
