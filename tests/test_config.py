@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrlab.config import checks, schema
 from lrlab.config.hydra_store import BASE
-from lrlab.config.words import arguments, messages
+from lrlab.config.words import messages
 from lrlab.sweep import main
 
 # typed, then what the line must hold
@@ -473,52 +473,3 @@ def test_folders_never_collide(launcher: str, subdir: str, tmp_path: Path) -> No
         assert (folder / str(run) / "metrics.csv").is_file()
         assert OmegaConf.load(folder / f"{run}/.hydra/config.yaml").seed == run
     assert {p.name for p in folder.iterdir() if p.is_dir()} == {"0", "1"}
-
-
-# --- the words that Hydra takes -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
-        ("lr=1e-4..1", "lr=interval(1e-4,1)"),
-        ("+network.w=1..2", "+network.w=interval(1,2)"),
-        ("lr=1e-4..1 --multirun", "lr=interval(1e-4,1) --multirun"),
-        ("optimizer=adam,sgd optimizer.eps=1", "optimizer=adam,sgd optimizer.eps=choice(1)"),
-        ("optimizer.betas=[1,2] optimizer=a,b", "optimizer.betas=choice([1,2]) optimizer=a,b"),
-        (
-            "optimizer=choice(a) +optimizer.x={a:1}",
-            "optimizer=choice(a) +optimizer.x=choice({a:1})",
-        ),
-        ("optimizer=adam optimizer.eps=1", "optimizer=adam optimizer.eps=1"),
-        ("optimizer=a,b schedule.gamma=1", "optimizer=a,b schedule.gamma=1"),
-        ("optimizer=a,b ~optimizer.eps", "optimizer=a,b ~optimizer.eps"),
-        ("optimizer=a,b optimizer.eps=1,2", "optimizer=a,b optimizer.eps=1,2"),
-        ("optimizer=a,b optimizer.eps=", "optimizer=a,b optimizer.eps="),
-        ("optimizer.x=[ lr=1..2", "optimizer.x=[ lr=interval(1,2)"),
-        ("hydra.job.name=1..2 name='1..2'", "hydra.job.name=1..2 name='1..2'"),
-        ("--config-dir a..b lr=1", "--config-dir a..b lr=1"),
-        ("--cfg job lr=1..2", "--cfg job lr=1..2"),
-        ("hydra.mode=RUN lr=1..2", "hydra.mode=RUN lr=1..2"),
-    ],
-)
-def test_words_for_hydra(typed: str, expected: str) -> None:
-    assert list(arguments.read(typed.split()).for_hydra) == expected.split()
-
-
-def test_the_groups_of_an_experiment_are_deferred() -> None:
-    typed = ["optimizer.eps=1", "lr=1"]
-    found = arguments.read(typed, ["optimizer"])
-    assert found.for_hydra == ("optimizer.eps=choice(1)", "lr=1")
-
-
-def test_the_words_as_typed_are_put_back() -> None:
-    typed = ["optimizer=a,b", "optimizer.eps=${lr}", "schedule.gamma=${nowhere}", "lr=1..2"]
-    command = arguments.read(typed)
-    noted = {"task": list(command.for_hydra), "hydra": ["hydra.sweep.subdir=${hydra.job.num}"]}
-    config = OmegaConf.create({"lr": 3, "hydra": {"overrides": noted}})
-    OmegaConf.set_readonly(config.hydra.overrides, True)  # as from Hydra 1.4 on
-    assert config.hydra.overrides.task[-1] == "lr=interval(1,2)"
-    arguments.restore(config, command.typed)
-    assert arguments.noted(config, "task") == typed
-    assert arguments.noted(config, "hydra") == noted["hydra"]
