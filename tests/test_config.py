@@ -320,21 +320,6 @@ def test_a_reference_that_leads_nowhere_is_named(given: dict[str, object], line:
     assert messages.one_line(caught.value).startswith(line)
 
 
-def test_known_keys_are_those_of_the_files() -> None:
-    known = schema.known_keys()
-    for key in ("lr", "network.hidden", "schedule.gamma", "optimizer.betas", "data.root"):
-        assert key in known
-    assert not [key for key in known if key.endswith(("_target_", "_partial_"))]
-
-
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [("lrr", " (did you mean lr?)"), ("sed", " (did you mean seed?)"), ("qqq", "")],
-)
-def test_nearest(word: str, hint: str) -> None:
-    assert schema.nearest(word, ["lr", "seed", "epochs"]) == hint
-
-
 # --- Hydra manners --------------------------------------------------------------------------------
 
 
@@ -439,24 +424,6 @@ def test_what_is_shown_of_a_sweep_is_refused_in_one_line(tmp_path: Path) -> None
     assert_refused(ended, "lr=0.1,0.2: several values", "give one value")
     ended = command(main, ["--cfg", "job", "lr=1e-4..1"], tmp_path)
     assert_refused(ended, "lr=1e-4..1", "one value")
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("flag", ["-m"])
-def test_the_flag_changes_nothing(flag: str, tmp_path: Path) -> None:
-    typed = ["optimizer=adam,adamw", "optimizer.eps=1e-6", "lr=0.001..0.01", "points=2", "name=x"]
-    told = []
-    for flags in ([], [flag]):
-        here = tmp_path / f"with{len(flags)}"
-        here.mkdir()
-        ended = command(main, [*flags, *QUICK, *typed], here)
-        assert (ended.code, ended.err) == (0, "")
-        told.append(
-            [(here / f"outputs/x/{run}/metrics.csv").read_bytes() for run in range(4)]
-            + [overrides(here / "outputs/x", run)[: len(QUICK) + len(typed)] for run in range(4)]
-        )
-        assert_refused(command(main, [*flags, "lrr=1", "lr=1,2"], here), "lrr: no such option")
-    assert told[0] == told[1]
 
 
 @pytest.mark.full(after=1)

@@ -47,11 +47,6 @@ FIGURES = {
 }
 
 
-def gids(figure: Any) -> set[str]:
-    found = {artist.get_gid() for axes in figure.axes for artist in axes.get_children()}
-    return {gid for gid in found if gid}
-
-
 @pytest.mark.full(after=2)
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_case_can_be_drawn(name: str, tmp_path: Path) -> None:

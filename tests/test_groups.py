@@ -36,7 +36,6 @@ from lrlab.probes import branches
 from lrlab.range_test import training
 from lrlab.training import on_batches, pool
 
-STEPS_PER_EPOCH = 10
 HIDDEN = "network.hidden=[13]"
 
 

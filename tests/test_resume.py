@@ -167,18 +167,6 @@ def test_a_damaged_multirun_yaml_is_told(home: Path, text: bytes) -> None:
     assert re.fullmatch(f"lrlab: ({where})\n", ended.err)
 
 
-def test_a_damaged_or_missing_journal_is_told(home: Path) -> None:
-    journal = home / "outputs" / "grid" / "study.journal"
-    journal.write_text("no journal\n" + journal.read_text("utf-8"), "utf-8")
-    ended = go_on("outputs/grid", cwd=home)
-    assert ended.code == 2 and ended.err.count("\n") == 1
-    assert "study.journal: is damaged" in ended.err
-    journal.unlink()
-    ended = go_on("outputs/grid", cwd=home)
-    assert ended.code == 2 and ended.err.count("\n") == 1
-    assert "study.journal: is not there" in ended.err
-
-
 # --- elsewhere ------------------------------------------------------------------------------------
 
 

@@ -94,15 +94,6 @@ def test_a_torn_first_line_is_cut_off(opened: Opener) -> None:
     assert finish(opened(grid(lr="1"), "join")) == [0]
 
 
-def test_a_damaged_journal_is_told(opened: Opener) -> None:
-    opened.close(opened(grid(lr="1"), "new"))
-    text = opened.journal.read_bytes()
-    for damage in (b"\0\0\n" + text, text.replace(b'"op_code":4', b'"op_code":99'), b"{}\n" + text):
-        opened.journal.write_bytes(damage)
-        with pytest.raises(UserError, match=r"study.journal: is damaged, no journal of Optuna"):
-            opened(grid(lr="1"), "resume")
-
-
 def test_a_full_disk_is_told_and_leaves_a_whole_journal(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

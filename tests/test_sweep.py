@@ -236,12 +236,6 @@ def test_several_keys_make_one_grid(tmp_path: Path) -> None:
     assert [row[3:5] for row in table] == [[p[2], str(p[0])] for p in points]
 
 
-def test_one_value_typed_three_ways_is_one_run(tmp_path: Path) -> None:
-    assert sweep("lr=0.1,0.1,1e-1", "name=one", cwd=tmp_path).code == 0
-    assert [s["lr"] for s in summaries(tmp_path / "outputs" / "one")] == [0.1]
-    assert len(trials(tmp_path / "outputs" / "one")) == 1
-
-
 # --- the folder -----------------------------------------------------------------------------------
 
 
@@ -252,14 +246,6 @@ def test_any_name_of_a_folder_works(name: str, tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert [p.name for p in (tmp_path / "outputs").iterdir()] == [name]
     assert summaries(tmp_path / "outputs" / name)[0]["state"] == "finished"
-
-
-def test_any_current_folder_works(tmp_path: Path) -> None:
-    here = tmp_path / "Jörgs Übung"
-    here.mkdir()
-    ended = sweep("lr=0.1", "name=x", cwd=here)
-    assert (ended.code, ended.err) == (0, "")
-    assert len(summaries(here / "outputs" / "x")) == 1
 
 
 def test_output_may_be_any_folder(tmp_path: Path) -> None:
@@ -341,15 +327,6 @@ def test_own_class_with_and_without_arguments(
     found = summaries(package / "outputs" / "x")
     assert [s["parameters"] for s in found] == [parameters(width) for width in widths]
     assert {s["state"] for s in found} == {"finished"}
-
-
-def test_any_optimizer_of_torch_works(tmp_path: Path) -> None:
-    typed = ["optimizer._target_=torch.optim.NAdam", "lr=0.001,0.01", "name=x"]
-    ended = sweep(*typed, cwd=tmp_path)
-    assert (ended.code, ended.err) == (0, "")
-    found = summaries(tmp_path / "outputs" / "x")
-    assert all(s["state"] == "finished" and s["val_loss"] < s["initial_loss"] for s in found)
-    assert "general" in (tmp_path / "outputs/x/0/run.log").read_text("utf-8")
 
 
 # --- runs that fail -------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from helpers.commands import (
     process,
     sweep,
 )
-from omegaconf import OmegaConf
 
 from lrlab.errors import UserError
 from lrlab.sweep import main
@@ -66,14 +65,6 @@ def test_examples_of_the_help_are_understood(tmp_path: Path) -> None:
         with mock.patch("lrlab.records.create_sweep", side_effect=UserError("got there")):
             ended = sweep(*example.split(), cwd=tmp_path)
         assert (ended.code, ended.err) == (2, "lrlab: got there\n"), example
-
-
-def test_cfg_job_shows_the_config_and_trains_nothing(tmp_path: Path) -> None:
-    ended = command(main, ["--cfg", "job", "lr=0.3", "schedule=step"], tmp_path)
-    assert (ended.code, ended.err) == (0, "")
-    shown = OmegaConf.create(ended.out)
-    assert (shown.lr, shown.schedule.gamma) == (0.3, 0.3)
-    assert "hydra" not in shown and files(tmp_path) == []
 
 
 def test_info_lists_the_plugins(tmp_path: Path) -> None:
