@@ -48,14 +48,6 @@ def test_the_answer_of_a_whole_range() -> None:
     ]
 
 
-@pytest.mark.parametrize(("end", "good"), [(0.0734, (0.1, 0.3)), (0.0736, (0.1, 0.1))])
-def test_as_good_is_within_a_twentieth_of_the_best_loss(
-    end: float, good: tuple[float, float]
-) -> None:
-    a = only(table(*WHOLE[:3], (0.3, "converged", end), *WHOLE[4:]))
-    assert a.as_good == good
-
-
 # --- seeds ----------------------------------------------------------------------------------------
 
 
@@ -81,13 +73,6 @@ def test_as_good_is_within_the_noise_of_paired_differences() -> None:
     other_seeds = only(frame.assign(seed=range(8)))
     assert other_seeds.as_good == (0.1, 0.2), "without pairs, the offset is noise"
     assert "within the noise of the seeds" in text([other_seeds])
-
-
-def test_with_more_seeds_less_is_chance() -> None:
-    few = {0.1: [1.0, 1.0], 0.2: [1.02, 1.10]}  # 0.06 higher, error 0.04
-    many = {0.1: [1.0] * 16, 0.2: [1.02, 1.10] * 8}  # error 0.041 / 4
-    assert only(of_seeds(few)).as_good == (0.1, 0.2)
-    assert only(of_seeds(many)).as_good == (0.1, 0.1)
 
 
 def test_a_seed_that_failed_counts_against_an_lr_whatever_the_median_says() -> None:
@@ -348,17 +333,6 @@ def test_where_the_best_overfits_decay_is_not_promised() -> None:
     assert "decay" not in text([a]) and "schedule" not in text([a])
     other = frame.assign(at_end=["overfitting"] * 2 + ["settled"] * 5)
     assert not only(other).overfits and math.isnan(only(other).overfit_from)
-
-
-def test_the_verdicts_tell_the_answer_that_a_run_overfits() -> None:
-    epochs = np.arange(60)
-    train = 2.3 * np.exp(-epochs / 8)
-    val = np.where(epochs < 15, train + 0.3, 0.65 + (epochs - 15) * 0.01)
-    frame = pd.DataFrame({"run": 0, "lr": 0.1, "epoch": epochs, "train_loss": train})
-    a = only(verdicts(frame.assign(val_loss=val, num_classes=10, gain_low=0.9, gain_high=0.1)))
-    assert a.overfit_from == pytest.approx(val.min())
-    assert a.overfit_epoch == int(np.argmin(val))
-    assert "decay" not in text([a])
 
 
 def test_time_to_the_target_counts_never_as_never() -> None:

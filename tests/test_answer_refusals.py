@@ -52,17 +52,6 @@ def test_a_run_alone_that_diverged_has_smaller_ones_to_try() -> None:
     assert why in text([a])
 
 
-def test_a_run_alone_from_its_curve() -> None:
-    step = np.arange(200)
-    frame = pd.DataFrame(
-        {"run": 0, "lr": 0.1, "step": step, "train_loss": 2.3 * np.exp(-step / 100.0)}
-    )
-    found = curves(frame.assign(num_classes=10, stability_ratio=0.01, alpha=-0.99))
-    assert found["outcome"].tolist() == ["not compared"]
-    a = only(found)
-    assert a.is_alone and a.step_words == "far too short" and a.try_next == (0.1, 10.0)
-
-
 # --- nothing learned ------------------------------------------------------------------------------
 
 
@@ -123,26 +112,6 @@ def test_without_a_known_chance_what_stays_where_it_began_is_not_learned() -> No
     ]
     a = only(curves(pd.concat(parts).assign(initial_loss=2.3)))
     assert "no run is better than before training (2.3)" in a.refusal
-
-
-@pytest.mark.parametrize(
-    ("loss", "guess", "words"),
-    [("mse", 6.1, "predicting the mean (6.1)"), ("nll", 0.2, "guessing (0.2)")],
-)
-def test_a_fall_to_no_better_than_a_constant_is_nothing_learned(
-    loss: str, guess: float, words: str
-) -> None:
-    """From an offset of 1000 the loss falls far, to what the mean alone would give."""
-    step = np.arange(100)
-    parts = [
-        pd.DataFrame(
-            {"step": step, "train_loss": guess * (1 + 50 * np.exp(-step / 5)), "run": i, "lr": lr}
-        )
-        for i, lr in enumerate((0.01, 0.1))
-    ]
-    found = curves(pd.concat(parts).assign(chance_loss=guess, loss=loss))
-    assert set(found["outcome"]) == {"nothing learned"}
-    assert words in only(found).refusal
 
 
 def test_all_failed() -> None:

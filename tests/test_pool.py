@@ -393,20 +393,9 @@ def test_out_of_memory_gives_up_at_one_lane(trainer: Trainer) -> None:
         assert "Traceback" in run.log
 
 
-class FailsLate(nn.Module):
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(144, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.linear.weight.abs().max() > 1.5:
-            raise ArithmeticError("a weight is too large")
-        return self.linear(x.flatten(1))
-
-
 @pytest.mark.full
 def test_a_failure_among_refilled_lanes_is_its_own(trainer: Trainer) -> None:
-    common = "network=custom network._target_=test_pool.FailsLate epochs=3"
+    common = "network=custom network._target_=helpers.networks.FailsLate epochs=3"
     growing = "schedule=step schedule.gamma=1e5"
     runs = ["lr=0.01 epochs=1", "lr=0.02", f"lr=0.01 {growing}", "lr=0.03 seed=1", "lr=0.04"]
     specs = trainer.specs(runs, common)

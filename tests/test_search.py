@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import command, strict_json, summaries, trials
-from helpers.searches import SMALL, go_on, sweep
+from helpers.searches import NETWORKS, SMALL, go_on, sweep
 from omegaconf import OmegaConf
 
 import lrlab
@@ -201,27 +201,7 @@ def test_a_timeout_lets_the_runs_that_train_finish(
 
 # --- failures -------------------------------------------------------------------------------------
 
-NETWORKS = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, num_classes, width=5):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes)
-        )
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class Broken(Net):
-    def forward(self, x):
-        if self.training:
-            raise RuntimeError("the cat is on the keyboard")
-        return super().forward(x)
+MORE = """
 
 
 class Narrow(Net):
@@ -241,7 +221,7 @@ class SecondSeedDiverges(Net):
 
 @pytest.fixture
 def package(tmp_path: Path) -> Any:
-    (tmp_path / "mynets.py").write_text(NETWORKS)
+    (tmp_path / "mynets.py").write_text(NETWORKS + MORE)
     yield tmp_path
     sys.modules.pop("mynets", None)
 

@@ -24,6 +24,7 @@ from helpers.commands import (
     sweep,
     trials,
 )
+from helpers.searches import NETWORKS
 from omegaconf import OmegaConf
 
 from lrlab.sweep import main
@@ -257,27 +258,7 @@ def test_output_may_be_any_folder(tmp_path: Path) -> None:
 
 # --- one's own classes ----------------------------------------------------------------------------
 
-OWN_NETWORK = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, num_classes, width=5):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes)
-        )
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class Broken(Net):
-    def forward(self, x):
-        if self.training:
-            raise RuntimeError("the cat is on the keyboard")
-        return super().forward(x)
+PICKY = """
 
 
 class Picky(torch.optim.SGD):
@@ -292,7 +273,7 @@ class Picky(torch.optim.SGD):
 def package(tmp_path: Path) -> Any:
     """A package mypkg in the current folder."""
     (tmp_path / "mypkg").mkdir()
-    (tmp_path / "mypkg" / "__init__.py").write_text(OWN_NETWORK)
+    (tmp_path / "mypkg" / "__init__.py").write_text(NETWORKS + PICKY)
     yield tmp_path
     sys.modules.pop("mypkg", None)
 

@@ -266,19 +266,6 @@ def test_frozen_tied_and_unused_parameters_are_as_in_torch(
 # --- runs that fail, and the launcher -------------------------------------------------------------
 
 
-class FailsWhenLarge(nn.Module):
-    """Raises once its weights have grown: in some lane, at some step."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(144, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.linear.weight.abs().max() > 1.5:
-            raise ArithmeticError("a weight is too large")
-        return self.linear(x.flatten(1))
-
-
 def launched(trainer: Trainer, runs: Sequence[str], common: str) -> list[Trained]:
     specs = trainer.specs(runs, common)
     launch.train(specs)
@@ -289,7 +276,7 @@ def launched(trainer: Trainer, runs: Sequence[str], common: str) -> list[Trained
 def test_a_run_that_fails_does_so_alone(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = "network=custom network._target_=test_train.FailsWhenLarge"
+    common = "network=custom network._target_=helpers.networks.FailsLate"
     runs = [
         "lr=0.01",
         "lr=0.01 schedule=step schedule.gamma=1e5",  # fails in the second epoch
@@ -302,7 +289,7 @@ def test_a_run_that_fails_does_so_alone(
     failed = group[1]
     assert failed.metrics["step"].tolist() == list(range(10))
     assert failed.summary["error"] == "ArithmeticError: a weight is too large"
-    assert "Traceback" in failed.log and "test_train.py" in failed.log
+    assert "Traceback" in failed.log and "networks.py" in failed.log
     assert all(failed.summary[key] is None for key in RESULTS)
     assert "failed" in capsys.readouterr().out
     for text, run in zip(runs[::2], group[::2], strict=True):

@@ -173,57 +173,6 @@ def test_a_run_lies_on_the_side_of_the_best_or_within_a_twentieth_of_it() -> Non
     assert "25.0% above the best, 0.2 at the smaller lr 0.1: overshooting" in found["evidence"][5]
 
 
-@pytest.mark.parametrize("gains", [(-0.5, 0.9), (0.9, -0.5), (0.0, 0.0)])
-@pytest.mark.parametrize("shape", ["flat", "falling", "noisy"])
-def test_neither_branches_nor_the_trend_contradict_the_side(
-    gains: tuple[float, float], shape: str
-) -> None:
-    rng = np.random.default_rng(0)
-    losses = {
-        "flat": np.full(60, 1.0),
-        "falling": np.r_[2.0 * np.arange(1, 58) ** -0.17, np.full(3, 1.0)],
-        "noisy": np.r_[1.0 + 0.1 * rng.random(57), np.full(3, 1.0)],
-    }[shape]
-    told = {"gain_low": gains[0], "gain_high": gains[1]}
-    best = flat_from(0.5, run=1, lr=0.1)
-    beside = by_epoch(np.r_[2.3, losses], run=0, lr=0.01, **told)
-    assert outcomes(beside, best) == ["undershooting", "converged"]
-    assert outcomes(beside.assign(lr=1.0), best) == ["overshooting", "converged"]
-
-
-def test_the_best_is_looked_for_over_the_whole_sweep_and_not_at_the_next_lr() -> None:
-    """The next lr is no better, and the one after it is."""
-    frames = [flat_from(e, run=i, lr=10.0**-i) for i, e in enumerate([0.2, 0.5, 0.5, 0.51])]
-    assert outcomes(*frames) == ["converged", *["undershooting"] * 3]
-
-
-def test_one_seeds_bump_between_two_good_lrs_does_not_disturb_the_order_and_a_gap_does() -> None:
-    def along(bump: float) -> list[str]:
-        ends = [0.3, 0.2, bump, 0.205, 0.4]
-        return outcomes(*[flat_from(e, run=i, lr=10.0 ** (i - 4)) for i, e in enumerate(ends)])
-
-    assert along(0.22) == ["undershooting", *["converged"] * 3, "overshooting"]
-    assert along(0.35) == ["undershooting", "converged", *["overshooting"] * 3]
-
-
-def test_with_several_seeds_what_the_noise_between_them_hides_is_converged() -> None:
-    """All lrs share the noise of a seed, so it cancels out of their difference."""
-    shared = {0: 0.0, 1: 0.3, 2: -0.2}  # a bad and a good draw of the weights
-
-    def ends(lr: float, end: float, own: tuple[float, ...]) -> list[pd.DataFrame]:
-        return [
-            flat_from(end + shared[seed] + own[seed], run=f"{lr} {seed}", lr=lr, seed=seed)
-            for seed in shared
-        ]
-
-    clear = [*ends(0.1, 1.0, (0, 0, 0)), *ends(1.0, 1.2, (0.001, -0.001, 0))]
-    found = verdicts(pd.concat(clear)).set_index("lr")["outcome"]
-    assert set(found[1.0]) == {"overshooting"}, "20% above, and the seeds agree"
-    noisy = [*ends(0.1, 1.0, (0, 0, 0)), *ends(1.0, 1.2, (0.6, -0.5, 0))]
-    found = verdicts(pd.concat(noisy)).set_index("lr")["outcome"]
-    assert set(found[1.0]) == {"converged"}, "the seeds do not agree"
-
-
 def test_an_lr_at_which_a_seed_fails_is_beyond_one_at_which_none_does() -> None:
     frames = [
         flat_from(0.30, run=0, lr=0.1, seed=0),
