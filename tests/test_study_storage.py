@@ -154,6 +154,11 @@ def test_optuna_itself_can_read_the_journal(opened: Opener, tmp_path: Path) -> N
         ("postgresql+psycopg://u:pw@/db?host=/run", "postgresql+psycopg://u:***@/db?host=/run"),
         ("u:pw@h/db", "u:***@h/db"),
         ("sqlite:////a/b@c.db", "sqlite:////a/b@c.db"),
+        ("postgresql://u:p?a=b@h/db", "postgresql://u:***@h/db"),
+        ("postgresql://u:p?a=b@h/db?sslmode=require", "postgresql://u:***@h/db?sslmode=require"),
+        ("postgresql://h:5432/db?user=a@b", "postgresql://h:5432/db?user=a@b"),
+        ("postgresql://[::1]:5432/db?user=a@b", "postgresql://[::1]:5432/db?user=a@b"),
+        ("sqlite+pysqlcipher://:pw@/x.db", "sqlite+pysqlcipher://:***@/x.db"),
     ],
 )
 def test_a_password_is_masked(url: str, shown: str) -> None:
