@@ -15,6 +15,7 @@ import pytest
 from helpers.commands import (
     STEPS,
     Ended,
+    contents,
     files,
     process,
     reproduce,
@@ -27,10 +28,6 @@ from lrlab import records
 from lrlab.reproduce import compare, differences
 
 NAN = math.nan
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.commands import command, strict_json, summaries, trials
+from helpers.commands import command, contents, strict_json, summaries, trials
 from helpers.searches import NETWORKS, SMALL, go_on, sweep
 from omegaconf import OmegaConf
 
@@ -71,10 +71,6 @@ def test_a_sweep_of_before_a_setting_was_there_is_resumed_and_not_with_another_v
     ended = go_on("outputs/x", "lr=0.1,0.3,0.2", "network.parametrisation=mup_sgd", cwd=tmp_path)
     assert (ended.code, ended.out) == (2, "")
     assert "network.parametrisation=not given (now mup_sgd)" in ended.err
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(f): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 @pytest.mark.parametrize("objective", ["steps_to_target", "seconds_to_target"])
@@ -280,20 +276,6 @@ def test_a_value_that_fails_in_the_middle_of_a_search_is_a_failed_run(package: P
     number = widths.index(7)
     assert "seven is unlucky" in summaries(folder)[number]["error"]
     assert "Traceback" in (folder / str(number) / "run.log").read_text("utf-8")
-
-
-# --- values and names -----------------------------------------------------------------------------
-
-
-def test_a_name_that_is_taken_says_how_to_go_on(tmp_path: Path) -> None:
-    typed = ["lr=0.1", SMALL, "epochs=1", "name=x"]
-    assert sweep(*typed, cwd=tmp_path).code == 0
-    before = contents(tmp_path)
-    ended = sweep(*typed, cwd=tmp_path)
-    assert (ended.code, ended.out) == (2, "")
-    assert f"python -m lrlab.resume {tmp_path / 'outputs' / 'x'}\n" in ended.err
-    assert ended.err.count("\n") == 1
-    assert contents(tmp_path) == before
 
 
 # --- one run of many ------------------------------------------------------------------------------
