@@ -377,11 +377,6 @@ def test_torch_optimizers_without_a_rule_have_a_sharpness_but_no_ratio(trainer: 
     assert table["stability_ratio"].isna().all()
 
 
-def test_a_yaml_off_is_off(trainer: Trainer) -> None:
-    assert trainer.specs(["lr=0.1"], "diagnostics=off")[0].config["diagnostics"] is False
-    assert not (trainer.alone("lr=0.1", "diagnostics=off").folder / "end.pt").exists()
-
-
 class Tanh(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -245,6 +245,21 @@ def test_a_sweep_that_was_begun_with_two_goes_on() -> None:
     assert list(arguments.read(words).for_hydra) == words
 
 
+SAVED = """\
+hydra:
+  overrides: {task: [lr=0.1], hydra: []}
+  runtime: {config_sources: []}
+  job: {config_name: config}
+"""
+
+
+@pytest.mark.parametrize("word", ["hydra.sweep.dir=/tmp/x", "++hydra.sweeper.resume=false"])
+def test_words_that_resume_sets_itself(word: str, tmp_path: Path) -> None:
+    records.write_sweep_config(tmp_path, SAVED)
+    with pytest.raises(UserError, match="resume sets it itself; leave it out"):
+        resuming.command_line(tmp_path, [word])
+
+
 # --- options that nobody reads --------------------------------------------------------------------
 
 
