@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.curves import LN10
 
 from lrlab.verdicts.judging import verdicts
 
@@ -145,21 +144,6 @@ def test_the_border_is_at_2_times_1_plus_momentum_over_the_largest_curvature(
     assert list(found["outcome"]) == ["converged", "diverged"]
     assert list(found["step_mode"]) == ["edge", "unstable"]
     assert found["stability_ratio"].tolist() == pytest.approx([0.97, 1.03])
-
-
-def test_the_ratio_counts_before_alpha_and_of_a_failed_run_the_largest() -> None:
-    frame = pd.DataFrame({"run": 0, "lr": 1, "step": range(9), "train_loss": 1 / np.arange(1, 10)})
-    assert verdicts(frame.assign(alpha=0.5, stability_ratio=0.2))["step_mode"][0] == "monotone"
-    assert verdicts(frame.assign(alpha=0.5))["step_mode"][0] == "oscillating"
-    assert verdicts(frame.assign(alpha=-0.5, stability_ratio=0.2))["step_mode"][0] == "monotone"
-    # Behind the explosion the loss is flat, and so are its curvature and all later ratios.
-    ratios = [2.2, 1.8, *[0.01] * 7]
-    collapsed = frame.assign(
-        train_loss=[2.3, 9, *[LN10] * 7], stability_ratio=ratios, num_classes=10
-    )
-    row = verdicts(collapsed).iloc[0]
-    assert (row["outcome"], row["step_mode"]) == ("collapsed", "unstable")
-    assert row["stability_ratio_max"] == 2.2 and "at most 2.20" in row["evidence"]
 
 
 def test_a_run_that_failed_was_unstable_also_where_the_measurements_missed_it() -> None:
