@@ -11,7 +11,7 @@ from pathlib import Path
 from helpers.commands import Ended, command
 from lrlab.__main__ import VERBS
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 OPTIONS, FILES, TROUBLES = (
     (DOCS / f"{name}.md").read_text(encoding="utf-8")
     for name in ("options", "files", "troubleshooting")
