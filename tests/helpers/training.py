@@ -245,7 +245,7 @@ def ordinary(
             if len(index) < batch_size:
                 continue
             value = loss(net(data.train_x[index]), data.train_y[index])
-            opt.zero_grad()
+            net.zero_grad()  # parameters that are in no group too
             value.backward()
             found.lr.append(float(opt.param_groups[0]["lr"]))
             found.train_loss.append(float(value.detach()))
