@@ -25,7 +25,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
     return called(judge.main, capsys)
 
 
-
 GOOD = "run,lr,step,train_loss\n0,0.1,0,2.3\n0,0.1,1,1.5\n0,0.1,2,1.0\n"
 FRAME = pd.read_csv(MNIST).query("run < 2").reset_index(drop=True)
 
