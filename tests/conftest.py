@@ -7,6 +7,8 @@ import functools
 import gc
 import os
 import pickle
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -154,3 +156,65 @@ def trainer(tmp_path: Path) -> Any:
     threads = torch.get_num_threads()
     yield Trainer(tmp_path)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Any]:
+    """Opens queues on a journal, ``studies.Opener``."""
+    from helpers.studies import Opener
+
+    opener = Opener(tmp_path)
+    yield opener
+    for queue in list(opener.opened):
+        opener.close(queue)
+
+
+@pytest.fixture(scope="session")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that somebody sent, of two runs, which has a best one."""
+    from helpers.commands import command
+    from helpers.sent import LITTLE
+
+    from lrlab.sweep import main
+
+    home = tmp_path_factory.mktemp("sender")
+    longer = ["epochs=40" if word.startswith("epochs=") else word for word in LITTLE]
+    ended = command(main, [*longer, "lr=0.1,0.2", "name=s"], home)
+    assert (ended.code, ended.err) == (0, "")
+    return home / "outputs" / "s"
+
+
+@pytest.fixture
+def here(tmp_path: Path, sent: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The receiver's folder, in which the sent sweep lies as s, and a module evil can be found."""
+    from helpers.sent import EVIL
+
+    shutil.copytree(sent, tmp_path / "s")
+    (tmp_path / "evil.py").write_text(EVIL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def filled_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that one first use has filled."""
+    from lrlab.data import torchvision_images
+
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LRLAB_CACHE", str(folder))
+        torchvision_images()
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder that does not exist yet."""
+    from lrlab.data import tensor_cache
+
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LRLAB_CACHE", str(folder))
+    cache_of_data._warn_once.cache_clear()
+    return folder

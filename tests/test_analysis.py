@@ -150,13 +150,15 @@ def test_varying_names_settings_that_differ_and_swept_dotted_keys() -> None:
 
 
 @pytest.mark.default
-def test_analysis_plots_and_table_never_import_torch() -> None:
+def test_whoever_reads_imports_no_torch() -> None:
     code = (
-        "import sys, lrlab.analysis, lrlab.plots, lrlab.tables.frames;"
-        " print('torch' in sys.modules)"
+        "import sys, lrlab.analysis, lrlab.compare, lrlab.verdicts.judging\n"
+        "import lrlab.verdicts.recommend, lrlab.tables.frames\n"
+        "print('torch' in sys.modules, 'matplotlib' in sys.modules)\n"
+        "import lrlab.plots; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.split() == ["False"] * 3
 
 
 def test_results_prints_every_run_and_tells_what_failed(sweep: Path) -> None:

@@ -24,12 +24,14 @@ OLDEST = {
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "OMP_NUM_THREADS": "1",
 }
-OWN, POOL, LANES = "tests/test_own_data.py", "tests/test_pool.py", "tests/test_lanes.py"
+OWN, POOL, LANES = (f"tests/test_{name}.py" for name in ("own_data_training", "pool", "lanes"))
 # Of made-up tables, in which nothing is computed that rounds.
-HYPOTHESIS = "tests/test_verdicts.py::test_any_table_gives_a_verdict_for_each_run_or_one_line"
+HYPOTHESIS = "tests/test_verdict_tables.py::test_any_table_gives_a_verdict_for_each_run_or_one_line"
 TESTS = (
     "tests/test_golden.py",
     "tests/test_verdicts.py",
+    "tests/test_verdicts_quadratics.py",
+    "tests/test_verdict_tables.py",
     f"{OWN}::test_standardised_targets_train_as_in_torch_and_losses_have_their_units[mse-1]",
     f"{POOL}::test_a_run_in_a_refilled_place_has_the_bits_that_it_has_alone"
     "[network=cnn network.channels=[3,4] network.hidden=[8]-together or one at a time]",

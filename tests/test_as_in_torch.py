@@ -6,6 +6,7 @@ Each run is held against an ordinary torch loop. What lanes would lose is refuse
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.training import CLASSES, Trained, Trainer, tiny_images
+from helpers.training import ordinary as loop
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,7 +23,7 @@ from lrlab import losses
 from lrlab.errors import UserError
 from lrlab.find import find
 from lrlab.networks import MLP
-from lrlab.plan import build, checks
+from lrlab.plan import checks
 
 PIXELS = 144
 HERE = "test_as_in_torch"
@@ -37,23 +39,8 @@ def ordinary(
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
 ) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and final state of an everyday torch program."""
-    data = tiny_images()
-    torch.manual_seed(0)
-    net = network().train()
-    opt = optimizer(net.parameters(), lr=lr)
-    schedule = scheduler(opt) if scheduler else None
-    found = []
-    for epoch in range(2):
-        order = torch.from_numpy(build.batch_order(0, epoch, len(data.train_y)))
-        for index in order.split(64):
-            loss = F.cross_entropy(net(data.train_x[index]), data.train_y[index])
-            net.zero_grad()
-            loss.backward()
-            found.append(float(loss.detach()))
-            opt.step()
-            if schedule:
-                schedule.step()
-    return found, net.state_dict()
+    found = loop(network, tiny_images(), partial(optimizer, lr=lr), scheduler, by_step=True)
+    return found.train_loss, found.network.state_dict()
 
 
 def assert_like(run: Trained, truth: tuple[list[float], dict[str, Tensor]]) -> None:

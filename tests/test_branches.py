@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.commands import one_folder, sweep
-from helpers.training import CLASSES, IN_SHAPE, Trained, Trainer
+from helpers.training import CLASSES, IN_SHAPE, Trained, Trainer, read
 from torch import nn, optim
 
 from lrlab import records
@@ -42,20 +42,26 @@ def waiting(specs: list[RunSpec]) -> list[RunSpec]:
     return [spec for spec in specs if records.end_file(spec.folder).is_file()]
 
 
-def with_branches(trainer: Trainer, runs: list[str], common: str = "") -> list[Trained]:
-    """Runs that have had their branch test."""
-    specs: list[RunSpec] = []
+def waiting_specs(trainer: Trainer, runs: list[str], common: str = "") -> list[RunSpec]:
+    """Runs that have been trained and wait for their branch test."""
+    found: list[RunSpec] = []
     made = trainer.specs
 
     def remember(*arguments: Any) -> list[RunSpec]:
-        specs.extend(made(*arguments))
-        return specs
+        found.extend(made(*arguments))
+        return found
 
     with mock.patch.object(trainer, "specs", remember):
-        trained = trainer.together(runs, f"{ON} {common}")
+        trainer.together(runs, f"{ON} {common}")
+    return found
+
+
+def with_branches(trainer: Trainer, runs: list[str], common: str = "") -> list[Trained]:
+    """Runs that have had their branch test."""
+    specs = waiting_specs(trainer, runs, common)
     assert branches.test(waiting(specs), None, go_on) == []
     assert waiting(specs) == []
-    return trained
+    return [read(spec.folder) for spec in specs]
 
 
 # --- an ordinary loop -----------------------------------------------------------------------------
@@ -194,19 +200,6 @@ def test_the_branch_test_takes_at_most_a_quarter_of_the_steps(steps: int) -> Non
 
 
 # --- what may go wrong ----------------------------------------------------------------------------
-
-
-def waiting_specs(trainer: Trainer, runs: list[str]) -> list[RunSpec]:
-    found: list[RunSpec] = []
-    made = trainer.specs
-
-    def remember(*arguments: Any) -> list[RunSpec]:
-        found.extend(made(*arguments))
-        return found
-
-    with mock.patch.object(trainer, "specs", remember):
-        trainer.together(runs, ON)
-    return found
 
 
 @pytest.mark.full

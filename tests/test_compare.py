@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from helpers.drawn import written
-from helpers.judged import CONFIG, falling, make_sweep, write_run
+from helpers.judged import CONFIG, called, falling, make_sweep, write_run
 
 from lrlab import compare, plots
 from lrlab.comparison import by_lr, differences
@@ -35,16 +35,7 @@ def two(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        code = 0
-        try:
-            compare.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return command
+    return called(compare.main, capsys)
 
 
 # --- what differs ---------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,78 +78,6 @@ def test_alpha_of_steps_without_a_minimum_ahead(
 
 
 # --- when -----------------------------------------------------------------------------------------
-
-
-DEFAULT, FULL = cadence.CADENCES["default"], cadence.CADENCES["full"]
-LENGTHS = {
-    "steps": st.integers(1, 6000),
-    "per_epoch": st.integers(1, 900),
-    "batches": st.sampled_from([0.1, 0.75, 3.0, 12.0, 24.0, 192.0]),
-}
-
-
-def test_full_is_dense_early_and_lies_at_the_same_places_of_each_epoch_later() -> None:
-    found = np.flatnonzero(cadence.due(FULL, 0, 2577, 2577, 859, 3.0))
-    assert set(range(12)) <= set(found)
-    late = found[found >= 859]
-    assert late.tolist() == [e * 859 + p for e in (1, 2) for p in range(0, 859, 10)]
-
-
-def test_a_whole_measurement_comes_when_the_budget_holds_it_then_at_the_same_places() -> None:
-    kinds = cadence.due(DEFAULT, 0, 8590, 8590, 859, 3.0)
-    at = np.flatnonzero(kinds)
-    assert [(int(s), int(kinds[s])) for s in at[:3]] == [
-        (31, cadence.ALONG),
-        (63, cadence.ALONG),
-        (297, cadence.FIRST),
-    ]
-    late = at[at >= 859]
-    assert late.tolist() == [e * 859 + p for e in range(1, 10) for p in (0, 450)]
-    assert set(kinds[late]) == {cadence.WHOLE}
-
-
-@given(**LENGTHS)
-def test_measuring_never_costs_more_than_a_quarter_of_the_steps_so_far(
-    steps: int, per_epoch: int, batches: float
-) -> None:
-    at, kinds = cadence.planned(DEFAULT, steps, per_epoch, batches)
-    costs = {
-        cadence.ALONG: 8,
-        cadence.WHOLE: 8 + 1.4 * 8 * batches,
-        cadence.FIRST: 8 + 1.4 * 12 * batches,
-    }
-    spent = np.cumsum([costs[int(kind)] for kind in kinds])
-    assert (spent <= 0.25 * (at + 1) + 1e-9).all()
-    assert (kinds == cadence.FIRST).sum() == (kinds >= cadence.WHOLE).any()
-    assert steps < 32 or len(at)
-
-
-@pytest.mark.parametrize("steps", [36, 75])
-def test_a_short_run_is_measured_along_its_steps_alone(steps: int) -> None:
-    _, kinds = cadence.planned(DEFAULT, steps, steps, 3.0)
-    assert set(kinds) == {cadence.ALONG}
-
-
-@given(
-    first=st.integers(0, 5000), cut=st.integers(0, 300), mode=st.sampled_from(["default", "full"]),
-    per_epoch=LENGTHS["per_epoch"], batches=LENGTHS["batches"],
-)  # fmt: skip
-def test_where_the_segments_are_cut_does_not_matter(
-    first: int, cut: int, per_epoch: int, mode: str, batches: float
-) -> None:
-    due = partial(
-        cadence.due, cadence.CADENCES[mode], steps=6000, steps_per_epoch=per_epoch,
-        batches=batches,
-    )  # fmt: skip
-    whole = due(first, 300)
-    np.testing.assert_array_equal(
-        whole, np.concatenate([due(first, cut), due(first + cut, 300 - cut)])
-    )
-
-
-@pytest.mark.parametrize("steps", [1, 2, 7, 30])
-def test_with_full_the_shortest_runs_are_measured_from_their_first_step(steps: int) -> None:
-    assert cadence.due(FULL, 0, steps, steps, steps, 3.0)[0] == cadence.FIRST
 
 
 @pytest.mark.full
@@ -255,80 +181,6 @@ def test_a_steeper_way_down_does_not_hide_the_sharpness() -> None:
     stacked.settle(data.train_x, data.train_y, (data.train_x, data.train_y))
     meter = build_meter("full", stacked, data)
     assert float(_sharpness(stacked, meter)[0]) == pytest.approx(4, rel=1e-4)
-
-
-# --- the border of stability ----------------------------------------------------------------------
-
-CURVATURE = 3.0
-
-
-def _grows(optimizer: Callable[..., optim.Optimizer], lr: float) -> bool:
-    at = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    made = optimizer([at], lr=lr)
-    for _ in range(3000):
-        at.grad = CURVATURE * at.detach()
-        made.step()
-        if abs(at.item()) > 1e6:
-            return True
-    return False
-
-
-@pytest.mark.parametrize(
-    ("config", "optimizer"),
-    [
-        ({}, optim.SGD),
-        ({"momentum": 0.9}, partial(optim.SGD, momentum=0.9)),
-        (
-            {"momentum": 0.8, "dampening": 0.3},
-            partial(optim.SGD, momentum=0.8, dampening=0.3),
-        ),
-        ({"momentum": 0.9, "nesterov": True}, partial(optim.SGD, momentum=0.9, nesterov=True)),
-    ],
-)
-def test_a_ratio_of_1_is_where_torchs_own_sgd_begins_to_grow(
-    config: dict[str, Any], optimizer: Callable[..., optim.Optimizer]
-) -> None:
-    node = {"_target_": "torch.optim.SGD", **config, "lr": 1.0}
-    built = lane_optimizers.build([node], [torch.zeros(1, 1, dtype=torch.float64)])
-    scale = built.stability_scale({"lr": np.ones((1, 1))}, np.array([5]))[0, 0]
-    border = 1 / (scale * CURVATURE)  # lr, for the scale grows in proportion to it
-    assert not _grows(optimizer, 0.99 * border)
-    assert _grows(optimizer, 1.01 * border)
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
-def test_a_ratio_of_1_is_the_border_of_adam_with_a_constant_divisor(beta: float) -> None:
-    node = {"_target_": "torch.optim.Adam", "betas": [beta, 0.999], "lr": 1.0}
-    built = lane_optimizers.build([node], [torch.zeros(1, 1)])
-    scale = built.stability_scale({"lr": np.ones((1, 1))}, np.array([10**6]))[0, 0]
-
-    def radius(lr: float) -> float:  # of the map of (average, position) in one step
-        step = np.array(
-            [[beta, (1 - beta) * CURVATURE], [-lr * beta, 1 - lr * (1 - beta) * CURVATURE]]
-        )
-        return float(np.abs(np.linalg.eigvals(step)).max())
-
-    border = 1 / (scale * CURVATURE)
-    assert radius(0.999 * border) < 1 < radius(1.001 * border)
-    if beta == 0.9:
-        assert border * CURVATURE == pytest.approx(38)  # Cohen et al. 2022
-
-
-def test_the_divisor_is_what_torch_adam_divides_by() -> None:
-    draw = torch.Generator().manual_seed(0)
-    leaf = nn.Parameter(torch.randn(4, 3, generator=draw))
-    stacked = leaf.detach().clone()[None]
-    reference = optim.Adam([leaf], lr=0.1, foreach=False)
-    built = lane_optimizers.build([{"_target_": "torch.optim.Adam", "lr": 0.1}], [stacked])
-    for step in range(3):
-        leaf.grad = torch.randn(4, 3, generator=draw)
-        values = {"lr": np.full((1, 1), 0.1)}
-        coefficients = built.coefficients(values, np.array([step]))
-        built.update([leaf.grad[None]], coefficients, 0)
-        reference.step()
-    (found,) = built.preconditioner(coefficients, 0) or []
-    square = reference.state[leaf]["exp_avg_sq"]
-    torch.testing.assert_close(found[0], (square / (1 - 0.999**3)).sqrt() + 1e-8)
 
 
 # --- while training -------------------------------------------------------------------------------
@@ -523,11 +375,6 @@ def test_torch_optimizers_without_a_rule_have_a_sharpness_but_no_ratio(trainer: 
     table = measured(trainer.alone("lr=0.01", f"{ON} {general}"))
     assert table["sharpness"].notna().all()
     assert table["stability_ratio"].isna().all()
-
-
-def test_a_yaml_off_is_off(trainer: Trainer) -> None:
-    assert trainer.specs(["lr=0.1"], "diagnostics=off")[0].config["diagnostics"] is False
-    assert not (trainer.alone("lr=0.1", "diagnostics=off").folder / "end.pt").exists()
 
 
 class Tanh(nn.Module):

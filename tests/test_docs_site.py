@@ -187,7 +187,6 @@ def test_in_a_browser_it_is_whole_and_searchable_without_a_network(site: Path) -
 
 # --- the commands ---------------------------------------------------------------------------------
 
-WALKED = ("index.md", "getting-started.md", "choosing.md", "resume.md", "faq.md")
 TYPED = re.compile(r"^    \$ python -m lrlab\.(.+)\n((?:    (?!\$ ).*\n)*)", re.MULTILINE)
 # In a sentence; one with nothing behind the verb, or that breaks off, names it only.
 NAMED = re.compile(r"`python -m lrlab\.(\w+ [^`…]*)`()")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from helpers.training import (
     read,
     tiny_images,
 )
+from helpers.training import ordinary as loop
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
@@ -31,12 +33,10 @@ from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.errors import UserError
 from lrlab.networks import MLP
-from lrlab.plan import build
 from lrlab.probes import branches
 from lrlab.range_test import training
 from lrlab.training import on_batches, pool
 
-STEPS_PER_EPOCH = 10
 HIDDEN = "network.hidden=[13]"
 
 
@@ -129,24 +129,11 @@ def ordinary(
     seed: int = 0,
 ) -> tuple[list[float], dict[str, Tensor], dict[str, Tensor]]:
     """Losses of an everyday torch program, with its weights before and after."""
-    data = tiny_images()
     torch.manual_seed(seed)
-    net = network().train()
-    before = copy.deepcopy(net.state_dict())
-    optimizer = kind(net.parameters(), lr=lr)
-    schedule = scheduler(optimizer) if scheduler else None
-    losses = []
-    for epoch in range(epochs):
-        order = torch.from_numpy(build.batch_order(seed, epoch, len(data.train_y)))
-        for index in order.split(64):
-            loss = F.cross_entropy(net(data.train_x[index]), data.train_y[index])
-            net.zero_grad()  # parameters that are in no group too
-            loss.backward()
-            losses.append(float(loss.detach()))
-            optimizer.step()
-            if schedule:
-                schedule.step()
-    return losses, before, net.state_dict()
+    before = network().state_dict()
+    made = partial(kind, lr=lr)
+    found = loop(lambda: network(), tiny_images(), made, scheduler, True, epochs, seed)
+    return found.train_loss, before, found.network.state_dict()
 
 
 def assert_trained_like(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from helpers.studies import PRUNERS, Opener, grid, search
 from lrlab import records, resume
 from lrlab.sweep import main
 from lrlab.sweeping import leftout
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Opener]:
-    opener = Opener(tmp_path)
-    yield opener
-    for queue in opener.opened:
-        queue.close()
 
 
 def drained(queue: object, state: str = "finished") -> list[dict[str, str]]:

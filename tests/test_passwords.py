@@ -156,20 +156,6 @@ def test_a_line_about_another_option_shows_no_password(key: str, says: str, tmp_
     assert_nowhere(tmp_path, ended)
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://u:p?a=b@h/db", "postgresql://u:***@h/db"),
-        ("postgresql://u:p?a=b@h/db?sslmode=require", "postgresql://u:***@h/db?sslmode=require"),
-        ("postgresql://h:5432/db?user=a@b", "postgresql://h:5432/db?user=a@b"),
-        ("postgresql://[::1]:5432/db?user=a@b", "postgresql://[::1]:5432/db?user=a@b"),
-        ("sqlite+pysqlcipher://:pw@/x.db", "sqlite+pysqlcipher://:***@/x.db"),
-    ],
-)
-def test_a_password_is_masked_wherever_it_stands(url: str, shown: str) -> None:
-    assert passwords.masked(url) == shown
-
-
 def test_a_driver_that_repeats_the_password_is_not_quoted(postgres: Server) -> None:
     url = "postgresql://u:a%2Fs3cret+x@h/db?sslpassword=other%20s3cret"
     for text in ("a%2Fs3cret+x", "a/s3cret+x", "other s3cret", "other%20s3cret"):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.pools import Scripted, starts, stopped, train, went_on
-from helpers.training import CLASSES, Trained, Trainer, assert_same_bits, read
+from helpers.training import CLASSES, Trainer, assert_same_bits, read
 from torch import Tensor, nn
 
 from lrlab import records
 from lrlab.errors import NotWritten
-from lrlab.plan.spec import RunSpec, group_key
+from lrlab.plan.spec import group_key
 from lrlab.training import checkpoints, pool
 from lrlab.training.pool import Report
 
@@ -393,20 +392,9 @@ def test_out_of_memory_gives_up_at_one_lane(trainer: Trainer) -> None:
         assert "Traceback" in run.log
 
 
-class FailsLate(nn.Module):
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(144, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.linear.weight.abs().max() > 1.5:
-            raise ArithmeticError("a weight is too large")
-        return self.linear(x.flatten(1))
-
-
 @pytest.mark.full
 def test_a_failure_among_refilled_lanes_is_its_own(trainer: Trainer) -> None:
-    common = "network=custom network._target_=test_pool.FailsLate epochs=3"
+    common = "network=custom network._target_=helpers.networks.FailsLate epochs=3"
     growing = "schedule=step schedule.gamma=1e5"
     runs = ["lr=0.01 epochs=1", "lr=0.02", f"lr=0.01 {growing}", "lr=0.03 seed=1", "lr=0.04"]
     specs = trainer.specs(runs, common)
@@ -417,10 +405,6 @@ def test_a_failure_among_refilled_lanes_is_its_own(trainer: Trainer) -> None:
     assert sorted(source.over) == list(range(5))
     for number in (0, 1, 3, 4):
         assert_same_bits(read(specs[number].folder), trainer.reference(runs[number], common))
-
-
-def results(specs: Sequence[RunSpec]) -> list[Trained]:
-    return [read(spec.folder) for spec in specs]
 
 
 def test_no_run_is_reported_after_it_ended(trainer: Trainer) -> None:

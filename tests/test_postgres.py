@@ -143,12 +143,6 @@ def test_a_finished_sweep_is_extended(opened: Callable[..., Queue]) -> None:
     assert finish(opened(grid(lr="1"), "new", name="another")) == [0]
 
 
-def test_a_study_of_the_other_direction_is_refused(opened: Callable[..., Queue]) -> None:
-    opened(grid(lr="1"))
-    with pytest.raises(UserError, match=r"^objective=val_loss: is to be maximized, but"):
-        opened(grid(lr="1"), direction="maximize")
-
-
 def test_two_creators_at_once_make_one_study(
     opened: Callable[..., Queue], postgres_url: str
 ) -> None:

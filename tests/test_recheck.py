@@ -89,10 +89,6 @@ def others(value: Any) -> Iterator[Any]:
     yield from () if value is None else (None,)
 
 
-def keys(run: Path) -> list[str]:
-    return list(records.read_summary(run))
-
-
 def test_every_key_of_a_summary_is_compared(run: Path, again: Path) -> None:
     file = run / "summary.json"
     whole = json.loads(file.read_text("utf-8"))

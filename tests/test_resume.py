@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.commands import Ended, command, summaries
+from helpers.commands import Ended, command, contents, summaries
 from helpers.interrupted import AT_STEP, QUICK, found
 from helpers.warm import DATA, Server
 
@@ -46,11 +46,6 @@ def go_on(*arguments: str, cwd: Path) -> Ended:
 def lrs(folder: Path) -> list[float]:
     assert {s["state"] for s in summaries(folder)} == {"finished"}
     return [s["lr"] for s in summaries(folder)]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(f for f in folder.rglob("*") if f.is_file())
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
 
 
 def of_runs(folder: Path, count: int) -> dict[str, bytes]:
@@ -138,6 +133,15 @@ def test_other_settings_are_told_and_nothing_is_changed(home: Path, given: str, 
     assert contents(home) == before
 
 
+def test_a_name_that_is_taken_says_how_to_go_on(home: Path) -> None:
+    before = contents(home)
+    ended = command(main, [*QUICK, "lr=0.1", "epochs=1", "name=grid"], home)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"python -m lrlab.resume {home / 'outputs' / 'grid'}\n" in ended.err
+    assert ended.err.count("\n") == 1
+    assert contents(home) == before
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [
@@ -165,18 +169,6 @@ def test_a_damaged_multirun_yaml_is_told(home: Path, text: bytes) -> None:
     assert (ended.code, ended.out) == (2, "")
     where = "outputs/grid: its multirun.yaml is damaged|outputs/grid/multirun.yaml: is damaged, .*"
     assert re.fullmatch(f"lrlab: ({where})\n", ended.err)
-
-
-def test_a_damaged_or_missing_journal_is_told(home: Path) -> None:
-    journal = home / "outputs" / "grid" / "study.journal"
-    journal.write_text("no journal\n" + journal.read_text("utf-8"), "utf-8")
-    ended = go_on("outputs/grid", cwd=home)
-    assert ended.code == 2 and ended.err.count("\n") == 1
-    assert "study.journal: is damaged" in ended.err
-    journal.unlink()
-    ended = go_on("outputs/grid", cwd=home)
-    assert ended.code == 2 and ended.err.count("\n") == 1
-    assert "study.journal: is not there" in ended.err
 
 
 # --- elsewhere ------------------------------------------------------------------------------------

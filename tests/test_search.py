@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.commands import command, strict_json, summaries, trials
-from helpers.searches import SMALL, go_on, sweep
+from helpers.commands import command, contents, strict_json, summaries, trials
+from helpers.searches import NETWORKS, SMALL, go_on, sweep
 from omegaconf import OmegaConf
 
 import lrlab
@@ -71,10 +71,6 @@ def test_a_sweep_of_before_a_setting_was_there_is_resumed_and_not_with_another_v
     ended = go_on("outputs/x", "lr=0.1,0.3,0.2", "network.parametrisation=mup_sgd", cwd=tmp_path)
     assert (ended.code, ended.out) == (2, "")
     assert "network.parametrisation=not given (now mup_sgd)" in ended.err
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(f): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 @pytest.mark.parametrize("objective", ["steps_to_target", "seconds_to_target"])
@@ -201,27 +197,7 @@ def test_a_timeout_lets_the_runs_that_train_finish(
 
 # --- failures -------------------------------------------------------------------------------------
 
-NETWORKS = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, num_classes, width=5):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes)
-        )
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class Broken(Net):
-    def forward(self, x):
-        if self.training:
-            raise RuntimeError("the cat is on the keyboard")
-        return super().forward(x)
+MORE = """
 
 
 class Narrow(Net):
@@ -241,7 +217,7 @@ class SecondSeedDiverges(Net):
 
 @pytest.fixture
 def package(tmp_path: Path) -> Any:
-    (tmp_path / "mynets.py").write_text(NETWORKS)
+    (tmp_path / "mynets.py").write_text(NETWORKS + MORE)
     yield tmp_path
     sys.modules.pop("mynets", None)
 
@@ -286,17 +262,6 @@ def test_a_sweep_of_which_every_run_fails_says_so(package: Path) -> None:
     assert "3 failed of 3 runs" in again.out.splitlines()
 
 
-def test_the_third_run_of_a_grid_raises(package: Path) -> None:
-    typed = ["network=custom", "network._target_=mynets.Net,mynets.Narrow,mynets.Broken"]
-    typed += ["+network.width=4", "lr=0.1,0.5", "epochs=4", "name=x"]
-    ended = sweep(*typed, cwd=package)
-    assert (ended.code, ended.err) == (1, "")
-    folder = package / "outputs" / "x"
-    assert states(folder) == ["finished"] * 4 + ["failed"] * 2
-    assert [t.state.name for t in trials(folder)] == ["COMPLETE"] * 4 + ["FAIL"] * 2
-    assert (folder / "best.yaml").exists()
-
-
 def test_a_value_that_fails_in_the_middle_of_a_search_is_a_failed_run(package: Path) -> None:
     """Both ends of the interval can work, a value between them cannot."""
     typed = ["network=custom", "network._target_=mynets.Narrow", "+network.width=6..8"]
@@ -307,39 +272,10 @@ def test_a_value_that_fails_in_the_middle_of_a_search_is_a_failed_run(package: P
     widths = [summary["network.width"] for summary in summaries(folder)]
     assert set(widths) == {6, 7, 8}
     assert states(folder) == ["failed" if width == 7 else "finished" for width in widths]
+    assert (folder / "best.yaml").exists()
     number = widths.index(7)
     assert "seven is unlucky" in summaries(folder)[number]["error"]
     assert "Traceback" in (folder / str(number) / "run.log").read_text("utf-8")
-
-
-# --- values and names -----------------------------------------------------------------------------
-
-
-@pytest.mark.full
-def test_a_whole_number_and_a_fraction_are_one_grid(tmp_path: Path) -> None:
-    assert sweep("lr=1,0.1", SMALL, "epochs=1", "name=x", cwd=tmp_path).code == 0
-    folder = tmp_path / "outputs" / "x"
-    assert [s["lr"] for s in summaries(folder)] == [1.0, 0.1]
-    ended = go_on("outputs/x", "lr=1,0.1,2,1.0,0.05", cwd=tmp_path)
-    assert (ended.code, ended.err) == (0, "")
-    assert [s["lr"] for s in summaries(folder)] == [1.0, 0.1, 2.0, 0.05]
-
-
-def test_an_interval_may_end_at_a_whole_number(tmp_path: Path) -> None:
-    typed = ["lr=1e-3..1", "n_trials=2", SMALL, "epochs=1", "name=x"]
-    assert sweep(*typed, cwd=tmp_path).code == 0
-    assert all(0.001 <= s["lr"] <= 1 for s in summaries(tmp_path / "outputs" / "x"))
-
-
-def test_a_name_that_is_taken_says_how_to_go_on(tmp_path: Path) -> None:
-    typed = ["lr=0.1", SMALL, "epochs=1", "name=x"]
-    assert sweep(*typed, cwd=tmp_path).code == 0
-    before = contents(tmp_path)
-    ended = sweep(*typed, cwd=tmp_path)
-    assert (ended.code, ended.out) == (2, "")
-    assert f"python -m lrlab.resume {tmp_path / 'outputs' / 'x'}\n" in ended.err
-    assert ended.err.count("\n") == 1
-    assert contents(tmp_path) == before
 
 
 # --- one run of many ------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from lrlab.config import schema as configs
 from lrlab.config import space
 from lrlab.config.space import Interval, Space
-from lrlab.config.words import spelling
 from lrlab.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -351,14 +350,6 @@ def test_a_number_reads_back_as_itself(number: float) -> None:
     (override,) = OverridesParser.create().parse_overrides([f"lr={space.text(number)}"])
     assert override.value() == number and type(override.value()) is type(number)
     assert space.value(space.text(number)) == number
-
-
-@pytest.mark.parametrize(
-    "text", ["a", 'a"b', "a\\", 'a\\"b', '\\\\"', "it's, {x: $y}", "größe", ""]
-)
-def test_any_text_can_be_quoted(text: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"name={spelling.quoted(text)}"])
-    assert override.value() == text
 
 
 def test_values_of_equal_worth_are_canonical() -> None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.networks import BatchNorm
+from helpers.step_networks import (
+    Counts,
+    Doubled,
+    DrawsByNumpy,
+    DrawsByPython,
+    Linear,
+    MeanInFloat64,
+    ReadsAsList,
+    ReadsByNumpy,
+    Remembers,
+    StartsAtZero,
+)
 from helpers.training import CLASSES, IN_SHAPE, Silent, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
@@ -33,117 +46,7 @@ from lrlab.training import train as training
 
 DATA = tiny_images(200, 20, 20)
 BATCH, LENGTH = 16, 5
-
-
-class BatchNorm(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Linear(144, 8), nn.BatchNorm1d(8)
-        self.last = nn.Linear(8, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.relu(self.norm(self.first(x.flatten(1)))))
-
-
-class Linear(nn.Module):
-    """With a layer that no loss depends on, and what its subclasses do besides."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.unused = nn.Linear(144, CLASSES), nn.Linear(2, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.used(x.flatten(1)) * self.factor()
-
-    def factor(self) -> Tensor | float:
-        return torch.tensor(0.5)
-
-
-class Counts(Linear):
-    calls = 0
-
-    def factor(self) -> float:
-        self.calls += 1
-        return 1 + self.calls % 2
-
-
-class ReadsByNumpy(Linear):
-    """Takes a number of the batch out of torch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x / (1 + float(x.detach().numpy().std())))
-
-
-class ReadsAsList(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x * (1 + abs(x.flatten()[:3].tolist()[0])))
-
-
-class AnnealsByEpochs(Linear):
-    """Counts evaluations, and trains otherwise after each."""
-
-    evaluations = 0
-
-    def train(self, mode: bool = True) -> AnnealsByEpochs:
-        if not mode:
-            self.evaluations = self.evaluations + 1
-        return super().train(mode)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) / (1 + self.evaluations)
-
-
-class StartsAtZero(nn.Sequential):
-    """Its gradients behind the head are 0 at the first step."""
-
-    def __init__(self) -> None:
-        layers = [nn.Flatten(), nn.Linear(144, 10), nn.ReLU(), nn.Linear(10, 7), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(7, CLASSES))
-        head = self[-1]
-        assert isinstance(head, nn.Linear)
-        nn.init.zeros_(head.weight)
-
-
-class MeanInFloat64(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        outputs = super().forward(x)
-        return outputs - outputs.mean(1, keepdim=True, dtype=torch.float64).float()
-
-
-class ChangesItsInput(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.mul_(0.9))
-
-
-class Remembers(Linear):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[int] = []
-
-    def factor(self) -> float:
-        self.seen.append(1)
-        return 1.0
-
-
-class DrawsByNumpy(Linear):
-    def factor(self) -> float:
-        np.random.rand()
-        return 1.0
-
-
-class DrawsByPython(Linear):
-    def factor(self) -> float:
-        random.random()
-        return 1.0
-
-
-class Doubled(Linear):
-    def __init__(self) -> None:
-        super().__init__()
-        self.double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.double())
+batch_norm = partial(BatchNorm, CLASSES)
 
 
 def mlp(**options: Any) -> Callable[[], nn.Module]:
@@ -155,7 +58,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "odd widths": mlp(hidden=[7, 3]),
     "no bias": mlp(bias=False),
     "cnn": lambda: networks.CNN(IN_SHAPE, CLASSES, channels=[2, 3], hidden=[4]),
-    "batch norm": BatchNorm,
+    "batch norm": batch_norm,
     "unused layer": Linear,
     "float64": Doubled,
     **{name: mlp(activation=name) for name in networks.ACTIVATIONS if name != "relu"},
@@ -304,7 +207,7 @@ def test_captured_and_equal_all_the_same(make: Callable[[], nn.Module], own: boo
 
 def test_one_that_was_tried_is_as_it_was() -> None:
     """Building a step trains nothing, counts no call and draws no number."""
-    for make in (BatchNorm, Counts, Remembers, DrawsByNumpy):
+    for make in (batch_norm, Counts, Remembers, DrawsByNumpy):
         stack = lanes_of(make)
         rule = optimizer_of(stack, "momentum")
         order, order_of = orders(False)
@@ -501,7 +404,7 @@ def test_a_network_that_evaluations_change_is_captured_anew(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stacks, "CAPTURE_FROM", 1)
-    common = "network=custom network._target_=test_step.AnnealsByEpochs"
+    common = "network=custom network._target_=helpers.step_networks.AnnealsByEpochs"
     captured, plain = (
         trainer.alone("lr=0.1", f"{common} capture={on}") for on in ("true", "false")
     )
@@ -509,7 +412,7 @@ def test_a_network_that_evaluations_change_is_captured_anew(
 
 
 def test_a_network_that_changes_its_input_is_refused(trainer: Trainer) -> None:
-    given = "network=custom network._target_=test_step.ChangesItsInput"
+    given = "network=custom network._target_=helpers.step_networks.ChangesItsInput"
     specs = trainer.specs(["lr=0.1"], given)
     with pytest.raises(UserError, match="changes its input in place"):
         checks.check_runs(specs)

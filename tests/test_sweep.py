@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
-from unittest import mock
 
 import pandas as pd
 import pytest
-import torch
 from helpers.commands import (
     QUICK,
-    STEPS,
     Ended,
     command,
     files,
     one_folder,
     process,
-    strict_json,
     summaries,
     sweep,
     trials,
 )
+from helpers.searches import NETWORKS
 from omegaconf import OmegaConf
 
-from lrlab.errors import UserError
 from lrlab.sweep import main
 
 # --- one real sweep, looked at from all sides -----------------------------------------------------
@@ -107,12 +98,6 @@ def test_each_run_has_its_own_config(folder: Path) -> None:
         assert (hydra.job.num, hydra.runtime.output_dir) == (number, str(run))
 
 
-def test_multirun_yaml_holds_the_command_line(folder: Path) -> None:
-    saved = OmegaConf.load(folder / "multirun.yaml")
-    assert "lr=0.01,0.1,1e9" in saved.hydra.overrides.task
-    assert saved.hydra.sweep.dir == str(folder)
-
-
 def test_runs_csv_says_what_the_summaries_say(folder: Path) -> None:
     runs = pd.read_csv(folder / "runs.csv")
     assert len(runs) == 3
@@ -130,48 +115,11 @@ def test_the_study_has_one_trial_a_run_with_its_value(folder: Path) -> None:
     assert found[0].value is not None and found[2].value is None
 
 
-def test_no_nan_reaches_the_study(folder: Path) -> None:
-    lines = (folder / "study.journal").read_text("utf-8").splitlines()
-    told = [strict_json(line) for line in lines]
-    assert sum(entry.get("state") == 3 for entry in told) == 1  # the diverged run: FAIL
-    values = [v for entry in told for v in entry.get("values") or []]
-    assert len(values) == 2 and all(map(math.isfinite, values))
-
-
-def test_metrics_have_a_row_a_step_and_the_lr_that_was_used(folder: Path) -> None:
-    for number, lr in enumerate(LRS[:2]):
-        metrics = pd.read_csv(folder / str(number) / "metrics.csv")
-        assert list(metrics["step"]) == list(range(STEPS + 1))
-        assert list(metrics["lr"][:STEPS]) == [lr] * STEPS
-        assert metrics["train_loss"][:STEPS].notna().all()
-        assert list(metrics["step"][metrics["val_loss"].notna()]) == [0, STEPS]
-        summary = summaries(folder)[number]
-        # nine digits of a float32 are all that the file holds of it
-        assert metrics["val_loss"][STEPS] == pytest.approx(summary["val_loss"], rel=1e-8)
-    diverged = (folder / "2" / "metrics.csv").read_text("utf-8").splitlines()
-    step = summaries(folder)[2]["first_nonfinite_step"]
-    assert int(diverged[-1].split(",")[0]) == step < STEPS
-    assert not math.isfinite(float(diverged[-1].split(",")[3]))
-
-
 def test_the_log_tells_the_run(folder: Path) -> None:
     log = (folder / "2" / "run.log").read_text("utf-8")
     assert "59,210 parameters" in log and "640 training samples" in log
     assert f"diverged at step {summaries(folder)[2]['first_nonfinite_step']}" in log
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \S", line) for line in log.splitlines())
-
-
-def test_saved_weights_give_the_recorded_accuracy(folder: Path) -> None:
-    from lrlab import data
-    from lrlab.networks import MLP
-
-    node = OmegaConf.load(folder / "1" / ".hydra" / "config.yaml").data
-    images = data.torchvision_images(**{k: v for k, v in node.items() if k != "_target_"})
-    network = MLP((1, 28, 28), 10)
-    network.load_state_dict(torch.load(folder / "1" / "model.pt"))
-    with torch.no_grad():
-        right = (network(images.test_x).argmax(1) == images.test_y).double().mean()
-    assert float(right) == pytest.approx(summaries(folder)[1]["test_acc"], abs=2e-4)
 
 
 def test_a_sweep_of_one_has_the_same_bits(folder: Path, tmp_path: Path) -> None:
@@ -242,12 +190,6 @@ def test_several_keys_make_one_grid(tmp_path: Path) -> None:
     assert [row[3:5] for row in table] == [[p[2], str(p[0])] for p in points]
 
 
-def test_one_value_typed_three_ways_is_one_run(tmp_path: Path) -> None:
-    assert sweep("lr=0.1,0.1,1e-1", "name=one", cwd=tmp_path).code == 0
-    assert [s["lr"] for s in summaries(tmp_path / "outputs" / "one")] == [0.1]
-    assert len(trials(tmp_path / "outputs" / "one")) == 1
-
-
 # --- the folder -----------------------------------------------------------------------------------
 
 
@@ -260,14 +202,6 @@ def test_any_name_of_a_folder_works(name: str, tmp_path: Path) -> None:
     assert summaries(tmp_path / "outputs" / name)[0]["state"] == "finished"
 
 
-def test_any_current_folder_works(tmp_path: Path) -> None:
-    here = tmp_path / "Jörgs Übung"
-    here.mkdir()
-    ended = sweep("lr=0.1", "name=x", cwd=here)
-    assert (ended.code, ended.err) == (0, "")
-    assert len(summaries(here / "outputs" / "x")) == 1
-
-
 def test_output_may_be_any_folder(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there" / "deep"
     here.mkdir()
@@ -277,27 +211,7 @@ def test_output_may_be_any_folder(tmp_path: Path) -> None:
 
 # --- one's own classes ----------------------------------------------------------------------------
 
-OWN_NETWORK = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, num_classes, width=5):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes)
-        )
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class Broken(Net):
-    def forward(self, x):
-        if self.training:
-            raise RuntimeError("the cat is on the keyboard")
-        return super().forward(x)
+PICKY = """
 
 
 class Picky(torch.optim.SGD):
@@ -312,7 +226,7 @@ class Picky(torch.optim.SGD):
 def package(tmp_path: Path) -> Any:
     """A package mypkg in the current folder."""
     (tmp_path / "mypkg").mkdir()
-    (tmp_path / "mypkg" / "__init__.py").write_text(OWN_NETWORK)
+    (tmp_path / "mypkg" / "__init__.py").write_text(NETWORKS + PICKY)
     yield tmp_path
     sys.modules.pop("mypkg", None)
 
@@ -347,15 +261,6 @@ def test_own_class_with_and_without_arguments(
     found = summaries(package / "outputs" / "x")
     assert [s["parameters"] for s in found] == [parameters(width) for width in widths]
     assert {s["state"] for s in found} == {"finished"}
-
-
-def test_any_optimizer_of_torch_works(tmp_path: Path) -> None:
-    typed = ["optimizer._target_=torch.optim.NAdam", "lr=0.001,0.01", "name=x"]
-    ended = sweep(*typed, cwd=tmp_path)
-    assert (ended.code, ended.err) == (0, "")
-    found = summaries(tmp_path / "outputs" / "x")
-    assert all(s["state"] == "finished" and s["val_loss"] < s["initial_loss"] for s in found)
-    assert "general" in (tmp_path / "outputs/x/0/run.log").read_text("utf-8")
 
 
 # --- runs that fail -------------------------------------------------------------------------------
@@ -445,107 +350,3 @@ def test_a_single_run_has_the_same_bits(flag: str, folder: Path, tmp_path: Path)
     run = tmp_path / "outputs" / "x" / "0"
     assert (run / "metrics.csv").read_bytes() == (folder / "1" / "metrics.csv").read_bytes()
     assert summaries(run.parent)[0]["state"] == "finished"
-
-
-# --- help, config, completion ---------------------------------------------------------------------
-
-
-def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path: Path) -> None:
-    done = process("-X", "importtime", "-m", "lrlab.sweep", "--help", cwd=tmp_path)
-    assert done.returncode == 0 and files(tmp_path) == []
-    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "hydra" in imported and "omegaconf" in imported  # the listing can be read
-    assert "lrlab.config" in imported
-    heavy = {
-        "torch",
-        "torchvision",
-        "optuna",
-        "pandas",
-        "matplotlib",
-        "numpy",
-        "rich",
-        "sqlalchemy",
-    }
-    assert imported & heavy == set()
-
-
-def test_help_names_every_option_and_choice_with_examples(tmp_path: Path) -> None:
-    from lrlab.config import schema
-
-    text = command(main, ["--help"], tmp_path).out
-    before_dump = text.split("This command's config")[0]
-    for key in schema.Config.__dataclass_fields__:
-        assert re.search(rf"^ *{key}(=|:)", before_dump, re.MULTILINE), key
-    for group in schema.GROUPS:
-        for file in (schema.folder("conf") / group).glob("*.yaml"):
-            assert re.search(rf"^{group}: .*\b{file.stem}\b", text, re.MULTILINE), file
-    assert "python -m lrlab.sweep lr=0.001,0.1,1.0" in text
-    assert "python -m lrlab.reproduce" in text
-
-
-@pytest.mark.full
-def test_examples_of_the_help_are_understood(tmp_path: Path) -> None:
-    text = command(main, ["--help"], tmp_path).out
-    examples = re.findall(r"python -m lrlab\.sweep (\w+=.*)", text.split("Options")[0])
-    assert len(examples) >= 3
-    for example in examples:
-        with mock.patch("lrlab.records.create_sweep", side_effect=UserError("got there")):
-            ended = sweep(*example.split(), cwd=tmp_path)
-        assert (ended.code, ended.err) == (2, "lrlab: got there\n"), example
-
-
-def test_cfg_job_shows_the_config_and_trains_nothing(tmp_path: Path) -> None:
-    ended = command(main, ["--cfg", "job", "lr=0.3", "schedule=step"], tmp_path)
-    assert (ended.code, ended.err) == (0, "")
-    shown = OmegaConf.create(ended.out)
-    assert (shown.lr, shown.schedule.gamma) == (0.3, 0.3)
-    assert "hydra" not in shown and files(tmp_path) == []
-
-
-def test_info_lists_the_plugins(tmp_path: Path) -> None:
-    ended = command(main, ["--info", "plugins"], tmp_path)
-    assert (ended.code, ended.err) == (0, "")
-    assert "LrlabSweeper" in ended.out and "LaneLauncher" in ended.out
-    assert files(tmp_path) == []
-
-
-def complete(line: str, cwd: Path) -> set[str]:
-    """What bash would offer for the last word of the line, after the documented set-up."""
-    command = shutil.which("bash")
-    assert command is not None
-    words = line.split(" ")
-    script = dedent(f"""
-        eval "$(python -m lrlab.sweep -sc install=bash)"
-        COMP_LINE='{line}'; COMP_POINT={len(line)}
-        COMP_WORDS=({" ".join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}
-        spec=$(complete -p {words[0]}); spec=${{spec##*-F }}
-        ${{spec%% *}} {words[0]} '{words[-1]}' '{words[-2]}'
-        printf '%s\\n' "${{COMPREPLY[@]}}"
-    """)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [command, "--norc", "-c", script],
-        cwd=cwd,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stderr == ""
-    return set(done.stdout.split())
-
-
-@pytest.mark.full(after=1)
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("net", {"network=", "network."}),
-        ("network=c", {"network=cnn", "network=custom"}),
-        ("lr=0.1 optimizer=ada", {"optimizer=adam", "optimizer=adamw", "optimizer=adagrad"}),
-    ],
-)
-def test_bash_completes(typed: str, offered: set[str], tmp_path: Path) -> None:
-    assert complete(f"python -m lrlab.sweep {typed}", tmp_path) == offered
-    assert files(tmp_path) == []

@@ -16,13 +16,14 @@ from lrlab.verdicts.answer import Answer
 
 pytestmark = pytest.mark.unit
 
-FILE = Path(__file__).parent / "benchmarks" / "verdict_truth.py"
+FOLDER = Path(__file__).parent / "benchmarks"
 INF, NAN = math.inf, math.nan
 
 
 @pytest.fixture(scope="module")
-def bed() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("verdict_truth", FILE)
+def bed(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    name = getattr(request, "param", "verdict_truth")
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where its dataclasses look for their annotations
@@ -253,6 +254,7 @@ def test_the_table_is_aligned_and_the_counts_are_json(bed: ModuleType) -> None:
 
 
 @pytest.mark.default
+@pytest.mark.parametrize("bed", ["verdict_problems"], indirect=True)
 def test_each_problem_spans_two_decades_and_can_be_made(bed: ModuleType) -> None:
     assert bed.rates(0.01, 1) == [0.01, 0.0215, 0.0464, 0.1, 0.215, 0.464, 1.0]
     assert len(bed.PROBLEMS) == 7

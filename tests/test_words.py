@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from helpers.commands import command, last_words
+from helpers.commands import (
+    command,
+    last_words,
+)
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 import lrlab
 from lrlab import find, records, resume
@@ -235,6 +239,21 @@ def test_a_sweep_that_was_begun_with_two_goes_on() -> None:
     assert list(arguments.read(words).for_hydra) == words
 
 
+SAVED = """\
+hydra:
+  overrides: {task: [lr=0.1], hydra: []}
+  runtime: {config_sources: []}
+  job: {config_name: config}
+"""
+
+
+@pytest.mark.parametrize("word", ["hydra.sweep.dir=/tmp/x", "++hydra.sweeper.resume=false"])
+def test_words_that_resume_sets_itself(word: str, tmp_path: Path) -> None:
+    records.write_sweep_config(tmp_path, SAVED)
+    with pytest.raises(UserError, match="resume sets it itself; leave it out"):
+        resuming.command_line(tmp_path, [word])
+
+
 # --- options that nobody reads --------------------------------------------------------------------
 
 
@@ -419,3 +438,52 @@ def test_texts_are_all_options_with_a_text() -> None:
         if "str" in str(field.type)
     }
     assert strings <= set(spelling.TEXTS)
+
+
+# --- the words that Hydra takes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("lr=1e-4..1", "lr=interval(1e-4,1)"),
+        ("+network.w=1..2", "+network.w=interval(1,2)"),
+        ("lr=1e-4..1 --multirun", "lr=interval(1e-4,1) --multirun"),
+        ("optimizer=adam,sgd optimizer.eps=1", "optimizer=adam,sgd optimizer.eps=choice(1)"),
+        ("optimizer.betas=[1,2] optimizer=a,b", "optimizer.betas=choice([1,2]) optimizer=a,b"),
+        (
+            "optimizer=choice(a) +optimizer.x={a:1}",
+            "optimizer=choice(a) +optimizer.x=choice({a:1})",
+        ),
+        ("optimizer=adam optimizer.eps=1", "optimizer=adam optimizer.eps=1"),
+        ("optimizer=a,b schedule.gamma=1", "optimizer=a,b schedule.gamma=1"),
+        ("optimizer=a,b ~optimizer.eps", "optimizer=a,b ~optimizer.eps"),
+        ("optimizer=a,b optimizer.eps=1,2", "optimizer=a,b optimizer.eps=1,2"),
+        ("optimizer=a,b optimizer.eps=", "optimizer=a,b optimizer.eps="),
+        ("optimizer.x=[ lr=1..2", "optimizer.x=[ lr=interval(1,2)"),
+        ("hydra.job.name=1..2 name='1..2'", "hydra.job.name=1..2 name='1..2'"),
+        ("--config-dir a..b lr=1", "--config-dir a..b lr=1"),
+        ("--cfg job lr=1..2", "--cfg job lr=1..2"),
+        ("hydra.mode=RUN lr=1..2", "hydra.mode=RUN lr=1..2"),
+    ],
+)
+def test_words_for_hydra(typed: str, expected: str) -> None:
+    assert list(arguments.read(typed.split()).for_hydra) == expected.split()
+
+
+def test_the_groups_of_an_experiment_are_deferred() -> None:
+    typed = ["optimizer.eps=1", "lr=1"]
+    found = arguments.read(typed, ["optimizer"])
+    assert found.for_hydra == ("optimizer.eps=choice(1)", "lr=1")
+
+
+def test_the_words_as_typed_are_put_back() -> None:
+    typed = ["optimizer=a,b", "optimizer.eps=${lr}", "schedule.gamma=${nowhere}", "lr=1..2"]
+    command = arguments.read(typed)
+    noted = {"task": list(command.for_hydra), "hydra": ["hydra.sweep.subdir=${hydra.job.num}"]}
+    config = OmegaConf.create({"lr": 3, "hydra": {"overrides": noted}})
+    OmegaConf.set_readonly(config.hydra.overrides, True)  # as from Hydra 1.4 on
+    assert config.hydra.overrides.task[-1] == "lr=interval(1,2)"
+    arguments.restore(config, command.typed)
+    assert arguments.noted(config, "task") == typed
+    assert arguments.noted(config, "hydra") == noted["hydra"]

@@ -39,3 +39,8 @@ def launched() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+EVIL = (
+    '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">\u2028"\'</script>&amp;'
+)

@@ -100,6 +100,12 @@ def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in found)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below by their names, with their bytes."""
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+
+
 def summaries(folder: Path) -> list[dict[str, Any]]:
     """The summaries of a sweep's runs, in order of their numbers."""
     numbers = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+MNIST = Path(__file__).parents[1] / "hand_labelled" / "mnist.csv.gz"
 METRICS = "step,epoch,lr,train_loss,val_loss,val_acc\n"
 
 
@@ -82,3 +84,20 @@ def make_sweep(
                 write_config(run, config)
     (folder / "multirun.yaml").write_text("{}\n")
     return folder
+
+
+def called(
+    main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """A verb that runs in this process: its exit code, what it printed, and its errors."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command

@@ -22,7 +22,6 @@ from lrlab.verdicts.recommend import recommend
 LAMBDA = np.geomspace(0.02, 1.25, 8)
 FLOOR = 0.03
 INITIAL, CHANCE = 2.3 + FLOOR, math.log(10)
-STABLE = 2 / LAMBDA.max()  # an lr above this diverges
 MULTIPLIERS = (0.1, 1.0, 3.0)
 BRANCH_STEPS = 0.25  # of the run
 

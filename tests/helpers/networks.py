@@ -63,6 +63,19 @@ class Odd(nn.Module):
         return self.last(self.two(hidden).relu())
 
 
+class FailsLate(nn.Module):
+    """Raises once its weights have grown: in some lane, at some step."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(INPUTS, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.linear.weight.abs().max() > 1.5:
+            raise ArithmeticError("a weight is too large")
+        return self.linear(x.flatten(1))
+
+
 def net(out: int = 3) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, out))

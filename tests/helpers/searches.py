@@ -21,3 +21,28 @@ def sweep(*arguments: str, cwd: Path) -> Ended:
 
 def go_on(*arguments: str, cwd: Path) -> Ended:
     return command(resume.main, arguments, cwd)
+
+
+# A module of a user's: a network, and one that fails as soon as it trains.
+NETWORKS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, width=5):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Broken(Net):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("the cat is on the keyboard")
+        return super().forward(x)
+"""

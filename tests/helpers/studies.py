@@ -222,3 +222,7 @@ def pool(queue: Queue, width: int = 4, epochs: int = 4) -> None:
         for number in queue.report(values):
             queue.tell(number, "pruned", None)
             del lanes[number]
+
+
+def take_all(queue: Queue) -> list[Trial]:
+    return list(iter(lambda: queue.take(0), None))

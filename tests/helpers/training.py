@@ -24,6 +24,7 @@ from torch.optim import lr_scheduler
 from lrlab import records
 from lrlab.config import schema
 from lrlab.data import Dataset
+from lrlab.networks import MLP
 from lrlab.plan import build
 from lrlab.plan import spec as plan_spec
 from lrlab.plan.spec import RunSpec
@@ -244,7 +245,7 @@ def ordinary(
             if len(index) < batch_size:
                 continue
             value = loss(net(data.train_x[index]), data.train_y[index])
-            opt.zero_grad()
+            net.zero_grad()  # parameters that are in no group too
             value.backward()
             found.lr.append(float(opt.param_groups[0]["lr"]))
             found.train_loss.append(float(value.detach()))
@@ -277,3 +278,7 @@ def assert_trained_like(run: Trained, truth: Ordinary, data: Dataset, rtol: floa
 
 def sgd(**settings: Any) -> Callable[..., optim.Optimizer]:
     return partial(optim.SGD, foreach=False, **settings)
+
+
+def mlp() -> nn.Module:
+    return MLP(IN_SHAPE, CLASSES, hidden=(37, 11))
