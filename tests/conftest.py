@@ -212,7 +212,7 @@ def filled_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder that does not exist yet."""
-    from lrlab.data import tensor_cache
+    from lrlab.data import cache as cache_of_data
 
     folder = tmp_path / "cache"
     monkeypatch.setenv("LRLAB_CACHE", str(folder))

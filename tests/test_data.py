@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.mnist_files import TENSORS, error_of, idx, same_tensors, write_folder
+from helpers.mnist_files import TENSORS, error_of, idx, write_folder
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -22,7 +22,6 @@ from lrlab.data import cache as cache_of_data
 from lrlab.data import mnist_like, torchvision_images
 from lrlab.data.cache import cache_folder
 from lrlab.data.mnist_like import FILE_NAMES, SHIPPED_FOLDER, SHIPPED_SHA256
-
 
 pytestmark = pytest.mark.unit
 
