@@ -77,13 +77,13 @@ def test_the_answer_of_a_whole_range() -> None:
         **{"collapsed": 1, "diverged": 1},
     }
     assert lines(table(*WHOLE)) == [
-        "answer  lr=0.1: end loss 0.07, one seed; as good from lr 0.1 to 0.3",
-        "too small: lr 0.01 and below end higher in this budget",
-        "too large: lr 0.5 and above end higher, runs fail from lr 1 on",
+        "answer  lr=0.1: end loss 0.07, one seed; lr 0.1 to 0.3 are as good",
+        "too small: lr 0.01 and below end with a higher loss in this budget",
+        "too large: lr 0.5 and above end with a higher loss; runs fail from lr 1 on",
         # 1 − e^−0.4 = 0.33
         "decay: ending at lr/10 would cut the train loss by about 33%; use a schedule",
-        "how sure: one seed; lr 0.3 ended 0.002 higher (2.9%); how much of that is chance was not "
-        "measured. Another seed may change the order; try seed=0,1,2",
+        "how sure: one seed; the next best, lr 0.3, ended 0.002 higher (2.9%); how much of "
+        "that is chance was not measured. Another seed may change the order; try seed=0,1,2",
     ]
 
 
@@ -116,7 +116,7 @@ def test_as_good_is_within_the_noise_of_paired_differences() -> None:
     assert a.rival.higher == pytest.approx(0.10)
     assert a.rival.error == pytest.approx(2 * math.sqrt(4e-4 / 3) / 2)
     assert a.as_good == (0.1, 0.1) and a.seeds == 4
-    assert "lr 0.2 ended 0.1 higher (6.7%), beyond the noise of the seeds (±0.012)" in text([a])
+    assert "lr 0.2, ended 0.1 higher (6.7%), more than the noise of the seeds (±0.012)" in text([a])
     other_seeds = only(frame.assign(seed=range(8)))
     assert other_seeds.as_good == (0.1, 0.2), "without pairs, the offset is noise"
     assert "within the noise of the seeds" in text([other_seeds])
@@ -135,12 +135,12 @@ def test_a_seed_that_failed_counts_against_an_lr_whatever_the_median_says() -> N
     assert a.best_lr == 0.1 and a.as_good == (0.1, 0.1)
     assert a.fails_from == 0.3 and a.too_large is None
     assert "runs fail from lr 0.3 on" in text([a])
-    assert "lr 0.3 ended lower, but more of its runs failed" in text([a])
+    assert "lr 0.3 ended lower, but a larger share of its runs failed" in text([a])
     alone = only(table(*risky))
     assert alone.best_lr == 0.3 and (alone.seeds, alone.failed_seeds) == (3, 1)
     assert "careful: 1 of 3 seeds failed at lr 0.3" in text([alone])
     both = [(0.1, "converged", 0.05), (0.1, "diverged", math.inf), (0.1, "converged", 0.05), *risky]
-    assert "1 of 3 seeds failed at lr 0.1; at every other lr no smaller share did" in text(
+    assert "1 of 3 seeds failed at lr 0.1; at no other lr did a smaller share fail" in text(
         [only(table(*both))]
     )
 
@@ -163,7 +163,7 @@ def test_a_run_that_was_repeated_is_no_second_seed() -> None:
 
 def test_a_lone_lr_with_seeds_tells_their_deviation() -> None:
     a = only(table(*seeds(0.1, "not compared", [0.10, 0.11, 0.12]), seed=[0, 1, 2]))
-    assert "how sure: 3 seeds; end losses of single seeds deviate by 0.01" in text([a])
+    assert "how sure: 3 seeds; their end losses have a standard deviation of 0.01" in text([a])
 
 
 # --- how sure, with one seed ----------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_the_noise_of_the_held_out_samples_is_that_of_paired_differences() -> No
     assert a.rival is not None and a.rival.of == "held-out samples"
     assert a.rival.error == pytest.approx(2 * error)
     assert (
-        "lr 0.2 ended 0.2 higher (10%), beyond the noise of the held-out samples (±0.12)"
+        "lr 0.2, ended 0.2 higher (10%), more than the noise of the held-out samples (±0.12)"
         in text([a])
     )
     # the third: differences 2, 1, 0, 1 with deviation √(2/3), so 2 errors are 0.82
@@ -194,7 +194,7 @@ def test_lrs_that_so_few_samples_cannot_tell_apart_are_said() -> None:
     # differences to lr 0.2: 2.2, −1.8, ...: deviation 2.31, error 1.15; to lr 0.4: 2, 0, ...: 0.58
     assert a.rival is not None and a.rival.error == pytest.approx(2 * 4 / math.sqrt(3) / 2)
     assert a.rival.held_out == (0.1, 0.4) and a.as_good == (0.1, 0.1)
-    assert "So few held-out samples cannot tell lr 0.1 to 0.4 apart" in text([a])
+    assert "The held-out samples are too few to tell lr 0.1 to 0.4 apart" in text([a])
 
 
 def test_without_parts_the_scatter_of_the_last_evaluations_counts() -> None:
@@ -204,7 +204,7 @@ def test_without_parts_the_scatter_of_the_last_evaluations_counts() -> None:
     assert "within the noise of the last evaluations (±0.1)" in text([a])
     exact = only(frame.assign(end_noise=0.0))
     assert exact.rival is not None and exact.rival.error == 0
-    assert "beyond the noise of the last evaluations (±0)" in text([exact])
+    assert "more than the noise of the last evaluations (±0)" in text([exact])
     unknown = only(frame.assign(end_noise=math.nan, val_parts=None))
     assert "how much of that is chance was not measured" in text([unknown])
 
@@ -290,7 +290,7 @@ def test_a_run_alone_is_not_compared_and_one_side_takes_hard_evidence(
     assert a.try_next == pytest.approx(following)
     said = text([a])
     assert said.startswith("answer  lr=0.1: end loss 0.5, one seed; no other lr was trained")
-    assert (f"steps: {steps}, as measured while training" in said) == bool(steps)
+    assert (f"steps: {steps}, as measured during training" in said) == bool(steps)
     for word in ("converged", "plateau", "as good", "too small", "too large"):
         assert word not in said
     assert f"try lr={following[0]:g}..{following[1]:g} next" in said
@@ -335,7 +335,7 @@ def test_where_nothing_was_learned_none_is_recommended(loss: str, words: str) ->
     a = only(flat(2.32, loss=loss))
     assert a.best_lr is None and a.best_run is None
     assert text([a]) == (
-        "answer  no lr is recommended: nothing was learned, as no run is better than "
+        "answer  no lr is recommended: nothing was learned, because no run is better than "
         f"{words} (2.303); the lowest end loss is 2.32, at lr 0.001"
     )
 
@@ -438,7 +438,7 @@ def test_a_setting_that_follows_the_lr_is_one_line_of_rates() -> None:
 def test_a_range_test_is_referred_to_find() -> None:
     a = only(table(*WHOLE, schedule="range_test"))
     assert a.best_lr is None and a.refusal == (
-        "schedule=range_test sweeps the lr within a run; see python -m lrlab.find"
+        "schedule=range_test sweeps the lr within a run; use python -m lrlab.find"
     )
     both = pd.concat([table(*WHOLE, schedule="fixed"), table(*WHOLE, schedule="range_test")])
     assert [each.best_lr for each in recommend(both)] == [0.1, None]
@@ -449,18 +449,18 @@ def test_runs_that_were_not_finished_are_not_candidates_but_are_counted() -> Non
     frame["state"] = ["finished"] * 3 + ["pruned", "waiting"]
     a = only(frame)
     assert a.best_lr == 0.1 and a.not_judged == 2 and a.edge == ""
-    assert "2 of 5 runs had not had their whole budget" in text([a])
+    assert "2 of 5 runs were not trained to their end" in text([a])
     none = only(frame.assign(state="running"))
     assert none.refusal == "no run has been trained to its end"
 
 
 def test_one_loss_is_refused_for_what_it_is() -> None:
     one = table((0.1, "not compared", 2.3), last=0.0)
-    assert "one loss has no direction" in only(one).refusal
+    assert "one loss shows no trend" in only(one).refusal
     assert only(one.assign(end_loss=math.nan)).refusal == "no loss was recorded"
 
 
-@pytest.mark.parametrize(("steps", "words"), [(1, "1 step only"), (6, "6 steps only")])
+@pytest.mark.parametrize(("steps", "words"), [(1, "only 1 step"), (6, "only 6 steps")])
 def test_few_steps_are_said_whether_or_not_one_is_recommended(steps: int, words: str) -> None:
     for frame in (table(*WHOLE), flat(2.31)):
         told = f"budget: {words}, too few to mean much; raise epochs or lower batch_size"
@@ -542,10 +542,10 @@ def test_what_does_as_well_as_the_best_is_not_called_too_small() -> None:
     ("runs", "words"),
     [
         ([(1.0, "collapsed", 2.3), (3.0, "overshooting", 1.0)], "runs fail from lr 1 on"),
-        ([(1.0, "overshooting", 1.0)], "lr 1 and above end higher"),
+        ([(1.0, "overshooting", 1.0)], "lr 1 and above end with a higher loss"),
         (
             [(0.5, "overshooting", 0.5), (1.0, "diverged", math.inf)],
-            "lr 0.5 and above end higher, runs fail from lr 1 on",
+            "lr 0.5 and above end with a higher loss; runs fail from lr 1 on",
         ),
     ],
 )
@@ -556,7 +556,7 @@ def test_overshooting_is_said_only_where_it_comes_before_failing(runs: Any, word
 def test_a_failure_below_what_is_good_is_not_called_too_large() -> None:
     a = only(table(*WHOLE[:3], (0.05, "diverged", math.inf)))
     assert a.best_lr == 0.1 and a.fails_from == 0.05 and "too large:" not in text([a])
-    assert "careful: a run failed at lr 0.05, which is not too large" in text([a])
+    assert "careful: a run failed at lr 0.05, although it is not too large" in text([a])
 
 
 # --- at the end -----------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def test_the_ratio_counts_before_alpha_and_of_a_failed_run_the_largest() -> None
     )
     row = verdicts(collapsed).iloc[0]
     assert (row["outcome"], row["step_mode"]) == ("collapsed", "unstable")
-    assert row["stability_ratio_max"] == 2.2 and "at most 2.20" in row["evidence"]
+    assert row["stability_ratio_max"] == 2.2 and "largest stability ratio 2.20" in row["evidence"]
 
 
 def test_a_run_that_failed_was_unstable_also_where_the_measurements_missed_it() -> None:
@@ -188,7 +188,7 @@ def test_a_run_that_failed_was_unstable_also_where_the_measurements_missed_it() 
     frame = pd.DataFrame({"run": 0, "lr": 1, "step": range(9), "train_loss": losses})
     row = verdicts(frame.assign(stability_ratio=ratio, first_nonfinite_step=4)).iloc[0]
     assert (row["outcome"], row["step_mode"]) == ("diverged", "unstable")
-    assert "at most 0.20 at the one step measured, before it failed" in row["evidence"]
+    assert "stability ratio 0.20 at the one step measured, before it failed" in row["evidence"]
 
 
 def test_medians_weigh_a_measurement_by_how_long_it_stood() -> None:
@@ -251,7 +251,7 @@ def test_annealed_runs_have_sides_and_have_settled() -> None:
         side = "overshooting" if row["lr"] > best["lr"] else "undershooting"
         assert row["outcome"] == ("converged" if good else side)
     assert set(found["at_end"]) == {"settled"}
-    assert "its schedule took the lr to next to nothing" in found["evidence"][0]
+    assert "its schedule ended below 10% of the lr" in found["evidence"][0]
     alone = verdicts(parts[1]).iloc[0]
     assert alone["outcome"] == "not compared"
 
@@ -496,7 +496,7 @@ def test_without_num_classes_guessing_is_not_looked_for_and_the_evidence_says_so
     flat = by_epoch(np.full(40, LN10), run=1, lr=1.0)
     row = one(by_epoch(np.geomspace(LN10, 0.5, 40), lr=0.1), flat)
     assert row["outcome"] == "overshooting" and (
-        "without num_classes or chance_loss, it was not compared with guessing" in row["evidence"]
+        "which needs num_classes or chance_loss" in row["evidence"]
     )
     told = one(by_epoch(np.geomspace(LN10, 0.5, 40), lr=0.1), flat.assign(chance_loss=LN10))
     assert told["outcome"] == "collapsed"
@@ -647,7 +647,7 @@ def test_runs_whose_schedule_ignores_the_lr_are_not_compared() -> None:
     ]
     found = verdicts(pd.concat(same))
     assert found["outcome"].tolist() == ["not compared"] * 2 and found["same_rates"].all()
-    assert "its schedule sets the rates" in found["evidence"][0]
+    assert "its schedule sets the same rates" in found["evidence"][0]
     scaled = [f.assign(lr_at_step=f["lr"] * rates) for f in same]
     assert not verdicts(pd.concat(scaled))["same_rates"].any()
 
@@ -693,7 +693,7 @@ def test_a_large_ratio_is_short_and_the_lrs_tried_are_counted_with_those_that_fa
     found = verdicts(
         pd.concat([lost, end, end.assign(run=2, lr=0.1, train_loss=end["train_loss"] ** 2)])
     )
-    assert "stability ratio at most 4.38e+15" in found["evidence"][0]
+    assert "largest stability ratio 4.38e+15" in found["evidence"][0]
     assert "the lowest of 3 lrs" in found["evidence"][2]
 
 
@@ -816,9 +816,8 @@ def test_negative_and_constant_and_huge_losses() -> None:
     rising = verdicts(by_epoch(np.linspace(-9, -1, 30)))
     assert rising["outcome"][0] == "diverged"
     constant = verdicts(by_epoch(np.zeros(30)))
-    assert (
-        constant["outcome"][0] == "nothing learned" and "where it began" in constant["evidence"][0]
-    )
+    assert constant["outcome"][0] == "nothing learned"
+    assert "as before training" in constant["evidence"][0]
     huge = by_epoch(np.r_[1.0, np.full(29, 1e308)])
     assert 1e200 < verdicts(huge)["end_loss"][0] < math.inf
     by_step = pd.DataFrame({"run": 0, "lr": 1, "step": range(900), "train_loss": 1e308})

@@ -37,7 +37,7 @@ def write(
     typed: Sequence[str],
     command: str | None,
 ) -> None:
-    """Write the records of the test, each file whole.
+    """Write the records of the test.
 
     Args:
         typed: the words of the test; ``command`` is the sweep to run next.
@@ -48,10 +48,8 @@ def write(
     if len(trained.smooth):
         read = found.ramp_lr <= trained.lr[-1]
         smooth[read] = np.interp(np.log(found.ramp_lr[read]), np.log(trained.lr), trained.smooth)
-    step = np.arange(len(found.ramp_lr))
-    columns = [step, found.ramp_lr, found.ramp_loss, smooth]
-    text = rows(("step", "lr", "loss", "smooth"), columns)
-    records.write_whole(folder / "ramp.csv", text)
+    columns = [np.arange(len(found.ramp_lr)), found.ramp_lr, found.ramp_loss, smooth]
+    records.write_whole(folder / "ramp.csv", rows(("step", "lr", "loss", "smooth"), columns))
     columns = [
         np.repeat(found.constant_lr, options.steps),
         np.tile(np.arange(options.steps), options.points),
@@ -89,13 +87,12 @@ def write(
         "data_sha256": data.sha256,
         "environment": devices.describe(spec.device),
     }
-    text = to_json(answer)
-    records.write_whole(folder / "suggestions.json", text + "\n")
+    records.write_whole(folder / "suggestions.json", to_json(answer) + "\n")
     records.write_whole(folder / "config.yaml", _config(config))
 
 
 def _config(config: Any) -> str:
-    """Return the config as YAML, without passwords, also those from a file."""
+    """Return the config as YAML without passwords."""
     plain = copy.deepcopy(compose.without_hydra(config))
     for key, hide in _SECRETS.items():
         given = OmegaConf.select(plain, key)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# The words by which a command line goes on with a sweep; multirun.yaml says how it began.
+# Words that only continue a sweep; multirun.yaml keeps the command line that began it.
 RESUMING = ("hydra.sweeper.resume=", "hydra.sweeper.trust=", "hydra.sweep.dir=")
 
-MOST_TEXT = 2**24  # bytes of a YAML or JSON record; lrlab's own have some thousand
+MOST_TEXT = 2**24  # bytes of a YAML or JSON record; lrlab writes a few thousand
 
 # The states of a run that is over. Others: waiting, running, interrupted.
 ENDED = ("finished", "diverged", "pruned", "failed")
 
 # A row describes the parameters before update `step`: the mini-batch loss there, and the full
 # evaluation where one was made. The last row, after all updates, has an evaluation only.
-# `append_metrics` and `append_evaluated` write the cells of a row in this order. A column that is
-# added here is missing in the records of before, which `read_metrics` would then call damaged: let
-# it read NaN there.
+# `append_metrics` and `append_evaluated` write the cells of a row in this order. Older records lack
+# a column that is added here; let `read_metrics` read NaN there.
 METRICS = ("step", "epoch", "lr", "train_loss", "val_loss", "val_acc")
 
 # A row describes the update made at `step`; see lrlab.engine.diagnostics.
@@ -26,13 +25,12 @@ DIAGNOSTICS = (
     *("grad_norm", "update_ratio", "distance"),
 )
 
-# A row is a step of the branch test, counted on from the run's last one. It has the lr of the
-# branch with the run's own lr, and the mini-batch losses at a tenth of it, at it, and at three
-# times it.
+# A row is a step of the branch test, counted on from the run's last one: the run's own lr, and the
+# mini-batch losses of the branches with lr/10, lr and 3·lr.
 MULTIPLIERS = {"low": 0.1, "same": 1.0, "high": 3.0}
 BRANCHES = ("step", "lr", *MULTIPLIERS)
 
-# The tables of lrlab.probes.landscape, which describes them, in the sweep's folder.
+# The tables in the sweep's folder that lrlab.probes.landscape describes.
 LANDSCAPE = {
     "lines": ("run", "lr", "role", "step", "t", "distance", "loss", "w0", "w1", "w2", "alpha"),
     "surface": ("x", "y", "loss"),

@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 
 def read_best(sweep: Path) -> str:
-    """Return best.yaml as text.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
+    """Return best.yaml as text; raise a UserError if it is missing or cannot be read."""
     try:
         return _text(sweep / "best.yaml")
     except OSError as error:
@@ -39,11 +35,7 @@ def read_best(sweep: Path) -> str:
 
 
 def check_contained(folder: Path) -> None:
-    """Refuse a sweep's or run's folder if anything in it leads out of it or is no ordinary file.
-
-    Raises:
-        UserError: names the link, pipe or device.
-    """
+    """Raise a UserError if anything in a sweep's or run's folder is a link or no ordinary file."""
     for entry in files.entries(folder):
         files.check_entry(entry)
         if not entry.is_dir(follow_symlinks=False):
@@ -63,15 +55,15 @@ def _text(file: Path) -> str:
     """Return a YAML or JSON record.
 
     Raises:
-        FileNotFoundError: it is not there.
-        UserError: it is a link, too large, no text, or may not be read.
+        FileNotFoundError: it does not exist.
+        UserError: it is a link, too large, no text, or cannot be read.
     """
     for each in (file.parent, file) if file.parent.name == ".hydra" else (file,):
         files.check_own(each)
     with _readable(file):
         size = file.stat().st_size
         if size > MOST_TEXT:
-            raise UserError(f"{file}: is too large, {size:,} bytes; lrlab wrote no such")
+            raise UserError(f"{file}: has {size:,} bytes, more than lrlab writes; remove it")
         try:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError:
@@ -80,29 +72,20 @@ def _text(file: Path) -> str:
 
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Report in one line that a record exists and cannot be read.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        UserError: reading it is not allowed, or it is a folder.
-    """
+    """Turn an OSError into a UserError, except for a record that does not exist."""
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(
-            f"{file}: cannot be read ({error.strerror}); give yourself the right to read it, or "
-            "put the file there that lrlab wrote"
+            f"{file}: cannot be read ({error.strerror}); change its permissions, or restore the "
+            "file that lrlab wrote"
         ) from None
 
 
 def plain_yaml(text: str) -> Any:
-    """Return a YAML record's plain values; ``yaml_text.record`` says what it refuses.
-
-    Raises:
-        yaml.YAMLError: it is no YAML, or damaged.
-    """
+    """Return a YAML record's plain values, as ``yaml_text.record``."""
     from lrlab.config import yaml_text
 
     return yaml_text.record(text, plain=True)
@@ -138,7 +121,7 @@ def read_sweep_config(sweep: Path) -> str:
 
 
 def recorded_pad(run: Path) -> int:
-    """Return the rows that the run's lanes were padded to, if it has trained; else 0."""
+    """Return how many rows the run's lanes were padded to; 0: it has not trained."""
     try:
         lanes = read_summary(run).get("lanes")
     except (FileNotFoundError, UserError):
@@ -162,9 +145,9 @@ def read_config(run: Path) -> str:
 
 
 def read_texts(run: Path) -> tuple[str, str]:
-    """Return hydra.yaml and overrides.yaml unchanged, for a copy; empty where missing."""
-    files = [run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides")]
-    hydra, overrides = (_text(f) if f.is_file() else "" for f in files)
+    """Return hydra.yaml and overrides.yaml unchanged, for a copy; empty if missing."""
+    texts = (run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides"))
+    hydra, overrides = (_text(file) if file.is_file() else "" for file in texts)
     return hydra, overrides
 
 
@@ -261,8 +244,8 @@ def _read_table(
     with _readable(file):
         data = file.read_bytes()
     try:
-        # With given types, and in one piece: that takes a third of the time, which matters for a
-        # thousand runs. Since pandas 3.1 it is exact to the last bit.
+        # Given types and one piece take a third of the time. Since pandas 3.1, this is exact to the
+        # last bit.
         frame = pd.read_csv(
             io.BytesIO(data[: data.rfind(b"\n") + 1]),
             usecols=list(columns),

@@ -34,11 +34,7 @@ def cut_metrics(folder: Path, step: int) -> bool:
         Whether they are all there; if not, nothing is changed.
     """
     file = folder / "metrics.csv"
-    files.check_own(file)
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    except FileNotFoundError:
-        return False
+    lines = _lines(file)
     if len(lines) <= step or (step and not lines[step].startswith(f"{step - 1},")):
         return False
     if not lines[step].endswith("\n"):
@@ -47,13 +43,19 @@ def cut_metrics(folder: Path, step: int) -> bool:
     return True
 
 
+def _lines(file: Path) -> list[str]:
+    files.check_own(file)
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+
+
 def cut_diagnostics(folder: Path, step: int) -> None:
     """Keep the rows before a step in diagnostics.csv, for a run that goes on from there."""
     file = folder / "diagnostics.csv"
-    files.check_own(file)
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    except FileNotFoundError:
+    lines = _lines(file)
+    if not lines:
         return
     numbers = ((line, line.partition(",")[0]) for line in lines[1:] if line.endswith("\n"))
     kept = [line for line, number in numbers if number.isdecimal() and int(number) < step]
@@ -61,7 +63,7 @@ def cut_diagnostics(folder: Path, step: int) -> None:
 
 
 def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
-    """Append rows as in ``DIAGNOSTICS``; leave NaN, which could not be measured, empty."""
+    """Append rows as in ``DIAGNOSTICS``; the cell of a NaN, not measured, is empty."""
     if not rows:
         return
     file = folder / "diagnostics.csv"
@@ -70,7 +72,7 @@ def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
     for step, *values in rows:
         cells = ("" if value != value else f"{value:.9g}" for value in values)
         text += f"{step},{','.join(cells)}\n"
-    if is_new:  # written whole, because a run that goes on could not continue a torn header
+    if is_new:  # written whole, because a resumed run could not repair a torn header
         files.write_whole(file, text)
     else:
         files.append(file, text)
@@ -103,8 +105,8 @@ def append_evaluated(
 
     Args:
         train: (lr, train_loss), or None after the last update.
-        evaluation: (val_loss, val_acc), both float32; an accuracy of NaN, a regression's, is left
-            empty.
+        evaluation: (val_loss, val_acc), both float32; the cell of an accuracy of NaN, as of a
+            regression, is empty.
     """
     left = "," if train is None else f"{train[0]!r},{train[1]:.9g}"
     loss, accuracy = evaluation
@@ -141,7 +143,7 @@ def log(folder: Path, text: str) -> None:
 
 
 def write_sweep_config(sweep: Path, text: str) -> None:
-    """Write multirun.yaml, the config of the whole sweep with the command line that made it."""
+    """Write multirun.yaml, the config of the sweep with the command line that made it."""
     files.write_whole(sweep / "multirun.yaml", text)
 
 
@@ -177,10 +179,9 @@ _NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?%?|-)\s*", 
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """Return a table as CSV. A text that a spreadsheet would take for a formula begins with an
-    apostrophe.
+    """Return a table as CSV, with an apostrophe before text that a spreadsheet takes for a formula.
 
-    Texts come from options and names, which in a sweep from elsewhere are somebody else's.
+    Texts come from options and names, which in a sweep from elsewhere were chosen by others.
     """
     import pandas as pd
 
