@@ -7,6 +7,7 @@ other programs with the same functions.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -322,42 +323,44 @@ def read_options(words: Sequence[str]) -> Options:
         allow_abbrev=False,
     )
     few = ",".join(map(str, LANES))
-    parser.add_argument("--lanes", default=few, metavar="N,N", help=f"lanes of each row ({few})")
-    parser.add_argument("--repeats", metavar="N", help=f"repeats of each timing ({REPEATS})")
+
+    def lanes(text: str) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(_whole("lanes", few, each) for each in text.split(",")))
+
     parser.add_argument(
-        "--steps", metavar="N", help=f"steps of each repeat (as many as take {SECONDS} s)"
+        "--lanes", type=lanes, default=LANES, metavar="N,N", help=f"lanes of each row ({few})"
     )
-    parser.add_argument("--threads", metavar="N", help="threads on the CPU (as torch chooses)")
+    for name, example, meaning in (
+        ("repeats", REPEATS, f"repeats of each timing ({REPEATS})"),
+        ("steps", 100, f"steps of each repeat (as many as take {SECONDS} s)"),
+        ("threads", 1, "threads on the CPU (as torch chooses)"),
+    ):
+        whole = functools.partial(_whole, name, example)
+        parser.add_argument(f"--{name}", type=whole, metavar="N", help=meaning)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--json", type=path, metavar="FILE", help="also write the times there")
     parser.add_argument("--quick", action="store_true", help=f"only {QUICK_REPEATS} repeats")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     given = parser.parse_args(list(words))
-    lanes = [_whole("lanes", text, few) for text in given.lanes.split(",")]
-    repeats = _whole("repeats", given.repeats, str(REPEATS))
-    steps = _whole("steps", given.steps, "100")
-    threads = _whole("threads", given.threads, "1")
     from lrlab.process import cores as process_cores
 
     cores = process_cores.cores()
-    if (threads or 1) > cores:
+    if (given.threads or 1) > cores:
         raise UserError(
-            f"--threads={threads}: this machine has only {cores} cores, and threads that wait for "
-            f"one another measure nothing; use --threads={cores}"
+            f"--threads={given.threads}: this machine has only {cores} cores, and threads that "
+            f"wait for one another measure nothing; use --threads={cores}"
         )
     return Options(
-        lanes=tuple(dict.fromkeys(count for count in lanes if count)),
-        repeats=repeats or (QUICK_REPEATS if given.quick else REPEATS),
-        steps=steps,
-        threads=threads,
+        lanes=given.lanes,
+        repeats=given.repeats or (QUICK_REPEATS if given.quick else REPEATS),
+        steps=given.steps,
+        threads=given.threads,
         device=given.device,
         json=given.json,
     )
 
 
-def _whole(name: str, text: str | None, example: str) -> int | None:
-    if text is None:
-        return None
+def _whole(name: str, example: object, text: str) -> int:
     if not (text.strip().isdecimal() and int(text) >= 1):
         what = "whole numbers" if name == "lanes" else "a whole number"
         raise UserError(f"--{name}={text}: must be {what} from 1, for example --{name}={example}")

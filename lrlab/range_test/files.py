@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from omegaconf import OmegaConf
 
@@ -116,14 +117,6 @@ def _held_out(found: Found) -> str:
 
 
 def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
-    """Return columns of numbers as CSV text; each number keeps every bit."""
-    table = [np.asarray(column).tolist() for column in columns]
-    lines = [",".join(names)]
-    lines += [",".join(_cell(v) for v in row) for row in zip(*table, strict=True)]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if isinstance(value, float) and value != value else repr(value)
+    """Return columns of numbers as CSV text; each number keeps every bit, NaN is empty."""
+    table = pd.DataFrame(dict(zip(names, columns, strict=True)))
+    return table.to_csv(index=False, lineterminator="\n")

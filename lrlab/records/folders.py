@@ -26,7 +26,7 @@ def free_folder(folder: Path, may_rename: bool) -> Path:
     if may_rename:
         others = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
         return next(other for other in others if not other.exists())
-    line = f"name={folder.name}: {folder} exists already; take another name, or none"
+    line = f"name={folder.name}: {folder} is there already; take another name, or none"
     if (folder / "multirun.yaml").is_file():
         again = f"python -m lrlab.resume {shlex.quote(str(folder))}"
         line += f". To go on with that sweep: {again}"
