@@ -158,7 +158,7 @@ def test_of_several_seeds_the_noise_and_the_medians_are_told() -> None:
     )
     assert set(found["outcome"]) == {"converged"}
     assert "within the noise of the seeds" in found["evidence"][0]
-    assert all("by medians" in each for each in found["evidence"])
+    assert all("by the medians of the seeds" in each for each in found["evidence"])
 
 
 def test_small_stability_ratios_are_told_apart() -> None:

@@ -185,7 +185,7 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
     if isinstance(optimizer, torch.optim.Optimizer):
         name = type(optimizer).__name__
         raise UserError(
-            f"optimizer: must be a class, not a {name} that holds a network's parameters; give "
+            f"optimizer: is an instance with parameters of its own; give its class, "
             f"torch.optim.{name}, or functools.partial of it with settings"
         )
     if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):

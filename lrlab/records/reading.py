@@ -95,8 +95,7 @@ def options(text: str) -> dict[Any, Any]:
     """Return a run's config as OmegaConf reads YAML, with interpolations as written.
 
     Raises:
-        ValueError: it names no options.
-        yaml.YAMLError: it is no YAML, or damaged.
+        ValueError, yaml.YAMLError: it names no options, or is damaged.
     """
     from lrlab.config import yaml_text
 
@@ -152,11 +151,7 @@ def read_texts(run: Path) -> tuple[str, str]:
 
 
 def read_choices(run: Path) -> dict[str, Any]:
-    """Return the choices in the groups of a run's config, as written; {} if unknown.
-
-    Raises:
-        yaml.YAMLError: the record is no YAML, or has aliases.
-    """
+    """Return the choices in the groups of a run's config, as written; {} if unknown."""
     found = plain_yaml(read_texts(run)[0])
     for key in ("hydra", "runtime", "choices"):
         found = found.get(key) if isinstance(found, dict) else None
@@ -206,29 +201,17 @@ def read_metrics(run: Path) -> pd.DataFrame:
 
 
 def read_diagnostics(run: Path) -> pd.DataFrame:
-    """Return the run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
-
-    Raises: as ``read_metrics``.
-    """
+    """Return the run's diagnostics.csv as ``read_metrics`` does, columns as in ``DIAGNOSTICS``."""
     return _read_table(run / "diagnostics.csv", DIAGNOSTICS)
 
 
 def read_branches(run: Path) -> pd.DataFrame:
-    """Return the run's branches.csv, columns as in ``BRANCHES``, float64.
-
-    Raises: as ``read_metrics``.
-    """
+    """Return the run's branches.csv as ``read_metrics`` does, columns as in ``BRANCHES``."""
     return _read_table(run / "branches.csv", BRANCHES)
 
 
 def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
-    """Return the sweep's lines.csv, surface.csv or paths.csv.
-
-    Args:
-        name: ``lines``, ``surface`` or ``paths``.
-
-    Raises: as ``read_metrics``.
-    """
+    """Return the sweep's lines.csv, surface.csv or paths.csv, by its name without .csv."""
     return _read_table(sweep / f"{name}.csv", LANDSCAPE[name], numeric=False)
 
 

@@ -197,11 +197,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
-    """Write lines.csv, surface.csv or paths.csv; None removes an older one.
-
-    Args:
-        name: ``lines``, ``surface`` or ``paths``.
-    """
+    """Write lines.csv, surface.csv or paths.csv, by its name without .csv; None removes it."""
     file = sweep / f"{name}.csv"
     if table is None:
         file.unlink(missing_ok=True)

@@ -394,7 +394,7 @@ def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outc
     sides = setting.sides
     failed, of = setting.failures[n.lr]
     fails = f"; {failed} of {of} seeds failed at this lr" if failed else ""
-    medians = ", by medians" if of > 1 else ""
+    medians = ", by the medians of the seeds" if of > 1 else ""
     if n.lr == sides.best:
         return "converged", f"{fell}, the lowest of {setting.lrs} lrs{medians}{fails}"
     which = "smaller" if sides.best < n.lr else "larger"

@@ -55,8 +55,8 @@ def nearest_rival(
         held_out = (min([sides.best, *alike]), max([sides.best, *alike]))
         return Rival(lr, higher, errors[lr], "held-out samples", held_out, higher < 0)
     late = [row.get("end_noise") for row in (best, by_lr[lr][0])]
-    error = math.nan if None in late else thresholds.noise * math.hypot(*map(float, late))
-    return Rival(lr, higher, error, "last evaluations", fails=higher < 0)
+    noise = math.hypot(*(math.nan if each is None else float(each) for each in late))
+    return Rival(lr, higher, thresholds.noise * noise, "last evaluations", fails=higher < 0)
 
 
 def held_out_error(one: Row, other: Row) -> float:
