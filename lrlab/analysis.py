@@ -1,4 +1,4 @@
-"""``python -m lrlab.analysis PATH ...``: what each learning rate did, and which one to use.
+"""``python -m lrlab.analysis PATH ...``: say what each learning rate did, and which one to use.
 
 A path is the folder of a sweep, or a CSV of curves from any program. Several are judged together.
 """
@@ -19,11 +19,11 @@ from lrlab.process import paths as process_paths
 from lrlab.records import thresholds
 from lrlab.verdicts import recommend
 from lrlab.verdicts.judging import verdicts as verdicts  # of a DataFrame: docs/analysis.md
-from lrlab.verdicts.loading import load, resolved
+from lrlab.verdicts.loading import load
 from lrlab.verdicts.printed.answer_words import terminal_text
 from lrlab.verdicts.printed.run_words import as_json, evidence_lines, in_order, verdict_table
 
-EVIDENCE_OF = 40  # print the evidence up to so many runs; with more the table leaves the screen
+EVIDENCE_OF = 40  # with more runs, the evidence would push the table off the screen
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m lrlab.analysis",
         description="Say of each run whether its steps overshoot, undershoot or converge, with "
         "the evidence, and which learning rate to use.",
-        epilog="A CSV needs the columns run, lr, train_loss, and step or epoch; used where there: "
+        epilog="A CSV needs the columns run, lr, train_loss, and step or epoch. It may also have: "
         "seed, val_loss, alpha, stability_ratio, grad_norm, initial_loss, num_classes, gain_low, "
         "gain_high, seconds, state, and settings (optimizer, schedule, ...). Exit code: 0, or 2 "
         "for bad input.",
@@ -52,16 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--target",
         type=float,
         metavar="LOSS",
-        help="the loss to reach (95%% of the way to the best)",
+        help="the loss to be reached (default: 95%% of the way to the best)",
     )
     parser.add_argument(
         "--evidence",
         action="store_true",
-        help=f"print it for each run, also where there are more than {EVIDENCE_OF}",
+        help=f"print the evidence for each run, even for more than {EVIDENCE_OF} runs",
     )
     parser.add_argument("--json", action="store_true", help="print verdicts and answer as JSON")
     parser.add_argument(
-        "--thresholds", action="store_true", help="print the numbers at which verdicts turn"
+        "--thresholds", action="store_true", help="print the thresholds of the verdicts"
     )
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     try:
@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     if options.evidence or len(found) <= EVIDENCE_OF:
         parts.append(evidence_lines(found, width))
     else:
-        parts.append(f"the evidence of {len(found)} runs: --evidence prints it, --output writes it")
+        parts.append(f"evidence of {len(found)} runs: use --evidence, or --output FILE")
     if options.thresholds:
         parts.append("\n".join(thresholds.lines()))
     parts.append(terminal_text(answers, width))
@@ -107,13 +107,13 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
 
 
 def _output(file: Path, paths: Sequence[Path]) -> Path:
-    if file.resolve() in resolved(paths):
-        raise UserError(f"--output={file}: would replace what is read; name another file")
-    return verbs.output_file("--output", file, "verdicts.csv", _is_verdicts)
+    if file.resolve() in [path.resolve() for path in paths]:
+        raise UserError(f"--output={file}: would overwrite an input; name another file")
 
+    def is_verdicts(text: str) -> bool:
+        return {"run", "outcome", "evidence"} <= set(text.partition("\n")[0].strip().split(","))
 
-def _is_verdicts(text: str) -> bool:
-    return {"run", "outcome", "evidence"} <= set(text.partition("\n")[0].strip().split(","))
+    return verbs.output_file("--output", file, "verdicts.csv", is_verdicts)
 
 
 if __name__ == "__main__":

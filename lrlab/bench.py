@@ -1,12 +1,13 @@
-"""``python -m lrlab.bench``: how fast lrlab trains on this machine, next to an ordinary torch loop.
+"""``python -m lrlab.bench``: time lrlab's training and an ordinary torch loop on this machine.
 
-Both are timed in turns, so that a busy moment slows both alike. ``tests/benchmarks/yardsticks.py``
-times other programs with the same functions.
+Both are timed in turns, so that a busy moment slows both. ``tests/benchmarks/yardsticks.py`` times
+other programs with the same functions.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -41,39 +42,33 @@ FEWEST, MOST = 10, 1000  # steps of a repeat
 WARM_UPS = 6
 
 EPILOG = """\
-All of it is the default network (MLP 784-64-64-64-10) on MNIST in batches of 64, with nll and SGD.
-Each time is in ms a step: the median of the repeats, before which all is warmed up. The columns:
+Every row trains the default network (MLP 784-64-64-64-10) on MNIST in batches of 64, with nll and
+SGD. A lane is one of the runs that lrlab trains together. Times are in ms, the median of the
+repeats after a warm-up. The columns:
 
-  step       lrlab's step with diagnostics=off: gather, forward, backward, update, loss record
-  a lane     step / lanes
-  resident   an ordinary torch loop, one run at a time, on data in memory as one tensor
-  ratio      a lane / resident
+  lanes      how many runs train together
+  step       one training step of all of them in lrlab, with diagnostics=off
+  a lane     step / lanes: the time for one step of one run
+  resident   one step of an ordinary torch loop that trains one run, with its data as one tensor in
+             memory
+  ratio      a lane / resident: below 1, lrlab is faster
 
-It takes about a minute. The first line tells the load before: other work on the machine is in all
-figures, most of all where torch has a thread a core. Exit code: 0, 2 for bad input,
-130 interrupted.
+The command takes about a minute. The load in the first line is that of other programs before the
+measurement. They slow down all times, most of all if torch uses every core. Exit code: 0, 2 for
+bad input, 130 interrupted.
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, and for how long.
+    """What to measure, and for how long."""
 
-    Attributes:
-        lanes: numbers of lanes, one row of the table each.
-        repeats: of each measurement.
-        steps: of each repeat; None: as many as take ``SECONDS``.
-        threads: on the CPU; None: torch's own number.
-        device: as on the command line.
-        json: the file to write.
-    """
-
-    lanes: tuple[int, ...]
-    repeats: int
-    steps: int | None
-    threads: int | None
+    lanes: tuple[int, ...]  # numbers of lanes, one row of the table each
+    repeats: int  # of each measurement
+    steps: int | None  # of each repeat; None: as many as take ``SECONDS``
+    threads: int | None  # on the CPU; None: torch's own number
     device: str
-    json: Path | None
+    json: Path | None  # the file to write
 
     @property
     def overrides(self) -> list[str]:
@@ -110,11 +105,7 @@ def specs(
 
 
 def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
-    """Stack the runs as lanes before their first step, padded as a sweep pads them.
-
-    Args:
-        data: on the runs' device.
-    """
+    """Stack the runs as lanes before their first step, padded as in a sweep."""
     from lrlab.plan import spec
     from lrlab.training import building, pool
 
@@ -123,7 +114,7 @@ def stack(runs: Sequence[RunSpec], data: Dataset) -> Stack:
 
 
 def lane_steps(lanes: Stack) -> Piece:
-    """Make the training step of a sweep that repeats the lanes' first epoch."""
+    """Return a piece that trains the lanes as a sweep does, on their first epoch over and over."""
     import numpy as np
 
     def run(count: int) -> np.ndarray:
@@ -154,10 +145,9 @@ def segment(lanes: Stack, count: int) -> np.ndarray:
 def ordinary(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], lr: float, device: str
 ) -> Piece:
-    """Train in the usual loop: autograd and ``torch.optim.SGD``.
+    """Return a piece that trains a network in the usual loop, by autograd and ``torch.optim.SGD``.
 
     Args:
-        network: is trained.
         batches: (samples, labels), without end.
     """
     from itertools import islice
@@ -184,10 +174,7 @@ def ordinary(
 
 
 def resident_batches(data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield mini-batches of data that lie on the device as one tensor, those of a run with seed 0.
-
-    The first epoch's batches repeat without end.
-    """
+    """Repeat the first epoch of a run with seed 0, on data that are one tensor on the device."""
     from itertools import cycle
 
     import torch
@@ -197,7 +184,7 @@ def resident_batches(data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def order(data: Dataset) -> np.ndarray:
-    """Return (steps, batch), the samples of the first epoch of a run with seed 0."""
+    """Return (steps, batch) sample numbers, the first epoch of a run with seed 0."""
     from lrlab.plan import build
 
     samples = len(data.train_y)
@@ -209,11 +196,11 @@ def order(data: Dataset) -> np.ndarray:
 
 
 def enough(piece: Piece, steps: int | None) -> int:
-    """Warm a piece up; return how many of its steps make a repeat."""
+    """Warm a piece up, and return the number of its steps in a repeat."""
     if steps is not None:
         piece(steps)
         return steps
-    for _ in range(WARM_UPS):  # in its first segments a step tries which way is fastest
+    for _ in range(WARM_UPS):  # lrlab tries in its first segments which way is fastest
         piece(FEWEST)
     started = time.perf_counter()
     piece(FEWEST)
@@ -222,12 +209,9 @@ def enough(piece: Piece, steps: int | None) -> int:
 
 
 def in_turns(pieces: Mapping[str, tuple[Piece, int]], repeats: int) -> dict[str, list[float]]:
-    """Time warm pieces in turns, each with its number of steps.
+    """Time warm pieces in turns, each with its number of steps; return ms a step of each repeat.
 
-    Each repeat starts with the next piece, so that none always follows the same other one.
-
-    Returns:
-        ms a step of each repeat, by piece.
+    Each repeat starts with another piece, so that none always follows the same one.
     """
     names = list(pieces)
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -243,11 +227,7 @@ def in_turns(pieces: Mapping[str, tuple[Piece, int]], repeats: int) -> dict[str,
 
 
 def prepare(options: Options) -> tuple[Dataset, dict[str, Any]]:
-    """Load the data on the device, print a line about the machine; return both.
-
-    Raises:
-        UserError: memory does not hold so many lanes.
-    """
+    """Load the data on the device, and print a line about the machine; return both."""
     from lrlab.engine import devices
     from lrlab.plan import build, memory
 
@@ -258,8 +238,8 @@ def prepare(options: Options) -> tuple[Dataset, dict[str, Any]]:
     free = devices.free_memory(options.device)
     if need > free:
         raise UserError(
-            f"--lanes={max(options.lanes)}: needs {need / 1e9:.1f} GB of memory, and "
-            f"{free / 1e9:.1f} GB are free; use fewer"
+            f"--lanes={max(options.lanes)}: needs {need / 1e9:.1f} GB of memory, but only "
+            f"{free / 1e9:.1f} GB are free; use fewer lanes"
         )
     machine = _machine(options.device)
     print(fitting.wrapped("", _machine_line(machine), fitting.terminal_width()))
@@ -314,7 +294,7 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 def _machine_line(machine: Mapping[str, Any]) -> str:
-    """Return the machine, its load by others, and all versions, on one line."""
+    """Return the machine, its load, and all versions, in one line."""
     where = machine["processor"]
     if machine["device"] != "cpu":
         where = f"{machine['device']} ({machine['device_name']}), {where}"
@@ -334,11 +314,7 @@ def ms(time: float) -> str:
 
 
 def read_options(words: Sequence[str]) -> Options:
-    """Read and check the options, except the device, for which torch is needed.
-
-    Raises:
-        UserError: an option cannot work.
-    """
+    """Read and check the options, except the device, for which torch is needed."""
     parser = Parser(
         prog="python -m lrlab.bench",
         description="Measure how fast lrlab trains on this machine.",
@@ -347,43 +323,44 @@ def read_options(words: Sequence[str]) -> Options:
         allow_abbrev=False,
     )
     few = ",".join(map(str, LANES))
-    parser.add_argument("--lanes", default=few, metavar="N,N", help=f"lanes of each row ({few})")
-    parser.add_argument("--repeats", metavar="N", help=f"of each measurement ({REPEATS})")
-    parser.add_argument("--steps", metavar="N", help=f"of each repeat (what takes {SECONDS} s)")
-    parser.add_argument("--threads", metavar="N", help="on the CPU (as many as torch takes)")
+
+    def lanes(text: str) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(_whole("lanes", few, each) for each in text.split(",")))
+
+    parser.add_argument(
+        "--lanes", type=lanes, default=LANES, metavar="N,N", help=f"lanes of each row ({few})"
+    )
+    for name, example, meaning in (
+        ("repeats", REPEATS, f"repeats of each timing ({REPEATS})"),
+        ("steps", 100, f"steps of each repeat (as many as take {SECONDS} s)"),
+        ("threads", 1, "threads on the CPU (as torch chooses)"),
+    ):
+        whole = functools.partial(_whole, name, example)
+        parser.add_argument(f"--{name}", type=whole, metavar="N", help=meaning)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    parser.add_argument("--json", type=path, metavar="FILE", help="also write the figures there")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_REPEATS} repeats")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write the times there")
+    parser.add_argument("--quick", action="store_true", help=f"only {QUICK_REPEATS} repeats")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     given = parser.parse_args(list(words))
-    lanes = tuple(_whole("lanes", text, few) for text in given.lanes.split(","))
-    counts = {
-        name: None if text is None else _whole(name, text, example)
-        for name, text, example in (
-            ("repeats", given.repeats, str(REPEATS)),
-            ("steps", given.steps, "100"),
-            ("threads", given.threads, "1"),
-        )
-    }
     from lrlab.process import cores as process_cores
 
     cores = process_cores.cores()
-    if (counts["threads"] or 1) > cores:
+    if (given.threads or 1) > cores:
         raise UserError(
-            f"--threads={given.threads}: more than this machine's cores, of which there are "
-            f"{cores}; threads that wait for one another measure nothing, use --threads={cores}"
+            f"--threads={given.threads}: this machine has only {cores} cores, and threads that "
+            f"wait for one another measure nothing; use --threads={cores}"
         )
     return Options(
-        lanes=tuple(dict.fromkeys(lanes)),
-        repeats=counts["repeats"] or (QUICK_REPEATS if given.quick else REPEATS),
-        steps=counts["steps"],
-        threads=counts["threads"],
+        lanes=given.lanes,
+        repeats=given.repeats or (QUICK_REPEATS if given.quick else REPEATS),
+        steps=given.steps,
+        threads=given.threads,
         device=given.device,
         json=given.json,
     )
 
 
-def _whole(name: str, text: str, example: str) -> int:
+def _whole(name: str, example: object, text: str) -> int:
     if not (text.strip().isdecimal() and int(text) >= 1):
         what = "whole numbers" if name == "lanes" else "a whole number"
         raise UserError(f"--{name}={text}: must be {what} from 1, for example --{name}={example}")
@@ -408,7 +385,7 @@ def check_writable(file: Path) -> Path:
     """Check before measuring that the file can be written; follow a link.
 
     Raises:
-        UserError: it cannot be written, or it exists and no earlier ``--json`` wrote it.
+        UserError: it cannot be written, or another program wrote it.
     """
     file = verbs.output_file("--json", file, "bench.json", lambda text: '"step_ms"' in text)
     try:
@@ -416,7 +393,7 @@ def check_writable(file: Path) -> Path:
             pass
     except OSError as error:
         raise UserError(
-            f"--json={file}: nothing can be written into {file.parent} ({error.strerror}); "
+            f"--json={file}: cannot write into {file.parent} ({error.strerror}); "
             "name a file elsewhere"
         ) from error
     return file

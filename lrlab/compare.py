@@ -1,8 +1,4 @@
-"""``python -m lrlab.compare outputs/a outputs/b``: compare two or more sweeps.
-
-It prints their differences, the answer of each, their losses lr by lr, and the best against the
-best. It draws figures of them all on shared axes.
-"""
+"""``python -m lrlab.compare outputs/a outputs/b``: compare two or more sweeps."""
 
 from __future__ import annotations
 
@@ -41,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.compare",
-        description="Set two or more sweeps side by side: what differs, the answer of each, their "
-        "losses lr by lr, and figures of them all on shared axes.",
+        description="Compare two or more sweeps: their differences, the answer of each, their "
+        "losses at each lr, the best against the best, and figures on shared axes.",
         epilog="Exit code: 0, or 2 for bad input.",
     )
     parser.add_argument(
@@ -56,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output",
         type=verbs.path,
         metavar="FOLDER",
-        help="where the figures and tables are written (compare_<a>_<b> beside the sweeps)",
+        help="where to write figures and tables (compare_<a>_<b> next to the sweeps)",
     )
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
@@ -87,12 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _write(folder: Path, sides: Sequence[Side], words: str, failed: dict[str, str]) -> list[str]:
-    """Write the text, the tables and the figures; return a line for each file.
+    """Write the text, the tables and the figures; return a line for each figure and the folder.
 
     Args:
         failed: gets the figures that could not be drawn, and why.
     """
-    _check_folder(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output={folder}: is a file; name a folder")
+    if (folder / "multirun.yaml").is_file() or (folder / ".hydra").is_dir():
+        raise UserError(f"--output={folder}: is a sweep's or a run's folder; name another")
     records.make_folder(folder)
     records.write_whole(folder / "compare.txt", words + "\n")
     records.write_whole(folder / "differences.csv", records.csv_text(differences(sides)))
@@ -107,18 +106,11 @@ def _write(folder: Path, sides: Sequence[Side], words: str, failed: dict[str, st
     return [*lines, f"compared  {process_paths.display_path(folder)}"]
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output={folder}: is a file; name a folder")
-    if (folder / "multirun.yaml").is_file() or (folder / ".hydra").is_dir():
-        raise UserError(f"--output={folder}: is a sweep's or a run's folder; name another")
-
-
 def figures(sides: Sequence[Side], failed: dict[str, str] | None = None) -> dict[str, Figure]:
     """Draw the figures of all sweeps on shared axes; return by name those for which there is data.
 
     Args:
-        failed: gets the names of those that could not be drawn, and why; None: raise the reason.
+        failed: gets the figures that could not be drawn, and why; None: raise the reason.
     """
     from lrlab.plots import comparing
     from lrlab.plots.tables import Tables

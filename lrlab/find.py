@@ -4,10 +4,10 @@
 """``python -m lrlab.find``: the learning rate range test, next to a test of constant lrs.
 
 The usual test trains once while lr rises exponentially, and reads an lr off the curve. It is cheap,
-and it misleads: at each lr it profits from the progress made at smaller ones. Constant lrs cost
-hardly more as lanes. So both tests train at once, from the same weights on the same mini-batches.
-Held-out samples judge both, because the loss of the mini-batches would favour an lr that memorises
-them.
+but it misleads: at each lr it profits from the progress made at smaller ones. Constant lrs cost
+hardly more when they train together. So both tests train at once, from the same weights on the same
+mini-batches. Held-out samples judge both, because the training loss would favour an lr that
+memorises the mini-batches.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m lrlab.find [option=value ...]
 
-Find a learning rate in a part of an epoch. At once, from the same weights on the same mini-batches,
-it trains the range test's ramp (lr rises exponentially from step to step) and constant learning
-rates across the same range; then it says which constant lr did best, what the ramp would have
+Find a learning rate in less than an epoch. Two tests start from the same weights and train on the
+same mini-batches: a ramp, whose lr rises exponentially from step to step, and constant learning
+rates across the same range. The result says which constant lr did best, what the ramp would have
 suggested (steepest, valley, minimum/10), and where the ramp misleads.
 
   lr=1e-5..10       the range of learning rates
   points=32         how many constant lrs, log-spaced
   steps=300         steps of each constant lr; its loss is the mean over the last fifth of them
-  ramp_steps=300    steps of the ramp; the same as steps unless given
+  ramp_steps=300    steps of the ramp; by default as many as steps
   smoothing=0.03    width of the ramp's smoothing window, as a share of its steps
 
-  Which network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`, one value each
+  Network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`, one value each
   network=cnn  optimizer=adam  data=fashion_mnist  batch_size=128  seed=1  device=cuda  name=my_test
 
 Examples:  python -m lrlab.find
            python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
            python -m lrlab.find optimizer=momentum optimizer.momentum=0.95 points=64 steps=500
 
-It judges by the loss of up to 500 held-out samples, and says where the training loss would not.
-It writes ramp.csv (step, lr, loss, smooth), constant.csv (lr, step, loss), held_out.csv,
-suggestions.json, config.yaml and find.png into outputs/find_<date_time>, and prints the sweep to
-run next.
+The loss of up to 500 held-out samples judges the learning rates. If the training loss would choose
+another one, a line says so. The files ramp.csv (step, lr, loss, smooth), constant.csv (lr, step,
+loss), held_out.csv, suggestions.json, config.yaml and find.png are written into
+outputs/find_<date_time>. The last lines name the sweep to run next.
 
-Exit code: 0 an lr was found, 1 none was or the plot failed, 2 bad input, 130 interrupted.
+Exit code: 0 an lr was found, 1 no lr was found or the plot failed, 2 bad input, 130 interrupted.
 """
 
 __all__ = ["Found", "Options", "find", "main", "sweep_command", "told"]
@@ -79,31 +79,32 @@ def find(
 ) -> Found:
     """Run both tests on copies of your network.
 
-    The network, its gradients and its mode, the data, and all random number generators are restored
-    to the bit.
+    The network, its gradients and its mode, the data, and all random number generators stay the
+    same to the bit.
 
     Args:
         network: (batch, ...) to outputs (batch, classes or values), one tensor. Lazy layers are
             drawn with the seed.
-        data: two tensors or arrays, samples (samples, ...) and targets (samples, ...). Or a
-            TensorDataset or another data set of pairs, which is read whole. Or a
-            `lrlab.data.Dataset`, which trains on its training part. Or anything that gives
-            mini-batches as pairs of tensors, such as a DataLoader; as many as needed are kept in
-            memory.
+        data: one of
+
+            - two tensors or arrays, samples (samples, ...) and targets (samples, ...);
+            - a TensorDataset or another data set of pairs, which is read whole;
+            - a `lrlab.data.Dataset`, of which the training part is used;
+            - anything that gives mini-batches as pairs of tensors, such as a DataLoader. As many
+              as needed are kept in memory.
         loss: (outputs, targets) to the mean over the batch.
-        optimizer: a name as for ``lrlab.sweep``, such as adam; a torch class, or a
-            ``functools.partial`` of one, or a config with ``_target_``; None: plain SGD.
+        optimizer: a name as for ``lrlab.sweep``, such as adam; a torch class; a
+            ``functools.partial`` of one; a config with ``_target_``. None: plain SGD.
         val: held-out samples and targets, in any form that data may have. At most 500 of them,
             evenly spaced, judge the learning rates. None: those that a `lrlab.data.Dataset` holds
             out; for other data the training loss judges, which also favours an lr that memorises.
         lr: the range, two numbers or a text like 1e-5..10.
         points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
-        batch_size, seed: for two tensors: the order of ``lrlab.sweep`` with this seed.
+        batch_size, seed: of samples and targets given whole; as ``lrlab.sweep`` with this seed.
         device: where to train; None: the network's device.
 
     Returns:
-        What was found; ``told(found, None)`` returns it in words, ``figure.range_test(found)``
-        draws it.
+        The result. ``told(found, None)`` puts it into words, ``figure.range_test(found)`` draws it.
 
     Raises:
         UserError: an argument cannot work; the message says what would.
@@ -153,12 +154,12 @@ def _compose(words: Sequence[str]) -> int:
     composed: list[DictConfig] = []
 
     def task(config: DictConfig) -> None:
-        # nothing else inside, because Hydra adds its own lines to an exception raised here
+        # only this, because Hydra adds its own lines to an exception raised here
         with open_dict(config):
             config.hydra = HydraConfig.get()
         composed.append(config)
 
-    # As in a run of Hydra, but without its folder: this command writes no folder before the end.
+    # As a run of Hydra, but without its folder: this command writes its folder at the end.
     own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
     before = sys.argv
     marks, settings = flags.split(rest)
@@ -172,7 +173,7 @@ def _compose(words: Sequence[str]) -> int:
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()
-    # with --cfg job and similar flags Hydra prints something and runs nothing
+    # with --cfg job and similar flags, Hydra only prints
     return command.run(composed[0], options, words, rest) if composed else 0
 
 

@@ -1,8 +1,4 @@
-"""``python -m lrlab.reproduce outputs/<sweep>/2``: train a run again, alone, and compare.
-
-The exit code is 0 if the new run equals the record, to the bit or within the tolerance. It is 1 if
-not, and 2 for input that cannot work.
-"""
+"""``python -m lrlab.reproduce outputs/<sweep>/2``: train a run again, alone, and compare."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ from lrlab.training import recheck
 if TYPE_CHECKING:
     import pandas as pd
 
-TOLERANCE = 1e-3  # in nats: other versions and devices round differently, and training amplifies it
+TOLERANCE = 1e-3  # nats; other versions and devices round differently, which training amplifies
 
 # Differences of the environment that change no bit.
 HARMLESS = ("platform", "lrlab", "hydra_core", "omegaconf", "optuna", "pandas", "python")
@@ -33,22 +29,15 @@ HARMLESS = ("platform", "lrlab", "hydra_core", "omegaconf", "optuna", "pandas", 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two curves of the same run.
+    """Two curves of the same run."""
 
-    Attributes:
-        steps: how many training steps the record has.
-        identical: how many of them are equal to the bit.
-        first: the first step that differs in a loss or an evaluation, or None.
-        largest: the largest difference of a loss or accuracy; inf where one is not finite and the
-            other is, or where one run is longer.
-        where: the step and column of the largest difference.
-    """
-
-    steps: int
-    identical: int
-    first: int | None
+    steps: int  # how many training steps the record has
+    identical: int  # how many of them are equal to the bit
+    first: int | None  # the first step that differs in a loss or an evaluation
+    # The largest difference of a loss or accuracy; inf if only one of the two is finite, or if one
+    # run is longer.
     largest: float
-    where: tuple[int, str] | None
+    where: tuple[int, str] | None  # the step and column of the largest difference
 
 
 def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
@@ -61,9 +50,11 @@ def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
 
     columns = ["lr", "train_loss", "val_loss", "val_acc", "epoch"]
     steps = sorted(set(record["step"]) | set(again["step"]))
-    old = record.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
-    new = again.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
-    # A blank and a NaN read alike. Only a step that one run lacks altogether counts as different.
+    old, new = (
+        table.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
+        for table in (record, again)
+    )
+    # An empty cell and a NaN count as equal, but a step that one run lacks as different.
     has_old, has_new = np.isin(steps, record["step"]), np.isin(steps, again["step"])
     with np.errstate(invalid="ignore"):
         difference = np.abs(old - new)
@@ -75,9 +66,7 @@ def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
 
     trained = record["lr"].notna()  # the last row is an evaluation, not a step
     recorded = set(record["step"][trained])
-    identical = sum(
-        1 for step, is_same in zip(steps, same, strict=True) if is_same and step in recorded
-    )
+    identical = sum(step in recorded for step in np.array(steps)[same].tolist())
     if same.all():
         return Comparison(len(recorded), identical, None, 0.0, None)
     row, column = np.unravel_index(int(np.argmax(difference)), difference.shape)
@@ -99,17 +88,13 @@ def differences(record: Mapping[str, Any], again: Mapping[str, Any]) -> list[str
         for key in keys
         if old.get(key) != new.get(key)
     ]
-    if _other_data(record, again):
+    if record.get("data_sha256") not in (None, again.get("data_sha256")):
         found.insert(0, "data: the training data are not those of the record")
     return found
 
 
-def _other_data(record: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
-    return record.get("data_sha256") not in (None, again.get("data_sha256"))
-
-
 def _hydra_records(run: Path) -> Iterator[Any]:
-    """Return Hydra's part of the config, as saved with the run and, before it, with its sweep."""
+    """Yield Hydra's part of the config, first as saved with the sweep, then with the run."""
     import yaml
 
     texts: list[str] = []
@@ -122,19 +107,13 @@ def _hydra_records(run: Path) -> Iterator[Any]:
             yield records.plain_yaml(text).get("hydra")
 
 
-def _device(run: Path, environment: Mapping[str, Any]) -> str | None:
-    told = environment.get("device")
-    if told is None or (isinstance(told, str) and "${" not in told):
-        return told
-    raise UserError(f"{run}: its summary.json is damaged, its device is {told}")
-
-
-def _count(run: Path, name: str, told: Any) -> int | None:
-    if not told:
-        return None
-    if type(told) is int and told > 0:
-        return told
-    raise UserError(f"{run}: its summary.json is damaged, its {name} is {told}")
+def _checked(run: Path, name: str, value: Any) -> Any:
+    """Return a device, or a number of threads or of padded lanes, from a summary."""
+    is_device = isinstance(value, str) and "${" not in value
+    is_count = type(value) is int and value > 0
+    if not value or (is_device if name == "device" else is_count):
+        return value or None
+    raise UserError(f"{run}: its summary.json is damaged, its {name} is {value}")
 
 
 def reproduce(
@@ -161,11 +140,13 @@ def reproduce(
         summary = records.read_summary(run)
         record = records.read_metrics(run)
     except FileNotFoundError as error:
-        raise UserError(f"{run}: has no record to compare with, {error.filename}") from None
+        raise UserError(
+            f"{run}: has no record to compare with; {error.filename} is missing"
+        ) from None
     if "state" not in summary:
         raise UserError(f"{run}: its summary.json is damaged, it lacks the run's state")
     if record.empty:
-        raise UserError(f"{run}: has recorded no step, there is nothing to compare with")
+        raise UserError(f"{run}: has recorded no step, so there is nothing to compare with")
 
     from lrlab.config import trust
     from lrlab.engine import devices as environment
@@ -181,12 +162,12 @@ def reproduce(
         assert isinstance(config, DictConfig)
         again = f"python -m lrlab.reproduce {paths.typed_path(run)} {trust.TRUST}"
         config = trust.settled(config, schema.GROUPS, str(run), again, trusted)
-        # From here on no text of the record is resolved: the changes below change nothing else.
+        # From here on no text of the record is resolved, so these changes change nothing else.
         told = summary.get("environment") or {}
-        config.device = device or _device(run, told) or config.device
-        config.threads = config.threads or _count(run, "threads", told.get("threads"))
+        config.device = device or _checked(run, "device", told.get("device")) or config.device
+        config.threads = config.threads or _checked(run, "threads", told.get("threads"))
         if "pad" in (lanes := summary.get("lanes") or {}):  # a GPU's bits depend on it
-            config.pad = _count(run, "pad", lanes["pad"])
+            config.pad = _checked(run, "pad", lanes["pad"])
         config.profile = False
         if not (run / "diagnostics.csv").is_file():
             config.diagnostics = "off"  # the record has nothing to compare them with
@@ -196,7 +177,7 @@ def reproduce(
             (output / f"reproduce_{run.resolve().parent.name}_{run.resolve().name}").absolute(),
             may_rename=True,
         )
-        # the summary's notes on the sweep's options are about these values
+        # the summary names the other swept settings
         varied = [key for key in summary if "." in key]
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
         spec = run_spec(number, folder / str(number), config, choices, swept)
@@ -244,7 +225,7 @@ def reproduce(
     print(printable("\n".join(fitting.sentences(lines, width))))
     if unfinished:
         state = printable(str(summary["state"]))
-        print(f"the record ends there ({state}), the new run went on to its end")
+        print(f"the record ends there ({state}); the new run went on to its end")
     if found.first is not None or others:
         for line in differences(summary, again) or ["versions, device and threads are the same"]:
             print(printable(fitting.wrapped("  ", line, width)))
@@ -297,20 +278,16 @@ def verdict(found: Comparison, others: Sequence[recheck.Difference], tolerance: 
     """Return the comparison in words."""
     if found.first is None and not others:
         return f"identical: {found.steps} of {found.steps} steps, bitwise"
-    lines = []
+    line = f"all {found.steps} steps are identical, but the record differs in something else"
     if found.first is not None:
         step, column = found.where or (found.first, "")
         within = "within" if found.largest <= tolerance else "beyond"
-        lines.append(
+        line = (
             f"first difference at step {found.first}: {found.identical} of {found.steps} steps are "
             f"identical; the largest difference is {found.largest:.3g} ({column} at step {step}), "
             f"{within} the tolerance of {tolerance:g}"
         )
-    else:
-        lines.append(
-            f"all {found.steps} steps are identical, but the record differs in something else"
-        )
-    return "\n".join([*lines, *recheck.listed(others)])
+    return "\n".join([line, *recheck.listed(others)])
 
 
 def main() -> None:
@@ -329,8 +306,8 @@ def main() -> None:
         nargs="?",
         default="trust=false",
         metavar="trust=true",
-        help="also call what the run's config names beside lrlab, torch and torchvision: a class "
-        "of yours, or of a sender whom you trust",
+        help="also call code outside lrlab, torch and torchvision that the run's config names, "
+        "because it is yours or you trust its sender",
     )
     parser.add_argument(
         "--output",
@@ -356,19 +333,16 @@ def main() -> None:
 
         rest, trusted = without_trust([arguments.trust])
         if rest:
-            raise UserError(f"{rest[0]}: behind the run there can only be trust=true")
+            raise UserError(f"{rest[0]}: only trust=true may follow the run's folder")
         agrees = reproduce(
             arguments.run, arguments.output, arguments.tolerance, arguments.device, trusted
         )
     except UserError as error:
-        print(f"lrlab: {error}", file=sys.stderr)
-        sys.exit(2)
+        verbs.fail(str(error))
     except NotWritten as error:
-        print(f"lrlab: {error}", file=sys.stderr)
-        sys.exit(1)
+        verbs.fail(str(error), code=1)
     except KeyboardInterrupt:
-        print("lrlab: interrupted", file=sys.stderr)
-        sys.exit(130)
+        verbs.fail("interrupted", code=130)
     sys.exit(0 if agrees else 1)
 
 

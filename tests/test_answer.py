@@ -38,13 +38,13 @@ def test_the_answer_of_a_whole_range() -> None:
         **{"collapsed": 1, "diverged": 1},
     }
     assert lines(table(*WHOLE)) == [
-        "answer  lr=0.1: end loss 0.07, one seed; as good from lr 0.1 to 0.3",
-        "too small: lr 0.01 and below end higher in this budget",
-        "too large: lr 0.5 and above end higher, runs fail from lr 1 on",
+        "answer  lr=0.1: end loss 0.07, one seed; lr 0.1 to 0.3 are as good",
+        "too small: lr 0.01 and below end with a higher loss in this budget",
+        "too large: lr 0.5 and above end with a higher loss; runs fail from lr 1 on",
         # 1 − e^−0.4 = 0.33
         "decay: ending at lr/10 would cut the train loss by about 33%; use a schedule",
-        "how sure: one seed; lr 0.3 ended 0.002 higher (2.9%); how much of that is chance was not "
-        "measured. Another seed may change the order; try seed=0,1,2",
+        "how sure: one seed; the next best, lr 0.3, ended 0.002 higher (2.9%); how much of "
+        "that is chance was not measured. Another seed may change the order; try seed=0,1,2",
     ]
 
 
@@ -69,7 +69,7 @@ def test_as_good_is_within_the_noise_of_paired_differences() -> None:
     assert a.rival.higher == pytest.approx(0.10)
     assert a.rival.error == pytest.approx(2 * math.sqrt(4e-4 / 3) / 2)
     assert a.as_good == (0.1, 0.1) and a.seeds == 4
-    assert "lr 0.2 ended 0.1 higher (6.7%), beyond the noise of the seeds (±0.012)" in text([a])
+    assert "lr 0.2, ended 0.1 higher (6.7%), more than the noise of the seeds (±0.012)" in text([a])
     other_seeds = only(frame.assign(seed=range(8)))
     assert other_seeds.as_good == (0.1, 0.2), "without pairs, the offset is noise"
     assert "within the noise of the seeds" in text([other_seeds])
@@ -81,12 +81,12 @@ def test_a_seed_that_failed_counts_against_an_lr_whatever_the_median_says() -> N
     assert a.best_lr == 0.1 and a.as_good == (0.1, 0.1)
     assert a.fails_from == 0.3 and a.too_large is None
     assert "runs fail from lr 0.3 on" in text([a])
-    assert "lr 0.3 ended lower, but more of its runs failed" in text([a])
+    assert "lr 0.3 ended lower, but a larger share of its runs failed" in text([a])
     alone = only(table(*risky))
     assert alone.best_lr == 0.3 and (alone.seeds, alone.failed_seeds) == (3, 1)
     assert "careful: 1 of 3 seeds failed at lr 0.3" in text([alone])
     both = [(0.1, "converged", 0.05), (0.1, "diverged", math.inf), (0.1, "converged", 0.05), *risky]
-    assert "1 of 3 seeds failed at lr 0.1; at every other lr no smaller share did" in text(
+    assert "1 of 3 seeds failed at lr 0.1; at no other lr did a smaller share fail" in text(
         [only(table(*both))]
     )
 
@@ -109,7 +109,7 @@ def test_a_run_that_was_repeated_is_no_second_seed() -> None:
 
 def test_a_lone_lr_with_seeds_tells_their_deviation() -> None:
     a = only(table(*seeds(0.1, "not compared", [0.10, 0.11, 0.12]), seed=[0, 1, 2]))
-    assert "how sure: 3 seeds; end losses of single seeds deviate by 0.01" in text([a])
+    assert "how sure: 3 seeds; their end losses have a standard deviation of 0.01" in text([a])
 
 
 # --- how sure, with one seed ----------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_the_noise_of_the_held_out_samples_is_that_of_paired_differences() -> No
     assert a.rival is not None and a.rival.of == "held-out samples"
     assert a.rival.error == pytest.approx(2 * error)
     assert (
-        "lr 0.2 ended 0.2 higher (10%), beyond the noise of the held-out samples (±0.12)"
+        "lr 0.2, ended 0.2 higher (10%), more than the noise of the held-out samples (±0.12)"
         in text([a])
     )
     # the third: differences 2, 1, 0, 1 with deviation √(2/3), so 2 errors are 0.82
@@ -140,7 +140,7 @@ def test_lrs_that_so_few_samples_cannot_tell_apart_are_said() -> None:
     # differences to lr 0.2: 2.2, −1.8, ...: deviation 2.31, error 1.15; to lr 0.4: 2, 0, ...: 0.58
     assert a.rival is not None and a.rival.error == pytest.approx(2 * 4 / math.sqrt(3) / 2)
     assert a.rival.held_out == (0.1, 0.4) and a.as_good == (0.1, 0.1)
-    assert "So few held-out samples cannot tell lr 0.1 to 0.4 apart" in text([a])
+    assert "The held-out samples are too few to tell lr 0.1 to 0.4 apart" in text([a])
 
 
 def test_without_parts_the_scatter_of_the_last_evaluations_counts() -> None:
@@ -150,7 +150,7 @@ def test_without_parts_the_scatter_of_the_last_evaluations_counts() -> None:
     assert "within the noise of the last evaluations (±0.1)" in text([a])
     exact = only(frame.assign(end_noise=0.0))
     assert exact.rival is not None and exact.rival.error == 0
-    assert "beyond the noise of the last evaluations (±0)" in text([exact])
+    assert "more than the noise of the last evaluations (±0)" in text([exact])
     unknown = only(frame.assign(end_noise=math.nan, val_parts=None))
     assert "how much of that is chance was not measured" in text([unknown])
 
@@ -286,10 +286,10 @@ def test_what_does_as_well_as_the_best_is_not_called_too_small() -> None:
     ("runs", "words"),
     [
         ([(1.0, "collapsed", 2.3), (3.0, "overshooting", 1.0)], "runs fail from lr 1 on"),
-        ([(1.0, "overshooting", 1.0)], "lr 1 and above end higher"),
+        ([(1.0, "overshooting", 1.0)], "lr 1 and above end with a higher loss"),
         (
             [(0.5, "overshooting", 0.5), (1.0, "diverged", math.inf)],
-            "lr 0.5 and above end higher, runs fail from lr 1 on",
+            "lr 0.5 and above end with a higher loss; runs fail from lr 1 on",
         ),
     ],
 )
@@ -300,7 +300,7 @@ def test_overshooting_is_said_only_where_it_comes_before_failing(runs: Any, word
 def test_a_failure_below_what_is_good_is_not_called_too_large() -> None:
     a = only(table(*WHOLE[:3], (0.05, "diverged", math.inf)))
     assert a.best_lr == 0.1 and a.fails_from == 0.05 and "too large:" not in text([a])
-    assert "careful: a run failed at lr 0.05, which is not too large" in text([a])
+    assert "careful: a run failed at lr 0.05, although it is not too large" in text([a])
 
 
 # --- at the end -----------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def test_a_run_alone_is_not_compared_and_one_side_takes_hard_evidence(
     assert a.try_next == pytest.approx(following)
     said = text([a])
     assert said.startswith("answer  lr=0.1: end loss 0.5, one seed; no other lr was trained")
-    assert (f"steps: {steps}, as measured while training" in said) == bool(steps)
+    assert (f"steps: {steps}, as measured during training" in said) == bool(steps)
     for word in ("converged", "plateau", "as good", "too small", "too large"):
         assert word not in said
     assert f"try lr={following[0]:g}..{following[1]:g} next" in said
@@ -73,7 +73,7 @@ def test_where_nothing_was_learned_none_is_recommended(loss: str, words: str) ->
     a = only(flat(2.32, loss=loss))
     assert a.best_lr is None and a.best_run is None
     assert text([a]) == (
-        "answer  no lr is recommended: nothing was learned, as no run is better than "
+        "answer  no lr is recommended: nothing was learned, because no run is better than "
         f"{words} (2.303); the lowest end loss is 2.32, at lr 0.001"
     )
 
@@ -144,7 +144,7 @@ def test_a_setting_that_follows_the_lr_is_one_line_of_rates() -> None:
 def test_a_range_test_is_referred_to_find() -> None:
     a = only(table(*WHOLE, schedule="range_test"))
     assert a.best_lr is None and a.refusal == (
-        "schedule=range_test sweeps the lr within a run; see python -m lrlab.find"
+        "schedule=range_test sweeps the lr within a run; use python -m lrlab.find"
     )
     both = pd.concat([table(*WHOLE, schedule="fixed"), table(*WHOLE, schedule="range_test")])
     assert [each.best_lr for each in recommend(both)] == [0.1, None]
@@ -155,18 +155,18 @@ def test_runs_that_were_not_finished_are_not_candidates_but_are_counted() -> Non
     frame["state"] = ["finished"] * 3 + ["pruned", "waiting"]
     a = only(frame)
     assert a.best_lr == 0.1 and a.not_judged == 2 and a.edge == ""
-    assert "2 of 5 runs had not had their whole budget" in text([a])
+    assert "2 of 5 runs were not trained to their end" in text([a])
     none = only(frame.assign(state="running"))
     assert none.refusal == "no run has been trained to its end"
 
 
 def test_one_loss_is_refused_for_what_it_is() -> None:
     one = table((0.1, "not compared", 2.3), last=0.0)
-    assert "one loss has no direction" in only(one).refusal
+    assert "one loss shows no trend" in only(one).refusal
     assert only(one.assign(end_loss=math.nan)).refusal == "no loss was recorded"
 
 
-@pytest.mark.parametrize(("steps", "words"), [(1, "1 step only"), (6, "6 steps only")])
+@pytest.mark.parametrize(("steps", "words"), [(1, "only 1 step"), (6, "only 6 steps")])
 def test_few_steps_are_said_whether_or_not_one_is_recommended(steps: int, words: str) -> None:
     for frame in (table(*WHOLE), flat(2.31)):
         told = f"budget: {words}, too few to mean much; raise epochs or lower batch_size"

@@ -180,7 +180,7 @@ def test_what_is_printed_is_what_the_json_has(ran: tuple[Ended, dict[str, Any]])
         ("--lanes=0", "--lanes=0: must be whole numbers from 1, for example --lanes=1,3,8,32,128"),
         ("--lanes a", "--lanes=a: must be whole numbers"),
         ("--lanes=1,,3", "--lanes=: must be whole numbers"),
-        ("--threads=9999", "--threads=9999: more than this machine's cores, of which there are "),
+        ("--threads=9999", "--threads=9999: this machine has only "),
         ("--threads=0", "--threads=0: must be a whole number from 1, for example --threads=1"),
         ("--repeats=0", "--repeats=0: must be a whole number"),
         ("--repeats -1", "--repeats=-1: must be a whole number"),
@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
     ended = command(main, ["--json=x.json"], tmp_path)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
-        "lrlab: --json=x.json: nothing can be written into . (Permission denied); "
+        "lrlab: --json=x.json: cannot write into . (Permission denied); "
         "name a file elsewhere\n"
     )
 

@@ -297,7 +297,7 @@ def test_a_branch_that_explodes_gains_minus_infinity(
 
 
 def test_branches_have_at_least_forty_steps() -> None:
-    assert branch_gains.FEWEST_STEPS == branches.FEWEST == 40
+    assert branch_gains.FEWEST_STEPS == branch_budget.FEWEST_BRANCH_STEPS == 40
 
 
 @pytest.mark.parametrize("steps", [0, 1, branch_gains.FEWEST_STEPS - 1])

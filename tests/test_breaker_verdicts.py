@@ -124,14 +124,14 @@ def test_the_reason_is_told_where_the_end_loss_alone_would_name_another_side() -
     found, _, _ = judged(run(0, 0.1, 0.3), run(1, 0.2, 0.36), run(2, 0.4, 0.301))
     assert found["outcome"].tolist() == ["converged"] * 3
     assert "20.0% above the best" in found["evidence"][1]
-    assert "but an lr beyond it is as good" in found["evidence"][1]
+    assert "but an lr farther from the best is as good" in found["evidence"][1]
 
 
 def test_a_loss_that_is_nothing_beside_its_start_is_said_to_be_so() -> None:
     found, _, _ = judged(run(0, 0.1, 1e-9), run(1, 0.2, 1e-6))
     assert found["outcome"].tolist() == ["converged"] * 2
     assert "1e+03 times the best" in found["evidence"][1]
-    assert "next to nothing beside its start" in found["evidence"][1]
+    assert "negligible compared with the initial loss" in found["evidence"][1]
 
 
 def test_lower_than_the_best_is_not_called_as_low() -> None:
@@ -158,7 +158,7 @@ def test_of_several_seeds_the_noise_and_the_medians_are_told() -> None:
     )
     assert set(found["outcome"]) == {"converged"}
     assert "within the noise of the seeds" in found["evidence"][0]
-    assert all("by medians" in each for each in found["evidence"])
+    assert all("by the medians of the seeds" in each for each in found["evidence"])
 
 
 def test_small_stability_ratios_are_told_apart() -> None:
@@ -170,7 +170,8 @@ def test_small_stability_ratios_are_told_apart() -> None:
         )
     )
     assert found["step_mode"].tolist() == ["monotone", "oscillating"]
-    assert "median 0.0005" in found["evidence"][0] and "median 0.003" in found["evidence"][1]
+    assert "stability ratio 0.0005" in found["evidence"][0]
+    assert "stability ratio 0.003" in found["evidence"][1]
 
 
 # --- what the answer says -------------------------------------------------------------------------

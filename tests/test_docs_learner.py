@@ -275,7 +275,7 @@ OUTCOMES = (
     *("diverged", "collapsed", "nothing learned", "not compared"),
     *("converged", "undershooting", "overshooting"),
 )
-SENTENCE = rf": ({'|'.join(OUTCOMES)})(?:; at the end .*)? \(steps [^()]*\)"
+SENTENCE = rf": ({'|'.join(OUTCOMES)})(?:; at the end .*)? \(steps:? [^()]*\)"
 
 
 def examples() -> dict[str, list[str]]:

@@ -105,7 +105,7 @@ def test_what_is_told_is_what_was_found() -> None:
         assert line in text
     flat = told(FIGURES["flat"], sweep_command(FIGURES["flat"]))
     first, second, *_ = flat.splitlines()
-    assert first == "find: judged by the training loss"
+    assert first == "find: the training loss judges the learning rates"
     assert second.startswith("find: no learning rate to suggest: no lr brought the loss below")
     assert "the ramp's steepest   none, the loss does not fall up to lr 10" in flat
 

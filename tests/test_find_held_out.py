@@ -90,8 +90,8 @@ def test_a_rate_that_memorises_random_labels_is_not_recommended() -> None:
     assert min(train.end) < 0.8 * train.start
     assert found.best is None or found.best < 0.05
     text = told(found, None)
-    assert text.startswith("find: judged by the held-out loss (")
-    assert f"find: the training loss would say lr {plain(train.best)}" in text
+    assert text.startswith("find: the loss of ")
+    assert f"find: the training loss would choose lr {plain(train.best)}" in text
     by_training = find(wide, (X, y), F.cross_entropy, **settings)
     assert by_training.best == train.best  # as it always was
 
@@ -106,7 +106,7 @@ def test_the_training_data_held_out_give_the_same_answer() -> None:
     assert own.train_constants.best == none.best
     assert (own.judged_by, none.judged_by) == ("held-out loss", "training loss")
     assert told(none, None).splitlines()[0] == (
-        "find: judged by the training loss; no held-out samples were given (val)"
+        "find: the training loss judges the learning rates: no held-out samples were given (val)"
     )
 
 
@@ -304,7 +304,7 @@ def test_val_that_cannot_work_is_one_line(val: Any, message: str) -> None:
 
 def test_the_iterator_that_is_trained_on_is_not_held_out() -> None:
     both = iter([(X, Y)])
-    with pytest.raises(UserError, match=r"^val: is the iterator that data is"):
+    with pytest.raises(UserError, match=r"^val: is the same iterator as data"):
         find(net(), both, F.cross_entropy, val=both, **SHORT)
 
 
@@ -346,7 +346,7 @@ def test_overfitting_is_told_from_failing_and_drawn() -> None:
     found = type(found)(**values)
     text = told(found, None)
     assert "find: constant lrs overfit from 1 on: only their training loss falls" in text
-    assert "find: the training loss would say lr 10, 1000 times above" in text
+    assert "find: the training loss would choose lr 10, 1000 times larger than the best" in text
     axes, strip = figure.range_test(found).axes
     assert axes.get_ylabel() == "held-out loss"
     names = [label.get_text() for label in strip.get_yticklabels()]

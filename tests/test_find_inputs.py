@@ -206,5 +206,5 @@ def test_a_ramp_that_found_nothing_does_not_claim_to_be_right() -> None:
     noise = torch.randint(0, 3, (64,), generator=torch.Generator().manual_seed(3))
     found = find(net(), (X, noise), F.cross_entropy, lr=(1e-9, 1e-8), points=3, steps=12)
     assert not any(each.lr for each in found.ramp.suggestions)
-    assert "the ramp found nothing" in repr(found)
+    assert "the ramp suggests no learning rate" in repr(found)
     assert "does not mislead" not in repr(found)

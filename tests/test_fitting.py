@@ -210,10 +210,10 @@ def test_no_width_breaks_a_command(command: str, before: int) -> None:
     assert all(len(line) <= 40 for line in lines if command not in line)
 
 
-ANSWER = """answer  lr=0.1: end loss 0.1267 (val loss), one seed; as good from lr 0.1 to 0.3
-        too small: lr 0.03 and below end higher in this budget
-        how sure: one seed; lr 0.3 ended 0.0058 higher (4.5%), within the noise of the held-out \
-samples (±0.012). Another seed may change the order; try seed=0,1,2"""
+ANSWER = """answer  lr=0.1: end loss 0.1267 (val loss), one seed; lr 0.1 to 0.3 are as good
+        too small: lr 0.03 and below end with a higher loss in this budget
+        how sure: one seed; the next best, lr 0.3, ended 0.0058 higher (4.5%), within the \
+noise of the held-out samples (±0.012). Another seed may change the order; try seed=0,1,2"""
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -267,7 +267,7 @@ def test_a_sweep_that_still_runs_shows_what_there_is(run: Any, sweep: Path) -> N
     assert code == 0
     assert "2 of 5 runs have not ended (1 running, 1 waiting)" in err and err.count("\n") == 1
     assert "still running at step" in out and "not begun" in out
-    assert "1 of 4 runs had not had their whole budget" in out, "of one nothing is known yet"
+    assert "1 of 4 runs were not trained to their end" in out, "of one nothing is known yet"
     header = ["run", "lr", "outcome", "at", "the", "end", "steps", "state", "end", "loss"]
     assert out.split()[:10] == header
 
@@ -292,7 +292,7 @@ def test_records_of_an_older_version_are_judged_by_what_they_have(run: Any, swee
     assert code == 0
     assert "2 of 3 runs have no diagnostics (run 0, 2); their steps are judged" in err
     assert "2 of 3 runs have no branch test (run 0, 2); how they stood at their end is" in err
-    assert "(steps by stability ratio 0.30 at the one step measured, alpha -0.50 at the one" in out
+    assert "(steps: stability ratio 0.30 at the one step measured, alpha -0.50 at the one" in out
     older = json.loads((sweep / "2" / "summary.json").read_text())
     del older["environment"], older["num_classes"], older["timing"], older["chance_loss"]
     (sweep / "2" / "summary.json").write_text(json.dumps({**older, "from_the_future": [1, {}]}))
@@ -312,7 +312,7 @@ def test_a_finished_run_whose_metrics_break_off_is_not_judged_as_whole(
     rows = {line.split()[0]: line for line in out.splitlines()[2:7]}
     assert "interrupted" in rows["4"] and "interrupted" not in rows["3"]
     assert "interrupted at step 10: " in out
-    assert "1 of 5 runs had not had their whole budget" in out
+    assert "1 of 5 runs were not trained to their end" in out
     page = report.write(sweep).read_text()
     assert "The records of run 4 are damaged" in page
 
@@ -413,7 +413,7 @@ def test_bad_options_are_one_line(run: Any, sweep: Path, tmp_path: Path) -> None
         ([], "name a sweep's folder or a CSV of curves"),
         ([sweep, sweep / "."], "is named twice"),
         ([sweep, "--output", tmp_path], "is a folder; name a file"),
-        ([file, "--output", file], "would replace what is read"),
+        ([file, "--output", file], "would overwrite an input"),
         ([sweep, "--output", tmp_path / "no" / "v.csv"], "there is no folder"),
     ]:
         code, out, err = run(*arguments)

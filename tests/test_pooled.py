@@ -155,8 +155,8 @@ def test_coverage_and_what_to_try_are_said() -> None:
     count = f"{len(near)} configurations" if len(near) > 1 else "1 configuration"
     low, high = a.best_lr / 2, a.best_lr * 2  # type: ignore[operator]
     assert (
-        f"coverage: {count} within a factor of 2 of lr {a.best_lr:g}; keep the other settings; "
-        f"try lr={low:.3g}..{high:.3g} next" in text([a])
+        f"coverage: {count} within a factor of 2 of lr {a.best_lr:g}; "
+        f"try lr={low:.3g}..{high:.3g} next, and keep the other settings" in text([a])
     )
     dense = only(searched(400))
     assert dense.search is not None and dense.search.near > 6 and dense.try_next is None
@@ -186,7 +186,7 @@ def test_a_pruned_run_is_within_what_was_tried() -> None:
     frame.loc[top, ["state", "outcome"]] = "pruned"
     a = only(frame)
     assert a.edge == "" and a.not_judged == 20
-    assert "trained to their end, of 40 tried" in text([a])
+    assert "trained to their end; 40 were tried" in text([a])
 
 
 # --- what mattered --------------------------------------------------------------------------------
@@ -249,9 +249,8 @@ def test_optunas_own_words_stay_as_they_were() -> None:
 def test_a_search_that_learned_nothing_or_failed_recommends_nothing() -> None:
     flat = searched(12, outcome="nothing learned", end_loss=2.31)
     a = only(flat)
-    assert (
-        a.best_lr is None and "nothing was learned, as no run is better than guessing" in a.refusal
-    )
+    assert a.best_lr is None
+    assert "nothing was learned, because no run is better than guessing" in a.refusal
     failed = only(searched(12, outcome="diverged", end_loss=math.inf))
     assert failed.best_lr is None
     assert failed.refusal.startswith("every run diverged or collapsed (lr ")

@@ -67,9 +67,8 @@ def test_negative_and_constant_and_huge_losses() -> None:
     rising = verdicts(by_epoch(np.linspace(-9, -1, 30)))
     assert rising["outcome"][0] == "diverged"
     constant = verdicts(by_epoch(np.zeros(30)))
-    assert (
-        constant["outcome"][0] == "nothing learned" and "where it began" in constant["evidence"][0]
-    )
+    assert constant["outcome"][0] == "nothing learned"
+    assert "as before training" in constant["evidence"][0]
     huge = by_epoch(np.r_[1.0, np.full(29, 1e308)])
     assert 1e200 < verdicts(huge)["end_loss"][0] < math.inf
     by_step = pd.DataFrame({"run": 0, "lr": 1, "step": range(900), "train_loss": 1e308})

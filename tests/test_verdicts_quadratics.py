@@ -152,7 +152,7 @@ def test_a_run_that_failed_was_unstable_also_where_the_measurements_missed_it() 
     frame = pd.DataFrame({"run": 0, "lr": 1, "step": range(9), "train_loss": losses})
     row = verdicts(frame.assign(stability_ratio=ratio, first_nonfinite_step=4)).iloc[0]
     assert (row["outcome"], row["step_mode"]) == ("diverged", "unstable")
-    assert "at most 0.20 at the one step measured, before it failed" in row["evidence"]
+    assert "stability ratio 0.20 at the one step measured, before it failed" in row["evidence"]
 
 
 def test_medians_weigh_a_measurement_by_how_long_it_stood() -> None:
@@ -215,7 +215,7 @@ def test_annealed_runs_have_sides_and_have_settled() -> None:
         side = "overshooting" if row["lr"] > best["lr"] else "undershooting"
         assert row["outcome"] == ("converged" if good else side)
     assert set(found["at_end"]) == {"settled"}
-    assert "its schedule took the lr to next to nothing" in found["evidence"][0]
+    assert "its schedule ended below 10% of the lr" in found["evidence"][0]
     alone = verdicts(parts[1]).iloc[0]
     assert alone["outcome"] == "not compared"
 

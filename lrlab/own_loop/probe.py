@@ -134,9 +134,11 @@ class Probe:
 
     def evaluated(self, val_loss: float, val_acc: float | None = None) -> None:
         """Record a validation: the mean loss per held-out sample, and the share that is right."""
-        loss, acc = float(val_loss), math.nan if val_acc is None else float(val_acc)
+        cells = {"step": [self.steps], "epoch": [0], "val_loss": [float(val_loss)]}
+        if val_acc is not None:
+            cells["val_acc"] = [float(val_acc)]
         self._fetch()
-        records.append_evaluated(self.folder, self.steps, 0, None, (loss, acc))
+        records.append_metrics(self.folder, cells)
         self._last = self.steps
 
     def verdict(self) -> words.Verdict:
@@ -233,7 +235,8 @@ class Probe:
         steps, lrs, tensors = zip(*self._losses, strict=True)
         self._losses = []
         values = torch.stack([t.float().mean() for t in tensors]).tolist()
-        records.append_metrics(self.folder, zip(steps, [0] * len(steps), lrs, values, strict=True))
+        cells = {"step": steps, "epoch": [0] * len(steps), "lr": lrs, "train_loss": values}
+        records.append_metrics(self.folder, cells)
         self._last = max(self._last, steps[-1])
         bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
         if bad and self._nonfinite is None:

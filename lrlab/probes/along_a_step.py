@@ -63,9 +63,9 @@ def _along(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return losses and slopes at begin + t · along, as training sees them: (points,) float64."""
     size = max(1, CHUNK_BYTES // (8 * sum(v.nbytes for v in begin.values()) + 1))
+    device = next(iter(begin.values())).device
     losses, slopes = [], []
     for places in np.array_split(t, -(-len(t) // size)):
-        device = next(iter(begin.values())).device
         where = torch.tensor(places, dtype=torch.float32, device=device)
         params = {
             key: b + where.to(b.dtype).view(-1, *(1,) * b.ndim) * along[key]
@@ -75,7 +75,7 @@ def _along(
             key: b.expand(len(places), *b.shape).contiguous().clone() for key, b in buffers.items()
         }
         count = len(places)
-        # one at a time would change only the last bit, which does not show
+        # "one at a time" is slower, and would change only the last bit, which does not show
         way = "together" if lanes.way == "one at a time" else lanes.way
         modules, seeds = lanes.modules[:1] * count, lanes.seeds[:1] * count
         stack = Lanes(
@@ -93,6 +93,6 @@ def _along(
 
 
 def double(values: Tensor) -> Tensor:
-    """Return it in float64, which MPS does not have; a complex number as two."""
+    """Return values in float64, on the CPU if on MPS, which lacks it; a complex number as two."""
     values = as_real(values)
     return (values.cpu() if values.device.type == "mps" else values).double()

@@ -1,7 +1,7 @@
 """Run the branch test: would a shorter or a longer step have done better from a run's end?
 
-From its end state each run trains on three times, on identical batches: with a tenth of its last
-lr, with that lr, and with three times it. All branches of all runs are lanes.
+From its end state each run trains on three times, on the same batches: with a tenth of its last lr,
+with that lr, and with three times it. All branches of all runs train together as lanes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from lrlab.plan.spec import RunSpec, group_key
 from lrlab.training import building, checkpoints, loop, saving
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
-FEWEST = branch_budget.FEWEST_BRANCH_STEPS
 
 State = dict[str, Any]
 Ways = dict[tuple[int, bool], str]  # as `lanes.Lanes.ways`
@@ -37,8 +36,8 @@ def test(
 ) -> list[int]:
     """Make the branch test of ended runs, and write each one's branches.csv.
 
-    A run with an annealed lr has no test, nor has one that is too short for it
-    (`branch_budget.branch_steps`). A test that fails is logged in the run's run.log.
+    A run with an annealed lr has no test, nor has a run that is too short
+    (`branch_budget.branch_steps`). If a test fails, the run's run.log says why.
 
     Args:
         specs: ended runs with a `records.end_file`.
@@ -81,7 +80,7 @@ def test(
 
 
 def cost_line(specs: Sequence[RunSpec]) -> str:
-    """Return the cost of runs' branch tests in words: "57 steps each, about 20% of ..."."""
+    """Return in words what the branch tests of runs cost."""
     summaries = [records.read_summary(spec.folder) for spec in specs]
     run_steps = [int(summary["steps"]) for summary in summaries]
     steps = [_steps_of(spec, count) for spec, count in zip(specs, run_steps, strict=True)]
@@ -101,7 +100,7 @@ def _steps_of(spec: RunSpec, steps: int) -> int:
 
 
 def _fits(spec: RunSpec, state: State) -> bool:
-    """Return whether it is an end of that run; if not, log that it has no branch test."""
+    """Return whether the state can be an end of the run; if not, log that it has no branch test."""
     values = state.get("values")
     are_numbers = isinstance(values, dict) and all(
         isinstance(each, int | float) for each in values.values()
@@ -121,8 +120,8 @@ def _steps(spec: RunSpec, state: State) -> int:
 def _ways(spec: RunSpec, lanes: int) -> Ways:
     """Return for every number of lanes the way in which the run trained.
 
-    Finding the best way for each would take a fifth of the branches' training. Nothing compares
-    them to the bit.
+    Finding the fastest way for each would take a fifth of the branches' training time. No branch is
+    compared to the bit, so any way will do.
     """
     way = records.read_summary(spec.folder)["lanes"]["way"]
     return {(count, own): way for count in range(1, lanes + 1) for own in (False, True)}
@@ -143,7 +142,7 @@ def _attempt(
     stop: Callable[[], bool],
     count: Callable[[int], None],
 ) -> list[int]:
-    """Test runs together; after an error half of them at once, in the end each alone."""
+    """Test runs together, and after an error in halves, until the failing runs are alone."""
     try:
         lrs, losses = _train_on(group, ways, stop, count)
     except (Stopped, NotWritten):
@@ -158,10 +157,8 @@ def _attempt(
         records.end_file(spec.folder).unlink(missing_ok=True)
         return [spec.number]
     for i, (spec, state) in enumerate(group):
-        rows = [
-            (state["step"] + step, float(lrs[i]), *losses[step, i].tolist())
-            for step in range(len(losses))
-        ]
+        steps = enumerate(losses[:, i].tolist(), start=state["step"])
+        rows = [(step, float(lrs[i]), *three) for step, three in steps]
         records.write_branches(spec.folder, rows)
         records.end_file(spec.folder).unlink(missing_ok=True)
     return []

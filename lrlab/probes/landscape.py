@@ -1,9 +1,8 @@
 """Measure the loss surface under a sweep: along one update for three lrs, and in a plane.
 
-Three runs of a finished sweep, with a small, a good and a large lr, train again as lanes for their
-first steps. They repeat their records to the bit. The results are three tables, `lines`, `surface`
-and `paths`, in the sweep's folder. Figures are drawn in ``lrlab.plots``. The plane is that of the
-runs' paths.
+Three runs of a finished sweep, with a small, a good and a large lr, train again for their first
+steps, equal to their records to the bit. The plane is the one nearest to their paths. The results
+are three tables in the sweep's folder, `lines`, `surface` and `paths`.
 """
 
 from __future__ import annotations
@@ -32,35 +31,27 @@ STEPS = 300  # steps that are replayed at most
 
 @dataclass(frozen=True)
 class Landscape:
-    """The tables, with the columns of `records.LANDSCAPE`; empty if there is nothing to show.
+    """The tables, with the columns of `records.LANDSCAPE`; empty if there is nothing to show."""
 
-    Attributes:
-        lines: the mini-batch loss along the update that each lr would make from one state of the
-            good run. t is in updates: 0 the state, 1 where the update lands; distance is
-            t · the update's length in weight space. f(t) = w0 + w1·t + w2·t² and alpha are as
-            in `lrlab.engine.diagnostics`; NaN where the loss is not finite at t = 1.
-        surface: the mean loss of some training samples on a regular grid of the
-            plane; x and y are distances in weight space from the runs' common start. inf or NaN
-            where it is not finite.
-        paths: up to the last weights that are finite, with the same loss at the
-            weights themselves, which lie off the plane: share says how much of the path's squared
-            distance from the start lies in it, as far as it is near (see `surface.FAR`).
-        reason: why there is nothing, one line; "" where there is.
-        exact: whether the replayed losses were those of the records, to the bit.
-    """
-
+    # The mini-batch loss along the update that each lr would make from one state of the good run. t
+    # is in updates: 0 is the state, 1 where the update ends; distance is t · the update's length in
+    # weight space. f(t) = w0 + w1·t + w2·t² and alpha are as in `lrlab.engine.diagnostics`; NaN if
+    # the loss is not finite at t = 1.
     lines: pd.DataFrame
+    # The mean loss of some training samples on a regular grid of the plane; x and y are distances
+    # in weight space from the runs' common start.
     surface: pd.DataFrame
+    # The runs' paths while their weights are finite, with the same loss at the weights themselves,
+    # which lie off the plane: share is how much of the path's squared distance from the start lies
+    # in the plane, while it is near (see `surface.FAR`).
     paths: pd.DataFrame
-    reason: str = ""
-    exact: bool = True
+    reason: str = ""  # why there is nothing to show, one line
+    exact: bool = True  # the replayed losses equal those of the records to the bit
 
 
 def measure(
     sweep: Path,
     runs: Mapping[str, int],
-    steps: int = STEPS,
-    device: str | None = None,
     threads: int | None = None,
     trusted: bool = False,
 ) -> Landscape:
@@ -71,9 +62,7 @@ def measure(
     Args:
         sweep: the sweep's folder.
         runs: role (small, good, large) to run, as from `lrlab.verdicts.three_runs.choose`.
-        steps: how many are replayed at most.
-        device: where to train; None: as the runs' configs say.
-        threads: the most to use when others need the cores, too; None: as the configs say.
+        threads: the most to use, if other programs need the cores; None: as the configs say.
         trusted: whether everything that the runs' configs name may be called; otherwise only what
             `lrlab.config.trust` knows to be harmless.
 
@@ -81,16 +70,14 @@ def measure(
         The tables, or why there are none. Never raises for the content of a sweep.
     """
     try:
-        specs = {
-            role: paths.saved_spec(sweep / str(run), device, trusted) for role, run in runs.items()
-        }
+        specs = {role: paths.saved_spec(sweep / str(run), trusted) for role, run in runs.items()}
         reason = paths.unlike(list(specs.values()))
         if reason:
             return nothing(reason)
         where = next(iter(specs.values())).device
         cuda = [torch.device(where)] if where.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda):
-            return _measure(specs, steps, threads)
+            return _measure(specs, threads)
     except UserError as error:
         return nothing(str(error))
     except Exception as error:  # a sweep must not fail at its end because of a figure
@@ -98,25 +85,19 @@ def measure(
 
 
 def write(sweep: Path, landscape: Landscape) -> None:
-    """Write lines.csv, surface.csv and paths.csv into the sweep's folder.
-
-    If there is nothing to show, files of an earlier state of the sweep are removed.
-
-    Raises:
-        NotWritten: the disk is full, the folder gone or read-only.
-    """
+    """Write lines.csv, surface.csv and paths.csv; remove older ones if there is nothing to show."""
     for name in records.LANDSCAPE:
         table = None if landscape.reason else getattr(landscape, name)
         records.write_landscape(sweep, name, table)
 
 
 def nothing(reason: str) -> Landscape:
-    """Return no landscape, and why."""
+    """Return empty tables, and the reason."""
     empty = [pd.DataFrame({name: [] for name in names}) for names in records.LANDSCAPE.values()]
     return Landscape(*empty, reason=reason)
 
 
-def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> Landscape:
+def _measure(specs: Mapping[str, RunSpec], threads: int | None) -> Landscape:
     any_spec = next(iter(specs.values()))
     devices.make_deterministic()
     allowed = [count for count in (any_spec["threads"], threads) if count is not None]
@@ -126,9 +107,9 @@ def _measure(specs: Mapping[str, RunSpec], steps: int, threads: int | None) -> L
     recorded = [records.read_metrics(spec.folder) for spec in specs.values()]
     recorded = [table.dropna(subset=["lr"]) for table in recorded]  # the last row is no step
     roles = list(specs)
-    # A run that diverged was recorded up to there, but goes on for the others' sake.
+    # The record of the large lr may end early because it diverged. Its lane goes on nevertheless.
     known = [len(table) for role, table in zip(roles, recorded, strict=True) if role != "large"]
-    steps = min(steps, *known)
+    steps = min(STEPS, *known)
     if steps < 2:
         return nothing("fewer than two steps are recorded")
     values = paths.schedules(list(specs.values()), recorded, steps, steps_per_epoch)

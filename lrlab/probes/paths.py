@@ -1,4 +1,4 @@
-"""Train the runs of a figure of the loss again for their first steps, and keep their paths."""
+"""Train runs again for their first steps, and keep their paths through weight space."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHUNK_BYTES = 2**28  # of lanes that are evaluated at once
 _PATH_NUMBERS = 2**27  # weights of all snapshots together
 
 
-def saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
+def saved_spec(run: Path, trusted: bool) -> RunSpec:
     """Return a recorded run as a spec to train again."""
     text = records.read_config(run)
     try:
@@ -46,7 +46,6 @@ def saved_spec(run: Path, device: str | None, trusted: bool) -> RunSpec:
         config = OmegaConf.merge(OmegaConf.structured(schema.Config), saved)
         assert isinstance(config, DictConfig)
         config = trust.settled(config, schema.GROUPS, str(run), trust.TRUST, trusted)
-        config.device = device or config.device
         return run_spec(int(run.name), run, config, records.read_choices(run), {})
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
@@ -73,8 +72,8 @@ def schedules(
 ) -> dict[str, np.ndarray]:
     """Return schedule values of the replay, name to (steps, lanes); NaN where none is set.
 
-    A schedule that follows val_loss gets the recorded one; a lane goes on at its last lr after its
-    record.
+    A schedule that follows val_loss gets the recorded one. After its record ends, a lane keeps its
+    last lr.
     """
     tables: list[dict[str, np.ndarray]] = []
     for spec, record in zip(specs, recorded, strict=True):
@@ -92,7 +91,7 @@ def schedules(
 
 
 def clear_step(losses: np.ndarray) -> int:
-    """Return where the lines begin: after half of the good run's progress, a mean of ten steps."""
+    """Return the step after half of the good run's progress, by its mean over ten steps."""
     if len(losses) < 12:
         return len(losses) // 2
     mean = np.convolve(losses, np.full(10, 0.1), mode="valid")
@@ -102,23 +101,14 @@ def clear_step(losses: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Replay:
-    """The observations of a replay.
+    """The observations of a replay."""
 
-    Attributes:
-        losses: (steps, lanes) float32.
-        at: steps of the snapshots, 0 first.
-        weights: [lanes] each (snapshots, weights) float32 on the CPU, up to the first that are not
-            finite.
-        stack: at ``state_step``, one lane for each role, all of them the good run's.
-        values: schedule values at ``state_step``, name to (1, lanes).
-    """
-
-    losses: np.ndarray
-    at: list[int]
-    weights: list[np.ndarray]
-    stack: OnBatches
+    losses: np.ndarray  # (steps, lanes) float32
+    at: list[int]  # steps of the snapshots, 0 first
+    weights: list[np.ndarray]  # by lane, (snapshots, weights) float32 on the CPU, while finite
+    stack: OnBatches  # at state_step, one lane for each role, all copies of the good run's
     state_step: int
-    values: Values
+    values: Values  # schedule values at state_step, name to (1, lanes)
 
 
 def stack(specs: Sequence[RunSpec], data: Dataset, batch: Batches) -> OnBatches:
@@ -173,13 +163,13 @@ def replay(stack: OnBatches, values: Values, state_step: int, good: int) -> Repl
 
 
 def _snapshots(count: int, lanes: int, steps: int) -> list[int]:
-    """Return the steps before which snapshots are taken, and the last one's end.
+    """Return the steps before which snapshots are taken, and the number of steps.
 
-    They are dense early, when the large lr leaves the others within a few steps.
+    They are dense early, where the path of the large lr departs within a few steps.
     """
     held = _PATH_NUMBERS // max(count * lanes, 1)
     if held < 3:
-        raise UserError(f"{count:,} weights are too many for a picture of the paths")
+        raise UserError(f"{count:,} weights are too many for a figure of the paths")
     number = min(SNAPSHOTS, held, steps)
     spaced = np.geomspace(1, steps, number) if number < steps else np.arange(1, steps + 1)
     return [0, *sorted({round(step) for step in spaced})]

@@ -1,9 +1,9 @@
-"""Measure the loss in the plane that comes nearest to the runs' paths through weight space."""
+"""Measure the loss in the plane that is nearest to the runs' paths through weight space."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ GRID = 31  # points of the surface along each axis
 SAMPLES = 1000  # training samples at most for the surface's loss
 LEAST_SAMPLES = 128
 MARGIN = 0.15  # margin around the paths, relative to their extent
-FAR = 2.0  # the figure reaches at most so many times as far as the good run
+FAR = 2.0  # the figure extends at most this many times as far as the good run
 
 _WORK = 1e11  # multiply-adds for the surface; a few seconds on two cores
 
@@ -50,27 +50,24 @@ def surface(
         xs, ys = (np.linspace(v[0], v[-1], int(points**0.5)) for v in (xs, ys))
     chosen = np.sort(np.random.default_rng(0).permutation(len(data.train_y))[:samples])
 
-    def loss(coordinates: np.ndarray | None, weights: np.ndarray | None = None) -> np.ndarray:
-        return _loss_at(replay.stack.lanes, data, chosen, origin, axes, coordinates, weights)
+    def loss(points: int, weights: Callable[[slice], np.ndarray]) -> np.ndarray:
+        return _loss_at(replay.stack.lanes, data, chosen, points, weights)
 
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    table = pd.DataFrame({"x": grid[:, 0], "y": grid[:, 1], "loss": loss(grid)})
+    on_plane = loss(len(grid), lambda part: origin + grid[part] @ axes)
+    table = pd.DataFrame({"x": grid[:, 0], "y": grid[:, 1], "loss": on_plane})
     parts = []
     for name, path, place, end in zip(names, moved, flat, near, strict=True):
         length = float((path[:end].astype(np.float64) ** 2).sum())
         share = float((place[:end] ** 2).sum()) / length if length else 1.0
         part = pd.DataFrame({**name, "step": replay.at[: len(path)]})
-        parts.append(
-            part.assign(x=place[:, 0], y=place[:, 1], loss=loss(None, path + origin), share=share)
-        )
+        losses = loss(len(path), lambda some, whole=path + origin: whole[some])
+        parts.append(part.assign(x=place[:, 0], y=place[:, 1], loss=losses, share=share))
     return table, pd.concat(parts, ignore_index=True).reindex(columns=list(PATHS))
 
 
 def _near(moved: Sequence[np.ndarray], good: int) -> list[int]:
-    """Return how many snapshots of each path count for the figure's position and size.
-
-    A run that blows up must not set its scale.
-    """
+    """Return how many snapshots of each path set the figure's extent, without any blow-up."""
     far = [np.sqrt((path.astype(np.float64) ** 2).sum(axis=1)) for path in moved]
     limit = FAR * float(far[good].max())
     return [max(1, int(np.argmax(np.append(distance, np.inf) > limit))) for distance in far]
@@ -79,7 +76,7 @@ def _near(moved: Sequence[np.ndarray], good: int) -> list[int]:
 def _plane(moved: Sequence[np.ndarray], good: int) -> np.ndarray:
     """Return (2, weights) two orthonormal axes through the start, the main directions of the paths.
 
-    Each path has the same weight, however long it is. The good one ends at positive x; most of the
+    Each path counts equally, however long it is. The good one ends at positive x, most of the
     others at positive y.
     """
     scaled = []
@@ -119,7 +116,7 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _grid(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (GRID,) each, around all points; neither axis is shorter than a third of the other."""
+    """Return (GRID,) each, around all points; no axis is shorter than a third of the other."""
     low, high = places.min(axis=0), places.max(axis=0)
     least = max(float((high - low).max()) / 3, 1e-6)
     centre, extent = (low + high) / 2, np.maximum(high - low, least)
@@ -129,17 +126,17 @@ def _grid(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _affordable(replay: Replay, data: Dataset, points: int) -> tuple[int, int]:
-    """Return how many samples, and how many grid points, by the network's cost of one sample."""
+    """Return how many samples and grid points take a few seconds."""
     most = min(SAMPLES, len(data.train_y))
     each = _multiply_adds(replay.stack.lanes, data.train_x[:2]) / 2
-    # networks that cannot train together, such as convolutions, are slower here, too
+    # networks that cannot train together, such as convolutions, are slower here as well
     work = _WORK if replay.stack.lanes.way == "together" else _WORK / 4
     samples = int(np.clip(work / (each * points), min(LEAST_SAMPLES, most), most))
     return samples, max(121, int(min(points, work / (each * samples))))
 
 
 def _multiply_adds(lanes: Lanes, x: Tensor) -> float:
-    """Estimate the multiply-adds of one forward pass: those of everything with weights."""
+    """Estimate the multiply-adds of one forward pass, those of all modules with weights."""
     network = copy.deepcopy(lanes.modules[0]).eval()
     counted = float(sum(t[0].numel() for t in lanes.params.values()))
 
@@ -161,26 +158,16 @@ def _loss_at(
     lanes: Lanes,
     data: Dataset,
     chosen: np.ndarray,
-    origin: np.ndarray,
-    axes: np.ndarray,
-    coordinates: np.ndarray | None,
-    weights: np.ndarray | None,
+    points: int,
+    weights: Callable[[slice], np.ndarray],
 ) -> np.ndarray:
-    """Return (points,) loss of the samples, as training sees it: on the plane, or at weights."""
+    """Return (points,) loss of the chosen samples at weights, as training sees it."""
     index = torch.from_numpy(chosen).to(data.train_y.device)
     x, y = data.train_x[index], data.train_y[index]
-    total = (
-        len(coordinates) if coordinates is not None else len(weights if weights is not None else [])
-    )
     size = _lanes_at_once(lanes, x, y)
     found = []
-    for first in range(0, total, size):
-        part = slice(first, first + size)
-        if coordinates is not None:
-            flat = origin + coordinates[part] @ axes
-        else:
-            assert weights is not None
-            flat = weights[part]
+    for first in range(0, points, size):
+        flat = weights(slice(first, first + size))
         rows = torch.from_numpy(flat.astype(np.float32)).to(x.device)
         sizes = [as_real(t[0]).numel() for t in lanes.params.values()]
         pieces = zip(lanes.params.items(), rows.split(sizes, dim=1), strict=True)

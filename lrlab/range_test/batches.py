@@ -1,4 +1,4 @@
-"""Make the range test's mini-batches from any data that Python gives."""
+"""Make the range test's mini-batches from data given in Python."""
 
 from __future__ import annotations
 
@@ -19,15 +19,11 @@ from lrlab.process.plain import is_whole
 from lrlab.range_test.given import Loss, error_line, kind
 from lrlab.training.on_batches import Batches, batches_of
 
-_WANTED = "two tensors, a TensorDataset, or a DataLoader, which gives mini-batches as pairs"
+_WANTED = "two tensors, a TensorDataset, or a DataLoader of pairs"
 
 
 def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
-    """Return a function from step to mini-batch, for any data that `lrlab.find.find` takes.
-
-    Raises:
-        UserError: the data cannot be trained on.
-    """
+    """Return a function from step to mini-batch, for any data that `lrlab.find.find` takes."""
     if isinstance(data, Dataset):
         data = (data.train_x, data.train_y)
     whole = pair(data, "data")
@@ -44,7 +40,7 @@ def pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tenso
 
     Args:
         option: the name of data in an error.
-        most: how many samples to read of those that are read one by one, evenly spaced; None: all.
+        most: how many samples to read, evenly spaced, if they are read one by one; None: all.
     """
     if isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors
@@ -75,7 +71,7 @@ def _is_array(part: Any) -> bool:
 
 
 def _tensor(part: Any, option: str, key: str) -> Tensor:
-    """Return a tensor as it is; an array with the types that torch's networks and losses take."""
+    """Return a tensor unchanged, an array with the types that torch's networks and losses take."""
     if isinstance(part, Tensor):
         return part
     found = torch.from_numpy(part.copy())
@@ -87,7 +83,7 @@ def _tensor(part: Any, option: str, key: str) -> Tensor:
 
 
 def _collated(data: Any, option: str, most: int | None) -> Any:
-    """Return samples of a data set that is read one by one, stacked as a DataLoader does."""
+    """Read the samples of a data set one by one, and stack them as a DataLoader does."""
     try:
         samples = [data[i] for i in evenly_spaced(len(data), most or len(data))]
         found = torch.utils.data.default_collate(samples) if samples else ()
@@ -105,7 +101,7 @@ def _collated(data: Any, option: str, most: int | None) -> Any:
 def _kept(data: Iterable[Any], device: str) -> Batches:
     """Return a function from step to mini-batch, which keeps them for lanes that train later.
 
-    A smaller batch at the end of a pass is dropped, as in lrlab's own training.
+    As in lrlab's own training, a smaller batch at the end of a pass is dropped.
     """
     kept: list[tuple[Tensor, Tensor]] = []
     source, at_start = iter(data), 0
@@ -117,7 +113,7 @@ def _kept(data: Iterable[Any], device: str) -> Batches:
             if found is None:
                 if not kept:
                     raise UserError("data: gives no mini-batch")
-                if len(kept) == at_start:  # a generator is given once, and cannot begin again
+                if len(kept) == at_start:  # a generator, which cannot begin again
                     return _on(kept[step % len(kept)], device)
                 source, at_start = iter(data), len(kept)
                 continue
@@ -173,10 +169,10 @@ def randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
 def indexed(
     batch: Batches, loss: Loss, parts: Sequence[Samples]
 ) -> tuple[Batches, Loss, list[Samples]]:
-    """Return samples with targets that are (batch,) numbers, and a loss that looks them up.
+    """Replace targets by (batch,) indices, and return a loss that looks them up.
 
-    Lanes take targets with more dimensions for those of several lanes. A number of 32 bits is that
-    of a held-out target. One of 64 bits is that of the latest mini-batch.
+    Lanes would take targets with more dimensions for those of several lanes. An index of 32 bits
+    refers to the held-out targets, one of 64 bits to the latest mini-batch.
     """
     targets: Tensor | None = None
     held_out = torch.cat([y for _, y in parts]) if parts else None
@@ -191,9 +187,9 @@ def indexed(
         assert found is not None
         return loss(outputs, found.to(outputs.device)[index.long()])
 
-    first = itertools.accumulate((len(y) for _, y in parts), initial=0)
-    numbers = [
-        torch.arange(start, start + len(y), device=y.device, dtype=torch.int32)
-        for start, (_, y) in zip(first, parts, strict=False)
-    ]
-    return indexed_batch, indexed_loss, [(x, n) for (x, _), n in zip(parts, numbers, strict=True)]
+    numbered, start = [], 0
+    for x, y in parts:
+        index = torch.arange(start, start + len(y), device=y.device, dtype=torch.int32)
+        numbered.append((x, index))
+        start += len(y)
+    return indexed_batch, indexed_loss, numbered

@@ -1,4 +1,4 @@
-"""Train both tests as lanes, the ramp and the constant lrs; read and compare them."""
+"""Train the ramp and the constant lrs together as lanes, then read and compare them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from lrlab.range_test.rates import evenly, lr_grid
 from lrlab.range_test.training import Looks, Subject
 from lrlab.range_test.words import words
 
-_MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data, and for others
-_LEAST_LOOKS, _MOST_LOOKS = 16, 61  # evaluations of the ramp, of one lane each
-_EARLY_LOOKS, _LAST_LOOKS = 2, 5  # of the constant lrs: before their last steps, and among these
+_MEMORY_SHARE = 0.6  # of the free memory; the rest is for the data and other programs
+_LEAST_LOOKS, _MOST_LOOKS = 16, 61  # evaluations of the ramp
+_EARLY_LOOKS, _LAST_LOOKS = 2, 5  # evaluations of the constant lrs before and in their last steps
 
 
 def both(
@@ -40,12 +40,11 @@ def both(
 
     Args:
         subject: its network is trained; give a copy.
-        parts: held-out samples in parts of equal length, which judge; if none, the training loss
-            does.
+        parts: held-out samples in parts of equal length, which judge the lrs. Without them the
+            training loss judges, and ``no_val`` says why.
         width: the most lanes at once; None: as many as memory holds.
         tell: called with the finished share of the training.
         unit: factor of the losses.
-        no_val: why there are no parts.
     """
     ramp_lr, grid = _ramp(options), lr_grid(options.low, options.high, options.points)
     lrs = np.full((max(options.steps, options.ramp_steps), 1 + options.points), np.nan)
@@ -75,7 +74,7 @@ def both(
     constants = read_constants(grid, constant_losses)
     trained = ramp_lr, ramp_loss, grid, constant_losses
     if not parts:
-        return _said(Found(options, *trained, *_read(ramp, constants, None), no_val=no_val))
+        return _in_words(Found(options, *trained, *_read(ramp, constants, None), no_val=no_val))
     ramp_val, by_part = unit * seen[0][ramp_steps, 0, 0], unit * seen[1][steps][:, :, 1:]
     constant_val = by_part.mean(axis=1)
     last = int((steps >= options.steps - window(options.steps)).sum())
@@ -93,28 +92,23 @@ def both(
         train_ramp=ramp,
         train_constants=constants,
     )
-    return _said(found)
+    return _in_words(found)
 
 
-def _said(found: Found) -> Found:
+def _in_words(found: Found) -> Found:
     return replace(found, answer=tuple(words(found)))
 
 
 def _ramp(options: Options) -> np.ndarray:
     """Return (ramp_steps,) the lr at each step of the ramp."""
-    rise = {
-        "_target_": "lrlab.schedules.RangeTestLR",
-        "min_lr": options.low,
-        "max_lr": options.high,
-        "total_steps": "auto",
-    }
+    rise = {"_target_": "lrlab.schedules.RangeTestLR", "min_lr": options.low}
+    rise |= {"max_lr": options.high, "total_steps": "auto"}
     longest = max(options.steps, options.ramp_steps)
     schedule = lane_schedules.build(rise, {"lr": options.high}, options.ramp_steps, longest)
     return schedule.values(0, options.ramp_steps)["lr"].copy()
 
 
 def _lanes_at_once(subject: Subject) -> int:
-    """Return as many lanes as memory holds."""
     x, y = subject.batch(0)
     network = copy.deepcopy(subject.network).cpu()
     cost = memory.bytes_a_lane(network, subject.loss, x.cpu(), y.cpu())
@@ -130,12 +124,12 @@ def _read(
 
 
 def _ramp_looks(steps: int) -> np.ndarray:
-    """Return the steps before which the ramp is evaluated: each third at most, of many."""
+    """Return the steps before which the ramp is evaluated: at most every third one of many."""
     return evenly(0, steps - 1, min(max(steps // 3, _LEAST_LOOKS), _MOST_LOOKS))
 
 
 def _constant_looks(steps: int) -> np.ndarray:
-    """Return the steps before which a constant lr is evaluated: a few, and more among the last."""
+    """Return the steps before which the constant lrs are evaluated, most of them among the last."""
     last = steps - window(steps)
     early = evenly(0, last, _EARLY_LOOKS + 1)
     return np.unique(np.append(early, evenly(last, steps - 1, _LAST_LOOKS)))

@@ -1,4 +1,4 @@
-"""Run the range test as a command: its own options, its records, its figure, its output."""
+"""Run the range test as a command: its options, its records, its figure, its output."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NU
 
 
 def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
-    """Return the options of this command, and the words for Hydra.
-
-    Raises:
-        UserError: an option cannot work.
-    """
+    """Return the options of this command, and the words for Hydra."""
     own: dict[str, str] = {}
     rest: list[str] = []
     for word in words:
@@ -35,19 +31,18 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
             own[key] = text
         elif equals and key.partition(".")[0] == "schedule":
             raise UserError(
-                f"{word}: the range test has its own schedules; leave it out, and try schedules by "
-                "python -m lrlab.sweep at the lr that is found"
+                f"{word}: the range test has its own schedules; leave it out, and try schedules "
+                "with python -m lrlab.sweep at the lr that it finds"
             )
         else:
             rest.append(word)
     given: dict[str, Any] = {}
     if "lr" in own:
-        match = _RANGE.fullmatch(own.pop("lr").strip("'\""))
-        if match is None:
+        ends = _ends(own.pop("lr").strip("'\""))
+        if ends is None:
             word = next(w for w in words if w.startswith("lr="))
             raise UserError(f"{word}: must be a range of learning rates, for example lr=1e-5..10")
-        low, high = (float(text) for text in match.groups() if text is not None)
-        given |= {"low": low, "high": high}
+        given |= {"low": ends[0], "high": ends[1]}
     for key, text in own.items():
         kind = float if key == "smoothing" else int
         try:
@@ -62,12 +57,15 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
     return Options(**given), rest
 
 
+def _ends(text: str) -> list[float] | None:
+    match = _RANGE.fullmatch(text)
+    return match and [float(end) for end in match.groups() if end is not None]
+
+
 def lr_range(lr: Any) -> tuple[float, float]:
     """Return the ends of a range of learning rates, from two numbers or a text like 1e-5..10."""
-    if isinstance(lr, str) and (match := _RANGE.fullmatch(lr.strip())):
-        lr = [text for text in match.groups() if text is not None]
     try:
-        low, high = map(float, lr)
+        low, high = map(float, (_ends(lr.strip()) or ()) if isinstance(lr, str) else lr)
     except (TypeError, ValueError):
         raise UserError(
             f"lr={lr}: must be two numbers, the range of learning rates, for example (1e-5, 10)"
@@ -79,7 +77,7 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
     """Do the range test of a composed config, record it and print it; return the exit code.
 
     Args:
-        typed: the command's words; ``rest`` are those that a sweep takes, too.
+        typed: the command's words; ``rest`` are those that a sweep takes as well.
     """
     from lrlab import records
     from lrlab.config import checks
@@ -131,12 +129,12 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
     failed = draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
     if failed:
-        print(f"lrlab: the plot was not drawn: {failed}; the records are whole", file=sys.stderr)
+        print(f"lrlab: the plot was not drawn: {failed}; the records are complete", file=sys.stderr)
     return 0 if found.best is not None and not failed else 1
 
 
 def draw(found: Found, title: str, folder: Path) -> str:
-    """Draw the test; return why that failed, or nothing.
+    """Draw the test; return why that failed, or "".
 
     Raises:
         NotWritten: the picture cannot be written.

@@ -18,30 +18,20 @@ LEARNED = 0.02  # of the best lr's gain: a larger lr that gains less has failed
 
 @dataclass(frozen=True)
 class Constants:
-    """The reading of constant learning rates from the same start on the same mini-batches.
+    """What constant learning rates did from the same start on the same mini-batches."""
 
-    Attributes:
-        lr: (points,) rising.
-        end: (points,) mean loss of the last WINDOW of the steps; inf where one is not finite.
-        start: the loss before training.
-        best: the lr with the lowest end; None: nothing was learned, or nothing ended.
-        as_good: lowest and highest lr around the best with ends that differ by less than two
-            standard errors of the difference, step by step on the same mini-batches and part by
-            part of the held-out samples, or by AS_GOOD.
-        fails_from: the smallest lr above the best with a non-finite loss, or with a gain of less
-            than LEARNED of the best one's; None: none.
-        edge: ``low`` or ``high`` where the best is the smallest lr or the largest, else "".
-        why_none: why there is no best; else "".
-    """
-
-    lr: Floats
-    end: Floats
-    start: float
-    best: float | None
+    lr: Floats  # (points,) rising
+    end: Floats  # (points,) mean loss of the last WINDOW of the steps; inf if one is not finite
+    start: float  # the loss before training
+    best: float | None  # the lr with the lowest end; None: nothing was learned, see why_none
+    # Lowest and highest lr around the best that end within AS_GOOD of it, or within two standard
+    # errors of the difference (over the steps and over the parts of the held-out samples).
     as_good: tuple[float, float] | None
+    # The smallest lr above the best with a non-finite loss, or with a gain of less than LEARNED of
+    # the best one's.
     fails_from: float | None
-    edge: str = ""
-    why_none: str = ""
+    edge: str = ""  # "low" or "high" if as_good reaches the smallest or the largest lr
+    why_none: str = ""  # why there is no best
 
     def ends_at(self, lr: float) -> str:
         """Return the end loss at an lr in words, with "about" between the tried lrs."""
@@ -50,8 +40,8 @@ class Constants:
     def loss_at(self, lr: float) -> float:
         """Return the end loss at an lr, NaN outside the range.
 
-        It interpolates linearly in log lr. Next to an lr that ended above the start, where nothing
-        is straight, it takes the nearest.
+        It is interpolated linearly in log lr, but next to an lr that ended above the start it is
+        that of the nearest lr.
         """
         if not self.lr[0] <= lr <= self.lr[-1]:
             return math.nan
@@ -72,11 +62,11 @@ def read_constants(
 
     Args:
         lr: (points,) rising, above 0.
-        losses: (steps, points), each lr's mini-batch losses; all saw the same mini-batches. NaN or
-            infinite from where training failed. Or held-out losses, some steps of training apart.
-        last: how many of the losses, at the end, are the last ones; None: WINDOW of them.
-        by_part: (steps, parts, points) of held-out losses, those of equal parts of the samples;
-            their spread shows how much the choice of the samples leaves to chance.
+        losses: (steps, points), either mini-batch losses, where all lrs saw the same mini-batches,
+            or held-out losses, some steps of training apart. NaN or infinite once training failed.
+        last: how many losses at the end count; None: WINDOW of them.
+        by_part: (steps, parts, points) held-out losses of equal parts of the samples; their spread
+            shows how much depends on the choice of the samples.
 
     Raises:
         UserError: lr does not rise, or the shapes do not fit.
@@ -96,7 +86,7 @@ def read_constants(
     first = table[0][np.isfinite(table[0])]
     start = float(np.median(first)) if len(first) else math.nan
     if not finite.any():
-        why = f"at every lr the loss becomes non-finite; begin below {plain(lrs[0])}"
+        why = f"the loss becomes non-finite at every lr; begin below {plain(lrs[0])}"
         return Constants(lrs, end, start, None, None, float(lrs[0]), why_none=why)
 
     best = int(np.argmin(end))
@@ -115,9 +105,15 @@ def read_constants(
 
     with np.errstate(invalid="ignore"):
         chance = _by_samples(of_parts - of_parts[:, [best]])
-    good = np.array(
-        [_does_as_well(ends[:, i], ends[:, best], gain, chance[i]) for i in range(len(lrs))]
-    )
+
+    def does_as_well(i: int) -> bool:
+        if not np.isfinite(ends[:, i]).all():
+            return False
+        apart = ends[:, i] - ends[:, best]
+        error = math.hypot(float(np.std(apart)) / math.sqrt(count), chance[i])
+        return float(np.mean(apart)) <= max(2 * error, AS_GOOD * gain)
+
+    good = np.array([does_as_well(i) for i in range(len(lrs))])
     worse = np.flatnonzero(~good)
     lowest = int(worse[worse < best].max(initial=-1)) + 1
     highest = int(worse[worse > best].min(initial=len(lrs))) - 1
@@ -149,18 +145,10 @@ def _by_samples(differences: Floats) -> Floats:
 def _surely_fell(start: Floats, end: Floats) -> bool:
     """Return whether the losses of (parts,) fell by more than the choice of the samples explains.
 
-    Ratios are used if all are above 0, because squared errors of few samples begin far apart.
+    If all are above 0, ratios are compared, because squared errors of few samples begin far apart.
     """
     if len(start) < 2:
         return True
     positive = bool((start > 0).all() and (end > 0).all())
     fall = np.log(start) - np.log(end) if positive else start - end
     return float(fall.mean()) > 4 * float(_by_samples(fall))
-
-
-def _does_as_well(losses: Floats, best: Floats, gain: float, chance: float) -> bool:
-    if not np.isfinite(losses).all():
-        return False
-    difference = losses - best
-    error = math.hypot(float(np.std(difference)) / math.sqrt(len(difference)), chance)
-    return float(np.mean(difference)) <= max(2 * error, AS_GOOD * gain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -36,20 +37,18 @@ _HEADROOM = 1.25  # the frame ends at this multiple of the start, under a rail
 
 
 def range_test(found: Found, title: str = "") -> Figure:
-    """Draw the loss against lr on a log axis, both tests, with their suggestions in rows above.
+    """Draw the loss of both tests against lr on a log axis, with their suggestions in rows above.
 
-    The loss is the one that judges: held-out if there is any; then those of training are fainter
-    still. Blue: the ramp's losses, faint, and smoothed. Orange: the mean loss of each constant lr
-    over its last steps. Those that failed are crosses, on the rail above the frame if they have
-    left it. The band ends at the first and the last constant lr that do as well as the best, and is
-    narrow for a single one. Losses below 0 make the loss axis linear.
+    The loss is the one that judges, held-out if there is any; then the training losses are fainter
+    still. Blue is the ramp, as recorded and smoothed. Orange is the mean loss of each constant lr
+    over its last steps. Crosses are constant lrs that failed, above the frame if their loss is
+    outside. The band holds the constant lrs that do as well as the best, and is narrow for a single
+    one. Losses below 0 make the loss axis linear.
     """
     title = in_a_line(title)
     with words(), matplotlib.rc_context(_RC):
-        notes = [f"• {sentence}" for sentence in found.misleads]
-        text = "\n".join(
-            "\n".join(textwrap.wrap(note, 116, subsequent_indent="   ")) for note in notes
-        )
+        notes = (f"• {sentence}" for sentence in found.misleads)
+        text = "\n".join(textwrap.fill(note, 116, subsequent_indent="   ") for note in notes)
         legend = 1.35 if found.val_samples is None else 1.55
         below = legend + (0.2 * (text.count("\n") + 2) if text else 0)
         rows = _rows(found)
@@ -69,41 +68,36 @@ def range_test(found: Found, title: str = "") -> Figure:
             figure.suptitle(title, x=left, y=1 - 0.12 / height, ha="left", va="top", size=_SIZE + 1)
         if text:
             figure.text(
-                0.25 / _WIDTH,
-                (below - legend + 0.05) / height,
-                "Where the ramp misleads\n" + text,
-                ha="left",
-                va="top",
-                size=_SIZE - 1.5,
-                color="#303030",
-                linespacing=1.35,
-                gid="misleads",
-            )
+                0.25 / _WIDTH, (below - legend + 0.05) / height,
+                "Where the ramp misleads\n" + text, ha="left", va="top", size=_SIZE - 1.5,
+                color="#303030", linespacing=1.35, gid="misleads",
+            )  # fmt: skip
     return figure
 
 
+@dataclass(frozen=True)
 class _Row:
-    def __init__(
-        self, name: str, lr: float | None, colour: str, note: str = "", mark: str = "v"
-    ) -> None:
-        self.name, self.lr, self.colour, self.note, self.mark = name, lr, colour, note, mark
-        self.bar: tuple[float, float] | None = None
+    name: str
+    lr: float | None
+    colour: str
+    note: str  # shown if there is no lr
+    mark: str = "v"
+    bar: tuple[float, float] | None = None
 
 
 def _rows(found: Found) -> list[_Row]:
     ramp, constants = found.ramp, found.constants
-    rows = [_Row(each.rule, each.lr, _RAMP, each.why_not) for each in ramp.suggestions]
-    best = _Row("best constant", constants.best, _CONSTANT, constants.why_none, mark="D")
-    best.bar = constants.as_good
-    rows.append(best)
-    blow_up, fails = ramp.blow_up, constants.fails_from
+    best, fails = constants.best, constants.fails_from
     lost = _LOST[2:] if overfits(constants, found.train_constants) else _LOST[:2]
-    row = _Row(lost[0], blow_up, _RAMP, "" if blow_up else "not in this range", mark="X")
-    rows.append(row)
-    row = _Row(lost[1], fails, _CONSTANT, "" if fails else "not in this range", mark="X")
-    row.bar = None if fails is None else (fails, math.inf)
-    rows.append(row)
-    return rows
+    failing = None if fails is None else (fails, math.inf)
+    return [
+        *(_Row(e.rule, e.lr, _RAMP, f"none: {e.why_not}") for e in ramp.suggestions),
+        _Row(
+            "best constant", best, _CONSTANT, f"none: {constants.why_none}", "D", constants.as_good
+        ),
+        _Row(lost[0], ramp.blow_up, _RAMP, "not in this range", "X"),
+        _Row(lost[1], fails, _CONSTANT, "not in this range", "X", failing),
+    ]
 
 
 def _strip(axes: Axes, main: Axes, rows: list[_Row]) -> None:
@@ -115,8 +109,8 @@ def _strip(axes: Axes, main: Axes, rows: list[_Row]) -> None:
             axes.plot([begin, end], [y, y], color=row.colour, linewidth=5, alpha=0.3, gid="bar")
         if row.lr is None:
             axes.text(
-                low, y, f"  none: {row.note}" if row.name not in _LOST else f"  {row.note}",
-                va="center", size=_SIZE - 2, color=_GREY, gid="none", clip_on=True,
+                low, y, f"  {row.note}", va="center", size=_SIZE - 2, color=_GREY, gid="none",
+                clip_on=True,
             )  # fmt: skip
             continue
         axes.plot(row.lr, y, row.mark, color=row.colour, markersize=6.5, gid=f"mark {row.name}")
@@ -125,25 +119,16 @@ def _strip(axes: Axes, main: Axes, rows: list[_Row]) -> None:
         axes.annotate(
             plain(row.lr),
             (row.lr if late or behind == math.inf else behind, y),
-            (-8 if late else 8, 0),
-            textcoords="offset points",
-            ha="right" if late else "left",
-            va="center",
-            size=_SIZE - 1.5,
-            color="#303030",
+            (-8 if late else 8, 0), textcoords="offset points",
+            ha="right" if late else "left", va="center", size=_SIZE - 1.5, color="#303030",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
-        )
+        )  # fmt: skip
         if row.name not in _LOST:
-            for each in (axes, main):
+            for each, top in ((axes, (y + 0.5) / len(rows)), (main, 1.0)):
                 each.axvline(
-                    row.lr,
-                    ymax=1.0 if each is main else (y + 0.5) / len(rows),
-                    color=row.colour,
-                    linewidth=0.9,
-                    linestyle=(0, (1.2, 1.8)),
-                    alpha=0.9,
-                    zorder=1,
-                )
+                    row.lr, ymax=top, color=row.colour, linewidth=0.9, linestyle=(0, (1.2, 1.8)),
+                    alpha=0.9, zorder=1,
+                )  # fmt: skip
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)], size=_SIZE - 1)
     for label, row in zip(axes.get_yticklabels(), reversed(rows), strict=True):
@@ -167,7 +152,7 @@ def _curves(axes: Axes, found: Found) -> None:
     axes.set_ylim(low, high)
     if constants.as_good is not None:
         first, last = constants.as_good
-        label = "constant lrs that do as well as the best"
+        label = "constant lrs as good as the best"
         if first == last:  # lrs next to it were not tried, or do worse: a mark, not a range
             label = "the best constant lr"
             narrow = (found.options.high / found.options.low) ** 0.004
@@ -215,7 +200,7 @@ def _curves(axes: Axes, found: Found) -> None:
         y = np.where(inside, end, np.nan)
         axes.plot(
             constants.lr[failed], y[failed], "X", color=_CONSTANT, markersize=6.5, gid="failed",
-            label=f"{what} (above the frame: far off, or not finite)",
+            label=f"{what} (above the frame: a larger loss, or not finite)",
         )  # fmt: skip
     out = ~inside
     axes.plot(

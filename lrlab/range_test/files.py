@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from omegaconf import OmegaConf
 
@@ -37,7 +38,7 @@ def write(
     typed: Sequence[str],
     command: str | None,
 ) -> None:
-    """Write the records of the test, each file whole.
+    """Write the records of the test.
 
     Args:
         typed: the words of the test; ``command`` is the sweep to run next.
@@ -48,10 +49,8 @@ def write(
     if len(trained.smooth):
         read = found.ramp_lr <= trained.lr[-1]
         smooth[read] = np.interp(np.log(found.ramp_lr[read]), np.log(trained.lr), trained.smooth)
-    step = np.arange(len(found.ramp_lr))
-    columns = [step, found.ramp_lr, found.ramp_loss, smooth]
-    text = rows(("step", "lr", "loss", "smooth"), columns)
-    records.write_whole(folder / "ramp.csv", text)
+    columns = [np.arange(len(found.ramp_lr)), found.ramp_lr, found.ramp_loss, smooth]
+    records.write_whole(folder / "ramp.csv", rows(("step", "lr", "loss", "smooth"), columns))
     columns = [
         np.repeat(found.constant_lr, options.steps),
         np.tile(np.arange(options.steps), options.points),
@@ -89,13 +88,12 @@ def write(
         "data_sha256": data.sha256,
         "environment": devices.describe(spec.device),
     }
-    text = to_json(answer)
-    records.write_whole(folder / "suggestions.json", text + "\n")
+    records.write_whole(folder / "suggestions.json", to_json(answer) + "\n")
     records.write_whole(folder / "config.yaml", _config(config))
 
 
 def _config(config: Any) -> str:
-    """Return the config as YAML, without passwords, also those from a file."""
+    """Return the config as YAML without passwords."""
     plain = copy.deepcopy(compose.without_hydra(config))
     for key, hide in _SECRETS.items():
         given = OmegaConf.select(plain, key)
@@ -119,14 +117,6 @@ def _held_out(found: Found) -> str:
 
 
 def rows(names: Sequence[str], columns: Sequence[ArrayLike]) -> str:
-    """Return columns of numbers as CSV text; each number keeps every bit."""
-    table = [np.asarray(column).tolist() for column in columns]
-    lines = [",".join(names)]
-    lines += [",".join(_cell(v) for v in row) for row in zip(*table, strict=True)]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if isinstance(value, float) and value != value else repr(value)
+    """Return columns of numbers as CSV text; each number keeps every bit, NaN is empty."""
+    table = pd.DataFrame(dict(zip(names, columns, strict=True)))
+    return table.to_csv(index=False, lineterminator="\n")

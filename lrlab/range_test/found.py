@@ -22,22 +22,14 @@ LOWEST, HIGHEST = 1e-150, 1e150  # their ratio is still a number, and so are lrs
 
 @dataclass(frozen=True)
 class Options:
-    """What is tried, and for how long.
-
-    Attributes:
-        low, high: the range of learning rates.
-        points: how many constant lrs.
-        steps: of each of them.
-        ramp_steps: of the ramp.
-        smoothing: of the ramp, as a share of its steps.
-    """
+    """Which learning rates to try, and for how long."""
 
     low: float = 1e-5
     high: float = 10.0
-    points: int = 32
-    steps: int = 300
+    points: int = 32  # how many constant lrs
+    steps: int = 300  # of each constant lr
     ramp_steps: int = 300
-    smoothing: float = 0.03
+    smoothing: float = 0.03  # of the ramp, as a share of its steps
 
     def __post_init__(self) -> None:
         typed = f"lr={self.low:g}..{self.high:g}"
@@ -48,12 +40,8 @@ class Options:
             raise UserError(
                 f"{typed}: must lie between {LOWEST:g} and {HIGHEST:g}, for example lr=1e-5..10"
             )
-        for name, least, example in (
-            ("points", 2, 32),
-            ("steps", 10, 300),
-            ("ramp_steps", 10, 300),
-        ):
-            value = getattr(self, name)
+        for name, least in (("points", 2), ("steps", 10), ("ramp_steps", 10)):
+            value, example = getattr(self, name), getattr(Options, name)
             if not isinstance(value, int) or value < least:
                 raise UserError(
                     f"{name}={value}: must be a whole number of at least {least}, "
@@ -67,44 +55,28 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Both tests and their readings.
-
-    Attributes:
-        options: the options of the test.
-        ramp_lr, ramp_loss: (ramp_steps,) lr at each step, mini-batch loss before its update; NaN
-            after the first loss that is not finite.
-        constant_lr: (points,); constant_losses: (steps, points) likewise.
-        ramp, constants: their readings, by the held-out losses if there are any, else by those of
-            the mini-batches.
-        misleads: where the ramp misleads, a sentence each.
-        sweep: the range that a sweep should try next, or None.
-        val_samples: how many held-out samples judged it; None: none, ``no_val`` may say why, and
-            all attributes below are None.
-        val_steps: (looks,) the steps before which the constant lrs were evaluated.
-        constant_val: (looks, points) their held-out losses.
-        ramp_val_steps, ramp_val: (looks,) likewise, of the ramp.
-        train_ramp, train_constants: the readings by the mini-batch losses.
-        answer: all of it in words, a line each.
-    """
+    """Both tests, and what they show. Losses are NaN after the first one that is not finite."""
 
     options: Options
-    ramp_lr: np.ndarray
-    ramp_loss: np.ndarray
-    constant_lr: np.ndarray
-    constant_losses: np.ndarray
-    ramp: Ramp
-    constants: Constants
-    misleads: tuple[str, ...]
-    sweep: tuple[float, float] | None
+    ramp_lr: np.ndarray  # (ramp_steps,) lr at each step
+    ramp_loss: np.ndarray  # (ramp_steps,) mini-batch loss before its update
+    constant_lr: np.ndarray  # (points,)
+    constant_losses: np.ndarray  # (steps, points) mini-batch loss before each update
+    ramp: Ramp  # read from the held-out losses if there are any, else from the mini-batch losses
+    constants: Constants  # likewise
+    misleads: tuple[str, ...]  # where the ramp misleads, a sentence each
+    sweep: tuple[float, float] | None  # the range that a sweep should try next
+    # How many held-out samples judged the lrs. None: the training loss did, no_val may say why, and
+    # the next six are None.
     val_samples: int | None = None
-    val_steps: np.ndarray | None = None
-    constant_val: np.ndarray | None = None
-    ramp_val_steps: np.ndarray | None = None
-    ramp_val: np.ndarray | None = None
-    train_ramp: Ramp | None = None
+    val_steps: np.ndarray | None = None  # (looks,) steps before which constant lrs were evaluated
+    constant_val: np.ndarray | None = None  # (looks, points) their held-out losses
+    ramp_val_steps: np.ndarray | None = None  # (looks,) steps before which the ramp was evaluated
+    ramp_val: np.ndarray | None = None  # (looks,) its held-out losses
+    train_ramp: Ramp | None = None  # read from the mini-batch losses
     train_constants: Constants | None = None
     no_val: str = ""
-    answer: tuple[str, ...] = ()
+    answer: tuple[str, ...] = ()  # all of it in words, a line each
 
     def __repr__(self) -> str:
         """Return the answer, as the command prints it, in lines that fit a screen."""

@@ -1,10 +1,11 @@
-"""Prepare a network, a loss and an optimizer from Python for lanes, or refuse them."""
+"""Check a network, a loss and an optimizer given in Python, and prepare them for lanes."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,10 +22,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def copied(network: nn.Module) -> nn.Module:
-    """Return a copy of a network, also of one that holds results of a forward pass.
+    """Return a copy of a network, even if it holds results of a forward pass.
 
-    An old ``weight_norm`` keeps its product as a plain attribute, and so does a network that
-    remembers its activations. torch copies no such tensor, so only its numbers are copied.
+    torch refuses to copy such tensors, which an old ``weight_norm`` and networks that store their
+    activations keep as plain attributes. Only their values are copied.
     """
     memo: dict[int, Any] = {}
     for module in network.modules():
@@ -45,11 +46,7 @@ def _tensors(values: Iterable[Any], depth: int = 3) -> Iterator[Tensor]:
 
 
 def check_network(network: Any) -> None:
-    """Check that there is a network with something to train.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Raise a UserError unless this is a network with something to train."""
     if not isinstance(network, nn.Module):
         made = isinstance(network, type) and issubclass(network, nn.Module)
         raise UserError(
@@ -97,9 +94,7 @@ def _outputs(network: nn.Module, x: Tensor) -> Tensor:
             f"{error_line(error)}"
         ) from error
     if not isinstance(outputs, Tensor):
-        raise UserError(
-            f"network: its forward pass returns {kind(outputs)}; return one tensor, the outputs"
-        )
+        raise UserError(f"network: its forward pass returns {kind(outputs)}; return one tensor")
     return outputs
 
 
@@ -112,8 +107,8 @@ def _check_loss(outputs: Tensor, y: Tensor, loss: Loss) -> None:
         )
     if broadcasts(outputs.detach(), y, loss):
         raise UserError(
-            f"loss: compares each of the {shapes} with each other; give both the same shape, for "
-            "example targets[:, None] or outputs.squeeze(1)"
+            f"loss: broadcasts {shapes}, so each output meets each target; give both the same "
+            "shape, for example targets[:, None] or outputs.squeeze(1)"
         )
     try:
         value = loss(outputs, y)
@@ -126,10 +121,12 @@ def _check_loss(outputs: Tensor, y: Tensor, loss: Loss) -> None:
             f"loss: returns a tensor of shape {tuple(value.shape)}; return the mean over the batch"
         )
     if not value.requires_grad:
-        raise UserError("loss: has no gradient; compute it of the outputs, without detach or item")
+        raise UserError(
+            "loss: has no gradient; compute it from the outputs, without detach or item"
+        )
     if not math.isfinite(float(value.detach())):
         raise UserError(
-            f"loss: is {float(value.detach()):g} before training; look for such numbers in the "
+            f"loss: is {float(value.detach()):g} before training; look for inf and nan in the "
             "data and in the network's weights"
         )
 
@@ -137,7 +134,7 @@ def _check_loss(outputs: Tensor, y: Tensor, loss: Loss) -> None:
 def broadcasts(outputs: Tensor, y: Tensor, loss: Loss) -> bool:
     """Return whether a loss of (n, 1) and (n,) pairs each output with each target.
 
-    Then it does not matter which target belongs to which output.
+    Such a loss does not depend on which target belongs to which output.
     """
     shapes = sorted((tuple(outputs.shape), tuple(y.shape)), key=len)
     if len(y) < 2 or shapes[1] != (*shapes[0], 1) or bool((y == y.flatten()[0]).all()):
@@ -147,10 +144,8 @@ def broadcasts(outputs: Tensor, y: Tensor, loss: Loss) -> bool:
     drawn = torch.linspace(0.1, 0.9, len(y), dtype=outputs.dtype, device=outputs.device)
     drawn = drawn.view(outputs.shape)
     try:
-        import warnings
-
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # torch's own word for broadcasting
+            warnings.simplefilter("ignore")  # torch warns of broadcasting
             one, other = float(loss(drawn, y)), float(loss(drawn, y.flip(0)))
     except Exception:
         return False  # errors are reported where it is called
@@ -182,13 +177,15 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     while isinstance(optimizer, functools.partial):
         if optimizer.args:
-            raise UserError("optimizer: name the settings of the partial, like momentum=0.9")
+            raise UserError(
+                "optimizer: a partial must have keyword arguments only, for example momentum=0.9"
+            )
         settings = {**optimizer.keywords, **settings}
         optimizer = optimizer.func
     if isinstance(optimizer, torch.optim.Optimizer):
         name = type(optimizer).__name__
         raise UserError(
-            f"optimizer: is a {name} that holds a network's parameters already; give its class, "
+            f"optimizer: is an instance with parameters of its own; give its class, "
             f"torch.optim.{name}, or functools.partial of it with settings"
         )
     if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):

@@ -15,7 +15,7 @@ from lrlab.errors import UserError
 from lrlab.range_test.batches import check_batch, evenly_spaced, pair
 from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind
 
-PARTS = 5  # parts of equal length; their losses show how much is left to chance
+PARTS = 5  # of equal length; the spread of their losses shows how much depends on the samples
 MOST, LEAST = 500, 100  # samples
 _MOST_READ = 100_000  # samples from a source of mini-batches, which may never end
 
@@ -23,7 +23,7 @@ _MOST_READ = 100_000  # samples from a source of mini-batches, which may never e
 def held_out(
     val: Any, data: Any, network: nn.Module, loss: Loss, most: int, device: str
 ) -> tuple[list[Samples], str]:
-    """Return the held-out samples to evaluate on, in parts, and why there are none.
+    """Return the held-out samples to evaluate on, in parts, and if there are none, why.
 
     Args:
         val: as data of `lrlab.find.find`; None: the samples that a `lrlab.data.Dataset` holds out.
@@ -41,7 +41,7 @@ def held_out(
             return [], "the data has no held-out part"
         val = data
     if val is data and isinstance(val, Iterator):
-        raise UserError("val: is the iterator that data is; give samples that are held out")
+        raise UserError("val: is the same iterator as data; give samples that are held out")
     if isinstance(val, Dataset):
         val = (val.val_x, val.val_y)
     whole = pair(val, "val", most) or _thinned(val, most)
@@ -62,7 +62,7 @@ def most_samples(batch_size: int, steps: int) -> int:
 
 
 def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
-    """Return evenly spaced samples, at most so many, dealt out to parts of equal length."""
+    """Return at most so many evenly spaced samples, dealt out to parts of equal length."""
     places = torch.tensor(evenly_spaced(len(y), most), device=x.device)
     count = min(PARTS, len(places))
     size = len(places) // count
@@ -71,7 +71,7 @@ def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
 
 
 def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
-    """Return evenly spaced samples out of mini-batches; never keep more than 2·most."""
+    """Return evenly spaced samples from mini-batches, without ever keeping more than 2·most."""
     kept: list[tuple[Tensor, Tensor]] = []
     apart, read = 1, 0
     for found in data:
@@ -104,12 +104,12 @@ def _check_held_out(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Non
     if not isinstance(outputs, Tensor):
         raise UserError(f"val: the network in eval mode returns {kind(outputs)}; return one tensor")
     if broadcasts(outputs, y, loss):
-        raise UserError(f"val: the loss compares each output with each target of {shapes}")
+        raise UserError(f"val: the loss broadcasts each output against each target of {shapes}")
     try:
         value = float(loss(outputs, y))
     except Exception as error:
         raise UserError(f"val: the loss fails on {shapes}: {error_line(error)}") from error
     if not math.isfinite(value):
         raise UserError(
-            f"val: the loss is {value:g} before training; look for such numbers in the samples"
+            f"val: the loss is {value:g} before training; look for inf and nan in the samples"
         )

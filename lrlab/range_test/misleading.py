@@ -9,9 +9,9 @@ import numpy as np
 
 from lrlab.range_test.constants import Constants
 from lrlab.range_test.ramp import Ramp
-from lrlab.range_test.rates import plain
+from lrlab.range_test.rates import plain, times
 
-MISLED = 0.02  # of the best lr's gain: a suggestion that loses less does not mislead
+MISLED = 0.02  # of the best lr's gain; a suggestion that loses less does not mislead
 
 
 def overfits(constants: Constants, train: Constants | None) -> bool:
@@ -30,7 +30,7 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = Fa
     """Return where the ramp and the constant learning rates disagree, a sentence each.
 
     The ramp reaches an lr with the progress of all smaller ones. And an lr that is too large needs
-    some steps to blow up, in which the ramp has gone on. Losses below MISLED do not matter.
+    some steps to blow up, during which the ramp goes on. Losses below MISLED do not matter.
 
     Args:
         overfit: see ``overfits``.
@@ -51,44 +51,38 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = Fa
         lr = suggestion.lr
         if lr is None or not loses(lr):
             continue
-        loss = constants.loss_at(lr)
-        far = f"{plain(max(lr / best, best / lr))} times {'below' if lr < best else 'above'}"
-        does = (
-            f"ends at {constants.ends_at(lr)}, the best at {lowest:.3g}"
-            if math.isfinite(loss)
-            else "fails"
-        )
-        found.append(
-            f"{suggestion.rule}, lr {plain(lr)}, is {far} the best constant lr: held constant, it "
-            f"{does}"
-        )
+        does = "fails"
+        if math.isfinite(constants.loss_at(lr)):
+            does = f"ends at {constants.ends_at(lr)}, the best at {lowest:.3g}"
+        far = f"is {times(lr, best)} the best constant lr"
+        found.append(f"{suggestion.rule}, lr {plain(lr)}, {far}: held constant, it {does}")
     if ramp.minimum is not None and ramp.minimum > best and loses(ramp.minimum):
         what = f"the best constant lr is {plain(best)}"
         if fails is not None and ramp.minimum >= fails:
             what = f"constant lrs {fail} from {plain(fails)} on"
         found.append(
             f"the ramp's loss is lowest at lr {plain(ramp.minimum)}, but {what}: "
-            "the ramp brings along what smaller lrs had won before"
+            "the ramp arrives there with the progress made at smaller lrs"
         )
     if blow_up is not None and fails is not None and blow_up > fails:
         found.append(
             f"the ramp{whose} {blows_up} at lr {plain(blow_up)}, but constant lrs {fail} from "
-            f"{plain(fails)} on: {'that' if overfit else 'a blow-up'} takes steps, in which the "
-            "ramp has gone on"
+            f"{plain(fails)} on: {'that' if overfit else 'a blow-up'} takes some steps, while the "
+            "ramp's lr goes on rising"
         )
     elif blow_up is not None and constants.loss_at(blow_up) < lowest + gain / 2:
         found.append(
             f"the ramp{whose} {blows_up} at lr {plain(blow_up)}, where a constant lr still trains "
-            f"(it ends at {constants.ends_at(blow_up)}): the ramp came there too early in training"
+            f"(it ends at {constants.ends_at(blow_up)}): the ramp got there too early in training"
         )
     return found
 
 
 def sweep_range(constants: Constants) -> tuple[float, float] | None:
-    """Return the lrs for the next sweep: a third of those that do as well, to three times them.
+    """Return the lrs for the next sweep, from a third to three times those that do as well.
 
     A sweep trains longer, and its best lr is rarely far from here. It may fail at the upper end,
-    which is worth seeing once. The result is None if nothing was learned.
+    which is worth seeing once. None if nothing was learned.
     """
     if constants.as_good is None:
         return None

@@ -1,4 +1,4 @@
-"""Read the ramp's curve: which learning rates it suggests. These are pure functions of arrays."""
+"""Read from the ramp's curve which learning rates it suggests."""
 
 from __future__ import annotations
 
@@ -22,39 +22,22 @@ _MOST_POINTS = 2000  # a longer ramp is averaged in neighbours first: smoothing 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """An lr that a rule reads off the ramp.
+    """An lr that a rule reads off the ramp."""
 
-    Attributes:
-        rule: ``steepest``, ``valley`` or ``minimum/10``.
-        lr: None if the rule finds none.
-        why_not: then the reason, without the rule's name; else "".
-    """
-
-    rule: str
-    lr: float | None
-    why_not: str = ""
+    rule: str  # steepest, valley or minimum/10
+    lr: float | None  # None: the rule finds none
+    why_not: str = ""  # why it finds none, without the rule's name
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """The reading of the exponential range test.
+    """What the exponential range test shows."""
 
-    Attributes:
-        lr: (points,) of the part that is read: it ends before the explosion and before the first
-            loss that is not finite.
-        smooth: (points,) the smoothed loss there; empty where it is too short.
-        suggestions: steepest, valley, minimum/10.
-        minimum: lr at the lowest smoothed loss; None where that is no minimum, because the loss
-            never falls or still falls at the end.
-        blow_up: lr from which the loss has lost half of its fall again, or is not finite; None if
-            it does not up to the largest lr.
-    """
-
-    lr: Floats
-    smooth: Floats
-    suggestions: tuple[Suggestion, ...]
-    minimum: float | None
-    blow_up: float | None
+    lr: Floats  # (points,) of the part before the explosion and before the first non-finite loss
+    smooth: Floats  # (points,) the smoothed loss there; empty if the part is too short
+    suggestions: tuple[Suggestion, ...]  # steepest, valley, minimum/10
+    minimum: float | None  # lr at the lowest smoothed loss; None: it never falls, or to the end
+    blow_up: float | None  # lr at which the loss is back at half of its fall, or is not finite
 
 
 def read_ramp(
@@ -64,16 +47,16 @@ def read_ramp(
 ) -> Ramp:
     """Read the suggestions off an exponential range test.
 
-    Losses after the first non-finite one are ignored, and so are those after an explosion. There
-    the loss, as a median of five, is above its start by more than half of its earlier fall. The
-    rest is smoothed by straight lines in log lr, fitted at each point with Gaussian weights. Their
-    standard deviation is ``smoothing`` of the points, at least one. Such a fit does not lag, as a
-    running average does, and also gives the slope. Its deepest fall counts, from a high to a later
-    low, and must reach NOISE standard errors. The rules read it as follows:
+    Losses after the first non-finite one are ignored, and so are those after an explosion, where
+    the running median of five is above its start by more than half of the earlier fall. The rest is
+    smoothed by straight lines in log lr, fitted at each point with Gaussian weights, whose standard
+    deviation is ``smoothing`` of the points. Unlike a running average, such a fit does not lag, and
+    it also gives the slope. The deepest fall from a high to a later low counts, if it exceeds NOISE
+    standard errors. The rules are:
 
-    - steepest: the most negative slope in log lr between BEGUN and DONE of the fall, and not
-      within a window of either end of the curve.
-    - valley: VALLEY of the way, in log lr, from BEGUN of the fall to DONE of it.
+    - steepest: the most negative slope in log lr between BEGUN and DONE of the fall, outside one
+      smoothing width of either end of the curve.
+    - valley: VALLEY of the way, in log lr, from BEGUN to DONE of the fall.
     - minimum/10: a tenth of the lr at the low.
 
     No suggestion is the first or the last of the finite points, or outside them.
@@ -86,16 +69,21 @@ def read_ramp(
     Raises:
         UserError: lr does not rise, the two differ in length, or smoothing is out of range.
     """
-    lrs, losses = _checked(lr, loss, smoothing)
+    lrs, losses = np.asarray(lr, float), np.asarray(loss, float)
+    if lrs.ndim != 1 or lrs.shape != losses.shape:
+        raise UserError(f"lr, loss: shapes {lrs.shape} and {losses.shape}; need one loss for each")
+    check_rises(lrs)
+    if not 0 <= smoothing <= 0.5:
+        raise UserError(f"smoothing={smoothing:g}: must be from 0 to 0.5, for example {SMOOTHING}")
+    losses = bounded(losses)
     finite = int(np.argmin(np.append(np.isfinite(losses), False)))
     non_finite = finite < len(losses)
     lost_at = float(lrs[finite]) if non_finite else None
     if finite < LEAST_POINTS:
         none = np.empty(0)
-        why = f"only {finite} losses{' before one is not finite' if non_finite else ''}, "
-        return Ramp(
-            lrs[:finite], none, _none(why + f"at least {LEAST_POINTS} are needed"), None, lost_at
-        )
+        why = f"only {finite} losses{' before one is not finite' if non_finite else ''}"
+        why = f"{why}, at least {LEAST_POINTS} are needed"
+        return Ramp(lrs[:finite], none, _none(why), None, lost_at)
     lrs, losses = _averaged(lrs[:finite], losses[:finite])
     steady = _steady(losses)
     end = _explosion(losses, steady)
@@ -141,16 +129,6 @@ def read_ramp(
     )
 
 
-def _checked(lr: ArrayLike, loss: ArrayLike, smoothing: float) -> tuple[Floats, Floats]:
-    lrs, losses = np.asarray(lr, float), np.asarray(loss, float)
-    if lrs.ndim != 1 or lrs.shape != losses.shape:
-        raise UserError(f"lr, loss: shapes {lrs.shape} and {losses.shape}; need one loss for each")
-    check_rises(lrs)
-    if not 0 <= smoothing <= 0.5:
-        raise UserError(f"smoothing={smoothing:g}: must be from 0 to 0.5, for example {SMOOTHING}")
-    return lrs, bounded(losses)
-
-
 def _none(why: str) -> tuple[Suggestion, ...]:
     return tuple(Suggestion(rule, None, why) for rule in ("steepest", "valley", "minimum/10"))
 
@@ -165,7 +143,7 @@ def _averaged(lrs: Floats, losses: Floats) -> tuple[Floats, Floats]:
 
 
 def _steady(losses: Floats) -> Floats:
-    """Return (points,) the running median of five; a short curve stays, as each point counts."""
+    """Return (points,) the running median of five; a short curve is returned unchanged."""
     if len(losses) < 50:
         return losses
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(losses, 2, mode="edge"), 5)
@@ -183,7 +161,7 @@ def _explosion(losses: Floats, steady: Floats) -> int:
 
 
 def _without_outliers(losses: Floats, steady: Floats) -> Floats:
-    """Draw single outliers near their neighbours: one would bend the whole curve."""
+    """Pull single outliers towards their neighbours, because one would bend the whole curve."""
     off = losses - steady
     most = 6 * _spread(off)
     return steady + np.clip(off, -most, most)
@@ -195,14 +173,10 @@ def _spread(values: Floats) -> float:
 
 
 def _smoothed(x: Floats, y: Floats, span: float) -> tuple[Floats, Floats, Floats]:
-    """Return the local line at each point: value, slope, and standard error of the value.
+    """Return (points,) each of the local line: value, slope, and standard error of the value.
 
     Args:
-        x, y: (points,).
         span: standard deviation of the weights, in points.
-
-    Returns:
-        (points,) each.
     """
     place = np.arange(len(x))
     weights = np.exp(-0.5 * ((place[:, None] - place[None, :]) / span) ** 2)

@@ -20,18 +20,20 @@ def bounded(losses: Floats) -> Floats:
 
 
 def check_rises(lrs: Floats) -> None:
-    """Refuse learning rates that do not rise.
-
-    Raises:
-        UserError: they do not.
-    """
+    """Raise a UserError if learning rates do not rise."""
     if not (np.isfinite(lrs).all() and (lrs > 0).all() and (np.diff(lrs) > 0).all()):
         raise UserError("lr: must rise from each point to the next, finite and above 0")
 
 
 def plain(value: float) -> str:
-    """Return a number with three digits, as one would write it: 100, 0.00123, 1e-05."""
+    """Return a number with three digits, such as 100, 0.00123 or 1e-05."""
     return f"{float(f'{value:.3g}'):g}"
+
+
+def times(lr: float, other: float) -> str:
+    """Return how far an lr is from another one in words: "3 times smaller than"."""
+    word = "smaller" if lr < other else "larger"
+    return f"{plain(max(lr / other, other / lr))} times {word} than"
 
 
 def lr_grid(low: float, high: float, points: int) -> Floats:

@@ -22,38 +22,22 @@ from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The subject of the training: copies of one network, on the same mini-batches.
+    """What is trained: copies of one network, on the same mini-batches."""
 
-    Attributes:
-        network: its copies are trained; it is put on the device and into training mode.
-        optimizer: ``_target_`` and arguments, without lr.
-        batch: step to mini-batch.
-        seed: of the network's own random draws in training.
-    """
-
-    network: nn.Module
+    network: nn.Module  # it is put on the device and into training mode
     loss: Loss
-    optimizer: Mapping[str, Any]
-    batch: Batches
-    seed: int
+    optimizer: Mapping[str, Any]  # ``_target_`` and arguments, without lr
+    batch: Batches  # step to mini-batch
+    seed: int  # of the network's own random draws in training
     device: str
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """Which lanes are evaluated before which steps, on which samples.
+    """Which lanes are evaluated before which steps, on which samples."""
 
-    Attributes:
-        parts: samples and targets, evaluated one part after the other.
-        at: (steps, lanes) bool, whether a lane is evaluated before the update of a step.
-    """
-
-    parts: Sequence[Samples]
-    at: np.ndarray
-
-    def of(self, lanes: slice | np.ndarray) -> Looks:
-        """Return the looks at some of the lanes."""
-        return Looks(self.parts, self.at[:, lanes])
+    parts: Sequence[Samples]  # samples and targets, evaluated one part after the other
+    at: np.ndarray  # (steps, lanes) bool, whether a lane is evaluated before the update of a step
 
 
 def train(
@@ -77,8 +61,8 @@ def train(
         losses: (steps, lanes) float64, each step's loss before its update; NaN after the first one
             that is not finite, and where no step was made.
         seen: (steps, parts, lanes) float64 for each of ``looks``, the losses of its parts in eval
-            mode before the update of a step; NaN where it asks for none, and from the first step
-            with a non-finite loss of its own.
+            mode before the update of a step; NaN where none was requested, and from the lane's
+            first non-finite loss on.
     """
     found = np.full(lrs.shape, np.nan)
     seen = [np.full((len(lrs), len(each.parts), lrs.shape[1]), np.nan) for each in looks]
@@ -86,14 +70,15 @@ def train(
     while first < lrs.shape[1]:
         part = slice(first, first + width)
         count = len(lrs[0, part])
-        own = [each.of(part) for each in looks], [table[..., part] for table in seen]
+        own = [Looks(each.parts, each.at[:, part]) for each in looks]
+        tables = [table[..., part] for table in (found, *seen)]
         try:
-            _train(subject, lrs[:, part], *own, found[:, part], tell)
+            _train(subject, lrs[:, part], own, tables[1:], tables[0], tell)
         except (RuntimeError, MemoryError) as error:
             if count == 1 or not devices.out_of_memory(error):
                 raise
             width = count // 2
-            for table in (found[:, part], *own[1]):
+            for table in tables:
                 table[:] = np.nan
             continue
         first += count
@@ -150,8 +135,7 @@ def _look(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Evaluate the requested lanes, alone if they are few.
 
-    Returns:
-        Which lanes, and their losses, (parts, lanes) float64.
+    Return which lanes, and their losses, (parts, lanes) float64.
     """
     lanes = few = stack.lanes
     where = np.flatnonzero(asked)

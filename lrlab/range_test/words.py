@@ -40,11 +40,12 @@ def words(found: Found) -> list[str]:
     elif constants.as_good is not None:
         low, high = constants.as_good
         line = f"find: constant lr {plain(constants.best)} did best in {steps} steps"
-        line += f", {plain(low)} to {plain(high)} as well" if low < high else ""
-        lines.append(f"{line} (loss {min(constants.end):.3g}, from {constants.start:.3g})")
-        if constants.edge:
-            other = f"begin lower than {plain(low)}" if constants.edge == "low" else "go higher"
-            lines.append(f"find: that is the edge of the range; {other}")
+        line += f" (loss {min(constants.end):.3g}, from {constants.start:.3g})"
+        lines.append(line + (f"; {plain(low)} to {plain(high)} did as well" if low < high else ""))
+        if constants.edge == "low":
+            lines.append(f"find: lr {plain(low)} is the smallest one tried; begin the range lower")
+        elif constants.edge:
+            lines.append(f"find: lr {plain(high)} is the largest one tried; end the range higher")
     lines += [*_of_training(found), *_fails(found)]
     for suggestion in found.ramp.suggestions:
         what = f"lr {plain(suggestion.lr)}" if suggestion.lr else f"none, {suggestion.why_not}"
@@ -52,7 +53,7 @@ def words(found: Found) -> list[str]:
     lines += [f"find: misleading: {sentence}" for sentence in found.misleads]
     if not found.misleads:
         if found.ramp.minimum is None and not any(each.lr for each in found.ramp.suggestions):
-            lines.append("find: the ramp found nothing")
+            lines.append("find: the ramp suggests no learning rate")
         elif constants.best is not None:
             lines.append("find: the ramp does not mislead here")
     return lines
@@ -60,33 +61,33 @@ def words(found: Found) -> list[str]:
 
 def _judged(found: Found) -> str:
     if found.val_samples is None:
-        return "find: judged by the training loss" + (f"; {found.no_val}" if found.no_val else "")
-    plural = "" if found.val_samples == 1 else "s"
-    return f"find: judged by the held-out loss ({found.val_samples:,} sample{plural})"
+        why = f": {found.no_val}" if found.no_val else ""
+        return f"find: the training loss judges the learning rates{why}"
+    samples = "sample" if found.val_samples == 1 else "samples"
+    return f"find: the loss of {found.val_samples:,} held-out {samples} judges the learning rates"
 
 
 def _of_training(found: Found) -> list[str]:
     """Return a line if the training loss puts its best lr more than a step of the grid away."""
     import numpy as np
 
-    from lrlab.range_test.rates import plain
+    from lrlab.range_test.rates import plain, times
 
     train, judged = found.train_constants, found.constants
     if train is None or train.best == judged.best:
         return []
     if train.best is None:
-        return ["find: by the training loss no lr learned anything"]
+        return ["find: by the training loss, no learning rate learned anything"]
     at, ends = train.best, judged.ends_at(train.best)
-    said = f"find: the training loss would say lr {plain(at)}"
+    said = f"find: the training loss would choose lr {plain(at)}"
     if judged.best is None or judged.as_good is None:
-        return [f"{said}, whose held-out loss ends at {ends}, from {judged.start:.3g}"]
+        return [f"{said}, but its held-out loss goes from {judged.start:.3g} to {ends}"]
     if abs(int(np.subtract(*np.searchsorted(judged.lr, [at, judged.best])))) <= 1:
         return []
     if judged.as_good[0] <= at <= judged.as_good[1]:
         return [f"{said}, which does as well by the held-out loss"]
-    far = f"{plain(max(at / judged.best, judged.best / at))} times"
-    far += " below" if at < judged.best else " above"
-    return [f"{said}, {far}; its held-out loss ends at {ends}, the best at {min(judged.end):.3g}"]
+    end = f"its held-out loss ends at {ends}, that of the best at {min(judged.end):.3g}"
+    return [f"{said}, {times(at, judged.best)} the best; {end}"]
 
 
 def _fails(found: Found) -> list[str]:
@@ -100,18 +101,16 @@ def _fails(found: Found) -> list[str]:
     if train is None or not overfits(found.constants, train):
         return [f"find: constant lrs fail from {plain(fails)} on"]
     line = f"find: constant lrs overfit from {plain(fails)} on: only their training loss falls"
-    if train.fails_from is not None:
-        line += f"; from {plain(train.fails_from)} on they fail"
+    line += "" if train.fails_from is None else f"; from {plain(train.fails_from)} on they fail"
     return [line]
 
 
 def told(
     found: Found, command: str | None, folder: Path | None = None, width: int | None = None
 ) -> str:
-    """Return the answer in a few lines, without a newline at its end.
+    """Return the answer in a few lines.
 
-    Args:
-        width: columns of the terminal; None: each sentence in one line.
+    width: columns of the terminal; None: each sentence in one line.
     """
     from lrlab.process import fitting
     from lrlab.process.paths import display_path

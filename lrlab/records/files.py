@@ -1,4 +1,4 @@
-"""Write one file whole, or append to it, if its process owns it; refuse links and devices."""
+"""Write one file whole, or append to it, if this process owns it; refuse links and devices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def check_entry(entry: os.DirEntry[str]) -> None:
-    # from a folder's listing, which costs nothing more
+    # a folder's listing already says what its entries are
     if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
         check_own(Path(entry.path))
 
@@ -44,8 +44,7 @@ def check_own(file: Path) -> None:
         return
     if stat.S_ISLNK(mode):
         raise UserError(
-            f"{file}: is a link, and no record is followed out of its folder; put there what it "
-            "leads to"
+            f"{file}: is a link, which lrlab does not follow; replace it by the file that it names"
         )
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(f"{file}: is no ordinary file; remove it")
@@ -56,11 +55,11 @@ _owned: Callable[[Path], None] | None = None
 
 @contextlib.contextmanager
 def written_by_owner(check: Callable[[Path], None]) -> Iterator[None]:
-    """While the block runs, ask before each change of a file whether its run is still ours.
+    """While the block runs, check before each change of a file that its run is still ours.
 
-    The question comes last: before an append after the file was opened, before a rename after the
-    new file was written. A process that takes the run over replaces open files, and removes those
-    that wait to be renamed (``take_over``). So even a process that stops between the answer and the
+    The check comes last: after the file to append to was opened, or after the new file was written
+    and before it is renamed. A process that takes the run over (``take_over``) replaces open files,
+    and removes those that wait to be renamed. So a process that pauses between the check and the
     change changes nothing.
 
     Args:
@@ -75,7 +74,7 @@ def written_by_owner(check: Callable[[Path], None]) -> Iterator[None]:
 
 
 def check_owned(file: Path) -> None:
-    """Ask the question of ``written_by_owner``, if there is one.
+    """Make the check of ``written_by_owner``, if there is one.
 
     Raises:
         NotOurs: another process has taken the run over.
@@ -95,46 +94,38 @@ def write_whole(file: Path, text: str) -> None:
 
 def write_bytes(file: Path, data: bytes | memoryview) -> None:
     """As ``write_whole``, for bytes."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    part = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         _check_replaceable(file)
-        beside.write_bytes(data)
+        part.write_bytes(data)
         check_owned(file)
-        os.replace(beside, file)
+        os.replace(part, file)
     except OSError as error:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        check_owned(file)  # the run's new owner has removed the unfinished file
+            part.unlink(missing_ok=True)
+        check_owned(file)  # the run's new owner may have removed the unfinished file
         raise NotWritten(file, error) from error
     except BaseException:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
 def _check_replaceable(file: Path) -> None:
-    """Protect a device, a pipe or a socket from replacement by a file: /dev/null would be gone.
-
-    Raises:
-        OSError: it is one.
-    """
+    """Raise an OSError for a device, a pipe or a socket: replacing /dev/null would remove it."""
     with contextlib.suppress(FileNotFoundError):
         if is_special(file.lstat().st_mode):
             raise OSError(errno.EEXIST, "it is a device, a pipe or a socket", str(file))
 
 
 def remove(file: Path) -> None:
-    """Remove a run's file, if it is there.
-
-    Raises:
-        NotOurs: another process has taken the run over.
-    """
+    """Remove a run's file, if it exists and is still ours (``check_owned``)."""
     check_owned(file)
     file.unlink(missing_ok=True)
 
 
 def append(file: Path, text: str) -> None:
     check_own(file)
-    check_owned(file)  # otherwise it would make an empty one
+    check_owned(file)  # opening it would create an empty file
     try:
         with file.open("a", encoding="utf-8", newline="") as stream:
             check_owned(file)
@@ -144,5 +135,5 @@ def append(file: Path, text: str) -> None:
 
 
 def is_asked_for() -> bool:
-    """Return whether this process asks ``written_by_owner``'s question now."""
+    """Return whether ``written_by_owner`` is in force."""
     return _owned is not None

@@ -23,22 +23,14 @@ def free_folder(folder: Path, may_rename: bool) -> Path:
     """
     if not folder.exists():
         return folder
-    if not may_rename:
-        raise UserError(
-            f"name={folder.name}: {folder} is there already; take another name, or none"
-            f"{_or_resume(folder)}"
-        )
-    return next(
-        other
-        for other in (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
-        if not other.exists()
-    )
-
-
-def _or_resume(folder: Path) -> str:
-    if not (folder / "multirun.yaml").is_file():
-        return ""
-    return f". To go on with that sweep: python -m lrlab.resume {shlex.quote(str(folder))}"
+    if may_rename:
+        others = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+        return next(other for other in others if not other.exists())
+    line = f"name={folder.name}: {folder} is there already; take another name, or none"
+    if (folder / "multirun.yaml").is_file():
+        again = f"python -m lrlab.resume {shlex.quote(str(folder))}"
+        line += f". To go on with that sweep: {again}"
+    raise UserError(line)
 
 
 def create_sweep(folder: Path) -> bool:
@@ -74,7 +66,7 @@ def take_along(sweep: Path, folder: Path) -> None:
 
 
 def remove_parts(sweep: Path) -> None:
-    """Remove files that a dead process was about to rename; call it where none writes."""
+    """Remove files that a dead process was about to rename; call it while no process writes."""
     runs = run_folders(sweep)
     own = (sweep, plot_folder(sweep), profile_folder(sweep))
     for folder in (*own, *runs, *(run / ".hydra" for run in runs)):
@@ -83,7 +75,7 @@ def remove_parts(sweep: Path) -> None:
             if part is None:
                 continue
             writer = int(part[1] or part[2])
-            # this process writes none now: a file with its number is an earlier process's
+            # this process writes none now, so a file with its number is an earlier process's
             if writer == os.getpid() or not signals.is_running(writer):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
@@ -93,10 +85,7 @@ def make_folder(run: Path, parents: bool = True) -> None:
     """Make a run's folder, if it does not exist.
 
     Args:
-        parents: also make those above it; not in a sweep, whose folder may have been deleted.
-
-    Raises:
-        NotWritten: it cannot be made.
+        parents: also make the folders above it; False in a sweep, whose folder may be deleted.
     """
     try:
         run.mkdir(parents=parents, exist_ok=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# The words by which a command line goes on with a sweep; multirun.yaml says how it began.
+# Words that only continue a sweep; multirun.yaml keeps the command line that began it.
 RESUMING = ("hydra.sweeper.resume=", "hydra.sweeper.trust=", "hydra.sweep.dir=")
 
-MOST_TEXT = 2**24  # bytes of a YAML or JSON record; lrlab's own have some thousand
+MOST_TEXT = 2**24  # bytes of a YAML or JSON record; lrlab writes a few thousand
 
 # The states of a run that is over. Others: waiting, running, interrupted.
 ENDED = ("finished", "diverged", "pruned", "failed")
@@ -37,13 +37,12 @@ DIAGNOSTICS = (
 # these there is a column for each parameter group, update_ratio_0 and so on.
 PROBE = ("step", "loss", "loss_after", "critical", "low", "high", "noise")
 
-# A row is a step of the branch test, counted on from the run's last one. It has the lr of the
-# branch with the run's own lr, and the mini-batch losses at a tenth of it, at it, and at three
-# times it.
+# A row is a step of the branch test, counted on from the run's last one: the run's own lr, and the
+# mini-batch losses of the branches with lr/10, lr and 3·lr.
 MULTIPLIERS = {"low": 0.1, "same": 1.0, "high": 3.0}
 BRANCHES = ("step", "lr", *MULTIPLIERS)
 
-# The tables of lrlab.probes.landscape, which describes them, in the sweep's folder.
+# The tables in the sweep's folder that lrlab.probes.landscape describes.
 LANDSCAPE = {
     "lines": ("run", "lr", "role", "step", "t", "distance", "loss", "w0", "w1", "w2", "alpha"),
     "surface": ("x", "y", "loss"),

@@ -1,4 +1,4 @@
-"""Record which process owns a run; another takes it over when its worker is silent."""
+"""Record which process owns a run, so that another one can take it over from a silent worker."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lrlab.records.names import PART
 def take_over(run: Path, owner: str = "") -> None:
     """Take a run's folder from a process that may still live; call it before the run goes on.
 
-    The process that goes on with the run replaces metrics.csv and diagnostics.csv.
+    This does not replace metrics.csv and diagnostics.csv, which going on with the run does.
 
     Args:
-        owner: the worker whose jobs, which cannot ask the study, learn from ``check_owner`` that
-            the run is theirs; empty if the worker trains by itself.
+        owner: the worker whose jobs cannot ask the study, and learn from ``check_owner`` that the
+            run is theirs; empty if the worker trains by itself.
     """
     for entry in files.entries(run):
         if entry.name.endswith(_OWNER):
@@ -45,7 +45,7 @@ def _owner_file(run: Path, owner: str) -> Path:
 
 
 def disown(run: Path, owner: str) -> None:
-    """Let the jobs of a worker write nothing more of a run."""
+    """Stop the jobs of a worker from writing to a run."""
     _owner_file(run, owner).unlink(missing_ok=True)
 
 
@@ -54,7 +54,7 @@ def check_owner(run: Path, owner: str, file: Path) -> None:
 
     Raises:
         NotOurs: another process has taken the run over.
-        NotWritten: that cannot be determined.
+        NotWritten: the owner cannot be determined.
     """
     mark = _owner_file(run, owner)
     try:

@@ -31,11 +31,7 @@ _OWN_LOOP = "was trained in your own loop, by lrlab.Probe; only your program can
 
 
 def read_best(sweep: Path) -> str:
-    """Return best.yaml as text.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
+    """Return best.yaml as text; raise a UserError if it is missing or cannot be read."""
     try:
         return _text(sweep / "best.yaml")
     except OSError as error:
@@ -43,11 +39,7 @@ def read_best(sweep: Path) -> str:
 
 
 def check_contained(folder: Path) -> None:
-    """Refuse a sweep's or run's folder if anything in it leads out of it or is no ordinary file.
-
-    Raises:
-        UserError: names the link, pipe or device.
-    """
+    """Raise a UserError if anything in a sweep's or run's folder is a link or no ordinary file."""
     for entry in files.entries(folder):
         files.check_entry(entry)
         if not entry.is_dir(follow_symlinks=False):
@@ -67,15 +59,15 @@ def _text(file: Path) -> str:
     """Return a YAML or JSON record.
 
     Raises:
-        FileNotFoundError: it is not there.
-        UserError: it is a link, too large, no text, or may not be read.
+        FileNotFoundError: it does not exist.
+        UserError: it is a link, too large, no text, or cannot be read.
     """
     for each in (file.parent, file) if file.parent.name == ".hydra" else (file,):
         files.check_own(each)
     with _readable(file):
         size = file.stat().st_size
         if size > MOST_TEXT:
-            raise UserError(f"{file}: is too large, {size:,} bytes; lrlab wrote no such")
+            raise UserError(f"{file}: has {size:,} bytes, more than lrlab writes; remove it")
         try:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError:
@@ -84,29 +76,20 @@ def _text(file: Path) -> str:
 
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Report in one line that a record exists and cannot be read.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        UserError: reading it is not allowed, or it is a folder.
-    """
+    """Turn an OSError into a UserError, except for a record that does not exist."""
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(
-            f"{file}: cannot be read ({error.strerror}); give yourself the right to read it, or "
-            "put the file there that lrlab wrote"
+            f"{file}: cannot be read ({error.strerror}); change its permissions, or restore the "
+            "file that lrlab wrote"
         ) from None
 
 
 def plain_yaml(text: str) -> Any:
-    """Return a YAML record's plain values; ``yaml_text.record`` says what it refuses.
-
-    Raises:
-        yaml.YAMLError: it is no YAML, or damaged.
-    """
+    """Return a YAML record's plain values, as ``yaml_text.record``."""
     from lrlab.config import yaml_text
 
     return yaml_text.record(text, plain=True)
@@ -116,8 +99,7 @@ def options(text: str) -> dict[Any, Any]:
     """Return a run's config as OmegaConf reads YAML, with interpolations as written.
 
     Raises:
-        ValueError: it names no options.
-        yaml.YAMLError: it is no YAML, or damaged.
+        ValueError, yaml.YAMLError: it names no options, or is damaged.
     """
     from lrlab.config import yaml_text
 
@@ -144,7 +126,7 @@ def read_sweep_config(sweep: Path) -> str:
 
 
 def recorded_pad(run: Path) -> int:
-    """Return the rows that the run's lanes were padded to, if it has trained; else 0."""
+    """Return how many rows the run's lanes were padded to; 0: it has not trained."""
     try:
         lanes = read_summary(run).get("lanes")
     except (FileNotFoundError, UserError):
@@ -170,18 +152,14 @@ def read_config(run: Path) -> str:
 
 
 def read_texts(run: Path) -> tuple[str, str]:
-    """Return hydra.yaml and overrides.yaml unchanged, for a copy; empty where missing."""
-    files = [run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides")]
-    hydra, overrides = (_text(f) if f.is_file() else "" for f in files)
+    """Return hydra.yaml and overrides.yaml unchanged, for a copy; empty if missing."""
+    texts = (run / ".hydra" / f"{name}.yaml" for name in ("hydra", "overrides"))
+    hydra, overrides = (_text(file) if file.is_file() else "" for file in texts)
     return hydra, overrides
 
 
 def read_choices(run: Path) -> dict[str, Any]:
-    """Return the choices in the groups of a run's config, as written; {} if unknown.
-
-    Raises:
-        yaml.YAMLError: the record is no YAML, or has aliases.
-    """
+    """Return the choices in the groups of a run's config, as written; {} if unknown."""
     found = plain_yaml(read_texts(run)[0])
     for key in ("hydra", "runtime", "choices"):
         found = found.get(key) if isinstance(found, dict) else None
@@ -234,29 +212,17 @@ def read_metrics(run: Path) -> pd.DataFrame:
 
 
 def read_diagnostics(run: Path) -> pd.DataFrame:
-    """Return the run's diagnostics.csv, columns as in ``DIAGNOSTICS``, float64.
-
-    Raises: as ``read_metrics``.
-    """
+    """Return the run's diagnostics.csv as ``read_metrics`` does, columns as in ``DIAGNOSTICS``."""
     return _read_table(run / "diagnostics.csv", DIAGNOSTICS)
 
 
 def read_branches(run: Path) -> pd.DataFrame:
-    """Return the run's branches.csv, columns as in ``BRANCHES``, float64.
-
-    Raises: as ``read_metrics``.
-    """
+    """Return the run's branches.csv as ``read_metrics`` does, columns as in ``BRANCHES``."""
     return _read_table(run / "branches.csv", BRANCHES)
 
 
 def read_landscape(sweep: Path, name: str) -> pd.DataFrame:
-    """Return the sweep's lines.csv, surface.csv or paths.csv.
-
-    Args:
-        name: ``lines``, ``surface`` or ``paths``.
-
-    Raises: as ``read_metrics``.
-    """
+    """Return the sweep's lines.csv, surface.csv or paths.csv, by its name without .csv."""
     return _read_table(sweep / f"{name}.csv", LANDSCAPE[name], numeric=False)
 
 
@@ -282,8 +248,8 @@ def _read_table(
     header = data.partition(b"\n")[0].decode("utf-8", "replace").strip().split(",")
     there = [name for name in columns if name not in added or name in header]
     try:
-        # With given types, and in one piece: that takes a third of the time, which matters for a
-        # thousand runs. Since pandas 3.1 it is exact to the last bit.
+        # Given types and one piece take a third of the time. Since pandas 3.1, this is exact to the
+        # last bit.
         frame = pd.read_csv(
             io.BytesIO(data[: data.rfind(b"\n") + 1]),
             usecols=there,

@@ -36,11 +36,7 @@ def cut_metrics(folder: Path, step: int) -> bool:
         Whether they are all there; if not, nothing is changed.
     """
     file = folder / "metrics.csv"
-    files.check_own(file)
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    except FileNotFoundError:
-        return False
+    lines = _lines(file)
     if len(lines) <= step or (step and not lines[step].startswith(f"{step - 1},")):
         return False
     if not lines[step].endswith("\n"):
@@ -54,13 +50,19 @@ def cut_metrics(folder: Path, step: int) -> bool:
     return True
 
 
+def _lines(file: Path) -> list[str]:
+    files.check_own(file)
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+
+
 def cut_diagnostics(folder: Path, step: int) -> None:
     """Keep the rows before a step in diagnostics.csv, for a run that goes on from there."""
     file = folder / "diagnostics.csv"
-    files.check_own(file)
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    except FileNotFoundError:
+    lines = _lines(file)
+    if not lines:
         return
     numbers = ((line, line.partition(",")[0]) for line in lines[1:] if line.endswith("\n"))
     kept = [line for line, number in numbers if number.isdecimal() and int(number) < step]
@@ -68,7 +70,7 @@ def cut_diagnostics(folder: Path, step: int) -> None:
 
 
 def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
-    """Append rows as in ``DIAGNOSTICS``; leave NaN, which could not be measured, empty."""
+    """Append rows as in ``DIAGNOSTICS``; the cell of a NaN, not measured, is empty."""
     if not rows:
         return
     file = folder / "diagnostics.csv"
@@ -77,7 +79,7 @@ def append_diagnostics(folder: Path, rows: Sequence[Sequence[float]]) -> None:
     for step, *values in rows:
         cells = ("" if value != value else f"{value:.9g}" for value in values)
         text += f"{step},{','.join(cells)}\n"
-    if is_new:  # written whole, because a run that goes on could not continue a torn header
+    if is_new:  # written whole, because a resumed run could not repair a torn header
         files.write_whole(file, text)
     else:
         files.append(file, text)
@@ -147,7 +149,7 @@ def log(folder: Path, text: str) -> None:
 
 
 def write_sweep_config(sweep: Path, text: str) -> None:
-    """Write multirun.yaml, the config of the whole sweep with the command line that made it."""
+    """Write multirun.yaml, the config of the sweep with the command line that made it."""
     files.write_whole(sweep / "multirun.yaml", text)
 
 
@@ -183,10 +185,9 @@ _NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+|inf|nan)(e[+-]?\d+)?%?|-)\s*", 
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """Return a table as CSV. A text that a spreadsheet would take for a formula begins with an
-    apostrophe.
+    """Return a table as CSV, with an apostrophe before text that a spreadsheet takes for a formula.
 
-    Texts come from options and names, which in a sweep from elsewhere are somebody else's.
+    Texts come from options and names, which in a sweep from elsewhere were chosen by others.
     """
     import pandas as pd
 
@@ -202,11 +203,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def write_landscape(sweep: Path, name: str, table: pd.DataFrame | None) -> None:
-    """Write lines.csv, surface.csv or paths.csv; None removes an older one.
-
-    Args:
-        name: ``lines``, ``surface`` or ``paths``.
-    """
+    """Write lines.csv, surface.csv or paths.csv, by its name without .csv; None removes it."""
     file = sweep / f"{name}.csv"
     if table is None:
         file.unlink(missing_ok=True)

@@ -20,83 +20,47 @@ class ToTarget:
 
 @dataclass(frozen=True)
 class Answer:
-    """The recommendation for runs with equal other settings.
+    """The recommendation for runs with equal other settings. NaN: not known or not measured."""
 
-    Attributes:
-        settings: the other settings by name.
-        refusal: why no lr is recommended; "" where one is. Then best_lr is None.
-        best_lr: with the lowest median end loss over its seeds, of the lrs at which fewest failed.
-        best_run: of its runs the one in the middle.
-        best_loss: that median.
-        judged_by: the name of that loss.
-        as_good: lowest and highest of the lrs around it that do as well.
-        noise: standard deviation between seeds of a difference to the best; NaN with one seed.
-        rival: the lr that ended next to the best, and how large the noise of the difference is.
-        seeds: of the runs at the best lr.
-        failed_seeds: how many of these diverged or collapsed.
-        lrs: how many lrs were trained to their end.
-        runs: how many runs there are, of every state.
-        not_judged: how many of them had not had their whole budget.
-        too_small: the largest lr below `as_good` at which most runs undershoot; None: none does.
-        too_large: the smallest lr above `as_good` at which most runs overshoot, collapse or
-            diverge; None: none does.
-        larger_overfit: whether most of the runs that overshoot overfit.
-        fails_from: the smallest lr at which a run collapsed or diverged; None: none did.
-        at_end: how most of the runs at the best lr stood at their end; see `mechanics.at_end`.
-        step_words: how their steps were: far too short, about right, unstable; "" not measured.
-        decay_gain: the gain in log train loss from ending at a tenth of the best lr; NaN: not
-            measured.
-        overfit_from: the median lowest val loss of the best runs, if most of them overfit;
-            otherwise NaN.
-        overfit_epoch: after how many epochs, or at which step, that was.
-        edge: "low", "high" or "both" where the best is the smallest or largest lr tried; else "".
-        try_next: range of lrs to try next, None if none.
-        unit: of steps, step or epoch.
-        steps: how many steps, or epochs, the runs have; NaN: not known.
-        target_loss: the loss for to_target; NaN: none.
-        to_target: one for each lr, sorted by it.
-        counts: how many runs had each outcome.
-        search: the joint result of all runs of a search over several settings; otherwise None.
-    """
-
-    settings: Mapping[str, Any]
-    refusal: str = ""
+    settings: Mapping[str, Any]  # the other settings by name
+    refusal: str = ""  # why no lr is recommended; then best_lr is None
+    # The lr with the lowest median end loss over its seeds, of those at which the fewest failed.
     best_lr: float | None = None
-    best_run: Hashable = None
-    best_loss: float = math.nan
-    judged_by: str = ""
-    as_good: tuple[float, float] | None = None
-    noise: float = math.nan
-    rival: Rival | None = None
-    seeds: int = 0
-    failed_seeds: int = 0
-    lrs: int = 0
-    runs: int = 0
-    not_judged: int = 0
-    too_small: float | None = None
+    best_run: Hashable = None  # of its runs the one in the middle
+    best_loss: float = math.nan  # that median
+    judged_by: str = ""  # the name of that loss
+    as_good: tuple[float, float] | None = None  # lowest and highest lr that do as well as the best
+    noise: float = math.nan  # standard deviation between seeds of a difference to the best
+    rival: Rival | None = None  # the lr that ended next to the best
+    seeds: int = 0  # of the runs at the best lr
+    failed_seeds: int = 0  # how many of these diverged or collapsed
+    lrs: int = 0  # how many lrs were trained to their end
+    runs: int = 0  # of every state
+    not_judged: int = 0  # runs that were not trained to their end
+    too_small: float | None = None  # the largest lr below as_good at which most runs undershoot
+    # The smallest lr above as_good at which most runs overshoot, collapse or diverge.
     too_large: float | None = None
-    larger_overfit: bool = False
-    fails_from: float | None = None
-    at_end: str = ""
-    step_words: str = ""
-    decay_gain: float = math.nan
-    overfit_from: float = math.nan
-    overfit_epoch: float = math.nan
-    edge: str = ""
-    try_next: tuple[float, float] | None = None
-    unit: str = "step"
-    steps: float = math.nan
+    larger_overfit: bool = False  # most of the runs that overshoot overfit
+    fails_from: float | None = None  # the smallest lr at which a run collapsed or diverged
+    at_end: str = ""  # how most runs at the best lr stood at their end, see mechanics.at_end
+    step_words: str = ""  # how their steps were, see mechanics.steps
+    decay_gain: float = math.nan  # gain in log train loss from ending at a tenth of the best lr
+    overfit_from: float = math.nan  # median lowest val loss of the best runs, if most overfit
+    overfit_epoch: float = math.nan  # the epoch, or step, of that loss
+    edge: str = ""  # "low", "high" or "both" if the best is the smallest or largest lr tried
+    try_next: tuple[float, float] | None = None  # range of lrs
+    unit: str = "step"  # of steps: step or epoch
+    steps: float = math.nan  # of the runs
     target_loss: float = math.nan
-    to_target: tuple[ToTarget, ...] = ()
-    counts: Mapping[str, int] | None = None
-    search: Search | None = None
+    to_target: tuple[ToTarget, ...] = ()  # one for each lr, sorted by it
+    counts: Mapping[str, int] | None = None  # how many runs had each outcome
+    search: Search | None = None  # of a search over several settings, the result of all runs
 
     @property
     def overshoots_from(self) -> float | None:
         """`too_large`, unless runs fail from there on; None: none overshoots before that."""
-        if self.fails_above is not None and self.too_large is not None:
-            return self.too_large if self.too_large < self.fails_above else None
-        return self.too_large
+        fails = math.inf if self.fails_above is None else self.fails_above
+        return self.too_large if self.too_large is not None and self.too_large < fails else None
 
     @property
     def fails_above(self) -> float | None:

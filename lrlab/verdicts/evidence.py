@@ -1,6 +1,4 @@
-"""Measure the numbers behind a verdict from a tidy table of curves. This file judges nothing and
-reads no files.
-"""
+"""Measure the numbers behind a verdict from a tidy table of curves, without judging them."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,24 +15,16 @@ from lrlab.tables.tidy import Floats
 
 StepMode = Literal["monotone", "oscillating", "edge", "unstable", "unknown"]
 
-# Below this value, sums of as many losses as fit into memory stay finite; a loss of 1e38 is far
-# from it.
-_LARGEST = 1e290
+_LARGEST = 1e290  # losses count as no larger, so that their sums stay finite
 
 
 @dataclass(frozen=True)
 class Series:
-    """Losses in the order of training.
+    """Losses in the order of training, (n,) each."""
 
-    Attributes:
-        at: (n,) step or epoch of each.
-        loss: (n,) finite.
-        seconds: (n,) since the run began, NaN where not known.
-    """
-
-    at: Floats
-    loss: Floats
-    seconds: Floats
+    at: Floats  # step or epoch
+    loss: Floats  # finite
+    seconds: Floats  # since the run began; NaN where unknown
 
     def __len__(self) -> int:
         return len(self.at)
@@ -42,88 +32,51 @@ class Series:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of one run's curve. NaN: not measured, or not available from this curve.
-
-    Attributes:
-        run: as in the table.
-        lr: the run's lr, the one that its schedule multiplies.
-        seed: as in the table.
-        settings: the values of the settings, in their order; None where there is none.
-        state: finished, diverged, pruned, failed, interrupted, running, waiting; "" if unknown.
-        unit: what the positions count, step or epoch.
-        last: the last position with a loss.
-        losses: at how many positions a loss was recorded.
-        judged_by: the loss that `end_loss` is of, val_loss where it was evaluated, else train_loss.
-        series: its evaluations; of mini-batch losses their means over equal parts of training.
-        initial_loss: before training; where that was not measured, the first loss.
-        chance_loss: of the best constant prediction; NaN where it is not known.
-        end_loss: median of the last evaluations; inf for a run with a loss that is not finite.
-        end_noise: standard error of `end_loss`, from how the last evaluations scatter.
-        last_loss: the last evaluation.
-        lowest_loss: the lowest of `series`.
-        lowest_at, lowest_epoch: its position, and how many epochs were trained then.
-        peak_loss: the highest finite loss recorded.
-        train_end_loss: the end loss of the mini-batches; train_last_loss: their last mean.
-        growing: whether the loss is well above that of the third quarter of training.
-        overfits: whether val loss rose from its lowest while the train loss is below its start.
-        first_nonfinite: position of the first loss that is not finite; inf: it is known to have
-            become non-finite, not when; NaN: all are finite.
-        slope: d log loss / d log position in the last quarter; slope_noise: its standard error.
-        alpha: median over training, in units of the step.
-        stability_ratio: median over training; 1 is the border of stability.
-        stability_ratio_max: its largest.
-        swings_from: the stability ratio from which on steps cross the valley; 0.5 of plain SGD, NaN
-            where the optimizer has momentum of unknown size.
-        annealed: whether its lr had come down to next to nothing at the end. That takes the noise
-            off, and then flattens the curve, whatever its steps were before.
-        rates: first, last, mean and largest lr that its steps used; NaN where not recorded.
-        measured: at how many steps alpha or the stability ratio was measured; ratios: at how many
-            the stability ratio was.
-        curve_mode: the step mode as far as the loss of a run without noise shows it.
-        gain_low: log(train loss at lr / that at lr/10) after the branch test; -inf: became
-            non-finite.
-        gain_high: the same at 3·lr.
-        gain_noise: standard error of `gain_low`.
-    """
+    """The numbers of one run's curve. NaN: not measured, or not available from this curve."""
 
     run: Hashable
-    lr: float
+    lr: float  # the one that the run's schedule multiplies
     seed: Any
-    settings: tuple[Any, ...]
-    state: str
-    unit: str
-    last: float
-    losses: int
-    judged_by: str
-    series: Series
-    initial_loss: float
-    chance_loss: float
-    end_loss: float
-    end_noise: float
-    last_loss: float
-    lowest_loss: float
-    lowest_at: float
-    lowest_epoch: float
-    peak_loss: float
-    train_end_loss: float
-    train_last_loss: float
-    growing: bool
-    overfits: bool
+    settings: tuple[Any, ...]  # the values of the settings, in their order; None: missing
+    state: str  # finished, diverged, pruned, failed, interrupted, running, waiting; "": unknown
+    unit: str  # what positions count: step or epoch
+    last: float  # the last position with a loss
+    losses: int  # at how many positions a loss was recorded
+    judged_by: str  # the loss that end_loss is of: val_loss where evaluated, else train_loss
+    series: Series  # its evaluations; mini-batch losses as means over equal parts of training
+    initial_loss: float  # before training; if not measured, the first loss
+    chance_loss: float  # of the best constant prediction
+    end_loss: float  # median of the last evaluations; inf: a loss became non-finite
+    end_noise: float  # standard error of end_loss, from the scatter of the last evaluations
+    last_loss: float  # the last evaluation
+    lowest_loss: float  # the lowest evaluation
+    lowest_at: float  # its position
+    lowest_epoch: float  # how many epochs were trained then
+    peak_loss: float  # the highest finite loss recorded
+    train_end_loss: float  # the end loss of the mini-batches
+    train_last_loss: float  # their last mean
+    growing: bool  # the loss is well above that of the third quarter of training
+    overfits: bool  # val loss rose from its lowest, while train loss is below its start
+    # Position of the first loss that is not finite; inf: unknown position; NaN: all are finite.
     first_nonfinite: float
-    slope: float
-    slope_noise: float
-    alpha: float
-    stability_ratio: float
+    slope: float  # d log loss / d log position in the last quarter
+    slope_noise: float  # its standard error
+    alpha: float  # median over training, in units of the step
+    stability_ratio: float  # median over training; 1 is the border of stability
     stability_ratio_max: float
+    # The stability ratio from which steps cross the valley: 0.5 for plain SGD, NaN for momentum of
+    # unknown size.
     swings_from: float
+    # The lr was far below its start at the end. That removes the noise and then flattens the curve,
+    # whatever the steps were before.
     annealed: bool
-    rates: tuple[float, ...]
-    measured: int
-    ratios: int
-    curve_mode: StepMode
-    gain_low: float
-    gain_high: float
-    gain_noise: float
+    rates: tuple[float, ...]  # first, last, mean and largest lr that its steps used
+    measured: int  # at how many steps alpha or the stability ratio was measured
+    ratios: int  # at how many steps the stability ratio was measured
+    curve_mode: StepMode  # as far as the loss of a run without noise shows it
+    gain_low: float  # branch test: log(train loss at lr / at lr/10); -inf: became non-finite
+    gain_high: float  # the same at 3·lr
+    gain_noise: float  # standard error of gain_low
 
     @property
     def is_finite(self) -> bool:
@@ -148,11 +101,8 @@ def measure(
     Raises:
         UserError: a column is missing, holds what is no number, or contradicts itself.
     """
-    found = []
     with np.errstate(all="ignore"):  # losses of 1e38 and inf are expected here
-        for curve in tidy.split(curves, settings):
-            found.append(_of_run(curve, thresholds))
-    return found
+        return [_of_run(curve, thresholds) for curve in tidy.split(curves, settings)]
 
 
 def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
@@ -179,6 +129,7 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
     both = np.concatenate([train.loss, val.loss])
     ratio, alpha = rows["stability_ratio"], rows["alpha"]
     slope, slope_noise = _late_slope(trend)
+    rates = _rates(rows["lr_at_step"])
     lowest = int(np.argmin(evaluations.loss)) if len(evaluations) else 0
     return Numbers(
         run=curve.run,
@@ -213,8 +164,8 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
         stability_ratio=_median_over_time(rows["at"], ratio),
         stability_ratio_max=float(np.nanmax(ratio)) if np.isfinite(ratio).any() else math.nan,
         swings_from=constants["swings_from"],
-        annealed=_is_annealed(rows["lr_at_step"], constants["lr"], thresholds),
-        rates=_rates(rows["lr_at_step"]),
+        annealed=rates[1] < thresholds.annealed * constants["lr"],
+        rates=rates,
         measured=int((~np.isnan(ratio) | ~np.isnan(alpha)).sum()),
         ratios=int((~np.isnan(ratio)).sum()),
         curve_mode=_curve_mode(train, thresholds) if curve.unit == "step" else "unknown",
@@ -256,10 +207,10 @@ def _last(values: Floats) -> float:
 
 
 def _end_noise(loss: Floats) -> float:
-    """Return the standard error of the end loss, from the last tenth of the evaluations.
+    """Return the standard error of the end loss, from the last tenth; NaN for few evaluations.
 
-    It is NaN for few. Half the mean squared difference of neighbours estimates the variance without
-    the trend (von Neumann 1941).
+    Half the mean squared difference of neighbours estimates the variance without the trend (von
+    Neumann 1941).
     """
     late = loss[-max(5, len(loss) // 10) :]
     if len(loss) < 20:
@@ -279,14 +230,10 @@ def _rates(lr_at_step: Floats) -> tuple[float, ...]:
 def _initial(told: float, train: Series, val: Series, chance: float) -> float:
     if math.isfinite(told):
         return told
-    firsts = [
-        (series.at[0], rank, series.loss[0])
-        for rank, series in ((0, val), (1, train))
-        if len(series)
-    ]
+    firsts = [(series.at[0], series.loss[0]) for series in (val, train) if len(series)]
     if not firsts:
         return math.nan
-    at, _, loss = min(firsts)
+    at, loss = min(firsts, key=lambda first: first[0])
     # A curve that begins after some training hides its start: most networks begin by guessing.
     return float(loss) if at <= 0 or math.isnan(chance) else max(float(loss), chance)
 
@@ -319,26 +266,19 @@ def _is_growing(loss: Floats, thresholds: Thresholds) -> bool:
     n = len(loss)
     if n < 2:
         return False
-    third, last = (
-        (loss[n // 2 : 3 * n // 4], loss[3 * n // 4 :]) if n >= 4 else (loss[:1], loss[1:])
-    )
-    grown = float(np.median(last))
-    earlier = float(np.median(third))
+    half, cut = (n // 2, 3 * n // 4) if n >= 4 else (0, 1)
+    third, last = loss[half:cut], loss[cut:]
+    earlier = np.median(third)
     apart = np.quantile(last, 0.1) > np.quantile(third, 0.9)
-    return bool(apart and grown > earlier + thresholds.growing * abs(earlier))
-
-
-def _is_annealed(lr_at_step: Floats, lr: float, thresholds: Thresholds) -> bool:
-    there = lr_at_step[np.isfinite(lr_at_step)]
-    return bool(len(there)) and float(there[-1]) < thresholds.annealed * lr
+    return bool(apart and np.median(last) > earlier + thresholds.growing * abs(earlier))
 
 
 def _first_nonfinite(curve: tidy.Curve) -> float:
     """Return where the loss stopped being finite; inf: not known where; NaN: it stayed finite.
 
-    An inf counts anywhere. NaN also stands for "not measured". So it counts only after the last
-    finite loss, in a row where nothing else was measured either. Some trainers write a loss of NaN
-    as 0. Then the gradient norm, which every row before has, is not finite.
+    An inf counts anywhere. NaN also means "not measured", so it counts only after the last finite
+    loss, in a row where nothing else was measured either. Some trainers write a loss of NaN as 0;
+    then the gradient norm is missing, which every row before has.
     """
     told = curve.constants["first_nonfinite_step"]
     if math.isfinite(told) and curve.unit == "step":
@@ -397,11 +337,11 @@ def _median_over_time(at: Floats, values: Floats) -> float:
 def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
     """Return how the steps behave, as far as the loss before each of them shows.
 
-    This needs a curve without noise. Below the border of stability, full-batch gradient descent
-    lowers the loss at every step. So a loss that falls at every step is free of noise. The number
-    of turning points tells a swinging loss from a noisy one. Independent noise turns at 2/3 of the
-    steps (Bienaymé's turning points), a slow swing, as from momentum, at few. A step that is thrown
-    across the valley and back turns at nearly all.
+    A loss that falls at every step is free of noise: below the border of stability, full-batch
+    gradient descent lowers it at every step. The number of turning points distinguishes a swinging
+    loss from a noisy one. Independent noise turns at 2/3 of the steps (Bienaymé's turning points).
+    A slow swing, as from momentum, turns at few. Steps across the valley and back turn at nearly
+    all.
     """
     if len(train) < 8 or np.median(np.diff(train.at)) != 1:
         return "unknown"
@@ -419,8 +359,8 @@ def _curve_mode(train: Series, thresholds: Thresholds) -> StepMode:
         return "unknown"
     turned = np.sign(moved[1:]) != np.sign(moved[:-1])
     turns = float(np.mean(turned))
-    # A falling loss turns seldom, too; if it swings, a fair share of its steps rises. One that
-    # falls and then lies in noise has both, but not in the same half.
+    # A falling loss turns seldom, too, but in a swing a fair share of the steps rises. A loss that
+    # falls first and is noisy later does both, but not in the same half.
     late = len(moved) // 2
     is_swing = max(turns, float(np.mean(turned[late:]))) <= thresholds.swinging
     is_swing &= min(np.mean(moved > 0), np.mean(moved[:late] > 0)) >= thresholds.rising

@@ -21,6 +21,10 @@ from lrlab.verdicts.sides import Sides, compare, gathered
 
 # Losses of different tasks do not compare: the best loss is that of the task.
 _TASK = ("network", "loss", "data")
+_JUDGED = (
+    *("outcome", "at_end", "step_mode", "steps", "evidence", "end_loss", "decay_gain"),
+    *("best_loss", "share", "same_rates", "target_loss", "steps_to_target", "seconds_to_target"),
+)
 _FIELDS = (  # the numbers of a run that the table shows
     *("state", "judged_by", "unit", "last", "initial_loss", "chance_loss", "peak_loss"),
     *("train_end_loss", "last_loss", "end_noise", "first_nonfinite", "slope", "slope_noise"),
@@ -32,40 +36,24 @@ _FIELDS = (  # the numbers of a run that the table shows
 
 @dataclass(frozen=True)
 class _Setting:
-    """The runs that differ from a run only in lr and seed.
+    """The runs that differ from a run only in lr and seed."""
 
-    Attributes:
-        sides: of its finished runs, and of those that failed.
-        lrs: how many lrs ended, well or not.
-        nothing: whether none of its runs is better than guessing.
-        same_rates: whether its runs used the same rates, whatever their lr.
-        lowest: of all its runs, the lowest end loss at each lr.
-        smoothest: the same of the finished runs with a loss that fell at every step.
-        failures: by lr, how many of how many runs failed.
-        by_val: whether only runs with a val loss are compared.
-    """
-
-    sides: Sides
-    lrs: int
-    nothing: bool
-    same_rates: bool
-    lowest: Mapping[float, float]
-    smoothest: Mapping[float, float]
-    failures: Mapping[float, tuple[int, int]]
-    by_val: bool
+    sides: Sides  # the finished runs compared, including those that failed
+    lrs: int  # how many lrs were trained to their end, well or not
+    nothing: bool  # no run is better than guessing
+    same_rates: bool  # all runs used the same rates, whatever their lr
+    lowest: Mapping[float, float]  # by lr, the lowest end loss of all runs
+    smoothest: Mapping[float, float]  # the same, only of runs with a loss that fell at every step
+    failures: Mapping[float, tuple[int, int]]  # by lr, how many of how many runs failed
+    by_val: bool  # only runs with a val loss are compared
 
 
 @dataclass(frozen=True)
 class _Task:
-    """All runs with the same network, loss and data.
+    """All runs with the same network, loss and data."""
 
-    Attributes:
-        start: the smaller of the median initial loss and that of guessing; NaN for neither.
-        best: the lowest end loss of a finished run; NaN for none.
-    """
-
-    start: float
-    best: float
+    start: float  # the smaller of the median initial loss and that of guessing; NaN: unknown
+    best: float  # the lowest end loss of a finished run; NaN: none
 
 
 def verdicts(
@@ -76,6 +64,9 @@ def verdicts(
 ) -> pd.DataFrame:
     """Return one row a run: its outcome, how its steps behaved, and the evidence for both.
 
+    The rules are in `lrlab.records.thresholds`. A loss of inf, or NaN from some row to the run's
+    end, makes a run diverged.
+
     Args:
         curves: one row a recorded step of a run, in any order. Needed columns:
 
@@ -84,25 +75,24 @@ def verdicts(
             - step or epoch: where the row stands in training. If both are there: step.
             - train_loss: at that step (of a mini-batch or of all data) or the epoch's mean.
 
-    More columns are used if present; an empty cell or NaN means "not measured":
+            More columns are used if present. An empty cell or NaN means "not measured".
 
-            - val_loss: an evaluation on held-out data; the end loss is of it, if there are two.
-            - alpha, stability_ratio: how far steps go, see `lrlab.records.thresholds`; grad_norm:
-              only tells a row where something was measured from one where the loss was NaN.
-            - seconds: since the run began. lr_at_step: that of the update, where it changes.
-            - seed, state: a run's; "finished", "diverged", "pruned", "failed", "interrupted" ...
-            - initial_loss: before training. chance_loss: of the best constant prediction, or
-              num_classes, for classes that are equally frequent.
-            - swings_from: the stability ratio from which on steps swing; or momentum, and
-              optimizer.nesterov, from which it is computed; without these 0.5, of plain SGD.
+            - val_loss: on held-out data. With two or more of them, the end loss is a val loss.
+            - alpha, stability_ratio: how far the steps go. grad_norm: only distinguishes a row
+              where something was measured from one where the loss was NaN.
+            - seconds: since the run began. lr_at_step: the lr of the update, where it changes.
+            - seed, state: one a run; "finished", "diverged", "pruned", "failed", "interrupted" ...
+            - initial_loss: before training. chance_loss: of the best constant prediction; or
+              num_classes, for equally frequent classes.
+            - swings_from: the stability ratio from which steps swing; or momentum and
+              optimizer.nesterov, from which it is computed. Without these 0.5, as for plain SGD.
             - first_nonfinite_step: if it is known.
             - gain_low, gain_high: of the branch test, log(loss at lr / loss at lr/10) and
-              log(loss at lr / loss at 3·lr) after training on from the end; -inf, or empty beside
-              one that is not: that branch became non-finite. gain_noise: standard error of
+              log(loss at lr / loss at 3·lr) after training on from the end. -inf, or empty where
+              the other one is not: that branch became non-finite. gain_noise: standard error of
               gain_low.
-            - the settings, by which runs are told apart besides lr and seed.
+            - the settings, which distinguish runs besides lr and seed.
 
-    A loss of inf, or NaN from some row to the run's end, is a diverged run.
         settings: names of these columns; None: "schedule", "optimizer", "network", "loss", "data",
             "batch_size", "epochs" and all with a dot in their name, if present. Only runs with
             equal settings are compared; a setting that is the lr times a number is ignored.
@@ -110,39 +100,24 @@ def verdicts(
             loss and data, from the initial loss or that of guessing, whichever is lower.
 
     Returns:
-        Sorted by run. Columns: run, lr, seed, the settings;
-        outcome: diverged, collapsed, overshooting, converged, undershooting, nothing learned,
-        not compared or pruned; for the rules see `lrlab.records.thresholds`;
-        at_end: overfitting, would anneal, still falling, settled, too noisy to tell, or "";
-        step_mode: monotone, oscillating, edge, unstable, or unknown where it was not measured and
-        the loss has noise; steps: far too short, about right, unstable, or "";
-        evidence: a sentence; end_loss: inf if the loss became non-finite;
-        decay_gain: gain_low, the gain in log train loss from a decaying schedule;
-        best_loss (of the task), share (of the way to it from the start);
-        same_rates: whether all runs of the setting used the same rates, whatever their lr;
-        target_loss, steps_to_target (inf: never; in units of `unit`), seconds_to_target;
-        and the numbers behind, as described at `lrlab.verdicts.evidence.Numbers`.
+        Sorted by run: run, lr, seed, the settings, and
+
+        - outcome: diverged, collapsed, overshooting, converged, undershooting, nothing learned,
+          not compared or pruned.
+        - at_end: overfitting, would anneal, still falling, settled, too noisy to tell, or "".
+        - step_mode: monotone, oscillating, edge or unstable; unknown where it was not measured and
+          the loss has noise. steps: far too short, about right, unstable, or "".
+        - evidence: a sentence. end_loss: inf if the loss became non-finite.
+        - decay_gain: gain_low, the gain in log train loss from a decaying schedule.
+        - best_loss: the lowest of the task. share: of the way from the start to it.
+        - same_rates: whether all runs of the setting used the same rates, whatever their lr.
+        - target_loss, steps_to_target (in units of `unit`; inf: never), seconds_to_target.
+        - the numbers behind these, see `lrlab.verdicts.evidence.Numbers`.
 
     Raises:
         UserError: a column is missing, holds what is no number, or contradicts itself.
     """
-    names = _told_apart_by(curves, settings)
-    return judge(measure(curves, names, thresholds), names, target, thresholds)
-
-
-def verdicts_of_pieces(
-    pieces: Iterable[pd.DataFrame],
-    settings: Sequence[str] | None = None,
-    target: float | None = None,
-    thresholds: Thresholds = THRESHOLDS,
-) -> pd.DataFrame:
-    """Like `verdicts`, for curves that come in pieces and are not kept.
-
-    Args:
-        pieces: whole runs each, all with the same columns.
-    """
-    runs, names = measured(pieces, settings, thresholds)
-    return judge(runs, names, target, thresholds)
+    return judge(*measured([curves], settings, thresholds), target, thresholds)
 
 
 def measured(
@@ -150,38 +125,43 @@ def measured(
     settings: Sequence[str] | None = None,
     thresholds: Thresholds = THRESHOLDS,
 ) -> tuple[list[Numbers], list[str]]:
-    """Measure curves that come in pieces and are not kept; return numbers, settings for `judge`."""
+    """Measure curves that come in pieces and are not kept.
+
+    Args:
+        pieces: whole runs each, all with the same columns.
+
+    Returns:
+        The first two arguments of `judge`.
+    """
     runs: list[Numbers] = []
     names: list[str] = []
     for curves in pieces:
-        names = _told_apart_by(curves, settings)
+        found = settings_of(curves) if settings is None else settings
+        names = [name for name in dict.fromkeys(found) if name not in ("run", "lr", "seed")]
         runs += measure(curves, names, thresholds)
         del curves  # otherwise it would still exist while the next one is made
     return runs, names
 
 
 def most_judged_by(found: Iterable[Any]) -> str:
-    """Return the loss that most runs are judged by, the first by name of a tie; "" for none.
+    """Return the loss that most runs are judged by, of a tie the first by name; "" for none.
 
-    found: of each run; a run that failed at once has no evaluation that could judge it, and NaN
-    here.
+    found: each run's `judged_by`; NaN for a run that failed before its first evaluation.
     """
     names = [name for name in found if isinstance(name, str) and name]
     return min(set(names), key=lambda name: (-names.count(name), name), default="")
 
 
-def _told_apart_by(curves: pd.DataFrame, settings: Sequence[str] | None) -> list[str]:
-    names = settings_of(curves) if settings is None else list(settings)
-    return [name for name in dict.fromkeys(names) if name not in ("run", "lr", "seed")]
-
-
 def judge(
-    runs: Sequence[Numbers], names: Sequence[str], target: float | None, thresholds: Thresholds
+    runs: Sequence[Numbers],
+    names: Sequence[str],
+    target: float | None = None,
+    thresholds: Thresholds = THRESHOLDS,
 ) -> pd.DataFrame:
     """Return the table of `verdicts`, from the numbers of all runs.
 
     Args:
-        names: of the settings, in the order that each run has them in.
+        names: the settings' names, in the order of each run's values.
     """
     settings, tasks = _compared(runs, names, thresholds)
     rows = []
@@ -189,7 +169,7 @@ def judge(
         setting, task = settings[n.run], tasks[n.run]
         outcome, why = _outcome(n, setting, task, thresholds)
         failed = outcome in FAILED
-        word, told = ("", "")
+        word, told = "", ""
         if not failed and n.state not in UNFINISHED and n.losses > 1:
             word, told = mechanics.at_end(n, thresholds)
         goal = n.end_loss - thresholds.converged * abs(n.end_loss)
@@ -219,16 +199,8 @@ def judge(
                 **{name: getattr(n, name) for name in _FIELDS},
             }
         )
-    columns = ["run", "lr", "seed", *names, *_columns()]
+    columns = ["run", "lr", "seed", *names, *_JUDGED, *_FIELDS]
     return pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
-
-
-def _columns() -> list[str]:
-    return [
-        *("outcome", "at_end", "step_mode", "steps", "evidence", "end_loss", "decay_gain"),
-        *("best_loss", "share", "same_rates", "target_loss", "steps_to_target"),
-        *("seconds_to_target", *_FIELDS),
-    ]
 
 
 # --- comparison -----------------------------------------------------------------------------------
@@ -365,7 +337,7 @@ def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple
     if setting.nothing:
         return "nothing learned", f"{fell}, and no run is better than {_guessing(n, task)}"
     if setting.same_rates:
-        return "not compared", f"{fell}; its schedule sets the rates, the same for all lrs"
+        return "not compared", f"{fell}; its schedule sets the same rates for all lrs"
     is_left_out = setting.by_val and n.judged_by != "val_loss"
     is_alone = setting.lrs < 2 or n.lr not in setting.sides.ends
     if is_left_out or is_alone or math.isnan(setting.sides.best):
@@ -422,7 +394,7 @@ def _side(n: Numbers, setting: _Setting, fell: str, t: Thresholds) -> tuple[Outc
     sides = setting.sides
     failed, of = setting.failures[n.lr]
     fails = f"; {failed} of {of} seeds failed at this lr" if failed else ""
-    medians = ", by medians" if of > 1 else ""
+    medians = ", by the medians of the seeds" if of > 1 else ""
     if n.lr == sides.best:
         return "converged", f"{fell}, the lowest of {setting.lrs} lrs{medians}{fails}"
     which = "smaller" if sides.best < n.lr else "larger"
@@ -450,8 +422,8 @@ def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
         if sides.higher.get(lr, over) <= noise:
             return ", within the noise of the seeds"
         if noise < over <= sides.room[lr]:
-            return ", which is next to nothing beside its start"
-        return ", but an lr beyond it is as good"
+            return ", which is negligible compared with the initial loss"
+        return ", but an lr farther from the best is as good"
     if side == 0 or not is_near:
         return ""
     failed, of = setting.failures[lr]

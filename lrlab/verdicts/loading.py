@@ -10,23 +10,22 @@ from pathlib import Path
 import pandas as pd
 
 from lrlab.errors import UserError
-from lrlab.records import thresholds
 from lrlab.tables import curve_csv, frames, sweep_settings, tidy
 from lrlab.tables.joining import distinct_names, joined, with_columns
 from lrlab.tables.mending import mend, mends
 from lrlab.tables.missing import missing_notes
 from lrlab.tables.sweep_folder import check_sweep, near
 from lrlab.verdicts.evidence import Numbers
-from lrlab.verdicts.judging import judge, measured, verdicts, verdicts_of_pieces
+from lrlab.verdicts.judging import judge, measured
 
 
 def verdicts_of(sweep: Path | str, target: float | None = None) -> pd.DataFrame:
     """Judge a sweep without ever holding all its curves in memory."""
     reading = frames.Reading(sweep)
-    return with_parts(verdicts_of_pieces(reading.pieces(), target=target), reading.runs)
+    return _with_parts(judge(*measured(reading.pieces()), target), reading.runs)
 
 
-def with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def _with_parts(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Add the column val_parts, from which `lrlab.verdicts.noise` reads how sure verdicts are."""
     if frames.PARTS not in runs:
         return found
@@ -39,8 +38,8 @@ def drawn_and_judged(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the curves, thinned to the needs of a figure, and the verdicts on the whole ones."""
     reading = frames.Reading(sweep)
-    found = verdicts_of_pieces(reading.pieces(), target=target)
-    return reading.thinned, with_parts(found, reading.runs)
+    found = judge(*measured(reading.pieces()), target)
+    return reading.thinned, _with_parts(found, reading.runs)
 
 
 _ONE_A_RUN = ("run", "lr", "seed", "state", "initial_loss", "chance_loss", "num_classes")
@@ -50,22 +49,18 @@ _ONE_A_RUN = ("run", "lr", "seed", "state", "initial_loss", "chance_loss", "num_
 class Loaded:
     """The runs of one sweep or CSV, or of several.
 
-    Attributes:
-        runs: one row a run, as from `frames.runs`; for a CSV the run's data from its columns.
-        curves: as from `frames.curves`, or the CSV's columns. For a single sweep they are thinned
-            to the needs of a figure, see `lrlab.tables.thinning`; `verdicts` judges the whole ones.
-        branches: as from `frames.branches`; none for a CSV.
-        names: of the sweeps and CSVs, all different, in the order given. With several of them,
-            `run` is "name/3" in all tables, a column `sweep` holds the name, and settings that
-            differ between the sweeps are columns.
-        notes: lines about what is missing, or was left out.
+    With several, `run` is "name/3" in all tables, a column `sweep` holds the name, and settings
+    that differ between the sweeps are columns.
     """
 
-    runs: pd.DataFrame
+    runs: pd.DataFrame  # one row a run, as from `frames.runs`; for a CSV from its columns
+    # As from `frames.curves`, or the CSV's columns. A single sweep's are thinned for figures,
+    # see `lrlab.tables.thinning`; `verdicts` judges the whole ones.
     curves: pd.DataFrame
-    branches: pd.DataFrame
-    names: tuple[str, ...]
-    notes: tuple[str, ...]
+    branches: pd.DataFrame  # as from `frames.branches`; none for a CSV
+    names: tuple[str, ...]  # of the sweeps and CSVs, all different, in the order given
+    notes: tuple[str, ...]  # lines about what is missing, or was left out
+    # What `judge` takes, or why measuring failed; None: measure `curves`.
     measured: tuple[list[Numbers], list[str]] | UserError | None = None
 
     def verdicts(self, target: float | None = None) -> pd.DataFrame:
@@ -76,11 +71,8 @@ class Loaded:
         """
         if isinstance(self.measured, UserError):
             raise self.measured
-        if self.measured is None:
-            found = verdicts(self.curves, target=target)
-        else:
-            found = judge(*self.measured, target, thresholds.THRESHOLDS)
-        return with_parts(found, self.runs)
+        numbers = measured([self.curves]) if self.measured is None else self.measured
+        return _with_parts(judge(*numbers, target), self.runs)
 
 
 def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
@@ -88,32 +80,28 @@ def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
 
     Args:
         with_branches: False: do not read the steps of the branch tests, which takes long for many
-            runs; their gains are in the curves.
+            runs; the curves have their gains.
 
     Raises:
         UserError: a path is neither, or its content is damaged beyond use.
     """
     if not paths:
         raise UserError("name a sweep's folder or a CSV of curves, for example outputs/NAME")
-    same = [path for i, path in enumerate(paths) if path.resolve() in resolved(paths[:i])]
-    if same:
-        raise UserError(f"{same[0]}: is named twice; name it once")
+    places = [path.resolve() for path in paths]
+    for i, path in enumerate(paths):
+        if places[i] in places[:i]:
+            raise UserError(f"{path}: is named twice; name it once")
     parts = [_load_one(path, with_branches, whole=len(paths) > 1) for path in paths]
     names = distinct_names(paths)
-    notes = tuple(note for part in parts for note in part.notes)
     if len(parts) == 1:
-        one = parts[0]
-        return Loaded(one.runs, one.curves, one.branches, names, notes, one.measured)
+        return replace(parts[0], names=names)
+    notes = tuple(note for part in parts for note in part.notes)
     parts = _with_differing_settings(parts)
     runs, curves, branches = (
         joined([getattr(part, kind) for part in parts], names)
         for kind in ("runs", "curves", "branches")
     )
     return Loaded(runs, curves, branches, names, notes)
-
-
-def resolved(paths: Sequence[Path]) -> list[Path]:
-    return [path.resolve() for path in paths]
 
 
 def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
@@ -138,9 +126,9 @@ def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
 def read_sweep(folder: Path, whole: bool = False) -> Loaded:
     """Return a sweep's runs and curves as from `frames`, with damaged records mended; no branches.
 
-    The state is interrupted for a finished run with an incomplete curve, and for a run with a curve
-    and no summary. The latter gets the lr of its config, or the first of its curve, and the values
-    that all other runs share.
+    The state is "interrupted" for a finished run with an incomplete curve, and for a run with a
+    curve and no summary. A run without a summary gets the lr of its config, or the first one of its
+    curve, and the values that all other runs share.
 
     Args:
         whole: do not thin or measure the curves.
@@ -173,7 +161,7 @@ def _measured(reading: frames.Reading) -> tuple[list[Numbers], list[str]] | User
     try:
         return measured(mended())
     except UserError as error:
-        for _ in reading.pieces():  # to be drawn nevertheless
+        for _ in reading.pieces():  # the figures still need `reading.thinned`
             pass
         return error
 
@@ -201,5 +189,5 @@ def _with_differing_settings(parts: Sequence[Loaded]) -> list[Loaded]:
         runs, curves, branches = (
             with_columns(each, told) for each in (part.runs, part.curves, part.branches)
         )
-        filled.append(Loaded(runs, curves, branches, part.names, part.notes))
+        filled.append(replace(part, runs=runs, curves=curves, branches=branches))
     return filled

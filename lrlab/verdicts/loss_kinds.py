@@ -1,4 +1,4 @@
-"""Tell which runs' losses are one quantity: a nll in nats and a squared error do not compare."""
+"""Find which runs' losses are comparable: an nll in nats and a squared error are not."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ _SAME = {"cross_entropy": "nll"}  # two names of one number
 def kind(settings: Mapping[Any, Any]) -> str:
     """Return what a loss measures: equal for runs with comparable losses, "" if unknown.
 
-    A class is identified by its package and its name: ``torch.nn.HuberLoss`` and
+    A class is identified by its package and its name, so ``torch.nn.HuberLoss`` and
     ``torch.nn.modules.loss.HuberLoss`` are one.
 
     Args:
-        settings: of a run, or of several: ``loss``, and its own, like ``loss.delta``, as far as
-            these differ in the sweep.
+        settings: of a run: ``loss``, and its own settings that differ in the sweep, ``loss.delta``.
     """
     own: dict[str, str] = {}
     for key, value in settings.items():

@@ -15,11 +15,14 @@ Steps = Literal["far too short", "about right", "unstable", ""]
 def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
     """Return how the run stood at its end, and the evidence; "" where nothing shows it.
 
-    The branch test measures train losses, so it says nothing about a run that overfits. A gain or a
-    slope no larger than its noise says nothing either.
+    The branch test measures train losses, so it does not count for a run that overfits. A gain or a
+    slope no larger than its noise does not count either.
     """
     if n.overfits:
-        return "overfitting", f"val loss was lowest {lowest_where(n)}, at {n.lowest_loss:.3g}"
+        where = f"at {n.unit} {n.lowest_at:.6g}"
+        if not math.isnan(n.lowest_epoch):
+            where = f"after epoch {n.lowest_epoch:.6g}"
+        return "overfitting", f"val loss was lowest {where}, at {n.lowest_loss:.3g}"
     if not math.isnan(n.gain_low):
         noise = 0.0 if math.isnan(n.gain_noise) else t.noise * n.gain_noise
         if n.gain_low > t.gain and n.gain_low <= noise:
@@ -28,15 +31,13 @@ def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
         if n.gain_low > t.gain:
             return "would anneal", f"lr/10 would cut the train loss by {less(n.gain_low)}"
     if n.annealed:
-        return "settled", "its schedule took the lr to next to nothing"
+        return "settled", f"its schedule ended below {t.annealed:.0%} of the lr"
     if math.isnan(n.slope):
         if not n.has_branches:
             return "", ""
-        falls = n.gain_high > t.gain
-        told = _branches(n)
-        return ("still falling", told) if falls else ("settled", told)
+        return "still falling" if n.gain_high > t.gain else "settled", _branches(n)
     room = t.noise * n.slope_noise
-    told = f"slope {n.slope:.2f}"
+    told = f"slope {round(n.slope, 2) + 0.0:.2f}"
     if n.slope + room < 0 and n.slope <= t.slope:
         return "still falling", told
     if n.slope - room <= t.slope and n.slope + room >= 0:
@@ -46,12 +47,6 @@ def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
     if abs(n.end_loss - n.initial_loss) < t.moved * abs(n.initial_loss):
         return "", ""  # a loss that has hardly moved is flat, but has not settled
     return "settled", told
-
-
-def lowest_where(n: Numbers) -> str:
-    if math.isnan(n.lowest_epoch):
-        return f"at {n.unit} {n.lowest_at:.6g}"
-    return f"after epoch {n.lowest_epoch:.6g}"
 
 
 def less(gain: float) -> str:
@@ -80,6 +75,7 @@ def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
     fewer than `thresholds.measured` steps say nothing.
     """
     ratio, way = n.stability_ratio, n.alpha + 1
+    has_momentum = n.swings_from != t.oscillating
     if math.isnan(ratio) and math.isnan(way):
         return ""
     if failed:
@@ -88,9 +84,9 @@ def steps(n: Numbers, t: Thresholds, failed: bool = False) -> Steps:
         return ""
     if ratio > t.unstable:
         return "unstable" if n.ratios >= t.measured else ""
-    if way / 2 > t.unstable and _is_plain(n, t):
+    if way / 2 > t.unstable and not has_momentum:
         return "unstable"
-    if math.isnan(way) and not _is_plain(n, t):
+    if math.isnan(way) and has_momentum:
         return ""
     if ratio >= t.short or way >= t.short:
         return "about right"
@@ -121,19 +117,21 @@ def step_mode(n: Numbers, failed: bool, is_slower: bool, t: Thresholds) -> tuple
     else:
         mode = _by_ratio(ratio, n.swings_from, t)
     if failed and mode != "unstable":
-        few = n.measured < t.measured  # and then the place is named
-        told.append("before it failed" if few else "where it was measured, before it failed")
+        is_named = n.measured < t.measured  # the text already says where it was measured
+        told.append("before it failed" if is_named else "where it was measured, before it failed")
         mode = "unstable"
-    return mode, f"steps by {', '.join(told)}"
+    return mode, f"steps: {', '.join(told)}"
 
 
 def _measured(n: Numbers, ratio: float, failed: bool, t: Thresholds) -> list[str]:
     """Return the ratio and the alpha in words and, if few, at how many steps they were measured."""
     told: list[str] = []
     if not math.isnan(ratio):
-        few = _few(n.ratios, t)
-        kind = "at most " if failed else "" if n.ratios == 1 else "median "
-        told.append(f"stability ratio {kind}{_short(ratio)}{few}")
+        kind = "largest " if failed else "" if n.ratios == 1 else "median "
+        shown = f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.3g}"
+        if 0 < ratio < 0.01:  # 0.00 would hide how close to monotone steps with momentum are
+            shown = f"{ratio:.1g}"
+        told.append(f"{kind}stability ratio {shown}{_few(n.ratios, t)}")
     if not math.isnan(n.alpha):
         kind = "" if n.measured == 1 else "median "
         told.append(f"{kind}alpha {n.alpha:.2f}{_few(n.measured, t)}")
@@ -154,26 +152,14 @@ def _by_ratio(ratio: float, swings_from: float, t: Thresholds) -> StepMode:
     return "oscillating" if ratio >= swings_from else "monotone"
 
 
-def _is_plain(n: Numbers, t: Thresholds) -> bool:
-    """Return whether its optimizer has no momentum."""
-    return n.swings_from == t.oscillating
-
-
 def _by_curve(n: Numbers, failed: bool, is_slower: bool) -> tuple[StepMode, str]:
+    alone = "steps judged by the curve alone"
     if failed:
-        return "unstable", "steps by the curve alone"
+        return "unstable", alone
     if n.curve_mode == "monotone" and is_slower:
         # On a quadratic the loss falls at every step up to the border of stability. Beyond lr·λ =
         # 1, where each step crosses the valley, it falls the slower the longer the step.
-        return "oscillating", "steps by the curve alone: smooth, but a smaller lr fell faster"
+        return "oscillating", f"{alone}: smooth, but a smaller lr fell faster"
     if n.curve_mode == "monotone":
-        return "monotone", "steps by the curve alone: the loss fell at every step"
-    if n.curve_mode == "unknown":
-        return "unknown", "steps not measured"
-    return n.curve_mode, "steps by the curve alone"
-
-
-def _short(ratio: float) -> str:
-    if 0 < ratio < 0.01:  # as 0.00 it would not tell monotone steps from those with momentum
-        return f"{ratio:.1g}"
-    return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.3g}"
+        return "monotone", f"{alone}: the loss fell at every step"
+    return n.curve_mode, "steps not measured" if n.curve_mode == "unknown" else alone

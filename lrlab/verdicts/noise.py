@@ -17,24 +17,18 @@ Row = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class Rival:
-    """The lr that ended next to the best.
-
-    Attributes:
-        higher: how much higher its end loss is; with several seeds the mean difference seed by
-            seed, which can be below 0 although its median is higher.
-        error: so much of that may be chance, `thresholds.noise` standard errors; NaN: not measured.
-        of: the source of the noise: "seeds", "held-out samples" or "last evaluations".
-        held_out: the lowest and highest of the lrs that differ from the best by no more than the
-            noise of the held-out samples; None where that was not measured, or seeds say more.
-        fails: whether it ended lower than the best, which has a smaller share of failed runs.
-    """
+    """The lr that ended next to the best."""
 
     lr: float
+    # How much higher its end loss is. With several seeds it is the mean difference seed by seed,
+    # which can be below 0 although the median end loss is higher.
     higher: float
-    error: float
-    of: str
+    error: float  # how much of that may be chance: `thresholds.noise` standard errors; NaN: unknown
+    of: str  # the source of the noise: "seeds", "held-out samples" or "last evaluations"
+    # The lowest and highest lr that differ from the best by no more than the noise of the held-out
+    # samples; None: not measured, or measured by seeds instead.
     held_out: tuple[float, float] | None = None
-    fails: bool = False
+    fails: bool = False  # it ended lower than the best, but a larger share of its runs failed
 
 
 def nearest_rival(
@@ -43,9 +37,8 @@ def nearest_rival(
     """Return the lr next to the best, and the noise; None if no other lr has an end loss.
 
     Args:
-        by_lr: rows of the verdicts, of runs that did not fail: end_loss; and where there,
-            end_noise, and val_parts: the means of the val loss over equal parts of the held-out
-            samples, with a space between.
+        by_lr: rows of the verdicts, of runs that did not fail: end_loss, and if present end_noise
+            and val_parts, the mean val losses of equal parts of the held-out samples as a text.
     """
     others = [lr for lr in sides.ends if lr != sides.best and math.isfinite(sides.ends[lr])]
     if not others:
@@ -56,32 +49,21 @@ def nearest_rival(
         error = thresholds.noise * sides.errors[lr]
         return Rival(lr, sides.higher[lr], error, "seeds", fails=higher < 0)
     best = by_lr[sides.best][0]
-    errors = {other: held_out_error(best, by_lr[other][0]) for other in others}
+    errors = {each: thresholds.noise * held_out_error(best, by_lr[each][0]) for each in others}
     if not math.isnan(errors[lr]):
-        alike = [
-            other
-            for other in others
-            if sides.ends[other] - sides.best_end <= thresholds.noise * errors[other]
-        ]
+        alike = [each for each in others if sides.ends[each] - sides.best_end <= errors[each]]
         held_out = (min([sides.best, *alike]), max([sides.best, *alike]))
-        return Rival(
-            lr, higher, thresholds.noise * errors[lr], "held-out samples", held_out, higher < 0
-        )
-    late = [_number(row.get("end_noise")) for row in (best, by_lr[lr][0])]
-    return Rival(
-        lr, higher, thresholds.noise * math.hypot(*late), "last evaluations", fails=higher < 0
-    )
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+        return Rival(lr, higher, errors[lr], "held-out samples", held_out, higher < 0)
+    late = [row.get("end_noise") for row in (best, by_lr[lr][0])]
+    noise = math.hypot(*(math.nan if each is None else float(each) for each in late))
+    return Rival(lr, higher, thresholds.noise * noise, "last evaluations", fails=higher < 0)
 
 
 def held_out_error(one: Row, other: Row) -> float:
     """Return the standard error of the difference of two runs' val losses, due to the samples.
 
     Both are evaluated on the same samples, so the differences are taken part by part. The mean of n
-    of them has the error deviation / √n. It is NaN where the parts are not known.
+    of them has the error deviation / √n. NaN if the parts are not known.
     """
     a, b = parts(one), parts(other)
     if len(a) != len(b) or len(a) < 2:

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""Judge a search over several settings as a whole; it has too few runs for each setting alone."""
+"""Judge a search over several settings as a whole: each setting alone has too few runs."""
 
 import math
 import warnings
@@ -20,67 +20,54 @@ Row = Mapping[Any, Any]
 
 NEAR = 2.0  # lrs within this factor are taken as one
 FEW_LRS = 3  # trained to their end in one combination of settings
-_SHARED = 1.2  # times the distinct lrs: a search has at most so many pairs of combination and lr
+_SHARED = 1.2  # a search has at most this many times as many combinations with an lr as lrs
 FEWEST = 8  # runs needed to say which settings mattered
+_ENOUGH = 6  # configurations near the best lr; with fewer, that range is what to try next
 _RANKED = ("finished", "diverged", "pruned", "")
 _ENDS = 0.05  # of the logarithmic range tried: a best lr so near its end is at the edge
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ only in their seed.
-
-    Attributes:
-        end: median end loss, inf where half of the runs or more failed; failed: their share.
-    """
+    """Runs that differ only in their seed."""
 
     settings: Mapping[str, Any]
     lr: float
     runs: Sequence[Hashable]
-    end: float
-    failed: float
+    end: float  # median end loss; inf if half of the runs or more failed
+    failed: float  # the share of the runs that failed
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The lrs from `low` to `high`: the lowest end loss, and how many configurations ended."""
+    """The configurations with lrs from low to high."""
 
     low: float
     high: float
-    end: float
-    count: int
+    end: float  # the lowest end loss
+    count: int  # how many configurations were trained to their end
 
 
 @dataclass(frozen=True)
 class Search:
-    """The joint result of the runs of a search over several settings.
+    """The joint result of the runs of a search over several settings."""
 
-    Attributes:
-        ended: how many configurations were trained to their end; tried: how many there are.
-        bins: the lowest end loss in each range of lrs, whatever the other settings, by lr.
-        good: lowest and highest lr of the configurations that ended as low as the best, in ranges
-            next to one another.
-        near: how many configurations that ended have an lr within a factor NEAR of the best.
-        importances: how much each setting mattered, the shares in descending order; {}: too few.
-        edge: "low" or "high" where the best lr is at that end of all that were tried.
-        try_next: lrs to try next, with the other settings as in the best configuration.
-    """
-
-    ended: int
-    tried: int
-    bins: Sequence[Bin]
+    ended: int  # how many configurations were trained to their end
+    tried: int  # how many configurations there are
+    bins: Sequence[Bin]  # ranges of lrs, whatever the other settings, in ascending order
+    # Lowest and highest lr of the configurations that ended as low as the best, in adjacent ranges.
     good: tuple[float, float]
-    near: int
-    importances: Mapping[str, float]
-    edge: str
-    try_next: tuple[float, float] | None
+    near: int  # how many configurations that ended have an lr within a factor NEAR of the best
+    importances: Mapping[str, float]  # how much each setting mattered, descending; {}: too few runs
+    edge: str  # "low" or "high" if the best lr is at that end of all that were tried
+    try_next: tuple[float, float] | None  # lrs, with the other settings of the best configuration
 
 
 def is_search(groups: Sequence[Sequence[Row]]) -> bool:
     """Return whether each combination has too few runs, though there are many together.
 
-    A search draws each configuration its own lr, so combinations share hardly any. If half of them
-    or more ended at fewer than FEW_LRS lrs, none has a curve over lr of its own.
+    A search draws an lr for each configuration, so combinations share hardly any. If half of them
+    or more ended at fewer than FEW_LRS lrs, they are judged together.
 
     Args:
         groups: the runs of each combination of the settings besides lr and seed.
@@ -120,26 +107,24 @@ def search(
         rows: of the verdicts, of all runs.
     """
     best = min(ended, key=lambda each: (each.failed, each.end))
-    tried = sorted({float(row["lr"]) for row in rows if float(row["lr"]) > 0})
-    bins = _bins(ended, best.lr)
-    good = _good(ended, bins, best, t)
-    near = sum(best.lr / NEAR <= each.lr <= best.lr * NEAR for each in ended)
-    edge = _edge(best.lr, tried)
     low, high = best.lr / NEAR, best.lr * NEAR
+    near = sum(low <= each.lr <= high for each in ended)
+    edge = _edge(best.lr, sorted({float(row["lr"]) for row in rows if float(row["lr"]) > 0}))
     following = None
     if edge:
         following = (best.lr / 10, high) if edge == "low" else (low, best.lr * 10)
-    elif near < 2 * 3:
+    elif near < _ENOUGH:
         following = (low, high)
+    bins = _bins(ended, best.lr)
     return Search(
-        len(ended),
-        len(configurations(rows, names)),
-        bins,
-        good,
-        near,
-        importances(rows, names),
-        edge,
-        following,
+        ended=len(ended),
+        tried=len(configurations(rows, names)),
+        bins=bins,
+        good=_good(ended, bins, best, t),
+        near=near,
+        importances=importances(rows, names),
+        edge=edge,
+        try_next=following,
     )
 
 
@@ -190,8 +175,8 @@ def _edge(best: float, tried: Sequence[float]) -> str:
 def importances(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
     """Return how much lr and the settings mattered for reaching the best quarter, as shares.
 
-    They are computed by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), with Optuna. A pruned
-    run counts as worse than all that ended, a failed one as worse than these. Too few runs give {}.
+    Optuna computes them by PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255). A pruned run counts
+    as worse than all that ended, a failed one as worse still. Too few runs give {}.
     """
     ended = [row for row in rows if row.get("state") in (*_RANKED, None)]
     ranked = [

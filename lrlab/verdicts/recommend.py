@@ -4,7 +4,8 @@
 """Recommend a learning rate, say how sure that is, and what to try next."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -24,7 +25,7 @@ from lrlab.verdicts.sides import AtLr, Sides, compare, gathered
 _NEEDED = ("run", "lr", "outcome", "end_loss")
 _NOT_SETTINGS = ("run", "lr", "seed", "outcome")
 _RANGE_TEST = "range_test"
-_FAR_OFF = 10  # times guessing's loss: such an initial loss is mostly the targets' offset
+_FAR_OFF = 10  # an initial loss above this × guessing's is mostly the targets' offset
 
 Row = Mapping[Any, Any]
 
@@ -41,10 +42,9 @@ def recommend(
     answer: its best configuration, see `lrlab.verdicts.pooled`.
 
     Args:
-        verdicts: as from `lrlab.verdicts.judging.verdicts`: run, lr, outcome, end_loss; and where
-            there, its other columns, and val_parts (see `lrlab.verdicts.noise`).
-        settings: the columns whose values make a combination; None: those of `tidy.SETTINGS` and
-            with a dot in their name whose values differ.
+        verdicts: as from `lrlab.verdicts.judging.verdicts`. Needed are run, lr, outcome, end_loss;
+            its other columns and val_parts (see `lrlab.verdicts.noise`) are used if present.
+        settings: the columns whose values make a combination; None: all settings that differ.
 
     Raises:
         UserError: a column is missing.
@@ -65,8 +65,8 @@ def recommend(
         _answer(dict(zip(names, key, strict=True)), members, thresholds)
         for key, members in groups.items()
     ]
-    told_first = sorted(answers, key=lambda a: bool(a.refusal))
-    kinds = list(dict.fromkeys(loss_kinds.kind(a.settings) for a in told_first))
+    answers.sort(key=lambda a: bool(a.refusal))
+    kinds = list(dict.fromkeys(loss_kinds.kind(a.settings) for a in answers))
 
     def rank(a: Answer) -> tuple[int, float]:
         of_kind = kinds.index(loss_kinds.kind(a.settings))
@@ -114,7 +114,7 @@ def _judged(rows: Sequence[Row]) -> list[Row]:
 
     If some are judged by their val loss, runs without one cannot be compared with them.
     """
-    ended = [row for row in _finished(rows) if not math.isnan(float(row["end_loss"]))]
+    ended = _ended(rows)
     compared = [
         row
         for row in ended
@@ -124,20 +124,24 @@ def _judged(rows: Sequence[Row]) -> list[Row]:
     return compared if has_val else ended
 
 
-def _finished(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.get("state") not in UNFINISHED]
+def _ended(rows: Sequence[Row]) -> list[Row]:
+    finished = [row for row in rows if row.get("state") not in UNFINISHED]
+    return [row for row in finished if not math.isnan(float(row["end_loss"]))]
+
+
+def _by_lr(rows: Sequence[Row]) -> dict[float, list[Row]]:
+    found: dict[float, list[Row]] = {}
+    for row in rows:
+        found.setdefault(float(row["lr"]), []).append(row)
+    return found
 
 
 def _at_lrs(rows: Sequence[Row]) -> list[AtLr]:
-    return gathered(
-        (
-            float(row["lr"]),
-            row.get("seed"),
-            row["run"],
-            math.inf if row["outcome"] in FAILED else float(row["end_loss"]),
-        )
-        for row in rows
-    )
+    return gathered((float(row["lr"]), row.get("seed"), row["run"], _end(row)) for row in rows)
+
+
+def _end(row: Row) -> float:
+    return math.inf if row["outcome"] in FAILED else float(row["end_loss"])
 
 
 def _start(rows: Sequence[Row]) -> float:
@@ -147,9 +151,6 @@ def _start(rows: Sequence[Row]) -> float:
 
 def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[Row]) -> Answer:
     """Return an answer with the facts that need no comparison."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
     failed = [float(row["lr"]) for row in judged if row["outcome"] in FAILED]
     ended = [row for row in judged if math.isfinite(float(row["end_loss"]))]
     return Answer(
@@ -157,34 +158,31 @@ def _counted(settings: Mapping[str, Any], rows: Sequence[Row], judged: Sequence[
         judged_by=most_judged_by(row.get("judged_by") for row in ended),
         lrs=len({row["lr"] for row in judged}),
         runs=len(rows),
-        not_judged=len(rows) - sum(not math.isnan(float(r["end_loss"])) for r in _finished(rows)),
+        not_judged=len(rows) - len(_ended(rows)),
         fails_from=min(failed, default=None),
         unit=next((str(row["unit"]) for row in rows if row.get("unit")), "step"),
-        steps=_median([row for row in judged if math.isfinite(float(row["end_loss"]))], "last"),
-        counts=counts,
+        steps=_median(ended, "last"),
+        counts=dict(Counter(row["outcome"] for row in rows)),
     )
 
 
 def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds) -> Answer:
     """Return the answer with the facts about the best lr, and about the lrs next to it."""
     mine = [row for row in judged if row["lr"] == sides.best]
-    well = [row for row in mine if row["outcome"] not in FAILED]
-    by_lr: dict[float, list[Row]] = {}
-    for row in judged:
-        by_lr.setdefault(float(row["lr"]), []).append(row)
+    well = _well(mine)
+    by_lr = _by_lr(judged)
     small = [lr for lr in by_lr if lr < sides.low and _most(by_lr[lr], ("undershooting",))]
     large = [lr for lr in by_lr if lr > sides.high and _most(by_lr[lr], TOO_LARGE)]
     of_seeds = next(at.ends for at in _at_lrs(mine))
-    well_by_lr = {
-        lr: [row for row in of if row["outcome"] not in FAILED] for lr, of in by_lr.items()
-    }
+    well_by_lr = {lr: _well(of) for lr, of in by_lr.items()}
+    larger = _well([row for lr in large for row in by_lr[lr]])
     at_end = _commonest(well, "at_end")
-    overfit = [row for row in well if row.get("at_end") == "overfitting"]
+    overfit = _overfit(well)
     target, to_target = _to_target(judged)
     return replace(
         answer,
         best_lr=sides.best,
-        best_run=_middle(mine),
+        best_run=sorted(mine, key=_end)[(len(mine) - 1) // 2]["run"],
         best_loss=sides.best_end,
         as_good=(sides.low, sides.high),
         noise=sides.noise,
@@ -193,7 +191,7 @@ def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds)
         failed_seeds=sum(map(math.isinf, of_seeds.values())),
         too_small=max(small, default=None),
         too_large=min(large, default=None),
-        larger_overfit=_mostly_overfit([row for lr in large for row in by_lr[lr]]),
+        larger_overfit=2 * len(_overfit(larger)) > len(larger),
         at_end=at_end,
         step_words=_commonest(well, "steps"),
         decay_gain=_median(well, "gain_low"),
@@ -207,7 +205,7 @@ def _of_best(answer: Answer, judged: Sequence[Row], sides: Sides, t: Thresholds)
 def _refusal(rows: Sequence[Row], judged: Sequence[Row]) -> str:
     """Return why nothing can be compared, or ""."""
     if rows and all(row.get("schedule") == _RANGE_TEST for row in rows):
-        return f"schedule={_RANGE_TEST} sweeps the lr within a run; see python -m lrlab.find"
+        return f"schedule={_RANGE_TEST} sweeps the lr within a run; use python -m lrlab.find"
     if not judged:
         finished = any(row.get("state") not in UNFINISHED for row in rows)
         return "no loss was recorded" if finished else "no run has been trained to its end"
@@ -216,12 +214,12 @@ def _refusal(rows: Sequence[Row], judged: Sequence[Row]) -> str:
         name = f"schedule={chosen.pop()}" if len(chosen) == 1 else "the schedule"
         return f"{name} sets the rates by itself, so all lrs trained at the same rates"
     if all(row["outcome"] == "not compared" and not row.get("last") for row in judged):
-        return "only one loss of a run was recorded, and one loss has no direction"
+        return "only one loss of a run was recorded, and one loss shows no trend"
     return ""
 
 
 def _all_failed(answer: Answer, lrs: Sequence[float]) -> Answer:
-    span = _span(lrs[0], lrs[-1])
+    span = f"lr {lrs[0]:g}" + (f" to {lrs[-1]:g}" if lrs[-1] > lrs[0] else "")
     refusal = f"every run diverged or collapsed ({span}), so every step was too large"
     return replace(answer, refusal=refusal, try_next=_range(lrs[0] / 1000, lrs[0]))
 
@@ -232,61 +230,51 @@ def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     lowest = f"the lowest end loss is {sides.best_end:.4g}, at lr {sides.best:g}"
     if math.isnan(guess):
         start = _median(judged, "initial_loss")
-        return (
-            f"nothing was learned, as no run is better than before training ({start:.4g}); {lowest}"
-        )
+        told = f"no run is better than before training ({start:.4g})"
+        return f"nothing was learned, because {told}; {lowest}"
     constant = {"mse": "predicting the mean", "l1": "predicting the median"}
     losses = {str(row.get("loss")) for row in judged}
     what = constant.get(losses.pop(), "guessing") if len(losses) == 1 else "guessing"
-    told = f"nothing was learned, as no run is better than {what} ({guess:.4g}); {lowest}"
+    told = f"nothing was learned, because no run is better than {what} ({guess:.4g}); {lowest}"
     lowest_run = min(judged, key=lambda row: float(row["end_loss"]))
+    start, end = float(lowest_run.get("initial_loss") or math.nan), float(lowest_run["end_loss"])
     if lowest_run.get("at_end") == "still falling":
         told += "; its loss was still falling, so more epochs may help"
-    elif _is_on_its_way(lowest_run, guess):
-        told += f"; it began at {lowest_run['initial_loss']:.4g}, so more epochs may help"
+    elif (1 + THRESHOLDS.converged) * guess < end < THRESHOLDS.guessing * start:
+        told += f"; it began at {start:.4g}, so more epochs may help"
     if what in constant.values() and _median(judged, "initial_loss") > _FAR_OFF * guess:
-        told += "; the targets lie far from 0, where data.standardise_targets=true helps"
+        told += "; the targets are far from 0; data.standardise_targets=true helps"
     return told
-
-
-def _is_on_its_way(row: Row, guess: float, t: Thresholds = THRESHOLDS) -> bool:
-    """Return whether a run's loss fell from its start and is not yet at that of guessing."""
-    start, end = float(row.get("initial_loss") or math.nan), float(row["end_loss"])
-    return end > (1 + t.converged) * guess and end < t.guessing * start
 
 
 def _elsewhere(judged: Sequence[Row], sides: Sides) -> tuple[float, float] | None:
     """Return where to look after nothing was learned, if anything shows it.
 
-    Smaller lrs, if most runs at the smallest diverged or collapsed. Larger ones, if the steps at
-    the largest were far too short, as far as they were measured, and no run failed.
+    Smaller lrs, if most runs at the smallest diverged or collapsed. Larger lrs, if no run failed
+    and the steps at the largest were far too short, by alpha if there is no stability ratio. Alpha
+    misses a ravine, but a run that comes down while it bounces in one has learned something.
     """
     if _most([row for row in judged if row["lr"] == sides.lrs[0]], FAILED):
         return _range(sides.lrs[0] / 1000, sides.lrs[0])
     largest = [row for row in judged if row["lr"] == sides.lrs[-1]]
     if any(row["outcome"] in FAILED for row in judged):
         return None
-    return _range(sides.lrs[-1], sides.lrs[-1] * 1000) if _creeps(largest) else None
+    alpha_alone = math.isnan(_median(largest, "stability_ratio"))
+    creeps = alpha_alone and _median(largest, "alpha") + 1 < THRESHOLDS.short
+    if not (creeps or _too_short(largest)):
+        return None
+    return _range(sides.lrs[-1], sides.lrs[-1] * 1000)
 
 
 def _too_short(rows: Sequence[Row]) -> bool:
     return _commonest(rows, "steps") == "far too short"
 
 
-def _creeps(rows: Sequence[Row], t: Thresholds = THRESHOLDS) -> bool:
-    """Return whether steps that learned nothing were far too short, by alpha if nothing else says.
-
-    Alpha misses a ravine; but a run that bounces in one, and comes down, has learned something.
-    """
-    alone = math.isnan(_median(rows, "stability_ratio"))
-    return _too_short(rows) or (alone and _median(rows, "alpha") + 1 < t.short)
-
-
 def _beside(judged: Sequence[Row], lr: float, t: Thresholds) -> tuple[float, float] | None:
     """Return where to look from a single lr: on both sides, unless there is hard evidence for one.
 
-    Hard evidence is a failure or an unstable step, steps far too short for a falling loss, or a
-    loss that falls faster than 1 / step. In the last case a step twice as long halves it.
+    A failure or unstable steps are evidence for smaller lrs. A falling loss is evidence for larger
+    ones, if the steps are far too short or the loss falls faster than 1 / step.
     """
     mine = [row for row in judged if row["lr"] == lr]
     if _commonest(mine, "steps") == "unstable" or any(row["outcome"] in FAILED for row in mine):
@@ -312,10 +300,6 @@ def _edge(best: float, tried: Sequence[float]) -> tuple[str, tuple[float, float]
 
 def _range(low: float, high: float) -> tuple[float, float] | None:
     return (low, high) if 0 < low < high < math.inf else None
-
-
-def _span(low: float, high: float) -> str:
-    return f"lr {low:g}" if low == high else f"lr {low:g} to {high:g}"
 
 
 # --- a search over several settings ---------------------------------------------------------------
@@ -356,9 +340,12 @@ def _most(rows: Sequence[Row], outcomes: Sequence[str]) -> bool:
     return sum(row["outcome"] in outcomes for row in rows) * 2 > len(rows)
 
 
-def _mostly_overfit(rows: Sequence[Row]) -> bool:
-    ended = [row for row in rows if row["outcome"] not in FAILED]
-    return 2 * sum(row.get("at_end") == "overfitting" for row in ended) > len(ended)
+def _well(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["outcome"] not in FAILED]
+
+
+def _overfit(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.get("at_end") == "overfitting"]
 
 
 def _commonest(rows: Sequence[Row], name: str) -> str:
@@ -373,19 +360,11 @@ def _median(rows: Sequence[Row], name: str) -> float:
     return median([value for value in values if not math.isnan(value)] or [math.nan])
 
 
-def _middle(rows: Sequence[Row]) -> Hashable:
-    order = sorted(rows, key=lambda r: math.inf if r["outcome"] in FAILED else float(r["end_loss"]))
-    return order[(len(order) - 1) // 2]["run"]
-
-
 def _to_target(rows: Sequence[Row]) -> tuple[float, tuple[ToTarget, ...]]:
     target = _median(rows, "target_loss")
     if math.isnan(target):
         return target, ()
-    by_lr: dict[float, list[Row]] = {}
-    for row in rows:
-        by_lr.setdefault(float(row["lr"]), []).append(row)
     return target, tuple(
         ToTarget(lr, _median(group, "steps_to_target"), _median(group, "seconds_to_target"))
-        for lr, group in sorted(by_lr.items())
+        for lr, group in sorted(_by_lr(rows).items())
     )

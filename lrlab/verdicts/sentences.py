@@ -1,7 +1,5 @@
 """Write the sentence of evidence for each verdict."""
 
-from __future__ import annotations
-
 import math
 
 from lrlab.verdicts.evidence import Numbers
@@ -22,7 +20,7 @@ def fell(n: Numbers) -> str:
     start, end = n.initial_loss, n.end_loss
     change = (end - start) / abs(start) if start else math.copysign(math.inf, end - start)
     if math.isnan(change) or end == start:
-        return f"{name} ended at {loss(end)}, where it began"
+        return f"{name} ended at {loss(end)}, as before training"
     if abs(change) < 0.02:
         return f"{name} stayed at {end:.4g} ({start:.4g} before training)"
     return f"{name} {'fell' if change < 0 else 'rose'} from {loss(start)} to {loss(end)}"
@@ -32,8 +30,8 @@ def nonfinite(n: Numbers) -> str:
     """Return where the loss stopped being finite."""
     where = f" at {n.unit} {n.first_nonfinite:.6g}" if math.isfinite(n.first_nonfinite) else ""
     if not n.losses:
-        return f"the loss was not finite from the first record on{where}"
-    return f"the loss became non-finite{where}, after {loss(n.peak_loss)} at its highest"
+        return f"the loss was non-finite from the first record on{where}"
+    return f"the loss became non-finite{where}, after a peak of {loss(n.peak_loss)}"
 
 
 def above(end: float, best_end: float, best: str) -> str:
@@ -42,11 +40,9 @@ def above(end: float, best_end: float, best: str) -> str:
         return f"worse than the best, {best}"
     if best_end > 0 and end > 2 * best_end:
         return f"{end / best_end:.3g} times the best, {best}"
-    if end == best_end:
-        return f"as low as the best, {best}"
-    over = (end - best_end) / abs(best_end) if best_end else math.inf
-    if math.isinf(over):
+    if not best_end and end != best_end:
         return f"above the best, {best}"
+    over = (end - best_end) / abs(best_end) if best_end else 0.0
     if over <= -0.0005:
         return f"below {best}"
     return f"as low as the best, {best}" if over < 0.0005 else f"{over:.1%} above the best, {best}"
@@ -56,9 +52,9 @@ def sentence(n: Numbers, outcome: str, why: str, word: str, told: str, how: str)
     """Return the evidence of a verdict as a sentence.
 
     Args:
-        why: the reason of the outcome.
+        why: the reason for the outcome.
         word, told: how the run stood at its end, and the evidence; "" if there is none.
-        how: the reason of the step mode.
+        how: the reason for the step mode.
     """
     before = ""
     if n.state in _HOW_IT_STANDS:
@@ -66,7 +62,7 @@ def sentence(n: Numbers, outcome: str, why: str, word: str, told: str, how: str)
         before = f"{_HOW_IT_STANDS[n.state]}{where}: "
     unknown = math.isnan(n.chance_loss) and outcome not in ("diverged", "pruned") and n.losses
     if unknown and n.end_loss > 0.5 * n.initial_loss:
-        why += "; without num_classes or chance_loss, it was not compared with guessing"
+        why += "; it was not compared with guessing, which needs num_classes or chance_loss"
     at_end = f"; at the end {word}" + (f", {told}" if told else "") if word else ""
     return f"{before}{why}: {outcome}{at_end} ({how})"
 

@@ -1,7 +1,7 @@
 """Find which lr of a setting ended best, and which others did as well.
 
-A setting is a set of runs that differ only in lr and seed. The verdicts and the answer both use
-this file, so they never disagree.
+The runs of a setting differ only in lr and seed. The verdicts and the answer both use this file, so
+they never disagree.
 """
 
 import math
@@ -17,14 +17,10 @@ from lrlab.records.thresholds import THRESHOLDS, Thresholds
 
 @dataclass(frozen=True)
 class AtLr:
-    """The end losses of the finished runs at one lr.
-
-    Attributes:
-        ends: by seed; inf for a run that diverged or collapsed. Runs without a seed have a key of
-            their own.
-    """
+    """The finished runs at one lr."""
 
     lr: float
+    # End loss by seed; inf for a run that diverged or collapsed. Each run without a seed has a key.
     ends: Mapping[Hashable, float]
 
     @property
@@ -57,32 +53,20 @@ def gathered(runs: Iterable[tuple[float, Any, Hashable, float]]) -> list[AtLr]:
 
 @dataclass(frozen=True)
 class Sides:
-    """The lrs of one setting, compared.
+    """The lrs of one setting, compared. The mappings are by lr."""
 
-    Attributes:
-        lrs: sorted, with at least one run that was trained to its end.
-        ends: the median end loss at each; inf where half of the runs or more failed.
-        best: the lr that ended lowest, of those at which the fewest runs failed; NaN for none.
-        best_end: its end loss.
-        low, high: the smallest and the largest of the lrs around it that did as well.
-        noise: standard deviation of the difference to the best between seeds; NaN with one seed.
-        higher: by lr, how much higher than the best it ended: the mean difference over the seeds
-            that both have, of which `errors` is the standard error. The medians of `ends` can come
-            from different seeds, whose difference has more noise.
-        errors: by lr, the standard error of `higher`; {} with one seed.
-        room: by lr, how far above the best it may end and count as good.
-    """
-
-    lrs: Sequence[float]
-    ends: Mapping[float, float]
-    best: float = math.nan
-    best_end: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    noise: float = math.nan
+    lrs: Sequence[float]  # sorted, with at least one run that was trained to its end
+    ends: Mapping[float, float]  # the median end loss; inf if half of the runs or more failed
+    best: float = math.nan  # the lr that ended lowest, of those at which the fewest runs failed
+    best_end: float = math.nan  # its end loss
+    low: float = math.nan  # the smallest lr around the best that did as well
+    high: float = math.nan  # the largest
+    noise: float = math.nan  # standard deviation between seeds of the difference to the best
+    # How much higher than the best it ended, as the mean difference over the seeds that both have.
+    # The medians of `ends` can come from different seeds, whose difference has more noise.
     higher: Mapping[float, float] = field(default_factory=dict)
-    errors: Mapping[float, float] = field(default_factory=dict)
-    room: Mapping[float, float] = field(default_factory=dict)
+    errors: Mapping[float, float] = field(default_factory=dict)  # of `higher`; {} with one seed
+    room: Mapping[float, float] = field(default_factory=dict)  # how far above the best is good
 
     def side(self, lr: float) -> int:
         """Return -1: below the lrs that are as good as the best; 0: one of them; 1: above."""

@@ -16,7 +16,7 @@ from lrlab.verdicts.recommend import best_of_each, comparable
 NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
 HEAD = len("answer  ")  # columns of the words before a line's text
 _OTHERS = 8  # further combinations of settings that the text shows, one line each
-_FAR = 10  # times the noise: another seed hardly reverses such a lead
+_FAR = 10  # a lead of more than this × the noise is not due to the seed
 _BINS = 6  # ranges of lrs of a search that the text shows
 
 
@@ -24,12 +24,6 @@ def text(answers: Sequence[Answer]) -> str:
     """Write the best combination in full, and others in one line each, with a note at an edge.
 
     If there are several kinds of loss, the best combination of each is shown in full.
-
-    Args:
-        answers: as from `recommend.recommend`.
-
-    Returns:
-        Lines without a newline at the end.
     """
     if not answers:
         return "answer  none: there are no runs"
@@ -62,7 +56,7 @@ def headline(a: Answer) -> str:
     if a.is_alone:
         return f"{line}; no other lr was trained to its end, so it is not compared"
     low, high = a.as_good or (a.best_lr, a.best_lr)
-    return line if low == high else f"{line}; as good from lr {low:g} to {high:g}"
+    return line if low == high else f"{line}; lr {low:g} to {high:g} are as good"
 
 
 def _setting(value: Any) -> str:
@@ -75,17 +69,18 @@ def details(a: Answer) -> list[str]:
     if a.best_lr is None:
         return lines
     if a.failed_seeds:
-        lines.append(
-            f"careful: {a.failed_seeds} of {a.seeds} seeds failed at lr {a.best_lr:g}; at every "
-            "other lr no smaller share did"
-            if a.lrs > 1
-            else f"careful: {a.failed_seeds} of {a.seeds} seeds failed at lr {a.best_lr:g}"
-        )
-    if a.fails_from is not None and a.fails_above is None and not a.failed_seeds:
-        lines.append(f"careful: a run failed at lr {a.fails_from:g}, which is not too large")
+        lines.append(f"careful: {a.failed_seeds} of {a.seeds} seeds failed at lr {a.best_lr:g}")
+        lines[-1] += "; at no other lr did a smaller share fail" if a.lrs > 1 else ""
+    elif a.fails_from is not None and a.fails_above is None:
+        lines.append(f"careful: a run failed at lr {a.fails_from:g}, although it is not too large")
     if a.too_small is not None:
-        lines.append(f"too small: lr {a.too_small:g} and below end higher in this budget")
-    lines += _too_large(a) + _alone(a) + _at_end(a) + _search(a)
+        lines.append(
+            f"too small: lr {a.too_small:g} and below end with a higher loss in this budget"
+        )
+    lines += _too_large(a)
+    if a.is_alone and a.step_words:
+        lines.append(f"steps: {a.step_words}, as measured during training")
+    lines += _at_end(a) + _search(a)
     lines += _edge_words(a) + _target_words(a)
     return [*lines, how_sure(a)]
 
@@ -94,7 +89,7 @@ def _budget(a: Answer) -> list[str]:
     if not (a.unit == "step" and 0 < a.steps < THRESHOLDS.few_steps):
         return []
     count = "1 step" if a.steps == 1 else f"{a.steps:g} steps"
-    return [f"budget: {count} only, too few to mean much; raise epochs or lower batch_size"]
+    return [f"budget: only {count}, too few to mean much; raise epochs or lower batch_size"]
 
 
 def _too_large(a: Answer) -> list[str]:
@@ -104,17 +99,11 @@ def _too_large(a: Answer) -> list[str]:
         )
     told: list[str] = []
     if a.overshoots_from is not None:
-        why = ", for they overfit" if a.larger_overfit else ""
-        told.append(f"lr {a.overshoots_from:g} and above end higher{why}")
+        why = " because they overfit" if a.larger_overfit else ""
+        told.append(f"lr {a.overshoots_from:g} and above end with a higher loss{why}")
     if a.fails_above is not None:
         told.append(f"runs fail from lr {a.fails_above:g} on")
-    return [f"too large: {', '.join(told)}"] if told else []
-
-
-def _alone(a: Answer) -> list[str]:
-    if not (a.is_alone and a.step_words):
-        return []
-    return [f"steps: {a.step_words}, as measured while training"]
+    return [f"too large: {'; '.join(told)}"] if told else []
 
 
 def _at_end(a: Answer) -> list[str]:
@@ -141,7 +130,8 @@ def _at_end(a: Answer) -> list[str]:
     else:
         lines = []
     if no_decay:
-        lines.append("decay: ending at lr/10 would not cut the train loss")
+        most = f" by more than {less(THRESHOLDS.gain)}" if a.decay_gain > 0 else ""
+        lines.append(f"decay: ending at lr/10 would not cut the train loss{most}")
     return lines
 
 
@@ -150,14 +140,14 @@ def _search(a: Answer) -> list[str]:
     if found is None:
         return []
     lines = [f"search: the best of {found.ended} configurations trained to their end"]
-    lines[0] += f", of {found.tried} tried" if found.tried > found.ended else ""
+    lines[0] += f"; {found.tried} were tried" if found.tried > found.ended else ""
     shown = sorted(sorted(found.bins, key=lambda each: each.end)[:_BINS], key=lambda b: b.low)
     ends = [f"{each.end:.4g}" if math.isfinite(each.end) else "fails" for each in shown]
     by_lr = [
         f"{each.low:.2g} to {each.high:.2g}: {end} ({each.count})"
         for each, end in zip(shown, ends, strict=True)
     ]
-    lines.append(f"lowest end loss by lr (configurations): {'; '.join(by_lr)}")
+    lines.append(f"lowest end loss by lr (number of configurations): {'; '.join(by_lr)}")
     if found.importances:
         shares = [f"{name} {share:.0%}" for name, share in found.importances.items()]
         lines.append(f"what mattered (PED-ANOVA): {', '.join(shares)}")
@@ -166,7 +156,7 @@ def _search(a: Answer) -> list[str]:
     count = "1 configuration" if found.near == 1 else f"{found.near} configurations"
     lines.append(f"coverage: {count} within a factor of {NEAR:g} of lr {a.best_lr:g}")
     if not found.edge and found.try_next:
-        lines[-1] += f"; keep the other settings{_next(a)}"
+        lines[-1] += f"{_next(a)}, and keep the other settings"
     return lines
 
 
@@ -187,7 +177,8 @@ def _next(a: Answer) -> str:
 
 
 def _target_words(a: Answer) -> list[str]:
-    reached = sorted((each for each in a.to_target if math.isfinite(each.steps)), key=_steps)
+    reached = [each for each in a.to_target if math.isfinite(each.steps)]
+    reached.sort(key=lambda each: each.steps)
     if not reached or a.is_alone:
         return []
     times = [f"at lr {each.lr:g} in {_duration(each, a.unit)}" for each in reached[:3]]
@@ -202,48 +193,43 @@ def _duration(each: ToTarget, unit: str) -> str:
     return f"{steps} {unit}{'' if each.steps == 1 else 's'}{seconds}"
 
 
-def _steps(each: ToTarget) -> float:
-    return each.steps
-
-
 def how_sure(a: Answer) -> str:
     """Return how much of the best lr's lead may be chance, and what would show more."""
     line = f"how sure: {a.seeds} seeds" if a.seeds > 1 else "how sure: one seed"
     if a.rival is not None:
         line += f"; {_compared(a.rival, a.best_loss)}"
     elif a.is_alone and not math.isnan(a.noise):  # noise of a difference, √2 times the noise of one
-        line += f"; end losses of single seeds deviate by {a.noise / math.sqrt(2):.2g}"
+        line += f"; their end losses have a standard deviation of {a.noise / math.sqrt(2):.2g}"
     sentences = [line, *_not_told_apart(a)]
     if a.seeds == 1 and a.rival is not None:
-        # no seed changes a rate that is far off
+        # another seed hardly reverses a large lead
         if not a.rival.higher > _FAR * a.rival.error:
             sentences.append("Another seed may change the order; try seed=0,1,2")
     elif a.seeds == 1:
         sentences.append("Several seeds would show the noise; try seed=0,1,2")
     if a.not_judged:
-        sentences.append(f"{a.not_judged} of {a.runs} runs had not had their whole budget")
+        sentences.append(f"{a.not_judged} of {a.runs} runs were not trained to their end")
     return ". ".join(sentences)
 
 
 def _compared(rival: Rival, best: float) -> str:
     """Return by how much the best leads, and whether that may be chance."""
-    higher = f"{abs(rival.higher):.2g} {'higher' if rival.higher > 0 else 'lower'}"
+    if rival.fails:
+        return f"lr {rival.lr:g} ended lower, but a larger share of its runs failed"
+    higher = f"{abs(rival.higher):.2g} {'higher' if rival.higher > 0 else 'lower on average'}"
     if 0 < rival.higher <= best:
         higher += f" ({100 * rival.higher / best:.2g}%)"
-    if rival.fails:
-        return f"lr {rival.lr:g} ended lower, but more of its runs failed"
-    higher = higher if rival.higher else "as low"
-    line = f"lr {rival.lr:g} ended {higher}"
+    line = f"the next best, lr {rival.lr:g}, ended {higher if rival.higher else 'as low'}"
     if math.isnan(rival.error):
         return f"{line}; how much of that is chance was not measured"
-    word = "within" if abs(rival.higher) <= rival.error else "beyond"
+    word = "within" if abs(rival.higher) <= rival.error else "more than"
     return f"{line}, {word} the noise of the {rival.of} (±{rival.error:.2g})"
 
 
 def _not_told_apart(a: Answer) -> list[str]:
-    """Return the lrs that so few held-out samples cannot tell apart, if more than the good ones."""
+    """Return the lrs that the held-out samples cannot distinguish, if more than the good ones."""
     wide = a.rival.held_out if a.rival else None
     low, high = a.as_good or (math.inf, -math.inf)
     if wide is None or (wide[0] >= low and wide[1] <= high):
         return []
-    return [f"So few held-out samples cannot tell lr {wide[0]:g} to {wide[1]:g} apart"]
+    return [f"The held-out samples are too few to tell lr {wide[0]:g} to {wide[1]:g} apart"]

@@ -33,49 +33,39 @@ def in_order(found: pd.DataFrame) -> pd.DataFrame:
 def verdict_table(found: pd.DataFrame, width: int | None = None) -> str:
     """Return one line a run: run, lr, what else varies, outcome, at the end, step mode, end loss.
 
-    found: as from `verdicts`; its order is kept. width: columns of the terminal; None: a table of
-    any width. The text ends without a newline.
+    found: as from `verdicts`. width: columns of the terminal; None: a table of any width.
     """
     begun = found.loc[found["lr"].notna()]
     varying = ["seed"] if len(set(map(str, begun["seed"]))) > 1 else []
     varying += tidy.varying(found)
     columns = {
         "run": _names(found),
-        "lr": [_cell(lr) for lr in found["lr"]],
-        **{name: [_cell(value) for value in found[name]] for name in varying},
+        "lr": [cell(lr) for lr in found["lr"]],
+        **{name: [cell(value) for value in found[name]] for name in varying},
         "outcome": found["outcome"].tolist(),
-        **_at_end(found),
+        "at the end": [str(word) or "-" for word in found["at_end"]],
         "steps": found["step_mode"].tolist(),
-        **_states(found),
-        "end loss": ["non-finite" if x == math.inf else _cell(x, ".4g") for x in found["end_loss"]],
+        "state": [str(state) for state in found["state"]],
+        "end loss": ["non-finite" if x == math.inf else cell(x, ".4g") for x in found["end_loss"]],
         "decay": [_gain(gain) for gain in found["decay_gain"]],
     }
-    if not bool(found["decay_gain"].notna().to_numpy().any()):  # no branch test
-        del columns["decay"]
+    for name in ("at the end", "decay"):
+        if set(columns[name]) <= {"-"}:  # nothing shows it, or no branch test was made
+            del columns[name]
+    if not set(columns["state"]) & set(UNFINISHED):
+        del columns["state"]
     left = {name for name in ("run", *varying) if not pd.api.types.is_numeric_dtype(found[name])}
     left |= {"outcome", "at the end", "steps", "state"}
     least = ["decay", "steps", "at the end", "state", *reversed(varying)]
     return "\n".join(fitting.fitted(columns, left, width, least, "--output FILE writes"))
 
 
-def _at_end(found: pd.DataFrame) -> dict[str, list[str]]:
-    """Return a column of how the runs stood at their end, if anything shows it."""
-    words = [str(word) or "-" for word in found["at_end"]]
-    return {"at the end": words} if set(words) != {"-"} else {}
-
-
-def _states(found: pd.DataFrame) -> dict[str, list[str]]:
-    """Return a column of the states if some runs have not used their whole budget."""
-    states = [str(state) for state in found["state"]]
-    return {"state": states} if set(states) & set(UNFINISHED) else {}
-
-
 def evidence_lines(found: pd.DataFrame, width: int | None = None) -> str:
-    """Return the evidence of each run in words, after its run and lr.
+    """Return each run and lr with the evidence in words.
 
     found: as from `verdicts`. width: columns of the terminal; None: each run on one line.
     """
-    runs, lrs = _names(found), [f"lr {_cell(lr)}" for lr in found["lr"]]
+    runs, lrs = _names(found), [f"lr {cell(lr)}" for lr in found["lr"]]
     of_run, of_lr = max(map(len, runs), default=0), max(map(len, lrs), default=0)
     is_number = pd.api.types.is_numeric_dtype(found["run"])
     heads = [
@@ -90,7 +80,7 @@ def _names(found: pd.DataFrame) -> list[str]:
     return [in_a_line(str(run)) for run in found["run"].tolist()]
 
 
-def _cell(value: Any, spec: str = "g") -> str:
+def cell(value: Any, spec: str = "g") -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return f"{value:{spec}}" if isinstance(value, float) else in_a_line(str(value))
@@ -107,8 +97,6 @@ def as_json(found: pd.DataFrame, answers: Sequence[answer.Answer], notes: Sequen
     shown = found.drop(columns=frames.PARTS, errors="ignore")
     rows = json.loads(shown.to_json(orient="records", double_precision=15) or "[]")
     whole = {"verdicts": rows, "answers": [asdict(each) for each in answers], "notes": list(notes)}
-    return to_json(whole, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
+    return to_json(
+        whole, default=lambda value: value.item() if hasattr(value, "item") else str(value)
+    )

@@ -14,30 +14,23 @@ from lrlab.process.fitting import fitted, sentences
 from lrlab.process.paths import display_path
 from lrlab.tables.frames import varying
 from lrlab.verdicts.printed.answer_words import HEAD
+from lrlab.verdicts.printed.run_words import cell
 
-_ERROR_WIDTH = 60  # characters of a failed run's error that the table shows; the rest is in its log
+_ERROR_WIDTH = 60  # characters of a failed run's error; the rest is in its run.log
 # These states are counted below the table, so that a reader of 200 rows does not miss them.
 _COUNTED = ("pruned", "diverged", "failed", "interrupted")
 
-UNEVEN = 1.5  # times the share in even classes: from here on the most frequent class is reported
+UNEVEN = 1.5  # report the most frequent class if its share exceeds this × that of even classes
 
 
 class Best(NamedTuple):
-    """The best setting of a sweep, as the end of the table shows it.
+    """The best setting of a sweep, as the end of the table shows it."""
 
-    Attributes:
-        run: its run; with several seeds the one that stands for them.
-        setting: its swept options, as typed, for example ``lr=0.183 schedule=step``.
-        objective: the quantity that decides, ``val_loss`` ...
-        value: that of the setting; with several seeds their median.
-        seeds: how many seeds it was trained with.
-    """
-
-    run: int
-    setting: str
-    objective: str
-    value: float
-    seeds: int = 1
+    run: int  # with several seeds the one that represents them
+    setting: str  # its swept options, as typed, for example ``lr=0.183 schedule=step``
+    objective: str  # the quantity that decides, such as ``val_loss``
+    value: float  # of that quantity, the median over the seeds
+    seeds: int = 1  # how many seeds it was trained with
 
 
 def results(
@@ -50,25 +43,23 @@ def results(
 ) -> str:
     """Return all runs of a sweep, one line each, sorted by run number, and where its files are.
 
-    runs: as from `frames.runs`.
-    folder: the sweep's folder.
-    best: of a search, the best setting.
-    verdicts: as from `judging.verdicts`.
-    answer: as from `answer_words.text`; it is below the table.
-    width: columns of the terminal; None: lines of any width.
+    Columns: run, lr, schedule, every other setting that differs between the runs; the loss that
+    decides (val_loss unless best says otherwise), the only one for a pruned run; train and test
+    loss; test accuracy, if the data have classes and a test part; val accuracy, if there is no test
+    part or only one run; state; and, with verdicts, the outcome and how the run stood at its end.
+    The val loss is then their end_loss, so that table and answer show the same number.
 
-    A narrower table leaves out the least important columns, says so, and breaks sentences between
-    words. Columns: run, lr, schedule, every other setting that differs between the runs; the loss
-    that decides (val_loss unless best says otherwise), the only one for a pruned run; train and
-    test loss at the end; test accuracy, if the data have classes and a test part; the accuracy of
-    validation, if there is no test part or only one run; state; and, with verdicts, the outcome and
-    how the run stood at its end. With verdicts, the val loss is their end_loss, the median of the
-    last evaluations: one number in the table and in the answer. The text ends without a newline.
+    Args:
+        runs: as from `frames.runs`.
+        best: of a search, the best setting.
+        verdicts: as from `judging.verdicts`.
+        answer: as from `answer_words.text`; it is below the table.
+        width: columns of the terminal. A narrow table leaves out the least important columns, and
+            says so. None: lines of any width.
     """
     table = runs.sort_values(by="run")
-    best = best if len(table) > 1 else None  # one run is no choice
-    if best is not None:
-        best = with_end_loss(best, table, verdicts)
+    if best is not None:  # one run is no choice
+        best = with_end_loss(best, table, verdicts) if len(table) > 1 else None
     cells, words = columns(table, best, verdicts)
     files = "runs.csv and verdicts.csv have" if verdicts is not None else "runs.csv has"
     where = f"{display_path(folder)}: {files}"
@@ -90,8 +81,7 @@ def columns(
     table: pd.DataFrame, best: Best | None = None, verdicts: pd.DataFrame | None = None
 ) -> tuple[dict[str, list[str]], set[str]]:
     """Return the cells of that table, a column by its name, and which columns hold words."""
-    # Data without a test part, or without classes, leave no empty columns. If no run finished, the
-    # columns stay.
+    # Data without a test part, or without classes, leave no empty columns, once a run finished.
     ended = "finished" in set(table["state"])
 
     def has(name: str) -> bool:
@@ -100,18 +90,17 @@ def columns(
     judged_by = "val_loss" if best is None else best.objective
     table = _with_end_losses(table, verdicts)
     settings = ["schedule", *(name for name in varying(table) if name != "schedule")]
+    val_acc = {"val acc": _shares(table, "val_acc")} if has("val_acc") else {}
     found = {
         "run": [str(run) for run in table["run"]],
-        "lr": [_number(lr) for lr in table["lr"]],
-        **{name: [_number(value) for value in table[name]] for name in settings},
+        "lr": [cell(lr) for lr in table["lr"]],
+        **{name: [cell(value) for value in table[name]] for name in settings},
         **(_judged_by(table, judged_by) if has(judged_by) else {}),
-        **({"val acc": _shares(table, "val_acc")} if has("val_acc") and len(table) == 1 else {}),
+        **(val_acc if len(table) == 1 else {}),
         "train loss": _losses(table, "train_loss"),
         **({"test loss": _losses(table, "test_loss")} if has("test_loss") else {}),
         **({"test acc": _shares(table, "test_acc")} if has("test_acc") else {}),
-        **(
-            {} if has("test_loss") or not has("val_acc") else {"val acc": _shares(table, "val_acc")}
-        ),
+        **({} if has("test_loss") else val_acc),
         "state": [_state(row) for row in table.to_dict("records")],
         **_outcomes(table, verdicts),
     }
@@ -161,11 +150,7 @@ def _with_end_losses(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> pd.D
 
 
 def drawn(folder: Path) -> str:
-    """Return where the figures and the report of a sweep are, a line each, if there are any.
-
-    The lines follow `results`, which is printed before the figures are drawn. The text ends without
-    a newline.
-    """
+    """Return where the figures and the report of a sweep are, to be printed after `results`."""
     lines = []
     plots = records.plot_folder(folder)
     if count := len(list(plots.glob("*.png"))):
@@ -174,13 +159,6 @@ def drawn(folder: Path) -> str:
     if records.report_file(folder).is_file():
         lines.append(f"report {display_path(records.report_file(folder))}")
     return "\n".join(lines)
-
-
-def _number(value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
-        return "-"
-    # Six digits keep neighbours of a log-spaced grid apart and still read as a number.
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _outcomes(table: pd.DataFrame, verdicts: pd.DataFrame | None) -> dict[str, list[str]]:
@@ -206,7 +184,7 @@ def _judged_by(table: pd.DataFrame, name: str) -> dict[str, list[str]]:
 
 
 def best_line(best: Best) -> str:
-    """``best   run 1: lr=0.1, val_loss 0.1267``."""
+    """Return a line such as ``best   run 1: lr=0.1, val_loss 0.1267``."""
     is_share = best.objective.endswith("_acc")
     value = f"{best.value:.2%}" if is_share else f"{best.value:.4g}"
     seeds = f", the median of {best.seeds} seeds" if best.seeds > 1 else ""
@@ -241,10 +219,9 @@ def _state(row: dict[Any, Any]) -> str:
 
 
 def uneven(table: pd.DataFrame) -> list[str]:
-    """Return what always answering the most frequent class would score, if classes are uneven.
+    """Return the accuracy of always answering the most frequent class, a line for each data set.
 
-    There is a line for each choice of data. There is none if no accuracy is shown, or if the share
-    is near that of even classes.
+    There is none if no accuracy is shown, or if the share is near that of even classes.
     """
     if not {"majority_share", "num_classes"} <= set(table):
         return []
@@ -264,7 +241,7 @@ def uneven(table: pd.DataFrame) -> list[str]:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Return in a line how many runs did not finish; none if all did."""
+    """Return one line with how many runs did not finish, or nothing."""
     states = list(table["state"])
     told = [f"{states.count(name)} {name}" for name in _COUNTED if name in states]
     if not told:
