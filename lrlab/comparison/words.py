@@ -10,14 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrlab.comparison.best import best_ends, best_runs
-from lrlab.comparison.by_lr import (
-    At,
-    Row,
-    accuracy_column,
-    by_lr,
-    incomparable,
-    told_apart,
-)
+from lrlab.comparison.by_lr import At, Row, accuracy_column, by_lr, incomparable, told_apart
 from lrlab.comparison.differences import differences
 from lrlab.comparison.reading import Side
 from lrlab.process import fitting, paths

@@ -78,10 +78,7 @@ def figure(name: str, tables: Tables) -> Figure:
 
 
 def draw(
-    tables: Tables,
-    folder: Path,
-    only: Sequence[str] = (),
-    formats: Sequence[str] = ("png", "svg"),
+    tables: Tables, folder: Path, only: Sequence[str] = (), formats: Sequence[str] = ("png", "svg")
 ) -> Drawn:
     """Draw every figure that has data, and write it as folder/NAME.FORMAT.
 

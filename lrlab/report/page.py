@@ -26,10 +26,7 @@ _NOT_ENDED = {
     "interrupted": "interrupted",
 }
 _BOTH = 40  # up to so many runs can be drawn with train and validation loss at once
-_TITLES = (
-    *("Answer", "Loss curves", "Runs", "Figures"),
-    *("Configs", "Environment", "Thresholds"),
-)
+_TITLES = (*("Answer", "Loss curves", "Runs", "Figures"), *("Configs", "Environment", "Thresholds"))
 _FACTS = ("network", "data", "optimizer", "schedule", "loss", "batch_size", "epochs", "seed")
 
 
@@ -240,9 +237,7 @@ def _not_ended(rows: Sequence[Mapping[Any, Any]]) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def _compared(
-    configs: Sequence[Mapping[str, Any]],
-) -> tuple[dict[str, Any], list[str]]:
+def _compared(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
     """Return the settings that are equal in all runs, and the names of the others."""
     names = list(dict.fromkeys(name for config in configs for name in config))
     common, differing = {}, []

@@ -167,10 +167,7 @@ def lr_and_loss(
     page = sheet(
         title or "The loss, and the learning rate that made it",
         style.subtitle(curves, drawn.blended),
-        Panels(
-            rows=(3.1, 1.7),
-            between=0.16,
-        ),
+        Panels(rows=(3.1, 1.7), between=0.16),
         rail=rail_heading([run.mark for run in drawn.runs], len(drawn.runs)),
         margin=margin,
         handles=entries,

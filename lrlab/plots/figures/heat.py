@@ -109,9 +109,7 @@ def heat_map(
 
 
 def _norm(
-    losses: Sequence[np.ndarray],
-    means_of: Sequence[np.ndarray | None],
-    references: Sequence[float],
+    losses: Sequence[np.ndarray], means_of: Sequence[np.ndarray | None], references: Sequence[float]
 ) -> Normalize:
     """Return the range of colours: from the lowest smoothed loss to that of guessing."""
     lows = [
@@ -142,12 +140,7 @@ def _draw(ax: Axes, found: Sequence[Run], norm: Normalize, last: float) -> None:
         colours = cmap(norm(np.ma.masked_invalid(np.where(infinite, math.nan, row))))
         colours[infinite] = to_rgba(NOT_FINITE)
         ax.pcolormesh(
-            bounds,
-            [low, high],
-            colours[None],
-            shading="flat",
-            rasterized=True,
-            gid=f"row:{lr:g}",
+            bounds, [low, high], colours[None], shading="flat", rasterized=True, gid=f"row:{lr:g}"
         )
 
 

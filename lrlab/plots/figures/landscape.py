@@ -72,12 +72,7 @@ def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -
             )
             if part
         ),
-        Panels(
-            rows=(2.7,),
-            columns=len(roles),
-            above=0.5,
-            beside=0.62,
-        ),
+        Panels(rows=(2.7,), columns=len(roles), above=0.5, beside=0.62),
         handles=_textbook_handles(),
     )
     for column, role in enumerate(roles):
@@ -142,10 +137,7 @@ def surface(
     page = sheet(
         title or "The loss around the runs' ways, on the plane that holds most of them",
         _plane_words(paths, len(found)),
-        Panels(
-            aspect=min(1.15, max(_FLATTEST, shape)),
-            left=1.15 if is_flat else 0.95,
-        ),
+        Panels(aspect=min(1.15, max(_FLATTEST, shape)), left=1.15 if is_flat else 0.95),
         handles=_surface_handles(found, outcomes, colour, labelled, leave),
         bar=BAR + (0.0 if labelled else BAR),
     )

@@ -88,11 +88,7 @@ def mechanics(
     page = sheet(
         title or "How far single steps go: alpha and the stability ratio",
         style.subtitle(curves, blended),
-        Panels(
-            rows=(2.5,) * len(measured),
-            between=0.2,
-            left=0.98,
-        ),
+        Panels(rows=(2.5,) * len(measured), between=0.2, left=0.98),
         rail=rail_heading([run.mark for run in found], len(found)),
         margin=[label for name in measured for label in labels[name]],
         handles=entries,
@@ -174,11 +170,7 @@ def _draw_edges(ax: Axes) -> None:
 
 
 def _alpha_labels() -> list[Label]:
-    return [
-        Label(-1.0, "−1 no progress"),
-        Label(0.0, "0 at the minimum"),
-        Label(1.0, "1 mirrored"),
-    ]
+    return [Label(-1.0, "−1 no progress"), Label(0.0, "0 at the minimum"), Label(1.0, "1 mirrored")]
 
 
 def _ratio_labels() -> list[Label]:

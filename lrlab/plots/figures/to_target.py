@@ -12,10 +12,7 @@ from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.over_lr import pooled
-from lrlab.plots.over_lr.by_lr_table import (
-    DENSE,
-    settings,
-)
+from lrlab.plots.over_lr.by_lr_table import DENSE, settings
 from lrlab.plots.over_lr.recommended import draw_recommended, recommended_handle
 from lrlab.plots.parts.rail import draw_rail, rail_heading
 from lrlab.plots.runs import Run
@@ -88,10 +85,7 @@ def to_target(
     page = sheet(
         title or f"How long it took to reach {_target_words(judged)}",
         style.subtitle(table, blended),
-        Panels(
-            rows=(2.5,) * len(measures),
-            between=0.2,
-        ),
+        Panels(rows=(2.5,) * len(measures), between=0.2),
         rail=rail_heading([run.mark for run in lost], len(judged)),
         handles=entries,
     )

@@ -10,14 +10,7 @@ from matplotlib.lines import Line2D
 from lrlab.plots import frame, style
 from lrlab.plots.frame import Scale
 from lrlab.plots.over_lr import pooled
-from lrlab.plots.over_lr.by_lr_table import (
-    AT_PRUNING,
-    LOSS,
-    EndTable,
-    Measure,
-    medians_of,
-    pruned,
-)
+from lrlab.plots.over_lr.by_lr_table import AT_PRUNING, LOSS, EndTable, Measure, medians_of, pruned
 from lrlab.plots.style import DARK, GREY, OUTCOMES
 
 RIBBONS = 6  # up to so many settings get a ribbon of outcomes each
@@ -120,11 +113,7 @@ def draw(ax: Axes, table: EndTable, measure: Measure, scale: Scale) -> None:
             if table.coloured_by_outcome and first:
                 look["marker"] = ""
             ax.plot(
-                lrs,
-                scale.shown(medians),
-                zorder=4 if first else 3,
-                gid=f"median:{name}",
-                **look,
+                lrs, scale.shown(medians), zorder=4 if first else 3, gid=f"median:{name}", **look
             )
             if table.coloured_by_outcome and first:
                 _draw_outcomes(ax, table, lrs, scale.shown(medians))

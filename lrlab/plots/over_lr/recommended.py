@@ -8,12 +8,8 @@ from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, style
 from lrlab.plots.over_lr import pooled
-from lrlab.plots.over_lr.by_lr_table import (
-    EndTable,
-)
-from lrlab.plots.sheet import (
-    Handles,
-)
+from lrlab.plots.over_lr.by_lr_table import EndTable
+from lrlab.plots.sheet import Handles
 from lrlab.plots.style import BEST, RECOMMENDED
 
 if TYPE_CHECKING:
