@@ -1,4 +1,4 @@
-"""Write the answer of a sweep as a part of the page, in the words that a terminal shows."""
+"""Write the answer of a sweep as a part of the page, in the words of the terminal."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ _POINTS = 7  # lrs to try next, if the sweep's command does not say how many
 def section(
     answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str = ""
 ) -> Markup:
-    """Return the answer for the best combination of settings in full, the others as a table.
+    """Return the answer for the best settings in full, and those for others as a table.
 
-    If there are several kinds of loss, which do not compare, the best combination of each is in
-    full.
+    Several kinds of loss do not compare: the answer for the best settings of each is in full.
 
     Args:
         answers: as from `recommend.recommend`, the best first.
         rows: all verdicts as mappings; those with an answer's settings are drawn on its axis.
-        command: the command line that began the sweep; the next command is made from it. "": not
-            known.
+        command: the command line that began the sweep, for the command to run next; "" if unknown.
     """
     from lrlab.verdicts.printed.answer_words import NOT_COMPARABLE
     from lrlab.verdicts.recommend import best_of_each
@@ -60,8 +58,9 @@ def _in_full(
     counts = [(name, count) for name, count in (first.counts or {}).items() if count]
     use = "Trained alone: lr" if first.is_alone else "Use lr"
     is_refused = first.best_lr is None
+    best_of = f"The best of {len(of)} settings: " if first.settings and len(of) > 1 else ""
     return {
-        "where": _which(first, len(of)) if first.settings else "",
+        "where": best_of + _settings(first),
         "headline": "No learning rate is recommended" if is_refused else use,
         "lr": None if is_refused else f"{first.best_lr:g}",
         "lead": _lead(first),
@@ -94,8 +93,7 @@ def _lead(a: Answer) -> str:
 def next_command(a: Answer, command: str) -> str:
     """Return the sweep's command line over the range to try next; "" if either is not known.
 
-    The lr gets the range, another swept setting its value in the answer. The sweep's own name and
-    folder are left out, because the new one needs others.
+    Other swept settings get their value in the answer. The sweep's name and folder are left out.
     """
     if a.try_next is None or not command:
         return ""
@@ -119,7 +117,7 @@ def next_command(a: Answer, command: str) -> str:
 
 
 def _one_value(text: str) -> str:
-    """Return a setting's value for the command line, where a text with a comma would be a list."""
+    """Quote a setting's value with a comma, which the command line would take for a list."""
     if "," not in text or text.startswith("["):
         return text
     from lrlab.config.words.spelling import quoted
@@ -147,10 +145,6 @@ def _in_short(a: Answer) -> dict[str, str]:
 
 def _belongs(row: Mapping[Any, Any], a: Answer) -> bool:
     return all(setting_text(row.get(name)) == setting_text(a.settings[name]) for name in a.settings)
-
-
-def _which(first: Answer, of: int) -> str:
-    return f"The best of {of} settings: {_settings(first)}" if of > 1 else _settings(first)
 
 
 def _settings(a: Answer) -> str:

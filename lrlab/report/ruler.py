@@ -11,7 +11,7 @@ from lrlab.report.markup import Markup, render
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
-_STACK = 6  # dots over each other at one lr; more are shown as a number
+_STACK = 6  # dots over each other at one lr; more are counted
 _MARK = 0.6  # percent of the axis: half the width of the mark at a single lr
 _MARGIN = 0.04  # percent of the axis, free at each end
 
@@ -20,12 +20,16 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
     """Draw the axis from the smallest to the largest lr, logarithmic; nothing without an lr.
 
     Args:
-        rows: of the verdicts, those of the runs that the answer is about: run, lr, outcome.
-        label: the axis in words, for those who do not see it.
+        rows: the verdicts of the runs that the answer is about: run, lr, outcome.
+        label: the axis in words, for screen readers.
     """
-    lrs = sorted({float(row["lr"]) for row in rows if row["lr"] > 0 and math.isfinite(row["lr"])})
-    if not lrs:
+    by_lr: dict[float, list[str]] = {}
+    for row in rows:
+        if row["lr"] > 0 and math.isfinite(row["lr"]):
+            by_lr.setdefault(float(row["lr"]), []).append(str(row["outcome"]))
+    if not by_lr:
         return Markup("")
+    lrs = sorted(by_lr)
     low, high = (lrs[0], lrs[-1]) if len(lrs) > 1 else (lrs[0] / 3, lrs[0] * 3)
 
     def place(lr: float) -> float:
@@ -43,7 +47,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
     bands = []
     if answer.best_lr is not None:
         good = answer.as_good or (answer.best_lr, answer.best_lr)
-        # No wider than the lrs tried: nothing is known beyond them.
+        # They end with the lrs tried: nothing is known beyond.
         left, right = place(good[0]) - _MARK, place(good[1]) + _MARK
         if answer.too_small is not None and answer.too_small < good[0]:
             bands.append(("small", 0.0, min(left, border(answer.too_small, +1)), "too small"))
@@ -55,10 +59,6 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
             bands.append(("good", left, right, "as good as the best"))
         else:
             bands.append(("good mark", left, right, ""))
-    by_lr: dict[float, list[str]] = {}
-    for row in rows:
-        if row["lr"] > 0 and math.isfinite(row["lr"]):
-            by_lr.setdefault(float(row["lr"]), []).append(str(row["outcome"]))
     highest = min(_STACK + 1, max(map(len, by_lr.values())))
     return render(
         "ruler.html",
@@ -66,10 +66,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
         height=f"{2.6 + 0.9 * highest:.1f}",
         label=label,
         bands=bands,
-        stacks=[
-            (place(lr), f"lr {lr:g}: {', '.join(outcomes)}", outcomes)
-            for lr, outcomes in sorted(by_lr.items())
-        ],
+        stacks=[(place(lr), f"lr {lr:g}: {', '.join(by_lr[lr])}", by_lr[lr]) for lr in lrs],
         most=_STACK,
         best=place(answer.best_lr) if answer.best_lr else None,
         ticks=[(place(lr), text, kind) for lr, text, kind in _ticks(low, high)],
@@ -77,7 +74,7 @@ def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Mark
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str, str]]:
-    """Return (lr, text, kind) at the decades, or at 1, 2 and 5 of each if there are few of them."""
+    """Return (lr, text, kind) at the decades, or at 1, 2 and 5 of each if those are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found = [10.0**d for d in decades if low / 1.0001 <= 10.0**d <= high * 1.0001]
     if len(found) < 3:

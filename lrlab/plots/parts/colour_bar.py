@@ -20,15 +20,18 @@ BAR = 1.0  # inches a colour bar takes with its numbers
 
 def draw_lr_bar(
     drawn: Sheet,
-    norm: Normalize,
+    norm: Normalize | None,
     lrs: Sequence[float],
     outcomes: Mapping[float, str] | None = None,
     shift: float = 0.0,
 ) -> None:
     """Draw the colours of the lrs to the right of the first panel, with a ribbon of outcomes.
 
+    norm: None: nothing is drawn.
     shift: inches further to the right, after another bar.
     """
+    if norm is None:
+        return
     judged = any((outcomes or {}).values())
     place = bar_place(drawn, shift + 0.14 + (0.17 if judged else 0.0))
     with matplotlib.rc_context(RC):
@@ -59,6 +62,4 @@ def bar_place(drawn: Sheet, offset: float = 0.14) -> Axes:
 
 def bar_room(norm: Normalize | None, outcomes: Mapping[float, str]) -> float:
     """Return the inches that the bar of the lrs takes, with its ribbon of outcomes."""
-    if norm is None:
-        return 0.0
-    return BAR + (0.17 if any(outcomes.values()) else 0.0)
+    return 0.0 if norm is None else BAR + 0.17 * any(outcomes.values())

@@ -1,6 +1,7 @@
 """Write labels to the right of a panel."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -10,9 +11,9 @@ from lrlab.plots.style import SIZE
 
 
 def draw_margin(ax: Axes, margin: Sequence[Label]) -> None:
-    """Write the labels to the right of the frame, moved apart where they would overlap.
+    """Write the labels to the right of the panel, moved apart where they would overlap.
 
-    Leaders join moved labels to their curves. Set the limits of the y axis before.
+    Lines join moved labels to their curves. The limits of the y axis must be set before.
     """
     if not margin:
         return
@@ -21,26 +22,11 @@ def draw_margin(ax: Axes, margin: Sequence[Label]) -> None:
     true = [_height(ax, label.y) for label in order]
     at = apart(true, (LINE * 0.95) / height)
     for label, y_true, y in zip(order, true, at, strict=True):
-        ax.plot(
-            [1.0, 1 + 0.06 / width, 1 + 0.19 / width],
-            [y_true, y_true, y],
-            transform=ax.transAxes,
-            clip_on=False,
-            color=label.colour,
-            linewidth=0.8,
-            gid="leader",
-        )
-        ax.text(
-            1 + 0.23 / width,
-            y,
-            label.text,
-            transform=ax.transAxes,
-            va="center_baseline",
-            color=label.colour,
-            size=SIZE,
-            parse_math=False,
-            gid="label",
-        )
+        look: Any = {"transform": ax.transAxes, "color": label.colour}
+        x = [1.0, 1 + 0.06 / width, 1 + 0.19 / width]
+        ax.plot(x, [y_true, y_true, y], clip_on=False, linewidth=0.8, gid="leader", **look)
+        look |= {"va": "center_baseline", "size": SIZE, "parse_math": False, "gid": "label"}
+        ax.text(1 + 0.23 / width, y, label.text, **look)
 
 
 def _height(ax: Axes, y: float) -> float:
@@ -51,10 +37,9 @@ def _height(ax: Axes, y: float) -> float:
 
 
 def apart(wanted: Sequence[float], gap: float) -> list[float]:
-    """Return the positions nearest to the (ascending) wanted ones that are at least gap apart.
+    """Return the positions nearest to the wanted ones (ascending) that are at least gap apart.
 
-    Least squares under an order: pool adjacent violators on wanted[i] - i*gap, then move the
-    whole back into 0..1 where it fits.
+    Least squares in order: pool adjacent violators on wanted[i] - i*gap, then move all into 0..1.
     """
     blocks: list[list[float]] = []  # sum, count
     for i, y in enumerate(wanted):

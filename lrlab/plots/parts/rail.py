@@ -2,22 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from lrlab.plots.frame import SYMLOG
+from lrlab.plots.runs import Run
 from lrlab.plots.sheet import Sheet, bare, inches, text_width
 from lrlab.plots.style import SIZE, lr_word
 
-_RAIL_ROWS = 3  # of marks, which would overlap in one
-
-
-class Lost(Protocol):
-    """A run that a rail marks: its lr, and why, "nonfinite", "failed" or "never"."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def mark(self) -> str: ...
+_RAIL_ROWS = 3  # rows of marks, which would overlap in one
 
 
 def rail_heading(marks: Sequence[str], total: int) -> str:
@@ -25,16 +17,16 @@ def rail_heading(marks: Sequence[str], total: int) -> str:
     lost = [
         ("✕ non-finite", marks.count("nonfinite")),
         ("■ failed", marks.count("failed")),
-        ("◇ never there", marks.count("never")),
+        ("◇ target not reached", marks.count("never")),
     ]
     told = [f"{name}: {count} of {total} runs" for name, count in lost if count]
     return "     ".join(told)
 
 
 def draw_rail(
-    drawn: Sheet, xs: Sequence[float], lost: Sequence[Lost], colour: Callable[[float], str]
+    drawn: Sheet, xs: Sequence[float], lost: Sequence[Run], colour: Callable[[float], str]
 ) -> None:
-    """Mark the runs that became non-finite or failed, at their step or lr, with their lrs."""
+    """Mark runs at their step or lr, in the shape of their `Run.mark`, with their lrs."""
     rail = drawn.rail
     if rail is None or not lost:
         return
@@ -61,36 +53,21 @@ def draw_rail(
         mine = [i for i in order if lost[i].mark == kind]
         if mine:
             colours = [colour(lost[i].lr) for i in mine]
-            look: Any = {"c": colours} if kind != "never" else {"fc": "none", "ec": colours}
-            rail.scatter(
-                [xs[i] for i in mine],
-                [_RAIL_ROWS - 1 - rows[i] for i in mine],
-                marker=marker,
-                s=26 if kind != "never" else 20,
-                linewidths=1.5 if kind != "never" else 1.2,
-                clip_on=False,
-                zorder=5,
-                gid=kind,
-                **look,
-            )
+            look: Any = {"c": colours, "s": 26, "linewidths": 1.5}
+            if kind == "never":
+                look = {"fc": "none", "ec": colours, "s": 20, "linewidths": 1.2}
+            x, y = [xs[i] for i in mine], [_RAIL_ROWS - 1 - rows[i] for i in mine]
+            rail.scatter(x, y, marker=marker, clip_on=False, zorder=5, gid=kind, **look)
+    look = {"ha": "center", "va": "bottom", "size": SIZE - 0.5, "gid": "label"}
     labels = _rail_labels(width, [places[i] for i in order], [lost[i].lr for i in order])
     for centre, text in labels:
-        rail.text(
-            centre / width,
-            1.04,
-            text,
-            transform=rail.transAxes,
-            ha="center",
-            va="bottom",
-            size=SIZE - 0.5,
-            gid="label",
-        )
+        rail.text(centre / width, 1.04, text, transform=rail.transAxes, **look)
 
 
 def _rail_labels(
     width: float, places: Sequence[float], lrs: Sequence[float]
 ) -> list[tuple[float, str]]:
-    """Return labels for the marks (ascending in inches); one for several that would overlap."""
+    """Return labels for the marks (ascending in inches), merged where they would overlap."""
     groups = [[i] for i in range(len(places))]
     while True:
         placed = []

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,13 +13,13 @@ from lrlab.plots.style import OUTCOMES, SIZE
 
 
 def draw_ribbon(ribbon: Axes, outcomes: Mapping[float, str], low: float, high: float) -> None:
-    """Draw a field of the outcome's colour along the lr, around each lr that was judged.
+    """Draw a field in the outcome's colour around each lr that was judged.
 
     A field reaches halfway (on the log axis) to the next lr. Neighbours with the same outcome share
-    one, named if the name fits.
+    one. It has the outcome's name if that fits, else its mark.
 
     Args:
-        outcomes: by lr; "" where it is not known. A pruned run has none, and no field.
+        outcomes: by lr; "" if it is not known. Pruned runs have no field.
         low, high: the ends of the lr axis.
     """
     upright = inches(ribbon)[1] > inches(ribbon)[0]
@@ -38,15 +39,8 @@ def draw_ribbon(ribbon: Axes, outcomes: Mapping[float, str], low: float, high: f
         middle = (start + end) / 2
         at = (0.5, middle) if upright else (middle, 0.5)
         if not upright and text_width(outcome, SIZE - 0.5) + 0.08 <= room:
-            ribbon.text(
-                *at,
-                outcome,
-                color="white",
-                size=SIZE - 0.5,
-                ha="center",
-                va="center_baseline",
-                gid="outcome",
-            )
+            words: Any = {"color": "white", "size": SIZE - 0.5, "gid": "outcome"}
+            ribbon.text(*at, outcome, ha="center", va="center_baseline", **words)
         elif room >= 0.13:
             ribbon.plot(*at, marker=look.shape, color="white", markersize=6, mew=1.4, mec="white")
 
@@ -54,7 +48,7 @@ def draw_ribbon(ribbon: Axes, outcomes: Mapping[float, str], low: float, high: f
 def _fields(
     outcomes: Mapping[float, str], low: float, high: float
 ) -> list[tuple[float, float, str]]:
-    """Return begin and end in log lr, and outcome, of neighbours that share it."""
+    """Return the fields: begin and end in log lr, and the outcome."""
     lrs = sorted(lr for lr in outcomes if lr > 0)
     if not lrs:
         return []
