@@ -397,7 +397,7 @@ def test_of_many_runs_some_fans_are_drawn_and_all_gains() -> None:
     assert t.branches is not None
     figure = plots.branch_fan(t.branches, t.verdicts)
     assert len(drawn(figure, "branch:1")) == 9
-    assert "9 of 40 fans drawn" in written(figure)
+    assert "9 of 40 runs drawn below" in written(figure)
     points = [*drawn(figure, "gain_high"), *drawn(figure, "lost:gain_high")]
     assert sum(len(line.get_xdata()) for line in points) == 40
     with pytest.raises(plots.NothingToDraw, match="no branch test"):

@@ -232,7 +232,7 @@ def test_schedules_are_ranked_by_the_end_loss_that_the_answer_ranks_by() -> None
     told = dict(zip(t.runs["run"], t.runs["schedule"], strict=True))
     assert told[3] == "fixed" and told[4] == "cosine"
     assert "fixed ends lowest" in written(figure)
-    assert "lowest validation loss at the end, of all" in written(figure)
+    assert "lowest validation loss at the end" in written(figure)
     assert [set(line.get_ydata()) for line in drawn(figure, "best of all")] == [{0.2}, {0.2}]
 
 

@@ -22,15 +22,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from lrlab.errors import NotWritten
+from lrlab.plots import leftovers
 from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
-from lrlab.process import signals
 
 MOST = 4  # processes: to draw a figure takes half a second, to start a process a whole one
 
@@ -83,7 +83,7 @@ class Drawing:
         self._files.cleanup()
         if error[0] is not None and self._started:
             with contextlib.suppress(NotWritten):
-                remove_leftovers(self.folder, (), ())  # left by killed processes
+                leftovers.remove(self.folder, (), ())  # left by killed processes
 
     def add(self, names: Sequence[str], tables: Tables) -> None:
         """Request these figures of the tables."""
@@ -122,7 +122,7 @@ class Drawing:
             written = {path.stem for path in paths}
             stale = [name for name in NAMES if name not in written]
             try:
-                remove_leftovers(self.folder, stale, self.formats)
+                leftovers.remove(self.folder, stale, self.formats)
             except NotWritten as error:
                 unwritten = unwritten or error
         return Drawn(paths, left_out, failed, unwritten)
@@ -206,25 +206,6 @@ def attempt(name: str, tables: Tables, folder: Path, formats: Sequence[str]) -> 
         return {"file": error.file, "reason": error.reason, "number": error.number}
     except Exception as error:  # an error in one figure spoils no other
         return {"failed": described(error)}
-
-
-def remove_leftovers(folder: Path, left_out: Iterable[str], formats: Sequence[str]) -> None:
-    """Remove older pictures of these figures, and parts of pictures from dead writers.
-
-    Raises:
-        NotWritten: one cannot be removed.
-    """
-    stale = [folder / f"{name}.{kind}" for name in left_out for kind in formats]
-    for part in folder.glob(".*.part"):
-        name, _, process = part.name.removesuffix(".part").rpartition(".")
-        is_ours = name[1:].rpartition(".")[0] in NAMES and process.isdecimal()
-        if is_ours and not signals.is_running(int(process)):
-            stale.append(part)
-    for path in stale:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise NotWritten(path, error) from error
 
 
 def described(error: Exception) -> str:

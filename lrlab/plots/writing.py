@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lrlab.errors import NotWritten
-from lrlab.plots.drawing import remove_leftovers
+from lrlab.plots import leftovers
 from lrlab.plots.figures.branches import branch_fan
 from lrlab.plots.figures.budget import schedules
 from lrlab.plots.figures.by_lr import lr_against_accuracy, lr_against_loss
@@ -103,7 +103,7 @@ def draw(
             continue
         paths += written(name, one, folder, formats)
     if not only:
-        remove_leftovers(folder, left_out, formats)
+        leftovers.remove(folder, left_out, formats)
     return Drawn(paths, left_out)
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import smoothed
-from lrlab.plots.parts.ribbon import draw_ribbon
+from lrlab.plots.parts import draw_ribbon
 from lrlab.plots.runs import need
 from lrlab.plots.sheet import Handles, Panels, cut_to, head, sheet, widen
 from lrlab.plots.style import GREY, HUES, PALE, key

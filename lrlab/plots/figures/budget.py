@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.figures.curves import Bundle, bundle, lr_y
-from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
+from lrlab.plots.parts import bar_room, draw_lr_bar
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import Handles, Panels, cut_to, head, sheet
 from lrlab.plots.style import DARK, key

@@ -27,9 +27,7 @@ from lrlab.plots.over_lr.by_lr_table import (
     medians_of,
     pruned,
 )
-from lrlab.plots.parts.margin import draw_margin
-from lrlab.plots.parts.rail import draw_rail, rail_heading
-from lrlab.plots.parts.ribbon import draw_ribbon
+from lrlab.plots.parts import draw_margin, draw_rail, draw_ribbon, rail_heading
 from lrlab.plots.sheet import Handles, Sheet, sheet
 from lrlab.plots.style import GREY
 from lrlab.plots.tables import NothingToDraw

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from lrlab.errors import printable
 from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import Label
-from lrlab.plots.parts.margin import draw_margin
+from lrlab.plots.parts import draw_margin
 from lrlab.plots.sheet import PAD, Handles, Panels, sheet, text_width
 from lrlab.plots.style import DARK, RECOMMENDED, SIZE
 from lrlab.plots.tables import NothingToDraw

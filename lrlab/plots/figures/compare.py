@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.figures.curves import bundle, draw_curves, handles
-from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
+from lrlab.plots.parts import bar_room, draw_lr_bar
 from lrlab.plots.sheet import Panels, cut_to, head, sheet
 
 

@@ -7,15 +7,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, to_rgba
 from matplotlib.figure import Figure
 
 from lrlab.plots import frame, reach, runs, style
-from lrlab.plots.parts.colour_bar import bar_place
-from lrlab.plots.parts.ribbon import draw_ribbon
+from lrlab.plots.parts import bar_place, draw_loss_bar, draw_ribbon
 from lrlab.plots.runs import Run
-from lrlab.plots.sheet import WIDTH, Handles, Panels, Sheet, head, sheet
+from lrlab.plots.sheet import WIDTH, Handles, Panels, head, sheet
 from lrlab.plots.tables import NothingToDraw
 
 COLUMNS = 140  # moments that the map shows; the loss of each is the mean of its mini-batches
@@ -100,7 +98,9 @@ def heat_map(
                 (box.x1 + 0.03 / WIDTH, box.y0, (_RIBBON - 0.03) / WIDTH, box.height)
             )
             draw_ribbon(ribbon, runs.by_lr(mine), low, high)
-    _draw_bar(page, norm, f"train loss{style.unit(curves)}", judged)
+    bar = bar_place(page, offset=0.16 + (_RIBBON if judged else 0.0))
+    draw_loss_bar(bar, norm, _MAP.with_extremes(over=WORSE), extend="max")
+    bar.set_ylabel(f"train loss{style.unit(curves)}", size=style.SIZE)
     return page.figure
 
 
@@ -191,14 +191,3 @@ def _handles(found: Sequence[Run]) -> Handles:
     if any(run.mark == "nonfinite" for run in found):
         entries.append((style.patch(NOT_FINITE), "non-finite"))
     return entries + style.outcome_handles(run.outcome for run in found)
-
-
-def _draw_bar(page: Sheet, norm: Normalize, label: str, judged: bool) -> None:
-    place = bar_place(page, offset=0.16 + (_RIBBON if judged else 0.0))
-    cmap = _MAP.with_extremes(over=WORSE)
-    bar = page.figure.colorbar(ScalarMappable(norm, cmap), cax=place, extend="max")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    if isinstance(norm, LogNorm):
-        frame.log_ticks(place.yaxis, float(norm.vmin or 1), float(norm.vmax or 1))
-    place.tick_params(labelsize=style.SIZE)
-    place.set_ylabel(label, size=style.SIZE)

@@ -8,15 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lrlab.plots import frame, reach, style
-from lrlab.plots.parts.colour_bar import BAR, bar_place, draw_lr_bar
-from lrlab.plots.parts.margin import apart
+from lrlab.plots.parts import BAR, apart, bar_place, draw_loss_bar, draw_lr_bar
 from lrlab.plots.runs import need
 from lrlab.plots.sheet import Handles, Panels, cut_to, head, inches, sheet
 from lrlab.plots.style import DARK, GREY, key
@@ -146,11 +144,7 @@ def surface(
     ax.set_ylabel(f"{up} direction{chr(10) if is_flat else ' '}(distance)")
     if is_flat:
         ax.yaxis.set_major_locator(MaxNLocator(max(1, round(page.width * shape / 0.35))))
-    bar = page.figure.colorbar(ScalarMappable(norm, _GREYS), cax=place)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    if isinstance(norm, LogNorm):
-        frame.log_ticks(place.yaxis, float(norm.vmin or 1), float(norm.vmax or 1))
-    place.tick_params(labelsize=style.SIZE)
+    draw_loss_bar(place, norm, _GREYS)
     place.set_title(f"loss{_bracketed(unit)}", size=style.SIZE, loc="left")
     if not labelled:
         draw_lr_bar(page, lr_norm, lrs, shift=BAR)

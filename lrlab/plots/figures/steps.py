@@ -11,9 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.frame import Label
-from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
-from lrlab.plots.parts.margin import draw_margin
-from lrlab.plots.parts.rail import draw_rail, rail_heading
+from lrlab.plots.parts import bar_room, draw_lr_bar, draw_margin, draw_rail, rail_heading
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import Panels, sheet
 from lrlab.plots.style import GREY, key

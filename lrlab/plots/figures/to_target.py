@@ -13,7 +13,7 @@ from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.over_lr import pooled
 from lrlab.plots.over_lr.by_lr_marks import draw_recommended, recommended_handle
 from lrlab.plots.over_lr.by_lr_table import DENSE, settings
-from lrlab.plots.parts.rail import draw_rail, rail_heading
+from lrlab.plots.parts import draw_rail, rail_heading
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import Panels, sheet
 from lrlab.plots.style import DARK, HUES, SHAPES, key
