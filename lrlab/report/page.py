@@ -66,8 +66,11 @@ def html(
     Raises:
         UserError: a table lacks a column.
     """
+    import pandas as pd
+
     from lrlab._version import __version__
     from lrlab.records import thresholds
+    from lrlab.tables import frames
     from lrlab.verdicts import judging, recommend
 
     details = details or Details()
@@ -79,7 +82,7 @@ def html(
     for row in verdicts.to_dict("records"):  # a missing verdict must not hide the record's value
         judged = {key: value for key, value in row.items() if value is not None}
         rows.append({**known.get(row["run"], {}), **judged, "lr": row["lr"]})
-    settings = _varying(rows)
+    settings = frames.varying(pd.DataFrame(rows))
     curves = chart.data(tables.curves, verdicts, settings)
     drawn = [run["run"] for run in curves["runs"]]
     best = [each.best_run for each in recommend.best_of_each(answers) if each.best_lr is not None]
@@ -181,14 +184,6 @@ def _environment(details: Details) -> tuple[_Pairs, int]:
         told = "; ".join(f"{value} (runs {_some(runs)})" for value, runs in by_value.items())
         pairs.append((key, told, False))
     return pairs, len(known)
-
-
-def _varying(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
-    from lrlab.tables.frames import SETTINGS
-
-    names = [*SETTINGS, *sorted({str(key) for row in rows for key in row if "." in str(key)})]
-    values = {name: {setting_text(row.get(name)) for row in rows} for name in names}
-    return [name for name in values if len(values[name] - {setting_text(None)}) > 1]
 
 
 def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:

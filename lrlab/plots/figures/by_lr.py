@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, style
-from lrlab.plots.frame import Label, Reference, Scale
+from lrlab.plots.frame import Reference, Scale
 from lrlab.plots.over_lr.by_lr_marks import (
     best_handles,
     draw,
@@ -28,8 +29,7 @@ from lrlab.plots.over_lr.by_lr_table import (
     pruned,
 )
 from lrlab.plots.parts import draw_margin, draw_rail, draw_ribbon, rail_heading
-from lrlab.plots.sheet import Handles, Sheet, sheet
-from lrlab.plots.style import GREY
+from lrlab.plots.sheet import sheet
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
@@ -79,15 +79,10 @@ def lr_against_loss(
     finals = _finals(table, LOSS)
     references = _near(frame.references(table.all), finals)
     scale = frame.loss_scale(finals, references)
-    margin = frame.reference_labels(references)
-    entries = handles(table, LOSS) + frame.edge_handles(finals, scale)
     title = title or "Loss at the end of training against learning rate"
-    page = _page(title, table, LOSS, margin, entries, answers)
-    ax = page.axes
-    draw(ax, table, LOSS, scale)
-    frame.draw_references(ax, references)
-    _finish(page, table, margin, scale, answers, f"loss at the end{style.unit(table.all)}")
-    return page.figure
+    label = f"loss at the end{style.unit(table.all)}"
+    edges = frame.edge_handles(finals, scale)
+    return _figure(table, LOSS, scale, references, edges, answers, title, label)
 
 
 @reach.within
@@ -122,16 +117,10 @@ def lr_against_accuracy(
         raise NothingToDraw("no run has an accuracy")
     chances = _chance_accuracies(table.all)
     scale = frame.accuracy_scale(finals, chances)
-    margin = [Label(chance, f"{chance:.3g} % (guessing)") for chance in chances]
+    references = [Reference("chance", x, x, f"{x:.3g} % (guessing)") for x in chances]
     title = title or "Accuracy at the end of training against learning rate"
-    page = _page(title, table, ACCURACY, margin, handles(table, ACCURACY), answers)
-    ax = page.axes
-    draw(ax, table, ACCURACY, scale)
-    for chance in chances:
-        ax.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=5, gid="chance")
-    stretched = ", stretched towards 100" if scale.kind == "accuracy" else ""
-    _finish(page, table, margin, scale, answers, f"accuracy at the end (%{stretched})")
-    return page.figure
+    label = f"accuracy at the end (%{', stretched towards 100' * (scale.kind == 'accuracy')})"
+    return _figure(table, ACCURACY, scale, references, [], answers, title, label)
 
 
 def _finals(table: EndTable, measure: Measure) -> list[np.ndarray]:
@@ -146,38 +135,34 @@ def _finals(table: EndTable, measure: Measure) -> list[np.ndarray]:
     return [own, *medians, style.finite(pruned(table.all)[AT_PRUNING])]
 
 
-def _page(
-    title: str,
+def _figure(
     table: EndTable,
     measure: Measure,
-    margin: Sequence[Label],
-    handles: Handles,
+    scale: Scale,
+    references: Sequence[Reference],
+    edges: list[tuple[Line2D, str]],
     answers: "Sequence[Answer]",
-) -> Sheet:
+    title: str,
+    label: str,
+) -> Figure:
+    """Draw the runs' ends against lr; label: the name of the y axis."""
+    margin = frame.reference_labels(references)
     not_drawn = len(table.all) - len(table.on_axis)
     subtitle = style.subtitle(table.all, table.blended)
     subtitle += f" · {not_drawn} with lr 0 not drawn" if not_drawn else ""
     left_out = f"{' and '.join(table.left_out)} {measure.word}"
     subtitle += f" · {left_out} not drawn" if table.left_out else ""
-    return sheet(
+    page = sheet(
         title,
         subtitle,
         rail=rail_heading([run.mark for run in table.lost], len(table.all)),
         ribbons=[name if len(table.hues) > 1 else "" for name in ribbons_of(table)],
         margin=margin,
-        handles=[*handles, *best_handles(table, answers)],
+        handles=[*handles(table, measure), *edges, *best_handles(table, answers)],
     )
-
-
-def _finish(
-    page: Sheet,
-    table: EndTable,
-    margin: Sequence[Label],
-    scale: Scale,
-    answers: "Sequence[Answer]",
-    label: str,
-) -> None:
     ax = page.axes
+    draw(ax, table, measure, scale)
+    frame.draw_references(ax, references)
     frame.lr_axis(ax, table.on_axis["lr"])
     ax.set_ylabel(label)
     frame.finish_y(ax, scale)
@@ -187,6 +172,7 @@ def _finish(
     low, high = ax.get_xlim()
     for ribbon, outcomes in zip(page.ribbons, ribbons_of(table).values(), strict=True):
         draw_ribbon(ribbon, outcomes, low, high)
+    return page.figure
 
 
 def _near(references: list[Reference], finals: Sequence[np.ndarray]) -> list[Reference]:
