@@ -320,7 +320,7 @@ def test_many_combinations_are_drawn_by_the_best_of_each_sweep(tmp_path: Path) -
         paths.append(tmp_path / name)
     drawn = compare.figures(read(paths)[0])
     title = drawn["lr_against_loss"].texts[0].get_text()
-    assert "of each sweep the best settings" in title
+    assert "best settings of each sweep" in title
     assert len(drawn["loss_curves"].axes) >= 2
 
 
