@@ -54,7 +54,7 @@ def runs(sweep: Path | str) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *_NUMBERS, *_TEXT])))
     for name in _NUMBERS:
-        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+        frame[name] = pd.Series(pd.to_numeric(frame[name], errors="coerce"), dtype="float64")
     for name in _TEXT:
         frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
     frame["run"] = frame["run"].astype("int64")

@@ -66,8 +66,8 @@ def schedules(
     if why := loss_kinds.incomparable(rows, "their losses"):
         raise NothingToDraw(why)
     drawn = bundle(curves, verdicts)
-    states = each["state"] if "state" in each else pd.Series("finished", each.index)
-    finished = set(states.index[states == "finished"])
+    states = each["state"].to_dict() if "state" in each else {}
+    finished = {run for run in each.index if states.get(run, "finished") == "finished"}
     lengths = Counter(run.last_step for run in drawn.runs if run.run in finished)
     budget = lengths.most_common(1)[0][0] if lengths else math.inf
     equal = [
