@@ -331,7 +331,7 @@ def test_verdicts_of_a_sweep_in_pieces_are_those_of_it_whole(
     sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = frames.curves(sweep)
-    pieces = list(frames.pieces(sweep, rows=4))
+    pieces = list(frames.Reading(sweep).pieces(rows=4))
     assert [piece["run"].unique().tolist() for piece in pieces] == [[2, 3], [4, 10]]
     pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), whole, check_dtype=False)
     expected = judging.verdicts(whole, target=0.6)

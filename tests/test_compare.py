@@ -199,7 +199,7 @@ def test_losses_of_other_kinds_are_not_ranked(tmp_path: Path) -> None:
     nll = make_sweep(tmp_path / "nll", {0.1: [0.5]})
     mse = make_sweep(tmp_path / "mse", {0.1: [0.05]}, loss="mse_one_hot")
     words = text(read([nll, mse])[0])
-    assert "not to be compared, for they are mse_one_hot and nll" in words
+    assert "not comparable, because they are mse_one_hot and nll" in words
     assert "lowest" not in words and "highest" in words and "lower than" not in words
 
 
@@ -223,7 +223,7 @@ def test_a_sweep_that_learned_nothing_is_no_rival(tmp_path: Path) -> None:
     best = "best    A lr=0.1: end loss 0.5 (val loss), one seed; no other lr was trained"
     assert words.splitlines()[-1].startswith(best)
     neither = text(read([bad, make_sweep(tmp_path / "worse", {9.9: [math.inf]})])[0])
-    assert neither.endswith("best    no sweep learned anything")
+    assert neither.endswith("best    nothing was learned in any sweep")
 
 
 def test_unfinished_runs_are_left_out_of_the_rows_and_told(run: Any, two: list[Path]) -> None:
@@ -311,7 +311,7 @@ def test_many_combinations_are_drawn_by_the_best_of_each_sweep(tmp_path: Path) -
         paths.append(tmp_path / name)
     drawn = compare.figures(read(paths)[0])
     title = drawn["lr_against_loss"].texts[0].get_text()
-    assert "of each sweep the best settings" in title
+    assert "best settings of each sweep" in title
     assert len(drawn["loss_curves"].axes) >= 2
 
 

@@ -102,7 +102,7 @@ def test_a_torn_last_line_is_left_out_and_told(run: Any, tmp_path: Path) -> None
         file.write_text(GOOD + torn)
         frame, notes = curve_csv.read(file)
         assert len(frame) == 3
-        assert notes == [f"{file}: its last line breaks off ({torn}) and was left out"]
+        assert notes == [f"{file}: its last line is incomplete ({torn}) and was left out"]
     code, out, err = run(file)
     assert code == 0 and err == f"lrlab: {notes[0]}\n" and "answer" in out
 

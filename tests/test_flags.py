@@ -142,7 +142,7 @@ def test_a_current_folder_that_is_gone_is_one_line(
         importlib.import_module(f"lrlab.{module}").main()
     monkeypatch.chdir(tmp_path)
     assert end.value.code == 2
-    line = "lrlab: the current folder is no longer there; cd to another one\n"
+    line = "lrlab: the current folder no longer exists; cd to another one\n"
     assert capsys.readouterr().err == line
 
 

@@ -291,7 +291,7 @@ def test_records_of_an_older_version_are_judged_by_what_they_have(run: Any, swee
     code, out, err = run(sweep)
     assert code == 0
     assert "2 of 3 runs have no diagnostics (run 0, 2); their steps are judged" in err
-    assert "2 of 3 runs have no branch test (run 0, 2); how they stood at their end is" in err
+    assert "2 of 3 runs have no branch test (run 0, 2); their state at the end is" in err
     assert "(steps: stability ratio 0.30 at the one step measured, alpha -0.50 at the one" in out
     older = json.loads((sweep / "2" / "summary.json").read_text())
     del older["environment"], older["num_classes"], older["timing"], older["chance_loss"]
@@ -345,10 +345,10 @@ def test_a_branch_test_that_is_missing_is_told_with_the_reason(run: Any, tmp_pat
         for line in (
             f"the branch test of 1 of 5 runs was not made (run 2); python -m lrlab.resume {sweep} "
             "makes it",
-            "the branch test of 1 of 5 runs (run 1) had less than 40 steps, too few to be heard",
+            "the branch test of 1 of 5 runs (run 1) had less than 40 steps, too few to be used",
             "1 of 5 runs have no branch test, by design (run 3); their schedules have brought the "
             "lr down already, so they count as settled",
-            "1 of 5 runs have no branch test (run 4); how they stood at their end is judged by "
+            "1 of 5 runs have no branch test (run 4); their state at the end is judged by "
             "their curves",
         )
     ]

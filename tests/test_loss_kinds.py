@@ -171,7 +171,7 @@ def test_compare_tells_the_best_of_each_loss_and_ranks_none(two_losses: Path) ->
         "best    A loss=mse_one_hot lr=0.2",
         "best    B lr=0.1",
     ]
-    assert "not to be compared, for they are mse_one_hot and nll" in words
+    assert "not comparable, because they are mse_one_hot and nll" in words
     assert "lower than" not in words
 
 

@@ -47,7 +47,7 @@ def test_a_pipe_or_a_device_is_not_replaced(
         with pytest.raises(SystemExit) as ended:
             write(tmp_path, output)
         assert ended.value.code == 2
-        assert "is no file but a device or a pipe; name a file" in capsys.readouterr().err
+        assert "is a device or a pipe; name a file" in capsys.readouterr().err
     assert stat.S_ISFIFO(pipe.stat().st_mode) and link.is_symlink()
 
 
@@ -73,7 +73,7 @@ def test_a_file_of_another_program_stays(
         write(tmp_path, file)
     assert ended.value.code == 2
     told = capsys.readouterr().err
-    assert "is there, and lrlab did not write it" in told and len(told.splitlines()) == 1
+    assert "exists, and lrlab did not write it" in told and len(told.splitlines()) == 1
     assert file.read_text("utf-8") == theirs
 
 

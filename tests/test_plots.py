@@ -226,7 +226,7 @@ def test_a_search_over_two_numbers_stays_legible(count: int) -> None:
         "each finished run is drawn"
     )
     assert len(drawn(figure, "pruned")) == (runs["state"] == "pruned").sum()
-    told = "optimizer.weight_decay not told apart" in written(figure)
+    told = "optimizer.weight_decay not shown" in written(figure)
     assert told == (count > style.TOLD_APART)
     if told:
         assert all(line.get_linestyle() == "None" for line in joined), "a zigzag says nothing"
@@ -258,7 +258,7 @@ def test_many_settings_that_are_names_are_still_told_apart() -> None:
     ]
     figure = plots.lr_against_loss(final_runs(rows))
     assert len(drawn(figure, "median:train_loss")) == 14
-    assert "not told apart" not in written(figure)
+    assert "not shown" not in written(figure)
 
 
 def test_a_blank_last_row_is_no_divergence_even_without_a_state() -> None:

@@ -321,7 +321,7 @@ def test_runs_that_never_came_there_stand_on_the_rail_and_slow_their_median() ->
     rows = [{**row, "seconds_to_target": row["steps_to_target"] / 10} for row in rows]
     figure = plots.to_target(to_target(rows))
     assert sorted(rail_marks(figure, "never")[:, 0]) == [0.1, 1.0, 1.0]
-    assert "never there: 3 of 9 runs" in written(figure)
+    assert "target not reached: 3 of 9 runs" in written(figure)
     assert "a val loss of 0.25" in written(figure)
     for name, unit in (("steps_to_target", 1), ("seconds_to_target", 10)):
         (line,) = drawn(figure, f"median:{name}")
@@ -397,7 +397,7 @@ def test_of_many_runs_some_fans_are_drawn_and_all_gains() -> None:
     assert t.branches is not None
     figure = plots.branch_fan(t.branches, t.verdicts)
     assert len(drawn(figure, "branch:1")) == 9
-    assert "9 of 40 fans drawn" in written(figure)
+    assert "9 of 40 runs drawn below" in written(figure)
     points = [*drawn(figure, "gain_high"), *drawn(figure, "lost:gain_high")]
     assert sum(len(line.get_xdata()) for line in points) == 40
     with pytest.raises(plots.NothingToDraw, match="no branch test"):

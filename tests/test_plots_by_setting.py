@@ -117,7 +117,7 @@ def test_a_setting_that_some_runs_lack_is_a_row_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("answers", "lr", "reason"),
     [
-        (ANSWERS[:1], 0.1, "same settings"),
+        (ANSWERS[:1], 0.1, "differ only in lr and seed"),
         ([Answer({"batch_size": size}) for size in range(25)], 0.1, "more than 24"),
         (ANSWERS, 0.0, "no run has an lr above 0"),
     ],

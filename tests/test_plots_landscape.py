@@ -74,7 +74,7 @@ def test_ways_over_the_surface_are_those_of_the_table_and_one_leaves() -> None:
     assert leaves.get_xdata()[0] == out["x"].iloc[first - 1]
     assert len(drawn(figure, "end")) == 3
     assert "leaves the frame" in written(figure)
-    assert "80 to 86 % of a way's variance" in written(figure)
+    assert "80 to 86 % of each path's variance" in written(figure)
     ax = figure.axes[0]
     assert ax.get_xlim() == (-1.5, 4.5) and ax.get_ylim() == (-2.0, 2.0)
     per_unit = np.diff(ax.transData.transform([(0, 0), (1, 1)]), axis=0)[0]

@@ -14,7 +14,7 @@ from helpers import made_tables
 
 from lrlab import plots
 from lrlab.plots import frame, reach
-from lrlab.report.ruler import ruler
+from lrlab.report.advice import ruler
 from lrlab.verdicts.judging import verdicts
 from lrlab.verdicts.recommend import recommend
 

@@ -33,5 +33,5 @@ def test_a_sweep_whose_reader_leaves_trains_to_its_end(flags: list[str], tmp_pat
 def test_output_that_cannot_be_written_ends_no_command(closed: str, tmp_path: Path) -> None:
     command = f"'{sys.executable}' -m lrlab --help {closed}"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
-    told = "lrlab: what is printed cannot be written (No space left on device)\n"
+    told = "lrlab: the output cannot be written (No space left on device)\n"
     assert (done.returncode, done.stderr) == (0, told if "full" in closed else "")

@@ -1,4 +1,4 @@
-"""Compare sweeps lr by lr: end losses, accuracies, outcomes."""
+"""Compare sweeps lr by lr, and their best runs: end losses, accuracies, outcomes."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -29,7 +29,7 @@ class At:
     Attributes:
         ends: end losses by seed; inf for those that failed.
         accuracies: the known ones, by seed.
-        outcome: of most of them; for a tie, that of the larger step.
+        outcome: the most common one; for a tie, that of the larger step.
     """
 
     ends: Mapping[Hashable, float]
@@ -63,7 +63,7 @@ class Row:
 
 
 def by_lr(sides: Sequence[Side]) -> list[Row]:
-    """Return all lrs of all sweeps, sorted, without runs that have not used their whole budget."""
+    """Return all lrs of all sweeps, sorted, without unfinished runs."""
     names = within(sides)
     accuracy = accuracy_column(sides)
     groups: dict[tuple[Any, ...], dict[str, list[dict[Any, Any]]]] = {}
@@ -74,7 +74,7 @@ def by_lr(sides: Sequence[Side]) -> list[Row]:
             scores = dict(zip(runs["run"].tolist(), runs[accuracy].tolist(), strict=True))
             found = found.assign(accuracy=[scores.get(run) for run in found["run"].tolist()])
         for row in found.to_dict("records"):
-            # The same lr can differ in its last digits: typed in one sweep, spaced in the other.
+            # The same lr can differ in its last digits, if it was typed in one sweep only.
             key = (float(f"{row['lr']:.5g}"), *(sweep_settings.shown(row.get(n)) for n in names))
             if not math.isnan(row["end_loss"]) and not math.isnan(row["lr"]):
                 groups.setdefault(key, {}).setdefault(side.letter, []).append(row)
@@ -117,26 +117,21 @@ def within(sides: Sequence[Side]) -> list[str]:
 
 
 def accuracy_column(sides: Sequence[Side]) -> str:
-    """Return test_acc, val_acc where not all sweeps have that, or "" where not all have either."""
+    """Return test_acc if all sweeps have it, else val_acc if all have that, else ""."""
     for name in ("test_acc", "val_acc"):
         if all(name in side.runs and side.runs[name].notna().any() for side in sides):
             return name
     return ""
 
 
-def _ended(side: Side) -> pd.DataFrame:
-    """Return the runs with an end loss: one that failed early has no evaluation."""
+def ended(side: Side) -> pd.DataFrame:
+    """Return the verdicts of the runs with an end loss: one that failed early has no evaluation."""
     return side.verdicts.loc[np.isfinite(side.verdicts["end_loss"].astype(float))]
 
 
-def values_of(side: Side, name: str) -> list[Any]:
-    ended = _ended(side)
-    return ended[name].tolist() if name in ended else []
-
-
 def incomparable(sides: Sequence[Side]) -> str:
-    """Return why the losses of these sweeps do not compare; "" where they do."""
-    rows: list[dict[Any, Any]] = [row for side in sides for row in _ended(side).to_dict("records")]
+    """Return why the losses of these sweeps do not compare; "" if they do."""
+    rows: list[dict[Any, Any]] = [row for side in sides for row in ended(side).to_dict("records")]
     losses = {loss_kinds.kind(row) for row in rows} - {""}
     judged_by = {str(row["judged_by"]) for row in rows}
     for kinds in (losses, judged_by):
@@ -148,13 +143,11 @@ def incomparable(sides: Sequence[Side]) -> str:
 def told_apart(
     one: Mapping[Hashable, float], other: Mapping[Hashable, float], t: Thresholds = THRESHOLDS
 ) -> str:
-    """Return whether seeds explain the difference of two medians: "within", "beyond", "few seeds".
+    """Return whether the difference of two medians is "within" or "beyond" the noise of the seeds.
 
-    It uses the standard error of `sides.compare`. Seeds that both have give them the same weights
-    and batches, so these are compared in pairs. With fewer than three pairs, which say little, the
-    two are compared unpaired. A difference of less than `Thresholds.noise` times that error is
-    within. With fewer than two degrees of freedom, as with one seed against two, the error says
-    nothing.
+    "within" is at most `Thresholds.noise` times the standard error of `sides.compare`. Equal seeds
+    give equal weights and batches, and are compared in pairs; with fewer than three pairs, all are
+    compared unpaired. "few seeds": there are fewer than two degrees of freedom.
 
     Args:
         one, other: end losses by seed; inf for those that failed.
@@ -169,7 +162,7 @@ def told_apart(
         freedom = sum(max(0, len(each) - 1) for each in kept)
     if freedom < 2 or not all(kept):
         return "few seeds"
-    by_noise = replace(t, converged=0.0, arrived=0.0)  # alone, whatever else counts as equal
+    by_noise = replace(t, converged=0.0, arrived=0.0)  # noise alone decides what counts as equal
     found = compare([AtLr(place, each) for place, each in enumerate(kept)], thresholds=by_noise)
     room = max(found.room.values())
     return "within" if abs(middle(one) - middle(other)) <= room else "beyond"
@@ -194,3 +187,24 @@ def by_lr_table(sides: Sequence[Side]) -> pd.DataFrame:
     ]
     columns = ["lr", *within(sides), "sweep", "outcome", "end_loss", "accuracy", "runs", "failed"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def best_ends(side: Side) -> Mapping[Hashable, float]:
+    """Return the end losses of `best_runs` by seed; inf for those that failed."""
+    found = [row for row in best_runs(side).to_dict("records") if not pd.isna(row["end_loss"])]
+    return by_seed(found, [end_of(row) for row in found])
+
+
+def best_runs(side: Side) -> pd.DataFrame:
+    """Return the verdicts of a sweep's finished runs with the best lr and settings."""
+    found = with_best_settings(side)
+    return found.loc[(found["lr"] == side.answer.best_lr) & ~found["state"].isin(UNFINISHED)]
+
+
+def with_best_settings(side: Side) -> pd.DataFrame:
+    """Return the verdicts of a sweep's runs with the best settings, at every lr."""
+    found = side.verdicts
+    for name, value in side.answer.settings.items():
+        same = found[name].isna() if value is None else found[name] == value
+        found = found.loc[same]
+    return found

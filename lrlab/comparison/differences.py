@@ -9,15 +9,13 @@ from lrlab.comparison.by_lr import distinct
 from lrlab.comparison.reading import Side
 from lrlab.tables import sweep_settings
 
-_ENVIRONMENT = "environment"
-
 
 def differences(sides: Sequence[Side]) -> pd.DataFrame:
     """Return everything that is not the same in all sweeps.
 
     Returns:
         One row a difference: setting, kind ("setting" or "environment"), and a column for each
-        letter with the value there, or the values, as text; "-" if there is none.
+        sweep's letter with the value or values there, as text; "-" if there is none.
     """
     rows = [{"setting": "swept", "kind": "setting", **{s.letter: _swept(s) for s in sides}}]
     keys = dict.fromkeys(key for side in sides for each in side.settings for key in each)
@@ -30,7 +28,7 @@ def differences(sides: Sequence[Side]) -> pd.DataFrame:
         values = {side.letter: side.environment.get(key, ()) for side in sides}
         if len(set(values.values())) > 1:
             told = {letter: _listed(each) for letter, each in values.items()}
-            rows.append({"setting": key, "kind": _ENVIRONMENT, **told})
+            rows.append({"setting": key, "kind": "environment", **told})
     if len({rows[0][side.letter] for side in sides}) == 1:
         rows = rows[1:]
     return pd.DataFrame(rows, columns=["setting", "kind", *(side.letter for side in sides)])
@@ -53,25 +51,22 @@ def _differs(sides: Sequence[Side], key: str) -> bool:
     if "." not in key:
         return True
     choices = {each.get(key.partition(".")[0]) for side in sides for each in side.settings}
-    for choice in choices:
-        values = [_values(side, key, choice) for side in sides]
-        if len({each for each in values if each}) > 1:
-            return True
-    return False
+    values = [{_values(side, key, choice) for side in sides} - {()} for choice in choices]
+    return any(len(each) > 1 for each in values)
 
 
 def _swept(side: Side) -> str:
     keys = dict.fromkeys(key for each in side.settings for key in each)
     own = [key for key in keys if len(_values(side, key)) > 1]
-    kept = [key for key in own if "." not in key or _varies_by_itself(side, key)]
+    of_group = {key: {each.get(key.partition(".")[0]) for each in side.settings} for key in own}
+    kept = [
+        key
+        for key in own
+        if "." not in key or any(len(_values(side, key, choice)) > 1 for choice in of_group[key])
+    ]
     if not side.settings:
         kept = [name for name in ("lr", "seed") if distinct(side.verdicts, name) > 1]
     return ", ".join(kept) or "-"
-
-
-def _varies_by_itself(side: Side, key: str) -> bool:
-    choices = {each.get(key.partition(".")[0]) for each in side.settings}
-    return any(len(_values(side, key, choice)) > 1 for choice in choices)
 
 
 def _listed(values: Sequence[str]) -> str:

@@ -24,15 +24,13 @@ class Side:
 
     Attributes:
         letter: A, B ... in the order given.
-        name: unlike that of the others.
+        name: a unique one.
         path: its folder, or CSV.
         runs, curves: as from `lrlab.verdicts.loading.load`.
-        verdicts: as from `lrlab.verdicts.judging.verdicts`, of this sweep alone, as its own table
-            shows them.
-        answers: of its best combination of settings; with several kinds of loss, which do not
-            compare, one of each.
-        settings: of each run by dotted key; empty for a CSV.
-        environment: for each key in the runs' summaries its values; empty for a CSV.
+        verdicts: as from `lrlab.verdicts.judging.verdicts`, for this sweep alone.
+        answers: the answer for its best settings; one for each kind of loss, if there are several.
+        settings: each run's, by dotted key; empty for a CSV.
+        environment: the values of each key in the runs' summaries; empty for a CSV.
     """
 
     letter: str
@@ -47,7 +45,7 @@ class Side:
 
     @property
     def answer(self) -> Answer:
-        """The answer for its best combination of settings, or for one of them."""
+        """The first answer."""
         return self.answers[0]
 
 
@@ -55,7 +53,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
     """Return the sweeps to compare, and lines about what their records lack.
 
     Raises:
-        UserError: fewer than two, more than six, one twice, or one that cannot be read.
+        UserError: fewer than two sweeps, more than six, one twice, or one that cannot be read.
     """
     if not 2 <= len(paths) <= len(LETTERS):
         raise UserError(
@@ -99,12 +97,3 @@ def _environment(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
             if value not in (None, ""):
                 found.setdefault(str(key), set()).add(sweep_settings.shown(value))
     return {key: tuple(sorted(values)) for key, values in found.items()}
-
-
-# --- what differs ---------------------------------------------------------------------------------
-
-
-# --- lr by lr -------------------------------------------------------------------------------------
-
-
-# --- the best of each ----------------------------------------------------------------------------

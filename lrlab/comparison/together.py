@@ -6,14 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from lrlab.comparison.best import with_best_settings
-from lrlab.comparison.by_lr import incomparable, values_of, within
+from lrlab.comparison.by_lr import ended, incomparable, with_best_settings, within
 from lrlab.comparison.reading import Side
 from lrlab.tables import sweep_settings, tidy
 from lrlab.verdicts.judging import verdicts
 
 _LONGEST_NAME = 32  # characters of a sweep's name in a figure
-_TOLD_APART = 7  # combinations of sweep and settings that get a colour and a shape each
+_DISTINCT = 7  # combinations of sweep and settings that get a colour and a shape each
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,9 @@ class Together:
     Attributes:
         runs, curves, verdicts: with a column sweep.
         timed: the verdicts with steps and seconds to one target for all sweeps.
-        objective: the one that names each sweep's best run; "" where they differ.
-        only_best: whether runs and timed hold only the best settings of each sweep, because all
-            combinations are too many to tell apart in one figure.
+        objective: the one that names each sweep's best run; "" if they differ.
+        only_best: whether runs and timed hold only the best settings of each sweep, because one
+            figure cannot show all combinations.
     """
 
     runs: pd.DataFrame
@@ -37,19 +36,19 @@ class Together:
 
 
 def together(sides: Sequence[Side]) -> Together:
-    """Join the tables of all sweeps.
+    """Join the tables of all sweeps, without settings that differ only between sweeps.
 
-    The sweep's name stands for settings that have only one value in each sweep.
+    The sweep's name stands for those.
     """
     sides = [replace(side, name=_short(side)) for side in sides]
     kept = {*within(sides), "sweep"}
     swept = [n for side in sides for n in tidy.settings_of(side.curves)]
-    dropped = {name for name in swept if name not in kept and not is_common(sides, name)}
+    dropped = {name for name in swept if name not in kept and not _is_common(sides, name)}
     runs, curves, found = (_joined(sides, kind, dropped) for kind in ("runs", "curves", "verdicts"))
-    timed = to_one_target(sides, found)
+    timed = _to_one_target(sides, found)
     rows: list[dict[Any, Any]] = found.to_dict("records")
     combinations = {(row["sweep"], *(str(row.get(n)) for n in within(sides))) for row in rows}
-    only_best = len(combinations) > _TOLD_APART
+    only_best = len(combinations) > _DISTINCT
     if only_best:
         best = [run for side in sides for run in with_best_settings(side)["run"].tolist()]
         runs = runs.loc[runs["run"].isin(best)]
@@ -69,21 +68,25 @@ def _joined(sides: Sequence[Side], kind: str, dropped: set[str]) -> pd.DataFrame
 
 
 def _short(side: Side) -> str:
-    """Return a name that fits next to a figure; its letter tells apart two that begin alike."""
+    """Return a name that fits next to a figure; a long one gets the letter, to be unique."""
     name, half = side.name, _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{side.letter} {name[:half]}…{name[-half:]}"
 
 
-def is_common(sides: Sequence[Side], name: str) -> bool:
-    """Return whether a setting has one and the same value in all sweeps."""
-    values = [values_of(side, name) or [None] for side in sides]
-    return len({sweep_settings.shown(value) for each in values for value in each}) == 1
+def _is_common(sides: Sequence[Side], name: str) -> bool:
+    """Return whether a setting has the same value in all sweeps."""
+    values: set[str] = set()
+    for side in sides:
+        runs = ended(side)
+        own = runs[name].tolist() if name in runs else []
+        values |= set(map(sweep_settings.shown, own or [None]))
+    return len(values) == 1
 
 
-def to_one_target(sides: Sequence[Side], found: pd.DataFrame) -> pd.DataFrame:
-    """Return the verdicts with steps and seconds to one target for all: the easiest of the sweeps'.
+def _to_one_target(sides: Sequence[Side], found: pd.DataFrame) -> pd.DataFrame:
+    """Return the verdicts with steps and seconds to one target: the easiest of the sweeps' targets.
 
-    The worse sweeps would never reach a harder one, and nothing could be compared.
+    The worse sweeps would never reach a harder one.
     """
     goals = [goal for side in sides for goal in side.verdicts["target_loss"] if goal == goal]
     if incomparable(sides) or not goals:

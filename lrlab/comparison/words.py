@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrlab.comparison.best import best_ends, best_runs
 from lrlab.comparison.by_lr import (
     At,
     Row,
     accuracy_column,
+    best_ends,
+    best_runs,
     by_lr,
     incomparable,
     told_apart,
@@ -28,7 +29,7 @@ _HEAD = len("A  ")
 
 
 class _Shape(NamedTuple):
-    """How wide a table may be, and where all columns are; see ``fitting.fitted``."""
+    """The width that a table may have, and where all columns are; see ``fitting.fitted``."""
 
     width: int | None
     where: str
@@ -43,8 +44,8 @@ def text(sides: Sequence[Side], width: int | None = None, where: str = "a pipe g
     """Return the whole comparison; ends without a newline.
 
     Args:
-        width: columns of the terminal; None: lines of any width.
-        where: the file with all columns of the tables, named if a narrow table leaves some out.
+        width: columns of the terminal; None: no limit.
+        where: the file with all columns, named if a narrow table leaves some out.
     """
     rows = by_lr(sides)
     why_not = incomparable(sides)
@@ -57,7 +58,7 @@ def text(sides: Sequence[Side], width: int | None = None, where: str = "a pipe g
         of = "" if why_not else f" ({sides[0].verdicts['judged_by'].iloc[0]})"
         title = f"end loss{of}, median over seeds"
         if why_not:
-            title += f"; not to be compared, for {why_not}"
+            title += f"; not comparable, because {why_not}"
         parts.append(_block(title, rows, sides, "end", shape, ranked=not why_not))
         if name := accuracy_column(sides):
             title = f"{name.replace('_', ' ')}, median over seeds"
@@ -104,7 +105,7 @@ def _block(
     shape: _Shape,
     ranked: bool,
 ) -> str:
-    """Return a table of one measure: lr, each sweep, the best of them where known, and its lead."""
+    """Return a table of one measure: lr, each sweep, and if ranked the best sweep and its lead."""
     columns = _heads(rows)
     is_loss = measure == "end"
     for side in sides:
@@ -169,47 +170,44 @@ def _outcome_block(rows: Sequence[Row], sides: Sequence[Side], shape: _Shape) ->
                 cells.append(at.outcome)
         columns[side.letter] = cells
     left = {*rows[0].settings, *(side.letter for side in sides)}
-    least = list(reversed(list(rows[0].settings)))
-    return "\n".join(["outcome", *shape.table(columns, left, least)])
+    return "\n".join(["outcome", *shape.table(columns, left, list(rows[0].settings)[::-1])])
 
 
 def _best_lines(sides: Sequence[Side], why_not: str) -> list[str]:
     """Return lines that compare the best of each sweep with that of the others."""
     having = [side for side in sides if side.answer.best_lr is not None]
     if not having:
-        return ["best    no sweep learned anything"]
+        return ["best    nothing was learned in any sweep"]
     ends = {side.letter: best_ends(side) for side in having}
     order = sorted(having, key=lambda side: median(ends[side.letter].values()))
     if why_not:
         order = having
-    lines = []
-    told = [(side, a) for side in order for a in side.answers if a.best_lr is not None]
-    for side, a in told:
-        lines.append(f"best    {side.letter} {_indented(answer_words.headline(a))}")
+    lines = [
+        f"best    {side.letter} {_indented(answer_words.headline(answer))}"
+        for side in order
+        for answer in side.answers
+        if answer.best_lr is not None
+    ]
     if why_not or len(order) < 2:
         return lines
     first, *others = order
-    for other in others:
-        lines.append(f"        {_lead(first, other, ends)}")
-    lines += [f"        {line}" for line in _time_lines(order)]
-    return lines
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+    more = [*(_lead(first, other, ends) for other in others), *_time_lines(order)]
+    return [*lines, *(f"        {line}" for line in more)]
 
 
 def _lead(first: Side, other: Side, ends: Mapping[str, Mapping[Any, float]]) -> str:
     low, high = first.answer.best_loss, other.answer.best_loss
     if low == high:
         return f"{first.letter} and {other.letter} are equal"
-    share = f", {_percent((high - low) / abs(high))}" if high else ""
+    share = (high - low) / abs(high) if high else math.inf
+    percent = f", {share:.1%}" if share >= 0.001 else ", less than 0.1%"
+    lead = f"{high - low:.3g} lower than {other.letter}{percent if high else ''}"
     words = {
         "within": "which is within seed noise: they cannot be told apart",
         "beyond": "which is beyond seed noise",
-        "few seeds": "with so few seeds nobody can say whether by chance",
+        "few seeds": "which may be chance: more seeds would tell",
     }[told_apart(ends[first.letter], ends[other.letter])]
-    return f"{first.letter} is {high - low:.3g} lower than {other.letter}{share}, {words}"
+    return f"{first.letter} is {lead}, {words}"
 
 
 def _time_lines(order: Sequence[Side]) -> list[str]:

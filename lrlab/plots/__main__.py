@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
@@ -22,24 +23,20 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Draw the plots of a sweep, also of one that is still running.",
         epilog=f"plots:\n{names}\n\n"
-        "Exit code: 0 something was drawn, 1 nothing or not all, 2 bad input.",
+        "Exit code: 0 drawn, 1 nothing was drawn or a plot failed, 2 bad input.",
     )
     parser.add_argument(
         "sweep", type=path, metavar="SWEEP", help="a sweep's folder, or a CSV of curves"
     )
+    many: Any = {"nargs": "+", "action": "extend", "default": []}
+    parser.add_argument("--only", metavar="NAME", help="draw only these", **many)
+    formats = f"{', '.join(FORMATS)} (png svg)"
+    parser.add_argument("--format", metavar="KIND", help=formats, **many)
     parser.add_argument(
-        "--only", nargs="+", action="extend", default=[], metavar="NAME", help="draw only these"
-    )
-    parser.add_argument(
-        "--format",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KIND",
-        help=f"{', '.join(FORMATS)} (png svg)",
-    )
-    parser.add_argument(
-        "--output", type=path, metavar="FOLDER", help="where to (plots/ in the sweep's folder)"
+        "--output",
+        type=path,
+        metavar="FOLDER",
+        help="where the files go (plots/ in the sweep's folder)",
     )
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     return parser

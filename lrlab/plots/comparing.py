@@ -19,11 +19,11 @@ def figures(
     Args:
         tables: of all sweeps, each with a column sweep.
         timed: verdicts with one target for all sweeps.
-        only_best: whether the runs are those with the best settings of each sweep alone.
-        failed: gets the names of those that could not be drawn, and why; None: raise the reason.
+        only_best: whether the tables hold only the best settings of each sweep.
+        failed: receives the errors by the figures' names; None: raise them.
     """
     runs, curves, judged, objective = tables.runs, tables.curves, tables.verdicts, tables.objective
-    of = ", of each sweep the best settings" if only_best else ""
+    of = ", best settings of each sweep" if only_best else ""
     loss, accuracy = (
         f"{what} at the end against learning rate{of}" for what in ("Loss", "Accuracy")
     )

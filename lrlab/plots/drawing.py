@@ -6,7 +6,7 @@
         drawn = drawing.wait()
 
 The tables go to the processes through files in a temporary folder that only this user can read. A
-process draws one figure after another: it reads a name as a line, and writes the result as a line.
+process draws one figure after another: it reads a request as a line, and writes the result as one.
 With only one core, this process draws everything.
 """
 
@@ -32,15 +32,15 @@ from lrlab.errors import NotWritten
 from lrlab.plots import leftovers
 from lrlab.plots.tables import NAMES, Drawn, NothingToDraw, Tables
 
-MOST = 4  # processes: a figure takes half a second, the start of a process a whole one
+MOST = 4  # processes: to draw a figure takes half a second, to start a process a whole one
 
-Answer = dict[str, Any]  # the result of a figure
+Answer = dict[str, Any]  # the result of a figure, see `attempt`
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from lrlab.plots.drawing import main; main()"
 
 
 class Drawing:
-    """Draw figures into a folder; at the block's end none of its processes is left.
+    """Draw figures into a folder. All its processes have ended when the block ends.
 
     Args:
         folder: where the figures go.
@@ -48,7 +48,7 @@ class Drawing:
         free: how many cores are free to draw; below 1 this process draws everything.
 
     Attributes:
-        processes: how many draw at most; 0: this one does.
+        processes: the most that draw at once; 0: only this one.
     """
 
     def __init__(self, folder: Path, formats: Sequence[str] = ("png",), free: int = 1) -> None:
@@ -64,7 +64,7 @@ class Drawing:
         self._handed: dict[int, tuple[Any, str]] = {}  # each table by its id, and its file
 
     def __enter__(self) -> Drawing:
-        # the folder may vanish before a process that reads from it has seen that it must end
+        # a process may still read from the folder when it is removed
         self._files = tempfile.TemporaryDirectory(prefix="lrlab-", ignore_cleanup_errors=True)
         return self
 
@@ -89,10 +89,8 @@ class Drawing:
         """Request these figures of the tables."""
         handed: Mapping[str, str] | None = None
         if self.processes:
-            try:
+            with contextlib.suppress(OSError):  # if the disk is full, this process draws
                 handed = self._hand_over(tables)
-            except OSError:  # no space for it
-                handed = None
         for name in names:
             if handed is None:
                 self._answers[name] = attempt(name, tables, self.folder, self.formats)
@@ -100,11 +98,10 @@ class Drawing:
                 self._answers[name] = self._threads.submit(self._ask, name, tables, handed)
 
     def wait(self) -> Drawn:
-        """Wait for all requested figures; return their results in the usual order.
+        """Wait for all requested figures; return their results in the order of `NAMES`.
 
-        If every figure was requested, remove older pictures of those that were not drawn now, in
-        these formats: they show runs that no longer exist. Remove the parts of pictures from killed
-        writers, too.
+        If every figure was requested, also remove older pictures, in these formats, of those that
+        were not drawn now, and the parts of pictures from killed writers.
         """
         paths: list[Path] = []
         left_out: dict[str, str] = {}
@@ -152,12 +149,8 @@ class Drawing:
                 return attempt(name, tables, self.folder, self.formats)
         if process is None:
             return {}
-        wanted = {
-            "name": name,
-            "tables": handed,
-            "folder": str(self.folder.absolute()),
-            "formats": self.formats,
-        }
+        folder = str(self.folder.absolute())
+        wanted = {"name": name, "tables": handed, "folder": folder, "formats": self.formats}
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps(wanted) + "\n")
@@ -181,8 +174,8 @@ class Drawing:
                 return self._idle.pop()
             said = Path(self._files.name) / f"stderr-{len(self._started)}"
             with said.open("wb") as stderr:
-                # With -m the process would import from the current folder, which may be a sweep
-                # from elsewhere. It has its own session, so that a Ctrl-C comes once, from here.
+                # With -m the process would import from the current folder, which may be another's
+                # sweep. In a session of its own, it does not receive this terminal's Ctrl-C.
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _START, *sys.path],
                     stdin=subprocess.PIPE,
@@ -202,7 +195,7 @@ class Drawing:
 
 
 def attempt(name: str, tables: Tables, folder: Path, formats: Sequence[str]) -> Answer:
-    """Draw one figure; return the result: paths, left_out, file and reason, or failed."""
+    """Draw one figure; return paths, or left_out, or failed, or file, reason and number."""
     from lrlab.plots import writing
 
     try:
@@ -232,7 +225,7 @@ def _end(code: int, said: str) -> str:
 def main() -> None:
     """Draw the figures that are named on stdin, a line each, until it ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever prints is no answer
+    os.dup2(2, 1)  # send what libraries print to stderr
     from lrlab.plots import writing
 
     assert writing  # import before the first request

@@ -1,4 +1,4 @@
-"""Set the frame of a figure: its ends, its ticks, reference lines, and marks for what leaves it."""
+"""Set a panel's limits and ticks; draw reference lines, and marks where curves leave the panel."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,14 +17,13 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
-from matplotlib.transforms import blended_transform_factory
 
-from lrlab.plots.style import GREY, PALE, constant, finite, unit
+from lrlab.plots.style import GREY, PALE, constant, finite, key, unit
 from lrlab.tables import thinning
 
-HEADROOM = 3.0  # the frame ends at this multiple of the reference losses at most
-FLOOR = 1e-6  # ... and begins at this multiple of them, or of the runs' results
-APART = 100.0  # a reference above another by more than this factor is no measure of end losses
+HEADROOM = 3.0  # the upper limit is at most this multiple of the reference losses
+FLOOR = 1e-6  # the lower limit is at least this multiple of them, or of the runs' results
+APART = 100.0  # a reference more than this factor above another says nothing about end losses
 # Steps 0 and 1 are half a decade apart.
 SYMLOG: Any = {"linthresh": 1, "linscale": 0.5}
 PERFECT = 1e-4  # the smallest share of errors that the stretched axis of accuracy shows
@@ -38,6 +37,18 @@ class Reference:
     low: float
     high: float
     label: str
+
+    @property
+    def is_band(self) -> bool:
+        return self.high > self.low * 1.02
+
+    @property
+    def middle(self) -> float:
+        return (self.low + self.high) / 2
+
+    @property
+    def dash(self) -> Any:
+        return (0, (4, 3)) if self.kind == "chance" else (0, (1, 2))
 
 
 @dataclass(frozen=True)
@@ -102,14 +113,14 @@ def loss_scale(
     smooth: float | None = None,
     means_of: Sequence[np.ndarray | None] = (),
 ) -> Scale:
-    """Return the frame's ends.
+    """Return the limits of the loss axis.
 
-    It holds all finite losses, but no explosion above HEADROOM x the reference, and no lone lucky
-    mini-batch far below the curves.
+    They hold all finite losses, except explosions above HEADROOM x the reference, and single
+    mini-batches far below the curves.
     """
     counts = means_of or [None] * len(losses)
     tops = [one.high for one in references if one.high > 0]
-    if smooth is None:  # a curve shows its way down, an end does not
+    if smooth is None:  # curves start at their reference, end losses may lie far below it
         tops = [top for top in tops if top <= APART * min(tops)]
     filled = [loss for loss in losses if len(loss)]
     starts = [float(loss[0]) for loss in filled if loss[0] > 0]
@@ -139,10 +150,10 @@ def _usual(
     tops: Sequence[float],
     smooth: float | None,
 ) -> float:
-    """Return the measure of the frame's lower end: the reference, or the results of better runs.
+    """Return the loss that the lower limit is measured by: a reference, or the better runs' result.
 
-    From an initial loss of 1e6 a run may well reach 0.01, which must not be cut off. A lone loss of
-    nearly 0 may be.
+    A run that starts at 1e6 may well reach 0.01, which must not be cut off. A single loss of nearly
+    0 may be.
     """
     ends = np.array(lowest) if smooth is not None else np.concatenate([*losses, np.empty(0)])
     ends = ends[ends > 0]
@@ -183,68 +194,63 @@ def references(frame: pd.DataFrame) -> list[Reference]:
 
 
 def reference_labels(found: Sequence[Reference]) -> list[Label]:
-    return [Label((one.low + one.high) / 2, one.label) for one in found]
+    return [Label(one.middle, one.label) for one in found]
 
 
 def reference_handles(found: Sequence[Reference]) -> list[tuple[Line2D, str]]:
     """Return legend entries, for when there is no room for labels."""
     return [
-        (Line2D([], [], color=GREY, linewidth=8, alpha=0.15), one.label)
-        if one.high > one.low * 1.02
-        else (Line2D([], [], color=GREY, linewidth=1, linestyle=_reference_dash(one)), one.label)
+        (
+            key(linewidth=8, alpha=0.15) if one.is_band else key(linewidth=1, linestyle=one.dash),
+            one.label,
+        )
         for one in found
     ]
 
 
-def _reference_dash(one: Reference) -> Any:
-    return (0, (4, 3)) if one.kind == "chance" else (0, (1, 2))
-
-
 def draw_references(ax: Axes, found: Sequence[Reference]) -> None:
     for one in found:
-        if one.high > one.low * 1.02:
+        if one.is_band:
             ax.axhspan(one.low, one.high, color=GREY, alpha=0.15, linewidth=0, gid=one.kind)
         else:
-            middle = (one.low + one.high) / 2
-            ax.axhline(
-                middle,
-                color=GREY,
-                linewidth=1,
-                linestyle=_reference_dash(one),
-                zorder=5,
-                gid=one.kind,
-            )
+            look: Any = {"color": GREY, "linewidth": 1, "linestyle": one.dash}
+            ax.axhline(one.middle, zorder=5, gid=one.kind, **look)
 
 
 # --- what leaves the frame ------------------------------------------------------------------------
 
 
 def draw_edges(ax: Axes, x: np.ndarray, loss: np.ndarray, scale: Scale, colour: str) -> None:
-    """Draw triangles at the frame's edge where a curve first leaves it: up, or down to 0."""
-    at_edge = blended_transform_factory(ax.transData, ax.transAxes)
+    """Draw triangles at the panel's edge where a curve first leaves it: up, or down to 0."""
     for out, edge, y, marker, gid in (
         (loss > scale.high, 1.0, 0.982, "^", "above"),
         (_sunk(loss, scale), 0.0, 0.018, "v", "below"),
     ):
         if out.any():
-            ax.plot(
-                [_crossing(x, scale.shown(loss), int(np.argmax(out)), scale, edge)],
-                [y],
-                transform=at_edge,
-                color=colour,
-                marker=marker,
-                markersize=6,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
-                linestyle="",
-                zorder=6,
-                clip_on=False,
-                gid=gid,
-            )
+            at = _crossing(x, scale.shown(loss), int(np.argmax(out)), scale, edge)
+            look: Any = {"color": colour, "marker": marker, "markersize": 6, "clip_on": False}
+            mark_at_height(ax, at, y, mec="white", mew=0.5, zorder=6, gid=gid, **look)
+
+
+def draw_all_edges(ax: Axes, x: np.ndarray, loss: np.ndarray, scale: Scale, colour: str) -> None:
+    """As `draw_edges`, for points that no curve joins."""
+    for one in range(len(x)):
+        draw_edges(ax, x[one : one + 1], loss[one : one + 1], scale, colour)
+
+
+def mark_at_height(ax: Axes, x: float, height: float, **look: Any) -> None:
+    """Draw a mark at x, at this share of the panel's height."""
+    ax.plot([x], [height], transform=ax.get_xaxis_transform(), linestyle="", **look)
+
+
+def mark_lost(ax: Axes, x: float, height: float, colour: str, gid: str, marker: str = "x") -> None:
+    """Mark where a run became non-finite or failed, near the panel's upper edge."""
+    look: Any = {"color": colour, "marker": marker, "markersize": 6, "clip_on": False}
+    mark_at_height(ax, x, height, mew=1.6, zorder=6, gid=gid, **look)
 
 
 def _crossing(x: np.ndarray, shown: np.ndarray, first: int, scale: Scale, edge: float) -> float:
-    """Return where the line to the point `first` crosses the frame's edge (a fraction of it)."""
+    """Return the x at which the line to the point `first` crosses the panel's edge."""
     if first == 0:
         return float(x[0])
     before, after = scale.fraction(float(shown[first - 1])), scale.fraction(float(shown[first]))
@@ -262,15 +268,13 @@ def _sunk(loss: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def edge_handles(losses: Sequence[np.ndarray], scale: Scale) -> list[tuple[Line2D, str]]:
-    kinds = [
-        (any((loss > scale.high).any() for loss in losses), "^", "leaves the frame"),
-        (any(_sunk(loss, scale).any() for loss in losses), "v", "reaches 0"),
-    ]
-    return [
-        (Line2D([], [], color=GREY, marker=marker, linestyle=""), text)
-        for there, marker, text in kinds
-        if there
-    ]
+    """Return legend entries of `draw_edges`."""
+    found = []
+    if any((loss > scale.high).any() for loss in losses):
+        found.append((key(marker="^", linestyle=""), "leaves the frame"))
+    if any(_sunk(loss, scale).any() for loss in losses):
+        found.append((key(marker="v", linestyle=""), "reaches 0"))
+    return found
 
 
 # --- axes -----------------------------------------------------------------------------------------
@@ -329,6 +333,12 @@ def log_axis(axis: Any, low: float, high: float, most: int = 10) -> None:
     log_ticks(axis, low, high, most)
 
 
+def grid(ax: Axes, axis: Literal["x", "y"] = "y") -> None:
+    """Draw pale lines at the axis' ticks, below all else."""
+    ax.grid(axis=axis, color=PALE, linewidth=0.7)
+    ax.set_axisbelow(True)
+
+
 def log_ticks(axis: Any, low: float, high: float, most: int = 10) -> None:
     decades = math.log10(high) - math.log10(low)
     subs = (1.0, 2.0, 5.0) if decades < 2.6 else (1.0,)
@@ -366,12 +376,11 @@ def finish_y(ax: Axes, scale: Scale, most: int = 10) -> None:
         ax.yaxis.set_major_locator(FixedLocator(_spaced(ticks, scale)))
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.grid(axis="y", color=PALE, linewidth=0.7)
-    ax.set_axisbelow(True)
+    grid(ax)
 
 
-def loss_label(frame: pd.DataFrame, name: str = "train loss") -> str:
-    return f"{name}{unit(frame)}"
+def loss_label(frame: pd.DataFrame) -> str:
+    return f"train loss{unit(frame)}"
 
 
 def _spaced(ticks: Sequence[float], scale: Scale) -> list[float]:

@@ -1,6 +1,6 @@
-"""Make tables drawable: replace numbers beyond all axes, and control characters in names.
+"""Make tables drawable: bound numbers that no axis can show, and clean names.
 
-Such a number is drawn at the figure's farthest end, a control character as "?".
+Such a number is drawn at the end of the axis, a control character as "?".
 """
 
 import functools
@@ -17,8 +17,8 @@ from lrlab.plots import style
 from lrlab.plots.style import GREY, SIZE
 from lrlab.plots.tables import NothingToDraw
 
-# Frames, ticks and averages reach further than their numbers, and a double ends at 1.8e308; below
-# 2.2e-308 it loses digits, and matplotlib its way.
+# A double ends at 1.8e308 and loses digits below 2.2e-308. Limits, ticks and averages reach further
+# than the numbers that are drawn.
 LARGEST, SMALLEST = 1e280, 1e-280
 
 _NUMBERS = (
@@ -32,67 +32,67 @@ Given = ParamSpec("Given")
 
 
 def within(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
-    """Return the figure of tables after moving lrs, losses and positions within reach.
+    """Wrap a figure's function: bring lrs, losses and positions within reach, and clean names.
 
-    Numbers beyond it become SMALLEST or LARGEST, and the figure says so. Words are made printable,
-    and none is read as a formula.
+    Numbers beyond it become SMALLEST or LARGEST, and the figure says so. No name is read as a
+    formula.
     """
-
     plain: Any = draw
 
     @functools.wraps(draw)
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> Figure:
-        given: Any = [_clean(one) for one in args]
+        given = _clean((args, kwargs))
+        near = _near(given)
         with style.words():
-            return moved(*given, **{name: _clean(one) for name, one in kwargs.items()})
-
-    def moved(*args: Any, **kwargs: Any) -> Figure:
-        near: Any = [_near(one) for one in args]
-        named: Any = {name: _near(one) for name, one in kwargs.items()}
-        differs = any(a is not b for a, b in zip(near, args, strict=True))
-        differs = differs or any(named[name] is not kwargs[name] for name in named)
-        try:
-            figure: Figure = plain(*near, **named)
-        except NothingToDraw as error:
-            if not (differs and _merged([*args, *kwargs.values()])):
-                raise
-            at = f"numbers below {SMALLEST:g} or above {LARGEST:g} count as these"
-            raise NothingToDraw(f"{error}; {at}") from error
-        if differs:
-            figure.text(
-                0.99,
-                0.004,
-                f"numbers below {SMALLEST:g} or above {LARGEST:g} are drawn there",
-                ha="right",
-                va="bottom",
-                size=SIZE - 2.5,
-                color=GREY,
-                gid="beyond reach",
-            )
+            try:
+                figure: Figure = plain(*near[0], **near[1])
+            except NothingToDraw as error:
+                if not _merged([*given[0], *given[1].values()]):
+                    raise
+                at = f"numbers below {SMALLEST:g} or above {LARGEST:g} count as these"
+                raise NothingToDraw(f"{error}; {at}") from error
+            if near is not given:
+                look: Any = {"ha": "right", "va": "bottom", "size": SIZE - 2.5, "color": GREY}
+                words = f"numbers below {SMALLEST:g} or above {LARGEST:g} are drawn as these"
+                figure.text(0.99, 0.004, words, gid="beyond reach", **look)
         return figure
 
     return drawn
 
 
-def _clean(given: Any) -> Any:
-    """Return printable words on one line; the same object if they all are already."""
-    if isinstance(given, str):
-        return in_a_line(given)
-    if isinstance(given, pd.DataFrame):
-        return _clean_table(given)
+def _changed(given: Any, change: Callable[[Any, str], Any], name: str = "") -> Any:
+    """Change all parts of what is given, each with the name of its field.
+
+    Return the same object if none differs.
+    """
+    new: Any
     if isinstance(given, list | tuple):
-        clean = [_clean(one) for one in given]
-        if all(a is b for a, b in zip(clean, given, strict=True)):
+        new = [_changed(one, change, name) for one in given]
+        if all(a is b for a, b in zip(new, given, strict=True)):
             return given
-        return clean if isinstance(given, list) else tuple(clean)
+        return new if isinstance(given, list) else tuple(new)
     if isinstance(given, Mapping):
-        return {_clean(key): _clean(value) for key, value in given.items()}
+        new = {change(key, ""): _changed(value, change) for key, value in given.items()}
+        same = all(a is b and new[a] is given[b] for a, b in zip(new, given, strict=True))
+        return given if same else new
     if is_dataclass(given) and not isinstance(given, type):
         old = {one.name: getattr(given, one.name) for one in fields(given) if one.init}
-        new = {name: _clean(value) for name, value in old.items()}
-        new = {name: value for name, value in new.items() if value is not old[name]}
+        new = {field: _changed(value, change, field) for field, value in old.items()}
+        new = {field: value for field, value in new.items() if value is not old[field]}
         return replace(given, **new) if new else given
-    return given
+    return change(given, name)
+
+
+def _clean(given: Any) -> Any:
+    """Make words printable, on one line."""
+
+    def clean(one: Any, _: str) -> Any:
+        if isinstance(one, str):
+            words = in_a_line(one)
+            return one if words == one else words
+        return _clean_table(one) if isinstance(one, pd.DataFrame) else one
+
+    return _changed(given, clean)
 
 
 def _clean_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -119,29 +119,19 @@ def _merged(given: list[Any]) -> bool:
 
 
 def _near(given: Any) -> Any:
-    """Return a table, an answer or a list of answers within reach; the same object if unchanged."""
-    if isinstance(given, pd.DataFrame):
-        moved = {}
-        for name in _NUMBERS:
-            if name in given and pd.api.types.is_float_dtype(given[name]):
-                values = given[name].to_numpy(float)
-                if _far(values).any():
-                    moved[name] = _bounded(values)
-        return given.assign(**moved) if moved else given
-    if isinstance(given, list | tuple):
-        near = [_near(one) for one in given]
-        return given if all(a is b for a, b in zip(near, given, strict=True)) else near
-    if is_dataclass(given) and not isinstance(given, type):
-        moved = {}
-        for field in fields(given):
-            value = getattr(given, field.name)
-            if field.name in _OF_ANSWER and value is not None:
-                values = np.array(value, dtype=float)
-                if _far(values).any():
-                    near = _bounded(values)
-                    moved[field.name] = float(near) if near.ndim == 0 else tuple(near.tolist())
-        return replace(given, **moved) if moved else given
-    return given
+    """Bring the numbers of tables and answers within reach."""
+
+    def near(one: Any, name: str) -> Any:
+        if isinstance(one, pd.DataFrame):
+            there = [n for n in _NUMBERS if n in one and pd.api.types.is_float_dtype(one[n])]
+            moved = {n: one[n].to_numpy(float) for n in there}
+            moved = {n: _bounded(values) for n, values in moved.items() if _far(values).any()}
+            return one.assign(**moved) if moved else one
+        if name in _OF_ANSWER and isinstance(one, float) and _far(np.array(one)):
+            return float(_bounded(np.array(one)))
+        return one
+
+    return _changed(given, near)
 
 
 def _far(values: np.ndarray) -> np.ndarray:

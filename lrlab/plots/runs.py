@@ -1,4 +1,4 @@
-"""Read each run's curve off a table, as it is drawn."""
+"""Read from a table how each run's curve is drawn."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ class Run:
     """One run's curve.
 
     Attributes:
-        mark: "" or what the rail shows: "nonfinite", "failed".
-        mark_step: where the rail shows it.
-        outcome: its verdict; "" where it was not judged.
-        step, loss: (n,) the steps with a finite mini-batch loss, and the losses there.
-        mean_of: (n,) of how many mini-batches each is the mean; None: it is of one.
-        lr_step, lr_used: (m,) the steps with a recorded lr, and the lr of the update there.
+        mark: "" or the rail's mark for it: "nonfinite", "failed", "never" (reached the target).
+        mark_step: the step of the mark.
+        outcome: its verdict; "" if it was not judged.
+        step, loss: (n,) the steps with a finite mini-batch loss, and these losses.
+        mean_of: (n,) how many mini-batches each loss is the mean of; None: one.
+        lr_step, lr_used: (m,) the steps with a recorded lr, and these lrs.
     """
 
     run: Any
@@ -53,7 +53,7 @@ class Run:
 def of_curves(
     curves: pd.DataFrame, verdicts: pd.DataFrame | None = None
 ) -> tuple[list[Run], dict[str, Any], list[str]]:
-    """Return a table's runs, sorted; a dash style for each setting; the settings not told apart.
+    """Return a table's runs, sorted; a dash style for each setting; settings not distinguished.
 
     Raises:
         NothingToDraw: there are no runs, or a column is missing.
@@ -126,9 +126,9 @@ def spread(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return step, lowest, median and highest of several seeds' curves.
 
-    A lost seed counts as infinitely bad after its end; otherwise the mean of the others would look
-    better. If half of them were lost, the median is NaN. A seed that is only shorter does not count
-    after its end.
+    A lost seed counts as infinitely bad after its end, so that the median does not look better
+    without it. The median is NaN if half of the seeds were lost. A seed that is only shorter does
+    not count after its end.
     """
     grid = np.unique(np.concatenate(steps))
     rows = np.full((len(curves), len(grid)), math.nan)
@@ -162,21 +162,19 @@ def _curve(run: Any, part: pd.DataFrame, setting: str, outcome: str) -> Run:
     part = part.sort_values(by="step", kind="stable")
     loss = part["train_loss"].to_numpy(float)
     step = part["step"].to_numpy(float)
-    used = (
-        part["lr_at_step"].to_numpy(float)
-        if "lr_at_step" in part
-        else np.where(np.isfinite(loss), float(part["lr"].iloc[0]), math.nan)
-    )
+    used = np.where(np.isfinite(loss), float(part["lr"].iloc[0]), math.nan)
+    if "lr_at_step" in part:
+        used = part["lr_at_step"].to_numpy(float)
     finite = np.isfinite(loss) & np.isfinite(step)
-    # A finished run ends with a row of the final evaluation, without lr or mini-batch loss. So a
-    # blank loss alone is no sign of divergence, but an lr without a finite loss is.
+    # A missing loss alone is no sign of divergence: the row of the final evaluation has neither lr
+    # nor mini-batch loss. An lr without a finite loss is one.
     bad = step[np.isfinite(used) & ~np.isfinite(loss)]
     bad = bad[np.isfinite(bad)]
     known = step[np.isfinite(step)]
     last_step = float(known[-1]) if len(known) else 0.0
     found = mark(part["state"].iloc[0]) if "state" in part else ""
     if "state" not in part:
-        # A table from another program: finished, unless its loss says otherwise.
+        # A table of another program: the run has finished, unless its loss says otherwise.
         infinite = step[np.isinf(loss)]
         if outcome == "diverged" or len(infinite) or not np.isfinite(loss).any():
             found = "nonfinite"

@@ -1,4 +1,4 @@
-"""Lay a figure out in inches: sizes are known before drawing, so nothing overlaps.
+"""Lay a figure out in inches. All sizes are known before drawing, so that nothing overlaps.
 
 From top to bottom: title, subtitle, rail (failures), ribbon (outcomes), panels, legend. Labels are
 to the right of a panel, a colour bar to the right of them.
@@ -44,6 +44,13 @@ class Sheet:
     def axes(self) -> Axes:
         return self.panels[0][0]
 
+    def places(self, count: int, first_row: int = 0) -> list[Axes]:
+        """Return so many panels, row by row, and remove those that are left over."""
+        found = [ax for row in self.panels[first_row:] for ax in row]
+        for empty in found[count:]:
+            empty.remove()
+        return found[:count]
+
 
 @dataclass(frozen=True)
 class Panels:
@@ -52,7 +59,7 @@ class Panels:
     Attributes:
         rows: the height of each row.
         columns: how many panels a row has.
-        between, beside: room between rows, between columns.
+        between, beside: room between rows, and between columns.
         left: room left of the first column; more where a ribbon's name needs it.
         above: room over every row, or over each, for the titles of panels.
         aspect: height of the only panel as a share of its width; None: see rows.
@@ -100,7 +107,7 @@ def sheet(
     names = [text_width(name, SIZE) for name in ribbons if name]
     left = max(shape.left, PAD + max(names) + 0.08) if names else shape.left
     right = WIDTH - PAD - bar
-    # With nothing on the right, half of the last number on the x axis would cross the edge.
+    # Leave room for half of the last number on the x axis.
     whole = right - left - (0.3 + max(texts) if texts else 0.0 if bar else 0.12)
     width = (whole - beside * (columns - 1)) / columns
     rows = shape.rows if shape.aspect is None else (width * shape.aspect,)
@@ -190,18 +197,8 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 def head(ax: Axes, text: str, colour: str = "#000000", line: int = 0, **look: Any) -> None:
     """Write a line over a panel, left-aligned; line 1 is above line 0."""
     height = inches(ax)[1]
-    ax.text(
-        0.0,
-        1 + (0.07 + line * LINE) / height,
-        text,
-        transform=ax.transAxes,
-        va="bottom",
-        size=SIZE,
-        color=colour,
-        parse_math=False,
-        gid="head",
-        **look,
-    )
+    look |= {"va": "bottom", "size": SIZE, "color": colour, "parse_math": False, "gid": "head"}
+    ax.text(0.0, 1 + (0.07 + line * LINE) / height, text, transform=ax.transAxes, **look)
 
 
 def cut_to(text: str, room: float, weight: str = "normal") -> str:
@@ -267,18 +264,6 @@ def _draw_legend(
             write(figure, (x + key) / WIDTH, y / height, text, SIZE, va="center_baseline")
             x += width
         y -= LINE + 0.05
-
-
-# --- labels right of a panel ----------------------------------------------------------------------
-
-
-# --- the rail of failures -------------------------------------------------------------------------
-
-
-# --- ribbons of outcomes --------------------------------------------------------------------------
-
-
-# --- colour bars ----------------------------------------------------------------------------------
 
 
 def bare(ax: Axes) -> None:

@@ -22,10 +22,9 @@ DPI = 150
 GREY = "#595959"
 DARK = "#262626"
 PALE = "#e6e6e6"
-TOLD_APART = 7  # up to so many values of a number get a look each; a search has one a run
+TOLD_APART = 7  # a numeric setting with more values gets no looks: a search has one value a run
 
-# After matplotlib's own font, which lacks them, the first of these that is installed draws the
-# letters of names.
+# matplotlib's own font lacks many scripts: the first of these that is installed draws them.
 _MORE_FONTS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans CJK TC"),
     *("Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans", "IPAexGothic"),
@@ -37,13 +36,10 @@ _MORE_FONTS = (
 )
 
 
-def _fonts() -> list[str]:
-    there = {font.name for font in fontManager.ttflist}
-    return ["sans-serif", *(name for name in _MORE_FONTS if name in there)]
-
-
+_INSTALLED = {font.name for font in fontManager.ttflist}
+_FONTS = ["sans-serif", *(name for name in _MORE_FONTS if name in _INSTALLED)]
 # Names are the user's: a "$" in them is a dollar and no formula.
-WORDS: Any = {"font.family": _fonts(), "text.parse_math": False, "text.usetex": False}
+WORDS: Any = {"font.family": _FONTS, "text.parse_math": False, "text.usetex": False}
 RC: Any = {
     **WORDS,
     "font.size": SIZE,
@@ -53,12 +49,8 @@ RC: Any = {
     "axes.titlesize": SIZE + 0.5,
 }
 DASHES = (
-    "-",
-    (0, (5, 1.6)),
-    (0, (1.2, 1.2)),
-    (0, (7, 1.5, 1.2, 1.5)),
-    (0, (9, 3)),
-    (0, (2.5, 2.5)),
+    *("-", (0, (5, 1.6)), (0, (1.2, 1.2))),
+    *((0, (7, 1.5, 1.2, 1.5)), (0, (9, 3)), (0, (2.5, 2.5))),
 )
 # Okabe and Ito's colour-blind-safe palette, without the yellow that vanishes on white.
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -71,14 +63,14 @@ BEST = "#00664B"
 
 @dataclass(frozen=True)
 class Look:
-    """How an outcome is drawn: colour and shape both show it, for eyes that miss one of them."""
+    """How an outcome is drawn: both its colour and its shape identify it."""
 
     colour: str
     shape: str
 
 
 _LOOKS: Mapping[str, Look] = {
-    # greys: these name no side of the best lr
+    # greys: these are on no side of the best lr
     "not compared": Look("#4A545E", "d"),
     "pruned": Look("#8A9096", "P"),
     "nothing learned": Look("#34302C", "s"),
@@ -94,14 +86,8 @@ OUTCOMES: Mapping[str, Look] = {name: _LOOKS[name] for name in outcomes.OUTCOMES
 _UNITS = {"nll": "nats", "cross_entropy": "nats", "mse_one_hot": "squared error"}
 _NAMED = ("network", "data", "optimizer", "schedule", "batch_size", "epochs")
 _STATES = (
-    "finished",
-    "training",
-    "running",
-    "waiting",
-    "pruned",
-    "diverged",
-    "failed",
-    "interrupted",
+    *("finished", "training", "running", "waiting"),
+    *("pruned", "diverged", "failed", "interrupted"),
 )
 
 
@@ -118,8 +104,8 @@ def lr_colours(lrs: Iterable[float]) -> tuple[Callable[[float], str], LogNorm | 
 def looks(settings: Any, choices: Sequence[Any], shift: int = 0) -> dict[str, Any]:
     """Return a look for each setting, repeating when there are more settings than looks.
 
-    shift: how much further each round begins. Two kinds of looks of the same number, one of them
-    shifted, distinguish as many settings as that number squared.
+    shift: by how much each repetition is rotated. Hues together with shifted shapes distinguish
+    as many settings as the square of their number.
     """
     count = len(choices)
     order = enumerate(sorted(set(settings)))
@@ -128,27 +114,43 @@ def looks(settings: Any, choices: Sequence[Any], shift: int = 0) -> dict[str, An
 
 def dashes(settings: Any) -> dict[str, Any]:
     """Return a dash style for each setting, different for up to 54 of them."""
-    keys = sorted(set(settings))
     made = [
         (0, (first, gap, second, gap))
         for gap in (1.2, 2.4, 3.6)
         for first in (4, 8, 12, 16)
         for second in (1.2, 2.6, 6.5, 10)
     ]
-    return looks(keys, [*DASHES, *made])
+    return looks(settings, [*DASHES, *made])
 
 
 @contextmanager
 def words() -> Iterator[None]:
-    """Prepare for drawing: names stay as they are, letters that no font has cause no warning."""
+    """Draw names as they are, without formulas; letters that no font has cause no warning."""
     with warnings.catch_warnings(), matplotlib.rc_context(WORDS):
         quiet()
         yield
 
 
 def quiet() -> None:
-    """Within ``warnings.catch_warnings``: ignore letters that no font has."""
+    """Ignore letters that no font has; call it within ``warnings.catch_warnings``."""
     warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
+
+
+def key(colour: str = GREY, **look: Any) -> Line2D:
+    """Return a line or a mark for the legend."""
+    return Line2D([], [], color=colour, **look)
+
+
+def patch(colour: str) -> Line2D:
+    """Return a legend's sample of a filled area."""
+    return key(colour, linewidth=9, solid_capstyle="butt")
+
+
+def dash_handles(dashes_of: Mapping[str, Any]) -> list[tuple[Line2D, str]]:
+    """Return legend entries of the settings' dashes; none for a single setting."""
+    if len(dashes_of) < 2:
+        return []
+    return [(key(linewidth=1.6, linestyle=dash), name) for name, dash in dashes_of.items()]
 
 
 # --- outcomes -------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def majority(of_runs: Iterable[str]) -> str:
 def outcome_handles(found: Iterable[str], with_pruned: bool = False) -> list[tuple[Line2D, str]]:
     """Return legend entries of the given outcomes, from short steps to long ones.
 
-    with_pruned: also of pruned runs, which most figures mark in a way of their own.
+    with_pruned: include pruned runs, which most figures mark in another way.
     """
     there = set(found) - (set() if with_pruned else {"pruned"})
     return [(outcome_mark(name), name) for name in OUTCOMES if name in there]
@@ -190,21 +192,19 @@ def outcome_handles(found: Iterable[str], with_pruned: bool = False) -> list[tup
 
 def outcome_mark(outcome: str, size: float = 7.0) -> Line2D:
     look = OUTCOMES[outcome]
-    mark = Line2D([], [], color=look.colour, marker=look.shape, markersize=size, linestyle="")
-    edge = look.colour if look.shape == "x" else "white"
-    mark.set(markeredgecolor=edge, markeredgewidth=1.6 if look.shape == "x" else 0.7)
-    return mark
+    edge, width = (look.colour, 1.6) if look.shape == "x" else ("white", 0.7)
+    return key(look.colour, marker=look.shape, markersize=size, linestyle="", mec=edge, mew=width)
 
 
 # --- settings and words ---------------------------------------------------------------------------
 
 
 def settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
-    """Return for each run the settings that distinguish it besides lr and seed, as text, or "".
+    """Return for each run, as text, the settings that distinguish it besides lr and seed.
 
     Returns:
-        The texts, and the names of the numbers that are not in them because they have more than
-        TOLD_APART values: a search gives each run one of its own.
+        The texts, "" where nothing distinguishes; and the names of the numeric settings that are
+        left out because they have more than TOLD_APART values.
     """
     names = [name for name in SETTINGS if name in runs]
     names += sorted(str(name) for name in runs.columns if "." in str(name))
@@ -240,7 +240,7 @@ def constant(frame: pd.DataFrame, name: str) -> Any:
 
 
 def unit(frame: pd.DataFrame) -> str:
-    """Return the unit of the loss as it ends an axis label; "" if losses of several are mixed."""
+    """Return the unit of the loss in brackets for an axis label; "" if several are mixed."""
     name = unit_name(frame)
     return f" ({name})" if name else ""
 
@@ -264,7 +264,7 @@ def subtitle(frame: pd.DataFrame, blended: Sequence[str] = ()) -> str:
         states = runs["state"].value_counts()
         told = [f"{states[name]} {name}" for name in _STATES if name in states]
         count += f": {', '.join(told)}" if told else ""
-    differ = [f"{' and '.join(blended)} not told apart"] if blended else []
+    differ = [f"{' and '.join(blended)} not shown"] if blended else []
     return " · ".join([*parts, count, *differ])
 
 

@@ -32,7 +32,7 @@ _RC: Any = {"svg.hashsalt": "lrlab"}
 _UNJUDGED = "the runs were not judged"
 _NO_BRANCHES = "there was no branch test"
 _NO_LINES = "the loss along a step was not measured"
-_NO_SURFACE = "the loss around the runs' ways was not measured"
+_NO_SURFACE = "the loss around the runs' paths was not measured"
 
 
 def _given(table: pd.DataFrame | None, or_else: str) -> pd.DataFrame:
@@ -65,7 +65,7 @@ _FIGURES: Mapping[str, Callable[[Tables], Figure]] = {
         unit=unit_name(t.curves),
     ),
 }
-assert tuple(_FIGURES) == NAMES, "the names of plots/tables.py, in their order"
+assert tuple(_FIGURES) == NAMES, "name the figures of plots/tables.py, in their order"
 
 
 def figure(name: str, tables: Tables) -> Figure:
@@ -78,16 +78,13 @@ def figure(name: str, tables: Tables) -> Figure:
 
 
 def draw(
-    tables: Tables,
-    folder: Path,
-    only: Sequence[str] = (),
-    formats: Sequence[str] = ("png", "svg"),
+    tables: Tables, folder: Path, only: Sequence[str] = (), formats: Sequence[str] = ("png", "svg")
 ) -> Drawn:
     """Draw every figure that has data, and write it as folder/NAME.FORMAT.
 
-    Figures are drawn one after another, so that only one is in memory. If all are requested, older
-    pictures of the omitted figures are removed, in these formats: they show runs that no longer
-    exist. The parts of pictures from killed writers are removed, too.
+    Figures are drawn one after another, so that only one is in memory. If all are requested, also
+    remove older pictures, in these formats, of those without data, and the parts of pictures from
+    killed writers.
 
     Args:
         only: names of figures; none: all.
@@ -121,7 +118,7 @@ def written(name: str, one: Figure, folder: Path, formats: Sequence[str]) -> lis
         try:
             paths += save({name: one}, folder, [kind])
         except OSError as error:
-            # Name the file, not its part, which the reader has never seen.
+            # Name the file, not its temporary part.
             raise NotWritten(folder / f"{name}.{kind}", error) from error
     return paths
 
@@ -131,8 +128,10 @@ def save(
 ) -> list[Path]:
     """Write each figure as folder/NAME.FORMAT, whole and then renamed; return the paths.
 
-    PNGs have 150 dpi. A reader, or a crash half way, never sees half a picture. Raises OSError as
-    the system does.
+    PNGs have 150 dpi.
+
+    Raises:
+        OSError: as the system does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

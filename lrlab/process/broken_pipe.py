@@ -1,8 +1,7 @@
-"""Print safely: ignore closed pipes (``| head``) and full disks, and neutralise escapes.
+"""Print safely: ignore closed pipes (``| head``) and full disks, and replace control characters.
 
-Everything that is printed passes one gate, whether from lrlab, a library's warning or a traceback.
-A terminal then shows control characters and does not obey them. A library that draws on the
-terminal itself, such as rich, takes the stream with ``ungated`` and cleans its own words.
+All printed text passes a gate, also warnings of libraries and tracebacks. A library that draws on
+the terminal itself, such as rich, takes the stream from ``ungated`` and cleans its own words.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ class _Patient(io.FileIO):
             return super().write(data) or 0
         except OSError as error:
             if not isinstance(error, BrokenPipeError) and self.fileno() != 2:
-                said = f"lrlab: what is printed cannot be written ({error.strerror})"
-                print(said, file=sys.stderr)
-            # From now on the descriptor itself leads nowhere, also for processes that inherit it.
+                told = f"lrlab: the output cannot be written ({error.strerror})"
+                print(told, file=sys.stderr)
+            # From now on drop all output, also that of processes that inherit the descriptor.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -34,7 +33,7 @@ class _Patient(io.FileIO):
 
 
 class _Gated(io.TextIOWrapper):
-    """A stream that neutralises control characters, and wraps lrlab's own lines to its width."""
+    """A stream that replaces control characters, and wraps lrlab's own lines to its width."""
 
     def write(self, text: str) -> int:  # type: ignore[override]
         clean = shown(text)
@@ -60,30 +59,27 @@ class _Proxy:
 
 
 def shown(text: str) -> str:
-    """As ``errors.printable``, with a new line in place of a return to the line's start.
-
-    So a library's progress bar becomes lines.
-    """
+    """Return ``errors.printable`` text, with line feeds for returns: progress bars become lines."""
     if text.isprintable():
         return text
     return printable(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def ungated(stream: TextIO) -> TextIO:
-    """Return the stream as a terminal obeys it: for drawings of lrlab or rich, no other words."""
+    """Return the stream without the gate, for what lrlab or rich draws on a terminal."""
     return cast("TextIO", _Proxy(stream, gated=False)) if isinstance(stream, _Gated) else stream
 
 
 def gated(stream: TextIO) -> TextIO:
-    """Return another stream, such as rich's, after the same gate."""
+    """Return a stream with the gate, for example rich's."""
     return stream if isinstance(stream, _Gated) else cast("TextIO", _Proxy(stream, gated=True))
 
 
 def outlive() -> None:
-    """Drop all text that is printed after the reader of stdout or stderr has left.
+    """Send stdout and stderr through the gate, and drop their text if its reader has left.
 
-    Also pass everything printed through the gate from now on. Streams that are no file descriptors
-    of this process, as in a notebook or a test, are left alone.
+    Streams that are no file descriptors of this process, as in a notebook or a test, stay as they
+    are.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)

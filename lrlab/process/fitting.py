@@ -1,8 +1,8 @@
 # pyright: strict
-"""Fit printed text to the width of its terminal; in a pipe or a file it may be of any width.
+"""Fit printed text to the width of its terminal; in a pipe or a file there is no limit.
 
-In a table the least important columns are shortened, then left out, and a line says so. Sentences
-are wrapped; a command that they name stays on one line.
+Tables have their least important columns shortened, then left out, and a line says so. Sentences
+are wrapped, but the commands in them stay on one line.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ Columns = dict[str, list[str]]
 
 NOTICE = "lrlab: "  # start of a line about the command itself
 
-_CELL = 20  # characters of a word or a path that a narrow table shows at first
-_LEAST = 5  # ... and at last
+_CELL = 20  # a narrow table first cuts cells to so many characters
+_LEAST = 5  # and at last to so many
 _GAP = 2
-_INDENT = 8  # of further lines, if the text before a sentence takes much of the width
-# A command to be copied reaches to the end of its sentence, as any following text may be part of
-# it.
+_INDENT = 8  # of further lines, if a sentence begins far to the right
+# A command to be copied extends to the end of its sentence, because all of it may be arguments.
 _WORD = r"""(?>'[^']*'|"[^"]*"|[^\s`])+"""
 _COMMAND = re.compile(
     rf"`[^`]+`|(?<!\S)(?:python -m lrlab|pip install)\S*(?:(?<![;,:)]) (?![(`]){_WORD})*"
@@ -36,12 +35,9 @@ _UNBROKEN = "\0"  # stands for a space at which no line may end; printed text ne
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
-    """Return the terminal's columns; None if the stream is none, so that any width works.
+    """Return the columns of the stream's terminal (default stdout); None if it is no terminal.
 
-    The variable COLUMNS takes precedence over the terminal.
-
-    Args:
-        stream: None: stdout.
+    The variable COLUMNS takes precedence.
     """
     stream = sys.stdout if stream is None else stream
     if stream is None or not stream.isatty():  # pyright: ignore[reportUnnecessaryComparison]
@@ -55,13 +51,13 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
 
 
 def wrapped(head: str, text: str, width: int | None) -> str:
-    """Return the text after its head, broken between words; further lines are indented like it.
+    """Return head and text, broken between words; further lines are indented like the text.
 
-    A command to be copied is never broken, even where it is wider than the terminal.
+    Commands are never broken, even if they are wider than the terminal.
 
     Args:
-        head: the text before it in its first line, with its spaces.
-        width: of the terminal; None: all in one line.
+        head: with its spaces.
+        width: of the terminal; None: one line.
     """
     if width is None or room(head) + room(text) <= width:
         return head + text
@@ -81,13 +77,13 @@ def wrapped(head: str, text: str, width: int | None) -> str:
 
 
 def sentences(lines: Sequence[str], width: int | None, head: int = 0) -> list[str]:
-    """As `wrapped`, for lines with text that begins at the same column, ``head``."""
+    """As `wrapped`, for lines whose text begins at the column ``head``."""
     found = [wrapped(line[:head], line[head:], width) for line in lines]
     return "\n".join(found).splitlines() if found else []
 
 
 def notices(text: str, stream: TextIO) -> str:
-    """Return a stream's text, with lines that begin with ``lrlab: `` wrapped to its terminal."""
+    """Return the text, with lines that begin with ``lrlab: `` wrapped to the stream's terminal."""
     width = terminal_width(stream)
     if width is None:
         return text
@@ -136,7 +132,7 @@ def fitted(
     Args:
         width: of the terminal; None: no limit.
         least: the columns that may be left out, the least important first.
-        where: the file with all of them, and its verb: ``outputs/x/runs.csv has``.
+        where: the file with all columns, and its verb: ``outputs/x/runs.csv has``.
     """
     whole = _clean(columns)
     if width is None or _total(whole, _GAP) <= width:
@@ -152,7 +148,7 @@ def fitted(
 
 
 def room(text: str) -> int:
-    """Return the columns that a text takes: two a wide letter, none an accent."""
+    """Return the columns that a text takes: two for a wide letter, none for an accent."""
     if text.isascii():
         return len(text)
     return sum(
@@ -170,7 +166,7 @@ def _narrower(
     yield short, _GAP
     for name in least:
         if name in short:
-            # one space saves less than a column holds, so try it before the last columns go
+            # try narrower gaps before a column goes
             yield short, 1
             short = {each: cells for each, cells in short.items() if each != name}
             yield short, _GAP

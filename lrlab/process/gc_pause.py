@@ -1,7 +1,7 @@
 """Pause Python's garbage collection while a command starts, and skip it at the end.
 
-Modules and configs stay until the end, so there is no garbage among them. Repeated collections took
-a sixth of the time to the first training step, and half of the time to end a process.
+Modules and configs stay until the end. Collections took a sixth of the time to the first training
+step, and half of the time to end a process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def put_off() -> Iterator[None]:
         yield
         return
     atexit.unregister(gc.freeze)
-    atexit.register(gc.freeze)  # the system takes it all back at once
+    atexit.register(gc.freeze)  # a last collection would only take time
     gc.disable()
     _put_off = True
     try:
@@ -33,7 +33,7 @@ def put_off() -> Iterator[None]:
 
 
 def resume() -> None:
-    """Resume collection after the start, without the objects that exist already."""
+    """Resume collection, without the objects that already exist."""
     global _put_off
     if _put_off:
         _put_off = False

@@ -9,9 +9,9 @@ def display_path(path: Path) -> str:
     absolute = path.absolute()
     here = Path.cwd()
     shown = str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
-    return f"./{shown}" if shown.startswith("-") else shown  # else it would be taken for a flag
+    return f"./{shown}" if shown.startswith("-") else shown  # "-" would make it a flag
 
 
 def typed_path(path: Path) -> str:
-    """``display_path`` for a command that is printed: with the quotes that a shell needs."""
+    """Return ``display_path`` for a printed command, with the quotes that a shell needs."""
     return shlex.quote(display_path(path))

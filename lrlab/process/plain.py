@@ -1,5 +1,5 @@
 # pyright: strict
-"""Test plain values for numbers, and write them as JSON."""
+"""Check whether values are numbers, and write values as JSON."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ from typing import Any, TypeGuard, cast
 
 
 def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
-    """Return whether this is an int of at least so much; a bool is none."""
+    """Return whether this is an int, no bool, and not below the least."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def is_real(value: object) -> TypeGuard[int | float]:
-    """Return whether this is an int or a float, also an infinity or NaN; a bool is none."""
+    """Return whether this is an int or a float, also an infinity or NaN, but no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether this is a finite int or float; a bool is none."""
+    """Return whether this is a finite int or float, but no bool."""
     return is_real(value) and math.isfinite(value)
 
 
 def to_json(value: object, **options: Any) -> str:
-    """Write JSON in which NaN and infinities are null: JSON has neither.
-
-    Args:
-        options: of ``json.dumps``.
-    """
+    """Return JSON, with null for NaN and infinities; options: of ``json.dumps``."""
     usual: dict[str, Any] = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
     return json.dumps(_finite(value), **usual | options)
 

@@ -1,11 +1,11 @@
 """Record with ``profile=true`` where the time goes, as traces for Perfetto and TensorBoard.
 
-Short windows of a sweep are recorded, so that the traces of long sweeps stay small. These are some
-steps after the start, a segment's end, when records are written, and an epoch's end. The decorator
-`phase` marks each function that is a phase of training. In the trace it is a bar of that name over
-the operations (and on a GPU the kernels) that it calls. No phase may be called while operations are
-captured, because the bar would be captured, too. Profiling changes no number of a run, but its
-timings include the profiler.
+Only short windows are recorded, so that traces of long sweeps stay small: some steps after the
+start, after a segment's end, when records are written, and after an epoch's end. The decorator
+`phase` marks functions that are phases of training: in the trace, a bar of that name is over the
+operations (and on a GPU the kernels) that they call. No phase may be called while operations are
+captured, because the bar would be captured, too. Profiling changes no number of a run except its
+timings, which include the profiler.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from torch.profiler import profile
 
-PREFIX = "lrlab: "  # prefix of the phases' names in a trace
+PREFIX = "lrlab: "  # of the phases' names in a trace
 FIRST = 3  # steps before the first window
-STEPS = 20  # steps of it
-BEHIND = 5  # steps after an end
-SECONDS = 5.0  # seconds after which a window ends with its step, however few it has
-SUFFIX = ".pt.trace.json.gz"  # the ending that TensorBoard looks for
+STEPS = 20  # steps in it
+BEHIND = 5  # steps in a later window
+SECONDS = 5.0  # after which a window ends with its step
+SUFFIX = ".pt.trace.json.gz"  # TensorBoard looks for this ending
 
-STEP = "gradients"  # the phase that a step begins with
-# The phase with which a window begins, after the first window.
+STEP = "gradients"  # the phase with which a step begins
+# The phases with which the later windows begin.
 ENDS = {"record": "segment_end", "evaluate": "epoch_end"}
 
 P = ParamSpec("P")
@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 
 def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Mark a function as a phase of training; it costs next to nothing unless recorded."""
+    """Mark a function as a phase of training; without profiling it costs next to nothing."""
 
     def made(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -57,11 +57,11 @@ def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def traces(folder: Path | None, name: str = "") -> Iterator[None]:
     """Record the training while the block runs, and write the traces when it ends.
 
-    A profiler that fails is switched off with one line; it never harms a run.
+    If the profiler fails, one line says so, and training continues.
 
     Args:
         folder: where the traces go; None: nothing is recorded.
-        name: of this process or run, where others write traces there, too.
+        name: of this process or run, if others write traces there, too.
     """
     global _recorder
     if folder is None or _recorder is not None:
@@ -84,14 +84,14 @@ class _Recorder:
     """The windows of a process.
 
     Attributes:
-        problem: why it gave up; "" while it has not.
+        problem: the profiler's first error; "" if there was none.
     """
 
     def __init__(self) -> None:
         self.problem = ""
-        # Kineto reports on stderr what it does, and that a machine has no GPU.
+        # Keep Kineto from writing to stderr what it does.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self._steps = 0  # that began
+        self._steps = 0  # begun so far
         self._windows: dict[str, profile] = {}
         self._open: str | None = None
         self._last = 0  # the step with which the open window ends

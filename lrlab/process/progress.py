@@ -27,9 +27,7 @@ _STYLES = {
 
 @dataclass(frozen=True)
 class LaneRow:
-    """The display's data of a lane. The caller gives run, label and epochs; updates fill in the
-    rest.
-    """
+    """A lane in the display. The caller gives run, label and epochs; updates fill in the rest."""
 
     run: int  # the run's number, the name of its folder
     label: str = ""  # distinguishes it in the sweep, for example "lr=0.1 schedule=step"
@@ -38,12 +36,12 @@ class LaneRow:
     step: int | None = None
     lr: float | None = None  # the lr used at the last step
     loss: float | None = None
-    accuracy: float | None = None  # share of right answers, 0 to 1; NaN of a regression
+    accuracy: float | None = None  # share of right answers, 0 to 1; NaN for a regression
     state: str = "waiting"  # waiting, training, finished, pruned, diverged, failed, interrupted
 
 
 class Update(Protocol):
-    """Report to the display about a lane; keywords are LaneRow's fields, None: unchanged."""
+    """Update a lane in the display; keywords are LaneRow's fields, None: unchanged."""
 
     def __call__(
         self,
@@ -59,17 +57,18 @@ class Update(Protocol):
     ) -> None: ...
 
     def due(self) -> bool:
-        """Return whether an update would be drawn now. Ask before fetching losses from the device
-        only for the display. On a terminal it is true about 8 times a second, elsewhere never.
+        """Return whether an update would be drawn now: on a terminal about 8 times a second.
+
+        Ask before losses are fetched from the device only for the display.
         """
         ...
 
     def add(self, row: LaneRow) -> int:
-        """Show one more lane from now on; return the number by which updates name it."""
+        """Show one more lane from now on; return its number for updates."""
         ...
 
     def note(self, text: str) -> None:
-        """Write a line that stays: above the rows on a terminal, among the lines elsewhere."""
+        """Write a line that stays, on a terminal above the rows."""
         ...
 
 
@@ -85,40 +84,39 @@ def show(lanes: Sequence[LaneRow], stream: TextIO | None = None) -> Iterator[Upd
 
     Lanes that are not known beforehand join by ``update.add(LaneRow(...))``.
 
-    stream: default sys.stdout. On a terminal each lane has a row. If there are more lanes than
-    rows, those that train come first, then those that ended last, and the last line counts the
-    others. On anything else a line is written for each finished epoch (a call with accuracy) and
-    for each change of state, and nothing more. NO_COLOR is respected.
+    stream: default sys.stdout. On a terminal each lane has a row. If there are too many, those that
+    train come first, then those that ended last, and the last line counts the others. Elsewhere a
+    line is written for each finished epoch (a call with accuracy) and each change of state.
+    NO_COLOR is respected.
     """
     out: TextIO = sys.stdout if stream is None else stream
-    if out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
+    if _can_redraw(out):
         from rich.console import Console
         from rich.live import Live
 
         console = Console(file=broken_pipe.ungated(out), force_terminal=True, highlight=False)
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-            # Prints from others meanwhile go above the rows through rich's streams, without the
-            # gate.
+            # Meanwhile rich's own streams, which print above the rows, need the gate.
             sys.stdout, sys.stderr = broken_pipe.gated(sys.stdout), broken_pipe.gated(sys.stderr)
-            table = _Table(list(lanes), console, live)
+            table = _Table(lanes, console, live)
             try:
                 yield table
             finally:
                 table.draw()
     else:
-        yield _Lines(list(lanes), out)
+        yield _Lines(lanes, out)
 
 
 @contextmanager
 def share(name: str, stream: TextIO | None = None) -> Iterator[Callable[[float], None]]:
-    """Show on a terminal the finished share of some work; elsewhere nothing is written.
+    """Show the finished share of some work on a terminal; elsewhere write nothing.
 
     Yield a function that takes the share, 0 to 1, and may be called at every step.
 
     stream: default sys.stderr.
     """
     out: TextIO = sys.stderr if stream is None else stream
-    live = out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    live = _can_redraw(out)
     drawn, shown = -math.inf, False
 
     def tell(done: float) -> None:
@@ -136,11 +134,24 @@ def share(name: str, stream: TextIO | None = None) -> Iterator[Callable[[float],
             out.flush()
 
 
-class _Lines:
+def _can_redraw(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+class _Lanes:
+    def __init__(self, lanes: Sequence[LaneRow]) -> None:
+        self.lanes = list(lanes)
+
+    def add(self, row: LaneRow) -> int:
+        self.lanes.append(row)
+        return len(self.lanes) - 1
+
+
+class _Lines(_Lanes):
     """Write plain lines for logs, pipes and CI."""
 
-    def __init__(self, lanes: list[LaneRow], stream: TextIO) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: Sequence[LaneRow], stream: TextIO) -> None:
+        super().__init__(lanes)
         self.stream = stream
 
     def due(self) -> bool:
@@ -153,20 +164,16 @@ class _Lines:
         if epoch_done or row.state != before.state:
             self.note(_line(row, with_accuracy=epoch_done))
 
-    def add(self, row: LaneRow) -> int:
-        self.lanes.append(row)
-        return len(self.lanes) - 1
-
     def note(self, text: str) -> None:
         self.stream.write(_writable(text, self.stream) + "\n")
         self.stream.flush()
 
 
-class _Table:
+class _Table(_Lanes):
     """Redraw rows on a terminal in place, at most every _REDRAW_S and at changes of state."""
 
-    def __init__(self, lanes: list[LaneRow], console: Any, live: Any) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: Sequence[LaneRow], console: Any, live: Any) -> None:
+        super().__init__(lanes)
         self.console = console
         self.live = live
         self.next_draw = 0.0
@@ -182,10 +189,6 @@ class _Table:
             self.ended[lane] = None
         if self.due():
             self.draw()
-
-    def add(self, row: LaneRow) -> int:
-        self.lanes.append(row)
-        return len(self.lanes) - 1
 
     def note(self, text: str) -> None:
         from rich.text import Text
@@ -238,15 +241,12 @@ class _Table:
 
 
 _GAP = 2  # between columns
-_LABEL = 12  # letters of a setting that are shown at least, before a column is left out
+_LABEL = 12  # columns are left out until settings have so many letters
 _LEAST = ("lr", "epoch", "accuracy")  # the least important first
 
 
 def _narrowed(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
-    """Fit to the terminal: settings lose their names, then columns go, then letters.
-
-    A setting's name is then at the head of its column.
-    """
+    """Fit to the terminal: leave out columns, move settings' names to the head, cut letters."""
     columns = dict(columns)
 
     def left() -> int:
@@ -275,7 +275,7 @@ def _width(name: str, cells: Sequence[str]) -> int:
 
 
 def _cut(text: str, size: int) -> str:
-    """Cut the text to its beginning and its end, where settings differ most, with .. between."""
+    """Cut the middle out of a text: settings differ most at their beginning and end."""
     if room(text) <= size:
         return text
     if size < 6:
@@ -331,7 +331,7 @@ def _epochs(row: LaneRow) -> str:
 
 
 def _loss(value: float | None) -> str:
-    # a loss that explodes has more digits than a line has room for
+    # a line has no room for the digits of a loss that explodes
     return _plain(value, ".4f" if value is None or abs(value) < 1e4 else ".3e")
 
 
@@ -340,9 +340,9 @@ def _plain(value: float | None, form: str) -> str:
 
 
 def _writable(text: str, stream: TextIO, instead: str | None = None) -> str:
-    """Return the text if the stream's encoding can hold it, else `instead` or "?" for letters.
+    """Return the text on one line, without control characters.
 
-    It is on one line, and without control characters.
+    If the stream's encoding lacks some letters, they are "?", or all of it is `instead`.
     """
     text = in_a_line(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -1,9 +1,7 @@
 """Handle Ctrl-C and SIGTERM: the first stops training after its step, the second at once.
 
-SIGHUP, from a closed terminal, does so, too; it often comes twice, and never counts as a second
-one.
-
-This file also asks by a signal whether a process exists.
+SIGHUP, from a closed terminal, often comes twice, so it only counts as a first one. A signal also
+tells whether a process exists.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has 
 
 
 class Stop:
-    """Whether a signal asked to stop: ``stop()`` returns it.
+    """Whether a signal asked to stop: ``stop()`` returns that.
 
     Attributes:
-        number: of the signal, 0 where there was none.
+        number: of the signal; 0 if there was none.
     """
 
     number = 0
@@ -50,7 +48,7 @@ class Interrupt(KeyboardInterrupt):
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """Return the exit code that a shell expects; without a signal that of Ctrl-C."""
+    """Return the exit code that a shell expects; without a signal, that of Ctrl-C."""
     return 128 + (error.number if isinstance(error, Interrupt) else signal.SIGINT)
 
 
@@ -69,7 +67,7 @@ def interruptible() -> Iterator[None]:
 def stoppable() -> Iterator[Stop]:
     """While the block runs, note a first signal, and raise `Interrupt` at a second.
 
-    Signals come only to the main thread; in another one none is ever noted.
+    Signals come only to the main thread; in others none is noted.
     """
     stop = Stop()
 
@@ -80,7 +78,8 @@ def stoppable() -> Iterator[Stop]:
             raise Interrupt(number)
         stop.number = number
         if "LRLAB_WORKER" not in os.environ:  # its parent reports it for all
-            print("lrlab: stopping after this step; once more to stop at once", file=sys.stderr)
+            told = "lrlab: stopping after this step; interrupt again to stop at once"
+            print(told, file=sys.stderr)
 
     with _handled(note):
         yield stop
@@ -107,7 +106,7 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def is_running(process: int) -> bool:
-    """Return whether this machine has a process of that number; True if that cannot be asked."""
+    """Return whether this machine has a process of that number; True if that is not known."""
     if os.name == "nt":  # on Windows os.kill would end it
         return True
     try:

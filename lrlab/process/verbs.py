@@ -1,10 +1,11 @@
 # pyright: strict
-"""Provide the argument parser that the verbs share: one line for words that are refused."""
+"""Provide what the verbs share: an argument parser whose errors are one line, and checked paths."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ from lrlab.process import broken_pipe
 
 
 def begin() -> None:
-    """Begin a verb: check that its folder exists, and send all printed text through the gate.
+    """Begin a verb: make printing safe, and check that the current folder exists.
 
     Raises:
         SystemExit: with 2, if the current folder is gone.
@@ -28,8 +29,7 @@ def begin() -> None:
     try:
         os.getcwd()
     except OSError:
-        print("lrlab: the current folder is no longer there; cd to another one", file=sys.stderr)
-        sys.exit(2)
+        fail("the current folder no longer exists; cd to another one")
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         end = words.index("--") if "--" in words else len(words)
         for word in words[:end]:
             self._check_flag(word)
-        # only paths begin with a sign there, and argparse would take them for flags again
+        # after -- these are paths, which argparse would take for flags
         words[end:] = [f"./{word}" if word[:1] == "-" else word for word in words[end + 1 :]]
         return self.parse_intermixed_args(words, namespace)
 
@@ -65,18 +65,17 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        told = re.fullmatch(r"argument ([^:]+): (.*)", message)
-        flag, what = (told[1].split("/")[-1], told[2]) if told else ("", message)
-        value = re.fullmatch(r"invalid (float|int) value: '(.*)'", what)
-        if value is not None:
+        found = re.fullmatch(r"argument ([^:]+): (.*)", message)
+        flag, what = (found[1].split("/")[-1], found[2]) if found else ("", message)
+        if value := re.fullmatch(r"invalid (float|int) value: '(.*)'", what):
             number = "a number" if value[1] == "float" else "a whole number"
             raise UserError(f"{flag}={value[2]}: must be {number}")
         if what in ("expected one argument", "expected at least one argument"):
             action = self._option_string_actions.get(flag)
             example = action.metavar if action and isinstance(action.metavar, str) else "VALUE"
             raise UserError(f"{flag}: needs a value, as {flag} {example}")
-        told_of = f"{flag}: {what}" if flag else what
-        raise UserError(f"{told_of}; {self.prog} --help shows the options")
+        subject = f"{flag}: {what}" if flag else what
+        raise UserError(f"{subject}; {self.prog} --help shows the options")
 
 
 def path(text: str) -> Path:
@@ -85,7 +84,7 @@ def path(text: str) -> Path:
     Raises:
         UserError: no file can have this path.
     """
-    if not text:  # from a variable that is not set; Python would take it for the current folder
+    if not text:  # an unset variable; Python would take it for the current folder
         raise UserError("'': is no path; name a file or a folder, such as . for the current one")
     try:
         text.encode()
@@ -93,7 +92,7 @@ def path(text: str) -> Path:
         try:
             os.fsencode(text).decode()
         except UnicodeError:
-            raise UserError(f"{text}: has a name that is no UTF-8; rename it") from None
+            raise UserError(f"{text}: its name is not UTF-8; rename it") from None
         raise UserError(
             f"{text}: its name is UTF-8, but Python reads names as {sys.getfilesystemencoding()} "
             "here; set PYTHONUTF8=1"
@@ -101,32 +100,30 @@ def path(text: str) -> Path:
     try:
         os.lstat(text)
     except ValueError:  # a null byte
-        raise UserError(f"{text}: is no path, it holds a null byte") from None
+        raise UserError(f"{text}: is no path, because it contains a null byte") from None
     except OSError as error:
-        if too_long(error):
+        if error.errno == errno.ENAMETOOLONG:
             raise UserError(f"{text}: is too long for a path") from None
     return Path(text)  # other errors are reported where it is used
 
 
 def output_file(flag: str, file: Path, example: str, is_ours: Callable[[str], bool]) -> Path:
-    """Return the file for a flag's output: the one that it names, or the target of a link.
-
-    Only files that lrlab wrote are replaced.
+    """Return the file that a flag's output goes to: the named one, or the target of a link.
 
     Args:
         flag: as it is typed, ``--output``.
-        example: a file's name, for a line about a folder.
-        is_ours: whether the text of an existing file is such as lrlab writes here.
+        example: a file's name, to suggest one in a folder.
+        is_ours: whether lrlab wrote the text of an existing file: only such files are replaced.
 
     Raises:
-        UserError: a folder, a device, a pipe, another program's file, or nowhere.
+        UserError: it is a folder, a device, a pipe or another program's file, or has no folder.
     """
     try:
         file = file.resolve() if file.is_symlink() else file
         mode = file.stat().st_mode
     except RuntimeError:
         raise UserError(f"{flag}={file}: is a link that leads to itself; name a file") from None
-    except OSError:  # it does not exist; if it cannot, the next check says so
+    except OSError:  # it does not exist
         mode = None
     if not file.absolute().parent.is_dir():
         raise UserError(f"{flag}={file}: there is no folder {file.parent}; make it first")
@@ -136,7 +133,7 @@ def output_file(flag: str, file: Path, example: str, is_ours: Callable[[str], bo
         inside = shlex.quote(str(file / example))
         raise UserError(f"{flag}={file}: is a folder; name a file, like {inside}")
     if not stat.S_ISREG(mode):
-        raise UserError(f"{flag}={file}: is no file but a device or a pipe; name a file")
+        raise UserError(f"{flag}={file}: is a device or a pipe; name a file")
     try:
         with file.open(encoding="utf-8", errors="replace") as stream:
             text = stream.read(2**16)
@@ -144,7 +141,7 @@ def output_file(flag: str, file: Path, example: str, is_ours: Callable[[str], bo
         raise UserError(f"{flag}={file}: cannot be read ({error.strerror}); name another") from None
     if text.strip() and not is_ours(text):
         raise UserError(
-            f"{flag}={file}: is there, and lrlab did not write it; name another file, or remove it"
+            f"{flag}={file}: exists, and lrlab did not write it; name another file, or remove it"
         )
     return file
 
@@ -153,13 +150,6 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line and end the program."""
     print(in_a_line(f"lrlab: {message}"), file=sys.stderr)
     sys.exit(code)
-
-
-def too_long(error: OSError) -> bool:
-    """Return whether a name or a path is longer than the file system takes."""
-    import errno
-
-    return error.errno == errno.ENAMETOOLONG
 
 
 def near(flag: str, flags: Sequence[str]) -> str:

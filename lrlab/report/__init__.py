@@ -1,6 +1,6 @@
 """Write ``report.html``: one page with all results of a sweep, which opens without a network.
 
-`html` makes its text from tables, figures and details; `write` reads these from a sweep's folder.
+`html` makes the page from tables, figures and details; `write` reads these from a sweep's folder.
 
 May be imported by ``sweeping``, ``api`` and the verbs, lazily. It imports ``plots``, ``verdicts``
 and those below them.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,8 @@ def write(
 
     Args:
         sweep: the sweep's folder; it may still be running.
-        figures: PNG files by name, or a function that returns them, called late, as they may still
-            be drawn. None: those in its plots/.
+        figures: PNG files by name, or a function that returns them; it is called last, so that
+            they can be drawn meanwhile. None: those in the sweep's plots/.
         tables: None: read them.
 
     Returns:
@@ -46,10 +46,9 @@ def write(
     from lrlab import records
 
     tables = tables or _tables(sweep)
-    if figures is None:
-        figures = pictures(sweep)
-    file = records.report_file(sweep)
+    figures = pictures(sweep) if figures is None else figures
     page = html(tables, figures, sweep.absolute(), _details(sweep, tables))
+    file = records.report_file(sweep)
     records.write_whole(file, f"{page}\n")
     return file
 
@@ -73,26 +72,18 @@ def _tables(sweep: Path) -> Tables:
 def _details(sweep: Path, tables: Tables) -> Details:
     from lrlab.process.paths import display_path
 
-    configs: dict[Hashable, Mapping[str, Any] | None] = {}
-    environments: dict[Hashable, Mapping[str, Any]] = {}
     last = tables.curves.loc[tables.curves["step"].notna()].drop_duplicates("run", keep="last")
     recorded = dict(zip(last["run"], last["step"], strict=True))
-    damaged = []
-    for run, folder in zip(tables.runs["run"], tables.runs["folder"], strict=True):
-        configs[run] = _config(Path(folder))
-        environments[run] = _environment(Path(folder))
-        if _is_damaged(Path(folder), recorded.get(run)):
-            damaged.append(str(run))
-    notes = []
-    if damaged:
-        notes.append(f"The records of run {', '.join(damaged)} are damaged, and left out in part.")
+    folders = dict(zip(tables.runs["run"], map(Path, tables.runs["folder"]), strict=True))
+    damaged = [str(run) for run in folders if _is_damaged(folders[run], recorded.get(run))]
+    note = f"The records of run {', '.join(damaged)} are damaged; parts of them are missing here."
     return Details(
-        configs=configs,
-        environments=environments,
+        configs={run: _config(folder) for run, folder in folders.items()},
+        environments={run: _environment(folder) for run, folder in folders.items()},
         command=_command(sweep),
         folder=display_path(sweep),
         made=time.strftime("%Y-%m-%d %H:%M"),
-        notes=notes,
+        notes=[note] if damaged else [],
     )
 
 
@@ -133,9 +124,9 @@ def _environment(run: Path) -> dict[str, Any]:
 
 
 def _is_damaged(run: Path, last: float | None) -> bool:
-    """Return whether a file of the run exists but cannot be read, or is cut off.
+    """Return whether a file of the run cannot be read, or is cut off.
 
-    last: the last step of its metrics; None: none could be read.
+    last: the last step of its metrics; None if none could be read.
     """
     from lrlab import records
     from lrlab.errors import UserError
@@ -160,7 +151,7 @@ def _is_damaged(run: Path, last: float | None) -> bool:
 
 
 def _command(sweep: Path) -> str:
-    """Return the command that began the sweep, from its multirun.yaml; "" if that does not say."""
+    """Return the command that began the sweep, from its multirun.yaml; "" if it is not there."""
     from lrlab import records
     from lrlab.errors import UserError
 
@@ -170,12 +161,11 @@ def _command(sweep: Path) -> str:
         given = [str(word) for word in hydra["overrides"]["task"]]
     except (UserError, OSError, KeyError, TypeError):
         return ""
-    given = [*_flags(hydra), *given]
-    return " ".join(["python -m lrlab.sweep", *map(shlex.quote, given)])
+    return " ".join(["python -m lrlab.sweep", *map(shlex.quote, [*_flags(hydra), *given])])
 
 
 def _flags(hydra: Any) -> list[str]:
-    """Return the flags that named the user's own configs, and the words for Hydra itself."""
+    """Return the flags that named the user's own configs, and the overrides of Hydra's options."""
     found = []
     with contextlib.suppress(LookupError, TypeError, AttributeError):
         for source in hydra["runtime"]["config_sources"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.process import verbs
@@ -15,10 +13,10 @@ def main() -> None:
     verbs.begin()
     parser = Parser(
         prog="python -m lrlab.report",
-        description="Make a sweep's report.html: one page that opens offline, with the answer, the "
-        "verdicts, interactive loss curves, the plots of its plots/, configs and environment.",
-        epilog="A sweep that still runs is shown as far as it is. Exit code: 2 for bad input, "
-        "1 where the page cannot be made or written.",
+        description="Write a sweep's report.html: one page that opens offline, with the answer, "
+        "the verdicts, interactive loss curves, the figures in plots/, configs and environment.",
+        epilog="A sweep that is still running is shown so far. Exit code: 2 for bad input, 1 if "
+        "the page cannot be made or written.",
     )
     parser.add_argument("sweep", type=path, help="a sweep's folder, for example outputs/my_sweep")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
@@ -29,16 +27,13 @@ def main() -> None:
 
         print(printable(f"report {display_path(report.write(arguments.sweep))}"))
     except (UserError, NotWritten) as error:
-        print(f"lrlab: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        verbs.fail(str(error), 2 if isinstance(error, UserError) else 1)
     except Exception as error:
         from lrlab.plots.drawing import described
 
-        print(printable(f"lrlab: report was not drawn: {described(error)}"), file=sys.stderr)
-        sys.exit(1)
+        verbs.fail(f"report was not drawn: {described(error)}", 1)
     except KeyboardInterrupt:
-        print("lrlab: interrupted", file=sys.stderr)
-        sys.exit(130)
+        verbs.fail("interrupted", 130)
 
 
 if __name__ == "__main__":

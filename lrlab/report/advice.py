@@ -1,7 +1,8 @@
-"""Write the answer of a sweep as a part of the page, in the words that a terminal shows."""
+"""Write the answer of a sweep as a part of the page, in the words of the terminal."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab.report.chart import setting_text
 from lrlab.report.markup import Markup, render
-from lrlab.report.ruler import ruler
 from lrlab.verdicts import loss_kinds
 from lrlab.verdicts.outcomes import OUTCOMES
 
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 
 _EDGES = {"low": "smallest tried", "high": "largest tried", "both": "only one tried"}
 _POINTS = 7  # lrs to try next, if the sweep's command does not say how many
+_STACK = 6  # dots over each other at one lr; more are counted
+_MARK = 0.6  # percent of the axis: half the width of the mark at a single lr
+_MARGIN = 0.04  # percent of the axis, free at each end
 
 
 def section(
     answers: Sequence[Answer], rows: Sequence[Mapping[Any, Any]], command: str = ""
 ) -> Markup:
-    """Return the answer for the best combination of settings in full, the others as a table.
+    """Return the answer for the best settings in full, and those for others as a table.
 
-    If there are several kinds of loss, which do not compare, the best combination of each is in
-    full.
+    Several kinds of loss do not compare: the answer for the best settings of each is in full.
 
     Args:
         answers: as from `recommend.recommend`, the best first.
         rows: all verdicts as mappings; those with an answer's settings are drawn on its axis.
-        command: the command line that began the sweep; the next command is made from it. "": not
-            known.
+        command: the command line that began the sweep, for the command to run next; "" if unknown.
     """
     from lrlab.verdicts.printed.answer_words import NOT_COMPARABLE
     from lrlab.verdicts.recommend import best_of_each
@@ -60,8 +61,9 @@ def _in_full(
     counts = [(name, count) for name, count in (first.counts or {}).items() if count]
     use = "Trained alone: lr" if first.is_alone else "Use lr"
     is_refused = first.best_lr is None
+    best_of = f"The best of {len(of)} settings: " if first.settings and len(of) > 1 else ""
     return {
-        "where": _which(first, len(of)) if first.settings else "",
+        "where": best_of + _settings(first),
         "headline": "No learning rate is recommended" if is_refused else use,
         "lr": None if is_refused else f"{first.best_lr:g}",
         "lead": _lead(first),
@@ -94,8 +96,7 @@ def _lead(a: Answer) -> str:
 def next_command(a: Answer, command: str) -> str:
     """Return the sweep's command line over the range to try next; "" if either is not known.
 
-    The lr gets the range, another swept setting its value in the answer. The sweep's own name and
-    folder are left out, because the new one needs others.
+    Other swept settings get their value in the answer. The sweep's name and folder are left out.
     """
     if a.try_next is None or not command:
         return ""
@@ -119,7 +120,7 @@ def next_command(a: Answer, command: str) -> str:
 
 
 def _one_value(text: str) -> str:
-    """Return a setting's value for the command line, where a text with a comma would be a list."""
+    """Quote a setting's value with a comma, which the command line would take for a list."""
     if "," not in text or text.startswith("["):
         return text
     from lrlab.config.words.spelling import quoted
@@ -149,10 +150,6 @@ def _belongs(row: Mapping[Any, Any], a: Answer) -> bool:
     return all(setting_text(row.get(name)) == setting_text(a.settings[name]) for name in a.settings)
 
 
-def _which(first: Answer, of: int) -> str:
-    return f"The best of {of} settings: {_settings(first)}" if of > 1 else _settings(first)
-
-
 def _settings(a: Answer) -> str:
     return ", ".join(f"{name} {setting_text(value)}" for name, value in a.settings.items())
 
@@ -163,3 +160,76 @@ def _in_words(a: Answer) -> str:
         return f"The learning rates tried: {counts}."
     low, high = a.as_good or (a.best_lr, a.best_lr)
     return f"The learning rates tried: {counts}. Best {a.best_lr:g}, as good {low:g} to {high:g}."
+
+
+# --- the lr axis ----------------------------------------------------------------------------------
+
+
+def ruler(answer: Answer, rows: Sequence[Mapping[Any, Any]], label: str) -> Markup:
+    """Draw the axis from the smallest to the largest lr, logarithmic; nothing without an lr.
+
+    Args:
+        rows: the verdicts of the runs that the answer is about: run, lr, outcome.
+        label: the axis in words, for screen readers.
+    """
+    by_lr: dict[float, list[str]] = {}
+    for row in rows:
+        if row["lr"] > 0 and math.isfinite(row["lr"]):
+            by_lr.setdefault(float(row["lr"]), []).append(str(row["outcome"]))
+    if not by_lr:
+        return Markup("")
+    lrs = sorted(by_lr)
+    low, high = (lrs[0], lrs[-1]) if len(lrs) > 1 else (lrs[0] / 3, lrs[0] * 3)
+
+    def place(lr: float) -> float:
+        """Return the position in percent from the left."""
+        share = (math.log(lr) - math.log(low)) / (math.log(high) - math.log(low))
+        return 100 * (_MARGIN + (1 - 2 * _MARGIN) * share)
+
+    def border(lr: float, to: int) -> float:
+        """Return the middle between this and the next lr tried, in percent."""
+        neighbour = lrs.index(lr) + to if lr in lrs else -1
+        if not 0 <= neighbour < len(lrs):
+            return 0.0 if to < 0 else 100.0
+        return (place(lr) + place(lrs[neighbour])) / 2
+
+    bands = []
+    if answer.best_lr is not None:
+        good = answer.as_good or (answer.best_lr, answer.best_lr)
+        # They end with the lrs tried: nothing is known beyond.
+        left, right = place(good[0]) - _MARK, place(good[1]) + _MARK
+        if answer.too_small is not None and answer.too_small < good[0]:
+            bands.append(("small", 0.0, min(left, border(answer.too_small, +1)), "too small"))
+        for lr, text in ((answer.too_large, "too large"), (answer.fails_from, "runs fail")):
+            if lr is not None and lr > good[1]:
+                bands.append(("large", max(right, border(lr, -1)), 100.0, text))
+                break
+        if good[0] < good[1]:
+            bands.append(("good", left, right, "as good as the best"))
+        else:
+            bands.append(("good mark", left, right, ""))
+    highest = min(_STACK + 1, max(map(len, by_lr.values())))
+    return render(
+        "ruler.html",
+        lrs=len(by_lr),
+        height=f"{2.6 + 0.9 * highest:.1f}",
+        label=label,
+        bands=bands,
+        stacks=[(place(lr), f"lr {lr:g}: {', '.join(by_lr[lr])}", by_lr[lr]) for lr in lrs],
+        most=_STACK,
+        best=place(answer.best_lr) if answer.best_lr else None,
+        ticks=[(place(lr), text, kind) for lr, text, kind in _ticks(low, high)],
+    )
+
+
+def _ticks(low: float, high: float) -> list[tuple[float, str, str]]:
+    """Return (lr, text, kind) at the decades, or at 1, 2 and 5 of each if those are few."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [10.0**d for d in decades if low / 1.0001 <= 10.0**d <= high * 1.0001]
+    if len(found) < 3:
+        found = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+        found = [lr for lr in found if low / 1.0001 <= lr <= high * 1.0001]
+    if len(found) < 2:
+        found = sorted({low, high})
+    step = math.ceil(len(found) / 9)
+    return [(lr, f"{lr:g}", "" if i % step == 0 else "bare") for i, lr in enumerate(found)]

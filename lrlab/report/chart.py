@@ -16,13 +16,13 @@ POINTS = 240  # a curve; fewer where there are many runs
 ALL_POINTS = 20_000  # points of all curves; with more a browser answers a click too slowly
 RUNS = 200  # drawn at most; the table has all
 SMOOTHING = 0.02  # span of the moving average as a share of the longest run's steps
-HEADROOM = 3.0  # the frame ends at this multiple of max(initial loss, chance loss) at most
-FLOOR = 1e-6  # ... and begins at this multiple of it, or of the runs' results, at the lowest
-_LR_SWITCHES = 24  # up to so many lrs are switched one by one
+HEADROOM = 3.0  # y ends at most at this multiple of max(initial loss, chance loss)
+FLOOR = 1e-6  # y begins at least at this multiple of it, or of the runs' results
+_LR_SWITCHES = 24  # up to so many lrs have a switch each
 
 
 def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) -> dict[str, Any]:
-    """Plain data for the page's chart, with no number that is not finite.
+    """Return the data of the page's chart as plain values; all numbers are finite.
 
     Args:
         curves: as from `frames.curves`: run, lr, step, train_loss, val_loss, state ...
@@ -30,15 +30,13 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
         settings: the names of the settings that differ between the runs, except lr.
 
     Returns:
-        runs: for each drawn run `run` (as text), `lr` (None: not known), `outcome`, `settings` (its
-        values as text), `x`, `y` (smoothed mini-batch loss), `vx`, `vy` (evaluations), and `stop`,
-        None or {"step", "kind"} of a run that ended early;
-        settings: their names; outcomes: in their order; unit: of x; loss: the name of
-        y, with its unit; span: of the moving average, in steps; few_lrs: whether each lr can
-        have a switch of its own;
-        low, high: the frame's limits; negative: whether a loss is not above 0, which no log axis
-        can show; chance: the loss of guessing, or None;
-        of: how many runs there are.
+        runs: of each drawn run, `run` (as text), `lr` (None: unknown), `outcome`, `settings` (as
+        text), `x`, `y` (smoothed mini-batch loss), `vx`, `vy` (evaluations), and `stop`: None, or
+        {"step", "kind"} of a run that ended early;
+        settings: their names; outcomes: in order; unit: of x; loss: the name of y, with its unit;
+        span: of the moving average, in steps; few_lrs: whether each lr has a switch;
+        low, high: the limits of y; negative: whether a loss is not above 0, which no log axis can
+        show; chance: the loss of guessing, or None; of: how many runs there are.
     """
     import numpy as np
 
@@ -47,18 +45,15 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
     parts = {run: part for run, part in curves.groupby("run", sort=False)}
     rows = _drawn(verdicts.to_dict("records"))
     points = max(24, min(POINTS, ALL_POINTS // max(1, len(rows))))
-    last = _largest(curves, "step")
-    span = max(1.0, SMOOTHING * last)
-    chance = _largest(curves, "chance_loss", default=math.nan)
-    start = max(
-        (x for x in (chance, _largest(curves, "initial_loss", math.nan)) if x == x), default=1.0
-    )
+    span = max(1.0, SMOOTHING * _largest(curves, "step", 1.0))
+    chance, initial = (_largest(curves, f"{name}_loss", math.nan) for name in ("chance", "initial"))
+    start = max((x for x in (chance, initial) if x == x), default=1.0)
+    most = 10 * HEADROOM * max(start, FLOOR)  # one explosion would hide all later losses
     runs = []
     for row in rows:
         part = parts.get(row["run"])
         x, loss, mean_of = _finite(part, "train_loss")
-        capped = np.minimum(loss, 10 * HEADROOM * max(start, FLOOR))
-        smooth = thinning.average(capped, span, mean_of)
+        smooth = thinning.average(np.minimum(loss, most), span, mean_of)
         keep = _thinned(x, points)
         vx, val, _ = _finite(part, "val_loss")
         few = _thinned(vx, points)
@@ -71,14 +66,15 @@ def data(curves: pd.DataFrame, verdicts: pd.DataFrame, settings: Sequence[str]) 
                 "x": [round(float(each), 3) for each in x[keep]],
                 "y": _rounded(smooth[keep]),
                 "vx": [round(float(each), 3) for each in vx[few]],
-                "vy": _rounded(np.minimum(val[few], 10 * HEADROOM * max(start, FLOOR))),
+                "vy": _rounded(np.minimum(val[few], most)),
                 "stop": _stop(row, x),
             }
         )
     shown = [y for run in runs for y in (*run["y"], *run["vy"])]
-    lowest = min((y for y in shown if y > 0), default=start / 100)
     highest = max(shown, default=start)
-    ends = [min(below) for run in runs if (below := [y for y in (*run["y"], *run["vy"]) if y > 0])]
+    positive = [[y for y in (*run["y"], *run["vy"]) if y > 0] for run in runs]
+    ends = [min(each) for each in positive if each]
+    lowest = min(ends, default=start / 100)
     usual = float(np.quantile(ends, 0.25)) if ends else start
     return {
         "runs": runs,
@@ -107,8 +103,7 @@ def setting_text(value: Any) -> str:
 
 def _loss_name(curves: pd.DataFrame) -> str:
     losses = set(curves["loss"].dropna().map(str)) if "loss" in curves else set()
-    in_nats = losses and losses <= {"nll", "cross_entropy"}
-    return "loss (nats)" if in_nats else "loss"
+    return "loss (nats)" if losses and losses <= {"nll", "cross_entropy"} else "loss"
 
 
 def _drawn(rows: Sequence[Mapping[Any, Any]]) -> Sequence[Mapping[Any, Any]]:
@@ -120,7 +115,7 @@ def _drawn(rows: Sequence[Mapping[Any, Any]]) -> Sequence[Mapping[Any, Any]]:
     return [row for i, row in enumerate(rows) if i in chosen]
 
 
-def _largest(frame: pd.DataFrame, name: str, default: float = 1.0) -> float:
+def _largest(frame: pd.DataFrame, name: str, default: float) -> float:
     if name not in frame:
         return default
     import numpy as np
@@ -149,7 +144,7 @@ def _finite(
 
 
 def _thinned(x: np.ndarray, points: int) -> np.ndarray:
-    """Return indices of at most so many of x, with the first and the last; early ones are dense.
+    """Return the indices of at most so many of x, with the first and the last.
 
     A fifth of them is spread over log x, because most effects of an lr happen in the first steps.
     """
@@ -163,7 +158,7 @@ def _thinned(x: np.ndarray, points: int) -> np.ndarray:
 
 
 def _stop(row: Mapping[Any, Any], x: np.ndarray) -> dict[str, Any] | None:
-    """Return where and how a run ended that ended early."""
+    """Return where and how a run ended early; None if it did not."""
     end = float(x[-1]) if len(x) else 0.0
     if row["outcome"] == "diverged":
         at = float(row.get("first_nonfinite", math.nan))

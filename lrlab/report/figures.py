@@ -15,7 +15,7 @@ BUDGET = 3_500_000  # bytes of all pictures: the page of 100 runs stays well bel
 
 
 def section(pictures: Mapping[str, bytes | Path]) -> Markup | None:
-    """Return all figures, in the order of `lrlab.plots`, with unknown ones last."""
+    """Return all figures, in the order of `lrlab.plots`, and unknown ones last."""
     from lrlab.plots.tables import CAPTIONS
 
     order = list(CAPTIONS)
@@ -31,7 +31,7 @@ def section(pictures: Mapping[str, bytes | Path]) -> Markup | None:
 def _figure(name: str, image: bytes, caption: str) -> dict[str, Any]:
     title = plain(name).replace("_", " ")
     title = (title[:1].upper() + title[1:]).replace("Lr", "lr").replace(" lr", " lr")
-    width, height = _size(image)
+    width, height = struct.unpack(">II", image[16:24])
     return {
         "name": name,
         "title": title,
@@ -53,36 +53,22 @@ def _read(picture: bytes | Path) -> bytes | None:
     return picture if picture.startswith(b"\x89PNG\r\n\x1a\n") and len(picture) > 33 else None
 
 
-def _size(png: bytes) -> tuple[int, int]:
-    """Return width and height in pixels, from the header."""
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
-
-
 def _fitted(images: Mapping[str, bytes], budget: int) -> dict[str, bytes]:
     """Return the same pictures; while they are too large together, shrink the largest.
 
-    First it gets 256 colours, which hardly shows in a plot, then half its width and height.
+    It first gets 256 colours, which is hardly seen in a plot, then half its width and height.
     """
     fitted = dict(images)
-    for smaller in (_with_few_colours, _halved, _halved):
+    for part in (1, 2, 2):
         for name in sorted(fitted, key=lambda name: -len(fitted[name])):
             if sum(map(len, fitted.values())) <= budget:
                 return fitted
-            fitted[name] = min(fitted[name], smaller(fitted[name]), key=len)
+            fitted[name] = min(fitted[name], _repainted(fitted[name], part), key=len)
     return fitted
 
 
-def _with_few_colours(png: bytes) -> bytes:
-    return _repainted(png, 1)
-
-
-def _halved(png: bytes) -> bytes:
-    return _repainted(png, 2)
-
-
 def _repainted(png: bytes, part: int) -> bytes:
-    """Repaint with 256 colours, at this part of its size; keep the picture if that fails."""
+    """Repaint with 256 colours, at 1/part of its size; keep the picture if that fails."""
     from PIL import Image
 
     written = io.BytesIO()
@@ -90,7 +76,7 @@ def _repainted(png: bytes, part: int) -> bytes:
         with Image.open(io.BytesIO(png)) as image:
             size = max(1, image.width // part), max(1, image.height // part)
             small = image.convert("RGB").resize(size)
-        # by default small marks lose their colours to large surfaces
+        # the default gives most colours to large surfaces, and small marks lose theirs
         of_all = Image.Quantize.MAXCOVERAGE
         small = small.quantize(256, of_all, dither=Image.Dither.NONE)
         small.save(written, "PNG", optimize=True)

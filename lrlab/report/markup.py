@@ -12,7 +12,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# An HTML file may not hold these, and a console would obey some of them.
+# HTML forbids these control characters, and a terminal would obey some of them.
 _CONTROLS = {code: "\ufffd" for code in (*range(9), 11, *range(13, 32), *range(127, 160))}
 
 
@@ -57,7 +57,7 @@ def plain(value: Any) -> str:
 
 
 def embedded_json(data: Any) -> Markup:
-    """Return text for a ``<script type="application/json">``; nothing in it can end the element.
+    """Return JSON for a ``<script type="application/json">``; nothing in it can end the element.
 
     Raises:
         ValueError: a number is not finite, which JSON does not have.

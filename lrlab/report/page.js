@@ -49,7 +49,7 @@ function sort(column, numeric, sign) {
   const keyed = rows.map((row) => [key(row), row]);
   keyed.sort(([a], [b]) => {
     if (!numeric) return sign * collator.compare(a, b);
-    // What is missing comes last, whichever way.
+    // Missing values come last in both directions.
     if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
     return a === b ? 0 : sign * (a < b ? -1 : 1);
   });
@@ -138,7 +138,7 @@ if (large) {
 
 // --- colours -------------------------------------------------------------------------------------
 
-// Matplotlib's plasma, of which either theme takes the part that stands out from its paper.
+// Matplotlib's plasma; each theme takes the part that contrasts with its background.
 const PLASMA = [
   [13, 8, 135], [65, 4, 157], [106, 0, 168], [143, 13, 164], [177, 42, 144], [204, 71, 120],
   [225, 100, 98], [242, 132, 75], [252, 166, 54], [252, 206, 37], [240, 249, 33],
@@ -169,7 +169,7 @@ function lrColour(lr) {
 const chosen = (name) => (one(`input[name=${name}]:checked`) || {}).value;
 const shortLr = (lr) => (lr === null ? "–" : String(Number(lr.toPrecision(4))));
 
-// What the runs are coloured and switched by: each group's name, colour, and runs.
+// Returns the groups by which runs are coloured and switched: name, colour, runs.
 function groups() {
   const by = chosen("by");
   const name = (run) =>
@@ -208,7 +208,7 @@ function element(name, className, text = "") {
   return made;
 }
 
-// Where there are many lrs, they are switched by the decade.
+// Many lrs are switched by the decade.
 function decades(found) {
   const made = new Map();
   for (const group of found) {
@@ -268,10 +268,10 @@ const chart = one("#chart");
 const plot = one("#plot");
 const tip = one("#tip");
 const dot = one("#tip-dot");
-const ON_RAIL = ["diverged", "failed"]; // these are marked above the frame, others at their curve's end
+const ON_RAIL = ["diverged", "failed"]; // marked above the frame; others are at their curve's end
 const stopped = runs.filter((run) => run.stop && ON_RAIL.includes(run.stop.kind)).length;
-let curves = []; // what each trace shows: run (its index), x, y, what; mark: "", "rail" or "end"
-let drawn = []; // whether each of them is to be seen
+let curves = []; // of each trace: run (its index), x, y, what; mark: "", "rail" or "end"
+let drawn = []; // whether each trace is visible
 let colours = [];
 let ready = false;
 let waiting = false;
@@ -299,7 +299,7 @@ function refresh() {
     const next = seen();
     const changed = [...next.keys()].filter((k) => next[k] !== drawn[k]);
     drawn = next;
-    // Opacity, for Plotly lays out all anew where `visible` changes.
+    // Opacity, because Plotly lays everything out again when `visible` changes.
     if (changed.length) Plotly.restyle(plot, { opacity: changed.map((k) => Number(next[k])) }, changed);
   });
 }
@@ -332,7 +332,7 @@ function traces() {
   });
 }
 
-// On a log axis 1, 2 and 5 of each decade, all written out; Plotly's own are of two sizes.
+// On a log axis, ticks at 1, 2 and 5 of each decade in one size; Plotly's own have two.
 function yTicks(scale, low, high) {
   if (scale !== "log" || high - low < 0.7) return { "yaxis.tickmode": "auto" };
   const decades = [];
@@ -382,7 +382,7 @@ function layout() {
     font: { family: css("--sans"), size: 13 },
     margin: { l: 62, r: 12, t: stopped ? 26 : 8, b: 46 },
     showlegend: false,
-    hovermode: false, // Plotly's own finds hidden curves too; to tell it of each takes half a click's time again
+    hovermode: false, // Plotly's own finds hidden curves, too
     // A finger that scrolls the page must not zoom.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     shapes,
@@ -459,14 +459,14 @@ function retheme() {
 
 // --- a point of the chart, by mouse or by keyboard ---------------------------------------------------
 
-// Where a point is, in pixels of the chart.
+// Returns a point's place in pixels of the chart.
 function placeOf(x, y, onRail = false) {
   const { xaxis, yaxis, yaxis2 } = plot._fullLayout;
   const axis = onRail ? yaxis2 : yaxis;
   return [xaxis._offset + xaxis.d2p(x), axis._offset + axis.d2p(y)];
 }
 
-// The point of a curve that is to be seen, or the mark, nearest to the mouse; null: none is near.
+// Returns the visible point or mark nearest to the mouse; null if none is near.
 function nearest(left, top) {
   const { xaxis } = plot._fullLayout;
   const at = xaxis.p2d(left - xaxis._offset);
@@ -484,7 +484,7 @@ function nearest(left, top) {
   return best;
 }
 
-// The last index whose x is not above the value, -1 where all are.
+// Returns the last index whose x is not above the value; -1 if all are above.
 function before(x, value) {
   let low = 0;
   let high = x.length;
@@ -580,7 +580,7 @@ chart.addEventListener("pointermove", (event) => {
 darkness.addEventListener("change", retheme);
 addEventListener("beforeprint", retheme);
 addEventListener("afterprint", retheme);
-// The page is read before the chart is there: it is prepared when its place comes near.
+// The chart is prepared only when its place comes near.
 const near = new IntersectionObserver((entries) => {
   if (!entries.some((entry) => entry.isIntersecting)) return;
   near.disconnect();

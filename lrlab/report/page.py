@@ -1,4 +1,4 @@
-"""Make the whole page as one text, from tables and records, with its own script and style."""
+"""Make the page as one text from tables and records, with its script and style."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import gzip
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +20,9 @@ from lrlab.report.markup import Markup, embedded_json, part, render
 if TYPE_CHECKING:
     from lrlab.plots.tables import Tables
 
-_NOT_ENDED = {
-    "training": "training",
-    "running": "training",
-    "waiting": "waiting",
-    "interrupted": "interrupted",
-}
+_NOT_ENDED = ("training", "running", "waiting", "interrupted")
 _BOTH = 40  # up to so many runs can be drawn with train and validation loss at once
-_TITLES = (
-    *("Answer", "Loss curves", "Runs", "Figures"),
-    *("Configs", "Environment", "Thresholds"),
-)
+_TITLES = ("Answer", "Loss curves", "Runs", "Figures", "Configs", "Environment", "Thresholds")
 _FACTS = ("network", "data", "optimizer", "schedule", "loss", "batch_size", "epochs", "seed")
 
 
@@ -38,12 +31,12 @@ class Details:
     """The parts of the records that are not in the tables.
 
     Attributes:
-        configs: the config of each run with dotted names, None where it cannot be read.
+        configs: each run's config with dotted names; None if it cannot be read.
         environments: the versions, device ... that each run was trained with.
         command: the command line that began the sweep; "" if it is not known.
         folder: the sweep's folder as one would type it.
         made: when the page was made.
-        notes: what could not be read, one sentence each.
+        notes: sentences about what could not be read.
     """
 
     configs: Mapping[Hashable, Mapping[str, Any] | None] = field(default_factory=dict)
@@ -65,29 +58,31 @@ def html(
     Args:
         tables: as from `lrlab.tables`; runs and curves are needed. Missing verdicts and answers
             are made.
-        pictures: PNG files, or their paths, by the name of the figure; or a function that returns
-            them, called after all other slow work.
-        sweep_folder: the sweep's folder; commands name it so, unless details.folder does.
+        pictures: PNG files, or their paths, by the figure's name; or a function that returns them,
+            called after all other slow work.
+        sweep_folder: named in commands if details.folder is "".
         details: configs, environments and the rest.
 
     Raises:
         UserError: a table lacks a column.
     """
+    import pandas as pd
+
     from lrlab._version import __version__
     from lrlab.records import thresholds
+    from lrlab.tables import frames
     from lrlab.verdicts import judging, recommend
 
     details = details or Details()
     verdicts = tables.verdicts
-    if verdicts is None:
-        verdicts = judging.verdicts(tables.curves)
+    verdicts = judging.verdicts(tables.curves) if verdicts is None else verdicts
     answers = tables.answers or recommend.recommend(verdicts)
     known = {row["run"]: row for row in tables.runs.to_dict("records")}
-    rows = [
-        {**known.get(row["run"], {}), **_told(row), "lr": row["lr"]}
-        for row in verdicts.to_dict("records")
-    ]
-    settings = _varying(rows)
+    rows = []
+    for row in verdicts.to_dict("records"):  # a missing verdict must not hide the record's value
+        judged = {key: value for key, value in row.items() if value is not None}
+        rows.append({**known.get(row["run"], {}), **judged, "lr": row["lr"]})
+    settings = frames.varying(pd.DataFrame(rows))
     curves = chart.data(tables.curves, verdicts, settings)
     drawn = [run["run"] for run in curves["runs"]]
     best = [each.best_run for each in recommend.best_of_each(answers) if each.best_lr is not None]
@@ -102,10 +97,13 @@ def html(
     style, program = part("page.css"), part("page.js")
     packed, plotly_hash = _plotly()
     has_train, has_val = (any(run[y] for run in curves["runs"]) for y in ("y", "vy"))
+    losses = [("train", "train")] * has_train + [("val", "validation")] * has_val
+    # More curves could not be told apart, and would make the page slow.
+    losses += [("both", "both")] * (has_train and has_val and len(drawn) <= _BOTH)
     return render(
         "page.html",
-        # The page may load nothing from a network, and only these two programs may run. So the
-        # content of a record could not become a program even if it were not escaped.
+        # The page may load nothing from a network, and run only these two programs. So the content
+        # of a record could not run as a program even if it were not escaped.
         policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src '{_hash(program)}' '{plotly_hash}'; base-uri 'none'; form-action 'none'",
         name=name,
@@ -124,7 +122,7 @@ def html(
             *(("lr", "learning rate"), ("outcome", "outcome")),
             *((str(place), setting) for place, setting in enumerate(settings)),
         ],
-        losses=_losses(has_train, has_val, len(drawn)),
+        losses=losses,
         runs=runs,
         figures=shown or "",
         same=same,
@@ -154,14 +152,6 @@ def _facts(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
     return facts
 
 
-def _losses(has_train: bool, has_val: bool, drawn: int) -> list[tuple[str, str]]:
-    """Return the losses that can be drawn; the first is drawn at the start."""
-    found = [("train", "train")] if has_train else []
-    found += [("val", "validation")] if has_val else []
-    # Twice as many curves as can be told apart would only make the page slow.
-    return [*found, ("both", "both")] if len(found) == 2 and drawn <= _BOTH else found
-
-
 # Name, value, and whether it is the same in all runs.
 _Pairs = list[tuple[str, str, bool]]
 
@@ -169,7 +159,7 @@ _Pairs = list[tuple[str, str, bool]]
 def _configs(
     rows: Sequence[Mapping[Any, Any]], details: Details, folder: str
 ) -> tuple[_Pairs, list[tuple[Any, list[str] | None, str]]]:
-    """Return the settings that all runs share; and how each run differs, and its command."""
+    """Return the settings that all runs share; and for each run its differences and its command."""
     known = {run: config for run, config in details.configs.items() if config}
     common, differing = _compared(list(known.values()))
     found: list[tuple[Any, list[str] | None, str]] = []
@@ -178,7 +168,7 @@ def _configs(
         differs = [f"{key}={_value(config[key])}" for key in differing if key in config]
         command = f"python -m lrlab.reproduce {shlex.quote(f'{folder}/{run}')}"
         found.append((run, differs if run in known else None, command))
-    same = sorted(common.items(), key=_top_level_first)
+    same = sorted(common.items(), key=lambda item: ("." in item[0], item[0]))  # top level first
     return [(key, _value(value), True) for key, value in same], found
 
 
@@ -196,28 +186,8 @@ def _environment(details: Details) -> tuple[_Pairs, int]:
     return pairs, len(known)
 
 
-# --- words ----------------------------------------------------------------------------------------
-
-
-def _told(row: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the known parts of a verdict: a missing value must not hide the record's."""
-    return {key: value for key, value in row.items() if value is not None}
-
-
-def _varying(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
-    from lrlab.tables.frames import SETTINGS
-
-    names = [*SETTINGS, *sorted({str(key) for row in rows for key in row if "." in str(key)})]
-    found = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        if len({str(value) for value in values if value is not None and value == value}) > 1:
-            found.append(name)
-    return list(dict.fromkeys(found))
-
-
 def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:
-    """Return the measurements that the verdicts lacked."""
+    """Return a sentence about the measurements that the verdicts lacked, if any."""
     missing = []
     if verdicts[["alpha", "stability_ratio"]].isna().all(axis=None):
         missing.append(
@@ -225,24 +195,17 @@ def _unmeasured(rows: Sequence[Mapping[Any, Any]], verdicts: Any) -> list[str]:
             "in runs that are long enough, diagnostics=full in any)"
         )
     if verdicts[["gain_low", "gain_high"]].isna().all(axis=None):
-        missing.append("there was no branch test, which tells what a smaller lr would win")
-    if not missing:
-        return []
-    return ["Not in these records: " + "; ".join(missing) + "."]
+        missing.append("there was no branch test, which shows how much a smaller lr would gain")
+    return [f"Not in these records: {'; '.join(missing)}."] if missing else []
 
 
 def _not_ended(rows: Sequence[Mapping[Any, Any]]) -> str:
-    counts: dict[str, int] = {}
-    for row in rows:
-        state = _NOT_ENDED.get(str(row.get("state")))
-        if state:
-            counts[state] = counts.get(state, 0) + 1
+    states = [str(row.get("state")) for row in rows if row.get("state") in _NOT_ENDED]
+    counts = Counter("training" if state == "running" else state for state in states)
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def _compared(
-    configs: Sequence[Mapping[str, Any]],
-) -> tuple[dict[str, Any], list[str]]:
+def _compared(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
     """Return the settings that are equal in all runs, and the names of the others."""
     names = list(dict.fromkeys(name for config in configs for name in config))
     common, differing = {}, []
@@ -268,10 +231,6 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _top_level_first(item: tuple[str, Any]) -> tuple[bool, str]:
-    return "." in item[0], item[0]
-
-
 def _some(runs: Sequence[str]) -> str:
     return ", ".join(runs[:8]) + (f" and {len(runs) - 8} more" if len(runs) > 8 else "")
 
@@ -281,9 +240,9 @@ def _some(runs: Sequence[str]) -> str:
 
 @functools.cache
 def _plotly() -> tuple[str, str]:
-    """Return Plotly's program, packed, and its hash.
+    """Return Plotly's program, compressed, and its hash.
 
-    Packed it is a third as large, and the browser parses it after the page can be read.
+    Compressed it is a third as large, and the browser parses it after the page can be read.
     """
     from plotly.offline import get_plotlyjs
 

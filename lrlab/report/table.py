@@ -1,4 +1,4 @@
-"""Write the table of all runs with their verdicts, which also switches the curves on and off."""
+"""Write the table of all runs with their verdicts; its boxes switch the curves on and off."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def section(
     """Return the table with its filters.
 
     Args:
-        rows: one a run: its verdict, and of `frames.runs` state, error, test_acc ...
+        rows: one a run: its verdict, and its columns of `frames.runs`: state, error, test_acc ...
         settings: names of the settings that differ, except lr.
         best: the recommended runs, one for each kind of loss.
         drawn: the runs in the chart, as text.
@@ -64,7 +64,7 @@ def section(
 
 
 def _sort(column: _Column, row: Mapping[Any, Any]) -> str | None:
-    """Return a cell's sort key, as Python writes floats; None: its text."""
+    """Return a cell's sort key, as Python writes floats; None to sort by its text."""
     value = None if column.sort is None else column.sort(row)
     return None if value is None else "" if math.isnan(value) else repr(float(value))
 
@@ -85,8 +85,9 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
     def any_finite(name: str) -> bool:
         return any(math.isfinite(_number(row.get(name))) for row in rows)
 
+    order = {row["run"]: float(i) for i, row in enumerate(rows)}
     columns = [
-        _Column("run", lambda row: str(row["run"]), _run_order(rows), "n"),
+        _Column("run", lambda row: str(row["run"]), lambda row: order[row["run"]], "n"),
         _numeric("lr", "lr", "{:.6g}", "the learning rate that the schedule multiplies"),
     ]
     columns += [
@@ -94,7 +95,7 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
         for name in settings
     ]
     columns.append(_Column("outcome", lambda row: str(row["outcome"]), kind="whole"))
-    # The mode of a run that failed is known without any measurement.
+    # Runs that failed have a mode without any measurement.
     if any(row["step_mode"] != "unknown" and row["outcome"] not in FAILED for row in rows):
         columns.append(
             _Column(
@@ -104,18 +105,18 @@ def _columns(rows: Sequence[Mapping[Any, Any]], settings: Sequence[str]) -> list
             )
         )
     if any(row.get("at_end") for row in rows):
-        means = "how it stood at its end; the evidence says by what"
+        means = "the state at the end of training; the evidence says why"
         columns.append(
             _Column("at the end", lambda row: row.get("at_end") or "–", kind="whole", means=means)
         )
     columns.append(
-        _numeric(judged_by(rows), "end_loss", "{:.4g}", "median of the last evaluations", inf="∞")
+        _numeric(judged_by(rows), "end_loss", "{:.4g}", "median of the last evaluations")
     )
     if any_finite("test_acc"):
         columns.append(_numeric("test acc", "test_acc", "{:.2%}", "accuracy on the test data"))
     if any_finite("decay_gain"):
-        means = "log loss that a tenth of the lr would still win at the end"
-        columns.append(_numeric("decay gain", "decay_gain", "{:.2f}", means, inf="∞"))
+        means = "how much a tenth of the lr would still lower the log loss at the end"
+        columns.append(_numeric("decay gain", "decay_gain", "{:.2f}", means))
     if any_finite("steps_to_target"):
         target = next((_number(row.get("target_loss")) for row in rows), math.nan)
         means = f"{rows[0].get('unit', 'step')}s until the loss is {target:.3g}"
@@ -139,15 +140,10 @@ def _numeric(name: str, key: str, form: str, means: str, inf: str = "∞") -> _C
     return _Column(name, cell, lambda row: _number(row.get(key)), "n", means)
 
 
-def _run_order(rows: Sequence[Mapping[Any, Any]]) -> Callable[[Mapping[Any, Any]], float] | None:
-    order = {row["run"]: i for i, row in enumerate(rows)}
-    return lambda row: float(order[row["run"]])
-
-
 def _order(
     rows: Sequence[Mapping[Any, Any]], name: str
 ) -> Callable[[Mapping[Any, Any]], float] | None:
-    """Sort numbers as numbers; a column with any text in it sorts as text."""
+    """Return a sort key for numbers; None for a column with text, which sorts as text."""
     values = [row.get(name) for row in rows]
     if all(v is None or isinstance(v, int | float) for v in values):
         return lambda row: _number(row.get(name))

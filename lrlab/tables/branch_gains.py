@@ -1,4 +1,4 @@
-"""Compute the gains of the branch test: the effect of shorter and longer steps at a run's end."""
+"""Compute the gains of the branch test: what shorter and longer steps gain at a run's end."""
 
 import math
 
@@ -7,24 +7,25 @@ import pandas as pd
 
 from lrlab import records
 
-FEWEST_STEPS = 40  # steps of a branch; the gain of fewer is the noise of a few mini-batches
-_TAIL = 0.25  # the last part of a branch; its mean loss counts
+FEWEST_STEPS = 40  # a branch of fewer steps shows only the noise of a few mini-batches
+GAIN_EPSILON = 1e-3  # share of the initial loss; smaller losses do not differ
+_TAIL = 0.25  # the last part of a branch, whose mean loss counts
 
 
 def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float, float]:
     """Return the gains from a tenth of the step and from three times the step at a run's end.
 
     Gain = log((ℓ_lr + ε) / (ℓ_branch + ε)) with ε = initial_loss / 1000. ℓ is the mean mini-batch
-    loss over the last quarter of the branch. −inf: the branch became non-finite; inf: only the
-    run's own did. The branches see the same batches. So the standard error of the first gain is
-    that of the mean of ℓ_lr(t)/ℓ_lr − ℓ_low(t)/ℓ_low over these steps t.
+    loss over the last quarter of the branch. −inf: the branch became non-finite; inf: only the one
+    at lr did. All branches use the same batches, so the standard error of the first gain is that of
+    the mean of ℓ_lr(t)/ℓ_lr − ℓ_low(t)/ℓ_low over these steps t.
 
     Args:
         branches: (steps) with the columns low, same, high.
 
     Returns:
-        The gain of a tenth, that of three times, and the standard error of the first. All NaN:
-        there was no test, or one of fewer than FEWEST_STEPS.
+        The gain of a tenth, that of three times, and the standard error of the first. All are NaN
+        without a test of at least FEWEST_STEPS.
     """
     if len(branches) < FEWEST_STEPS:
         return math.nan, math.nan, math.nan
@@ -49,6 +50,3 @@ def gains(branches: pd.DataFrame, initial_loss: float) -> tuple[float, float, fl
         each = [late[name] / (ends[name] + epsilon) for name in ("same", "low")]
         noise = float(np.std(each[0] - each[1], ddof=1)) / math.sqrt(steps)
     return gain("low"), gain("high"), noise
-
-
-GAIN_EPSILON = 1e-3  # share of the initial loss; a branch's loss below it counts as nothing

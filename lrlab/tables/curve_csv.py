@@ -9,7 +9,7 @@ import stat
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,12 +35,12 @@ _SHOWN = 40  # characters of a line or cell that a message shows
 
 @dataclass(frozen=True)
 class _Source:
-    """A file's text from the line with the column names on; lines end with a line feed."""
+    """A file's text, from the line with the column names on."""
 
     file: Path
     text: str
     delimiter: str
-    before: int  # blank lines above
+    before: int  # blank lines above it
 
     def fail(self, message: str) -> NoReturn:
         raise UserError(f"{self.file}: {message}")
@@ -49,10 +49,8 @@ class _Source:
 def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     """Return the table, with its numbers as numbers, and lines about what was left out.
 
-    The header tells the delimiters , ; tab and
-
-    apart. The first bytes tell gzip, and the UTF-8 and UTF-16 marks that spreadsheets write. An
-    incomplete last line is left out.
+    The first line decides the delimiter: a comma, semicolon, tab or bar. The first bytes decide
+    whether it is gzip, UTF-8 or UTF-16. An incomplete last line is left out.
 
     Args:
         file: columns as described at `lrlab.verdicts.judging.verdicts`; others are kept.
@@ -85,7 +83,7 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
 def _text(file: Path) -> str:
     try:
         mode = file.stat().st_mode
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # some of which never end
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # reading it might never end
             raise UserError(f"{file}: is a device; a CSV of curves is needed")
         data = file.read_bytes()
         if data[:2] == b"\x1f\x8b":
@@ -107,7 +105,7 @@ def _text(file: Path) -> str:
 
 
 def _delimiter(first: str) -> str:
-    """Return the delimiter that makes most known columns of the first line, else most columns."""
+    """Return the delimiter that finds most known columns in the first line, else most columns."""
     known = {*tidy.NUMBERS, "run"}
 
     def score(delimiter: str) -> tuple[int, int]:
@@ -125,9 +123,9 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _without_torn_line(source: _Source) -> tuple[_Source, list[str]]:
-    """Without a last line that has neither a line end nor all its cells.
+    """Return the text without an incomplete last line, and a line about that.
 
-    A complete last line is kept: many programs end it without a line end.
+    A complete last line without a line end is kept: many programs write none.
     """
     text = source.text
     start = text.rfind("\n") + 1
@@ -137,8 +135,8 @@ def _without_torn_line(source: _Source) -> tuple[_Source, list[str]]:
     wanted = len(_cells(first, source.delimiter))
     if len(_cells(last, source.delimiter)) >= wanted and last.count('"') % 2 == 0:
         return source, []
-    note = f"{source.file}: its last line breaks off ({_shown(last)}) and was left out"
-    return _Source(source.file, text[:start], source.delimiter, source.before), [note]
+    note = f"{source.file}: its last line is incomplete ({_shown(last)}) and was left out"
+    return replace(source, text=text[:start]), [note]
 
 
 def _names(source: _Source) -> list[str]:
@@ -164,7 +162,7 @@ def _names(source: _Source) -> list[str]:
 
 
 def _missing(missing: Sequence[str], names: Sequence[str]) -> str:
-    """Return the missing column, the one that may be meant by it, and what is needed."""
+    """Return which columns are missing, the names that may be meant, and what is needed."""
     from lrlab.config.schema import nearest
 
     plain = {re.sub(r"[ -]", "_", name.lower()): name for name in names}
@@ -181,7 +179,7 @@ def _missing(missing: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _instead(file: Path) -> str:
-    """Return the path to give instead of a file of lrlab's own without a sweep's curves."""
+    """Suggest the sweep's folder in place of a file of lrlab's own."""
     if (file.parent / "multirun.yaml").is_file():
         return f"; for the runs of this sweep name its folder, {file.parent}"
     if (file.parent / ".hydra").is_dir():
@@ -244,9 +242,9 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
 
 
 def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop rows of delimiters only, which spreadsheets write; they make whole numbers floats."""
+    """Drop empty rows, which spreadsheets write, and restore the whole numbers of the runs."""
     blank = frame.isna().all(axis=1)
-    if not bool(blank.to_numpy().any()):
+    if not blank.any():
         return frame
     frame = frame.loc[~blank].reset_index(drop=True)
     runs = frame["run"].tolist()
@@ -256,10 +254,10 @@ def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Continue steps that begin again at the first, as in a resumed run, from the last step.
+    """Renumber steps that begin again, as in a resumed run, to continue from the last step.
 
-    It is the same run if its loss goes on nearer to where it stood than to where it began.
-    Otherwise the later rows replace the earlier ones of the same step, as everywhere.
+    A run was resumed if its next loss is nearer to the last one than to the first. Otherwise the
+    later rows replace the earlier ones of the same step, as they always do.
     """
     unit = "step" if "step" in frame else "epoch"
     notes, at = [], frame[unit].to_numpy(dtype=float, copy=True)
@@ -274,7 +272,7 @@ def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, lis
             at[rows[i:]] += at[rows[i - 1]] + gap - at[rows[i]]
         if again:
             shown = f"run {_shown(str(run))}: its {unit}s begin again at {own[0]:g}"
-            notes.append(f"{source.file}: {shown}; they are counted on, as of one resumed run")
+            notes.append(f"{source.file}: {shown}; they are numbered on, as for a resumed run")
     return (frame.assign(**{unit: at}), notes) if notes else (frame, notes)
 
 

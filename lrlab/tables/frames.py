@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownParameterType=false
-"""Read the saved runs of a sweep as tidy tables. Reads through `records`; never imports torch."""
+"""Read the saved runs of a sweep as tidy tables, through `records`. Never imports torch."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,38 +15,22 @@ from lrlab import records
 from lrlab.errors import UserError
 from lrlab.tables import thinning, tidy
 from lrlab.tables.branch_gains import gains
+from lrlab.tables.sweep_folder import NO_RUNS
 
-# The settings that distinguish runs, besides the lr. Dotted names are other overrides that were
-# swept ("optimizer.momentum"); they count as settings too.
+# The settings that distinguish runs, besides the lr. Columns with dotted names, of other swept
+# options such as "optimizer.momentum", are settings, too.
 SETTINGS = (*tidy.SETTINGS, "seed")
 
 _TEXT = ("state", "error", "schedule", "optimizer", "network", "loss", "data", "data_sha256")
 _NUMBERS = (
-    "lr",
-    "seed",
-    "parameters",
-    "steps",
-    "steps_per_epoch",
-    "epochs",
-    "batch_size",
-    "num_classes",
-    "first_nonfinite_step",
-    "pruned_at_epoch",
-    "initial_loss",
-    "chance_loss",
-    "majority_share",
-    "swings_from",
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "test_loss",
-    "test_acc",
-    "train_seconds",
+    *("lr", "seed", "parameters", "steps", "steps_per_epoch", "epochs", "batch_size"),
+    *("num_classes", "first_nonfinite_step", "pruned_at_epoch", "initial_loss", "chance_loss"),
+    *("majority_share", "swings_from", "train_loss", "train_acc", "val_loss", "val_acc"),
+    *("test_loss", "test_acc", "train_seconds"),
 )
 # the columns of metrics.csv; a curve's "lr" is the run's init_lr
 _CURVE_NUMBERS = tuple("lr_at_step" if name == "lr" else name for name in records.METRICS)
-# Run-level columns that a curve carries along, so that a figure needs no second table.
+# Columns of `runs` that are repeated in each row of a curve, so that figures need no second table.
 _CARRIED = ("lr", *SETTINGS, "state", "steps_per_epoch", "first_nonfinite_step", "pruned_at_epoch")
 _REFERENCES = ("initial_loss", "chance_loss", "num_classes", "swings_from")
 _MEASURED = records.DIAGNOSTICS[1:]
@@ -59,20 +43,20 @@ PIECE = 50_000  # rows of curves in memory at once, about 15 MB
 def runs(sweep: Path | str) -> pd.DataFrame:
     """Return one row a run, sorted by run number: its folder, and the scalars of its summary.json.
 
-    A run without a (readable) summary is still starting: its state is "waiting", and everything
-    else is missing. Numbers are float64 with NaN where missing or not finite; run is int64. Dotted
-    keys ("optimizer.momentum") stay, with lists as text. So does val_parts: the val loss of equal
-    parts of the held-out samples, separated by spaces. Raises UserError when the sweep's folder
-    does not exist or holds no run.
+    A run without a readable summary has the state "waiting", and nothing else. Numbers are float64,
+    NaN where missing or not finite; run is int64. Lists of dotted keys ("optimizer.betas") are
+    text, as is val_parts: the val loss of equal parts of the held-out samples.
+
+    Raises:
+        UserError: the sweep's folder does not exist, or holds no run.
     """
     rows = [_row(folder) for folder in _run_folders(Path(sweep))]
     frame = pd.DataFrame(rows)
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *_NUMBERS, *_TEXT])))
     for name in _NUMBERS:
-        values = frame[name] if name in frame else pd.Series(None, frame.index, dtype=object)
-        frame[name] = pd.Series(pd.to_numeric(values, errors="coerce"), dtype="float64")
+        frame[name] = pd.Series(pd.to_numeric(frame[name], errors="coerce"), dtype="float64")
     for name in _TEXT:
-        values = frame[name] if name in frame else pd.Series(None, frame.index, dtype=object)
-        frame[name] = values.astype(object).where(values.notna(), None)
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
     frame["run"] = frame["run"].astype("int64")
     first = ["run", "lr", *SETTINGS, "state"]
     others = [name for name in frame.columns if name not in first]
@@ -84,30 +68,27 @@ def curves(sweep: Path | str) -> pd.DataFrame:
 
     Columns:
     - run, lr (the run's init_lr), the settings (schedule, optimizer, ...), state, steps_per_epoch,
-      first_nonfinite_step, pruned_at_epoch (how many epochs it had done);
-    - step, epoch, lr_at_step, train_loss (mini-batch, before the update), val_loss, val_acc (where
-      evaluated, else NaN);
-    - seconds of training up to this step: the run's train_seconds in equal parts; lanes share them;
-    - the measurements of the update made at the step: alpha, alpha_probe, stability_ratio,
-      sharpness, grad_norm, update_ratio, distance; NaN where it was not measured;
-    - initial_loss, chance_loss, num_classes, swings_from (the stability ratio at which its steps
-      begin to swing);
+      first_nonfinite_step, pruned_at_epoch (how many epochs it had trained);
+    - step, epoch, lr_at_step, train_loss (mini-batch, before the update), val_loss, val_acc (NaN
+      where not evaluated);
+    - seconds of training up to this step: the run's train_seconds, spread equally over its steps;
+    - measurements of the step's update: alpha, alpha_probe, stability_ratio, sharpness, grad_norm,
+      update_ratio, distance; NaN where not measured;
+    - initial_loss, chance_loss, num_classes, swings_from (the stability ratio at which steps begin
+      to swing);
     - gain_low, gain_high and gain_noise of the branch test, see `gains`.
 
-    A run that has recorded nothing (it failed at once, or is still starting) keeps one row with the
-    step NaN, because a run must not vanish from a comparison. Raises UserError as `runs` does.
+    A run without recorded steps has one row with the step NaN, so that it is not lost.
+
+    Raises:
+        UserError: as `runs` does.
     """
-    (whole,) = pieces(sweep, math.inf)
+    (whole,) = Reading(sweep).pieces(math.inf)
     return whole
 
 
-def pieces(sweep: Path | str, rows: float) -> Iterator[pd.DataFrame]:
-    """Return the table of `curves` in pieces of whole runs, up to so many rows each."""
-    return Reading(sweep).pieces(rows)
-
-
 class Reading:
-    """The curves of a sweep, read once: whole, in pieces that are not kept, and thinned.
+    """The curves of a sweep, read once, in pieces that are not kept; only thinned curves are.
 
     Attributes:
         runs: as from `runs`.
@@ -141,10 +122,10 @@ class Reading:
 
     @property
     def thinned(self) -> pd.DataFrame:
-        """Return the table of `curves` as a figure needs it, once `pieces` is used up.
+        """Return the table of `curves` for figures, after `pieces` is used up.
 
-        If curves are long, or there are many runs, each curve has fewer rows, and a column mean_of;
-        see `lrlab.tables.thinning`.
+        If there are very many rows, each curve has fewer, and a column mean_of; see
+        `lrlab.tables.thinning`.
         """
         thinned = [dict(part) for part in self._thinned]
         means = np.concatenate([part.pop(thinning.MEAN_OF) for part in thinned])
@@ -157,8 +138,7 @@ def _joined(
 ) -> pd.DataFrame:
     """Join the curves of the runs of a table; uses them up."""
     dotted = [name for name in table.columns if "." in name]
-    # Build whole columns from arrays: joining a thousand small tables takes three times the time
-    # and twice the memory.
+    # Joining a thousand small tables would take three times the time and twice the memory.
     columns: dict[str, Any] = {}
     lengths = [len(part["step"]) for part in parts]
     for name in ("run", *_CARRIED, *dotted):
@@ -173,7 +153,7 @@ def _joined(
 
 
 def _repeated(column: Any, lengths: list[int]) -> Any:
-    """Repeat each run's value; texts stay pandas' own, which need no check of each row."""
+    """Repeat each run's value; texts as pandas' own arrays, which it need not check."""
     return pd.Series(column.tolist()).array.repeat(lengths)
 
 
@@ -188,7 +168,7 @@ def _curve(folder: Path, train_seconds: float) -> dict[str, np.ndarray]:
     step = found["step"]
     found["seconds"] = train_seconds * (step / step[-1] if step[-1] > 0 else 0.0 * step)
     measured = _values(records.read_diagnostics, folder, records.DIAGNOSTICS)
-    # If a step has two rows, the later counts: a run that went on from a checkpoint wrote it.
+    # If a step has two rows, the later one counts: a resumed run wrote it.
     rows = np.searchsorted(step, measured[:, 0]).clip(max=len(step) - 1)
     there = step[rows] == measured[:, 0]
     for name, column in zip(_MEASURED, measured.T[1:], strict=True):
@@ -208,11 +188,13 @@ def _values(
 def branches(sweep: Path | str) -> pd.DataFrame:
     """Return the branch tests of all runs, a row a step of a branch, by run; thinned if many.
 
-    Columns: run, lr, the settings; multiplier (0.1, 1, 3) of the lr with which the run ended;
-    lr_at_step of the branch; step, counted on from the run's last; train_loss (mini-batch, before
-    the update). The three branches of a run see the same batches. There are no rows if there was no
-    test. If there are very many, each branch has fewer rows, and a column mean_of; see
-    `lrlab.tables.thinning`. Raises UserError as `runs` does.
+    Columns: run, lr, the settings; multiplier (0.1, 1, 3) of the lr at the run's end; lr_at_step of
+    the branch; step, counted on from the run's last; train_loss (mini-batch, before the update).
+    The three branches of a run use the same batches. Without a test there are no rows. If there are
+    very many, each branch has fewer, and a column mean_of; see `lrlab.tables.thinning`.
+
+    Raises:
+        UserError: as `runs` does.
     """
     table = runs(sweep)
     names = ["run", "lr", *SETTINGS, *(name for name in table.columns if "." in name)]
@@ -237,7 +219,7 @@ def branches(sweep: Path | str) -> pd.DataFrame:
 def landscape(sweep: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Read the measurements of `lrlab.probes.landscape`: the tables lines, surface and paths.
 
-    Their columns are those of `records.LANDSCAPE`. They have no rows where nothing was measured.
+    Their columns are those of `records.LANDSCAPE`. They are empty if nothing was measured.
     """
     lines, surface, paths = (_landscape(Path(sweep), name) for name in records.LANDSCAPE)
     return lines, surface, paths
@@ -263,9 +245,7 @@ def _run_folders(sweep: Path) -> list[Path]:
     records.check_contained(sweep)
     folders = records.run_folders(sweep)
     if not folders:
-        raise UserError(
-            f"{sweep}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
-        )
+        raise UserError(f"{sweep}: {NO_RUNS}")
     return folders
 
 

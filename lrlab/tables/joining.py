@@ -11,7 +11,7 @@ import pandas as pd
 
 
 def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Return the last part of each path without the ending, and with parents where names repeat."""
+    """Return the last part of each path, without its ending; with parents if names repeat."""
     whole = [_without_ending(path.resolve()).parts for path in paths]
     length = [1] * len(paths)
     while True:
@@ -32,7 +32,7 @@ def _without_ending(path: Path) -> Path:
 
 
 def with_columns(part: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
-    """Return the table with a column of each name, by its run."""
+    """Return the table with more columns; their values are given by run."""
     code, runs = pd.factorize(part["run"].to_numpy())
     columns = {
         name: pd.Series([of_run[run] for run in runs]).reindex(code).to_numpy()
@@ -42,19 +42,20 @@ def with_columns(part: pd.DataFrame, told: Mapping[str, Mapping[Any, Any]]) -> p
 
 
 def joined(parts: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    """Return one table with a column sweep; runs are renamed to "sweep/run"."""
     named = [
         part.assign(run=_run_names(name, part), sweep=name)
         for part, name in zip(parts, names, strict=True)
     ]
     columns = list(dict.fromkeys(column for part in named for column in part.columns))
-    # Columns without a value have no type of their own, and would change the others' type.
+    # Columns without any value would change the type of the others.
     filled = [part.dropna(axis=1, how="all") for part in named if len(part)]
     together = pd.concat(filled, ignore_index=True) if filled else named[0]
     return together.reindex(columns=columns)
 
 
 def _run_names(name: str, part: pd.DataFrame) -> np.ndarray:
-    """Return (rows,) "name/3"; an empty run stays empty, for `verdicts` to refuse."""
+    """Return (rows,) "name/3"; an empty run stays empty, and `verdicts` refuses it."""
     code, values = pd.factorize(part["run"].to_numpy())
     texts = np.array([*(f"{name}/{value}" for value in values), None], dtype=object)
     return texts[code]

@@ -1,4 +1,4 @@
-"""Mend damaged records: runs that lost their summary, or the end of their curve."""
+"""Replace values of damaged records: of runs that lost their summary, or their curve's end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lrlab.tables import sweep_settings, tidy
 
 
 def mends(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, dict[Any, Any]]:
-    """Return the replaced values, by column and run, for runs with damaged records."""
+    """Return the values to replace, by column and run, for runs with damaged records."""
     short = cut_short(runs, curves)
     begun = set(curves.loc[curves["step"].notna(), "run"].unique())
     lost = sorted(begun.intersection(runs.loc[runs["state"] == "waiting", "run"]))

@@ -1,4 +1,4 @@
-"""Report what a sweep's records lack, a line each, and what that means for the verdicts."""
+"""Report which records a sweep lacks, a line each, and what that means for the verdicts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lrlab import records
@@ -23,7 +22,7 @@ def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> lis
     """Return a line for each kind of record that is missing or damaged."""
     notes = []
     begun = set(curves.loc[curves["step"].notna(), "run"].unique())
-    unread = [*unreadable(runs)]
+    unread = unreadable(runs)
     unread += [r for r in runs.loc[runs["state"] == "waiting", "run"] if r in begun - {*unread}]
     states = runs.loc[~runs["run"].isin(unread), "state"].tolist()
     going = {name: states.count(name) for name in _STATES if name in states}
@@ -33,10 +32,8 @@ def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> lis
             f"{sum(going.values())} of {len(runs)} runs have not ended ({told}); "
             "they are not compared"
         )
-    expected = runs[~runs["state"].isin(("waiting", "failed"))]
-    notes += _some_lack(
-        "readable metrics.csv", [r for r in expected["run"] if r not in begun], runs
-    )
+    expected = runs.loc[~runs["state"].isin(("waiting", "failed")), "run"]
+    notes += _some_lack("readable metrics.csv", [r for r in expected if r not in begun], runs)
     notes += _some_lack("readable summary.json", sorted(unread), runs)
     if short := [run for run in cut_short(runs, curves) if run in begun]:
         notes.append(
@@ -45,7 +42,7 @@ def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> lis
         )
     ended = runs.loc[runs["state"] == "finished", "run"].tolist()
     measured = _having(curves, ("alpha", "stability_ratio"))
-    if measured:  # if no run has any, the user chose so
+    if measured:  # else the user switched them off
         lacking = [run for run in ended if run not in measured]
         then = "their steps are judged by their curves alone"
         notes += _some_lack("diagnostics", lacking, runs, then)
@@ -54,11 +51,7 @@ def missing_notes(folder: Path, runs: pd.DataFrame, curves: pd.DataFrame) -> lis
 
 
 def unreadable(runs: pd.DataFrame) -> list[Any]:
-    """Return the runs with a summary that exists, or may exist, and cannot be read.
-
-    Args:
-        runs: as from `frames.runs`.
-    """
+    """Return the runs of `frames.runs` with a summary that cannot be read."""
     found = []
     for row in runs.loc[runs["state"] == "waiting"].to_dict("records"):
         try:
@@ -71,7 +64,7 @@ def unreadable(runs: pd.DataFrame) -> list[Any]:
 
 
 def unread_notes(folder: Path, runs: pd.DataFrame) -> list[str]:
-    """Return a line if summaries exist that cannot be read, otherwise none."""
+    """Return a line about summaries that cannot be read, if any."""
     lacking = unreadable(runs)
     return [f"{folder}: {note}" for note in _some_lack("readable summary.json", lacking, runs)]
 
@@ -79,7 +72,7 @@ def unread_notes(folder: Path, runs: pd.DataFrame) -> list[str]:
 def _branch_notes(
     folder: Path, runs: pd.DataFrame, curves: pd.DataFrame, ended: Sequence[Any]
 ) -> list[str]:
-    """Say which runs have no branch test, and why."""
+    """Return lines about runs without a branch test, and why they have none."""
     tested = _having(curves, ("gain_low", "gain_high"))
     folders = {row["run"]: Path(row["folder"]) for row in runs.to_dict("records")}
     lacking = [run for run in ended if run not in tested]
@@ -96,34 +89,25 @@ def _branch_notes(
     if brief:
         notes.append(
             f"the branch test of {len(brief)} of {len(runs)} runs ({_named(brief)}) had less than "
-            f"{branch_gains.FEWEST_STEPS} steps, too few to be heard"
+            f"{branch_gains.FEWEST_STEPS} steps, too few to be used"
         )
-    if tested:  # if no run has any, the user chose so
+    if tested:  # else the user switched it off
         rows = curves.loc[curves["lr_at_step"].notna()].groupby("run")
         share = rows["lr_at_step"].last() / rows["lr"].first()
         low = {run for run, value in share.items() if value < thresholds.THRESHOLDS.annealed}
         lacking = [run for run in lacking if run not in brief]
-        notes += _some_lack(
-            "branch test, by design",
-            [run for run in lacking if run in low],
-            runs,
-            "their schedules have brought the lr down already, so they count as settled",
-        )
-        notes += _some_lack(
-            "branch test",
-            [run for run in lacking if run not in low],
-            runs,
-            "how they stood at their end is judged by their curves",
-        )
+        annealed = [run for run in lacking if run in low]
+        then = "their schedules have brought the lr down already, so they count as settled"
+        notes += _some_lack("branch test, by design", annealed, runs, then)
+        others = [run for run in lacking if run not in low]
+        then = "their state at the end is judged by their curves"
+        notes += _some_lack("branch test", others, runs, then)
     return notes
 
 
 def _having(curves: pd.DataFrame, names: Sequence[str]) -> set[Any]:
     """Return the runs with a value in one of these columns."""
-    measured = np.zeros(len(curves), dtype=bool)
-    for name in names:
-        if name in curves:
-            measured |= curves[name].notna().to_numpy()
+    measured = curves.reindex(columns=list(names)).notna().any(axis=1)
     return set(curves.loc[measured, "run"].unique())
 
 

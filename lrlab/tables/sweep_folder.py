@@ -8,6 +8,8 @@ from lrlab import records
 from lrlab.errors import UserError
 from lrlab.process import paths
 
+NO_RUNS = "holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
+
 
 def near(path: Path) -> str:
     """Return similar names in the same folder, in the words of a message."""
@@ -33,22 +35,18 @@ def check_sweep(folder: Path) -> None:
     if records.run_folders(folder):
         return
     if (folder / ".hydra").is_dir() or (folder / "metrics.csv").is_file():
-        parent = folder.absolute().parent
-        raise UserError(
-            f"{folder}: is a run's folder; name its sweep's, {paths.typed_path(parent)}"
-        )
+        sweep = paths.typed_path(folder.absolute().parent)
+        raise UserError(f"{folder}: is a run's folder; name its sweep's, {sweep}")
     if (folder / "multirun.yaml").is_file():
         raise UserError(f"{folder}: has no run yet; start it again or wait for its first step")
     sweeps = [each for each in inside if records.run_folders(each)]
-    # A reproduction is a copy of a run that is in its sweep, too.
+    # A reproduction only copies a run of a sweep: suggest it last.
     sweeps = [each for each in sweeps if not _is_reproduction(each)] or sweeps
-    if sweeps:
-        count = f"{len(sweeps)} sweeps" if len(sweeps) > 1 else "a sweep"
-        some = " or ".join(str(each) for each in sweeps[:3])
-        raise UserError(f"{folder}: holds {count}, but no runs; name one or more, like {some}")
-    raise UserError(
-        f"{folder}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
-    )
+    if not sweeps:
+        raise UserError(f"{folder}: {NO_RUNS}")
+    count = f"{len(sweeps)} sweeps" if len(sweeps) > 1 else "a sweep"
+    some = " or ".join(str(each) for each in sweeps[:3])
+    raise UserError(f"{folder}: holds {count}, but no runs; name one or more, like {some}")
 
 
 def _is_reproduction(folder: Path) -> bool:

@@ -1,6 +1,4 @@
-"""Read from the records with which settings the runs of saved sweeps were trained. Never imports
-torch.
-"""
+"""Read the settings that runs were trained with from the records. Never imports torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,21 +8,20 @@ from typing import Any
 import pandas as pd
 
 from lrlab import records
-from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics
+from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics, flat
 from lrlab.errors import UserError
 from lrlab.process.plain import is_real
 
-# Options that are no setting of the training: where and how it ran, and what it wrote. The
-# diagnostics do count, because verdicts depend on them.
+# Options that do not change the training: where it ran, and what it wrote. The diagnostics are
+# settings here, because verdicts depend on them.
 _BESIDE = {*NOT_SWEPT, "save_model", "device", "threads", "hydra"} - {"diagnostics"}
-_WITHIN = ("data.root",)
 
 
 def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Return each run's settings by dotted key, lists as text: ``optimizer.momentum``.
 
-    Only one config is read for each combination of choices (network=mlp, optimizer=sgd ...). Within
-    one sweep, runs of equal choices differ only in swept options, and those are in the table.
+    One config is read for each combination of choices (network=mlp, optimizer=sgd ...): runs of
+    equal choices differ only in swept options, which are in the table.
 
     Args:
         runs: as from `frames.runs`, of one sweep. Runs without a config get the table's settings.
@@ -44,7 +41,7 @@ def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def objective(sweep: Path) -> str:
-    """Return the objective that names the sweep's best run; val_loss if no readable config says."""
+    """Return the objective that names the sweep's best run; val_loss if no config can be read."""
     from yaml import YAMLError
 
     try:
@@ -62,10 +59,9 @@ def lr_of(run: Path) -> float:
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the dotted keys of a choice's settings that differ among runs with that same choice.
+    """Return the dotted keys that differ among runs with the same choice of their group.
 
-    That adam has betas and sgd has none is no extra difference: optimizer=adam and optimizer=sgd
-    say it.
+    For example, adam's betas do not differ from sgd, which has none: the optimizer does.
 
     Args:
         settings: one a run, as from `of_runs`, of any number of sweeps.
@@ -103,14 +99,8 @@ def _flat(run: Path) -> dict[str, Any]:
     kept = {str(k): v for k, v in config.items() if k not in _BESIDE}
     if "diagnostics" in kept:
         kept["diagnostics"] = diagnostics(kept)
-    return {key: value for key, value in _leaves(kept, "") if key not in _WITHIN}
-
-
-def _leaves(node: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
-    found = []
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            found += _leaves(value, f"{prefix}{key}.")
-        elif key != "_partial_":
-            found.append((f"{prefix}{key}", str(value) if isinstance(value, list) else value))
-    return found
+    return {
+        key: str(value) if isinstance(value, list) else value
+        for key, value in flat(kept).items()
+        if key != "data.root" and not key.endswith("_partial_") and value != {}
+    }

@@ -1,8 +1,7 @@
 """Thin curves to as many rows as a figure can show, so that figures of many runs stay small.
 
-A row of a thinned curve stands for the rows left out since the one before. Its train_loss is the
-mean of their losses and its own, and ``mean_of`` is the number of these. Everything else is as
-recorded at its step.
+A row of a thinned curve stands for itself and the rows left out before it. Its train_loss is the
+mean of their losses, and ``mean_of`` their number. All else is as recorded at its step.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
 ROWS = 100_000  # of all runs of a sweep together, about 30 MB: 40 runs of the default's length
 FEWEST = 120  # rows of a run, however many runs there are
 MEAN_OF = "mean_of"
-# The lrs of two rows with omitted rows between them differ by less than this factor. So no slope of
-# a schedule looks like a drop, and every drop stays in place.
+# Rows are only omitted between lrs that differ by less than this factor. So a schedule's slope does
+# not look like a drop, and each drop stays at its step.
 _LR_STEP = 0.85
 
 Curve = Mapping[str, np.ndarray]
 
 
-def rows_of_each(curves: int, rows: int | None = None) -> int:
+def rows_of_each(curves: int) -> int:
     """Return how many rows each of so many curves may have."""
-    return max(FEWEST, (ROWS if rows is None else rows) // max(1, curves))
+    return max(FEWEST, ROWS // max(1, curves))
 
 
 def thinned(curve: Curve, most: int, keep: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -37,13 +36,13 @@ def thinned(curve: Curve, most: int, keep: Sequence[str] = ()) -> dict[str, np.n
     Args:
         curve: (n,) each, sorted by step: lr_at_step, train_loss, and any other column.
         most: rows, at least 8.
-        keep: columns that are recorded only at times; rows with a value there stay, as long as
-            they are no more than half of all.
+        keep: columns that are not recorded at every step. Rows with a value there stay; if they
+            are more than half of all, evenly spread ones do.
 
     Returns:
-        The same columns and ``mean_of``, (m,) each. The first and the last row stay, the last
-        trained step, the first with a loss that is not finite and the one before it, and both sides
-        of a drop of the lr.
+        The same columns and ``mean_of``, (m,) each. These rows stay: the first and the last, the
+        last trained step, the first with a loss that is not finite and the one before it, and both
+        sides of a drop of the lr.
     """
     loss, lr = curve["train_loss"], curve["lr_at_step"]
     count = len(loss)
@@ -91,12 +90,12 @@ def _moves(lr: np.ndarray) -> np.ndarray:
 
 
 def average(loss: np.ndarray, span: float, mean_of: np.ndarray | None = None) -> np.ndarray:
-    """Return (n,) exponential moving average with bias correction, of losses or means of losses.
+    """Return (n,) the exponential moving average with bias correction, of losses or their means.
 
     Args:
         loss: (n,).
-        span: of the average, in recorded losses: one weighs (1 - 2 / (span + 1)) times the next.
-        mean_of: (n,) how many recorded losses each is the mean of; None: it is one.
+        span: in recorded losses: each has (1 - 2 / (span + 1)) times the weight of the next.
+        mean_of: (n,) how many recorded losses each is the mean of; None: one.
     """
     import pandas as pd
 

@@ -20,9 +20,8 @@ _Code = NDArray[np.intp]
 
 BY_STEP = ("train_loss", "val_loss", "alpha", "stability_ratio", "grad_norm", "seconds")
 _NEEDED = ("run", "lr", "train_loss")
-_BY_RUN = (
-    *("lr", "initial_loss", "num_classes", "chance_loss", "first_nonfinite_step", "swings_from"),
-)
+_BY_RUN = ("lr", "initial_loss", "num_classes", "chance_loss", "first_nonfinite_step")
+_BY_RUN += ("swings_from",)
 _GAINS = ("gain_low", "gain_high", "gain_noise")
 _PLAIN = ("sgd", "adagrad", "rmsprop")  # optimizers without momentum, unless the table has it
 NUMBERS = ("step", "epoch", *BY_STEP, "lr_at_step", *_BY_RUN, *_GAINS)  # columns of numbers
@@ -38,12 +37,10 @@ class Curve:
         seed: as in the table; None if unknown.
         settings: the values of the settings, in their order; None where there is none.
         state: as in the table; "" if unknown.
-        unit: what the positions count, step or epoch.
-        rows: (n,) each, sorted by the position "at", which is unique and finite: epoch, train_loss,
-            val_loss, alpha, stability_ratio, grad_norm, seconds, lr_at_step, and other, a
-            measurement of any other kind; NaN where not measured.
-        constants: lr, initial_loss, num_classes, chance_loss, first_nonfinite_step, swings_from,
-            gain_low, gain_high, gain_noise; NaN where unknown.
+        unit: of the positions, step or epoch.
+        rows: (n,) each, sorted by the position "at", which is unique and finite: epoch, the columns
+            of BY_STEP, lr_at_step, and other, any other measurement; NaN where not measured.
+        constants: the columns of _BY_RUN and _GAINS; NaN where unknown.
     """
 
     run: Hashable
@@ -60,10 +57,10 @@ def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[C
 
     Args:
         curves: as described at `lrlab.verdicts.judging.verdicts`.
-        settings: the columns that set runs apart besides lr and seed; None: see `settings_of`.
+        settings: the columns that distinguish runs besides lr and seed; None: see `settings_of`.
 
     Raises:
-        UserError: a column is missing, holds what is no number, or contradicts itself.
+        UserError: a column is missing, holds something that is no number, or contradicts itself.
     """
     _check_columns(curves)
     names = settings_of(curves) if settings is None else list(settings)
@@ -74,7 +71,7 @@ def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[C
     told = {name: _numbers(curves, name) for name in _BY_RUN}
     _check_lr(told["lr"], code, runs)
     constants = {name: _first(values, code, len(runs)) for name, values in told.items()}
-    for name in _GAINS:  # the last one counts: a branch test can be made again later in training
+    for name in _GAINS:  # the last one counts: a branch test can be repeated later in training
         constants[name] = _first(_numbers(curves, name)[::-1], code[::-1], len(runs))
     _check_classes(constants["num_classes"], runs)
     labels = {
@@ -105,15 +102,15 @@ def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[C
 
 
 def settings_of(curves: pd.DataFrame) -> list[str]:
-    """Return this table's settings, without lr and seed: SETTINGS and all dotted columns."""
+    """Return the settings in a table, without lr and seed: of SETTINGS, and all dotted columns."""
     named = [name for name in SETTINGS if name in curves]
     return named + sorted(name for name in map(str, curves.columns) if "." in name)
 
 
 def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Return whether a setting is the lr times one number in all runs, as weight_decay=${lr}.
+    """Return whether a setting is the lr times a constant in all runs, as weight_decay=${lr}.
 
-    If only two values agree, that counts as chance, unless the number is 1.
+    With only two lrs that may be chance, so the constant must be 1.
     """
     pairs = {(a, b) for a, b in zip(lr, values, strict=True) if is_number(a)}
     if len(pairs) < 2 or not all(is_number(b) and a > 0 and b > 0 for a, b in pairs):
@@ -125,10 +122,9 @@ def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
 
 
 def varying(table: pd.DataFrame) -> list[str]:
-    """Return those of `settings_of` that differ between runs of one lr, or do not follow the lr.
+    """Return the `settings_of` a table that differ between its runs and are not `tied` to the lr.
 
-    A setting that is the lr times one number is not counted as another setting. A run without an lr
-    has not begun.
+    Runs without an lr have not begun, and do not count.
     """
     begun = table.loc[table["lr"].notna()]
     lrs = begun["lr"].tolist()
@@ -154,11 +150,8 @@ def _check_columns(curves: pd.DataFrame) -> None:
 
 def _column(curves: pd.DataFrame, name: str) -> pd.Series:
     if name not in curves:
-        needed = (
-            "run, lr, train_loss and step or epoch are needed"
-            if name in _NEEDED
-            else ("name one that is there")
-        )
+        needed = "run, lr, train_loss and step or epoch are needed"
+        needed = needed if name in _NEEDED else "name an existing one"
         raise UserError(f"{name}: no such column; {needed}, {_has(curves)}")
     column = curves[name]
     if not isinstance(column, pd.Series):
@@ -205,7 +198,7 @@ def _numbers(curves: pd.DataFrame, name: str) -> Floats:
 
 
 def number(name: str, value: Any) -> float:
-    """Return a cell as a number, NaN where it is empty or says so.
+    """Return a cell as a number, NaN for an empty one.
 
     Raises:
         UserError: it is neither.
@@ -246,9 +239,9 @@ def _first_labels(curves: pd.DataFrame, name: str, code: _Code, runs: int) -> li
 
 
 def _other(curves: pd.DataFrame, settings: Sequence[str]) -> Floats:
-    """Return (rows,) a measurement that lrlab has no name for, like test_loss; NaN if none.
+    """Return (rows,) any measurement in another column, like test_loss; NaN if there is none.
 
-    A column with a value in every row does not count, because it may be a setting.
+    A column with a value in every row may be a setting, and does not count.
     """
     known = {"run", "seed", "state", *NUMBERS, *settings}
     found = np.full(len(curves), math.nan)
@@ -264,11 +257,11 @@ def _other(curves: pd.DataFrame, settings: Sequence[str]) -> Floats:
 
 
 def _swing_borders(curves: pd.DataFrame, code: _Code, runs: int) -> Floats:
-    """Return (runs,) the stability ratio at which steps begin to swing, if the momentum is known.
+    """Return (runs,) the stability ratio from which steps oscillate, if the momentum β is known.
 
-    It is in the columns momentum or optimizer.momentum, and optimizer.nesterov. Heavy ball's
-    recurrence r² − (1 + β − h)·r + β, h = lr·λ, has complex roots from h = (1 − √β)² on.
-    Nesterov's, r² − (1 + β)(1 − h)·r + β·(1 − h), has them from ((1 − β) / (1 + β))² on.
+    β is in the column momentum or optimizer.momentum. With h = lr·λ, heavy ball's recurrence
+    r² − (1 + β − h)·r + β has complex roots from h = (1 − √β)² on. With optimizer.nesterov,
+    r² − (1 + β)(1 − h)·r + β·(1 − h) has them from ((1 − β) / (1 + β))² on.
     """
     beta = np.full(runs, math.nan)
     for name in ("optimizer.momentum", "momentum"):
@@ -321,19 +314,19 @@ def _better_by_epoch(steps: Mapping[str, Floats], code: _Code, runs: int) -> NDA
 
 
 def _ordered(code: _Code, rows: Mapping[str, Floats]) -> tuple[_Code, dict[str, Floats]]:
-    """Sort by run and position; drop rows without a position, and merge those of the same one."""
+    """Sort by run and position; drop rows without a position, and merge rows at the same one."""
     at = rows["at"]
     sorted_rows = dict(rows)
     between = np.diff(code)
     in_order = (between > 0) | ((between == 0) & (np.diff(at) >= 0))
-    if not (np.isfinite(at).all() and in_order.all()):  # a copy of many rows takes long
+    if not (np.isfinite(at).all() and in_order.all()):  # copying many rows is slow
         keep = np.flatnonzero(np.isfinite(at))
         keep = keep[np.lexsort((at[keep], code[keep]))]
         code, sorted_rows = code[keep], {name: values[keep] for name, values in rows.items()}
     at = sorted_rows["at"]
     new = np.append(True, (np.diff(code) != 0) | (np.diff(at) != 0))[: len(at)]
     if not new.all():
-        # A later row, of a run that went on from a checkpoint, replaces an earlier one.
+        # A later row, of a resumed run, replaces an earlier one.
         group = np.cumsum(new)
         last = pd.DataFrame(sorted_rows).groupby(group).last()
         sorted_rows = {name: last[name].to_numpy(dtype=np.float64) for name in sorted_rows}

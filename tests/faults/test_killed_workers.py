@@ -198,7 +198,7 @@ def test_one_interrupt_stops_all_workers_and_the_printed_command_goes_on(
     done = parent.wait()
     assert done.code == 130
     assert done.err.splitlines() == [
-        "lrlab: stopping after this step; once more to stop at once",
+        "lrlab: stopping after this step; interrupt again to stop at once",
         "lrlab: interrupted, 8 of 8 runs have not ended; what was trained is recorded",
         "lrlab: go on with python -m lrlab.resume outputs/x",
     ]

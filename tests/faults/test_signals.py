@@ -63,7 +63,7 @@ def test_once_asked_it_stops_after_the_step_and_says_how_to_go_on(
     done = server.run("lrlab.sweep", *QUICK, *LONG, cwd=tmp_path, prepare=signal_)
     assert done.code == code
     assert done.err.splitlines() == [
-        "lrlab: stopping after this step; once more to stop at once",
+        "lrlab: stopping after this step; interrupt again to stop at once",
         "lrlab: interrupted, 3 of 3 runs have not ended; what was trained is recorded",
         "lrlab: go on with python -m lrlab.resume outputs/x",
     ]
@@ -104,7 +104,7 @@ def test_asked_when_all_has_trained_it_stops_before_the_rest(
     done = server.run("lrlab.sweep", *typed, cwd=tmp_path, prepare=AT_THE_END.format(name=name))
     assert done.code == code
     assert done.err.splitlines() == [
-        "lrlab: stopping after this step; once more to stop at once",
+        "lrlab: stopping after this step; interrupt again to stop at once",
         "lrlab: interrupted, all runs have ended, none is judged; what was trained is recorded",
         "lrlab: go on with python -m lrlab.resume outputs/x",
     ]

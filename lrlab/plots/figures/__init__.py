@@ -2,14 +2,14 @@
 
 How to add a figure
 -------------------
-1. Write it in a file of this folder: a function that takes tables of `lrlab.tables.frames` and
-   returns a Figure; `heat` is a short example. What its table lacks it says with `NothingToDraw`.
-   What figures over the lr share is in ``plots/over_lr/``.
-2. Say what it shows, and how to read it, in ``SUMMARIES`` and ``CAPTIONS`` of ``plots/tables.py``.
-   Their order is that of the report.
-3. Say what it is drawn of in ``_FIGURES`` of ``plots/writing.py``, in the same order.
-4. Name it in ``plots/__init__.py``: its import, ``__all__``, ``_HOMES``.
+1. Write a file in this folder: a function that takes tables of `lrlab.tables.frames` and returns a
+   Figure; `heat` is a short example. It raises `NothingToDraw` if a table lacks its data.
+   Figures over the lr share ``plots/over_lr/``.
+2. Add what it shows to ``SUMMARIES`` of ``plots/tables.py``, and how to read it to ``CAPTIONS``.
+   The report shows figures in this order.
+3. Add the tables that it takes to ``_FIGURES`` of ``plots/writing.py``, in the same order.
+4. Add its name to ``plots/__init__.py``: the import and ``__all__``.
 5. Test it in ``tests/test_plots*.py``, with the tables of ``tests/helpers/made_tables.py``.
 
-Then ``--only NAME``, the report and `lrlab.Result.plot` know it.
+Then ``--only NAME``, the report and `lrlab.Result.plot` draw it.
 """

@@ -1,4 +1,4 @@
-"""Draw the branch test: training went on from each run's end with three step lengths."""
+"""Draw the branch test: training continued from each run's end with three step lengths."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -9,36 +9,40 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import smoothed
-from lrlab.plots.parts.ribbon import draw_ribbon
+from lrlab.plots.parts import draw_ribbon
 from lrlab.plots.runs import need
-from lrlab.plots.sheet import Panels, cut_to, head, sheet, widen
-from lrlab.plots.style import GREY, HUES, PALE
+from lrlab.plots.sheet import Handles, Panels, cut_to, head, sheet, widen
+from lrlab.plots.style import GREY, HUES, PALE, key
 from lrlab.plots.tables import NothingToDraw
 from lrlab.records.thresholds import THRESHOLDS
 from lrlab.tables import thinning
 
-FANS = 9  # so many runs get a fan of their own; with more, evenly spread ones over the lr
+FANS = 9  # at most so many runs get a fan, evenly spread over the lr
 SMOOTHING = 0.15  # span of the moving average as a share of a branch
-LOWEST_GAIN = -1.0  # a branch that loses more is drawn at the edge
+LOWEST_GAIN = -1.0  # lower gains are drawn at the lower edge
 
 _COLUMNS = 3
-_TAIL = 0.5  # the end of the run before the branches, as a share of their length
+_TAIL = 0.5  # of the run, so much is drawn before the branches, as a share of their length
+_BEFORE = "#9a9a9a"
 
 
 @dataclass(frozen=True)
 class _Branch:
-    """How one branch is drawn: its mark points to the side of its lr."""
+    """How one branch is drawn; its mark points down for a smaller lr, up for a larger one."""
 
     multiplier: float
     colour: str
     marker: str
     dash: Any
     label: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        return {"color": self.colour, "linestyle": self.dash}
 
 
 _BRANCHES = (
@@ -56,18 +60,18 @@ def branch_fan(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Draw the gains of the branches against lr, and under them the fans of single runs.
+    """Draw the gains of the branches against lr, and below them the three branches of each run.
 
-    branches: as from `frames.branches`: columns run, lr, multiplier, step, train_loss; and where
-    there, seed, the settings.
-    verdicts: as from `lrlab.verdicts.judging.verdicts`, for the gains and outcomes; without them
-    the upper panel is left out. A fan's heading has its outcome, and how it stood at its end.
-    curves: as from `frames.curves`, for the end of the run that the branches go on from.
+    branches: as from `frames.branches`: columns run, lr, multiplier, step, train_loss. Optional:
+    seed, the settings.
+    verdicts: as from `lrlab.verdicts.judging.verdicts`: the gains, outcomes and states at the end.
+    None: the upper panel is left out.
+    curves: as from `frames.curves`: the part of the run before the branches.
 
-    The gain of a branch is log(loss at lr / loss of the branch) after it. One below LOWEST_GAIN, or
-    of a branch that became non-finite, is drawn at the lower edge. A fan's lines are moving
-    averages of the mini-batch losses; the batches are the same in all three. Each fan has axes of
-    its own. If there are more than FANS learning rates, so many are drawn, evenly spread.
+    The gain of a branch is log(loss at lr / loss of the branch) after it. Gains below LOWEST_GAIN,
+    and those of a branch that became non-finite, are drawn at the lower edge. The three branches of
+    a run are a fan, with axes of its own: moving averages of the losses of the same mini-batches.
+    Of more than FANS learning rates, so many are drawn, evenly spread.
 
     Raises:
         NothingToDraw: there was no branch test, or a column is missing.
@@ -87,39 +91,32 @@ def branch_fan(
     rows = math.ceil(len(chosen) / _COLUMNS)
     columns = min(_COLUMNS, len(chosen))
     top = [1.9] if gains is not None else []
-    count = "" if len(chosen) == len(each) else f" · {len(chosen)} of {len(each)} fans drawn"
+    count = "" if len(chosen) == len(each) else f" · {len(chosen)} of {len(each)} runs drawn below"
     ribbon = gains is not None and len(set(settings)) == 1 and any(gains["outcome"] != "")
     page = sheet(
-        title or "What a shorter and a longer step would have made of each run's end",
+        title or "How training would continue with shorter and longer steps",
         style.subtitle(each.reset_index(), blended) + count,
         Panels(
             rows=(*top, *(1.25,) * rows),
             columns=columns,
+            # The panel of gains has numbers and a name below it, which need room.
             above=(0.0, 0.47 + heading, *(heading,) * (rows - 1)) if top else heading,
             between=0.36,
             beside=0.62,
         ),
         handles=_handles(curves is not None),
         ribbons=[""] if ribbon else [],
-        # The gains have numbers and a name under them; the first fans leave room for these.
     )
-    panels = page.panels
     if gains is not None:
         ax = widen(page, 0)
         _draw_gains(ax, gains, joined=len(set(settings)) == 1)
         if ribbon:
-            by_lr = gains.groupby("lr")["outcome"]
-            low, high = ax.get_xlim()
-            draw_ribbon(
-                page.ribbons[0],
-                {float(lr): style.majority(members) for lr, members in by_lr},  # type: ignore[arg-type]
-                low,
-                high,
-            )
-        panels = page.panels[1:]
-    places = [ax for row in panels for ax in row]
+            by_lr: Any = gains.groupby("lr")["outcome"]
+            outcome_at = {float(lr): style.majority(members) for lr, members in by_lr}
+            draw_ribbon(page.ribbons[0], outcome_at, *ax.get_xlim())
+    places = page.places(len(chosen), first_row=len(top))
     unit = style.unit(branches)
-    for place, (ax, run) in enumerate(zip(places, chosen, strict=False)):
+    for place, (ax, run) in enumerate(zip(places, chosen, strict=True)):
         part = branches.loc[branches["run"] == run]
         _draw_fan(ax, part, tails.get(run))
         name = f"lr {style.lr_word(float(each.loc[run, 'lr']))}"  # type: ignore[arg-type]
@@ -136,13 +133,11 @@ def branch_fan(
             ax.set_ylabel(f"loss{unit}")
         if place + columns >= len(chosen):
             ax.set_xlabel("step")
-    for empty in places[len(chosen) :]:
-        empty.remove()
     return page.figure
 
 
 def _chosen(each: pd.DataFrame, settings: pd.Series) -> list[Hashable]:
-    """Choose runs by setting and lr, one seed of each; of many, evenly spread ones."""
+    """Return one seed of each setting and lr, or evenly spread ones of many."""
     order = pd.DataFrame({"setting": settings, "lr": each["lr"].astype(float)})
     order = order.sort_values(by=["setting", "lr"], kind="stable")
     firsts = list(order[~order.duplicated()].index)
@@ -152,7 +147,7 @@ def _chosen(each: pd.DataFrame, settings: pd.Series) -> list[Hashable]:
 
 
 def _gains(verdicts: Any, tested: Any) -> pd.DataFrame | None:
-    """Return lr, gain_low, gain_high and outcome of the tested runs; None: not known."""
+    """Return lr, gain_low, gain_high and outcome of the tested runs; None if not known."""
     if verdicts is None or not {"run", "lr", "gain_low", "gain_high"} <= set(verdicts):
         return None
     mine = verdicts[verdicts["run"].isin(tested) & (verdicts["lr"] > 0)]
@@ -163,34 +158,21 @@ def _gains(verdicts: Any, tested: Any) -> pd.DataFrame | None:
     return mine[["lr", "gain_low", "gain_high"]].astype(float).assign(outcome=outcome)
 
 
-def _handles(with_tail: bool) -> list[tuple[Line2D, str]]:
-    found = [
-        (
-            Line2D(
-                [],
-                [],
-                color=one.colour,
-                linestyle=one.dash,
-                linewidth=1.7,
-                marker="" if one.multiplier == 1 else one.marker,
-                markersize=5,
-            ),
-            f"branch at {one.label}",
-        )
-        for one in _BRANCHES
-    ]
-    lost = Line2D([], [], color=GREY, marker="x", markersize=6, markeredgewidth=1.6, linestyle="")
+def _handles(with_tail: bool) -> Handles:
+    found = []
+    for one in _BRANCHES:
+        line = key(one.colour, linestyle=one.dash, linewidth=1.7, markersize=5)
+        line.set_marker("" if one.multiplier == 1 else one.marker)
+        found.append((line, f"branch at {one.label}"))
+    lost = key(marker="x", markersize=6, mew=1.6, linestyle="")
     found.append((lost, f"non-finite, or gain below −{-LOWEST_GAIN:g}"))
     if with_tail:
-        found.append((Line2D([], [], color="#9a9a9a", linewidth=1.7), "the run before"))
-    found.append(
-        (Line2D([], [], color=PALE, linewidth=9, solid_capstyle="butt"), "too little to tell")
-    )
-    return found
+        found.append((key(_BEFORE, linewidth=1.7), "before the branches"))
+    return [*found, (style.patch(PALE), "gains too small to count")]
 
 
 def _draw_gains(ax: Axes, gains: pd.DataFrame, joined: bool) -> None:
-    """Draw the gain at lr/10 and at 3·lr against lr; join medians over the seeds if asked to."""
+    """Draw the gains at lr/10 and at 3·lr against lr; joined: with a line through the medians."""
     finite = style.finite(gains[["gain_low", "gain_high"]].to_numpy().ravel())
     high = max(0.3, 1.15 * float(finite.max(initial=0.0)))
     low = min(-0.3, max(LOWEST_GAIN, 1.15 * float(finite.min(initial=0.0))))
@@ -206,28 +188,13 @@ def _draw_gains(ax: Axes, gains: pd.DataFrame, joined: bool) -> None:
         inside = there[there[name] >= low]
         look: Any = {"color": one.colour, "marker": one.marker, "clip_on": False}
         ax.plot(inside["lr"], inside[name], linestyle="", markersize=4.5, gid=name, **look)
-        ax.plot(
-            below["lr"],
-            [low] * len(below),
-            linestyle="",
-            color=one.colour,
-            marker="x",
-            markersize=6,
-            markeredgewidth=1.6,
-            clip_on=False,
-            gid=f"lost:{name}",
-        )
-        if not joined:  # with several settings a line through all would say nothing
-            continue
-        medians = there.groupby("lr")[name].median()
-        ax.plot(
-            medians.index.to_numpy(float),
-            np.where(medians >= low, medians, math.nan),
-            color=one.colour,
-            linestyle=one.dash,
-            linewidth=1.5,
-            gid=f"median:{name}",
-        )
+        look |= {"marker": "x", "markersize": 6, "mew": 1.6, "gid": f"lost:{name}"}
+        ax.plot(below["lr"], [low] * len(below), linestyle="", **look)
+        if joined:
+            medians = there.groupby("lr")[name].median()
+            shown = np.where(medians >= low, medians, math.nan)
+            look = {**one.line, "linewidth": 1.5, "gid": f"median:{name}"}
+            ax.plot(medians.index.to_numpy(float), shown, **look)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.1f}".replace("-", "−")))
     ax.set_ylabel("gain (log loss)")
@@ -238,7 +205,7 @@ def _draw_fan(ax: Axes, part: Any, tail: Any) -> None:
     begin = float(part["step"].min())
     length = max(1.0, float(part["step"].max()) - begin)
     shown = []
-    past = np.empty(0)  # losses of the run before: a branch's average continues theirs
+    past = np.empty(0)  # losses before the branches, whose average each branch continues
     counts = np.empty(0)  # how many mini-batches each is the mean of
     if tail is not None:
         before = tail.sort_values(by="step", kind="stable")
@@ -249,43 +216,27 @@ def _draw_fan(ax: Axes, part: Any, tail: Any) -> None:
         counts = np.ones(len(past)) if mean_of is None else mean_of[finite]
         smooth = smoothed(past, SMOOTHING * length, mean_of=counts)
         near = step >= begin - _TAIL * length
-        ax.plot(step[near], smooth[near], color="#9a9a9a", linewidth=1.7, gid="before")
+        ax.plot(step[near], smooth[near], color=_BEFORE, linewidth=1.7, gid="before")
         shown.append(smooth[near])
     for one in _BRANCHES:
         mine = part[np.isclose(part["multiplier"].astype(float), one.multiplier)]
         mine = mine.sort_values(by="step", kind="stable")
         loss = mine["train_loss"].to_numpy(float)
         bad = ~np.isfinite(loss)
-        # After a loss that is not finite, none is drawn.
-        end = int(np.argmax(bad)) if bad.any() else len(loss)
-        step = mine["step"].to_numpy(float)[:end]
+        end = int(np.argmax(bad)) if bad.any() else len(loss)  # drawn up to the first bad loss
+        at = mine["step"].to_numpy(float)
+        step = at[:end]
         mean_of = thinning.of_table(mine)
         own = np.ones(end) if mean_of is None else mean_of[:end]
         together = np.append(past, loss[:end])
         smooth = smoothed(together, SMOOTHING * length, mean_of=np.append(counts, own))[len(past) :]
         if not len(past) and end > SMOOTHING * length:  # an average of two losses is only noise
             step, smooth = (each[int(SMOOTHING * length / 2) :] for each in (step, smooth))
-        ax.plot(
-            step,
-            smooth,
-            color=one.colour,
-            linestyle=one.dash,
-            linewidth=1.7,
-            marker="o" if end == 1 else None,
-            gid=f"branch:{one.multiplier:g}",
-        )
+        look: Any = {"linewidth": 1.7, "marker": "o" if end == 1 else None, **one.line}
+        ax.plot(step, smooth, gid=f"branch:{one.multiplier:g}", **look)
         if bad.any():
-            ax.plot(
-                [mine["step"].to_numpy(float)[end]],
-                [0.93],
-                transform=ax.get_xaxis_transform(),
-                color=one.colour,
-                marker="x",
-                markersize=7,
-                markeredgewidth=1.8,
-                linestyle="",
-                gid="nonfinite",
-            )
+            look = {"color": one.colour, "marker": "x", "markersize": 7, "mew": 1.8}
+            frame.mark_at_height(ax, at[end], 0.93, gid="nonfinite", **look)
         shown.append(smooth)
     _fan_axes(ax, shown, begin, length)
 
@@ -300,8 +251,8 @@ def _fan_axes(ax: Axes, shown: Sequence[np.ndarray], begin: float, length: float
     if not len(positive) or (values < 0).any():
         ax.yaxis.set_major_locator(MaxNLocator(3))
         return
-    # The two branches with steps no longer than the run's own set the level. Anything far outside
-    # it, an explosion or the run's own past, must not squash the fan.
+    # The branches at lr/10 and lr set the limits. Anything far outside them, such as an explosion
+    # or the run's own past, must not flatten the fan.
     core = np.concatenate([*shown[-3:-1], np.empty(0)])
     core = core[core > 0] if (core > 0).any() else positive
     low = max(float(positive.min()), float(core.min()) / 1.6) / 1.08

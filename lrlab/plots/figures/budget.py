@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.figures.curves import Bundle, bundle, lr_y
-from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
+from lrlab.plots.parts import bar_room, draw_lr_bar
 from lrlab.plots.runs import Run
-from lrlab.plots.sheet import Panels, cut_to, head, sheet
-from lrlab.plots.style import DARK, GREY
+from lrlab.plots.sheet import Handles, Panels, cut_to, head, sheet
+from lrlab.plots.style import DARK, key
 from lrlab.plots.tables import NothingToDraw
 from lrlab.verdicts import loss_kinds
 
 PANELS = 8  # up to so many schedules; more are counted, not drawn
 _COLUMNS = 4
+_BEST_DASH = (0, (5, 2))  # of the line at the lowest loss of all
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class _Schedule:
 
     name: str
     runs: list[Run]
-    best: tuple[str, str] | None  # the kind of the best runs
+    best: tuple[str, str] | None  # `Run.kind` of the best runs; None: every lr failed
     best_lr: float
-    end: float  # the loss there, see _ends; inf: every lr failed
-    others: str  # the other settings of the best runs, as text
+    end: float  # their median end loss, see _ends
+    others: str  # their other settings, as text
 
 
 @reach.within
@@ -43,19 +43,17 @@ def schedules(
 ) -> Figure:
     """Draw one column a schedule: its loss curves over its learning rates, on the same axes.
 
-    curves: as for `loss_curves`, with schedule and lr_at_step; settings of the schedule
-    ("schedule.gamma") count as schedules of their own.
+    curves: as for `loss_curves`, with schedule and lr_at_step. Each value of a schedule's settings
+    ("schedule.gamma") is a schedule of its own.
     verdicts: as from `lrlab.verdicts.judging.verdicts`: outcomes at the ends of the curves.
 
-    Only runs of one length are compared: the commonest number of steps among the finished ones. The
-    number of others is shown. Curves are moving averages of the mini-batch loss. The thick ones are
-    the schedule's best lr, with the best of the other settings. That is the one with the lowest
-    median over its seeds of the verdicts' end_loss; a lost seed counts as infinitely bad. Without
-    verdicts, the moving average at the end decides.
+    Only runs with the most common number of steps are compared; the number of others is shown.
+    Curves are moving averages of the mini-batch loss. Thick ones are the schedule's best lr and
+    other settings: those with the lowest median end_loss of the verdicts over the seeds. A lost
+    seed counts as infinitely bad. Without verdicts, the moving average at the end decides.
 
     Raises:
-        NothingToDraw: there is only one schedule, or losses of several kinds, or a column is
-            missing.
+        NothingToDraw: there is only one schedule, losses of several kinds, or a column is missing.
     """
     runs.need(curves, "schedule", "lr_at_step")
     own = ["schedule", *(str(n) for n in curves.columns if str(n).startswith("schedule."))]
@@ -68,8 +66,15 @@ def schedules(
     if why := loss_kinds.incomparable(rows, "their losses"):
         raise NothingToDraw(why)
     drawn = bundle(curves, verdicts)
-    budget = _budget(drawn.runs, each)
-    equal = [run for run in drawn.runs if budget is None or _is_of(run, each, budget)]
+    states = each["state"].to_dict() if "state" in each else {}
+    finished = {run for run in each.index if states.get(run, "finished") == "finished"}
+    lengths = Counter(run.last_step for run in drawn.runs if run.run in finished)
+    budget = lengths.most_common(1)[0][0] if lengths else math.inf
+    equal = [
+        run
+        for run in drawn.runs
+        if run.last_step == budget or (run.last_step < budget and run.run not in finished)
+    ]
     groups: dict[str, list[Run]] = {}
     for run in equal:
         groups.setdefault(str(names[run.run]), []).append(run)
@@ -78,22 +83,6 @@ def schedules(
     ends, loss = _ends(drawn, verdicts)
     found = [_schedule(name, group, ends, others) for name, group in sorted(groups.items())]
     return _figure(curves, drawn, found, loss, budget, len(drawn.runs) - len(equal), title)
-
-
-def _budget(found: Sequence[Run], each: pd.DataFrame) -> float | None:
-    """Return the commonest number of steps among the finished runs; None if there is none."""
-    finished = [
-        run.last_step
-        for run in found
-        if "state" not in each or each.loc[run.run, "state"] == "finished"
-    ]
-    return Counter(finished).most_common(1)[0][0] if finished else None
-
-
-def _is_of(run: Run, each: pd.DataFrame, budget: float) -> bool:
-    """Return whether a run was planned for so many steps, as far as its end shows."""
-    finished = "state" in each and each.loc[run.run, "state"] == "finished"
-    return run.last_step == budget if finished else run.last_step <= budget
 
 
 def _ends(drawn: Bundle, verdicts: pd.DataFrame | None) -> tuple[dict[Any, float], str]:
@@ -105,8 +94,8 @@ def _ends(drawn: Bundle, verdicts: pd.DataFrame | None) -> tuple[dict[Any, float
         name = {"val_loss": "validation loss", "train_loss": "train loss"}.get(str(loss), "loss")
     else:
         ends = {
-            run.run: float(smooth[-1]) if len(smooth) else math.inf
-            for run, smooth in zip(drawn.runs, drawn.smooths, strict=True)
+            run: float(smooth[-1]) if len(smooth) else math.inf
+            for run, smooth in drawn.smooths.items()
         }
         name = "train loss"
     lost = [run.run for run in drawn.runs if run.mark or run.pruned]
@@ -130,7 +119,7 @@ def _figure(
     drawn: Bundle,
     found: list[_Schedule],
     loss: str,
-    budget: float | None,
+    budget: float,
     others: int,
     title: str | None,
 ) -> Figure:
@@ -141,7 +130,7 @@ def _figure(
     bands = math.ceil(len(shown) / columns)
     subtitle = style.subtitle(curves, drawn.blended)
     if others:
-        subtitle += f" · {others} of another length not drawn"
+        subtitle += f" · {others} with another number of steps not drawn"
     if len(found) > len(shown):
         subtitle += f" · {len(found) - len(shown)} more schedules not drawn"
     outcomes = runs.by_lr(drawn.runs)
@@ -171,7 +160,7 @@ def _figure(
         _draw_lrs(below, one, drawn)
         frame.step_axis(below, drawn.last_step, unit=drawn.unit)
         below.xaxis.get_major_locator().set_params(nbins=3 if columns < 4 else 2)  # type: ignore[attr-defined]
-        lr_y(below, [run.lr_used for run in drawn.runs], [run.lr for run in drawn.runs], most=3)
+        lr_y(below, drawn.runs, most=3)
         below.set_ylabel("lr")
         above.set_ylabel(frame.loss_label(curves))
         if column:
@@ -186,77 +175,48 @@ def _figure(
         band, column = divmod(place, columns)
         for row in (2 * band, 2 * band + 1):
             page.panels[row][column].remove()
-    if drawn.norm is not None:
-        draw_lr_bar(page, drawn.norm, drawn.lrs, outcomes)
+    draw_lr_bar(page, drawn.norm, drawn.lrs, outcomes)
     return page.figure
 
 
 def _best_words(one: _Schedule) -> str:
     if one.best is None:
-        return "no lr got through"
+        return "every lr failed"
     # The number comes first, so that it is not cut off.
     return f"{one.end:.3g} at lr {one.best_lr:.3g}" + (f", {one.others}" if one.others else "")
 
 
-def _title(found: Sequence[_Schedule], budget: float | None) -> str:
-    length = "" if budget is None else f", {budget:,.0f} steps each"
+def _title(found: Sequence[_Schedule], budget: float) -> str:
+    length = f", {budget:,.0f} steps each" if math.isfinite(budget) else ""
     best = min(found, key=lambda one: one.end)
-    if best.best is None:
-        return f"Schedules side by side{length}"
-    return f"Schedules side by side{length}: {best.name} ends lowest"
+    lowest = "" if best.best is None else f": {best.name} ends lowest"
+    return f"Schedules side by side{length}{lowest}"
 
 
-def _handles(drawn: Bundle, loss: str) -> list[tuple[Line2D, str]]:
-    found: list[tuple[Line2D, str]] = [
-        (Line2D([], [], color=GREY, linewidth=2.4), "the best lr of each schedule"),
-        (Line2D([], [], color=GREY, linewidth=0.9), "the others"),
-        (
-            Line2D([], [], color=DARK, linewidth=1, linestyle=(0, (5, 2))),
-            f"lowest {loss} at the end, of all",
-        ),
+def _handles(drawn: Bundle, loss: str) -> Handles:
+    found = [
+        (key(linewidth=2.4), "the best lr of each schedule"),
+        (key(linewidth=0.9), "other lrs"),
+        (key(DARK, linewidth=1, linestyle=_BEST_DASH), f"lowest {loss} at the end"),
     ]
-    lost = {run.mark for run in drawn.runs if run.mark}
-    if lost:
-        key = Line2D([], [], color=GREY, marker="x", markersize=7, linestyle="", mew=1.6)
-        found.append((key, "became non-finite" if lost == {"nonfinite"} else "ended early"))
+    if lost := {run.mark for run in drawn.runs if run.mark}:
+        word = "became non-finite" if lost == {"nonfinite"} else "ended early"
+        found.append((key(marker="x", markersize=7, linestyle="", mew=1.6), word))
     return found + frame.reference_handles(drawn.references)
 
 
 def _draw_losses(ax: Axes, one: _Schedule, drawn: Bundle, best: float) -> None:
-    smooths: Mapping[Any, np.ndarray] = {
-        run.run: smooth for run, smooth in zip(drawn.runs, drawn.smooths, strict=True)
-    }
+    is_best: Any = {"linewidth": 2.2, "alpha": 1.0, "zorder": 4, "gid": "best"}
+    is_other: Any = {"linewidth": 0.9, "alpha": 0.6, "zorder": 3, "gid": "other"}
     for run in one.runs:
-        is_best = run.kind == one.best
-        colour = drawn.colour(run.lr)
-        ax.plot(
-            run.step,
-            drawn.scale.shown(smooths[run.run]),
-            color=colour,
-            linewidth=2.2 if is_best else 0.9,
-            alpha=1.0 if is_best else 0.6,
-            zorder=4 if is_best else 3,
-            gid="best" if is_best else "other",
-        )
+        colour, look = drawn.colour(run.lr), is_best if run.kind == one.best else is_other
+        ax.plot(run.step, drawn.scale.shown(drawn.smooths[run.run]), color=colour, **look)
         if run.mark:
-            ax.plot(
-                [run.mark_step],
-                [0.955],
-                transform=ax.get_xaxis_transform(),
-                color=colour,
-                marker="x",
-                markersize=6,
-                markeredgewidth=1.6,
-                linestyle="",
-                clip_on=False,
-                zorder=6,
-                gid=run.mark,
-            )
+            frame.mark_lost(ax, run.mark_step, 0.955, colour, run.mark)
     frame.draw_references(ax, drawn.references)
     if math.isfinite(best):
-        ax.axhline(
-            best, color=DARK, linewidth=1, linestyle=(0, (5, 2)), zorder=2.9, gid="best of all"
-        )
+        line: Any = {"color": DARK, "linewidth": 1, "linestyle": _BEST_DASH}
+        ax.axhline(best, zorder=2.9, gid="best of all", **line)
 
 
 def _draw_lrs(ax: Axes, one: _Schedule, drawn: Bundle) -> None:
@@ -266,10 +226,8 @@ def _draw_lrs(ax: Axes, one: _Schedule, drawn: Bundle) -> None:
             continue  # seeds share their lr, or nearly so
         seen.add(run.kind)
         positive = run.lr_used > 0
-        ax.plot(
-            run.lr_step[positive],
-            run.lr_used[positive],
-            color=drawn.colour(run.lr),
-            linewidth=2.2 if run.kind == one.best else 0.9,
-            gid="lr",
-        )
+        look: Any = {
+            "color": drawn.colour(run.lr),
+            "linewidth": 2.2 if run.kind == one.best else 0.9,
+        }
+        ax.plot(run.lr_step[positive], run.lr_used[positive], gid="lr", **look)

@@ -10,8 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, style
-from lrlab.plots.frame import Label, Reference, Scale
-from lrlab.plots.over_lr.by_lr_marks import draw, handles, ribbons_of
+from lrlab.plots.frame import Reference, Scale
+from lrlab.plots.over_lr.by_lr_marks import (
+    best_handles,
+    draw,
+    draw_recommended,
+    handles,
+    ribbons_of,
+)
 from lrlab.plots.over_lr.by_lr_table import (
     ACCURACY,
     AT_PRUNING,
@@ -22,12 +28,8 @@ from lrlab.plots.over_lr.by_lr_table import (
     medians_of,
     pruned,
 )
-from lrlab.plots.over_lr.recommended import best_handles, draw_recommended
-from lrlab.plots.parts.margin import draw_margin
-from lrlab.plots.parts.rail import draw_rail, rail_heading
-from lrlab.plots.parts.ribbon import draw_ribbon
-from lrlab.plots.sheet import Sheet, sheet
-from lrlab.plots.style import GREY
+from lrlab.plots.parts import draw_margin, draw_rail, draw_ribbon, rail_heading
+from lrlab.plots.sheet import sheet
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
@@ -48,31 +50,27 @@ def lr_against_loss(
     """Draw validation, train and test loss at the end of training against lr, on logarithmic axes.
 
     Args:
-        runs: as from `frames.runs`: columns run, lr, state, and val_loss, train_loss, test_loss as
-            far as they exist; also seed, the settings, initial_loss and chance_loss. Without state,
-            runs have finished unless their verdict is diverged. Without losses, the verdicts'
-            end_loss and train_end_loss are drawn.
-        verdicts: as from `lrlab.verdicts.judging.verdicts`. With them a ribbon names the outcomes
-            along the lr, and if all other settings are equal the marks have the outcome's colour
-            and shape. The val loss of a finished run is then its end_loss, on which the
-            recommendation rests.
+        runs: as from `frames.runs`: columns run, lr. Optional: state, val_loss, train_loss,
+            test_loss, seed, the settings, initial_loss and chance_loss. Without state, runs have
+            finished unless their verdict is diverged. Without losses, the verdicts' end_loss and
+            train_end_loss are drawn.
+        verdicts: as from `lrlab.verdicts.judging.verdicts`. A ribbon names the outcomes along the
+            lr, and with a single setting the marks have the outcome's colour and shape. The val
+            loss of a finished run is then its end_loss, as in the recommendation.
         answers: as from `lrlab.verdicts.recommend.recommend`: the first one's range is shaded.
-        objective: names the sweep's best run, see `lrlab.config.schema.OBJECTIVES`. If the verdicts
-            judge by another loss, the line marks the best lr by the objective, and the legend says
-            so.
+        objective: names the sweep's best run, see `lrlab.config.schema.OBJECTIVES`. If it is not
+            the loss of the verdicts, the line and the legend give the best lr by the objective.
 
-    One colour a setting (schedule, optimizer, ...). Solid, with large marks: the loss that decides,
-    which is the objective, else val loss, else train loss. Thin and dashed, with small marks: train
-    loss. Dotted and open: test loss. With more than three settings only the loss that decides is
-    drawn. The lines join the medians over the seeds of an lr; a diverged run counts as infinitely
-    bad. Where half of the seeds diverged, the line breaks instead of leaving them out. Dots and
-    band show the seeds of the loss that decides. Diverged and failed runs are marked on a rail
-    above the frame at their lr. A pruned run is a cross at its last val_loss, and no line joins it,
-    because it had fewer epochs than the others.
+    Each setting (schedule, optimizer, ...) has a colour. The solid line with large marks is the
+    loss that decides: the objective, else val loss, else train loss. Train loss is dashed, test
+    loss dotted with open marks; with more than three settings they are left out. Lines join the
+    medians over the seeds of an lr. A diverged run counts as infinitely bad, so a line breaks where
+    half of the seeds diverged. Dots and band show the seeds of the loss that decides. The rail
+    marks diverged and failed runs at their lr. A cross is the last val_loss of a pruned run; no
+    line joins it, because it had fewer epochs.
 
-    In a search over several settings, one hue shows all configurations that ended. They are dots
-    without lines, the best with a star, and a step line shows the lowest in each range of lrs.
-    There the range that is as good as the best is shaded, and there is no ribbon.
+    In a search over several settings, dots are the configurations that ended, the star the best,
+    and the step line the lowest in each range of lrs. There is no ribbon.
 
     Raises:
         NothingToDraw: there are no runs, or a column is missing.
@@ -81,21 +79,10 @@ def lr_against_loss(
     finals = _finals(table, LOSS)
     references = _near(frame.references(table.all), finals)
     scale = frame.loss_scale(finals, references)
-    margin = frame.reference_labels(references)
-    entries = handles(table, LOSS) + frame.edge_handles(finals, scale)
-    page = _page(
-        title or "Loss at the end of training against learning rate",
-        table,
-        LOSS.word,
-        margin,
-        entries,
-        answers,
-    )
-    ax = page.axes
-    draw(ax, table, LOSS, scale)
-    frame.draw_references(ax, references)
-    _finish(page, table, margin, scale, answers, f"loss at the end{style.unit(table.all)}")
-    return page.figure
+    title = title or "Loss at the end of training against learning rate"
+    label = f"loss at the end{style.unit(table.all)}"
+    edges = frame.edge_handles(finals, scale)
+    return _figure(table, LOSS, scale, references, edges, answers, title, label)
 
 
 @reach.within
@@ -111,11 +98,11 @@ def lr_against_accuracy(
 
     It is drawn as `lr_against_loss` is. The recommendation is by the loss, and the legend says so.
 
-    runs: columns run, lr, state, and of val_acc, train_acc, test_acc, as shares, those there are;
-    and where there, num_classes, chance_loss, seed, the settings.
+    runs: columns run, lr, and at least one of val_acc, train_acc, test_acc, as shares. Optional:
+    state, num_classes, chance_loss, seed, the settings.
 
-    The y axis is in percent. If some run comes near 100, it is stretched towards 100, so that equal
-    lengths are equal ratios of errors. A perfect run is at the upper edge.
+    The y axis is in percent. If a run comes near 100, the axis is stretched towards 100, so that
+    equal lengths are equal ratios of errors. A perfect run is at the upper edge.
 
     Raises:
         NothingToDraw: there are no runs, none has an accuracy, or a column is missing.
@@ -130,29 +117,14 @@ def lr_against_accuracy(
         raise NothingToDraw("no run has an accuracy")
     chances = _chance_accuracies(table.all)
     scale = frame.accuracy_scale(finals, chances)
-    margin = [Label(chance, f"{chance:.3g} % (guessing)") for chance in chances]
-    page = _page(
-        title or "Accuracy at the end of training against learning rate",
-        table,
-        ACCURACY.word,
-        margin,
-        handles(table, ACCURACY),
-        answers,
-    )
-    ax = page.axes
-    draw(ax, table, ACCURACY, scale)
-    for chance in chances:
-        ax.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=5, gid="chance")
-    stretched = ", stretched towards 100" if scale.kind == "accuracy" else ""
-    _finish(page, table, margin, scale, answers, f"accuracy at the end (%{stretched})")
-    return page.figure
-
-
-# --- lr against the results -----------------------------------------------------------------------
+    references = [Reference("chance", x, x, f"{x:.3g} % (guessing)") for x in chances]
+    title = title or "Accuracy at the end of training against learning rate"
+    label = f"accuracy at the end (%{', stretched towards 100' * (scale.kind == 'accuracy')})"
+    return _figure(table, ACCURACY, scale, references, [], answers, title, label)
 
 
 def _finals(table: EndTable, measure: Measure) -> list[np.ndarray]:
-    """Return all drawn values: of the loss that decides by run, medians of others, the pruned."""
+    """Return all drawn values: each run's by the loss that decides, medians of others, pruned."""
     first, *others = table.series
     medians = [
         style.finite(medians_of(group, name, measure.worst)[1])
@@ -163,37 +135,34 @@ def _finals(table: EndTable, measure: Measure) -> list[np.ndarray]:
     return [own, *medians, style.finite(pruned(table.all)[AT_PRUNING])]
 
 
-def _page(
-    title: str,
+def _figure(
     table: EndTable,
-    word: str,
-    margin: Sequence[Label],
-    handles: list[tuple[Line2D, str]],
+    measure: Measure,
+    scale: Scale,
+    references: Sequence[Reference],
+    edges: list[tuple[Line2D, str]],
     answers: "Sequence[Answer]",
-) -> Sheet:
+    title: str,
+    label: str,
+) -> Figure:
+    """Draw the runs' ends against lr; label: the name of the y axis."""
+    margin = frame.reference_labels(references)
     not_drawn = len(table.all) - len(table.on_axis)
     subtitle = style.subtitle(table.all, table.blended)
     subtitle += f" · {not_drawn} with lr 0 not drawn" if not_drawn else ""
-    subtitle += f" · {' and '.join(table.left_out)} {word} not drawn" if table.left_out else ""
-    return sheet(
+    left_out = f"{' and '.join(table.left_out)} {measure.word}"
+    subtitle += f" · {left_out} not drawn" if table.left_out else ""
+    page = sheet(
         title,
         subtitle,
         rail=rail_heading([run.mark for run in table.lost], len(table.all)),
         ribbons=[name if len(table.hues) > 1 else "" for name in ribbons_of(table)],
         margin=margin,
-        handles=[*handles, *best_handles(table, answers)],
+        handles=[*handles(table, measure), *edges, *best_handles(table, answers)],
     )
-
-
-def _finish(
-    page: Sheet,
-    table: EndTable,
-    margin: Sequence[Label],
-    scale: Scale,
-    answers: "Sequence[Answer]",
-    label: str,
-) -> None:
     ax = page.axes
+    draw(ax, table, measure, scale)
+    frame.draw_references(ax, references)
     frame.lr_axis(ax, table.on_axis["lr"])
     ax.set_ylabel(label)
     frame.finish_y(ax, scale)
@@ -203,13 +172,13 @@ def _finish(
     low, high = ax.get_xlim()
     for ribbon, outcomes in zip(page.ribbons, ribbons_of(table).values(), strict=True):
         draw_ribbon(ribbon, outcomes, low, high)
+    return page.figure
 
 
 def _near(references: list[Reference], finals: Sequence[np.ndarray]) -> list[Reference]:
-    """Return the references that some run ended near or above: others squash the differences.
+    """Return the references near or below a run's end; others would flatten the differences.
 
-    If two lie far apart, as for targets with an offset, the lower one shows where learning begins;
-    the other is left out.
+    If two lie far apart, as for targets with an offset, the upper one is left out.
     """
     highest = max([float(values.max()) for values in finals if len(values)], default=math.inf)
     lowest = min([one.high for one in references if one.high > 0], default=math.inf)
@@ -218,15 +187,9 @@ def _near(references: list[Reference], finals: Sequence[np.ndarray]) -> list[Ref
 
 
 def _chance_accuracies(table: pd.DataFrame) -> list[float]:
-    """Return percent right of guessing: the share of the largest class, or of one of equal ones."""
+    """Return the accuracies of guessing in percent: the share of the largest class, if known."""
     if "majority_share" in table and len(shares := style.finite(table["majority_share"])):
         return sorted({100 * float(share) for share in shares})
     if "num_classes" in table and len(classes := style.finite(table["num_classes"])):
         return sorted({100 / float(count) for count in classes if count >= 2})
     return []
-
-
-# --- the recommended range ------------------------------------------------------------------------
-
-
-# --- the way to a target --------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from lrlab.errors import printable
 from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import Label
-from lrlab.plots.parts.margin import draw_margin
+from lrlab.plots.parts import draw_margin
 from lrlab.plots.sheet import PAD, Handles, Panels, sheet, text_width
-from lrlab.plots.style import DARK, OUTCOMES, RECOMMENDED, SIZE
+from lrlab.plots.style import DARK, RECOMMENDED, SIZE
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MOST = 24  # settings; a page has no room for more rows
 _ROW = 0.36  # inches
+_RING: Any = {
+    **{"color": DARK, "marker": "o", "markersize": 13},
+    **{"mfc": "none", "mew": 1.5, "linestyle": ""},
+}
 _LONGEST = 3.0  # inches that the name of a setting may take
 
 
@@ -35,24 +39,27 @@ def lr_by_setting(
     verdicts: as from `lrlab.verdicts.judging.verdicts`: columns run, lr, outcome and the settings.
     answers: as from `lrlab.verdicts.recommend.recommend` of these verdicts, one a setting.
 
-    A mark is the outcome of most seeds at this lr. The bar covers the lrs that do as well as the
-    best, which has a ring. On the right are the best lr and its end loss, or a note that there is
-    none. Rows are sorted by the settings, numbers by their size. So a best lr that moves with the
-    batch size or the width is a slanting line.
+    A mark is the outcome of most seeds at this lr. The best lr has a ring, and a bar covers those
+    that do as well. The right side shows the best lr and its end loss, or "none". Rows are sorted
+    by the settings, numbers by their size, so that a best lr that depends on them forms a slanted
+    line.
 
     Raises:
         NothingToDraw: the runs have one setting, or more than MOST, or none has an lr above 0.
     """
     if answers and answers[0].search is not None:
-        raise NothingToDraw("a search tries few learning rates under each setting")
+        raise NothingToDraw("a search tries too few learning rates for each setting")
     if len(answers) < 2:
-        raise NothingToDraw("all runs have the same settings but for lr and seed")
+        raise NothingToDraw("the runs differ only in lr and seed")
     if len(answers) > MOST:
         raise NothingToDraw(f"more than {MOST} settings")
     on_axis = verdicts.loc[(verdicts["lr"] > 0) & verdicts["lr"].map(math.isfinite)]
     if on_axis.empty:
         raise NothingToDraw("no run has an lr above 0")
-    order = _fewest_values_first(answers)
+    # Settings with few values first: so similar rows are next to each other.
+    order = sorted(
+        answers[0].settings, key=lambda name: len({str(a.settings[name]) for a in answers})
+    )
     rows = sorted(answers, key=lambda answer: [_natural(answer.settings[n]) for n in order])
     names = _names([{name: answer.settings[name] for name in order} for answer in rows])
     places = [float(len(rows) - 1 - i) for i in range(len(rows))]
@@ -81,21 +88,15 @@ def lr_by_setting(
 
 
 def _natural(value: Any) -> tuple[list[float], str]:
-    """Sort numbers, and texts that hold some, such as [64,64], by their size."""
+    """Return a key that sorts numbers, and texts that hold some, such as [64,64], by their size."""
     text = str(value)
     return [float(number) for number in re.findall(r"\d+\.?\d*(?:e[+-]?\d+)?", text)], text
 
 
-def _fewest_values_first(answers: "Sequence[Answer]") -> list[str]:
-    """Return the settings' names, in an order that puts similar rows next to each other."""
-    names = list(answers[0].settings)
-    return sorted(names, key=lambda name: len({str(a.settings[name]) for a in answers}))
-
-
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a short name for each row: hidden=[64] for network.hidden=[64], then [64].
+    """Return a short name for each row: hidden=[64] for network.hidden=[64], or only [64].
 
-    If even these do not fit, each setting keeps its share of the room, and as much of its end.
+    If that is too long, each setting gets an equal share of the room.
     """
     for with_keys in (True, False):
         parts = [[_word(name, value, with_keys) for name, value in row.items()] for row in rows]
@@ -114,16 +115,11 @@ def _word(name: str, value: Any, with_key: bool) -> str:
 
 def _cut_in_the_middle(text: str, room: float) -> str:
     kept = len(text)
-    while kept > 2 and text_width(_halves(text, kept), SIZE) > room:
+    shown = text
+    while kept > 2 and text_width(shown, SIZE) > room:
         kept -= 1
-    return _halves(text, kept)
-
-
-def _halves(text: str, kept: int) -> str:
-    """Return as many of its characters, from both ends."""
-    if kept >= len(text):
-        return text
-    return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
+        shown = text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
+    return shown
 
 
 def _best(answer: "Answer") -> str:
@@ -153,21 +149,11 @@ def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str
         mark.set(zorder=3, gid=f"outcome:{outcome}")
         ax.add_line(mark)
     if answer.best_lr is not None:
-        ring = _ring()
-        ring.set_data([answer.best_lr], [y])
-        ring.set(zorder=4, gid="best")
-        ax.add_line(ring)
-
-
-def _ring() -> Line2D:
-    look: Any = {"marker": "o", "markersize": 13, "mfc": "none", "mec": DARK, "mew": 1.5}
-    return Line2D([], [], linestyle="", color=DARK, **look)
+        ax.plot([answer.best_lr], [y], zorder=4, gid="best", **_RING)
 
 
 def _handles(found: Sequence[Mapping[float, str]]) -> Handles:
     there = {outcome for outcomes in found for outcome in outcomes.values()}
-    bar = Line2D([], [], color=RECOMMENDED, linewidth=9, solid_capstyle="butt")
-    marks = [
-        entry for entry in style.outcome_handles(there, with_pruned=True) if entry[1] in OUTCOMES
-    ]
-    return [*marks, (_ring(), "best"), (bar, "as good as the best")]
+    ring, bar = Line2D([], [], **_RING), style.patch(RECOMMENDED)
+    marks = style.outcome_handles(there, with_pruned=True)
+    return [*marks, (ring, "best"), (bar, "as good as the best")]

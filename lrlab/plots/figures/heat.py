@@ -7,16 +7,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
-from lrlab.plots.parts.colour_bar import bar_place
-from lrlab.plots.parts.ribbon import draw_ribbon
+from lrlab.plots.parts import bar_place, draw_loss_bar, draw_ribbon
 from lrlab.plots.runs import Run
-from lrlab.plots.sheet import WIDTH, Panels, Sheet, head, sheet
+from lrlab.plots.sheet import WIDTH, Handles, Panels, head, sheet
 from lrlab.plots.tables import NothingToDraw
 
 COLUMNS = 140  # moments that the map shows; the loss of each is the mean of its mini-batches
@@ -37,9 +34,9 @@ def heat_map(
     curves, verdicts: as for `loss_curves`.
 
     A row is the median over the seeds of an lr; one that became non-finite counts as infinitely
-    bad. The row reaches halfway to the next lr. Losses above those before training and of guessing
-    have a colour of their own; black is non-finite; white is not trained (yet). If the runs differ
-    in more than lr and seed, each setting has a map of its own, for the first FACETS of them.
+    bad. The row reaches halfway to the next lr. Losses above both the initial one and that of
+    guessing have one colour; black is non-finite; white is not trained (yet). If the runs differ in
+    more than lr and seed, the first FACETS settings have a map each.
 
     Raises:
         NothingToDraw: there is only one lr, or no finite loss, or a column is missing.
@@ -48,7 +45,7 @@ def heat_map(
     unit = runs.unit(curves)
     found = [run for run in found if run.lr > 0 and math.isfinite(run.lr)]
     if len({run.lr for run in found}) < 2:
-        raise NothingToDraw("a map needs two learning rates or more")
+        raise NothingToDraw("a map needs at least two learning rates")
     losses = [run.loss for run in found if len(run.loss)]
     if not losses:
         raise NothingToDraw("no run has a finite loss")
@@ -57,7 +54,7 @@ def heat_map(
     references = [one.high for one in frame.references(curves)]
     means_of = [run.mean_of for run in found if len(run.loss)]
     norm = _norm(losses, means_of, references)
-    # The row of a last evaluation has no mini-batch loss, and no moment in the map.
+    # The last evaluation has no mini-batch loss, so it is not in the map.
     last = max(float(run.step[-1]) if len(run.step) else run.mark_step for run in found)
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
@@ -78,9 +75,8 @@ def heat_map(
         bar=1.15 + (_RIBBON if judged else 0.0),
     )
     low, high = frame.lr_limits(lrs)
-    for place, setting in enumerate(shown):
+    for place, (ax, setting) in enumerate(zip(page.places(len(shown)), shown, strict=True)):
         row, column = divmod(place, columns)
-        ax = page.panels[row][column]
         mine = [run for run in found if run.setting == setting]
         _draw(ax, mine, norm, last)
         frame.step_axis(ax, last, curves if columns == 1 else None, unit)
@@ -102,16 +98,14 @@ def heat_map(
                 (box.x1 + 0.03 / WIDTH, box.y0, (_RIBBON - 0.03) / WIDTH, box.height)
             )
             draw_ribbon(ribbon, runs.by_lr(mine), low, high)
-    for empty in [ax for row in page.panels for ax in row][len(shown) :]:
-        empty.remove()
-    _draw_bar(page, norm, f"train loss{style.unit(curves)}", judged)
+    bar = bar_place(page, offset=0.16 + (_RIBBON if judged else 0.0))
+    draw_loss_bar(bar, norm, _MAP.with_extremes(over=WORSE), extend="max")
+    bar.set_ylabel(f"train loss{style.unit(curves)}", size=style.SIZE)
     return page.figure
 
 
 def _norm(
-    losses: Sequence[np.ndarray],
-    means_of: Sequence[np.ndarray | None],
-    references: Sequence[float],
+    losses: Sequence[np.ndarray], means_of: Sequence[np.ndarray | None], references: Sequence[float]
 ) -> Normalize:
     """Return the range of colours: from the lowest smoothed loss to that of guessing."""
     lows = [
@@ -142,12 +136,7 @@ def _draw(ax: Axes, found: Sequence[Run], norm: Normalize, last: float) -> None:
         colours = cmap(norm(np.ma.masked_invalid(np.where(infinite, math.nan, row))))
         colours[infinite] = to_rgba(NOT_FINITE)
         ax.pcolormesh(
-            bounds,
-            [low, high],
-            colours[None],
-            shading="flat",
-            rasterized=True,
-            gid=f"row:{lr:g}",
+            bounds, [low, high], colours[None], shading="flat", rasterized=True, gid=f"row:{lr:g}"
         )
 
 
@@ -197,22 +186,8 @@ def _edges(lrs: Sequence[float]) -> list[tuple[float, float]]:
     ]
 
 
-def _handles(found: Sequence[Run]) -> list[tuple[Line2D, str]]:
-    def patch(colour: str) -> Line2D:
-        return Line2D([], [], color=colour, linewidth=9, solid_capstyle="butt")
-
-    entries = [(patch(WORSE), "worse than before training")]
+def _handles(found: Sequence[Run]) -> Handles:
+    entries = [(style.patch(WORSE), "worse than before training")]
     if any(run.mark == "nonfinite" for run in found):
-        entries.append((patch(NOT_FINITE), "non-finite"))
+        entries.append((style.patch(NOT_FINITE), "non-finite"))
     return entries + style.outcome_handles(run.outcome for run in found)
-
-
-def _draw_bar(page: Sheet, norm: Normalize, label: str, judged: bool) -> None:
-    place = bar_place(page, offset=0.16 + (_RIBBON if judged else 0.0))
-    cmap = _MAP.with_extremes(over=WORSE)
-    bar = page.figure.colorbar(ScalarMappable(norm, cmap), cax=place, extend="max")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    if isinstance(norm, LogNorm):
-        frame.log_ticks(place.yaxis, float(norm.vmin or 1), float(norm.vmax or 1))
-    place.tick_params(labelsize=style.SIZE)
-    place.set_ylabel(label, size=style.SIZE)

@@ -1,11 +1,11 @@
-"""Which settings of a search mattered."""
+"""Draw which settings of a search mattered."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from lrlab.plots import style
+from lrlab.plots import frame
 from lrlab.plots.over_lr import pooled
 from lrlab.plots.sheet import PAD, Panels, cut_to, sheet, text_width
 from lrlab.plots.style import SIZE
@@ -19,13 +19,13 @@ _LONGEST = 3.2  # inches that the name of a setting may take
 
 
 def importances(answers: "Sequence[Answer]", *, title: str | None = None) -> Figure:
-    """How much lr and each other setting of a search mattered, as bars in percent.
+    """Draw how much lr and each other setting of a search mattered, as bars in percent.
 
-    answers: as from `lrlab.verdicts.recommend.recommend`; the shares are those of its search, see
+    answers: as from `lrlab.verdicts.recommend.recommend`. The shares are those of
     `lrlab.verdicts.pooled.importances`.
 
     Raises:
-        NothingToDraw: it is no search over several settings, or of too few runs.
+        NothingToDraw: it is no search over several settings, or has too few runs.
     """
     from lrlab.verdicts.pooled import FEWEST
 
@@ -57,6 +57,5 @@ def importances(answers: "Sequence[Answer]", *, title: str | None = None) -> Fig
     ax.set_yticks(range(len(shares)), names, parse_math=False)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("share of the importance (%)")
-    ax.grid(axis="x", color=style.PALE, linewidth=0.7)
-    ax.set_axisbelow(True)
+    frame.grid(ax, "x")
     return page.figure

@@ -8,26 +8,25 @@ import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lrlab.plots import frame, reach, style
-from lrlab.plots.parts.colour_bar import BAR, bar_place, draw_lr_bar
-from lrlab.plots.parts.margin import apart
+from lrlab.plots.parts import BAR, apart, bar_place, draw_loss_bar, draw_lr_bar
 from lrlab.plots.runs import need
-from lrlab.plots.sheet import Panels, cut_to, head, sheet
-from lrlab.plots.style import DARK, GREY, PALE
+from lrlab.plots.sheet import Handles, Panels, cut_to, head, inches, sheet
+from lrlab.plots.style import DARK, GREY, key
 from lrlab.plots.tables import NothingToDraw
 
 LABELLED_PATHS = 6  # up to so many paths are named one by one; more get a colour bar
 LEVELS = 24  # steps of grey on the surface
-_FLAT = 0.4  # a plane flatter than this is too low for the name of its y axis in one line
-_FLATTEST = 0.2  # height of the plane as a share of its width; flatter ones get blank paper
+# Height of the plane as a share of its width: flatter than _FLAT, the y axis' name takes two lines;
+# flatter than _FLATTEST, the panel is higher than the plane.
+_FLAT, _FLATTEST = 0.4, 0.2
 
-_ROLES = {  # colours of the outcomes that such steps lead to
+_ROLES = {  # in the colours of the outcomes that such steps lead to
     "small": style.OUTCOMES["undershooting"].colour,
     "good": style.OUTCOMES["converged"].colour,
     "large": style.OUTCOMES["overshooting"].colour,
@@ -41,14 +40,12 @@ def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -
     """Draw the loss along the update of a small, a good and a large lr, from the same state.
 
     lines: as from `frames.landscape`: columns lr, role (small, good, large), t, loss, w0, w1, w2,
-    alpha; and where there, distance (t times the length of the update), run, step. t is 0 at the
-    start and 1 at the landing; w0 + w1·t + w2·t² is the fitted parabola; alpha = 1/t* − 1 with its
-    minimum at t*.
-
-    Each panel has axes of its own, because the steps differ by orders of magnitude. The level of
-    the start is the same in all of them.
-
+    alpha. Optional: distance (t times the length of the update), run, step. t is 0 at the start
+    and 1 at the landing. The parabola w0 + w1·t + w2·t² has its minimum at t*; alpha = 1/t* − 1.
     unit: of the loss, for example "nats".
+
+    Each panel has axes of its own, because the steps differ by orders of magnitude. The loss at the
+    start is the same in all of them.
 
     Raises:
         NothingToDraw: no line was measured, or a column is missing.
@@ -60,24 +57,11 @@ def textbook(lines: pd.DataFrame, *, unit: str = "", title: str | None = None) -
         raise NothingToDraw("no loss along a step was measured")
     has_distance = "distance" in lines and bool(lines["distance"].notna().all())
     step = style.constant(lines, "step")
-    where = "" if step is None else f"from the state at step {float(step):,.0f}"
+    where = "" if step is None else f"from the state at step {float(step):,.0f} · "
     page = sheet(
         title or "One step from one state, at a small, a good and a large learning rate",
-        " · ".join(
-            part
-            for part in (
-                where,
-                "loss of one mini-batch along its own update",
-                "each panel has its own axes",
-            )
-            if part
-        ),
-        Panels(
-            rows=(2.7,),
-            columns=len(roles),
-            above=0.5,
-            beside=0.62,
-        ),
+        f"{where}loss of one mini-batch along its own update · each panel has its own axes",
+        Panels(rows=(2.7,), columns=len(roles), above=0.5, beside=0.62),
         handles=_textbook_handles(),
     )
     for column, role in enumerate(roles):
@@ -106,16 +90,15 @@ def surface(
     """Draw the loss on a plane of weight space as greys, with the runs' paths, coloured by lr.
 
     surface, paths: as from `frames.landscape`: surface with x, y, loss of a regular grid; paths
-    with run, lr, step, x, y, and where there, share (of the way's variance that the plane holds).
-    verdicts: as from `lrlab.verdicts.judging.verdicts`: the outcome's shape and colour at the end.
+    with run, lr, step, x, y. Optional: share (of the path's variance that the plane holds).
+    verdicts: as from `lrlab.verdicts.judging.verdicts`: the outcome's mark at the path's end.
     unit: of the loss, for example "nats".
 
-    Both axes are distances in weight space, in the same scale; the longer one lies across. The
-    greys are logarithmic where the losses allow. A path that leaves the plane's frame has a cross
-    there.
+    Both axes are distances in weight space, in the same scale; the longer one is horizontal. The
+    greys are logarithmic if all losses are above 0. A cross marks where a path leaves the panel.
 
     Raises:
-        NothingToDraw: there is no surface, or no way, or a column is missing.
+        NothingToDraw: there is no surface, no path, or a column is missing.
     """
     need(surface, "x", "y", "loss")
     need(paths, "run", "lr", "step", "x", "y")
@@ -128,7 +111,7 @@ def surface(
     if grid.shape[0] < 2 or grid.shape[1] < 2 or not len(style.finite(surface["loss"])):
         raise NothingToDraw("no surface was measured")
     if paths.empty:
-        raise NothingToDraw("no way over the surface was recorded")
+        raise NothingToDraw("no path over the surface was recorded")
     x, y = grid.columns.to_numpy(float), grid.index.to_numpy(float)
     loss = grid.to_numpy(float)
     found = {run: part.sort_values(by="step") for run, part in paths.groupby("run", sort=True)}
@@ -140,18 +123,15 @@ def surface(
     shape = float(np.ptp(y) / np.ptp(x))
     is_flat = shape < _FLAT
     page = sheet(
-        title or "The loss around the runs' ways, on the plane that holds most of them",
+        title or "The loss around the runs' paths, on the plane that holds most of them",
         _plane_words(paths, len(found)),
-        Panels(
-            aspect=min(1.15, max(_FLATTEST, shape)),
-            left=1.15 if is_flat else 0.95,
-        ),
+        Panels(aspect=min(1.15, max(_FLATTEST, shape)), left=1.15 if is_flat else 0.95),
         handles=_surface_handles(found, outcomes, colour, labelled, leave),
         bar=BAR + (0.0 if labelled else BAR),
     )
     ax = page.axes
     norm = _draw_surface(ax, x, y, loss)
-    # The longer paths first; otherwise they would cover the short ones near the shared start.
+    # Long paths first, so that they do not cover the short ones near the shared start.
     for run, part in sorted(found.items(), key=lambda one: -float(one[1]["lr"].iloc[0])):
         _draw_path(ax, part, colour(float(part["lr"].iloc[0])), outcomes.get(run, ""), x, y)
     ax.set_xlim(x.min(), x.max())
@@ -164,13 +144,9 @@ def surface(
     ax.set_ylabel(f"{up} direction{chr(10) if is_flat else ' '}(distance)")
     if is_flat:
         ax.yaxis.set_major_locator(MaxNLocator(max(1, round(page.width * shape / 0.35))))
-    bar = page.figure.colorbar(ScalarMappable(norm, _GREYS), cax=place)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    if isinstance(norm, LogNorm):
-        frame.log_ticks(place.yaxis, float(norm.vmin or 1), float(norm.vmax or 1))
-    place.tick_params(labelsize=style.SIZE)
+    draw_loss_bar(place, norm, _GREYS)
     place.set_title(f"loss{_bracketed(unit)}", size=style.SIZE, loc="left")
-    if not labelled and lr_norm is not None:
+    if not labelled:
         draw_lr_bar(page, lr_norm, lrs, shift=BAR)
     return page.figure
 
@@ -182,21 +158,24 @@ def _bracketed(unit: str) -> str:
 # --- one step -------------------------------------------------------------------------------------
 
 
-def _textbook_handles() -> list[tuple[Line2D, str]]:
-    def mark(**look: Any) -> Line2D:
-        return Line2D([], [], linestyle="", **look)
+_LOSS: Any = {"linewidth": 1.8, "color": DARK}
+_PARABOLA: Any = {"linewidth": 1.6, "linestyle": (0, (5, 2))}
+_START: Any = {"marker": "o", "markersize": 8, "mfc": "white", "mew": 1.6, "linestyle": ""}
+_LANDING: Any = {"marker": "o", "markersize": 8, "linestyle": ""}
+_MINIMUM: Any = {"marker": "D", "markersize": 6, "mfc": "white", "mew": 1.4, "linestyle": ""}
 
+
+def _textbook_handles() -> Handles:
     return [
-        (Line2D([], [], color=DARK, linewidth=1.8), "loss along the step"),
-        (Line2D([], [], color=GREY, linewidth=1.6, linestyle=(0, (5, 2))), "fitted parabola"),
-        (mark(color=DARK, marker="o", markersize=8, mfc="white", mew=1.6), "start"),
-        (mark(color=GREY, marker="o", markersize=8), "landing"),
-        (mark(color=GREY, marker="D", markersize=6, mfc="white", mew=1.4), "parabola's minimum"),
+        (Line2D([], [], **_LOSS), "loss along the step"),
+        (key(**_PARABOLA), "fitted parabola"),
+        (key(DARK, **_START), "start"),
+        (key(**_LANDING), "landing"),
+        (key(**_MINIMUM), "parabola's minimum"),
     ]
 
 
 def _alpha_words(alpha: float) -> str:
-    """Return an alpha in words."""
     if not np.isfinite(alpha):
         return "not finite where it lands"
     told = f"alpha {alpha:+.2f}".replace("-", "−")
@@ -221,79 +200,30 @@ def _draw_step(ax: Axes, part: pd.DataFrame, role: str, along: str) -> None:
         unit = float(np.median(part["distance"].to_numpy(float)[moved] / t[moved]))
     w0, w1, w2 = (float(part[name].iloc[0]) for name in ("w0", "w1", "w2"))
     fine = np.linspace(t.min(), t.max(), 200)
-    ax.plot(t * unit, loss, color=DARK, linewidth=1.8, gid="loss")
-    ax.plot(
-        fine * unit,
-        w0 + w1 * fine + w2 * fine**2,
-        color=colour,
-        linewidth=1.6,
-        linestyle=(0, (5, 2)),
-        gid="parabola",
-    )
+    ax.plot(t * unit, loss, gid="loss", **_LOSS)
+    fitted = w0 + w1 * fine + w2 * fine**2
+    ax.plot(fine * unit, fitted, color=colour, gid="parabola", **_PARABOLA)
     start, landing = (float(np.interp(at, t, loss)) for at in (0.0, 1.0))
-    lands = t.max() >= 1
     ax.axhline(start, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), gid="level of the start")
     near = loss[t <= 1.15]
     low, high = float(near.min()), float(near.max())
     if w2 > 0 and t.min() <= (lowest := -w1 / (2 * w2)) <= t.max():
         height = w0 + w1 * lowest / 2
         low = min(low, height)
-        ax.plot(
-            [lowest * unit],
-            [height],
-            color=colour,
-            marker="D",
-            markersize=6,
-            mfc="white",
-            mew=1.4,
-            linestyle="",
-            zorder=4,
-            gid="minimum",
-        )
-    ax.plot(
-        [0.0],
-        [start],
-        color=DARK,
-        marker="o",
-        markersize=8,
-        mfc="white",
-        mew=1.6,
-        linestyle="",
-        zorder=5,
-        gid="start",
-    )
-    if lands:
-        ax.annotate(
-            "",
-            xy=(unit, landing),
-            xytext=(0.0, start),
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": colour,
-                "linewidth": 1.4,
-                "shrinkA": 5,
-                "shrinkB": 5,
-                "connectionstyle": "arc3,rad=-0.28",
-            },
-        )
-        ax.plot(
-            [unit],
-            [landing],
-            color=colour,
-            marker="o",
-            markersize=8,
-            linestyle="",
-            zorder=5,
-            gid="landing",
-        )
+        ax.plot([lowest * unit], [height], color=colour, zorder=4, gid="minimum", **_MINIMUM)
+    ax.plot([0.0], [start], color=DARK, zorder=5, gid="start", **_START)
+    if t.max() >= 1:
+        arrow: Any = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=-0.28", "color": colour}
+        arrow |= {"linewidth": 1.4, "shrinkA": 5, "shrinkB": 5}
+        ax.annotate("", xy=(unit, landing), xytext=(0.0, start), arrowprops=arrow)
+        ax.plot([unit], [landing], color=colour, zorder=5, gid="landing", **_LANDING)
     pad = 0.1 * (high - low) or 0.1 * abs(start) or 0.1
     ax.set_ylim(low - pad, high + 1.6 * pad)
     ax.set_xlim(float(t.min()) * unit, float(t.max()) * unit)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.ticklabel_format(useOffset=False, style="plain")
-    ax.grid(axis="y", color=PALE, linewidth=0.7)
-    ax.set_axisbelow(True)
+    frame.grid(ax)
 
 
 # --- the plane ------------------------------------------------------------------------------------
@@ -305,7 +235,7 @@ def _plane_words(paths: pd.DataFrame, count: int) -> str:
     if len(shares):
         low, high = f"{100 * shares.min():.0f}", f"{100 * shares.max():.0f}"
         told = low if low == high else f"{low} to {high}"
-        words += f" · the plane holds {told} % of a way's variance"
+        words += f" · the plane holds {told} % of each path's variance"
     return words
 
 
@@ -315,22 +245,16 @@ def _surface_handles(
     colour: Callable[[float], str],
     labelled: bool,
     leave: bool,
-) -> list[tuple[Line2D, str]]:
-    entries: list[tuple[Line2D, str]] = [
-        (Line2D([], [], color=DARK, marker="o", mfc="white", mew=1.4, linestyle=""), "start")
-    ]
+) -> Handles:
+    entries = [(key(DARK, marker="o", mfc="white", mew=1.4, linestyle=""), "start")]
     if labelled:
-        by_lr = {float(part["lr"].iloc[0]): part for part in found.values()}
-        entries += [
-            (Line2D([], [], color=colour(lr), linewidth=2), f"lr {style.lr_word(lr)}")
-            for lr in sorted(by_lr)
-        ]
+        lrs = sorted({float(part["lr"].iloc[0]) for part in found.values()})
+        entries += [(key(colour(lr), linewidth=2), f"lr {style.lr_word(lr)}") for lr in lrs]
     told = [outcomes.get(run, "") for run in found]
     if not all(told):
-        entries.append((Line2D([], [], color=GREY, marker="o", linestyle=""), "end"))
+        entries.append((key(marker="o", linestyle=""), "end"))
     if leave:
-        cross = Line2D([], [], color=GREY, marker="x", mew=1.6, linestyle="")
-        entries.append((cross, "leaves the frame"))
+        entries.append((key(marker="x", mew=1.6, linestyle=""), "leaves the frame"))
     return entries + style.outcome_handles(told)
 
 
@@ -338,7 +262,7 @@ def _draw_surface(ax: Axes, x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> N
     """Draw filled contours; non-finite losses are as light as the highest loss."""
     values = loss[np.isfinite(loss)]
     low = float(values.min())
-    # One corner that explodes must not turn the valley into a single grey.
+    # A corner that explodes must not turn the rest into a single grey.
     high = min(float(values.max()), float(np.quantile(values, 0.98)) * 1.05)
     if low > 0:
         high = max(high, low * 1.05)
@@ -356,7 +280,10 @@ def _draw_surface(ax: Axes, x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> N
 
 
 def _inside(part: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> tuple[int, bool]:
-    """Return how many of a path's first points are finite and in the frame, and if some are not."""
+    """Return how many points of a path are finite and in the frame before the first that is not.
+
+    The second value is whether there is such a point.
+    """
     px, py = part["x"].to_numpy(float), part["y"].to_numpy(float)
     there = (px >= x.min()) & (px <= x.max()) & (py >= y.min()) & (py <= y.max())
     count = len(px) if there.all() else int(np.argmin(there))
@@ -375,16 +302,9 @@ def _draw_path(
         return
     # A point far outside would overflow the renderer, and shows no more than the frame's edge.
     far = [(v.min() - 3 * np.ptp(v), v.max() + 3 * np.ptp(v)) for v in (x, y)]
-    ax.plot(
-        np.clip(px, *far[0]),
-        np.clip(py, *far[1]),
-        color=colour,
-        linewidth=1.8,
-        path_effects=_CASING,
-        zorder=3,
-        gid="path",
-    )
-    look: Any = {"linestyle": "", "zorder": 6}
+    look: Any = {"linewidth": 1.8, "path_effects": _CASING, "zorder": 3, "gid": "path"}
+    ax.plot(np.clip(px, *far[0]), np.clip(py, *far[1]), color=colour, **look)
+    look = {"linestyle": "", "zorder": 6}
     ax.plot(px[:1], py[:1], color=DARK, marker="o", mfc="white", mew=1.4, gid="start", **look)
     if leaves:
         at = slice(count - 1, count)
@@ -393,7 +313,7 @@ def _draw_path(
     mark = (
         style.outcome_mark(outcome, size=9.0)
         if outcome
-        else Line2D([], [], color=colour, marker="o", markersize=8, mec="white", linestyle="")
+        else key(colour, marker="o", markersize=8, mec="white", linestyle="")
     )
     mark.set_data(px[-1:], py[-1:])
     mark.set(zorder=5, gid="end")
@@ -411,22 +331,12 @@ def _label_ends(ax: Axes, found: Iterable[pd.DataFrame], colour: Callable[[float
             at = ax.transAxes.inverted().transform(ax.transData.transform((last["x"], last["y"])))
             ends.append((float(at[1]), float(at[0]), float(part["lr"].iloc[0])))
     ends.sort()
-    box = ax.get_window_extent()
-    width, height = box.width / style.DPI, box.height / style.DPI
+    width, height = inches(ax)
     inside = 0.1 / height  # half a line: a label stays inside the frame
     ups = apart([min(max(end[0], inside), 1 - inside) for end in ends], 0.2 / height)
     for (_, right, lr), up in zip(ends, ups, strict=True):
-        is_left = right > 0.82
-        ax.text(
-            right + (-0.12 if is_left else 0.12) / width,
-            up,
-            f"lr {style.lr_word(lr)}",
-            transform=ax.transAxes,
-            ha="right" if is_left else "left",
-            va="center_baseline",
-            color=colour(lr),
-            size=style.SIZE,
-            path_effects=_CASING,
-            zorder=7,
-            gid="label",
-        )
+        side, gap = ("right", -0.12) if right > 0.82 else ("left", 0.12)
+        look: Any = {"ha": side, "va": "center_baseline", "color": colour(lr), "size": style.SIZE}
+        look |= {"path_effects": _CASING, "zorder": 7, "gid": "label"}
+        text = f"lr {style.lr_word(lr)}"
+        ax.text(right + gap / width, up, text, transform=ax.transAxes, **look)

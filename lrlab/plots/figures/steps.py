@@ -7,17 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.frame import Label
-from lrlab.plots.parts.colour_bar import bar_room, draw_lr_bar
-from lrlab.plots.parts.margin import draw_margin
-from lrlab.plots.parts.rail import draw_rail, rail_heading
+from lrlab.plots.parts import bar_room, draw_lr_bar, draw_margin, draw_rail, rail_heading
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import Panels, sheet
-from lrlab.plots.style import GREY
+from lrlab.plots.style import GREY, key
 from lrlab.plots.tables import NothingToDraw
 from lrlab.records.thresholds import THRESHOLDS
 
@@ -25,6 +22,14 @@ WINDOW = 1.5  # a line is the median of measurements within this factor of its s
 _POINTS = 13  # with more runs than this, the measurements themselves are not drawn
 _HIGHEST_ALPHA = 10.0
 _LOWEST_RATIO, _HIGHEST_RATIO = 1e-3, 10.0
+# The labels to the right of each panel.
+_ALPHAS = (Label(-1.0, "−1 no progress"), Label(0.0, "0 at the minimum"), Label(1.0, "1 mirrored"))
+_RATIOS = (
+    Label(THRESHOLDS.unstable * 1.7, "unstable"),
+    Label(math.sqrt(THRESHOLDS.edge * THRESHOLDS.unstable), "edge"),
+    Label(math.sqrt(THRESHOLDS.oscillating * THRESHOLDS.edge), "oscillating"),
+    Label(THRESHOLDS.oscillating / 2, "monotone"),
+)
 
 
 @reach.within
@@ -37,15 +42,15 @@ def mechanics(
 ) -> Figure:
     """Draw alpha against step over the stability ratio against step, coloured by log lr.
 
-    curves: as from `frames.curves`: columns run, lr, step, train_loss and alpha, stability_ratio
-    or both, NaN where not measured; and where there, state, the settings.
-    verdicts: as from `lrlab.verdicts.judging.verdicts`: names the outcomes next to the colour bar.
+    curves: as from `frames.curves`: columns run, lr, step, train_loss, and alpha, stability_ratio
+    or both, NaN where not measured. Optional: state, the settings.
+    verdicts: as from `lrlab.verdicts.judging.verdicts`: the outcomes next to the colour bar.
     alpha: which column is alpha: "alpha" of the mini-batch, "alpha_probe" of the probe batch.
 
     Dots are measurements, lines the median of those within a factor WINDOW of the step. Steps are
     logarithmic, because measurements are dense at first and rare later. Alpha is linear from −1 to
-    1 and logarithmic beyond. The ratio is logarithmic; values below the lowest number on its axis
-    are drawn there. Runs that became non-finite are on the rail.
+    1 and logarithmic beyond. The ratio is logarithmic; lower values than its axis shows are drawn
+    at the lower end. The rail marks runs that became non-finite.
 
     Raises:
         NothingToDraw: nothing was measured, or a column is missing.
@@ -67,32 +72,19 @@ def mechanics(
     last = max((run.last_step for run in found if math.isfinite(run.last_step)), default=1.0)
     parts = {run: part for run, part in curves.groupby("run", sort=True)}
     outcomes = runs.by_lr(found)
-    entries: list[tuple[Line2D, str]] = []
+    entries = []
     if len(found) <= _POINTS:
-        dots = Line2D([], [], color=GREY, marker=".", markersize=4, alpha=0.5, linestyle="")
+        dots = key(marker=".", markersize=4, alpha=0.5, linestyle="")
         entries.append((dots, "one measurement"))
-    entries.append(
-        (
-            Line2D([], [], color=GREY, linewidth=1.6),
-            f"median within a factor of {WINDOW} in {unit}s",
-        )
-    )
-    if len(styles) > 1:
-        entries += [
-            (Line2D([], [], color=GREY, linewidth=1.6, linestyle=dash), setting)
-            for setting, dash in styles.items()
-        ]
-    entries.append((Line2D([], [], color=GREY, marker="^", linestyle=""), "leaves the frame"))
+    entries.append((key(linewidth=1.6), f"median within a factor of {WINDOW} in {unit}s"))
+    entries += style.dash_handles(styles)
+    entries.append((key(marker="^", linestyle=""), "leaves the frame"))
     entries += style.outcome_handles(run.outcome for run in found)
-    labels = {alpha: _alpha_labels(), "stability_ratio": _ratio_labels()}
+    labels = {alpha: _ALPHAS, "stability_ratio": _RATIOS}
     page = sheet(
         title or "How far single steps go: alpha and the stability ratio",
         style.subtitle(curves, blended),
-        Panels(
-            rows=(2.5,) * len(measured),
-            between=0.2,
-            left=0.98,
-        ),
+        Panels(rows=(2.5,) * len(measured), between=0.2, left=0.98),
         rail=rail_heading([run.mark for run in found], len(found)),
         margin=[label for name in measured for label in labels[name]],
         handles=entries,
@@ -107,8 +99,7 @@ def mechanics(
         draw_margin(ax, labels[name])
     lost = [run for run in found if run.mark]
     draw_rail(page, [max(run.mark_step, 0.0) for run in lost], lost, colour)
-    if norm is not None:
-        draw_lr_bar(page, norm, sorted({run.lr for run in found if run.lr > 0}), outcomes)
+    draw_lr_bar(page, norm, sorted({run.lr for run in found if run.lr > 0}), outcomes)
     return page.figure
 
 
@@ -129,23 +120,16 @@ def _draw(
         medians.append(median)
         look: Any = {"color": colour(run.lr)}
         if len(found) <= _POINTS:
-            ax.plot(
-                step, values, linestyle="", marker=".", markersize=3, alpha=0.3, gid="dot", **look
-            )
-        ax.plot(
-            step,
-            median,
-            linewidth=1.6 if len(found) <= 30 else 0.8,
-            linestyle=styles[run.setting],
-            marker="o" if len(step) == 1 else None,
-            gid=f"median:{name}",
-            **look,
-        )
+            dots: Any = {"linestyle": "", "marker": ".", "markersize": 3, "alpha": 0.3}
+            ax.plot(step, values, gid="dot", **dots, **look)
+        look["linewidth"] = 1.6 if len(found) <= 30 else 0.8
+        look["marker"] = "o" if len(step) == 1 else None
+        ax.plot(step, median, linestyle=styles[run.setting], gid=f"median:{name}", **look)
     return np.concatenate(medians) if medians else np.empty(0)
 
 
 def _running_median(step: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return (n,) medians: a first step counts alone, a late one with many noisy ones around it."""
+    """Return (n,) medians within a factor WINDOW: few at first steps, many at late, noisy ones."""
     first = np.searchsorted(step, step / WINDOW, side="left")
     last = np.searchsorted(step, step * WINDOW, side="right")
     bounds = zip(first, last, strict=True)
@@ -158,37 +142,9 @@ def _draw_edges(ax: Axes) -> None:
     for line in ax.get_lines():
         out = np.asarray(line.get_ydata(), dtype=float) > top
         if str(line.get_gid()).startswith("median:") and out.any():
-            ax.plot(
-                [np.asarray(line.get_xdata(), dtype=float)[int(np.argmax(out))]],
-                [0.975],
-                transform=ax.get_xaxis_transform(),
-                color=line.get_color(),
-                marker="^",
-                markersize=6,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
-                linestyle="",
-                zorder=6,
-                gid="above",
-            )
-
-
-def _alpha_labels() -> list[Label]:
-    return [
-        Label(-1.0, "−1 no progress"),
-        Label(0.0, "0 at the minimum"),
-        Label(1.0, "1 mirrored"),
-    ]
-
-
-def _ratio_labels() -> list[Label]:
-    middle = math.sqrt(THRESHOLDS.oscillating * THRESHOLDS.edge)
-    return [
-        Label(THRESHOLDS.unstable * 1.7, "unstable"),
-        Label(math.sqrt(THRESHOLDS.edge * THRESHOLDS.unstable), "edge"),
-        Label(middle, "oscillating"),
-        Label(THRESHOLDS.oscillating / 2, "monotone"),
-    ]
+            at = np.asarray(line.get_xdata(), dtype=float)[int(np.argmax(out))]
+            look: Any = {"color": line.get_color(), "marker": "^", "markersize": 6, "zorder": 6}
+            frame.mark_at_height(ax, at, 0.975, mec="white", mew=0.5, gid="above", **look)
 
 
 def _step_axis(ax: Axes, last: float, unit: str) -> None:

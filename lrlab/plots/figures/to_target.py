@@ -8,19 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from lrlab.plots import frame, reach, runs, style
 from lrlab.plots.over_lr import pooled
-from lrlab.plots.over_lr.by_lr_table import (
-    DENSE,
-    settings,
-)
-from lrlab.plots.over_lr.recommended import draw_recommended, recommended_handle
-from lrlab.plots.parts.rail import draw_rail, rail_heading
+from lrlab.plots.over_lr.by_lr_marks import draw_recommended, recommended_handle
+from lrlab.plots.over_lr.by_lr_table import DENSE, settings
+from lrlab.plots.parts import draw_rail, rail_heading
 from lrlab.plots.runs import Run
 from lrlab.plots.sheet import Panels, sheet
-from lrlab.plots.style import DARK, GREY, HUES, SHAPES
+from lrlab.plots.style import DARK, HUES, SHAPES, key
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _TIED = 2  # if more lrs than this were equally fast, none is marked
-_BESIDE = 0.008  # of the axis, between settings that may need as many steps
+_BESIDE = 0.008  # shift between two settings at one lr, as a share of the axis
 
 
 @reach.within
@@ -38,12 +34,12 @@ def to_target(
     """Draw steps and seconds until the loss reached its target against lr; both are logarithmic.
 
     verdicts: as from `lrlab.verdicts.judging.verdicts`: columns run, lr, steps_to_target (inf:
-    never); and where there, seconds_to_target, target_loss, unit, judged_by, seed, the settings.
+    never). Optional: seconds_to_target, target_loss, unit, judged_by, seed, the settings. Without
+    seconds their panel is left out.
 
     Points are runs. Lines join the medians over the seeds of an lr; a run that never reached the
-    target counts as infinitely slow. Runs that never reached it are marked on the rail. Several
-    settings are drawn a little apart at their lr, because evaluations are rare and many need the
-    same number of steps. Without seconds that panel is left out.
+    target counts as infinitely slow, and is marked on the rail. At one lr, settings are drawn a
+    little apart, because many need the same number of steps from one evaluation to the next.
 
     Raises:
         NothingToDraw: there is no target, or no run to judge by it.
@@ -66,32 +62,24 @@ def to_target(
         Run(run=row["run"], lr=float(row["lr"]), setting=row["setting"], mark="never")
         for row in never.to_dict("records")
     ]
-    hues, shapes = (
-        style.looks(table["setting"], HUES),
-        style.looks(table["setting"], SHAPES, shift=1),
-    )
+    hues, shapes = style.looks(setting, HUES), style.looks(setting, SHAPES, shift=1)
     several = bool((judged.groupby(["lr", "setting"]).size() > 1).any())
-    entries: list[tuple[Line2D, str]] = []
+    entries = []
     if len(hues) > 1:
         entries += [
-            (Line2D([], [], color=hue, marker=shapes[key], linewidth=1.6), key)
-            for key, hue in hues.items()
+            (key(hue, marker=shapes[name], linewidth=1.6), name) for name, hue in hues.items()
         ]
     if several:
-        entries.append((Line2D([], [], color=GREY, marker="o", linewidth=1.6), "median of seeds"))
-        entries.append((Line2D([], [], color=GREY, marker=".", linestyle=""), "one seed"))
+        entries.append((key(marker="o", linewidth=1.6), "median of seeds"))
+        entries.append((key(marker=".", linestyle=""), "one seed"))
     groups = [group for _, group in judged.groupby("setting")]
     if any(_fastest(_medians_to(group, name)) for group in groups for name, _ in measures):
-        star = Line2D([], [], color=DARK, marker="*", markersize=11, linestyle="")
-        entries.append((star, "fastest"))
+        entries.append((key(DARK, marker="*", markersize=11, linestyle=""), "fastest"))
     entries += recommended_handle(answers)
     page = sheet(
         title or f"How long it took to reach {_target_words(judged)}",
         style.subtitle(table, blended),
-        Panels(
-            rows=(2.5,) * len(measures),
-            between=0.2,
-        ),
+        Panels(rows=(2.5,) * len(measures), between=0.2),
         rail=rail_heading([run.mark for run in lost], len(judged)),
         handles=entries,
     )
@@ -108,10 +96,9 @@ def to_target(
 
 
 def _target_words(judged: pd.DataFrame) -> str:
-    loss = str(style.constant(judged, "judged_by") or "loss").replace("_loss", " loss")
-    if "judged_by" in judged and style.distinct(judged, "judged_by") > 1:
-        # Runs that ended before their first evaluation are judged by the losses they have.
-        loss = str(judged["judged_by"].mode().iloc[0]).replace("_loss", " loss")
+    # Runs that ended before their first evaluation are judged by the train loss.
+    most = judged["judged_by"].mode() if "judged_by" in judged else pd.Series()
+    loss = str(most.iloc[0] if len(most) else "loss").replace("_loss", " loss")
     targets = style.finite(judged["target_loss"].astype(float)) if "target_loss" in judged else []
     if not len(targets):
         return "the target loss"
@@ -151,40 +138,17 @@ def _draw_to_target(
         there = _medians_to(group, name)
         if several:
             points = group[np.isfinite(group[name].astype(float))]
-            ax.plot(
-                points["lr"],
-                points[name],
-                linestyle="",
-                marker=".",
-                color=hue,
-                alpha=0.55,
-                gid=f"seeds:{name}",
-            )
-        ax.plot(
-            there.index.to_numpy(float),
-            there.to_numpy(float),
-            color=hue,
-            marker=shape,
-            markersize=6 if len(there) <= DENSE else 4,
-            linewidth=1.6 if joined else 0,
-            zorder=3,
-            gid=f"median:{name}",
-        )
+            look: Any = {"linestyle": "", "marker": ".", "color": hue, "alpha": 0.55}
+            ax.plot(points["lr"], points[name], gid=f"seeds:{name}", **look)
+        look = {"color": hue, "marker": shape, "markersize": 6 if len(there) <= DENSE else 4}
+        look |= {"linewidth": 1.6 if joined else 0, "zorder": 3, "gid": f"median:{name}"}
+        ax.plot(there.index.to_numpy(float), there.to_numpy(float), **look)
         if fastest := _fastest(there):
-            ax.plot(
-                list(fastest),
-                list(fastest.values()),
-                linestyle="",
-                marker="*",
-                markersize=13,
-                color=hue,
-                markeredgecolor="white",
-                zorder=4,
-                gid=f"fastest:{name}",
-            )
+            look = {"linestyle": "", "marker": "*", "markersize": 13, "color": hue}
+            look |= {"mec": "white", "zorder": 4, "gid": f"fastest:{name}"}
+            ax.plot(list(fastest), list(fastest.values()), **look)
     positive = [float(value) for value in reached[name].astype(float) if value > 0]
     if positive:
         low, high = min(positive) / 1.35, max(positive) * 1.35
         frame.log_axis(ax.yaxis, low, high, most=6)
-    ax.grid(axis="y", color=style.PALE, linewidth=0.7)
-    ax.set_axisbelow(True)
+    frame.grid(ax)

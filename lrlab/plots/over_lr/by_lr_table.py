@@ -1,4 +1,4 @@
-"""Prepare the runs for drawing against the lr: how each ended, and which series are shown."""
+"""Prepare the runs for figures over the lr: how each ended, and which series are shown."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 DENSE = 40  # more lrs than this have smaller marks
-_WHOLE = 3  # up to so many settings get all their series; with more, only the one that decides
+_WHOLE = 3  # more settings than this show only the series that decides
 
 
 @dataclass(frozen=True)
 class Measure:
     """The quantity on the y axis, for validation, training and test data."""
 
-    kind: str  # the end of its columns' names
+    kind: str  # as its columns' names end
     word: str
-    worst: float  # the value of a run that has none, because it became non-finite
+    worst: float  # counts as the value of a run that became non-finite
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,10 +50,10 @@ AT_PRUNING = "at pruning"  # the column with the last value of a pruned run
 class EndTable:
     """The runs to draw.
 
-    series: the columns with something to draw, first the one by which lrs are to be compared.
-    left_out: of so many settings, the parts of the data that are not drawn.
-    decides: whether that is what the sweep's best run is chosen by.
-    judged_by: the loss that the recommendation rests on; "" where nothing was judged.
+    series: the columns to draw, first the one that compares the lrs.
+    left_out: the parts of the data that are not drawn, because there are many settings.
+    decides: whether the first series is what the sweep's best run is chosen by.
+    judged_by: the loss that the recommendation rests on; "" if nothing was judged.
     """
 
     all: pd.DataFrame  # with a column setting, a text
@@ -70,7 +70,7 @@ class EndTable:
     best_by_objective: tuple[str, float] | None
     search: "Search | None"  # of a search over several settings, which have no looks of their own
     best_run: Any
-    names: Sequence[str]  # other settings that the search moved
+    names: Sequence[str]  # the settings of the search, besides lr
 
     @property
     def coloured_by_outcome(self) -> bool:
@@ -82,10 +82,9 @@ class EndTable:
 
 
 def _ended(table: pd.DataFrame, verdicts: pd.DataFrame | None, measure: Measure) -> pd.DataFrame:
-    """Return the table, completed from the verdicts where a CSV of curves says nothing of its runs.
+    """Return the table with states, end losses, and the last values of pruned runs in AT_PRUNING.
 
-    A run without a state has finished, unless it diverged. The value at which a run was pruned has
-    a column of its own, because the run had fewer epochs than the others.
+    A CSV of curves has only verdicts: a run without a state has finished, unless it diverged.
     """
     outcomes = style.outcome_of_runs(verdicts)
     if "state" not in table:
@@ -118,8 +117,7 @@ def _of_runs(table: pd.DataFrame, verdicts: pd.DataFrame, name: str) -> list[flo
 def _with_end_loss(table: pd.DataFrame, verdicts: pd.DataFrame, untold: bool) -> pd.DataFrame:
     """Return the table with the verdicts' end loss as the loss that decides, for runs that ended.
 
-    That is the median of the last evaluations, or of the last mini-batch losses without any. The
-    recommended lr has the lowest. Every end loss that is shown is this number.
+    It is the number that the recommendation and all texts use.
     """
     if not {"end_loss", "judged_by"} <= set(verdicts):
         return table
@@ -140,6 +138,7 @@ def end_table(
     objective: str,
     answers: "Sequence[Answer]" = (),
 ) -> EndTable:
+    """Return the runs of a table with everything that their figure over the lr shows."""
     runs.need(table, "run", "lr")
     table = _ended(table, verdicts, measure)
     there = [name for name in measure.names if name in table]
@@ -196,10 +195,7 @@ def settings(table: pd.DataFrame, answers: "Sequence[Answer]") -> tuple[pd.Serie
 
 
 def _best_by_objective(table: Any, objective: str, judged_by: str) -> tuple[str, float] | None:
-    """Return the best lr by the objective, if verdicts judge by another, in words and as a number.
-
-    The way to a target has a figure of its own.
-    """
+    """Return the best lr by the objective, in words and as a number, if verdicts use another."""
     measure = next((m for m in (LOSS, ACCURACY) if objective in m.names), None)
     if measure is None or objective == judged_by or not judged_by or objective not in table:
         return None
@@ -227,7 +223,7 @@ def pruned(table: pd.DataFrame) -> pd.DataFrame:
 def medians_of(group: Any, name: str, worst: float) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return lrs, the median of each (NaN: none, or half diverged), and whether seeds repeat."""
     values = group[name].astype(float).where(group["state"] != "diverged", worst)
-    # Next to seeds that finished, a pruned one was worse; if all were pruned there is no point.
+    # A pruned seed was worse than those that finished; if all were pruned there is no value.
     reached = set(group["lr"][values.notna()])
     beside = (group["state"] == "pruned") & group["lr"].isin(reached)
     values = values.where(~beside, worst)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lrlab.plots import style
-from lrlab.plots.frame import Scale, draw_edges
-from lrlab.plots.style import BEST, DARK, HUES
+from lrlab.plots.frame import Scale, draw_all_edges
+from lrlab.plots.style import BEST, DARK, HUES, key
 
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
@@ -50,10 +50,10 @@ def points(on_axis: Any, name: str, outcomes: Mapping[Any, str], names: Sequence
 def draw_points(
     ax: Axes, found: Any, pruned: Any, best: Any, scale: Scale, bins: "Sequence[Bin]"
 ) -> None:
-    """Draw one hue for configurations that ended, light crosses for pruned ones; mark the best.
+    """Draw dots for configurations that ended, light crosses for pruned ones, a star for the best.
 
     found: as from `points`; pruned: lr and value of each pruned run; best: the run of the answer;
-    bins: the lowest loss in each range of lrs, drawn as a step line; none: no line.
+    bins: the lowest loss in each range of lrs, drawn as a step line.
     """
     ended, broken = found[~found["collapsed"]], found[found["collapsed"]]
     for gid, handle, rows in (
@@ -67,8 +67,7 @@ def draw_points(
         handle.set_data(lrs, scale.shown(values))
         handle.set(zorder=2.5 if gid == "pruned" else 3.5, gid=gid)
         ax.add_line(handle)
-        for one in range(len(lrs)):
-            draw_edges(ax, lrs[one : one + 1], values[one : one + 1], scale, handle.get_color())  # type: ignore[arg-type]
+        draw_all_edges(ax, lrs, values, scale, str(handle.get_color()))
     x, y = envelope(bins, *ax.get_xlim())
     if len(x):
         ax.plot(x, scale.shown(y), zorder=3, gid="envelope", **_ENVELOPE)
@@ -81,7 +80,7 @@ def draw_points(
 
 
 def envelope(bins: "Sequence[Bin]", low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the corners of the step line over the bins, cut at the lr axis' ends; NaN at gaps."""
+    """Return the corners of the step line over the bins, clipped to the lr axis; NaN at gaps."""
     x: list[float] = []
     y: list[float] = []
     for each in bins:
@@ -116,18 +115,15 @@ def point_handles(
 
 
 def _dot() -> Line2D:
-    look: Any = {"markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.7}
-    return Line2D([], [], color=HUE, marker="o", linestyle="", **look)
+    return key(HUE, marker="o", linestyle="", markersize=7, mec="white", mew=0.7)
 
 
 def _star() -> Line2D:
-    look: Any = {"markersize": 16, "markeredgecolor": "white", "markeredgewidth": 1.0}
-    return Line2D([], [], color=BEST, marker="*", linestyle="", **look)
+    return key(BEST, marker="*", linestyle="", markersize=16, mec="white", mew=1.0)
 
 
 def _cross() -> Line2D:
-    look: Any = {"markersize": 6.5, "markeredgewidth": 1.2}
-    return Line2D([], [], color=_PRUNED, marker="+", linestyle="", **look)
+    return key(_PRUNED, marker="+", linestyle="", markersize=6.5, mew=1.2)
 
 
 def _broken() -> Line2D:

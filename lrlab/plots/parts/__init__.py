@@ -1,1 +1,0 @@
-"""Draw the parts around a figure's panels: labels, rail, ribbons, colour bars."""
