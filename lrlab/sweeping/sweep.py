@@ -5,6 +5,7 @@ Hydra names its jobs after this file, which has the verb's name.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from lrlab.config import hydra_store, passwords, schema, trust
 from lrlab.config.hydra_store import BASE
 from lrlab.config.words import arguments, flags, messages
 from lrlab.errors import NotWritten, UserError
-from lrlab.process import signals, verbs
+from lrlab.process import signals
 from lrlab.study import heartbeat
 
 
@@ -180,7 +181,7 @@ def told(work: Callable[[], None]) -> None:
             raise
         raise UserError(messages.one_line(error)) from error
     except OSError as error:  # from a search for a file named by a word of the command
-        if not verbs.too_long(error):
+        if error.errno != errno.ENAMETOOLONG:
             raise
         raise UserError(f"{error.filename}: is too long for a file's name or a path") from error
     finally:
