@@ -395,6 +395,6 @@ def test_out_of_memory_and_a_failed_tracker_are_said_so(tmp_path: Path) -> None:
 
 def test_the_exit_codes_are_those_that_lrlab_uses() -> None:
     source = "".join(p.read_text("utf-8") for p in (DOCS.parent / "lrlab").rglob("*.py"))
-    ways = r"(?:exit|SystemExit)\((\d+)\)|fail\(.*?(?:code=|, )(\d+)\)"
+    ways = r"(?:exit|SystemExit)\((\d+)\)|verbs\.fail\(.*?(?:code=|, )(\d+)\)"
     used = {int(code) for pair in re.findall(ways, source) for code in pair if code}
     assert used | {0} == {int(code) for code, _ in rows(section(TROUBLES, "## Exit codes"))}
