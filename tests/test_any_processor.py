@@ -22,16 +22,17 @@ OLDEST = {
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_CBWR": "COMPATIBLE",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Prescott",
     "OMP_NUM_THREADS": "1",
 }
 OWN, POOL, LANES = (f"tests/test_{name}.py" for name in ("own_data_training", "pool", "lanes"))
-# Of made-up tables, in which nothing is computed that rounds.
-HYPOTHESIS = "tests/test_verdict_tables.py::test_any_table_gives_a_verdict_for_each_run_or_one_line"
+VERDICTS = "tests/test_verdicts_quadratics.py"
 TESTS = (
     "tests/test_golden.py",
-    "tests/test_verdicts.py",
-    "tests/test_verdicts_quadratics.py",
-    "tests/test_verdict_tables.py",
+    # the others are of made-up tables, in which nothing is multiplied by matrices
+    f"{VERDICTS}::test_a_tanh_network_settles_at_the_edge_of_stability",
+    f"{VERDICTS}::test_a_tanh_network_with_small_steps_is_far_from_the_edge",
+    "tests/test_verdicts.py::test_the_verdicts_agree_with_the_labels_of_a_hand",
     f"{OWN}::test_standardised_targets_train_as_in_torch_and_losses_have_their_units[mse-1]",
     f"{POOL}::test_a_run_in_a_refilled_place_has_the_bits_that_it_has_alone"
     "[network=cnn network.channels=[3,4] network.hidden=[8]-together or one at a time]",
@@ -42,7 +43,6 @@ TESTS = (
 
 def test_no_bound_and_no_bit_rests_on_one_processor() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS]
-    command += ["--deselect", HYPOTHESIS]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **OLDEST}, capture_output=True, text=True
     )

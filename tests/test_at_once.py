@@ -12,7 +12,7 @@ from lrlab import records
 
 pytestmark = pytest.mark.full
 
-MANY = 8
+MANY = 4
 TYPED = (*QUICK, *DATA, "network.hidden=[8]")
 
 # All sweeps of this moment have one time stamp, and look for a free name before one makes a folder.

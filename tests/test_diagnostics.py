@@ -248,17 +248,15 @@ CUSTOM = "network=custom network._target_=test_diagnostics."
 
 
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize("mode", ["default", "full"])
 @pytest.mark.parametrize(
-    "common",
+    ("common", "mode"),
     [
-        "",
-        "optimizer=momentum",
-        "optimizer=adam lr=0.01",
-        "optimizer=only_target optimizer._target_=torch.optim.NAdam lr=0.01",
-        "network=cnn",
-        f"{CUSTOM}Normed",
-        f"{CUSTOM}Dropped",
+        ("", "default"),
+        ("optimizer=adam lr=0.01", "full"),
+        ("optimizer=only_target optimizer._target_=torch.optim.NAdam lr=0.01", "full"),
+        ("network=cnn network.channels=[3,4] network.hidden=[8]", "full"),
+        (f"{CUSTOM}Normed", "full"),
+        (f"{CUSTOM}Dropped", "full"),
     ],
 )
 def test_measuring_changes_no_bit_of_the_training(trainer: Trainer, common: str, mode: str) -> None:
@@ -308,7 +306,7 @@ def test_what_is_measured_is_what_an_ordinary_loop_finds(trainer: Trainer, data:
 
 @pytest.mark.full
 def test_a_lane_measures_what_it_measures_alone(trainer: Trainer) -> None:
-    runs = ["lr=0.02", "lr=0.1 seed=1", "lr=0.3"]
+    runs = ["lr=0.02", "lr=0.1 seed=1"]
     for run, lane in zip(runs, trainer.together(runs, ON), strict=True):
         alone, among = measured(trainer.alone(run, ON)), measured(lane)
         assert alone.index.equals(among.index)
@@ -317,14 +315,13 @@ def test_a_lane_measures_what_it_measures_alone(trainer: Trainer) -> None:
 
 @pytest.mark.full
 def test_a_run_that_explodes_has_its_rows_up_to_there(trainer: Trainer) -> None:
-    calm, wild = trainer.together(["lr=0.1", "lr=1e9"], ON)
+    calm, wild = trainer.together(["lr=0.1", "lr=1e9"], f"{ON} epochs=1")
     assert wild.summary["state"] == "diverged"
     table = measured(wild)
     assert table.index.max() <= wild.summary["first_nonfinite_step"]
     assert table["stability_ratio"].max() > 1
-    np.testing.assert_allclose(
-        measured(calm), measured(trainer.alone("lr=0.1", ON)), rtol=2e-3, atol=2e-3
-    )
+    alone = trainer.alone("lr=0.1", f"{ON} epochs=1")
+    np.testing.assert_allclose(measured(calm), measured(alone), rtol=2e-3, atol=2e-3)
 
 
 class _Doubled(torch.autograd.Function):

@@ -93,7 +93,7 @@ def test_the_shade_ends_at_the_lrs_that_were_tried(as_good: tuple[int, int]) -> 
     # One lr is a mark of under 1% of the axis, which spans five decades, to either side.
     wide = 0.05 if first == last else 1e-9
     assert abs(math.log10(left / first)) <= wide and abs(math.log10(right / last)) <= wide
-    assert ("do as well" in str(good.get_label())) == (first < last)
+    assert ("constant lrs" in str(good.get_label())) == (first < last)
 
 
 def test_what_is_told_is_what_was_found() -> None:

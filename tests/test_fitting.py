@@ -234,7 +234,7 @@ def test_the_answer_is_wrapped_below_the_table(width: int) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("width", [40, 80])
 def test_compare_is_as_wide_as_the_terminal(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,7 +116,7 @@ def test_words_that_once_were_not_refused_in_one_line(word: str, composed: Any) 
     assert told(lambda: composed([*interval, word]))
 
 
-@cases(95)
+@cases(60)
 @given(typed=lines)
 def test_the_words_of_a_sweep(typed: list[str], composed: Any) -> None:
     shutil.rmtree(composed.outputs, ignore_errors=True)

@@ -190,7 +190,7 @@ OF_RUNS = [f"0/{name}" for name in (*RUN, *HYDRA)] + [f"1/{name}" for name in RU
 INFINITE = b"step,epoch,lr,train_loss,val_loss,val_acc\n-inf,1,0.1,1,,\n-inf,1,0.1,2,1,0.5\n"
 
 
-@cases(60)
+@cases(36)
 @example(changes={"1/metrics.csv": INFINITE})
 @given(changes=spoilt(*OF_RUNS))
 def test_analysis_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
@@ -200,7 +200,7 @@ def test_analysis_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
         assert files(sweep) == before
 
 
-@cases(25)
+@cases(15)
 @given(changes=spoilt(*OF_RUNS, "multirun.yaml", "best.yaml", *TABLES))
 def test_a_report_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
     with put(changes, sweep):
@@ -210,7 +210,7 @@ def test_a_report_of_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
         assert not list(sweep.glob(".*.tmp"))
 
 
-@cases(12)
+@cases(8)
 @example(changes={f"{run}/.hydra/config.yaml": b"false\n" for run in (0, 1)})
 @given(changes=spoilt(*OF_RUNS))
 def test_a_comparison_with_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_comparison_with_a_spoilt_sweep(changes: Any, sweep: Path) -> None:
 NO_JOB = b"hydra: {overrides: {task: [], hydra: []}, runtime: {config_sources: []}}"
 
 
-@cases(120)
+@cases(70)
 @example(changes={"multirun.yaml": NO_JOB})
 @example(changes={"multirun.yaml": NO_JOB.replace(b"task: []", b"task: lr") + b"\n"})
 @given(changes=spoilt("multirun.yaml"))
@@ -251,7 +251,7 @@ def trained_as_recorded(specs: Any) -> None:
         shutil.copy(Path(source) / name, spec.folder / name)
 
 
-@cases(60)
+@cases(32)
 @example(changes={"0/.hydra/config.yaml": b"\xff\xfelr: 0.1"})
 @example(changes={"0/.hydra/config.yaml": b"[]"})
 @example(changes={"0/.hydra/config.yaml": b"lr: 0.1\ndevice: {a: 1}\n"})

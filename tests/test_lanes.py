@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lrlab import losses
 from lrlab.data import Dataset
 from lrlab.engine.lanes import chunks, memory, stacking
-from lrlab.networks import ACTIVATIONS, CNN, MLP
+from lrlab.networks import CNN, MLP
 
 # One group: other seeds, schedules, lengths and momenta; lanes that diverge at once and later.
 NEIGHBOURS = [
@@ -29,6 +29,7 @@ NEIGHBOURS = [
     "lr=0.2 epochs=3 schedule=plateau schedule.patience=0",
     "lr=0.05 epochs=1 schedule=step schedule.gamma=0.5 seed=7",
 ]
+FEW_NEIGHBOURS = [NEIGHBOURS[number] for number in (1, 2, 3, 6)]
 
 
 # --- networks as a user may write them ------------------------------------------------------------
@@ -57,31 +58,29 @@ def custom(name: str) -> str:
     ("common", "way"),
     [
         ("network.hidden=[37,53]", "together"),
-        ("network.hidden=[64,64,64]", None),
         ("network.hidden=[1]", None),
         ("network=perceptron batch_size=50", None),
         ("network=cnn network.channels=[3,5] network.hidden=[]", None),
         (custom("BatchNorm"), None),
-        (custom("Dropout"), "unmapped"),
         (custom("AlwaysNoisy"), "unmapped"),
         (custom("Odd"), None),
         ("network.hidden=[9] loss._target_=test_lanes.own_loss", None),
         ("network.hidden=[9] loss._target_=test_lanes.choosy_loss", "unmapped"),
-        ("network.hidden=[9] loss=mse_one_hot", None),
     ],
 )
 def test_a_lane_has_the_bits_that_it_has_alone(
     trainer: Trainer, common: str, way: str | None
 ) -> None:
-    group = trainer.together(NEIGHBOURS, common)
+    # the other networks are spared the time
+    runs = NEIGHBOURS if common == "network.hidden=[37,53]" else FEW_NEIGHBOURS
+    group = trainer.together(runs, common)
     assert {run.summary["state"] for run in group} == {"finished", "diverged"}
     if way is not None:
         assert {run.summary["lanes"]["way"] for run in group} == {way}
-    every = 1 if common == "network.hidden=[37,53]" else 3  # the others are spared the time
-    for neighbour, run in list(zip(NEIGHBOURS, group, strict=True))[::every]:
+    for neighbour, run in zip(runs, group, strict=True):
         assert_same_bits(run, trainer.alone(neighbour, common))
     if way is not None:
-        backwards = trainer.together(NEIGHBOURS[::-1], common)
+        backwards = trainer.together(runs[::-1], common)
         for run, other in zip(group, backwards[::-1], strict=True):
             assert_same_bits(run, other)
 
@@ -100,11 +99,7 @@ def test_neighbours_that_share_its_seed_change_nothing(trainer: Trainer) -> None
     "common",
     [
         "optimizer=adam",
-        "optimizer=adamw",
         "optimizer=rmsprop optimizer.momentum=0.5",
-        "optimizer=adagrad",
-        "optimizer=nesterov",
-        "optimizer=adam optimizer.amsgrad=true",
         "optimizer=only_target optimizer._target_=torch.optim.NAdam",
     ],
 )
@@ -126,11 +121,11 @@ def test_the_same_bits_with_other_optimizers(trainer: Trainer, common: str) -> N
     for text, run in zip(runs, group, strict=True):
         assert_same_bits(run, trainer.alone(text, common))
     slow = "lrlab has no stacked update for it" in group[0].log
-    assert slow == ("NAdam" in common or "amsgrad" in common)
+    assert slow == ("NAdam" in common)
 
 
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ["relu", "step"])
 def test_the_same_bits_with_each_activation(trainer: Trainer, activation: str) -> None:
     common = f"network.hidden=[37,5] network.activation={activation}"
     runs = ["lr=0.3", "lr=1e30", "lr=0.1 seed=2"]
@@ -181,7 +176,7 @@ def test_lanes_that_leave_inside_an_epoch_change_nothing(trainer: Trainer) -> No
 
 
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize("network", ["Dropout", "AlwaysNoisy", "BatchNorm"])
+@pytest.mark.parametrize("network", ["Dropout", "AlwaysNoisy"])
 def test_the_callers_random_state_does_not_matter(trainer: Trainer, network: str) -> None:
     torch.manual_seed(1)
     one = trainer.alone("lr=0.1", custom(network))

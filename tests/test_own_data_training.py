@@ -343,7 +343,7 @@ def test_standardised_targets_train_as_in_torch_and_losses_have_their_units(
 def test_branches_diagnostics_and_records_of_standardised_targets(tmp_path: Path) -> None:
     far(tmp_path / "far.npz")
     words = ["data=arrays", "network=perceptron", "batch_size=16", "loss=mse"]
-    words += ["epochs=12", "lr=0.01,0.1", "threads=1", "plots=false", "device=cpu"]
+    words += ["epochs=4", "lr=0.01,0.1", "threads=1", "plots=false", "device=cpu"]
     words += ["diagnostics=full"]
     # the same numbers, standardised before lrlab sees them
     data = own_data.arrays(str(tmp_path / "far.npz"), standardise_targets=True)

@@ -46,6 +46,7 @@ FIGURES = [
     (name, case)
     for name, case in itertools.product(plots.NAMES, CASES)
     if (case == CASES[-1] or name not in NO_SCHEDULES)
+    and (case != "3" or name == "loss_curves")  # one figure of few runs is as the others
     and name != "importances"  # of a search, see test_plots_pooled
     and (case == "13" or name not in ("textbook", "surface"))  # which know no number of runs
 ]

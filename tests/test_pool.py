@@ -61,7 +61,7 @@ def test_a_run_in_a_refilled_place_has_the_bits_that_it_has_alone(
     assert source.taken == {0: 0, 1: 0, 2: 0, 3: 1, 4: 2, 5: 2, 6: 3}
     group = [read(spec.folder) for spec in specs]
     assert group[1].summary["lanes"]["way"] in way.split(" or ")
-    every = 1 if common == "network.hidden=[37,16]" else 2  # the others are spared the time
+    every = 1 if common == "network.hidden=[37,16]" else 3  # the others are spared the time
     for run, text in list(zip(group, runs, strict=True))[::every]:
         assert_same_bits(run, trainer.reference(text, common))
 
@@ -110,7 +110,7 @@ def test_memory_limits_the_lanes(trainer: Trainer, monkeypatch: pytest.MonkeyPat
 @pytest.mark.full
 def test_a_pruned_run_leaves_and_the_next_takes_its_place(trainer: Trainer) -> None:
     runs = ["lr=0.1", "lr=0.001", "lr=0.2", "lr=0.05 seed=2", "lr=0.002"]
-    common = "network.hidden=[37] epochs=3"
+    common = "network.hidden=[8] epochs=3"
     specs = trainer.specs(runs, common)
 
     def slow(heard: dict[int, list[Report]]) -> set[int]:
@@ -182,9 +182,9 @@ class Normalised(nn.Module):
 @pytest.mark.full(after=1)
 @pytest.mark.parametrize(
     ("steps", "every"),
-    [(7, "auto"), (1, "auto"), (10, "auto"), (17, "auto"), (7, "1"), (11, "1"), (7, "null")],
+    [(7, "auto"), (1, "auto"), (10, "auto"), (17, "auto"), (11, "1"), (7, "null")],
 )
-@pytest.mark.parametrize(("common", "runs"), GOING_ON[:3])
+@pytest.mark.parametrize(("common", "runs"), GOING_ON[:1])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     trainer: Trainer, common: str, runs: list[str], steps: int, every: str
 ) -> None:
@@ -206,7 +206,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 
 
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize(("common", "runs"), GOING_ON[3:])
+@pytest.mark.parametrize(("common", "runs"), [*GOING_ON[3:4], *GOING_ON[1:3], *GOING_ON[4:]])
 def test_every_kind_of_state_survives_a_stop(
     trainer: Trainer, common: str, runs: list[str]
 ) -> None:
@@ -217,8 +217,7 @@ def test_every_kind_of_state_survives_a_stop(
 
 
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize("steps", [5, 12, 16])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 5), ("adam", 12)])
 def test_a_regression_goes_on_to_the_same_bits(
     trainer: Trainer, optimizer: str, steps: int, tmp_path: Path
 ) -> None:
@@ -253,7 +252,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("steps", "every"), [(5, "auto"), (22, "auto"), (15, "null"), (30, "2"), (15, "2")]
+    ("steps", "every"), [(22, "auto"), (15, "null"), (30, "2")]
 )
 def test_a_refilled_pool_goes_on_where_it_was(
     trainer: Trainer, uninterrupted: Scripted, steps: int, every: str
@@ -289,9 +288,9 @@ def test_a_checkpoint_is_written_every_so_many_epochs(
 ) -> None:
     steps: list[int] = []
     monkeypatch.setattr(checkpoints, "save", lambda run, state: steps.append(state["step"]))
-    for every, expected in [("1", [10, 20, 30]), ("2", [20]), ("auto", []), ("null", [])]:
+    for every, expected in [("1", [10, 20]), ("2", [20]), ("auto", []), ("null", [])]:
         steps.clear()
-        trainer.alone("lr=0.1", f"network.hidden=[5] epochs=4 checkpoint_every={every}")
+        trainer.alone("lr=0.1", f"network.hidden=[5] epochs=3 checkpoint_every={every}")
         assert steps == expected
 
 

@@ -48,7 +48,6 @@ def phases(file: Path) -> Counter[str]:
     return Counter(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
 
-@pytest.mark.full
 def test_each_window_is_a_trace_with_lrlabs_phases(homes: dict[str, tuple[Path, Ended]]) -> None:
     folder, ended = homes["true"]
     assert (ended.code, ended.err) == (0, "")

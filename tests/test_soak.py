@@ -41,7 +41,7 @@ from lrlab.report import __main__ as report
 pytestmark = pytest.mark.full
 
 WARM = 2  # rounds that may import, and fill caches
-ROUNDS = int(os.environ.get("LRLAB_SOAK_ROUNDS", "2"))  # behind them
+ROUNDS = int(os.environ.get("LRLAB_SOAK_ROUNDS", "1"))  # behind them
 
 # What a round may add, for caches of a bounded size fill: a parsed override is some objects.
 OBJECTS = 300

@@ -455,6 +455,8 @@ def test_what_a_gpu_sums_by_fours_is_not_cut_by_lanes(
         alone = trainer.alone(text, common)
         assert run.summary["lanes"]["way"] == alone.summary["lanes"]["way"] == way
         assert_same_bits(run, alone)
+        if text != RUNS[0]:
+            continue
         unpadded = trainer.alone(text, f"network.hidden=[8] batch_size={batch}")
         assert run.results["test_loss"] == pytest.approx(unpadded.results["test_loss"], rel=1e-5)
 

@@ -78,7 +78,6 @@ def test_a_new_queue_starts_at_tick_0_and_a_finished_one_where_its_places_fell_f
     ("sampler", "pruner", "seeds"),
     [
         ("tpe", "none", ""),
-        ("tpe", "asha", ""),
         ("tpe", "median", "0,1"),
         ("qmc", "hyperband", ""),
         ("cmaes", "asha", "0,1,2"),
@@ -100,7 +99,7 @@ def test_a_queue_resumed_after_any_write_ends_as_the_uninterrupted_one(
 
     lines = opened.journal.read_bytes().splitlines(keepends=True)
     started = next(n for n, line in enumerate(lines) if b'"claim"' in line)
-    for end in range(started - 3, len(lines), 7 if seeds else 4):
+    for end in range(started - 3, len(lines), 13 if seeds else 7):
         journal = tmp_path / f"{end}.journal"
         torn = lines[end][: len(lines[end]) // 2] if end % 2 else b""
         journal.write_bytes(b"".join(lines[:end]) + torn)
@@ -151,13 +150,12 @@ def test_workers_that_are_killed_and_started_again_lose_nothing(
     hire: Callable[..., Worker], opened: Opener
 ) -> None:
     lists = {"lr": [str(n) for n in range(1, 9)]}
-    for _ in range(2):
-        workers = [hire(lists) for _ in range(2)]
-        for worker in workers:
-            worker.say("take")
-        assert sorted(worker.hear() for worker in workers) == [0, 1]
-        for worker in workers:
-            worker.kill()
+    workers = [hire(lists) for _ in range(2)]
+    for worker in workers:
+        worker.say("take")
+    assert sorted(worker.hear() for worker in workers) == [0, 1]
+    for worker in workers:
+        worker.kill()
     last = hire(lists)
     last.say("work")
     assert sorted(last.hear()) == list(range(8))

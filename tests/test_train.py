@@ -98,23 +98,31 @@ SCHEDULES: dict[str, tuple[Callable[[optim.Optimizer], Any] | None, bool]] = {
 }
 
 
+# a first one, one with state of its own and one that lanes have by the general way
+WAYS = [name for name in OPTIMIZERS if name.endswith(("=sgd", "=[0.8,0.99]", "NAdam"))]
+
+
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", WAYS)
 def test_each_optimizer_and_schedule_trains_as_in_torch(
     trainer: Trainer, data: Dataset, optimizer: str
 ) -> None:
+    """All optimizers are in the test of float64 below."""
     make, lr = OPTIMIZERS[optimizer]
     common = f"{optimizer} network.hidden=[37,11] epochs=3 lr={lr}"
-    runs = [f"{name} seed={seed % 2}" for seed, name in enumerate(SCHEDULES)]
+    # by epoch, by step, warmed up, and one that follows val_loss: what a table and a loop may be
+    few = [name for name in SCHEDULES if "warmup" in name or "plateau" in name]
+    schedules = {name: SCHEDULES[name] for name in (SCHEDULES if optimizer[-3:] == "sgd" else few)}
+    runs = [f"{name} seed={seed % 2}" for seed, name in enumerate(schedules)]
     group = trainer.together(runs, common)
-    for seed, (run, (scheduler, by_step)) in enumerate(zip(group, SCHEDULES.values(), strict=True)):
+    for seed, (run, (scheduler, by_step)) in enumerate(zip(group, schedules.values(), strict=True)):
         truth = ordinary(
             mlp, data, partial(make, lr=lr), scheduler, by_step, epochs=3, seed=seed % 2
         )
         assert_trained_like(run, truth, data, rtol=2e-4)
     drops = [
         run.metrics["lr"].nunique() > 1
-        for run, name in zip(group, SCHEDULES, strict=True)
+        for run, name in zip(group, schedules, strict=True)
         if "plateau" in name
     ]
     assert drops == [True, False]  # which only val_loss tells apart
@@ -299,16 +307,16 @@ def test_a_run_that_fails_does_so_alone(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("width", [1, 2, 3])
-def test_lanes_limits_how_many_train_at_once(trainer: Trainer, width: int) -> None:
+def test_lanes_limits_how_many_train_at_once(trainer: Trainer) -> None:
     runs = ["lr=0.1", "lr=0.2", "lr=1e38", "lr=0.1 seed=1", "lr=0.05 epochs=1"]
     common = "network.hidden=[37]"
     whole = launched(trainer, runs, f"{common} lanes=auto")
     assert {run.summary["lanes"]["width"] for run in whole} == {5}
-    chunks = launched(trainer, runs, f"{common} lanes={width}")
-    assert max(run.summary["lanes"]["width"] for run in chunks) == width
-    for run, other in zip(whole, chunks, strict=True):
-        assert_same_bits(run, other)
+    for width in (1, 3):
+        chunks = launched(trainer, runs, f"{common} lanes={width}")
+        assert max(run.summary["lanes"]["width"] for run in chunks) == width
+        for run, other in zip(whole, chunks, strict=True):
+            assert_same_bits(run, other)
 
 
 @pytest.mark.full
@@ -351,7 +359,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("convolve", ["false", "true"])
+@pytest.mark.parametrize("convolve", ["true"])
 def test_a_network_that_counts_its_calls_counts_its_own(trainer: Trainer, convolve: str) -> None:
     network = f"network=custom network._target_={__name__}.Counting network.convolve={convolve}"
     lrs = ["lr=0.1", "lr=1e30", "lr=0.02"]

@@ -107,7 +107,7 @@ def test_the_summary_holds_full_evaluations(trainer: Trainer, data: Dataset) -> 
 
 
 @pytest.mark.full(after=2)
-@pytest.mark.parametrize(("held_out", "parts"), [(3, 0), (4, 2), (9, 4), (41, 20)])
+@pytest.mark.parametrize(("held_out", "parts"), [(3, 0), (4, 2), (41, 20)])
 def test_a_small_held_out_part_has_fewer_parts(
     held_out: int, parts: int, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,10 +188,9 @@ def test_segments_do_not_show(trainer: Trainer, monkeypatch: pytest.MonkeyPatch)
     common = "network.hidden=[37]"
     group = trainer.together(runs, common)
     assert group[1].summary["state"] == "diverged"
-    for segment in (1, 3):
-        monkeypatch.setattr(stack, "SEGMENT", segment)
-        for run, other in zip(group, trainer.together(runs, common), strict=True):
-            assert_same_bits(run, other)
+    monkeypatch.setattr(stack, "SEGMENT", 3)
+    for run, other in zip(group, trainer.together(runs, common), strict=True):
+        assert_same_bits(run, other)
 
 
 # --- runs that diverge ----------------------------------------------------------------------------

@@ -312,7 +312,8 @@ def unsafe(source: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        told = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        asked = ("shell", "weights_only", "allow_pickle", "Loader")
+        told = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg in asked}
         if name in ("eval", "exec", "os.system", "yaml.unsafe_load", "yaml.full_load"):
             found.append(name)
         if name.endswith("read_pickle") or told.get("shell") == "True":

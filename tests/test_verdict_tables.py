@@ -196,7 +196,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 
 @pytest.mark.full
 @settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     database=None,  # it would lie in the repository
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -75,9 +75,7 @@ def test_what_a_resume_imports_from_there_ends_where_it_is_not_trusted(
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize(
-    "how", ["workers=2", "hydra/launcher=submitit_local", "hydra/launcher=joblib"]
-)
+@pytest.mark.parametrize("how", ["workers=2", "hydra/launcher=joblib"])
 def test_no_process_outlives_the_one_that_started_it(
     how: str, server: Server, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.commands import command, process, summaries, trials
+from helpers.commands import command, summaries, trials
 from helpers.interrupted import QUICK, found
 from helpers.warm import Process, Server
 
@@ -122,11 +122,11 @@ def start(server: Server, tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 def test_a_grid_of_8_points_by_two_workers_is_8_runs(
-    alone: Callable[[int], dict[str, Any]], tmp_path: Path
+    alone: Callable[[int], dict[str, Any]], start: Callable[..., Process], tmp_path: Path
 ) -> None:
-    typed = ("lrlab.sweep", *QUICK, *GRID, "epochs=2", "workers=2")
-    done = process("-m", *typed, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    """Workers that are started as a user's are, README's search has: test_readme.py."""
+    done = start("lrlab.sweep", *QUICK, *GRID, "epochs=2", "workers=2").wait()
+    assert (done.code, done.err) == (0, "")
     folder = tmp_path / "outputs" / "x"
     assert found(folder) == {**alone(2), "best.yaml": (folder / "best.yaml").read_text()}
     assert len(trials(folder)) == 8
@@ -134,10 +134,10 @@ def test_a_grid_of_8_points_by_two_workers_is_8_runs(
     assert [log.count("lane ") for log in logs] == [1] * 8  # each began once
     claims = {trial.user_attrs["claim"]["worker"] for trial in trials(folder)}
     assert 1 <= len(claims) <= 2
-    assert "8 runs by 2 workers on cpu" in done.stdout
-    ended = re.findall(r"^run (\d+) .* finished$", done.stdout, re.MULTILINE)
+    assert "8 runs by 2 workers on cpu" in done.out
+    ended = re.findall(r"^run (\d+) .* finished$", done.out, re.MULTILINE)
     assert sorted(ended) == [str(number) for number in range(8)]
-    assert len(re.findall(r"^run +lr ", done.stdout, re.MULTILINE)) == 1  # one table, at the end
+    assert len(re.findall(r"^run +lr ", done.out, re.MULTILINE)) == 1  # one table, at the end
 
 
 EPOCHS = 30  # so that they are killed in the middle

@@ -28,22 +28,18 @@ class Plan:
 PLANS = {
     "a grid that is refilled": Plan(
         (*QUICK, "lr=0.1,1e9", "epochs=3,1,2", "lanes=2", "save_model=true", "lease=3600"),
-        {TRAINING: 2, TELLING: 2, WRITING: 1},
-    ),
-    "asha with checkpoints": Plan(
-        (*QUICK, *SEARCH, "n_trials=8", "pruner=asha", "checkpoint_every=1"),
-        {TRAINING: 2, TELLING: 2},
+        {TRAINING: 1, TELLING: 1, WRITING: 1},
     ),
     "median over seeds": Plan(
         (
             *(*QUICK, *SEARCH, "n_trials=4", "seed=0,1,2", "checkpoint_every=null"),
             *("pruner=median", "pruner.n_startup_trials=2"),
         ),
-        {TRAINING: 2, TELLING: 2},
+        {TRAINING: 1, TELLING: 1},
     ),
     "measured, tested and drawn": Plan(
         MEASURED,
-        {TRAINING: 1, TELLING: 1, WRITING: 1, PLOTTING: 2},
+        {TRAINING: 1, TELLING: 1, WRITING: 1, PLOTTING: 1},
     ),
 }
 
