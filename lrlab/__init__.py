@@ -44,11 +44,11 @@ from lrlab._version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from lrlab import find
-    from lrlab.api import Result, load, run_sweep
+    from lrlab.api import Result, judge, load, run_sweep
 
-__all__ = ["Result", "__version__", "find", "load", "run_sweep"]
+__all__ = ["Result", "__version__", "find", "judge", "load", "run_sweep"]
 
-_OF_API = ("Result", "load", "run_sweep")
+_OF_API = ("Result", "judge", "load", "run_sweep")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,10 +14,11 @@ from pathlib import Path
 from lrlab import errors, records
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, in_a_line
+from lrlab.logs import rates
 from lrlab.process import fitting, verbs
 from lrlab.process import paths as process_paths
 from lrlab.records import thresholds
-from lrlab.verdicts import recommend
+from lrlab.verdicts import end_losses
 from lrlab.verdicts.judging import verdicts as verdicts  # of a DataFrame: docs/analysis.md
 from lrlab.verdicts.loading import load, resolved
 from lrlab.verdicts.printed.answer_words import terminal_text
@@ -43,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=verbs.path,
         nargs="*",
         metavar="PATH",
-        help="a sweep's folder, or a CSV of curves; several are judged together",
+        help="a sweep's folder, a CSV of curves, or another program's log or folder of logs; "
+        "several are judged together",
     )
+    rates.add_options(parser)
     parser.add_argument(
         "--output", type=verbs.path, metavar="FILE", help="write the verdicts as CSV"
     )
@@ -85,22 +88,25 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         raise UserError(f"--target={options.target}: must be a finite number, like --target=0.1")
     if options.output is not None:
         options.output = _output(options.output, options.paths)
-    loaded = load(options.paths, with_branches=False)
+    loaded = load(options.paths, with_branches=False, wanted=rates.wanted(options))
     found = in_order(loaded.verdicts(options.target))
-    answers = recommend.recommend(found)
+    answers = loaded.answers(found)
     if options.output is not None:
         records.write_whole(options.output, records.csv_text(found))
     if options.json:
         return as_json(found, answers, loaded.notes), ()
     width = fitting.terminal_width()
-    parts = [verdict_table(found, width)]
-    if options.evidence or len(found) <= EVIDENCE_OF:
+    parts = [end_losses.text(found, answers, width) if loaded.ends else verdict_table(found, width)]
+    if loaded.ends:
+        parts += [evidence_lines(found, width)] if options.evidence else []
+    elif options.evidence or len(found) <= EVIDENCE_OF:
         parts.append(evidence_lines(found, width))
     else:
         parts.append(f"the evidence of {len(found)} runs: --evidence prints it, --output writes it")
     if options.thresholds:
         parts.append("\n".join(thresholds.lines()))
-    parts.append(terminal_text(answers, width))
+    if not loaded.ends:
+        parts.append(terminal_text(answers, width))
     if options.output is not None:
         parts.append(f"verdicts  {process_paths.display_path(options.output)}")
     return "\n\n".join(parts), loaded.notes

@@ -70,7 +70,7 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
         }
     )
     if told.any():
-        notes.append(f"{loss} is written as nan in {int(told.sum())} rows: taken as not finite")
+        notes.append(f"{loss} is written as nan {int(told.sum())} times: taken as not finite")
     if blank := int(np.isnan(values).sum()):
         notes.append(f"{blank} of {len(frame)} runs have no {loss}, and were left out")
         frame = frame.loc[frame["end_loss"].notna()].reset_index(drop=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lrlab.logs import columns
@@ -86,15 +88,14 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
         UserError: a column is ambiguous, or holds what is no number.
     """
     roles = roles_of(table, wanted)
-    notes: list[str] = []
-    if "step" in roles and columns.count([roles["step"]]):
-        notes.append(f"{roles['step']} counts samples or tokens: what is called steps are these")
-    if "run" in roles:
-        return [log_of(table, PROGRAM, roles, notes=tuple(notes))]
-    runs = _by_lr(table, roles)
+    runs = None if "run" in roles else _by_lr(table, roles)
+    log = log_of(table, PROGRAM, roles, runs)
     if runs is not None:
-        notes.append("no column names the runs: each learning rate is taken as one")
-    return [log_of(table, PROGRAM, roles, runs, tuple(notes))]
+        log = log.saying("no column names the runs: each learning rate is taken as one")
+    if "step" in roles and columns.count([roles["step"]]):
+        note = f"{roles['step']} counts samples or tokens: what is called steps are these"
+        log = replace(log.saying(note), counts_steps=False)
+    return [log]
 
 
 def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:

@@ -41,7 +41,7 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
     roles = generic.roles_of(table, wanted)
     roles.pop("run", None)
     hparams, notes = hyperparameters(table.file.parent / HPARAMS)
-    log = log_of(table, PROGRAM, roles, notes=tuple(notes))
+    log = log_of(table, PROGRAM, roles).saying(*notes)
     rows, lr_from, took = log.rows, log.lr_from, dict(log.took)
     name = wanted.lr_column if wanted.lr_column in hparams else lr_name(hparams)
     if name is not None and "lr" not in roles:

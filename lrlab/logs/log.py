@@ -36,6 +36,7 @@ class Log:
         notes: lines about what else was assumed or left out.
         written: by loss, (rows,) whether the cell says nan.
         ends: whether it has an end loss a run, and no curves.
+        counts_steps: whether what it calls steps are steps of training, as far as that is known.
     """
 
     place: Path
@@ -46,6 +47,7 @@ class Log:
     notes: tuple[str, ...] = ()
     written: Mapping[str, np.ndarray] = field(default_factory=dict)
     ends: bool = False
+    counts_steps: bool = True
 
     @property
     def runs(self) -> list[Any]:
@@ -164,29 +166,34 @@ def log_of(
     program: str,
     roles: dict[str, str],
     runs: list[str] | None = None,
-    notes: tuple[str, ...] = (),
 ) -> Log:
     """Return the log of a table whose columns are known."""
     frame, written = rows_of(table, {k: v for k, v in roles.items() if k != "lr"}, runs)
     frame, lr_from = lr_roles(table, roles, frame)
     took = {ours: theirs for ours, theirs in roles.items() if ours != "lr"}
-    return Log(table.file, program, frame, took, lr_from, (*table.notes, *notes), written)
+    return Log(table.file, program, frame, took, lr_from, table.notes, written)
 
 
 # --- cleaned --------------------------------------------------------------------------------------
 
 
-def cleaned(log: Log) -> Log:
-    """Return the log with holes, restarted steps and repeated steps settled, and lines about it."""
+def cleaned(log: Log, has_holes: bool = True) -> Log:
+    """Return the log with holes, restarted steps and repeated steps settled, and lines about it.
+
+    Args:
+        has_holes: whether a blank loss was not measured; False: it may also be a lost one.
+    """
     rows, notes, written = log.rows, list(log.notes), log.written
     if "train_loss" not in rows:
         rows = rows.assign(train_loss=math.nan)
     rows, told = _zero_losses(rows)
     notes += told
-    rows, told = holes.settled(rows, written)
-    notes += told
     unit = "step" if "step" in rows else "epoch"
-    has_loss = rows.loc[:, [n for n in holes.LOSSES if n in rows]].notna().any(axis=1)
+    has_loss = rows["run"].notna()
+    if has_holes:
+        rows, told = holes.settled(rows, written)
+        notes += told
+        has_loss = rows.loc[:, [n for n in holes.LOSSES if n in rows]].notna().any(axis=1)
     kept = rows.loc[has_loss & rows[unit].notna()].reset_index(drop=True)
     if lost := len(set(log.runs) - set(kept["run"])):
         notes.append(f"{lost} of {len(log.runs)} runs have no loss, and were left out")
@@ -207,8 +214,8 @@ def _zero_losses(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         return rows, []
     rows = rows.assign(train_loss=np.where(lost, np.inf, rows["train_loss"].to_numpy(dtype=float)))
     return rows, [
-        f"a loss of exactly 0 with a gradient norm that is not finite, in {int(lost.sum())} "
-        "rows: taken as a loss that is not finite"
+        "a loss of exactly 0 has a gradient norm that is not finite, "
+        f"{int(lost.sum())} times: taken as a loss that is not finite"
     ]
 
 

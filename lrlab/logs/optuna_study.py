@@ -242,7 +242,9 @@ def _logs(
     took = {"run": "the trial's number", "val_loss": f"{what} (assumed)"}
     if not ends:
         took["step"] = "the step they were reported at"
-    return [Log(file, PROGRAM, rows, took, f"the parameter {name}", tuple(told), written, ends)]
+    return [
+        Log(file, PROGRAM, rows, took, f"the parameter {name}", tuple(told), written, ends, False)
+    ]
 
 
 def _lr_name(file: Path, trials: list[_Trial], wanted: Wanted) -> str:

@@ -17,9 +17,13 @@ from lrlab.logs.log import Log
 from lrlab.tables.tidy import SETTINGS
 
 _NUMBER = r"[+]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_FRACTION = r"(?:\d+\.\d+|\.\d+|\d+\.?\d*[eE][+-]?\d+)"
 _IN_A_NAME = re.compile(
-    rf"(?<![A-Za-z])(?:lr|learning[_-]?rate)[=_:-]?(?P<lr>{_NUMBER})(?![\d.]*\d)", re.IGNORECASE
+    rf"(?<![A-Za-z])(?:lr|learning[_-]?rate)(?:=(?P<lr>{_NUMBER})|[_:-]?(?P<lr2>{_FRACTION}))"
+    r"(?![\d.]*\d)",
+    re.IGNORECASE,
 )
+# In a name by itself: lr=1, lr_0.1, lr3e-4. A plain lr1 may be the second of lr0, lr1, lr2.
 _OR_COLUMN = ", or --lr-column NAME where a column or parameter has it"
 _FIELDS = ("lr", "seed", *SETTINGS)
 _OURS = ("run", "step", "epoch", "train_loss", "val_loss", "grad_norm", "seed", "lr_at_step")
@@ -153,10 +157,11 @@ def _by_pattern(
     rows, found, others = log.rows, {}, {}
     for run, texts in zip(log.runs, names, strict=True):
         for text in texts:
-            values = {float(m["lr"]) for m in pattern.finditer(text) if _is_number(m["lr"])}
+            matches = [m for m in pattern.finditer(text) if _is_number(_rate_of(m))]
+            values = {float(_rate_of(m)) for m in matches}
             if len(values) == 1:
-                match = next(m for m in pattern.finditer(text) if _is_number(m["lr"]))
-                found[run] = float(match["lr"])
+                match = matches[0]
+                found[run] = values.pop()
                 others[run] = {k: v for k, v in match.groupdict().items() if k in _FIELDS[1:] and v}
                 break
             if len(values) > 1 and not quiet:
@@ -178,9 +183,14 @@ def _by_pattern(
     return replace(log, rows=rows, lr_from=where)
 
 
-def _is_number(text: str | None) -> bool:
+def _rate_of(match: re.Match[str]) -> str:
+    told = match.groupdict()
+    return told["lr"] or told.get("lr2") or ""
+
+
+def _is_number(text: str) -> bool:
     try:
-        return text is not None and math.isfinite(float(text))
+        return math.isfinite(float(text))
     except ValueError:
         return False
 

@@ -56,11 +56,13 @@ class Found:
             and judged_by.
         ends: whether these are end losses.
         notes: what was taken for which column, and what was assumed or left out.
+        counts_steps: whether the steps are steps of training, as far as that is known.
     """
 
     rows: pd.DataFrame
     ends: bool
     notes: tuple[str, ...]
+    counts_steps: bool = True
 
 
 def read(path: Path, wanted: Wanted) -> Found | None:
@@ -274,7 +276,42 @@ def _last_states(states: Sequence[Path]) -> list[Path]:
 # --- together -------------------------------------------------------------------------------------
 
 
-def _found(path: Path, logs: list[Log], notes: list[str], wanted: Wanted) -> Found:
+def of_frame(frame: pd.DataFrame, wanted: Wanted) -> Found:
+    """Return the runs of a DataFrame; its NaN are holes, or lost losses, as verdicts decide.
+
+    Raises:
+        UserError: a column is missing or ambiguous, or holds what is no number.
+    """
+    named = any(name is not None for name in frame.index.names)
+    frame = frame.reset_index() if named else frame
+    names = [str(name) for name in frame.columns]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"frame: two columns are called {twice[0]}; keep one")
+    if is_own(names) and not wanted.is_asked:
+        return Found(frame, False, ())
+    cells = {name: _texts_of(frame[column]) for name, column in zip(names, frame, strict=True)}
+    table = Table(Path("frame"), cells, list(range(len(frame))), ())
+    logs = _of_table(table, wanted)
+    if logs is None:
+        raise UserError(
+            f"frame: needs run, lr, step or epoch, and train_loss or val_loss; or lr and a loss, "
+            f"one row a run. Its columns are {in_a_line(', '.join(names))[:160]}"
+        )
+    return _found(Path("frame"), logs, [], wanted, has_holes=False)
+
+
+def _texts_of(column: Any) -> list[str]:
+    missing = column.isna().tolist()
+    return [
+        "" if is_missing else repr(value) if isinstance(value, float) else str(value)
+        for value, is_missing in zip(column.tolist(), missing, strict=True)
+    ]
+
+
+def _found(
+    path: Path, logs: list[Log], notes: list[str], wanted: Wanted, has_holes: bool = True
+) -> Found:
     kinds = {log.ends for log in logs}
     if len(kinds) > 1:
         one = next(log for log in logs if log.ends)
@@ -300,7 +337,7 @@ def _found(path: Path, logs: list[Log], notes: list[str], wanted: Wanted) -> Fou
     for log in resolved:
         own = dict(zip(log.runs, names[place : place + len(log.runs)], strict=True))
         place += len(log.runs)
-        settled.append(log if log.ends else cleaned(log))
+        settled.append(log if log.ends else cleaned(log, has_holes))
         rows = settled[-1].rows
         parts.append(rows.assign(run=[own[run] for run in rows["run"]]))
     told = [*_told(path, settled), *(f"{path}: {note}" for note in notes)]
@@ -309,7 +346,8 @@ def _found(path: Path, logs: list[Log], notes: list[str], wanted: Wanted) -> Fou
     if not filled:
         raise UserError(f"{path}: has no loss at any step")
     rows = pd.concat(filled, ignore_index=True).reindex(columns=columns_)
-    return Found(_typed(rows), kinds == {True}, tuple(told))
+    counted = all(log.counts_steps for log in logs)
+    return Found(_typed(rows), kinds == {True}, tuple(told), counted)
 
 
 def _told(path: Path, logs: Sequence[Log]) -> list[str]:
@@ -350,10 +388,8 @@ def _label(path: Path, log: Log) -> str:
     parts = [part for part in inside.parts if part not in ("", ".")]
     if log.program == mlflow.PROGRAM:
         return mlflow.name_of(place)
-    if place.suffix or place.is_file():
-        stem = parts.pop().split(".")[0] if parts and place.name.count(".") == 1 else ""
-        if not stem:
-            stem = parts.pop().removesuffix(".gz").rpartition(".")[0] if parts else place.stem
+    if parts and (place.suffix == ".csv" or place.is_file()):
+        stem = Path(parts.pop().removesuffix(".gz")).stem
         parts += [] if stem in _PLAIN_NAMES else [stem]
     parts = [part for part in parts if not part.startswith("checkpoint-")]
     return "/".join(parts) or _folder_name(path)
@@ -392,13 +428,11 @@ def _texts(path: Path, label: str, run: str, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
-def asked_without_logs(wanted: Wanted, paths: Sequence[Path]) -> None:
-    """Refuse options about logs where no path is a log.
+def check_unasked(path: Path, wanted: Wanted) -> None:
+    """Check that no option about logs was typed for a path that is none.
 
     Raises:
         UserError: names the first of them.
     """
     if wanted.is_asked:
-        raise UserError(
-            f"{wanted.is_asked}: {', '.join(map(str, paths[:3]))} says it itself; leave it out"
-        )
+        raise UserError(f"{wanted.is_asked}: is for logs of other programs, and {path} is none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,7 @@ def read_chart(table: Table, wanted: Wanted) -> list[Log]:
         Log(
             *(table.file, CHART, rows, {unit: at, **roles}, "", tuple(notes)),
             written={ours: np.concatenate(each) for ours, each in written.items() if each},
+            counts_steps=at.lower() != "step",
         )
     ]
 
@@ -119,7 +121,8 @@ def read_history(table: Table, wanted: Wanted) -> list[Log]:
     if "train_loss" not in roles and "val_loss" not in roles:
         listed = in_a_line(", ".join(table.names))[:160]
         raise UserError(f"{table.file}: has no loss among its columns, {listed}")
-    notes = ()
-    if roles["step"] == "_step":
-        notes = ("_step counts the calls of wandb.log, which need not be steps of training",)
-    return [log_of(table, HISTORY, roles, notes=notes)]
+    log = log_of(table, HISTORY, roles)
+    if roles["step"] != "_step":
+        return [log]
+    note = "_step counts the calls of wandb.log, which need not be steps of training"
+    return [replace(log.saying(note), counts_steps=False)]
