@@ -20,7 +20,7 @@ MODULES = {
 }
 PACKAGES = {
     *("process", "config", "records", "data", "engine", "plan", "training", "study", "sweeping"),
-    *("probes", "range_test", "tables", "verdicts", "comparison", "plots", "report"),
+    *("probes", "range_test", "tables", "logs", "verdicts", "comparison", "plots", "report"),
 }
 # Whose parameters are keys of a config, or the keywords of the public API.
 MANY_PARAMETERS = {"find", "table"}

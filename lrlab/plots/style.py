@@ -95,6 +95,7 @@ _UNITS = {"nll": "nats", "cross_entropy": "nats", "mse_one_hot": "squared error"
 _NAMED = ("network", "data", "optimizer", "schedule", "batch_size", "epochs")
 _STATES = (
     "finished",
+    "not finite",
     "training",
     "running",
     "waiting",

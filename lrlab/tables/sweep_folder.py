@@ -47,7 +47,8 @@ def check_sweep(folder: Path) -> None:
         some = " or ".join(str(each) for each in sweeps[:3])
         raise UserError(f"{folder}: holds {count}, but no runs; name one or more, like {some}")
     raise UserError(
-        f"{folder}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
+        f"{folder}: holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it (analysis "
+        "and plots also read other programs' logs)"
     )
 
 

@@ -217,7 +217,10 @@ _EDGES = {"low": "smallest lr", "high": "largest lr", "both": "only lr"}
 
 
 def _range(told: tuple[float, float] | None) -> str:
-    return "-" if told is None else f"{told[0]:.3g} to {told[1]:.3g}"
+    if told is None:
+        return "-"
+    low, high = (f"{lr:.3g}" for lr in told)
+    return low if low == high else f"{low} to {high}"
 
 
 def _answer_lines(told: Sequence[Answer]) -> list[str]:

@@ -65,7 +65,7 @@ class Judged:
     table: str
 
     def __str__(self) -> str:
-        return "\n\n".join([*self.notes, self.table, self.answer.text])
+        return "\n\n".join(filter(None, ["\n".join(self.notes), self.table, self.answer.text]))
 
     __repr__ = __str__
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
 MOST = 24  # settings; a page has no room for more rows
+_TRIED = "tried"  # where only end losses are known, and no outcome
 _ROW = 0.36  # inches
 _LONGEST = 3.0  # inches that the name of a setting may take
 
@@ -138,7 +139,8 @@ def _outcomes(verdicts: Any, settings: Mapping[str, Any]) -> dict[float, str]:
     for name, value in settings.items():
         mine = mine[mine[name].isna() if value is None else mine[name] == value]
     groups = mine.groupby("lr")["outcome"]
-    return {float(lr): style.majority(map(str, group)) or "not compared" for lr, group in groups}
+    other = "not compared" if set(OUTCOMES) & set(verdicts["outcome"]) else _TRIED
+    return {float(lr): style.majority(map(str, group)) or other for lr, group in groups}
 
 
 def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str]) -> None:
@@ -148,7 +150,7 @@ def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str
         look: Any = {"linewidth": 13, "solid_capstyle": "round", "color": RECOMMENDED, "zorder": 1}
         ax.plot([low, high], [y, y], gid="recommended", **look)
     for lr, outcome in outcomes.items():
-        mark = style.outcome_mark(outcome)
+        mark = _dot() if outcome == _TRIED else style.outcome_mark(outcome)
         mark.set_data([lr], [y])
         mark.set(zorder=3, gid=f"outcome:{outcome}")
         ax.add_line(mark)
@@ -157,6 +159,10 @@ def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str
         ring.set_data([answer.best_lr], [y])
         ring.set(zorder=4, gid="best")
         ax.add_line(ring)
+
+
+def _dot() -> Line2D:
+    return Line2D([], [], linestyle="", color=style.GREY, marker="o", markersize=4)
 
 
 def _ring() -> Line2D:
@@ -170,4 +176,5 @@ def _handles(found: Sequence[Mapping[float, str]]) -> Handles:
     marks = [
         entry for entry in style.outcome_handles(there, with_pruned=True) if entry[1] in OUTCOMES
     ]
+    marks += [(_dot(), "lr tried")] if _TRIED in there else []
     return [*marks, (_ring(), "best"), (bar, "as good as the best")]
