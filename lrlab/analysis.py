@@ -18,9 +18,9 @@ from lrlab.logs import rates
 from lrlab.process import fitting, verbs
 from lrlab.process import paths as process_paths
 from lrlab.records import thresholds
-from lrlab.verdicts import end_losses
 from lrlab.verdicts.judging import verdicts as verdicts  # of a DataFrame: docs/analysis.md
 from lrlab.verdicts.loading import load, resolved
+from lrlab.verdicts.printed import end_loss_words
 from lrlab.verdicts.printed.answer_words import terminal_text
 from lrlab.verdicts.printed.run_words import as_json, evidence_lines, in_order, verdict_table
 
@@ -96,9 +96,10 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     if options.json:
         return as_json(found, answers, loaded.notes), ()
     width = fitting.terminal_width()
-    parts = [end_losses.text(found, answers, width) if loaded.ends else verdict_table(found, width)]
+    parts = [] if loaded.ends else [verdict_table(found, width)]
     if loaded.ends:
         parts += [evidence_lines(found, width)] if options.evidence else []
+        parts.append(end_loss_words.text(found, answers, width))
     elif options.evidence or len(found) <= EVIDENCE_OF:
         parts.append(evidence_lines(found, width))
     else:

@@ -31,8 +31,8 @@ from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, missing, sweep_folder, sweep_settings
 from lrlab.verdicts import loading, loss_kinds
 from lrlab.verdicts import recommend as answers_of
-from lrlab.verdicts.judged import Recommendation, judge
 from lrlab.verdicts.printed import sweep_table
+from lrlab.verdicts.printed.judged import Recommendation, judge
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -197,6 +197,11 @@ def run(names: Sequence[str]) -> str | None:
     return first(names, _RUN)
 
 
+def is_run(name: str) -> bool:
+    """Return whether a column's name means a run, and nothing else such as a model's name."""
+    return plain(name) in ("run", "run_id", "run_name", "trial", "trial_id", "job")
+
+
 def seed(names: Sequence[str]) -> str | None:
     return first(names, _SEED)
 

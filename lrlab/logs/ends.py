@@ -28,7 +28,9 @@ def takes(table: Table, wanted: Wanted) -> bool:
         return False
     if "step" in given or "epoch" in given:
         return False
-    run = columns.run(table.names)
+    run = given.get("run") or columns.run(table.names)
+    if run is not None and columns.is_run(run) and not _is_distinct(table, run):
+        return False  # rows of one run: a curve, whose steps are missing
     alone = run is not None and len(table.lines) > 1 and _is_distinct(table, run)
     return alone or not generic.position(table)
 

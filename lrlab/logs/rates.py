@@ -231,12 +231,12 @@ def check(logs: Sequence[Log], names: Sequence[str], wanted: Wanted) -> None:
 def _missing(logs: Sequence[Log], lacking: Sequence[str], count: int) -> str:
     """Return the line about a missing lr, with the option to type."""
     log = logs[0]
-    where = f"{log.place} ({log.program})" if len(logs) == 1 else "the logs"
+    where = f"{log.place}: read as {log.program}, " if len(logs) == 1 else "the logs: "
     if count == 1:
-        return f"{where}: does not say the learning rate; add it, for example --lr 0.1"
+        return f"{where}the learning rate is not in it; add it, for example --lr 0.1"
     name = lacking[0]
     digits = re.search(_NUMBER, name)
-    told = f"{where}: the learning rate of {len(lacking)} of {count} runs is not in "
+    told = f"{where}the learning rate of {len(lacking)} of {count} runs is not in "
     told += f"{'it' if len(logs) == 1 else 'them'} ({_some(lacking)}); "
     each = f"--lr {shlex.quote(f'{name}=0.1')} for each run"
     if digits is None or name[digits.end() :] == "":

@@ -132,8 +132,11 @@ def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
             return optuna_study.read_journal(file, wanted)
         return huggingface.read(file, wanted)
     source, _ = curve_csv.opened(file)
-    if (is_own(_names(source)) and not wanted.is_asked) or _is_in_a_sweep(file):
+    names = _names(source)
+    if (is_own(names) and not wanted.is_asked) or _is_in_a_sweep(file):
         return None
+    if all(not name or name[0].isdigit() for name in names):
+        return None  # no line names the columns
     return _of_table(text_table.read(file), wanted)
 
 

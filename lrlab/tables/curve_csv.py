@@ -116,7 +116,7 @@ def _settled(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[s
     )
     texts.columns = [name.strip() for name in texts.columns]
     written = {name: holes.is_written_nan(texts[name].tolist()) for name in lacking}
-    return holes.settled(frame, written)
+    return holes.settled(frame, written, blank_may_be_lost=True)
 
 
 def _text(file: Path) -> str:

@@ -23,21 +23,29 @@ def is_written_nan(cells: Sequence[str]) -> Flags:
 
 
 def settled(
-    frame: pd.DataFrame, written: Mapping[str, Flags], losses: Sequence[str] = LOSSES
+    frame: pd.DataFrame,
+    written: Mapping[str, Flags],
+    losses: Sequence[str] = LOSSES,
+    blank_may_be_lost: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Give each loss that is no number its meaning, and take rows without a loss off the curve.
 
     A written nan becomes inf, a loss that is not finite. It stays a hole only in a column that has
     no blank cell, if a finite loss follows in the same run: such a program writes its holes as nan.
 
+    A blank loss is a hole. But pandas writes NaN as blank: where only some runs end in rows without
+    any measurement, after a loss in each row, their loss was lost.
+
     Args:
         frame: a column run, the losses, and step or epoch; rows in the order of training.
         written: by the name of a loss, (rows,) from `is_written_nan`.
+        blank_may_be_lost: whether the last rule holds, as for a table of curves from pandas.
 
     Returns:
         The frame, and lines that say what was assumed.
     """
-    notes, code = [], pd.factorize(frame["run"].to_numpy())[0]
+    notes: list[str] = []
+    code = pd.factorize(frame["run"].to_numpy())[0]
     filled: dict[str, Any] = {}
     for name in losses:
         told = written.get(name)
@@ -60,7 +68,8 @@ def settled(
                 "not measured"
             )
     frame = frame.assign(**filled)
-    return _off_the_curve(frame, code, notes, losses)
+    may_be_lost = blank_may_be_lost and not any(told.any() for told in written.values())
+    return _off_the_curve(frame, notes, [n for n in losses if n in frame], may_be_lost)
 
 
 def _before_finite(values: np.ndarray, code: np.ndarray) -> Flags:
@@ -72,7 +81,7 @@ def _before_finite(values: np.ndarray, code: np.ndarray) -> Flags:
 
 
 def _off_the_curve(
-    frame: pd.DataFrame, code: np.ndarray, notes: list[str], losses: Sequence[str]
+    frame: pd.DataFrame, notes: list[str], losses: Sequence[str], may_be_lost: bool
 ) -> tuple[pd.DataFrame, list[str]]:
     """Take away the position of rows in which nothing was measured: they are no lost losses."""
     measured = [name for name in tidy.BY_STEP if name in frame and name != "seconds"]
@@ -80,32 +89,55 @@ def _off_the_curve(
     positions = [name for name in ("step", "epoch") if name in frame]
     if not nothing.any():
         return frame, notes
-    notes += _ended_early(frame, nothing, [name for name in losses if name in frame])
+    ended, count = _ended_early(frame, nothing, losses)
+    holes = nothing.copy()
+    if may_be_lost and all(ended.values()) and 0 < len(ended) < count:
+        holes &= ~frame["run"].isin(list(ended)).to_numpy()
+        notes.append(
+            f"{_named(ended)}: blank losses at the end, taken as lost, for other runs have "
+            "none; a loss that is no number is best written nan"
+        )
+    elif ended:
+        notes.append(
+            f"{_named(ended)}: blank losses at the end, taken as not measured; a loss that "
+            "is no number must be written nan"
+        )
     cleared = {
-        name: np.where(nothing, np.nan, frame[name].to_numpy(dtype=float)) for name in positions
+        name: np.where(holes, np.nan, frame[name].to_numpy(dtype=float)) for name in positions
     }
     return frame.assign(**cleared), notes
 
 
-def _ended_early(frame: pd.DataFrame, nothing: Flags, losses: Sequence[str]) -> list[str]:
-    """Say which curves go on without a loss: a lost loss that was not written looks the same."""
+def _ended_early(
+    frame: pd.DataFrame, nothing: Flags, losses: Sequence[str]
+) -> tuple[dict[Any, bool], int]:
+    """Return the runs that go on without a loss, and of how many.
+
+    For each: whether every row before has a train loss, so that blank is not its habit.
+    """
     unit = "step" if "step" in frame else "epoch"
     at = frame[unit].to_numpy(dtype=float)
-    has_loss = frame.loc[:, list(losses)].notna().any(axis=1).to_numpy()
+    values = frame.loc[:, list(losses)].to_numpy(dtype=float)
+    has_loss = ~np.isnan(values).all(axis=1)
     silent = nothing & ~_has_other(frame)
-    runs = []
-    for run, rows in frame.groupby("run", sort=False).indices.items():
+    groups = frame.groupby("run", sort=False).indices
+    found: dict[Any, bool] = {}
+    for run, rows in groups.items():
         there = rows[has_loss[rows]]
-        if len(there) and (at[rows[silent[rows]]] > np.nanmax(at[there])).any():
-            runs.append(str(run))
-    if not runs:
-        return []
-    named = ", ".join(filter(None, runs[:3])) + (", ..." if len(runs) > 3 else "")
-    which = f"run {named}" if named else "its curve"
-    return [
-        f"{which}: rows without a loss follow the last one, taken as not measured; a loss that is "
-        "no number is written nan"
-    ]
+        if not len(there) or np.isinf(values[there[-1]]).any():
+            continue  # it is known to have ended there
+        after = rows[silent[rows] & (at[rows] > np.nanmax(at[there]))]
+        if len(after):
+            before = rows[rows < after[0]]
+            found[run] = not np.isnan(values[before, losses.index("train_loss")]).any()
+    return found, len(groups)
+
+
+def _named(runs: Mapping[Any, bool]) -> str:
+    names = [str(run) for run in runs if str(run)]
+    if not names:
+        return "its curve"
+    return f"run {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 def _has_other(frame: pd.DataFrame) -> Flags:

@@ -95,7 +95,8 @@ def judge(
 
     from lrlab.logs import reading
     from lrlab.logs.columns import Wanted
-    from lrlab.verdicts import end_losses, loading
+    from lrlab.verdicts import loading
+    from lrlab.verdicts.printed import end_loss_words
     from lrlab.verdicts.printed.run_words import in_order, verdict_table
 
     if not isinstance(frame, pd.DataFrame):
@@ -109,7 +110,7 @@ def judge(
     told = in_order(loaded.verdicts(target))
     answers = tuple(loaded.answers(told))
     if loaded.ends:
-        table, _, words = end_losses.text(told, answers).rpartition("\n\n")
+        table, _, words = end_loss_words.text(told, answers).rpartition("\n\n")
         return Judged(told, Recommendation(answers, words), found.notes, table)
     return Judged(told, Recommendation(answers), found.notes, verdict_table(told))
 
