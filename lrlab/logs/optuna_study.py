@@ -238,10 +238,13 @@ def _logs(
         frames.append(pd.DataFrame(part))
     rows = pd.concat(frames, ignore_index=True).dropna(axis=1, how="all")
     written = {"val_loss": np.isnan(rows["val_loss"].to_numpy(dtype=float))}
+    if ends:
+        lost = rows["val_loss"].fillna(math.inf)
+        rows = rows.drop(columns="val_loss").assign(end_loss=lost, judged_by="val_loss")
     what = "the value of each trial" if ends else "the intermediate values"
-    took = {"run": "the trial's number", "val_loss": f"{what} (assumed)"}
-    if not ends:
-        took["step"] = "the step they were reported at"
+    took = {"run": "the trial's number"}
+    took |= {} if ends else {"step": "the step they were reported at"}
+    took["end loss" if ends else "val_loss"] = f"{what}{'' if ends else ' (assumed)'}"
     return [
         Log(file, PROGRAM, rows, took, f"the parameter {name}", tuple(told), written, ends, False)
     ]
