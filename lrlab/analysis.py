@@ -1,6 +1,7 @@
 """``python -m lrlab.analysis PATH ...``: what each learning rate did, and which one to use.
 
-A path is the folder of a sweep, or a CSV of curves from any program. Several are judged together.
+A path is the folder of a sweep, a CSV of curves, or the log of another program. Several are judged
+together.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m lrlab.analysis",
         description="Say of each run whether its steps overshoot, undershoot or converge, with "
         "the evidence, and which learning rate to use.",
-        epilog="A CSV needs the columns run, lr, train_loss, and step or epoch; used where there: "
-        "seed, val_loss, alpha, stability_ratio, grad_norm, initial_loss, num_classes, gain_low, "
-        "gain_high, seconds, state, and settings (optimizer, schedule, ...). Exit code: 0, or 2 "
-        "for bad input.",
+        epilog="Read as exported: Lightning, Hugging Face, Keras, W&B, TensorBoard, MLflow, Optuna, "
+        "AlgoPerf, and a CSV with a loss and steps or epochs, or with end losses alone. A CSV's "
+        "columns: run, lr, train_loss, and step or epoch; used where there: seed, val_loss, alpha, "
+        "stability_ratio, grad_norm, initial_loss, num_classes, gain_low, gain_high, seconds, "
+        "state, and settings (optimizer, schedule, ...). Exit code: 0, or 2 for bad input.",
     )
     parser.add_argument(
         "paths",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -571,8 +574,8 @@ def test_folders_that_hold_other_things(tmp_path: Path) -> None:
     write(tmp_path / "empty" / "metrics.csv", "step,loss\n")
     told = found(tmp_path)
     assert lrs(told) == {"lr=0.1": 0.1}
-    assert any("2 CSVs hold no curve, and were left out: data.csv, metrics.csv" in note
-               for note in told.notes)
+    line = "2 CSVs hold no curve that lrlab knows, and were left out: data.csv, metrics.csv"
+    assert any(line in note for note in told.notes)
 
 
 def test_the_last_checkpoint_of_a_run_counts(tmp_path: Path) -> None:
@@ -598,6 +601,29 @@ def test_figures_and_comparisons_take_the_same_logs(
     assert tables.answers[0].best_lr == 0.3
     compare.main([str(CASES / "lightning_logs"), str(CASES / "hf"), "--no-files"])
     assert "B  lr=0.29325" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_is_printed(
+    command: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CASES)
+    page = (CASES.parents[1] / "docs" / "logs.md").read_text(encoding="utf-8")
+    typed = re.findall(r"^    \$ python -m lrlab\.analysis (.+)\n((?:    .*\n|\n)*)", page, re.M)
+    assert len(typed) == page.count("    $ ") >= 10
+    for words, printed in typed:
+        _, out, err = command(*shlex.split(words))
+        lines = [line.strip() for line in printed.splitlines()]
+        assert [line for line in lines if line and line not in (out + err)] == [], words
+    (program,) = re.findall(r"^(    import lrlab.*?)^`", page, re.M | re.S)
+    exec(compile(textwrap.dedent(program), "logs.md", "exec"), {})
+    assert "answer  lr=0.001" in capsys.readouterr().out
+
+
+def test_a_database_may_be_typed_as_its_url(tmp_path: Path, command: Any) -> None:
+    code, out, err = command("postgresql://me:secret@host/db")
+    assert (code, out) == (2, "") and "optuna.copy_study" in err and "secret" not in err
+    (tmp_path / "s.db").write_bytes(b"SQLite format 3\0")
+    assert "s.db: is a database that cannot be read" in command(f"sqlite:///{tmp_path}/s.db")[2]
 
 
 # --- hostile --------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def read(run: Path, wanted: Wanted) -> list[Log]:
         pd.DataFrame(metrics[theirs], columns=["time", ours, "step"])
         for ours, theirs in roles.items()
     ]
-    rows = pd.concat(parts, ignore_index=True).sort_values(
+    rows: Any = pd.concat(parts, ignore_index=True).sort_values(
         ["step", "time"], kind="stable", ignore_index=True
     )
     written = {ours: np.zeros(len(rows), dtype=bool) for ours in roles if ours.endswith("_loss")}

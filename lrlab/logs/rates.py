@@ -124,7 +124,8 @@ def resolved(log: Log, names: Sequence[tuple[str, ...]], wanted: Wanted) -> Log:
     Args:
         names: for each run the texts to look in, the nearest first: its name, the file, folders.
     """
-    rows, runs = log.rows, log.runs
+    rows: Any = log.rows
+    runs = log.runs
     if wanted.lr_from:
         return _by_pattern(log, names, _pattern(wanted.lr_from), f"--lr-from {wanted.lr_from}")
     named = {part.rpartition("=")[0]: part for part in wanted.lr if "=" in part}

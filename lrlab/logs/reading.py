@@ -80,6 +80,26 @@ def read(path: Path, wanted: Wanted) -> Found | None:
     return _found(path, logs, notes, wanted) if logs else None
 
 
+def file_of(path: Path) -> Path:
+    """Return the file of a path that was typed as a database's URL, as Optuna takes them.
+
+    Raises:
+        UserError: it is the URL of a database that is no file.
+    """
+    match = re.match(r"(\w+)(?:\+\w+)?:/+", str(path))  # Path has made one slash of several
+    if match is None or path.exists():
+        return path
+    if match[1] == "sqlite":
+        rest = Path(str(path)[match.end() :])
+        return rest if rest.exists() else Path("/") / rest
+    if match[1] in ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "redis"):
+        raise UserError(
+            f"{match[1]}: the URL of a database; copy the study into a file first, with "
+            "optuna.copy_study(..., to_storage='sqlite:///study.db'), and name study.db"
+        )
+    return path
+
+
 def is_sweep(folder: Path) -> bool:
     """Return whether a folder is a sweep of lrlab's, or a run of one."""
     if (folder / "multirun.yaml").is_file() or (folder / ".hydra").is_dir():

@@ -114,12 +114,12 @@ def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> li
     if not points:
         raise UserError(f"{folder}: its event files hold no numbers")
     roles = _roles(folder, points, wanted)
-    by_role = {
+    by_role: dict[str, Any] = {
         ours: pd.DataFrame(points[tag], columns=["step", "wall", ours])
         for ours, tag in roles.items()
     }
     start = min(float(each["wall"].min()) for each in by_role.values())
-    rows = pd.concat(list(by_role.values()), ignore_index=True).sort_values(
+    rows: Any = pd.concat(list(by_role.values()), ignore_index=True).sort_values(
         ["step", "wall"], kind="stable", ignore_index=True
     )
     if _restarts(by_role):
@@ -235,7 +235,8 @@ def _hparams(content: bytes) -> dict[str, Any]:
     """Return the hyperparameters that TensorBoard's hparams plugin wrote."""
     from tensorboard.plugins.hparams import plugin_data_pb2
 
-    data = plugin_data_pb2.HParamsPluginData.FromString(content)
+    messages: Any = plugin_data_pb2
+    data = messages.HParamsPluginData.FromString(content)
     found: dict[str, Any] = {}
     for name, value in data.session_start_info.hparams.items():
         kind = value.WhichOneof("kind")

@@ -103,7 +103,8 @@ def opened(file: Path) -> tuple[_Source, list[str]]:
 
 def _settled(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Tell blank losses from written nan, where a loss is missing."""
-    lacking = [name for name in holes.LOSSES if name in frame and frame[name].isna().any()]
+    there = [name for name in holes.LOSSES if name in frame]
+    lacking = [name for name in there if bool(frame[name].isna().to_numpy().any())]
     if not lacking:
         return frame, []
     texts = pd.read_csv(

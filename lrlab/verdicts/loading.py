@@ -116,6 +116,7 @@ def load(paths: Sequence[Path], with_branches: bool = True, wanted: Wanted | Non
     """
     if not paths:
         raise UserError("name a sweep's folder or a CSV of curves, for example outputs/NAME")
+    paths = [reading.file_of(path) for path in paths]
     same = [path for i, path in enumerate(paths) if path.resolve() in resolved(paths[:i])]
     if same:
         raise UserError(f"{same[0]}: is named twice; name it once")
