@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m lrlab.analysis",
         description="Say of each run whether its steps overshoot, undershoot or converge, with "
         "the evidence, and which learning rate to use.",
-        epilog="Read as exported: Lightning, Hugging Face, Keras, W&B, TensorBoard, MLflow, Optuna, "
-        "AlgoPerf, and a CSV with a loss and steps or epochs, or with end losses alone. A CSV's "
-        "columns: run, lr, train_loss, and step or epoch; used where there: seed, val_loss, alpha, "
-        "stability_ratio, grad_norm, initial_loss, num_classes, gain_low, gain_high, seconds, "
-        "state, and settings (optimizer, schedule, ...). Exit code: 0, or 2 for bad input.",
+        epilog="Read as exported: Lightning, Hugging Face, Keras, W&B, TensorBoard, MLflow, "
+        "Optuna, AlgoPerf, and a CSV with a loss and steps or epochs, or with end losses alone. "
+        "A CSV's columns: run, lr, train_loss, and step or epoch; used where there: seed, "
+        "val_loss, alpha, stability_ratio, grad_norm, initial_loss, num_classes, gain_low, "
+        "gain_high, seconds, state, and settings (optimizer, schedule, ...). Exit code: 0, or 2 "
+        "for bad input.",
     )
     parser.add_argument(
         "paths",

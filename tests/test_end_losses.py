@@ -52,7 +52,7 @@ def test_the_bowl(command: Any, file: Path) -> None:
     assert code == 0
     line = "lrlab: bowl.csv (end losses, 6 runs): end loss from loss, lr from lr"
     assert err.splitlines()[0] == line
-    assert "loss is written as nan 1 times: taken as not finite" in err
+    assert "loss is written as nan once: taken as not finite" in err
     assert "answer  lr=0.03: end loss 1.1 (loss), one seed; as good from lr 0.01 to 0.03" in out
     assert "not finite: end losses from lr 0.3 on" in out
     assert "too small: lr 0.003 and below end higher" in out

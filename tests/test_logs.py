@@ -506,7 +506,7 @@ def test_repeated_headers_and_steps(tmp_path: Path) -> None:
     lines = [header, "0,0.1,2.3", "1,0.2,2.0", header, "2,0.3,1.5", "2,0.3,1.4", ""]
     told = found(write(tmp_path / "a.csv", "\n".join(lines)), lr=("0.1",))
     assert told.rows["train_loss"].tolist() == [2.3, 2.0, 1.5, 1.4]
-    assert any("its first line comes 1 more times" in note for note in told.notes)
+    assert any("its first line comes again" in note for note in told.notes)
     assert any("train_loss stands twice at 1 of its epochs" in note for note in told.notes)
     judged = loading.load([tmp_path / "a.csv"], wanted=Wanted(lr=("0.1",))).verdicts()
     assert judged["last_loss"].tolist() == [1.4]
@@ -569,8 +569,8 @@ def test_words_of_columns() -> None:
 def test_folders_that_hold_other_things(tmp_path: Path) -> None:
     write(tmp_path / "data.csv", "pixel,label\n1,2\n")
     write(tmp_path / "lr=0.1" / "progress.csv", curve_text("step,loss", CURVE))
-    write(tmp_path / "old" / "multirun.yaml", "{}")
-    write(tmp_path / "old" / "0" / "metrics.csv", "step,epoch,lr,train_loss,val_loss,val_acc\n")
+    write(tmp_path / "more" / "old" / "multirun.yaml", "{}")
+    write(tmp_path / "more" / "old" / "0" / "metrics.csv", "step,epoch,lr,train_loss,val_loss\n")
     write(tmp_path / "empty" / "metrics.csv", "step,loss\n")
     told = found(tmp_path)
     assert lrs(told) == {"lr=0.1": 0.1}

@@ -10,7 +10,7 @@ import pandas as pd
 from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns, generic
 from lrlab.logs.columns import Wanted
-from lrlab.logs.log import Log, asked, plain_values
+from lrlab.logs.log import Log, asked, plain_values, times
 from lrlab.tables import holes
 from lrlab.tables.text_table import Table
 
@@ -31,8 +31,15 @@ def takes(table: Table, wanted: Wanted) -> bool:
     run = given.get("run") or columns.run(table.names)
     if run is not None and columns.is_run(run) and not _is_distinct(table, run):
         return False  # rows of one run: a curve, whose steps are missing
-    alone = run is not None and len(table.lines) > 1 and _is_distinct(table, run)
-    return alone or not generic.position(table)
+    if run is not None and len(table.lines) > 1 and _is_distinct(table, run):
+        return True
+    told = list(generic.position(table).values())
+    return not told or not any(_moves(table, name) for name in told)
+
+
+def _moves(table: Table, name: str) -> bool:
+    """Return whether steps or epochs differ; equal ones are how long each run was trained."""
+    return len(table.lines) < 2 or len(set(table.cells[name])) > 1
 
 
 def _is_distinct(table: Table, name: str) -> bool:
@@ -72,10 +79,13 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
         }
     )
     if told.any():
-        notes.append(f"{loss} is written as nan {int(told.sum())} times: taken as not finite")
+        notes.append(f"{loss} is written as nan {times(int(told.sum()))}: taken as not finite")
     if blank := int(np.isnan(values).sum()):
         notes.append(f"{blank} of {len(frame)} runs have no {loss}, and were left out")
         frame = frame.loc[frame["end_loss"].notna()].reset_index(drop=True)
+    bad = frame.loc[frame["lr"].notna() & ~frame["lr"].between(0, 1e300), "lr"]
+    if len(bad):
+        raise UserError(f"{table.file}: lr={bad.iloc[0]:g}: must be a finite number, not below 0")
     if frame.empty:
         raise UserError(f"{table.file}: has no run with a {loss}")
     took = {"end loss": loss}

@@ -109,8 +109,11 @@ def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:
     distinct = [lr for lr in dict.fromkeys(lrs.tolist()) if lr == lr]
     if len(distinct) < 2 or np.isnan(lrs).any():
         return None
-    starts = [float(np.nanmin(at[lrs == lr])) for lr in distinct]
-    ends = [float(np.nanmax(at[lrs == lr])) for lr in distinct]
+    of_lr = [at[(lrs == lr) & np.isfinite(at)] for lr in distinct]
+    if not all(map(len, of_lr)):
+        return None
+    starts = [float(each.min()) for each in of_lr]
+    ends = [float(each.max()) for each in of_lr]
     if max(starts) < min(ends):  # each begins before any ends: no schedule of one run
         return [f"lr={lr:g}" for lr in lrs.tolist()]
     return None

@@ -57,6 +57,10 @@ class Log:
         return replace(self, notes=(*self.notes, *notes))
 
 
+def times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def settings_columns(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return scalar hyperparameters as columns of settings: dotted, unless lrlab knows the name.
 
@@ -215,7 +219,7 @@ def _zero_losses(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rows = rows.assign(train_loss=np.where(lost, np.inf, rows["train_loss"].to_numpy(dtype=float)))
     return rows, [
         "a loss of exactly 0 has a gradient norm that is not finite, "
-        f"{int(lost.sum())} times: taken as a loss that is not finite"
+        f"{times(int(lost.sum()))}: taken as a loss that is not finite"
     ]
 
 

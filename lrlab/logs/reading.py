@@ -72,7 +72,7 @@ def read(path: Path, wanted: Wanted) -> Found | None:
         UserError: it is damaged or ambiguous, or the lr of a run is not known.
     """
     if path.is_dir():
-        if is_sweep(path):
+        if is_sweep(path) or _holds_sweeps(path):
             return None
         logs, notes = read_folder(path, wanted)
     else:
@@ -107,6 +107,12 @@ def is_sweep(folder: Path) -> bool:
     if _is_run(folder):
         return True
     return any(_is_run(run) for run in records.run_folders(folder))
+
+
+def _holds_sweeps(folder: Path) -> bool:
+    """Return whether sweeps lie directly in a folder, as in outputs/."""
+    inside = [each for each in files.entries(folder) if each.is_dir(follow_symlinks=False)]
+    return any(is_sweep(folder / each.name) for each in inside)
 
 
 def _is_run(folder: Path) -> bool:

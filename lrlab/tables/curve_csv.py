@@ -93,9 +93,8 @@ def opened(file: Path) -> tuple[_Source, list[str]]:
     body, repeated = text[start:], []
     if f"\n{first}\n" in f"{body}\n":
         lines = body.split("\n")
-        count = lines.count(first) - 1
         body = "\n".join([first, *("" if line == first else line for line in lines[1:])])
-        repeated = [f"{file}: its first line comes {count} more times, and was left out there"]
+        repeated = [f"{file}: its first line comes again, and was left out there"]
     source = _Source(file, body, _delimiter(first), text.count("\n", 0, start))
     source, notes = _without_torn_line(source)
     return source, repeated + notes

@@ -123,10 +123,10 @@ def _ended_early(
     groups = frame.groupby("run", sort=False).indices
     found: dict[Any, bool] = {}
     for run, rows in groups.items():
-        there = rows[has_loss[rows]]
+        there = rows[has_loss[rows] & np.isfinite(at[rows])]
         if not len(there) or np.isinf(values[there[-1]]).any():
             continue  # it is known to have ended there
-        after = rows[silent[rows] & (at[rows] > np.nanmax(at[there]))]
+        after = rows[silent[rows] & (at[rows] > at[there].max())]
         if len(after):
             before = rows[rows < after[0]]
             found[run] = not np.isnan(values[before, losses.index("train_loss")]).any()

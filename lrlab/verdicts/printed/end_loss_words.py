@@ -163,7 +163,7 @@ def _move(name: str, by_value: Mapping[Any, Sequence[Answer]]) -> str:
         line += f"; lr {shared} is as good for all"
     edges = sum(bool(a.edge) for each in by_value.values() for a in each)
     if edges:
-        line += f"; {edges} of them at the edge of the lrs tried, so these may lie further out"
+        line += f"; {edges} at the edge of the lrs tried, where the best may lie further out"
     return line
 
 
