@@ -140,6 +140,24 @@ def test_a_blank_loss_is_left_out_and_results_are_no_settings(tmp_path: Path) ->
     assert "left out: State, val_acc, Runtime, created" in " ".join(loaded.notes)
 
 
+def test_a_random_search_is_judged_as_a_whole() -> None:
+    """The loss depends on the lr alone, so the lowest is the one next to 0.01."""
+    rates = [10 ** (-4 + 4 * i / 29) for i in range(30)]
+    frame = pd.DataFrame(
+        {
+            "lr": rates,
+            "weight_decay": [1e-6 * 1.3**i for i in (7 * j % 30 for j in range(30))],
+            "val_loss": [1 + (math.log10(lr) + 2.05) ** 2 for lr in rates],
+        }
+    )
+    told = lrlab.judge(frame)
+    (answer,) = told.answer.answers
+    best = min(rates, key=lambda lr: abs(math.log10(lr) + 2.05))
+    assert answer.search is not None and answer.best_lr == best
+    assert "search: the best of 30 configurations" in told.answer.text
+    assert not [word for word in CLAIMS if word in str(told)]
+
+
 def test_runs_exported_from_mlflow(tmp_path: Path) -> None:
     file = tmp_path / "runs.csv"
     file.write_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 import shlex
 import sys
@@ -658,6 +659,33 @@ def test_damaged_logs_are_one_line(command: Any, tmp_path: Path, name: str, data
     code, out, err = command(file, "--lr", "0.1")
     assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("lrlab: "), err
     assert len(err) < 1000 and err[:-1].isprintable()
+
+
+NAMES = (
+    *("run", "lr", "step", "epoch", "train_loss", "val_loss", "loss", "learning_rate", "seed"),
+    *("width", "acc", "global_step", "score", "_step", "_runtime", "grad_norm", "loss_epoch"),
+    *("lr-SGD", "tokens", "a - loss", "a - loss__MIN", "Wall time", "Value", "Step", "", "a.b"),
+)
+CELLS = ("", "0", "1", "0.1", "nan", "inf", "-inf", "NaN", "Infinity", "2.3", "x", "-1", "1e400")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_table_ends_in_a_result_or_one_line(command: Any, tmp_path: Path, seed: int) -> None:
+    drawn = random.Random(seed)
+    likely = ["lr", "loss", "step"][drawn.randint(0, 3) :]
+    names = list(dict.fromkeys([*likely, *drawn.sample(NAMES, 5)]))
+
+    def cell(name: str, row: int) -> str:
+        usual = {"lr": "0.1", "loss": f"{2 / (row + 1):.3f}", "step": str(row)}
+        return drawn.choice([usual.get(name, "1"), usual.get(name, "2"), drawn.choice(CELLS)])
+
+    rows = [",".join(cell(name, row) for name in names) for row in range(drawn.randint(0, 8))]
+    file = write(tmp_path / "a.csv", "\n".join([",".join(names), *rows, ""]))
+    code, out, err = command(file, *drawn.choice([(), ("--lr", "0.1"), ("--lr-column", "lr")]))
+    if code:
+        assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("lrlab: ")
+    else:
+        assert "answer  " in out
 
 
 def test_links_are_not_followed_and_yaml_calls_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ _OURS = ("run", "lr", "seed", "state", "end_loss", "judged_by", "sweep")
 LOWEST, AS_GOOD, HIGHER = "lowest", "as good", "ends higher"
 NOT_FINITE, ALONE = "not finite", "not compared"
 # What `recommend` calls them. These words claim more than end losses show, and are not printed.
-_AS_OUTCOME = {LOWEST: "converged", AS_GOOD: "converged", NOT_FINITE: "diverged", ALONE: ALONE}
+_AS_OUTCOME = {
+    LOWEST: "converged",
+    AS_GOOD: "converged",
+    NOT_FINITE: "diverged",
+    ALONE: "converged",
+}
 
 
 def settings_of(ends: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 from lrlab.process import fitting
 from lrlab.process.plain import is_number
 from lrlab.verdicts.answer import Answer
-from lrlab.verdicts.end_losses import NOT_FINITE, key_of, varying
+from lrlab.verdicts.end_losses import ALONE, NOT_FINITE, key_of, varying
 from lrlab.verdicts.printed import answer_words
 
 _SHOWN = 40  # settings in the table
@@ -36,6 +36,8 @@ def _by_lr(found: pd.DataFrame, width: int | None) -> str:
     for row in found.to_dict("records"):
         groups.setdefault((*key_of(row, names), float(row["lr"])), []).append(row)
     ordered = sorted(groups.items(), key=lambda each: [_order(value) for value in each[0]])
+    if set(found["outcome"]) <= {ALONE, NOT_FINITE}:  # a search: each setting has one lr
+        ordered.sort(key=lambda each: each[0][-1])
     lines: dict[str, list[str]] = {name: [] for name in (*names, "lr", "runs", "end loss", "")}
     lines["above the lowest"] = []
     for key, rows in ordered[: 25 * _SHOWN]:
@@ -47,9 +49,12 @@ def _by_lr(found: pd.DataFrame, width: int | None) -> str:
         lines["runs"].append(str(len(rows)))
         lines["end loss"].append(f"{end:.4g}" if math.isfinite(end) else "non-finite")
         lines[""].append(_word(rows))
-        lines["above the lowest"].append(_above(end, best))
+        is_alone = any(row["outcome"] == ALONE for row in rows)
+        lines["above the lowest"].append("-" if is_alone else _above(end, best))
     if set(lines["runs"]) == {"1"}:
         del lines["runs"]
+    if set(lines["above the lowest"]) == {"-"}:
+        del lines["above the lowest"]
     lines["outcome"] = lines.pop("")
     left = {name for name in names if not pd.api.types.is_numeric_dtype(found[name])}
     least = ["above the lowest", *reversed(names)]
