@@ -620,6 +620,17 @@ def test_the_page_shows_what_is_printed(
     assert "answer  lr=0.001" in capsys.readouterr().out
 
 
+def test_a_json_object_in_each_line(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": i, "loss": loss, "lr": 0.1}) for i, loss in enumerate(CURVE)]
+    lines += ['{"step": 7, "val": {"a": 1}, "lr": 0.1}', '{"step": 8, "loss": NaN, "lr": 0.1}']
+    file = write(tmp_path / "a.jsonl", "\n".join([*lines, '{"step": 9, "lo']))
+    told = found(file)
+    assert told.rows["train_loss"].tolist() == [*CURVE, math.inf] and lrs(told) == {"a": 0.1}
+    assert lrs(found(tmp_path)) == {"a": 0.1}
+    write(file, "\n".join([lines[0], lines[1], "x", lines[2], ""]))
+    assert "line 3 is no JSON object" in refused(file)
+
+
 def test_a_database_may_be_typed_as_its_url(tmp_path: Path, command: Any) -> None:
     code, out, err = command("postgresql://me:secret@host/db")
     assert (code, out) == (2, "") and "optuna.copy_study" in err and "secret" not in err
@@ -752,6 +763,8 @@ def test_judge_says_what_is_missing() -> None:
     with pytest.raises(UserError, match="frame: needs run, lr, step or epoch"):
         lrlab.judge(strange, lr=0.1)
     assert lrlab.judge(strange, lr=0.1, columns={"train_loss": "x"}).answer.lr == 0.1
+    with pytest.raises(UserError, match="columns=loss: unknown; choose from run, step"):
+        lrlab.judge(strange, lr=0.1, columns={"loss": "x"})
     with pytest.raises(UserError, match="must be a pandas DataFrame"):
         lrlab.judge([1])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="must be a number not below 0"):

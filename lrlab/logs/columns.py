@@ -128,7 +128,9 @@ def _odd(name: str) -> tuple[int, int]:
     return sum(word not in known for word in told), suffix
 
 
-def best_loss(names: Iterable[str], part: str, count: Callable[[str], int]) -> str | None:
+def best_loss(
+    names: Iterable[str], part: str, count: Callable[[str], int], where: object
+) -> str | None:
     """Return the column of a loss: the plainest name, of per-step losses those of steps.
 
     A column with one value where another has many is the mean over all training, and not a curve.
@@ -136,6 +138,7 @@ def best_loss(names: Iterable[str], part: str, count: Callable[[str], int]) -> s
     Args:
         part: train, val or test.
         count: gives the number of values in a column.
+        where: the log, for a message.
 
     Raises:
         UserError: two columns may be meant alike.
@@ -156,7 +159,7 @@ def best_loss(names: Iterable[str], part: str, count: Callable[[str], int]) -> s
     alike = [name for name in alike if count(name) == counts[-1]]
     if len(alike) > 1:
         raise UserError(
-            f"{' and '.join(alike[:3])} may each be the {part} loss; say which: "
+            f"{where}: {' and '.join(alike[:3])} may each be the {part} loss; say which: "
             f"--column {part}_loss={_quoted(alike[0])}"
         )
     return alike[0]

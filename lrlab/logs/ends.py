@@ -103,7 +103,7 @@ def _loss(table: Table, given: dict[str, str]) -> tuple[str, str]:
         if ours in given:
             return given[ours], ours
     for part in _LOSSES:
-        found = columns.best_loss(table.names, part, table.count)
+        found = columns.best_loss(table.names, part, table.count, table.file)
         if found is not None:
             told = set(columns.words(found)) & (columns.TRAIN | columns.VAL | columns.TEST)
             return found, f"{part}_loss" if told else "loss"

@@ -61,7 +61,7 @@ def roles_of(table: Table, wanted: Wanted) -> dict[str, str]:
         ours = f"{part}_loss"
         if ours not in roles and ours in names and table.count(ours) > 1:
             roles[ours] = ours
-        if ours not in roles and (found := columns.best_loss(names, part, table.count)):
+        if ours not in roles and (found := columns.best_loss(names, part, table.count, table.file)):
             roles[ours] = found
     for ours, theirs in (
         ("run", columns.run(names)),

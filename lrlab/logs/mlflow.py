@@ -96,7 +96,7 @@ def _roles(run: Path, metrics: Mapping[str, list[Any]], wanted: Wanted) -> dict[
         roles[ours] = theirs
     names = [name for name in metrics if metrics[name] and name not in roles.values()]
     for part in ("train", "val"):
-        found = columns.best_loss(names, part, lambda name: len(metrics[name]))
+        found = columns.best_loss(names, part, lambda name: len(metrics[name]), run)
         if found is not None:
             roles.setdefault(f"{part}_loss", found)
     if "train_loss" not in roles and "val_loss" not in roles:

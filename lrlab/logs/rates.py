@@ -26,7 +26,7 @@ _IN_A_NAME = re.compile(
 # In a name by itself: lr=1, lr_0.1, lr3e-4. A plain lr1 may be the second of lr0, lr1, lr2.
 _OR_COLUMN = ", or --lr-column NAME where a column or parameter has it"
 _FIELDS = ("lr", "seed", *SETTINGS)
-_OURS = ("run", "step", "epoch", "train_loss", "val_loss", "grad_norm", "seed", "lr_at_step")
+OURS = ("run", "step", "epoch", "train_loss", "val_loss", "grad_norm", "seed", "lr_at_step")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +67,9 @@ def wanted(options: argparse.Namespace) -> Wanted:
     pairs: list[tuple[str, str]] = []
     for text in options.column:
         ours, _, theirs = text.partition("=")
-        if ours not in _OURS or not theirs:
+        if ours not in OURS or not theirs:
             raise UserError(
-                f"--column={text}: must be OURS=THEIRS, with one of {', '.join(_OURS)} on the left"
+                f"--column={text}: must be OURS=THEIRS, with one of {', '.join(OURS)} on the left"
             )
         pairs.append((ours, theirs))
     lrs = tuple(part for text in options.lr for part in text.split(","))

@@ -42,7 +42,7 @@ _CSV = (  # the first that takes a table reads it
     (lightning.takes, lightning.read),
     (generic.takes, generic.read),
 )
-_SUFFIXES = (".csv", ".tsv", ".csv.gz")
+_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".jsonl")
 _PLAIN_NAMES = {"metrics", "measurements", "trainer_state", "log", "history", "progress", "results"}
 _DEEPEST, _MOST = 8, 50_000  # folders within folders, entries of all
 
@@ -156,6 +156,8 @@ def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
     if start[:1] in (b"{", b"["):
         if optuna_study.is_journal(start):
             return optuna_study.read_journal(file, wanted)
+        if text_table.is_json_lines(start):
+            return _of_table(text_table.read_json_lines(file), wanted)
         return huggingface.read(file, wanted)
     source, _ = curve_csv.opened(file)
     names = _names(source)
@@ -285,6 +287,8 @@ def _may_be_a_log(file: Path) -> bool:
         return False
     if first[:2] in (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff"):
         return True
+    if first[:1] == b"{":
+        return text_table.is_json_lines(first) and b"loss" in first
     line = first.decode("utf-8", errors="replace").lstrip("\ufeff\r\n\t ").split("\n", 1)[0]
     cells = [
         cell.strip().strip('"') for cell in line.replace(";", ",").replace("\t", ",").split(",")

@@ -172,7 +172,7 @@ def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
         roles[ours] = tag
     tags = [tag for tag in points if tag not in roles.values()]
     for part in ("train", "val"):
-        found = columns.best_loss(tags, part, lambda tag: len(points[tag]))
+        found = columns.best_loss(tags, part, lambda tag: len(points[tag]), folder)
         if found is not None:
             roles.setdefault(f"{part}_loss", found)
     if "train_loss" not in roles and "val_loss" not in roles:

@@ -88,7 +88,9 @@ def _losses(table: Table, metrics: dict[str, dict[str, str]], wanted: Wanted) ->
             )
         roles[ours] = theirs
     for part in ("train", "val"):
-        if f"{part}_loss" not in roles and (found := columns.best_loss(metrics, part, count)):
+        if f"{part}_loss" not in roles and (
+            found := columns.best_loss(metrics, part, count, table.file)
+        ):
             roles[f"{part}_loss"] = found
     if not roles:
         shown: Sequence[str] = list(metrics)[:5]

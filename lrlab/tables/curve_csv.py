@@ -86,7 +86,7 @@ def opened(file: Path) -> tuple[_Source, list[str]]:
     Raises:
         UserError: it cannot be read, or is no text.
     """
-    text = _text(file)
+    text = text_of(file)
     before = _BLANK_LINES.match(text)
     start = before.end() if before else 0
     first = text[start:].split("\n", 1)[0]
@@ -119,7 +119,8 @@ def _settled(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[s
     return holes.settled(frame, written, blank_may_be_lost=True)
 
 
-def _text(file: Path) -> str:
+def text_of(file: Path) -> str:
+    """Return a file's text, unpacked, with line feeds alone."""
     try:
         mode = file.stat().st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # some of which never end

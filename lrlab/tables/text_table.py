@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,3 +107,46 @@ def read(file: Path) -> Table:
         if name
     }
     return Table(file, kept, lines, tuple(notes))
+
+
+def is_json_lines(first: bytes) -> bool:
+    """Return whether the first line of a file is a JSON object of its own, with scalars in it."""
+    line, _, rest = first.partition(b"\n")
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(found, dict) and "log_history" not in found and rest.lstrip()[:1] in (b"{", b"")
+    )
+
+
+def read_json_lines(file: Path) -> Table:
+    """Return the scalars of a file with a JSON object in each line; null is a blank cell.
+
+    Raises:
+        UserError: it cannot be read, or a line is something else.
+    """
+    text = curve_csv.text_of(file)
+    records: list[dict[str, object]] = []
+    lines: list[int] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            if number == text.count("\n") + 1:  # it breaks off
+                continue
+            raise UserError(f"{file}: line {number} is no JSON object")
+        records.append(found)
+        lines.append(number)
+    names = list(dict.fromkeys(str(name) for each in records for name in each))
+    cells = {name: [_cell(each.get(name)) for each in records] for name in names}
+    return Table(file, cells, lines, ())
+
+
+def _cell(value: object) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""

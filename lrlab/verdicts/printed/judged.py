@@ -93,7 +93,7 @@ def judge(
     """
     import pandas as pd
 
-    from lrlab.logs import reading
+    from lrlab.logs import rates, reading
     from lrlab.logs.columns import Wanted
     from lrlab.verdicts import loading
     from lrlab.verdicts.printed import end_loss_words
@@ -104,6 +104,9 @@ def judge(
             f"frame={type(frame).__name__}: must be a pandas DataFrame; for files use python -m "
             "lrlab.analysis, for a sweep's folder lrlab.load"
         )
+    for name in columns or ():
+        if name not in rates.OURS:
+            raise UserError(f"columns={name}: unknown; choose from {', '.join(rates.OURS)}")
     wanted = Wanted(lr=_lrs(lr), columns=tuple((columns or {}).items()))
     found = reading.of_frame(frame, wanted)
     loaded = loading.of_frame(found)
