@@ -714,6 +714,9 @@ def test_links_are_not_followed_and_yaml_calls_nothing(tmp_path: Path) -> None:
     (folder / "v" / "hparams.yaml").symlink_to(tmp_path / "elsewhere.yaml")
     assert "the learning rate is not in it" in refused(folder)
     assert lrs(found(folder, lr=("0.1",))) == {"v": 0.1}
+    link = tmp_path / "mine"
+    link.symlink_to(CASES / "hf" / "run_2" / "checkpoint-400" / "trainer_state.json")
+    assert len(lrs(found(link))) == 1, "a link that was typed is meant"
 
 
 def test_a_folder_that_never_ends(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pandas as pd
 from lrlab.errors import UserError
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log
-from lrlab.records import files
 
 PROGRAM = "Hugging Face Trainer"
 NAME = "trainer_state.json"
@@ -79,7 +78,6 @@ def read(file: Path, wanted: Wanted) -> list[Log]:
 
 def _state(file: Path) -> dict[str, Any]:
     try:
-        files.check_own(file)
         if file.stat().st_size > _LARGEST:
             raise UserError(f"{file}: is too large to be read")
         found = json.loads(file.read_bytes().decode("utf-8-sig", errors="replace"))

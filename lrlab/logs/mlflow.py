@@ -96,9 +96,11 @@ def _roles(run: Path, metrics: Mapping[str, list[Any]], wanted: Wanted) -> dict[
         roles[ours] = theirs
     names = [name for name in metrics if metrics[name] and name not in roles.values()]
     for part in ("train", "val"):
+        if f"{part}_loss" in roles:
+            continue
         found = columns.best_loss(names, part, lambda name: len(metrics[name]), run)
         if found is not None:
-            roles.setdefault(f"{part}_loss", found)
+            roles[f"{part}_loss"] = found
     if "train_loss" not in roles and "val_loss" not in roles:
         listed = in_a_line(", ".join(metrics))[:160]
         raise UserError(f"{run}: none of its metrics is a loss ({listed or 'it has none'})")

@@ -19,7 +19,6 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.logs import lightning
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, settings_columns
-from lrlab.records import files
 
 PROGRAM = "Optuna"
 _STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
@@ -52,7 +51,6 @@ def read_journal(file: Path, wanted: Wanted) -> list[Log]:
     Raises:
         UserError: it cannot be read, or its values are no losses.
     """
-    files.check_own(file)
     studies: list[tuple[str, bool]] = []
     trials: list[_Trial] = []
     torn = 0
@@ -124,7 +122,6 @@ def read_sqlite(file: Path, wanted: Wanted) -> list[Log]:
     Raises:
         UserError: it is no study, or its values are no losses.
     """
-    files.check_own(file)
     try:
         with _opened(file) as database:
             names = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}

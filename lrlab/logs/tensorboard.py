@@ -17,7 +17,6 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns, lightning
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, log_of, settings_columns
-from lrlab.records import files
 from lrlab.tables.text_table import Table
 
 CSV, EVENTS = "TensorBoard CSV", "TensorBoard"
@@ -107,7 +106,6 @@ def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> li
     points: Points = {}
     hparams: dict[str, Any] = {}
     for file in sorted(event_files):
-        files.check_own(file)
         part = file.parent.name.lower() if file.parent != folder else ""
         for tag, values in _scalars(file, hparams).items():
             points.setdefault(f"{part}/{tag}" if part else tag, []).extend(values)
@@ -172,9 +170,11 @@ def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
         roles[ours] = tag
     tags = [tag for tag in points if tag not in roles.values()]
     for part in ("train", "val"):
+        if f"{part}_loss" in roles:
+            continue
         found = columns.best_loss(tags, part, lambda tag: len(points[tag]), folder)
         if found is not None:
-            roles.setdefault(f"{part}_loss", found)
+            roles[f"{part}_loss"] = found
     if "train_loss" not in roles and "val_loss" not in roles:
         listed = in_a_line(", ".join(points))[:160]
         raise UserError(
