@@ -44,13 +44,13 @@ from lrlab._version import __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from lrlab import find
-    from lrlab.api import Result, load, run_sweep
+    from lrlab.api import Result, judge, load, run_sweep
     from lrlab.own_loop.probe import Probe
 
-__all__ = ["Probe", "Result", "__version__", "find", "load", "run_sweep"]
+__all__ = ["Probe", "Result", "__version__", "find", "judge", "load", "run_sweep"]
 
 _HOMES: dict[str, str] = {
-    **dict.fromkeys(("Result", "load", "run_sweep"), "lrlab.api"),
+    **dict.fromkeys(("Result", "judge", "load", "run_sweep"), "lrlab.api"),
     "Probe": "lrlab.own_loop.probe",
 }
 

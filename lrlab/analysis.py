@@ -1,6 +1,7 @@
 """``python -m lrlab.analysis PATH ...``: say what each learning rate did, and which one to use.
 
-A path is the folder of a sweep, or a CSV of curves from any program. Several are judged together.
+A path is the folder of a sweep, a CSV of curves, or the log of another program. Several are judged
+together.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 from lrlab import errors, records
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, in_a_line
+from lrlab.logs import rates
 from lrlab.process import fitting, verbs
 from lrlab.process import paths as process_paths
 from lrlab.records import thresholds
-from lrlab.verdicts import recommend
 from lrlab.verdicts.judging import verdicts as verdicts  # of a DataFrame: docs/analysis.md
 from lrlab.verdicts.loading import load
+from lrlab.verdicts.printed import end_loss_words
 from lrlab.verdicts.printed.answer_words import terminal_text
 from lrlab.verdicts.printed.run_words import as_json, evidence_lines, in_order, verdict_table
 
@@ -33,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m lrlab.analysis",
         description="Say of each run whether its steps overshoot, undershoot or converge, with "
         "the evidence, and which learning rate to use.",
-        epilog="A CSV needs the columns run, lr, train_loss, and step or epoch. It may also have: "
-        "seed, val_loss, alpha, stability_ratio, grad_norm, initial_loss, num_classes, gain_low, "
+        epilog="Read as exported: Lightning, Hugging Face, Keras, W&B, TensorBoard, MLflow, "
+        "Optuna, AlgoPerf, and a CSV with a loss and steps or epochs, or with end losses alone. "
+        "A CSV's columns: run, lr, train_loss, and step or epoch. It may also have: seed, "
+        "val_loss, alpha, stability_ratio, grad_norm, initial_loss, num_classes, gain_low, "
         "gain_high, seconds, state, and settings (optimizer, schedule, ...). Exit code: 0, or 2 "
         "for bad input.",
     )
@@ -43,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=verbs.path,
         nargs="*",
         metavar="PATH",
-        help="a sweep's folder, or a CSV of curves; several are judged together",
+        help="a sweep's folder, a CSV of curves, or another program's log or folder of logs; "
+        "several are judged together",
     )
+    rates.add_options(parser)
     parser.add_argument(
         "--output", type=verbs.path, metavar="FILE", help="write the verdicts as CSV"
     )
@@ -85,22 +91,26 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         raise UserError(f"--target={options.target}: must be a finite number, like --target=0.1")
     if options.output is not None:
         options.output = _output(options.output, options.paths)
-    loaded = load(options.paths, with_branches=False)
+    loaded = load(options.paths, with_branches=False, wanted=rates.wanted(options))
     found = in_order(loaded.verdicts(options.target))
-    answers = recommend.recommend(found)
+    answers = loaded.answers(found)
     if options.output is not None:
         records.write_whole(options.output, records.csv_text(found))
     if options.json:
         return as_json(found, answers, loaded.notes), ()
     width = fitting.terminal_width()
-    parts = [verdict_table(found, width)]
-    if options.evidence or len(found) <= EVIDENCE_OF:
+    parts = [] if loaded.ends else [verdict_table(found, width)]
+    if loaded.ends:
+        parts += [evidence_lines(found, width)] if options.evidence else []
+        parts.append(end_loss_words.text(found, answers, width))
+    elif options.evidence or len(found) <= EVIDENCE_OF:
         parts.append(evidence_lines(found, width))
     else:
         parts.append(f"evidence of {len(found)} runs: use --evidence, or --output FILE")
     if options.thresholds:
         parts.append("\n".join(thresholds.lines()))
-    parts.append(terminal_text(answers, width))
+    if not loaded.ends:
+        parts.append(terminal_text(answers, width))
     if options.output is not None:
         parts.append(f"verdicts  {process_paths.display_path(options.output)}")
     return "\n\n".join(parts), loaded.notes

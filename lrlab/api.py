@@ -31,14 +31,14 @@ from lrlab.plots.tables import NAMES, NothingToDraw, Tables
 from lrlab.tables import frames, missing, sweep_folder, sweep_settings
 from lrlab.verdicts import loading, loss_kinds
 from lrlab.verdicts import recommend as answers_of
-from lrlab.verdicts.answer import Answer
-from lrlab.verdicts.printed import answer_words, sweep_table
+from lrlab.verdicts.printed import sweep_table
+from lrlab.verdicts.printed.judged import Recommendation, judge
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Recommendation", "Result", "load", "run_sweep"]
+__all__ = ["Recommendation", "Result", "judge", "load", "run_sweep"]
 
 # Drawn where no name is given: the first of these for which there is data.
 MAIN = ("lr_against_loss", "loss_curves")
@@ -148,36 +148,6 @@ def load(folder: str | Path, notes: tuple[str, ...] = ()) -> Result:
         sweep_folder.check_sweep(folder)
     unread = missing.unread_notes(folder, frames.runs(folder))
     return Result(folder.absolute(), (*notes, *unread))
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """Which lr to use; ``print`` shows the lines that end the command.
-
-    Attributes:
-        answers: one for each combination of the other settings, the best first; see
-            `lrlab.verdicts.answer.Answer` for what each holds.
-    """
-
-    answers: tuple[Answer, ...]
-
-    @property
-    def lr(self) -> float | None:
-        """The recommended lr of the best combination.
-
-        None if no lr is recommended, or if the losses are of different kinds and so have no best.
-        """
-        comparable = self.answers and answers_of.comparable(self.answers)
-        return self.answers[0].best_lr if comparable else None
-
-    @property
-    def text(self) -> str:
-        return answer_words.text(self.answers)
-
-    def __str__(self) -> str:
-        return self.text
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True, repr=False)

@@ -17,6 +17,7 @@ from lrlab.comparison.reading import Side, read
 from lrlab.comparison.together import together
 from lrlab.comparison.words import text
 from lrlab.errors import NotWritten, UserError, in_a_line, printable
+from lrlab.logs import rates
 from lrlab.process import fitting, verbs
 from lrlab.process import paths as process_paths
 
@@ -54,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="FOLDER",
         help="where to write figures and tables (compare_<a>_<b> next to the sweeps)",
     )
+    rates.add_options(parser)
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     failed: dict[str, str] = {}
     try:
         options = parser.parse_args(arguments)
-        sides, notes = read(options.paths)
+        sides, notes = read(options.paths, rates.wanted(options))
         words = whole = text(sides)
         folder = options.output or default_folder(options.paths, [s.name for s in sides])
         if (width := fitting.terminal_width()) is not None:

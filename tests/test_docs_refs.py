@@ -100,7 +100,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, set[
     """A folder with the sweep of files.md, and what came and went while it trained."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "mine.py").write_text(MINE)
-    (folder / "curves.csv").write_text("run,lr,step,loss\n0,0.1,0,2.3\n0,0.1,1,2.2\n")
+    (folder / "curves.csv").write_text("step,loss\n0,2.3\n1,2.2\n")
     (folder / "table.csv").write_text("x,y\n1.0,0\n2.0,1\n")
     ((typed, _),) = commands(FILES)
     seen = Seen(folder / "outputs" / "first")

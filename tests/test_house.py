@@ -22,7 +22,7 @@ MODULES = {
 PACKAGES = {
     *("process", "config", "records", "data", "engine", "plan", "training", "study", "sweeping"),
     *("own_loop", "integrations", "probes", "range_test"),
-    *("tables", "verdicts", "comparison", "plots", "report"),
+    *("tables", "logs", "verdicts", "comparison", "plots", "report"),
 }
 # Whose parameters are keys of a config, or the keywords of the public API.
 MANY_PARAMETERS = {"find", "table"}

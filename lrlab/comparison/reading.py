@@ -9,6 +9,7 @@ import pandas as pd
 
 from lrlab import records
 from lrlab.errors import UserError
+from lrlab.logs.columns import Wanted
 from lrlab.tables import sweep_settings
 from lrlab.verdicts import loading
 from lrlab.verdicts.answer import Answer
@@ -49,8 +50,10 @@ class Side:
         return self.answers[0]
 
 
-def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
+def read(paths: Sequence[Path], wanted: Wanted | None = None) -> tuple[list[Side], tuple[str, ...]]:
     """Return the sweeps to compare, and lines about what their records lack.
+
+    wanted: where the lr of a log stands, and what its columns are.
 
     Raises:
         UserError: fewer than two sweeps, more than six, one twice, or one that cannot be read.
@@ -60,7 +63,9 @@ def read(paths: Sequence[Path]) -> tuple[list[Side], tuple[str, ...]]:
             f"name two to {len(LETTERS)} sweeps to compare, not {len(paths)}; for example "
             "python -m lrlab.compare outputs/a outputs/b"
         )
-    loaded = loading.load(paths, with_branches=False)
+    loaded = loading.load(paths, with_branches=False, wanted=wanted)
+    if loaded.ends:
+        raise UserError(f"{paths[0]}: holds end losses alone; python -m lrlab.analysis judges them")
     sides = []
     for letter, name, path in zip(LETTERS, loaded.names, paths, strict=False):
         runs = loaded.runs.loc[loaded.runs["sweep"] == name]

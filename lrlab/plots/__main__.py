@@ -10,6 +10,8 @@ from typing import Any
 
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
+from lrlab.logs import rates
+from lrlab.logs.columns import Wanted
 from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
 from lrlab.process import verbs
 from lrlab.process.verbs import Parser, path
@@ -25,9 +27,7 @@ def _parser() -> Parser:
         epilog=f"plots:\n{names}\n\n"
         "Exit code: 0 drawn, 1 nothing was drawn or a plot failed, 2 bad input.",
     )
-    parser.add_argument(
-        "sweep", type=path, metavar="SWEEP", help="a sweep's folder, or a CSV of curves"
-    )
+    parser.add_argument("sweep", type=path, metavar="SWEEP", help="a sweep's folder, or a log")
     many: Any = {"nargs": "+", "action": "extend", "default": []}
     parser.add_argument("--only", metavar="NAME", help="draw only these", **many)
     formats = f"{', '.join(FORMATS)} (png svg)"
@@ -38,6 +38,7 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="where the files go (plots/ in the sweep's folder)",
     )
+    rates.add_options(parser)
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     return parser
 
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = _parser().parse_args(arguments)
         only = [_known("--only", name, NAMES) for name in options.only]
         formats = [_known("--format", kind, FORMATS) for kind in options.format] or ["png", "svg"]
-        lines, notes, failed = _draw(options.sweep, only, formats, options.output)
+        asked = rates.wanted(options)
+        lines, notes, failed = _draw(options.sweep, only, formats, options.output, asked)
     except UserError as error:
         verbs.fail(str(error), 2)
     except NotWritten as error:
@@ -64,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _draw(
-    sweep: Path, only: Sequence[str], formats: Sequence[str], output: Path | None
+    sweep: Path, only: Sequence[str], formats: Sequence[str], output: Path | None, wanted: Wanted
 ) -> tuple[list[str], tuple[str, ...], list[str]]:
     """Return lines: each file written, each figure left out, notes, failures."""
     from lrlab.plots.reading import load
 
-    tables, notes = load(sweep)
+    tables, notes = load(sweep, wanted)
     if output is None:
         from lrlab import records
 

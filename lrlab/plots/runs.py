@@ -101,7 +101,8 @@ def need(table: pd.DataFrame, *columns: str) -> None:
 
 
 def mark(state: object) -> str:
-    return {"diverged": "nonfinite", "failed": "failed"}.get(str(state), "")
+    told = {"diverged": "nonfinite", "not finite": "nonfinite", "failed": "failed"}
+    return told.get(str(state), "")
 
 
 def by_lr(runs: Sequence[Run]) -> dict[float, str]:

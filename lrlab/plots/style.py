@@ -86,7 +86,7 @@ OUTCOMES: Mapping[str, Look] = {name: _LOOKS[name] for name in outcomes.OUTCOMES
 _UNITS = {"nll": "nats", "cross_entropy": "nats", "mse_one_hot": "squared error"}
 _NAMED = ("network", "data", "optimizer", "schedule", "batch_size", "epochs")
 _STATES = (
-    *("finished", "training", "running", "waiting"),
+    *("finished", "not finite", "training", "running", "waiting"),
     *("pruned", "diverged", "failed", "interrupted"),
 )
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lrlab.errors import UserError
-from lrlab.tables import tidy
+from lrlab.tables import holes, tidy
 
 _NEEDED = ("run", "lr", "train_loss")
 # Other programs' names of these columns.
@@ -58,12 +58,7 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         UserError: it cannot be read, is no such table, or a cell is no number; names the line.
     """
-    text = _text(file)
-    before = _BLANK_LINES.match(text)
-    start = before.end() if before else 0
-    first = text[start:].split("\n", 1)[0]
-    source = _Source(file, text[start:], _delimiter(first), text.count("\n", 0, start))
-    source, notes = _without_torn_line(source)
+    source, notes = opened(file)
     names = _names(source)
     frame = _parsed(source)
     if len(frame.columns) != len(names):
@@ -73,14 +68,57 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     for name in names:
         if name in tidy.NUMBERS:
             frame[name] = _numbers(source, frame[name])
+    frame, told = _settled(source, frame)
     frame = _without_blank_rows(frame)
     if frame.empty:
         source.fail("names its columns and has no rows")
-    frame, restarted = _counted_on(source, frame)
-    return frame, notes + restarted
+    frame, restarted = counted_on(frame)
+    return frame, notes + [f"{file}: {note}" for note in (*told, *restarted)]
 
 
-def _text(file: Path) -> str:
+def opened(file: Path) -> tuple[_Source, list[str]]:
+    """Return a CSV's text from its first line that is not blank, and lines about what was left out.
+
+    Lines that repeat the first one, as of a program that began again, are made blank.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    text = text_of(file)
+    before = _BLANK_LINES.match(text)
+    start = before.end() if before else 0
+    first = text[start:].split("\n", 1)[0]
+    body, repeated = text[start:], []
+    if f"\n{first}\n" in f"{body}\n":
+        lines = body.split("\n")
+        body = "\n".join([first, *("" if line == first else line for line in lines[1:])])
+        repeated = [f"{file}: its first line comes again, and was left out there"]
+    source = _Source(file, body, _delimiter(first), text.count("\n", 0, start))
+    source, notes = _without_torn_line(source)
+    return source, repeated + notes
+
+
+def _settled(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Tell blank losses from written nan, where a loss is missing."""
+    there = [name for name in holes.LOSSES if name in frame]
+    lacking = [name for name in there if bool(frame[name].isna().to_numpy().any())]
+    if not lacking:
+        return frame, []
+    texts = pd.read_csv(
+        io.BytesIO(source.text.encode("utf-8", errors="replace")),
+        sep=source.delimiter,
+        index_col=False,
+        skipinitialspace=True,
+        dtype=str,
+        keep_default_na=False,
+    )
+    texts.columns = [name.strip() for name in texts.columns]
+    written = {name: holes.is_written_nan(texts[name].tolist()) for name in lacking}
+    return holes.settled(frame, written, blank_may_be_lost=True)
+
+
+def text_of(file: Path) -> str:
+    """Return a file's text, unpacked, with line feeds alone."""
     try:
         mode = file.stat().st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # reading it might never end
@@ -253,7 +291,7 @@ def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def counted_on(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Renumber steps that begin again, as in a resumed run, to continue from the last step.
 
     A run was resumed if its next loss is nearer to the last one than to the first. Otherwise the
@@ -272,7 +310,7 @@ def _counted_on(source: _Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, lis
             at[rows[i:]] += at[rows[i - 1]] + gap - at[rows[i]]
         if again:
             shown = f"run {_shown(str(run))}: its {unit}s begin again at {own[0]:g}"
-            notes.append(f"{source.file}: {shown}; they are numbered on, as for a resumed run")
+            notes.append(f"{shown}; they are numbered on, as for a resumed run")
     return (frame.assign(**{unit: at}), notes) if notes else (frame, notes)
 
 

@@ -57,5 +57,8 @@ def joined(parts: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
 def _run_names(name: str, part: pd.DataFrame) -> np.ndarray:
     """Return (rows,) "name/3"; an empty run stays empty, and `verdicts` refuses it."""
     code, values = pd.factorize(part["run"].to_numpy())
-    texts = np.array([*(f"{name}/{value}" for value in values), None], dtype=object)
+    told = [f"{name}/{value}" for value in values]
+    if len(values) == 1 and f"/{name}".endswith(f"/{values[0]}") and isinstance(values[0], str):
+        told = [name]  # a log of one run has the name of its file
+    texts = np.array([*told, None], dtype=object)
     return texts[code]

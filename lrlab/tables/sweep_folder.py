@@ -8,7 +8,10 @@ from lrlab import records
 from lrlab.errors import UserError
 from lrlab.process import paths
 
-NO_RUNS = "holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it"
+NO_RUNS = (
+    "holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it (analysis and plots also "
+    "read other programs' logs)"
+)
 
 
 def near(path: Path) -> str:

@@ -1,10 +1,11 @@
 """Judge runs: from data frames to outcomes, evidence and a recommended lr.
 
 ``loading`` reads, ``evidence`` measures, ``judging`` gives each run its outcome, ``recommend``
-answers which lr to use, and ``printed/`` turns both into words.
+answers which lr to use, and ``printed/`` turns both into words. ``end_losses`` judges tables
+without curves.
 
 May be imported by ``plots``, ``comparison``, ``report`` and, lazily, by ``sweeping``, ``api`` and
-the verbs. It imports ``tables``, ``records`` and those below them, and never torch.
+the verbs. It imports ``logs``, ``tables``, ``records`` and those below them, and never torch.
 
 How to add an outcome
 ---------------------

@@ -10,11 +10,15 @@ from pathlib import Path
 import pandas as pd
 
 from lrlab.errors import UserError
+from lrlab.logs import reading
+from lrlab.logs.columns import Wanted
 from lrlab.tables import curve_csv, frames, sweep_settings, tidy
 from lrlab.tables.joining import distinct_names, joined, with_columns
 from lrlab.tables.mending import mend, mends
 from lrlab.tables.missing import missing_notes
 from lrlab.tables.sweep_folder import check_sweep, near
+from lrlab.verdicts import end_losses, recommend
+from lrlab.verdicts.answer import Answer
 from lrlab.verdicts.evidence import Numbers
 from lrlab.verdicts.judging import judge, measured
 
@@ -62,6 +66,8 @@ class Loaded:
     notes: tuple[str, ...]  # lines about what is missing, or was left out
     # What `judge` takes, or why measuring failed; None: measure `curves`.
     measured: tuple[list[Numbers], list[str]] | UserError | None = None
+    ends: bool = False  # whether `curves` holds end losses, one row a run, and no curves
+    counts_steps: bool = True  # whether the steps of a log are steps of training
 
     def verdicts(self, target: float | None = None) -> pd.DataFrame:
         """Return verdicts, as `lrlab.verdicts.judging.verdicts`.
@@ -69,43 +75,66 @@ class Loaded:
         Raises:
             UserError: as there.
         """
+        if self.ends:
+            if target is not None:
+                raise UserError(f"--target={target:g}: end losses alone do not say when it came")
+            return end_losses.verdicts(self.curves)
         if isinstance(self.measured, UserError):
             raise self.measured
         numbers = measured([self.curves]) if self.measured is None else self.measured
         return _with_parts(judge(*numbers, target), self.runs)
 
+    def answers(self, found: pd.DataFrame) -> list[Answer]:
+        """Return the answers to these verdicts."""
+        if self.ends:
+            return end_losses.answers(found)
+        told = recommend.recommend(found)
+        # A budget of few calls of a logger is not one of few steps.
+        return told if self.counts_steps else [replace(each, steps=math.nan) for each in told]
 
-def load(paths: Sequence[Path], with_branches: bool = True) -> Loaded:
-    """Read sweeps' folders and CSVs of curves.
+
+def load(paths: Sequence[Path], with_branches: bool = True, wanted: Wanted | None = None) -> Loaded:
+    """Read sweeps' folders, CSVs of curves, and logs of other programs.
 
     Args:
         with_branches: False: do not read the steps of the branch tests, which takes long for many
             runs; the curves have their gains.
+        wanted: where the lr of a log stands, and what its columns are.
 
     Raises:
         UserError: a path is neither, or its content is damaged beyond use.
     """
     if not paths:
         raise UserError("name a sweep's folder or a CSV of curves, for example outputs/NAME")
+    paths = [reading.file_of(path) for path in paths]
     places = [path.resolve() for path in paths]
     for i, path in enumerate(paths):
         if places[i] in places[:i]:
             raise UserError(f"{path}: is named twice; name it once")
-    parts = [_load_one(path, with_branches, whole=len(paths) > 1) for path in paths]
+    asked = wanted or Wanted()
+    parts = [_load_one(path, with_branches, len(paths) > 1, asked) for path in paths]
+    if len({part.ends for part in parts}) > 1:
+        of_ends = next(path for path, part in zip(paths, parts, strict=True) if part.ends)
+        raise UserError(f"{of_ends}: holds end losses alone, the others curves; judge them apart")
     names = distinct_names(paths)
     if len(parts) == 1:
         return replace(parts[0], names=names)
     notes = tuple(note for part in parts for note in part.notes)
+    counted = all(part.counts_steps for part in parts)
     parts = _with_differing_settings(parts)
     runs, curves, branches = (
         joined([getattr(part, kind) for part in parts], names)
         for kind in ("runs", "curves", "branches")
     )
-    return Loaded(runs, curves, branches, names, notes)
+    return Loaded(runs, curves, branches, names, notes, None, parts[0].ends, counted)
 
 
-def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
+def _load_one(path: Path, with_branches: bool, whole: bool, wanted: Wanted) -> Loaded:
+    log = reading.read(path, wanted) if path.exists() else None
+    if log is not None:
+        return of_frame(log, path.name)
     if path.is_dir():
+        reading.check_unasked(path, wanted)
         found = read_sweep(path, whole)
         branches = frames.branches(path) if with_branches else _no_branches()
         return replace(found, branches=branches)
@@ -115,12 +144,35 @@ def _load_one(path: Path, with_branches: bool, whole: bool) -> Loaded:
             "curves, for example outputs/NAME"
         )
     curves, notes = curve_csv.read(path)
+    reading.check_unasked(path, wanted)
+    return Loaded(_runs_of(curves), curves, _no_branches(), (path.name,), tuple(notes))
+
+
+def of_frame(log: reading.Found, name: str = "frame") -> Loaded:
+    """Return the runs of another program's log, or of a DataFrame."""
+    runs = _runs_of(log.rows)
+    if log.ends:
+        known = log.rows["judged_by"].iloc[0]
+        runs = log.rows.rename(columns={"end_loss": "val_loss" if known == "loss" else known})
+        runs = runs.drop(columns="judged_by")
+    found = Loaded(
+        *(runs, log.rows, _no_branches(), (name,), log.notes),
+        ends=log.ends,
+        counts_steps=log.counts_steps,
+    )
+    if log.ends or log.counts_steps:
+        return found
+    numbers, names = measured([log.rows])  # no row is known to be the next step after another
+    return replace(found, measured=([replace(n, curve_mode="unknown") for n in numbers], names))
+
+
+def _runs_of(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a run, as far as the columns of its curve tell."""
     # a CSV's own column "folder" would be taken for a run's, and read
     not_settings = (*_ONE_A_RUN, "folder")
     settings = [name for name in tidy.settings_of(curves) if name not in not_settings]
     of_run = [name for name in (*_ONE_A_RUN, *settings) if name in curves]
-    runs = pd.DataFrame(curves[of_run]).groupby("run", as_index=False).first()
-    return Loaded(runs, curves, _no_branches(), (path.name,), tuple(notes))
+    return pd.DataFrame(curves[of_run]).groupby("run", as_index=False).first()
 
 
 def read_sweep(folder: Path, whole: bool = False) -> Loaded:

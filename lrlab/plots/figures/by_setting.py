@@ -15,13 +15,14 @@ from lrlab.plots import frame, reach, style
 from lrlab.plots.frame import Label
 from lrlab.plots.parts import draw_margin
 from lrlab.plots.sheet import PAD, Handles, Panels, sheet, text_width
-from lrlab.plots.style import DARK, RECOMMENDED, SIZE
+from lrlab.plots.style import DARK, OUTCOMES, RECOMMENDED, SIZE
 from lrlab.plots.tables import NothingToDraw
 
 if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
 MOST = 24  # settings; a page has no room for more rows
+_TRIED = "tried"  # where only end losses are known, and no outcome
 _ROW = 0.36  # inches
 _RING: Any = {
     **{"color": DARK, "marker": "o", "markersize": 13},
@@ -134,7 +135,8 @@ def _outcomes(verdicts: Any, settings: Mapping[str, Any]) -> dict[float, str]:
     for name, value in settings.items():
         mine = mine[mine[name].isna() if value is None else mine[name] == value]
     groups = mine.groupby("lr")["outcome"]
-    return {float(lr): style.majority(map(str, group)) or "not compared" for lr, group in groups}
+    other = "not compared" if set(OUTCOMES) & set(verdicts["outcome"]) else _TRIED
+    return {float(lr): style.majority(map(str, group)) or other for lr, group in groups}
 
 
 def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str]) -> None:
@@ -144,7 +146,7 @@ def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str
         look: Any = {"linewidth": 13, "solid_capstyle": "round", "color": RECOMMENDED, "zorder": 1}
         ax.plot([low, high], [y, y], gid="recommended", **look)
     for lr, outcome in outcomes.items():
-        mark = style.outcome_mark(outcome)
+        mark = _dot() if outcome == _TRIED else style.outcome_mark(outcome)
         mark.set_data([lr], [y])
         mark.set(zorder=3, gid=f"outcome:{outcome}")
         ax.add_line(mark)
@@ -152,8 +154,15 @@ def _draw_row(ax: Axes, y: float, answer: "Answer", outcomes: Mapping[float, str
         ax.plot([answer.best_lr], [y], zorder=4, gid="best", **_RING)
 
 
+def _dot() -> Line2D:
+    return Line2D([], [], linestyle="", color=style.GREY, marker="o", markersize=4)
+
+
 def _handles(found: Sequence[Mapping[float, str]]) -> Handles:
     there = {outcome for outcomes in found for outcome in outcomes.values()}
     ring, bar = Line2D([], [], **_RING), style.patch(RECOMMENDED)
-    marks = style.outcome_handles(there, with_pruned=True)
+    marks = [
+        entry for entry in style.outcome_handles(there, with_pruned=True) if entry[1] in OUTCOMES
+    ]
+    marks += [(_dot(), "lr tried")] if _TRIED in there else []
     return [*marks, (ring, "best"), (bar, "as good as the best")]

@@ -1,0 +1,115 @@
+"""Read a table of end losses: one row a run, its lr and settings, and no curve."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from lrlab.errors import UserError, in_a_line
+from lrlab.logs import columns, generic
+from lrlab.logs.columns import Wanted
+from lrlab.logs.log import Log, asked, plain_values, times
+from lrlab.tables import holes
+from lrlab.tables.text_table import Table
+
+PROGRAM = "end losses"
+_LOSSES = ("val", "test", "train")
+
+
+def takes(table: Table, wanted: Wanted) -> bool:
+    """Return whether each row is a run of its own: an lr, a loss, and no curve."""
+    given = dict(wanted.columns)
+    has_loss = any(columns.loss_of(name) for name in table.names) or "val_loss" in given
+    base, of_step = columns.lr(table.names)
+    has_lr = bool(base or of_step or wanted.lr_column or wanted.lr_from or wanted.lr)
+    if not has_loss or not has_lr:
+        return False
+    if "step" in given or "epoch" in given:
+        return False
+    run = given.get("run") or columns.run(table.names)
+    if run is not None and columns.is_run(run) and not _is_distinct(table, run):
+        return False  # rows of one run: a curve, whose steps are missing
+    if run is not None and len(table.lines) > 1 and _is_distinct(table, run):
+        return True
+    told = list(generic.position(table).values())
+    return not told or not any(_moves(table, name) for name in told)
+
+
+def _moves(table: Table, name: str) -> bool:
+    """Return whether steps or epochs differ; equal ones are how long each run was trained."""
+    return len(table.lines) < 2 or len(set(table.cells[name])) > 1
+
+
+def _is_distinct(table: Table, name: str) -> bool:
+    return len(set(table.cells[name])) == len(table.lines)
+
+
+def read(table: Table, wanted: Wanted) -> list[Log]:
+    """Return the runs: run, lr, end_loss, judged_by, and seed and settings.
+
+    Raises:
+        UserError: a loss is ambiguous, or a cell is no number.
+    """
+    given = asked(table, wanted)
+    names, notes = table.names, [*table.notes]
+    base, of_step = columns.lr(names)
+    lr = given.get("lr") or base or of_step
+    loss, judged_by = _loss(table, given)
+    run = given.get("run") or columns.run(names)
+    if run is not None and not _is_distinct(table, run):
+        run = None
+    seed = given.get("seed") or columns.seed(names)
+    used = {lr, loss, run, seed, *generic.position(table).values()}
+    rest = [name for name in names if name not in used]
+    left = [name for name in rest if _is_left(table, name)]
+    settings = [name for name in rest if name not in left]
+    values = table.numbers(loss)
+    told = holes.is_written_nan(table.cells[loss])
+    values = np.where(told, math.inf, values)
+    frame = pd.DataFrame(
+        {
+            "run": table.cells[run] if run else [str(i) for i in range(len(table.lines))],
+            "lr": table.numbers(lr) if lr else math.nan,
+            "seed": plain_values(table.cells[seed]) if seed else None,
+            "end_loss": values,
+            "judged_by": judged_by,
+            **{name: plain_values(table.cells[name]) for name in settings},
+        }
+    )
+    if told.any():
+        notes.append(f"{loss} is written as nan {times(int(told.sum()))}: taken as not finite")
+    if blank := int(np.isnan(values).sum()):
+        notes.append(f"{blank} of {len(frame)} runs have no {loss}, and were left out")
+        frame = frame.loc[frame["end_loss"].notna()].reset_index(drop=True)
+    bad = frame.loc[frame["lr"].notna() & ~frame["lr"].between(0, 1e300), "lr"]
+    if len(bad):
+        raise UserError(f"{table.file}: lr={bad.iloc[0]:g}: must be a finite number, not below 0")
+    if frame.empty:
+        raise UserError(f"{table.file}: has no run with a {loss}")
+    took = {"end loss": loss}
+    took |= {"run": run} if run else {}
+    took |= {"seed": seed} if seed else {}
+    took |= {"settings": in_a_line(", ".join(settings))} if settings else {}
+    if left:
+        notes.append(f"left out: {in_a_line(', '.join(left))[:160]}")
+    return [Log(table.file, PROGRAM, frame, took, lr or "", tuple(notes), ends=True)]
+
+
+def _loss(table: Table, given: dict[str, str]) -> tuple[str, str]:
+    """Return the column of the loss that decides, and what lrlab calls it."""
+    for ours in ("val_loss", "train_loss"):
+        if ours in given:
+            return given[ours], ours
+    for part in _LOSSES:
+        found = columns.best_loss(table.names, part, table.count, table.file)
+        if found is not None:
+            told = set(columns.words(found)) & (columns.TRAIN | columns.VAL | columns.TEST)
+            return found, f"{part}_loss" if told else "loss"
+    raise UserError(f"{table.file}: has no loss in any row")
+
+
+def _is_left(table: Table, name: str) -> bool:
+    is_result = columns.is_measured(name) or columns.is_no_setting(name)
+    return is_result or not table.count(name) or columns.plain(name).startswith("tags_")

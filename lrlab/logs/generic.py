@@ -1,0 +1,119 @@
+"""Read a CSV of any program by the names of its columns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lrlab.logs import columns
+from lrlab.logs.columns import Wanted
+from lrlab.logs.log import Log, asked, log_of
+from lrlab.tables import tidy
+from lrlab.tables.text_table import Table
+
+PROGRAM = "CSV"
+
+
+def takes(table: Table, wanted: Wanted) -> bool:
+    """Return whether there is a loss, and a column that counts steps or epochs."""
+    given = dict(wanted.columns)
+    has_loss = any(columns.loss_of(name) in ("train", "val") for name in table.names)
+    has_loss = has_loss or "train_loss" in given or "val_loss" in given
+    return has_loss and ("step" in given or "epoch" in given or bool(position(table)))
+
+
+def position(table: Table) -> dict[str, str]:
+    """Return the columns of the step and of the epoch, as far as they are there."""
+    found: dict[str, str] = {}
+    names = table.names
+    step = columns.step(names) or columns.count(names)
+    if step is None and (plural := columns.plural(names)) and _is_counted(table, plural):
+        step = plural
+    epoch = columns.epoch(names)
+    if step is None and epoch is None:
+        step = next((name for name in names if name in ("_step", "t")), None)
+    if step is not None and table.is_number(step):
+        found["step"] = step
+    if epoch is not None and table.is_number(epoch):
+        found["epoch"] = epoch
+    return found
+
+
+def _is_counted(table: Table, name: str) -> bool:
+    """Return whether a column like "steps" rises from row to row, and is no setting of runs."""
+    run = columns.run(table.names)
+    if run is None or not table.is_number(name):
+        return False
+    return len(set(table.cells[run])) < len(table.lines)
+
+
+def roles_of(table: Table, wanted: Wanted) -> dict[str, str]:
+    """Return by our name the column that holds it.
+
+    Raises:
+        UserError: a loss is ambiguous, or an option names no column.
+    """
+    given = asked(table, wanted)
+    roles: dict[str, str] = dict(position(table)) | given
+    names = table.names
+    for part in ("train", "val"):
+        ours = f"{part}_loss"
+        if ours not in roles and ours in names and table.count(ours) > 1:
+            roles[ours] = ours
+        if ours not in roles and (found := columns.best_loss(names, part, table.count, table.file)):
+            roles[ours] = found
+    for ours, theirs in (
+        ("run", columns.run(names)),
+        ("seed", columns.seed(names)),
+        ("grad_norm", columns.grad_norm(names)),
+        ("seconds", columns.seconds(names)),
+    ):
+        if theirs is not None and ours not in roles:
+            roles[ours] = theirs
+    used = set(roles.values())
+    for name in names:
+        known = name in tidy.NUMBERS or name in tidy.SETTINGS or name == "state"
+        if known and name not in roles and name not in used and name != "lr":
+            roles[name] = name
+    return roles
+
+
+def read(table: Table, wanted: Wanted) -> list[Log]:
+    """Return the log of one run, or of several.
+
+    Without a column for the run, each lr is a run where the steps begin again with each.
+
+    Raises:
+        UserError: a column is ambiguous, or holds what is no number.
+    """
+    roles = roles_of(table, wanted)
+    runs = None if "run" in roles else _by_lr(table, roles)
+    log = log_of(table, PROGRAM, roles, runs)
+    if runs is not None:
+        log = log.saying("no column names the runs: each learning rate is taken as one")
+    if "step" in roles and columns.count([roles["step"]]):
+        note = f"{roles['step']} counts samples or tokens: what is called steps are these"
+        log = replace(log.saying(note), counts_steps=False)
+    return [log]
+
+
+def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:
+    """Return a name for each row, if the rows are several runs that only their lr tells apart."""
+    base, of_step = columns.lr(table.names)
+    name = roles.get("lr") or base or of_step
+    unit = roles.get("step") or roles.get("epoch")
+    if name is None or unit is None or not table.is_number(name):
+        return None
+    lrs, at = table.numbers(name), table.numbers(unit)
+    distinct = [lr for lr in dict.fromkeys(lrs.tolist()) if lr == lr]
+    if len(distinct) < 2 or np.isnan(lrs).any():
+        return None
+    of_lr = [at[(lrs == lr) & np.isfinite(at)] for lr in distinct]
+    if not all(map(len, of_lr)):
+        return None
+    starts = [float(each.min()) for each in of_lr]
+    ends = [float(each.max()) for each in of_lr]
+    if max(starts) < min(ends):  # each begins before any ends: no schedule of one run
+        return [f"lr={lr:g}" for lr in lrs.tolist()]
+    return None

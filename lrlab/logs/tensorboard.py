@@ -1,0 +1,245 @@
+"""Read TensorBoard's event files, and the CSVs that its page downloads."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrlab.errors import UserError, in_a_line
+from lrlab.logs import columns, lightning
+from lrlab.logs.columns import Wanted
+from lrlab.logs.log import Log, log_of, settings_columns
+from lrlab.tables.text_table import Table
+
+CSV, EVENTS = "TensorBoard CSV", "TensorBoard"
+EVENT_FILE = "events.out.tfevents"
+_TAGGED = re.compile(r"(?:run-)?(?P<run>.+?)-tag-(?P<tag>.+)")
+_OF_VAL = {"val", "valid", "validation", "eval", "evaluation"}
+_OF_TRAIN = {"train", "training"}
+
+Points = dict[str, list[tuple[float, float, float]]]  # by tag: step, wall time, value
+
+
+def takes(table: Table, wanted: Wanted) -> bool:
+    return {name.lower() for name in table.names} == {"wall time", "step", "value"}
+
+
+def read(table: Table, wanted: Wanted) -> list[Log]:
+    """Return the one run of a downloaded CSV; its file's name says which loss it is.
+
+    Raises:
+        UserError: a cell is no number, or the name says that it is no loss.
+    """
+    by_name = {name.lower(): name for name in table.names}
+    match = _TAGGED.fullmatch(table.file.stem)
+    name = match["tag"] if match else table.file.stem
+    part = columns.loss_of(name)
+    is_val = part == "val" or (not part and bool(set(columns.words(name)) & _OF_VAL))
+    ours = "val_loss" if is_val else "train_loss"
+    log = log_of(table, CSV, {"step": by_name["step"], ours: by_name["value"]})
+    start = table.numbers(by_name["wall time"])
+    rows = log.rows.assign(seconds=start - start[0] if len(start) else start)
+    took = {**log.took, ours: f"Value ({'its name' if part or is_val else 'assumed'})"}
+    return [Log(log.place, CSV, rows, took, "", log.notes, log.written)]
+
+
+def joined(logs: Sequence[Log]) -> list[Log]:
+    """Return logs of CSVs, those of one run and different tags as one."""
+    found: dict[tuple[Path, str], Log] = {}
+    for log in logs:
+        match = _TAGGED.fullmatch(log.place.stem) if log.program == CSV else None
+        key = (log.place.parent, match["run"] if match else log.place.name)
+        if match is not None:
+            log = replace(log, place=log.place.with_name(f"{match['run']}.csv"))
+        if key not in found:
+            found[key] = log
+            continue
+        one = found[key]
+        written = {
+            name: np.concatenate(
+                [
+                    one.written.get(name, np.zeros(len(one.rows), bool)),
+                    log.written.get(name, np.zeros(len(log.rows), bool)),
+                ]
+            )
+            for name in {*one.written, *log.written}
+        }
+        rows = pd.concat([one.rows, log.rows], ignore_index=True)
+        order = np.argsort(rows["step"].to_numpy(dtype=float), kind="stable")
+        found[key] = replace(
+            one,
+            rows=rows.iloc[order].reset_index(drop=True),
+            took={**one.took, **log.took},
+            notes=tuple(dict.fromkeys((*one.notes, *log.notes))),
+            written={name: flags[order] for name, flags in written.items()},
+        )
+    return list(found.values())
+
+
+# --- event files ----------------------------------------------------------------------------------
+
+
+def run_of(file: Path, top: Path) -> Path:
+    """Return the folder of the run that an event file belongs to.
+
+    Keras writes a run's training and validation into folders train and validation of one.
+    """
+    folder = file.parent
+    is_part = folder.name.lower() in (_OF_VAL | _OF_TRAIN)
+    return folder.parent if is_part and folder != top else folder
+
+
+def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> list[Log]:
+    """Return the one run of some event files.
+
+    Raises:
+        UserError: tensorboard is missing, a file is damaged, or no tag is a loss.
+    """
+    points: Points = {}
+    hparams: dict[str, Any] = {}
+    for file in sorted(event_files):
+        part = file.parent.name.lower() if file.parent != folder else ""
+        for tag, values in _scalars(file, hparams).items():
+            points.setdefault(f"{part}/{tag}" if part else tag, []).extend(values)
+    if not points:
+        raise UserError(f"{folder}: its event files hold no numbers")
+    roles = _roles(folder, points, wanted)
+    by_role: dict[str, Any] = {
+        ours: pd.DataFrame(points[tag], columns=["step", "wall", ours])
+        for ours, tag in roles.items()
+    }
+    start = min(float(each["wall"].min()) for each in by_role.values())
+    rows: Any = pd.concat(list(by_role.values()), ignore_index=True).sort_values(
+        ["step", "wall"], kind="stable", ignore_index=True
+    )
+    if _restarts(by_role):
+        rows = rows.sort_values("wall", kind="stable", ignore_index=True)
+    written = {
+        ours: np.isnan(rows[ours].to_numpy(dtype=float)) & _of(rows, by_role, ours)
+        for ours in ("train_loss", "val_loss")
+        if ours in rows
+    }
+    rows = rows.assign(run="", seconds=rows["wall"] - start).drop(columns="wall")
+    lr, lr_from = math.nan, ""
+    if "lr_at_step" in rows and rows["lr_at_step"].notna().any():
+        lr = float(rows["lr_at_step"].max())
+        lr_from = f"{roles['lr_at_step']}, the highest of each run"
+        rows["lr_at_step"] = rows["lr_at_step"].ffill()
+    name = wanted.lr_column if wanted.lr_column in hparams else lightning.lr_name(hparams)
+    beside, notes = lightning.hyperparameters(folder / lightning.HPARAMS)
+    if name is not None:
+        lr, lr_from = float(hparams[name]), "its hparams"
+    elif (name := lightning.lr_name(beside)) is not None:
+        lr, lr_from = float(beside[name]), lightning.HPARAMS
+    rows = rows.assign(lr=lr, **settings_columns({**beside, **hparams}, "hparams"))
+    took = {"step": "step", **roles}
+    return [Log(folder, EVENTS, rows, took, lr_from, tuple(notes), written)]
+
+
+def _of(rows: pd.DataFrame, by_role: Mapping[str, pd.DataFrame], ours: str) -> np.ndarray:
+    """Return (rows,) whether a row is of this tag, which it is where no other tag has a value."""
+    others = [name for name in by_role if name != ours]
+    return rows.loc[:, others].isna().all(axis=1).to_numpy() if others else np.ones(len(rows), bool)
+
+
+def _restarts(by_role: Mapping[str, pd.DataFrame]) -> bool:
+    """Return whether steps begin again later in time, as in a resumed run."""
+    return any(
+        bool((each.sort_values("wall", kind="stable")["step"].diff() < 0).any())
+        for each in by_role.values()
+    )
+
+
+def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
+    roles: dict[str, str] = {}
+    given = dict(wanted.columns)
+    if wanted.lr_column in points:
+        given["lr_at_step"] = wanted.lr_column
+    for ours, tag in given.items():
+        if tag not in points:
+            listed = in_a_line(", ".join(points))[:160]
+            raise UserError(f"--column={ours}={tag}: {folder} has no such tag; it has {listed}")
+        roles[ours] = tag
+    tags = [tag for tag in points if tag not in roles.values()]
+    for part in ("train", "val"):
+        if f"{part}_loss" in roles:
+            continue
+        found = columns.best_loss(tags, part, lambda tag: len(points[tag]), folder)
+        if found is not None:
+            roles[f"{part}_loss"] = found
+    if "train_loss" not in roles and "val_loss" not in roles:
+        listed = in_a_line(", ".join(points))[:160]
+        raise UserError(
+            f"{folder}: none of its tags is a loss ({listed}); say which one is: "
+            "--column train_loss=TAG"
+        )
+    base, of_step = columns.lr(tags)
+    for ours, tag in (("lr_at_step", of_step or base), ("grad_norm", columns.grad_norm(tags))):
+        if tag is not None:
+            roles.setdefault(ours, tag)
+    if (epoch := columns.epoch(tags)) is not None:
+        roles.setdefault("epoch", epoch)
+    return roles
+
+
+def _scalars(file: Path, hparams: dict[str, Any]) -> Points:
+    """Return the scalars of an event file by tag; adds the hyperparameters that it names.
+
+    Raises:
+        UserError: tensorboard is missing, or the file is damaged before its first number.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+            from tensorboard.util import tensor_util
+    except ImportError:
+        raise UserError(
+            f"{file}: is an event file of TensorBoard; to read it, pip install 'lrlab[tensorboard]'"
+        ) from None
+    found: Points = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for event in EventFileLoader(str(file)).Load():
+                for value in event.summary.value:
+                    if value.metadata.plugin_data.plugin_name == "hparams":
+                        hparams.update(_hparams(value.metadata.plugin_data.content))
+                        continue
+                    if not value.HasField("tensor"):
+                        continue
+                    if value.tensor.dtype not in (1, 2):  # float, double
+                        continue
+                    array = tensor_util.make_ndarray(value.tensor)
+                    if array.size == 1:
+                        point = float(event.step), float(event.wall_time), float(array.item())
+                        found.setdefault(value.tag, []).append(point)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # whatever a damaged file makes protobuf raise
+        if not found:
+            reason = in_a_line(str(error))[:80] or type(error).__name__
+            raise UserError(f"{file}: is damaged, no event file ({reason})") from None
+    return found
+
+
+def _hparams(content: bytes) -> dict[str, Any]:
+    """Return the hyperparameters that TensorBoard's hparams plugin wrote."""
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    messages: Any = plugin_data_pb2
+    data = messages.HParamsPluginData.FromString(content)
+    found: dict[str, Any] = {}
+    for name, value in data.session_start_info.hparams.items():
+        kind = value.WhichOneof("kind")
+        if kind in ("number_value", "string_value", "bool_value"):
+            found[name] = getattr(value, kind)
+    return found
