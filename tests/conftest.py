@@ -218,3 +218,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LRLAB_CACHE", str(folder))
     cache_of_data._warn_once.cache_clear()
     return folder
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run ``lrlab.analysis`` here; returns its exit code, stdout and stderr."""
+    from lrlab import analysis
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        code = 0
+        try:
+            analysis.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

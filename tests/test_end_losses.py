@@ -12,7 +12,7 @@ import pytest
 from matplotlib.text import Text
 
 import lrlab
-from lrlab import analysis, compare
+from lrlab import compare
 from lrlab.errors import UserError
 from lrlab.plots import reading as plots_reading
 from lrlab.plots.writing import figure
@@ -24,20 +24,6 @@ pytestmark = pytest.mark.unit
 
 BOWL = "lr,loss\n0.001,2\n0.003,1.5\n0.01,1.13\n0.03,1.1\n0.1,1.3\n0.3,nan\n"
 CLAIMS = (*(set(OUTCOMES) - {"not compared"}), "oscillat", "still falling", "settled")
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        code = 0
-        try:
-            analysis.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -53,10 +39,10 @@ def test_the_bowl(command: Any, file: Path) -> None:
     line = "lrlab: bowl.csv (end losses, 6 runs): end loss from loss, lr from lr"
     assert err.splitlines()[0] == line
     assert "loss is written as nan once: taken as not finite" in err
-    assert "answer  lr=0.03: end loss 1.1 (loss), one seed; as good from lr 0.01 to 0.03" in out
+    assert "answer  lr=0.03: end loss 1.1 (loss), one seed; lr 0.01 to 0.03 are as good" in out
     assert "not finite: end losses from lr 0.3 on" in out
-    assert "too small: lr 0.003 and below end higher" in out
-    assert "too large: lr 0.1 and above end higher" in out and "edge:" not in out
+    assert "too small: lr 0.003 and below end with a higher loss" in out
+    assert "too large: lr 0.1 and above end with a higher loss" in out and "edge:" not in out
     assert "0.01        1.13              2.7%  as good" in out
     assert not [word for word in CLAIMS if word in out]
 
