@@ -14,7 +14,7 @@ from torch import nn
 from lrlab.engine import devices
 from lrlab.engine.lanes import stacking
 from lrlab.engine.lanes.block import Loss
-from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.chunks import EVALUATION_CHUNK, Samples
 from lrlab.training import on_batches
 from lrlab.training.loop import advance
 from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
@@ -29,6 +29,7 @@ class Subject:
         optimizer: ``_target_`` and arguments, without lr.
         batch: step to mini-batch.
         seed: of the network's own random draws in training.
+        evaluated_at_once: samples, as the network counts them, of a forward pass of an evaluation.
     """
 
     network: nn.Module
@@ -37,6 +38,7 @@ class Subject:
     batch: Batches
     seed: int
     device: str
+    evaluated_at_once: int = EVALUATION_CHUNK
 
 
 @dataclass(frozen=True, eq=False)
