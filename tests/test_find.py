@@ -331,7 +331,7 @@ def run(*arguments: str, cwd: Path) -> Ended:
 
 
 def test_the_command_records_draws_and_says_what_to_run_next(tmp_path: Path) -> None:
-    ended = run(*TINY, "optimizer=momentum", "n_trials=5", cwd=tmp_path)
+    ended = run(*TINY, "optimizer=momentum", cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
     (folder,) = (tmp_path / "outputs").iterdir()
     assert re.fullmatch(r"find_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)

@@ -51,7 +51,8 @@ def config_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str,
     settings = found[0]["settings"]
     alike = all(group["settings"] == settings and group["ratio"] == 1 for group in found)
     if alike and sum(len(group["places"]) for group in found) == len(trained):
-        return {"_target_": path, **settings}
+        known = {name: _plain(p.default) for name, p in _accepted(kind).items()}
+        return {"_target_": path, **{n: v for n, v in settings.items() if v != known[n]}}
     return {"_target_": _GROUPED, "path": path, "groups": found}
 
 
@@ -70,16 +71,13 @@ def grouped(
     plain = {"foreach": False} if "foreach" in _accepted(kind) else {}
     made = [
         {
-            **group["settings"],
+            **{n: tuple(v) if isinstance(v, list) else v for n, v in group["settings"].items()},
             **plain,
             "params": [params[place] for place in group["places"]],
             "lr": lr * group["ratio"],
         }
         for group in groups
     ]
-    for group in made:
-        if isinstance(group.get("betas"), list):
-            group["betas"] = tuple(group["betas"])
     first = {name: value for name, value in made[0].items() if name not in ("params", "lr")}
     return kind(made, lr=lr, **first)
 
@@ -95,9 +93,8 @@ def _rates(groups: Sequence[Mapping[str, Any]]) -> list[float]:
 def _settings(
     optimizer: torch.optim.Optimizer, group: Mapping[str, Any], works: str
 ) -> dict[str, Any]:
-    """Return a group's settings, without those that are the class's own defaults."""
     found = {}
-    for name, parameter in _accepted(type(optimizer)).items():
+    for name in _accepted(type(optimizer)):
         if name in group:
             value = group[name]
         elif name in vars(optimizer):
@@ -106,14 +103,15 @@ def _settings(
             raise UserError(
                 f"optimizer: a {type(optimizer).__name__} does not keep its {name}; {works}"
             )
-        if isinstance(value, Tensor):
-            value = value.item()
-        elif isinstance(value, tuple):
-            value = [each.item() if isinstance(each, Tensor) else each for each in value]
-        default = parameter.default
-        if value != (list(default) if isinstance(default, tuple) else default):
-            found[name] = value
+        found[name] = _plain(value)
     return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as a config has it."""
+    if isinstance(value, Tensor):
+        return value.item()
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _accepted(kind: type) -> dict[str, inspect.Parameter]:

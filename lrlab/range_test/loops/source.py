@@ -7,6 +7,7 @@ import functools
 import random
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -38,7 +39,9 @@ def untouched(device: str, *given: Any) -> Iterator[ExitStack]:
         cuda = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     put_back = [back for each in given for back in _states(each)]
     try:
-        with random_state_kept(cuda), ExitStack() as ends:
+        with random_state_kept(cuda), warnings.catch_warnings(), ExitStack() as ends:
+            # torch's own word for an operation that vmap makes lane by lane
+            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
             yield ends
     finally:
         for back in put_back:
@@ -115,7 +118,7 @@ def fresh(batch: Any, device: torch.device | None = None) -> Any:
     """
     if isinstance(batch, Tensor):
         copied = batch.detach().to(device or batch.device, copy=True)
-        return copied.requires_grad_(batch.requires_grad)
+        return copied.requires_grad_() if batch.requires_grad else copied  # vmap refuses the former
     if isinstance(batch, MutableMapping):
         made = copy.copy(batch)
         for key, value in batch.items():

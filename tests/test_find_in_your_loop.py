@@ -1,0 +1,574 @@
+"""`lrlab.find` with what an own loop has: a loss of (model, batch), a loader, an optimizer."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import multiprocessing
+import random
+import re
+from collections import UserDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.commands import command
+from helpers.networks import net
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import lrlab
+from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.errors import UserError
+from lrlab.find import Found, main
+from lrlab.range_test import held_out
+from lrlab.range_test.loops import instance, model_batch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SHORT: Any = {"lr": (1e-3, 1.0), "points": 2, "steps": 12}
+DRAW = torch.Generator().manual_seed(0)
+X = torch.randn(44, 5, generator=DRAW)
+LABELS = torch.randint(0, 3, (44,), generator=DRAW)
+ROWS = [{"x": x, "y": y} for x, y in zip(X, LABELS, strict=True)]
+
+
+class Small(nn.Module):
+    """A transformer that takes keywords, and returns a loss among others, as Hugging Face's do."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 8)
+        self.block = nn.TransformerEncoderLayer(8, 2, 8, dropout, batch_first=True)
+        self.head = nn.Linear(8, 7)
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.head(self.block(self.embed(tokens)))
+        return {"loss": F.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+TEXTS = [(torch.arange(6) * (1 + j % 3) + j) % 7 for j in range(22)]
+
+
+class Encoding(UserDict):  # type: ignore[type-arg]
+    """Moves to a device in place, as Hugging Face's BatchEncoding."""
+
+    def to(self, device: Any) -> Encoding:
+        self.data = {name: tensor.to(device) for name, tensor in self.data.items()}
+        return self
+
+
+def encoded(texts: list[Tensor]) -> Encoding:
+    tokens = torch.stack(texts)
+    return Encoding(tokens=tokens[:, :-1], labels=tokens[:, 1:])
+
+
+def own_loss(model: nn.Module, batch: Any) -> Tensor:
+    return model(**batch)["loss"]
+
+
+def of_dict(model: nn.Module, batch: Any) -> Tensor:
+    labels = batch.pop("y")
+    return F.cross_entropy(model(batch["x"].mul_(0.5)), labels)
+
+
+def of_three(model: nn.Module, batch: Any) -> Tensor:
+    x, y, weight = batch
+    return (F.cross_entropy(model(x), y, reduction="none") * weight).mean()
+
+
+def loop(
+    network: nn.Module, loader: Any, loss: Any, optimizer: Any, steps: int, val: Any = ()
+) -> tuple[list[float], list[float]]:
+    """An ordinary loop's losses before each step: of its batch, and the mean of the held-out."""
+    network.train()
+    losses, held = [], []
+    while len(losses) < steps:
+        for batch in loader:
+            if len(losses) == steps:
+                break
+            held.append(evaluated(network, loss, val))
+            optimizer.zero_grad()
+            value = loss(network, batch)
+            value.backward()
+            optimizer.step()
+            losses.append(value.item())
+    return losses, held
+
+
+@torch.no_grad()
+def evaluated(network: nn.Module, loss: Any, val: Any) -> float:
+    network.eval()
+    found = [float(loss(network, copy.deepcopy(batch))) for batch in val]
+    network.train()
+    return float(np.mean(found)) if found else 0.0
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def shuffled(data: Any, size: int = 8, **settings: Any) -> DataLoader[Any]:
+    return DataLoader(data, size, shuffle=True, **settings)
+
+
+def weighted() -> Any:
+    return TensorDataset(X, LABELS, torch.linspace(0.5, 1.5, len(X)))
+
+
+# --- against an ordinary loop ---------------------------------------------------------------------
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], Any, Any]] = {
+    "encodings": (Small, lambda: shuffled(TEXTS, collate_fn=encoded), own_loss, torch.optim.Adam),
+    "dicts": (net, lambda: shuffled(ROWS), of_dict, torch.optim.SGD),
+    "three": (
+        normed,
+        lambda: shuffled(weighted(), drop_last=True),
+        of_three,
+        functools.partial(torch.optim.SGD, momentum=0.9),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_an_ordinary_loop_of_the_same_steps(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, loader, loss, optimizer = CASES[name]
+    ways = noted_ways(monkeypatch)
+    network = make()
+    val = list(loader())[:5]
+    state = torch.get_rng_state()
+    mild = {**SHORT, "lr": (1e-3, 0.1)}
+    found = lrlab.find(network, loader(), loss, optimizer, val=val, **mild)
+    assert "unmapped" not in ways
+    for i, lr in enumerate(found.constants.lr):
+        torch.set_rng_state(state)
+        own = copy.deepcopy(network)
+        made = optimizer(own.parameters(), lr=float(lr))
+        losses, held = loop(own, loader(), loss, made, 12, val)
+        np.testing.assert_allclose(found.constant_losses[:, i], losses, rtol=2e-5)
+        at = found.val_steps
+        np.testing.assert_allclose(found.constant_val[:, i], np.array(held)[at], rtol=2e-5)
+    assert found.val_samples == (22 if name == "encodings" else 5 * 8)
+
+
+def noted_ways(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    ways: set[str] = set()
+    gradients = Lanes.gradients
+
+    def noting(self: Lanes, *given: Any) -> Any:
+        ways.add(self.way)
+        return gradients(self, *given)
+
+    monkeypatch.setattr(Lanes, "gradients", noting)
+    return ways
+
+
+class Branching(nn.Module):
+    """Looks at its numbers, which vmap refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.net(x)
+        return outputs if outputs.mean().item() > 0 else outputs * 0.9
+
+
+def test_what_vmap_cannot_take_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = noted_ways(monkeypatch)
+    network, loader = Branching(), DataLoader(ROWS, 8)
+    found = lrlab.find(network, loader, of_dict, **SHORT)
+    assert "unmapped" in ways
+    for i, lr in enumerate(found.constants.lr):
+        own = copy.deepcopy(network)
+        losses, _ = loop(own, loader, of_dict, torch.optim.SGD(own.parameters(), float(lr)), 12)
+        np.testing.assert_allclose(found.constant_losses[:, i], losses, rtol=2e-5)
+
+
+def test_the_network_draws_none_of_the_loaders_numbers() -> None:
+    """The batches are those of a network without dropout, in the second pass, too."""
+    seen = []
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(3)
+        batches: list[Any] = []
+
+        def collated(texts: list[Tensor], to: list[Any] = batches) -> Encoding:
+            to.append(torch.stack(texts).tolist())
+            return encoded(texts)
+
+        lrlab.find(Small(dropout), shuffled(TEXTS, collate_fn=collated), own_loss, **SHORT)
+        seen.append(batches)
+    assert seen[0] == seen[1] and len(seen[0]) >= 12
+
+
+def test_pairs_with_a_loss_of_model_and_batch_are_those_of_outputs_and_targets() -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    val = X[:20], LABELS[:20]
+    one = lrlab.find(net(), (X, LABELS), loss, val=val, batch_size=8, **SHORT)
+    other = lrlab.find(net(), (X, LABELS), F.cross_entropy, val=val, batch_size=8, **SHORT)
+    np.testing.assert_allclose(one.constant_losses, other.constant_losses, rtol=1e-6)
+    np.testing.assert_allclose(one.constant_val, other.constant_val, rtol=1e-6)
+    assert one.val_samples == other.val_samples == 20
+
+
+def test_a_lazy_network_takes_its_shapes_from_the_batch() -> None:
+    lazy = nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.LazyLinear(3))
+    one = lrlab.find(lazy, DataLoader(ROWS, 8), of_dict, **SHORT)
+    assert isinstance(lazy[0].weight, nn.UninitializedParameter)
+    assert np.isfinite(one.ramp_loss).all()
+
+
+@pytest.mark.unit
+def test_held_out_batches_are_spread_and_weighted_by_their_samples() -> None:
+    batches = [torch.full((size, 1), float(i)) for i, size in enumerate([4] * 400 + [2])]
+    own = model_batch.OfBatches(net(), lambda model, batch: batch.mean(), lambda i, held: batches[i])
+    with torch.no_grad():
+        mean = own(torch.tensor([0, 400], dtype=torch.int32))
+    assert float(mean) == pytest.approx(400 * 2 / 6)
+    kept = model_batch._thinned(model_batch.Source(batches, "val"), 40)
+    places = [int(batch[0]) for batch in kept]
+    apart = np.diff(places)
+    assert len(set(apart)) == 1 and places[0] == 0 and places[-1] > 300
+    assert sum(map(len, kept)) <= 80 and held_out.PARTS <= len(kept)
+
+
+# --- which kind of loss ---------------------------------------------------------------------------
+
+PAIR, DICT = (X, LABELS), {"x": X, "y": LABELS}
+
+
+class Criterion(nn.Module):
+    def forward(self, model: nn.Module, batch: Any) -> Tensor:
+        return of_dict(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("loss", "batch", "is_of_model"),
+    [
+        (F.cross_entropy, PAIR, False),
+        (nn.CrossEntropyLoss(), PAIR, False),
+        (lambda m, b: 0, PAIR, False),
+        (lambda model, b: 0, PAIR, True),
+        (lambda network, b: 0, PAIR, True),
+        (lambda net, b: 0, PAIR, True),
+        (lambda module, b: 0, PAIR, True),
+        (functools.partial(lambda scale, model, b: 0, 2), PAIR, True),
+        (Criterion(), PAIR, True),
+        (F.cross_entropy, DICT, True),
+        (lambda m, b: 0, DICT, True),
+        (lambda m, b: 0, (X, LABELS, X), True),
+        (lambda m, b: 0, X, True),
+        (lambda m, b: 0, (X, DICT), True),
+    ],
+)  # fmt: skip
+@pytest.mark.unit
+def test_the_kind_of_a_loss_is_seen_by_the_batch_or_by_a_name(
+    loss: Any, batch: Any, is_of_model: bool
+) -> None:
+    assert model_batch.is_meant(loss, batch) == is_of_model
+
+
+def pair_loader() -> DataLoader[Any]:
+    return DataLoader(TensorDataset(X, LABELS), 8)
+
+
+MINE = net()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": F.cross_entropy}, "data: each mini-batch must be a pair of tensors, not a dict, "
+         "or else loss a function of (model, batch); called so, it fails: TypeError"),
+        ({"loss": lambda m, b: m(b[0]).sum(), "data": pair_loader()},
+         "name the first parameter model if it takes (model, batch)"),
+        ({"loss": lambda model, y: F.cross_entropy(model, y), "data": pair_loader()},
+         "loss: fails on (model, batch), with which it is called because of the name of its first"),
+        ({"loss": None}, "loss: must be a function of (model, batch), such as"),
+        ({"loss": lambda model, batch: MINE(batch["x"]).sum()},
+         "loss: depends on no parameter of the model that it is given"),
+        ({"loss": lambda model, batch: model(batch["x"])}, "loss: returns a tensor of shape (8, 3)"),
+        ({"loss": lambda model, batch: 1.0}, "loss: returns a float; return a tensor"),
+        ({"loss": lambda model, batch: of_dict(model, batch) * float("nan")}, "loss: is nan before"),
+        ({"val": [{"x": X}]}, "val: the loss fails on a mini-batch, a dict, in eval mode: KeyError"),
+        ({"val": []}, "val: gives no mini-batch"),
+        ({"data": []}, "data: gives no mini-batch"),
+        ({"network": nn.Sequential(nn.Embedding(3, 3, sparse=True)), "data": [{"y": LABELS}],
+          "loss": lambda m, b: m(b["y"]).sum()}, "network: gives sparse gradients"),
+    ],
+)  # fmt: skip
+@pytest.mark.unit
+def test_a_wrong_combination_is_one_line(change: dict[str, Any], message: str) -> None:
+    given = {"network": net(), "data": DataLoader(ROWS, 8), "loss": of_dict, **SHORT}
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        lrlab.find(**{**given, **change})
+    assert "\n" not in str(caught.value)
+
+
+# --- nothing moves --------------------------------------------------------------------------------
+
+
+class Augmented(Dataset[Any]):
+    """Draws from all generators that there are, and from two of its own."""
+
+    def __init__(self) -> None:
+        self.numpy, self.python = np.random.default_rng(1), [random.Random(2)]
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return 44
+
+    def __getitem__(self, i: int) -> Any:
+        self.reads += 1
+        noise = self.numpy.random() + self.python[0].random()
+        noise += np.random.rand() + random.random() + torch.rand(()).item()
+        return {"x": X[i] + 0.1 * noise, "y": LABELS[i]}
+
+
+class Rising:
+    """A sampler that begins each pass one further, in an order of its own generator."""
+
+    def __init__(self) -> None:
+        self.begins, self.drawn = 0, random.Random(4)
+
+    def __iter__(self) -> Iterator[int]:
+        self.begins += 1
+        return iter(self.drawn.sample(range(44), 40))
+
+    def __len__(self) -> int:
+        return 40
+
+
+def loaders(workers: int) -> dict[str, DataLoader[Any]]:
+    many: dict[str, Any] = {"num_workers": workers}
+    return {
+        "shuffled": shuffled(Augmented(), **many),
+        "own generator": shuffled(Augmented(), generator=torch.Generator().manual_seed(1), **many),
+        "own sampler": DataLoader(Augmented(), 8, sampler=Rising(), **many),
+    }
+
+
+def all_of(network: nn.Module, optimizer: Any, loader: DataLoader[Any]) -> list[Any]:
+    data: Any = loader.dataset
+    own = [loader.generator, getattr(loader.sampler, "generator", None)]
+    return [
+        torch.get_rng_state().tolist(),
+        repr(np.random.get_state()),
+        random.getstate(),
+        {name: t.tolist() for name, t in network.state_dict().items()},
+        [p.grad.tolist() for p in network.parameters()],
+        [module.training for module in network.modules()],
+        repr(optimizer.state_dict()),
+        [g.get_state().tolist() for g in own if g is not None],
+        repr(data.numpy.bit_generator.state),
+        data.python[0].getstate(),
+        data.reads,
+        {k: v for k, v in vars(loader.sampler).items() if k == "begins"},
+        loader.sampler.drawn.getstate() if isinstance(loader.sampler, Rising) else None,
+    ]
+
+
+def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A network in the middle of its training, with gradients and an optimizer's state."""
+    network = normed()
+    network[1].eval()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.02, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(network(X), LABELS).backward()
+        optimizer.step()
+    return network, optimizer
+
+
+class Failing:
+    """A loss that fails at its n-th call, by an error or by Ctrl-C."""
+
+    def __init__(self, left: int, error: BaseException) -> None:
+        self.left, self.error = [left], error
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise self.error
+        random.random()
+        return of_dict(model, batch)
+
+
+ENDS = {"": None, "fails": ValueError("mine"), "interrupted": KeyboardInterrupt()}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("workers", "kind"),
+    [(0, "shuffled"), (0, "own generator"), (0, "own sampler"), (2, "shuffled"), (2, "own sampler")],
+)  # fmt: skip
+def test_all_is_afterwards_as_it_was(workers: int, kind: str, end: str) -> None:
+    if workers and end == "fails":
+        pytest.skip("as interrupted")
+    network, optimizer = trained()
+    loader = loaders(workers)[kind]
+    before = all_of(network, optimizer, loader)
+    error = ENDS[end]
+    loss: Any = of_dict if error is None else functools.partial(Failing(30, error))
+    settings = {**SHORT, "val": DataLoader(Augmented(), 8, num_workers=0)}
+    if error is None:
+        lrlab.find(network, loader, loss, optimizer, **settings)
+    else:
+        with pytest.raises(type(error)):
+            lrlab.find(network, loader, loss, optimizer, **settings)
+    assert all_of(network, optimizer, loader) == before
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_pass_that_has_begun_goes_on_where_it_was(persistent: bool) -> None:
+    """Also one of workers that stay, which a second pass would begin anew."""
+
+    network = net()
+
+    def rest(find: bool) -> list[list[float]]:
+        torch.manual_seed(0)
+        more = {"num_workers": 2, "persistent_workers": True} if persistent else {}
+        loader = shuffled(ROWS, **more)
+        running = iter(loader)
+        next(running)
+        if find:
+            lrlab.find(network, loader, of_dict, **SHORT)
+        left = [batch["x"].flatten().tolist() for batch in running]
+        return left + [batch["x"].flatten().tolist() for batch in loader]
+
+    assert rest(find=True) == rest(find=False)
+
+
+def test_pairs_leave_the_loader_too() -> None:
+    sampler = Rising()
+    loader = DataLoader(TensorDataset(X, LABELS), 8, sampler=sampler)
+    lrlab.find(net(), loader, F.cross_entropy, val=loader, **SHORT)
+    assert sampler.begins == 0 and sampler.drawn.getstate() == random.Random(4).getstate()
+
+
+def test_batches_that_the_user_keeps_are_not_changed() -> None:
+    batches = [encoded(TEXTS[:8]), encoded(TEXTS[8:16])]
+    before = copy.deepcopy(batches)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        batch["tokens"].clamp_(max=5)
+        return model(batch.pop("tokens"), **batch)["loss"]
+
+    lrlab.find(Small(), batches, loss, **SHORT)
+    for batch, old in zip(batches, before, strict=True):
+        assert batch.keys() == old.keys()
+        assert all(torch.equal(batch[name], old[name]) for name in old)
+
+
+def test_a_generator_is_consumed_by_as_many_batches_as_are_needed() -> None:
+    running = iter([{"x": X[i : i + 4], "y": LABELS[i : i + 4]} for _ in range(9) for i in (0, 8)])
+    endless = (batch for batch in running)
+    lrlab.find(net(), endless, of_dict, **SHORT)
+    assert len(list(endless)) == 18 - 12
+
+
+class Unread(Rising):
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = (i for i in range(44))
+
+
+def test_a_sampler_that_cannot_be_copied_is_refused() -> None:
+    loader = DataLoader(ROWS, 8, sampler=Unread())
+    with pytest.raises(UserError, match="data: the loader's sampler cannot be copied .*iter.loader"):
+        lrlab.find(net(), loader, of_dict, **SHORT)
+    assert np.isfinite(lrlab.find(net(), iter(loader), of_dict, **SHORT).ramp_loss).all()
+
+
+# --- an optimizer that the user has ---------------------------------------------------------------
+
+
+def same(one: Found, other: Found) -> None:
+    np.testing.assert_array_equal(one.constant_losses, other.constant_losses)
+    np.testing.assert_array_equal(one.ramp_loss, other.ramp_loss)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        (torch.optim.Adam, {"betas": (0.8, 0.99), "foreach": True}),
+        (torch.optim.AdamW, {"weight_decay": 0.3, "eps": 1e-6}),
+        (torch.optim.RMSprop, {"alpha": 0.5, "centered": True}),
+        (torch.optim.NAdam, {}),
+    ],
+)
+def test_an_optimizer_is_its_class_with_its_settings(kind: Any, settings: dict[str, Any]) -> None:
+    network = net()
+    made = kind(network.parameters(), lr=0.3, **settings)
+    torch.optim.lr_scheduler.LambdaLR(made, lambda step: 0.0)  # a warm-up begins at 0
+    read = instance.config_of(made, network)
+    assert read == {"_target_": f"{kind.__module__}.{kind.__qualname__}"} | {
+        k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()
+    }
+    one = lrlab.find(network, (X, LABELS), F.cross_entropy, made, batch_size=8, **SHORT)
+    partial = functools.partial(kind, **settings)
+    same(one, lrlab.find(network, (X, LABELS), F.cross_entropy, partial, batch_size=8, **SHORT))
+
+
+def test_parameter_groups_keep_their_settings_and_their_ratio() -> None:
+    """And a parameter in none of them stays as it is."""
+    network = net()
+
+    def groups(of: Any, lr: float) -> torch.optim.Optimizer:
+        decayed = {"params": [of[0].weight], "weight_decay": 0.5}
+        return torch.optim.AdamW([decayed, {"params": [of[2].bias, of[2].weight], "lr": lr / 4}], lr)
+
+    loader = DataLoader(ROWS, 8)
+    found = lrlab.find(network, loader, of_dict, groups(network, 0.2), **SHORT)
+    for i, lr in enumerate(found.constants.lr):
+        own = copy.deepcopy(network)
+        losses, _ = loop(own, loader, of_dict, groups(own, float(lr)), 12)
+        assert torch.equal(own[0].bias, network[0].bias)
+        np.testing.assert_allclose(found.constant_losses[:, i], losses, rtol=2e-5)
+
+
+class Forgetful(torch.optim.SGD):
+    def __init__(self, params: Any, lr: float = 0.1, sharpness: float = 0.05) -> None:
+        super().__init__(params, lr)
+
+
+def test_an_optimizer_that_cannot_be_read_is_one_line() -> None:
+    network = net()
+    for made, message in [
+        (torch.optim.Adam(net().parameters()), "holds parameters that the network does not have; "
+         "give its class, torch.optim.Adam, or functools.partial"),
+        (Forgetful(network.parameters()), "a Forgetful does not keep its sharpness; give its class"),
+        (torch.optim.SGD(network.parameters(), lr=0.0), "the lr of its first parameter group is 0"),
+        (torch.optim.LBFGS(network.parameters()), "evaluates the loss several times a step"),
+    ]:  # fmt: skip
+        with pytest.raises(UserError, match=re.escape(message)):
+            lrlab.find(network, (X, LABELS), F.cross_entropy, made, batch_size=8, **SHORT)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["n_trials=5", "pruner=median", "++pruner.n_startup_trials=3", "sampler=random",
+     "objective=val_acc", "epochs=2", "workers=2", "precision=bf16"],
+)  # fmt: skip
+def test_the_command_refuses_what_only_a_sweep_uses(word: str, tmp_path: Path) -> None:
+    words = ["pruner=median"] if word.startswith("++pruner") else []
+    ended = command(main, [*words, word], tmp_path)
+    assert ended.code == 2 and ended.out == ""
+    word = (words or [word])[0]
+    assert ended.err.startswith(f"lrlab: {word}: only a sweep uses it, find does not; leave it out")
+    assert ended.err.count("\n") == 1 and not list(tmp_path.iterdir())
