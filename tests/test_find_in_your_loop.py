@@ -572,3 +572,19 @@ def test_the_command_refuses_what_only_a_sweep_uses(word: str, tmp_path: Path) -
     word = (words or [word])[0]
     assert ended.err.startswith(f"lrlab: {word}: only a sweep uses it, find does not; leave it out")
     assert ended.err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+# --- the document ---------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_the_program_of_the_document_prints_what_it_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text("utf-8")
+    section = page.partition("## Find, in your loop\n")[2].partition("\n## ")[0]
+    (program,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    exec(compile(program, "find_tokens.py", "exec"), {"__name__": "found"})
+    shown = re.findall(r"^    (find: .*|      .*)$", section, re.MULTILINE)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == shown[:2] and len(printed) > 5
