@@ -142,8 +142,9 @@ def find(
         whole = batches.of_whole(data, batch_size, seed, where)
         source = whole or ends.enter_context(Source(data, "data"))
         first = source(0) if callable(source) else source.peek()
+        judge: Any = loss  # of one kind or the other
         if model_batch.is_meant(loss, first):
-            subject, chosen = model_batch.subject(network, loss, config, source, seed, where)
+            subject, chosen = model_batch.subject(network, judge, config, source, seed, where)
             own = subject.network
             found, parts, no_val = model_batch.held_out_batches(
                 val, data, own, first, steps, where, ends
@@ -153,12 +154,12 @@ def find(
             return both(subject, options, parts, no_val=no_val, samples=samples)
         batch = source if callable(source) else batches.of_pairs(source, where)
         first = batch(0)
-        own = given.ready(network, first, loss, seed)
+        own = given.ready(network, first, judge, seed)
         most = held_out.most_samples(len(first[1]), steps)
         val_read = copied_loader(val, "val")
-        parts, no_val = held_out.held_out(val_read, data, own, loss, most, where)
-        batch, loss, parts = batches.indexed(batch, loss, parts)
-        return both(Subject(own, loss, config, batch, seed, where), options, parts, no_val=no_val)
+        parts, no_val = held_out.held_out(val_read, data, own, judge, most, where)
+        batch, judge, parts = batches.indexed(batch, judge, parts)
+        return both(Subject(own, judge, config, batch, seed, where), options, parts, no_val=no_val)
 
 
 def _run(typed: Sequence[str]) -> int:

@@ -231,7 +231,7 @@ def test_a_lazy_network_takes_its_shapes_from_the_batch() -> None:
 @pytest.mark.unit
 def test_held_out_batches_are_spread_and_weighted_by_their_samples() -> None:
     batches = [torch.full((size, 1), float(i)) for i, size in enumerate([4] * 400 + [2])]
-    own = model_batch.OfBatches(net(), lambda model, batch: batch.mean(), lambda i, held: batches[i])
+    own = model_batch.OfBatches(net(), lambda model, batch: batch.mean(), lambda i, _: batches[i])
     with torch.no_grad():
         mean = own(torch.tensor([0, 400], dtype=torch.int32))
     assert float(mean) == pytest.approx(400 * 2 / 6)
@@ -239,7 +239,7 @@ def test_held_out_batches_are_spread_and_weighted_by_their_samples() -> None:
     places = [int(batch[0]) for batch in kept]
     apart = np.diff(places)
     assert len(set(apart)) == 1 and places[0] == 0 and places[-1] > 300
-    assert sum(map(len, kept)) <= 80 and held_out.PARTS <= len(kept)
+    assert sum(map(len, kept)) <= 80 and len(kept) >= held_out.PARTS
 
 
 # --- which kind of loss ---------------------------------------------------------------------------
@@ -297,10 +297,10 @@ MINE = net()
         ({"loss": None}, "loss: must be a function of (model, batch), such as"),
         ({"loss": lambda model, batch: MINE(batch["x"]).sum()},
          "loss: depends on no parameter of the model that it is given"),
-        ({"loss": lambda model, batch: model(batch["x"])}, "loss: returns a tensor of shape (8, 3)"),
+        ({"loss": lambda model, batch: model(batch["x"])}, "loss: returns a tensor of shape (8, "),
         ({"loss": lambda model, batch: 1.0}, "loss: returns a float; return a tensor"),
-        ({"loss": lambda model, batch: of_dict(model, batch) * float("nan")}, "loss: is nan before"),
-        ({"val": [{"x": X}]}, "val: the loss fails on a mini-batch, a dict, in eval mode: KeyError"),
+        ({"loss": lambda m, b: of_dict(m, b) * float("nan")}, "loss: is nan before training"),
+        ({"val": [{"x": X}]}, "val: the loss fails on a mini-batch, a dict, in eval mode: Key"),
         ({"val": []}, "val: gives no mini-batch"),
         ({"data": []}, "data: gives no mini-batch"),
         ({"network": nn.Sequential(nn.Embedding(3, 3, sparse=True)), "data": [{"y": LABELS}],
@@ -410,7 +410,7 @@ ENDS = {"": None, "fails": ValueError("mine"), "interrupted": KeyboardInterrupt(
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize(
     ("workers", "kind"),
-    [(0, "shuffled"), (0, "own generator"), (0, "own sampler"), (2, "shuffled"), (2, "own sampler")],
+    [*((0, kind) for kind in loaders(0)), (2, "shuffled"), (2, "own sampler")],
 )  # fmt: skip
 def test_all_is_afterwards_as_it_was(workers: int, kind: str, end: str) -> None:
     if workers and end == "fails":
@@ -486,7 +486,7 @@ class Unread(Rising):
 
 def test_a_sampler_that_cannot_be_copied_is_refused() -> None:
     loader = DataLoader(ROWS, 8, sampler=Unread())
-    with pytest.raises(UserError, match="data: the loader's sampler cannot be copied .*iter.loader"):
+    with pytest.raises(UserError, match=r"^data: the loader's sampler cannot be copied .*\(loader"):
         lrlab.find(net(), loader, of_dict, **SHORT)
     assert np.isfinite(lrlab.find(net(), iter(loader), of_dict, **SHORT).ramp_loss).all()
 
@@ -528,7 +528,8 @@ def test_parameter_groups_keep_their_settings_and_their_ratio() -> None:
 
     def groups(of: Any, lr: float) -> torch.optim.Optimizer:
         decayed = {"params": [of[0].weight], "weight_decay": 0.5}
-        return torch.optim.AdamW([decayed, {"params": [of[2].bias, of[2].weight], "lr": lr / 4}], lr)
+        slower = {"params": [of[2].bias, of[2].weight], "lr": lr / 4}
+        return torch.optim.AdamW([decayed, slower], lr)
 
     loader = DataLoader(ROWS, 8)
     found = lrlab.find(network, loader, of_dict, groups(network, 0.2), **SHORT)
@@ -549,7 +550,7 @@ def test_an_optimizer_that_cannot_be_read_is_one_line() -> None:
     for made, message in [
         (torch.optim.Adam(net().parameters()), "holds parameters that the network does not have; "
          "give its class, torch.optim.Adam, or functools.partial"),
-        (Forgetful(network.parameters()), "a Forgetful does not keep its sharpness; give its class"),
+        (Forgetful(network.parameters()), "a Forgetful does not keep its sharpness; give its"),
         (torch.optim.SGD(network.parameters(), lr=0.0), "the lr of its first parameter group is 0"),
         (torch.optim.LBFGS(network.parameters()), "evaluates the loss several times a step"),
     ]:  # fmt: skip

@@ -112,7 +112,7 @@ def test_find_writes_and_prints_no_password_either(where: str, tmp_path: Path) -
     ended = command(find, words, tmp_path)
     assert SECRET not in ended.out + ended.err
     if where == "words":  # which only a sweep uses
-        assert ended.code == 2 and "bob:***@127.0.0.1:1/none: only a sweep uses it" in ended.err
+        assert ended.code == 2 and "bob:***@127.0.0.1:1/none\": only a sweep uses it" in ended.err
         return
     assert ended.code in (0, 1) and ended.out, ended.err
     folder = tmp_path / "outputs" / "x"

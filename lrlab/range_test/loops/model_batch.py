@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import itertools
 import math
 import types
 from collections.abc import Callable, Iterator
@@ -68,8 +67,8 @@ class OfBatches(nn.Module):
             found.append(self.loss(self.model, batch).reshape(()))
         if len(found) == 1:
             return found[0]
-        total = sum(loss * weight for loss, weight in zip(found, weights, strict=True))
-        return total / sum(weights)
+        losses = torch.stack(found)
+        return (losses * losses.new_tensor(weights)).sum() / sum(weights)
 
 
 def itself(outputs: Tensor, numbers: Tensor) -> Tensor:
@@ -123,7 +122,7 @@ def _ready(
     own = OfBatches(given.copied(network), _copyable(loss), lookup)
     first = torch.tensor([0])
 
-    def called(one: OfBatches) -> Any:
+    def called(one: Any) -> Any:
         try:
             return one.loss(one.model, fresh(batch, torch.device(device)))
         except Exception as error:
@@ -133,7 +132,7 @@ def _ready(
         torch.manual_seed(seed)
         with torch.no_grad():
             called(own.to(device).train(False))
-    trial = given.copied(own).to(device).train()
+    trial: Any = given.copied(own).to(device).train()
     names = {name for name, _ in trial.model.named_parameters()}
     tensors = network_checks.places(trial.model)
     with _buffers_kept(network):  # a loss may call the user's own network
@@ -229,17 +228,18 @@ def _thinned(source: Source, most: int) -> list[Any]:
     kept: list[Any] = [source.peek()]
     source.take()
     apart, read = 1, size(kept[0])
-    for place in itertools.count(1):
-        if read >= held_out.MOST_READ or not (found := source.take()):
-            return kept
+    place = 0
+    while read < held_out.MOST_READ and (found := source.take()):
+        place += 1
         kept += found if place % apart == 0 else []
         read += max(size(found[0]), 1)
         while sum(map(size, kept)) > 2 * most and len(kept) > 2 * held_out.PARTS:
             kept, apart = kept[::2], 2 * apart
+    return kept
 
 
 def _check(chosen: list[Any], own: nn.Module, device: str) -> None:
-    trial = given.copied(own).to(device).eval()
+    trial: Any = given.copied(own).to(device).eval()
     for batch in chosen:
         try:
             with torch.no_grad():

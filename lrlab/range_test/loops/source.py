@@ -132,7 +132,8 @@ def fresh(batch: Any, device: torch.device | None = None) -> Any:
         made = copy.deepcopy(batch)
     except Exception:  # it holds something that cannot be copied, such as a file
         made = batch
-    return made if device is None or not hasattr(made, "to") else made.to(device)
+    move = getattr(made, "to", None)
+    return made if device is None or not callable(move) else move(device)
 
 
 def size(batch: Any, depth: int = 3) -> int:
