@@ -64,8 +64,12 @@ __all__ = ["Found", "Options", "find", "main", "sweep_command", "told"]
 def find(
     network: nn.Module,
     data: Any,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    optimizer: Callable[..., torch.optim.Optimizer] | Mapping[str, Any] | str | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | Callable[[nn.Module, Any], Tensor],
+    optimizer: Callable[..., torch.optim.Optimizer]
+    | torch.optim.Optimizer
+    | Mapping[str, Any]
+    | str
+    | None = None,
     *,
     val: Any = None,
     lr: tuple[float, float] | str = (1e-5, 10.0),
@@ -79,25 +83,38 @@ def find(
 ) -> Found:
     """Run both tests on copies of your network.
 
-    The network, its gradients and its mode, the data, and all random number generators stay the
-    same to the bit.
+    Afterwards the network, its gradients and its mode, the optimizer, all random number generators,
+    and the position, the sampler and the generator of a data loader are the same to the bit, even
+    if find fails or is interrupted. Only an iterator, such as a generator, is consumed.
 
     Args:
-        network: (batch, ...) to outputs (batch, classes or values), one tensor. Lazy layers are
-            drawn with the seed.
+        network: (batch, ...) to outputs (batch, classes or values), one tensor. With a loss of
+            (model, batch), any module. Lazy layers are drawn with the seed.
         data: one of
 
             - two tensors or arrays, samples (samples, ...) and targets (samples, ...);
             - a TensorDataset or another data set of pairs, which is read whole;
             - a `lrlab.data.Dataset`, of which the training part is used;
             - anything that gives mini-batches as pairs of tensors, such as a DataLoader. As many
-              as needed are kept in memory.
-        loss: (outputs, targets) to the mean over the batch.
+              as needed are kept in memory; one smaller than the first is left out.
+            - with a loss of (model, batch): anything that gives mini-batches of any kind, such as
+              dicts. Each is used as it comes, except that of pairs the smaller ones are left out.
+        loss: one of
+
+            - (outputs, targets) to the mean over the batch;
+            - (model, batch) to the mean over the batch, such as
+              ``lambda model, batch: model(**batch).loss``. A loss is of this kind if the
+              mini-batches are not pairs of tensors, or if its first parameter is called model,
+              network, net or module.
         optimizer: a name as for ``lrlab.sweep``, such as adam; a torch class; a
-            ``functools.partial`` of one; a config with ``_target_``. None: plain SGD.
+            ``functools.partial`` of one; a config with ``_target_``. None: plain SGD. Or an
+            optimizer of this network, whose class, settings and parameter groups are read. Each
+            lane begins with a new one. The learning rates found are those of its first group; the
+            others keep their ratio to it.
         val: held-out samples and targets, in any form that data may have. At most 500 of them,
-            evenly spaced, judge the learning rates. None: those that a `lrlab.data.Dataset` holds
-            out; for other data the training loss judges, which also favours an lr that memorises.
+            evenly spaced, judge the learning rates; of mini-batches that are not pairs, whole ones,
+            at least five. None: those that a `lrlab.data.Dataset` holds out; for other data the
+            training loss judges, which also favours an lr that memorises.
         lr: the range, two numbers or a text like 1e-5..10.
         points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
         batch_size, seed: of samples and targets given whole; as ``lrlab.sweep`` with this seed.
@@ -113,22 +130,40 @@ def find(
 
     from lrlab.range_test import batches, given, held_out
     from lrlab.range_test.both import both
+    from lrlab.range_test.loops import instance, model_batch
+    from lrlab.range_test.loops.source import Source, copied_loader, untouched
     from lrlab.range_test.training import Subject
 
     options = Options(*command.lr_range(lr), points, steps, ramp_steps or steps, smoothing)
     given.check_network(network)
-    config = given.optimizer_config(optimizer)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        config = instance.config_of(optimizer, network)
+    else:
+        config = given.optimizer_config(optimizer)
     parameters = list(network.parameters())
     where = str(parameters[0].device if device is None else torch.device(device))
-    with batches.randomness_kept(where, data):
-        batch = batches.batches(data, batch_size, seed, where)
+    with untouched(where, network, data, loss, val) as ends:
+        whole = batches.of_whole(data, batch_size, seed, where)
+        source = whole or ends.enter_context(Source(data, "data"))
+        first = source(0) if callable(source) else source.peek()
+        judge: Any = loss  # of one kind or the other
+        if model_batch.is_meant(loss, first):
+            subject, chosen = model_batch.subject(network, judge, config, source, seed, where)
+            own = subject.network
+            found, parts, no_val = model_batch.held_out_batches(
+                val, data, own, first, steps, where, ends
+            )
+            chosen += found
+            samples = model_batch.samples(chosen, parts) if parts else None
+            return both(subject, options, parts, no_val=no_val, samples=samples)
+        batch = source if callable(source) else batches.of_pairs(source, where)
         first = batch(0)
-        own = given.ready(network, first, loss, seed)
+        own = given.ready(network, first, judge, seed)
         most = held_out.most_samples(len(first[1]), steps)
-        with batches.randomness_kept(where, val):
-            parts, no_val = held_out.held_out(val, data, own, loss, most, where)
-        batch, loss, parts = batches.indexed(batch, loss, parts)
-        return both(Subject(own, loss, config, batch, seed, where), options, parts, no_val=no_val)
+        val_read = copied_loader(val, "val")
+        parts, no_val = held_out.held_out(val_read, data, own, judge, most, where)
+        batch, judge, parts = batches.indexed(batch, judge, parts)
+        return both(Subject(own, judge, config, batch, seed, where), options, parts, no_val=no_val)
 
 
 def _run(typed: Sequence[str]) -> int:

@@ -155,8 +155,14 @@ def check_hooks(option: str, network: nn.Module) -> None:
             )
 
 
-def check_stateless(option: str, network: nn.Module, x: Tensor) -> None:
-    """Refuse a network that cannot run on parameters from outside, as a lane's are."""
+def check_stateless(
+    option: str, network: nn.Module, x: Tensor, named: nn.Module | None = None
+) -> None:
+    """Refuse a network that cannot run on parameters from outside, as a lane's are.
+
+    Args:
+        named: the network that the message is about, if it is a part of the other.
+    """
     from torch.func import functional_call
 
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -165,10 +171,11 @@ def check_stateless(option: str, network: nn.Module, x: Tensor) -> None:
         with torch.no_grad():
             functional_call(network, state, (x.clone(),))
     except Exception as error:
-        kind, works = type(network).__name__, "give an ordinary torch.nn.Module"
-        if isinstance(inner := getattr(network, "module", None), nn.Module):
+        shown = network if named is None else named
+        kind, works = type(shown).__name__, "give an ordinary torch.nn.Module"
+        if isinstance(inner := getattr(shown, "module", None), nn.Module):
             works = f"give the {type(inner).__name__} inside of the {kind}"
-        elif isinstance(network, torch.jit.ScriptModule):
+        elif isinstance(shown, torch.jit.ScriptModule):
             works = "give the module that it was made of, without torch.jit"
         raise UserError(
             f"{option}: does not run on parameters of a stack ({_first_line(error)}); {works}"

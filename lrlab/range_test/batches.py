@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lrlab.data import Dataset
 from lrlab.data.own import float32
-from lrlab.data.random_state import random_state_kept
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
 from lrlab.process.plain import is_whole
 from lrlab.range_test.given import Loss, error_line, kind
 from lrlab.training.on_batches import Batches, batches_of
 
+if TYPE_CHECKING:
+    from lrlab.range_test.loops.source import Source
+
 _WANTED = "two tensors, a TensorDataset, or a DataLoader of pairs"
 
 
-def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
-    """Return a function from step to mini-batch, for any data that `lrlab.find.find` takes."""
+def of_whole(data: Any, batch_size: int, seed: int, device: str) -> Batches | None:
+    """Return a function from step to mini-batch; None: data gives mini-batches itself."""
     if isinstance(data, Dataset):
         data = (data.train_x, data.train_y)
     whole = pair(data, "data")
@@ -32,7 +33,7 @@ def batches(data: Any, batch_size: int, seed: int, device: str) -> Batches:
         if not is_whole(batch_size, 1) or batch_size > len(x):
             raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
         return batches_of(x.to(device), y.to(device), seed, batch_size)
-    return _kept(data, device)
+    return None
 
 
 def pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tensor] | None:
@@ -98,42 +99,59 @@ def _collated(data: Any, option: str, most: int | None) -> Any:
     return found
 
 
-def _kept(data: Iterable[Any], device: str) -> Batches:
-    """Return a function from step to mini-batch, which keeps them for lanes that train later.
+def of_pairs(source: Source, device: str) -> Batches:
+    """Return a function from step to mini-batch, for a source of pairs of tensors.
 
     As in lrlab's own training, a smaller batch at the end of a pass is dropped.
     """
-    kept: list[tuple[Tensor, Tensor]] = []
-    source, at_start = iter(data), 0
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        nonlocal source, at_start
-        while len(kept) <= step:
-            found = next(source, None)
-            if found is None:
-                if not kept:
-                    raise UserError("data: gives no mini-batch")
-                if len(kept) == at_start:  # a generator, which cannot begin again
-                    return _on(kept[step % len(kept)], device)
-                source, at_start = iter(data), len(kept)
-                continue
-            check_batch(found, "data")
-            if not kept or len(found[0]) >= len(kept[0][0]):
-                kept.append((found[0], found[1]))
-        return _on(kept[step], device)
+    def fits(found: Any, first: Any) -> bool:
+        check_batch(found, "data")
+        return len(found[0]) >= len(first[0])
+
+    batch = kept(source, fits)
+    return lambda step: _on(batch(step), device)
+
+
+def kept(source: Source, fits: Callable[[Any, Any], bool]) -> Callable[[int], Any]:
+    """Return a function from step to mini-batch, which keeps them for lanes that train later.
+
+    Args:
+        fits: of a mini-batch and the first one, whether it is used.
+    """
+    found = [source.peek()]
+    source.take()
+    fits(found[0], found[0])
+    at_start = 0
+
+    def batch(step: int) -> Any:
+        nonlocal at_start
+        while len(found) <= step:
+            if new := source.take():
+                found.extend(new if fits(new[0], found[0]) else [])
+            elif len(found) == at_start:  # a generator, which cannot begin again
+                return found[step % len(found)]
+            else:
+                at_start = len(found)
+        return found[step]
 
     return batch
 
 
-def check_batch(found: Any, option: str) -> None:
+def is_pair(found: Any) -> bool:
+    """Return whether a mini-batch is a pair of tensors with samples."""
     pair = isinstance(found, tuple | list) and len(found) == 2
-    if not pair or not all(isinstance(part, Tensor) and part.dim() for part in found):
+    return pair and all(isinstance(part, Tensor) and part.dim() for part in found)
+
+
+def check_batch(found: Any, option: str) -> None:
+    if not is_pair(found):
         raise UserError(
-            f"{option}: each mini-batch must be a pair of tensors, not {_described(found)}"
+            f"{option}: each mini-batch must be a pair of tensors, not {described(found)}"
         )
 
 
-def _described(found: Any) -> str:
+def described(found: Any) -> str:
     if isinstance(found, tuple | list):
         kinds = [type(part).__name__ for part in itertools.islice(found, 4)]
         return f"{type(found).__name__} of {len(found)}: {', '.join(kinds)}"
@@ -149,21 +167,6 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [round(k * (count - 1) / (most - 1)) for k in range(most)]
-
-
-@contextmanager
-def randomness_kept(device: str, data: Any) -> Generator[None, None, None]:
-    """Restore all random number generators at the end, a data loader's own as well."""
-    cuda = [torch.device(device)] if device.startswith("cuda") else []
-    parts = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
-    own = [getattr(part, "generator", None) for part in parts]
-    states = [(g, g.get_state()) for g in own if isinstance(g, torch.Generator)]
-    try:
-        with random_state_kept(cuda):
-            yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)
 
 
 def indexed(

@@ -35,6 +35,7 @@ def both(
     tell: Callable[[float], None] = lambda share: None,
     unit: float = 1.0,
     no_val: str = "",
+    samples: int | None = None,
 ) -> Found:
     """Train the ramp and the constant lrs as lanes, and read them.
 
@@ -45,6 +46,7 @@ def both(
         width: the most lanes at once; None: as many as memory holds.
         tell: called with the finished share of the training.
         unit: factor of the losses.
+        samples: how many held-out samples the parts stand for; None: one for each target.
     """
     ramp_lr, grid = _ramp(options), lr_grid(options.low, options.high, options.points)
     lrs = np.full((max(options.steps, options.ramp_steps), 1 + options.points), np.nan)
@@ -84,7 +86,7 @@ def both(
         options,
         *trained,
         *_read(judged_ramp, judged, constants),
-        val_samples=sum(len(y) for _, y in parts),
+        val_samples=sum(len(y) for _, y in parts) if samples is None else samples,
         val_steps=steps,
         constant_val=constant_val,
         ramp_val_steps=ramp_steps,
@@ -111,7 +113,8 @@ def _ramp(options: Options) -> np.ndarray:
 def _lanes_at_once(subject: Subject) -> int:
     x, y = subject.batch(0)
     network = copy.deepcopy(subject.network).cpu()
-    cost = memory.bytes_a_lane(network, subject.loss, x.cpu(), y.cpu())
+    evaluated = subject.evaluated_at_once
+    cost = memory.bytes_a_lane(network, subject.loss, x.cpu(), y.cpu(), evaluated=evaluated)
     return int(devices.free_memory(subject.device) * _MEMORY_SHARE / max(cost, 1))
 
 

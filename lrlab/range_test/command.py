@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from lrlab.plan.spec import RunSpec
     from lrlab.range_test.found import Found
 
+# Options of a sweep that have no effect on a range test.
+_UNUSED = (
+    *("epochs", "objective", "target", "n_trials", "timeout", "storage", "workers", "lease"),
+    *("sampler", "pruner", "tracking", "checkpoint_every", "save_model", "diagnostics", "profile"),
+    *("precision", "capture", "pad", "memory_limit"),
+)
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
 
@@ -62,6 +68,15 @@ def _ends(text: str) -> list[float] | None:
     return match and [float(end) for end in match.groups() if end is not None]
 
 
+def refuse_unused(words: Sequence[str]) -> None:
+    """Raise a UserError if one of the words is an option that only a sweep uses."""
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] in _UNUSED:
+            works = "points and steps say how much it trains, and lanes how much at once"
+            raise UserError(f"{word}: only a sweep uses it, find does not; leave it out: {works}")
+
+
 def lr_range(lr: Any) -> tuple[float, float]:
     """Return the ends of a range of learning rates, from two numbers or a text like 1e-5..10."""
     try:
@@ -93,6 +108,7 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
 
     devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
+    refuse_unused(rest)
     checks.check_folder(config)
     spec = compose.spec(config)
     check_runs([spec])

@@ -20,6 +20,8 @@ from lrlab.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+_HINT = "; name the first parameter model if it takes (model, batch)"
+
 
 def copied(network: nn.Module) -> nn.Module:
     """Return a copy of a network, even if it holds results of a forward pass.
@@ -92,9 +94,13 @@ def _outputs(network: nn.Module, x: Tensor) -> Tensor:
         raise UserError(
             f"network: its forward pass fails on a batch of shape {tuple(x.shape)}, {x.dtype}: "
             f"{error_line(error)}"
+            + ("; or give a loss of (model, batch)" if isinstance(error, TypeError) else "")
         ) from error
     if not isinstance(outputs, Tensor):
-        raise UserError(f"network: its forward pass returns {kind(outputs)}; return one tensor")
+        raise UserError(
+            f"network: its forward pass returns {kind(outputs)}; return one tensor, or give a loss "
+            "of (model, batch)"
+        )
     return outputs
 
 
@@ -113,7 +119,13 @@ def _check_loss(outputs: Tensor, y: Tensor, loss: Loss) -> None:
     try:
         value = loss(outputs, y)
     except Exception as error:
-        raise UserError(f"loss: fails on {shapes}: {error_line(error)}") from error
+        hint = _HINT if isinstance(error, TypeError | AttributeError) else ""
+        raise UserError(f"loss: fails on {shapes}: {error_line(error)}{hint}") from error
+    check_value(value)
+
+
+def check_value(value: Any) -> None:
+    """Refuse what a loss returns, if it is no mean over the batch that can be trained on."""
     if not isinstance(value, Tensor):
         raise UserError(f"loss: returns {kind(value)}; return a tensor, the mean over the batch")
     if value.numel() != 1:

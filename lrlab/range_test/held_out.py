@@ -17,7 +17,7 @@ from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind
 
 PARTS = 5  # of equal length; the spread of their losses shows how much depends on the samples
 MOST, LEAST = 500, 100  # samples
-_MOST_READ = 100_000  # samples from a source of mini-batches, which may never end
+MOST_READ = 100_000  # samples from a source of mini-batches, which may never end
 
 
 def held_out(
@@ -34,14 +34,9 @@ def held_out(
     Raises:
         UserError: the network or the loss does not work on them.
     """
+    val, why = asked(val, data)
     if val is None:
-        if not isinstance(data, Dataset):
-            return [], "no held-out samples were given (val)"
-        if not len(data.val_y):
-            return [], "the data has no held-out part"
-        val = data
-    if val is data and isinstance(val, Iterator):
-        raise UserError("val: is the same iterator as data; give samples that are held out")
+        return [], why
     if isinstance(val, Dataset):
         val = (val.val_x, val.val_y)
     whole = pair(val, "val", most) or _thinned(val, most)
@@ -51,6 +46,19 @@ def held_out(
         for x, y in parts:
             _check_held_out(own, x, y, loss)
     return parts, ""
+
+
+def asked(val: Any, data: Any) -> tuple[Any, str]:
+    """Return what holds the held-out samples; if nothing does, None and why."""
+    if val is None:
+        if not isinstance(data, Dataset):
+            return None, "no held-out samples were given (val)"
+        if not len(data.val_y):
+            return None, "the data has no held-out part"
+        val = data
+    if val is data and isinstance(val, Iterator):
+        raise UserError("val: is the same iterator as data; give samples that are held out")
+    return val, ""
 
 
 def most_samples(batch_size: int, steps: int) -> int:
@@ -83,7 +91,7 @@ def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
         read += len(y)
         while len(kept) > 2 * most:
             kept, apart = kept[::2], 2 * apart
-        if read >= _MOST_READ:
+        if read >= MOST_READ:
             break
     if not kept:
         raise UserError("val: gives no mini-batch")

@@ -14,7 +14,7 @@ from torch import nn
 from lrlab.engine import devices
 from lrlab.engine.lanes import stacking
 from lrlab.engine.lanes.block import Loss
-from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.chunks import EVALUATION_CHUNK, Samples
 from lrlab.training import on_batches
 from lrlab.training.loop import advance
 from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
@@ -30,6 +30,7 @@ class Subject:
     batch: Batches  # step to mini-batch
     seed: int  # of the network's own random draws in training
     device: str
+    evaluated_at_once: int = EVALUATION_CHUNK  # samples, as the network counts them
 
 
 @dataclass(frozen=True, eq=False)
