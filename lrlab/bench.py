@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab._version import __version__
 from lrlab.errors import UserError
-from lrlab.process import fitting, verbs
+from lrlab.process import fitting, only_json, verbs
 from lrlab.process.verbs import Parser, path
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Options:
         threads: on the CPU; None: torch's own number.
         device: as on the command line.
         json: the file to write.
+        printed: whether stdout gets the figures as JSON, and nothing else.
     """
 
     lanes: tuple[int, ...]
@@ -74,6 +75,7 @@ class Options:
     threads: int | None
     device: str
     json: Path | None
+    printed: bool = False
 
     @property
     def overrides(self) -> list[str]:
@@ -352,7 +354,15 @@ def read_options(words: Sequence[str]) -> Options:
     parser.add_argument("--steps", metavar="N", help=f"of each repeat (what takes {SECONDS} s)")
     parser.add_argument("--threads", metavar="N", help="on the CPU (as many as torch takes)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    parser.add_argument("--json", type=path, metavar="FILE", help="also write the figures there")
+    parser.add_argument(
+        "--json",
+        type=path,
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="also write the figures there; without FILE: print them as one JSON object on stdout, "
+        "and nothing else there",
+    )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_REPEATS} repeats")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     given = parser.parse_args(list(words))
@@ -379,7 +389,8 @@ def read_options(words: Sequence[str]) -> Options:
         steps=counts["steps"],
         threads=counts["threads"],
         device=given.device,
-        json=given.json,
+        json=None if given.json is True else given.json,
+        printed=given.json is True,
     )
 
 
@@ -429,6 +440,11 @@ def _run(words: Sequence[str]) -> None:
     if options.json is not None:
         options = dataclasses.replace(options, json=check_writable(options.json))
     options = dataclasses.replace(options, device=_device(options.device))
+    if options.printed:
+        with only_json.stdout_free():
+            found = measure(options)
+        only_json.show({**only_json.head("bench"), **found})
+        return
     found = measure(options)
     if options.json is not None:
         from lrlab import records

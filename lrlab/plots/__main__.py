@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
-from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
-from lrlab.process import verbs
+from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES, Drawn
+from lrlab.process import only_json, verbs
 from lrlab.process.verbs import Parser, path
 
 
@@ -41,6 +41,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--output", type=path, metavar="FOLDER", help="where to (plots/ in the sweep's folder)"
     )
+    parser.add_argument("--json", action="store_true", help=only_json.HELP)
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     return parser
 
@@ -52,24 +53,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = _parser().parse_args(arguments)
         only = [_known("--only", name, NAMES) for name in options.only]
         formats = [_known("--format", kind, FORMATS) for kind in options.format] or ["png", "svg"]
-        lines, notes, failed = _draw(options.sweep, only, formats, options.output)
+        drawn, notes = _draw(options.sweep, only, formats, options.output)
     except UserError as error:
         verbs.fail(str(error), 2)
     except NotWritten as error:
         verbs.fail(str(error), 1)
     except KeyboardInterrupt:
         verbs.fail("interrupted", 130)
-    for note in (*notes, *failed):
-        print(printable(f"lrlab: {note}"), file=sys.stderr)
-    print(printable("\n".join(lines)))
-    if failed or not any(line.startswith("plot") for line in lines):
+    if options.json:
+        found = {
+            "plots": [str(path.absolute()) for path in drawn.paths],
+            "left_out": drawn.left_out,
+            "failed": drawn.failed,
+            "notes": list(notes),
+        }
+        only_json.show({**only_json.head("plots"), **found})
+    else:
+        failed = [f"{name} was not drawn: {reason}" for name, reason in drawn.failed.items()]
+        for note in (*notes, *failed):
+            print(printable(f"lrlab: {note}"), file=sys.stderr)
+        print(printable("\n".join(_lines(drawn))))
+    if drawn.failed or not drawn.paths:
         sys.exit(1)
 
 
 def _draw(
     sweep: Path, only: Sequence[str], formats: Sequence[str], output: Path | None
-) -> tuple[list[str], tuple[str, ...], list[str]]:
-    """Return lines: each file written, each figure left out, notes, failures."""
+) -> tuple[Drawn, tuple[str, ...]]:
+    """Return what was drawn, and notes about the records."""
     from lrlab.plots.reading import load
 
     tables, notes = load(sweep)
@@ -81,7 +92,6 @@ def _draw(
         raise UserError(f"--output={output}: is a file; name a folder")
     from lrlab.plots.drawing import Drawing
     from lrlab.process.cores import cores
-    from lrlab.process.paths import display_path
 
     names = list(dict.fromkeys(only)) or NAMES
     free = cores() if len(names) > 2 and cores() > 1 else 0  # two are drawn while processes start
@@ -90,11 +100,16 @@ def _draw(
         drawn = drawing.wait()
     if drawn.unwritten is not None:
         raise drawn.unwritten
-    lines = [f"plot      {display_path(path)}" for path in drawn.paths]
+    return drawn, notes
+
+
+def _lines(drawn: Drawn) -> list[str]:
+    """Return a line for each file written, and for each figure left out."""
+    from lrlab.process.paths import display_path
+
     width = max(map(len, drawn.left_out), default=0)
-    lines += [f"left out  {name:{width}}  {reason}" for name, reason in drawn.left_out.items()]
-    failed = [f"{name} was not drawn: {reason}" for name, reason in drawn.failed.items()]
-    return lines, notes, failed
+    left_out = [f"left out  {name:{width}}  {reason}" for name, reason in drawn.left_out.items()]
+    return [*(f"plot      {display_path(path)}" for path in drawn.paths), *left_out]
 
 
 def _known(option: str, word: str, words: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +75,18 @@ def lr_range(lr: Any) -> tuple[float, float]:
     return low, high
 
 
-def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]) -> int:
+def run(
+    config: Any,
+    options: Options,
+    typed: Sequence[str],
+    rest: Sequence[str],
+    answered: Callable[[dict[str, Any]], object] = lambda answer: None,
+) -> int:
     """Do the range test of a composed config, record it and print it; return the exit code.
 
     Args:
         typed: the command's words; ``rest`` are those that a sweep takes, too.
+        answered: called at the end with the folder, and all that suggestions.json holds.
     """
     from lrlab import records
     from lrlab.config import checks
@@ -128,11 +135,12 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
         folder = records.free_folder(folder, may_rename=True)
         records.create_sweep(folder)
     command = sweep_command(found, rest)
-    files.write(folder, found, spec, data, config, typed, command)
+    answer = files.write(folder, found, spec, data, config, typed, command)
     failed = draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
     if failed:
         print(f"lrlab: the plot was not drawn: {failed}; the records are whole", file=sys.stderr)
+    answered({"folder": str(folder), **answer, "plot_failed": failed or None})
     return 0 if found.best is not None and not failed else 1
 
 

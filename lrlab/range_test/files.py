@@ -36,8 +36,8 @@ def write(
     config: Any,
     typed: Sequence[str],
     command: str | None,
-) -> None:
-    """Write the records of the test, each file whole.
+) -> dict[str, Any]:
+    """Write the records of the test, each file whole; return the content of suggestions.json.
 
     Args:
         typed: the words of the test; ``command`` is the sweep to run next.
@@ -92,6 +92,7 @@ def write(
     text = to_json(answer)
     records.write_whole(folder / "suggestions.json", text + "\n")
     records.write_whole(folder / "config.yaml", _config(config))
+    return answer
 
 
 def _config(config: Any) -> str:

@@ -1,7 +1,7 @@
 """Read and write the files of a sweep and of a run. No other code knows these files.
 
     <sweep>/multirun.yaml  best.yaml  study.journal  runs.csv  verdicts.csv
-            lines.csv  surface.csv  paths.csv  report.html  plots/*.png  data-<hash>.pt
+            answer.json  lines.csv  surface.csv  paths.csv  report.html  plots/*.png  data-<hash>.pt
     <sweep>/<run number>/.hydra/{config,hydra,overrides}.yaml  metrics.csv  summary.json  run.log
                          diagnostics.csv  branches.csv
 
@@ -44,6 +44,7 @@ from lrlab.records.names import METRICS as METRICS
 from lrlab.records.names import MULTIPLIERS as MULTIPLIERS
 from lrlab.records.names import RESUMING as RESUMING
 from lrlab.records.names import VAL_PARTS as VAL_PARTS
+from lrlab.records.names import answer_file as answer_file
 from lrlab.records.names import checkpoint_file as checkpoint_file
 from lrlab.records.names import end_file as end_file
 from lrlab.records.names import journal_file as journal_file
@@ -81,6 +82,7 @@ from lrlab.records.writing import log as log
 from lrlab.records.writing import mark_failed as mark_failed
 from lrlab.records.writing import remove_best as remove_best
 from lrlab.records.writing import start_metrics as start_metrics
+from lrlab.records.writing import write_answer as write_answer
 from lrlab.records.writing import write_best as write_best
 from lrlab.records.writing import write_branches as write_branches
 from lrlab.records.writing import write_landscape as write_landscape

@@ -63,6 +63,10 @@ def journal_file(sweep: Path) -> Path:
     return sweep / "study.journal"
 
 
+def answer_file(sweep: Path) -> Path:
+    return sweep / "answer.json"
+
+
 def report_file(sweep: Path) -> Path:
     return sweep / "report.html"
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from lrlab.errors import NotWritten, UserError
 from lrlab.process.plain import to_json
 from lrlab.records import files
-from lrlab.records.names import BRANCHES, DIAGNOSTICS, METRICS, VAL_PARTS, summary_file
+from lrlab.records.names import (
+    BRANCHES,
+    DIAGNOSTICS,
+    METRICS,
+    VAL_PARTS,
+    answer_file,
+    summary_file,
+)
 from lrlab.records.reading import read_summary
 
 if TYPE_CHECKING:
@@ -170,6 +177,11 @@ def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
 def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
     """Write verdicts.csv, one row a run, with a sentence of evidence."""
     files.write_whole(sweep / "verdicts.csv", csv_text(verdicts))
+
+
+def write_answer(sweep: Path, answer: Mapping[str, Any]) -> None:
+    """Write answer.json: which lr to use, how sure that is, what to run next."""
+    files.write_whole(answer_file(sweep), to_json(answer) + "\n")
 
 
 _FORMULA = re.compile(r"\s*[=+\-@\t\r]")

@@ -8,7 +8,6 @@ and those below them.
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -72,6 +71,7 @@ def _tables(sweep: Path) -> Tables:
 
 def _details(sweep: Path, tables: Tables) -> Details:
     from lrlab.process.paths import display_path
+    from lrlab.tables import sweep_settings
 
     configs: dict[Hashable, Mapping[str, Any] | None] = {}
     environments: dict[Hashable, Mapping[str, Any]] = {}
@@ -89,7 +89,7 @@ def _details(sweep: Path, tables: Tables) -> Details:
     return Details(
         configs=configs,
         environments=environments,
-        command=_command(sweep),
+        command=shlex.join(sweep_settings.command(sweep)),
         folder=display_path(sweep),
         made=time.strftime("%Y-%m-%d %H:%M"),
         notes=notes,
@@ -157,34 +157,3 @@ def _is_damaged(run: Path, last: float | None) -> bool:
     except (UserError, OSError):
         return True
     return False
-
-
-def _command(sweep: Path) -> str:
-    """Return the command that began the sweep, from its multirun.yaml; "" if that does not say."""
-    from lrlab import records
-    from lrlab.errors import UserError
-
-    try:
-        saved = _yaml(records.read_sweep_config(sweep))
-        hydra = saved["hydra"]
-        given = [str(word) for word in hydra["overrides"]["task"]]
-    except (UserError, OSError, KeyError, TypeError):
-        return ""
-    given = [*_flags(hydra), *given]
-    return " ".join(["python -m lrlab.sweep", *map(shlex.quote, given)])
-
-
-def _flags(hydra: Any) -> list[str]:
-    """Return the flags that named the user's own configs, and the words for Hydra itself."""
-    found = []
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        for source in hydra["runtime"]["config_sources"]:
-            if source["provider"] == "command-line":
-                found.append(f"--config-dir={source['path']}")
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        if (name := hydra["job"]["config_name"]) not in (None, "config"):
-            found.append(f"--config-name={name}")
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        words = map(str, hydra["overrides"]["hydra"])
-        found += [word for word in words if not word.startswith("hydra.mode=")]
-    return found

@@ -36,7 +36,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     from lrlab.tables import frames
     from lrlab.verdicts import loading, loss_kinds
     from lrlab.verdicts import recommend as answer
-    from lrlab.verdicts.printed import answer_words, sweep_table
+    from lrlab.verdicts.printed import answer_json, answer_words, sweep_table
 
     config, folder = current.config, current.folder
     trials = queue.trials()
@@ -61,6 +61,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
         curves, verdicts = None, loading.verdicts_of(folder, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
+    records.write_answer(folder, answer_json.of_sweep(answers, folder))
     mixed = loss_kinds.of_best(runs, str(config.objective))
     best = None if mixed else _best(current, queue, trials)
     none = mixed or (_why_none(config) if best is None else _nothing_recommended(answers, runs))
