@@ -42,6 +42,7 @@ suggested (steepest, valley, minimum/10), and where the ramp misleads.
   steps=300         steps of each constant lr; its loss is the mean over the last fifth of them
   ramp_steps=300    steps of the ramp; the same as steps unless given
   smoothing=0.03    width of the ramp's smoothing window, as a share of its steps
+  budget=null       time for all of it: 30s, 5m; fewer steps or points are tried if not all fit
 
   Which network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`, one value each
   network=cnn  optimizer=adam  data=fashion_mnist  batch_size=128  seed=1  device=cuda  name=my_test

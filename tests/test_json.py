@@ -123,7 +123,7 @@ def test_every_key_is_there_and_every_number_is_json(tmp_path: Path) -> None:
     ]
     records.write_answer(tmp_path, answer_json.of_sweep(answers))
     found = strict_json((tmp_path / "answer.json").read_text("utf-8"))
-    assert list(found) == ["schema", "lrlab", "command", "comparable", "lr", "answers"]
+    assert list(found) == ["schema", "lrlab", "command", "comparable", "lr", "budget", "answers"]
     assert (found["schema"], found["command"], found["lr"]) == (1, None, 0.1)
     best, refused = found["answers"]
     assert set(best) == set(refused) == ANSWER_KEYS
@@ -139,7 +139,8 @@ def test_each_key_is_documented() -> None:
     section = page.partition("### answer.json")[2].partition("\n### ")[0]
     confidence = {"word", "seeds", "failed_seeds", "seed_noise", "rival", "sentence"}
     of_rival = {"difference", "noise", "noise_of", "fewer_failures_decide", "not_told_apart"}
-    for key in ANSWER_KEYS | confidence | of_rival | {"schema", "lrlab", "command", "comparable"}:
+    of_sweep = {"schema", "lrlab", "command", "comparable", "budget"}
+    for key in ANSWER_KEYS | confidence | of_rival | of_sweep:
         assert f"`{key}`" in section, key
     found = answer_json.of_answer(Answer({}, best_lr=0.1, lrs=2, rival=rival(0.1, 0.2)))
     assert set(found["confidence"]) == confidence

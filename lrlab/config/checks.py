@@ -100,6 +100,7 @@ def check_sweep(config: DictConfig) -> None:
         UserError: names the option, its value and what would work.
     """
     objective, target = config.objective, config.target
+    budget(config)
     if objective not in OBJECTIVES:
         raise UserError(
             f"objective={objective}: no such objective{nearest(objective, OBJECTIVES)}; "
@@ -156,6 +157,26 @@ def check_sweep(config: DictConfig) -> None:
                 f"pruner=threshold: needs a bound, for example pruner.{bound}="
                 + ("0.5" if bound == "lower" else "2.3")
             )
+
+
+_TIME = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+) *(s|m|h)?")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def budget(config: Mapping[str, Any]) -> float | None:
+    """Return ``budget`` in seconds; None for null.
+
+    Raises:
+        UserError: it is no time.
+    """
+    told = config.get("budget")
+    if told is None:
+        return None
+    match = None if isinstance(told, bool) else _TIME.fullmatch(str(told).strip())
+    found = float(match[1]) * _SECONDS[match[2] or "s"] if match else 0.0
+    if not 0 < found <= MOST_SECONDS:
+        raise UserError(f"budget={told}: must be null or a time above 0, like budget=60s, 5m or 2h")
+    return found
 
 
 def memory_limit(config: Mapping[str, Any]) -> int | None:

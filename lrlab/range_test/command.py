@@ -90,20 +90,22 @@ def run(
     """
     from lrlab import records
     from lrlab.config import checks
-    from lrlab.config.words import wishes
+    from lrlab.config.words import arguments, wishes
     from lrlab.engine import devices
     from lrlab.plan import compose
     from lrlab.plan.build import build_network, load_data, loss_function
     from lrlab.plan.checks import check_runs
     from lrlab.plan.references import loss_unit
-    from lrlab.range_test import files, held_out
+    from lrlab.range_test import budget, files, held_out
     from lrlab.range_test.both import both
     from lrlab.range_test.training import Subject
     from lrlab.training.on_batches import batches
 
+    started = arguments.clock()
     devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
     checks.check_folder(config)
+    limit = checks.budget(config)
     spec = compose.spec(config)
     check_runs([spec])
     named = any(word.startswith("name=") for word in rest)
@@ -122,12 +124,18 @@ def run(
         spec["seed"],
         spec.device,
     )
+    width = None if spec["lanes"] == "auto" else int(spec["lanes"])
+    if limit is not None:
+        left, text = limit - (arguments.clock() - started), str(config.budget)
+        options = budget.fit(options, text, left, budget.measured(subject, width))
+        typed = budget.recorded(typed, options)
+        config.budget = None  # the records have what was trained
     most = held_out.most_samples(spec["batch_size"], options.steps)
     found = both(
         subject,
         options,
         held_out.in_parts(data.val_x, data.val_y, most),
-        width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
+        width=width,
         tell=_share_on_a_terminal,
         unit=loss_unit(loss, data),
     )

@@ -67,6 +67,10 @@ def answer_file(sweep: Path) -> Path:
     return sweep / "answer.json"
 
 
+def budget_file(sweep: Path) -> Path:
+    return sweep / "budget.json"
+
+
 def report_file(sweep: Path) -> Path:
     return sweep / "report.html"
 

@@ -20,6 +20,7 @@ from lrlab.records.names import (
     METRICS,
     VAL_PARTS,
     answer_file,
+    budget_file,
     summary_file,
 )
 from lrlab.records.reading import read_summary
@@ -182,6 +183,11 @@ def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
 def write_answer(sweep: Path, answer: Mapping[str, Any]) -> None:
     """Write answer.json: which lr to use, how sure that is, what to run next."""
     files.write_whole(answer_file(sweep), to_json(answer) + "\n")
+
+
+def write_budget(sweep: Path, budget: Mapping[str, Any]) -> None:
+    """Write budget.json: what fits into the time that the sweep was given."""
+    files.write_whole(budget_file(sweep), to_json(budget) + "\n")
 
 
 _FORMULA = re.compile(r"\s*[=+\-@\t\r]")

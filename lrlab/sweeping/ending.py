@@ -14,7 +14,7 @@ from lrlab.errors import UserError
 from lrlab.process import fitting, signals
 from lrlab.study import whereabouts
 from lrlab.study.trial_source import label
-from lrlab.sweeping import drawing, launch, working
+from lrlab.sweeping import budget, drawing, launch, working
 from lrlab.sweeping.judged import Sweep
 from lrlab.sweeping.resuming import resume_command
 
@@ -54,14 +54,17 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     _test_branches(current, trials)
     runs = frames.runs(folder)
     records.write_runs(folder, runs)
+    figures = budget.draws(config, current.budget, current.command.started)
     # The curves of a thousand runs take gigabytes, so they are never all in memory.
-    if config.plots:
+    if figures:
         curves, verdicts = loading.drawn_and_judged(folder, target=config.target)
     else:
         curves, verdicts = None, loading.verdicts_of(folder, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
-    records.write_answer(folder, answer_json.of_sweep(answers, folder))
+    planned = current.budget or records.read_budget(folder)
+    limited = None if planned is None else budget.ended(current, planned, figures)
+    records.write_answer(folder, answer_json.of_sweep(answers, folder, limited))
     mixed = loss_kinds.of_best(runs, str(config.objective))
     best = None if mixed else _best(current, queue, trials)
     none = mixed or (_why_none(config) if best is None else _nothing_recommended(answers, runs))
@@ -82,6 +85,8 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
             print(f"lrlab: no best.yaml is written: {error}", flush=True)
     width, told = fitting.terminal_width(), answer_words.text(answers)
     print(sweep_table.results(runs, folder, best, verdicts, told, width), flush=True)
+    if limited is not None:
+        budget.say_left_out(current, limited)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {none}", flush=True)
     failed, unwritten = {}, None

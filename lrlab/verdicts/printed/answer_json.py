@@ -3,7 +3,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,17 @@ POINTS = 7  # lrs to try next, if the sweep's command does not say how many
 _SEEDS = "0,1,2"  # what the answer in words suggests
 
 
-def of_sweep(answers: Sequence[Answer], sweep: Path | None = None) -> dict[str, Any]:
+def of_sweep(
+    answers: Sequence[Answer],
+    sweep: Path | None = None,
+    budget: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the answer of a sweep, or of runs from several, as ``answer.json`` holds it.
 
     Args:
         answers: as from `recommend.recommend`, the best first.
         sweep: its folder, whose command the next one is made from; None: of no single sweep.
+        budget: what its ``budget`` left out.
     """
     command = [] if sweep is None else sweep_settings.command(sweep)
     one = bool(answers) and comparable(answers)
@@ -34,6 +39,7 @@ def of_sweep(answers: Sequence[Answer], sweep: Path | None = None) -> dict[str, 
         "command": _typed(command),
         "comparable": one,
         "lr": answers[0].best_lr if one else None,
+        "budget": None if budget is None else dict(budget),
         "answers": [of_answer(each, command) for each in answers],
     }
 
