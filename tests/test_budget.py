@@ -15,7 +15,8 @@ from lrlab import find, records, reproduce, resume
 from lrlab.config import checks
 from lrlab.config.words import arguments
 from lrlab.engine.diagnostics import branch_budget
-from lrlab.range_test import budget as find_budget
+from lrlab.range_test import command as find_budget
+from lrlab.range_test import training
 from lrlab.range_test.found import Options
 from lrlab.sweep import main as sweep_main
 from lrlab.sweeping import budget
@@ -132,7 +133,7 @@ def test_a_time_is_spelt_as_it_is_typed() -> None:
 # --- find -----------------------------------------------------------------------------------------
 
 
-def made(step: float) -> find_budget.Speed:
+def made(step: float) -> training.Speed:
     return lambda points: (2.0, step * points)
 
 
@@ -163,7 +164,7 @@ def test_find_refuses_a_budget_in_which_nothing_fits() -> None:
 
 @pytest.fixture
 def quick_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(find_budget, "measured", lambda subject, width: lambda points: (0.0, 10.0))
+    monkeypatch.setattr(training, "measured", lambda subject, width: lambda points: (0.0, 10.0))
     monkeypatch.setattr(find_budget, "LEAST_STEPS", 10)
 
 

@@ -22,7 +22,7 @@ from lrlab.errors import UserError
 from lrlab.plan import compose, memory
 from lrlab.plan.spec import RunSpec, group_key
 from lrlab.sweeping import workers
-from lrlab.sweeping.judged import Sweep, has_lanes
+from lrlab.sweeping.judged import DEFAULT_TRIALS, Sweep, has_lanes
 from lrlab.sweeping.resuming import resume_command
 
 if TYPE_CHECKING:
@@ -180,8 +180,6 @@ def fit(current: Sweep, specs: Sequence[RunSpec]) -> bool:
     speeds = _speeds(current, specs)
     searched = current.space.searched
     seeds = len(spaces.seeds(current.space)) or 1
-    from lrlab.sweeping.opening import DEFAULT_TRIALS
-
     asked = Asked(
         text=text,
         seconds=total - (arguments.clock() - current.command.started),

@@ -16,6 +16,8 @@ from lrlab.errors import UserError
 from lrlab.plan import checks, compose, memory
 from lrlab.sweeping.resuming import resume_command
 
+DEFAULT_TRIALS = 20
+
 # Options that may differ when a sweep is resumed or joined, as they decide no run's numbers.
 FREE = (
     *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),

@@ -20,13 +20,10 @@ from lrlab.plan import build, checks, compose, memory, notices
 from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.study import leftout, whereabouts
 from lrlab.sweeping import budget, workers
-from lrlab.sweeping.judged import FREE, Sweep, prunes
+from lrlab.sweeping.judged import DEFAULT_TRIALS, FREE, Sweep, prunes
 
 if TYPE_CHECKING:
     from lrlab.study.queue import Queue
-
-
-DEFAULT_TRIALS = 20
 
 
 def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
