@@ -155,6 +155,7 @@ def _compose(
 ) -> int:
     from lrlab.config.words import arguments, spelling
 
+    started = arguments.clock()
     arguments.judge(words)
     options, rest = command.read_options(words)
     import hydra
@@ -187,7 +188,7 @@ def _compose(
         sys.argv = before
         GlobalHydra.instance().clear()
     # with --cfg job and similar flags Hydra prints something and runs nothing
-    return command.run(composed[0], options, words, rest, answered) if composed else 0
+    return command.run(composed[0], options, words, rest, answered, started) if composed else 0
 
 
 def main() -> None:

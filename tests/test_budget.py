@@ -142,8 +142,8 @@ def made(step: float) -> training.Speed:
     ("left", "steps", "points", "said"),
     [
         (1e4, 300, 32, "all of it fits"),
-        (8 + 1.5 * 0.32 * 100.5, 100, 32, "left out: 200 of 300 steps"),
-        (8 + 1.5 * 0.16 * 60.5, 60, 16, "left out: 240 of 300 steps and 16 of 32 points"),
+        (9 + 1.5 * 0.32 * 100.5, 100, 32, "left out: 200 of 300 steps"),
+        (9 + 1.5 * 0.16 * 60.5, 60, 16, "left out: 240 of 300 steps and 16 of 32 points"),
     ],
 )
 def test_find_tries_fewer_steps_and_then_fewer_points(
@@ -157,7 +157,7 @@ def test_find_tries_fewer_steps_and_then_fewer_points(
 @pytest.mark.unit
 def test_find_refuses_a_budget_in_which_nothing_fits() -> None:
     said = error(find_budget.fit, Options(), "10s", 8.0, made(0.1))
-    least = math.floor(5 + 1.5 * (2 + 60 * 0.8) + 2) + 1
+    least = math.floor(6 + 1.5 * (2 + 60 * 0.8) + 2) + 1
     assert said.startswith("budget=10s: too short, 60 steps at 8 learning rates")
     assert said.endswith(f"use at least budget={least}s")
 

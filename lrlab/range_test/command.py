@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Of a budget.
 MARGIN = 1.5  # times the measured speed: evaluations, records, other programs
-AFTER = 5.0  # seconds to read the losses and to draw the figure
+AFTER = 6.0  # seconds to read the losses and to draw the figure
 LEAST_STEPS, LEAST_POINTS = 60, 8  # with fewer the test says little
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -88,12 +88,14 @@ def run(
     typed: Sequence[str],
     rest: Sequence[str],
     answered: Callable[[dict[str, Any]], object] = lambda answer: None,
+    started: float | None = None,
 ) -> int:
     """Do the range test of a composed config, record it and print it; return the exit code.
 
     Args:
         typed: the command's words; ``rest`` are those that a sweep takes, too.
         answered: called at the end with the folder, and all that suggestions.json holds.
+        started: when the command began, by ``arguments.clock``; None: now.
     """
     from lrlab import records
     from lrlab.config import checks
@@ -108,7 +110,7 @@ def run(
     from lrlab.range_test.training import Subject
     from lrlab.training.on_batches import batches
 
-    started = arguments.clock()
+    started = arguments.clock() if started is None else started
     devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
     checks.check_folder(config)
@@ -153,6 +155,9 @@ def run(
     answer = files.write(folder, found, spec, data, config, typed, command)
     failed = draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
+    used = arguments.clock() - started
+    if limit is not None and used > limit:
+        print(f"lrlab: it took {used:.0f} s, longer than its budget of {limit:g} s", flush=True)
     if failed:
         print(f"lrlab: the plot was not drawn: {failed}; the records are whole", file=sys.stderr)
     answered({"folder": str(folder), **answer, "plot_failed": failed or None})
