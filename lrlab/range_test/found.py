@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lrlab.config import checks
 from lrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ class Options:
     smoothing: float = 0.03  # of the ramp, as a share of its steps
 
     def __post_init__(self) -> None:
+        from lrlab.config import checks  # imports omegaconf, which --help does without
+
         typed = f"lr={self.low:g}..{self.high:g}"
         checks.check_lr_range(self.low, self.high, typed, "lr=1e-5..10")
         if self.low >= self.high:
