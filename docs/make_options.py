@@ -58,6 +58,7 @@ VALUES = {
     "target": "a loss above 0, null",
     "n_trials": f"{_COUNT}, null",
     "timeout": "seconds above 0, null",
+    "budget": "a time in s, m, h, null",
     "points": "a whole number from 2, null",
     "storage": "journal, a database's URL",
     "workers": f"auto, {_COUNT}",

@@ -97,7 +97,8 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     if options.output is not None:
         records.write_whole(options.output, records.csv_text(found))
     if options.json:
-        return as_json(found, answers, loaded.notes), ()
+        one = options.paths[0] if len(options.paths) == 1 and options.paths[0].is_dir() else None
+        return as_json(found, answers, loaded.notes, one), ()
     width = fitting.terminal_width()
     parts = [] if loaded.ends else [verdict_table(found, width)]
     if loaded.ends:

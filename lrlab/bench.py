@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab._version import __version__
 from lrlab.errors import UserError
-from lrlab.process import fitting, verbs
+from lrlab.process import fitting, only_json, verbs
 from lrlab.process.verbs import Parser, path
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Options:
     threads: int | None  # on the CPU; None: torch's own number
     device: str
     json: Path | None  # the file to write
+    printed: bool = False  # whether stdout gets the figures as JSON, and nothing else
 
     @property
     def overrides(self) -> list[str]:
@@ -338,7 +339,15 @@ def read_options(words: Sequence[str]) -> Options:
         whole = functools.partial(_whole, name, example)
         parser.add_argument(f"--{name}", type=whole, metavar="N", help=meaning)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    parser.add_argument("--json", type=path, metavar="FILE", help="also write the times there")
+    parser.add_argument(
+        "--json",
+        type=path,
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="also write the times there; without FILE: print them as one JSON object on stdout, "
+        "and nothing else there",
+    )
     parser.add_argument("--quick", action="store_true", help=f"only {QUICK_REPEATS} repeats")
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     given = parser.parse_args(list(words))
@@ -356,7 +365,8 @@ def read_options(words: Sequence[str]) -> Options:
         steps=given.steps,
         threads=given.threads,
         device=given.device,
-        json=given.json,
+        json=None if given.json is True else given.json,
+        printed=given.json is True,
     )
 
 
@@ -406,6 +416,11 @@ def _run(words: Sequence[str]) -> None:
     if options.json is not None:
         options = dataclasses.replace(options, json=check_writable(options.json))
     options = dataclasses.replace(options, device=_device(options.device))
+    if options.printed:
+        with only_json.stdout_free():
+            found = measure(options)
+        only_json.show({**only_json.head("bench"), **found})
+        return
     found = measure(options)
     if options.json is not None:
         from lrlab import records

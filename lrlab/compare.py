@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrlab import records
 from lrlab._version import __version__
@@ -18,10 +19,12 @@ from lrlab.comparison.together import together
 from lrlab.comparison.words import text
 from lrlab.errors import NotWritten, UserError, in_a_line, printable
 from lrlab.logs import rates
-from lrlab.process import fitting, verbs
+from lrlab.process import fitting, only_json, verbs
 from lrlab.process import paths as process_paths
+from lrlab.verdicts.printed import answer_json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -57,8 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     rates.add_options(parser)
     parser.add_argument("--no-files", action="store_true", help="print only, write nothing")
+    parser.add_argument("--json", action="store_true", help=only_json.HELP)
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     failed: dict[str, str] = {}
+    written: list[Path] = []
     try:
         options = parser.parse_args(arguments)
         sides, notes = read(options.paths, rates.wanted(options))
@@ -68,13 +73,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file = f"{process_paths.display_path(folder)}/compare.txt has"
             words = text(sides, width, "a pipe gets" if options.no_files else file)
         if not options.no_files:
-            words = "\n".join([words, "", *_write(folder, sides, whole, failed)])
+            words = "\n".join([words, "", *_write(folder, sides, whole, failed, written)])
     except UserError as error:
         verbs.fail(str(error))
     except NotWritten as error:
         verbs.fail(str(error), code=1)
     except KeyboardInterrupt:
         verbs.fail("interrupted", code=130)
+    if options.json:
+        only_json.show(
+            {
+                **only_json.head("compare"),
+                "folder": None if options.no_files else str(folder),
+                "sweeps": [_side(side) for side in sides],
+                "differences": _rows(differences(sides)),
+                "by_lr": _rows(by_lr_table(sides)),
+                "text": whole,
+                "plots": list(map(str, written)),
+                "failed": failed,
+                "notes": list(notes),
+            }
+        )
+        sys.exit(1 if failed else 0)
     for note in notes:
         print(f"lrlab: {in_a_line(note)}", file=sys.stderr)
     for name, reason in failed.items():
@@ -84,11 +104,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _write(folder: Path, sides: Sequence[Side], words: str, failed: dict[str, str]) -> list[str]:
+def _side(side: Side) -> dict[str, Any]:
+    sweep = side.path if side.path.is_dir() else None
+    answer = answer_json.of_sweep(side.answers, sweep)
+    return {"letter": side.letter, "name": side.name, "path": str(side.path), "answer": answer}
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return json.loads(table.to_json(orient="records", double_precision=15) or "[]")
+
+
+def _write(
+    folder: Path,
+    sides: Sequence[Side],
+    words: str,
+    failed: dict[str, str],
+    written: list[Path],
+) -> list[str]:
     """Write the text, the tables and the figures; return a line for each figure and the folder.
 
     Args:
         failed: gets the figures that could not be drawn, and why.
+        written: gets the files of the figures.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output={folder}: is a file; name a folder")
@@ -104,6 +141,7 @@ def _write(folder: Path, sides: Sequence[Side], words: str, failed: dict[str, st
         paths = writing.save(figures(sides, failed), folder)
     except OSError as error:
         raise NotWritten(folder, error) from error
+    written += paths
     lines = [f"plot      {process_paths.display_path(path)}" for path in paths]
     return [*lines, f"compared  {process_paths.display_path(folder)}"]
 

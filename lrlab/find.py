@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lrlab._version import __version__
 from lrlab.config.words import flags
 from lrlab.errors import UserError
-from lrlab.process import verbs
+from lrlab.process import only_json, verbs
 from lrlab.range_test import command
 from lrlab.range_test.found import Found, Options
 from lrlab.range_test.words import sweep_command, told
@@ -42,9 +42,12 @@ suggested (steepest, valley, minimum/10), and where the ramp misleads.
   steps=300         steps of each constant lr; its loss is the mean over the last fifth of them
   ramp_steps=300    steps of the ramp; by default as many as steps
   smoothing=0.03    width of the ramp's smoothing window, as a share of its steps
+  budget=null       time for all of it: 30s, 5m; fewer steps or points are tried if not all fit
 
   Network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`, one value each
   network=cnn  optimizer=adam  data=fashion_mnist  batch_size=128  seed=1  device=cuda  name=my_test
+
+  --json            print the result as one JSON object on stdout, and nothing else there
 
 Examples:  python -m lrlab.find
            python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
@@ -169,14 +172,26 @@ def find(
 def _run(typed: Sequence[str]) -> int:
     """Compose, test, record, print; return the exit code."""
     from lrlab.config import passwords
+    from lrlab.sweeping import as_json
 
-    with passwords.kept_apart(typed) as words:
-        return _compose(words)
+    typed, wanted = only_json.asked(typed)
+    with passwords.kept_apart(flags.first(typed)) as words:
+        if not wanted:
+            return _compose(words)
+        as_json.refuse_others(words)
+        found: dict[str, Any] = {}
+        with only_json.stdout_free():
+            code = _compose(words, found.update)
+        only_json.show({**only_json.head("find"), **found})
+        return code
 
 
-def _compose(words: Sequence[str]) -> int:
+def _compose(
+    words: Sequence[str], answered: Callable[[dict[str, Any]], object] = lambda answer: None
+) -> int:
     from lrlab.config.words import arguments, spelling
 
+    started = arguments.clock()
     arguments.judge(words)
     options, rest = command.read_options(words)
     import hydra
@@ -209,7 +224,7 @@ def _compose(words: Sequence[str]) -> int:
         sys.argv = before
         GlobalHydra.instance().clear()
     # with --cfg job and similar flags, Hydra only prints
-    return command.run(composed[0], options, words, rest) if composed else 0
+    return command.run(composed[0], options, words, rest, answered, started) if composed else 0
 
 
 def main() -> None:
@@ -225,7 +240,7 @@ def main() -> None:
     from lrlab.sweeping import sweep
 
     interrupted = "\nlrlab: interrupted, nothing was written"
-    sweep.guarded(lambda: sys.exit(_run(flags.first(words))), interrupted)
+    sweep.guarded(lambda: sys.exit(_run(words)), interrupted)
 
 
 class _Module(types.ModuleType):

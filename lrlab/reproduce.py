@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from lrlab._version import __version__
 from lrlab.config import data_paths, schema
 from lrlab.config.words import messages
 from lrlab.errors import NotWritten, UserError, printable
-from lrlab.process import fitting, verbs
+from lrlab.process import fitting, only_json, verbs
 from lrlab.training import recheck
 
 if TYPE_CHECKING:
@@ -117,12 +117,18 @@ def _checked(run: Path, name: str, value: Any) -> Any:
 
 
 def reproduce(
-    run: Path, output: Path, tolerance: float, device: str | None, trusted: bool = False
+    run: Path,
+    output: Path,
+    tolerance: float,
+    device: str | None,
+    trusted: bool = False,
+    answered: Callable[[dict[str, Any]], object] = lambda found: None,
 ) -> bool:
     """Train a recorded run again into a new folder, and compare; return whether they agree.
 
     Args:
         trusted: whether everything that the record's config names may be called.
+        answered: called at the end with the result, as ``--json`` prints it.
 
     Raises:
         UserError: there is no such run, it cannot be trained here, or its config names something
@@ -202,8 +208,10 @@ def reproduce(
         end.unlink(missing_ok=True)
 
     again = records.read_summary(spec.folder)
+    known = {"run": str(run.resolve()), "folder": str(spec.folder), "tolerance": tolerance}
     if again["state"] == "failed":
         print(printable(f"failed: {again['error']}; see {spec.folder / 'run.log'}"))
+        answered({**known, "agrees": False, "error": again["error"]})
         return False
     metrics = records.read_metrics(spec.folder)
     unfinished = summary["state"] in recheck.UNFINISHED
@@ -220,6 +228,18 @@ def reproduce(
     )
     forgiven = all(each.size <= tolerance for each in others)
     agrees = found.largest <= tolerance and forgiven
+    answered(
+        {
+            **known,
+            "agrees": agrees,
+            "error": None,
+            "bitwise": found.first is None and not others,
+            "record_state": summary["state"],
+            **vars(found),
+            "differences": {each.name: [each.record, each.here] for each in others},
+            "environment": differences(summary, again),
+        }
+    )
     width = fitting.terminal_width()
     lines = verdict(found, others, tolerance).splitlines()
     print(printable("\n".join(fitting.sentences(lines, width))))
@@ -322,6 +342,7 @@ def main() -> None:
         help=f"largest difference of a loss or accuracy that still agrees ({TOLERANCE:g})",
     )
     parser.add_argument("--device", help="train on this device instead of the record's")
+    parser.add_argument("--json", action="store_true", help=only_json.HELP)
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     try:
         arguments = parser.parse_args()
@@ -334,9 +355,18 @@ def main() -> None:
         rest, trusted = without_trust([arguments.trust])
         if rest:
             raise UserError(f"{rest[0]}: only trust=true may follow the run's folder")
-        agrees = reproduce(
-            arguments.run, arguments.output, arguments.tolerance, arguments.device, trusted
-        )
+        found: dict[str, Any] = {}
+        with only_json.stdout_free() if arguments.json else contextlib.nullcontext():
+            agrees = reproduce(
+                arguments.run,
+                arguments.output,
+                arguments.tolerance,
+                arguments.device,
+                trusted,
+                found.update,
+            )
+        if arguments.json:
+            only_json.show({**only_json.head("reproduce"), **found})
     except UserError as error:
         verbs.fail(str(error))
     except NotWritten as error:

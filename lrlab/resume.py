@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from lrlab._version import __version__
 from lrlab.config import data_paths, trust
 from lrlab.errors import UserError
-from lrlab.process import gc_pause, verbs
+from lrlab.process import gc_pause, only_json, verbs
 from lrlab.study import heartbeat
-from lrlab.sweeping import sweep
+from lrlab.sweeping import as_json, sweep
 from lrlab.sweeping.resuming import bounded, command_line
 
 USAGE = """\
-usage: python -m lrlab.resume SWEEP [option=value ...]
+usage: python -m lrlab.resume SWEEP [option=value ...] [--json]
 
 Finish a sweep that was interrupted, or extend it. Runs that ended are not trained again. The others
 go on from their last checkpoint, or begin again. The results equal those of an uninterrupted sweep.
@@ -27,6 +29,7 @@ go on from their last checkpoint, or begin again. The results equal those of an 
                   or how it is trained: workers=, lanes=, memory_limit=, device=, timeout=, ...
   trust=true      also call classes and functions that its records name and that are not lrlab's,
                   torch's, torchvision's or Optuna's: your own, or those of a sender whom you trust
+  --json          print the answer as one JSON object on stdout, and nothing else there
 
 Exit code: 0 all runs ended, 1 a run or a figure failed or others took over, 2 bad input, 130
 interrupted again.
@@ -36,7 +39,7 @@ interrupted again.
 def main() -> None:
     """Run the command."""
     verbs.begin()
-    words = sys.argv[1:]
+    words, wanted = sys.argv[1:], False
     if not words or "--help" in words or "-h" in words:
         print(USAGE, end="")
         sys.exit(0 if words else 2)
@@ -44,6 +47,9 @@ def main() -> None:
         print(f"lrlab {__version__}")
         return
     try:
+        words, wanted = only_json.asked(words)
+        if not words:
+            raise UserError("--json: needs the sweep's folder before it; see --help")
         folder = verbs.path(words[0])
         if ("=" in words[0] or words[0].startswith("-")) and not folder.is_dir():
             raise UserError(f"{words[0]}: the sweep's folder comes first; see --help")
@@ -57,8 +63,13 @@ def main() -> None:
         sweep.fail(error)
     heartbeat.end_with_parent()
     sys.argv = ["lrlab.resume", *line]
+
+    def work(words: list[str], opened: Callable[[Path], object]) -> None:
+        sweep.run(words, began=began, opened=opened)
+
+    typed = [only_json.FLAG, *line] if wanted else line
     with gc_pause.put_off():
-        sweep.guarded(lambda: sweep.run(line, began=began))
+        sweep.guarded(lambda: as_json.run(typed, "resume", work))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from lrlab import completion
 from lrlab._version import __version__
 from lrlab.process import gc_pause, verbs
 from lrlab.study import heartbeat
+from lrlab.sweeping import as_json
 from lrlab.sweeping.sweep import guarded, run
+
+
+def _run(words: list[str], opened: Callable[[Path], object]) -> None:
+    run(words, opened=opened)
 
 
 def main() -> None:
@@ -23,7 +30,7 @@ def main() -> None:
         print(f"lrlab {__version__}")
         return
     with gc_pause.put_off():
-        guarded(lambda: run(sys.argv[1:]))
+        guarded(lambda: as_json.run(sys.argv[1:], "sweep", _run))
 
 
 if __name__ == "__main__":

@@ -234,7 +234,8 @@ def test_a_sweep_of_which_all_runs_diverge_has_a_table_and_no_best(tmp_path: Pat
     assert all(math.isfinite(v) for entry in told for v in entry.get("values") or [])
     shown = sorted(f.name for f in folder.iterdir() if f.is_file())
     assert shown == [
-        *("multirun.yaml", "runs.csv", "study.journal", "study.journal.lock", "verdicts.csv")
+        *("answer.json", "multirun.yaml", "runs.csv"),
+        *("study.journal", "study.journal.lock", "verdicts.csv"),
     ]
 
 

@@ -57,7 +57,7 @@ def test_every_file_is_where_it_is_documented(home: Path, folder: Path) -> None:
     run = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
     run += ["metrics.csv", "summary.json", "run.log"]
     expected = ["multirun.yaml", "study.journal", "study.journal.lock", "runs.csv"]
-    expected += ["verdicts.csv", "report.html"]
+    expected += ["verdicts.csv", "answer.json", "report.html"]
     # All that there is to draw of a grid of lrs, where nothing was measured.
     figures = ("loss_curves", "lr_against_loss", "lr_against_accuracy", "to_target", "heat_map")
     expected += [f"plots/{name}.png" for name in figures]
@@ -131,7 +131,7 @@ def test_a_sweep_of_one_has_the_same_bits(folder: Path, tmp_path: Path) -> None:
     assert (alone / "0" / "metrics.csv").read_bytes() == (folder / "1/metrics.csv").read_bytes()
     assert files(alone) == sorted(
         ["multirun.yaml", "best.yaml", "study.journal", "study.journal.lock", "runs.csv"]
-        + ["verdicts.csv"]
+        + ["verdicts.csv", "answer.json"]
         + [f"0/{file}" for file in ("metrics.csv", "summary.json", "run.log")]
         + [f"0/.hydra/{file}.yaml" for file in ("config", "hydra", "overrides")]
     )

@@ -102,6 +102,7 @@ def check_lr_range(low: float, high: float, typed: str, example: str) -> None:
 def check_sweep(config: DictConfig) -> None:
     """Check the options of the sweep as a whole."""
     objective, target = config.objective, config.target
+    budget(config)
     if objective not in OBJECTIVES:
         raise UserError(no_such(f"objective={objective}", "objective", objective, OBJECTIVES))
     if target is None and objective.endswith("_to_target"):
@@ -148,6 +149,26 @@ def check_sweep(config: DictConfig) -> None:
                 f"pruner=threshold: needs a bound, for example pruner.{bound}="
                 + ("0.5" if bound == "lower" else "2.3")
             )
+
+
+_TIME = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+) *(s|m|h)?")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def budget(config: Mapping[str, Any]) -> float | None:
+    """Return ``budget`` in seconds; None for null.
+
+    Raises:
+        UserError: it is no time.
+    """
+    told = config.get("budget")
+    if told is None:
+        return None
+    match = None if isinstance(told, bool) else _TIME.fullmatch(str(told).strip())
+    found = float(match[1]) * _SECONDS[match[2] or "s"] if match else 0.0
+    if not 0 < found <= MOST_SECONDS:
+        raise UserError(f"budget={told}: must be null or a time above 0, like budget=60s, 5m or 2h")
+    return found
 
 
 def memory_limit(config: Mapping[str, Any]) -> int | None:

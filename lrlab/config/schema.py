@@ -38,7 +38,7 @@ INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
     *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source", "profile"),
-    *("pad", "capture", "memory_limit"),
+    *("pad", "capture", "memory_limit", "budget"),
     *SWEEP_GROUPS,
 )
 
@@ -70,6 +70,7 @@ class Config:
     n_trials: int | None = None
     timeout: float | None = None
     points: int | None = None
+    budget: Any = None
     storage: str = "journal"
     workers: Any = 1
     lease: float = 60

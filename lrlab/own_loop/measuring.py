@@ -16,7 +16,8 @@ from lrlab.own_loop.keeping import evaluated, kept
 
 # How far along the update the search for the critical multiple goes, in updates.
 FARTHEST = 1024.0
-PASSES = 4  # forward passes at most beside the two with gradients
+PASSES = 4  # forward passes at most, besides the two with gradients
+ENOUGH = 2  # of them, once there is a bracket
 CLOSE = 1.15  # a bracket whose ends differ by this factor is close enough
 
 Loss = Callable[..., Tensor]
@@ -181,9 +182,9 @@ def _critical(
         ends = (np.asarray(value) for value in (end - start, slope, slope_after))
         _, w1, w2 = map(float, quantities.parabola(*ends))
         guess = -w1 / w2 if w2 > 0 and w1 < 0 else FARTHEST
-    for _ in range(PASSES):
+    for made in range(PASSES):
         low, high = _bracket(points)
-        if high <= low * CLOSE or low >= FARTHEST:
+        if high <= low * CLOSE or low >= FARTHEST or (made >= ENOUGH and math.isfinite(high)):
             break
         t = _within(guess, low, high)
         points[t] = _rise(line.at(t) - start) / t

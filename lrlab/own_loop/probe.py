@@ -222,7 +222,8 @@ class Probe:
         row = (self.steps, *values, found.update_ratio, math.nan)
         records.append_diagnostics(self.folder, [row])
         records.append_probe(self.folder, self.steps, vars(found))
-        self._write()
+        if len(self.measured) == 1 or self._nonfinite is not None:
+            self._write()
 
     def _ratio(self) -> Callable[[], float] | None:
         sharpness = self._sharpness

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Options that belong to the sweep and say nothing about a run; a rerun has a name of its own.
 NOT_OF_A_RUN = (
     *("name", "output", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
-    *("sampler", "pruner"),
+    *("sampler", "pruner", "budget"),
 )
 ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written even at their defaults
 

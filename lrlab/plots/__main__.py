@@ -12,8 +12,8 @@ from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
 from lrlab.logs import rates
 from lrlab.logs.columns import Wanted
-from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES
-from lrlab.process import verbs
+from lrlab.plots.tables import FORMATS, NAMES, SUMMARIES, Drawn
+from lrlab.process import only_json, verbs
 from lrlab.process.verbs import Parser, path
 
 
@@ -39,6 +39,7 @@ def _parser() -> Parser:
         help="where the files go (plots/ in the sweep's folder)",
     )
     rates.add_options(parser)
+    parser.add_argument("--json", action="store_true", help=only_json.HELP)
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     return parser
 
@@ -51,24 +52,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         only = [_known("--only", name, NAMES) for name in options.only]
         formats = [_known("--format", kind, FORMATS) for kind in options.format] or ["png", "svg"]
         asked = rates.wanted(options)
-        lines, notes, failed = _draw(options.sweep, only, formats, options.output, asked)
+        drawn, notes = _draw(options.sweep, only, formats, options.output, asked)
     except UserError as error:
         verbs.fail(str(error), 2)
     except NotWritten as error:
         verbs.fail(str(error), 1)
     except KeyboardInterrupt:
         verbs.fail("interrupted", 130)
-    for note in (*notes, *failed):
-        print(printable(f"lrlab: {note}"), file=sys.stderr)
-    print(printable("\n".join(lines)))
-    if failed or not any(line.startswith("plot") for line in lines):
+    if options.json:
+        found = {
+            "plots": [str(path.absolute()) for path in drawn.paths],
+            "left_out": drawn.left_out,
+            "failed": drawn.failed,
+            "notes": list(notes),
+        }
+        only_json.show({**only_json.head("plots"), **found})
+    else:
+        failed = [f"{name} was not drawn: {reason}" for name, reason in drawn.failed.items()]
+        for note in (*notes, *failed):
+            print(printable(f"lrlab: {note}"), file=sys.stderr)
+        print(printable("\n".join(_lines(drawn))))
+    if drawn.failed or not drawn.paths:
         sys.exit(1)
 
 
 def _draw(
     sweep: Path, only: Sequence[str], formats: Sequence[str], output: Path | None, wanted: Wanted
-) -> tuple[list[str], tuple[str, ...], list[str]]:
-    """Return lines: each file written, each figure left out, notes, failures."""
+) -> tuple[Drawn, tuple[str, ...]]:
+    """Return what was drawn, and notes about the records."""
     from lrlab.plots.reading import load
 
     tables, notes = load(sweep, wanted)
@@ -80,7 +91,6 @@ def _draw(
         raise UserError(f"--output={output}: is a file; name a folder")
     from lrlab.plots.drawing import Drawing
     from lrlab.process.cores import cores
-    from lrlab.process.paths import display_path
 
     names = list(dict.fromkeys(only)) or NAMES
     free = cores() if len(names) > 2 and cores() > 1 else 0  # two are drawn while processes start
@@ -89,11 +99,16 @@ def _draw(
         drawn = drawing.wait()
     if drawn.unwritten is not None:
         raise drawn.unwritten
-    lines = [f"plot      {display_path(path)}" for path in drawn.paths]
+    return drawn, notes
+
+
+def _lines(drawn: Drawn) -> list[str]:
+    """Return a line for each file written, and for each figure left out."""
+    from lrlab.process.paths import display_path
+
     width = max(map(len, drawn.left_out), default=0)
-    lines += [f"left out  {name:{width}}  {reason}" for name, reason in drawn.left_out.items()]
-    failed = [f"{name} was not drawn: {reason}" for name, reason in drawn.failed.items()]
-    return lines, notes, failed
+    left_out = [f"left out  {name:{width}}  {reason}" for name, reason in drawn.left_out.items()]
+    return [*(f"plot      {display_path(path)}" for path in drawn.paths), *left_out]
 
 
 def _known(option: str, word: str, words: Sequence[str]) -> str:

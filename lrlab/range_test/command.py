@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,12 @@ from lrlab.range_test.words import sweep_command, told
 if TYPE_CHECKING:
     from lrlab.plan.spec import RunSpec
     from lrlab.range_test.found import Found
+    from lrlab.range_test.training import Speed
+
+# Of a budget.
+MARGIN = 1.5  # times the measured speed: evaluations, records, other programs
+AFTER = 6.0  # seconds to read the losses and to draw the figure
+LEAST_STEPS, LEAST_POINTS = 60, 8  # with fewer the test says little
 
 # Options of a sweep that have no effect on a range test.
 _UNUSED = (
@@ -88,28 +95,39 @@ def lr_range(lr: Any) -> tuple[float, float]:
     return low, high
 
 
-def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]) -> int:
+def run(
+    config: Any,
+    options: Options,
+    typed: Sequence[str],
+    rest: Sequence[str],
+    answered: Callable[[dict[str, Any]], object] = lambda answer: None,
+    started: float | None = None,
+) -> int:
     """Do the range test of a composed config, record it and print it; return the exit code.
 
     Args:
         typed: the command's words; ``rest`` are those that a sweep takes as well.
+        answered: called at the end with the folder, and all that suggestions.json holds.
+        started: when the command began, by ``arguments.clock``; None: now.
     """
     from lrlab import records
     from lrlab.config import checks
-    from lrlab.config.words import wishes
+    from lrlab.config.words import arguments, wishes
     from lrlab.engine import devices
     from lrlab.plan import compose
     from lrlab.plan.build import build_network, load_data, loss_function, loss_unit
     from lrlab.plan.checks import check_runs
-    from lrlab.range_test import files, held_out
+    from lrlab.range_test import files, held_out, training
     from lrlab.range_test.both import both
     from lrlab.range_test.training import Subject
     from lrlab.training.on_batches import batches
 
+    started = arguments.clock() if started is None else started
     devices.make_deterministic()
     wishes.refuse_unknown(config, rest)
     refuse_unused(rest)
     checks.check_folder(config)
+    limit = checks.budget(config)
     spec = compose.spec(config)
     check_runs([spec])
     named = any(word.startswith("name=") for word in rest)
@@ -128,12 +146,18 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
         spec["seed"],
         spec.device,
     )
+    width = None if spec["lanes"] == "auto" else int(spec["lanes"])
+    if limit is not None:
+        left, text = limit - (arguments.clock() - started), str(config.budget)
+        options = fit(options, text, left, training.measured(subject, width))
+        typed = recorded(typed, options)
+        config.budget = None  # the records have what was trained
     most = held_out.most_samples(spec["batch_size"], options.steps)
     found = both(
         subject,
         options,
         held_out.in_parts(data.val_x, data.val_y, most),
-        width=None if spec["lanes"] == "auto" else int(spec["lanes"]),
+        width=width,
         tell=_share_on_a_terminal,
         unit=loss_unit(loss, data),
     )
@@ -141,11 +165,15 @@ def run(config: Any, options: Options, typed: Sequence[str], rest: Sequence[str]
         folder = records.free_folder(folder, may_rename=True)
         records.create_sweep(folder)
     command = sweep_command(found, rest)
-    files.write(folder, found, spec, data, config, typed, command)
+    answer = files.write(folder, found, spec, data, config, typed, command)
     failed = draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
+    used = arguments.clock() - started
+    if limit is not None and used > limit:
+        print(f"lrlab: it took {used:.0f} s, longer than its budget of {limit:g} s", flush=True)
     if failed:
         print(f"lrlab: the plot was not drawn: {failed}; the records are complete", file=sys.stderr)
+    answered({"folder": str(folder), **answer, "plot_failed": failed or None})
     return 0 if found.best is not None and not failed else 1
 
 
@@ -189,3 +217,57 @@ def _share_on_a_terminal(share: float) -> None:
 def _title(spec: RunSpec, options: Options) -> str:
     names = [spec.choices[group] for group in ("network", "data", "optimizer")]
     return ", ".join([*names, f"batch {spec['batch_size']}", f"{options.steps} steps"])
+
+
+# --- a budget -------------------------------------------------------------------------------------
+
+
+def fit(options: Options, text: str, left: float, speed: Speed) -> Options:
+    """Return the options with as many steps as fit, or fewer points; say what is left out.
+
+    Args:
+        text: the budget as typed, of which so many seconds are left.
+        speed: measures what a number of points takes.
+
+    Raises:
+        UserError: nothing fits; names the least budget that would do.
+    """
+    least = min(LEAST_STEPS, options.steps)
+    points, needed = options.points, 0.0
+    while True:
+        setup, step = speed(points)
+        fitting = int((left - AFTER - MARGIN * setup) / (MARGIN * step))
+        needed = AFTER + MARGIN * (setup + least * step)
+        if fitting >= least:
+            break
+        if points <= LEAST_POINTS:
+            total = needed + _used(text, left)
+            raise UserError(
+                f"budget={text}: too short, {least} steps at {points} learning rates take longer "
+                f"here; use at least budget={int(total) + 1}s"
+            )
+        points = max(points // 2, LEAST_POINTS)
+    steps, ramp_steps = min(options.steps, fitting), min(options.ramp_steps, fitting)
+    found = []
+    if steps < options.steps:
+        found.append(f"{options.steps - steps} of {options.steps} steps")
+    elif ramp_steps < options.ramp_steps:
+        found.append(f"{options.ramp_steps - ramp_steps} steps of the ramp")
+    if points < options.points:
+        found.append(f"{options.points - points} of {options.points} points")
+    what = f"left out: {' and '.join(found)}" if found else "all of it fits"
+    print(f"lrlab: budget={text}: {what}", flush=True)
+    return replace(options, steps=steps, ramp_steps=ramp_steps, points=points)
+
+
+def _used(text: str, left: float) -> float:
+    from lrlab.config import checks
+
+    return (checks.budget({"budget": text}) or left) - left
+
+
+def recorded(typed: Sequence[str], options: Options) -> list[str]:
+    """Return the words of the command that would train the same without a budget."""
+    own = {name: str(getattr(options, name)) for name in ("steps", "ramp_steps", "points")}
+    kept = [word for word in typed if word.partition("=")[0] not in (*own, "budget")]
+    return [*kept, *(f"{key}={text}" for key, text in own.items())]

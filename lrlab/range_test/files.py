@@ -37,8 +37,8 @@ def write(
     config: Any,
     typed: Sequence[str],
     command: str | None,
-) -> None:
-    """Write the records of the test.
+) -> dict[str, Any]:
+    """Write the records of the test; return the content of suggestions.json.
 
     Args:
         typed: the words of the test; ``command`` is the sweep to run next.
@@ -90,6 +90,7 @@ def write(
     }
     records.write_whole(folder / "suggestions.json", to_json(answer) + "\n")
     records.write_whole(folder / "config.yaml", _config(config))
+    return answer
 
 
 def _config(config: Any) -> str:

@@ -31,7 +31,7 @@ class Options:
     smoothing: float = 0.03  # of the ramp, as a share of its steps
 
     def __post_init__(self) -> None:
-        from lrlab.config import checks
+        from lrlab.config import checks  # imports omegaconf, which --help does without
 
         typed = f"lr={self.low:g}..{self.high:g}"
         checks.check_lr_range(self.low, self.high, typed, "lr=1e-5..10")

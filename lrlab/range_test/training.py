@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,3 +149,33 @@ def _look(
     with on_batches.randomness_kept(lanes), few.rehearsal() if leaves_traces else nullcontext():
         found = torch.stack([few.evaluate(x, y)[0] for x, y in parts]).double().numpy()
     return where, found if few is not lanes else found[:, where]
+
+
+# --- its speed ------------------------------------------------------------------------------------
+
+_SHORT, _LONG = 10, 30  # steps that are timed
+
+Speed = Callable[[int], tuple[float, float]]  # points to seconds until the first step, and of each
+
+
+def measured(subject: Subject, width: int | None) -> Speed:
+    """Return how to measure the speed: copies of the network make a few steps.
+
+    Args:
+        width: the most lanes at once; None: all.
+    """
+
+    def timed(points: int, steps: int) -> float:
+        own = replace(subject, network=copy.deepcopy(subject.network))
+        lrs = np.full((steps, 1 + points), 1e-6)  # so small that none fails and leaves
+        begun = time.perf_counter()
+        train(own, lrs, min(width or 1 + points, 1 + points))
+        return time.perf_counter() - begun
+
+    def speed(points: int) -> tuple[float, float]:
+        timed(points, _SHORT)
+        short, long = timed(points, _SHORT), timed(points, _LONG)
+        step = max((long - short) / (_LONG - _SHORT), long / _LONG / 10)
+        return max(short - _SHORT * step, 0.0), step
+
+    return speed

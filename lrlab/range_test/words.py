@@ -23,7 +23,8 @@ def sweep_command(found: Found, typed: Sequence[str] = ()) -> str | None:
 
     if found.sweep is None:
         return None
-    kept = [word for word in typed if word.partition("=")[0] != "name"]
+    # It sweeps a grid, which has no number of trials.
+    kept = [word for word in typed if word.partition("=")[0] not in ("name", "n_trials", "budget")]
     low, high = found.sweep
     return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
 

@@ -73,6 +73,14 @@ def journal_file(sweep: Path) -> Path:
     return sweep / "study.journal"
 
 
+def answer_file(sweep: Path) -> Path:
+    return sweep / "answer.json"
+
+
+def budget_file(sweep: Path) -> Path:
+    return sweep / "budget.json"
+
+
 def report_file(sweep: Path) -> Path:
     return sweep / "report.html"
 

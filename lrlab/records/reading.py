@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrlab.errors import UserError
+from lrlab.process.plain import is_number
 from lrlab.records import files
 from lrlab.records.names import (
     BRANCHES,
@@ -19,6 +20,7 @@ from lrlab.records.names import (
     LANDSCAPE,
     METRICS,
     MOST_TEXT,
+    budget_file,
     run_folders,
     summary_file,
 )
@@ -190,6 +192,20 @@ def read_summary(run: Path) -> dict[str, Any]:
     if classes is not None and (type(classes) not in (int, float) or not classes >= 2):
         raise UserError(f"{file}: is damaged, its num_classes is no number of classes")
     return found
+
+
+def read_budget(sweep: Path) -> dict[str, Any] | None:
+    """Return what a sweep's budget.json says of its budget; None: it had none, or it is damaged."""
+    try:
+        found = json.loads(_text(budget_file(sweep)), parse_int=_whole)
+        left_out, told = found["left_out"], [found["asked"], found["trained"]]
+        is_whole = is_number(found["seconds"]) and isinstance(found["budget"], str)
+        is_whole = (
+            is_whole and isinstance(left_out, list) and all(isinstance(t, dict) for t in told)
+        )
+        return found if is_whole and all(isinstance(each, str) for each in left_out) else None
+    except (UserError, OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
 
 
 def _whole(digits: str) -> int:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from lrlab.errors import NotWritten, UserError
 from lrlab.process.plain import to_json
 from lrlab.records import files
-from lrlab.records.names import BRANCHES, DIAGNOSTICS, METRICS, PROBE, VAL_PARTS, summary_file
+from lrlab.records.names import (
+    BRANCHES,
+    DIAGNOSTICS,
+    METRICS,
+    PROBE,
+    VAL_PARTS,
+    answer_file,
+    budget_file,
+    summary_file,
+)
 from lrlab.records.reading import read_summary
 
 if TYPE_CHECKING:
@@ -178,6 +187,16 @@ def write_runs(sweep: Path, runs: pd.DataFrame) -> None:
 def write_verdicts(sweep: Path, verdicts: pd.DataFrame) -> None:
     """Write verdicts.csv, one row a run, with a sentence of evidence."""
     files.write_whole(sweep / "verdicts.csv", csv_text(verdicts))
+
+
+def write_answer(sweep: Path, answer: Mapping[str, Any]) -> None:
+    """Write answer.json: which lr to use, how sure that is, what to run next."""
+    files.write_whole(answer_file(sweep), to_json(answer) + "\n")
+
+
+def write_budget(sweep: Path, budget: Mapping[str, Any]) -> None:
+    """Write budget.json: what fits into the time that the sweep was given."""
+    files.write_whole(budget_file(sweep), to_json(budget) + "\n")
 
 
 _FORMULA = re.compile(r"\s*[=+\-@\t\r]")

@@ -8,7 +8,6 @@ and those below them.
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -71,6 +70,7 @@ def _tables(sweep: Path) -> Tables:
 
 def _details(sweep: Path, tables: Tables) -> Details:
     from lrlab.process.paths import display_path
+    from lrlab.tables import sweep_settings
 
     last = tables.curves.loc[tables.curves["step"].notna()].drop_duplicates("run", keep="last")
     recorded = dict(zip(last["run"], last["step"], strict=True))
@@ -80,7 +80,7 @@ def _details(sweep: Path, tables: Tables) -> Details:
     return Details(
         configs={run: _config(folder) for run, folder in folders.items()},
         environments={run: _environment(folder) for run, folder in folders.items()},
-        command=_command(sweep),
+        command=shlex.join(sweep_settings.command(sweep)),
         folder=display_path(sweep),
         made=time.strftime("%Y-%m-%d %H:%M"),
         notes=[note] if damaged else [],
@@ -148,33 +148,3 @@ def _is_damaged(run: Path, last: float | None) -> bool:
     except (UserError, OSError):
         return True
     return False
-
-
-def _command(sweep: Path) -> str:
-    """Return the command that began the sweep, from its multirun.yaml; "" if it is not there."""
-    from lrlab import records
-    from lrlab.errors import UserError
-
-    try:
-        saved = _yaml(records.read_sweep_config(sweep))
-        hydra = saved["hydra"]
-        given = [str(word) for word in hydra["overrides"]["task"]]
-    except (UserError, OSError, KeyError, TypeError):
-        return ""
-    return " ".join(["python -m lrlab.sweep", *map(shlex.quote, [*_flags(hydra), *given])])
-
-
-def _flags(hydra: Any) -> list[str]:
-    """Return the flags that named the user's own configs, and the overrides of Hydra's options."""
-    found = []
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        for source in hydra["runtime"]["config_sources"]:
-            if source["provider"] == "command-line":
-                found.append(f"--config-dir={source['path']}")
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        if (name := hydra["job"]["config_name"]) not in (None, "config"):
-            found.append(f"--config-name={name}")
-    with contextlib.suppress(LookupError, TypeError, AttributeError):
-        words = map(str, hydra["overrides"]["hydra"])
-        found += [word for word in words if not word.startswith("hydra.mode=")]
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, printable
-from lrlab.process import verbs
+from lrlab.process import only_json, verbs
 from lrlab.process.verbs import Parser, path
 
 
@@ -19,13 +19,18 @@ def main() -> None:
         "the page cannot be made or written.",
     )
     parser.add_argument("sweep", type=path, help="a sweep's folder, for example outputs/my_sweep")
+    parser.add_argument("--json", action="store_true", help=only_json.HELP)
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     try:
         arguments = parser.parse_args()
         from lrlab import report
         from lrlab.process.paths import display_path
 
-        print(printable(f"report {display_path(report.write(arguments.sweep))}"))
+        file = report.write(arguments.sweep)
+        if arguments.json:
+            only_json.show({**only_json.head("report"), "report": str(file.absolute())})
+        else:
+            print(printable(f"report {display_path(file)}"))
     except (UserError, NotWritten) as error:
         verbs.fail(str(error), 2 if isinstance(error, UserError) else 1)
     except Exception as error:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lrlab.verdicts.answer import Answer
 
 _EDGES = {"low": "smallest tried", "high": "largest tried", "both": "only one tried"}
-_POINTS = 7  # lrs to try next, if the sweep's command does not say how many
 _STACK = 6  # dots over each other at one lr; more are counted
 _MARK = 0.6  # percent of the axis: half the width of the mark at a single lr
 _MARGIN = 0.04  # percent of the axis, free at each end
@@ -94,42 +93,10 @@ def _lead(a: Answer) -> str:
 
 
 def next_command(a: Answer, command: str) -> str:
-    """Return the sweep's command line over the range to try next; "" if either is not known.
+    """Return the sweep's command line over the range to try next; "" if either is not known."""
+    from lrlab.verdicts.printed.answer_json import next_words
 
-    Other swept settings get their value in the answer. The sweep's name and folder are left out.
-    """
-    if a.try_next is None or not command:
-        return ""
-    low, high = a.try_next
-    words = shlex.split(command)
-    given = {word.partition("=")[0].lstrip("+") for word in words}
-    if "lr" not in given:
-        return ""
-    kept = []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "lr":
-            kept.append(f"lr={low:.3g}..{high:.3g}")
-        elif key in a.settings and _is_swept(value):
-            kept.append(f"{key}={_one_value(setting_text(a.settings[key]))}")
-        elif key not in ("name", "output", "hydra.sweep.dir"):
-            kept.append(word)
-    if a.search is None and "points" not in given:
-        kept.append(f"points={_POINTS}")
-    return " ".join(map(shlex.quote, kept))
-
-
-def _one_value(text: str) -> str:
-    """Quote a setting's value with a comma, which the command line would take for a list."""
-    if "," not in text or text.startswith("["):
-        return text
-    from lrlab.config.words.spelling import quoted
-
-    return quoted(text)
-
-
-def _is_swept(value: str) -> bool:
-    return "," in value or ".." in value or value.startswith(("interval(", "range(", "choice("))
+    return shlex.join(next_words(a, shlex.split(command)))
 
 
 def _in_short(a: Answer) -> dict[str, str]:

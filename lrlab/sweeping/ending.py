@@ -19,7 +19,7 @@ from lrlab.process.cores import cores
 from lrlab.process.paths import typed_path
 from lrlab.study.heartbeat import Place
 from lrlab.study.trial_source import label
-from lrlab.sweeping import launch, leftout, working
+from lrlab.sweeping import budget, launch, leftout, working
 from lrlab.sweeping.judged import Sweep
 from lrlab.sweeping.resuming import resume_command
 
@@ -42,7 +42,7 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     from lrlab.tables import frames
     from lrlab.verdicts import loading, loss_kinds
     from lrlab.verdicts import recommend as answer
-    from lrlab.verdicts.printed import answer_words, sweep_table
+    from lrlab.verdicts.printed import answer_json, answer_words, sweep_table
 
     config, folder = current.config, current.folder
     trials = queue.trials()
@@ -60,13 +60,17 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     _test_branches(current, trials)
     runs = frames.runs(folder)
     records.write_runs(folder, runs)
+    figures = budget.draws(config, current.budget, current.command.started)
     # The curves of a thousand runs take gigabytes, so they are never all in memory.
-    if config.plots:
+    if figures:
         curves, verdicts = loading.drawn_and_judged(folder, target=config.target)
     else:
         curves, verdicts = None, loading.verdicts_of(folder, target=config.target)
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
+    planned = current.budget or records.read_budget(folder)
+    limited = None if planned is None else budget.ended(current, planned, figures)
+    records.write_answer(folder, answer_json.of_sweep(answers, folder, limited))
     mixed = loss_kinds.of_best(runs, str(config.objective))
     best = None if mixed else _best(current, queue, trials)
     none = mixed or (_why_none(config) if best is None else _nothing_recommended(answers, runs))
@@ -87,6 +91,8 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
             print(f"lrlab: no best.yaml is written: {error}", flush=True)
     width, told = fitting.terminal_width(), answer_words.text(answers)
     print(sweep_table.results(runs, folder, best, verdicts, told, width), flush=True)
+    if limited is not None:
+        budget.say_left_out(current, limited)
     if best is None and "finished" in set(runs["state"]):
         print(f"lrlab: none is the best: {none}", flush=True)
     failed, unwritten = {}, None

@@ -16,10 +16,12 @@ from lrlab.errors import UserError
 from lrlab.plan import checks, compose, memory
 from lrlab.sweeping.resuming import resume_command
 
+DEFAULT_TRIALS = 20
+
 # Options that may differ when a sweep is resumed or joined, as they decide no run's numbers.
 FREE = (
     *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
-    *("n_trials", "timeout", "points", "storage", "workers", "lease", "checkpoint_every"),
+    *("n_trials", "timeout", "budget", "points", "storage", "workers", "lease", "checkpoint_every"),
     *("diagnostics", "tracking", "profile", "memory_limit", "pad", "capture"),
 )
 
@@ -40,6 +42,7 @@ class Sweep:
 
     judged: dict[int, compose.Job] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)  # printed when the sweep is announced
+    budget: dict[str, Any] | None = None  # of a budget: what fits into it, as budget.json has it
 
     def job(self, point: Mapping[str, str], number: int) -> compose.Job:
         """Return a run that is checked and can train; check it only once.

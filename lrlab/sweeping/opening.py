@@ -19,14 +19,11 @@ from lrlab.errors import NotWritten, UserError
 from lrlab.plan import build, checks, compose, memory, notices
 from lrlab.plan.spec import RunSpec, new_summary
 from lrlab.study import heartbeat
-from lrlab.sweeping import leftout, workers
-from lrlab.sweeping.judged import FREE, Sweep, prunes
+from lrlab.sweeping import budget, leftout, workers
+from lrlab.sweeping.judged import DEFAULT_TRIALS, FREE, Sweep, prunes
 
 if TYPE_CHECKING:
     from lrlab.study.queue import Queue
-
-
-DEFAULT_TRIALS = 20
 
 
 def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
@@ -46,6 +43,8 @@ def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
         current.notices = notices.lines(specs)
         sharing = None if current.worker else workers.sharing(config.workers, config.device)
         memory.check(specs, sharing)
+        if not current.worker and budget.fit(current, specs):
+            continue  # with the epochs that fit
         queue = None
         if current.shared:
             queue = open_queue(current, checked[0], create)
@@ -58,6 +57,8 @@ def open_sweep(current: Sweep, named: set[str]) -> tuple[Queue, compose.Job]:
             config.name = literal(current.folder.name)
         if made:
             _write_config(current)  # before anything else: from here on the sweep can be resumed
+            if current.budget is not None:
+                records.write_budget(current.folder, current.budget)
             if current.command.carried is not None:
                 records.take_along(current.folder, current.command.carried)
         if queue is None:

@@ -50,6 +50,8 @@ def task(config: DictConfig) -> dict[str, Any]:
     try:
         if HydraConfig.get().mode != RunMode.MULTIRUN:  # the sweeper checked all its runs
             wishes.refuse_unknown(config, arguments.noted(config, "task"))
+            if config.budget is not None:
+                raise UserError(f"budget={config.budget}: is a sweep's; leave out hydra.mode=RUN")
         return launch.run_one(compose.spec(config))
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -65,7 +65,7 @@ def work(current: Sweep, queue: Queue, first: compose.Job) -> None:
                     progress.show(rows) as update,
                 ):
                     row_of = {row.run: i for i, row in enumerate(rows)}
-                    pool.run(source, _width(current), spec.device, update, row_of, stop)
+                    pool.run(source, width(current), spec.device, update, row_of, stop)
             else:
                 with records.written_by_owner(source.check_owned):
                     _launch(current, source)
@@ -131,7 +131,7 @@ def amount_of_runs(current: Sweep, queue: Queue) -> str:
     return f"{what}, shared with {shared}," if others else what
 
 
-def _width(current: Sweep) -> int | None:
+def width(current: Sweep) -> int | None:
     if current.config.lanes != "auto":
         return int(current.config.lanes)
     share = os.environ.get("LRLAB_PLACES")  # of a worker: not more than its share
@@ -144,7 +144,7 @@ def _width(current: Sweep) -> int | None:
 
 def _launch(current: Sweep, source: StudySource) -> None:
     """Train with one of Hydra's own launchers, each run by itself, in the launcher's processes."""
-    size = _width(current) or sys.maxsize
+    size = width(current) or sys.maxsize
     launcher = current.launcher
     if task := getattr(launcher, "task_function", None):
         launcher.task_function = launch.OwnersTask(task, source.queue.worker)

@@ -1,5 +1,6 @@
 """Read the settings that runs were trained with from the records. Never imports torch."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,37 @@ def objective(sweep: Path) -> str:
         return "val_loss"
     found = str(saved.get("objective")) if isinstance(saved, dict) else ""
     return found if found in OBJECTIVES else "val_loss"
+
+
+def command(sweep: Path) -> list[str]:
+    """Return the words of the command that began the sweep; [] if it is not known.
+
+    It comes from multirun.yaml, with the flags that named the user's own configs and the overrides
+    of Hydra's options.
+    """
+    from yaml import YAMLError
+
+    try:
+        hydra = records.plain_yaml(records.read_sweep_config(sweep))["hydra"]
+        given = [str(word) for word in hydra["overrides"]["task"]]
+    except (UserError, OSError, YAMLError, RecursionError, KeyError, TypeError, ValueError):
+        return []
+    return ["python", "-m", "lrlab.sweep", *_flags(hydra), *given]
+
+
+def _flags(hydra: Any) -> list[str]:
+    found: list[str] = []
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        for source in hydra["runtime"]["config_sources"]:
+            if source["provider"] == "command-line":
+                found.append(f"--config-dir={source['path']}")
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        if (name := hydra["job"]["config_name"]) not in (None, "config"):
+            found.append(f"--config-name={name}")
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        words = map(str, hydra["overrides"]["hydra"])
+        found += [word for word in words if not word.startswith("hydra.mode=")]
+    return found
 
 
 def lr_of(run: Path) -> float:

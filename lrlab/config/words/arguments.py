@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ _OF_HYDRA = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.", "hydra.swee
 RESUMED = "hydra.sweeper.resume=true"
 
 
+clock = time.monotonic  # of ``budget``, which begins with the command
+
+
 @dataclass(frozen=True)
 class Command:
     """A command line, parsed once and passed on unchanged.
@@ -51,6 +55,7 @@ class Command:
         carried: the folder with files that the sweep copies into its own.
         began: where the sweep began with which this command goes on.
         opened: called with the sweep's folder once it is open.
+        started: when it was parsed, as time.monotonic().
     """
 
     for_hydra: tuple[str, ...] = ()
@@ -58,6 +63,7 @@ class Command:
     carried: Path | None = None
     began: Path | None = None
     opened: Callable[[Path], object] = lambda folder: None
+    started: float = field(default_factory=lambda: clock())
 
 
 def read(

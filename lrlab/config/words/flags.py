@@ -99,7 +99,7 @@ def _known(flag: str, word: str) -> str:
         value = word.partition("=")[2]
         raise UserError(f"{word}: options have no dashes; write {option}={value or '...'}")
     raise UserError(
-        f"{word}: no such flag{near(flag, FLAGS)}; options are written option=value, "
+        f"{word}: no such flag{near(flag, [*FLAGS, '--json'])}; options are written option=value, "
         "without dashes, and --help lists them"
     )
 

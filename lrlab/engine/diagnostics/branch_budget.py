@@ -48,6 +48,25 @@ def is_annealed(last_lr: float, lr: float) -> bool:
     return not last_lr >= THRESHOLDS.annealed * lr
 
 
+def shares(mode: str, steps: int, steps_per_epoch: int, batches: float) -> float:
+    """Return how much of the training time measuring and the branch test take at most.
+
+    Args:
+        mode: ``off``, ``default`` or ``full``.
+        steps: of the run.
+        batches: the samples on which steps are measured, in mini-batches.
+    """
+    if mode == "off":
+        return 0.0
+    share = BUDGET
+    if mode == "full":
+        cadence = CADENCES[mode]
+        _, what = planned(cadence, steps, steps_per_epoch, batches)
+        share = sum(cost(int(kind), cadence, batches) for kind in what) / steps
+    branches = branch_steps(mode, steps, annealed=False)
+    return share + ((BRANCHES * branches + BRANCH_SETUP) / steps if branches else 0.0)
+
+
 def asked_line(steps: int, steps_per_epoch: int, batches: float) -> str:
     """Return a line, printed before training, about the cost of ``diagnostics=full``."""
     cadence, mode = CADENCES["full"], "full"

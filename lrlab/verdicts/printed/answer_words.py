@@ -16,7 +16,7 @@ from lrlab.verdicts.recommend import best_of_each, comparable
 NOT_COMPARABLE = "losses of different kinds do not compare, accuracies do"
 HEAD = len("answer  ")  # columns of the words before a line's text
 _OTHERS = 8  # further combinations of settings that the text shows, one line each
-_FAR = 10  # a lead of more than this × the noise is not due to the seed
+FAR = 10  # a lead of more than this × the noise is not due to the seed
 _BINS = 6  # ranges of lrs of a search that the text shows
 
 
@@ -203,7 +203,7 @@ def how_sure(a: Answer) -> str:
     sentences = [line, *_not_told_apart(a)]
     if a.seeds == 1 and a.rival is not None:
         # another seed hardly reverses a large lead
-        if not a.rival.higher > _FAR * a.rival.error:
+        if not a.rival.higher > FAR * a.rival.error:
             sentences.append("Another seed may change the order; try seed=0,1,2")
     elif a.seeds == 1:
         sentences.append("Several seeds would show the noise; try seed=0,1,2")

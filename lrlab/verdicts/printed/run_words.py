@@ -7,16 +7,18 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lrlab.errors import in_a_line
-from lrlab.process import fitting
+from lrlab.process import fitting, only_json
 from lrlab.process.plain import to_json
 from lrlab.tables import frames, tidy
 from lrlab.verdicts import answer
 from lrlab.verdicts.outcomes import UNFINISHED
+from lrlab.verdicts.printed import answer_json
 
 
 def in_order(found: pd.DataFrame) -> pd.DataFrame:
@@ -92,11 +94,26 @@ def _gain(gain: float) -> str:
     return "non-finite" if gain == -math.inf else f"{round(gain, 2) + 0.0:.2f}"
 
 
-def as_json(found: pd.DataFrame, answers: Sequence[answer.Answer], notes: Sequence[str]) -> str:
-    """Return verdicts, answers and notes as one JSON object; non-finite numbers are null."""
+def as_json(
+    found: pd.DataFrame,
+    answers: Sequence[answer.Answer],
+    notes: Sequence[str],
+    sweep: Path | None = None,
+) -> str:
+    """Return verdicts, answers and notes as one JSON object; non-finite numbers are null.
+
+    Args:
+        sweep: the folder, where one sweep alone was judged.
+    """
     shown = found.drop(columns=frames.PARTS, errors="ignore")
     rows = json.loads(shown.to_json(orient="records", double_precision=15) or "[]")
-    whole = {"verdicts": rows, "answers": [asdict(each) for each in answers], "notes": list(notes)}
+    whole = {
+        **only_json.head("analysis"),
+        "verdicts": rows,
+        "answers": [asdict(each) for each in answers],
+        "answer": answer_json.of_sweep(answers, sweep),
+        "notes": list(notes),
+    }
     return to_json(
         whole, default=lambda value: value.item() if hasattr(value, "item") else str(value)
     )
