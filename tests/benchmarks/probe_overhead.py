@@ -2,8 +2,8 @@
 
     python tests/benchmarks/probe_overhead.py
 
-It prints, for the default network and for a small transformer, the median over rounds of the CPU time
-with a probe at ``every=100``, divided by the time without; the two take turns in each round.
+It prints, for the default network and for a small transformer, the median over rounds of the CPU
+time with a probe at ``every=100``, divided by the time without. The two take turns in each round.
 """
 
 from __future__ import annotations
