@@ -66,6 +66,12 @@ class LearningRateProbe(Callback):
         if value is not None and self.probe is not None and not trainer.sanity_checking:
             self.probe.evaluated(float(value))
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if self.probe is not None:
+            self.probe.close("interrupted")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.probe is not None:
             self.probe.close()

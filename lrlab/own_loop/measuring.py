@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from lrlab.engine.diagnostics import quantities
+from lrlab.errors import UserError
 from lrlab.own_loop.keeping import evaluated, kept
 
 # How far along the update the search for the critical multiple goes, in updates.
 FARTHEST = 1024.0
-PASSES = 4  # forward passes at most, besides the two with gradients
+PASSES = 5  # forward passes at most, besides the two with gradients
 ENOUGH = 2  # of them, once there is a bracket
+FLOOR = 8.0  # a change of the loss below so many units of its rounding shows nothing
+WIDE = 2.0  # a bracket whose ends differ by more says "more than its low end"
 CLOSE = 1.15  # a bracket whose ends differ by this factor is close enough
 
 Loss = Callable[..., Tensor]
@@ -31,8 +34,10 @@ class Measured:
         loss, loss_after: before and after the update.
         alpha: as from ``quantities.alpha``.
         critical: the critical multiple: this many times the update brings the loss back to where
-            it began. 0 if the loss rises at once; inf beyond ``FARTHEST``; NaN if the loss before
-            the update is not finite.
+            it began. It is interpolated in a narrow bracket; in a wide one it is ``low``, or
+            ``high`` if ``low`` is 0. 0 if the loss rises at once, inf if it does not rise up to
+            ``FARTHEST``. NaN if the loss has no slope, is not finite, or changes by less than it is
+            rounded to.
         low, high: its bracket: at ``low`` times the update the loss was not above its start, at
             ``high`` it was.
         grad_norm: length of the loss's gradient before the update, without clipping or momentum.
@@ -54,6 +59,7 @@ class Measured:
     group_ratios: tuple[float, ...]
     noise: float
     stability_ratio: float
+    lr: float = math.nan  # of the first parameter group at this step
 
 
 def measure(
@@ -82,18 +88,19 @@ def measure(
         None if nothing moved, because a gradient scaler left the step out.
     """
     params = [p for group in groups for p in group]
-    with kept(model, params):
+    with kept(model, params) as reset:
         after = [p.detach().clone() for p in params]
         update = [b - a for a, b in zip(before, after, strict=True)]
         lengths = _lengths(groups, before, update)
         if all(length == 0 for length, _ in lengths):
             return None
-        line = _Line(params, before, update, after, loss, batch)
+        line = _Line(params, before, update, after, loss, batch, reset)
         start, slope, grad_norm, samples = line.with_slope(0.0)
         stability_ratio = math.nan if ratio is None else ratio()
         end, slope_after, _, samples_after = line.with_slope(1.0)
         noise = _noise(line, samples, samples_after)
-        low, high, critical = _critical(line, start, slope, end, slope_after)
+        floor = FLOOR * torch.finfo(samples.dtype).eps * abs(start)
+        low, high, critical = _critical(line, floor, start, slope, end, slope_after)
     ends = (np.asarray(value) for value in (end - start, slope, slope_after))
     ratios = [_ratio(length, weight) for length, weight in lengths]
     whole = [math.sqrt(sum(part**2 for part in parts)) for parts in zip(*lengths, strict=True)]
@@ -123,17 +130,19 @@ class _Line:
         after: Sequence[Tensor],
         loss: Loss,
         batch: Sequence[Any],
+        reset: Callable[[], None],
     ) -> None:
         self._params, self._before, self._update, self._after = params, before, update, after
-        self._loss, self.batch = loss, batch
+        self._loss, self.batch, self._reset = loss, batch, reset
 
     def go(self, t: float) -> None:
+        self._reset()  # what the last evaluation changed in buffers and attributes
         with torch.no_grad():
             for p, start, step, end in zip(
                 self._params, self._before, self._update, self._after, strict=True
             ):
-                if t == 1:
-                    p.copy_(end)  # start + step may round to another number
+                if t in (0, 1):  # start + step may round to another number
+                    p.copy_(end if t else start)
                 else:
                     torch.add(start, step, alpha=t, out=p.data)
 
@@ -157,6 +166,8 @@ class _Line:
             for p, step in zip(self._params, self._update, strict=True)
             if (gradient := gradients.get(id(p))) is not None
         ]
+        if not pairs:
+            raise UserError("loss: does not depend on the optimizer's parameters")
         along = torch.stack([_sum(g * u) for g, u in pairs]).sum()
         square = torch.stack([_sum(g * g) for g, _ in pairs]).sum()
         mean = losses.detach().mean().to(along)
@@ -165,18 +176,25 @@ class _Line:
 
 
 def _critical(
-    line: _Line, start: float, slope: float, end: float, slope_after: float
+    line: _Line, floor: float, start: float, slope: float, end: float, slope_after: float
 ) -> tuple[float, float, float]:
-    """Return low, high and the multiple between them at which the loss is back at its start.
+    """Return low, high and the critical multiple; see ``Measured``.
 
     (loss(t) − loss(0)) / t is a straight line in t where the loss is a parabola, so that its zero
     is found by secants, kept within the bracket.
     """
-    if not math.isfinite(start) or not math.isfinite(slope):
-        return math.nan, math.nan, math.nan
-    if slope >= 0:
-        return 0.0, 0.0, 0.0
-    points = {0.0: slope, 1.0: _rise(end - start)}
+    unknown = (math.nan, math.nan, math.nan)
+    if not math.isfinite(start) or not math.isfinite(slope) or slope == 0:
+        return unknown
+    if slope > 0:
+        return (0.0, 0.0, 0.0) if not end < start else unknown
+    points = {0.0: slope}
+
+    def add(t: float, change: float) -> None:
+        if not abs(change) <= floor:  # else rounding decides its sign
+            points[t] = change / t if math.isfinite(change) else math.inf
+
+    add(1.0, end - start)
     guess = FARTHEST
     if math.isfinite(end) and math.isfinite(slope_after):
         ends = (np.asarray(value) for value in (end - start, slope, slope_after))
@@ -184,22 +202,25 @@ def _critical(
         guess = -w1 / w2 if w2 > 0 and w1 < 0 else FARTHEST
     for made in range(PASSES):
         low, high = _bracket(points)
-        if high <= low * CLOSE or low >= FARTHEST or (made >= ENOUGH and math.isfinite(high)):
+        if low >= FARTHEST or (low > 0 and high <= low * (WIDE if made >= ENOUGH else CLOSE)):
             break
-        t = _within(guess, low, high)
-        points[t] = _rise(line.at(t) - start) / t
+        last = made == PASSES - 1
+        t = FARTHEST if last and math.isinf(high) else _within(guess, low, high)
+        change = line.at(t) - start
+        if abs(change) <= floor < abs(slope) * t / 64:  # there it is, as near as rounding lets it
+            return low, high, t
+        add(t, change)
         guess = _secant(points)
     low, high = _bracket(points)
+    if len(points) == 1:
+        return unknown
     if math.isinf(high):
-        return low, math.inf, math.inf
-    risen = points[high]
-    fallen = points[low]
+        return (low, math.inf, math.inf) if low >= FARTHEST else unknown
+    if low == 0 or high > WIDE * low:
+        return low, high, low or high
+    fallen, risen = points[low], points[high]
     share = fallen / (fallen - risen) if math.isfinite(risen) else 0.5
     return low, high, low + (high - low) * share
-
-
-def _rise(change: float) -> float:
-    return change if math.isfinite(change) else math.inf
 
 
 def _bracket(points: dict[float, float]) -> tuple[float, float]:
@@ -210,7 +231,9 @@ def _bracket(points: dict[float, float]) -> tuple[float, float]:
 def _within(guess: float, low: float, high: float) -> float:
     """Return the next place to try: near the guess, a little beyond it on the open side."""
     if math.isinf(high):
-        return min(max(guess * CLOSE**0.5, low * 1.3), FARTHEST)
+        return min(max(guess * CLOSE**0.5, max(low, 1.0) * 1.3), FARTHEST)
+    if low == 0:
+        return min(max(guess, high / 16), 0.9 * high)
     width = high - low
     return min(max(guess, low + 0.1 * width), high - 0.1 * width)
 
@@ -222,7 +245,7 @@ def _secant(points: dict[float, float]) -> float:
     other = high if math.isfinite(points.get(high, math.inf)) else below[-2:][0]
     rise = points[other] - points[low]
     if other == low or rise == 0 or (other - low) / rise <= 0:
-        return FARTHEST if math.isinf(high) else (low + high) / 2
+        return FARTHEST if math.isinf(high) else math.sqrt(max(low, high / 64) * high)
     return low - points[low] * (other - low) / rise
 
 

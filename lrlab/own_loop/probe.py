@@ -6,10 +6,12 @@ import atexit
 import contextlib
 import itertools
 import math
+import os
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from lrlab import records
+from lrlab.data.random_state import random_state_kept
 from lrlab.errors import UserError
 from lrlab.own_loop import branching, folders, words
+from lrlab.own_loop.keeping import gpus
 from lrlab.own_loop.measuring import Loss, Measured, measure
 from lrlab.own_loop.sharpness import Sharpness
 from lrlab.process.plain import is_real, is_whole
@@ -58,7 +62,6 @@ class Probe:
             the stability ratio is measured; each time that costs about as much as 10 steps. Without
             it, a loss that is much steeper across the steps than along them goes unseen.
         lr: by which the run is known; None: the first parameter group's initial lr.
-        seed: of the run, where you have several of one lr.
         settings: what else sets this run apart, such as {"width": 64}. Some names have a meaning:
             ``seed``; ``num_classes`` or ``chance_loss``, the loss of the best constant prediction,
             with which a run that learns nothing is found; ``network``, ``data``, ``schedule``.
@@ -97,6 +100,8 @@ class Probe:
         self._last = 0  # step of the last row in metrics.csv
         self._nonfinite: int | None = None
         self._due = True
+        self._unmoved = 0  # steps that were to be measured and changed no weight
+        self._pid = os.getpid()
         self._state = "running"
         self._write()
         _open.add(self)
@@ -130,10 +135,16 @@ class Probe:
         Call it before ``step``. It does not wait for the device: values are fetched when a step is
         measured. Without it the curve has the measured steps only.
         """
+        self._check_open()
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise UserError("record: give the loss as a tensor with one number")
         self._losses.append((self.steps, _lr_of(self.optimizer), loss.detach()))
 
     def evaluated(self, val_loss: float, val_acc: float | None = None) -> None:
         """Record a validation: the mean loss per held-out sample, and the share that is right."""
+        self._check_open()
+        if val_acc is not None and not 0 <= float(val_acc) <= 1:
+            raise UserError(f"val_acc={val_acc}: must be a share from 0 to 1")
         cells = {"step": [self.steps], "epoch": [0], "val_loss": [float(val_loss)]}
         if val_acc is not None:
             cells["val_acc"] = [float(val_acc)]
@@ -143,7 +154,9 @@ class Probe:
 
     def verdict(self) -> words.Verdict:
         """Return in words what the latest measured steps say of the lr; ``print`` it."""
-        return words.verdict(self.measured, self._lr, self._step)
+        if not self.measured and self._unmoved:
+            return words.unmoved(self._unmoved)
+        return words.verdict(self.measured, self._step, self._sharpness is not None)
 
     def branch(
         self,
@@ -172,7 +185,9 @@ class Probe:
         """
         if not is_whole(steps) or steps < 1:
             raise UserError(f"steps={steps!r}: must be a whole number, 1 or more")
-        taken = _take(batches, steps)
+        with random_state_kept(gpus(list(self.model.parameters()))):
+            taken = _take(batches, steps)
+        self._check_open()
         lr = _lr_of(self.optimizer)
         rows = branching.branches(self.model, self.optimizer, loss, taken, before_step)
         self._fetch()
@@ -182,11 +197,32 @@ class Probe:
         return dict(zip(records.MULTIPLIERS, np.median(last, axis=0).tolist(), strict=True))
 
     def close(self, state: str = "finished") -> None:
-        """End the run's record. It is also done when the program ends without an error."""
-        if self._state == "running":
-            self._state = state
-            self._fetch()
-            self._write()
+        """End the run's record; the end of the program does so, too, unless it ended by an error.
+
+        Args:
+            state: finished or interrupted.
+
+        Raises:
+            UserError: it is neither.
+        """
+        if state not in ("finished", "interrupted"):
+            raise UserError(f"state={state!r}: must be finished or interrupted")
+        if self._state != "running" or os.getpid() != self._pid:
+            return
+        self._fetch()
+        if self._last < self.steps:  # the curve ends where the training ended
+            cells = {"step": [self.steps], "epoch": [0]}
+            records.append_metrics(self.folder, cells)
+        self._state = state
+        self._write()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def _check_open(self) -> None:
+        if self._state != "running":
+            raise UserError(f"{self.folder}: this probe is closed; make another for more steps")
 
     def __enter__(self) -> Probe:
         return self
@@ -200,20 +236,24 @@ class Probe:
         self.steps += 1
         self._due = self._due or _is_due(self.steps, self.every)
 
-    def _measure(self, before: list[Tensor], loss: Loss, batch: tuple[Any, ...]) -> None:
+    def _measure(self, before: list[Tensor], lr: float, loss: Loss, batch: tuple[Any, ...]) -> None:
         groups = [group["params"] for group in self.optimizer.param_groups]
         try:
             found = measure(self.model, groups, before, loss, batch, self._ratio())
+            self._record(found, lr)
         except Exception as error:
             if not self.measured:
                 raise
             warnings.warn(f"lrlab.Probe: step {self.steps} was not measured: {error}", stacklevel=4)
             self._due = False
-            return
+
+    def _record(self, found: Measured | None, lr: float) -> None:
         if found is None:  # a gradient scaler left the step out; the next one is measured
+            self._unmoved += 1
             return
         self._due = False
-        self._step, self._lr = self.steps, _lr_of(self.optimizer)
+        found = replace(found, lr=lr)
+        self._step, self._lr = self.steps, lr
         if not any(step == self.steps for step, _, _ in self._losses[-1:]):
             self._losses.append((self.steps, self._lr, torch.tensor(found.loss)))
         self.measured.append(found)
@@ -244,8 +284,6 @@ class Probe:
             self._nonfinite = bad[0]
 
     def _write(self) -> None:
-        # Readers take a finished run whose curve ends before its last step for one cut short.
-        steps = self.steps if self._state == "running" else self._last
         state = self._state
         if state == "finished" and self._nonfinite is not None:
             state = "diverged"
@@ -253,7 +291,7 @@ class Probe:
         folders.summary(
             self.folder,
             state,
-            steps,
+            self.steps,
             self._about,
             initial_loss=first,
             first_nonfinite_step=self._nonfinite,
@@ -263,14 +301,17 @@ class Probe:
 class _Step:
     """One step: on most of them it only counts."""
 
-    __slots__ = ("_batch", "_before", "_loss", "_probe")
+    __slots__ = ("_batch", "_before", "_loss", "_lr", "_probe")
 
     def __init__(self, probe: Probe, loss: Loss | None = None, batch: tuple[Any, ...] = ()) -> None:
         self._probe, self._loss, self._batch = probe, loss, batch
         self._before: list[Tensor] | None = None
+        self._lr = math.nan
 
     def __enter__(self) -> None:
+        self._probe._check_open()
         if self._probe._due:
+            self._lr = _lr_of(self._probe.optimizer)  # a scheduler may step before the end
             groups = self._probe.optimizer.param_groups
             self._before = [p.detach().clone() for group in groups for p in group["params"]]
 
@@ -281,7 +322,7 @@ class _Step:
     def end(self, loss: Loss, *batch: Any) -> None:
         """Measure the step if it is due, and count it; arguments as for ``Probe.step``."""
         if self._before is not None:
-            self._probe._measure(self._before, loss, batch)
+            self._probe._measure(self._before, self._lr, loss, batch)
         self._probe._counted()
 
 
@@ -324,7 +365,8 @@ def _take(batches: Iterable[Any], count: int) -> list[Any]:
         before = len(found)
         found += itertools.islice(iter(batches), count - before)
         if len(found) == before:
-            raise UserError("batches: gives none; give a loader or a list of batches")
+            some = f"only {before} of {count}" if before else "none"
+            raise UserError(f"batches: gives {some}; give a loader or a list of batches")
     return found
 
 

@@ -14,6 +14,10 @@ LATEST = 5  # measured steps whose median counts
 
 _FRACTIONS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 10: "a tenth"}
 _FRACTIONS |= {20: "a twentieth", 50: "a fiftieth", 100: "a hundredth", 1000: "a thousandth"}
+_UNDEFINED = (
+    ", unless the loss is steeper across the steps than along them (the stability ratio is not "
+    "defined for this optimizer, or for several rates)"
+)
 _UNLESS = ", unless the loss is steeper across the steps than along them (curvature= measures it)"
 
 
@@ -40,17 +44,27 @@ class Verdict:
         return self.text
 
 
+def unmoved(count: int) -> Verdict:
+    """Return the verdict on steps that changed no weight."""
+    text = f"{count} steps changed no weight: lr is 0, or the change is lost in rounding"
+    return Verdict(text, "", math.nan, math.nan, math.nan)
+
+
 def verdict(
-    measured: Sequence[Measured], lr: float, step: int, thresholds: Thresholds = THRESHOLDS
+    measured: Sequence[Measured],
+    step: int,
+    asked: bool = False,
+    thresholds: Thresholds = THRESHOLDS,
 ) -> Verdict:
-    """Return the verdict on the latest of the measured steps.
+    """Return the verdict on the latest of the measured steps, at the last one's lr.
 
     Args:
         measured: in the order of the steps.
-        lr: of the last measured step.
-        step: its number.
+        step: the number of the last one.
+        asked: whether the stability ratio was to be measured.
     """
     t = thresholds
+    lr = measured[-1].lr if measured else math.nan
     if measured and not math.isfinite(measured[-1].loss):
         text = f"the loss is not finite at step {step} (lr={lr:g}): diverged; take a smaller lr"
         return Verdict(text, "too long", lr, math.nan, math.nan)
@@ -58,33 +72,31 @@ def verdict(
         count = f"{len(measured)} measured step{'s' if len(measured) != 1 else ''}"
         text = f"{count}: too few to judge, {t.measured} are needed"
         return Verdict(text, "", lr, math.nan, math.nan)
-    latest = measured[-LATEST:]
-    latest = [each for each in latest if not math.isnan(each.critical)]
-    critical = median(each.critical for each in latest)
+    where = f"lr={lr:g}, step {step}"
+    latest = [m for m in measured[-LATEST:] if not math.isnan(m.critical) and m.lr > 0]
+    if not lr > 0 or 2 * len(latest) < min(LATEST, len(measured)):
+        text = (
+            f"{where}: the steps cannot be judged; along most of them the loss has no slope, or "
+            "changes by less than it is rounded to"
+        )
+        return Verdict(text, "", lr, math.nan, math.nan)
+    # A schedule may have changed lr since: the length of a step follows it.
+    critical = median(m.critical * m.lr for m in latest) / lr
     # The lowest loss of a parabola lies halfway to where it is back at its start.
     factor = critical / 2
-    uphill = sum(each.critical == 0 for each in latest)
-    where = f"lr={lr:g}, step {step}"
     if critical == 0:
+        uphill = sum(m.critical == 0 for m in latest)
         text = (
             f"{where}: {uphill} of the last {len(latest)} measured steps lead uphill from their "
             "start, so their length says nothing; momentum or noise turns them"
         )
         return Verdict(text, "", lr, critical, math.nan)
     share = 1 / critical
-    ratios = [each.stability_ratio for each in latest if not math.isnan(each.stability_ratio)]
-    ratio = median(ratios) if ratios else math.nan
+    ratios = [m.stability_ratio / m.lr for m in latest if not math.isnan(m.stability_ratio)]
+    ratio = median(ratios) * lr if ratios else math.nan
     if ratios:  # an lr may not grow further than the steepest direction allows
         factor = min(factor, t.edge / ratio if ratio > 0 else math.inf)
-    unless = "" if ratios else _UNLESS
-    if math.isinf(critical):
-        times = f"{_number(min(factor, FARTHEST / 2))} times as large"
-        times += "" if ratios else " or more"
-        text = (
-            f"{where}: steps are less than a thousandth of what this loss could bear: "
-            f"lr could be {times}{unless}"
-        )
-        return Verdict(text, "far too short", lr, critical, factor)
+    unless = "" if ratios else _UNDEFINED if asked else _UNLESS
     across = f"; stability ratio {ratio:.2g}" if ratios else ""
     if ratio >= t.edge and share < t.edge:
         kind = "too long" if ratio > t.unstable else "at the edge"
@@ -92,6 +104,14 @@ def verdict(
         said = (
             f"across the steps the loss {where_to} (stability ratio {ratio:.2g}), although each "
             f"could be {_number(critical)} times as long; take lr={lr * factor:.2g} or smaller"
+        )
+    elif math.isinf(critical):
+        kind = "far too short" if not ratio >= t.short else "about right"
+        times = f"{_number(min(factor, FARTHEST / 2))} times as large"
+        times += "" if ratios else " or more"
+        said = (
+            f"steps are less than a thousandth of what this loss could bear: "
+            f"lr could be {times}{across}{unless}"
         )
     elif share > t.unstable:
         kind = "too long"
