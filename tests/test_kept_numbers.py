@@ -274,7 +274,7 @@ def test_find_refuses_arrays_whose_differences_are_lost() -> None:
         (X, SECONDS, "data: y has a std of 8.66 around 1.7e+09"),
         (np.column_stack([X, SECONDS]), X[:, 0], "give (x - x.mean(0)) / x.std(0)"),
     ):
-        assert says in error(batches.batches, (x, y), 8, 0, "cpu")
+        assert says in error(batches.of_whole, (x, y), 8, 0, "cpu")
 
 
 def test_labels_that_are_ids_are_refused() -> None:

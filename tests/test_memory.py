@@ -410,7 +410,8 @@ def test_each_worker_has_its_device(
     assert (
         workers.run(tmp_path, workers.count(count, device), 4, device, None, "journal", False) == 0
     )
-    assert [command[-1] for command, _ in started] == [f"device={name}" for name in on]
+    told = [word for command, _ in started for word in command if word.startswith("device=")]
+    assert told == [f"device={name}" for name in on]
     names = [env["LRLAB_WORKER"] for _, env in started]
     assert names == [f"{number}/{len(on)}" for number in range(1, len(on) + 1)]
     assert {env[memory.SHARING] for _, env in started} == {str(share)}

@@ -187,7 +187,7 @@ def test_what_is_checked_is_what_is_trained(name: str, here: Path) -> None:
     ended = reproduce("--device=cpu", cwd=here)
     assert not ran(here) and "Traceback" not in ended.err
     assert ended.code in (0, 1), ended
-    spec = paths.saved_spec(Path("s/0"), "cpu", trusted=False)
+    spec = paths.saved_spec(Path("s/0"), trusted=False)
     assert spec["network"]["_target_"] == "lrlab.networks.MLP" and not ran(here)
 
 
@@ -238,7 +238,7 @@ def test_ones_own_network_needs_one_word_more(here: Path) -> None:
     ended = command(reproducing.main, again.split()[3:], here)
     assert (ended.code, ended.err) == (0, "") and "bitwise" in ended.out
     refused(command(reproducing.main, ["outputs/mine/0", "trust=maybe"], here), "true or false")
-    refused(command(reproducing.main, ["outputs/mine/0", "lr=3"], here), "only be trust=true")
+    refused(command(reproducing.main, ["outputs/mine/0", "lr=3"], here), "only trust=true may follow")
 
 
 def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:

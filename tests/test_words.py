@@ -26,8 +26,8 @@ from lrlab.config import schema, yaml_text
 from lrlab.config.words import arguments, keywords, messages, spelling, wishes
 from lrlab.errors import UserError
 from lrlab.process.paths import typed_path
-from lrlab.report import _command as command_of
 from lrlab.sweeping import resuming
+from lrlab.tables import sweep_settings
 
 pytestmark = pytest.mark.unit
 
@@ -395,7 +395,7 @@ def test_a_printed_command_is_taken_by_a_shell(here: Path, monkeypatch: Any) -> 
     assert in_bash(f"python -m lrlab.plots {typed_path(folder)}") == [str(folder)]
     taken = command(sweeps.main, [*FEW, f"name={HARD}", "lr=0.1,0.2"], here)
     assert in_bash(taken.err.partition("with that sweep: ")[2].strip()) == [str(folder.absolute())]
-    typed = in_bash(command_of(folder))
+    typed = in_bash(shlex.join(sweep_settings.command(folder)))
     assert value(next(word for word in typed if word.startswith("name="))) == HARD
     again = records.read_best(folder).partition("again:")[2].splitlines()[0]
     words = in_bash(again)

@@ -101,12 +101,13 @@ def file_of(path: Path) -> Path:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Return whether a folder is a sweep of lrlab's, or a run of one."""
-    if (folder / "multirun.yaml").is_file() or (folder / ".hydra").is_dir():
+    """Return whether a folder is a sweep of lrlab's, or a run of one, or may not be read."""
+    try:
+        if (folder / "multirun.yaml").is_file() or (folder / ".hydra").is_dir():
+            return True
+        return _is_run(folder) or any(_is_run(run) for run in records.run_folders(folder))
+    except PermissionError:  # whoever reads sweeps says so
         return True
-    if _is_run(folder):
-        return True
-    return any(_is_run(run) for run in records.run_folders(folder))
 
 
 def _holds_sweeps(folder: Path) -> bool:

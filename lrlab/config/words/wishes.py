@@ -27,7 +27,7 @@ _OTHER_NAMES = {
     "output": "out out_dir output_dir outdir save_dir log_dir logdir results_dir",
     "name": "run_name exp_name experiment_name sweep_name id",
     "objective": "metric monitor criterion_metric best_metric goal",
-    "timeout": "max_time max_seconds time_limit budget",
+    "timeout": "max_time max_seconds time_limit",
     "save_model": "save save_checkpoint save_weights",
     "network": "model net arch architecture backbone",
     "data": "dataset data_set",
