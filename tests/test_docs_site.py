@@ -334,3 +334,21 @@ def test_the_order_of_the_pages() -> None:
     inside = [page for group in groups for pages in group.values() for page in pages]
     names = [name for page in inside for name in page.values()]
     assert len(names) == len(set(names)) and names[0] == "getting-started.md"
+
+
+@pytest.mark.full
+def test_the_program_with_a_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((name, text),) = python_files("own-loop.md").items()
+    assert "range(1000)" in text
+    (tmp_path / name).write_text(text.replace("range(1000)", "range(200)"), encoding="utf-8")
+    page = (DOCS / "own-loop.md").read_text(encoding="utf-8")
+    (lrs,) = re.findall(rf"^    \$ python {name} (.*)$", page, re.MULTILINE)
+    monkeypatch.setattr(sys, "argv", [name, *lrs.split()])
+    with chdir(tmp_path):
+        runpy.run_path(name, run_name="__main__")
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in said] == [f"lr={lr}" for lr in lrs.split()]
+    ended = command(import_module("lrlab.analysis").main, ["runs/spirals"], tmp_path)
+    assert (ended.code, ended.err) == (0, "") and "answer  lr=" in ended.out

@@ -238,7 +238,8 @@ def test_ones_own_network_needs_one_word_more(here: Path) -> None:
     ended = command(reproducing.main, again.split()[3:], here)
     assert (ended.code, ended.err) == (0, "") and "bitwise" in ended.out
     refused(command(reproducing.main, ["outputs/mine/0", "trust=maybe"], here), "true or false")
-    refused(command(reproducing.main, ["outputs/mine/0", "lr=3"], here), "only trust=true may follow")
+    ended = command(reproducing.main, ["outputs/mine/0", "lr=3"], here)
+    refused(ended, "only trust=true may follow")
 
 
 def test_the_landscape_trains_nothing_unknown_either(here: Path) -> None:
