@@ -201,7 +201,7 @@ def fit(current: Sweep, specs: Sequence[RunSpec]) -> bool:
         "speeds": [asdict(speed) for speed in speeds],
     }
     left_out = found.left_out()
-    what = f"left out: {', '.join(left_out)}" if left_out else "all of it fits"
+    what = f"left out: {', '.join(left_out)}" if left_out else "all training fits"
     print(f"lrlab: budget={text}: {what} (about {spelt(found.needs)} to go)", flush=True)
     return True
 
