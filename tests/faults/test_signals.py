@@ -128,7 +128,9 @@ def test_twice_asked_it_stops_at_once(server: Server, long: dict[str, Any], tmp_
     assert found(tmp_path / "outputs" / "x") == long
 
 
-@pytest.mark.parametrize("function", ["lrlab.sweeping.ending.cores", "lrlab.plan.checks.check_runs"])
+@pytest.mark.parametrize(
+    "function", ["lrlab.sweeping.ending.cores", "lrlab.plan.checks.check_runs"]
+)
 def test_an_interrupt_before_training_or_while_it_is_drawn(
     server: Server, long: dict[str, Any], function: str, tmp_path: Path
 ) -> None:
