@@ -287,7 +287,14 @@ def test_a_checkpoint_is_written_every_so_many_epochs(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    monkeypatch.setattr(checkpoints, "save", lambda run, state: steps.append(state["step"]))
+    write = checkpoints.write
+
+    def noted(file: Path, state: Any) -> None:
+        write(file, state)
+        if file.name == "checkpoint.pt":
+            steps.append(state["step"])
+
+    monkeypatch.setattr(checkpoints, "write", noted)
     for every, expected in [("1", [10, 20]), ("2", [20]), ("auto", []), ("null", [])]:
         steps.clear()
         trainer.alone("lr=0.1", f"network.hidden=[5] epochs=3 checkpoint_every={every}")
