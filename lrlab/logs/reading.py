@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ def read(path: Path, wanted: Wanted) -> Found | None:
     Raises:
         UserError: it is damaged or ambiguous, or the lr of a run is not known.
     """
+    folder = path if path.is_dir() else path.parent
+    if all(os.path.exists(folder / name) for name in ("suggestions.json", "ramp.csv")):
+        raise UserError(
+            f"{path}: is of a range test by lrlab.find, not of a sweep; run the sweep that it names"
+        )
     if path.is_dir():
         if is_sweep(path) or _holds_sweeps(path):
             return None
