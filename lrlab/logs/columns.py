@@ -128,6 +128,19 @@ def _odd(name: str) -> tuple[int, int]:
     return sum(word not in known for word in told), suffix
 
 
+def add_losses(
+    roles: dict[str, str], names: Iterable[str], count: Callable[[str], int], where: object
+) -> None:
+    """Add the columns of the train and the val loss to those named already, as `best_loss`."""
+    names = list(names)
+    for part in ("train", "val"):
+        if f"{part}_loss" in roles:
+            continue
+        found = best_loss(names, part, count, where)
+        if found is not None:
+            roles[f"{part}_loss"] = found
+
+
 def best_loss(
     names: Iterable[str], part: str, count: Callable[[str], int], where: object
 ) -> str | None:

@@ -95,12 +95,7 @@ def _roles(run: Path, metrics: Mapping[str, list[Any]], wanted: Wanted) -> dict[
             raise UserError(f"--column={ours}={theirs}: {run} has no such metric; it has {listed}")
         roles[ours] = theirs
     names = [name for name in metrics if metrics[name] and name not in roles.values()]
-    for part in ("train", "val"):
-        if f"{part}_loss" in roles:
-            continue
-        found = columns.best_loss(names, part, lambda name: len(metrics[name]), run)
-        if found is not None:
-            roles[f"{part}_loss"] = found
+    columns.add_losses(roles, names, lambda name: len(metrics[name]), run)
     if "train_loss" not in roles and "val_loss" not in roles:
         listed = in_a_line(", ".join(metrics))[:160]
         raise UserError(f"{run}: none of its metrics is a loss ({listed or 'it has none'})")

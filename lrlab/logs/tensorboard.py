@@ -169,12 +169,7 @@ def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
             raise UserError(f"--column={ours}={tag}: {folder} has no such tag; it has {listed}")
         roles[ours] = tag
     tags = [tag for tag in points if tag not in roles.values()]
-    for part in ("train", "val"):
-        if f"{part}_loss" in roles:
-            continue
-        found = columns.best_loss(tags, part, lambda tag: len(points[tag]), folder)
-        if found is not None:
-            roles[f"{part}_loss"] = found
+    columns.add_losses(roles, tags, lambda name: len(points[name]), folder)
     if "train_loss" not in roles and "val_loss" not in roles:
         listed = in_a_line(", ".join(points))[:160]
         raise UserError(

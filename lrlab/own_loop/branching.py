@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lrlab import records
-from lrlab.data.random_state import random_state_kept
-from lrlab.own_loop.keeping import gpus, kept
+from lrlab.own_loop.keeping import kept
 
 Step = Callable[[Any], Tensor]
 
@@ -46,7 +45,6 @@ def branches(
             kept(model, everything),
             _gradients_aside(everything),
             _optimizer_kept(optimizer),
-            random_state_kept(gpus(params)),
         ):
             for group in optimizer.param_groups:
                 lr = group["lr"]

@@ -95,7 +95,7 @@ class Probe:
         self.steps = 0
         self.measured: list[Measured] = []
         self._sharpness = None if curvature is None else Sharpness(curvature)
-        self._step, self._lr = 0, math.nan  # of the last measured update
+        self._step = 0  # of the last measured update
         self._losses: list[tuple[int, float, Tensor]] = []
         self._last = 0  # step of the last row in metrics.csv
         self._nonfinite: int | None = None
@@ -253,9 +253,9 @@ class Probe:
             return
         self._due = False
         found = replace(found, lr=lr)
-        self._step, self._lr = self.steps, lr
+        self._step = self.steps
         if not any(step == self.steps for step, _, _ in self._losses[-1:]):
-            self._losses.append((self.steps, self._lr, torch.tensor(found.loss)))
+            self._losses.append((self.steps, lr, torch.tensor(found.loss)))
         self.measured.append(found)
         self._fetch()
         values = (found.alpha, math.nan, found.stability_ratio, math.nan, found.grad_norm)
