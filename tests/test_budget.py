@@ -280,7 +280,7 @@ def test_the_speed_is_measured_by_steps_that_leave_nothing(tmp_path: Path) -> No
     """The real measuring, with a time in which all fits however slow the machine is."""
     ended = sweep("lr=0.03,0.3", "budget=20h", "name=s", cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith("lrlab: budget=20h: all of it fits (about ")
+    assert ended.out.startswith("lrlab: budget=20h: all training fits (about ")
     (found,) = records.read_budget(tmp_path / "outputs/s")["speeds"]  # type: ignore[index]
     assert (found["runs"], found["lanes"], found["steps_per_epoch"]) == (2, 2, 10)
     assert min(found[name] for name in ("setup", "step", "evaluation", "ending")) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -55,6 +56,7 @@ def command(entry: Callable[[], None], arguments: Sequence[str], cwd: Path) -> E
     GlobalHydra.instance().clear()
     out, err, code = io.StringIO(), io.StringIO(), 0
     threads = torch.get_num_threads()
+    level = logging.root.level  # Hydra's --info and hydra.verbose leave it at DEBUG
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
@@ -68,6 +70,7 @@ def command(entry: Callable[[], None], arguments: Sequence[str], cwd: Path) -> E
         except SystemExit as exit_:
             code = exit_.code
     torch.set_num_threads(threads)
+    logging.root.setLevel(level)
     return Ended(code, out.getvalue(), err.getvalue())
 
 
