@@ -184,7 +184,7 @@ def reproduce(
             may_rename=True,
         )
         # the summary names the other swept settings
-        varied = [key for key in summary if "." in key]
+        varied = [key for key in summary if "." in key or key in schema.RECIPE]
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
         spec = run_spec(number, folder / str(number), config, choices, swept)
     except (HydraException, OmegaConfBaseException) as error:

@@ -56,6 +56,9 @@ def check(config: DictConfig) -> None:
     if config.threads is not None and not 1 <= config.threads <= MOST_THREADS:
         limit = "at least 1" if config.threads < 1 else f"at most {MOST_THREADS}"
         raise must_be("threads", config.threads, f"{limit}, or null for all cores")
+    clip = config.clip_grad_norm
+    if clip is not None and not (math.isfinite(clip) and clip > 0):
+        raise must_be("clip_grad_norm", f"{clip:g}", "null or a finite number above 0", 1)
     lanes = config.lanes
     if lanes != "auto" and not is_whole(lanes, 1):
         raise must_be("lanes", lanes, "auto or a whole number from 1", 8)

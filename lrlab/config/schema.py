@@ -42,6 +42,9 @@ NOT_SWEPT = (
     *SWEEP_GROUPS,
 )
 
+# Options of a run, besides those of its groups, that an older run lacks. Null is as without.
+RECIPE = ("clip_grad_norm",)
+
 
 @dataclass
 class Config:
@@ -65,6 +68,7 @@ class Config:
     schedule: Any = MISSING
     # With defaults, because the saved configs of older runs lack them.
     memory_limit: Any = "auto"
+    clip_grad_norm: float | None = None
     objective: str = "val_loss"
     target: float | None = None
     n_trials: int | None = None

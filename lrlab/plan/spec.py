@@ -16,7 +16,7 @@ from lrlab.config import checks, schema, yaml_text
 from lrlab.config.schema import GROUPS
 from lrlab.config.targets import HYDRA_KEYS, instantiate
 from lrlab.engine import devices
-from lrlab.engine.optimizers import lane_optimizers
+from lrlab.engine.optimizers import around, lane_optimizers
 from lrlab.errors import UserError
 from lrlab.plan.schedules import reading
 
@@ -112,7 +112,7 @@ def group_key(spec: RunSpec) -> str:
         [
             {key: spec[key] for key in shared},
             spec.config.get("precision", "float32"),
-            lane_optimizers.group_key(spec["optimizer"]),
+            lane_optimizers.group_key(rule_of(spec)),
             spec.device,
         ],
         sort_keys=True,
@@ -120,12 +120,24 @@ def group_key(spec: RunSpec) -> str:
     )
 
 
+def rule_of(spec: RunSpec) -> dict[str, Any]:
+    """Return the run's optimizer for ``lane_optimizers.build``: with its lr, and what is around it.
+
+    A run recorded before an option existed has it at null.
+    """
+    extra = {name: spec.config.get(name) for name in around.OPTIONS}
+    told = {name: value for name, value in extra.items() if value is not None}
+    return {**spec["optimizer"], "lr": spec["lr"], **told}
+
+
 def new_summary(spec: RunSpec) -> dict[str, Any]:
     """Return a run's summary before it starts: its number, its settings, no results."""
     keys = ("lr", "seed", "epochs", "batch_size")
     results = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
     reached = ("steps_to_target", "seconds_to_target") if spec.config.get("target") else ()
-    swept = {key: _value(spec.config, key) for key in spec.swept if "." in key}
+    swept = {
+        key: _value(spec.config, key) for key in spec.swept if "." in key or key in schema.RECIPE
+    }
     return {
         "run": spec.number,
         "state": "waiting",

@@ -11,7 +11,7 @@ from lrlab.errors import UserError
 from lrlab.logs.columns import Wanted
 from lrlab.plots.tables import Tables
 from lrlab.tables import frames, sweep_settings
-from lrlab.tables.tidy import SETTINGS
+from lrlab.tables.tidy import SETTINGS, is_option
 from lrlab.verdicts import end_losses, loading
 from lrlab.verdicts.answer import Answer
 
@@ -48,7 +48,7 @@ def _of_end_losses(
 ) -> tuple[Tables, tuple[str, ...]]:
     """Return the tables of end losses alone; figures know settings by a dot in their names."""
     dotted = {
-        name: name if name in SETTINGS or "." in name else f"runs.{name}"
+        name: name if name in SETTINGS or is_option(name) else f"runs.{name}"
         for name in end_losses.settings_of(found.curves)
     }
     notes, told = list(found.notes), judged

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, ListedColormap, LogNorm, to_hex
 from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 
-from lrlab.tables.tidy import SETTINGS
+from lrlab.tables.tidy import SETTINGS, is_option
 from lrlab.verdicts import outcomes
 
 SIZE = 10.5  # points: still legible at half size
@@ -207,7 +207,7 @@ def settings(runs: pd.DataFrame) -> tuple[pd.Series, list[str]]:
         left out because they have more than TOLD_APART values.
     """
     names = [name for name in SETTINGS if name in runs]
-    names += sorted(str(name) for name in runs.columns if "." in str(name))
+    names += sorted(filter(is_option, map(str, runs.columns)))
     names = ["sweep", *names] if "sweep" in runs else names
     blended = [
         name

@@ -21,7 +21,7 @@ from lrlab.engine.lanes import stacking
 from lrlab.engine.lanes.real_pairs import as_real
 from lrlab.errors import UserError
 from lrlab.plan.build import build_network, build_schedule, loss_function
-from lrlab.plan.spec import group_key, run_spec
+from lrlab.plan.spec import group_key, rule_of, run_spec
 from lrlab.training import on_batches
 from lrlab.training.loop import Values, advance
 from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
@@ -118,7 +118,7 @@ def stack(specs: Sequence[RunSpec], data: Dataset, batch: Batches) -> OnBatches:
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
     stacked = stacking.stack(networks, seeds, loss, specs[0].device, pad=pad)
-    rules = [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs]
+    rules = [rule_of(spec) for spec in specs]
     return on_batches.build(stacked, rules, batch, [(data.val_x, data.val_y)])
 
 

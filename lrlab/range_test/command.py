@@ -117,6 +117,7 @@ def run(
     from lrlab.plan import compose
     from lrlab.plan.build import build_network, load_data, loss_function, loss_unit
     from lrlab.plan.checks import check_runs
+    from lrlab.plan.spec import rule_of
     from lrlab.range_test import files, held_out, training
     from lrlab.range_test.both import both
     from lrlab.range_test.training import Subject
@@ -141,7 +142,7 @@ def run(
     subject = Subject(
         build_network(spec, data),
         loss,
-        spec["optimizer"],
+        {name: value for name, value in rule_of(spec).items() if name != "lr"},
         batches(data, spec["seed"], spec["batch_size"]),
         spec["seed"],
         spec.device,

@@ -137,7 +137,7 @@ def _joined(
     table: pd.DataFrame, parts: list[dict[str, np.ndarray]], of_test: list[tuple[float, ...]]
 ) -> pd.DataFrame:
     """Join the curves of the runs of a table; uses them up."""
-    dotted = [name for name in table.columns if "." in name]
+    dotted = [name for name in table.columns if tidy.is_option(name)]
     # Joining a thousand small tables would take three times the time and twice the memory.
     columns: dict[str, Any] = {}
     lengths = [len(part["step"]) for part in parts]
@@ -197,7 +197,7 @@ def branches(sweep: Path | str) -> pd.DataFrame:
         UserError: as `runs` does.
     """
     table = runs(sweep)
-    names = ["run", "lr", *SETTINGS, *(name for name in table.columns if "." in name)]
+    names = ["run", "lr", *SETTINGS, *filter(tidy.is_option, table.columns)]
     most = thinning.rows_of_each(len(table) * len(records.MULTIPLIERS))
     parts = []
     for run in table.to_dict("records"):
@@ -235,7 +235,7 @@ def _landscape(sweep: Path, name: str) -> pd.DataFrame:
 def varying(frame: pd.DataFrame) -> list[str]:
     """Return the settings, except lr, that differ between the table's runs, in a fixed order."""
     names = [name for name in SETTINGS if name in frame]
-    names += sorted(name for name in frame.columns if "." in str(name))
+    names += sorted(filter(tidy.is_option, frame.columns))
     return [name for name in names if len(frame[name].dropna().unique()) > 1]
 
 

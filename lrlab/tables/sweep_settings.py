@@ -12,6 +12,7 @@ from lrlab import records
 from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics, flat
 from lrlab.errors import UserError
 from lrlab.process.plain import is_real
+from lrlab.tables.tidy import is_option
 
 # Options that do not change the training: where it ran, and what it wrote. The diagnostics are
 # settings here, because verdicts depend on them.
@@ -29,7 +30,7 @@ def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """
     bases: dict[tuple[str, ...], dict[str, Any]] = {}
     found = []
-    swept = [name for name in map(str, runs.columns) if "." in name]
+    swept = [name for name in map(str, runs.columns) if is_option(name)]
     for row in runs.to_dict("records"):
         choices = tuple(str(row.get(group)) for group in GROUPS)
         if not bases.get(choices):
@@ -101,8 +102,9 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     values: dict[tuple[str, str], set[str]] = {}
     for each in settings:
         for key, value in each.items():
-            if "." in key:
-                choice = str(each.get(key.partition(".")[0]))
+            if is_option(key):
+                group, dot, _ = key.partition(".")
+                choice = str(each.get(group)) if dot else ""
                 values.setdefault((key, choice), set()).add(shown(value))
     return sorted({key for (key, _), found in values.items() if len(found) > 1})
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lrlab.config.schema import RECIPE
 from lrlab.errors import UserError
 from lrlab.process.plain import is_number
 
@@ -102,9 +103,14 @@ def split(curves: pd.DataFrame, settings: Sequence[str] | None = None) -> list[C
 
 
 def settings_of(curves: pd.DataFrame) -> list[str]:
-    """Return the settings in a table, without lr and seed: of SETTINGS, and all dotted columns."""
+    """Return the settings in a table, without lr and seed: SETTINGS, and those of `is_option`."""
     named = [name for name in SETTINGS if name in curves]
-    return named + sorted(name for name in map(str, curves.columns) if "." in name)
+    return named + sorted(name for name in map(str, curves.columns) if is_option(name))
+
+
+def is_option(column: object) -> bool:
+    """Return whether a column holds an option that only some sweeps sweep: a dotted one mostly."""
+    return "." in str(column) or column in RECIPE
 
 
 def tied(lr: Sequence[Any], values: Sequence[Any]) -> bool:
@@ -246,7 +252,7 @@ def _other(curves: pd.DataFrame, settings: Sequence[str]) -> Floats:
     known = {"run", "seed", "state", *NUMBERS, *settings}
     found = np.full(len(curves), math.nan)
     for name in curves.columns:
-        if name in known or "." in str(name):
+        if name in known or is_option(name):
             continue
         column = curves[name]
         if isinstance(column, pd.Series) and pd.api.types.is_float_dtype(column.dtype):

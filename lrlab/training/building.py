@@ -17,7 +17,7 @@ from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.plan.build import References, build_network, build_schedule, loss_function, references_of
-from lrlab.plan.spec import RunSpec, new_summary
+from lrlab.plan.spec import RunSpec, new_summary, rule_of
 from lrlab.training import checkpoints, saving
 from lrlab.training.stack import Run, Stack
 
@@ -91,7 +91,7 @@ def build_stack(
     seeds = [spec["seed"] for spec in specs]
     stacked = stacking.stack(networks, seeds, loss, device, ways, pad, precision(specs[0]))
     optimizer = lane_optimizers.build(
-        [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
+        [rule_of(spec) for spec in specs],
         list(stacked.params.values()),
         stacked.units,
     )

@@ -36,6 +36,8 @@ _OTHER_NAMES = {
     "loss": "criterion loss_fn loss_function",
     "sampler": "search algo algorithm",
     "tracking": "logger logging log_to wandb track tracker use_wandb",
+    "clip_grad_norm": "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clipnorm "
+    "gradient_clip gradient_clip_val gradient_clipping grad_norm_clip",
     "optimizer.weight_decay": "wd l2 l2_reg weightdecay",
     "optimizer.betas": "beta1 beta2 adam_betas beta",
     "optimizer.eps": "epsilon adam_epsilon",
@@ -51,11 +53,10 @@ _OTHER_NAMES = {
 # Features that lrlab has under no name, and an alternative; each command in it can be typed so.
 _WISHES = (
     (
-        "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clip_grad_norm "
-        "clipnorm gradient_clip gradient_clip_val gradient_clipping clip_value clip_grad_value "
-        "clipvalue grad_norm_clip",
-        "lrlab clips no gradients; an optimizer of your own can do so in its step(), like "
-        "optimizer._target_=parts.Clipped in docs/your-own.md",
+        "clip_value clip_grad_value clipvalue",
+        "gradients are clipped by their norm, for example clip_grad_norm=1; an optimizer of your "
+        "own can do otherwise in its step(), like optimizer._target_=parts.Clipped in "
+        "docs/your-own.md",
     ),
     (
         "accumulate accumulation accum grad_accum accumulate_grad_batches accumulation_steps "

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from lrlab.config import targets
+from lrlab.engine.optimizers import around
+from lrlab.engine.optimizers.around import Around
 from lrlab.engine.optimizers.general import GeneralOptimizer
 from lrlab.engine.optimizers.instance import numbers, one_step, rates_of
 from lrlab.engine.optimizers.known import RULES
@@ -31,7 +33,7 @@ _STACKABLE = {torch.float32, torch.float64}
 def group_key(optimizer: Mapping[str, Any]) -> str:
     """Return a key that is equal for lanes that may share a stack: of one class and equal flags.
 
-    Numbers may differ from lane to lane.
+    Numbers may differ from lane to lane, also those of ``around.OPTIONS``, if all lanes have them.
 
     Raises:
         UserError: an optimizer that cannot work.
@@ -43,7 +45,8 @@ def group_key(optimizer: Mapping[str, Any]) -> str:
         if k not in _BACKEND_FLAGS and not _is_numeric(v)
     }
     backend = {k: True for k in _BACKEND_FLAGS[1:] if target.given.get(k)}
-    return json.dumps([target.option, {**flags, **backend}], sort_keys=True)
+    extra = [name for name in around.OPTIONS if optimizer.get(name) is not None]
+    return json.dumps([target.option, {**flags, **backend}, *extra], sort_keys=True)
 
 
 def hyperparameters(optimizer: Mapping[str, Any]) -> dict[str, float]:
@@ -79,7 +82,8 @@ def build(
     are float32, or all float64.
 
     Args:
-        optimizers: one config a lane, all of one ``group_key``, each with its ``lr``.
+        optimizers: one config a lane, all of one ``group_key``, each with its ``lr``, and with
+            those of ``around.OPTIONS`` that its run has.
         params: the stacked parameters, (lanes, ...) each; updated in place.
         units: (lanes, numbers) each, of which all ``params`` are parts, for ``update_units``.
         each_lr_is_a_runs: an lr that differs from the last one stands for a run of its own, as in a
@@ -93,6 +97,21 @@ def build(
         raise ValueError("lanes of a stack need one optimizer class with equal flags")
     if any(len(p) != len(optimizers) for p in params):
         raise ValueError("params need one row a lane")
+    made = _inner(optimizers, params, units, each_lr_is_a_runs)
+    options = {
+        name: np.array([float(optimizer[name]) for optimizer in optimizers])
+        for name in around.OPTIONS
+        if optimizers[0].get(name) is not None
+    }
+    return Around(made, options, params, units) if options else made
+
+
+def _inner(
+    optimizers: Sequence[Mapping[str, Any]],
+    params: Sequence[Tensor],
+    units: Sequence[Tensor],
+    each_lr_is_a_runs: bool,
+) -> LaneOptimizer:
     found = [read(optimizer) for optimizer in optimizers]
     rule = RULES.get(found[0].call)
     kinds = {p.dtype for p in params}
@@ -160,7 +179,7 @@ def read(optimizer: Mapping[str, Any]) -> targets.Target:
     lr = optimizer.get("lr", 0.0)
     if not is_number(lr) or lr < 0:
         raise UserError(f"lr={lr}: must be a number of at least 0, for example lr=0.1")
-    node = {k: v for k, v in optimizer.items() if k != "lr"}
+    node = {k: v for k, v in optimizer.items() if k != "lr" and k not in around.OPTIONS}
     target = targets.read("optimizer", node, torch.optim.Optimizer, withheld=("params", "lr"))
     if rule := RULES.get(target.call):
         for name, value in target.given.items():

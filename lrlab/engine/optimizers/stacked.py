@@ -202,8 +202,12 @@ def parts(
 
 
 def _beside(param: Tensor, row: Rows) -> Rows:
+    return {name: beside(param, v) for name, v in row.items()}
+
+
+def beside(param: Tensor, numbers: Tensor) -> Tensor:
     """Return (lanes,) numbers as (lanes, 1, ...), to go with the parameter."""
-    return {name: v.view(-1, *(1,) * (param.ndim - 1)) for name, v in row.items()}
+    return numbers.view(-1, *(1,) * (param.ndim - 1))
 
 
 def _heavy_ball_border(beta: np.ndarray) -> np.ndarray:

@@ -1,0 +1,175 @@
+"""Clip a stack's gradients before its optimizer updates."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrlab.engine import python_state
+from lrlab.engine.lanes.real_pairs import as_real
+from lrlab.engine.optimizers.protocol import (
+    Coefficients,
+    Gradients,
+    LaneOptimizer,
+    Values,
+    absent,
+    note_absent,
+)
+from lrlab.engine.optimizers.stacked import beside, parts
+
+OPTIONS = ("clip_grad_norm",)  # options of a run, next to the optimizer's own
+
+_SMALLER = 2.0**-30  # so that squares of an exploding gradient are finite; it changes no bit
+_PARTS = 16  # of a row that is summed; a single sum of a single row would be shared by threads
+
+
+class Around:
+    """An optimizer with something around its update, in all lanes at once.
+
+    Everything else is the inner optimizer's; see ``LaneOptimizer``.
+    """
+
+    def __init__(
+        self,
+        inner: LaneOptimizer,
+        options: Mapping[str, np.ndarray],
+        params: Sequence[Tensor],
+        units: Sequence[Tensor],
+    ) -> None:
+        """
+        Args:
+            inner: the optimizer.
+            options: those of ``OPTIONS`` that are set, each (lanes,) float64.
+            params, units: as for ``lane_optimizers.build``.
+        """
+        self._inner, self._options = inner, dict(options)
+        self._attach(params, units)
+
+    def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
+        self._params, self._units = list(params), list(units)
+
+    @property
+    def general(self) -> bool:
+        return self._inner.general
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        return self._inner.seeds
+
+    @seeds.setter
+    def seeds(self, seeds: Sequence[int]) -> None:
+        self._inner.seeds = seeds
+
+    def torch_optimizer(self, lane: int) -> torch.optim.Optimizer | None:
+        return self._inner.torch_optimizer(lane)
+
+    def hyperparameters(self, lane: int) -> dict[str, float]:
+        return self._inner.hyperparameters(lane)
+
+    def rates(self, lane: int) -> list[float]:
+        return self._inner.rates(lane)
+
+    def moved(self, lane: int) -> bool:
+        return self._inner.moved(lane)
+
+    def take_rates(self, other: Any) -> None:
+        self._inner.take_rates(other._inner)
+
+    def coefficients(self, schedule_values: Values, first_steps: np.ndarray) -> dict[str, Tensor]:
+        found = self._inner.coefficients(schedule_values, first_steps)
+        count, device = len(schedule_values["lr"]), self._params[0].device
+        for name, values in self._options.items():
+            row = torch.from_numpy(values).to(torch.float32).to(device)
+            found[name] = row.expand(count, -1)
+        return found
+
+    def update(self, grads: Gradients, coefficients: Coefficients, index: int) -> None:
+        with torch.no_grad():
+            if any(g is not None for g in grads):
+                factor = self._factor(grads, coefficients, index)
+                grads = [None if g is None else _times(g, factor) for g in grads]
+        self._inner.update(grads, self._own(coefficients), index)
+
+    def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
+        with torch.no_grad():
+            of_params = parts(self._params, self._units, grads)
+            factor = self._factor(of_params, coefficients, index)
+            clipped = [_times(g, factor) for g in grads]
+        self._inner.update_units(clipped, self._own(coefficients), index)
+
+    def _factor(self, grads: Gradients, coefficients: Coefficients, index: int) -> Tensor:
+        """Return (lanes,) the factor of each lane's gradient, as ``clip_grad_norm_`` has it."""
+        norm = norms([g for g in grads if g is not None])
+        return (coefficients["clip_grad_norm"][index] / (norm + 1e-6)).clamp(max=1.0)
+
+    def _own(self, coefficients: Coefficients) -> Coefficients:
+        return {name: v for name, v in coefficients.items() if name not in self._options}
+
+    def buffers(self) -> list[Tensor]:
+        return self._inner.buffers()
+
+    def stability_scale(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
+        return self._inner.stability_scale(schedule_values, first_steps)
+
+    def swings_from(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
+        return self._inner.swings_from(schedule_values, first_steps)
+
+    def preconditioner(self, coefficients: Coefficients, index: int) -> list[Tensor] | None:
+        return self._inner.preconditioner(self._own(coefficients), index)
+
+    def keep(self, lanes: Tensor, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
+        self._inner = copy.copy(self._inner)  # a copy of this object may hold it, too
+        self._inner.keep(lanes, params, units)
+        self._options = {name: v[lanes.cpu().numpy()] for name, v in self._options.items()}
+        self._attach(params, units)
+
+    def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
+        self._inner.join(other._inner, params, units)
+        self._options = {
+            name: np.concatenate([v, other._options[name]]) for name, v in self._options.items()
+        }
+        self._attach(params, units)
+
+    def state(self, lane: int) -> dict[str, Any]:
+        return self._inner.state(lane)
+
+    def load(self, lane: int, state: Mapping[str, Any]) -> None:
+        self._inner.load(lane, state)
+
+    def try_out(self, lane: int, state: Mapping[str, Any], python: python_state.State) -> None:
+        """As ``GeneralOptimizer.try_out``; nothing to try where the update is stacked."""
+        if tried := getattr(self._inner, "try_out", None):
+            tried(lane, state, python)
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Return (lanes,) the length of each lane's vector of all numbers; no other lane changes a bit.
+
+    Args:
+        tensors: (lanes, ...) each, some.
+    """
+    rows = [as_real(t).flatten(1) for t in tensors]
+    missing = -sum(row.shape[1] for row in rows) % _PARTS
+    flat = torch.cat([*rows, rows[0].new_zeros(len(rows[0]), missing)], dim=1)
+    flat = flat * _SMALLER
+    squares = flat * flat
+    if not squares.is_cuda:
+        return squares.unflatten(1, (_PARTS, -1)).sum(2).sum(1).sqrt() / _SMALLER
+    # A GPU chooses how to sum by the number of rows. Sums of pairs do not depend on it.
+    while (width := squares.shape[1]) > 1:
+        half = width // 2
+        folded = squares[:, :half] + squares[:, half : 2 * half]
+        squares = torch.cat([folded, squares[:, 2 * half :]], dim=1) if width % 2 else folded
+    return squares[:, 0].sqrt() / _SMALLER
+
+
+def _times(grad: Tensor, factor: Tensor) -> Tensor:
+    found = grad * beside(grad, factor)
+    if lanes := absent(grad):
+        note_absent(found, lanes)
+    return found
