@@ -95,6 +95,7 @@ VALUES = {
     "network.parametrisation": "standard, mup_sgd, mup_adam",
     "network.base_width": _COUNT,
     "network.init": "torch, or a name of `torch.nn.init`",
+    "loss.label_smoothing": "a number from 0, below 1",
     "optimizer.betas": "two numbers from 0, below 1",
     "schedule.interval": ", ".join(reading.INTERVALS),
     "schedule.warmup_steps": "from 0, below the run's steps",

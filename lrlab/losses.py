@@ -23,21 +23,28 @@ from torch import Tensor, nn
 from lrlab.data import constant_prediction, random_state
 
 
-def nll(outputs: Tensor, targets: Tensor) -> Tensor:
+def nll(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Negative log-likelihood of the true class, in nats: mean of -log softmax(outputs)[target].
 
     outputs: (batch, num_classes) float; targets: (batch,) int64. Returns shape ().
+    label_smoothing: ε, the share of each target that is spread evenly over all C classes, in
+    training only: (1 − ε) · nll + ε/C · the sum of -log softmax(outputs) (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7; torch's CrossEntropyLoss).
     """
+    log_p = F.log_softmax(outputs, dim=1)
     # Picks by hand what F.nll_loss picks: under vmap that one takes a slow way through Python.
-    return -F.log_softmax(outputs, dim=1).gather(1, targets.unsqueeze(1)).mean()
+    found = -log_p.gather(1, targets.unsqueeze(1)).mean()
+    if not label_smoothing:
+        return found
+    return (1 - label_smoothing) * found - label_smoothing * log_p.mean()
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy in nats between one-hot targets and softmax(outputs).
 
     The same quantity as nll, computed by one call of torch. Arguments and result as for nll.
     """
-    return F.cross_entropy(outputs, targets)
+    return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 
 
 def mse_one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -65,6 +72,7 @@ def l1(outputs: Tensor, targets: Tensor) -> Tensor:
 
 CLASSIFICATION = (nll, cross_entropy, mse_one_hot)
 REGRESSION = (mse, l1)
+SMOOTHED = (nll, cross_entropy)  # they take label_smoothing
 
 
 def task(loss: Callable[..., Tensor]) -> str | None:
@@ -81,7 +89,16 @@ def task(loss: Callable[..., Tensor]) -> str | None:
 def _bare(loss: Any) -> Any:
     while isinstance(loss, functools.partial) and not loss.args and not loss.keywords:
         loss = loss.func
-    return loss
+    return evaluated(loss)
+
+
+def evaluated(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the loss of evaluations: that of training, but without ``label_smoothing``.
+
+    So the losses of runs with another smoothing, or with none, compare.
+    """
+    is_smoothed = isinstance(loss, functools.partial) and loss.func in SMOOTHED
+    return loss.func if is_smoothed and not loss.args else loss
 
 
 def unit(loss: Callable[..., Tensor], target_std: float) -> float | None:

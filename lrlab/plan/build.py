@@ -20,9 +20,10 @@ from lrlab.config.targets import HYDRA_KEYS, check_taken, instantiate, lacking, 
 from lrlab.data.random_state import seeded
 from lrlab.engine import network_checks
 from lrlab.engine.optimizers import lane_optimizers
-from lrlab.errors import UserError
+from lrlab.errors import UserError, must_be
 from lrlab.plan.schedules import lane_schedules
 from lrlab.plan.spec import RunSpec
+from lrlab.process.plain import is_number
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,6 +97,9 @@ def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
     is_class = isinstance(found.func, type)
     if (names := taken(found.func)) is not None:
         check_taken("loss", spec["loss"], found.func, names if is_class else names[2:])
+    smoothing = found.keywords.get("label_smoothing", 0.0)
+    if found.func in losses.SMOOTHED and not (is_number(smoothing) and 0 <= smoothing < 1):
+        raise must_be("loss.label_smoothing", smoothing, "a number from 0, below 1", 0.1)
     if is_class:
         try:
             return found()

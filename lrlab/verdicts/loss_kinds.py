@@ -29,6 +29,8 @@ def kind(settings: Mapping[Any, Any]) -> str:
     loss = own.pop("", "")
     package, _, path = own.pop("_target_", "").partition(".")
     loss = loss if package in ("", "lrlab") else f"{package}.{path.rpartition('.')[2]}"
+    if _SAME.get(loss, loss) == "nll":
+        own.pop("label_smoothing", None)  # no part of an evaluation
     words = [_SAME.get(loss, loss), *(f"loss.{name}={own[name]}" for name in sorted(own))]
     return " ".join(filter(None, words))
 

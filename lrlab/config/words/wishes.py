@@ -41,6 +41,7 @@ _OTHER_NAMES = {
     "optimizer.weight_decay": "wd l2 l2_reg weightdecay",
     "optimizer.betas": "beta1 beta2 adam_betas beta",
     "optimizer.eps": "epsilon adam_epsilon",
+    "loss.label_smoothing": "label_smoothing smoothing_factor",
     "network.hidden": "hidden_size hidden_sizes hidden_dim layers n_layers depth width units",
     "data.val_size": "val_split validation_split val_fraction val_ratio valid_size test_size",
     "data.train_size": "n_samples num_samples subset train_fraction",
@@ -106,10 +107,6 @@ _WISHES = (
         "augment augmentation augmentations transform transforms data_augmentation mixup cutmix",
         "lrlab does not change samples while it trains; data of your own can hold changed ones, "
         "see docs/your-own.md",
-    ),
-    (
-        "label_smoothing smoothing_factor labelsmoothing",
-        "the loss takes it: loss._target_=torch.nn.CrossEntropyLoss +loss.label_smoothing=0.1",
     ),
     (
         "steps max_steps num_steps n_steps iterations max_iter iters n_iter num_iterations "

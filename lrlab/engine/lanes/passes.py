@@ -14,6 +14,7 @@ from lrlab.data import random_state
 from lrlab.engine.lanes.block import Block, first_of
 from lrlab.engine.lanes.chunks import of_each_lane
 from lrlab.engine.lanes.packing import Tensors
+from lrlab.losses import evaluated
 
 ASSIGNED = (-1, False)  # in the table of ways: names of the buffers that a forward pass assigns
 
@@ -82,7 +83,7 @@ class Passes:
 
         def of_lane(params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             outputs = self._outputs(block, params, fixed, x)
-            loss = _summed(block.loss(outputs, y))
+            loss = _summed(evaluated(block.loss)(outputs, y))
             right = judge(outputs, y)
             return loss, torch.full_like(loss, -1, dtype=torch.int64) if right is None else right
 
