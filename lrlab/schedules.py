@@ -13,7 +13,8 @@ to ``SHIPPED`` in ``tests/test_schedules.py``. ``lrlab.plan.schedules`` reads an
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -63,3 +64,60 @@ class RangeTestLR(LRScheduler):
         rise = (self.max_lr / self.min_lr) ** (tick / last)
         lr = self.max_lr if tick == last else self.min_lr * rise
         return [lr for _ in self.optimizer.param_groups]
+
+
+class StableDecayLR(LRScheduler):
+    """lr, then a decay over the last ticks; with a warm-up before it: warm-up, stable, decay (WSD).
+
+    With s from 0 to 1 over the last decay_steps ticks before total_steps:
+
+        lr(tick) = lr · (end_factor + (1 − end_factor) · f(s))
+        f(s) = 1 − s (linear), 1 − √s (1-sqrt), (1 + cos(π · s)) / 2 (cosine)
+
+    So a run can be prolonged from any tick before the decay (Hu et al. 2024, arXiv:2404.06395; for
+    1-sqrt Hägele et al. 2024, arXiv:2405.18392).
+
+    Args:
+        optimizer: whose lr it moves.
+        total_steps: number of ticks, after which lr is lr · end_factor.
+        decay_steps: number of ticks of the decay, at most total_steps.
+        shape: ``linear``, ``1-sqrt`` or ``cosine``.
+        end_factor: share of lr at the end.
+        last_epoch: as in torch's schedulers.
+
+    Attributes:
+        numbers: as for ``RangeTestLR``.
+
+    Raises:
+        ValueError: decay_steps is more than total_steps.
+    """
+
+    numbers: ClassVar[dict[str, tuple[str, Any]]] = {
+        "decay_steps": ("a whole number of at least 1", 100),
+        "shape": ("linear, 1-sqrt or cosine", "linear"),
+    }
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        decay_steps: int,
+        shape: str = "1-sqrt",
+        end_factor: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if decay_steps > total_steps:
+            raise ValueError(f"decay_steps={decay_steps} is more than the {total_steps} ticks")
+        self.total_steps, self.decay_steps = total_steps, decay_steps
+        self.shape, self.end_factor = shape, end_factor
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        into = self.last_epoch - (self.total_steps - self.decay_steps)
+        s = min(max(into / self.decay_steps, 0.0), 1.0)
+        if self.shape == "cosine":
+            left = (1 + math.cos(math.pi * s)) / 2
+        else:
+            left = 1 - (s if self.shape == "linear" else math.sqrt(s))
+        share = self.end_factor + (1 - self.end_factor) * left
+        return [lr * share for lr in self.base_lrs]

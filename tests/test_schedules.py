@@ -33,6 +33,19 @@ def one_cycle(t, total, top, up=0.3, div=25.0, final=1e4):
     return cosine(top, end, (t - peak) / (total - 1 - peak))
 
 
+def restarted(tick, cycle, times):
+    """The share of a cycle that has passed."""
+    while tick >= cycle:
+        tick, cycle = tick - cycle, cycle * times
+    return tick / cycle
+
+
+def wsd(t, total, warmup, decay, shape=lambda s: 1 - math.sqrt(s)):
+    if t < warmup:
+        return 0.01 + 0.99 * t / warmup
+    return shape(max(t - (total - decay), 0) / decay)
+
+
 # scheduler and arguments, and lr / init_lr as a function of (tick, ticks in the run)
 CLOSED_FORMS = {
     "fixed": ("ConstantLR", {"factor": 1.0, "total_iters": 0}, lambda k, n: 1.0),
@@ -59,6 +72,11 @@ CLOSED_FORMS = {
         "OneCycleLR",
         {"max_lr": LR, "total_steps": "auto", "cycle_momentum": False},
         lambda k, n: one_cycle(k, n, 1.0),
+    ),
+    "restarts": (
+        "CosineAnnealingWarmRestarts",
+        {"T_0": 3, "T_mult": 2, "eta_min": 0.03},
+        lambda k, n: 0.1 + 0.9 * (1 + math.cos(math.pi * restarted(k, 3, 2))) / 2,
     ),
     "polynomial": (
         "PolynomialLR",
@@ -291,6 +309,8 @@ SHIPPED = {
     "one_cycle": lambda t: one_cycle(t, 300, 1.0),
     "warmup": lambda t: min(0.01 + 0.99 * t / 200, 1.0),
     "plateau": lambda t: 1.0,
+    "wsd": lambda t: wsd(t, 300, warmup=15, decay=57),  # 0.05 of 300, 0.2 of the other 285
+    "cosine_restarts": lambda t: (1 + math.cos(math.pi * (t % 75) / 75)) / 2,
     "range_test": lambda t: 1e-5 * 1e6 ** (t / 299) / 0.2,  # from 1e-5 to 10, whatever lr is
 }
 
@@ -313,6 +333,50 @@ def test_all_schedules_of_the_readme_ship():
     assert {path.stem for path in CONF.glob("*.yaml")} == set(SHIPPED)
 
 
+SHAPES = {
+    "linear": lambda s: 1 - s,
+    "1-sqrt": lambda s: 1 - math.sqrt(s),
+    "cosine": lambda s: (1 + math.cos(math.pi * s)) / 2,
+}
+
+
+def stable(**arguments):
+    given = {"total_steps": "auto", "decay_steps": 0.2, **arguments}
+    return {**config("", **given), "_target_": "lrlab.schedules.StableDecayLR"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("decay", "ticks"), [(0.5, 25), (0.33, 17), (7, 7), (50, 50)])
+def test_a_decay_has_its_shape_and_its_length_as_ticks_or_as_a_share(shape, decay, ticks):
+    schedule = stable(decay_steps=decay, shape=shape, end_factor=0.1, warmup_steps=3)
+    expected = [wsd(t, STEPS, 3, ticks, lambda s: 0.1 + 0.9 * SHAPES[shape](s)) for t in range(STEPS)]
+    np.testing.assert_allclose(curve(schedule), LR * np.array(expected), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("share", "times", "ticks"), [(0.25, 1, 14), (0.1, 2, 6), (0.5, 1, 27)])
+def test_restarts_by_a_share_are_torchs_by_ticks(share, times, ticks):
+    """Rounded up, so that the last cycle is cut rather than begun again."""
+    kind = "CosineAnnealingWarmRestarts"
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, ticks, times)
+    expected = []
+    for _ in range(STEPS):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(curve(config(kind, T_0=share, T_mult=times)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("typed", "steps"), [(0.1, 6), (0.5, 27), (0.999, 53)])
+def test_a_warm_up_below_1_is_a_share_of_the_run(typed, steps):
+    node = config("ConstantLR", warmup=typed, factor=1.0, total_iters=0)
+    if steps == STEPS:
+        with pytest.raises(UserError, match=r"schedule.warmup_steps=53: must be below the run's 53"):
+            curve(node)
+        return
+    assert curve(node).tolist() == curve({**node, "warmup_steps": steps}).tolist()
+
+
 def rise(**arguments):
     given = {"min_lr": 1e-4, "max_lr": 1.0, "total_steps": "auto", **arguments}
     return {**config("", **given), "_target_": "lrlab.schedules.RangeTestLR"}
@@ -321,6 +385,11 @@ def rise(**arguments):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
+        (stable(shape="sqrt"), "schedule.shape=sqrt: must be linear, 1-sqrt or cosine, for"),
+        (stable(decay_steps=0), "schedule.decay_steps=0: must be a whole number of at least 1"),
+        (stable(decay_steps=1.5), "schedule.decay_steps=1.5: must be a whole number of at least 1"),
+        (stable(decay_steps=54), "schedule.decay_steps=54: is more than the schedule's 53 steps;"),
+        (stable(total_steps=9), "schedule.total_steps=9: the run has 53 steps after warm-up; use"),
         (rise(min_lr=0), "schedule.min_lr=0: must be a number above 0, for example schedule.min"),
         (rise(max_lr="x"), "schedule.max_lr=x: must be a number above 0"),
         (

@@ -17,6 +17,7 @@ from lrlab.schedules import RangeTestLR
 
 OWN_KEYS = ("interval", "warmup_steps", "warmup_start_factor")
 INTERVALS = ("step", "epoch")
+SHARES = {"T_0", "decay_steps"}  # arguments that may be a share of the run's ticks, below 1
 
 
 class Settings(NamedTuple):
@@ -51,6 +52,8 @@ def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Setti
         hint = nearest(str(interval), INTERVALS)
         raise UserError(f"schedule.interval={interval}: must be step or epoch{hint}")
     warmup = schedule.get("warmup_steps", 0)
+    if is_number(warmup) and 0 < warmup < 1:
+        warmup = ticks_of(warmup, steps)
     if not is_whole(warmup, 0):
         raise must_be("schedule.warmup_steps", warmup, "a whole number of at least 0", 100)
     if warmup and warmup >= steps:
@@ -77,6 +80,9 @@ def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Setti
     unit = 1 if interval == "step" else steps_per_epoch
     settings = Settings(target, closed_loop, warmup, float(factor), steps, unit)
     given = {k: settings.ticks if v == "auto" else v for k, v in target.given.items()}
+    for name in SHARES & given.keys():
+        if is_number(given[name]) and 0 < given[name] < 1:
+            given[name] = ticks_of(given[name], settings.ticks)
     settings = settings._replace(
         target=targets.Target(target.option, target.call, given, target.defaults)
     )
@@ -89,7 +95,17 @@ def read(schedule: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Setti
                 f"schedule.total_steps={total}: the run has {settings.ticks} {interval}s after "
                 "warm-up; use schedule.total_steps=auto"
             )
+        if total is not None and (decay := given.get("decay_steps", 0)) > total:
+            raise UserError(
+                f"schedule.decay_steps={decay}: is more than the schedule's {total} {interval}s; "
+                "use a share, for example schedule.decay_steps=0.2"
+            )
     return settings
+
+
+def ticks_of(share: float, ticks: int) -> int:
+    """Return a share of so many ticks, rounded up: then n shares of 1/n are no fewer than all."""
+    return math.ceil(round(share * ticks, 6))
 
 
 WORKS: dict[str, Callable[[Any], bool]] = {
@@ -100,6 +116,7 @@ WORKS: dict[str, Callable[[Any], bool]] = {
     "from 0 to 1": lambda v: is_number(v) and 0 <= v <= 1,
     "above 0 and at most 1": lambda v: is_number(v) and 0 < v <= 1,
     "between 0 and 1": lambda v: is_number(v) and 0 < v < 1,
+    "linear, 1-sqrt or cosine": lambda v: v in ("linear", "1-sqrt", "cosine"),
 }
 # argument of a scheduler of torch's or lrlab's: the values that work, and an example
 ARGUMENTS: dict[str, tuple[str, float]] = {
