@@ -96,6 +96,7 @@ VALUES = {
     "network.base_width": _COUNT,
     "network.init": "torch, or a name of `torch.nn.init`",
     "loss.label_smoothing": "a number from 0, below 1",
+    "optimizer.groups": "names with settings, null",
     "optimizer.betas": "two numbers from 0, below 1",
     "schedule.interval": ", ".join(reading.INTERVALS),
     "schedule.warmup_steps": "from 0, below the run's steps; a share below 1",

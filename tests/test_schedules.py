@@ -349,7 +349,8 @@ def stable(**arguments):
 @pytest.mark.parametrize(("decay", "ticks"), [(0.5, 25), (0.33, 17), (7, 7), (50, 50)])
 def test_a_decay_has_its_shape_and_its_length_as_ticks_or_as_a_share(shape, decay, ticks):
     schedule = stable(decay_steps=decay, shape=shape, end_factor=0.1, warmup_steps=3)
-    expected = [wsd(t, STEPS, 3, ticks, lambda s: 0.1 + 0.9 * SHAPES[shape](s)) for t in range(STEPS)]
+    warm, form = 3, SHAPES[shape]
+    expected = [wsd(t, STEPS, warm, ticks, lambda s: 0.1 + 0.9 * form(s)) for t in range(STEPS)]
     np.testing.assert_allclose(curve(schedule), LR * np.array(expected), rtol=1e-12)
 
 
@@ -371,7 +372,7 @@ def test_restarts_by_a_share_are_torchs_by_ticks(share, times, ticks):
 def test_a_warm_up_below_1_is_a_share_of_the_run(typed, steps):
     node = config("ConstantLR", warmup=typed, factor=1.0, total_iters=0)
     if steps == STEPS:
-        with pytest.raises(UserError, match=r"schedule.warmup_steps=53: must be below the run's 53"):
+        with pytest.raises(UserError, match=r"warmup_steps=53: must be below the run's 53 steps"):
             curve(node)
         return
     assert curve(node).tolist() == curve({**node, "warmup_steps": steps}).tolist()

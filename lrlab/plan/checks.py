@@ -80,7 +80,7 @@ def _parameter_groups(spec: RunSpec, dataset: Dataset) -> int:
     key += (json.dumps(spec["optimizer"], default=str),)
     if key not in _working:
         groups = 1
-        if not lane_optimizers.is_known(spec["optimizer"]):
+        if spec["optimizer"].get("groups") or not lane_optimizers.is_known(spec["optimizer"]):
             network = build.build_network(spec, dataset)
             groups = lane_optimizers.check_on({**spec["optimizer"], "lr": spec["lr"]}, network)
         _remember(key, groups)

@@ -157,4 +157,11 @@ def _value(config: Mapping[str, Any], dotted: str) -> Any:
     value: Any = config
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    return _typed(value) if isinstance(value, Mapping) else value
+
+
+def _typed(value: Any) -> str:
+    """Return a mapping as one would type it."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "{" + ",".join(f"{key}:{_typed(own)}" for key, own in value.items()) + "}"

@@ -94,6 +94,7 @@ def build_stack(
         [rule_of(spec) for spec in specs],
         list(stacked.params.values()),
         stacked.units,
+        names=list(stacked.params),
     )
     runs = [
         _run(spec, row, stacked, steps_per_epoch, data, references)

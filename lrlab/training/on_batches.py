@@ -116,7 +116,9 @@ def build(
         each_lr_is_a_runs: as for ``lane_optimizers.build``.
     """
     params = list(lanes.params.values())
-    optimizer = lane_optimizers.build(configs, params, lanes.units, each_lr_is_a_runs)
+    optimizer = lane_optimizers.build(
+        configs, params, lanes.units, each_lr_is_a_runs, list(lanes.params)
+    )
     courses = [Course() for _ in configs]
     stack = OnBatches(courses, lanes, optimizer, sys.maxsize, batch, evaluated)
     stack.settle()

@@ -27,6 +27,7 @@ OR_NULL = (
     *("storage", "device", "objective", "precision", "source", "data.test_path", "data.root"),
     *("data.test_root", "data.columns", "tracking.uri", "hydra.sweep.dir", "hydra.run.dir"),
 )
+GROUPS = "optimizer.groups"  # a mapping, whose keys are the user's
 # Those that take one text or a list of them.
 LISTS = ("data.label", "data.drop", "data.columns")
 
@@ -83,6 +84,12 @@ def _spelled(word: str) -> str:
             f"{word}: no such option; the letters of an option's name are from a to z, and only "
             "its value may have others"
         )
+    if name == GROUPS:  # Hydra takes no quotes around a mapping's keys
+        text = re.sub(r"""(["'])([^"']*)\1(?=\s*:)""", r"\2", text)
+        word = f"{key}={text}"
+    elif name.startswith(f"{GROUPS}.") and key == name:  # no config has it before it is set
+        key = f"++{name}"
+        word = f"{key}={text}"
     is_text = name in TEXTS or name.endswith("._target_")
     if not is_text and parsed(text) is not None:
         return word

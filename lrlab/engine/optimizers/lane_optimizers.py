@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from lrlab.config import targets
-from lrlab.engine.optimizers import around
+from lrlab.engine.optimizers import around, groups
 from lrlab.engine.optimizers.around import Around
 from lrlab.engine.optimizers.general import GeneralOptimizer
+from lrlab.engine.optimizers.groups import Group
 from lrlab.engine.optimizers.instance import numbers, one_step, rates_of
 from lrlab.engine.optimizers.known import RULES
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.optimizers.rule import WORKS, Number
-from lrlab.engine.optimizers.stacked import StackedOptimizer
+from lrlab.engine.optimizers.stacked import StackedOptimizer, of_group
 from lrlab.errors import UserError
 from lrlab.process.plain import is_number
 
@@ -46,6 +47,7 @@ def group_key(optimizer: Mapping[str, Any]) -> str:
     }
     backend = {k: True for k in _BACKEND_FLAGS[1:] if target.given.get(k)}
     extra = [name for name in around.OPTIONS if optimizer.get(name) is not None]
+    extra += groups.structure(optimizer.get(groups.KEY))
     return json.dumps([target.option, {**flags, **backend}, *extra], sort_keys=True)
 
 
@@ -74,6 +76,7 @@ def build(
     params: Sequence[Tensor],
     units: Sequence[Tensor] = (),
     each_lr_is_a_runs: bool = False,
+    names: Sequence[str] = (),
 ) -> LaneOptimizer:
     """Return the optimizer of a stack.
 
@@ -88,6 +91,7 @@ def build(
         units: (lanes, numbers) each, of which all ``params`` are parts, for ``update_units``.
         each_lr_is_a_runs: an lr that differs from the last one stands for a run of its own, as in a
             range test: parameters have the lr that such a run would give them.
+        names: of the params, for patterns of groups.
 
     Raises:
         UserError: an optimizer that cannot work.
@@ -97,7 +101,8 @@ def build(
         raise ValueError("lanes of a stack need one optimizer class with equal flags")
     if any(len(p) != len(optimizers) for p in params):
         raise ValueError("params need one row a lane")
-    made = _inner(optimizers, params, units, each_lr_is_a_runs)
+    divided = [groups.divided(each.get(groups.KEY), names) for each in optimizers]
+    made = _inner(optimizers, divided, params, units, each_lr_is_a_runs)
     options = {
         name: np.array([float(optimizer[name]) for optimizer in optimizers])
         for name in around.OPTIONS
@@ -108,6 +113,7 @@ def build(
 
 def _inner(
     optimizers: Sequence[Mapping[str, Any]],
+    divided: Sequence[Sequence[Group]],
     params: Sequence[Tensor],
     units: Sequence[Tensor],
     each_lr_is_a_runs: bool,
@@ -118,11 +124,22 @@ def _inner(
     stackable = len(kinds) <= 1 and kinds <= _STACKABLE
     if not rule or not stackable or any(map(found[0].arguments.get, rule.general_flags)):
         lrs = [float(optimizer["lr"]) for optimizer in optimizers]
+        if optimizers[0].get(groups.KEY):
+            found = [groups.grouped(*each) for each in zip(found, divided, strict=True)]
         return GeneralOptimizer(found, lrs, params, each_lr_is_a_runs)
     lanes = [numbers(target.arguments) for target in found]
     constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
     nesterov = bool(found[0].arguments.get("nesterov"))
-    return StackedOptimizer(rule, constants, nesterov, params, units)
+    group_of = [0] * len(params)
+    if optimizers[0].get(groups.KEY):
+        for number, each in enumerate(zip(*divided, strict=True)):
+            for name in ("lr", "weight_decay"):
+                usual = 1.0 if name == "lr" else constants[name]
+                own = [group.settings.get(name, np.nan) for group in each]
+                constants[of_group(name, number)] = np.where(np.isnan(own), usual, own)
+            for place in each[0].places:
+                group_of[place] = number
+    return StackedOptimizer(rule, constants, nesterov, params, units, group_of)
 
 
 def is_known(optimizer: Mapping[str, Any]) -> bool:
@@ -146,9 +163,13 @@ def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> int:
         UserError: it cannot train this network.
     """
     target = read(optimizer)
-    leaves = [
-        torch.nn.Parameter(p.detach().clone()) for p in network.parameters() if p.requires_grad
-    ]
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    divided = groups.divided(optimizer.get(groups.KEY), list(named))
+    if target.call in RULES:
+        return len(divided)
+    if optimizer.get(groups.KEY):
+        target = groups.grouped(target, divided)
+    leaves = [torch.nn.Parameter(p.detach().clone()) for p in named.values()]
     lr = float(optimizer["lr"])
     try:
         built = one_step(target, leaves, lr)
@@ -180,7 +201,9 @@ def read(optimizer: Mapping[str, Any]) -> targets.Target:
     if not is_number(lr) or lr < 0:
         raise UserError(f"lr={lr}: must be a number of at least 0, for example lr=0.1")
     node = {k: v for k, v in optimizer.items() if k != "lr" and k not in around.OPTIONS}
-    target = targets.read("optimizer", node, torch.optim.Optimizer, withheld=("params", "lr"))
+    withheld, own = ("params", "lr"), (groups.KEY,)
+    target = targets.read("optimizer", node, torch.optim.Optimizer, withheld, own)
+    groups.check(optimizer.get(groups.KEY), target)
     if rule := RULES.get(target.call):
         for name, value in target.given.items():
             _check(name, value, rule.numbers)

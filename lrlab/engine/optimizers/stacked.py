@@ -13,6 +13,8 @@ from lrlab.engine import python_state
 from lrlab.engine.optimizers.protocol import Coefficients, Gradients, Values, absent
 from lrlab.engine.optimizers.rule import Columns, Rows, Rule
 
+_AT = "@"  # before a group's number
+
 
 class StackedOptimizer:
     """Keep buffers in the layout of the units around the parameters, else of the parameters."""
@@ -27,10 +29,19 @@ class StackedOptimizer:
         nesterov: bool,
         params: Sequence[Tensor],
         units: Sequence[Tensor],
+        group_of: Sequence[int],
     ) -> None:
+        """
+        Args:
+            constants: each hyperparameter, (lanes,); where parameters have groups also ``of_group``
+                of lr, a factor, and of weight_decay.
+            group_of: each parameter's group, its number.
+        """
         self._rule = rule
         self._constants = constants
         self._nesterov = nesterov
+        self._group_of = group_of
+        self._grouped = of_group("lr", 0) in constants
         self._attach(params, units)
         with torch.no_grad():
             self._state = rule.state(self._units, constants)
@@ -38,6 +49,7 @@ class StackedOptimizer:
     def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
         self._params = list(params)
         self._units = list(units) or self._params
+        self._pieces = self._of_one_group(units)
         self._common = {"nesterov": float(self._nesterov)} | {
             name: float(v[0]) for name, v in self._constants.items() if (v == v[0]).all()
         }
@@ -58,7 +70,12 @@ class StackedOptimizer:
         return {name: float(values[lane]) for name, values in self._constants.items()}
 
     def rates(self, lane: int) -> list[float]:
-        return [1.0]
+        if not self._grouped:
+            return [1.0]
+        return [float(self._constants[of_group("lr", g)][lane]) for g in self._groups()]
+
+    def _groups(self) -> list[int]:
+        return sorted(set(self._group_of))
 
     def moved(self, lane: int) -> bool:
         return False
@@ -71,8 +88,13 @@ class StackedOptimizer:
         device = self._params[0].device
         double = all(p.dtype == torch.float64 for p in self._params)
         kind = np.float64 if double else np.float32
-        found = self._rule.coefficients(numbers, before)
-        if "momentum" in found and "momentum" not in self._state:
+        found = {} if self._grouped else self._rule.coefficients(numbers, before)
+        for group in self._groups() if self._grouped else []:
+            factor, decay = (numbers[of_group(name, group)] for name in ("lr", "weight_decay"))
+            own = {**numbers, "lr": numbers["lr"] * factor, "weight_decay": decay}
+            its = self._rule.coefficients(own, before)
+            found |= {of_group(name, group): values for name, values in its.items()}
+        if {"momentum", of_group("momentum", 0)} & found.keys() and "momentum" not in self._state:
             self._state["momentum"] = self._unused("momentum")
         with np.errstate(over="ignore"):  # a number that is too large makes its lane diverge
             return {
@@ -92,14 +114,28 @@ class StackedOptimizer:
         return _nesterov_border(beta) if self._nesterov else _heavy_ball_border(beta)
 
     def preconditioner(self, coefficients: Coefficients, index: int) -> list[Tensor] | None:
-        if self._rule.divisor is None:
+        if self._rule.divisor is None and not self._grouped:
             return None
         row = {name: values[index] for name, values in coefficients.items()}
         state = {name: self._parts(name) for name in self._state}
-        return [
-            self._rule.divisor({name: b[i] for name, b in state.items()}, _beside(param, row))
-            for i, param in enumerate(self._params)
-        ]
+        found = []
+        for i, (param, group) in enumerate(zip(self._params, self._group_of, strict=True)):
+            divisor = torch.ones_like(param)
+            if self._rule.divisor is not None:
+                own = {name: buffers[i] for name, buffers in state.items()}
+                divisor = self._rule.divisor(own, self._row(param, row, group))
+            if self._grouped:  # a factor of its own on the step
+                factor = torch.from_numpy(self._constants[of_group("lr", group)]).to(param)
+                divisor = divisor / beside(param, factor)
+            found.append(divisor)
+        return found
+
+    def _row(self, param: Tensor, row: Rows, group: int) -> Rows:
+        """Return the coefficients of a parameter of the group."""
+        if self._grouped:
+            end = of_group("", group)
+            row = {name.removesuffix(end): v for name, v in row.items() if name.endswith(end)}
+        return {name: beside(param, values) for name, values in row.items()}
 
     def _numbers(
         self, schedule_values: Values, first_steps: np.ndarray
@@ -121,20 +157,37 @@ class StackedOptimizer:
             for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
                 if grad is None:
                     continue
+                of_param = self._row(param, row, self._group_of[i])
                 own = {name: buffers[i] for name, buffers in state.items()}
                 # torch leaves a parameter without gradient unchanged, and its buffers, too
                 rows = [t[lane] for t in (param, *own.values()) for lane in absent(grad)]
                 before = [row.clone() for row in rows]
-                self._rule.update(param, grad, own, _beside(param, row), self._common)
+                self._rule.update(param, grad, own, of_param, self._common)
                 for row_of, kept in zip(rows, before, strict=True):
                     row_of.copy_(kept)
 
     def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         with torch.no_grad():
             row = {name: values[index] for name, values in coefficients.items()}
-            for i, (unit, grad) in enumerate(zip(self._units, grads, strict=True)):
-                own = {name: buffers[i] for name, buffers in self._state.items()}
-                self._rule.update(unit, grad, own, _beside(unit, row), self._common)
+            for i, columns, group in self._pieces:
+                unit, grad = self._units[i][:, columns], grads[i][:, columns]
+                own = {name: buffers[i][:, columns] for name, buffers in self._state.items()}
+                self._rule.update(unit, grad, own, self._row(unit, row, group), self._common)
+
+    def _of_one_group(self, units: Sequence[Tensor]) -> list[tuple[int, slice, int]]:
+        """Return unit, columns and group of the largest pieces of the units with one group each."""
+        found = []
+        for i, unit in enumerate(units):
+            storage = unit.untyped_storage().data_ptr()
+            begins = sorted(
+                (param.storage_offset(), group)
+                for param, group in zip(self._params, self._group_of, strict=True)
+                if param.untyped_storage().data_ptr() == storage
+            )
+            firsts = [each for n, each in enumerate(begins) if not n or each[1] != begins[n - 1][1]]
+            ends = [first for first, _ in firsts[1:]] + [unit.shape[1]]
+            found += [(i, slice(f, end), g) for (f, g), end in zip(firsts, ends, strict=True)]
+        return found
 
     def _unused(self, name: str) -> list[Tensor]:
         """Return a buffer that no update has touched, for those that exist only where needed.
@@ -201,8 +254,9 @@ def parts(
     ]
 
 
-def _beside(param: Tensor, row: Rows) -> Rows:
-    return {name: beside(param, v) for name, v in row.items()}
+def of_group(name: str, group: int) -> str:
+    """Return the name of a group's own constant or coefficient."""
+    return f"{name}{_AT}{group}"
 
 
 def beside(param: Tensor, numbers: Tensor) -> Tensor:

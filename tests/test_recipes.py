@@ -1,0 +1,385 @@
+"""Options around a step: clipping, smoothed labels, parameter groups. Truth: an ordinary loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.commands import command
+from helpers.pools import stopped, went_on
+from helpers.training import (
+    Silent,
+    Trainer,
+    assert_same_bits,
+    assert_trained_like,
+    mlp,
+    ordinary,
+    read,
+    tiny_images,
+)
+from torch import nn, optim
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from lrlab import find, records, reproduce, resume, sweep
+from lrlab.engine.optimizers.around import norms
+from lrlab.errors import UserError
+from lrlab.plan import checks
+from lrlab.plan import spec as plan_spec
+from lrlab.probes import branches
+from lrlab.training import pool
+
+NET = "network.hidden=[37,11]"
+LONG = f"{NET} epochs=8"  # long enough for steps to be captured
+
+
+def clipped(kind: type[optim.Optimizer], limit: float, **settings: Any) -> Callable[..., Any]:
+    """An optimizer that clips as an ordinary loop does, just before its step."""
+
+    def made(params: Any) -> optim.Optimizer:
+        params = list(params)
+        built = kind(params, **settings)
+        built.register_step_pre_hook(lambda *_: clip_grad_norm_(params, limit) and None)
+        return built
+
+    return made
+
+
+# --- clip_grad_norm -------------------------------------------------------------------------------
+
+KINDS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
+    "optimizer=sgd": (optim.SGD, {}),
+    "optimizer=momentum optimizer.weight_decay=0.01": (
+        optim.SGD,
+        {"momentum": 0.9, "weight_decay": 0.01},
+    ),
+    "optimizer=adamw": (optim.AdamW, {}),
+    "optimizer=only_target optimizer._target_=torch.optim.NAdam": (optim.NAdam, {}),
+}
+
+
+@pytest.mark.full(after=2)
+@pytest.mark.parametrize("typed", KINDS)
+def test_a_clipped_run_trains_as_in_torch(trainer: Trainer, typed: str) -> None:
+    kind, settings = KINDS[typed]
+    lr, limit = (0.3, 0.4) if kind is optim.SGD else (0.003, 0.4)
+    run, loose = trainer.together(
+        [f"lr={lr} clip_grad_norm={limit}", f"lr={lr} clip_grad_norm=1e6"], f"{LONG} {typed}"
+    )
+    data = tiny_images()
+    truth = ordinary(mlp, data, clipped(kind, limit, lr=lr, foreach=False, **settings), epochs=8)
+    assert_trained_like(run, truth, data, rtol=1e-4)
+    assert not np.allclose(run.metrics["train_loss"], loose.metrics["train_loss"], equal_nan=True)
+
+
+def test_a_clipped_lane_has_its_own_bits_and_a_high_limit_changes_none(trainer: Trainer) -> None:
+    runs = ["lr=0.3 clip_grad_norm=0.3", "lr=0.1 clip_grad_norm=1e9 seed=3", "lr=1e30 seed=1"]
+    runs[2] += " clip_grad_norm=1"  # it diverges next to them
+    together = trainer.together(runs, f"{LONG} diagnostics=full")
+    for run, text in zip(together, runs, strict=True):
+        alone = trainer.reference(text, f"{LONG} diagnostics=full")
+        assert_same_bits(run, alone)
+        measured = [(each.folder / "diagnostics.csv").read_bytes() for each in (run, alone)]
+        assert measured[0] == measured[1]
+    assert_same_bits(together[1], trainer.reference("lr=0.1 seed=3", f"{LONG} diagnostics=full"))
+    plain = trainer.alone(runs[0], f"{LONG} diagnostics=full capture=false")
+    assert_same_bits(together[0], plain)
+
+
+def test_the_norm_is_the_gradients_own_and_alpha_that_of_the_clipped_update(
+    trainer: Trainer,
+) -> None:
+    """Along lr·limit/norm of the gradient: a step of plain descent at that rate."""
+    limit = 0.2
+    run = trainer.alone(f"lr=1 clip_grad_norm={limit}", f"{NET} epochs=1 diagnostics=full")
+    first = records.read_diagnostics(run.folder).iloc[0]
+    assert first["grad_norm"] > limit
+    again = trainer.alone(
+        f"lr={limit / first['grad_norm']}", f"{NET} epochs=1 diagnostics=full"
+    )
+    same = records.read_diagnostics(again.folder).iloc[0]
+    assert first["grad_norm"] == same["grad_norm"]
+    for name in ("alpha", "update_ratio", "sharpness"):
+        assert first[name] == pytest.approx(same[name], rel=1e-3), name
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("threads", [1, 2])
+def test_norms_have_the_bits_that_a_lane_has_alone(threads: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for shapes in ([(3, 5), (3,)], [(784, 64), (64,), (10, 64)], [(1,)], [(512, 256), (7,)]):
+            tensors = [torch.randn(9, *shape, generator=draw) for shape in shapes]
+            found = norms(tensors)
+            for lane in range(9):
+                whole = torch.cat([t[lane].flatten().double() for t in tensors])
+                assert float(found[lane]) == pytest.approx(float(whole.norm()), rel=1e-6)
+                for part in (slice(lane, lane + 1), slice(lane, lane + 3)):
+                    assert torch.equal(norms([t[part] for t in tensors]), found[part])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.unit
+def test_an_exploding_gradient_has_a_finite_norm() -> None:
+    assert norms([torch.full((1, 4), 1e25)]).tolist() == pytest.approx([2e25])
+    assert norms([torch.full((1, 4), 1e-10)]).tolist() == pytest.approx([2e-10])
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("value", ["0", "-1", ".inf", ".nan"])
+def test_a_limit_that_cannot_work_is_one_line(trainer: Trainer, value: str) -> None:
+    with pytest.raises(UserError, match=r"^clip_grad_norm=.*: must be null or a finite number abo"):
+        trainer.specs(["lr=0.1"], f"clip_grad_norm={value}")
+
+
+# --- label smoothing ------------------------------------------------------------------------------
+
+
+def smoothed(share: float) -> Callable[..., torch.Tensor]:
+    loss = nn.CrossEntropyLoss(label_smoothing=share)
+    return lambda s, y: loss(s, y) if torch.is_grad_enabled() else F.cross_entropy(s, y)
+
+
+@pytest.mark.parametrize("loss", ["nll", "cross_entropy"])
+def test_labels_are_smoothed_in_training_alone(trainer: Trainer, loss: str) -> None:
+    common = f"{LONG} loss={loss} loss.label_smoothing=0.2"
+    run, other = trainer.together(["lr=0.3", "lr=0.1"], common)
+    assert_same_bits(other, trainer.alone("lr=0.1", common))
+    data = tiny_images()
+    made = partial(optim.SGD, lr=0.3, foreach=False)
+    assert_trained_like(run, ordinary(mlp, data, made, epochs=8, loss=smoothed(0.2)), data)
+    plain = trainer.reference("lr=0.3", f"{LONG} loss={loss}")
+    assert run.summary["chance_loss"] == plain.summary["chance_loss"]
+    assert run.summary["initial_loss"] == plain.summary["initial_loss"]
+    assert run.metrics["train_loss"].iloc[0] != plain.metrics["train_loss"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("loss.label_smoothing=1", "loss.label_smoothing=1: must be a number from 0, below 1"),
+        ("loss.label_smoothing=-0.1", "loss.label_smoothing=-0.1: must be a number from 0"),
+        ("loss.label_smoothing=x", "loss.label_smoothing=x: must be a number from 0"),
+        ("loss=mse_one_hot loss.label_smoothing=0.1", "loss.label_smoothing=0.1: mse_one_hot has"),
+    ],
+)
+def test_a_smoothing_that_cannot_work_is_one_line(trainer: Trainer, typed: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        checks.check_runs(trainer.specs(["lr=0.1"], typed))
+    assert str(caught.value).startswith(line)
+
+
+# --- parameter groups -----------------------------------------------------------------------------
+
+def grouped(head: float = 10, decay: float = 0) -> str:
+    own = f'"layers.2":{{"lr":{head}}},"*.bias":{{"weight_decay":{decay}}}'
+    return f"optimizer.groups={{{own}}}"
+
+
+def in_groups(kind: type[optim.Optimizer], lr: float, **settings: Any) -> Callable[..., Any]:
+    """torch's own groups: the last layer at 10 times lr, and no decay of biases."""
+
+    def made(params: Any) -> optim.Optimizer:
+        *body, weight, bias = params
+        groups = [
+            {"params": [p for p in body if p.ndim > 1]},
+            {"params": [p for p in body if p.ndim == 1], "weight_decay": 0.0},
+            {"params": [weight], "lr": 10 * lr},
+            {"params": [bias], "lr": 10 * lr, "weight_decay": 0.0},
+        ]
+        return kind(groups, lr=lr, weight_decay=0.1, foreach=False, **settings)
+
+    return made
+
+
+OF_KIND: dict[str, Any] = {
+    "optimizer=momentum": (optim.SGD, {"momentum": 0.9}),
+    "optimizer=adamw": (optim.AdamW, {}),
+    "optimizer=rmsprop": (optim.RMSprop, {}),
+    "optimizer=adam optimizer.amsgrad=true": (optim.Adam, {"amsgrad": True}),  # the general way
+    "optimizer=only_target optimizer._target_=torch.optim.NAdam": (optim.NAdam, {}),
+}
+
+
+@pytest.mark.full(after=2)
+@pytest.mark.parametrize("typed", OF_KIND)
+def test_groups_train_as_torchs_own(trainer: Trainer, typed: str) -> None:
+    kind, settings = OF_KIND[typed]
+    lr = 0.01 if kind is optim.SGD else 0.001
+    common = f"{LONG} {typed} optimizer.weight_decay=0.1 schedule=cosine"
+    runs = [f"lr={lr} {grouped()}", f"lr={lr} {grouped(0.5, 0.3)}", f"lr={lr} {grouped(1, 0.1)}"]
+    together = trainer.together(runs, common)
+    data = tiny_images()
+    made = in_groups(kind, lr, **settings)
+    truth = ordinary(mlp, data, made, lambda o: CosineAnnealingLR(o, 80), True, epochs=8)
+    truth.lr = [rate if place else lr for place, rate in enumerate(truth.lr)]
+    assert_trained_like(together[0], truth, data, rtol=3e-4)
+    assert_same_bits(together[0], trainer.alone(runs[0], common))
+    # groups of the optimizer's own settings are none
+    assert_same_bits(together[2], trainer.alone(f"lr={lr}", common))
+    assert "parameter groups at 1, 10 times lr" in together[0].log
+    assert ("slower" in together[0].log) == ("NAdam" in typed or "amsgrad" in typed)
+
+
+def test_a_group_at_rate_0_stays_at_its_start(trainer: Trainer) -> None:
+    frozen = 'optimizer.groups={"layers.0.*":{"lr":0}}'
+    run = trainer.alone(f"lr=0.1 {frozen}", f"{LONG} diagnostics=full")
+    torch.manual_seed(0)
+    before = mlp().state_dict()
+    same = {name for name, tensor in before.items() if torch.equal(tensor, run.weights[name])}
+    assert same == {"layers.0.weight", "layers.0.bias"}
+    measured = records.read_diagnostics(run.folder)
+    assert bool(np.isfinite(measured["stability_ratio"]).all())
+
+
+def test_the_stability_ratio_counts_with_each_groups_rate(trainer: Trainer) -> None:
+    """All parameters at 4 times lr are a run at 4 times lr."""
+    every = 'optimizer.groups={"*":{"lr":4}}'
+    for optimizer in ("momentum", "adam"):
+        common = f"{NET} epochs=2 diagnostics=full optimizer={optimizer}"
+        one = records.read_diagnostics(trainer.alone(f"lr=0.005 {every}", common).folder)
+        other = records.read_diagnostics(trainer.alone("lr=0.02", common).folder)
+        # Adam's square root of the divisor rounds otherwise
+        np.testing.assert_allclose(one["stability_ratio"], other["stability_ratio"], rtol=2e-2)
+        np.testing.assert_allclose(one["alpha"].iloc[:5], other["alpha"].iloc[:5], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("{head:{lr:10}}", "optimizer.groups.head: matches no parameter that is trained; these ar"),
+        ("{layers.1:{lr:2},*.1.*:{lr:3}}", "optimizer.groups: layers.1 and *.1.* both set lr of "),
+        ("{layers.1:{lr:-1}}", "optimizer.groups.layers.1.lr=-1: must be a number of at least 0"),
+        ("{layers.1:{lr:x}}", "optimizer.groups.layers.1.lr=x: must be a number of at least 0"),
+        ("{layers.1:{wd:0}}", "optimizer.groups.layers.1.wd=0: a group has no such setting; it t"),
+        ("{layers.1:{}}", "optimizer.groups={'layers.1': {}}: must give settings to patterns"),
+        ("3", "optimizer.groups=3: must give settings to patterns of parameters' names, for"),
+        ("[head]", "optimizer.groups=['head']: must give settings to patterns"),
+    ],
+)
+def test_groups_that_cannot_work_are_one_line(typed: str, line: str, here: Path) -> None:
+    ended = command(sweep.main, [*FEW, f"optimizer.groups={typed}"], here)
+    assert ended.code == 2 and ended.err.startswith(f"lrlab: {line}"), ended.err
+    assert len(ended.err.splitlines()) == 1 and not (here / "outputs").exists()
+
+
+def test_an_optimizer_without_decay_has_none_in_a_group(here: Path) -> None:
+    words = ["optimizer._target_=torch.optim.Rprop", "optimizer.groups={layers.1:{weight_decay:1}}"]
+    ended = command(sweep.main, [*FEW, *words], here)
+    told = "optimizer.groups.layers.1.weight_decay=1: Rprop has no weight decay"
+    assert ended.code == 2 and told in ended.err, ended.err
+
+
+# --- together, and as commands --------------------------------------------------------------------
+
+RECIPE = f"clip_grad_norm=0.5 loss.label_smoothing=0.1 {grouped()} schedule=wsd optimizer=adamw"
+
+
+@pytest.mark.full(after=1)
+@pytest.mark.parametrize("steps", [3, 17])
+def test_a_run_goes_on_from_its_checkpoint(trainer: Trainer, steps: int) -> None:
+    common = f"{LONG} {RECIPE} checkpoint_every=auto diagnostics=full"
+    specs = trainer.specs(["lr=0.01", "lr=0.003"], common)
+    before = stopped(specs, steps)
+    went_on(specs, before)
+    for spec, text in zip(specs, ["lr=0.01", "lr=0.003"], strict=True):
+        run = read(spec.folder)
+        assert f"goes on from its checkpoint at step {steps}" in run.log
+        assert_same_bits(run, trainer.reference(text, common))
+
+
+def test_a_branch_goes_on_by_the_same_recipe(trainer: Trainer) -> None:
+    recipe = f"clip_grad_norm=0.4 {grouped()} optimizer=momentum optimizer.weight_decay=0.1"
+    specs = trainer.specs(["lr=0.01"], f"{NET} {recipe} diagnostics=full")
+    pool.run(pool.Batch(specs), None, "cpu", Silent(), {0: 0})
+    assert branches.test(specs, None, lambda: False) == []
+    found = records.read_branches(specs[0].folder)
+    longer = trainer.alone("lr=0.01 epochs=6", f"{NET} {recipe}")
+    np.testing.assert_allclose(found["same"], longer.metrics["train_loss"].iloc[20:60], rtol=1e-4)
+
+
+DATA = ("data=arrays", "data.path=points.npz", "network.hidden=[5]", "epochs=4", "batch_size=16")
+FEW = (*DATA, "threads=1", "plots=false", "diagnostics=off", "device=cpu")
+TYPED = (
+    "clip_grad_norm=0.5",
+    "loss.label_smoothing=0.1",
+    """optimizer.groups={"layers.1": {lr: 3}, '*.bias':{weight_decay:0}}""",
+    "optimizer=adamw",
+    "schedule=wsd",
+    "schedule.shape=1-sqrt",
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(300, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int) + (x[:, 1] > 0.5)
+    np.savez(tmp_path / "points.npz", x=x, y=y)
+    return tmp_path
+
+
+def test_a_sweep_is_resumed_reproduced_and_read(here: Path) -> None:
+    ended = command(sweep.main, [*FEW, *TYPED, "lr=0.01,0.1", "name=s"], here)
+    assert (ended.code, ended.err) == (0, ""), ended.err
+    ended = command(reproduce.main, ["outputs/s/1"], here)
+    assert ended.code == 0 and "bitwise" in ended.out, ended.out + ended.err
+    ended = command(resume.main, ["outputs/s", "lr=0.01,0.1,0.3"], here)
+    assert (ended.code, ended.err) == (0, ""), ended.err
+    assert records.read_summary(here / "outputs/s/2")["state"] == "finished"
+
+
+@pytest.mark.full(after=2)
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [
+        ("clip_grad_norm=0.1,10", [0.1, 10]),
+        ("optimizer.groups.layers.1.lr=1,10", [1, 10]),
+        ("clip_grad_norm=null,0.1", [None, 0.1]),
+        ("loss.label_smoothing=0,0.3", [0, 0.3]),
+        ("optimizer.groups={layers.1:{lr:1}},{layers.1:{lr:5}}", None),
+    ],
+)
+def test_what_is_swept_is_a_setting_of_the_answer(
+    typed: str, values: list[Any] | None, here: Path
+) -> None:
+    ended = command(sweep.main, [*FEW, typed, "lr=0.01,0.3", "name=s"], here)
+    assert (ended.code, ended.err) == (0, ""), ended.err
+    name = typed.partition("=")[0]
+    assert f"{name}=" in ended.out.partition("answer")[2], ended.out
+    found = [records.read_summary(here / f"outputs/s/{n}")[name] for n in range(4)]
+    if values is None:
+        values = ["{layers.1:{lr:1}}", "{layers.1:{lr:5}}"]
+    assert found == [values[0]] * 2 + [values[1]] * 2 or found == values * 2
+    runs = [(here / f"outputs/s/{n}/metrics.csv").read_bytes() for n in range(4)]
+    assert len(set(runs)) == 4
+
+
+def test_find_clips_and_groups_too(here: Path) -> None:
+    """With every gradient of a norm of 1e-6 nothing moves, so nothing is found."""
+    words = [*DATA, "threads=1", "plots=false", "steps=60", "points=8"]
+    ended = command(find.main, [*words, "clip_grad_norm=1e-6", "name=a"], here)
+    assert ended.code == 1, ended.out
+    frozen = "optimizer.groups={*:{lr:0}}"
+    ended = command(find.main, [*words, frozen, "name=b"], here)
+    assert ended.code == 1, ended.out
+
+
+@pytest.mark.unit
+def test_lanes_share_a_stack_whatever_the_values(trainer: Trainer) -> None:
+    def keys(*runs: str) -> int:
+        return len({plan_spec.group_key(spec) for spec in trainer.specs(runs)})
+
+    assert keys("clip_grad_norm=1", "clip_grad_norm=2") == 1
+    assert keys("clip_grad_norm=1", "lr=0.2") == 2
+    assert keys(grouped(), grouped(3, 0.5)) == 1
+    assert keys(grouped(), "lr=0.2") == 2
