@@ -43,6 +43,7 @@ VALUES = {
     "epochs": _COUNT,
     "batch_size": "from 1 to the training samples",
     "seed": "a whole number from 0 to 2**53 − 1",
+    "accumulate": _COUNT,
     "clip_grad_norm": "a number above 0, null",
     "device": "auto, cpu, cuda, cuda:N, mps",
     "threads": f"{_COUNT}, null",

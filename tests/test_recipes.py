@@ -30,7 +30,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from lrlab import find, records, reproduce, resume, sweep
 from lrlab.engine.optimizers.around import norms
 from lrlab.errors import UserError
-from lrlab.plan import checks
+from lrlab.plan import build, checks
 from lrlab.plan import spec as plan_spec
 from lrlab.probes import branches
 from lrlab.training import pool
@@ -81,14 +81,16 @@ def test_a_clipped_run_trains_as_in_torch(trainer: Trainer, typed: str) -> None:
 def test_a_clipped_lane_has_its_own_bits_and_a_high_limit_changes_none(trainer: Trainer) -> None:
     runs = ["lr=0.3 clip_grad_norm=0.3", "lr=0.1 clip_grad_norm=1e9 seed=3", "lr=1e30 seed=1"]
     runs[2] += " clip_grad_norm=1"  # it diverges next to them
-    together = trainer.together(runs, f"{LONG} diagnostics=full")
+    common = f"{LONG} diagnostics=default"
+    together = trainer.together(runs, common)
     for run, text in zip(together, runs, strict=True):
-        alone = trainer.reference(text, f"{LONG} diagnostics=full")
+        alone = trainer.reference(text, common)
         assert_same_bits(run, alone)
-        measured = [(each.folder / "diagnostics.csv").read_bytes() for each in (run, alone)]
+        files = [each.folder / "diagnostics.csv" for each in (run, alone)]
+        measured = [file.read_bytes() if file.exists() else b"" for file in files]
         assert measured[0] == measured[1]
-    assert_same_bits(together[1], trainer.reference("lr=0.1 seed=3", f"{LONG} diagnostics=full"))
-    plain = trainer.alone(runs[0], f"{LONG} diagnostics=full capture=false")
+    assert_same_bits(together[1], trainer.reference("lr=0.1 seed=3", common))
+    plain = trainer.alone(runs[0], f"{common} capture=false")
     assert_same_bits(together[0], plain)
 
 
@@ -279,16 +281,100 @@ def test_an_optimizer_without_decay_has_none_in_a_group(here: Path) -> None:
     assert ended.code == 2 and told in ended.err, ended.err
 
 
+# --- accumulate -----------------------------------------------------------------------------------
+
+
+def in_parts(count: int, size: int = 32) -> Callable[..., torch.Tensor]:
+    """The mean loss of so many mini-batches, with the sum of their gradients, as loss/count has."""
+
+    def loss(scores: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            return F.cross_entropy(scores, y)
+        pairs = zip(scores.split(size), y.split(size), strict=True)
+        return sum((F.cross_entropy(*pair) / count for pair in pairs), torch.zeros(()))
+
+    return loss
+
+
+def test_gradients_are_accumulated_over_mini_batches(trainer: Trainer) -> None:
+    common = f"{LONG} batch_size=32 accumulate=4 optimizer=momentum diagnostics=default"
+    run, other = trainer.together(["lr=0.1", "lr=0.03 seed=2"], common)
+    data = tiny_images()
+    made = partial(optim.SGD, lr=0.1, momentum=0.9, foreach=False)
+    truth = ordinary(mlp, data, made, epochs=8, loss=in_parts(4), batch_size=128)
+    assert_trained_like(run, truth, data)
+    assert run.summary["steps_per_epoch"] == 640 // 128
+    assert "40 steps of 128 samples" in run.log
+    assert_same_bits(other, trainer.alone("lr=0.03 seed=2", f"{common} capture=false"))
+
+
+class Norm(nn.Module):
+    """Batch norm and dropout: each mini-batch has statistics and drawn numbers of its own."""
+
+    def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.into = nn.Linear(int(np.prod(in_shape)), 13)
+        self.norm = nn.BatchNorm1d(13)
+        self.out = nn.Linear(13, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.norm(self.into(x.flatten(1))).relu())
+
+
+class Dropping(Norm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.dropout(x, 0.5, self.training))
+
+
+def test_each_mini_batch_has_statistics_of_its_own(trainer: Trainer) -> None:
+    common = f"network=custom network._target_={__name__}.Norm batch_size=32 accumulate=2"
+    run = trainer.alone("lr=0.1", common)
+    data = tiny_images()
+    torch.manual_seed(0)
+    net = Norm((1, 12, 12), 5)
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    losses = []
+    for epoch in range(2):
+        order = torch.from_numpy(build.batch_order(0, epoch, 640))
+        for step in order.split(64):
+            found = [F.cross_entropy(net(data.train_x[i]), data.train_y[i]) for i in step.split(32)]
+            optimizer.zero_grad()
+            for loss in found:
+                (loss / 2).backward()
+            optimizer.step()
+            losses.append(float(sum(found).detach()) / 2)
+    np.testing.assert_allclose(run.metrics["train_loss"].iloc[:-1], losses, rtol=2e-5)
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(run.weights[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_each_mini_batch_draws_its_own_numbers(trainer: Trainer) -> None:
+    """Of equal halves of a batch the losses differ, by dropout alone; a lane has its own bits."""
+    common = f"network=custom network._target_={__name__}.Dropping batch_size=32 accumulate=2"
+    together = trainer.together(["lr=0.1", "lr=0.2"], common)
+    assert_same_bits(together[1], trainer.alone("lr=0.2", common))
+    one = trainer.alone("lr=0.1 accumulate=1 batch_size=64", f"{common}")
+    assert one.metrics["train_loss"].iloc[0] != together[0].metrics["train_loss"].iloc[0]
+
+
+def test_more_mini_batches_than_there_are_are_one_line(trainer: Trainer) -> None:
+    with pytest.raises(UserError, match=r"^accumulate=11: with batch_size=64 more than the 640"):
+        checks.check_runs(trainer.specs(["lr=0.1"], "accumulate=11"))
+    with pytest.raises(UserError, match=r"^accumulate=0: must be at least 1"):
+        trainer.specs(["lr=0.1"], "accumulate=0")
+
+
 # --- together, and as commands --------------------------------------------------------------------
 
-RECIPE = f"clip_grad_norm=0.5 loss.label_smoothing=0.1 {grouped()} schedule=wsd optimizer=adamw"
+RECIPE = f"clip_grad_norm=0.5 batch_size=32 accumulate=2 loss.label_smoothing=0.1 {grouped()}"
+RECIPE += " schedule=wsd optimizer=adamw"
 
 
 @pytest.mark.full(after=1)
 @pytest.mark.parametrize("steps", [3, 17])
 def test_a_run_goes_on_from_its_checkpoint(trainer: Trainer, steps: int) -> None:
-    common = f"{LONG} {RECIPE} checkpoint_every=auto diagnostics=full"
-    specs = trainer.specs(["lr=0.01", "lr=0.003"], common)
+    common = f"{LONG} {RECIPE} checkpoint_every=auto"
+    specs = trainer.specs(["lr=0.01", "lr=0.003"], f"{common} capture=false")
     before = stopped(specs, steps)
     went_on(specs, before)
     for spec, text in zip(specs, ["lr=0.01", "lr=0.003"], strict=True):
@@ -307,10 +393,11 @@ def test_a_branch_goes_on_by_the_same_recipe(trainer: Trainer) -> None:
     np.testing.assert_allclose(found["same"], longer.metrics["train_loss"].iloc[20:60], rtol=1e-4)
 
 
-DATA = ("data=arrays", "data.path=points.npz", "network.hidden=[5]", "epochs=4", "batch_size=16")
-FEW = (*DATA, "threads=1", "plots=false", "diagnostics=off", "device=cpu")
+DATA = ("data=arrays", "data.path=points.npz", "network.hidden=[5]", "batch_size=16")
+FEW = (*DATA, "epochs=4", "threads=1", "plots=false", "diagnostics=off", "device=cpu")
 TYPED = (
     "clip_grad_norm=0.5",
+    "accumulate=3",
     "loss.label_smoothing=0.1",
     """optimizer.groups={"layers.1": {lr: 3}, '*.bias':{weight_decay:0}}""",
     "optimizer=adamw",
@@ -322,7 +409,7 @@ TYPED = (
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     draw = np.random.default_rng(0)
-    x = draw.normal(size=(300, 3)).astype(np.float32)
+    x = draw.normal(size=(1600, 3)).astype(np.float32)
     y = (x[:, 0] > 0).astype(int) + (x[:, 1] > 0.5)
     np.savez(tmp_path / "points.npz", x=x, y=y)
     return tmp_path
@@ -346,6 +433,7 @@ def test_a_sweep_is_resumed_reproduced_and_read(here: Path) -> None:
         ("optimizer.groups.layers.1.lr=1,10", [1, 10]),
         ("clip_grad_norm=null,0.1", [None, 0.1]),
         ("loss.label_smoothing=0,0.3", [0, 0.3]),
+        ("accumulate=1,2", [1, 2]),
         ("optimizer.groups={layers.1:{lr:1}},{layers.1:{lr:5}}", None),
     ],
 )

@@ -351,7 +351,6 @@ class Clipped(torch.optim.SGD):
 TRIED = {  # what a hint says, as one types it for these data
     "parts.Clipped": "optimizer._target_=parts.Clipped +optimizer.max_norm=0.5 name=a",
     "clip_grad_norm=1": "clip_grad_norm=1 name=j",
-    "batch_size=256": "batch_size=96 name=b",
     "pruner=median": "pruner=median epochs=3 lr=0.1,0.2 name=c",
     "precision=bf16": "precision=bf16 name=d",
     "schedule=cosine": "schedule=cosine name=e",

@@ -48,7 +48,7 @@ LONGEST_NAME = 200  # bytes; most file systems take 255, and other folders are n
 def check(config: DictConfig) -> None:
     """Check the values that need no data, network or device; each wrong one is a ``UserError``."""
     check_lr(config.lr)
-    for key, example in (("epochs", 3), ("batch_size", 64)):
+    for key, example in (("epochs", 3), ("batch_size", 64), ("accumulate", 4)):
         if config[key] < 1:
             raise must_be(key, config[key], "at least 1", example)
     if not 0 <= config.seed < 2**53:  # integers that JSON and CSV readers keep exact

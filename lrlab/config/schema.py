@@ -42,8 +42,8 @@ NOT_SWEPT = (
     *SWEEP_GROUPS,
 )
 
-# Options of a run, besides those of its groups, that an older run lacks. Null is as without.
-RECIPE = ("clip_grad_norm",)
+# Options of a run, besides those of its groups, that an older run lacks, and what that means.
+RECIPE = {"clip_grad_norm": None, "accumulate": 1}
 
 
 @dataclass
@@ -68,6 +68,7 @@ class Config:
     schedule: Any = MISSING
     # With defaults, because the saved configs of older runs lack them.
     memory_limit: Any = "auto"
+    accumulate: int = 1
     clip_grad_norm: float | None = None
     objective: str = "val_loss"
     target: float | None = None

@@ -15,7 +15,7 @@ from lrlab.engine.optimizers import known, lane_optimizers
 from lrlab.errors import UserError
 from lrlab.plan import build
 from lrlab.plan.schedules import lane_schedules
-from lrlab.plan.spec import RunSpec
+from lrlab.plan.spec import RunSpec, samples_a_step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,7 +39,12 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
             )
         dataset = build.load_data(spec)
         size = len(dataset.train_y)
-        steps_per_epoch = size // spec["batch_size"]
+        steps_per_epoch = size // samples_a_step(spec)
+        if size // spec["batch_size"] and steps_per_epoch == 0:
+            raise UserError(
+                f"accumulate={spec['accumulate']}: with batch_size={spec['batch_size']} more than "
+                f"the {size} training samples; use at most accumulate={size // spec['batch_size']}"
+            )
         if steps_per_epoch == 0:
             raise UserError(
                 f"batch_size={spec['batch_size']}: more than the {size} training samples, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrlab.plan import build, schedule_notices
-from lrlab.plan.spec import RunSpec
+from lrlab.plan.spec import RunSpec, samples_a_step
 from lrlab.records.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _of_data(spec: RunSpec) -> Iterator[str]:
             f"only {_counted(held_out, 'sample')} held out, so {noisy}; "
             "use a larger data.val_size, or a larger validation part of your own"
         )
-    each = len(data.train_y) // batch_size
+    each = len(data.train_y) // samples_a_step(spec)
     # Setting train_size shows that a short run is wanted.
     if each * epochs < THRESHOLDS.few_steps and spec["data"].get("train_size") is None:
         yield (

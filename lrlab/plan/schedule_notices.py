@@ -16,7 +16,7 @@ import numpy as np
 from lrlab.errors import UserError
 from lrlab.plan import build
 from lrlab.plan.schedules import lane_schedules, reading
-from lrlab.plan.spec import RunSpec
+from lrlab.plan.spec import RunSpec, samples_a_step
 from lrlab.process.plain import is_number
 
 RISES = 1.5  # the last lr over the lowest in the run's last half, since when it has risen
@@ -338,13 +338,13 @@ def _rises_to_the_end(schedule: Mapping[str, Any]) -> bool:
 def _key(spec: RunSpec, schedule: Mapping[str, Any]) -> str:
     """Return a key that is equal for runs with tables of rates that differ at most by their lr."""
     numbers = {k: v for k, v in spec["optimizer"].items() if k in ("momentum", "betas")}
-    shared = [spec[name] for name in ("data", "epochs", "batch_size")]
+    shared = [spec["data"], spec["epochs"], samples_a_step(spec)]
     named = [spec.choices["schedule"], dict(schedule), numbers, *shared]
     return json.dumps(named, sort_keys=True, default=str)
 
 
 def _steps_per_epoch(spec: RunSpec) -> int:
-    return len(build.load_data(spec).train_y) // spec["batch_size"]
+    return len(build.load_data(spec).train_y) // samples_a_step(spec)
 
 
 def _rates(spec: RunSpec) -> np.ndarray | None:

@@ -112,6 +112,7 @@ def group_key(spec: RunSpec) -> str:
         [
             {key: spec[key] for key in shared},
             spec.config.get("precision", "float32"),
+            spec.config.get("accumulate", 1),
             lane_optimizers.group_key(rule_of(spec)),
             spec.device,
         ],
@@ -128,6 +129,11 @@ def rule_of(spec: RunSpec) -> dict[str, Any]:
     extra = {name: spec.config.get(name) for name in around.OPTIONS}
     told = {name: value for name, value in extra.items() if value is not None}
     return {**spec["optimizer"], "lr": spec["lr"], **told}
+
+
+def samples_a_step(spec: RunSpec) -> int:
+    """Return how many samples an update of the run takes: those of all its mini-batches."""
+    return spec["batch_size"] * spec.config.get("accumulate", 1)
 
 
 def new_summary(spec: RunSpec) -> dict[str, Any]:

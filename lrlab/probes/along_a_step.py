@@ -81,6 +81,7 @@ def _along(
         stack = Lanes(
             modules, params, fixed, seeds, lanes.losses[:1] * count, {(count, False): way}
         )
+        stack.accumulate = lanes.accumulate
         stack.settle(*batch, batch)
         loss, gradients = stack.gradients(*batch, [step] * count, 0)
         slope = double(torch.zeros(count, device=device))

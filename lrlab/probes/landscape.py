@@ -20,6 +20,7 @@ from lrlab import records
 from lrlab.engine import devices
 from lrlab.errors import UserError
 from lrlab.plan.build import load_data, loss_unit
+from lrlab.plan.spec import samples_a_step
 from lrlab.probes import along_a_step, paths, surface
 from lrlab.training import on_batches
 
@@ -103,7 +104,7 @@ def _measure(specs: Mapping[str, RunSpec], threads: int | None) -> Landscape:
     allowed = [count for count in (any_spec["threads"], threads) if count is not None]
     devices.prepare(any_spec.device, min(allowed, default=None))
     data = load_data(any_spec).to(any_spec.device)
-    steps_per_epoch = len(data.train_y) // any_spec["batch_size"]
+    steps_per_epoch = len(data.train_y) // samples_a_step(any_spec)
     recorded = [records.read_metrics(spec.folder) for spec in specs.values()]
     recorded = [table.dropna(subset=["lr"]) for table in recorded]  # the last row is no step
     roles = list(specs)
@@ -114,7 +115,7 @@ def _measure(specs: Mapping[str, RunSpec], threads: int | None) -> Landscape:
         return nothing("fewer than two steps are recorded")
     values = paths.schedules(list(specs.values()), recorded, steps, steps_per_epoch)
 
-    batch = on_batches.batches(data, any_spec["seed"], any_spec["batch_size"])
+    batch = on_batches.batches(data, any_spec["seed"], samples_a_step(any_spec))
     good = roles.index("good")
     state_step = paths.clear_step(paths.recorded_losses(recorded[good], steps))
     stack = paths.stack(list(specs.values()), data, batch)

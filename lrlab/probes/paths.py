@@ -118,6 +118,7 @@ def stack(specs: Sequence[RunSpec], data: Dataset, batch: Batches) -> OnBatches:
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
     stacked = stacking.stack(networks, seeds, loss, specs[0].device, pad=pad)
+    stacked.accumulate = specs[0].config.get("accumulate", 1)
     rules = [rule_of(spec) for spec in specs]
     return on_batches.build(stacked, rules, batch, [(data.val_x, data.val_y)])
 

@@ -117,7 +117,7 @@ def run(
     from lrlab.plan import compose
     from lrlab.plan.build import build_network, load_data, loss_function, loss_unit
     from lrlab.plan.checks import check_runs
-    from lrlab.plan.spec import rule_of
+    from lrlab.plan.spec import rule_of, samples_a_step
     from lrlab.range_test import files, held_out, training
     from lrlab.range_test.both import both
     from lrlab.range_test.training import Subject
@@ -143,9 +143,10 @@ def run(
         build_network(spec, data),
         loss,
         {name: value for name, value in rule_of(spec).items() if name != "lr"},
-        batches(data, spec["seed"], spec["batch_size"]),
+        batches(data, spec["seed"], samples_a_step(spec)),
         spec["seed"],
         spec.device,
+        accumulate=spec["accumulate"],
     )
     width = None if spec["lanes"] == "auto" else int(spec["lanes"])
     if limit is not None:
@@ -153,7 +154,7 @@ def run(
         options = fit(options, text, left, training.measured(subject, width))
         typed = recorded(typed, options)
         config.budget = None  # the records have what was trained
-    most = held_out.most_samples(spec["batch_size"], options.steps)
+    most = held_out.most_samples(samples_a_step(spec), options.steps)
     found = both(
         subject,
         options,

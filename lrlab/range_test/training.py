@@ -33,6 +33,7 @@ class Subject:
     seed: int  # of the network's own random draws in training
     device: str
     evaluated_at_once: int = EVALUATION_CHUNK  # samples, as the network counts them
+    accumulate: int = 1  # mini-batches a step, which ``batch`` gives as one
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,7 @@ def _train(
     lanes = stacking.stack(
         [subject.network] * count, [subject.seed] * count, subject.loss, subject.device
     )
+    lanes.accumulate = subject.accumulate
     configs = [{**subject.optimizer, "lr": float(lr)} for lr in lrs[0]]
     evaluated = [part for each in looks for part in each.parts]
     stack = on_batches.build(lanes, configs, subject.batch, evaluated, each_lr_is_a_runs=True)

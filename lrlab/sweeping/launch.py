@@ -19,7 +19,7 @@ from lrlab.engine.diagnostics import branch_budget, meter
 from lrlab.errors import Stopped, UserError
 from lrlab.plan import build, checks, memory
 from lrlab.plan.compose import Job, compose, without_hydra
-from lrlab.plan.spec import RunSpec, new_summary
+from lrlab.plan.spec import RunSpec, new_summary, samples_a_step
 from lrlab.process import broken_pipe, gc_pause, profiling, progress, signals
 from lrlab.study import heartbeat
 from lrlab.training import pool
@@ -206,8 +206,8 @@ def announce_measuring(specs: Sequence[RunSpec]) -> None:
 
 def _asked_line(spec: RunSpec) -> str:
     data = build.load_data(spec)
-    steps_per_epoch = len(data.train_y) // spec["batch_size"]
-    batches = meter.probe_size(data) / spec["batch_size"]
+    steps_per_epoch = len(data.train_y) // samples_a_step(spec)
+    batches = meter.probe_size(data) / samples_a_step(spec)
     return branch_budget.asked_line(spec["epochs"] * steps_per_epoch, steps_per_epoch, batches)
 
 

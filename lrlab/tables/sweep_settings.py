@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lrlab import records
-from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, diagnostics, flat
+from lrlab.config.schema import GROUPS, NOT_SWEPT, OBJECTIVES, RECIPE, diagnostics, flat
 from lrlab.errors import UserError
 from lrlab.process.plain import is_real
 from lrlab.tables.tidy import is_option
@@ -38,6 +38,7 @@ def of_runs(runs: pd.DataFrame) -> list[dict[str, Any]]:
         told = {name: row.get(name) for name in ("lr", "seed", "epochs", "batch_size", *swept)}
         own: dict[str, Any] = dict(zip(GROUPS, choices, strict=True))
         own |= {name: value for name, value in told.items() if not _is_missing(value)}
+        own |= {name: None for name in told if name in RECIPE and name not in own}  # swept, null
         found.append({**bases[choices], **own})
     return found
 
@@ -130,7 +131,7 @@ def _flat(run: Path) -> dict[str, Any]:
         config = records.options(records.read_config(run))
     except (UserError, OSError, ValueError, YAMLError, RecursionError):
         return {}
-    kept = {str(k): v for k, v in config.items() if k not in _BESIDE}
+    kept = {**RECIPE, **{str(k): v for k, v in config.items() if k not in _BESIDE}}
     if "diagnostics" in kept:
         kept["diagnostics"] = diagnostics(kept)
     return {

@@ -17,7 +17,7 @@ from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.plan.build import References, build_network, build_schedule, loss_function, references_of
-from lrlab.plan.spec import RunSpec, new_summary, rule_of
+from lrlab.plan.spec import RunSpec, new_summary, rule_of, samples_a_step
 from lrlab.training import checkpoints, saving
 from lrlab.training.stack import Run, Stack
 
@@ -46,7 +46,7 @@ def build(
         NotWritten: a record could not be written.
         Exception: any error from building or evaluating the networks.
     """
-    steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
+    steps_per_epoch = len(data.train_y) // samples_a_step(specs[0])
     given = (key, specs, rows, data, ways, pad)
     saved = [checkpoints.load(spec.folder) for spec in specs]
     places = [0 if state is None else state["step"] % steps_per_epoch for state in saved]
@@ -83,13 +83,14 @@ def build_stack(
         measured: whether its steps are measured as the runs' configs say; else not at all.
     """
     device = specs[0].device
-    steps_per_epoch = len(data.train_y) // specs[0]["batch_size"]
+    steps_per_epoch = len(data.train_y) // samples_a_step(specs[0])
     devices.prepare(device, specs[0]["threads"], precision(specs[0]))
     networks = [build_network(spec, data) for spec in specs]
     references = references_of(specs[0], data, networks[0])
     loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     stacked = stacking.stack(networks, seeds, loss, device, ways, pad, precision(specs[0]))
+    stacked.accumulate = specs[0].config.get("accumulate", 1)
     optimizer = lane_optimizers.build(
         [rule_of(spec) for spec in specs],
         list(stacked.params.values()),
@@ -103,7 +104,7 @@ def build_stack(
     for run, border in zip(runs, _swings_from(runs, optimizer), strict=True):
         run.summary["swings_from"] = border
     saving.note_start(runs, stacked, optimizer)
-    mode, size = schema.diagnostics(specs[0].config), specs[0]["batch_size"]
+    mode, size = schema.diagnostics(specs[0].config), samples_a_step(specs[0])
     stack = Stack(
         runs,
         stacked,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrlab import records
+from lrlab.plan.spec import samples_a_step
 from lrlab.process.profiling import phase
 from lrlab.training import checkpoints
 from lrlab.training.loop import Segment
@@ -28,7 +29,7 @@ def log_start(stack: Stack, run: Run) -> None:
         f"network {run.spec.choices['network']}: {run.summary['parameters']:,} parameters",
         f"data {run.spec.choices['data']}: {len(data.train_y):,} training samples, "
         f"{len(data.val_y):,} held out, {len(data.test_y):,} test",
-        f"{run.steps:,} steps of {run.spec['batch_size']} samples, "
+        f"{run.steps:,} steps of {samples_a_step(run.spec)} samples, "
         f"{run.summary['steps_per_epoch']:,} an epoch",
         f"on {env['device']} ({env['device_name']}), {env['threads']} threads",
         f"lane {lane + 1} of {width}, trained {way}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrlab.plan import build
-from lrlab.plan.spec import RunSpec, group_key
+from lrlab.plan.spec import RunSpec, group_key, samples_a_step
 from lrlab.training import building, pool
 from lrlab.training.loop import advance
 from lrlab.training.train import schedule_values
@@ -80,7 +80,7 @@ def measure(
         runs=len(specs),
         lanes=lanes,
         steps_per_epoch=stack.steps_per_epoch,
-        batches=meter.probe_size(data) / first["batch_size"],
+        batches=meter.probe_size(data) / samples_a_step(first),
         setup=setup,
         step=sum(seconds) / (_TIMED * _PIECE),
         evaluation=sample * len(data.val_y),

@@ -19,7 +19,7 @@ from lrlab.engine.step.choosing import build_step
 from lrlab.engine.step.plain import gather
 from lrlab.engine.step.protocol import Step
 from lrlab.plan.build import References, batch_order
-from lrlab.plan.spec import RunSpec
+from lrlab.plan.spec import RunSpec, samples_a_step
 from lrlab.process.profiling import phase
 from lrlab.training.loop import Course, Lockstep
 
@@ -115,7 +115,7 @@ class Stack(Lockstep[Run]):
     @phase("order")
     def take_order(self) -> None:
         """Set up the sample order of each lane's present or next epoch."""
-        samples, batch_size = len(self.data.train_y), self.runs[0].spec["batch_size"]
+        samples, batch_size = len(self.data.train_y), samples_a_step(self.runs[0].spec)
         steps, device = self.steps_per_epoch, self.data.train_y.device
         keys = [(run.spec["seed"], run.step // steps) for run in self.runs]
         distinct = list(dict.fromkeys(keys))

@@ -36,6 +36,8 @@ _OTHER_NAMES = {
     "loss": "criterion loss_fn loss_function",
     "sampler": "search algo algorithm",
     "tracking": "logger logging log_to wandb track tracker use_wandb",
+    "accumulate": "accumulation accum grad_accum accumulate_grad_batches accumulation_steps "
+    "grad_accumulation gradient_accumulation gradient_accumulation_steps grad_accum_steps",
     "clip_grad_norm": "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clipnorm "
     "gradient_clip gradient_clip_val gradient_clipping grad_norm_clip",
     "optimizer.weight_decay": "wd l2 l2_reg weightdecay",
@@ -58,12 +60,6 @@ _WISHES = (
         "gradients are clipped by their norm, for example clip_grad_norm=1; an optimizer of your "
         "own can do otherwise in its step(), like optimizer._target_=parts.Clipped in "
         "docs/your-own.md",
-    ),
-    (
-        "accumulate accumulation accum grad_accum accumulate_grad_batches accumulation_steps "
-        "grad_accumulation gradient_accumulation gradient_accumulation_steps grad_accum_steps",
-        "lrlab accumulates no gradients; a larger batch makes the same steps, for example "
-        "batch_size=256",
     ),
     (
         "early_stopping early_stop earlystopping patience stop_early min_delta es_patience",

@@ -121,7 +121,7 @@ class Meter:
         along.append(dot(flat(gradients_after, before), update))
         probe = [torch.full_like(losses, torch.nan)] * 5
         if whole:
-            probe_loss_after, probe_gradients_after = twin.gradients(
+            probe_loss_after, probe_gradients_after = twin.gradients_at_once(
                 self.probe_x, self.probe_y, [0] * len(lanes), 0
             )
             probe = [
@@ -146,7 +146,8 @@ class Meter:
     ) -> tuple[Tensor, Sequence[Tensor | None], Tensor]:
         """Return loss and gradients on the probe batch, and the sharpness; see ``sharpest``."""
         if not self.curves or not products.any():
-            loss, gradients = twin.gradients(self.probe_x, self.probe_y, [0] * len(twin), 0)
+            given = self.probe_x, self.probe_y, [0] * len(twin), 0
+            loss, gradients = twin.gradients_at_once(*given)
             return loss, gradients, torch.full_like(loss, torch.nan)
         probe = (self.probe_x, self.probe_y)
         found = sharpest(twin, probe, self.vectors, products, preconditioner, fresh)

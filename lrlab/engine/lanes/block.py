@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrlab.engine.lanes.packing import Tensors
-from lrlab.engine.optimizers.protocol import note_absent
+from lrlab.engine.optimizers.protocol import absent, note_absent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -74,6 +75,21 @@ def _column(of_blocks: Sequence[Any]) -> Any:
     joined = torch.cat([torch.zeros_like(like) if g is None else g for g in of_blocks])
     note_absent(joined, absent)
     return joined
+
+
+def averaged(batches: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
+    """Return the mean gradients of several mini-batches; None where none has one, as in torch."""
+    return [_mean(column, len(batches)) for column in zip(*batches, strict=True)]
+
+
+def _mean(of_batches: Sequence[Tensor | None], count: int) -> Tensor | None:
+    there = [gradient for gradient in of_batches if gradient is not None]
+    if not there:
+        return None
+    mean = functools.reduce(torch.add, there) / count
+    if never := set.intersection(*(set(absent(gradient)) for gradient in there)):
+        note_absent(mean, sorted(never))
+    return mean
 
 
 def first_of(tensors: Tensors) -> Tensors:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lrlab.engine import forms, python_state
 from lrlab.engine.lanes import chunks, copies, hessian
-from lrlab.engine.lanes.block import Block, Loss, block_of, joined, single_blocks
+from lrlab.engine.lanes.block import Block, Loss, averaged, block_of, joined, single_blocks
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.lanes.packing import Tensors, packed_together, with_padding
 from lrlab.engine.lanes.passes import Passes
@@ -42,6 +42,7 @@ class Lanes:
             whatever their number. Rows after the lanes are copies of the first, never updated.
         precision: ``float32`` or ``tf32`` (see ``devices.prepare``), or ``bf16``: the network
             runs under autocast, its parameters and its loss stay float32.
+        accumulate: how many mini-batches ``gradients`` takes one after the other.
         blocks: the lanes in the parts that run side by side.
         passes: runs the blocks, in the stack's ``way``.
     """
@@ -66,9 +67,22 @@ class Lanes:
         self.fixed = {name: tensor[:count] for name, tensor in self._wide_fixed.items()}
         self.pad, self.precision, self.seeds = pad, precision, list(seeds)
         self.ways = {} if ways is None else ways
-        self._like = functools.partial(Lanes, ways=self.ways, pad=pad, precision=precision)
+        self.accumulate = 1
         self.passes = Passes(self.seeds, self.ways, precision)
         self.cut()
+
+    def _like(
+        self,
+        modules: Sequence[nn.Module],
+        params: Tensors,
+        fixed: Tensors,
+        seeds: Sequence[int],
+        losses: Sequence[Loss],
+    ) -> Lanes:
+        """Return other lanes of the same kind; the arguments are those of the class."""
+        made = Lanes(modules, params, fixed, seeds, losses, self.ways, self.pad, self.precision)
+        made.accumulate = self.accumulate
+        return made
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -85,7 +99,7 @@ class Lanes:
     def gradients(
         self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Return losses and their gradients.
+        """Return losses and their gradients: the means over ``accumulate`` mini-batches.
 
         Args:
             x: inputs, (batch, ...) for all lanes or (lanes, batch, ...).
@@ -98,6 +112,22 @@ class Lanes:
             gradients: (lanes, ...) for each of ``params``; None where no loss depends on it. Where
                 some do, those of the others are 0, and ``protocol.absent`` names the others.
         """
+        count = self.accumulate
+        if count == 1:
+            return self.gradients_at_once(x, y, first_steps, offset)
+        axis = int(chunks.of_each_lane(y))
+        pairs = zip(x.chunk(count, axis), y.chunk(count, axis), strict=True)
+        first = [count * step for step in first_steps]  # each mini-batch draws its own numbers
+        found = [
+            self.gradients_at_once(*pair, first, count * offset + i) for i, pair in enumerate(pairs)
+        ]
+        losses, gradients = zip(*found, strict=True)
+        return torch.stack(losses).sum(0) / count, averaged(gradients)
+
+    def gradients_at_once(
+        self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Return losses and their gradients of a single batch; see ``gradients``."""
         own = chunks.of_each_lane(y)
         found = []
         for block in self.blocks:
