@@ -44,6 +44,7 @@ VALUES = {
     "batch_size": "from 1 to the training samples",
     "seed": "a whole number from 0 to 2**53 − 1",
     "accumulate": _COUNT,
+    "ema": "between 0 and 1, null",
     "clip_grad_norm": "a number above 0, null",
     "device": "auto, cpu, cuda, cuda:N, mps",
     "threads": f"{_COUNT}, null",

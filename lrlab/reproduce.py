@@ -49,6 +49,7 @@ def compare(record: pd.DataFrame, again: pd.DataFrame) -> Comparison:
     import numpy as np
 
     columns = ["lr", "train_loss", "val_loss", "val_acc", "epoch"]
+    columns += [name for name in records.OF_AVERAGE if name in record and name in again]
     steps = sorted(set(record["step"]) | set(again["step"]))
     old, new = (
         table.drop_duplicates("step").set_index("step").reindex(steps)[columns].to_numpy()
@@ -144,7 +145,7 @@ def reproduce(
     data_paths.go_back(run.resolve().parent, _hydra_records(run), trusted)
     try:
         summary = records.read_summary(run)
-        record = records.read_metrics(run)
+        record = records.read_metrics(run, averaged=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{run}: has no record to compare with; {error.filename} is missing"
@@ -213,7 +214,7 @@ def reproduce(
         print(printable(f"failed: {again['error']}; see {spec.folder / 'run.log'}"))
         answered({**known, "agrees": False, "error": again["error"]})
         return False
-    metrics = records.read_metrics(spec.folder)
+    metrics = records.read_metrics(spec.folder, averaged=True)
     unfinished = summary["state"] in recheck.UNFINISHED
     if unfinished:  # the record ends somewhere; compare only up to there
         last = record["step"].max()
@@ -267,7 +268,7 @@ def _others(
         metrics: the new run's, as far as the record goes.
     """
     found = recheck.of_summary(summary, again, run.resolve(), metrics)
-    found += recheck.of_rows(run / "metrics.csv", list(records.METRICS))
+    found += recheck.of_rows(run / "metrics.csv", [*records.METRICS, *records.OF_AVERAGE])
     found += recheck.of_lr(records.read_metrics(run), metrics)
     whole = summary["state"] not in recheck.UNFINISHED
     for name, columns, read in (

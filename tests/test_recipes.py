@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from helpers.commands import command
 from helpers.pools import stopped, went_on
 from helpers.training import (
+    Ordinary,
     Silent,
     Trainer,
+    assert_equal_weights,
     assert_same_bits,
     assert_trained_like,
+    evaluate,
     mlp,
     ordinary,
     read,
@@ -26,6 +29,7 @@ from helpers.training import (
 from torch import nn, optim
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lrlab import find, records, reproduce, resume, sweep
 from lrlab.engine.optimizers.around import norms
@@ -364,10 +368,91 @@ def test_more_mini_batches_than_there_are_are_one_line(trainer: Trainer) -> None
         trainer.specs(["lr=0.1"], "accumulate=0")
 
 
+# --- ema ------------------------------------------------------------------------------------------
+
+
+def averaging(share: float, epochs: int) -> tuple[Ordinary, nn.Module, list[tuple[float, float]]]:
+    """An ordinary loop with torch's own average of the weights, evaluated at each epoch."""
+    data, found = tiny_images(), []
+    average: AveragedModel | None = None
+
+    def made(params: Any) -> optim.Optimizer:
+        return optim.SGD(params, lr=0.1, momentum=0.9, foreach=False)
+
+    torch.manual_seed(0)
+    net = Norm((1, 12, 12), 5).train()
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(share))
+    optimizer = made(net.parameters())
+    found.append(evaluate(net, data.val_x, data.val_y, F.cross_entropy))
+    losses = []
+    for epoch in range(epochs):
+        order = torch.from_numpy(build.batch_order(0, epoch, 640))
+        for index in order.split(64):
+            loss = F.cross_entropy(net(data.train_x[index]), data.train_y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            average.update_parameters(net)
+            losses.append(float(loss.detach()))
+        found.append(evaluate(average.module, data.val_x, data.val_y, F.cross_entropy))
+    return Ordinary([], losses, [], net), average.module, found
+
+
+OWN_NORM = f"network=custom network._target_={__name__}.Norm optimizer=momentum"
+
+
+def test_the_average_of_the_weights_is_torchs(trainer: Trainer) -> None:
+    common = f"{OWN_NORM} epochs=8 ema=0.9"
+    run, other = trainer.together(["lr=0.1", "lr=0.02 seed=1"], common)
+    truth, average, found = averaging(0.9, 8)
+    np.testing.assert_allclose(run.metrics["train_loss"].iloc[:-1], truth.train_loss, rtol=1e-4)
+    table = records.read_metrics(run.folder, averaged=True)
+    table = table[table["val_loss"].notna()]
+    losses, accuracies = zip(*found, strict=True)
+    np.testing.assert_allclose(table["val_loss_ema"], losses, rtol=1e-4)
+    np.testing.assert_allclose(table["val_acc_ema"], accuracies, atol=0.011)
+    saved = torch.load(records.average_file(run.folder))
+    for name, tensor in average.state_dict().items():
+        torch.testing.assert_close(saved[name], tensor, rtol=1e-3, atol=1e-5)
+    data = tiny_images()
+    tested = evaluate(average, data.test_x, data.test_y, F.cross_entropy)
+    assert run.summary["test_loss_ema"] == pytest.approx(tested[0], rel=1e-4)
+    assert run.summary["val_loss_ema"] == pytest.approx(losses[-1], rel=1e-4)
+    # it changes nothing else, and a lane's average is its own
+    plain = trainer.alone("lr=0.1", common.replace("ema=0.9", ""))
+    assert plain.results == run.results and "ema" not in plain.csv
+    alone = trainer.alone("lr=0.02 seed=1", f"{common} capture=false")
+    assert_same_bits(other, alone)
+    assert other.summary["test_loss_ema"] == alone.summary["test_loss_ema"]
+    averages = [torch.load(records.average_file(each.folder)) for each in (other, alone)]
+    assert_equal_weights(*averages)
+
+
+@pytest.mark.parametrize("optimizer", ["optimizer._target_=torch.optim.NAdam"])
+def test_the_average_goes_on_from_a_checkpoint(trainer: Trainer, optimizer: str) -> None:
+    """Of a torch optimizer a lane, too, and where one lane leaves early."""
+    common = f"{NET} optimizer=only_target {optimizer} ema=0.8 clip_grad_norm=1"
+    runs = ["lr=0.01", "lr=0.001 epochs=1", "lr=0.003"]
+    specs = trainer.specs(runs, f"{common} checkpoint_every=auto")
+    before = stopped(specs, 13)
+    went_on(specs, before)
+    for spec, text in zip(specs, runs, strict=True):
+        again = trainer.alone(text, common)
+        assert_same_bits(read(spec.folder), again)
+        averages = [torch.load(records.average_file(f)) for f in (spec.folder, again.folder)]
+        assert_equal_weights(*averages)
+
+
+def test_a_share_that_cannot_work_is_one_line(trainer: Trainer) -> None:
+    for value in ("0", "1", "-0.5", ".nan"):
+        with pytest.raises(UserError, match=r"^ema=.*: must be null or between 0 and 1, for exam"):
+            trainer.specs(["lr=0.1"], f"ema={value}")
+
+
 # --- together, and as commands --------------------------------------------------------------------
 
 RECIPE = f"clip_grad_norm=0.5 batch_size=32 accumulate=2 loss.label_smoothing=0.1 {grouped()}"
-RECIPE += " schedule=wsd optimizer=adamw"
+RECIPE += " schedule=wsd optimizer=adamw ema=0.9"
 
 
 @pytest.mark.full(after=1)
@@ -398,6 +483,7 @@ FEW = (*DATA, "epochs=4", "threads=1", "plots=false", "diagnostics=off", "device
 TYPED = (
     "clip_grad_norm=0.5",
     "accumulate=3",
+    "ema=0.9",
     "loss.label_smoothing=0.1",
     """optimizer.groups={"layers.1": {lr: 3}, '*.bias':{weight_decay:0}}""",
     "optimizer=adamw",
@@ -453,10 +539,10 @@ def test_what_is_swept_is_a_setting_of_the_answer(
 
 
 def test_find_clips_and_groups_too(here: Path) -> None:
-    """With every gradient of a norm of 1e-6 nothing moves, so nothing is found."""
+    """With gradients of a norm of 1e-6 the largest lr is too small; at rates of 0 nothing moves."""
     words = [*DATA, "threads=1", "plots=false", "steps=60", "points=8"]
     ended = command(find.main, [*words, "clip_grad_norm=1e-6", "name=a"], here)
-    assert ended.code == 1, ended.out
+    assert "lr 10 is the largest one tried" in ended.out, ended.out + ended.err
     frozen = "optimizer.groups={*:{lr:0}}"
     ended = command(find.main, [*words, frozen, "name=b"], here)
     assert ended.code == 1, ended.out

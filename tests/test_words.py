@@ -263,7 +263,8 @@ def test_words_that_resume_sets_itself(word: str, tmp_path: Path) -> None:
     [
         ("+clip=1.0", ["+clip=1.0: no such option (did you mean clip_grad_norm?)"]),
         ("clip_value=1.0", ["clip_value: no such option", "clip_grad_norm=1", "parts.Clipped"]),
-        ("+ema=0.99", ["+ema=0.99: no such option", "schedule=cosine"]),
+        ("+ema_decay=0.99", ["+ema_decay=0.99: no such option (did you mean ema?)"]),
+        ("+swa=true", ["+swa=true: no such option", "ema=0.999"]),
         ("++x=1", ["++x=1: no such option"]),
         ("+a.b=1", ["+a.b=1: no such option"]),
         ("+foo=1,2", ["+foo=1,2: no such option"]),
@@ -353,7 +354,7 @@ TRIED = {  # what a hint says, as one types it for these data
     "clip_grad_norm=1": "clip_grad_norm=1 name=j",
     "pruner=median": "pruner=median epochs=3 lr=0.1,0.2 name=c",
     "precision=bf16": "precision=bf16 name=d",
-    "schedule=cosine": "schedule=cosine name=e",
+    "ema=0.999": "ema=0.9 name=e",
     "schedule.warmup_steps=100": "schedule.warmup_steps=3 name=f",
     "capture=false": "capture=false name=h",
     "data.train_size=1000": "epochs=3 data.train_size=64 name=i",

@@ -59,6 +59,8 @@ def check(config: DictConfig) -> None:
     clip = config.clip_grad_norm
     if clip is not None and not (math.isfinite(clip) and clip > 0):
         raise must_be("clip_grad_norm", f"{clip:g}", "null or a finite number above 0", 1)
+    if config.ema is not None and not 0 < config.ema < 1:
+        raise must_be("ema", f"{config.ema:g}", "null or between 0 and 1", 0.999)
     lanes = config.lanes
     if lanes != "auto" and not is_whole(lanes, 1):
         raise must_be("lanes", lanes, "auto or a whole number from 1", 8)

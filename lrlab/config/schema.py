@@ -43,7 +43,7 @@ NOT_SWEPT = (
 )
 
 # Options of a run, besides those of its groups, that an older run lacks, and what that means.
-RECIPE = {"clip_grad_norm": None, "accumulate": 1}
+RECIPE = {"clip_grad_norm": None, "accumulate": 1, "ema": None}
 
 
 @dataclass
@@ -70,6 +70,7 @@ class Config:
     memory_limit: Any = "auto"
     accumulate: int = 1
     clip_grad_norm: float | None = None
+    ema: float | None = None
     objective: str = "val_loss"
     target: float | None = None
     n_trials: int | None = None

@@ -40,9 +40,11 @@ from lrlab.records.names import ENDED as ENDED
 from lrlab.records.names import LANDSCAPE as LANDSCAPE
 from lrlab.records.names import METRICS as METRICS
 from lrlab.records.names import MULTIPLIERS as MULTIPLIERS
+from lrlab.records.names import OF_AVERAGE as OF_AVERAGE
 from lrlab.records.names import RESUMING as RESUMING
 from lrlab.records.names import VAL_PARTS as VAL_PARTS
 from lrlab.records.names import answer_file as answer_file
+from lrlab.records.names import average_file as average_file
 from lrlab.records.names import budget_file as budget_file
 from lrlab.records.names import checkpoint_file as checkpoint_file
 from lrlab.records.names import end_file as end_file

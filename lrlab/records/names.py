@@ -26,6 +26,8 @@ FIRST_METRICS = {
 }
 # Add a new column here. Records that were written before lack it, and read as NaN there.
 METRICS = {**FIRST_METRICS}
+# Further columns of a run with ``ema``: the evaluations of its averaged weights.
+OF_AVERAGE = {"val_loss_ema": "%.9g", "val_acc_ema": "%.9g"}
 
 # A row describes the update made at `step`; see lrlab.engine.diagnostics.
 DIAGNOSTICS = (
@@ -58,6 +60,10 @@ def summary_file(run: Path) -> Path:
 
 def model_file(run: Path) -> Path:
     return run / "model.pt"
+
+
+def average_file(run: Path) -> Path:
+    return run / "model_ema.pt"
 
 
 def checkpoint_file(run: Path) -> Path:

@@ -20,6 +20,7 @@ from lrlab.records.names import (
     LANDSCAPE,
     METRICS,
     MOST_TEXT,
+    OF_AVERAGE,
     budget_file,
     run_folders,
     summary_file,
@@ -214,17 +215,21 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def read_metrics(run: Path) -> pd.DataFrame:
+def read_metrics(run: Path, averaged: bool = False) -> pd.DataFrame:
     """Return the run's metrics.csv, columns as in ``METRICS``; a torn last line is left out.
 
     A column that an older lrlab did not write is NaN.
+
+    Args:
+        averaged: whether with the columns ``OF_AVERAGE``, NaN where it has none.
 
     Raises:
         FileNotFoundError: there is none (yet).
         UserError: it cannot be read.
     """
-    added = METRICS.keys() - FIRST_METRICS.keys()
-    return _read_table(run / "metrics.csv", list(METRICS), ("step", "epoch"), added=added)
+    names = METRICS | OF_AVERAGE if averaged else METRICS
+    added = names.keys() - FIRST_METRICS.keys()
+    return _read_table(run / "metrics.csv", list(names), ("step", "epoch"), added=added)
 
 
 def read_diagnostics(run: Path) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from lrlab.records.names import (
     BRANCHES,
     DIAGNOSTICS,
     METRICS,
+    OF_AVERAGE,
     PROBE,
     VAL_PARTS,
     answer_file,
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def start_metrics(folder: Path) -> None:
-    """Start metrics.csv again, and remove diagnostics.csv."""
-    files.write_whole(folder / "metrics.csv", ",".join(METRICS) + "\n")
+def start_metrics(folder: Path, averaged: bool = False) -> None:
+    """Start metrics.csv again, and remove diagnostics.csv.
+
+    Args:
+        averaged: whether it has the columns ``OF_AVERAGE``.
+    """
+    files.write_whole(folder / "metrics.csv", ",".join(_metrics(averaged)) + "\n")
     files.remove(folder / "diagnostics.csv")
 
 
@@ -51,10 +56,11 @@ def cut_metrics(folder: Path, step: int) -> bool:
     if not lines[step].endswith("\n"):
         return False
     kept, names = lines[: step + 1], lines[0].strip().split(",")
-    if names != list(METRICS):
+    wanted = _metrics(not OF_AVERAGE.keys().isdisjoint(names))
+    if names != list(wanted):
         rows = (dict(zip(names, line.rstrip("\n").split(","), strict=False)) for line in kept)
-        kept = [",".join(row.get(name, "") for name in METRICS) + "\n" for row in rows]
-        kept[0] = ",".join(METRICS) + "\n"
+        kept = [",".join(row.get(name, "") for name in wanted) + "\n" for row in rows]
+        kept[0] = ",".join(wanted) + "\n"
     files.write_whole(file, "".join(kept))
     return True
 
@@ -117,17 +123,25 @@ def write_branches(folder: Path, rows: Iterable[Sequence[float]]) -> None:
     files.write_whole(folder / "branches.csv", ",".join(BRANCHES) + "\n" + "".join(lines))
 
 
-def append_metrics(folder: Path, columns: Mapping[str, Sequence[float]]) -> None:
+def append_metrics(
+    folder: Path, columns: Mapping[str, Sequence[float]], averaged: bool = False
+) -> None:
     """Append rows to metrics.csv.
 
     Args:
         columns: name, as in ``METRICS``, to the values of the rows; the other cells stay empty.
+        averaged: as for ``start_metrics``.
     """
-    row = ",".join(form if name in columns else "" for name, form in METRICS.items()) + "\n"
-    values = [columns[name] for name in METRICS if name in columns]
+    metrics = _metrics(averaged)
+    row = ",".join(form if name in columns else "" for name, form in metrics.items()) + "\n"
+    values = [columns[name] for name in metrics if name in columns]
     cells = tuple(itertools.chain.from_iterable(zip(*values, strict=True)))
     text = row * len(values[0]) % cells  # at once: half the time of row by row
     files.append(folder / "metrics.csv", text)
+
+
+def _metrics(averaged: bool) -> dict[str, str]:
+    return METRICS | OF_AVERAGE if averaged else METRICS
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrlab.engine.lanes.chunks import of_each_lane
 from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.optimizers import around
 from lrlab.process.profiling import phase
 from lrlab.training.stack import Run, Stack, evaluated_on, val_parts
 
@@ -20,6 +21,11 @@ def evaluate(stack: Stack) -> None:
     """Evaluate all lanes on the held-out samples; store the results in their runs."""
     started = time.perf_counter()
     val_loss, val_acc = _scores(stack, stack.lanes, stack.data.val_x, stack.data.val_y)
+    if averages := around.averages(stack.optimizer):
+        averaged = stack.lanes.with_params(averages)
+        loss, accuracy = _scores(stack, averaged, stack.data.val_x, stack.data.val_y)
+        for run, *found in zip(stack.runs, loss.tolist(), accuracy.tolist(), strict=True):
+            run.averaged = (found[0], found[1])
     seconds = time.perf_counter() - started
     for run, loss, accuracy in zip(stack.runs, val_loss.tolist(), val_acc.tolist(), strict=True):
         run.evaluation = (loss, accuracy)
@@ -43,6 +49,8 @@ class Final(NamedTuple):
     Attributes:
         lanes: those of the runs.
         train, test: losses and accuracies, (lanes,) each; NaN where there are no test samples.
+        averaged: those of the averaged weights, with ``ema``.
+        averaged_test: as test, of the averaged weights.
         val_parts: (lanes,) val losses on each of the parts of the held-out samples.
         seconds: how long it took.
     """
@@ -50,6 +58,8 @@ class Final(NamedTuple):
     lanes: Lanes
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    averaged: Lanes | None
+    averaged_test: tuple[Tensor, Tensor]
     val_parts: list[Tensor]
     seconds: float
 
@@ -68,12 +78,18 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
         finished.settle(x[done] if own else x, y[done] if own else y, *evaluated_on(data))
     started = time.perf_counter()
     train = _scores(stack, finished, data.train_x, data.train_y)
-    test = torch.full_like(train[0], torch.nan), torch.full_like(train[0], torch.nan)
+    averaged, nothing = None, torch.full_like(train[0], torch.nan)
+    test = of_average = nothing, nothing
+    if averages := around.averages(stack.optimizer):
+        averaged = finished.with_params([average[list(done)] for average in averages])
     if len(data.test_y):
         test = _scores(stack, finished, data.test_x, data.test_y)
+        if averaged is not None:
+            of_average = _scores(stack, averaged, data.test_x, data.test_y)
     with finished.rehearsal():  # it leaves no trace
         parts = [_scores(stack, finished, x, y)[0] for x, y in val_parts(data)]
-    return Final(finished, train, test, parts, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Final(finished, train, test, averaged, of_average, parts, seconds)
 
 
 def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

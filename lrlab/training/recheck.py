@@ -25,7 +25,7 @@ MAY_DIFFER = ("timing", "environment", "lanes", "seconds_to_target")
 RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 MEASURED = (
     *("initial_loss", "chance_loss", "majority_share", "target_mean", "target_std"),
-    *(*RESULTS, "val_parts", "swings_from"),
+    *(*RESULTS, *(f"{name}_ema" for name in RESULTS[2:]), "val_parts", "swings_from"),
 )
 UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")
 # Measurements next to other lanes may round differently than alone; this changes no bit of the

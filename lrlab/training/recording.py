@@ -93,9 +93,9 @@ def _write_rows(
     if place == 0:
         run.epoch_losses = (0.0, 0)
         first = {name: values[:1] for name, values in rows.items()}
-        records.append_metrics(folder, first | evaluated(run))
+        records.append_metrics(folder, first | evaluated(run), run.averaged is not None)
         rows = {name: values[1:] for name, values in rows.items()}
-    records.append_metrics(folder, rows)
+    records.append_metrics(folder, rows, run.averaged is not None)
     measured = [
         (first_step + i, *numbers[lane].tolist())
         for i, (numbers, due) in segment.measured.items()
@@ -108,7 +108,11 @@ def _write_rows(
 def evaluated(run: Run) -> dict[str, list[float]]:
     """Return the cells of metrics.csv for the latest evaluation; a regression has no accuracy."""
     loss, accuracy = run.evaluation
-    return {"val_loss": [loss]} | ({} if np.isnan(accuracy) else {"val_acc": [accuracy]})
+    found = {"val_loss": loss, "val_acc": accuracy}
+    if run.averaged is not None:
+        found |= dict(zip(records.OF_AVERAGE, run.averaged, strict=True))
+    is_loss = ("val_loss", "val_loss_ema")
+    return {k: [v] for k, v in found.items() if k in is_loss or not np.isnan(v)}
 
 
 def diverge(run: Run, step: int) -> None:

@@ -46,19 +46,19 @@ def restore(stack: Stack, saved: Sequence[Mapping[str, Any] | None]) -> dict[int
         return unfit
     for run, state in zip(stack.runs, saved, strict=True):
         if state is None:
-            records.start_metrics(run.spec.folder)
+            records.start_metrics(run.spec.folder, run.spec.config.get("ema") is not None)
             continue
         records.cut_diagnostics(run.spec.folder, state["step"])
         records.log(run.spec.folder, f"goes on from its checkpoint at step {run.step}")
     if any(state is None for state in saved):
-        evaluations = [run.evaluation for run in stack.runs]
+        evaluations = [(run.evaluation, run.averaged) for run in stack.runs]
         evaluate(stack)
-        for run, evaluation, state in zip(stack.runs, evaluations, saved, strict=True):
+        for run, before, state in zip(stack.runs, evaluations, saved, strict=True):
             if state is None:
                 run.summary["initial_loss"] = run.evaluation[0]
                 reach_target(run)
             else:
-                run.evaluation = evaluation
+                run.evaluation, run.averaged = before
     stack.take_order()
     return unfit
 
@@ -84,6 +84,8 @@ def _put_back(stack: Stack, lane: int, state: Mapping[str, Any]) -> None:
         run.schedule.observe(val_loss)
     stack.put(lane, state["step"])
     run.evaluation, run.evaluations = (loss, accuracy), evaluations
+    if averaged := state.get("averaged"):
+        run.averaged = (float(averaged[0]), float(averaged[1]))
     run.epoch_losses = (float(total), int(count))
     run.train_seconds, run.evaluate_seconds, run.diagnose_seconds = seconds
     run.summary |= kept
@@ -139,6 +141,7 @@ def checkpoint(stack: Stack) -> None:
             "optimizer": stack.optimizer.state(lane),
             "python": _saved_python(python),
             "evaluation": list(run.evaluation),
+            "averaged": list(run.averaged or ()),
             "evaluations": run.evaluations,
             "epoch_losses": list(run.epoch_losses),
             "seconds": [run.train_seconds, run.evaluate_seconds, run.diagnose_seconds],

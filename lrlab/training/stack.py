@@ -50,6 +50,7 @@ class Run(Course):
     schedule: Any
     summary: dict[str, Any]
     evaluation: tuple[float, float] = (float("nan"), float("nan"))
+    averaged: tuple[float, float] | None = None  # evaluation of the averaged weights, with ema
     evaluations: list[float] = field(default_factory=list)
     epoch_losses: tuple[float, int] = (0.0, 0)
     train_seconds: float = 0.0  # time of its stack while it was part of it: lanes share it

@@ -119,9 +119,16 @@ def finish(stack: Stack, done: Sequence[int]) -> None:
             "test_acc": float(final.test[1][i]),
             "val_parts": [float(part[i]) for part in final.val_parts],
         }
+        if run.averaged is not None:
+            found = (*run.averaged, *(float(score[i]) for score in final.averaged_test))
+            names = (*records.OF_AVERAGE, "test_loss_ema", "test_acc_ema")
+            run.summary |= dict(zip(names, found, strict=True))
         keep_end(stack, lane)
         if run.spec["save_model"]:
             checkpoints.write(records.model_file(run.spec.folder), final.lanes.state_dict(i))
+            if final.averaged is not None:
+                average = final.averaged.state_dict(i)
+                checkpoints.write(records.average_file(run.spec.folder), average)
         line = "finished\n" + ", ".join(_results_in_words(run.summary))
         if stack.optimizer.moved(lane):
             rates = dict.fromkeys(f"{rate:g}" for rate in stack.optimizer.rates(lane))
@@ -132,7 +139,9 @@ def finish(stack: Stack, done: Sequence[int]) -> None:
 def _append_evaluation(run: Run, epoch: int) -> None:
     """Write the row of metrics.csv after the last update: an evaluation only."""
     records.append_metrics(
-        run.spec.folder, {"step": [run.step], "epoch": [epoch], **evaluated(run)}
+        run.spec.folder,
+        {"step": [run.step], "epoch": [epoch], **evaluated(run)},
+        run.averaged is not None,
     )
 
 

@@ -40,6 +40,7 @@ _OTHER_NAMES = {
     "grad_accumulation gradient_accumulation gradient_accumulation_steps grad_accum_steps",
     "clip_grad_norm": "clip clipping clip_grad grad_clip clip_norm max_norm max_grad_norm clipnorm "
     "gradient_clip gradient_clip_val gradient_clipping grad_norm_clip",
+    "ema": "use_ema ema_decay model_ema ema_rate",
     "optimizer.weight_decay": "wd l2 l2_reg weightdecay",
     "optimizer.betas": "beta1 beta2 adam_betas beta",
     "optimizer.eps": "epsilon adam_epsilon",
@@ -75,9 +76,8 @@ _WISHES = (
         "lrlab does not train in float16; its mixed precision is precision=bf16",
     ),
     (
-        "ema use_ema ema_decay swa polyak average averaging weight_averaging model_ema",
-        "lrlab keeps no average of the weights; a schedule that decays comes nearest, for example "
-        "schedule=cosine",
+        "swa polyak average averaging weight_averaging",
+        "an exponential average of the weights is ema=0.999; its length is about 1/(1 − ema) steps",
     ),
     (
         "warmup warm_up warmup_epochs warmup_ratio warmup_iters num_warmup_steps lr_warmup "

@@ -265,6 +265,14 @@ class Lanes:
         return twin
 
     @torch.no_grad()
+    def with_params(self, params: Sequence[Tensor]) -> Lanes:
+        """Return a twin with these numbers, (lanes, ...) each, in the place of its parameters."""
+        twin = self.twin()
+        for mine, tensor in zip(twin.params.values(), params, strict=True):
+            mine.copy_(tensor)
+        return twin
+
+    @torch.no_grad()
     def follow(self, other: Lanes) -> None:
         """Take the numbers of the lanes that these are copies of."""
         for mine, theirs in ((self.params, other.params), (self.fixed, other.fixed)):

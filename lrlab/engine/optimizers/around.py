@@ -1,4 +1,4 @@
-"""Clip a stack's gradients before its optimizer updates."""
+"""Clip a stack's gradients before its optimizer updates, and average its weights after that."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from lrlab.engine.optimizers.protocol import (
 )
 from lrlab.engine.optimizers.stacked import beside, parts
 
-OPTIONS = ("clip_grad_norm",)  # options of a run, next to the optimizer's own
+OPTIONS = ("clip_grad_norm", "ema")  # options of a run, next to the optimizer's own
 
+_AVERAGES = "averages"  # a key of a lane's state
 _SMALLER = 2.0**-30  # so that squares of an exploding gradient are finite; it changes no bit
 _PARTS = 16  # of a row that is summed; a single sum of a single row would be shared by threads
 
@@ -49,9 +50,23 @@ class Around:
         """
         self._inner, self._options = inner, dict(options)
         self._attach(params, units)
+        averaged = self._whole if "ema" in options else []
+        self._averages = [t.detach().clone() for t in averaged]
 
     def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
         self._params, self._units = list(params), list(units)
+        self._whole = self._units or self._params
+
+    @property
+    def averages(self) -> list[Tensor]:
+        """(lanes, ...) each, the average of each parameter; none without ``ema``.
+
+        As of torch's ``get_ema_multi_avg_fn``: the weights after the first step, then at each step
+        ema times the average and 1 − ema times the weights.
+        """
+        if not self._averages or not self._units:
+            return self._averages
+        return parts(self._params, self._units, self._averages)
 
     @property
     def general(self) -> bool:
@@ -84,23 +99,35 @@ class Around:
         found = self._inner.coefficients(schedule_values, first_steps)
         count, device = len(schedule_values["lr"]), self._params[0].device
         for name, values in self._options.items():
-            row = torch.from_numpy(values).to(torch.float32).to(device)
-            found[name] = row.expand(count, -1)
+            rows = np.broadcast_to(values, (count, len(values)))
+            if name == "ema":  # the share of the new weights
+                before = first_steps[None, :] + np.arange(count)[:, None]
+                rows = np.where(before == 0, 1.0, 1 - rows)
+            found[name] = torch.from_numpy(rows.astype(np.float32)).to(device)
         return found
 
     def update(self, grads: Gradients, coefficients: Coefficients, index: int) -> None:
         with torch.no_grad():
-            if any(g is not None for g in grads):
+            if "clip_grad_norm" in self._options and any(g is not None for g in grads):
                 factor = self._factor(grads, coefficients, index)
                 grads = [None if g is None else _times(g, factor) for g in grads]
         self._inner.update(grads, self._own(coefficients), index)
+        self._average(coefficients, index)
 
     def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         with torch.no_grad():
-            of_params = parts(self._params, self._units, grads)
-            factor = self._factor(of_params, coefficients, index)
-            clipped = [_times(g, factor) for g in grads]
-        self._inner.update_units(clipped, self._own(coefficients), index)
+            if "clip_grad_norm" in self._options:
+                of_params = parts(self._params, self._units, grads)
+                factor = self._factor(of_params, coefficients, index)
+                grads = [_times(g, factor) for g in grads]
+        self._inner.update_units(grads, self._own(coefficients), index)
+        self._average(coefficients, index)
+
+    @torch.no_grad()
+    def _average(self, coefficients: Coefficients, index: int) -> None:
+        for average, now in zip(self._averages, self._whole if self._averages else [], strict=True):
+            share = coefficients["ema"][index].to(now.dtype)
+            average.lerp_(now.detach(), beside(now, share))
 
     def _factor(self, grads: Gradients, coefficients: Coefficients, index: int) -> Tensor:
         """Return (lanes,) the factor of each lane's gradient, as ``clip_grad_norm_`` has it."""
@@ -111,7 +138,7 @@ class Around:
         return {name: v for name, v in coefficients.items() if name not in self._options}
 
     def buffers(self) -> list[Tensor]:
-        return self._inner.buffers()
+        return [*self._inner.buffers(), *self._averages]
 
     def stability_scale(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
         return self._inner.stability_scale(schedule_values, first_steps)
@@ -126,6 +153,7 @@ class Around:
         self._inner = copy.copy(self._inner)  # a copy of this object may hold it, too
         self._inner.keep(lanes, params, units)
         self._options = {name: v[lanes.cpu().numpy()] for name, v in self._options.items()}
+        self._averages = [t[lanes.to(t.device)] for t in self._averages]
         self._attach(params, units)
 
     def join(self, other: Any, params: Sequence[Tensor], units: Sequence[Tensor] = ()) -> None:
@@ -133,18 +161,32 @@ class Around:
         self._options = {
             name: np.concatenate([v, other._options[name]]) for name, v in self._options.items()
         }
+        pairs = zip(self._averages, other._averages, strict=True)
+        self._averages = [torch.cat(pair) for pair in pairs]
         self._attach(params, units)
 
     def state(self, lane: int) -> dict[str, Any]:
-        return self._inner.state(lane)
+        found = self._inner.state(lane)
+        if self._averages:
+            found[_AVERAGES] = [average[lane].cpu().clone() for average in self.averages]
+        return found
 
     def load(self, lane: int, state: Mapping[str, Any]) -> None:
-        self._inner.load(lane, state)
+        given = dict(state)
+        saved = given.pop(_AVERAGES, [])
+        for average, tensor in zip(self.averages, saved, strict=True):
+            python_state.put_tensor(average[lane], tensor, _AVERAGES)
+        self._inner.load(lane, given)
 
     def try_out(self, lane: int, state: Mapping[str, Any], python: python_state.State) -> None:
         """As ``GeneralOptimizer.try_out``; nothing to try where the update is stacked."""
         if tried := getattr(self._inner, "try_out", None):
-            tried(lane, state, python)
+            tried(lane, {name: v for name, v in state.items() if name != _AVERAGES}, python)
+
+
+def averages(optimizer: LaneOptimizer) -> list[Tensor]:
+    """Return the averages of the parameters of a stack, (lanes, ...) each; none without ``ema``."""
+    return optimizer.averages if isinstance(optimizer, Around) else []
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
