@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lrlab.engine.lanes.chunks import of_each_lane
-from lrlab.engine.lanes.lane_stack import Lanes
+from lrlab.engine.lanes.lane_stack import Lanes, with_params
 from lrlab.engine.optimizers import around
 from lrlab.process.profiling import phase
 from lrlab.training.stack import Run, Stack, evaluated_on, val_parts
@@ -22,7 +22,7 @@ def evaluate(stack: Stack) -> None:
     started = time.perf_counter()
     val_loss, val_acc = _scores(stack, stack.lanes, stack.data.val_x, stack.data.val_y)
     if averages := around.averages(stack.optimizer):
-        averaged = stack.lanes.with_params(averages)
+        averaged = with_params(stack.lanes, averages)
         loss, accuracy = _scores(stack, averaged, stack.data.val_x, stack.data.val_y)
         for run, *found in zip(stack.runs, loss.tolist(), accuracy.tolist(), strict=True):
             run.averaged = (found[0], found[1])
@@ -81,7 +81,7 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
     averaged, nothing = None, torch.full_like(train[0], torch.nan)
     test = of_average = nothing, nothing
     if averages := around.averages(stack.optimizer):
-        averaged = finished.with_params([average[list(done)] for average in averages])
+        averaged = with_params(finished, [average[list(done)] for average in averages])
     if len(data.test_y):
         test = _scores(stack, finished, data.test_x, data.test_y)
         if averaged is not None:

@@ -71,18 +71,8 @@ class Lanes:
         self.passes = Passes(self.seeds, self.ways, precision)
         self.cut()
 
-    def _like(
-        self,
-        modules: Sequence[nn.Module],
-        params: Tensors,
-        fixed: Tensors,
-        seeds: Sequence[int],
-        losses: Sequence[Loss],
-    ) -> Lanes:
-        """Return other lanes of the same kind; the arguments are those of the class."""
-        made = Lanes(modules, params, fixed, seeds, losses, self.ways, self.pad, self.precision)
-        made.accumulate = self.accumulate
-        return made
+    def _like(self, *parts: Any) -> Lanes:
+        return _like(self, *parts)
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -112,17 +102,8 @@ class Lanes:
             gradients: (lanes, ...) for each of ``params``; None where no loss depends on it. Where
                 some do, those of the others are 0, and ``protocol.absent`` names the others.
         """
-        count = self.accumulate
-        if count == 1:
-            return self.gradients_at_once(x, y, first_steps, offset)
-        axis = int(chunks.of_each_lane(y))
-        pairs = zip(x.chunk(count, axis), y.chunk(count, axis), strict=True)
-        first = [count * step for step in first_steps]  # each mini-batch draws its own numbers
-        found = [
-            self.gradients_at_once(*pair, first, count * offset + i) for i, pair in enumerate(pairs)
-        ]
-        losses, gradients = zip(*found, strict=True)
-        return torch.stack(losses).sum(0) / count, averaged(gradients)
+        made = self.gradients_at_once if self.accumulate == 1 else functools.partial(_mean, self)
+        return made(x, y, first_steps, offset)
 
     def gradients_at_once(
         self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
@@ -265,14 +246,6 @@ class Lanes:
         return twin
 
     @torch.no_grad()
-    def with_params(self, params: Sequence[Tensor]) -> Lanes:
-        """Return a twin with these numbers, (lanes, ...) each, in the place of its parameters."""
-        twin = self.twin()
-        for mine, tensor in zip(twin.params.values(), params, strict=True):
-            mine.copy_(tensor)
-        return twin
-
-    @torch.no_grad()
     def follow(self, other: Lanes) -> None:
         """Take the numbers of the lanes that these are copies of."""
         for mine, theirs in ((self.params, other.params), (self.fixed, other.fixed)):
@@ -346,3 +319,40 @@ class Lanes:
         """Put the networks into training mode, or into evaluation mode."""
         for module in dict.fromkeys(self.modules):
             module.train(train)
+
+
+@torch.no_grad()
+def with_params(lanes: Lanes, params: Sequence[Tensor]) -> Lanes:
+    """Return a twin with these numbers, (lanes, ...) each, in the place of its parameters."""
+    twin = lanes.twin()
+    for mine, tensor in zip(twin.params.values(), params, strict=True):
+        mine.copy_(tensor)
+    return twin
+
+
+def _like(
+    lanes: Lanes,
+    modules: Sequence[nn.Module],
+    params: Tensors,
+    fixed: Tensors,
+    seeds: Sequence[int],
+    losses: Sequence[Loss],
+) -> Lanes:
+    """Return other lanes, run like these; the arguments are those of the class."""
+    made = Lanes(modules, params, fixed, seeds, losses, lanes.ways, lanes.pad, lanes.precision)
+    made.accumulate = lanes.accumulate
+    return made
+
+
+def _mean(
+    lanes: Lanes, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Return the means of losses and gradients over the mini-batches of a step."""
+    count, axis = lanes.accumulate, int(chunks.of_each_lane(y))
+    pairs = zip(x.chunk(count, axis), y.chunk(count, axis), strict=True)
+    first = [count * step for step in first_steps]  # each mini-batch draws its own numbers
+    found = [
+        lanes.gradients_at_once(*pair, first, count * offset + i) for i, pair in enumerate(pairs)
+    ]
+    losses, gradients = zip(*found, strict=True)
+    return torch.stack(losses).sum(0) / count, averaged(gradients)

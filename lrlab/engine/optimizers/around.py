@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lrlab.engine import python_state
-from lrlab.engine.lanes.real_pairs import as_real
 from lrlab.engine.optimizers.protocol import (
     Coefficients,
     Gradients,
@@ -195,7 +194,7 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     Args:
         tensors: (lanes, ...) each, some.
     """
-    rows = [as_real(t).flatten(1) for t in tensors]
+    rows = [(torch.view_as_real(t) if t.is_complex() else t).flatten(1) for t in tensors]
     missing = -sum(row.shape[1] for row in rows) % _PARTS
     flat = torch.cat([*rows, rows[0].new_zeros(len(rows[0]), missing)], dim=1)
     flat = flat * _SMALLER
