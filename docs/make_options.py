@@ -100,6 +100,7 @@ VALUES = {
     "loss.label_smoothing": "a number from 0, below 1",
     "optimizer.groups": "names with settings, null",
     "optimizer.betas": "two numbers from 0, below 1",
+    "optimizer.match_rms": _SWITCH,
     "schedule.interval": ", ".join(reading.INTERVALS),
     "schedule.warmup_steps": "from 0, below the run's steps; a share below 1",
     "schedule.warmup_start_factor": "above 0, at most 1",

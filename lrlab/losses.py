@@ -97,8 +97,9 @@ def evaluated(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     So the losses of runs with another smoothing, or with none, compare.
     """
-    is_smoothed = isinstance(loss, functools.partial) and loss.func in SMOOTHED
-    return loss.func if is_smoothed and not loss.args else loss
+    if not isinstance(loss, functools.partial) or loss.func not in SMOOTHED or loss.args:
+        return loss
+    return loss.func if loss.keywords.keys() <= {"label_smoothing"} else loss
 
 
 def unit(loss: Callable[..., Tensor], target_std: float) -> float | None:

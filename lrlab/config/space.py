@@ -23,7 +23,14 @@ from lrlab.config.words import messages
 from lrlab.config.words.spelling import quoted
 from lrlab.errors import UserError
 
-RATES = ("lr", "weight_decay", "max_lr", "base_lr")  # searched in their logarithm
+RATES = (
+    "lr",
+    "weight_decay",
+    "max_lr",
+    "base_lr",
+    "adamw_lr",
+    "adamw_weight_decay",
+)  # searched in their logarithm
 TAGS = ("log", "linear", "int")
 _MOST = f"more than {checks.MOST_RUNS:,} runs; sweep fewer values, or search an interval"
 DIGITS = 6  # significant digits of a grid's inner values

@@ -72,6 +72,10 @@ class Around:
         return self._inner.general
 
     @property
+    def multiplies(self) -> bool:
+        return self._inner.multiplies
+
+    @property
     def seeds(self) -> Sequence[int]:
         return self._inner.seeds
 

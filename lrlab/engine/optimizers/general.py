@@ -139,6 +139,7 @@ class GeneralOptimizer:
     """One torch optimizer a lane, over leaves that share the stacked parameters' storage."""
 
     general = True
+    multiplies = False
     seeds: Sequence[int] = ()  # seeds of the lanes, for an optimizer that draws
 
     def __init__(

@@ -9,6 +9,7 @@ import torch
 
 from lrlab.engine.optimizers.adagrad import ADAGRAD
 from lrlab.engine.optimizers.adam import ADAM, ADAMW
+from lrlab.engine.optimizers.muon import MUON, Muon
 from lrlab.engine.optimizers.rmsprop import RMSPROP
 from lrlab.engine.optimizers.rule import Number, Rule
 from lrlab.engine.optimizers.sgd import SGD
@@ -19,6 +20,7 @@ RULES: dict[Callable[..., Any], Rule] = {
     torch.optim.AdamW: ADAMW,
     torch.optim.RMSprop: RMSPROP,
     torch.optim.Adagrad: ADAGRAD,
+    Muon: MUON,
 }
 
 

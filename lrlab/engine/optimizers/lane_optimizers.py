@@ -19,7 +19,7 @@ from lrlab.engine.optimizers.groups import Group
 from lrlab.engine.optimizers.instance import numbers, one_step, rates_of
 from lrlab.engine.optimizers.known import RULES
 from lrlab.engine.optimizers.protocol import LaneOptimizer
-from lrlab.engine.optimizers.rule import WORKS, Number
+from lrlab.engine.optimizers.rule import WORKS, Number, Rule
 from lrlab.engine.optimizers.stacked import StackedOptimizer, of_group
 from lrlab.errors import UserError
 from lrlab.process.plain import is_number
@@ -101,6 +101,7 @@ def build(
         raise ValueError("lanes of a stack need one optimizer class with equal flags")
     if any(len(p) != len(optimizers) for p in params):
         raise ValueError("params need one row a lane")
+    names = names or [str(place) for place in range(len(params))]
     divided = [groups.divided(each.get(groups.KEY), names) for each in optimizers]
     made = _inner(optimizers, divided, params, units, each_lr_is_a_runs)
     options = {
@@ -130,16 +131,52 @@ def _inner(
     lanes = [numbers(target.arguments) for target in found]
     constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
     nesterov = bool(found[0].arguments.get("nesterov"))
-    group_of = [0] * len(params)
-    if optimizers[0].get(groups.KEY):
-        for number, each in enumerate(zip(*divided, strict=True)):
-            for name in ("lr", "weight_decay"):
-                usual = 1.0 if name == "lr" else constants[name]
-                own = [group.settings.get(name, np.nan) for group in each]
-                constants[of_group(name, number)] = np.where(np.isnan(own), usual, own)
-            for place in each[0].places:
+    rules, group_of = [rule], [0] * len(params)
+    if optimizers[0].get(groups.KEY) or rule.rest is not None:
+        lrs = np.array([float(optimizer["lr"]) for optimizer in optimizers])
+        if rule.rest is not None:
+            flag = float(bool(found[0].arguments.get("match_rms")))
+            constants["match_rms"] = np.full(len(found), flag)
+            if not lrs.all():
+                raise UserError("lr=0: is in no ratio to optimizer.adamw_lr; use an lr above 0")
+        rules = _in_groups(rule, divided, constants, lrs, params, group_of)
+        if not each_lr_is_a_runs:
+            constants = {k: v for k, v in constants.items() if not k.startswith("own_lr")}
+    return StackedOptimizer(rules, constants, nesterov, params, units, group_of)
+
+
+def _in_groups(
+    rule: Rule,
+    divided: Sequence[Sequence[Group]],
+    constants: dict[str, np.ndarray],
+    lrs: np.ndarray,
+    params: Sequence[Tensor],
+    group_of: list[int],
+) -> list[Rule]:
+    """Number the groups of a stack in ``group_of``, and add their constants; return their rules."""
+    rules: list[Rule] = []
+    for each in zip(*divided, strict=True):
+
+        def filled(name: str, usual: np.ndarray, each: Sequence[Group] = each) -> np.ndarray:
+            own = np.array([group.settings.get(name, np.nan) for group in each])
+            return np.where(np.isnan(own), usual, own)
+
+        for own, prefix in ((rule, ""), (rule.rest, "adamw_")):
+            kinds = (own is rule,) if rule.rest is not None else (True, False)
+            places = [p for p in each[0].places if (params[p].ndim == 3) in kinds]
+            if own is None or not places:
+                continue
+            factor, number = filled("lr", np.ones(len(lrs))), len(rules)
+            if own is not rule:
+                constants[of_group("own_lr", number)] = constants["adamw_lr"] * factor
+                factor = factor * constants["adamw_lr"] / lrs
+            constants[of_group("lr", number)] = factor
+            usual = constants.get(f"{prefix}weight_decay", 0 * lrs)
+            constants[of_group("weight_decay", number)] = filled("weight_decay", usual)
+            for place in places:
                 group_of[place] = number
-    return StackedOptimizer(rule, constants, nesterov, params, units, group_of)
+            rules.append(own)
+    return rules
 
 
 def is_known(optimizer: Mapping[str, Any]) -> bool:

@@ -19,10 +19,16 @@ class LaneOptimizer(Protocol):
 
     Attributes:
         general: one torch optimizer a lane does the work, which is slower than a stacked update.
+        multiplies: its update has products of matrices, whose bits may depend on the threads.
         seeds: (lanes,) of the runs, for a general one that draws random numbers; () until set.
     """
 
-    general: bool
+    @property
+    def general(self) -> bool: ...
+
+    @property
+    def multiplies(self) -> bool: ...
+
     seeds: Sequence[int]
 
     def torch_optimizer(self, lane: int) -> torch.optim.Optimizer | None:

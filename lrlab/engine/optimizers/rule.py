@@ -43,6 +43,8 @@ class Rule:
         divisor: (buffers, coefficients that broadcast), what the update divides by; None: nothing.
         momentum: the hyperparameter that is the share of the last step in the next; "": none is.
         check: (all arguments) raises UserError where they do not go together.
+        rest: the rule of all parameters but matrices, of which this one is then; their lr and
+            weight decay are ``adamw_lr`` and ``adamw_weight_decay``.
     """
 
     general_flags: tuple[str, ...]
@@ -54,6 +56,7 @@ class Rule:
     divisor: Callable[[Rows, Rows], Tensor] | None = None
     momentum: str = ""
     check: Callable[[Mapping[str, Any]], None] = lambda arguments: None
+    rest: Rule | None = None
 
 
 def switchable(name: str, values: np.ndarray) -> Columns:

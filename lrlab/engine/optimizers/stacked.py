@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,24 @@ from lrlab.engine.optimizers.rule import Columns, Rows, Rule
 _AT = "@"  # before a group's number
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Columns of a unit that belong to one group.
+
+    Attributes:
+        shape: of the parameter that they are; () where an update needs none.
+    """
+
+    unit: int
+    columns: slice
+    group: int
+    shape: tuple[int, ...] = ()
+
+    def of(self, units: Sequence[Tensor]) -> Tensor:
+        part = units[self.unit][:, self.columns]
+        return part.unflatten(1, self.shape) if self.shape else part
+
+
 class StackedOptimizer:
     """Keep buffers in the layout of the units around the parameters, else of the parameters."""
 
@@ -24,7 +44,7 @@ class StackedOptimizer:
 
     def __init__(
         self,
-        rule: Rule,
+        rules: Sequence[Rule],
         constants: Columns,
         nesterov: bool,
         params: Sequence[Tensor],
@@ -33,18 +53,24 @@ class StackedOptimizer:
     ) -> None:
         """
         Args:
+            rules: of each group; the first one is the optimizer's.
             constants: each hyperparameter, (lanes,); where parameters have groups also ``of_group``
-                of lr, a factor, and of weight_decay.
+                of lr, a factor, of weight_decay, and of own_lr, where no lr moves it.
             group_of: each parameter's group, its number.
         """
-        self._rule = rule
+        self._rule, self._rules = rules[0], list(rules)
         self._constants = constants
         self._nesterov = nesterov
         self._group_of = group_of
         self._grouped = of_group("lr", 0) in constants
         self._attach(params, units)
         with torch.no_grad():
-            self._state = rule.state(self._units, constants)
+            self._state = {}
+            for rule in self._rules:
+                if rule.rest is not None or not self._state:
+                    self._state |= rule.state(self._units, constants)
+                if rule.rest is not None:
+                    self._state |= rule.rest.state(self._units, constants)
 
     def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
         self._params = list(params)
@@ -91,8 +117,9 @@ class StackedOptimizer:
         found = {} if self._grouped else self._rule.coefficients(numbers, before)
         for group in self._groups() if self._grouped else []:
             factor, decay = (numbers[of_group(name, group)] for name in ("lr", "weight_decay"))
-            own = {**numbers, "lr": numbers["lr"] * factor, "weight_decay": decay}
-            its = self._rule.coefficients(own, before)
+            lr = numbers.get(of_group("own_lr", group), numbers["lr"] * factor)
+            own = {**numbers, "lr": lr, "weight_decay": decay}
+            its = self._rules[group].coefficients(own, before)
             found |= {of_group(name, group): values for name, values in its.items()}
         if {"momentum", of_group("momentum", 0)} & found.keys() and "momentum" not in self._state:
             self._state["momentum"] = self._unused("momentum")
@@ -111,10 +138,11 @@ class StackedOptimizer:
     def swings_from(self, schedule_values: Values, first_steps: np.ndarray) -> np.ndarray:
         numbers, _ = self._numbers(schedule_values, first_steps)
         beta = numbers[self._rule.momentum] if self._rule.momentum else 0 * numbers["lr"]
-        return _nesterov_border(beta) if self._nesterov else _heavy_ball_border(beta)
+        border = _nesterov_border(beta) if self._nesterov else _heavy_ball_border(beta)
+        return np.where(self._rule.rest is None, border, np.nan)
 
     def preconditioner(self, coefficients: Coefficients, index: int) -> list[Tensor] | None:
-        if self._rule.divisor is None and not self._grouped:
+        if (self._rule.divisor is None and not self._grouped) or self._rule.rest is not None:
             return None
         row = {name: values[index] for name, values in coefficients.items()}
         state = {name: self._parts(name) for name in self._state}
@@ -162,31 +190,44 @@ class StackedOptimizer:
                 # torch leaves a parameter without gradient unchanged, and its buffers, too
                 rows = [t[lane] for t in (param, *own.values()) for lane in absent(grad)]
                 before = [row.clone() for row in rows]
-                self._rule.update(param, grad, own, of_param, self._common)
+                self._rules[self._group_of[i]].update(param, grad, own, of_param, self._common)
                 for row_of, kept in zip(rows, before, strict=True):
                     row_of.copy_(kept)
 
     def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         with torch.no_grad():
             row = {name: values[index] for name, values in coefficients.items()}
-            for i, columns, group in self._pieces:
-                unit, grad = self._units[i][:, columns], grads[i][:, columns]
-                own = {name: buffers[i][:, columns] for name, buffers in self._state.items()}
-                self._rule.update(unit, grad, own, self._row(unit, row, group), self._common)
+            for piece in self._pieces:
+                part, grad = piece.of(self._units), piece.of(grads)
+                own = {name: piece.of(buffers) for name, buffers in self._state.items()}
+                of_part = self._row(part, row, piece.group)
+                self._rules[piece.group].update(part, grad, own, of_part, self._common)
 
-    def _of_one_group(self, units: Sequence[Tensor]) -> list[tuple[int, slice, int]]:
-        """Return unit, columns and group of the largest pieces of the units with one group each."""
-        found = []
+    @property
+    def multiplies(self) -> bool:
+        return self._rule.rest is not None
+
+    def _of_one_group(self, units: Sequence[Tensor]) -> list[_Piece]:
+        """Return the largest pieces of the units that have one group each; matrices by themselves.
+
+        Only those of a rule for matrices are matrices there.
+        """
+        found: list[_Piece] = []
         for i, unit in enumerate(units):
             storage = unit.untyped_storage().data_ptr()
-            begins = sorted(
-                (param.storage_offset(), group)
+            inside = sorted(
+                (param.storage_offset(), group, tuple(param.shape[1:]))
                 for param, group in zip(self._params, self._group_of, strict=True)
                 if param.untyped_storage().data_ptr() == storage
             )
-            firsts = [each for n, each in enumerate(begins) if not n or each[1] != begins[n - 1][1]]
-            ends = [first for first, _ in firsts[1:]] + [unit.shape[1]]
-            found += [(i, slice(f, end), g) for (f, g), end in zip(firsts, ends, strict=True)]
+            ends = [first for first, _, _ in inside[1:]] + [unit.shape[1]]
+            for (first, group, shape), end in zip(inside, ends, strict=True):
+                if self._rules[group].rest is not None:
+                    found.append(_Piece(i, slice(first, first + math.prod(shape)), group, shape))
+                elif found and (found[-1].unit, found[-1].group) == (i, group):
+                    found[-1] = replace(found[-1], columns=slice(found[-1].columns.start, end))
+                else:
+                    found.append(_Piece(i, slice(first, end), group))
         return found
 
     def _unused(self, name: str) -> list[Tensor]:

@@ -38,6 +38,7 @@ def build_step(
     if captured and lanes.way != "unmapped" and not optimizer.general:
         try:
             first = order[:length]
+            any_threads = any_threads and not optimizer.multiplies
             return CapturedStep(lanes, optimizer, data, order_of, first, length, any_threads)
         except NotCapturable:
             pass
