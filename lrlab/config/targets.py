@@ -13,6 +13,7 @@ from typing import Any
 from lrlab.config.schema import nearest
 from lrlab.errors import UserError
 
+EXTRAS = ("schedulefree",)  # of lrlab, named like the package whose classes a config may name
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})
 
 
@@ -196,6 +197,8 @@ def locate(option: str, path: str, base: type) -> Callable[..., Any]:
 
 def _suggestion(path: str, base: type) -> str:
     module, _, _ = path.rpartition(".")
+    if module.partition(".")[0] in EXTRAS:
+        return f"; it needs pip install 'lrlab[{module.partition('.')[0]}]'"
     try:
         found = vars(import_module(module or base.__module__))
     except Exception:

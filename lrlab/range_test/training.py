@@ -113,7 +113,8 @@ def _train(
         for each, values in zip(looks, seen, strict=True):
             asked = each.at[first + made, left]
             if asked.any():
-                where, losses = _look(stack, asked, each.parts)
+                with stack.optimizer.evaluating():
+                    where, losses = _look(stack, asked, each.parts)
                 values[first + made][:, left[where]] = losses
 
     for first in range(0, len(lrs), SEGMENT):

@@ -20,7 +20,8 @@ from lrlab.training.stack import Run, Stack, evaluated_on, val_parts
 def evaluate(stack: Stack) -> None:
     """Evaluate all lanes on the held-out samples; store the results in their runs."""
     started = time.perf_counter()
-    val_loss, val_acc = _scores(stack, stack.lanes, stack.data.val_x, stack.data.val_y)
+    with stack.optimizer.evaluating():
+        val_loss, val_acc = _scores(stack, stack.lanes, stack.data.val_x, stack.data.val_y)
     if averages := around.averages(stack.optimizer):
         averaged = with_params(stack.lanes, averages)
         loss, accuracy = _scores(stack, averaged, stack.data.val_x, stack.data.val_y)

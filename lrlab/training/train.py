@@ -101,7 +101,10 @@ def prune(stack: Stack, pruned: set[int], update: Update) -> None:
 @phase("final evaluation")
 def finish(stack: Stack, done: Sequence[int]) -> None:
     """Evaluate finished runs in full, and write their last records."""
-    final = evaluate_finished(stack, done)
+    with stack.optimizer.evaluating():
+        final = evaluate_finished(stack, done)
+        saved = [i for i, lane in enumerate(done) if stack.runs[lane].spec["save_model"]]
+        models = {i: final.lanes.state_dict(i) for i in saved}
     for i, lane in enumerate(done):
         run = stack.runs[lane]
         run.evaluate_seconds += final.seconds
@@ -124,8 +127,8 @@ def finish(stack: Stack, done: Sequence[int]) -> None:
             names = (*records.OF_AVERAGE, "test_loss_ema", "test_acc_ema")
             run.summary |= dict(zip(names, found, strict=True))
         keep_end(stack, lane)
-        if run.spec["save_model"]:
-            checkpoints.write(records.model_file(run.spec.folder), final.lanes.state_dict(i))
+        if i in models:
+            checkpoints.write(records.model_file(run.spec.folder), models[i])
             if final.averaged is not None:
                 average = final.averaged.state_dict(i)
                 checkpoints.write(records.average_file(run.spec.folder), average)

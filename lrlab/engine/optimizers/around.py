@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,9 @@ class Around:
 
     def _own(self, coefficients: Coefficients) -> Coefficients:
         return {name: v for name, v in coefficients.items() if name not in self._options}
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        return self._inner.evaluating()
 
     def buffers(self) -> list[Tensor]:
         return [*self._inner.buffers(), *self._averages]

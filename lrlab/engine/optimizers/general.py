@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lrlab.data import random_state
 from lrlab.engine import forms, python_state
-from lrlab.engine.optimizers.instance import Rates, instance, numbers, rates_of
+from lrlab.engine.optimizers.instance import Rates, has_modes, instance, numbers, rates_of
 from lrlab.engine.optimizers.protocol import Coefficients, Gradients, Values, absent
 
 if TYPE_CHECKING:
@@ -207,6 +208,20 @@ class GeneralOptimizer:
                 random_state.seed_quickly(self.seeds[lane], place)
             one.step()
             one.optimizer.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        turned: list[Any] = [one for one in self._lanes if has_modes(one.optimizer)]
+        kept = [[leaf.detach().clone() for leaf in one.leaves] for one in turned]
+        for one in turned:
+            one.optimizer.eval()
+        try:
+            yield
+        finally:
+            for one, before in zip(turned, kept, strict=True):
+                one.optimizer.train()
+                for leaf, old in zip(one.leaves, before, strict=True):
+                    leaf.data.copy_(old)  # its way back may round
 
     def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         raise NotImplementedError("each torch optimizer has parameters of its own")

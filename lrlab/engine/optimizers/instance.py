@@ -51,7 +51,14 @@ def instance(
         raise targets.failed(target, error) from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise UserError(f"{target.option}: returns no torch.optim.Optimizer")
+    if has_modes(optimizer):
+        optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
     return optimizer
+
+
+def has_modes(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether it has other weights for evaluations, as those of ``schedulefree`` do."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
 def numbers(arguments: Mapping[str, Any]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +88,10 @@ class LaneOptimizer(Protocol):
         Args:
             grads: laid out as ``units``; numbers between the parameters are 0.
         """
+        ...
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Put the weights for evaluations in place, if the optimizer has others for training."""
         ...
 
     def buffers(self) -> list[Tensor]:

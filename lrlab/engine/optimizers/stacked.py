@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -193,6 +194,9 @@ class StackedOptimizer:
                 self._rules[self._group_of[i]].update(param, grad, own, of_param, self._common)
                 for row_of, kept in zip(rows, before, strict=True):
                     row_of.copy_(kept)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def update_units(self, grads: Sequence[Tensor], coefficients: Coefficients, index: int) -> None:
         with torch.no_grad():
