@@ -247,7 +247,8 @@ def _points(frame: pd.DataFrame, after: int, every: int) -> Iterator[tuple[int, 
 def _hyperparameters(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    found = {key: summary[key] for key in ("lr", "seed", "epochs", "batch_size") if key in summary}
+    names = ("lr", "seed", "epochs", "batch_size", *schema.RECIPE)
+    found = {key: summary[key] for key in names if key in summary}
     # the record may come from elsewhere, and a tracker may send what it gets anywhere
     config = trust.uncalled(OmegaConf.create(records.options(records.read_config(run))))
     for group in schema.GROUPS:

@@ -28,7 +28,8 @@ from torch import nn, optim
 from torch.nn.utils import clip_grad_norm_
 
 from lrlab import find, records, reproduce, resume, sweep
-from lrlab.engine.optimizers.around import norms
+from lrlab.engine.optimizers import lane_optimizers
+from lrlab.engine.optimizers.around import averages, folded, norms
 from lrlab.errors import UserError
 from lrlab.plan import checks
 from lrlab.plan import spec as plan_spec
@@ -131,6 +132,51 @@ def test_norms_have_the_bits_that_a_lane_has_alone(threads: int) -> None:
                     assert torch.equal(norms([t[part] for t in tensors]), found[part])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.unit
+def test_a_gpus_sums_do_not_depend_on_the_number_of_rows_either() -> None:
+    rows = torch.randn(5, 999, generator=torch.Generator().manual_seed(0)) ** 2
+    torch.testing.assert_close(folded(rows), rows.sum(1))
+    assert all(torch.equal(folded(rows[i : i + 1]), folded(rows)[i : i + 1]) for i in range(5))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["SGD", "AdamW", "NAdam"])
+def test_lanes_that_join_and_leave_keep_their_limit_and_their_average(kind: str) -> None:
+    node = {"_target_": f"torch.optim.{kind}", "lr": 0.1}
+    configs = [{**node, "clip_grad_norm": c, "ema": e} for c, e in ((1, 0.5), (2, 0.9), (3, 0.8))]
+    draw = torch.Generator().manual_seed(0)
+    start = [torch.randn(3, *shape, generator=draw) for shape in ((2, 3), (3,))]
+    grads = [[torch.randn(3, *t.shape[1:], generator=draw) for t in start] for _ in range(6)]
+
+    def step(optimizer: Any, step: int, of: list[int]) -> None:
+        lr = {"lr": np.full((1, len(of)), 0.1)}
+        numbers = optimizer.coefficients(lr, np.full(len(of), step))
+        optimizer.update([g[of] for g in grads[step]], numbers, 0)
+
+    whole = [t.clone() for t in start]
+    one = lane_optimizers.build(configs, whole)
+    left, right = [t[:2].clone() for t in start], [t[2:].clone() for t in start]
+    a, b = (lane_optimizers.build(c, p) for c, p in ((configs[:2], left), (configs[2:], right)))
+    for i in range(2):
+        step(one, i, [0, 1, 2])
+        step(a, i, [0, 1])
+        step(b, i, [2])
+    joined = [torch.cat(pair) for pair in zip(left, right, strict=True)]
+    a.join(b, joined)
+    for i in range(2, 4):
+        step(one, i, [0, 1, 2])
+        step(a, i, [0, 1, 2])
+    kept = [t[[2, 0]] for t in joined]
+    a.keep(torch.tensor([2, 0]), kept)
+    for i in range(4, 6):
+        step(one, i, [0, 1, 2])
+        step(a, i, [2, 0])
+    assert all(torch.equal(t, w[[2, 0]]) for t, w in zip(kept, whole, strict=True))
+    pairs = zip(averages(a), averages(one), strict=True)
+    assert all(torch.equal(t, w[[2, 0]]) for t, w in pairs)
+    assert one.state(2)["averages"][0].equal(averages(one)[0][2])
 
 
 @pytest.mark.unit

@@ -44,6 +44,7 @@ NOT_SWEPT = (
 
 # Options of a run, besides those of its groups, that an older run lacks, and what that means.
 RECIPE = {"clip_grad_norm": None, "accumulate": 1, "ema": None}
+NEUTRAL = {**RECIPE, "loss.label_smoothing": 0.0, "optimizer.groups": None}
 
 
 @dataclass

@@ -182,7 +182,8 @@ def _difference(
                     found[key] = inner
             elif old is _MISSING or type(old) is not type(value) or old != value:
                 found[key] = value
-        extra.extend(f"~{prefix}{key}" for key in there if key not in here)
+        lacks = (key for key in there if key not in here)
+        extra.extend(f"~{prefix}{key}" for key in lacks if f"{prefix}{key}" not in schema.NEUTRAL)
         return found
 
     values = differing({k: v for k, v in config.items() if k in known}, base, "")

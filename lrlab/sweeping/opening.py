@@ -154,8 +154,7 @@ def open_queue(current: Sweep, first: compose.Job, create: str) -> Queue:
 # The value before a setting existed: a record without the setting is the same sweep.
 _BEFORE = {
     "precision": "float32",
-    "accumulate": 1,
-    "loss.label_smoothing": 0.0,
+    **schema.NEUTRAL,
     "network.parametrisation": "standard",
     "network.base_width": 64,
     "data.stratify": False,

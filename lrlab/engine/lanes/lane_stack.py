@@ -352,7 +352,8 @@ def _mean(
     pairs = zip(x.chunk(count, axis), y.chunk(count, axis), strict=True)
     first = [count * step for step in first_steps]  # each mini-batch draws its own numbers
     found = [
-        lanes.gradients_at_once(*pair, first, count * offset + i) for i, pair in enumerate(pairs)
+        lanes.gradients_at_once(xs.contiguous(), ys.contiguous(), first, count * offset + i)
+        for i, (xs, ys) in enumerate(pairs)
     ]
     losses, gradients = zip(*found, strict=True)
     return torch.stack(losses).sum(0) / count, averaged(gradients)

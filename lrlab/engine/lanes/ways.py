@@ -102,7 +102,7 @@ def _padded_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]
     the lanes in all rows, and some rows are compared.
     """
     own = of_each_lane(y)
-    if y.shape[int(own)] % chunks.summed_at_once(y.device, lanes.pad):
+    if y.shape[int(own)] // lanes.accumulate % chunks.summed_at_once(y.device, lanes.pad):
         return "one at a time"
 
     def trial(picked: list[int]) -> list[Tensor]:

@@ -207,14 +207,20 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     flat = torch.cat([*rows, rows[0].new_zeros(len(rows[0]), missing)], dim=1)
     flat = flat * _SMALLER
     squares = flat * flat
-    if not squares.is_cuda:
-        return squares.unflatten(1, (_PARTS, -1)).sum(2).sum(1).sqrt() / _SMALLER
-    # A GPU chooses how to sum by the number of rows. Sums of pairs do not depend on it.
-    while (width := squares.shape[1]) > 1:
+    total = folded(squares) if squares.is_cuda else squares.unflatten(1, (_PARTS, -1)).sum(2).sum(1)
+    return total.sqrt() / _SMALLER
+
+
+def folded(rows: Tensor) -> Tensor:
+    """Return (lanes,) the sum of each row, half upon half.
+
+    A GPU chooses how to sum by the number of rows. Sums of pairs do not depend on it.
+    """
+    while (width := rows.shape[1]) > 1:
         half = width // 2
-        folded = squares[:, :half] + squares[:, half : 2 * half]
-        squares = torch.cat([folded, squares[:, 2 * half :]], dim=1) if width % 2 else folded
-    return squares[:, 0].sqrt() / _SMALLER
+        sums = rows[:, :half] + rows[:, half : 2 * half]
+        rows = torch.cat([sums, rows[:, 2 * half :]], dim=1) if width % 2 else sums
+    return rows[:, 0]
 
 
 def _times(grad: Tensor, factor: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ class Muon(torch.optim.Optimizer):
             **{"weight_decay": weight_decay, "betas": betas, "eps": eps, "adamw": False},
         }
         given = list(params)
-        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+        is_divided = bool(given) and isinstance(given[0], dict)
+        groups: list[dict[str, Any]] = given if is_divided else [{"params": given}]
         made = []
         for group in groups:
             factor = group["lr"] / lr if lr and "lr" in group else 1.0
@@ -91,7 +92,8 @@ class Muon(torch.optim.Optimizer):
         adamw(
             params,
             [p.grad for p in params if p.grad is not None],
-            *([state[name] for state in states] for name in ("average", "square")),
+            [state["average"] for state in states],
+            [state["square"] for state in states],
             [],
             [state["step"] for state in states],
             foreach=False,

@@ -30,7 +30,11 @@ class LaneOptimizer(Protocol):
     @property
     def multiplies(self) -> bool: ...
 
-    seeds: Sequence[int]
+    @property
+    def seeds(self) -> Sequence[int]: ...
+
+    @seeds.setter
+    def seeds(self, seeds: Sequence[int]) -> None: ...
 
     def torch_optimizer(self, lane: int) -> torch.optim.Optimizer | None:
         """Return a lane's own torch optimizer; None where the update is stacked."""
