@@ -268,7 +268,8 @@ def test_a_setting_that_one_choice_lacks_is_named_with_the_choice(loader: Any) -
     overrides = ["optimizer=momentum", "optimizer.betas=[0.8,0.9]"]
     with pytest.raises(UserError) as refused:
         compose.compose(config, loader, overrides, 0)
-    expected = "optimizer.betas: not a setting of optimizer=momentum; optimizer=adam, adamw, muon has it"
+    expected = "optimizer.betas: not a setting of optimizer=momentum; "
+    expected += "optimizer=adam, adamw, muon has it"
     assert str(refused.value) == expected
 
 

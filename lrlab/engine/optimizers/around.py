@@ -25,7 +25,6 @@ from lrlab.engine.optimizers.stacked import beside, parts
 OPTIONS = ("clip_grad_norm", "ema")  # options of a run, next to the optimizer's own
 
 _AVERAGES = "averages"  # a key of a lane's state
-_SMALLER = 2.0**-30  # so that squares of an exploding gradient are finite; it changes no bit
 _PARTS = 16  # of a row that is summed; a single sum of a single row would be shared by threads
 
 
@@ -203,12 +202,21 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
         tensors: (lanes, ...) each, some.
     """
     rows = [(torch.view_as_real(t) if t.is_complex() else t).flatten(1) for t in tensors]
-    missing = -sum(row.shape[1] for row in rows) % _PARTS
-    flat = torch.cat([*rows, rows[0].new_zeros(len(rows[0]), missing)], dim=1)
-    flat = flat * _SMALLER
-    squares = flat * flat
-    total = folded(squares) if squares.is_cuda else squares.unflatten(1, (_PARTS, -1)).sum(2).sum(1)
-    return total.sqrt() / _SMALLER
+    if rows[0].is_cuda:
+        flat = torch.cat(rows, dim=1)
+        return folded(flat * flat).sqrt()
+    found = [torch.linalg.vector_norm(part, dim=-1) for row in rows for part in _in_parts(row)]
+    return torch.linalg.vector_norm(torch.cat([n.flatten(1) for n in found], dim=1), dim=1)
+
+
+def _in_parts(row: Tensor) -> list[Tensor]:
+    """Return the numbers of each lane in parts, (lanes, parts, numbers).
+
+    If a single long sum were asked for, threads would share it, and round otherwise.
+    """
+    even = row.shape[1] // _PARTS * _PARTS
+    parts = [row[:, :even].unflatten(1, (_PARTS, -1))] if even else []
+    return parts + ([row[:, None, even:]] if even < row.shape[1] else [])
 
 
 def folded(rows: Tensor) -> Tensor:
