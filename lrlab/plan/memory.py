@@ -60,6 +60,9 @@ def needs(spec: RunSpec) -> Needs:
         return Needs(0, 0, data_name, 0, math.inf)
     tensors = (data.train_x, data.train_y, data.val_x, data.val_y, data.test_x, data.test_y)
     own = sum(p.nbytes for p in network.parameters())
+    extra = (plan_spec.samples_a_step(spec) // spec["batch_size"] - 1) * batch[0].nbytes
+    extra += own if spec.config.get("ema") is not None else 0  # the average
+    lane, branch = lane + extra, branch + extra
     fastest = max(LEAST_LANES, CACHE_BYTES // max(own, 1)) if spec.device == "cpu" else math.inf
     return Needs(lane, branch, data_name, sum(tensor.nbytes for tensor in tensors), fastest)
 
