@@ -31,5 +31,6 @@ The files
 ---------
 ``protocol`` defines what every optimizer of a stack can do. ``lane_optimizers`` makes one from
 configs, which it checks: a ``stacked`` one, or for other classes a ``general`` one, which
-holds each lane's torch ``instance``.
+holds each lane's torch ``instance``. ``groups`` divides parameters by patterns of their names.
+``around`` clips gradients before any of them, and averages weights after it.
 """
