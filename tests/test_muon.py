@@ -97,6 +97,21 @@ def test_a_run_goes_on_from_its_checkpoint_in_groups(trainer: Trainer) -> None:
     assert "parameter groups at 1, 0.015, 3, 0.045 times lr" in read(specs[0].folder).log
 
 
+def test_matrices_named_so_are_adamws(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As embeddings and heads usually are; here the first layer, which AdamW leaves as it is."""
+    groups = 'optimizer.groups={"layers.0":{"adamw":true},"layers.2":{"adamw":false}}'
+    still = "optimizer.adamw_lr=0 optimizer.adamw_weight_decay=0"
+    run = trainer.alone("lr=0.02", f"{LONG} {groups} {still}")
+    torch.manual_seed(0)
+    before = mlp().state_dict()
+    moved = {name for name, t in before.items() if not torch.equal(t, run.weights[name])}
+    assert moved == {"layers.1.weight", "layers.2.weight"}
+    monkeypatch.delitem(known.RULES, muon.Muon)
+    assert_same_bits(run, trainer.alone("lr=0.02", f"{LONG} {groups} {still}"))
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize("shape", [(5, 13), (37, 11), (48, 96), (10, 64), (1, 7)])
 def test_matrices_become_orthogonal_each_with_its_own_bits(shape: tuple[int, int]) -> None:
@@ -170,6 +185,14 @@ def test_kernels_are_adamws(trainer: Trainer) -> None:
     [
         ("optimizer.adamw_lr=-1", "optimizer.adamw_lr=-1: must be a number of at least 0"),
         ("optimizer.momentum=x", "optimizer.momentum=x: must be a number of at least 0"),
+        (
+            'optimizer.groups={"layers.0":{"adamw":2}}',
+            "optimizer.groups.layers.0.adamw=2: must be true or false, for example",
+        ),
+        (
+            'optimizer=sgd optimizer.groups={"layers.0":{"adamw":true}}',
+            "optimizer.groups.layers.0.adamw=True: a group has no such setting; it takes lr, weig",
+        ),
         ("optimizer.match_rms=2", "optimizer.match_rms=2: must be true or false"),
         ("optimizer.ns_steps=3", "optimizer.ns_steps=3: Muon has no such option"),
     ],

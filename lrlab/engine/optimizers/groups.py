@@ -17,7 +17,7 @@ from lrlab.process.plain import is_number
 
 KEY = "groups"  # of an optimizer's config: pattern to settings
 _EXAMPLE = "optimizer.groups={head:{lr:10}}"
-_SETTINGS = {"lr": 10, "weight_decay": 0}  # with an example each
+_SETTINGS = {"lr": 10, "weight_decay": 0, "adamw": "true"}  # with an example each
 _SHOWN = 8  # names of parameters in a line
 
 
@@ -26,7 +26,8 @@ class Group:
     """Some parameters of a network, by their places in its order.
 
     Attributes:
-        settings: lr, a factor on the run's, and weight_decay, where they are not the optimizer's.
+        settings: lr, a factor on the run's, and weight_decay, where they are not the optimizer's;
+            and whether matrices are AdamW's, too, of an optimizer that has others for them.
     """
 
     places: tuple[int, ...]
@@ -43,7 +44,10 @@ def structure(groups: Any) -> list[str]:
     Raises:
         UserError: they are no patterns with settings.
     """
-    return sorted(f"{pattern}.{setting}" for pattern, setting, _ in _read(groups))
+    return sorted(
+        f"{pattern}.{setting}" + (f"={value}" if isinstance(value, bool) else "")
+        for pattern, setting, value in _read(groups)
+    )
 
 
 def divided(groups: Any, names: Sequence[str]) -> list[Group]:
@@ -101,10 +105,15 @@ def check(groups: Any, target: targets.Target) -> None:
     """
     for pattern, setting, value in _read(groups):
         typed = f"optimizer.groups.{pattern}.{setting}"
-        if setting not in _SETTINGS:
+        takes = [name for name in _SETTINGS if name != "adamw" or "adamw_lr" in target.arguments]
+        if setting not in takes:
             raise UserError(
-                f"{typed}={value}: a group has no such setting; it takes {', '.join(_SETTINGS)}"
+                f"{typed}={value}: a group has no such setting; it takes {', '.join(takes)}"
             )
+        if setting == "adamw":
+            if not isinstance(value, bool):
+                raise must_be(typed, value, "true or false", "true")
+            continue
         if not is_number(value) or value < 0:
             raise must_be(typed, value, "a number of at least 0", _SETTINGS[setting])
         if setting == "weight_decay" and setting not in target.arguments:

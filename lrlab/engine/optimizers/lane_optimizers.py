@@ -163,7 +163,8 @@ def _in_groups(
 
         for own, prefix in ((rule, ""), (rule.rest, "adamw_")):
             kinds = (own is rule,) if rule.rest is not None else (True, False)
-            places = [p for p in each[0].places if (params[p].ndim == 3) in kinds]
+            are_rest = each[0].settings.get("adamw", False)
+            places = [p for p in each[0].places if (params[p].ndim == 3 and not are_rest) in kinds]
             if own is None or not places:
                 continue
             factor, number = filled("lr", np.ones(len(lrs))), len(rules)

@@ -29,7 +29,8 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups of them; a group's lr and weight_decay are for its matrices,
-            and its other parameters have adamw_lr times the same factor.
+            and its other parameters have adamw_lr times the same factor. With adamw=True all of
+            its parameters are AdamW's.
         lr: of matrices. momentum, nesterov, weight_decay: theirs.
         match_rms: scale a step by 0.2 · √max(rows, columns), so that it is as long as one of
             AdamW (Liu et al. 2025, arXiv:2502.16982); else by √max(1, rows / columns).
@@ -59,8 +60,9 @@ class Muon(torch.optim.Optimizer):
         made = []
         for group in groups:
             factor = group["lr"] / lr if lr and "lr" in group else 1.0
-            matrices = [p for p in group["params"] if p.ndim == 2]
-            others = [p for p in group["params"] if p.ndim != 2]
+            are_others = group.get("adamw", False)
+            matrices = [p for p in group["params"] if p.ndim == 2 and not are_others]
+            others = [p for p in group["params"] if p.ndim != 2 or are_others]
             own = {"weight_decay": adamw_weight_decay, **group, "lr": adamw_lr * factor}
             made += [{**group, "params": matrices}] if matrices else []
             made += [{**own, "params": others, "adamw": True}] if others else []
