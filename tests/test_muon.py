@@ -108,6 +108,12 @@ def test_matrices_named_so_are_adamws(
     before = mlp().state_dict()
     moved = {name for name, t in before.items() if not torch.equal(t, run.weights[name])}
     assert moved == {"layers.1.weight", "layers.2.weight"}
+    # in whichever order, also if no parameter is in no group
+    every = groups.replace('"layers.2"', '"layers.1":{"lr":1},"layers.2"')
+    again = trainer.alone("lr=0.02", f"{LONG} {every} {still} diagnostics=full")
+    assert_same_bits(run, again)
+    assert again.summary["swings_from"] is None
+    assert bool(records.read_diagnostics(again.folder)["stability_ratio"].isna().all())
     monkeypatch.delitem(known.RULES, muon.Muon)
     assert_same_bits(run, trainer.alone("lr=0.02", f"{LONG} {groups} {still}"))
 

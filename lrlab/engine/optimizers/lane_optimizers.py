@@ -142,7 +142,7 @@ def _inner(
         rules = _in_groups(rule, divided, constants, lrs, params, group_of)
         if not each_lr_is_a_runs:
             constants = {k: v for k, v in constants.items() if not k.startswith("own_lr")}
-    return StackedOptimizer(rules, constants, nesterov, params, units, group_of)
+    return StackedOptimizer(rule, constants, nesterov, params, units, group_of, rules)
 
 
 def _in_groups(

@@ -45,33 +45,30 @@ class StackedOptimizer:
 
     def __init__(
         self,
-        rules: Sequence[Rule],
+        rule: Rule,
         constants: Columns,
         nesterov: bool,
         params: Sequence[Tensor],
         units: Sequence[Tensor],
         group_of: Sequence[int],
+        rules: Sequence[Rule],
     ) -> None:
         """
         Args:
-            rules: of each group; the first one is the optimizer's.
             constants: each hyperparameter, (lanes,); where parameters have groups also ``of_group``
                 of lr, a factor, of weight_decay, and of own_lr, where no lr moves it.
-            group_of: each parameter's group, its number.
+            group_of: each parameter's group, its number; ``rules``: of each group.
         """
-        self._rule, self._rules = rules[0], list(rules)
+        self._rule, self._rules = rule, list(rules)
         self._constants = constants
         self._nesterov = nesterov
         self._group_of = group_of
         self._grouped = of_group("lr", 0) in constants
         self._attach(params, units)
         with torch.no_grad():
-            self._state = {}
-            for rule in self._rules:
-                if rule.rest is not None or not self._state:
-                    self._state |= rule.state(self._units, constants)
-                if rule.rest is not None:
-                    self._state |= rule.rest.state(self._units, constants)
+            self._state = rule.state(self._units, constants)
+            if rule.rest is not None:
+                self._state |= rule.rest.state(self._units, constants)
 
     def _attach(self, params: Sequence[Tensor], units: Sequence[Tensor]) -> None:
         self._params = list(params)
