@@ -127,3 +127,13 @@ def test_an_optimizer_without_decay_has_none_in_a_group(here: Path) -> None:
     assert ended.code == 2 and told in ended.err, ended.err
 
 
+
+
+def test_a_groups_factor_is_searched_like_an_lr(here: Path) -> None:
+    """In its logarithm, and not in whole numbers, whatever its ends."""
+    words = ["optimizer.groups.layers.1.lr=1..100", "clip_grad_norm=1..100", "points=3", "lr=0.01"]
+    ended = command(sweep.main, [*FEW, *words, "epochs=1", "name=s"], here)
+    assert ended.code == 0, ended.err
+    found = [records.read_summary(here / f"outputs/s/{n}") for n in range(9)]
+    for name in ("optimizer.groups.layers.1.lr", "clip_grad_norm"):
+        assert sorted({each[name] for each in found}) == [1, 10, 100]

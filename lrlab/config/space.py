@@ -19,18 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lrlab.config import checks
 from lrlab.config.schema import GROUPS, INTERVAL, NOT_SWEPT, SWEEP_GROUPS, Config, no_such
-from lrlab.config.words import messages
+from lrlab.config.words import messages, spelling
 from lrlab.config.words.spelling import quoted
 from lrlab.errors import UserError
 
-RATES = (
-    "lr",
-    "weight_decay",
-    "max_lr",
-    "base_lr",
-    "adamw_lr",
-    "adamw_weight_decay",
-)  # searched in their logarithm
+RATES = (  # searched in their logarithm
+    *("lr", "weight_decay", "max_lr", "base_lr", "adamw_lr", "adamw_weight_decay"),
+    "clip_grad_norm",
+)
 TAGS = ("log", "linear", "int")
 _MOST = f"more than {checks.MOST_RUNS:,} runs; sweep fewer values, or search an interval"
 DIGITS = 6  # significant digits of a grid's inner values
@@ -369,7 +365,8 @@ def _whole(typed: str, key: str, ends: _Ends, config: DictConfig) -> bool:
         raise UserError(f"{typed}: only an option that is a number can have an interval")
     if "int" in kinds:
         return True
-    return ends.typed_whole and not isinstance(now, float) and "float" not in kinds
+    is_share = key.startswith(f"{spelling.GROUPS}.")  # no config has it
+    return ends.typed_whole and not (isinstance(now, float) or "float" in kinds or is_share)
 
 
 def _schema_types(key: str) -> list[str]:
