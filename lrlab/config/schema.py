@@ -38,7 +38,7 @@ INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
     *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source", "profile"),
-    *("pad", "capture", "memory_limit", "budget"),
+    *("pad", "capture", "lane_dropout", "memory_limit", "budget"),
     *SWEEP_GROUPS,
 )
 
@@ -80,6 +80,7 @@ class Config:
     precision: str = "float32"
     pad: Any = None
     capture: bool = True
+    lane_dropout: bool = False
     source: str | None = None
     sampler: Any = None
     pruner: Any = None

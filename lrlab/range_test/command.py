@@ -28,7 +28,7 @@ LEAST_STEPS, LEAST_POINTS = 60, 8  # with fewer the test says little
 _UNUSED = (
     *("epochs", "objective", "target", "n_trials", "timeout", "storage", "workers", "lease"),
     *("sampler", "pruner", "tracking", "checkpoint_every", "save_model", "diagnostics", "profile"),
-    *("precision", "capture", "pad", "memory_limit"),
+    *("precision", "capture", "lane_dropout", "pad", "memory_limit"),
 )
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")

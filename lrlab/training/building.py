@@ -13,6 +13,7 @@ from lrlab.config import schema
 from lrlab.engine import devices
 from lrlab.engine.diagnostics.meter import build_meter
 from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.dropout import DRAWS
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
@@ -89,6 +90,8 @@ def build_stack(
     references = references_of(specs[0], data, networks[0])
     loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
+    if not specs[0].config.get("lane_dropout", False):
+        ways[DRAWS] = "no"
     stacked = stacking.stack(networks, seeds, loss, device, ways, pad, precision(specs[0]))
     optimizer = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],

@@ -46,8 +46,8 @@ def find_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -
     """Return the way for ``Lanes.settle``, with the same arguments; leave any way set."""
     lanes.way = "together"
     try:
-        # A network that draws random numbers is refused here, because in a stack its numbers would
-        # depend on the other lanes.
+        # A network that draws random numbers, but in dropout layers, is refused here, because in a
+        # stack its numbers would depend on the other lanes.
         with _Hooks() as hooks:
             tried = _trial(lanes, x, y, evaluated)
     except RuntimeError as error:
