@@ -60,7 +60,11 @@ def described(optimizer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in optimizer.param_groups[0].items():
         if name not in _TECHNICAL and name != "params" and _is_plain(value):
             found[f"optimizer.{name}"] = value
+    if not isinstance(settings, Mapping):
+        raise UserError(f"settings={settings!r}: must be a dict, such as {{'width': 64}}")
     for name, value in settings.items():
+        if not isinstance(name, str):
+            raise UserError(f"settings: {name!r}={value!r}: the name must be a text")
         if name in _NUMBERS and not (is_real(value) and value > _NUMBERS[name]):
             raise UserError(f"settings: {name}={value!r}: must be a number above {_NUMBERS[name]}")
         if name in _OWN:
