@@ -92,7 +92,7 @@ def _gradients_aside(params: Sequence[Tensor]) -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _optimizer_kept(optimizer: torch.optim.Optimizer) -> Generator[None, None, None]:
-    """Let the block work on a copy of the optimizer's state, groups and attributes, without hooks."""
+    """Let the block work on copies of the optimizer's state, groups and attributes, no hooks."""
     chain: list[Any] = [optimizer]  # a wrapper holds another, as Accelerate's does
     while isinstance(inner := vars(chain[-1]).get("optimizer"), torch.optim.Optimizer):
         chain.append(inner)

@@ -142,9 +142,8 @@ def evaluated(loss: Callable[..., Tensor], batch: Sequence[Any], name: str = "lo
         kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
         raise UserError(f"{name}: must return a tensor of floating point, not {kind}")
     if found.dim() > 1:
-        raise UserError(
-            f"{name}: must return one number, or one for each sample, not shape {tuple(found.shape)}"
-        )
+        shape = tuple(found.shape)
+        raise UserError(f"{name}: must return one number, or one for each sample, not {shape}")
     return found
 
 

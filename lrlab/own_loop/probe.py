@@ -273,12 +273,13 @@ class Probe:
         if not any(step == self.steps for step, _, _ in self._losses[-1:]):
             self._losses.append((self.steps, lrs[0], torch.tensor(found.loss)))
         self.measured.append(found)
+        nonfinite = self._nonfinite
         self._fetch()
         values = (found.alpha, math.nan, found.stability_ratio, math.nan, found.grad_norm)
         row = (self.steps, *values, found.update_ratio, math.nan)
         records.append_diagnostics(self.folder, [row])
         records.append_probe(self.folder, self.steps, vars(found))
-        if len(self.measured) == 1 or self._nonfinite is not None:
+        if len(self.measured) == 1 or self._nonfinite != nonfinite:
             self._write()
 
     def _ratio(self, lrs: tuple[float, ...]) -> Callable[[], float] | None:
@@ -295,9 +296,11 @@ class Probe:
         cells = {"step": steps, "epoch": [0] * len(steps), "lr": lrs, "train_loss": values}
         records.append_metrics(self.folder, cells)
         self._last = max(self._last, steps[-1])
-        bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
-        if bad and self._nonfinite is None:
-            self._nonfinite = bad[0]
+        for step, value in zip(steps, values, strict=True):
+            if math.isfinite(value):
+                self._nonfinite = None  # the training has come back
+            elif self._nonfinite is None:
+                self._nonfinite = step
 
     def _write(self) -> None:
         state = self._state
