@@ -102,7 +102,6 @@ class Probe:
         self._step = 0  # of the last measured update
         self._error = _last_error()  # one before the latest step does not belong to it
         self._losses: list[tuple[int, float, Tensor]] = []
-        self._last = 0  # step of the last row in metrics.csv
         self._nonfinite: int | None = None
         self._due = True
         self._unmoved = 0  # steps that were to be measured and changed no weight
@@ -156,7 +155,6 @@ class Probe:
             cells["val_acc"] = [float(val_acc)]
         self._fetch()
         records.append_metrics(self.folder, cells)
-        self._last = self.steps
 
     def verdict(self) -> words.Verdict:
         """Return in words what the latest measured steps say of the lr; ``print`` it."""
@@ -221,9 +219,6 @@ class Probe:
         if self._state != "running" or os.getpid() != self._pid:
             return
         self._fetch()
-        if self._last < self.steps:  # the curve ends where the training ended
-            cells = {"step": [self.steps], "epoch": [0]}
-            records.append_metrics(self.folder, cells)
         self._state = state
         self._write()
 
@@ -295,7 +290,6 @@ class Probe:
         values = torch.stack([t.float().mean() for t in tensors]).tolist()
         cells = {"step": steps, "epoch": [0] * len(steps), "lr": lrs, "train_loss": values}
         records.append_metrics(self.folder, cells)
-        self._last = max(self._last, steps[-1])
         for step, value in zip(steps, values, strict=True):
             if math.isfinite(value):
                 self._nonfinite = None  # the training has come back

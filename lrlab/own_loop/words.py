@@ -15,8 +15,8 @@ LATEST = 5  # measured steps whose median counts
 _FRACTIONS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 10: "a tenth"}
 _FRACTIONS |= {20: "a twentieth", 50: "a fiftieth", 100: "a hundredth", 1000: "a thousandth"}
 _UNDEFINED = (
-    ", unless the loss is steeper across the steps than along them (the stability ratio is not "
-    "defined for this optimizer, or for several rates)"
+    ", unless the loss is steeper across the steps than along them (no stability ratio: it needs "
+    "SGD or Adam with one lr, and second derivatives)"
 )
 _UNLESS = ", unless the loss is steeper across the steps than along them (curvature= measures it)"
 
