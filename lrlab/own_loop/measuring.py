@@ -209,7 +209,7 @@ def _critical(
 
     add(1.0, end - start)
     # of the parabola that alpha is of, which is 2 halves of the way to its lowest point
-    guess = 2 / (1 + alpha) if -1 < alpha < math.inf else FARTHEST
+    first = guess = 2 / (1 + alpha) if -1 < alpha < math.inf else FARTHEST
     for made in range(PASSES):
         low, high = _bracket(points)
         if low >= FARTHEST or (low > 0 and high <= low * (WIDE if made >= ENOUGH else CLOSE)):
@@ -220,7 +220,7 @@ def _critical(
         if abs(change) <= floor < abs(slope) * t / 64:  # there it is, as near as rounding lets it
             return low, high, t
         add(t, change)
-        guess = _secant(points)
+        guess = _secant(points, first)
     low, high = _bracket(points)
     if len(points) == 1:
         return unknown
@@ -241,23 +241,38 @@ def _bracket(points: dict[float, float]) -> tuple[float, float]:
 def _within(guess: float, low: float, high: float) -> float:
     """Return the next place to try: near the guess, a little beyond it on the open side."""
     if math.isinf(high):
-        return min(max(guess * CLOSE**0.5, max(low, 1.0) * 1.3), FARTHEST)
+        beyond = CLOSE**0.5 if low <= 1 else 1.2
+        return min(max(guess * beyond, max(low, 1.0) * 1.3), FARTHEST)
     if low == 0:
         return min(max(guess, high / 16), 0.9 * high)
-    width = high - low
-    near = guess / CLOSE**0.5 if high > WIDE * low else guess  # to close the bracket from below
-    return min(max(near, low + 0.1 * width), high - 0.1 * width)
+    least, most = low + 0.1 * (high - low), high - 0.1 * (high - low)
+    if WIDE * low < high <= WIDE**2 * low:  # either half can be narrow
+        least, most = high / WIDE, low * WIDE
+    return min(max(guess, least), most)
 
 
-def _secant(points: dict[float, float]) -> float:
-    """Return the zero of the straight line through the two points at the bracket."""
+def _secant(points: dict[float, float], first: float) -> float:
+    """Return where c·t^p, through the two points at the bracket, makes up for the slope.
+
+    Losses flatten far out: p falls from the 1 of a parabola.
+
+    Args:
+        first: the parabola's guess, for its curvature at t = 1, which rounding may hide there.
+    """
     low, high = _bracket(points)
-    below = sorted(t for t in points if t <= low)
-    other = high if math.isfinite(points.get(high, math.inf)) else below[-2:][0]
-    rise = points[other] - points[low]
-    if other == low or rise == 0 or (other - low) / rise <= 0:
-        return FARTHEST if math.isinf(high) else math.sqrt(max(low, high / 64) * high)
-    return low - points[low] * (other - low) / rise
+    slope = points[0.0]
+    bent = {t: rise - slope for t, rise in points.items() if t > 0 and math.isfinite(rise)}
+    if first < FARTHEST:
+        bent[1.0] = -slope / first
+    inside, outside = sorted(t for t in bent if t <= low), sorted(t for t in bent if t >= high)
+    ends = [*inside[-1:], *outside[:1]]
+    if len(ends) < 2:
+        ends = inside[-2:] or outside[:2]
+    a, b = ends if len(ends) == 2 else (1.0, 1.0)
+    if a < b and 0 < bent[a] < bent[b]:
+        power = math.log(bent[b] / bent[a]) / math.log(b / a)
+        return math.exp(min(math.log(a) + math.log(-slope / bent[a]) / power, 20.0))
+    return FARTHEST if math.isinf(high) else math.sqrt(max(low, high / 64) * high)
 
 
 def _noise(line: _Line, samples: Tensor, samples_after: Tensor) -> float:
