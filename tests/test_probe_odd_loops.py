@@ -218,8 +218,7 @@ def test_inside_autocast_no_cast_of_other_weights_is_used(tmp_path: Path) -> Non
         model(X).float().square().mean().backward()
         with probe.step(lambda: model(X).float().square().mean()):
             optimizer.step()
-        assert torch.equal(model(X), model(X.clone()))
-        after = float(model(X).float().square().mean())
+        after = float(model(X).detach().float().square().mean())
     found = probe.measured[0]
     assert found.loss_after < found.loss and found.loss_after == pytest.approx(after)
 
@@ -248,12 +247,12 @@ def test_several_rates_are_all_named(lrs: tuple[float, ...], tmp_path: Path) -> 
     optimizer = torch.optim.SGD(groups)
 
     def loss() -> Tensor:
-        return 50 * parts[-1].square().sum() + 0 * torch.stack(list(parts)).sum()
+        return 95 * parts[-1].square().sum() + 0 * torch.stack(list(parts)).sum()
 
     text = str(walk(nn.ParameterList(parts), optimizer, loss, tmp_path, 5).verdict())
     between = "and" if len(lrs) == 2 else "to"
     assert text.startswith(f"lr {lrs[0]:g} {between} 0.01 ({len(lrs)} groups), step 4: ")
-    assert "100% of what this loss can bear" in text and "0.5 times each lr would lower" in text
+    assert "95% of what this loss can bear" in text and "0.53 times each lr would lower" in text
 
 
 def test_rates_with_other_ratios_than_the_last_are_not_taken_together() -> None:
@@ -348,7 +347,7 @@ def test_a_run_of_which_only_measured_steps_are_recorded_did_not_diverge(tmp_pat
 def test_sparse_gradients_have_no_second_derivative_and_are_measured(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Flatten(), nn.Linear(8, 1))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
     index = torch.randint(0, 10, (8, 2))
 
     def loss() -> Tensor:

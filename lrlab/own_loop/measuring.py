@@ -208,7 +208,7 @@ def _critical(
             points[t] = change / t if math.isfinite(change) else math.inf
 
     add(1.0, end - start)
-    # of the parabola that alpha is of, which is 2 halves of the way to its lowest point
+    # where the parabola through both ends, of which alpha is, is back at its start
     first = guess = 2 / (1 + alpha) if -1 < alpha < math.inf else FARTHEST
     for made in range(PASSES):
         low, high = _bracket(points)
@@ -241,7 +241,7 @@ def _bracket(points: dict[float, float]) -> tuple[float, float]:
 def _within(guess: float, low: float, high: float) -> float:
     """Return the next place to try: near the guess, a little beyond it on the open side."""
     if math.isinf(high):
-        beyond = CLOSE**0.5 if low <= 1 else 1.2
+        beyond = CLOSE**0.5 if low <= 1 else 1.2  # a loss that was flatter gets flatter yet
         return min(max(guess * beyond, max(low, 1.0) * 1.3), FARTHEST)
     if low == 0:
         return min(max(guess, high / 16), 0.9 * high)
@@ -278,7 +278,7 @@ def _secant(points: dict[float, float], first: float) -> float:
 def _noise(line: _Line, samples: Tensor, samples_after: Tensor) -> float:
     """Return the standard error of the loss's change over this batch."""
     if samples.numel() > 1:
-        change = (samples_after - samples).double().flatten()
+        change = (samples_after - samples).flatten().to(_double(samples))
         return float(change.std() / math.sqrt(len(change)))
     halves = _halves(line.batch)
     if halves is None:
