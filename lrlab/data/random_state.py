@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ def saved(cuda: Sequence[torch.device] = ()) -> Callable[[], None]:
 
     It may be called many times.
     """
-    of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    of_python, of_torch = random.getstate(), torch.get_rng_state()
+    of_numpy: Any = np.random.get_state()
     if isinstance(of_numpy, tuple):  # numpy takes a list in a tenth of the time
         of_numpy = (of_numpy[0], of_numpy[1].tolist(), *of_numpy[2:])
     of_gpus = [(torch.cuda.get_rng_state(device), device) for device in cuda]

@@ -97,8 +97,6 @@ class Kept:
             inner = content.values() if isinstance(content, dict) else content
         elif isinstance(value, tuple):
             inner = value
-        elif isinstance(value, np.ndarray) and value.flags.writeable:
-            self._parts.append(partial(np.copyto, value, value.copy()))
         elif isinstance(value, torch.Generator | np.random.RandomState):
             self._parts.append(partial(value.set_state, value.get_state()))
         elif isinstance(value, random.Random):
@@ -106,6 +104,8 @@ class Kept:
         elif isinstance(value, np.random.Generator):
             bits = value.bit_generator
             self._parts.append(partial(setattr, bits, "state", bits.state))
+        elif isinstance(value, np.ndarray) and value.flags.writeable:
+            self._parts.append(partial(np.copyto, value, value.copy()))
         for each in inner:
             if type(each) not in PLAIN:
                 self._add(each)
