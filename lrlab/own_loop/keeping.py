@@ -43,7 +43,7 @@ def kept(
             yield state.put_back
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(list(params), list(values))
+                torch._foreach_copy_(list(params), list(values))  # type: ignore[reportPrivateImportUsage]
             state.put_back()
             torch.clear_autocast_cache()  # it holds casts of other weights
     state.check_others()
@@ -60,7 +60,7 @@ class Kept:
         self._seen: dict[int, Any] = {id(p): p for p in params}
         self._others: list[tuple[Tensor, int]] = []
         self._tensors: list[Tensor] = []
-        self._parts: list[Callable[[], None]] = [saved(gpus(params))]
+        self._parts: list[Callable[[], Any]] = [saved(gpus(params))]
         self._add(model)
         self._values = [t.detach().clone() for t in self._tensors]
         self._versions = versions_of(tuple(self._tensors))
@@ -70,7 +70,7 @@ class Kept:
             part()
         if self._tensors:
             with torch.no_grad(), self._versions:
-                torch._foreach_copy_(self._tensors, self._values)
+                torch._foreach_copy_(self._tensors, self._values)  # type: ignore[reportPrivateImportUsage]
 
     def check_others(self) -> None:
         if any(p._version != version for p, version in self._others):
@@ -113,7 +113,7 @@ class Kept:
     def _add_tensor(self, tensor: Tensor) -> None:
         if isinstance(tensor, nn.Parameter):
             self._others.append((tensor, tensor._version))
-        elif not (tensor.is_inference() or torch._debug_has_internal_overlap(tensor) == 1):
+        elif not (tensor.is_inference() or torch._debug_has_internal_overlap(tensor) == 1):  # type: ignore[reportPrivateImportUsage]
             self._tensors.append(tensor)  # none of the others can be written to
 
 

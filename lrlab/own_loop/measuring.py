@@ -144,8 +144,8 @@ class _Line:
             if t in (0, 1):
                 values = self.after if t else self.before
             else:
-                values = torch._foreach_lerp(self.before, self.after, t)
-            torch._foreach_copy_(self.params, values)
+                values = torch._foreach_lerp(self.before, self.after, t)  # type: ignore[reportPrivateImportUsage]
+            torch._foreach_copy_(self.params, values)  # type: ignore[reportPrivateImportUsage]
 
     def at(self, t: float, batch: Sequence[Any] | None = None) -> float:
         """Return the loss at t, one forward pass."""
