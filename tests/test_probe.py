@@ -407,7 +407,7 @@ def test_an_error_of_the_loss_ends_the_first_step_and_later_only_warns(tmp_path:
     model.loss().backward()
     with pytest.raises(ValueError, match="no such batch"), probe.step(broken):
         optimizer.step()
-    with pytest.raises(TypeError, match="must return a tensor"), probe.step(lambda: 1.0):  # type: ignore[arg-type,return-value]
+    with pytest.raises(UserError, match="must return a tensor"), probe.step(lambda: 1.0):  # type: ignore[arg-type,return-value]
         optimizer.step()
     descend(model, optimizer, probe, 1)
     weights = model.w.detach().clone()
