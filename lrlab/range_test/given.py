@@ -194,12 +194,6 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
             )
         settings = {**optimizer.keywords, **settings}
         optimizer = optimizer.func
-    if isinstance(optimizer, torch.optim.Optimizer):
-        name = type(optimizer).__name__
-        raise UserError(
-            f"optimizer: is an instance with parameters of its own; give its class, "
-            f"torch.optim.{name}, or functools.partial of it with settings"
-        )
     if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
         raise UserError(
             f"optimizer={optimizer}: must be a name such as adam, a class such as torch.optim.SGD, "

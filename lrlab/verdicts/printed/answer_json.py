@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lrlab import records
 from lrlab._version import __version__
 from lrlab.process.only_json import SCHEMA
 from lrlab.tables import sweep_settings
@@ -29,9 +30,12 @@ def of_sweep(
     Args:
         answers: as from `recommend.recommend`, the best first.
         sweep: its folder, whose command the next one is made from; None: of no single sweep.
-        budget: what its ``budget`` left out.
+        budget: what its ``budget`` left out; None: as its answer.json says.
     """
     command = [] if sweep is None else sweep_settings.command(sweep)
+    if budget is None and sweep is not None:
+        kept = (records.read_answer(sweep) or {}).get("budget")
+        budget = kept if isinstance(kept, dict) else None
     one = bool(answers) and comparable(answers)
     return {
         "schema": SCHEMA,
