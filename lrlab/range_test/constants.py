@@ -57,6 +57,7 @@ def read_constants(
     losses: ArrayLike,
     last: int | None = None,
     by_part: ArrayLike | None = None,
+    guess: float = math.inf,
 ) -> Constants:
     """Compare constant learning rates by the losses of their last steps.
 
@@ -67,6 +68,8 @@ def read_constants(
         last: how many losses at the end count; None: WINDOW of them.
         by_part: (steps, parts, points) held-out losses of equal parts of the samples; their spread
             shows how much depends on the choice of the samples.
+        guess: the loss of the best constant answer; who does not come below it learned nothing of
+            the inputs.
 
     Raises:
         UserError: lr does not rise, or the shapes do not fit.
@@ -98,14 +101,20 @@ def read_constants(
     of_parts = parts[-count:].sum(axis=0) / count  # (parts, points)
     chance_gain = not _surely_fell(parts[0, :, best], of_parts[:, best])
 
-    def nothing() -> Constants:
+    def nothing(
+        why: str = f"no lr brought the loss below its start, {start:.3g}, by more than its noise",
+    ) -> Constants:
         bad = np.flatnonzero(~finite)
         fails = float(lrs[bad[0]]) if len(bad) else None
-        why = f"no lr brought the loss below its start, {start:.3g}, by more than its noise"
         return Constants(lrs, end, start, None, None, fails, why_none=why)
 
     if chance_gain or gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
         return nothing()
+    if end[best] >= guess:
+        return nothing(
+            f"no lr brought the loss below {guess:.3g}, that of one answer to all inputs; more "
+            "steps may do so"
+        )
 
     with np.errstate(invalid="ignore"):
         chance = _by_samples(of_parts - of_parts[:, [best]])

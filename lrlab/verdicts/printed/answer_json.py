@@ -190,7 +190,10 @@ def _text(value: Any) -> str:
     """Return a setting's value as one would type it."""
     if value is None or value != value:
         return "null"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.6g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def _one_value(text: str) -> str:
