@@ -245,7 +245,7 @@ def _parts(one: Any) -> list[Any]:
         return list(one) if len(one) <= _MOST_ITEMS else []
     if isinstance(one, Mapping):
         return list(one.values()) if len(one) <= _MOST_ITEMS else []
-    return [*(_own_attributes(one) or {}).values(), *_methods(type(one))]
+    return [*(_own_attributes(one) or {}).values(), *_of_methods(type(one))]
 
 
 def _named_generators(code: types.CodeType, names: Mapping[str, Any]) -> list[Any]:
@@ -255,11 +255,12 @@ def _named_generators(code: types.CodeType, names: Mapping[str, Any]) -> list[An
     return found + [each for part in inner for each in _named_generators(part, names)]
 
 
-def _methods(kind: type) -> list[Any]:
-    """Return the functions of a class and its parents, apart from those of libraries."""
+def _of_methods(kind: type) -> list[Any]:
+    """Return the generators that methods of a class take from the variables of their module."""
     own = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in _LIBRARIES]
-    found = (value for each in own for value in vars(each).values())
-    return [value for value in found if isinstance(value, types.FunctionType)]
+    values = (value for each in own for value in vars(each).values())
+    methods = (value for value in values if isinstance(value, types.FunctionType))
+    return [g for each in methods for g in _named_generators(each.__code__, each.__globals__)]
 
 
 def _is_filled(cell: types.CellType) -> bool:
