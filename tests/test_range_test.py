@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -296,7 +297,11 @@ def test_where_nothing_was_learned_there_is_no_best(table, why):
     assert found.best is None and found.as_good is None
     assert found.why_none.startswith(why)
     assert sweep_range(found) is None
-    assert where_the_ramp_misleads(read_ramp(GRID, bowl()), found) == []
+    ramp = read_ramp(GRID, bowl())
+    (said,) = where_the_ramp_misleads(ramp, found)
+    assert said.endswith(": no constant lr learned anything, so it says nothing")
+    assert all(f"{each.rule}, lr " in said for each in ramp.suggestions)
+    assert where_the_ramp_misleads(replace(ramp, suggestions=()), found) == []
 
 
 def test_noise_alone_is_no_learning():
