@@ -299,7 +299,7 @@ def test_where_nothing_was_learned_there_is_no_best(table, why):
     assert sweep_range(found) is None
     ramp = read_ramp(GRID, bowl())
     (said,) = where_the_ramp_misleads(ramp, found)
-    assert said.endswith(": no constant lr learned anything, so it says nothing")
+    assert said.endswith(": no constant lr learned anything, so the ramp says nothing")
     assert all(f"{each.rule}, lr " in said for each in ramp.suggestions)
     assert where_the_ramp_misleads(replace(ramp, suggestions=()), found) == []
 

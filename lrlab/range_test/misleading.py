@@ -40,7 +40,7 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = Fa
     best, fails, blow_up = constants.best, constants.fails_from, ramp.blow_up
     if best is None:
         named = [f"{each.rule}, lr {plain(each.lr)}" for each in ramp.suggestions if each.lr]
-        said = f"{' and '.join(named)}: no constant lr learned anything, so it says nothing"
+        said = f"{' and '.join(named)}: no constant lr learned anything, so the ramp says nothing"
         return [said] if named else []
     lowest = float(np.min(constants.end))
     gain = constants.start - lowest
