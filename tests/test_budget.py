@@ -23,7 +23,6 @@ from lrlab.engine.diagnostics import branch_budget
 from lrlab.range_test import command as find_budget
 from lrlab.range_test import training
 from lrlab.range_test.found import Options
-from lrlab.range_test.loops import model_batch
 from lrlab.sweep import main as sweep_main
 from lrlab.sweeping import budget
 from lrlab.training import speed
@@ -225,31 +224,51 @@ def test_what_is_no_time_is_refused_in_python(budget: Any) -> None:
     assert said.startswith(f"budget={budget}: must be null or a time above 0")
 
 
-def test_measuring_a_slow_loop_takes_a_small_part_of_the_time() -> None:
-    """A loss that says how often it was called, and a loader that says how far it was read."""
-    steps, reads = [0], [0]
-
-    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
-        steps[0] += 1
-        return of_dict(model, batch)
+@pytest.mark.unit
+def test_measuring_a_slow_loop_takes_a_small_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each mini-batch takes 2 s by this clock, each step of a lane 3 s, and the first 5 s more."""
+    now, read, timed = [0.0], [0], []
 
     def batch(step: int) -> Any:
-        reads[0] += 1
-        number = torch.tensor([step])
-        return number, number
+        now[0], read[0] = now[0] + 2.0, read[0] + 1
 
-    lookup = lambda number, held: {"x": torch.ones(8, 3), "y": torch.zeros(8, 1)}  # noqa: E731
-    own = model_batch.OfBatches(nn.Linear(3, 1), loss, lookup)
-    sgd = {"_target_": "torch.optim.SGD"}
-    subject = training.Subject(own, model_batch.itself, sgd, batch, 0, "cpu", 1)
-    made = {}
-    for seconds in (1e-9, 1e9):
-        steps[0] = reads[0] = 0
-        setup, step = training.measured(subject, None, seconds, 20)(3)
-        assert setup >= 0 and step > 0
-        made[seconds] = steps[0], reads[0]
-    assert made[1e-9][0] < made[1e9][0] / 3
-    assert made[1e-9][1] < made[1e9][1] / 3
+    def train(subject: Any, lrs: np.ndarray, width: int) -> None:
+        timed.append(len(lrs))
+        now[0] += 5.0 + 3.0 * lrs.size
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    subject = training.Subject(nn.Linear(3, 1), nn.MSELoss(), {}, batch, 0, "cpu")
+    for seconds, most, steps, reads in [
+        (10.0, 300, [2, 2, 4], 2),
+        (1e6, 300, [2, 10, 30], 30),
+        (1e6, 12, [2, 10, 30], 12),
+    ]:
+        read[0] = 0
+        timed.clear()
+        speed = training.measured(subject, None, seconds, most)
+        assert speed(4) == pytest.approx((5.0, 3.0 * 5 + 2.0))
+        assert (timed, read[0]) == (steps, reads)
+        assert speed(1) == pytest.approx((5.0, 3.0 * 2 + 2.0))
+        assert read[0] == reads  # those in memory are not read again, and would cost nothing
+
+
+def test_measuring_a_slow_sweep_takes_a_small_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, trainer: Any
+) -> None:
+    """By a clock of which each look takes a second."""
+    made: list[int] = []
+    train = speed._train
+    monkeypatch.setattr(speed, "_train", lambda stack, count: made.append(count) or train(stack, 1))
+    specs = trainer.specs(["lr=0.1", "lr=0.2"], "diagnostics=off")
+    clock = iter(map(float, range(1000)))
+    found = speed.measure(specs, 2, 0.5, lambda: next(clock))
+    assert made == [2, 2] and found.step > 0 and found.evaluation > 0
+    made.clear()
+    found = speed.measure(specs, 2, math.inf, lambda: next(clock))
+    assert made == 9 * [10] and found.runs == found.lanes == 2
 
 
 # --- a sweep --------------------------------------------------------------------------------------

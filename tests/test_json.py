@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,8 +240,11 @@ def test_the_budget_of_a_sweep_is_in_each_of_its_answers(
         kept = None
     elif kept is not None:
         records.write_answer(written, answer_json.of_sweep([], None, kept))
+    other = written.with_name("other")
+    shutil.copytree(written, other)
+    (other / "answer.json").unlink(missing_ok=True)
     for main, verb in ((analysis.main, "analysis"), (compare.main, "compare")):
-        more = ["--no-files", str(written)] if verb == "compare" else []
+        more = [str(other), "--no-files"] if verb == "compare" else []
         found = only(command(main, [str(written), "--json", *more], tmp_path), verb)
         answer = found["answer"] if verb == "analysis" else found["sweeps"][0]["answer"]
         assert answer["budget"] == kept
