@@ -139,7 +139,7 @@ def test_a_time_is_spelt_as_it_is_typed() -> None:
 
 
 def made(step: float) -> training.Speed:
-    return lambda points: (2.0, step * points)
+    return lambda points: (0.1 * points, step * points)
 
 
 @pytest.mark.unit
@@ -147,8 +147,8 @@ def made(step: float) -> training.Speed:
     ("left", "steps", "points", "said"),
     [
         (1e4, 300, 32, []),
-        (9 + 1.5 * 0.32 * 100.5, 100, 32, ["200 of 300 steps"]),
-        (9 + 1.5 * 0.16 * 60.5, 60, 16, ["240 of 300 steps", "16 of 32 points"]),
+        (10.8 + 1.5 * 0.32 * 100.5, 100, 32, ["200 of 300 steps"]),
+        (8.4 + 1.5 * 0.16 * 60.5, 60, 16, ["240 of 300 steps", "16 of 32 points"]),
     ],
 )
 def test_find_tries_fewer_steps_and_then_fewer_points(
@@ -162,9 +162,28 @@ def test_find_tries_fewer_steps_and_then_fewer_points(
 @pytest.mark.unit
 def test_find_refuses_a_budget_in_which_nothing_fits() -> None:
     said = error(find_budget.fit, Options(), "10s", lambda: 8.0, made(0.1))
-    least = math.floor(6 + 1.5 * (2 + 60 * 0.8) + 2) + 1
+    least = math.floor(6 + 1.5 * (0.8 + 60 * 0.8) + 2) + 1
     assert said.startswith("budget=10s: too short, 60 steps at 8 learning rates")
     assert said.endswith(f"use at least budget={least}s")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("left", "asked"), [(1e3, [8, 32]), (100.0, [8]), (10.0, [8])])
+def test_many_learning_rates_are_measured_only_if_that_is_quick(
+    left: float, asked: list[int]
+) -> None:
+    """By the speed of few of them, measuring 32 takes 45 s at most."""
+    known: list[int] = []
+
+    def speed(points: int) -> tuple[float, float]:
+        known.append(points)
+        return 1.0, 0.2
+
+    if left > 10:
+        find_budget.fit(Options(), "9m", lambda: left, speed)
+    else:
+        assert error(find_budget.fit, Options(), "9m", lambda: left, speed)
+    assert known == asked
 
 
 @pytest.fixture

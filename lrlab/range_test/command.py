@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MEASURING = 10  # of what is left, the share that measuring the speed may take: one in so many
 MARGIN = 1.5  # times the measured speed: evaluations, records, other programs
 AFTER = 6.0  # seconds to read the losses and to draw the figure
+MEASURED = 3, 42  # how many setups and steps are timed to measure the speed
 AFTER_IN_PYTHON = 1.0  # likewise without a figure
 LEAST_STEPS, LEAST_POINTS = 60, 8  # with fewer the test says little
 
@@ -249,21 +250,28 @@ def fit(
     Raises:
         UserError: nothing fits; names the least budget that would do.
     """
-    least = min(LEAST_STEPS, options.steps)
-    points, needed = options.points, 0.0
-    while True:
-        setup, step = speed(points)
-        fitting = int((left() - after - MARGIN * setup) / (MARGIN * step))
-        needed = after + MARGIN * (setup + least * step)
-        if fitting >= least:
-            break
-        if points <= LEAST_POINTS:
-            total = needed + _used(text, left())
+    least, few = min(LEAST_STEPS, options.steps), min(LEAST_POINTS, options.points)
+    of_few = speed(few)
+
+    def at(points: int) -> tuple[float, float]:
+        """Measure only if that takes a small part of the time; more points take at most so long."""
+        setup, step = (each * points / few for each in of_few)
+        if points == few or MEASURED[0] * setup + MEASURED[1] * step > left() / 4:
+            return setup, step
+        return speed(points)
+
+    def fitting_at(setup: float, step: float) -> int:
+        return int((left() - after - MARGIN * setup) / (MARGIN * step))
+
+    points = options.points if fitting_at(*of_few) >= least else few
+    while (fitting := fitting_at(*at(points))) < least:
+        if points == few:
+            total = after + MARGIN * (of_few[0] + least * of_few[1]) + _used(text, left())
             raise UserError(
                 f"budget={text}: too short, {least} steps at {points} learning rates take longer "
                 f"here; use at least budget={int(total) + 1}s"
             )
-        points = max(points // 2, LEAST_POINTS)
+        points = max(points // 2, few)
     steps, ramp_steps = min(options.steps, fitting), min(options.ramp_steps, fitting)
     found = []
     if steps < options.steps:
