@@ -188,11 +188,11 @@ def measured(subject: Subject, width: int | None, seconds: float, most: int) -> 
     def speed(points: int) -> tuple[float, float]:
         each = read()
         few, many = _FEW
-        first = timed(points, few)
-        is_slow = first > seconds / 10
-        if not is_slow:
+        short = timed(points, few)
+        if short < seconds / 10:  # what comes first takes longer: it counts only if all is slow
             few, many = _SHORT, _LONG
-        short, long = timed(points, few), timed(points, many)
+            short = timed(points, few)
+        long = timed(points, many)
         step = max((long - short) / (many - few), long / many / 10)
         return max(short - few * step, 0.0), step + each
 
