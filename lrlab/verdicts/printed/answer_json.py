@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lrlab import records
 from lrlab._version import __version__
@@ -34,8 +34,8 @@ def of_sweep(
     """
     command = [] if sweep is None else sweep_settings.command(sweep)
     if budget is None and sweep is not None:
-        kept = (records.read_answer(sweep) or {}).get("budget")
-        budget = kept if isinstance(kept, dict) else None
+        kept: Any = (records.read_answer(sweep) or {}).get("budget")
+        budget = cast("dict[str, Any]", kept) if isinstance(kept, dict) else None
     one = bool(answers) and comparable(answers)
     return {
         "schema": SCHEMA,
