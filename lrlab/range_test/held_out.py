@@ -54,7 +54,10 @@ def asked(val: Any, data: Any) -> tuple[Any, str]:
     """Return what holds the held-out samples; if nothing does, None and why."""
     if val is None:
         if not isinstance(data, Dataset):
-            return None, "no held-out samples were given (val)"
+            return (
+                None,
+                "no held-out samples were given (val), which also favours an lr that memorises",
+            )
         if not len(data.val_y):
             return None, "the data has no held-out part"
         val = data
