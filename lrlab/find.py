@@ -23,7 +23,7 @@ from lrlab.errors import UserError
 from lrlab.process import only_json, verbs
 from lrlab.range_test import command
 from lrlab.range_test.found import Found, Options
-from lrlab.range_test.words import sweep_command, told
+from lrlab.range_test.words import sweep_command, told, with_left_out
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,7 @@ def find(
     batch_size: int = 64,
     seed: int = 0,
     device: str | torch.device | None = None,
+    budget: float | str | None = None,
 ) -> Found:
     """Run both tests on copies of your network.
 
@@ -122,6 +123,8 @@ def find(
         points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
         batch_size, seed: of samples and targets given whole; as ``lrlab.sweep`` with this seed.
         device: where to train; None: the network's device.
+        budget: time for all of it, seconds or a text like 30s or 5m: fewer steps or points are
+            tried if not all fit, and the answer says what was left out. None: no limit.
 
     Returns:
         The result. ``told(found, None)`` puts it into words, ``figure.range_test(found)`` draws it.
@@ -137,6 +140,7 @@ def find(
     from lrlab.range_test.loops.source import Source, copied_loader, untouched
     from lrlab.range_test.training import Subject
 
+    fitted = command.within(budget)
     options = Options(*command.lr_range(lr), points, steps, ramp_steps or steps, smoothing)
     given.check_network(network)
     if isinstance(optimizer, torch.optim.Optimizer):
@@ -158,7 +162,9 @@ def find(
             )
             chosen += found
             samples = model_batch.samples(chosen, parts) if parts else None
-            return both(subject, options, parts, no_val=no_val, samples=samples)
+            options, left_out = fitted(options, subject)
+            result = both(subject, options, parts, no_val=no_val, samples=samples)
+            return with_left_out(result, left_out)
         batch = source if callable(source) else batches.of_pairs(source, where)
         first = batch(0)
         own = given.ready(network, first, judge, seed)
@@ -166,7 +172,9 @@ def find(
         val_read = copied_loader(val, "val")
         parts, no_val = held_out.held_out(val_read, data, own, judge, most, where)
         batch, judge, parts = batches.indexed(batch, judge, parts)
-        return both(Subject(own, judge, config, batch, seed, where), options, parts, no_val=no_val)
+        subject = Subject(own, judge, config, batch, seed, where)
+        options, left_out = fitted(options, subject)
+        return with_left_out(both(subject, options, parts, no_val=no_val), left_out)
 
 
 def _run(typed: Sequence[str]) -> int:

@@ -25,7 +25,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def to_json(value: object, **options: Any) -> str:
-    """Return JSON, with null for NaN and infinities; options: of ``json.dumps``."""
+    """Return JSON, with null for NaN, infinities and missing values; options: of ``json.dumps``."""
     usual: dict[str, Any] = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
     return json.dumps(_finite(value), **usual | options)
 
@@ -35,4 +35,8 @@ def _finite(value: Any) -> Any:
         return {str(k): _finite(v) for k, v in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
         return [_finite(each) for each in cast("list[Any]", value)]
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        value = value.item()  # a number of numpy's
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' own missing values
+        return None
     return None if isinstance(value, float) and not math.isfinite(value) else value

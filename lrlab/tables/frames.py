@@ -40,6 +40,11 @@ PARTS = records.VAL_PARTS
 PIECE = 50_000  # rows of curves in memory at once, about 15 MB
 
 
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table for `lrlab.process.plain.to_json`, with every bit of a number."""
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
 def runs(sweep: Path | str) -> pd.DataFrame:
     """Return one row a run, sorted by run number: its folder, and the scalars of its summary.json.
 
