@@ -19,7 +19,8 @@ from lrlab.tables.tidy import SETTINGS
 _NUMBER = r"[+]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FRACTION = r"(?:\d+\.\d+|\.\d+|\d+\.?\d*[eE][+-]?\d+)"
 _IN_A_NAME = re.compile(
-    rf"(?<![A-Za-z])(?:lr|learning[_-]?rate)(?:=(?P<lr>{_NUMBER})|[_:-]?(?P<lr2>{_FRACTION}))"
+    r"(?<![A-Za-z])(?:lr|learning[ _-]?rate)"
+    rf"(?:(?:=|: ?)(?P<lr>{_NUMBER})|[ _-]?(?P<lr2>{_FRACTION}))"
     r"(?![\d.]*\d)",
     re.IGNORECASE,
 )
@@ -236,14 +237,26 @@ def _missing(logs: Sequence[Log], lacking: Sequence[str], count: int) -> str:
     if count == 1:
         return f"{where}the learning rate is not in it; add it, for example --lr 0.1"
     name = lacking[0]
-    digits = re.search(_NUMBER, name)
     told = f"{where}the learning rate of {len(lacking)} of {count} runs is not in "
     told += f"{'it' if len(logs) == 1 else 'them'} ({_some(lacking)}); "
     each = f"--lr {shlex.quote(f'{name}=0.1')} for each run"
-    if digits is None or name[digits.end() :] == "":
+    if (pattern := _pattern_of(lacking)) is None:
         return f"{told}add {each}{'' if log.program == wandb.CHART else _OR_COLUMN}"
-    pattern = f"{name[: digits.start()]}{{lr}}{name[digits.end() :]}"
     return f"{told}if their names say it, add --lr-from {shlex.quote(pattern)}, else {each}"
+
+
+def _pattern_of(names: Sequence[str]) -> str | None:
+    """Return a pattern for the first number in names, if it may be a rate: not an index at the end.
+
+    It is none if it is the same in all of several names.
+    """
+    numbers = [re.search(_NUMBER, name) for name in names]
+    name, first = names[0], numbers[0]
+    if first is None or (first.end() == len(name) and first[0].isdecimal()):
+        return None
+    if len(names) > 1 and len({number and number[0] for number in numbers}) == 1:
+        return None
+    return f"{name[: first.start()]}{{lr}}{name[first.end() :]}"
 
 
 def _some(names: Sequence[str]) -> str:

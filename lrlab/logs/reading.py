@@ -23,6 +23,7 @@ from lrlab.logs import (
     lightning,
     mlflow,
     optuna_study,
+    parts,
     rates,
     tensorboard,
     wandb,
@@ -222,7 +223,9 @@ def read_folder(folder: Path, wanted: Wanted) -> tuple[list[Log], list[str]]:
     logs = each(mlflow.read, inside.mlflow)
     logs += each(huggingface.read, _last_states(inside.states))
     tables = each(read_file, [file for file in inside.csvs if _may_be_a_log(file)])
-    logs += tensorboard.joined(tables)
+    tables = tensorboard.joined(tables)
+    unknown += [log.place.name for log in tables if not _has_loss(log)]
+    logs += [log for log in tables if _has_loss(log)]
     folders = {log.place.parent for log in logs if log.place.is_file()}
     of_run: dict[Path, list[Path]] = {}
     for file in inside.events:
@@ -244,6 +247,10 @@ def read_folder(folder: Path, wanted: Wanted) -> tuple[list[Log], list[str]]:
     if inside.links and logs:
         notes.append(f"{inside.links} links were not followed")
     return logs, notes
+
+
+def _has_loss(log: Log) -> bool:
+    return log.ends or bool({"train_loss", "val_loss"} & {*log.took})
 
 
 class _Inside:
@@ -359,6 +366,7 @@ def _found(
             f"{path}: holds end losses ({one.place}) and curves; judge them one after the other"
         )
     labels = [_label(path, log) for log in logs]
+    logs = [parts.split(log, label) for log, label in zip(logs, labels, strict=True)]
     shown = [_names_of(label, log) for label, log in zip(labels, logs, strict=True)]
     names = _distinct([name for each in shown for name in each])
     resolved: list[Log] = []
@@ -371,7 +379,7 @@ def _found(
         ]
         resolved.append(rates.resolved(log, texts, wanted))
     rates.check(resolved, names, wanted)
-    parts: list[pd.DataFrame] = []
+    pieces: list[pd.DataFrame] = []
     settled: list[Log] = []
     place = 0
     for log in resolved:
@@ -379,10 +387,10 @@ def _found(
         place += len(log.runs)
         settled.append(log if log.ends else cleaned(log, has_holes))
         rows = settled[-1].rows
-        parts.append(rows.assign(run=[own[run] for run in rows["run"]]))
+        pieces.append(rows.assign(run=[own[run] for run in rows["run"]]))
     told = [*_told(path, settled), *(f"{path}: {note}" for note in notes)]
-    columns_ = list(dict.fromkeys(name for part in parts for name in part.columns))
-    filled = [part.dropna(axis=1, how="all") for part in parts if len(part)]
+    columns_ = list(dict.fromkeys(name for part in pieces for name in part.columns))
+    filled = [part.dropna(axis=1, how="all") for part in pieces if len(part)]
     if not filled:
         raise UserError(f"{path}: has no loss at any step")
     rows = pd.concat(filled, ignore_index=True).reindex(columns=columns_)
@@ -447,6 +455,8 @@ def _names_of(label: str, log: Log) -> list[str]:
     runs = [str(run) for run in log.runs]
     if runs == [""]:
         return [label]
+    if all(run.startswith(f"{label}/") for run in runs):
+        return runs
     is_folder = "/" in label or not log.place.stem.startswith(label)
     return [f"{label}/{run}" for run in runs] if is_folder else runs
 
