@@ -37,6 +37,7 @@ class Log:
         written: by loss, (rows,) whether the cell says nan.
         ends: whether it has an end loss a run, and no curves.
         counts_steps: whether what it calls steps are steps of training, as far as that is known.
+        like_lr: its columns that may be learning rates.
     """
 
     place: Path
@@ -48,6 +49,7 @@ class Log:
     written: Mapping[str, np.ndarray] = field(default_factory=dict)
     ends: bool = False
     counts_steps: bool = True
+    like_lr: tuple[str, ...] = ()
 
     @property
     def runs(self) -> list[Any]:
@@ -175,7 +177,12 @@ def log_of(
     frame, written = rows_of(table, {k: v for k, v in roles.items() if k != "lr"}, runs)
     frame, lr_from = lr_roles(table, roles, frame)
     took = {ours: theirs for ours, theirs in roles.items() if ours != "lr"}
-    return Log(table.file, program, frame, took, lr_from, table.notes, written)
+    like = tuple(name for name in columns.like_lr(table.names) if table.is_number(name))
+    notes = table.notes
+    if lr_from and "lr" not in roles:
+        highest = {name: float(np.nanmax(table.numbers(name))) for name in like}
+        notes = (*notes, *columns.other_rates(lr_from.split(",")[0], highest))
+    return Log(table.file, program, frame, took, lr_from, notes, written, like_lr=like)
 
 
 # --- cleaned --------------------------------------------------------------------------------------

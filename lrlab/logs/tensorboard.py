@@ -87,7 +87,7 @@ def _role(table: Table, run: str, tag: str, given: dict[str, str]) -> tuple[str,
     may_be = not run and not columns.is_measured(tag) and not columns.is_lr(tag)
     if part != "test" and (part or may_be):
         if role in given:
-            raise UserError(f"{table.file}: is left out, as --column={role}={given[role]} asks")
+            raise UserError(f"{table.file}: is another loss than --column={role}={given[role]}")
         return role, "its name" if part or is_val else "assumed"
     if run and columns.lr([tag])[1]:
         return "lr_at_step", "its name"
@@ -183,7 +183,7 @@ def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> li
             points.setdefault(f"{part}/{tag}" if part else tag, []).extend(values)
     if not points:
         raise UserError(f"{folder}: its event files hold no numbers")
-    roles = _roles(folder, points, wanted)
+    roles, told = _roles(folder, points, wanted)
     by_role: dict[str, Any] = {
         ours: pd.DataFrame(points[tag], columns=["step", "wall", ours])
         for ours, tag in roles.items()
@@ -213,7 +213,7 @@ def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> li
         lr, lr_from = float(beside[name]), lightning.HPARAMS
     rows = rows.assign(lr=lr, **settings_columns({**beside, **hparams}, "hparams"))
     took = {"step": "step", **roles}
-    return [Log(folder, EVENTS, rows, took, lr_from, tuple(notes), written)]
+    return [Log(folder, EVENTS, rows, took, lr_from, (*told, *notes), written)]
 
 
 def _of(rows: pd.DataFrame, by_role: Mapping[str, pd.DataFrame], ours: str) -> np.ndarray:
@@ -230,7 +230,8 @@ def _restarts(by_role: Mapping[str, pd.DataFrame]) -> bool:
     )
 
 
-def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
+def _roles(folder: Path, points: Points, wanted: Wanted) -> tuple[dict[str, str], list[str]]:
+    """Return the tag of each of our columns, and lines about them."""
     roles: dict[str, str] = {}
     given = dict(wanted.columns)
     if wanted.lr_column in points:
@@ -248,13 +249,19 @@ def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
             f"{folder}: none of its tags is a loss ({listed}); say which one is: "
             "--column train_loss=TAG"
         )
+    last = {tag: max(point[0] for point in each) for tag, each in points.items()}
+    free = [tag for tag in tags if "train_loss" not in given]
+    notes = columns.with_like_steps(roles, free, last.__getitem__)
     base, of_step = columns.lr(tags)
+    if (rate := of_step or base) is not None:
+        highest = {tag: max(point[2] for point in points[tag]) for tag in columns.like_lr(tags)}
+        notes += columns.other_rates(rate, highest)
     for ours, tag in (("lr_at_step", of_step or base), ("grad_norm", columns.grad_norm(tags))):
         if tag is not None:
             roles.setdefault(ours, tag)
     if (epoch := columns.epoch(tags)) is not None:
         roles.setdefault("epoch", epoch)
-    return roles
+    return roles, notes
 
 
 def _scalars(file: Path, hparams: dict[str, Any]) -> Points:
