@@ -249,5 +249,6 @@ def told_line(logs: Sequence[Log], name: str) -> str:
     of = f", {count} runs" if count > 1 else ""
     took = {key: one.took[key] for key in (*_TOLD, *one.took) if key in one.took}
     words = [f"{ours} from {theirs}" for ours, theirs in took.items()]
-    words.append(f"lr from {one.lr_from}")
+    lr_from = "their names" if one.lr_from == "its name" and count > 1 else one.lr_from
+    words.append(f"lr from {lr_from}")
     return f"{name} ({one.program}{of}): {', '.join(words)}"

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.tables import curve_csv, tidy
 
 _SHOWN = 40
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,13 @@ class Table:
             return tidy.number(name, cell)
         except UserError:
             shown = in_a_line(cell)[:_SHOWN]
+            what = "must be a number, or empty"
+            if re.fullmatch(r"[+-]?\d+(?:,\d+)+(?:\.\d+)?(?:[eE][+-]?\d+)?", cell):
+                what = (
+                    "has a comma; write numbers with a decimal point, like 0.52, and without others"
+                )
             raise UserError(
-                f"{self.file}: {name}={shown} in line {self.lines[row]}: must be a number, or empty"
+                f"{self.file}: {name}={shown} in line {self.lines[row]}: {what}"
             ) from None
 
     def is_number(self, name: str) -> bool:
@@ -106,7 +113,20 @@ def read(file: Path) -> Table:
         for i, name in enumerate(names)
         if name
     }
+    if source.delimiter == ";":
+        kept = {name: _with_points(cells) for name, cells in kept.items()}
     return Table(file, kept, lines, tuple(notes))
+
+
+def _with_points(cells: list[str]) -> list[str]:
+    """Return the cells of a column with points for its decimal commas."""
+    with_comma = [bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells]
+    if not any(with_comma) or any("." in cell for cell in cells):
+        return cells
+    return [
+        cell.replace(",", ".") if is_one else cell
+        for cell, is_one in zip(cells, with_comma, strict=True)
+    ]
 
 
 def is_json_lines(first: bytes) -> bool:
