@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 
+from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, asked, log_of
@@ -13,6 +17,7 @@ from lrlab.tables import tidy
 from lrlab.tables.text_table import Table
 
 PROGRAM = "CSV"
+_OWN = {"run", "lr", "train_loss"}
 
 
 def takes(table: Table, wanted: Wanted) -> bool:
@@ -117,3 +122,49 @@ def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:
     if max(starts) < min(ends):  # each begins before any ends: no schedule of one run
         return [f"lr={lr:g}" for lr in lrs.tolist()]
     return None
+
+
+# --- refused -----------------------------------------------------------------------------------
+
+
+def refuse(table: Table) -> None:
+    """Refuse a table that no program's reader took.
+
+    One that has most of the columns of lrlab's own curves is left to whoever reads those.
+
+    Raises:
+        UserError: says what is missing.
+    """
+    names = table.names
+    if len(_OWN & {*names}) > 1 and "train_loss" in names:
+        return
+    if not table.lines:
+        raise UserError(f"{table.file}: names its columns and has no rows")
+    losses = [name for name in names if columns.loss_of(name) in ("train", "val")]
+    if not losses:
+        _no_loss(table)
+    for name in (columns.step(names), columns.epoch(names)):
+        if name is not None:
+            table.numbers(name)  # a cell that is no number is named
+    if not position(table):
+        raise UserError(
+            f"{table.file}: has a loss, {in_a_line(losses[0])[:40]}, and no column that counts "
+            f"steps or epochs; name it, --column step=NAME; its columns are {_listed(names)}"
+        )
+
+
+def _no_loss(table: Table) -> NoReturn:
+    names = table.names
+    test = [name for name in names if columns.loss_of(name) == "test"]
+    if test:
+        option = f"--column {shlex.quote(f'val_loss={test[0]}')} takes {in_a_line(test[0])[:40]}"
+    else:
+        option = "--column train_loss=NAME names it; a score that should rise is none"
+    raise UserError(
+        f"{table.file}: none of its columns is a loss by its name; {option}; its columns are "
+        f"{_listed(names)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return in_a_line(", ".join(names))[:160]

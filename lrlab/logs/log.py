@@ -14,7 +14,7 @@ import pandas as pd
 from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns
 from lrlab.logs.columns import Wanted
-from lrlab.tables import curve_csv, holes, tidy
+from lrlab.tables import holes, restarts, tidy
 from lrlab.tables.text_table import Table
 
 # The order in which a line names what was taken for which column.
@@ -185,6 +185,33 @@ def log_of(
     return Log(table.file, program, frame, took, lr_from, notes, written, like_lr=like)
 
 
+# --- trainings one after the other ----------------------------------------------------------------
+
+
+def split(log: Log, label: str) -> Log:
+    """Return a log of one run as several, if it holds trainings one after the other.
+
+    Args:
+        label: of the log. The runs are called label/1, label/2.
+    """
+    if log.ends or log.runs != [""]:
+        return log
+    rows: Any = log.rows
+    pieces, notes = restarts.trainings(rows)
+    if not pieces:
+        return log
+    kept = np.concatenate(pieces)
+    written = {name: flags[kept] for name, flags in log.written.items()}
+    parts: list[Any] = [rows.iloc[piece] for piece in pieces]
+    if len(pieces) > 1:
+        parts = [part.assign(run=f"{label}/{i}") for i, part in enumerate(parts, 1)]
+        rates = [restarts.rate_of(rows, piece) for piece in pieces]
+        if not any(map(math.isnan, rates)):
+            parts = [part.assign(lr=rate) for part, rate in zip(parts, rates, strict=True)]
+    rows = pd.concat(parts, ignore_index=True)
+    return replace(log.saying(*notes), rows=rows, written=written)
+
+
 # --- cleaned --------------------------------------------------------------------------------------
 
 
@@ -208,7 +235,7 @@ def cleaned(log: Log, has_holes: bool = True) -> Log:
     kept = rows.loc[has_loss & rows[unit].notna()].reset_index(drop=True)
     if lost := len(set(log.runs) - set(kept["run"])):
         notes.append(f"{lost} of {len(log.runs)} runs have no loss, and were left out")
-    kept, told = curve_csv.counted_on(kept)
+    kept, told = restarts.counted_on(kept)
     notes += told
     notes += _repeated(kept, unit)
     return replace(log, rows=kept, notes=tuple(notes), written={})

@@ -23,13 +23,12 @@ from lrlab.logs import (
     lightning,
     mlflow,
     optuna_study,
-    parts,
     rates,
     tensorboard,
     wandb,
 )
 from lrlab.logs.columns import Wanted
-from lrlab.logs.log import Log, cleaned, told_line
+from lrlab.logs.log import Log, cleaned, split, told_line
 from lrlab.records import files
 from lrlab.tables import curve_csv, text_table
 from lrlab.tables.text_table import Table
@@ -83,7 +82,7 @@ def read(path: Path, wanted: Wanted) -> Found | None:
             return None
         logs, notes = read_folder(path, wanted)
     else:
-        logs, notes = read_file(path, wanted) or [], []
+        logs, notes = read_file(path, wanted, is_named=True) or [], []
     return _found(path, logs, notes, wanted) if logs else None
 
 
@@ -142,8 +141,11 @@ def is_own(names: Sequence[str]) -> bool:
 # --- a file ---------------------------------------------------------------------------------------
 
 
-def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
+def read_file(file: Path, wanted: Wanted, is_named: bool = False) -> list[Log] | None:
     """Return the log in a file; None if it is a CSV of lrlab's own, or of none that is known.
+
+    Args:
+        is_named: whether somebody named this file, and must hear why it is no log.
 
     Raises:
         UserError: it is damaged, or ambiguous.
@@ -165,7 +167,7 @@ def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
         if optuna_study.is_journal(start):
             return optuna_study.read_journal(file, wanted)
         if text_table.is_json_lines(start):
-            return _of_table(text_table.read_json_lines(file), wanted)
+            return _of_table(text_table.read_json_lines(file), wanted, is_named)
         return huggingface.read(file, wanted)
     source, _ = curve_csv.opened(file)
     names = _names(source)
@@ -173,7 +175,7 @@ def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
         return None
     if all(not name or name[0].isdigit() for name in names):
         return None  # no line names the columns
-    return _of_table(text_table.read(file), wanted)
+    return _of_table(text_table.read(file), wanted, is_named)
 
 
 def _names(source: Any) -> list[str]:
@@ -185,10 +187,14 @@ def _is_in_a_sweep(file: Path) -> bool:
     return (file.parent / ".hydra").is_dir() or (file.parent / "multirun.yaml").is_file()
 
 
-def _of_table(found: Table, wanted: Wanted) -> list[Log] | None:
-    if not found.lines:
-        return None
-    return next((read(found, wanted) for takes, read in _CSV if takes(found, wanted)), None)
+def _of_table(found: Table, wanted: Wanted, is_named: bool = False) -> list[Log] | None:
+    if found.lines:
+        for takes, read_table in _CSV:
+            if takes(found, wanted):
+                return read_table(found, wanted)
+    if is_named:
+        generic.refuse(found)
+    return None
 
 
 # --- a folder -------------------------------------------------------------------------------------
@@ -214,17 +220,17 @@ def read_folder(folder: Path, wanted: Wanted) -> tuple[list[Log], list[str]]:
                 told = read(place, wanted)
                 found += told or []
                 if told is None:
-                    unknown.append(place.name)
+                    others.append(place.name)
             except UserError as error:
                 refused.append(error)
         return found
 
-    unknown = [file.name for file in inside.csvs if not _may_be_a_log(file)]
+    others = [file.name for file in inside.csvs if not _may_be_a_log(file)]
     logs = each(mlflow.read, inside.mlflow)
     logs += each(huggingface.read, _last_states(inside.states))
     tables = each(read_file, [file for file in inside.csvs if _may_be_a_log(file)])
     tables = tensorboard.joined(tables)
-    unknown += [log.place.name for log in tables if not _has_loss(log)]
+    others += [log.place.name for log in tables if not _has_loss(log)]
     logs += [log for log in tables if _has_loss(log)]
     folders = {log.place.parent for log in logs if log.place.is_file()}
     of_run: dict[Path, list[Path]] = {}
@@ -239,10 +245,10 @@ def read_folder(folder: Path, wanted: Wanted) -> tuple[list[Log], list[str]]:
         notes.append(f"and {len(refused) - 3} more logs, for reasons like these")
     if logs and len(events) < len(of_run):
         notes.append(f"{len(of_run) - len(events)} folders have a CSV too: event files left out")
-    if logs and unknown:
-        listed = in_a_line(", ".join(unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+    if logs and others:
+        listed = in_a_line(", ".join(others[:5])) + (", ..." if len(others) > 5 else "")
         notes.append(
-            f"{len(unknown)} CSVs hold no curve that lrlab knows, and were left out: {listed}"
+            f"{len(others)} CSVs hold no curve that lrlab knows, and were left out: {listed}"
         )
     if inside.links and logs:
         notes.append(f"{inside.links} links were not followed")
@@ -366,7 +372,7 @@ def _found(
             f"{path}: holds end losses ({one.place}) and curves; judge them one after the other"
         )
     labels = [_label(path, log) for log in logs]
-    logs = [parts.split(log, label) for log, label in zip(logs, labels, strict=True)]
+    logs = [split(log, label) for log, label in zip(logs, labels, strict=True)]
     shown = [_names_of(label, log) for label, log in zip(labels, logs, strict=True)]
     names = _distinct([name for each in shown for name in each])
     resolved: list[Log] = []

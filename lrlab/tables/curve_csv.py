@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import pandas as pd
 
 from lrlab.errors import UserError
-from lrlab.tables import holes, tidy
+from lrlab.tables import holes, restarts, tidy
 
 _NEEDED = ("run", "lr", "train_loss")
 # Other programs' names of these columns.
@@ -72,7 +71,7 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     frame = _without_blank_rows(frame)
     if frame.empty:
         source.fail("names its columns and has no rows")
-    frame, restarted = counted_on(frame)
+    frame, restarted = restarts.counted_on(frame)
     return frame, notes + [f"{file}: {note}" for note in (*told, *restarted)]
 
 
@@ -289,68 +288,6 @@ def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
     if all(isinstance(run, float) and run.is_integer() for run in runs):
         frame["run"] = list(map(int, runs))
     return frame
-
-
-def counted_on(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Renumber steps that begin again, as in a resumed run, to continue from the last step.
-
-    A run was resumed if its next loss is nearer to the last one than to the first, or if its epoch
-    does not begin again too: then its steps are those of each epoch. Otherwise the later rows
-    replace the earlier ones of the same step, as they always do.
-    """
-    unit = "step" if "step" in frame else "epoch"
-    notes, at = [], frame[unit].to_numpy(dtype=float, copy=True)
-    losses = frame["train_loss"].to_numpy(dtype=float)
-    if "val_loss" in frame and np.isnan(losses).all():
-        losses = frame["val_loss"].to_numpy(dtype=float)
-    epochs = frame["epoch"].to_numpy(dtype=float) if {"step", "epoch"} <= {*frame} else None
-    told: dict[str, list[str]] = {}
-    for run, rows in frame.groupby("run", sort=False).indices.items():
-        rows = rows[np.isfinite(at[rows])]
-        own = at[rows]
-        places = restarts(own)
-        in_epochs = epochs is not None and is_in_epochs(epochs[rows], places)
-        again = places if in_epochs else [i for i in places if goes_on(losses[rows], i, places)]
-        for i in again:
-            steps = np.diff(own)
-            at[rows[i:]] += at[rows[i - 1]] + steps[steps > 0][0] - at[rows[i]]
-        if again:
-            why = "with each epoch; they are numbered on"
-            if not in_epochs:
-                why = f"at {own[0]:g}; they are numbered on, as for a resumed run"
-            told.setdefault(why, []).append(_shown(str(run)))
-    for why, runs in told.items():
-        named = f"{', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}"
-        notes.append(f"{f'run {named}: ' if named else ''}its {unit}s begin again {why}")
-    return (frame.assign(**{unit: at}), notes) if notes else (frame, notes)
-
-
-def restarts(at: np.ndarray) -> list[int]:
-    """Return the places at which positions fall back to the first one."""
-    return [i for i in range(1, len(at)) if at[i] == at[0] < at[i - 1]]
-
-
-def is_in_epochs(epochs: np.ndarray, places: Sequence[int]) -> bool:
-    """Return whether steps begin again with each higher epoch, so they are counted in each."""
-    return bool(places) and all(epochs[i] > epochs[i - 1] for i in places)
-
-
-def goes_on(losses: np.ndarray, place: int, places: Sequence[int]) -> bool:
-    """Return whether the loss at a row is nearer to that before it than to the first, or as noisy.
-
-    Args:
-        losses: (n,) of a run.
-        place: the row at which its steps begin again; `places` has all such rows.
-    """
-    ends = [0, *places, len(losses)]
-    before, after = losses[ends[ends.index(place) - 1] : place], losses[place:]
-    first, before, after = (part[np.isfinite(part)] for part in (losses[:place], before, after))
-    if not (len(before) and len(after)):
-        return False
-    last = before[-10:]
-    noise = float(np.std(np.diff(last))) if len(last) > 3 else 0.0
-    jump = abs(after[0] - last[-1])
-    return bool(jump < abs(after[0] - first[0]) or jump <= 3 * noise)
 
 
 def _line(source: _Source, row: int) -> int:
