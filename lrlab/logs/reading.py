@@ -31,6 +31,7 @@ from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, cleaned, split, told_line
 from lrlab.records import files
 from lrlab.tables import curve_csv, text_table
+from lrlab.tables.sweep_folder import has_own_metrics
 from lrlab.tables.text_table import Table
 
 _CSV = (  # the first that takes a table reads it
@@ -125,12 +126,7 @@ def _holds_sweeps(folder: Path) -> bool:
 def _is_run(folder: Path) -> bool:
     if (folder / ".hydra").is_dir() or (folder / "summary.json").is_file():
         return True
-    file = folder / "metrics.csv"
-    try:
-        with file.open("rb") as stream:
-            return stream.readline(200).startswith(b"step,epoch,lr,train_loss,val_loss")
-    except OSError:
-        return False
+    return has_own_metrics(folder)
 
 
 def is_own(names: Sequence[str]) -> bool:
