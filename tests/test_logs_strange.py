@@ -294,3 +294,18 @@ def test_a_loss_that_says_diverged(tmp_path: Path) -> None:
 def test_a_lead_of_its_own_size_is_written_out(tmp_path: Path, command: Any) -> None:
     _, out, _ = command(write(tmp_path / "a.csv", "lr,loss\n0.01,2\n0.1,1\n1,3\n"))
     assert "ended 1 higher (100%)" in out
+
+
+def test_what_tells_runs_apart_is_no_setting(tmp_path: Path) -> None:
+    """As Optuna's trials_dataframe() has it: each row has its own number, date and time."""
+    header = "number,value,datetime_complete,best_epoch,time_s,params_lr,params_wd,user_attrs_note"
+    rows = [
+        f"{i},{2 + abs(i % 4 - 2) + wd},2026-11-30 18:0{i}:00,{7 - i},{i}.5,{10.0 ** (i % 4 - 3)},"
+        f"{wd},note {i}"
+        for i, wd in enumerate([0.0] * 4 + [0.1] * 4)
+    ]
+    file = write(tmp_path / "a.csv", "\n".join([header, *rows, ""]))
+    told = found(file, columns=(("val_loss", "value"),))
+    assert "settings from params_wd, lr from params_lr" in told.notes[0]
+    answers = loading.load([file], wanted=Wanted(columns=(("val_loss", "value"),)))
+    assert [a.best_lr for a in answers.answers(answers.verdicts())] == [0.1, 0.1]

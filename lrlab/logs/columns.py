@@ -65,12 +65,14 @@ _NO_SETTING = {
     *("name", "dir", "path", "folder", "file", "id", "uuid", "time", "date", "timestamp", "url"),
     *("version", "checkpoint", "ckpt", "device", "host", "hostname", "seed", "user", "author"),
     *("output", "uri", "created", "updated", "started", "ended", "duration", "runtime", "tags"),
-    *("notes", "description", "state", "status", "lr", "start", "end"),
+    *("notes", "description", "state", "status", "lr", "start", "end", "number", "index", "row"),
 }
 _MEASURED = {
     *("acc", "accuracy", "top1", "top5", "f1", "auc", "error", "err", "perplexity", "ppl", "bleu"),
     *("score", "seconds", "minutes", "hours", "memory", "mem", "flops", "throughput", "loss"),
-    *("nll", "rmse", "mae", "r2", "rank", "bpb", "mse", "wer", "cost"),
+    *("nll", "rmse", "mae", "r2", "rank", "bpb", "mse", "wer", "cost", "acc1", "acc5", "iou"),
+    *("miou", "dice", "psnr", "fid", "rouge", "auroc", "auprc", "recall", "mape", "elbo"),
+    *("best", "stopped", "lowest", "elapsed"),
 }
 
 
@@ -325,7 +327,8 @@ def is_lr(name: str) -> bool:
 def is_no_setting(name: str) -> bool:
     """Return whether a hyperparameter names a run, a place or a time, or is the lr or the seed."""
     told = words(name)
-    return is_lr(name) or told[-1] in _NO_SETTING or told[0] in ("log", "save")
+    is_time = len(told) > 1 and told[-2] in ("time", "duration", "runtime")
+    return is_lr(name) or is_time or told[-1] in _NO_SETTING or told[0] in ("log", "save")
 
 
 def is_measured(name: str) -> bool:

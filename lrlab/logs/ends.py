@@ -161,5 +161,8 @@ def _loss(table: Table, given: dict[str, str]) -> tuple[str, str]:
 
 
 def _is_left(table: Table, name: str) -> bool:
-    is_result = columns.is_measured(name) or columns.is_no_setting(name)
-    return is_result or not table.count(name) or columns.plain(name).startswith("tags_")
+    if columns.is_measured(name) or columns.is_no_setting(name) or not table.count(name):
+        return True
+    # A text that is another in each row tells runs apart, and is no setting: a date, a name.
+    is_text = len(table.lines) > 3 and _is_distinct(table, name) and not table.is_number(name)
+    return is_text or columns.plain(name).startswith(("tags_", "system_attrs_"))
