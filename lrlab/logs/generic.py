@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -87,6 +87,7 @@ def roles_of(table: Table, wanted: Wanted) -> dict[str, str]:
 def read(table: Table, wanted: Wanted) -> list[Log]:
     """Return the log of one run, or of several.
 
+    Where there are only epochs, and they begin at 0, that is the first: its losses are of its end.
     Without a column for the run, each lr is a run where the steps begin again with each.
 
     Raises:
@@ -100,7 +101,18 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
     if "step" in roles and columns.count([roles["step"]]):
         note = f"{roles['step']} counts samples or tokens: what is called steps are these"
         log = replace(log.saying(note), counts_steps=False)
+    if "step" not in roles and "initial_loss" not in roles and is_from_0(log.rows):
+        rows = log.rows.assign(epoch=log.rows["epoch"] + 1)
+        took = {**log.took, "epoch": f"{roles['epoch']} + 1"}
+        log = replace(log, rows=rows, took=took)
     return [log]
+
+
+def is_from_0(rows: Any) -> bool:
+    """Return whether the epochs are whole numbers from 0 on."""
+    at = rows["epoch"].to_numpy(dtype=float)
+    at = at[np.isfinite(at)]
+    return len(at) > 0 and bool((at % 1 == 0).all()) and at.min() == 0
 
 
 def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
         took["seed"] = HPARAMS
     settings = settings_columns(hparams, "hparams")
     rows = rows.assign(**{key: value for key, value in settings.items() if key not in rows})
-    return [Log(log.place, PROGRAM, rows, took, lr_from, log.notes, log.written)]
+    return [replace(log, rows=rows, took=took, lr_from=lr_from)]
 
 
 def lr_name(values: dict[str, Any]) -> str | None:
