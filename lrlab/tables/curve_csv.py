@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -28,6 +28,7 @@ _ALIASES = {
 }
 _DELIMITERS = ",;\t|"
 _WITH_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)+([eE][+-]?\d+)?\s*")  # 0,52 or 1,234
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*")
 _BLANK_LINES = re.compile(r"(?:[ \t]*\n)*")
 _SHOWN = 40  # characters of a line or cell that a message shows
 
@@ -267,7 +268,10 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
     if column.dtype != bool and pd.api.types.is_numeric_dtype(column.dtype):
         return column
     found = []
-    for row, value in enumerate(column.tolist()):
+    values = column.tolist()
+    if source.delimiter == ";":
+        values = with_points(values)
+    for row, value in enumerate(values):
         try:
             found.append(tidy.number(str(column.name), value))
         except UserError as error:
@@ -276,6 +280,16 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
                 rest = "has a comma; write numbers with a decimal point, like 0.52"
             source.fail(f"{option} in line {_line(source, row)}: {rest}")
     return pd.Series(found, column.index, dtype="float64")
+
+
+def with_points(cells: list[Any]) -> list[Any]:
+    """Return a column's cells with points for decimal commas, if it has these and no points."""
+    is_one = [isinstance(cell, str) and bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells]
+    if not any(is_one) or any("." in cell for cell in cells if isinstance(cell, str)):
+        return cells
+    return [
+        cell.replace(",", ".") if one else cell for cell, one in zip(cells, is_one, strict=True)
+    ]
 
 
 def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:

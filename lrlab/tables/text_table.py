@@ -17,7 +17,6 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.tables import curve_csv, tidy
 
 _SHOWN = 40
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -114,19 +113,8 @@ def read(file: Path) -> Table:
         if name
     }
     if source.delimiter == ";":
-        kept = {name: _with_points(cells) for name, cells in kept.items()}
+        kept = {name: curve_csv.with_points(cells) for name, cells in kept.items()}
     return Table(file, kept, lines, tuple(notes))
-
-
-def _with_points(cells: list[str]) -> list[str]:
-    """Return the cells of a column with points for its decimal commas."""
-    with_comma = [bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells]
-    if not any(with_comma) or any("." in cell for cell in cells):
-        return cells
-    return [
-        cell.replace(",", ".") if is_one else cell
-        for cell, is_one in zip(cells, with_comma, strict=True)
-    ]
 
 
 def is_json_lines(first: bytes) -> bool:

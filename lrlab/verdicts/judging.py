@@ -19,6 +19,7 @@ from lrlab.verdicts.evidence import Numbers, measure
 from lrlab.verdicts.outcomes import FAILED, UNFINISHED, Outcome
 from lrlab.verdicts.sides import Sides, compare, gathered
 
+_FAR = 2.0  # times its first record, above which a val loss that grows has diverged
 # Losses of different tasks do not compare: the best loss is that of the task.
 _TASK = ("network", "loss", "data")
 _JUDGED = (
@@ -365,7 +366,10 @@ def _failure(
         return None
     start = min([x for x in (n.initial_loss, task.start) if not math.isnan(x)], default=math.nan)
     by_val = n.judged_by == "val_loss" and not math.isnan(n.train_end_loss)
-    grew = n.growing and n.end_loss > start + (t.diverged - 1) * abs(start)
+    # A val loss alone that is above its first record may be overfitting, until it is far above.
+    is_unseen = n.first_at > 0 and n.judged_by == "val_loss" and math.isnan(n.train_end_loss)
+    above = _FAR if is_unseen else t.diverged
+    grew = n.growing and n.end_loss > start + (above - 1) * abs(start)
     if grew and not (by_val and (n.overfits or n.train_end_loss < n.initial_loss)):
         return "diverged", f"{sentences.fell(n)} and was still growing"
     guessing, learning = (_times(share, n.chance_loss) for share in (t.guessing, t.learned))
