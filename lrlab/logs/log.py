@@ -18,6 +18,7 @@ from lrlab.tables import holes, restarts, tidy
 from lrlab.tables.text_table import Table
 
 # The order in which a line names what was taken for which column.
+OTHER = "measured else"  # a column of rows, until they are cleaned
 _TOLD = ("run", "step", "epoch", "train_loss", "val_loss", "grad_norm", "seconds", "lr_at_step")
 
 
@@ -167,6 +168,20 @@ def lr_roles(table: Table, roles: dict[str, str], frame: pd.DataFrame) -> tuple[
     return frame, where
 
 
+def _measured_else(table: Table, roles: Mapping[str, str]) -> np.ndarray | None:
+    """Return (rows,) 1 where a loss that has no role has a value, such as a test loss; else NaN."""
+    used = {*roles.values()}
+    names = [
+        name
+        for name in table.names
+        if name not in used and 0 < table.count(name) < len(table.lines) and columns.loss_of(name)
+    ]
+    if not names:
+        return None
+    there = np.any([[bool(cell) for cell in table.cells[name]] for name in names], axis=0)
+    return np.where(there, 1.0, math.nan)
+
+
 def log_of(
     table: Table,
     program: str,
@@ -176,6 +191,8 @@ def log_of(
     """Return the log of a table whose columns are known."""
     frame, written = rows_of(table, {k: v for k, v in roles.items() if k != "lr"}, runs)
     frame, lr_from = lr_roles(table, roles, frame)
+    if (other := _measured_else(table, roles)) is not None:
+        frame = frame.assign(**{OTHER: other})
     took = {ours: theirs for ours, theirs in roles.items() if ours != "lr"}
     like = tuple(name for name in columns.like_lr(table.names) if table.is_number(name))
     notes = table.notes
@@ -232,6 +249,7 @@ def cleaned(log: Log, has_holes: bool = True) -> Log:
         rows, told = holes.settled(rows, written)
         notes += told
         has_loss = rows.loc[:, [n for n in holes.LOSSES if n in rows]].notna().any(axis=1)
+    rows = rows.drop(columns=OTHER, errors="ignore")
     kept = rows.loc[has_loss & rows[unit].notna()].reset_index(drop=True)
     if lost := len(set(log.runs) - set(kept["run"])):
         notes.append(f"{lost} of {len(log.runs)} runs have no loss, and were left out")

@@ -18,6 +18,7 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns, lightning
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, log_of, settings_columns
+from lrlab.records import files
 from lrlab.tables.text_table import Table
 
 CSV, EVENTS = "TensorBoard CSV", "TensorBoard"
@@ -162,11 +163,24 @@ def _best(role: str, of_tag: Mapping[str, Log]) -> Log:
 def run_of(file: Path, top: Path) -> Path:
     """Return the folder of the run that an event file belongs to.
 
-    Keras writes a run's training and validation into folders train and validation of one.
+    Keras writes a run's training and validation into folders train and validation of one, and
+    add_scalars("loss", {"train": ..., "val": ...}) into loss_train and loss_val of one. Others call
+    two folders run_train and run_val.
     """
     folder = file.parent
-    is_part = folder.name.lower() in (_OF_VAL | _OF_TRAIN)
-    return folder.parent if is_part and folder != top else folder
+    if folder == top:
+        return folder
+    name = folder.name.lower()
+    if name in _OF_VAL | _OF_TRAIN:
+        return folder.parent
+    rest, part = _part_of_run(folder.name)
+    if not part:
+        return folder
+    if any(each.name.startswith(EVENT_FILE) for each in files.entries(folder.parent)):
+        return folder.parent
+    others = [_part_of_run(each.name) for each in files.entries(folder.parent) if each.is_dir()]
+    alike = {of for other, of in others if other == rest and of}
+    return folder.with_name(rest) if len(alike) > 1 else folder
 
 
 def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> list[Log]:

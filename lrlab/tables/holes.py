@@ -46,7 +46,7 @@ def settled(
         The frame, and lines that say what was assumed.
     """
     notes: list[str] = []
-    order = _order(frame)
+    order = _order(frame, [name for name in losses if name in frame], written)
     if order is not None:
         frame = frame.iloc[order].reset_index(drop=True)
         written = {name: told[order] for name, told in written.items()}
@@ -113,16 +113,21 @@ def _before(there: Flags, code: np.ndarray) -> Flags:
     return np.arange(len(there)) < last[code]
 
 
-def _order(frame: pd.DataFrame) -> NDArray[np.intp] | None:
+def _order(
+    frame: pd.DataFrame, losses: Sequence[str], written: Mapping[str, Flags]
+) -> NDArray[np.intp] | None:
     """Return the rows in the order of training; None if they stand so.
 
+    Only rows with a loss count: others may be counted otherwise, as the batches of an evaluation.
     Steps that fall back to the first one belong to a resumed run, and a few that fall elsewhere to
     a part that was trained twice. If more than a fifth fall, the file is sorted by something else.
     """
     unit = "step" if "step" in frame else "epoch"
     if unit not in frame:
         return None
-    at = frame[unit].to_numpy(dtype=float)
+    there = frame.loc[:, list(losses)].notna().any(axis=1).to_numpy()
+    there = np.any([there, *written.values()], axis=0)
+    at = np.where(there, frame[unit].to_numpy(dtype=float), np.nan)
     order, is_sorted = np.arange(len(frame)), True
     for rows in frame.groupby("run", sort=False).indices.values():
         own = at[rows]

@@ -71,7 +71,8 @@ def trainings(rows: Any) -> tuple[list[Rows], list[str]]:
     if unit not in rows:
         return [], []
     at = rows[unit].to_numpy(dtype=float)
-    there = np.flatnonzero(np.isfinite(at))
+    of_loss = rows.loc[:, [name for name in holes.LOSSES if name in rows]].notna().any(axis=1)
+    there = np.flatnonzero(np.isfinite(at) & of_loss.to_numpy())
     places = _places(at[there])
     if not places:
         return [], []
