@@ -230,6 +230,28 @@ def check(logs: Sequence[Log], names: Sequence[str], wanted: Wanted) -> None:
         raise UserError(_missing(logs, lacking, len(runs)))
 
 
+def schedules(rows: Any) -> list[str]:
+    """Return a line if the rates of some runs stay, and those of others fall to less than half.
+
+    Args:
+        rows: run, lr, and where there lr_at_step, the rate of each step; of all runs.
+    """
+    if "lr_at_step" not in rows:
+        return []
+    by_run = rows.groupby("run", sort=False)
+    last = by_run["lr_at_step"].last() / by_run["lr"].first()
+    ends = by_run["step" if "step" in rows else "epoch"].max()
+    last = last[ends > 0.9 * ends.max()]  # a run that ended early had no time to fall
+    stays = [str(run) for run in last.index[last.isna() | (last > 0.99)]]
+    falls = [str(run) for run in last.index[last < 0.5]]
+    if not stays or not falls:
+        return []
+    return [
+        f"the rate stays in {_some(stays)}, and falls in {_some(falls)}: these may differ in more "
+        "than their lr"
+    ]
+
+
 def _missing(logs: Sequence[Log], lacking: Sequence[str], count: int) -> str:
     """Return the line about a missing lr, with the option to type."""
     log = logs[0]

@@ -390,12 +390,13 @@ def _found(
         settled.append(log if log.ends else cleaned(log, has_holes))
         rows = settled[-1].rows
         pieces.append(rows.assign(run=[own[run] for run in rows["run"]]))
-    told = [*_told(path, settled), *(f"{path}: {note}" for note in notes)]
     columns_ = list(dict.fromkeys(name for part in pieces for name in part.columns))
     filled = [part.dropna(axis=1, how="all") for part in pieces if len(part)]
     if not filled:
         raise UserError(f"{path}: has no loss at any step")
     rows = pd.concat(filled, ignore_index=True).reindex(columns=columns_)
+    notes = [*notes, *rates.schedules(rows)]
+    told = [*_told(path, settled), *(f"{path}: {note}" for note in notes)]
     counted = all(log.counts_steps for log in logs)
     return Found(_typed(rows), kinds == {True}, tuple(told), counted)
 
