@@ -143,7 +143,7 @@ def _losses(table: Table, name: str) -> np.ndarray:
     """Return (rows,) the losses; inf where a cell says that the run diverged."""
     lost = [_is_diverged(cell) for cell in table.cells[name]]
     cells = ["" if is_lost else c for c, is_lost in zip(table.cells[name], lost, strict=True)]
-    values = replace(table, cells={**table.cells, name: cells}).numbers(name)
+    values = replace(table, cells={**table.cells, name: cells}, known={}).numbers(name)
     return np.where(lost, math.inf, values)
 
 

@@ -139,13 +139,11 @@ def resolved(log: Log, names: Sequence[tuple[str, ...]], wanted: Wanted) -> Log:
         elif alone:
             found[run] = _number(alone[0], "--lr")
     if found:
-        filled = [found.get(run, lr) for run, lr in zip(rows["run"], rows["lr"], strict=True)]
+        filled = rows["run"].map(found).astype(float).fillna(rows["lr"])
         whence = "--lr" if len(found) == len(runs) or not log.lr_from else f"--lr or {log.lr_from}"
         return replace(log, rows=rows.assign(lr=filled), lr_from=whence)
-    if rows["lr"].isna().any() and not wanted.lr_column:
-        told = {run for run, lr in zip(rows["run"], rows["lr"], strict=True) if lr == lr}
-        if not told:
-            return _by_pattern(log, names, _IN_A_NAME, "its name", quiet=True)
+    if not wanted.lr_column and rows["lr"].isna().all():
+        return _by_pattern(log, names, _IN_A_NAME, "its name", quiet=True)
     return log
 
 
@@ -156,7 +154,8 @@ def _by_pattern(
     what: str,
     quiet: bool = False,
 ) -> Log:
-    rows, found, others = log.rows, {}, {}
+    found: dict[Any, float] = {}
+    others: dict[Any, dict[str, str]] = {}
     for run, texts in zip(log.runs, names, strict=True):
         for text in texts:
             matches = [m for m in pattern.finditer(text) if _is_number(_rate_of(m))]
@@ -175,7 +174,7 @@ def _by_pattern(
                 f"{what}: finds no rate in the name {in_a_line(texts[0])}; write the text "
                 "around it, like 'lr{lr}'"
             )
-    rows = rows.assign(lr=[found[run] for run in rows["run"]])
+    rows: Any = log.rows.assign(lr=log.rows["run"].map(found))
     for field in dict.fromkeys(name for each in others.values() for name in each):
         from lrlab.logs.log import plain_values
 
@@ -224,7 +223,7 @@ def check(logs: Sequence[Log], names: Sequence[str], wanted: Wanted) -> None:
     for log in logs:
         of_log = runs[place : place + len(log.runs)]
         place += len(log.runs)
-        has = {run for run, lr in zip(log.rows["run"], log.rows["lr"], strict=True) if lr == lr}
+        has = set(log.rows.loc[log.rows["lr"].notna(), "run"].unique().tolist())
         lacking += [name for run, name in zip(log.runs, of_log, strict=True) if run not in has]
     if lacking:
         raise UserError(_missing(logs, lacking, len(runs)))

@@ -389,7 +389,7 @@ def _found(
         place += len(log.runs)
         settled.append(log if log.ends else cleaned(log, has_holes))
         rows = settled[-1].rows
-        pieces.append(rows.assign(run=[own[run] for run in rows["run"]]))
+        pieces.append(rows.assign(run=rows["run"].map(own)))
     columns_ = list(dict.fromkeys(name for part in pieces for name in part.columns))
     filled = [part.dropna(axis=1, how="all") for part in pieces if len(part)]
     if not filled:

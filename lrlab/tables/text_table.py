@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +27,27 @@ class Table:
         cells: by the name of a column, its texts without spaces around them.
         lines: the line of the file on which each row ends.
         notes: lines about what was left out.
+        known: by the name of a column its numbers, which are read once.
     """
 
     file: Path
     cells: Mapping[str, list[str]]
     lines: list[int]
     notes: tuple[str, ...]
+    known: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def names(self) -> list[str]:
         return list(self.cells)
 
     def numbers(self, name: str) -> np.ndarray:
-        """Return (rows,) a column's numbers, NaN for a blank cell and for a written nan.
+        """Return (rows,) a column's numbers, NaN for a blank cell and for a written nan. A copy.
 
         Raises:
             UserError: a cell is no number; names its line.
         """
+        if name in self.known:
+            return self.known[name].copy()
         found = np.full(len(self.lines), math.nan)
         for row, cell in enumerate(self.cells[name]):
             if not cell:
@@ -52,7 +56,8 @@ class Table:
                 found[row] = float(cell)
             except ValueError:
                 found[row] = self._number(name, row, cell)
-        return found
+        self.known[name] = found
+        return found.copy()
 
     def _number(self, name: str, row: int, cell: str) -> float:
         try:
