@@ -309,3 +309,138 @@ def test_what_tells_runs_apart_is_no_setting(tmp_path: Path) -> None:
     assert "settings from params_wd, lr from params_lr" in told.notes[0]
     answers = loading.load([file], wanted=Wanted(columns=(("val_loss", "value"),)))
     assert [a.best_lr for a in answers.answers(answers.verdicts())] == [0.1, 0.1]
+
+
+# --- as the programs' own loggers write -----------------------------------------------------------
+
+
+def test_batches_of_an_evaluation_are_no_steps_of_training(tmp_path: Path) -> None:
+    """As Lightning's CSVLogger writes `log("val_loss", ..., on_step=True, on_epoch=True)`."""
+    lines = ["epoch,lr-SGD,step,train_loss_step,val_loss_epoch,val_loss_step,test_loss"]
+    lines += [",0.1,0,,,,"]
+    for epoch, loss in enumerate(CURVE):
+        lines += [f"{epoch},,{10 * epoch + step},{loss},,," for step in (4, 9)]
+        lines += [f",,{8 * epoch + batch},,,{loss + batch / 9}," for batch in range(8)]
+        lines += [f"{epoch},,{10 * epoch + 9},,{loss + 0.1},,"]
+    text = "\n".join([*lines, "8,,80,,,,0.4", ""])
+    told = found(write(tmp_path / "version_0" / "metrics.csv", text))
+    assert "train_loss from train_loss_step, val_loss from val_loss_epoch" in told.notes[0]
+    assert len(told.notes) == 1, "the row of the test loss is no blank loss"
+    rows = told.rows
+    assert rows["train_loss"].dropna().tolist() == [loss for loss in CURVE for _ in range(2)]
+    assert rows["val_loss"].dropna().tolist() == [loss + 0.1 for loss in CURVE]
+    assert rows["step"].is_monotonic_increasing
+
+
+def event_file(folder: Path, tag: str, losses: list[float], wall: float = 1e9) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    writer = EventFileWriter(str(folder), filename_suffix=f".{wall:g}")
+    for step, loss in enumerate(losses):
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=loss)])
+        writer.add_event(Event(wall_time=wall + step, step=step, summary=summary))
+    writer.close()
+
+
+@pytest.mark.default  # its writer has a thread
+def test_folders_of_one_tensorboard_run_go_together(tmp_path: Path) -> None:
+    """As add_scalars("loss", {"train": ..., "val": ...}) writes them, and as people do."""
+    for lr, losses in (("0.1", CURVE), ("0.01", SLOW)):
+        event_file(tmp_path / "a" / f"lr{lr}", "lr", [float(lr)] * 8)
+        for part, more in (("train", 0.0), ("val", 0.5)):
+            of_part = [loss + more for loss in losses]
+            event_file(tmp_path / "a" / f"lr{lr}" / f"loss_{part}", "loss", of_part)
+            event_file(tmp_path / "b" / f"lr{lr}_{part}", "loss", of_part)
+    for name in "ab":
+        told = found(tmp_path / name)
+        assert lrs(told) == pytest.approx({"lr0.1": 0.1, "lr0.01": 0.01})
+        rows = told.rows.loc[told.rows["run"] == "lr0.1"]
+        assert np.allclose(rows["train_loss"].dropna(), CURVE)
+        assert np.allclose(rows["val_loss"].dropna(), np.array(CURVE) + 0.5)
+    event_file(tmp_path / "alone_val", "loss", CURVE)
+    assert lrs(found(tmp_path / "alone_val", lr=("0.1",))) == {"alone_val": 0.1}
+
+
+@pytest.mark.default
+def test_a_folder_of_tensorboard_that_was_used_twice(tmp_path: Path) -> None:
+    event_file(tmp_path / "x", "loss", SLOW)
+    event_file(tmp_path / "x", "loss", CURVE, wall=2e9)
+    told = found(tmp_path / "x", lr=("x/1=0.01", "x/2=0.1"))
+    assert outcomes(tmp_path / "x", lr=("x/1=0.01", "x/2=0.1"))["x/2"] == "converged"
+    assert np.allclose(told.rows.loc[told.rows["run"] == "x/1", "train_loss"], SLOW)
+
+
+def test_runs_whose_rates_go_differently_are_named(tmp_path: Path) -> None:
+    falls = [0.1, 0.1, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01]
+    for name, rates in (("a", [0.2] * 8), ("b", falls), ("c", [0.2, 0.2])):
+        rows = [f"{i},{loss},{lr}" for i, (loss, lr) in enumerate(zip(CURVE, rates, strict=False))]
+        write(tmp_path / name / "log.csv", "\n".join(["step,loss,lr", *rows, ""]))
+    told = found(tmp_path)
+    assert said(told, "the rate stays in a, and falls in b: these may differ in more than their lr")
+    (tmp_path / "a" / "log.csv").unlink()
+    assert not said(found(tmp_path), "the rate stays in")
+
+
+# --- what is claimed ------------------------------------------------------------------------------
+
+
+def by_epoch(folder: Path, runs: dict[float, list[tuple[float, float]]]) -> Path:
+    for lr, losses in runs.items():
+        rows = [f"{i},{train},{val}" for i, (train, val) in enumerate(losses)]
+        write(folder / f"lr={lr}.csv", "\n".join(["epoch,loss,val_loss", *rows, ""]))
+    return folder
+
+
+def test_a_loss_after_an_epoch_is_none_before_training(tmp_path: Path) -> None:
+    """Fine-tuning has learned most in its first epoch: that later ones gain little says nothing."""
+    tuned = {
+        1e-5: [(0.6, 0.42), (0.45, 0.38), (0.40, 0.37)],
+        3e-5: [(0.5, 0.35), (0.3, 0.34), (0.2, 0.36)],
+        1e-4: [(0.48, 0.36), (0.25, 0.37), (0.1, 0.39)],
+    }
+    folder = by_epoch(tmp_path / "a", tuned)
+    loaded = loading.load([folder])
+    judged = loaded.verdicts()
+    assert dict(zip(judged["lr"], judged["outcome"], strict=True)) == {
+        1e-5: "converged", 3e-5: "converged", 1e-4: "overshooting"
+    }
+    assert loaded.answers(judged)[0].best_lr == 3e-5
+    flat = by_epoch(tmp_path / "b", {lr: [(0.35, 0.35)] * 4 for lr in (1e-5, 1e-4)})
+    loaded = loading.load([flat])
+    judged = loaded.verdicts()
+    assert set(judged["outcome"]) == {"not compared"}
+    assert not judged["evidence"].str.contains("before training").any()
+    assert judged["evidence"][0].startswith("val loss ended at 0.35, as at epoch 1, and no run is")
+    (answer,) = loaded.answers(judged)
+    assert answer.best_lr is None and answer.refusal.startswith(
+        "no run is better than the first loss recorded (0.35), and what was learned before it is "
+        "not known"
+    )
+
+
+def test_steps_near_the_start_still_show_that_nothing_was_learned(tmp_path: Path) -> None:
+    for lr in (0.01, 0.1):
+        noise = 0.001 * np.random.default_rng(0).standard_normal(100)
+        rows = [f"{10 * i + 10},{2.3 + noise[i]}" for i in range(100)]
+        write(tmp_path / f"lr={lr}.csv", "\n".join(["step,loss", *rows, ""]))
+    assert set(outcomes(tmp_path).values()) == {"nothing learned"}
+
+
+def test_a_val_loss_alone_that_rises_a_little_has_not_diverged(tmp_path: Path) -> None:
+    for lr, losses in (
+        (3e-5, [0.35, 0.30, 0.29, 0.28, 0.28, 0.29, 0.28, 0.28, 0.28]),
+        (1e-4, [0.36, 0.35, 0.37, 0.39, 0.42, 0.45, 0.48, 0.51, 0.54]),
+        (0.01, [0.6, 3, 8, 20, 40, 80, 160, 300, 600]),
+    ):
+        rows = [f"{i},{loss}" for i, loss in enumerate(losses)]
+        write(tmp_path / f"lr={lr}.csv", "\n".join(["epoch,val_loss", *rows, ""]))
+    assert outcomes(tmp_path) == {
+        "lr=3e-05": "converged", "lr=0.0001": "overshooting", "lr=0.01": "diverged"
+    }
+    judged = loading.load([tmp_path]).verdicts().set_index("lr")
+    assert judged.loc[1e-4, "at_end"] == "", "it rose, and so has not settled"
