@@ -444,3 +444,44 @@ def test_a_val_loss_alone_that_rises_a_little_has_not_diverged(tmp_path: Path) -
     }
     judged = loading.load([tmp_path]).verdicts().set_index("lr")
     assert judged.loc[1e-4, "at_end"] == "", "it rose, and so has not settled"
+
+
+def test_a_blank_loss_at_the_end_of_some_runs_of_a_table_is_lost(tmp_path: Path) -> None:
+    """As pandas writes NaN, under any name of the loss: it fell, and then it was lost."""
+    rows = [f"a,0.1,{i},{loss}" for i, loss in enumerate(SLOW)]
+    rows += [f"b,1,{i},{loss if i < 5 else ''}" for i, loss in enumerate(CURVE)]
+    file = write(tmp_path / "a.csv", "\n".join(["run,lr,step,loss", *rows, ""]))
+    assert outcomes(file) == {"a": "converged", "b": "diverged"}
+    assert said(found(file), "run b: blank losses at the end, taken as lost")
+
+
+def test_rows_that_only_lr_and_seed_tell_apart(tmp_path: Path) -> None:
+    rows = [
+        f"{seed},{lr},{i},{loss + seed / 100}"
+        for seed in (0, 1) for lr, losses in ((0.1, CURVE), (0.01, SLOW))
+        for i, loss in enumerate(losses)
+    ]
+    told = found(write(tmp_path / "a.csv", "\n".join(["seed,lr,epoch,val_loss", *rows, ""])))
+    assert lrs(told) == {
+        "lr=0.1 seed=0": 0.1, "lr=0.01 seed=0": 0.01, "lr=0.1 seed=1": 0.1, "lr=0.01 seed=1": 0.01
+    }
+    assert said(told, "each learning rate with its seed and settings is taken as one")
+    assert told.rows["epoch"].tolist() == [*range(1, 9)] * 4, "the losses are of each epoch's end"
+
+
+def test_a_schedule_of_many_rates_is_read_in_no_long_time(tmp_path: Path) -> None:
+    """Once the time grew with the number of rates times that of rows."""
+    count = 20_000
+    rows = [f"{i},{2 - i / count},{0.1 * (1 - i / count):.9f}" for i in range(count)]
+    assert len(found(write(tmp_path / "a.csv", "\n".join(["step,loss,lr", *rows]))).rows) == count
+
+
+def test_numbers_of_hparams_that_name_an_object(tmp_path: Path) -> None:
+    """As save_hyperparameters() leaves it for a path or an enum; nothing of it is called."""
+    write(tmp_path / "metrics.csv", curve_text("step,epoch,loss", CURVE, "{i},0,{loss}"))
+    hparams = write(tmp_path / "hparams.yaml", "lr: 0.3\nseed: 7\nkind: !!python/object:a.B {}\n")
+    told = found(tmp_path)
+    assert set(lrs(told).values()) == {0.3} and set(told.rows["seed"]) == {7}
+    assert said(told, "hparams.yaml is no plain YAML: only its lines with numbers are read")
+    hparams.write_text("kind: !!python/object:a.B {}\n")
+    assert "is not in it (hparams.yaml is no plain YAML" in refused(tmp_path)

@@ -48,10 +48,11 @@ def _check_rows(table: Table, lr: np.ndarray, settings: list[str]) -> None:
         UserError: their lr is that of one run: always the same, or falling, at least at the end.
     """
     told = lr[np.isfinite(lr)]
-    if len(told) < _FEW or any(len(set(table.cells[name])) > 1 for name in settings):
-        return
     moves = np.sign(np.diff(told))
     moves = moves[moves != 0]
+    varies = any(len(set(table.cells[name])) > 1 for name in settings)
+    if len(told) < _FEW or (varies and len(moves)):
+        return
     turns = int((np.diff(moves) != 0).sum())
     what = ""
     if not len(moves):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 
 from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns
@@ -97,7 +98,8 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
     runs = None if "run" in roles else _by_lr(table, roles)
     log = log_of(table, PROGRAM, roles, runs)
     if runs is not None:
-        log = log.saying("no column names the runs: each learning rate is taken as one")
+        others = " with its seed and settings" if any(" " in run for run in runs[:1]) else ""
+        log = log.saying(f"no column names the runs: each learning rate{others} is taken as one")
     if "step" in roles and columns.count([roles["step"]]):
         note = f"{roles['step']} counts samples or tokens: what is called steps are these"
         log = replace(log.saying(note), counts_steps=False)
@@ -123,17 +125,18 @@ def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:
     if name is None or unit is None or not table.is_number(name):
         return None
     lrs, at = table.numbers(name), table.numbers(unit)
-    distinct = [lr for lr in dict.fromkeys(lrs.tolist()) if lr == lr]
-    if len(distinct) < 2 or np.isnan(lrs).any():
+    if np.isnan(lrs).any():
         return None
-    of_lr = [at[(lrs == lr) & np.isfinite(at)] for lr in distinct]
-    if not all(map(len, of_lr)):
-        return None
-    starts = [float(each.min()) for each in of_lr]
-    ends = [float(each.max()) for each in of_lr]
-    if max(starts) < min(ends):  # each begins before any ends: no schedule of one run
-        return [f"lr={lr:g}" for lr in lrs.tolist()]
-    return None
+    by_lr = pd.DataFrame({"lr": lrs, "at": at}).groupby("lr")["at"]
+    starts, ends = by_lr.min(), by_lr.max()
+    if len(starts) < 2 or starts.isna().any() or starts.max() >= ends.min():
+        return None  # each does not begin before any ends: it may be the schedule of one run
+    names = [f"lr={lr:g}" for lr in lrs.tolist()]
+    for ours, theirs in roles.items():
+        if (ours == "seed" or ours in tidy.SETTINGS) and len(set(table.cells[theirs])) > 1:
+            told = zip(names, table.cells[theirs], strict=True)
+            names = [f"{name} {ours}={cell}" for name, cell in told]
+    return names
 
 
 # --- refused -----------------------------------------------------------------------------------

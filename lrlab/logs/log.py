@@ -232,11 +232,12 @@ def split(log: Log, label: str) -> Log:
 # --- cleaned --------------------------------------------------------------------------------------
 
 
-def cleaned(log: Log, has_holes: bool = True) -> Log:
+def cleaned(log: Log, has_holes: bool = True, blank_may_be_lost: bool = False) -> Log:
     """Return the log with holes, restarted steps and repeated steps settled, and lines about it.
 
     Args:
         has_holes: whether a blank loss was not measured; False: it may also be a lost one.
+        blank_may_be_lost: see `lrlab.tables.holes.settled`.
     """
     rows, notes, written = log.rows, list(log.notes), log.written
     if "train_loss" not in rows:
@@ -246,9 +247,11 @@ def cleaned(log: Log, has_holes: bool = True) -> Log:
     unit = "step" if "step" in rows else "epoch"
     has_loss = rows["run"].notna()
     if has_holes:
-        rows, told = holes.settled(rows, written)
+        rows, told = holes.settled(rows, written, blank_may_be_lost=blank_may_be_lost)
         notes += told
         has_loss = rows.loc[:, [n for n in holes.LOSSES if n in rows]].notna().any(axis=1)
+        if blank_may_be_lost:  # then a row that kept its place is of a lost loss
+            has_loss |= rows["run"].isin(rows.loc[has_loss, "run"])
     rows = rows.drop(columns=OTHER, errors="ignore")
     kept = rows.loc[has_loss & rows[unit].notna()].reset_index(drop=True)
     if lost := len(set(log.runs) - set(kept["run"])):

@@ -256,7 +256,8 @@ def _missing(logs: Sequence[Log], lacking: Sequence[str], count: int) -> str:
     log = logs[0]
     where = f"{log.place}: read as {log.program}, " if len(logs) == 1 else "the logs: "
     if count == 1:
-        told = f"{where}the learning rate is not in it; add it, for example --lr 0.1"
+        why = next((f" ({note})" for note in log.notes if note.startswith("hparams.yaml")), "")
+        told = f"{where}the learning rate is not in it{why}; add it, for example --lr 0.1"
         return told + (f", or --lr-column {shlex.quote(log.like_lr[0])}" if log.like_lr else "")
     name = lacking[0]
     told = f"{where}the learning rate of {len(lacking)} of {count} runs is not in "

@@ -387,7 +387,8 @@ def _found(
     for log in resolved:
         own = dict(zip(log.runs, names[place : place + len(log.runs)], strict=True))
         place += len(log.runs)
-        settled.append(log if log.ends else cleaned(log, has_holes))
+        may_be_lost = log.program == generic.PROGRAM  # a table of many runs from pandas
+        settled.append(log if log.ends else cleaned(log, has_holes, may_be_lost))
         rows = settled[-1].rows
         pieces.append(rows.assign(run=rows["run"].map(own)))
     columns_ = list(dict.fromkeys(name for part in pieces for name in part.columns))
