@@ -127,7 +127,7 @@ def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:
     lrs, at = table.numbers(name), table.numbers(unit)
     if np.isnan(lrs).any():
         return None
-    by_lr = pd.DataFrame({"lr": lrs, "at": at}).groupby("lr")["at"]
+    by_lr: Any = pd.DataFrame({"lr": lrs, "at": at}).groupby("lr")["at"]
     starts, ends = by_lr.min(), by_lr.max()
     if len(starts) < 2 or starts.isna().any() or starts.max() >= ends.min():
         return None  # each does not begin before any ends: it may be the schedule of one run

@@ -174,7 +174,8 @@ def _by_pattern(
                 f"{what}: finds no rate in the name {in_a_line(texts[0])}; write the text "
                 "around it, like 'lr{lr}'"
             )
-    rows: Any = log.rows.assign(lr=log.rows["run"].map(found))
+    rows: Any = log.rows
+    rows = rows.assign(lr=rows["run"].map(found))
     for field in dict.fromkeys(name for each in others.values() for name in each):
         from lrlab.logs.log import plain_values
 

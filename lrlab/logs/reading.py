@@ -389,7 +389,7 @@ def _found(
         place += len(log.runs)
         may_be_lost = log.program == generic.PROGRAM  # a table of many runs from pandas
         settled.append(log if log.ends else cleaned(log, has_holes, may_be_lost))
-        rows = settled[-1].rows
+        rows: Any = settled[-1].rows
         pieces.append(rows.assign(run=rows["run"].map(own)))
     columns_ = list(dict.fromkeys(name for part in pieces for name in part.columns))
     filled = [part.dropna(axis=1, how="all") for part in pieces if len(part)]

@@ -45,7 +45,7 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
     role, whence = _role(table, run, tag, dict(wanted.columns))
     log = log_of(table, CSV, {"step": by_name["step"], role: by_name["value"]})
     start = table.numbers(by_name["wall time"])
-    rows = log.rows.assign(seconds=start - start[0] if len(start) else start)
+    rows: Any = log.rows.assign(seconds=start - start[0] if len(start) else start)
     took = {**log.took, role: f"Value ({whence})"}
     lr_from = ""
     if role == "lr_at_step":
