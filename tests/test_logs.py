@@ -232,7 +232,9 @@ def test_run_folders_of_mlflow(tmp_path: Path) -> None:
     told = found(store)
     assert lrs(told) == {"small": 0.01, "good": 0.1, "lost": 1.0}
     assert set(told.rows["optimizer"]) == {"sgd"}
-    assert told.notes[0] == "mlruns (MLflow, 3 runs): train_loss from train/loss, lr from params/lr"
+    assert told.notes[0] == (
+        "mlruns (MLflow, 3 runs): step from step, train_loss from train/loss, lr from params/lr"
+    )
     assert any("dd: none of its metrics is a loss" in note for note in told.notes)
     mine = told.rows.loc[told.rows["run"] == "good"]
     assert mine["train_loss"].tolist() == CURVE and mine["step"].tolist() == [*range(8)]

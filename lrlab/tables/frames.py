@@ -246,7 +246,8 @@ def varying(frame: pd.DataFrame) -> list[str]:
 
 def _run_folders(sweep: Path) -> list[Path]:
     if not sweep.is_dir():
-        raise UserError(f"{sweep}: no such folder; name a sweep's folder, for example outputs/NAME")
+        what = "is a file, and no sweep" if sweep.is_file() else "no such folder"
+        raise UserError(f"{sweep}: {what}; name a sweep's folder, for example outputs/NAME")
     records.check_contained(sweep)
     folders = records.run_folders(sweep)
     if not folders:
