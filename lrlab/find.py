@@ -194,37 +194,16 @@ def _compose(
     started = arguments.clock()
     arguments.judge(words)
     options, rest = command.read_options(words)
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig, open_dict
+    from lrlab.config import hydra_store
 
-    from lrlab.config import hydra_store, schema
-
-    composed: list[DictConfig] = []
-
-    def task(config: DictConfig) -> None:
-        # only this, because Hydra adds its own lines to an exception raised here
-        with open_dict(config):
-            config.hydra = HydraConfig.get()
-        composed.append(config)
-
-    # As a run of Hydra, but without its folder: this command writes its folder at the end.
-    own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
-    before = sys.argv
     marks, settings = flags.split(rest)
     if "--multirun" in marks:
         raise UserError("--multirun: find trains one network; python -m lrlab.sweep trains many")
-    sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(settings)]
-    try:
-        conf = str(schema.folder("conf"))
-        with hydra_store.ready():
-            hydra.main(**hydra_store.BASE, config_path=conf, config_name="config")(task)()
-    finally:
-        sys.argv = before
-        GlobalHydra.instance().clear()
+    # As a run of Hydra, but without its folder: this command writes its folder at the end.
+    chosen = [f"lr={options.low!r}", *spelling.spelled(settings)]
+    config = hydra_store.composed_for_run("lrlab.find", marks, chosen)
     # with --cfg job and similar flags, Hydra only prints
-    return command.run(composed[0], options, words, rest, answered, started) if composed else 0
+    return command.run(config, options, words, rest, answered, started) if config else 0
 
 
 def main() -> None:

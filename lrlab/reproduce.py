@@ -134,9 +134,7 @@ def reproduce(
         UserError: there is no such run, it cannot be trained here, or its config names something
             that `lrlab.config.trust` does not know and the user has not trusted.
     """
-    from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     records.check_contained(run)
@@ -154,7 +152,7 @@ def reproduce(
     if record.empty:
         raise UserError(f"{run}: has recorded no step, so there is nothing to compare with")
 
-    from lrlab.config import trust
+    from lrlab.config import hydra_store, trust
     from lrlab.engine import devices as environment
     from lrlab.plan import checks
     from lrlab.plan.spec import run_spec
@@ -187,7 +185,7 @@ def reproduce(
         varied = [key for key in summary if "." in key]
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
         spec = run_spec(number, folder / str(number), config, choices, swept)
-    except (HydraException, OmegaConfBaseException) as error:
+    except hydra_store.ERRORS as error:
         raise UserError(f"{run}: its config is damaged: {messages.one_line(error)}") from None
     except (ValueError, TypeError, YAMLError, RecursionError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
