@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard, cast
 
-
 # What a learning rate must be that is read, not trained: it may be 0.
 A_RATE = "a finite number, not below 0"
 
