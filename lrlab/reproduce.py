@@ -317,7 +317,7 @@ def main() -> None:
         epilog="Exit code: 0 equal or within the tolerance, 1 beyond it, 2 bad input.",
     )
     parser.add_argument(
-        "run", type=verbs.path, help="a run's folder, for example outputs/my_sweep/2"
+        "run", type=verbs.path, metavar="RUN", help="a run's folder, for example outputs/my_sweep/2"
     )
     parser.add_argument(
         "trust",
