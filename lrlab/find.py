@@ -40,16 +40,16 @@ valley, minimum/10), and where the ramp misleads.
 
   lr=1e-5..10       the range of learning rates
   points=32         how many constant lrs, log-spaced
-  steps=300         steps of each constant lr; its loss is the mean over the last
-                    fifth of them
+  steps=300         steps of each constant lr; its loss is the mean over the
+                    last fifth of them
   ramp_steps=300    steps of the ramp; by default as many as steps
-  smoothing=0.03    width of the ramp's smoothing window, as a share of its steps
+  smoothing=0.03    width of the ramp's smoothing window, as a share of the ramp
   budget=null       time for all of it: 30s, 5m; fewer steps or points are tried
                     if not all fit
 
   Network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`,
   with one value each:
-  network=cnn  optimizer=adam  data=fashion_mnist  seed=1  device=cuda  name=mine
+  network=cnn  optimizer=adam  data=fashion_mnist  seed=1  device=cuda  name=my
 
   --json            print the result as one JSON object on stdout, and nothing
                     else there
@@ -58,11 +58,11 @@ Examples:  python -m lrlab.find
            python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
            python -m lrlab.find optimizer=momentum points=64 steps=500
 
-The loss of up to 500 held-out samples judges the learning rates. If the training
-loss would choose another one, a line says so. The files ramp.csv (step, lr, loss,
-smooth), constant.csv (lr, step, loss), held_out.csv, suggestions.json,
-config.yaml and find.png are written into outputs/find_<date_time>. The last line
-names the sweep to run next.
+The loss of up to 500 held-out samples judges the learning rates. If the
+training loss would choose another one, a line says so. The files ramp.csv
+(step, lr, loss, smooth), constant.csv (lr, step, loss), held_out.csv,
+suggestions.json, config.yaml and find.png are written into
+outputs/find_<date_time>. The last lines name the sweep to run next.
 
 Exit code: 0 an lr was found, 1 no lr was found or the plot failed, 2 bad input,
 130 interrupted.

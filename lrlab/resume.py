@@ -32,11 +32,11 @@ results equal those of an uninterrupted sweep.
   trust=true      also call classes and functions that its records name and that
                   are not lrlab's, torch's, torchvision's or Optuna's: your own,
                   or those of a sender whom you trust
-  --json          print the answer as one JSON object on stdout, and nothing else
-                  there
+  --json          print the answer as one JSON object on stdout, and nothing
+                  else there
 
-Exit code: 0 all runs ended, 1 a run or a figure failed or others took over, 2 bad
-input, 130 interrupted again.
+Exit code: 0 all runs ended, 1 a run or a figure failed or others took over,
+2 bad input, 130 interrupted again.
 """
 
 
