@@ -153,13 +153,13 @@ def reproduce(
         raise UserError(f"{run}: has recorded no step, so there is nothing to compare with")
 
     from lrlab.config import hydra_store, trust
-    from lrlab.engine import devices as environment
+    from lrlab.engine import devices
     from lrlab.plan import checks
     from lrlab.plan.spec import run_spec
     from lrlab.process import paths
     from lrlab.sweeping import launch
 
-    environment.make_deterministic()
+    devices.make_deterministic()
     try:
         saved = OmegaConf.create(records.options(text))
         config = OmegaConf.merge(OmegaConf.structured(schema.Config), saved)
