@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.analysis",
-        description="Say of each run whether its steps overshoot, undershoot or converge, with "
-        "the evidence, and which learning rate to use.",
+        description="Say for each run whether its learning rate was too small, too large or "
+        "right, with the evidence, and which learning rate to use.",
         epilog="Read as exported: Lightning, Hugging Face, Keras, W&B, TensorBoard, MLflow, "
         "Optuna, AlgoPerf, and a CSV with a loss and steps or epochs, or with end losses alone. "
         "A CSV's columns: run, lr, train_loss, and step or epoch. It may also have: seed, "

@@ -1,4 +1,4 @@
-"""``python -m lrlab.compare outputs/a outputs/b``: compare two or more sweeps."""
+"""``python -m lrlab.compare outputs/a outputs/b``: compare two to six sweeps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.compare",
-        description="Compare two or more sweeps: their differences, the answer of each, their "
+        description="Compare two to six sweeps: their differences, the answer of each, their "
         "losses at each lr, the best against the best, and figures on shared axes.",
         epilog="Exit code: 0, 1 a figure or a file failed, or 2 for bad input.",
     )

@@ -351,7 +351,7 @@ def test_options_that_cannot_work_are_refused(tmp_path: Path, command: Any) -> N
     for words, message in (
         ((folder, "--lr", "0.1"), "--lr=0.1: is the rate of one run, and there are 2 (a, b)"),
         ((folder, "--lr", "c=1", "--lr", "b=1"), "--lr=c=1: there is no run c"),
-        ((folder, "--lr", "x"), "--lr=x: must be a number not below 0"),
+        ((folder, "--lr", "x"), "--lr=x: must be a finite number, not below 0"),
         ((folder, "--lr-from", "lr"), "--lr-from=lr: needs {lr} or a group (?P<lr>...)"),
         ((folder, "--lr-from", "(?P<lr>"), "is no regular expression"),
         ((folder, "--lr-from", "{lr}{x}"), "{x} is unknown"),

@@ -12,6 +12,7 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns, generic
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, asked, plain_values, times
+from lrlab.process.plain import A_RATE
 from lrlab.tables import holes
 from lrlab.tables.text_table import Table
 
@@ -124,7 +125,7 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
         frame = frame.loc[frame["end_loss"].notna()].reset_index(drop=True)
     bad = frame.loc[frame["lr"].notna() & ~frame["lr"].between(0, 1e300), "lr"]
     if len(bad):
-        raise UserError(f"{table.file}: lr={bad.iloc[0]:g}: must be a finite number, not below 0")
+        raise UserError(f"{table.file}: lr={bad.iloc[0]:g}: must be {A_RATE}")
     if frame.empty:
         raise UserError(f"{table.file}: has no run with a {loss}")
     took = {"end loss": loss}

@@ -1,4 +1,4 @@
-"""Read Lightning's CSVLogger: metrics.csv, with the hparams.yaml beside it."""
+"""Read Lightning's CSVLogger: metrics.csv, with the hparams.yaml next to it."""
 
 from __future__ import annotations
 

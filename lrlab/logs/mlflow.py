@@ -22,7 +22,7 @@ _MOST = 2000  # metrics or parameters of a run
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether this is a run's folder: meta.yaml beside metrics/ or params/."""
+    """Return whether this is a run's folder: meta.yaml next to metrics/ or params/."""
     return (folder / "meta.yaml").is_file() and (folder / "metrics").is_dir()
 
 

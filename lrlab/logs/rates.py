@@ -14,6 +14,7 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.logs import wandb
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log
+from lrlab.process.plain import A_RATE, is_rate
 from lrlab.tables.tidy import SETTINGS
 
 _NUMBER = r"[+]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -86,8 +87,8 @@ def _number(text: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{where}: must be a number not below 0, like --lr 0.1")
+    if not is_rate(value):
+        raise UserError(f"{where}: must be {A_RATE}, like --lr 0.1")
     return value
 
 

@@ -26,7 +26,7 @@ from lrlab.own_loop import branching, folders, words
 from lrlab.own_loop.keeping import gpus
 from lrlab.own_loop.measuring import Loss, Measured, measure
 from lrlab.own_loop.sharpness import Sharpness
-from lrlab.process.plain import is_number, is_whole
+from lrlab.process.plain import A_RATE, is_rate, is_whole
 
 _open: weakref.WeakSet[Probe] = weakref.WeakSet()
 
@@ -354,8 +354,8 @@ def _check(model: Any, optimizer: Any, every: Any, lr: Any) -> None:
         )
     if not is_whole(every) or every < 1:
         raise UserError(f"every={every!r}: must be a whole number of steps, 1 or more")
-    if lr is not None and not (is_number(lr) and lr >= 0):
-        raise UserError(f"lr={lr!r}: must be a finite number, not below 0")
+    if lr is not None and not is_rate(lr):
+        raise UserError(f"lr={lr!r}: must be {A_RATE}")
     for group in optimizer.param_groups:
         if not isinstance(group.get("lr"), int | float | Tensor):
             raise UserError(f"optimizer: its lr is {group.get('lr')!r}; a probe needs a number")

@@ -8,6 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard, cast
 
+# What a learning rate must be that is read, not trained: it may be 0.
+A_RATE = "a finite number, not below 0"
+
 
 def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
     """Return whether this is an int, no bool, and not below the least."""
@@ -22,6 +25,11 @@ def is_real(value: object) -> TypeGuard[int | float]:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether this is a finite int or float, but no bool."""
     return is_real(value) and math.isfinite(value)
+
+
+def is_rate(value: object) -> TypeGuard[int | float]:
+    """Return whether this is ``A_RATE``."""
+    return is_number(value) and value >= 0
 
 
 def to_json(value: object, **options: Any) -> str:

@@ -33,8 +33,6 @@ _UNUSED = (
     *("sampler", "pruner", "tracking", "checkpoint_every", "save_model", "diagnostics", "profile"),
     *("precision", "capture", "pad", "memory_limit"),
 )
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
 
 
 def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
@@ -74,8 +72,11 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def _ends(text: str) -> list[float] | None:
-    match = _RANGE.fullmatch(text)
-    return match and [float(end) for end in match.groups() if end is not None]
+    from lrlab.config.schema import INTERVAL, NUMBER
+
+    as_hydra = rf"interval\({NUMBER},\s*{NUMBER}\)"
+    match = INTERVAL.fullmatch(text) or re.fullmatch(as_hydra, text)
+    return match and [float(end) for end in match.groups()]
 
 
 def refuse_unused(words: Sequence[str]) -> None:
