@@ -408,42 +408,15 @@ def _interrupted(code: int, said: str) -> BaseException:
 @contextlib.contextmanager
 def _as_found() -> Generator[None, None, None]:
     """Restore Hydra, logging, random numbers, torch's settings and sys.argv at the end."""
-    with _hydra_kept(), _logging_kept(), _torch_kept():
+    from lrlab.config import hydra_store
+
+    with hydra_store.kept(), _logging_kept(), _torch_kept():
         argv, state = sys.argv, random.getstate()
         try:
             yield
         finally:
             sys.argv = argv
             random.setstate(state)
-
-
-_OF_HYDRA = ("now", "hydra", "python_version")  # the resolvers that Hydra registers when it starts
-
-
-@contextlib.contextmanager
-def _hydra_kept() -> Generator[None, None, None]:
-    """Keep the caller's Hydra: it may be a Hydra program, or a notebook that composed a config."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.singleton import Singleton
-    from hydra.core.utils import JobRuntime
-    from hydra.version import VersionBase
-    from omegaconf.basecontainer import BaseContainer
-
-    own: Any = (GlobalHydra, HydraConfig, VersionBase, JobRuntime)
-    instances: Any = Singleton._instances  # pyright: ignore[reportPrivateUsage]
-    before = {kind: instances.pop(kind) for kind in own if kind in instances}
-    known: dict[str, Any] = BaseContainer._resolvers  # pyright: ignore[reportPrivateUsage]
-    resolvers = dict(known)
-    try:
-        yield
-    finally:
-        for kind in own:
-            instances.pop(kind, None)
-        instances.update(before)
-        for name in _OF_HYDRA:  # a resolver that the user's code registered stays
-            known.pop(name, None)
-        known.update(resolvers)
 
 
 @contextlib.contextmanager

@@ -31,8 +31,8 @@ OBJECTIVES = {
     "steps_to_target": "minimize",
 }
 
-_NUMBER = r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan))"
-INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
+NUMBER = r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan))"
+INTERVAL = re.compile(rf"{NUMBER}\.\.{NUMBER}")  # 1e-4..1
 
 # Options of the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (

@@ -61,6 +61,7 @@ from lrlab.records.reading import best_run as best_run
 from lrlab.records.reading import check_contained as check_contained
 from lrlab.records.reading import options as options
 from lrlab.records.reading import plain_yaml as plain_yaml
+from lrlab.records.reading import read_answer as read_answer
 from lrlab.records.reading import read_best as read_best
 from lrlab.records.reading import read_branches as read_branches
 from lrlab.records.reading import read_budget as read_budget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     """
     given, trusted = trust.without_trust(given)
     arguments.judge(given)
-    given = spelling.spelled(given)
+    typed, given = given, spelling.spelled(given)
     if not os.path.lexists(folder / "multirun.yaml"):
         records.read_sweep_config(folder)  # it says what it is not
     records.check_contained(folder)
@@ -75,7 +76,9 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     if not trusted:
         found = [f"the configs in {path}" for path in folders]
         found += [f"the config {name}"] if len(flags) > len(folders) else []
-        again = f"python -m lrlab.resume {typed_path(folder)} {trust.TRUST}"
+        secret = {"storage", "tracking.uri"} & new  # their passwords are kept out of messages
+        words = "" if secret else "".join(f" {shlex.quote(word)}" for word in typed)
+        again = f"python -m lrlab.resume {typed_path(folder)}{words} {trust.TRUST}"
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")

@@ -28,11 +28,11 @@ def words(options: Mapping[str, Any]) -> list[str]:
     Args:
         options: value by name. A name is one of the command's options; a setting's dot may be
             written as two underscores, ``optimizer__momentum``. A value is a number, a string (as
-            one types it behind the =), a path, None (null), or a list of these: a run each. Of a
-            setting with several parts a tuple is one value: ``optimizer__betas=(0.9, 0.99)``.
-            Numpy's and torch's numbers and arrays are taken for Python's. Of a group it may also
-            be a class or function, a partial of one, or a mapping of the settings of a choice; of
-            network and loss also an object, of which each run trains a copy.
+            typed after the =), a path, None (null), or a list of these: one run for each. A tuple
+            is one value of a setting with several parts: ``optimizer__betas=(0.9, 0.99)``.
+            Numpy's and torch's numbers and arrays are taken for Python's. The value of a group
+            may also be a class or function, a partial of one, or a mapping of the settings of a
+            choice. A network or a loss may also be an object, of which each run trains a copy.
 
     Raises:
         UserError: a value that a command line cannot express.

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-DRAWS = (-2, False)  # in the table of ways: whether lanes drop out together; they may if unset
+DRAWS = (-2, False)  # in the table of ways: whether lanes drop out together; unset: not known yet
 
 
 @dataclass

@@ -85,8 +85,7 @@ class Passes:
         self, block: Block, lane: Tensor, keys: Sequence[tuple[int, ...]]
     ) -> Iterator[None]:
         """Let the block's lanes drop out by their seeds and these keys, if their network does."""
-        known = self.ways.get(DRAWS, "yes" if self.rehearsing else "no")
-        if self.way == "unmapped" or known == "no":
+        if self.way == "unmapped" or self.ways.get(DRAWS) == "no":
             yield
             return
         rows = len(next(iter(block.params.values())))
