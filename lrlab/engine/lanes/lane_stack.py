@@ -17,6 +17,7 @@ from lrlab.engine import forms, python_state
 from lrlab.engine.lanes import chunks, copies, hessian
 from lrlab.engine.lanes.block import Block, Loss, averaged, block_of, joined, single_blocks
 from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.dropout import DRAWS
 from lrlab.engine.lanes.packing import Tensors, packed_together, with_padding
 from lrlab.engine.lanes.passes import Passes
 from lrlab.engine.lanes.ways import KEEPS_STATE, UNSAVED, find_way
@@ -71,9 +72,6 @@ class Lanes:
         self.passes = Passes(self.seeds, self.ways, precision)
         self.cut()
 
-    def _like(self, *parts: Any) -> Lanes:
-        return _like(self, *parts)
-
     def __len__(self) -> int:
         return len(self.seeds)
 
@@ -115,7 +113,8 @@ class Lanes:
             first = block.lanes.start
             alone = own and self.way != "together"
             batch = (x[first], y[first]) if alone else (x, y)
-            found.append(self.passes.gradients(block, *batch, first_steps[first] + offset))
+            steps = [step + offset for step in first_steps[block.lanes]]
+            found.append(self.passes.gradients(block, *batch, steps))
         if len(found) == 1:
             return found[0]
         losses, gradients = zip(*found, strict=True)
@@ -179,6 +178,11 @@ class Lanes:
         return self.ways.get(KEEPS_STATE) == "yes"
 
     @property
+    def draws(self) -> bool:
+        """Whether the lanes drop out together."""
+        return self.way != "unmapped" and self.ways.get(DRAWS) == "yes"
+
+    @property
     def unsaved(self) -> str:
         """The names of changing Python values that cannot be saved."""
         return self.ways.get(UNSAVED, "")
@@ -236,11 +240,9 @@ class Lanes:
         def copied(tensors: Tensors) -> Tensors:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-        modules, losses = (
-            copy.deepcopy(self.modules),
-            [copies.copied_loss(loss) for loss in self.losses],
-        )
-        twin = self._like(modules, copied(self.params), copied(self.fixed), self.seeds, losses)
+        modules = copy.deepcopy(self.modules)
+        losses = [copies.copied_loss(loss) for loss in self.losses]
+        twin = _like(self, modules, copied(self.params), copied(self.fixed), self.seeds, losses)
         twin.way = self.way
         twin.cut()
         return twin
@@ -265,7 +267,7 @@ class Lanes:
 
         seeds = [self.seeds[i] for i in lanes]
         modules, losses = [self.modules[i] for i in lanes], [self.losses[i] for i in lanes]
-        return self._like(modules, pick(self.params), pick(self.fixed), seeds, losses)
+        return _like(self, modules, pick(self.params), pick(self.fixed), seeds, losses)
 
     def join(self, other: Lanes) -> Lanes:
         """Return a new stack of these lanes, then the other's. ``settle`` it before use."""
@@ -273,7 +275,8 @@ class Lanes:
         def together(these: Tensors, those: Tensors) -> Tensors:
             return {n: torch.cat([t.detach(), those[n].detach()]) for n, t in these.items()}
 
-        return self._like(
+        return _like(
+            self,
             self.modules + other.modules,
             together(self.params, other.params),
             together(self.fixed, other.fixed),

@@ -35,7 +35,9 @@ def build_step(
         captured: whether it may be captured at all.
         any_threads: as for ``CapturedStep``.
     """
-    if captured and lanes.way != "unmapped" and not optimizer.general:
+    repeats = lanes.way == "together" or (lanes.way != "unmapped" and not lanes.draws)
+    repeats = repeats and not (lanes.draws and lanes.accumulate > 1)  # masks are of one batch
+    if captured and repeats and not optimizer.general:
         try:
             first = order[:length]
             any_threads = any_threads and not optimizer.multiplies
