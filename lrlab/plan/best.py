@@ -99,7 +99,9 @@ def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
 def _lacked(source: str) -> dict[str, bool]:
     """Return the settings that a best.yaml's run lacked; lrlab did not always write them there."""
     try:
-        return lacking(records.options(records.read_config(Path(source))))
+        saved = records.options(records.read_config(Path(source)))
+        found = {f"data.{key}": value for key, value in lacking(saved).items()}
+        return found | ({} if "lane_dropout" in saved else {"lane_dropout": False})
     except Exception:  # gone or damaged; then nothing is known about it
         return {}
 
@@ -125,9 +127,9 @@ def choose_again(job: DictConfig, loader: Any, overrides: Sequence[str]) -> None
     folders = OmegaConf.select(job, "hydra.searchpath") or []
     path = [f"hydra.searchpath=[{','.join(map(quoted, folders))}]"] if folders else []
     keys = set(map(_key, overrides))
-    for key, value in ({} if "data" in keys else _lacked(str(job["source"]))).items():
-        if f"data.{key}" not in keys:
-            OmegaConf.update(job, f"data.{key}", value)
+    for key, value in _lacked(str(job["source"])).items():
+        if key not in keys and not (key.startswith("data.") and "data" in keys):
+            OmegaConf.update(job, key, value)
     for group in schema.GROUPS:
         mine = [o for o in overrides if _key(o) == group or _key(o).startswith(f"{group}.")]
         if any(_key(override) == group for override in mine):
@@ -183,7 +185,8 @@ def _difference(
             elif old is _MISSING or type(old) is not type(value) or old != value:
                 found[key] = value
         lacks = (key for key in there if key not in here)
-        extra.extend(f"~{prefix}{key}" for key in lacks if f"{prefix}{key}" not in schema.NEUTRAL)
+        known_before = (*schema.NEUTRAL, "lane_dropout")  # the latter by ``choose_again``
+        extra.extend(f"~{prefix}{key}" for key in lacks if f"{prefix}{key}" not in known_before)
         return found
 
     values = differing({k: v for k, v in config.items() if k in known}, base, "")
