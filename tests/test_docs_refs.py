@@ -159,7 +159,7 @@ def test_a_sweep_leaves_the_files_that_the_page_names(study: tuple[Path, set[str
     unnamed = {n for n in there | came if not any(fnmatch.fnmatch(n, w) for w in wanted)}
     assert {name for name in unnamed if not name.endswith(".tmp")} == set()
     others = ("with `profile", "with `tracking", "with `hydra/launcher", "by `lrlab.reproduce`")
-    others += ("with such `data=`", "with `budget`", "with `ema`")
+    others += ("with such `data=`", "with such code", "with `budget`", "with `ema`")
     for pattern, when in wanted.items():
         if pattern.endswith("<run>/"):
             continue
