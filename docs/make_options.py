@@ -146,7 +146,7 @@ MEANINGS = {
     "nesterov needs 0",
     "optimizer.nesterov": "true: look ahead along the momentum",
     "optimizer.eps": "added to the root by which the step is divided",
-    "schedule.warmup_steps": "number of steps of linear warm-up; below 1: a share of the run's steps",
+    "schedule.warmup_steps": "steps of linear warm-up; below 1: a share of the run's steps",
     "schedule.warmup_start_factor": "warm-up starts at this share of the lr at which it ends",
     "schedule.factor": "lr is multiplied by this factor",
     "schedule.total_iters": "number of ticks until the schedule's end; 0: the end from the first "
