@@ -342,7 +342,8 @@ def _arrays_written(
         settings = {f"data.{key}": made[key] for key in made if key in SPLIT}
         made = {key: value for key, value in made.items() if key not in SPLIT}
     with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.found_in(Path(folder)):
-        name, said = from_python.write(made, Path(folder))
+        exact = "float64" in str(told.get("precision"))
+        name, said = from_python.write(made, Path(folder), exact)
         for line in said:
             print(f"lrlab: {line}", file=sys.stderr)
         yield {"data": "arrays", "data.path": name, **settings, **told}, Path(folder)

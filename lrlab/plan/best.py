@@ -22,6 +22,7 @@ NOT_OF_A_RUN = (
     *("name", "output", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
     *("sampler", "pruner", "budget"),
 )
+OF_IMAGES = ("lrlab.own_data.image_folder", "lrlab.own_data.torchvision_set")
 ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written even at their defaults
 
 
@@ -80,23 +81,26 @@ def text(run: Path, comment: str) -> str:
     return f"{_head(run, comment, extra)}\n{body}"
 
 
-def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
+def lacking(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of data that an older config lacks, with the values of that time.
 
     When its choice of data is composed again, they would get today's defaults. A held-out part
-    would be stratified, and not every column of a table taken.
+    would be stratified, not every column of a table taken, and integers might stay such.
     """
     data = config.get("data")
     if not isinstance(data, Mapping) or not {"standardise", "split_seed"} <= data.keys():
         return {}  # none of the user's own
-    before = {"stratify": False}
-    if data.get("_target_") == "lrlab.own_data.table":
+    before: dict[str, Any] = {"stratify": False}
+    target = data.get("_target_")
+    if target == "lrlab.own_data.table":
         before["check"] = False
+    elif target not in OF_IMAGES:
+        before["integers"] = "float"
     return {key: value for key, value in before.items() if key not in data}
 
 
 @functools.cache
-def _lacked(source: str) -> dict[str, bool]:
+def _lacked(source: str) -> dict[str, Any]:
     """Return the settings that a best.yaml's run lacked; lrlab did not always write them there."""
     try:
         return lacking(records.options(records.read_config(Path(source))))

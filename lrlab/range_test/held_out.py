@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrlab.data import Dataset
+from lrlab.data import Dataset, inputs
+from lrlab.data.inputs import Inputs
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
 from lrlab.range_test.batches import check_batch, evenly_spaced, pair
-from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind
+from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind, of_batch
 
 PARTS = 5  # of equal length; the spread of their losses shows how much depends on the samples
 MOST, LEAST = 500, 100  # samples
@@ -40,7 +41,10 @@ def held_out(
     if isinstance(val, Dataset):
         val = (val.val_x, val.val_y)
     whole = pair(val, "val", most) or _thinned(val, most)
-    parts = [(x.to(device), y.to(device)) for x, y in in_parts(*whole, most)]
+    parts = [
+        (inputs.mapped(lambda tensor: tensor.to(device), x), y.to(device))
+        for x, y in in_parts(*whole, most)
+    ]
     own = copied(network).to(device).eval()
     with torch.no_grad():
         for x, y in parts:
@@ -69,25 +73,32 @@ def most_samples(batch_size: int, steps: int) -> int:
     return min(MOST, max(LEAST, batch_size * steps // 18))
 
 
-def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
+def in_parts(x: Inputs, y: Tensor, most: int) -> list[Samples]:
     """Return at most so many evenly spaced samples, dealt out to parts of equal length."""
-    places = torch.tensor(evenly_spaced(len(y), most), device=x.device)
+    device = inputs.tensors(x)[0].device
+    places = torch.tensor(evenly_spaced(len(y), most), device=device)
     count = min(PARTS, len(places))
     size = len(places) // count
     chosen = [places[k::count][:size] for k in range(count)]
-    return [(x[index], y[index.to(y.device)]) for index in chosen]
+    return [
+        (inputs.mapped(lambda tensor, at=index: tensor[at], x), y[index.to(y.device)])
+        for index in chosen
+    ]
 
 
-def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
+def _thinned(data: Iterable[Any], most: int) -> Samples:
     """Return evenly spaced samples from mini-batches, without ever keeping more than 2·most."""
-    kept: list[tuple[Tensor, Tensor]] = []
+    kept: list[Samples] = []
     apart, read = 1, 0
     for found in data:
         check_batch(found, "val")
         x, y = found
-        if len(x) != len(y):
-            raise UserError(f"val: {len(x)} samples and {len(y)} targets; need as many of each")
-        kept += [(x[i].clone(), y[i].clone()) for i in range(-read % apart, len(y), apart)]
+        if (samples := len(inputs.tensors(x)[0])) != len(y):
+            raise UserError(f"val: {samples} samples and {len(y)} targets; need as many of each")
+        kept += [
+            (inputs.mapped(lambda tensor, at=i: tensor[at].clone(), x), y[i].clone())
+            for i in range(-read % apart, len(y), apart)
+        ]
         read += len(y)
         while len(kept) > 2 * most:
             kept, apart = kept[::2], 2 * apart
@@ -96,15 +107,15 @@ def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
     if not kept:
         raise UserError("val: gives no mini-batch")
     try:
-        return torch.stack([x for x, _ in kept]), torch.stack([y for _, y in kept])
+        return inputs.stacked([x for x, _ in kept]), torch.stack([y for _, y in kept])
     except RuntimeError as error:
         raise UserError(f"val: its samples do not make a batch: {error_line(error)}") from error
 
 
-def _check_held_out(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
-    shapes = f"samples {tuple(x.shape)}, {x.dtype}, and targets {tuple(y.shape)}, {y.dtype}"
+def _check_held_out(network: nn.Module, x: Inputs, y: Tensor, loss: Loss) -> None:
+    shapes = f"samples {of_batch(x)}, and targets {tuple(y.shape)}, {y.dtype}"
     try:
-        outputs = network(x)
+        outputs = inputs.called(network, x)
     except Exception as error:
         raise UserError(
             f"val: the network's forward pass fails on {shapes}: {error_line(error)}"

@@ -161,6 +161,9 @@ _BEFORE = {
     "data.decimal": "point",
     "data.header": True,
     "data.check": False,
+    "data.integers": "float",
+    "loss.ignore_index": None,
+    "loss.class_axis": None,
 }
 
 

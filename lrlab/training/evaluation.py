@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrlab.engine.lanes.chunks import of_each_lane
+from lrlab.data import inputs
+from lrlab.data.inputs import Inputs
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.process.profiling import phase
 from lrlab.training.stack import Run, Stack, evaluated_on, val_parts
@@ -62,10 +63,11 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
     """
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
-        x, y = stack.first_batch()
-        own = of_each_lane(y)
+        x, y, own = stack.first_batch()
+        if own:
+            x, y = inputs.mapped(lambda tensor: tensor[done], x), y[done]
         finished = finished.select(done)
-        finished.settle(x[done] if own else x, y[done] if own else y, *evaluated_on(data))
+        finished.settle(x, y, *evaluated_on(data), own=own)
     started = time.perf_counter()
     train = _scores(stack, finished, data.train_x, data.train_y)
     test = torch.full_like(train[0], torch.nan), torch.full_like(train[0], torch.nan)
@@ -76,8 +78,8 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
     return Final(finished, train, test, parts, time.perf_counter() - started)
 
 
-def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _scores(stack: Stack, of: Lanes, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return losses and accuracies, (lanes,) each, of some of its lanes; see ``Lanes.evaluate``."""
     references = stack.references
-    loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
+    loss, accuracy = of.evaluate(x, y, *references.answers)
     return loss * references.unit, accuracy

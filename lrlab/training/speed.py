@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lrlab.data import inputs
 from lrlab.plan import build
 from lrlab.plan.spec import RunSpec, group_key
 from lrlab.training import building, pool
@@ -104,7 +105,7 @@ def _train(stack: Stack, count: int) -> float:
 
 def _evaluate(stack: Stack, data: Dataset, clock: Callable[[], float]) -> float:
     """Return the seconds of evaluating a sample with all lanes."""
-    x, y = data.train_x[:_SAMPLES], data.train_y[:_SAMPLES]
+    x, y = inputs.mapped(lambda tensor: tensor[:_SAMPLES], data.train_x), data.train_y[:_SAMPLES]
     found = 0.0
     for _ in range(2):  # the first time is slower
         begun = clock()

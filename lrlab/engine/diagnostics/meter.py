@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrlab.data import inputs
+from lrlab.data.inputs import Batch, Inputs
 from lrlab.engine import python_state
 from lrlab.engine.diagnostics.cadence import CADENCES, FIRST, WHOLE, Cadence, due
 from lrlab.engine.diagnostics.curvature import sharpest
@@ -18,6 +20,7 @@ from lrlab.process.profiling import phase
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
+    from lrlab.engine.lanes.chunks import Samples
     from lrlab.engine.lanes.lane_stack import Lanes
 
 
@@ -40,7 +43,7 @@ class Meter:
     """
 
     cadence: Cadence
-    probe_x: Tensor
+    probe_x: Inputs
     probe_y: Tensor
     start: list[Tensor]
     vectors: list[Tensor]
@@ -78,7 +81,7 @@ class Meter:
         lanes: Lanes,
         losses: Tensor,
         gradients: Sequence[Tensor | None],
-        batch: tuple[Tensor, Tensor],
+        batch: Batch | Samples,
         first_steps: Sequence[int],
         offset: int,
         lanes_due: np.ndarray,
@@ -114,7 +117,8 @@ class Meter:
             )
 
         twin.follow(lanes)
-        loss_after, gradients_after = twin.gradients(*batch, first_steps, offset)
+        x, y, own = Batch(*batch)
+        loss_after, gradients_after = twin.gradients(x, y, first_steps, offset, own)
         gradient = flat(gradients, before)
         moved = old - flat(self.start)
         along = [losses, loss_after, dot(gradient, update)]
@@ -202,7 +206,7 @@ def build_meter(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE)
     params = list(lanes.params.values())
     return Meter(
         cadence=CADENCES[mode],
-        probe_x=data.train_x[index],
+        probe_x=inputs.mapped(lambda tensor: tensor[index], data.train_x),
         probe_y=data.train_y[index],
         start=[p.detach().clone() for p in params],
         vectors=random_vectors(params, lanes.seeds),
