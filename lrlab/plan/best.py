@@ -22,7 +22,8 @@ NOT_OF_A_RUN = (
     *("name", "output", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
     *("sampler", "pruner", "budget"),
 )
-OF_IMAGES = ("lrlab.own_data.image_folder", "lrlab.own_data.torchvision_set")
+# Settings whose default is what a record of a time without them means.
+SAME_WITHOUT = ("loss.ignore_index", "loss.class_axis", "data.integers")
 ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written even at their defaults
 
 
@@ -81,26 +82,23 @@ def text(run: Path, comment: str) -> str:
     return f"{_head(run, comment, extra)}\n{body}"
 
 
-def lacking(config: Mapping[str, Any]) -> dict[str, Any]:
+def lacking(config: Mapping[str, Any]) -> dict[str, bool]:
     """Return the settings of data that an older config lacks, with the values of that time.
 
     When its choice of data is composed again, they would get today's defaults. A held-out part
-    would be stratified, not every column of a table taken, and integers might stay such.
+    would be stratified, and not every column of a table taken.
     """
     data = config.get("data")
     if not isinstance(data, Mapping) or not {"standardise", "split_seed"} <= data.keys():
         return {}  # none of the user's own
-    before: dict[str, Any] = {"stratify": False}
-    target = data.get("_target_")
-    if target == "lrlab.own_data.table":
+    before = {"stratify": False}
+    if data.get("_target_") == "lrlab.own_data.table":
         before["check"] = False
-    elif target not in OF_IMAGES:
-        before["integers"] = "float"
     return {key: value for key, value in before.items() if key not in data}
 
 
 @functools.cache
-def _lacked(source: str) -> dict[str, Any]:
+def _lacked(source: str) -> dict[str, bool]:
     """Return the settings that a best.yaml's run lacked; lrlab did not always write them there."""
     try:
         return lacking(records.options(records.read_config(Path(source))))
@@ -186,7 +184,8 @@ def _difference(
                     found[key] = inner
             elif old is _MISSING or type(old) is not type(value) or old != value:
                 found[key] = value
-        extra.extend(f"~{prefix}{key}" for key in there if key not in here)
+        missing = [f"{prefix}{key}" for key in there if key not in here]
+        extra.extend(f"~{key}" for key in missing if key not in SAME_WITHOUT)
         return found
 
     values = differing({k: v for k, v in config.items() if k in known}, base, "")

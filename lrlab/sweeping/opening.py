@@ -161,7 +161,7 @@ _BEFORE = {
     "data.decimal": "point",
     "data.header": True,
     "data.check": False,
-    "data.integers": "float",
+    "data.integers": "auto",  # what trained on floats still does
     "loss.ignore_index": None,
     "loss.class_axis": None,
 }

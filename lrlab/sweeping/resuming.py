@@ -60,11 +60,7 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
         if "/" not in (key := _key(override)):
             wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
     new = {_key(o) for o in given}
-    given += [
-        f"++data.{key}={str(value).lower()}"
-        for key, value in saved.lacking.items()
-        if f"data.{key}" not in new
-    ]
+    given += [f"++data.{key}=false" for key in saved.lacking if f"data.{key}" not in new]
     given = _one_of_a_list(given, saved.task)
     kept = [o for o in saved.task if _key(o) not in new]
     kept += [
@@ -125,8 +121,7 @@ class _Saved:
         task, of_hydra: the overrides of the options, and of Hydra's own.
         config_folders: those of --config-dir.
         config_name: that of --config-name.
-        lacking: the settings of data that lrlab did not have yet when it was begun, with the
-            values of that time.
+        lacking: the settings of data that lrlab did not have yet when it was begun.
     """
 
     hydra: dict[str, Any]
@@ -134,7 +129,7 @@ class _Saved:
     of_hydra: list[str]
     config_folders: list[str]
     config_name: str | None
-    lacking: dict[str, Any]
+    lacking: tuple[str, ...]
 
 
 def _saved(folder: Path) -> _Saved:
@@ -147,7 +142,7 @@ def _saved(folder: Path) -> _Saved:
         hydra: Any = config["hydra"]
         overrides, sources = hydra["overrides"], hydra["runtime"]["config_sources"]
         typed = [source["path"] for source in sources if source["provider"] == "command-line"]
-        name, lacking = hydra["job"]["config_name"], best.lacking(config)
+        name, lacking = hydra["job"]["config_name"], tuple(best.lacking(config))
         found = _Saved(hydra, overrides["task"], overrides["hydra"], typed, name, lacking)
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         raise damaged from None
