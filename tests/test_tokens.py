@@ -270,6 +270,13 @@ def few_targets() -> dict[str, Tensor]:
     return {**found, "y": found["y"] + 3}
 
 
+def one_target() -> dict[str, Tensor]:
+    found = tokens()
+    found["y"] = found["y"].clone()
+    found["y"][50, 1] = 9
+    return found
+
+
 def minus_one() -> dict[str, Tensor]:
     found = tokens()
     return {**found, "y": found["y"].masked_fill(found["y"] == 2, -1)}
@@ -291,6 +298,11 @@ def square() -> dict[str, Tensor]:
     return {key: value.clamp_max(CONTEXT - 1) for key, value in tokens().items()}
 
 
+def own_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets)
+
+
+OWN = f"loss=nll loss._target_={HERE}.own_loss"
 TORCH = "loss=cross_entropy loss._target_=torch.nn.CrossEntropyLoss"
 
 
@@ -300,6 +312,7 @@ TORCH = "loss=cross_entropy loss._target_=torch.nn.CrossEntropyLoss"
         (beyond, "GPT", "loss=nll", "does not take the maximum of the inputs, 7, in sample 7 of"),
         (few_targets, "GPT", "loss=nll", "outputs for 7 classes, and the targets go up to 9"),
         (few_targets, "ClassesFirst", TORCH, "outputs for 7 classes, and the targets go up to 9"),
+        (one_target, "ClassesFirst", OWN, "does not take the target 9, in sample 50 of the train"),
         (tokens, "GPT", TORCH, r"takes the classes as axis 1, so return outputs.movedim\(-1, 1\)"),
         (minus_one, "GPT", "loss=nll", "the train targets hold -1, which is no class; use loss.ig"),
         (gaps, "GPT", "loss=nll", "the train targets hold -100, which is no class; use loss.ign"),

@@ -20,7 +20,7 @@ GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # groups of a run
 SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # groups of the sweep as a whole
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DIAGNOSTICS = ("default", "off", "full")
-PRECISIONS = ("float32", "float64", "tf32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16", "float64")
 
 # The quantities that name the best run, and their direction.
 OBJECTIVES = {

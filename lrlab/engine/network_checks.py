@@ -223,7 +223,7 @@ def check_numbers(option: str, network: nn.Module, dataset: Dataset) -> None:
             flat = tensor.reshape(len(tensor), -1)
             for at, value in ((flat.amax(1).argmax(), "max"), (flat.amin(1).argmin(), "min")):
                 row = int(at)
-                x = inputs.mapped(lambda t, row=row: t[row : row + 1].clone(), whole)
+                x = inputs.mapped(lambda t, row=row: t[[row, row]], whole)  # alone might fail
                 try:
                     with torch.no_grad():
                         inputs.called(network, x)

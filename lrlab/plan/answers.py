@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrlab import losses
+from lrlab.data import inputs
 from lrlab.errors import UserError
 from lrlab.plan import build
 from lrlab.plan.spec import RunSpec
 from lrlab.process.plain import is_whole
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from lrlab.data import Dataset
 
@@ -29,15 +30,15 @@ def check_options(spec: RunSpec, loss: Callable[..., Tensor]) -> None:
 
 
 def check_shape(
-    spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset, outputs: Tensor
+    spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset, outputs: Any, samples: int
 ) -> None:
     """Refuse outputs whose shape does not fit a loss of lrlab's own, or its classes.
 
     Args:
-        outputs: (batch, ...) of the first training samples.
+        outputs: (samples, ...) of the first training samples.
     """
     shape, network = tuple(getattr(outputs, "shape", ())), build.option(spec, "network")
-    targets = (shape[0] if shape else 0, *dataset.train_y.shape[1:])
+    targets = (samples, *dataset.train_y.shape[1:])
     task, count = losses.task(loss), dataset.outputs
     if not losses.takes_classes(loss) or dataset.num_classes is None:
         wanted = targets if dataset.train_y.is_floating_point() else (*targets[:1], count)
@@ -83,6 +84,33 @@ def _unfit(network: str, shape: tuple[int, ...], samples: int, wanted: str) -> U
         f"{network}: returns outputs of shape {shape} for {samples} samples, "
         f"the loss needs {wanted}"
     )
+
+
+def check_targets(
+    spec: RunSpec, network: nn.Module, loss: Callable[..., Tensor], dataset: Dataset, count: int
+) -> None:
+    """Refuse classes that the loss does not take, tried on the largest and smallest of each part.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+        count: how many samples to try at once.
+    """
+    for part in ("train", "val", "test"):
+        x, y = getattr(dataset, f"{part}_x"), getattr(dataset, f"{part}_y")
+        if y.is_floating_point() or not len(y):
+            continue
+        flat = y.reshape(len(y), -1)
+        for row, value in ((flat.amax(1).argmax(), y.max()), (flat.amin(1).argmin(), y.min())):
+            rows = [int(row)] * count
+            outputs = inputs.called(network, inputs.mapped(lambda t, at=rows: t[at], x))
+            try:
+                loss(outputs, y[rows])
+            except Exception as error:
+                raise UserError(
+                    f"{build.option(spec, 'loss')}: does not take the target {int(value)}, in "
+                    f"sample {int(row)} of the {part} part, counted from 0 "
+                    f"({build.first_line(error)})"
+                ) from error
 
 
 def check_ignored(spec: RunSpec, loss: Callable[..., Tensor], dataset: Dataset) -> None:

@@ -202,6 +202,8 @@ def _load_data(node: str, files: str, floats: str) -> Dataset:
         if anything and not own:
             names = ["integers"]  # younger than such a function may be
         split = {key: settings.pop(key) for key in names if key in settings}
+        if own and "floats" in settings:
+            raise UserError("data.floats: no such setting of these data; use precision=float64")
         if own and floats != "float32":
             settings["floats"] = floats  # read as they are given, not by way of float32
         with seeded(0):  # so that a function that draws its data draws the same again

@@ -109,7 +109,6 @@ def _check_network(spec: RunSpec, dataset: Dataset) -> None:
         raise UserError(f"{option}: has nothing to train")
     names = {name for name, _ in network.named_parameters()}
     _check_forward(spec, network, loss, dataset)
-    network_checks.check_numbers(option, network, dataset)
     network_checks.check_made(option, names, network)
     network_checks.check_training(option, network, loss, dataset, spec["batch_size"], spec["seed"])
 
@@ -157,6 +156,7 @@ def _check_forward(
     # as many as outputs would hide that the two are exchanged
     count = 3 if dataset.outputs == 2 else 2
     samples = dataset.head(count)
+    count = len(samples[1])
     network.eval()  # batch norm must not see this
     of_network, of_loss = build.option(spec, "network"), build.option(spec, "loss")
     if words := inputs.misfit(network.forward, samples[0]):
@@ -179,13 +179,15 @@ def _check_forward(
                 "place, and with it the data; let it work on a copy (x = x.clone())"
             )
         shape = tuple(getattr(outputs, "shape", ()))
-        answers.check_shape(spec, loss, dataset, outputs)
+        answers.check_shape(spec, loss, dataset, outputs, count)
         try:
             value = loss(outputs, samples[1])
         except Exception as error:
             raise UserError(
                 f"{of_loss}: does not take outputs of shape {shape} ({build.first_line(error)})"
             ) from error
+        network_checks.check_numbers(of_network, network, dataset)
+        answers.check_targets(spec, network, loss, dataset, count)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise UserError(f"{of_loss}: must return one number a batch")
     network_checks.check_loss(of_loss, loss, outputs, samples[1])

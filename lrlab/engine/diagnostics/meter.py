@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from lrlab.process.profiling import phase
 
 if TYPE_CHECKING:
     from lrlab.data import Dataset
-    from lrlab.engine.lanes.chunks import Samples
     from lrlab.engine.lanes.lane_stack import Lanes
 
 
@@ -81,7 +80,7 @@ class Meter:
         lanes: Lanes,
         losses: Tensor,
         gradients: Sequence[Tensor | None],
-        batch: Batch | Samples,
+        batch: tuple[Any, ...],
         first_steps: Sequence[int],
         offset: int,
         lanes_due: np.ndarray,
@@ -91,6 +90,7 @@ class Meter:
 
         Args:
             losses, gradients: of the update, as the lanes gave them for the batch.
+            batch: as ``Batch``.
             first_steps, offset: as for ``Lanes.gradients``.
             lanes_due: (lanes,) int, as from ``due``; the known curvature of the others stays.
             preconditioner: as from ``LaneOptimizer.preconditioner``.

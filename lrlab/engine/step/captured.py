@@ -60,6 +60,7 @@ class CapturedStep:
         self._index.take(0)
         self.losses = torch.empty(length, len(lanes), device=order.device)
         self._losses = self.losses.unbind()
+        self._own = False  # whether each lane has its own batch
         self._counter = None
         if _counts(order.device):
             self._counter = torch.zeros(1, dtype=torch.int64, device=order.device)

@@ -262,5 +262,5 @@ def _check(chosen: list[Any], own: nn.Module, device: str) -> None:
 
 def samples(chosen: list[Any], parts: list[Samples]) -> int:
     """Return how many held-out samples the numbers in the parts stand for."""
-    used: Iterator[int] = (number for x, _ in parts for number in x.tolist())
+    used: Iterator[int] = (number for _, numbers in parts for number in numbers.tolist())
     return sum(max(size(chosen[number]), 1) for number in used)
