@@ -219,10 +219,8 @@ def chance_loss(
     targets, own = targets.detach().cpu(), _own(loss)
     try:
         if own in CLASSIFICATION and not targets.is_floating_point():
-            axes = class_axes((1, *outputs), (1, *targets.shape[1:])) or [1]
-            axis = class_axis(loss) or axes[0]
-            of_classes = (1, *outputs)[axis]
-            found = _of_shares(own, shares(targets, ignored(loss)), of_classes)
+            count = _classes(loss, targets, outputs)
+            found = _of_shares(own, shares(targets, ignored(loss)), count)
         elif own in REGRESSION and tuple(outputs) == tuple(targets.shape[1:]):
             values = targets.double().numpy()
             if own is mse:
@@ -234,6 +232,39 @@ def chance_loss(
     except Exception:  # no targets at all, or no outputs
         return None
     return found if math.isfinite(found) else None
+
+
+def held_out_chance(
+    loss: Callable[..., Tensor], targets: Tensor, held_out: Tensor, outputs: Sequence[int]
+) -> float | None:
+    """Return the loss of that prediction on other targets, whose classes have other shares.
+
+    With p the classes' shares in training and q those of the others:
+
+        nll, cross_entropy   -sum q log p
+        mse_one_hot          mean over the C outputs of q (1 - p)² + (1 - q) p²
+
+    Args:
+        loss, targets, outputs: as for `chance_loss`.
+        held_out: as targets.
+
+    Returns:
+        None for any other loss, and where a class never occurs in training.
+    """
+    own = _own(loss)
+    if own not in CLASSIFICATION or targets.is_floating_point() or not (held_out >= 0).any():
+        return None
+    found = [shares(each, ignored(loss)) for each in (targets, held_out)]
+    p, q = (np.pad(each, (0, max(map(len, found)) - len(each))) for each in found)
+    if own is mse_one_hot:
+        return float((q * (1 - p) ** 2 + (1 - q) * p**2).sum() / _classes(loss, targets, outputs))
+    return None if (q[p == 0] > 0).any() else float(-(q[p > 0] * np.log(p[p > 0])).sum())
+
+
+def _classes(loss: Any, targets: Tensor, outputs: Sequence[int]) -> int:
+    """Return how many classes outputs for one sample have scores for."""
+    axes = class_axes((1, *outputs), (1, *targets.shape[1:])) or [1]
+    return (1, *outputs)[class_axis(loss) or axes[0]]
 
 
 def _own(loss: Any) -> Any:

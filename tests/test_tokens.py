@@ -31,6 +31,7 @@ from lrlab.plan import build, checks
 from lrlab.reproduce import main as reproduce
 from lrlab.resume import main as resume
 from lrlab.sweep import main as sweep
+from lrlab.tables import frames
 
 # torch's word for attention that vmap makes lane by lane
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
@@ -504,3 +505,33 @@ def test_find_takes_tokens(one_thread: None) -> None:
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
+
+
+# --- guessing on other shares ---------------------------------------------------------------------
+
+
+def uneven() -> dict[str, Tensor]:
+    """In training nine of ten are of class 0, among the held-out half."""
+    draw = torch.Generator().manual_seed(0)
+    y = (torch.arange(400) % 10 == 0).long()
+    val_y = torch.arange(100) % 2
+    x, val_x = (torch.randn(len(t), 3, generator=draw) + 2 * t[:, None] for t in (y, val_y))
+    return {"x": x, "y": y, "val_x": val_x, "val_y": val_y}
+
+
+def test_guessing_is_scored_on_the_held_out_classes(trainer: Trainer) -> None:
+    common = f"data=custom data._target_={HERE}.uneven network=perceptron batch_size=20"
+    run = trainer.alone("lr=0.1", common)
+    data = uneven()
+    constant = torch.tensor([0.9, 0.1]).log().expand(100, 2)
+    assert run.summary["chance_loss"] == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+    expected = float(F.cross_entropy(constant, data["val_y"]))
+    assert run.summary["chance_val_loss"] == pytest.approx(expected)
+    curves = frames.curves(run.folder.parent)
+    assert set(curves["chance_loss"]) == {run.summary["chance_val_loss"]}
+    one_hot = losses.held_out_chance(losses.mse_one_hot, data["y"], data["val_y"], (2,))
+    share = torch.tensor([0.9, 0.1]).expand(100, 2)
+    assert one_hot == pytest.approx(float(losses.mse_one_hot(share, data["val_y"])))
+    even = trainer.alone("lr=0.1", "network=perceptron")
+    assert "chance_val_loss" not in even.summary
+    assert losses.held_out_chance(losses.nll, data["val_y"], data["val_y"] + 1, (3,)) is None

@@ -248,6 +248,7 @@ class References:
         unit: factor from the trained loss to the reported one: 1, unless targets are
             standardised.
         chance_loss: the loss of guessing, see ``losses.chance_loss``.
+        chance_val_loss: that of the same prediction on the held-out samples, if it is another one.
         majority_share: the share, among held-out samples, of the class most frequent in training;
             None without classes.
         answers: how outputs are read as answers.
@@ -255,6 +256,7 @@ class References:
 
     unit: float
     chance_loss: float | None
+    chance_val_loss: float | None
     majority_share: float | None
     answers: losses.Answers
 
@@ -274,6 +276,7 @@ def references_of(spec: RunSpec, dataset: Dataset, network: nn.Module) -> Refere
 
 
 _references: dict[tuple[Any, ...], References] = {}
+DIFFERS = 0.1  # of guessing's loss; less is noise of a draw
 
 
 def _new_references(
@@ -285,9 +288,14 @@ def _new_references(
     unit = loss_unit(loss, dataset)
     chance = None if shape is None else losses.chance_loss(loss, dataset.train_y, shape)
     chance = chance if chance is None else unit * chance
+    held_out = None
+    if chance is not None and shape is not None:
+        held_out = losses.held_out_chance(loss, dataset.train_y, dataset.val_y, shape)
+        if held_out is not None and abs(held_out - chance) <= DIFFERS * abs(chance):
+            held_out = None
     logit = dataset.num_classes == 2 and shape is not None and losses.is_logit(loss, shape)
     if dataset.num_classes is None or dataset.train_y.is_floating_point():
-        return References(unit, chance, None, losses.Answers(dataset.num_classes, logit))
+        return References(unit, chance, held_out, None, losses.Answers(dataset.num_classes, logit))
     without = losses.ignored(loss)
     guess = int(losses.shares(dataset.train_y, without).argmax())
     of_val = losses.shares(dataset.val_y, without)
@@ -296,7 +304,7 @@ def _new_references(
     there = without is not None and any(bool((y == without).any()) for y in targets)
     axis = losses.class_axis(loss)
     answers = losses.Answers(dataset.num_classes, logit, without if there else None, axis)
-    return References(unit, chance, share, answers)
+    return References(unit, chance, held_out, share, answers)
 
 
 def loss_unit(loss: Callable[[Tensor, Tensor], Tensor], dataset: Dataset) -> float:
