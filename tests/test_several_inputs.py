@@ -163,11 +163,13 @@ def test_a_file_is_measured_branched_and_drawn(home: Path) -> None:
     assert "inputs: features float32, kind int64, mask bool" in log
 
 
+@pytest.mark.full
 def test_it_reproduces_to_the_bit(home: Path) -> None:
     done = command(reproduce, ["outputs/some/1", "trust=true"], home)
     assert done.code == 0 and "all 960 steps are identical" in done.out, done.out + done.err
 
 
+@pytest.mark.full
 def test_it_goes_on(home: Path) -> None:
     words = ["outputs/some", "lr=0.01,0.1,1,0.3", "trust=true"]
     assert command(resume, words, home).code == 0

@@ -466,6 +466,7 @@ def test_an_evaluation_weighs_its_parts_by_the_targets_that_count(
         assert run.summary["chance_loss"] == pytest.approx(1.9441, abs=0.01)
 
 
+@pytest.mark.full
 def test_a_sweep_measures_branches_draws_resumes_and_reproduces(tmp_path: Path) -> None:
     words = ["data=custom", f"data._target_={HERE}.tokens", "network=custom", "threads=1"]
     words += [f"network._target_={HERE}.Plain", "optimizer=adam", "lr=0.001,0.01,0.1", "epochs=4"]

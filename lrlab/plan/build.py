@@ -117,7 +117,8 @@ def load_data(spec: RunSpec) -> Dataset:
         UserError: the data cannot be loaded.
     """
     node = json.dumps(spec["data"], sort_keys=True)
-    dataset = _load_data(node, _files_of(spec["data"]), _floats(spec))
+    wide = ("float64",) if _floats(spec) == "float64" else ()
+    dataset = _load_data(node, _files_of(spec["data"]), *wide)
     if dataset.other_x is None or not _takes_only_others(spec, dataset):
         return dataset
     return _in_other_types(dataset)
@@ -180,7 +181,7 @@ def forget_data() -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_data(node: str, files: str, floats: str) -> Dataset:
+def _load_data(node: str, files: str, floats: str = "float32") -> Dataset:
     import torch
 
     from lrlab import own_data

@@ -148,7 +148,8 @@ def _joined(
     for name in _REFERENCES:
         values = table[name]
         if name == "chance_loss" and "chance_val_loss" in table:  # the val loss judges
-            values = pd.to_numeric(table["chance_val_loss"], errors="coerce").fillna(values)
+            own = pd.Series(pd.to_numeric(table["chance_val_loss"], errors="coerce"))
+            values = own.where(own.notna(), values)
         columns[name] = _repeated(values, lengths)
     for name, values in zip(_GAINS, np.array(of_test).T, strict=True):
         columns[name] = np.repeat(values, lengths)
