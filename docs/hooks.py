@@ -1,4 +1,4 @@
-"""What mkdocs does beside its own: pages that lie elsewhere, and links that lead out of docs/.
+"""What mkdocs also does here: show pages that lie elsewhere, and links that lead out of docs/.
 
 The pages of docs/ are read in the repository too, where ``[conf](../conf)`` leads somewhere. In the
 site it does not, so there it is plain text.

@@ -49,6 +49,7 @@ VALUES = {
     "memory_limit": "auto, an amount in B, kB, MB, GB, TB, or kiB, MiB, GiB, TiB",
     "precision": ", ".join(schema.PRECISIONS),
     "capture": _SWITCH,
+    "lane_dropout": _SWITCH,
     "pad": f"auto, {_COUNT}, null",
     "save_model": _SWITCH,
     "plots": _SWITCH,

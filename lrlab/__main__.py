@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "resume": ("lrlab.resume", "finish a sweep that was interrupted, or extend it"),
     "reproduce": ("lrlab.reproduce", "train a run again and compare it with its record"),
     "analysis": ("lrlab.analysis", "judge each run of a sweep, and recommend a learning rate"),
-    "compare": ("lrlab.compare", "compare two or more sweeps"),
+    "compare": ("lrlab.compare", "compare two to six sweeps"),
     "plots": ("lrlab.plots.__main__", "draw a sweep's figures again, or some of them"),
     "report": ("lrlab.report.__main__", "write a sweep's report.html again"),
     "bench": ("lrlab.bench", "measure how fast lrlab trains on this machine"),

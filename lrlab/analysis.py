@@ -11,19 +11,20 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lrlab import errors, records
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError, in_a_line
 from lrlab.logs import rates
-from lrlab.process import fitting, verbs
+from lrlab.process import fitting, only_json, verbs
 from lrlab.process import paths as process_paths
 from lrlab.records import thresholds
 from lrlab.verdicts.judging import verdicts as verdicts  # of a DataFrame: docs/analysis.md
 from lrlab.verdicts.loading import load
 from lrlab.verdicts.printed import end_loss_words
 from lrlab.verdicts.printed.answer_words import terminal_text
-from lrlab.verdicts.printed.run_words import as_json, evidence_lines, in_order, verdict_table
+from lrlab.verdicts.printed.run_words import as_object, evidence_lines, in_order, verdict_table
 
 EVIDENCE_OF = 40  # with more runs, the evidence would push the table off the screen
 
@@ -33,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.analysis",
-        description="Say of each run whether its steps overshoot, undershoot or converge, with "
-        "the evidence, and which learning rate to use.",
+        description="Say for each run whether its learning rate was too small, too large or "
+        "right, with the evidence, and which learning rate to use.",
         epilog="Read as exported: Lightning, Hugging Face, Keras, W&B, TensorBoard, MLflow, "
         "Optuna, AlgoPerf, and a CSV with a loss and steps or epochs, or with end losses alone. "
         "A CSV's columns: run, lr, train_loss, and step or epoch. It may also have: seed, "
@@ -65,27 +66,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help=f"print the evidence for each run, even for more than {EVIDENCE_OF} runs",
     )
-    parser.add_argument("--json", action="store_true", help="print verdicts and answer as JSON")
+    parser.add_argument("--json", action="store_true", help=only_json.HELP)
     parser.add_argument(
         "--thresholds", action="store_true", help="print the thresholds of the verdicts"
     )
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     try:
-        text, notes = _run(parser.parse_args(arguments))
+        found, notes = _run(parser.parse_args(arguments))
     except UserError as error:
         verbs.fail(str(error))
     except NotWritten as error:
         verbs.fail(str(error), code=1)
     except KeyboardInterrupt:
         verbs.fail("interrupted", code=130)
+    if not isinstance(found, str):
+        only_json.show(found)
+        return
     for note in notes:
         print(f"lrlab: {in_a_line(note)}", file=sys.stderr)
-    print(errors.printable(text))
+    print(errors.printable(found))
 
 
-def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """Return the text to print, and the notes that go with it."""
+def _run(options: argparse.Namespace) -> tuple[str | dict[str, Any], tuple[str, ...]]:
+    """Return the text to print, or the object, and the notes that go with a text."""
+    shown = {"thresholds": thresholds.table()} if options.thresholds else {}
     if options.thresholds and not options.paths:
+        if options.json:
+            return {**only_json.head("analysis"), **shown}, ()
         return "\n".join(thresholds.lines()), ()
     if options.target is not None and not math.isfinite(options.target):
         raise UserError(f"--target={options.target}: must be a finite number, like --target=0.1")
@@ -98,7 +105,7 @@ def _run(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
         records.write_whole(options.output, records.csv_text(found))
     if options.json:
         one = options.paths[0] if len(options.paths) == 1 and options.paths[0].is_dir() else None
-        return as_json(found, answers, loaded.notes, one), ()
+        return {**as_object(found, answers, loaded.notes, one), **shown}, ()
     width = fitting.terminal_width()
     parts = [] if loaded.ends else [verdict_table(found, width)]
     if loaded.ends:

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lrlab import records
+from lrlab import not_importable, records
 from lrlab.config.schema import direction, no_such
 from lrlab.errors import UserError
 from lrlab.plots.tables import NAMES, NothingToDraw, Tables
@@ -66,9 +66,11 @@ def run_sweep(
     underscores (``optimizer__momentum=0.9``). A list makes a run of each value, several lists make
     a grid. A string is read as the command reads the text after ``=``. If a setting has several
     parts, a tuple is one value: ``network__hidden=[(64, 64), (128,)]`` is two runs. The value of a
-    group (network, optimizer, ...) may also be a mapping of settings, or your own class or
-    function. Define that in a file that can be imported, not in a notebook's cell. ``config_dir``
-    and ``config_name`` name your own configs, as the command's flags do.
+    group (network, optimizer, ...) may also be a mapping of settings, your own class or function,
+    or a ``functools.partial`` of it. A network or a loss may also be an object, of which each run
+    trains a copy. What another process cannot import, such as a class of a notebook's cell, trains
+    too, but its runs cannot be resumed or reproduced later; a note says so. ``config_dir`` and
+    ``config_name`` name your own configs, as the command's flags do.
 
     The call blocks until the sweep has ended. Ctrl-C stops after the current step, with everything
     recorded, and raises KeyboardInterrupt. Then ``lrlab.load`` reads the records, and ``python -m
@@ -121,6 +123,7 @@ def _trained(progress: bool, options: Mapping[str, Any]) -> Result:
     opened: list[Path] = []
     with _as_found(), _output(progress) as errors, _arrays_written(options) as (told, carried):
         words = keywords.words(told)
+        _keep_code(not_importable.named_in(words), words, carried)
         try:
             sweep.told(lambda: sweep.run(words, carried=carried, opened=opened.append))
         except SystemExit as end:
@@ -325,8 +328,11 @@ def _png(figure: Figure) -> bytes:
 @contextlib.contextmanager
 def _arrays_written(
     options: Mapping[str, Any],
-) -> Generator[tuple[dict[str, Any], Path | None], None, None]:
-    """Write arrays given as data= to a file; yield the options that name it, and its folder."""
+) -> Generator[tuple[dict[str, Any], Path], None, None]:
+    """Write arrays given as data= to a file.
+
+    Yield the options that name it, and the folder with what the sweep takes along.
+    """
     from lrlab.config import data_paths
     from lrlab.data.own import from_python
     from lrlab.data.own.split import SPLIT
@@ -336,7 +342,8 @@ def _arrays_written(
     if "data" in told:
         from_python.check(data)
     if not from_python.is_arrays(data):
-        yield told, None
+        with tempfile.TemporaryDirectory(prefix="lrlab-") as folder:
+            yield told, Path(folder)
         return
     made, settings = told.pop("data"), {}
     if isinstance(made, Mapping):
@@ -348,6 +355,33 @@ def _arrays_written(
         for line in said:
             print(f"lrlab: {line}", file=sys.stderr)
         yield {"data": "arrays", "data.path": name, **settings, **told}, Path(folder)
+
+
+def _keep_code(own: Mapping[str, not_importable.Entry], words: list[str], folder: Path) -> None:
+    """Write the source of what no other process can import, and print a line about each."""
+    for word in words:
+        key, _, value = word.partition("=")
+        in_processes = key == "workers" and value != "1"
+        if own and (in_processes or (key == "hydra/launcher" and value not in ("lanes", "basic"))):
+            name = next(iter(own.values())).shown
+            raise UserError(
+                f"{word}: other processes train the runs, and they cannot import {name}, which was "
+                "defined in this one; leave it out, or put the code into a file and import it"
+            )
+    for name, entry in own.items():
+        text = entry.source or f"# Python has no source of {entry.shown}.\n"
+        records.write_bytes(records.code_file(folder, name), text.encode())
+        print(
+            f"lrlab: {entry.shown} cannot be imported by another process, so resume and reproduce "
+            f"cannot train its runs again; {records.code_file(Path(), name)} keeps its source",
+            file=sys.stderr,
+        )
+        if entry.has_weights:
+            print(
+                f"lrlab: each run starts from the weights of the given {entry.shown}; "
+                "seed changes only the order of the samples",
+                file=sys.stderr,
+            )
 
 
 @contextlib.contextmanager
@@ -376,42 +410,15 @@ def _interrupted(code: int, said: str) -> BaseException:
 @contextlib.contextmanager
 def _as_found() -> Generator[None, None, None]:
     """Restore Hydra, logging, random numbers, torch's settings and sys.argv at the end."""
-    with _hydra_kept(), _logging_kept(), _torch_kept():
+    from lrlab.config import hydra_store
+
+    with hydra_store.kept(), _logging_kept(), _torch_kept():
         argv, state = sys.argv, random.getstate()
         try:
             yield
         finally:
             sys.argv = argv
             random.setstate(state)
-
-
-_OF_HYDRA = ("now", "hydra", "python_version")  # the resolvers that Hydra registers when it starts
-
-
-@contextlib.contextmanager
-def _hydra_kept() -> Generator[None, None, None]:
-    """Keep the caller's Hydra: it may be a Hydra program, or a notebook that composed a config."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.singleton import Singleton
-    from hydra.core.utils import JobRuntime
-    from hydra.version import VersionBase
-    from omegaconf.basecontainer import BaseContainer
-
-    own: Any = (GlobalHydra, HydraConfig, VersionBase, JobRuntime)
-    instances: Any = Singleton._instances  # pyright: ignore[reportPrivateUsage]
-    before = {kind: instances.pop(kind) for kind in own if kind in instances}
-    known: dict[str, Any] = BaseContainer._resolvers  # pyright: ignore[reportPrivateUsage]
-    resolvers = dict(known)
-    try:
-        yield
-    finally:
-        for kind in own:
-            instances.pop(kind, None)
-        instances.update(before)
-        for name in _OF_HYDRA:  # a resolver that the user's code registered stays
-            known.pop(name, None)
-        known.update(resolvers)
 
 
 @contextlib.contextmanager

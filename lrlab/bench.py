@@ -89,14 +89,10 @@ def specs(
         options: overrides of all runs.
         seeds: one a run; None: 0 for all, so that they share their batches.
     """
-    from hydra import compose, initialize_config_dir
-
-    from lrlab.config import hydra_store, schema
+    from lrlab.config import hydra_store
     from lrlab.plan import spec
 
-    conf = str(schema.folder("conf"))
-    with hydra_store.ready(), initialize_config_dir(conf, **hydra_store.BASE):
-        config = compose("config", ["diagnostics=off", "name=bench", *options])
+    config = hydra_store.composed(["diagnostics=off", "name=bench", *options])
     found = []
     for number, lr in enumerate(lrs):
         config.lr = float(lr)

@@ -1,8 +1,7 @@
-"""``python -m lrlab.compare outputs/a outputs/b``: compare two or more sweeps."""
+"""``python -m lrlab.compare outputs/a outputs/b``: compare two to six sweeps."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -21,10 +20,10 @@ from lrlab.errors import NotWritten, UserError, in_a_line, printable
 from lrlab.logs import rates
 from lrlab.process import fitting, only_json, verbs
 from lrlab.process import paths as process_paths
+from lrlab.tables.frames import rows
 from lrlab.verdicts.printed import answer_json
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -41,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.begin()
     parser = verbs.Parser(
         prog="python -m lrlab.compare",
-        description="Compare two or more sweeps: their differences, the answer of each, their "
+        description="Compare two to six sweeps: their differences, the answer of each, their "
         "losses at each lr, the best against the best, and figures on shared axes.",
-        epilog="Exit code: 0, or 2 for bad input.",
+        epilog="Exit code: 0, 1 a figure or a file failed, or 2 for bad input.",
     )
     parser.add_argument(
         "paths",
@@ -86,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 **only_json.head("compare"),
                 "folder": None if options.no_files else str(folder),
                 "sweeps": [_side(side) for side in sides],
-                "differences": _rows(differences(sides)),
-                "by_lr": _rows(by_lr_table(sides)),
+                "differences": rows(differences(sides)),
+                "by_lr": rows(by_lr_table(sides)),
                 "text": whole,
                 "plots": list(map(str, written)),
                 "failed": failed,
@@ -108,10 +107,6 @@ def _side(side: Side) -> dict[str, Any]:
     sweep = side.path if side.path.is_dir() else None
     answer = answer_json.of_sweep(side.answers, sweep)
     return {"letter": side.letter, "name": side.name, "path": str(side.path), "answer": answer}
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return json.loads(table.to_json(orient="records", double_precision=15) or "[]")
 
 
 def _write(

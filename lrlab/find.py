@@ -23,7 +23,7 @@ from lrlab.errors import UserError
 from lrlab.process import only_json, verbs
 from lrlab.range_test import command
 from lrlab.range_test.found import Found, Options
-from lrlab.range_test.words import sweep_command, told
+from lrlab.range_test.words import sweep_command, told, with_left_out
 
 if TYPE_CHECKING:
     import torch
@@ -32,33 +32,40 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m lrlab.find [option=value ...]
 
-Find a learning rate in less than an epoch. Two tests start from the same weights and train on the
-same mini-batches: a ramp, whose lr rises exponentially from step to step, and constant learning
-rates across the same range. The result says which constant lr did best, what the ramp would have
-suggested (steepest, valley, minimum/10), and where the ramp misleads.
+Find a learning rate in less than an epoch. Two tests start from the same
+weights and train on the same mini-batches: a ramp, whose lr rises exponentially
+from step to step, and constant learning rates across the same range. The result
+says which constant lr did best, what the ramp would have suggested (steepest,
+valley, minimum/10), and where the ramp misleads.
 
   lr=1e-5..10       the range of learning rates
   points=32         how many constant lrs, log-spaced
-  steps=300         steps of each constant lr; its loss is the mean over the last fifth of them
+  steps=300         steps of each constant lr; its loss is the mean over the
+                    last fifth of them
   ramp_steps=300    steps of the ramp; by default as many as steps
-  smoothing=0.03    width of the ramp's smoothing window, as a share of its steps
-  budget=null       time for all of it: 30s, 5m; fewer steps or points are tried if not all fit
+  smoothing=0.03    width of the ramp's smoothing window, as a share of the ramp
+  budget=null       time for all of it: 30s, 5m; fewer steps or points are tried
+                    if not all fit
 
-  Network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`, one value each
-  network=cnn  optimizer=adam  data=fashion_mnist  batch_size=128  seed=1  device=cuda  name=my_test
+  Network, data, optimizer, ...: the options of `python -m lrlab.sweep --help`,
+  with one value each:
+  network=cnn  optimizer=adam  data=fashion_mnist  seed=1  device=cuda  name=my
 
-  --json            print the result as one JSON object on stdout, and nothing else there
+  --json            print the result as one JSON object on stdout, and nothing
+                    else there
 
 Examples:  python -m lrlab.find
            python -m lrlab.find network=cnn optimizer=adam lr=1e-6..1
-           python -m lrlab.find optimizer=momentum optimizer.momentum=0.95 points=64 steps=500
+           python -m lrlab.find optimizer=momentum points=64 steps=500
 
-The loss of up to 500 held-out samples judges the learning rates. If the training loss would choose
-another one, a line says so. The files ramp.csv (step, lr, loss, smooth), constant.csv (lr, step,
-loss), held_out.csv, suggestions.json, config.yaml and find.png are written into
+The loss of up to 500 held-out samples judges the learning rates. If the
+training loss would choose another one, a line says so. The files ramp.csv
+(step, lr, loss, smooth), constant.csv (lr, step, loss), held_out.csv,
+suggestions.json, config.yaml and find.png are written into
 outputs/find_<date_time>. The last lines name the sweep to run next.
 
-Exit code: 0 an lr was found, 1 no lr was found or the plot failed, 2 bad input, 130 interrupted.
+Exit code: 0 an lr was found, 1 no lr was found or the plot failed, 2 bad input,
+130 interrupted.
 """
 
 __all__ = ["Found", "Options", "find", "main", "sweep_command", "told"]
@@ -83,6 +90,7 @@ def find(
     batch_size: int = 64,
     seed: int = 0,
     device: str | torch.device | None = None,
+    budget: float | str | None = None,
 ) -> Found:
     """Run both tests on copies of your network.
 
@@ -125,6 +133,8 @@ def find(
         points, steps, ramp_steps, smoothing: as in ``Options``; ramp_steps None: as many as steps.
         batch_size, seed: of samples and targets given whole; as ``lrlab.sweep`` with this seed.
         device: where to train; None: the network's device.
+        budget: time for all of it, seconds or a text like 30s or 5m: fewer steps or points are
+            tried if not all fit, and the answer says what was left out. None: no limit.
 
     Returns:
         The result. ``told(found, None)`` puts it into words, ``figure.range_test(found)`` draws it.
@@ -140,6 +150,7 @@ def find(
     from lrlab.range_test.loops.source import Source, copied_loader, untouched
     from lrlab.range_test.training import Subject
 
+    fitted = command.within(budget)
     options = Options(*command.lr_range(lr), points, steps, ramp_steps or steps, smoothing)
     given.check_network(network)
     if isinstance(optimizer, torch.optim.Optimizer):
@@ -161,7 +172,9 @@ def find(
             )
             chosen += found
             samples = model_batch.samples(chosen, parts) if parts else None
-            return both(subject, options, parts, no_val=no_val, samples=samples)
+            options, left_out = fitted(options, subject)
+            result = both(subject, options, parts, no_val=no_val, samples=samples)
+            return with_left_out(result, left_out)
         batch = source if callable(source) else batches.of_pairs(source, where)
         first = batch(0)
         own = given.ready(network, first, judge, seed)
@@ -169,7 +182,9 @@ def find(
         val_read = copied_loader(val, "val")
         parts, no_val = held_out.held_out(val_read, data, own, judge, most, where)
         batch, judge, parts = batches.indexed(batch, judge, parts)
-        return both(Subject(own, judge, config, batch, seed, where), options, parts, no_val=no_val)
+        subject = Subject(own, judge, config, batch, seed, where)
+        options, left_out = fitted(options, subject)
+        return with_left_out(both(subject, options, parts, no_val=no_val), left_out)
 
 
 def _run(typed: Sequence[str]) -> int:
@@ -197,37 +212,16 @@ def _compose(
     started = arguments.clock()
     arguments.judge(words)
     options, rest = command.read_options(words)
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig, open_dict
+    from lrlab.config import hydra_store
 
-    from lrlab.config import hydra_store, schema
-
-    composed: list[DictConfig] = []
-
-    def task(config: DictConfig) -> None:
-        # only this, because Hydra adds its own lines to an exception raised here
-        with open_dict(config):
-            config.hydra = HydraConfig.get()
-        composed.append(config)
-
-    # As a run of Hydra, but without its folder: this command writes its folder at the end.
-    own = ["hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", f"lr={options.low!r}"]
-    before = sys.argv
     marks, settings = flags.split(rest)
     if "--multirun" in marks:
         raise UserError("--multirun: find trains one network; python -m lrlab.sweep trains many")
-    sys.argv = ["lrlab.find", *marks, *own, *spelling.spelled(settings)]
-    try:
-        conf = str(schema.folder("conf"))
-        with hydra_store.ready():
-            hydra.main(**hydra_store.BASE, config_path=conf, config_name="config")(task)()
-    finally:
-        sys.argv = before
-        GlobalHydra.instance().clear()
+    # As a run of Hydra, but without its folder: this command writes its folder at the end.
+    chosen = [f"lr={options.low!r}", *spelling.spelled(settings)]
+    config = hydra_store.composed_for_run("lrlab.find", marks, chosen)
     # with --cfg job and similar flags, Hydra only prints
-    return command.run(composed[0], options, words, rest, answered, started) if composed else 0
+    return command.run(config, options, words, rest, answered, started) if config else 0
 
 
 def main() -> None:

@@ -134,9 +134,7 @@ def reproduce(
         UserError: there is no such run, it cannot be trained here, or its config names something
             that `lrlab.config.trust` does not know and the user has not trusted.
     """
-    from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     records.check_contained(run)
@@ -154,14 +152,14 @@ def reproduce(
     if record.empty:
         raise UserError(f"{run}: has recorded no step, so there is nothing to compare with")
 
-    from lrlab.config import trust
-    from lrlab.engine import devices as environment
+    from lrlab.config import hydra_store, trust
+    from lrlab.engine import devices
     from lrlab.plan import checks
     from lrlab.plan.spec import run_spec
     from lrlab.process import paths
     from lrlab.sweeping import launch
 
-    environment.make_deterministic()
+    devices.make_deterministic()
     try:
         saved = OmegaConf.create(records.options(text))
         config = OmegaConf.merge(OmegaConf.structured(schema.Config), saved)
@@ -187,7 +185,7 @@ def reproduce(
         varied = [key for key in summary if "." in key]
         swept = {key: str(config[key]) for key in ("lr", "seed")} | dict.fromkeys(varied, "")
         spec = run_spec(number, folder / str(number), config, choices, swept)
-    except (HydraException, OmegaConfBaseException) as error:
+    except hydra_store.ERRORS as error:
         raise UserError(f"{run}: its config is damaged: {messages.one_line(error)}") from None
     except (ValueError, TypeError, YAMLError, RecursionError) as error:
         raise UserError(f"{run}: its config is damaged: {str(error).splitlines()[0]}") from None
@@ -319,7 +317,7 @@ def main() -> None:
         epilog="Exit code: 0 equal or within the tolerance, 1 beyond it, 2 bad input.",
     )
     parser.add_argument(
-        "run", type=verbs.path, help="a run's folder, for example outputs/my_sweep/2"
+        "run", type=verbs.path, metavar="RUN", help="a run's folder, for example outputs/my_sweep/2"
     )
     parser.add_argument(
         "trust",

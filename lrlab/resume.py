@@ -21,18 +21,22 @@ from lrlab.sweeping.resuming import bounded, command_line
 USAGE = """\
 usage: python -m lrlab.resume SWEEP [option=value ...] [--json]
 
-Finish a sweep that was interrupted, or extend it. Runs that ended are not trained again. The others
-go on from their last checkpoint, or begin again. The results equal those of an uninterrupted sweep.
+Finish a sweep that was interrupted, or extend it. Runs that ended are not
+trained again. The others go on from their last checkpoint, or begin again. The
+results equal those of an uninterrupted sweep.
 
   SWEEP           the sweep's folder, for example outputs/2026-11-25_21-04-33
-  option=value    extend it: a longer list of what it sweeps (lr=0.01,0.1,1), seed=..., n_trials=...
-                  or how it is trained: workers=, lanes=, memory_limit=, device=, timeout=, ...
-  trust=true      also call classes and functions that its records name and that are not lrlab's,
-                  torch's, torchvision's or Optuna's: your own, or those of a sender whom you trust
-  --json          print the answer as one JSON object on stdout, and nothing else there
+  option=value    extend it: a longer list of what it sweeps (lr=0.01,0.1,1),
+                  seed=..., n_trials=...; or change how it is trained: workers=,
+                  lanes=, memory_limit=, device=, timeout=, ...
+  trust=true      also call classes and functions that its records name and that
+                  are not lrlab's, torch's, torchvision's or Optuna's: your own,
+                  or those of a sender whom you trust
+  --json          print the answer as one JSON object on stdout, and nothing
+                  else there
 
-Exit code: 0 all runs ended, 1 a run or a figure failed or others took over, 2 bad input, 130
-interrupted again.
+Exit code: 0 all runs ended, 1 a run or a figure failed or others took over,
+2 bad input, 130 interrupted again.
 """
 
 

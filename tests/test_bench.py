@@ -248,6 +248,7 @@ def test_the_names_and_shapes_are_those_of_the_default_network() -> None:
 # --- the yardsticks of tests/benchmarks do this work, all of it and no more -----------------------
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not HAS_JAX, reason="jax is not installed: pip install 'lrlab[bench]'")
 def test_jax_has_the_losses_of_the_lanes(noise: Dataset) -> None:
     stack = bench.stack(bench.specs(OVERRIDES, LRS), noise)

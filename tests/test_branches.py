@@ -123,9 +123,13 @@ def test_branches_are_what_an_ordinary_loop_does(
             np.testing.assert_allclose(table[name], truth, rtol=1e-4, atol=1e-6)
 
 
-def test_the_middle_branch_is_the_run_itself_trained_longer(trainer: Trainer) -> None:
-    (run,) = with_branches(trainer, ["lr=0.1"])
-    longer = trainer.alone("lr=0.1", "epochs=6").metrics
+@pytest.mark.parametrize(
+    "common",
+    ["", "network=cnn network.channels=[3,4] network.hidden=[8]", "network.hidden=[5,7]"],
+)
+def test_the_middle_branch_is_the_run_itself_trained_longer(trainer: Trainer, common: str) -> None:
+    (run,) = with_branches(trainer, ["lr=0.1"], common)
+    longer = trainer.alone("lr=0.1", f"epochs=6 {common}").metrics
     np.testing.assert_array_equal(
         records.read_branches(run.folder)["same"],
         longer["train_loss"].iloc[STEPS : STEPS + BRANCH_STEPS],

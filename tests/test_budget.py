@@ -8,9 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from helpers.commands import QUICK, assert_refused, command, error, strict_json, summaries, sweep
+from torch import nn
+from torch.utils.data import DataLoader
 
+import lrlab
 from lrlab import find, records, reproduce, resume
 from lrlab.config import checks
 from lrlab.config.words import arguments
@@ -134,37 +139,56 @@ def test_a_time_is_spelt_as_it_is_typed() -> None:
 
 
 def made(step: float) -> training.Speed:
-    return lambda points: (2.0, step * points)
+    return lambda points: (0.1 * points, step * points)
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
     ("left", "steps", "points", "said"),
     [
-        (1e4, 300, 32, "all of it fits"),
-        (9 + 1.5 * 0.32 * 100.5, 100, 32, "left out: 200 of 300 steps"),
-        (9 + 1.5 * 0.16 * 60.5, 60, 16, "left out: 240 of 300 steps and 16 of 32 points"),
+        (1e4, 300, 32, []),
+        (10.8 + 1.5 * 0.32 * 100.5, 100, 32, ["200 of 300 steps"]),
+        (8.4 + 1.5 * 0.16 * 60.5, 60, 16, ["240 of 300 steps", "16 of 32 points"]),
     ],
 )
 def test_find_tries_fewer_steps_and_then_fewer_points(
-    left: float, steps: int, points: int, said: str, capsys: pytest.CaptureFixture[str]
+    left: float, steps: int, points: int, said: list[str]
 ) -> None:
-    found = find_budget.fit(Options(), "9m", left, made(0.01))
+    found, left_out = find_budget.fit(Options(), "9m", lambda: left, made(0.01))
     assert (found.steps, found.ramp_steps, found.points) == (steps, steps, points)
-    assert capsys.readouterr().out == f"lrlab: budget=9m: {said}\n"
+    assert left_out == said
 
 
 @pytest.mark.unit
 def test_find_refuses_a_budget_in_which_nothing_fits() -> None:
-    said = error(find_budget.fit, Options(), "10s", 8.0, made(0.1))
-    least = math.floor(6 + 1.5 * (2 + 60 * 0.8) + 2) + 1
+    said = error(find_budget.fit, Options(), "10s", lambda: 8.0, made(0.1))
+    least = math.floor(6 + 1.5 * (0.8 + 60 * 0.8) + 2) + 1
     assert said.startswith("budget=10s: too short, 60 steps at 8 learning rates")
     assert said.endswith(f"use at least budget={least}s")
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(("left", "asked"), [(1e3, [8, 32]), (100.0, [8]), (10.0, [8])])
+def test_many_learning_rates_are_measured_only_if_that_is_quick(
+    left: float, asked: list[int]
+) -> None:
+    """By the speed of few of them, measuring 32 takes 45 s at most."""
+    known: list[int] = []
+
+    def speed(points: int) -> tuple[float, float]:
+        known.append(points)
+        return 1.0, 0.2
+
+    if left > 10:
+        find_budget.fit(Options(), "9m", lambda: left, speed)
+    else:
+        assert error(find_budget.fit, Options(), "9m", lambda: left, speed)
+    assert known == asked
+
+
 @pytest.fixture
 def quick_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "measured", lambda subject, width: lambda points: (0.0, 10.0))
+    monkeypatch.setattr(training, "measured", lambda *given: lambda points: (0.0, 10.0))
     monkeypatch.setattr(find_budget, "LEAST_STEPS", 10)
 
 
@@ -180,11 +204,90 @@ def test_find_records_what_it_tried(quick_find: None, tmp_path: Path) -> None:
     assert first == "lrlab: budget=10m: left out: 1 of 40 steps"
     found = strict_json((folder / "suggestions.json").read_text("utf-8"))
     assert (found["options"]["steps"], found["options"]["points"]) == (39, 3)
+    assert "find: left out for the budget: 1 of 40 steps" in ended.out.splitlines()
+    limited = found["budget"]
+    assert limited["used"] > 0 and limited["left_out"] == ["1 of 40 steps"]
+    assert (limited["budget"], limited["seconds"]) == ("10m", 600)
     again = command(find.main, [*found["command"][3:], "name=g"], tmp_path)
     assert again.code == ended.code
     for name in ("ramp.csv", "constant.csv"):
         texts = [(folder.parent / each / name).read_bytes() for each in ("f", "g")]
         assert texts[0] == texts[1]
+
+
+ROWS = [{"x": x, "y": y} for x, y in zip(torch.ones(40, 3), torch.zeros(40, 1), strict=True)]
+
+
+def of_dict(model: nn.Module, batch: Any) -> torch.Tensor:
+    return (model(batch["x"]) - batch["y"]).square().mean()
+
+
+@pytest.mark.parametrize("budget", ["10m", 600, 600.0])
+def test_find_in_python_has_a_budget(quick_find: None, budget: Any) -> None:
+    torch.manual_seed(0)
+    loader = DataLoader(ROWS, 8)
+    settings: Any = {"lr": (1e-3, 0.1), "points": 3}
+    found = lrlab.find(nn.Linear(3, 1), loader, of_dict, steps=40, budget=budget, **settings)
+    assert found.left_out == ("1 of 40 steps",) and found.constant_losses.shape == (39, 3)
+    assert found.answer[-1] == "find: left out for the budget: 1 of 40 steps"
+    torch.manual_seed(0)
+    same = lrlab.find(nn.Linear(3, 1), loader, of_dict, steps=39, **settings)
+    assert same.left_out == () and "budget" not in str(same)
+    np.testing.assert_array_equal(found.constant_losses, same.constant_losses)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("budget", [0, -1, "1h30m", True, math.nan, math.inf, [3]])
+def test_what_is_no_time_is_refused_in_python(budget: Any) -> None:
+    said = error(lrlab.find, nn.Linear(3, 1), ROWS, of_dict, budget=budget)
+    assert said.startswith(f"budget={budget}: must be null or a time above 0")
+
+
+@pytest.mark.unit
+def test_measuring_a_slow_loop_takes_a_small_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each mini-batch takes 2 s by this clock, each step of a lane 3 s, and the first 5 s more."""
+    now, read, timed = [0.0], [0], []
+
+    def batch(step: int) -> Any:
+        now[0], read[0] = now[0] + 2.0, read[0] + 1
+
+    def train(subject: Any, lrs: np.ndarray, width: int) -> None:
+        timed.append(len(lrs))
+        now[0] += 5.0 + 3.0 * lrs.size
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    subject = training.Subject(nn.Linear(3, 1), nn.MSELoss(), {}, batch, 0, "cpu")
+    for seconds, most, steps, reads in [
+        (10.0, 300, [2, 4], 2),
+        (1e6, 300, [2, 10, 30], 30),
+        (1e6, 12, [2, 10, 30], 12),
+    ]:
+        read[0] = 0
+        timed.clear()
+        speed = training.measured(subject, None, seconds, most)
+        assert speed(4) == pytest.approx((5.0, 3.0 * 5 + 2.0))
+        assert (timed, read[0]) == (steps, reads)
+        assert speed(1) == pytest.approx((5.0, 3.0 * 2 + 2.0))
+        assert read[0] == reads  # those in memory are not read again, and would cost nothing
+
+
+def test_measuring_a_slow_sweep_takes_a_small_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, trainer: Any
+) -> None:
+    """By a clock of which each look takes a second."""
+    made: list[int] = []
+    train = speed._train
+    monkeypatch.setattr(speed, "_train", lambda stack, count: made.append(count) or train(stack, 1))
+    specs = trainer.specs(["lr=0.1", "lr=0.2"], "diagnostics=off")
+    clock = iter(map(float, range(1000)))
+    found = speed.measure(specs, 2, 0.5, lambda: next(clock))
+    assert made == [2, 2] and found.step > 0 and found.evaluation > 0
+    made.clear()
+    found = speed.measure(specs, 2, math.inf, lambda: next(clock))
+    assert made == 9 * [10] and found.runs == found.lanes == 2
 
 
 # --- a sweep --------------------------------------------------------------------------------------
@@ -200,7 +303,7 @@ def limited(home: Path) -> Any:
     """A sweep that asks for 5 epochs in a time in which two fit, by speeds made for the test."""
     wanted = budget.MARGIN * (20 + 100 * 2) + budget.AFTER
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "measure", lambda group, lanes: MADE)
+        patch.setattr(speed, "measure", lambda *given: MADE)
         patch.setattr(arguments, "clock", lambda: 0.0)
         words = ("lr=0.03,0.3", "epochs=5", "plots=true", f"budget={wanted + 1:g}s", "name=s")
         return sweep(*words, cwd=home)
@@ -243,8 +346,8 @@ def test_it_is_reproduced_and_resumed_without_a_budget(home: Path, limited: Any)
 def test_figures_are_left_out_when_little_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "measure", lambda group, lanes: replace(MADE, step=1e-4))
-    now = iter([0.0, 0.0, *[50.0] * 9])  # all but parsing and planning comes late
+    monkeypatch.setattr(speed, "measure", lambda *given: replace(MADE, step=1e-4))
+    now = iter([0.0, 0.0, 0.0, *[50.0] * 9])  # all but parsing and planning comes late
     monkeypatch.setattr(arguments, "clock", lambda: next(now))
     ended = sweep("lr=0.03,0.3", "plots=true", "budget=100s", "name=s", cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
@@ -261,7 +364,7 @@ def test_a_search_starts_no_run_that_would_end_too_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = replace(MADE, lanes=2, runs=2, setup=1.0, step=0.001, evaluation=1.0, ending=1.0)
-    monkeypatch.setattr(speed, "measure", lambda group, lanes: fast)
+    monkeypatch.setattr(speed, "measure", lambda *given: fast)
     monkeypatch.setattr(arguments, "clock", lambda: 0.0)
     # a wave of two takes 4 s, and 4.8 with the margin: two of them fit into 13 s
     ended = sweep(

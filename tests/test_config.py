@@ -257,6 +257,14 @@ def test_whole_process(typed: str, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.full
+def test_python_without_asserts_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    """Hydra's own parser of options moves on within assert statements."""
+    done = process("-O", "-m", "lrlab.sweep", "lr=0.1,0.2", cwd=tmp_path)
+    assert_refused(Ended(done.returncode, done.stdout, done.stderr), "python -O", "without -O")
+    assert not any(tmp_path.iterdir())
+
+
 def test_hydra_full_error_shows_the_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

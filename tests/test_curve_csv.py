@@ -34,6 +34,7 @@ FRAME = pd.read_csv(MNIST).query("run < 2").reset_index(drop=True)
     [
         GOOD.encode(),
         GOOD.replace(",", ";").encode(),
+        GOOD.replace(",", ";").replace(".", ",").encode(),
         GOOD.replace(",", "\t").encode(),
         GOOD.replace(",", " | ").encode(),
         GOOD.replace("\n", "\r\n").encode(),
@@ -69,7 +70,7 @@ def test_one_table_in_many_dialects(tmp_path: Path, text: bytes) -> None:
         ("run,lr,step,train_loss", "names its columns and has no rows"),
         ("0,0.1,0,2.3\n0,0.1,1,1\n", "its first line is 0, 0.1, 0, 2.3; it must name the columns"),
         (GOOD.replace("lr", "gamma"), "read as CSV, the learning rate is not in it; add it, for e"),
-        (GOOD.replace("train_loss", "metric"), "has no column train_loss; run, lr, train_loss, an"),
+        (GOOD.replace("train_loss", "metric"), "none of its columns is a loss by its name; --col"),
         (GOOD.replace("step", "row"), "has no column step or epoch; run, lr, train_loss, and step"),
         (GOOD.replace("step", "lr"), "two columns are called lr; keep one"),
         (GOOD.replace("1.5", "1.5x"), "train_loss='1.5x' in line 3: must be a number, or empty"),
@@ -77,8 +78,8 @@ def test_one_table_in_many_dialects(tmp_path: Path, text: bytes) -> None:
         (GOOD.replace("1.5", "true"), "train_loss='true' in line 3: must be a number"),
         (GOOD.replace("1.5", '"1,5"'), "train_loss='1,5' in line 3: has a comma; write numbers"),
         (
-            GOOD.replace(",", ";").replace(".", ","),
-            "lr='0,1' in line 2: has a comma; write numbers with a decimal point, like 0.52",
+            GOOD.replace(",", ";").replace("0.1", "0,1,2"),
+            "lr='0,1,2' in line 2: has a comma; write numbers with a decimal point, like 0.52",
         ),
         (GOOD.replace("1.5", "1,5"), "line 3 has 5 cells, not 4; a decimal comma makes two cells"),
         (GOOD.replace(".", ","), "rows have more cells than its columns have names; a decimal"),

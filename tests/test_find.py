@@ -407,6 +407,7 @@ def test_hydras_own_flags_show_and_train_nothing(tmp_path: Path) -> None:
     [
         ("lr=0.1", "lr=0.1: must be a range of learning rates, for example lr=1e-5..10"),
         ("lr=0.01,0.1", "lr=0.01,0.1: must be a range of learning rates"),
+        ("lr=0.1..inf", "lr=0.1..inf: its end inf must be a finite number above 0"),
         ("lr=10..1", "lr=10..1: must rise, for example lr=1e-5..10"),
         ("lr=0..1", "lr=0..1: its end 0 must be a finite number above 0"),
         ("points=many", "points=many: must be a whole number, for example points=32"),

@@ -106,7 +106,8 @@ def test_the_training_data_held_out_give_the_same_answer() -> None:
     assert own.train_constants.best == none.best
     assert (own.judged_by, none.judged_by) == ("held-out loss", "training loss")
     assert told(none, None).splitlines()[0] == (
-        "find: the training loss judges the learning rates: no held-out samples were given (val)"
+        "find: the training loss judges the learning rates: no held-out samples were given (val), "
+        "which also favours an lr that memorises"
     )
 
 

@@ -149,6 +149,36 @@ def test_what_vmap_cannot_take_trains_alone(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_allclose(found.constant_losses[:, i], losses, rtol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["dicts", "pairs"])
+def test_layers_that_the_user_keeps_in_eval_mode_stay_so(kind: str) -> None:
+    """As in a loop that froze its batch norms, whose running statistics are then used."""
+    network = normed()
+    network(X)
+    network[1].eval()
+    pairs = list(zip(X.split(11), LABELS.split(11), strict=True))
+    dicts = [{"x": x, "y": y} for x, y in pairs]
+
+    def of_pair(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    data: Any = dicts if kind == "dicts" else pairs
+    loss: Any = of_dict if kind == "dicts" else F.cross_entropy
+    found = lrlab.find(network, data, loss, val=data, **SHORT)
+    for i, lr in enumerate(found.constants.lr):
+        own = copy.deepcopy(network)
+        sgd, losses = torch.optim.SGD(own.parameters(), float(lr)), []
+        for step in range(12):
+            value = of_dict(own, copy.deepcopy(dicts[step % 4])) if kind == "dicts" else of_pair(
+                own, pairs[step % 4]
+            )
+            sgd.zero_grad()
+            value.backward()
+            sgd.step()
+            losses.append(value.item())
+        np.testing.assert_allclose(found.constant_losses[:, i], losses, rtol=2e-5)
+    assert network.training and not network[1].training and "train" not in vars(network[1])
+
+
 def test_the_network_draws_none_of_the_loaders_numbers() -> None:
     """The batches are those of a network without dropout, in the second pass, too."""
     seen = []
@@ -259,6 +289,7 @@ MINE = net()
         ({"val": [{"x": X}]}, "val: the loss fails on a mini-batch, a dict, in eval mode: Key"),
         ({"val": []}, "val: gives no mini-batch"),
         ({"data": []}, "data: gives no mini-batch"),
+        ({"network": net().to("meta")}, "network: has parameters on the meta device"),
         ({"network": nn.Sequential(nn.Embedding(3, 3, sparse=True)), "data": [{"y": LABELS}],
           "loss": lambda m, b: m(b["y"]).sum()}, "network: gives sparse gradients"),
     ],

@@ -167,6 +167,33 @@ def test_a_pass_that_has_begun_goes_on_where_it_was(persistent: bool) -> None:
     assert rest(find=True) == rest(find=False)
 
 
+NUMPY, PYTHON, TORCH = np.random.default_rng(5), random.Random(6), torch.Generator()
+
+
+def noisy(rows: list[Any]) -> Any:
+    noise = NUMPY.random() + PYTHON.random() + sum(torch.rand(1, generator=TORCH) for _ in rows)
+    return {"x": torch.stack([row["x"] for row in rows]) + noise, "y": LABELS[: len(rows)]}
+
+
+class Noisy(Dataset[Any]):
+    def __len__(self) -> int:
+        return 44
+
+    def __getitem__(self, i: int) -> Any:
+        return {"x": X[i] + NUMPY.normal() + PYTHON.random(), "y": LABELS[i]}
+
+
+@pytest.mark.parametrize("loader", [DataLoader(ROWS, 8, collate_fn=noisy), DataLoader(Noisy(), 8)])
+def test_generators_that_are_variables_of_a_module_do_not_move(loader: Any) -> None:
+    def states() -> Any:
+        own = NUMPY.bit_generator.state, PYTHON.getstate(), TORCH.get_state().tolist()
+        return copy.deepcopy(own)
+
+    before = states()
+    lrlab.find(net(), loader, of_dict, **SHORT)
+    assert states() == before
+
+
 def test_pairs_leave_the_loader_too() -> None:
     sampler = Rising()
     loader = DataLoader(TensorDataset(X, LABELS), 8, sampler=sampler)

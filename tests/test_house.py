@@ -17,7 +17,7 @@ LINES, LINES_OF_A_CLASS, ARGUMENTS, FILES_OF_A_FOLDER = 500, 300, 8, 15
 MODULES = {
     *("__init__", "__main__", "_version", "errors", "api"),
     *("sweep", "find", "resume", "reproduce", "analysis", "compare", "bench", "completion"),
-    *("networks", "losses", "schedules", "own_data", "tracking"),
+    *("networks", "losses", "schedules", "own_data", "tracking", "not_importable"),
 }
 PACKAGES = {
     *("process", "config", "records", "data", "engine", "plan", "training", "study", "sweeping"),

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
-from helpers.commands import QUICK, Ended, assert_refused, command, strict_json, sweep
+from helpers.commands import QUICK, Ended, assert_refused, command, process, strict_json, sweep
 from helpers.judged import falling, write_run
 
 from lrlab import analysis, bench, compare, find, records, reproduce, resume
+from lrlab.errors import printable
 from lrlab.plots.__main__ import main as plots_main
 from lrlab.process import only_json
+from lrlab.process.plain import to_json
+from lrlab.records.thresholds import THRESHOLDS
 from lrlab.report.__main__ import main as report_main
 from lrlab.sweep import main as sweep_main
+from lrlab.tables.frames import rows
 from lrlab.verdicts.answer import Answer
 from lrlab.verdicts.noise import Rival
 from lrlab.verdicts.printed import answer_json
@@ -147,6 +155,47 @@ def test_each_key_is_documented() -> None:
     assert set(found["confidence"]["rival"]) == {"lr", *of_rival}
 
 
+# --- the form of the object -----------------------------------------------------------------------
+
+
+@pytest.mark.unit
+def test_numbers_keep_every_bit_and_what_is_missing_is_null() -> None:
+    numbers = [1.2345678901234567e-12, 1 / 3, 1e300, 123456789.12345679, 5e-324]
+    table = pd.DataFrame({"a": numbers, "b": pd.array([1, None, 2**53, 0, 7], dtype="Int64")})
+    found = json.loads(to_json(rows(table)))
+    assert [row["a"] for row in found] == numbers
+    assert [row["b"] for row in found] == [1, None, 2**53, 0, 7]
+    odd = {"x": np.float32("nan"), "y": np.float64("inf"), "z": np.int64(3), "w": pd.NA}
+    assert strict_json(to_json({**odd, "v": [np.bool_(True), pd.NaT]})) == {
+        "x": None, "y": None, "z": 3, "w": None, "v": [True, None],
+    }  # fmt: skip
+
+
+@pytest.mark.unit
+def test_no_encoding_refuses_it_and_no_gate_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate of a terminal replaces control characters by "?", as it must in other text."""
+    raw = io.BytesIO()
+    found = {"name": "schöne … \u202e \x9b[31m \x7f \ud800", "lrlab: ": "lrlab: x"}
+    with io.TextIOWrapper(raw, encoding="ascii") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        only_json.show(found)
+        stream.flush()
+        text = raw.getvalue().decode("ascii")
+    assert json.loads(text) == found
+    assert printable(text) == text
+
+
+def test_what_libraries_print_in_c_does_not_come_behind_the_object() -> None:
+    program = (
+        "import ctypes; from lrlab.process import only_json\n"
+        "with only_json.stdout_free(): ctypes.CDLL(None).puts(b'of a library'); print('of lrlab')\n"
+        "only_json.show({'a': 1})"
+    )
+    ended = process("-c", program, cwd=HERE)
+    assert strict_json(ended.stdout) == {"a": 1}
+    assert sorted(ended.stderr.splitlines()) == ["of a library", "of lrlab"]
+
+
 # --- verbs that read ------------------------------------------------------------------------------
 
 
@@ -169,6 +218,36 @@ def test_analysis_keeps_its_keys_and_has_the_answer(written: Path, tmp_path: Pat
         "converged": 1,
         "overshooting": 1,
     }
+
+
+def test_analysis_has_the_thresholds_if_they_are_asked_for(written: Path, tmp_path: Path) -> None:
+    alone = only(command(analysis.main, ["--thresholds", "--json"], tmp_path), "analysis")
+    whole = only(
+        command(analysis.main, [str(written), "--thresholds", "--json"], tmp_path), "analysis"
+    )
+    assert alone["thresholds"] == whole["thresholds"] and whole["verdicts"]
+    assert alone["thresholds"]["noise"]["value"] == THRESHOLDS.noise
+    lines = command(analysis.main, ["--thresholds"], tmp_path).out.splitlines()
+    assert [line.split()[0] for line in lines] == list(alone["thresholds"])
+
+
+@pytest.mark.parametrize("kept", [{"left_out": ["3 of 5 epochs"]}, "damaged", None])
+def test_the_budget_of_a_sweep_is_in_each_of_its_answers(
+    kept: Any, written: Path, tmp_path: Path
+) -> None:
+    if kept == "damaged":
+        (written / "answer.json").write_text('{"budget": {')
+        kept = None
+    elif kept is not None:
+        records.write_answer(written, answer_json.of_sweep([], None, kept))
+    other = written.with_name("other")
+    shutil.copytree(written, other)
+    (other / "answer.json").unlink(missing_ok=True)
+    for main, verb in ((analysis.main, "analysis"), (compare.main, "compare")):
+        more = [str(other), "--no-files"] if verb == "compare" else []
+        found = only(command(main, [str(written), "--json", *more], tmp_path), verb)
+        answer = found["answer"] if verb == "analysis" else found["sweeps"][0]["answer"]
+        assert answer["budget"] == kept
 
 
 def test_compare_prints_its_tables(written: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.networks import INPUTS, AlwaysNoisy, BatchNorm, Dropout, Odd
+from helpers.networks import INPUTS, AlwaysNoisy, BatchNorm, Dropout, Noise, Odd
 from helpers.training import CLASSES, IN_SHAPE, Trainer, assert_same_bits, tiny_images
 from torch import Tensor, nn
 
@@ -62,7 +62,8 @@ def custom(name: str) -> str:
         ("network=perceptron batch_size=50", None),
         ("network=cnn network.channels=[3,5] network.hidden=[]", None),
         (custom("BatchNorm"), None),
-        (custom("AlwaysNoisy"), "unmapped"),
+        (custom("AlwaysNoisy"), "together"),
+        (custom("Noise"), "unmapped"),
         (custom("Odd"), None),
         ("network.hidden=[9] loss._target_=test_lanes.own_loss", None),
         ("network.hidden=[9] loss._target_=test_lanes.choosy_loss", "unmapped"),
@@ -176,7 +177,7 @@ def test_lanes_that_leave_inside_an_epoch_change_nothing(trainer: Trainer) -> No
 
 
 @pytest.mark.full(after=1)
-@pytest.mark.parametrize("network", ["Dropout", "AlwaysNoisy"])
+@pytest.mark.parametrize("network", ["Dropout", "AlwaysNoisy", "Noise"])
 def test_the_callers_random_state_does_not_matter(trainer: Trainer, network: str) -> None:
     torch.manual_seed(1)
     one = trainer.alone("lr=0.1", custom(network))
@@ -185,8 +186,9 @@ def test_the_callers_random_state_does_not_matter(trainer: Trainer, network: str
     assert_same_bits(one, trainer.alone("lr=0.1", custom(network)))
 
 
-def test_random_networks_draw_anew_at_each_step_and_seed(trainer: Trainer) -> None:
-    network = stacking.stack([AlwaysNoisy(CLASSES)] * 2, [0, 1], losses.nll, "cpu")
+@pytest.mark.parametrize("kind", [AlwaysNoisy, Noise])
+def test_random_networks_draw_anew_at_each_step_and_seed(kind: type[nn.Module]) -> None:
+    network = stacking.stack([kind(CLASSES)] * 2, [0, 1], losses.nll, "cpu")
     data = tiny_images(64, 8, 8)
     network.settle(data.train_x, data.train_y, (data.val_x, data.val_y))
     first = network.gradients(data.train_x, data.train_y, [0, 0], 0)[0]

@@ -232,7 +232,9 @@ def test_run_folders_of_mlflow(tmp_path: Path) -> None:
     told = found(store)
     assert lrs(told) == {"small": 0.01, "good": 0.1, "lost": 1.0}
     assert set(told.rows["optimizer"]) == {"sgd"}
-    assert told.notes[0] == "mlruns (MLflow, 3 runs): train_loss from train/loss, lr from params/lr"
+    assert told.notes[0] == (
+        "mlruns (MLflow, 3 runs): step from step, train_loss from train/loss, lr from params/lr"
+    )
     assert any("dd: none of its metrics is a loss" in note for note in told.notes)
     mine = told.rows.loc[told.rows["run"] == "good"]
     assert mine["train_loss"].tolist() == CURVE and mine["step"].tolist() == [*range(8)]
@@ -349,7 +351,7 @@ def test_options_that_cannot_work_are_refused(tmp_path: Path, command: Any) -> N
     for words, message in (
         ((folder, "--lr", "0.1"), "--lr=0.1: is the rate of one run, and there are 2 (a, b)"),
         ((folder, "--lr", "c=1", "--lr", "b=1"), "--lr=c=1: there is no run c"),
-        ((folder, "--lr", "x"), "--lr=x: must be a number not below 0"),
+        ((folder, "--lr", "x"), "--lr=x: must be a finite number, not below 0"),
         ((folder, "--lr-from", "lr"), "--lr-from=lr: needs {lr} or a group (?P<lr>...)"),
         ((folder, "--lr-from", "(?P<lr>"), "is no regular expression"),
         ((folder, "--lr-from", "{lr}{x}"), "{x} is unknown"),

@@ -268,5 +268,5 @@ def test_judge_says_what_is_missing() -> None:
         lrlab.judge(strange, lr=0.1, columns={"loss": "x"})
     with pytest.raises(UserError, match="must be a pandas DataFrame"):
         lrlab.judge([1])  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="must be a number not below 0"):
+    with pytest.raises(UserError, match="must be a finite number, not below 0"):
         lrlab.judge(alone, lr=-1)

@@ -192,7 +192,7 @@ def test_group_key_ignores_numbers_and_nothing_else():
         ),
         ({"momentun": 1}, "optimizer.momentun=1: SGD has no such option (did you mean momentum?)"),
         ({"params": 1}, "optimizer.params=1: SGD has no such option"),
-        ({"lr": -0.1}, "lr=-0.1: must be a number of at least 0"),
+        ({"lr": -0.1}, "lr=-0.1: must be a finite number, not below 0"),
         ({"_target_": "torch.optim.Adam", "betas": [0.9, 1.0]}, "optimizer.betas=[0.9, 1.0]: must"),
         ({"_target_": "torch.optim.Adam", "betas": 0.9}, "optimizer.betas=0.9: must be two"),
         ({"_target_": "torch.optim.RMSprop", "alpha": 1.5}, "optimizer.alpha=1.5: must be at"),

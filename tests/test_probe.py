@@ -407,7 +407,7 @@ def test_an_error_of_the_loss_ends_the_first_step_and_later_only_warns(tmp_path:
     model.loss().backward()
     with pytest.raises(ValueError, match="no such batch"), probe.step(broken):
         optimizer.step()
-    with pytest.raises(TypeError, match="must return a tensor"), probe.step(lambda: 1.0):  # type: ignore[arg-type,return-value]
+    with pytest.raises(UserError, match="must return a tensor"), probe.step(lambda: 1.0):  # type: ignore[arg-type,return-value]
         optimizer.step()
     descend(model, optimizer, probe, 1)
     weights = model.w.detach().clone()
@@ -429,6 +429,7 @@ def test_what_cannot_work_is_refused_in_one_line(tmp_path: Path) -> None:
         ("model: must be", lambda: lrlab.Probe(model.loss, sgd, tmp_path)),  # type: ignore[arg-type]
         ("every=0: must be", lambda: lrlab.Probe(model, sgd, tmp_path, 0)),
         ("lr=nan: must be", lambda: lrlab.Probe(model, sgd, tmp_path, lr=math.nan)),
+        ("lr=inf: must be", lambda: lrlab.Probe(model, sgd, tmp_path, lr=math.inf)),
         ("holds a sweep", lambda: lrlab.Probe(model, sgd, tmp_path / "sweep")),
         ("settings: lr=1", lambda: lrlab.Probe(model, sgd, tmp_path, settings={"lr": 1})),
         ("num_classes=1", lambda: lrlab.Probe(model, sgd, tmp_path, settings={"num_classes": 1})),

@@ -48,6 +48,7 @@ def phases(file: Path) -> Counter[str]:
     return Counter(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
 
+@pytest.mark.full
 def test_each_window_is_a_trace_with_lrlabs_phases(homes: dict[str, tuple[Path, Ended]]) -> None:
     folder, ended = homes["true"]
     assert (ended.code, ended.err) == (0, "")
@@ -65,6 +66,7 @@ def test_each_window_is_a_trace_with_lrlabs_phases(homes: dict[str, tuple[Path, 
     assert epoch_end["gradients"] <= BEHIND
 
 
+@pytest.mark.full
 def test_a_phase_spans_the_operations_that_it_calls(homes: dict[str, tuple[Path, Ended]]) -> None:
     found = events(homes["true"][0] / "profile" / f"steps{SUFFIX}")
     spans = [event for event in found if event.get("name") == f"{PREFIX}gradients"]
@@ -79,6 +81,7 @@ def test_a_phase_spans_the_operations_that_it_calls(homes: dict[str, tuple[Path,
         assert len(inside) >= 4, "a product a layer at least"
 
 
+@pytest.mark.full
 def test_it_changes_no_bit(homes: dict[str, tuple[Path, Ended]]) -> None:
     (with_it, _), (without, ended) = homes["true"], homes["false"]
     assert not (without / "profile").exists() and "trace " not in ended.out

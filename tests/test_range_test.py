@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -296,12 +297,23 @@ def test_where_nothing_was_learned_there_is_no_best(table, why):
     assert found.best is None and found.as_good is None
     assert found.why_none.startswith(why)
     assert sweep_range(found) is None
-    assert where_the_ramp_misleads(read_ramp(GRID, bowl()), found) == []
+    ramp = read_ramp(GRID, bowl())
+    (said,) = where_the_ramp_misleads(ramp, found)
+    assert said.endswith(": no constant lr learned anything, so the ramp says nothing")
+    assert all(f"{each.rule}, lr " in said for each in ramp.suggestions)
+    assert where_the_ramp_misleads(replace(ramp, suggestions=()), found) == []
 
 
 def test_noise_alone_is_no_learning():
-    table = 2.3 + 0.2 * np.random.default_rng(1).standard_normal((300, 1)).repeat(8, axis=1)
-    assert read_constants(lr_grid(0.01, 1, 8), table).best is None
+    """Also where the first mini-batch, which is the start, has a high loss by chance."""
+    grid = lr_grid(0.01, 1, 8)
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        table = 2.3 + 0.2 * draw.standard_normal((300, 1)).repeat(8, axis=1)
+        table += 1e-4 * draw.standard_normal((300, 8))
+        assert read_constants(grid, table).best is None
+        learned = table - 1.5 * (1 - np.exp(-np.arange(300)[:, None] / 30))
+        assert read_constants(grid, learned).edge == "low"
 
 
 @pytest.mark.parametrize("shape", [(3,), (10, 4), (0, 3)])

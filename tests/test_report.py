@@ -229,7 +229,7 @@ def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
         ("nowhere", "no such folder"),
         ("empty", "holds no runs"),
         ("sweep/0", "is a run's folder; name its sweep's, "),
-        ("sweep/multirun.yaml", "no such folder"),
+        ("sweep/multirun.yaml", "is a file, and no sweep"),
     ],
 )
 def test_what_is_no_sweep_gets_one_line(

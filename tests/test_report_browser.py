@@ -20,6 +20,7 @@ from lrlab.report import figures
 needs_browser = pytest.mark.skipif(
     chromium() is None, reason="no chromium, chromium-browser or google-chrome is installed"
 )
+pytestmark = pytest.mark.full
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,6 @@ def page(kept: Opened) -> Opened:
     return kept
 
 
-@pytest.mark.full
 @needs_browser
 def test_it_opens_without_a_complaint_and_asks_for_nothing(made: Path, page: Opened) -> None:
     assert page.requests == [made.as_uri()] and page.messages == []
@@ -337,7 +337,6 @@ def test_it_follows_light_and_dark_and_prints_light(page: Opened) -> None:
     assert paged.startswith(b"%PDF") and paged.count(b"/Type /Page\n") >= 2
 
 
-@pytest.mark.full
 @needs_browser
 def test_it_prints_the_chart_where_no_picture_stands_for_it(made: Path, opened: Any) -> None:
     file = made.with_name("bare.html")
@@ -361,7 +360,6 @@ def test_a_narrow_window_does_not_scroll_sideways(page: Opened, width: int) -> N
     assert inside["x"] >= 0 and inside["x"] + inside["width"] <= width
 
 
-@pytest.mark.full
 @needs_browser
 def test_all_is_reached_by_tab_and_seen_when_it_is(made: Path, opened: Any) -> None:
     page = opened(made).chart()
@@ -412,7 +410,6 @@ def test_a_command_is_copied_and_a_figure_enlarged(page: Opened) -> None:
     assert not large.is_visible()
 
 
-@pytest.mark.full
 @needs_browser
 def test_what_a_record_holds_is_text_and_nothing_else(tmp_path: Path, opened: Any) -> None:
     sweep = tmp_path / "a<img src=x onerror=alert(1)>&'\"b"
@@ -440,7 +437,6 @@ def test_what_a_record_holds_is_text_and_nothing_else(tmp_path: Path, opened: An
     assert page.page.locator("select[data-setting] option").filter(has_text="window.hacked").count()
 
 
-@pytest.mark.full
 @needs_browser
 def test_a_sweep_that_failed_altogether_says_so(tmp_path: Path, opened: Any) -> None:
     for number, lr in enumerate((2.5, 3.2, 10.0)):
@@ -461,7 +457,6 @@ def test_without_scripts_it_can_still_be_read(made: Path, opened: Any) -> None:
     assert page.requests == [made.as_uri()]
 
 
-@pytest.mark.full
 @needs_browser
 def test_a_hundred_runs_are_drawn_and_leave_room_for_pictures(tmp_path: Path, opened: Any) -> None:
     file = report.write(write_sweep(tmp_path / "s", 100, steps=300), {})

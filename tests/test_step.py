@@ -186,7 +186,6 @@ def test_padded_and_in_bf16(options: dict[str, Any]) -> None:
         ReadsAsList,
         DrawsByNumpy,
         DrawsByPython,
-        lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, CLASSES)),
     ],
 )
 def test_a_network_that_does_more_than_tensors_show_is_not_captured(
@@ -198,7 +197,14 @@ def test_a_network_that_does_more_than_tensors_show_is_not_captured(
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["one batch", "own batches"])
-@pytest.mark.parametrize("make", [StartsAtZero, MeanInFloat64])
+@pytest.mark.parametrize(
+    "make",
+    [
+        StartsAtZero,
+        MeanInFloat64,
+        lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, CLASSES)),
+    ],
+)
 def test_captured_and_equal_all_the_same(make: Callable[[], nn.Module], own: bool) -> None:
     plain, captured, step = both(make, own=own)
     assert step.way == "captured"

@@ -89,6 +89,16 @@ def test_a_words_payload_would_run(here: Path) -> None:
     assert ran(here)
 
 
+def test_the_line_repeats_what_was_typed(here: Path) -> None:
+    add_word(here / "s", "network._target_=evil.Net")
+    typed = ["lr=0.1,0.2,0.4", "seed=0, 1"]
+    line = r"resume s lr=0\.1,0\.2,0\.4 'seed=0, 1' trust=true$"
+    with pytest.raises(UserError, match=line):
+        resuming.command_line(Path("s"), typed)
+    with pytest.raises(UserError, match=r"resume s trust=true$"):  # none of its password
+        resuming.command_line(Path("s"), ["storage=postgresql://me:secret@db/lrlab"])
+
+
 def test_a_pickle_among_the_words_is_no_flag(here: Path) -> None:
     """Hydra's --experimental-rerun unpickles the file that it is given."""
     (here / "theirs.pickle").write_bytes(pickle.dumps(Touch()))

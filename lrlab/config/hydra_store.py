@@ -6,19 +6,33 @@ Another Hydra program in the same process finds Hydra unchanged.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.version import VersionBase
+from omegaconf import DictConfig, open_dict
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import OmegaConfBaseException
 
 from lrlab.config import schema
 
 # Hydra 1.3 warns without it, Hydra 1.4 with it.
 BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
+# What composing a config, or reading one, may raise.
+ERRORS = (HydraException, OmegaConfBaseException)
+
 _SCHEMA = "lrlab_schema"
+_RESOLVERS = ("now", "hydra", "python_version")  # those that Hydra registers when it starts
 
 
 @contextlib.contextmanager
@@ -65,3 +79,62 @@ def _replaced(owner: Any, name: str, value: Any) -> Generator[None, None, None]:
             setattr(owner, name, before)
         else:
             delattr(owner, name)
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """Compose lrlab's config, without Hydra's part."""
+    with ready(), hydra.initialize_config_dir(str(schema.folder("conf")), **BASE):
+        return hydra.compose("config", list(overrides))
+
+
+def composed_for_run(
+    program: str, flags: Sequence[str], overrides: Sequence[str]
+) -> DictConfig | None:
+    """Compose lrlab's config from the words of a command, with Hydra's part, as for one run.
+
+    Hydra makes no folder.
+
+    Returns:
+        None if a flag makes Hydra print something instead, as ``--cfg job`` does.
+    """
+    found: list[DictConfig] = []
+
+    def task(config: DictConfig) -> None:
+        # only this, because Hydra adds its own lines to an exception raised here
+        with open_dict(config):
+            config.hydra = HydraConfig.get()
+        found.append(config)
+
+    task.__module__ = program  # Hydra names the job after it
+    conf, before = str(schema.folder("conf")), sys.argv
+    own = ("hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null")
+    sys.argv = [program, *flags, *own, *overrides]
+    try:
+        with ready():
+            hydra.main(**BASE, config_path=conf, config_name="config")(task)()
+    finally:
+        sys.argv = before
+        GlobalHydra.instance().clear()
+    return found[0] if found else None
+
+
+@contextlib.contextmanager
+def kept() -> Generator[None, None, None]:
+    """Give the block a Hydra of its own, and restore the caller's Hydra at the end.
+
+    The caller may be a Hydra program, or a notebook that has composed a config.
+    """
+    own: Any = (GlobalHydra, HydraConfig, VersionBase, JobRuntime)
+    instances: Any = Singleton._instances  # pyright: ignore[reportPrivateUsage]
+    before = {kind: instances.pop(kind) for kind in own if kind in instances}
+    known: dict[str, Any] = BaseContainer._resolvers  # pyright: ignore[reportPrivateUsage]
+    resolvers = dict(known)
+    try:
+        yield
+    finally:
+        for kind in own:
+            instances.pop(kind, None)
+        instances.update(before)
+        for name in _RESOLVERS:  # a resolver that the user's code registered stays
+            known.pop(name, None)
+        known.update(resolvers)

@@ -31,14 +31,14 @@ OBJECTIVES = {
     "steps_to_target": "minimize",
 }
 
-_NUMBER = r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan))"
-INTERVAL = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")  # 1e-4..1
+NUMBER = r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan))"
+INTERVAL = re.compile(rf"{NUMBER}\.\.{NUMBER}")  # 1e-4..1
 
 # Options of the sweep as a whole: a list of values of these makes no runs.
 NOT_SWEPT = (
     *("name", "output", "plots", "lanes", "objective", "target", "n_trials", "timeout", "points"),
     *("storage", "workers", "lease", "checkpoint_every", "diagnostics", "source", "profile"),
-    *("pad", "capture", "memory_limit", "budget"),
+    *("pad", "capture", "lane_dropout", "memory_limit", "budget"),
     *SWEEP_GROUPS,
 )
 
@@ -80,6 +80,7 @@ class Config:
     precision: str = "float32"
     pad: Any = None
     capture: bool = True
+    lane_dropout: bool = False
     source: str | None = None
     sampler: Any = None
     pruner: Any = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from lrlab import not_importable
 from lrlab.config.schema import nearest
 from lrlab.errors import UserError
 
@@ -152,6 +153,7 @@ def instantiate(node: Mapping[str, Any], **arguments: Any) -> Any:
     """
     from hydra.utils import instantiate as made
 
+    not_importable.check("_target_", node.get("_target_"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved", UserWarning)
         return made(node, **arguments)
@@ -186,7 +188,10 @@ def locate(option: str, path: str, base: type) -> Callable[..., Any]:
     # instantiate, not get_object: since 1.3.8 Hydra refuses unsafe targets there, and it prints
     # nothing itself
     try:
+        not_importable.check(option.partition("=")[0], path)
         call = instantiate({"_target_": path, "_partial_": True}).func
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{option}: cannot be loaded{_suggestion(path, base)}") from error
     if isinstance(call, type) and not issubclass(call, base):

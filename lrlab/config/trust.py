@@ -15,6 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import lrlab
+from lrlab import not_importable
 from lrlab.config import schema
 from lrlab.config.known import SETS, is_known, located
 from lrlab.errors import UserError
@@ -164,6 +165,7 @@ def _calls(node: Any, group: str) -> list[str]:
         target = each["_target_"]
         if target in (None, "???", ""):
             continue
+        not_importable.check(f"{key}._target_", target)
         if not isinstance(target, str) or not is_known(target, group if key == group else ""):
             found.append(f"{target} ({key})")
         elif target.startswith("torchvision.models."):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lrlab.errors import UserError
@@ -42,7 +42,10 @@ _COUNTS = (
     *("num_samples", "consumed_samples", "examples", "examples_seen", "num_examples_seen"),
 )
 _EPOCH = ("epoch", "train_epoch", "current_epoch", "epoch_num", "ep")
-_LR = ("lr", "learning_rate", "learningrate", "lrate", "train_learning_rate", "train_lr")
+_LR = (
+    *("lr", "learning_rate", "learningrate", "lrate", "train_learning_rate", "train_lr"),
+    *("epoch_learning_rate", "epoch_lr"),
+)
 _BASE_LR = (
     *("base_lr", "init_lr", "initial_lr", "max_lr", "peak_lr", "lr_max", "base_learning_rate"),
     *("initial_learning_rate", "init_learning_rate", "peak_learning_rate", "max_learning_rate"),
@@ -50,6 +53,10 @@ _BASE_LR = (
     *("params_learning_rate", "hparams_learning_rate", "args_lr", "args_learning_rate"),
     *("optimizer_lr", "optim_lr", "optimizer_learning_rate", "optim_learning_rate"),
 )
+_NOT_A_RATE = {
+    *("decay", "mult", "multiplier", "factor", "gamma", "scale", "scheduler", "schedule", "policy"),
+    *("step", "steps", "epoch", "epochs", "patience", "warmup", "min", "power", "type", "name"),
+}
 _RUN = ("run", "run_id", "run_name", "trial", "experiment", "exp", "id", "name", "job", "trial_id")
 _SEED = ("seed", "random_seed", "rng_seed", "config_seed", "params_seed", "hparams_seed")
 _GRAD_NORM = ("grad_norm", "gradient_norm", "train_grad_norm", "gnorm", "train_gradient_norm")
@@ -58,12 +65,14 @@ _NO_SETTING = {
     *("name", "dir", "path", "folder", "file", "id", "uuid", "time", "date", "timestamp", "url"),
     *("version", "checkpoint", "ckpt", "device", "host", "hostname", "seed", "user", "author"),
     *("output", "uri", "created", "updated", "started", "ended", "duration", "runtime", "tags"),
-    *("notes", "description", "state", "status", "lr", "start", "end"),
+    *("notes", "description", "state", "status", "lr", "start", "end", "number", "index", "row"),
 }
 _MEASURED = {
     *("acc", "accuracy", "top1", "top5", "f1", "auc", "error", "err", "perplexity", "ppl", "bleu"),
     *("score", "seconds", "minutes", "hours", "memory", "mem", "flops", "throughput", "loss"),
-    *("nll", "rmse", "mae", "r2", "rank", "bpb", "mse", "wer", "cost"),
+    *("nll", "rmse", "mae", "r2", "rank", "bpb", "mse", "wer", "cost", "acc1", "acc5", "iou"),
+    *("miou", "dice", "psnr", "fid", "rouge", "auroc", "auprc", "recall", "mape", "elbo"),
+    *("best", "stopped", "lowest", "elapsed"),
 }
 
 
@@ -121,10 +130,14 @@ def loss_of(name: str) -> str:
 
 
 def _odd(name: str) -> tuple[int, int]:
-    """Return how many words say something else, and whether it stands for steps or epochs."""
+    """Return how many words say something else, and whether it stands for steps or epochs.
+
+    Of a train loss the steps count, of a val loss the mean over all of an evaluation.
+    """
     told = words(name)
     known = TRAIN | VAL | TEST | _LOSS | _PLAIN
     suffix = 0 if "step" in told else 2 if "epoch" in told else 1
+    suffix = 2 - suffix if {*told} & (VAL | TEST) else suffix
     return sum(word not in known for word in told), suffix
 
 
@@ -141,10 +154,44 @@ def add_losses(
             roles[f"{part}_loss"] = found
 
 
+def with_like_steps(
+    roles: dict[str, str], names: Iterable[str], last: Callable[[str], float]
+) -> list[str]:
+    """Take a train loss that is counted like the val loss, if the one taken is not.
+
+    A program may count its train loss in batches and its val loss in epochs.
+
+    Args:
+        roles: as from `add_losses`; the train loss may be changed.
+        last: gives the last step of a column.
+
+    Returns:
+        A line, if there is no such train loss.
+    """
+    train, val = roles.get("train_loss"), roles.get("val_loss")
+    if train is None or val is None:
+        return []
+
+    def is_like(name: str) -> bool:
+        low, high = sorted((last(name) + 1, last(val) + 1))
+        return low > 0.5 * high
+
+    if is_like(train):
+        return []
+    alike = [name for name in names if loss_of(name) == "train" and is_like(name)]
+    if alike:
+        roles["train_loss"] = min(alike, key=_odd)
+        return []
+    return [
+        f"{train} goes to step {last(train):g}, {val} to {last(val):g}: they may count different "
+        "things"
+    ]
+
+
 def best_loss(
     names: Iterable[str], part: str, count: Callable[[str], int], where: object
 ) -> str | None:
-    """Return the column of a loss: the plainest name, of per-step losses those of steps.
+    """Return the column of a loss: the plainest name, of train losses those of steps.
 
     A column with one value where another has many is the mean over all training, and not a curve.
 
@@ -233,9 +280,42 @@ def seconds(names: Sequence[str]) -> str | None:
 def lr(names: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the column of the run's own lr, and that of the lr of each step."""
     of_step = first(names, _LR)
-    if of_step is None:  # Lightning's monitor: lr-SGD, lr-Adam/pg1
-        of_step = next((name for name in names if re.match(r"lr[-/]\w", name)), None)
+    if of_step is None:  # Lightning's monitor: lr-SGD, lr-Adam/pg1; others: charts/learning_rate
+        of_step = next((name for name in names if _is_rate_of_group(name)), None)
     return first(names, _BASE_LR), of_step
+
+
+def _is_rate_of_group(name: str) -> bool:
+    return bool(re.match(r"lr[-/]\w", name)) or plain(re.split(r"[./]", name)[-1]) in _LR
+
+
+def like_lr(names: Iterable[str]) -> list[str]:
+    """Return the columns that may hold the learning rate of a group, such as lr_head."""
+    return [
+        name
+        for name in names
+        if _is_rate_of_group(name)
+        or ("lr" in (told := words(name)) and not {*told} & _NOT_A_RATE)
+        or ("learning_rate" in plain(name) and not {*told} & _NOT_A_RATE)
+    ]
+
+
+def other_rates(taken: str, highest: Mapping[str, float]) -> list[str]:
+    """Return a line about columns of other rates than the one taken.
+
+    Args:
+        highest: by column, as from `like_lr`.
+    """
+    others = {
+        name: rate
+        for name, rate in highest.items()
+        if name != taken and rate > 0 and rate != highest.get(taken, rate)
+    }
+    if not others:
+        return []
+    name, rate = next(iter(others.items()))
+    also = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return [f"{name}{also} has other rates (up to {rate:g}); --lr-column NAME takes another"]
 
 
 def is_lr(name: str) -> bool:
@@ -247,7 +327,8 @@ def is_lr(name: str) -> bool:
 def is_no_setting(name: str) -> bool:
     """Return whether a hyperparameter names a run, a place or a time, or is the lr or the seed."""
     told = words(name)
-    return is_lr(name) or told[-1] in _NO_SETTING or told[0] in ("log", "save")
+    is_time = len(told) > 1 and told[-2] in ("time", "duration", "runtime")
+    return is_lr(name) or is_time or told[-1] in _NO_SETTING or told[0] in ("log", "save")
 
 
 def is_measured(name: str) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 
+from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, asked, log_of
@@ -13,6 +18,7 @@ from lrlab.tables import tidy
 from lrlab.tables.text_table import Table
 
 PROGRAM = "CSV"
+_OWN = {"run", "lr", "train_loss"}
 
 
 def takes(table: Table, wanted: Wanted) -> bool:
@@ -82,6 +88,7 @@ def roles_of(table: Table, wanted: Wanted) -> dict[str, str]:
 def read(table: Table, wanted: Wanted) -> list[Log]:
     """Return the log of one run, or of several.
 
+    Where there are only epochs, and they begin at 0, that is the first: its losses are of its end.
     Without a column for the run, each lr is a run where the steps begin again with each.
 
     Raises:
@@ -91,11 +98,23 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
     runs = None if "run" in roles else _by_lr(table, roles)
     log = log_of(table, PROGRAM, roles, runs)
     if runs is not None:
-        log = log.saying("no column names the runs: each learning rate is taken as one")
+        others = " with its seed and settings" if any(" " in run for run in runs[:1]) else ""
+        log = log.saying(f"no column names the runs: each learning rate{others} is taken as one")
     if "step" in roles and columns.count([roles["step"]]):
         note = f"{roles['step']} counts samples or tokens: what is called steps are these"
         log = replace(log.saying(note), counts_steps=False)
+    if "step" not in roles and "initial_loss" not in roles and is_from_0(log.rows):
+        rows = log.rows.assign(epoch=log.rows["epoch"] + 1)
+        took = {**log.took, "epoch": f"{roles['epoch']} + 1"}
+        log = replace(log, rows=rows, took=took)
     return [log]
+
+
+def is_from_0(rows: Any) -> bool:
+    """Return whether the epochs are whole numbers from 0 on."""
+    at = rows["epoch"].to_numpy(dtype=float)
+    at = at[np.isfinite(at)]
+    return len(at) > 0 and bool((at % 1 == 0).all()) and at.min() == 0
 
 
 def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:
@@ -106,14 +125,61 @@ def _by_lr(table: Table, roles: dict[str, str]) -> list[str] | None:
     if name is None or unit is None or not table.is_number(name):
         return None
     lrs, at = table.numbers(name), table.numbers(unit)
-    distinct = [lr for lr in dict.fromkeys(lrs.tolist()) if lr == lr]
-    if len(distinct) < 2 or np.isnan(lrs).any():
+    if np.isnan(lrs).any():
         return None
-    of_lr = [at[(lrs == lr) & np.isfinite(at)] for lr in distinct]
-    if not all(map(len, of_lr)):
-        return None
-    starts = [float(each.min()) for each in of_lr]
-    ends = [float(each.max()) for each in of_lr]
-    if max(starts) < min(ends):  # each begins before any ends: no schedule of one run
-        return [f"lr={lr:g}" for lr in lrs.tolist()]
-    return None
+    by_lr: Any = pd.DataFrame({"lr": lrs, "at": at}).groupby("lr")["at"]
+    starts, ends = by_lr.min(), by_lr.max()
+    if len(starts) < 2 or starts.isna().any() or starts.max() >= ends.min():
+        return None  # each does not begin before any ends: it may be the schedule of one run
+    names = [f"lr={lr:g}" for lr in lrs.tolist()]
+    for ours, theirs in roles.items():
+        if (ours == "seed" or ours in tidy.SETTINGS) and len(set(table.cells[theirs])) > 1:
+            told = zip(names, table.cells[theirs], strict=True)
+            names = [f"{name} {ours}={cell}" for name, cell in told]
+    return names
+
+
+# --- refused -----------------------------------------------------------------------------------
+
+
+def refuse(table: Table) -> None:
+    """Refuse a table that no program's reader took.
+
+    One that has most of the columns of lrlab's own curves is left to whoever reads those.
+
+    Raises:
+        UserError: says what is missing.
+    """
+    names = table.names
+    if len(_OWN & {*names}) > 1 and "train_loss" in names:
+        return
+    if not table.lines:
+        raise UserError(f"{table.file}: names its columns and has no rows")
+    losses = [name for name in names if columns.loss_of(name) in ("train", "val")]
+    if not losses:
+        _no_loss(table)
+    for name in (columns.step(names), columns.epoch(names)):
+        if name is not None:
+            table.numbers(name)  # a cell that is no number is named
+    if not position(table):
+        raise UserError(
+            f"{table.file}: has a loss, {in_a_line(losses[0])[:40]}, and no column that counts "
+            f"steps or epochs; name it, --column step=NAME; its columns are {_listed(names)}"
+        )
+
+
+def _no_loss(table: Table) -> NoReturn:
+    names = table.names
+    test = [name for name in names if columns.loss_of(name) == "test"]
+    if test:
+        option = f"--column {shlex.quote(f'val_loss={test[0]}')} takes {in_a_line(test[0])[:40]}"
+    else:
+        option = "--column train_loss=NAME names it; a score that should rise is none"
+    raise UserError(
+        f"{table.file}: none of its columns is a loss by its name; {option}; its columns are "
+        f"{_listed(names)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return in_a_line(", ".join(names))[:160]

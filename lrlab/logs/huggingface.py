@@ -70,6 +70,11 @@ def read(file: Path, wanted: Wanted) -> list[Log]:
                 "the first learning_rate logged is the highest: the one that was set may be a "
                 "little higher; --lr says it"
             )
+        elif len(first) > 2 and int((first == lr).sum()) == 1 and first[-1] < lr:
+            notes.append(
+                "the highest learning_rate was logged once, between lower ones: the one that was "
+                "set may be a little higher; --lr says it"
+            )
     means = [each["train_loss"] for each in history if "train_loss" in each and "loss" not in each]
     if means:
         notes.append("train_loss of the last entry is the mean over all training: left out")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lrlab.logs import generic
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, log_of
@@ -27,6 +29,8 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
     """
     roles = generic.roles_of(table, wanted)
     log = log_of(table, PROGRAM, roles)
+    if not generic.is_from_0(log.rows):  # resumed, or of another program
+        return [log]
     rows = log.rows.assign(epoch=log.rows["epoch"] + 1)
     took = {**log.took, "epoch": f"{roles['epoch']} + 1"}
-    return [Log(log.place, PROGRAM, rows, took, log.lr_from, log.notes, log.written)]
+    return [replace(log, rows=rows, took=took)]

@@ -1,8 +1,9 @@
-"""Read Lightning's CSVLogger: metrics.csv, with the hparams.yaml beside it."""
+"""Read Lightning's CSVLogger: metrics.csv, with the hparams.yaml next to it."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from lrlab import records
 from lrlab.errors import UserError
 from lrlab.logs import columns, generic
 from lrlab.logs.columns import Wanted
-from lrlab.logs.log import Log, log_of, settings_columns
+from lrlab.logs.log import Log, log_of, plain_values, settings_columns
 from lrlab.records import files
 from lrlab.tables.text_table import Table
 
 PROGRAM = "Lightning"
 HPARAMS = "hparams.yaml"
+_PLAIN_LINE = re.compile(r"(\w{1,80}): [\"']?(\d{1,30}\.?\d{0,30}(?:[eE][+-]?\d{1,3})?)[\"']?\s*")
 _LARGEST = 2**20  # bytes of an hparams.yaml that is read
 
 
@@ -51,7 +53,7 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
         took["seed"] = HPARAMS
     settings = settings_columns(hparams, "hparams")
     rows = rows.assign(**{key: value for key, value in settings.items() if key not in rows})
-    return [Log(log.place, PROGRAM, rows, took, lr_from, log.notes, log.written)]
+    return [replace(log, rows=rows, took=took, lr_from=lr_from)]
 
 
 def lr_name(values: dict[str, Any]) -> str | None:
@@ -74,6 +76,7 @@ def hyperparameters(file: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the values of an hparams.yaml by dotted name, and a line if it cannot be read."""
     from yaml import YAMLError
 
+    text = ""
     try:
         files.check_own(file)
         if not file.is_file():
@@ -84,8 +87,13 @@ def hyperparameters(file: Path) -> tuple[dict[str, Any], list[str]]:
         found = records.plain_yaml(text)
     except UserError as error:
         return {}, [str(error)]
-    except (OSError, ValueError, YAMLError, RecursionError):
-        return {}, [f"{file.name} cannot be read as plain YAML"]
+    except OSError:
+        return {}, [f"{file.name} cannot be read"]
+    except (ValueError, YAMLError, RecursionError):  # it names an object of Python, for example
+        plain = {
+            m[1]: plain_values([m[2]])[0] for m in map(_PLAIN_LINE.fullmatch, text.split("\n")) if m
+        }
+        return plain, [f"{file.name} is no plain YAML: only its lines with numbers are read"]
     return (flat(found), []) if isinstance(found, dict) else ({}, [])
 
 

@@ -14,10 +14,11 @@ import pandas as pd
 from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns
 from lrlab.logs.columns import Wanted
-from lrlab.tables import curve_csv, holes, tidy
+from lrlab.tables import holes, restarts, tidy
 from lrlab.tables.text_table import Table
 
 # The order in which a line names what was taken for which column.
+OTHER = "measured else"  # a column of rows, until they are cleaned
 _TOLD = ("run", "step", "epoch", "train_loss", "val_loss", "grad_norm", "seconds", "lr_at_step")
 
 
@@ -37,6 +38,7 @@ class Log:
         written: by loss, (rows,) whether the cell says nan.
         ends: whether it has an end loss a run, and no curves.
         counts_steps: whether what it calls steps are steps of training, as far as that is known.
+        like_lr: its columns that may be learning rates.
     """
 
     place: Path
@@ -48,6 +50,7 @@ class Log:
     written: Mapping[str, np.ndarray] = field(default_factory=dict)
     ends: bool = False
     counts_steps: bool = True
+    like_lr: tuple[str, ...] = ()
 
     @property
     def runs(self) -> list[Any]:
@@ -165,6 +168,20 @@ def lr_roles(table: Table, roles: dict[str, str], frame: pd.DataFrame) -> tuple[
     return frame, where
 
 
+def _measured_else(table: Table, roles: Mapping[str, str]) -> np.ndarray | None:
+    """Return (rows,) 1 where a loss that has no role has a value, such as a test loss; else NaN."""
+    used = {*roles.values()}
+    names = [
+        name
+        for name in table.names
+        if name not in used and 0 < table.count(name) < len(table.lines) and columns.loss_of(name)
+    ]
+    if not names:
+        return None
+    there = np.any([[bool(cell) for cell in table.cells[name]] for name in names], axis=0)
+    return np.where(there, 1.0, math.nan)
+
+
 def log_of(
     table: Table,
     program: str,
@@ -174,18 +191,53 @@ def log_of(
     """Return the log of a table whose columns are known."""
     frame, written = rows_of(table, {k: v for k, v in roles.items() if k != "lr"}, runs)
     frame, lr_from = lr_roles(table, roles, frame)
+    if (other := _measured_else(table, roles)) is not None:
+        frame = frame.assign(**{OTHER: other})
     took = {ours: theirs for ours, theirs in roles.items() if ours != "lr"}
-    return Log(table.file, program, frame, took, lr_from, table.notes, written)
+    like = tuple(name for name in columns.like_lr(table.names) if table.is_number(name))
+    notes = table.notes
+    if lr_from and "lr" not in roles:
+        highest = {name: float(np.nanmax(table.numbers(name))) for name in like}
+        notes = (*notes, *columns.other_rates(lr_from.split(",")[0], highest))
+    return Log(table.file, program, frame, took, lr_from, notes, written, like_lr=like)
+
+
+# --- trainings one after the other ----------------------------------------------------------------
+
+
+def split(log: Log, label: str) -> Log:
+    """Return a log of one run as several, if it holds trainings one after the other.
+
+    Args:
+        label: of the log. The runs are called label/1, label/2.
+    """
+    if log.ends or log.runs != [""]:
+        return log
+    rows: Any = log.rows
+    pieces, notes = restarts.trainings(rows)
+    if not pieces:
+        return log
+    kept = np.concatenate(pieces)
+    written = {name: flags[kept] for name, flags in log.written.items()}
+    parts: list[Any] = [rows.iloc[piece] for piece in pieces]
+    if len(pieces) > 1:
+        parts = [part.assign(run=f"{label}/{i}") for i, part in enumerate(parts, 1)]
+        rates = [restarts.rate_of(rows, piece) for piece in pieces]
+        if not any(map(math.isnan, rates)):
+            parts = [part.assign(lr=rate) for part, rate in zip(parts, rates, strict=True)]
+    rows = pd.concat(parts, ignore_index=True)
+    return replace(log.saying(*notes), rows=rows, written=written)
 
 
 # --- cleaned --------------------------------------------------------------------------------------
 
 
-def cleaned(log: Log, has_holes: bool = True) -> Log:
+def cleaned(log: Log, has_holes: bool = True, blank_may_be_lost: bool = False) -> Log:
     """Return the log with holes, restarted steps and repeated steps settled, and lines about it.
 
     Args:
         has_holes: whether a blank loss was not measured; False: it may also be a lost one.
+        blank_may_be_lost: see `lrlab.tables.holes.settled`.
     """
     rows, notes, written = log.rows, list(log.notes), log.written
     if "train_loss" not in rows:
@@ -195,13 +247,16 @@ def cleaned(log: Log, has_holes: bool = True) -> Log:
     unit = "step" if "step" in rows else "epoch"
     has_loss = rows["run"].notna()
     if has_holes:
-        rows, told = holes.settled(rows, written)
+        rows, told = holes.settled(rows, written, blank_may_be_lost=blank_may_be_lost)
         notes += told
         has_loss = rows.loc[:, [n for n in holes.LOSSES if n in rows]].notna().any(axis=1)
+        if blank_may_be_lost:  # then a row that kept its place is of a lost loss
+            has_loss |= rows["run"].isin(rows.loc[has_loss, "run"])
+    rows = rows.drop(columns=OTHER, errors="ignore")
     kept = rows.loc[has_loss & rows[unit].notna()].reset_index(drop=True)
     if lost := len(set(log.runs) - set(kept["run"])):
         notes.append(f"{lost} of {len(log.runs)} runs have no loss, and were left out")
-    kept, told = curve_csv.counted_on(kept)
+    kept, told = restarts.counted_on(kept)
     notes += told
     notes += _repeated(kept, unit)
     return replace(log, rows=kept, notes=tuple(notes), written={})
@@ -242,5 +297,6 @@ def told_line(logs: Sequence[Log], name: str) -> str:
     of = f", {count} runs" if count > 1 else ""
     took = {key: one.took[key] for key in (*_TOLD, *one.took) if key in one.took}
     words = [f"{ours} from {theirs}" for ours, theirs in took.items()]
-    words.append(f"lr from {one.lr_from}")
+    lr_from = "their names" if one.lr_from == "its name" and count > 1 else one.lr_from
+    words.append(f"lr from {lr_from}")
     return f"{name} ({one.program}{of}): {', '.join(words)}"

@@ -22,7 +22,7 @@ _MOST = 2000  # metrics or parameters of a run
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether this is a run's folder: meta.yaml beside metrics/ or params/."""
+    """Return whether this is a run's folder: meta.yaml next to metrics/ or params/."""
     return (folder / "meta.yaml").is_file() and (folder / "metrics").is_dir()
 
 
@@ -40,7 +40,7 @@ def read(run: Path, wanted: Wanted) -> list[Log]:
     """
     metrics = {name: _points(file) for name, file in _inside(run / "metrics").items()}
     params = {name: _text(file).strip() for name, file in _inside(run / "params").items()}
-    roles = _roles(run, metrics, wanted)
+    roles, notes = _roles(run, metrics, wanted)
     parts = [
         pd.DataFrame(metrics[theirs], columns=["time", ours, "step"])
         for ours, theirs in roles.items()
@@ -71,7 +71,9 @@ def read(run: Path, wanted: Wanted) -> list[Log]:
     settings: dict[str, Any] = settings_columns(plain, "params")
     if (seed := columns.seed(list(plain))) is not None:
         settings["seed"] = plain[seed]
-    log = Log(run, PROGRAM, rows.assign(lr=lr, **settings), roles, lr_from, (), written)
+    took = {"step": "step", **roles}
+    rows = rows.assign(lr=lr, **settings)
+    log = Log(run, PROGRAM, rows, took, lr_from, tuple(notes), written)
     most = max((len(metrics[theirs]) for theirs in roles.values()), default=0)
     if most > 1 and rows["step"].nunique() == 1:
         return [log.saying("all its values have one step: they count as one point")]
@@ -87,7 +89,10 @@ def _rate(run: Path, name: str, text: str) -> float:
         ) from None
 
 
-def _roles(run: Path, metrics: Mapping[str, list[Any]], wanted: Wanted) -> dict[str, str]:
+def _roles(
+    run: Path, metrics: Mapping[str, list[Any]], wanted: Wanted
+) -> tuple[dict[str, str], list[str]]:
+    """Return the metric of each of our columns, and lines about them."""
     roles: dict[str, str] = {}
     for ours, theirs in wanted.columns:
         if theirs not in metrics:
@@ -99,6 +104,9 @@ def _roles(run: Path, metrics: Mapping[str, list[Any]], wanted: Wanted) -> dict[
     if "train_loss" not in roles and "val_loss" not in roles:
         listed = in_a_line(", ".join(metrics))[:160]
         raise UserError(f"{run}: none of its metrics is a loss ({listed or 'it has none'})")
+    last = {name: max(point[2] for point in metrics[name]) for name in metrics if metrics[name]}
+    free = [name for name in names if "train_loss" not in dict(wanted.columns)]
+    notes = columns.with_like_steps(roles, free, last.__getitem__)
     base, of_step = columns.lr(names)
     if wanted.lr_column in metrics:
         of_step = wanted.lr_column
@@ -109,7 +117,7 @@ def _roles(run: Path, metrics: Mapping[str, list[Any]], wanted: Wanted) -> dict[
     ):
         if theirs is not None:
             roles.setdefault(ours, theirs)
-    return roles
+    return roles, notes
 
 
 def _inside(folder: Path, prefix: str = "") -> dict[str, Path]:

@@ -214,6 +214,9 @@ def _logs(
         )
         trials = with_points
     several = len(set(names)) > 1
+    # A value that is reported at step 0 is of after that step, and no loss before training.
+    first = min((min(trial.points, default=1.0) for trial in trials), default=1.0)
+    later = 1 if first == 0 and not ends else 0
     frames: list[pd.DataFrame] = []
     for trial in trials:
         points = {math.nan: trial.value} if ends else dict(sorted(trial.points.items()))
@@ -225,7 +228,7 @@ def _logs(
         label = f"{trial.study}/{trial.number}" if several else str(trial.number)
         part: dict[str, Any] = {
             "run": label,
-            "step": list(points),
+            "step": [step + later for step in points],
             "val_loss": list(points.values()),
             "lr": float(trial.params.get(name, math.nan)),
             "seed": trial.params.get("seed"),
@@ -240,7 +243,8 @@ def _logs(
         rows = rows.drop(columns="val_loss").assign(end_loss=lost, judged_by="val_loss")
     what = "the value of each trial" if ends else "the intermediate values"
     took = {"run": "the trial's number"}
-    took |= {} if ends else {"step": "the step they were reported at"}
+    at = f"the step they were reported at{' + 1' if later else ''}"
+    took |= {} if ends else {"step": at}
     took["end loss" if ends else "val_loss"] = f"{what}{'' if ends else ' (assumed)'}"
     return [
         Log(file, PROGRAM, rows, took, f"the parameter {name}", tuple(told), written, ends, False)

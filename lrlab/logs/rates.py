@@ -14,12 +14,14 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.logs import wandb
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log
+from lrlab.process.plain import A_RATE, is_rate
 from lrlab.tables.tidy import SETTINGS
 
 _NUMBER = r"[+]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FRACTION = r"(?:\d+\.\d+|\.\d+|\d+\.?\d*[eE][+-]?\d+)"
 _IN_A_NAME = re.compile(
-    rf"(?<![A-Za-z])(?:lr|learning[_-]?rate)(?:=(?P<lr>{_NUMBER})|[_:-]?(?P<lr2>{_FRACTION}))"
+    r"(?<![A-Za-z])(?:lr|learning[ _-]?rate)"
+    rf"(?:(?:=|: ?)(?P<lr>{_NUMBER})|[ _-]?(?P<lr2>{_FRACTION}))"
     r"(?![\d.]*\d)",
     re.IGNORECASE,
 )
@@ -85,8 +87,8 @@ def _number(text: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{where}: must be a number not below 0, like --lr 0.1")
+    if not is_rate(value):
+        raise UserError(f"{where}: must be {A_RATE}, like --lr 0.1")
     return value
 
 
@@ -138,13 +140,11 @@ def resolved(log: Log, names: Sequence[tuple[str, ...]], wanted: Wanted) -> Log:
         elif alone:
             found[run] = _number(alone[0], "--lr")
     if found:
-        filled = [found.get(run, lr) for run, lr in zip(rows["run"], rows["lr"], strict=True)]
+        filled = rows["run"].map(found).astype(float).fillna(rows["lr"])
         whence = "--lr" if len(found) == len(runs) or not log.lr_from else f"--lr or {log.lr_from}"
         return replace(log, rows=rows.assign(lr=filled), lr_from=whence)
-    if rows["lr"].isna().any() and not wanted.lr_column:
-        told = {run for run, lr in zip(rows["run"], rows["lr"], strict=True) if lr == lr}
-        if not told:
-            return _by_pattern(log, names, _IN_A_NAME, "its name", quiet=True)
+    if not wanted.lr_column and rows["lr"].isna().all():
+        return _by_pattern(log, names, _IN_A_NAME, "its name", quiet=True)
     return log
 
 
@@ -155,7 +155,8 @@ def _by_pattern(
     what: str,
     quiet: bool = False,
 ) -> Log:
-    rows, found, others = log.rows, {}, {}
+    found: dict[Any, float] = {}
+    others: dict[Any, dict[str, str]] = {}
     for run, texts in zip(log.runs, names, strict=True):
         for text in texts:
             matches = [m for m in pattern.finditer(text) if _is_number(_rate_of(m))]
@@ -174,7 +175,8 @@ def _by_pattern(
                 f"{what}: finds no rate in the name {in_a_line(texts[0])}; write the text "
                 "around it, like 'lr{lr}'"
             )
-    rows = rows.assign(lr=[found[run] for run in rows["run"]])
+    rows: Any = log.rows
+    rows = rows.assign(lr=rows["run"].map(found))
     for field in dict.fromkeys(name for each in others.values() for name in each):
         from lrlab.logs.log import plain_values
 
@@ -223,10 +225,32 @@ def check(logs: Sequence[Log], names: Sequence[str], wanted: Wanted) -> None:
     for log in logs:
         of_log = runs[place : place + len(log.runs)]
         place += len(log.runs)
-        has = {run for run, lr in zip(log.rows["run"], log.rows["lr"], strict=True) if lr == lr}
+        has = set(log.rows.loc[log.rows["lr"].notna(), "run"].unique().tolist())
         lacking += [name for run, name in zip(log.runs, of_log, strict=True) if run not in has]
     if lacking:
         raise UserError(_missing(logs, lacking, len(runs)))
+
+
+def schedules(rows: Any) -> list[str]:
+    """Return a line if the rates of some runs stay, and those of others fall to less than half.
+
+    Args:
+        rows: run, lr, and where there lr_at_step, the rate of each step; of all runs.
+    """
+    if "lr_at_step" not in rows:
+        return []
+    by_run = rows.groupby("run", sort=False)
+    last = by_run["lr_at_step"].last() / by_run["lr"].first()
+    ends = by_run["step" if "step" in rows else "epoch"].max()
+    last = last[ends > 0.9 * ends.max()]  # a run that ended early had no time to fall
+    stays = [str(run) for run in last.index[last.isna() | (last > 0.99)]]
+    falls = [str(run) for run in last.index[last < 0.5]]
+    if not stays or not falls:
+        return []
+    return [
+        f"the rate stays in {_some(stays)}, and falls in {_some(falls)}: these may differ in more "
+        "than their lr"
+    ]
 
 
 def _missing(logs: Sequence[Log], lacking: Sequence[str], count: int) -> str:
@@ -234,16 +258,30 @@ def _missing(logs: Sequence[Log], lacking: Sequence[str], count: int) -> str:
     log = logs[0]
     where = f"{log.place}: read as {log.program}, " if len(logs) == 1 else "the logs: "
     if count == 1:
-        return f"{where}the learning rate is not in it; add it, for example --lr 0.1"
+        why = next((f" ({note})" for note in log.notes if note.startswith("hparams.yaml")), "")
+        told = f"{where}the learning rate is not in it{why}; add it, for example --lr 0.1"
+        return told + (f", or --lr-column {shlex.quote(log.like_lr[0])}" if log.like_lr else "")
     name = lacking[0]
-    digits = re.search(_NUMBER, name)
     told = f"{where}the learning rate of {len(lacking)} of {count} runs is not in "
     told += f"{'it' if len(logs) == 1 else 'them'} ({_some(lacking)}); "
     each = f"--lr {shlex.quote(f'{name}=0.1')} for each run"
-    if digits is None or name[digits.end() :] == "":
+    if (pattern := _pattern_of(lacking)) is None:
         return f"{told}add {each}{'' if log.program == wandb.CHART else _OR_COLUMN}"
-    pattern = f"{name[: digits.start()]}{{lr}}{name[digits.end() :]}"
     return f"{told}if their names say it, add --lr-from {shlex.quote(pattern)}, else {each}"
+
+
+def _pattern_of(names: Sequence[str]) -> str | None:
+    """Return a pattern for the first number in names, if it may be a rate: not an index at the end.
+
+    It is none if it is the same in all of several names.
+    """
+    numbers = [re.search(_NUMBER, name) for name in names]
+    name, first = names[0], numbers[0]
+    if first is None or (first.end() == len(name) and first[0].isdecimal()):
+        return None
+    if len(names) > 1 and len({number and number[0] for number in numbers}) == 1:
+        return None
+    return f"{name[: first.start()]}{{lr}}{name[first.end() :]}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -28,9 +28,10 @@ from lrlab.logs import (
     wandb,
 )
 from lrlab.logs.columns import Wanted
-from lrlab.logs.log import Log, cleaned, told_line
+from lrlab.logs.log import Log, cleaned, split, told_line
 from lrlab.records import files
 from lrlab.tables import curve_csv, text_table
+from lrlab.tables.sweep_folder import has_own_metrics
 from lrlab.tables.text_table import Table
 
 _CSV = (  # the first that takes a table reads it
@@ -82,7 +83,7 @@ def read(path: Path, wanted: Wanted) -> Found | None:
             return None
         logs, notes = read_folder(path, wanted)
     else:
-        logs, notes = read_file(path, wanted) or [], []
+        logs, notes = read_file(path, wanted, is_named=True) or [], []
     return _found(path, logs, notes, wanted) if logs else None
 
 
@@ -125,12 +126,7 @@ def _holds_sweeps(folder: Path) -> bool:
 def _is_run(folder: Path) -> bool:
     if (folder / ".hydra").is_dir() or (folder / "summary.json").is_file():
         return True
-    file = folder / "metrics.csv"
-    try:
-        with file.open("rb") as stream:
-            return stream.readline(200).startswith(b"step,epoch,lr,train_loss,val_loss")
-    except OSError:
-        return False
+    return has_own_metrics(folder)
 
 
 def is_own(names: Sequence[str]) -> bool:
@@ -141,8 +137,11 @@ def is_own(names: Sequence[str]) -> bool:
 # --- a file ---------------------------------------------------------------------------------------
 
 
-def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
+def read_file(file: Path, wanted: Wanted, is_named: bool = False) -> list[Log] | None:
     """Return the log in a file; None if it is a CSV of lrlab's own, or of none that is known.
+
+    Args:
+        is_named: whether somebody named this file, and must hear why it is no log.
 
     Raises:
         UserError: it is damaged, or ambiguous.
@@ -164,7 +163,7 @@ def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
         if optuna_study.is_journal(start):
             return optuna_study.read_journal(file, wanted)
         if text_table.is_json_lines(start):
-            return _of_table(text_table.read_json_lines(file), wanted)
+            return _of_table(text_table.read_json_lines(file), wanted, is_named)
         return huggingface.read(file, wanted)
     source, _ = curve_csv.opened(file)
     names = _names(source)
@@ -172,7 +171,7 @@ def read_file(file: Path, wanted: Wanted) -> list[Log] | None:
         return None
     if all(not name or name[0].isdigit() for name in names):
         return None  # no line names the columns
-    return _of_table(text_table.read(file), wanted)
+    return _of_table(text_table.read(file), wanted, is_named)
 
 
 def _names(source: Any) -> list[str]:
@@ -184,10 +183,14 @@ def _is_in_a_sweep(file: Path) -> bool:
     return (file.parent / ".hydra").is_dir() or (file.parent / "multirun.yaml").is_file()
 
 
-def _of_table(found: Table, wanted: Wanted) -> list[Log] | None:
-    if not found.lines:
-        return None
-    return next((read(found, wanted) for takes, read in _CSV if takes(found, wanted)), None)
+def _of_table(found: Table, wanted: Wanted, is_named: bool = False) -> list[Log] | None:
+    if found.lines:
+        for takes, read_table in _CSV:
+            if takes(found, wanted):
+                return read_table(found, wanted)
+    if is_named:
+        generic.refuse(found)
+    return None
 
 
 # --- a folder -------------------------------------------------------------------------------------
@@ -213,16 +216,18 @@ def read_folder(folder: Path, wanted: Wanted) -> tuple[list[Log], list[str]]:
                 told = read(place, wanted)
                 found += told or []
                 if told is None:
-                    unknown.append(place.name)
+                    others.append(place.name)
             except UserError as error:
                 refused.append(error)
         return found
 
-    unknown = [file.name for file in inside.csvs if not _may_be_a_log(file)]
+    others = [file.name for file in inside.csvs if not _may_be_a_log(file)]
     logs = each(mlflow.read, inside.mlflow)
     logs += each(huggingface.read, _last_states(inside.states))
     tables = each(read_file, [file for file in inside.csvs if _may_be_a_log(file)])
-    logs += tensorboard.joined(tables)
+    tables = tensorboard.joined(tables)
+    others += [log.place.name for log in tables if not _has_loss(log)]
+    logs += [log for log in tables if _has_loss(log)]
     folders = {log.place.parent for log in logs if log.place.is_file()}
     of_run: dict[Path, list[Path]] = {}
     for file in inside.events:
@@ -236,14 +241,18 @@ def read_folder(folder: Path, wanted: Wanted) -> tuple[list[Log], list[str]]:
         notes.append(f"and {len(refused) - 3} more logs, for reasons like these")
     if logs and len(events) < len(of_run):
         notes.append(f"{len(of_run) - len(events)} folders have a CSV too: event files left out")
-    if logs and unknown:
-        listed = in_a_line(", ".join(unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+    if logs and others:
+        listed = in_a_line(", ".join(others[:5])) + (", ..." if len(others) > 5 else "")
         notes.append(
-            f"{len(unknown)} CSVs hold no curve that lrlab knows, and were left out: {listed}"
+            f"{len(others)} CSVs hold no curve that lrlab knows, and were left out: {listed}"
         )
     if inside.links and logs:
         notes.append(f"{inside.links} links were not followed")
     return logs, notes
+
+
+def _has_loss(log: Log) -> bool:
+    return log.ends or bool({"train_loss", "val_loss"} & {*log.took})
 
 
 class _Inside:
@@ -359,6 +368,7 @@ def _found(
             f"{path}: holds end losses ({one.place}) and curves; judge them one after the other"
         )
     labels = [_label(path, log) for log in logs]
+    logs = [split(log, label) for log, label in zip(logs, labels, strict=True)]
     shown = [_names_of(label, log) for label, log in zip(labels, logs, strict=True)]
     names = _distinct([name for each in shown for name in each])
     resolved: list[Log] = []
@@ -371,21 +381,23 @@ def _found(
         ]
         resolved.append(rates.resolved(log, texts, wanted))
     rates.check(resolved, names, wanted)
-    parts: list[pd.DataFrame] = []
+    pieces: list[pd.DataFrame] = []
     settled: list[Log] = []
     place = 0
     for log in resolved:
         own = dict(zip(log.runs, names[place : place + len(log.runs)], strict=True))
         place += len(log.runs)
-        settled.append(log if log.ends else cleaned(log, has_holes))
-        rows = settled[-1].rows
-        parts.append(rows.assign(run=[own[run] for run in rows["run"]]))
-    told = [*_told(path, settled), *(f"{path}: {note}" for note in notes)]
-    columns_ = list(dict.fromkeys(name for part in parts for name in part.columns))
-    filled = [part.dropna(axis=1, how="all") for part in parts if len(part)]
+        may_be_lost = log.program == generic.PROGRAM  # a table of many runs from pandas
+        settled.append(log if log.ends else cleaned(log, has_holes, may_be_lost))
+        rows: Any = settled[-1].rows
+        pieces.append(rows.assign(run=rows["run"].map(own)))
+    columns_ = list(dict.fromkeys(name for part in pieces for name in part.columns))
+    filled = [part.dropna(axis=1, how="all") for part in pieces if len(part)]
     if not filled:
         raise UserError(f"{path}: has no loss at any step")
     rows = pd.concat(filled, ignore_index=True).reindex(columns=columns_)
+    notes = [*notes, *rates.schedules(rows)]
+    told = [*_told(path, settled), *(f"{path}: {note}" for note in notes)]
     counted = all(log.counts_steps for log in logs)
     return Found(_typed(rows), kinds == {True}, tuple(told), counted)
 
@@ -447,6 +459,8 @@ def _names_of(label: str, log: Log) -> list[str]:
     runs = [str(run) for run in log.runs]
     if runs == [""]:
         return [label]
+    if all(run.startswith(f"{label}/") for run in runs):
+        return runs
     is_folder = "/" in label or not log.place.stem.startswith(label)
     return [f"{label}/{run}" for run in runs] if is_folder else runs
 

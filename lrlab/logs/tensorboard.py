@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from lrlab.errors import UserError, in_a_line
 from lrlab.logs import columns, lightning
 from lrlab.logs.columns import Wanted
 from lrlab.logs.log import Log, log_of, settings_columns
+from lrlab.records import files
 from lrlab.tables.text_table import Table
 
 CSV, EVENTS = "TensorBoard CSV", "TensorBoard"
@@ -39,49 +41,120 @@ def read(table: Table, wanted: Wanted) -> list[Log]:
         UserError: a cell is no number, or the name says that it is no loss.
     """
     by_name = {name.lower(): name for name in table.names}
-    match = _TAGGED.fullmatch(table.file.stem)
-    name = match["tag"] if match else table.file.stem
-    part = columns.loss_of(name)
-    is_val = part == "val" or (not part and bool(set(columns.words(name)) & _OF_VAL))
-    ours = "val_loss" if is_val else "train_loss"
-    log = log_of(table, CSV, {"step": by_name["step"], ours: by_name["value"]})
+    run, tag = _run_and_tag(table.file)
+    role, whence = _role(table, run, tag, dict(wanted.columns))
+    log = log_of(table, CSV, {"step": by_name["step"], role: by_name["value"]})
     start = table.numbers(by_name["wall time"])
-    rows = log.rows.assign(seconds=start - start[0] if len(start) else start)
-    took = {**log.took, ours: f"Value ({'its name' if part or is_val else 'assumed'})"}
-    return [Log(log.place, CSV, rows, took, "", log.notes, log.written)]
+    rows: Any = log.rows.assign(seconds=start - start[0] if len(start) else start)
+    took = {**log.took, role: f"Value ({whence})"}
+    lr_from = ""
+    if role == "lr_at_step":
+        rows = rows.assign(lr=float(rows["lr_at_step"].max()))
+        lr_from = f"{tag}, the highest of each run"
+    return [Log(log.place, CSV, rows, took, lr_from, log.notes, log.written)]
+
+
+def _run_and_tag(file: Path) -> tuple[str, str]:
+    """Return the run and the tag in the name of a download; no run, and the name, in another's.
+
+    Keras writes a run's training and validation as two, whose folders are train and validation.
+    """
+    match = _TAGGED.fullmatch(file.stem)
+    return (match["run"], match["tag"]) if match else ("", file.stem)
+
+
+def _part_of_run(run: str) -> tuple[str, str]:
+    """Return a run's name without a last train or validation, and that word."""
+    rest, _, last = run.replace("\\", "_").rpartition("_")
+    if last.lower() in _OF_VAL | _OF_TRAIN:
+        return rest or "run", last.lower()
+    return run, ""
+
+
+def _role(table: Table, run: str, tag: str, given: dict[str, str]) -> tuple[str, str]:
+    """Return what a download holds, by our name, and how that is known.
+
+    Raises:
+        UserError: its name says that it is something else.
+    """
+    named = (tag.lower(), "value") if not run else (tag.lower(),)
+    asked = [ours for ours, theirs in given.items() if theirs.lower() in named]
+    if asked:
+        return asked[0], f"--column {asked[0]}"
+    told = set(columns.words(tag))
+    is_val = bool(told & _OF_VAL) or _part_of_run(run)[1] in _OF_VAL
+    role = "val_loss" if is_val else "train_loss"
+    part = columns.loss_of(tag)
+    may_be = not run and not columns.is_measured(tag) and not columns.is_lr(tag)
+    if part != "test" and (part or may_be):
+        if role in given:
+            raise UserError(f"{table.file}: is another loss than --column={role}={given[role]}")
+        return role, "its name" if part or is_val else "assumed"
+    if run and columns.lr([tag])[1]:
+        return "lr_at_step", "its name"
+    raise UserError(
+        f"{table.file}: is of {in_a_line(tag)[:60]} by its name, which is no train or val loss; "
+        f"if it is one, add --column train_loss={shlex.quote(tag) if run else 'Value'}"
+    )
 
 
 def joined(logs: Sequence[Log]) -> list[Log]:
-    """Return logs of CSVs, those of one run and different tags as one."""
-    found: dict[tuple[Path, str], Log] = {}
+    """Return logs of CSVs, those of one run and different tags as one.
+
+    Raises:
+        UserError: two tags may be the same loss.
+    """
+    found: dict[tuple[Path, str], list[Log]] = {}
+    others: list[Log] = []
     for log in logs:
-        match = _TAGGED.fullmatch(log.place.stem) if log.program == CSV else None
-        key = (log.place.parent, match["run"] if match else log.place.name)
-        if match is not None:
-            log = replace(log, place=log.place.with_name(f"{match['run']}.csv"))
-        if key not in found:
-            found[key] = log
-            continue
-        one = found[key]
-        written = {
-            name: np.concatenate(
-                [
-                    one.written.get(name, np.zeros(len(one.rows), bool)),
-                    log.written.get(name, np.zeros(len(log.rows), bool)),
-                ]
-            )
-            for name in {*one.written, *log.written}
-        }
-        rows = pd.concat([one.rows, log.rows], ignore_index=True)
-        order = np.argsort(rows["step"].to_numpy(dtype=float), kind="stable")
-        found[key] = replace(
-            one,
-            rows=rows.iloc[order].reset_index(drop=True),
-            took={**one.took, **log.took},
-            notes=tuple(dict.fromkeys((*one.notes, *log.notes))),
-            written={name: flags[order] for name, flags in written.items()},
-        )
-    return list(found.values())
+        run = _part_of_run(_run_and_tag(log.place)[0])[0] if log.program == CSV else ""
+        if run:
+            found.setdefault((log.place.parent, run), []).append(log)
+        else:
+            others.append(log)
+    return others + [_joined(of, run) for (_, run), of in found.items()]
+
+
+def _joined(logs: Sequence[Log], run: str) -> Log:
+    """Return the downloads of one run as one log."""
+    one = logs[0]
+    of_role: dict[str, dict[str, Log]] = {}
+    for log in logs:
+        role = next(ours for ours in log.took if ours != "step")
+        of_role.setdefault(role, {})[_run_and_tag(log.place)[1]] = log
+    chosen = [_best(role, of_tag) for role, of_tag in of_role.items()]
+    rows: Any = pd.concat([log.rows for log in chosen], ignore_index=True)
+    order = np.argsort(rows["step"].to_numpy(dtype=float), kind="stable")
+    losses = {name for log in chosen for name in log.written}
+    written = {
+        name: np.concatenate(
+            [log.written.get(name, np.zeros(len(log.rows), bool)) for log in chosen]
+        )[order]
+        for name in losses
+    }
+    rows = rows.iloc[order].reset_index(drop=True)
+    if "lr_at_step" in rows:
+        rows = rows.assign(lr=rows["lr_at_step"].max(), lr_at_step=rows["lr_at_step"].ffill())
+    return replace(
+        one,
+        place=one.place.with_name(f"{run}.csv"),
+        rows=rows,
+        took={name: told for log in chosen for name, told in log.took.items()},
+        lr_from=next((log.lr_from for log in chosen if log.lr_from), ""),
+        notes=tuple(dict.fromkeys(note for log in logs for note in log.notes)),
+        written=written,
+    )
+
+
+def _best(role: str, of_tag: Mapping[str, Log]) -> Log:
+    """Return the log of the tag that is most likely meant."""
+    one = next(iter(of_tag.values()))
+    if len(of_tag) == 1 or not role.endswith("_loss"):
+        return one
+    part = role.removesuffix("_loss")
+    tags = {tag if columns.loss_of(tag) == part else f"{part}/{tag}": tag for tag in of_tag}
+    best = columns.best_loss(tags, part, lambda tag: len(of_tag[tags[tag]].rows), one.place.parent)
+    return one if best is None else of_tag[tags[best]]
 
 
 # --- event files ----------------------------------------------------------------------------------
@@ -90,11 +163,24 @@ def joined(logs: Sequence[Log]) -> list[Log]:
 def run_of(file: Path, top: Path) -> Path:
     """Return the folder of the run that an event file belongs to.
 
-    Keras writes a run's training and validation into folders train and validation of one.
+    Keras writes a run's training and validation into folders train and validation of one, and
+    add_scalars("loss", {"train": ..., "val": ...}) into loss_train and loss_val of one. Others call
+    two folders run_train and run_val.
     """
     folder = file.parent
-    is_part = folder.name.lower() in (_OF_VAL | _OF_TRAIN)
-    return folder.parent if is_part and folder != top else folder
+    if folder == top:
+        return folder
+    name = folder.name.lower()
+    if name in _OF_VAL | _OF_TRAIN:
+        return folder.parent
+    rest, part = _part_of_run(folder.name)
+    if not part:
+        return folder
+    if any(each.name.startswith(EVENT_FILE) for each in files.entries(folder.parent)):
+        return folder.parent
+    others = [_part_of_run(each.name) for each in files.entries(folder.parent) if each.is_dir()]
+    alike = {of for other, of in others if other == rest and of}
+    return folder.with_name(rest) if len(alike) > 1 else folder
 
 
 def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> list[Log]:
@@ -111,7 +197,7 @@ def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> li
             points.setdefault(f"{part}/{tag}" if part else tag, []).extend(values)
     if not points:
         raise UserError(f"{folder}: its event files hold no numbers")
-    roles = _roles(folder, points, wanted)
+    roles, told = _roles(folder, points, wanted)
     by_role: dict[str, Any] = {
         ours: pd.DataFrame(points[tag], columns=["step", "wall", ours])
         for ours, tag in roles.items()
@@ -141,7 +227,7 @@ def read_events(folder: Path, event_files: Sequence[Path], wanted: Wanted) -> li
         lr, lr_from = float(beside[name]), lightning.HPARAMS
     rows = rows.assign(lr=lr, **settings_columns({**beside, **hparams}, "hparams"))
     took = {"step": "step", **roles}
-    return [Log(folder, EVENTS, rows, took, lr_from, tuple(notes), written)]
+    return [Log(folder, EVENTS, rows, took, lr_from, (*told, *notes), written)]
 
 
 def _of(rows: pd.DataFrame, by_role: Mapping[str, pd.DataFrame], ours: str) -> np.ndarray:
@@ -158,7 +244,8 @@ def _restarts(by_role: Mapping[str, pd.DataFrame]) -> bool:
     )
 
 
-def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
+def _roles(folder: Path, points: Points, wanted: Wanted) -> tuple[dict[str, str], list[str]]:
+    """Return the tag of each of our columns, and lines about them."""
     roles: dict[str, str] = {}
     given = dict(wanted.columns)
     if wanted.lr_column in points:
@@ -176,13 +263,19 @@ def _roles(folder: Path, points: Points, wanted: Wanted) -> dict[str, str]:
             f"{folder}: none of its tags is a loss ({listed}); say which one is: "
             "--column train_loss=TAG"
         )
+    last = {tag: max(point[0] for point in each) for tag, each in points.items()}
+    free = [tag for tag in tags if "train_loss" not in given]
+    notes = columns.with_like_steps(roles, free, last.__getitem__)
     base, of_step = columns.lr(tags)
+    if (rate := of_step or base) is not None:
+        highest = {tag: max(point[2] for point in points[tag]) for tag in columns.like_lr(tags)}
+        notes += columns.other_rates(rate, highest)
     for ours, tag in (("lr_at_step", of_step or base), ("grad_norm", columns.grad_norm(tags))):
         if tag is not None:
             roles.setdefault(ours, tag)
     if (epoch := columns.epoch(tags)) is not None:
         roles.setdefault("epoch", epoch)
-    return roles
+    return roles, notes
 
 
 def _scalars(file: Path, hparams: dict[str, Any]) -> Points:

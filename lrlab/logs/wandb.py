@@ -60,11 +60,14 @@ def read_chart(table: Table, wanted: Wanted) -> list[Log]:
         notes.append(f"{bands} columns __MIN and __MAX are left out")
     if unit == "step" and at.lower() == "step":
         notes.append("Step counts the calls of wandb.log, which need not be steps of training")
+    is_step = columns.step([at]) is not None and at.lower() != "step"
+    if unit == "step" and at.lower() != "step" and not is_step:
+        notes.append(f"{in_a_line(at)[:40]} may be no count of steps: what is called steps is this")
     return [
         Log(
             *(table.file, CHART, rows, {unit: at, **roles}, "", tuple(notes)),
             written={ours: np.concatenate(each) for ours, each in written.items() if each},
-            counts_steps=at.lower() != "step",
+            counts_steps=unit == "epoch" or is_step,
         )
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lrlab import records
-from lrlab.own_loop.keeping import kept
+from lrlab.errors import UserError
+from lrlab.own_loop.keeping import evaluated, kept
 
 Step = Callable[[Any], Tensor]
 
@@ -28,7 +29,8 @@ def branches(
     """Train on from here at a tenth of the lr, at it, and at three times it, on the same batches.
 
     The three branches draw the same random numbers. Weights, buffers, gradients, the optimizer's
-    state and its groups, and all random states are afterwards as before, to the bit.
+    state, groups and attributes, and all random states are afterwards as before, to the bit. Hooks
+    of the optimizer do not run.
 
     Args:
         loss: of one of the batches, a tensor of one number.
@@ -42,7 +44,7 @@ def branches(
         params = [p for group in optimizer.param_groups for p in group["params"]]
         everything = list(dict.fromkeys([*params, *model.parameters()]))
         with (
-            kept(model, everything),
+            kept(model, everything, [p.detach().clone() for p in everything]),
             _gradients_aside(everything),
             _optimizer_kept(optimizer),
         ):
@@ -63,7 +65,9 @@ def _branch(
     for batch in batches:
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
-            value = loss(batch)
+            value = evaluated(loss, (batch,))
+            if value.numel() != 1 or not value.requires_grad:
+                raise UserError("loss: must return one number that depends on the parameters")
             losses.append(float(value.detach()))
             if not math.isfinite(losses[-1]):
                 break
@@ -88,15 +92,24 @@ def _gradients_aside(params: Sequence[Tensor]) -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _optimizer_kept(optimizer: torch.optim.Optimizer) -> Generator[None, None, None]:
-    """Let the block work on a copy of the optimizer's state, and on copies of its groups."""
-    state, groups = optimizer.state, [dict(group) for group in optimizer.param_groups]
-    copied: defaultdict[Any, Any] = defaultdict(dict)
-    copied.update({key: copy.deepcopy(value) for key, value in state.items()})
-    optimizer.state = copied
+    """Let the block work on copies of the optimizer's state, groups and attributes, no hooks."""
+    chain: list[Any] = [optimizer]  # a wrapper holds another, as Accelerate's does
+    while isinstance(inner := vars(chain[-1]).get("optimizer"), torch.optim.Optimizer):
+        chain.append(inner)
+    own = [dict(vars(each)) for each in chain]
+    groups = [(group, dict(group)) for each in chain for group in each.param_groups]
+    for each in chain:
+        copied: defaultdict[Any, Any] = defaultdict(dict)
+        copied.update({key: copy.deepcopy(value) for key, value in each.state.items()})
+        each.state = copied
+        hooks = [name for name in vars(each) if name.startswith("_optimizer_step_p")]
+        vars(each).update({name: OrderedDict() for name in hooks})
     try:
         yield
     finally:
-        optimizer.state = state  # type: ignore[assignment]
-        for group, before in zip(optimizer.param_groups, groups, strict=True):
+        for each, before in zip(chain, own, strict=True):
+            vars(each).clear()
+            vars(each).update(before)
+        for group, before in groups:
             group.clear()
             group.update(before)

@@ -14,7 +14,7 @@ from typing import Any
 from lrlab import records
 from lrlab._version import __version__
 from lrlab.errors import NotWritten, UserError
-from lrlab.process.plain import is_real
+from lrlab.process.plain import is_number
 
 # Values that an optimizer keeps for its own work; they do not set runs apart.
 _TECHNICAL = ("lr", "foreach", "fused", "capturable", "differentiable", "maximize")
@@ -60,9 +60,15 @@ def described(optimizer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in optimizer.param_groups[0].items():
         if name not in _TECHNICAL and name != "params" and _is_plain(value):
             found[f"optimizer.{name}"] = value
+    if not isinstance(settings, Mapping):
+        raise UserError(f"settings={settings!r}: must be a dict, such as {{'width': 64}}")
     for name, value in settings.items():
-        if name in _NUMBERS and not (is_real(value) and value > _NUMBERS[name]):
-            raise UserError(f"settings: {name}={value!r}: must be a number above {_NUMBERS[name]}")
+        if not isinstance(name, str):
+            raise UserError(f"settings: {name!r}={value!r}: the name must be a text")
+        least = _NUMBERS.get(name)
+        if name in _NUMBERS and not (is_number(value) and (least is None or value > least)):
+            above = "" if least is None else f" above {least}"
+            raise UserError(f"settings: {name}={value!r}: must be a number{above}")
         if name in _OWN:
             raise UserError(f"settings: {name}={value!r}: the probe records it; leave it out")
         if not _is_plain(value):
@@ -76,7 +82,7 @@ def described(optimizer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _KNOWN = ("schedule", "optimizer", "network", "loss", "data", "batch_size", "epochs")
-_NUMBERS = {"seed": -math.inf, "num_classes": 1, "chance_loss": -math.inf}
+_NUMBERS = {"seed": None, "num_classes": 1, "chance_loss": None}
 _OWN = ("lr", "run", "state", "steps", "initial_loss", "measured_by", "folder")
 
 

@@ -44,8 +44,9 @@ class Measured:
         update_ratio: length of the update, divided by that of the weights before it.
         group_ratios: the same for each parameter group.
         noise: standard error of ``loss_after - loss`` as the batch's samples differ; NaN if the
-            loss gave one number and no batch was given.
+            loss gave one number, and no batch was given whose halves have a loss.
         stability_ratio: on the fixed batch of ``Probe``; NaN without one.
+        lr, lrs: at this step, of the first parameter group and of each.
     """
 
     loss: float
@@ -59,13 +60,14 @@ class Measured:
     group_ratios: tuple[float, ...]
     noise: float
     stability_ratio: float
-    lr: float = math.nan  # of the first parameter group at this step
+    lr: float = math.nan
+    lrs: tuple[float, ...] = ()
 
 
 def measure(
     model: nn.Module,
     groups: Sequence[Sequence[Tensor]],
-    before: Sequence[Tensor],
+    before: list[Tensor],
     loss: Loss,
     batch: Sequence[Any] = (),
     ratio: Callable[[], float] | None = None,
@@ -88,95 +90,106 @@ def measure(
         None if nothing moved, because a gradient scaler left the step out.
     """
     params = [p for group in groups for p in group]
-    with kept(model, params) as reset:
-        after = [p.detach().clone() for p in params]
-        update = [b - a for a, b in zip(before, after, strict=True)]
-        lengths = _lengths(groups, before, update)
-        if all(length == 0 for length, _ in lengths):
-            return None
-        line = _Line(params, before, update, after, loss, batch, reset)
-        start, slope, grad_norm, samples = line.with_slope(0.0)
-        stability_ratio = math.nan if ratio is None else ratio()
+    after = [p.detach().clone() for p in params]
+    start = _flat(before)
+    update = _flat(after) - start
+    sizes = [sum(p.numel() * (1 + p.is_complex()) for p in group) for group in groups]
+    lengths = [[_length(part) for part in whole.split(sizes)] for whole in (update, start)]
+    if not any(lengths[0]):
+        return None
+    with kept(model, params, after) as put_back:
+        line = _Line(params, before, after, update, loss, batch, put_back)
+        begin, slope, grad_norm, samples = line.with_slope(0.0)
+        stability_ratio = math.nan
+        if ratio is not None:
+            line.go(0.0)
+            stability_ratio = ratio()
         end, slope_after, _, samples_after = line.with_slope(1.0)
         noise = _noise(line, samples, samples_after)
-        floor = FLOOR * torch.finfo(samples.dtype).eps * abs(start)
-        low, high, critical = _critical(line, floor, start, slope, end, slope_after)
-    ends = (np.asarray(value) for value in (end - start, slope, slope_after))
-    ratios = [_ratio(length, weight) for length, weight in lengths]
-    whole = [math.sqrt(sum(part**2 for part in parts)) for parts in zip(*lengths, strict=True)]
+        ends = (np.asarray(value) for value in (end - begin, slope, slope_after))
+        alpha = float(quantities.alpha(*ends))
+        floor = FLOOR * torch.finfo(samples.dtype).eps * abs(begin)
+        low, high, critical = _critical(line, floor, begin, slope, end, alpha)
     return Measured(
-        start,
+        begin,
         end,
-        float(quantities.alpha(*ends)),
+        alpha,
         critical,
         low,
         high,
         grad_norm,
-        _ratio(whole[0], whole[1]),
-        tuple(ratios),
+        _ratio(*(math.hypot(*parts) for parts in lengths)),
+        tuple(map(_ratio, *lengths)),
         noise,
         stability_ratio,
     )
 
 
+@dataclass(frozen=True)
 class _Line:
     """The loss along an update: 0 is before it, 1 after it."""
 
-    def __init__(
-        self,
-        params: Sequence[Tensor],
-        before: Sequence[Tensor],
-        update: Sequence[Tensor],
-        after: Sequence[Tensor],
-        loss: Loss,
-        batch: Sequence[Any],
-        reset: Callable[[], None],
-    ) -> None:
-        self._params, self._before, self._update, self._after = params, before, update, after
-        self._loss, self.batch, self._reset = loss, batch, reset
+    params: list[Tensor]
+    before: list[Tensor]
+    after: list[Tensor]
+    update: Tensor  # from the one to the other, as of ``_flat``
+    loss: Loss
+    batch: Sequence[Any]
+    put_back: Callable[[], None]
 
     def go(self, t: float) -> None:
-        self._reset()  # what the last evaluation changed in buffers and attributes
+        self.put_back()  # what the last evaluation changed in buffers and attributes
+        torch.clear_autocast_cache()
         with torch.no_grad():
-            for p, start, step, end in zip(
-                self._params, self._before, self._update, self._after, strict=True
-            ):
-                if t in (0, 1):  # start + step may round to another number
-                    p.copy_(end if t else start)
-                else:
-                    torch.add(start, step, alpha=t, out=p.data)
+            if t in (0, 1):
+                values = self.after if t else self.before
+            else:
+                values = torch._foreach_lerp(self.before, self.after, t)  # type: ignore[reportPrivateImportUsage]
+            torch._foreach_copy_(self.params, values)  # type: ignore[reportPrivateImportUsage]
 
     def at(self, t: float, batch: Sequence[Any] | None = None) -> float:
         """Return the loss at t, one forward pass."""
         self.go(t)
         with torch.no_grad():
-            used = self.batch if batch is None else batch
-            return float(evaluated(self._loss, used, self._params).mean())
+            return float(evaluated(self.loss, self.batch if batch is None else batch).mean())
 
     def with_slope(self, t: float) -> tuple[float, float, float, Tensor]:
         """Return loss, derivative along the update, gradient's length, and losses by sample."""
         self.go(t)
-        moving = [p for p in self._params if p.requires_grad]
         with torch.enable_grad():
-            losses = evaluated(self._loss, self.batch, self._params)
-            found = torch.autograd.grad(losses.mean(), moving, allow_unused=True)
-        gradients = dict(zip(map(id, moving), found, strict=True))
-        pairs = [
-            (_real(gradient), _real(step))
-            for p, step in zip(self._params, self._update, strict=True)
-            if (gradient := gradients.get(id(p))) is not None
-        ]
-        if not pairs:
-            raise UserError("loss: does not depend on the optimizer's parameters")
-        along = torch.stack([_sum(g * u) for g, u in pairs]).sum()
-        square = torch.stack([_sum(g * g) for g, _ in pairs]).sum()
+            losses = evaluated(self.loss, self.batch)
+            found = _gradients(losses.mean(), self.params)
+        gradient = _flat(found)
+        along = (gradient * self.update).sum(dtype=_double(gradient))
+        square = (gradient * gradient).sum(dtype=_double(gradient))
         mean = losses.detach().mean().to(along)
         loss, slope, squared = torch.stack([mean, along, square]).tolist()  # one transfer
         return loss, slope, math.sqrt(squared), losses.detach()
 
 
+def _gradients(loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradient by each parameter; 0 for one that is frozen or does not matter."""
+    moving = [p for p in params if p.requires_grad]
+    found: Sequence[Tensor | None] = ()
+    if loss.requires_grad:
+        try:
+            found = torch.autograd.grad(loss, moving, allow_unused=True)
+        except RuntimeError as error:
+            if "second time" not in str(error) and "inplace operation" not in str(error):
+                raise
+            raise UserError(
+                "loss: it was computed before the step; give a function that computes it anew, "
+                "such as lambda: loss_fn(model(x), y)"
+            ) from error
+    if all(each is None for each in found):
+        raise UserError("loss: does not depend on the optimizer's parameters")
+    known = dict(zip(map(id, moving), found, strict=True))
+    gradients = ((p, known.get(id(p))) for p in params)
+    return [torch.zeros_like(p) if gradient is None else gradient for p, gradient in gradients]
+
+
 def _critical(
-    line: _Line, floor: float, start: float, slope: float, end: float, slope_after: float
+    line: _Line, floor: float, start: float, slope: float, end: float, alpha: float
 ) -> tuple[float, float, float]:
     """Return low, high and the critical multiple; see ``Measured``.
 
@@ -195,11 +208,8 @@ def _critical(
             points[t] = change / t if math.isfinite(change) else math.inf
 
     add(1.0, end - start)
-    guess = FARTHEST
-    if math.isfinite(end) and math.isfinite(slope_after):
-        ends = (np.asarray(value) for value in (end - start, slope, slope_after))
-        _, w1, w2 = map(float, quantities.parabola(*ends))
-        guess = -w1 / w2 if w2 > 0 and w1 < 0 else FARTHEST
+    # where the parabola through both ends, of which alpha is, is back at its start
+    first = guess = 2 / (1 + alpha) if -1 < alpha < math.inf else FARTHEST
     for made in range(PASSES):
         low, high = _bracket(points)
         if low >= FARTHEST or (low > 0 and high <= low * (WIDE if made >= ENOUGH else CLOSE)):
@@ -210,7 +220,7 @@ def _critical(
         if abs(change) <= floor < abs(slope) * t / 64:  # there it is, as near as rounding lets it
             return low, high, t
         add(t, change)
-        guess = _secant(points)
+        guess = _secant(points, first)
     low, high = _bracket(points)
     if len(points) == 1:
         return unknown
@@ -231,34 +241,53 @@ def _bracket(points: dict[float, float]) -> tuple[float, float]:
 def _within(guess: float, low: float, high: float) -> float:
     """Return the next place to try: near the guess, a little beyond it on the open side."""
     if math.isinf(high):
-        return min(max(guess * CLOSE**0.5, max(low, 1.0) * 1.3), FARTHEST)
+        beyond = CLOSE**0.5 if low <= 1 else 1.2  # a loss that was flatter gets flatter yet
+        return min(max(guess * beyond, max(low, 1.0) * 1.3), FARTHEST)
     if low == 0:
         return min(max(guess, high / 16), 0.9 * high)
-    width = high - low
-    return min(max(guess, low + 0.1 * width), high - 0.1 * width)
+    least, most = low + 0.1 * (high - low), high - 0.1 * (high - low)
+    if WIDE * low < high <= WIDE**2 * low:  # either half can be narrow
+        least, most = high / WIDE, low * WIDE
+    return min(max(guess, least), most)
 
 
-def _secant(points: dict[float, float]) -> float:
-    """Return the zero of the straight line through the two points at the bracket."""
+def _secant(points: dict[float, float], first: float) -> float:
+    """Return where c·t^p, through the two points at the bracket, makes up for the slope.
+
+    Losses flatten far out: p falls from the 1 of a parabola.
+
+    Args:
+        first: the parabola's guess, for its curvature at t = 1, which rounding may hide there.
+    """
     low, high = _bracket(points)
-    below = sorted(t for t in points if t <= low)
-    other = high if math.isfinite(points.get(high, math.inf)) else below[-2:][0]
-    rise = points[other] - points[low]
-    if other == low or rise == 0 or (other - low) / rise <= 0:
-        return FARTHEST if math.isinf(high) else math.sqrt(max(low, high / 64) * high)
-    return low - points[low] * (other - low) / rise
+    slope = points[0.0]
+    bent = {t: rise - slope for t, rise in points.items() if t > 0 and math.isfinite(rise)}
+    if first < FARTHEST:
+        bent[1.0] = -slope / first
+    inside, outside = sorted(t for t in bent if t <= low), sorted(t for t in bent if t >= high)
+    ends = [*inside[-1:], *outside[:1]]
+    if len(ends) < 2:
+        ends = inside[-2:] or outside[:2]
+    a, b = ends if len(ends) == 2 else (1.0, 1.0)
+    if a < b and 0 < bent[a] < bent[b]:
+        power = math.log(bent[b] / bent[a]) / math.log(b / a)
+        return math.exp(min(math.log(a) + math.log(-slope / bent[a]) / power, 20.0))
+    return FARTHEST if math.isinf(high) else math.sqrt(max(low, high / 64) * high)
 
 
 def _noise(line: _Line, samples: Tensor, samples_after: Tensor) -> float:
     """Return the standard error of the loss's change over this batch."""
     if samples.numel() > 1:
-        change = (samples_after - samples).double().flatten()
+        change = (samples_after - samples).flatten().to(_double(samples))
         return float(change.std() / math.sqrt(len(change)))
     halves = _halves(line.batch)
     if halves is None:
         return math.nan
-    changes = [line.at(1.0, half) - line.at(0.0, half) for half in halves]
-    return abs(changes[0] - changes[1]) / 2
+    try:
+        first, second = (line.at(1.0, half) - line.at(0.0, half) for half in halves)
+    except Exception:  # not every loss can be taken of half a batch
+        return math.nan
+    return abs(first - second) / 2
 
 
 def _halves(batch: Sequence[Any]) -> tuple[list[Any], list[Any]] | None:
@@ -275,32 +304,23 @@ def _halves(batch: Sequence[Any]) -> tuple[list[Any], list[Any]] | None:
     return [cut(part, first) for part in batch], [cut(part, second) for part in batch]
 
 
-def _lengths(
-    groups: Sequence[Sequence[Tensor]], before: Sequence[Tensor], update: Sequence[Tensor]
-) -> list[tuple[float, float]]:
-    """Return the lengths of the update and of the weights before it, for each group."""
-    found, place = [], 0
-    for group in groups:
-        part = slice(place, place + len(group))
-        found.append((_length(update[part]), _length(before[part])))
-        place += len(group)
-    return found
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Join tensors to one vector of real numbers, in float32 at least."""
+    parts = []
+    for tensor in tensors:
+        dense = tensor.to_dense() if tensor.is_sparse else tensor
+        real = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+        parts.append(real.detach().reshape(-1).to(tensors[0].device))
+    whole = torch.cat(parts)
+    return whole if whole.dtype.itemsize >= 4 else whole.float()
 
 
-def _length(tensors: Sequence[Tensor]) -> float:
-    if not tensors:
-        return 0.0
-    return math.sqrt(float(torch.stack([_sum(_real(t) ** 2) for t in tensors]).sum()))
+def _length(vector: Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector, dtype=_double(vector)))
 
 
-def _real(tensor: Tensor) -> Tensor:
-    """Return the numbers of a sparse or complex tensor as dense real ones."""
-    dense = tensor.to_dense() if tensor.is_sparse else tensor
-    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
-
-
-def _sum(values: Tensor) -> Tensor:
-    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+def _double(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def _ratio(length: float, weight: float) -> float:

@@ -26,7 +26,7 @@ from lrlab.own_loop import branching, folders, words
 from lrlab.own_loop.keeping import gpus
 from lrlab.own_loop.measuring import Loss, Measured, measure
 from lrlab.own_loop.sharpness import Sharpness
-from lrlab.process.plain import is_real, is_whole
+from lrlab.process.plain import A_RATE, is_rate, is_whole
 
 _open: weakref.WeakSet[Probe] = weakref.WeakSet()
 
@@ -88,16 +88,20 @@ class Probe:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         _check(model, optimizer, every, lr)
+        if curvature is not None:
+            _check_callable("curvature", curvature, "lambda: loss_fn(model(fixed_x), fixed_y)")
+        if not isinstance(folder, str | Path):
+            raise UserError(f"folder={folder!r}: must be the path of a folder, such as 'runs/a'")
         self.model, self.optimizer, self.every = model, optimizer, every
-        self._about = folders.described(optimizer, settings or {})
+        self._about = folders.described(optimizer, {} if settings is None else settings)
         self._about["lr"] = _initial_lr(optimizer) if lr is None else float(lr)
         self.folder = folders.new_run(Path(folder).expanduser())
         self.steps = 0
         self.measured: list[Measured] = []
         self._sharpness = None if curvature is None else Sharpness(curvature)
         self._step = 0  # of the last measured update
+        self._error = _last_error()  # one before the latest step does not belong to it
         self._losses: list[tuple[int, float, Tensor]] = []
-        self._last = 0  # step of the last row in metrics.csv
         self._nonfinite: int | None = None
         self._due = True
         self._unmoved = 0  # steps that were to be measured and changed no weight
@@ -121,6 +125,7 @@ class Probe:
             whatever ``loss`` raises at the first measurement. Later such an error becomes a warning
             and that step is not measured, so that it does not end your training.
         """
+        _check_callable("loss", loss, "lambda: loss_fn(model(x), y)")
         return _Step(self, loss, batch)
 
     def begin(self) -> _Step:
@@ -138,7 +143,7 @@ class Probe:
         self._check_open()
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise UserError("record: give the loss as a tensor with one number")
-        self._losses.append((self.steps, _lr_of(self.optimizer), loss.detach()))
+        self._losses.append((self.steps, _lrs_of(self.optimizer)[0], loss.detach()))
 
     def evaluated(self, val_loss: float, val_acc: float | None = None) -> None:
         """Record a validation: the mean loss per held-out sample, and the share that is right."""
@@ -150,11 +155,10 @@ class Probe:
             cells["val_acc"] = [float(val_acc)]
         self._fetch()
         records.append_metrics(self.folder, cells)
-        self._last = self.steps
 
     def verdict(self) -> words.Verdict:
         """Return in words what the latest measured steps say of the lr; ``print`` it."""
-        if not self.measured and self._unmoved:
+        if self._unmoved and (not self.measured or self._unmoved >= words.THRESHOLDS.measured):
             return words.unmoved(self._unmoved)
         return words.verdict(self.measured, self._step, self._sharpness is not None)
 
@@ -185,10 +189,15 @@ class Probe:
         """
         if not is_whole(steps) or steps < 1:
             raise UserError(f"steps={steps!r}: must be a whole number, 1 or more")
-        with random_state_kept(gpus(list(self.model.parameters()))):
+        _check_callable("loss", loss, "lambda batch: loss_fn(model(batch[0]), batch[1])")
+        if before_step is not None:
+            _check_callable("before_step", before_step, "lambda: clip_grad_norm_(parameters, 1.0)")
+        if not isinstance(batches, Iterable):
+            raise UserError(f"batches={batches!r}: must be a loader or a list of batches")
+        with random_state_kept(gpus(self.model.parameters())):
             taken = _take(batches, steps)
         self._check_open()
-        lr = _lr_of(self.optimizer)
+        lr = _lrs_of(self.optimizer)[0]
         rows = branching.branches(self.model, self.optimizer, loss, taken, before_step)
         self._fetch()
         numbered = [(self.steps + i, lr, *row) for i, row in enumerate(rows)]
@@ -210,9 +219,6 @@ class Probe:
         if self._state != "running" or os.getpid() != self._pid:
             return
         self._fetch()
-        if self._last < self.steps:  # the curve ends where the training ended
-            cells = {"step": [self.steps], "epoch": [0]}
-            records.append_metrics(self.folder, cells)
         self._state = state
         self._write()
 
@@ -234,40 +240,46 @@ class Probe:
 
     def _counted(self) -> None:
         self.steps += 1
+        self._error = _last_error()
         self._due = self._due or _is_due(self.steps, self.every)
 
-    def _measure(self, before: list[Tensor], lr: float, loss: Loss, batch: tuple[Any, ...]) -> None:
+    def _measure(
+        self, before: list[Tensor], lrs: tuple[float, ...], loss: Loss, batch: tuple[Any, ...]
+    ) -> None:
         groups = [group["params"] for group in self.optimizer.param_groups]
         try:
-            found = measure(self.model, groups, before, loss, batch, self._ratio())
-            self._record(found, lr)
+            if sum(map(len, groups)) != len(before):
+                raise UserError("optimizer: its parameters changed within probe.step")
+            found = measure(self.model, groups, before, loss, batch, self._ratio(lrs))
+            self._record(found, lrs)
         except Exception as error:
             if not self.measured:
                 raise
             warnings.warn(f"lrlab.Probe: step {self.steps} was not measured: {error}", stacklevel=4)
             self._due = False
 
-    def _record(self, found: Measured | None, lr: float) -> None:
+    def _record(self, found: Measured | None, lrs: tuple[float, ...]) -> None:
         if found is None:  # a gradient scaler left the step out; the next one is measured
             self._unmoved += 1
             return
-        self._due = False
-        found = replace(found, lr=lr)
+        self._due, self._unmoved = False, 0
+        found = replace(found, lr=lrs[0], lrs=lrs)
         self._step = self.steps
         if not any(step == self.steps for step, _, _ in self._losses[-1:]):
-            self._losses.append((self.steps, lr, torch.tensor(found.loss)))
+            self._losses.append((self.steps, lrs[0], torch.tensor(found.loss)))
         self.measured.append(found)
+        nonfinite = self._nonfinite
         self._fetch()
         values = (found.alpha, math.nan, found.stability_ratio, math.nan, found.grad_norm)
         row = (self.steps, *values, found.update_ratio, math.nan)
         records.append_diagnostics(self.folder, [row])
         records.append_probe(self.folder, self.steps, vars(found))
-        if len(self.measured) == 1 or self._nonfinite is not None:
+        if len(self.measured) == 1 or self._nonfinite != nonfinite:
             self._write()
 
-    def _ratio(self) -> Callable[[], float] | None:
+    def _ratio(self, lrs: tuple[float, ...]) -> Callable[[], float] | None:
         sharpness = self._sharpness
-        return None if sharpness is None else lambda: sharpness.ratio(self.optimizer)
+        return None if sharpness is None else lambda: sharpness.ratio(self.optimizer, lrs)
 
     def _fetch(self) -> None:
         """Write the losses that were recorded since, in one transfer from the device."""
@@ -278,10 +290,11 @@ class Probe:
         values = torch.stack([t.float().mean() for t in tensors]).tolist()
         cells = {"step": steps, "epoch": [0] * len(steps), "lr": lrs, "train_loss": values}
         records.append_metrics(self.folder, cells)
-        self._last = max(self._last, steps[-1])
-        bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
-        if bad and self._nonfinite is None:
-            self._nonfinite = bad[0]
+        for step, value in zip(steps, values, strict=True):
+            if math.isfinite(value):
+                self._nonfinite = None  # the training has come back
+            elif self._nonfinite is None:
+                self._nonfinite = step
 
     def _write(self) -> None:
         state = self._state
@@ -301,17 +314,17 @@ class Probe:
 class _Step:
     """One step: on most of them it only counts."""
 
-    __slots__ = ("_batch", "_before", "_loss", "_lr", "_probe")
+    __slots__ = ("_batch", "_before", "_loss", "_lrs", "_probe")
 
     def __init__(self, probe: Probe, loss: Loss | None = None, batch: tuple[Any, ...] = ()) -> None:
         self._probe, self._loss, self._batch = probe, loss, batch
         self._before: list[Tensor] | None = None
-        self._lr = math.nan
+        self._lrs: tuple[float, ...] = ()
 
     def __enter__(self) -> None:
         self._probe._check_open()
         if self._probe._due:
-            self._lr = _lr_of(self._probe.optimizer)  # a scheduler may step before the end
+            self._lrs = _lrs_of(self._probe.optimizer)  # a scheduler may step before the end
             groups = self._probe.optimizer.param_groups
             self._before = [p.detach().clone() for group in groups for p in group["params"]]
 
@@ -322,7 +335,7 @@ class _Step:
     def end(self, loss: Loss, *batch: Any) -> None:
         """Measure the step if it is due, and count it; arguments as for ``Probe.step``."""
         if self._before is not None:
-            self._probe._measure(self._before, self._lr, loss, batch)
+            self._probe._measure(self._before, self._lrs, loss, batch)
         self._probe._counted()
 
 
@@ -341,8 +354,17 @@ def _check(model: Any, optimizer: Any, every: Any, lr: Any) -> None:
         )
     if not is_whole(every) or every < 1:
         raise UserError(f"every={every!r}: must be a whole number of steps, 1 or more")
-    if lr is not None and not (is_real(lr) and lr >= 0):
-        raise UserError(f"lr={lr!r}: must be a finite number, not below 0")
+    if lr is not None and not is_rate(lr):
+        raise UserError(f"lr={lr!r}: must be {A_RATE}")
+    for group in optimizer.param_groups:
+        if not isinstance(group.get("lr"), int | float | Tensor):
+            raise UserError(f"optimizer: its lr is {group.get('lr')!r}; a probe needs a number")
+
+
+def _check_callable(name: str, value: Any, example: str) -> None:
+    if not callable(value):
+        kind = type(value).__name__
+        raise UserError(f"{name}: must be a function, such as {example}, not {kind}")
 
 
 def _is_due(step: int, every: int) -> bool:
@@ -355,8 +377,13 @@ def _initial_lr(optimizer: torch.optim.Optimizer) -> float:
     return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
 
 
-def _lr_of(optimizer: torch.optim.Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"])
+def _lrs_of(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
+    return tuple(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def _last_error() -> int:
+    """Return which error has last come up to the interpreter; a notebook's stays there for good."""
+    return id(getattr(sys, "last_value", None))
 
 
 def _take(batches: Iterable[Any], count: int) -> list[Any]:
@@ -373,7 +400,6 @@ def _take(batches: Iterable[Any], count: int) -> list[Any]:
 @atexit.register
 def _end() -> None:
     """Close the probes of a program that ends by itself; after an error they stay as they are."""
-    failed = getattr(sys, "last_value", None) is not None
     for probe in list(_open):
         with contextlib.suppress(Exception):
-            probe.close("interrupted" if failed else "finished")
+            probe.close("finished" if probe._error == _last_error() else "interrupted")

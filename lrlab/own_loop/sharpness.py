@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lrlab.engine.diagnostics.curvature import sharpest
 from lrlab.engine.diagnostics.vectors import random_vectors
+from lrlab.errors import UserError
 from lrlab.own_loop.keeping import evaluated
 
 # Products with the Hessian: at the first measurement, and at each later one, which goes on from it.
@@ -33,17 +34,19 @@ class Sharpness:
     has_curvature: bool = True
     _vectors: list[Tensor] = field(default_factory=list)
 
-    def ratio(self, optimizer: torch.optim.Optimizer) -> float:
+    def ratio(self, optimizer: torch.optim.Optimizer, lrs: Sequence[float]) -> float:
         """Return the stability ratio where the parameters stand; NaN where it is not defined.
+
+        ``lrs`` are those of the update by group, which a scheduler may have changed since.
 
         It is defined for SGD with and without momentum, and for Adam and AdamW without amsgrad,
         with one lr for all parameters; see ``LaneOptimizer.stability_scale``.
         """
         params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        scale, preconditioner = _scale(optimizer, params)
+        scale, preconditioner = _scale(optimizer, params, lrs)
         if math.isnan(scale) or not self.has_curvature:
             return math.nan
-        fresh = not self._vectors
+        fresh = [v.shape[1:] for v in self._vectors] != [p.shape for p in params]
         if fresh:
             self._vectors = random_vectors([p.detach()[None] for p in params], [0])
         products = np.array([FIRST if fresh else LATER])
@@ -70,7 +73,9 @@ class _OneLane:
     ) -> tuple[Tensor, list[Tensor | None], Callable[[Sequence[Tensor]], list[Tensor]]]:
         """Return loss (1,), gradients (1, ...), and the product with the Hessian."""
         with torch.enable_grad():
-            loss = evaluated(self._loss, (), self._params).mean()
+            loss = evaluated(self._loss, (), "curvature").mean()
+            if not loss.requires_grad:
+                raise UserError("curvature: does not depend on the optimizer's parameters")
             gradients = torch.autograd.grad(
                 loss, self._params, create_graph=True, allow_unused=True
             )
@@ -90,28 +95,29 @@ class _OneLane:
                 for p, h in zip(self._params, found, strict=True)
             ]
 
-        ready = [None if g is None else g.detach()[None] for g in gradients]
+        dense = [g.to_dense() if g is not None and g.is_sparse else g for g in gradients]
+        ready = [None if g is None else g.detach()[None] for g in dense]
         return loss.detach()[None], ready, product
 
 
 def _scale(
-    optimizer: torch.optim.Optimizer, params: Sequence[Tensor]
+    optimizer: torch.optim.Optimizer, params: Sequence[Tensor], lrs: Sequence[float]
 ) -> tuple[float, list[Tensor] | None]:
     """Return the factor from sharpness to the stability ratio, and the preconditioner.
 
     The formulas are those of ``LaneOptimizer.stability_scale``.
     """
     groups = optimizer.param_groups
-    same = all(
+    same = len(set(lrs)) == 1 and all(
         group.get(name) == groups[0].get(name)
         for group in groups
-        for name in ("lr", "momentum", "betas", "dampening", "nesterov", "eps")
+        for name in ("momentum", "betas", "dampening", "nesterov", "eps")
     )
     group = groups[0]
     kind = type(getattr(optimizer, "optimizer", optimizer))  # Accelerate wraps it
     if not same or group.get("maximize"):
         return math.nan, None
-    lr = float(group["lr"])
+    lr = lrs[0]
     if kind is torch.optim.SGD:
         beta, tau = group["momentum"], group["dampening"]
         if group["nesterov"]:

@@ -115,6 +115,7 @@ def group_key(spec: RunSpec) -> str:
         [
             {key: spec[key] for key in shared},
             spec.config.get("precision", "float32"),
+            spec.config.get("lane_dropout", False),
             lane_optimizers.group_key(spec["optimizer"]),
             spec.device,
         ],

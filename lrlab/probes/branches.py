@@ -15,12 +15,14 @@ import numpy as np
 from lrlab import records
 from lrlab.config import checks, schema
 from lrlab.engine import devices
+from lrlab.engine.bits import same_bits
 from lrlab.engine.diagnostics import branch_budget
 from lrlab.errors import NotWritten, Stopped
 from lrlab.plan import memory
 from lrlab.plan.build import load_data
 from lrlab.plan.spec import RunSpec, group_key
 from lrlab.training import building, checkpoints, loop, saving
+from lrlab.training.stack import Stack
 
 MULTIPLIERS = tuple(records.MULTIPLIERS.values())
 
@@ -120,8 +122,8 @@ def _steps(spec: RunSpec, state: State) -> int:
 def _ways(spec: RunSpec, lanes: int) -> Ways:
     """Return for every number of lanes the way in which the run trained.
 
-    Finding the fastest way for each would take a fifth of the branches' training time. No branch is
-    compared to the bit, so any way will do.
+    Finding the fastest way for each would take a fifth of the branches' training time. Whether it
+    keeps their bits, ``_keep_bits`` checks.
     """
     way = records.read_summary(spec.folder)["lanes"]["way"]
     return {(count, own): way for count in range(1, lanes + 1) for own in (False, True)}
@@ -187,6 +189,7 @@ def _train_on(
 
     done = 0
     losses = np.full((steps, len(branches)), np.nan)
+    _keep_bits(stack, ways)
     while done < steps and stack.runs:
         if stack.place == 0:
             stack.take_order()
@@ -199,9 +202,33 @@ def _train_on(
             raise Stopped
         losses[done : done + count, lanes] = segment.losses
         done += count
-        stack.keep(np.flatnonzero(np.isfinite(segment.losses).all(axis=0)).tolist())
+        going = np.flatnonzero(np.isfinite(segment.losses).all(axis=0)).tolist()
+        if len(going) < len(stack.runs):
+            stack.keep(going)
+            if going:
+                _keep_bits(stack, ways)
     lrs = np.array([state["values"]["lr"] for _, state in group])
     return lrs, losses.reshape(steps, len(group), len(MULTIPLIERS))
+
+
+def _keep_bits(stack: Stack, ways: Ways) -> None:
+    """Let branches train one at a time if together they would not have the bits that they have so.
+
+    The run may have trained in another number of lanes, or alone: products of some networks depend
+    on that number. On a GPU they do so in any case.
+    """
+    lanes, (x, y, own) = stack.lanes, stack.first_batch()
+    if lanes.way != "together" or len(lanes) == 1 or y.is_cuda:
+        return
+    found = []
+    for way in ("one at a time", "together"):
+        lanes.way = way
+        with lanes.rehearsal():
+            losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0, own)
+            found.append([losses, *(each for each in gradients if each is not None)])
+    if not same_bits(*found):
+        ways.update(dict.fromkeys(ways, "one at a time"))
+        stack.settle()
 
 
 def _values(branches: Sequence[tuple[RunSpec, State, float]], count: int) -> dict[str, np.ndarray]:

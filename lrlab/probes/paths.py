@@ -23,6 +23,7 @@ from lrlab.errors import UserError
 from lrlab.plan.build import build_network, build_schedule, loss_function
 from lrlab.plan.spec import group_key, run_spec
 from lrlab.training import on_batches
+from lrlab.training.building import note_dropout
 from lrlab.training.loop import Values, advance
 from lrlab.training.on_batches import SEGMENT, Batches, OnBatches
 
@@ -117,7 +118,9 @@ def stack(specs: Sequence[RunSpec], data: Dataset, batch: Batches) -> OnBatches:
     loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
     pad = max(records.recorded_pad(spec.folder) for spec in specs)
-    stacked = stacking.stack(networks, seeds, loss, specs[0].device, pad=pad)
+    ways: dict[tuple[int, bool], str] = {}
+    note_dropout(specs[0], ways)
+    stacked = stacking.stack(networks, seeds, loss, specs[0].device, ways, pad)
     rules = [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs]
     return on_batches.build(stacked, rules, batch, [(data.val_x, data.val_y)])
 

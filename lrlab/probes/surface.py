@@ -201,7 +201,7 @@ def _forward(
         return lanes.losses[0](functional_call(module, (params, fixed), *arguments), y)
 
     with torch.no_grad():
-        if lanes.way != "unmapped":
+        if lanes.way != "unmapped" and not lanes.draws:
             return vmap(loss)(dict(params), dict(fixed))
         losses = []
         for i in range(len(next(iter(params.values())))):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lrlab._version import __version__
@@ -54,15 +54,19 @@ def stdout_free() -> Generator[None, None, None]:
     finally:
         sys.stdout = out
         if kept is not None:
+            _flush_libraries()
             os.dup2(kept, 1)
             os.close(kept)
 
 
 def show(found: object) -> None:
-    """Print the object."""
-    print(to_json(found, default=_plain), flush=True)
+    """Print the object, in ASCII: no encoding refuses it, and no gate for a terminal changes it."""
+    print(to_json(found, default=str, ensure_ascii=True), flush=True)
 
 
-def _plain(value: object) -> object:
-    item = getattr(value, "item", None)  # of a number of numpy's
-    return item() if item is not None else str(value)
+def _flush_libraries() -> None:
+    """Write out what libraries in C have printed, which waits in a buffer if stdout is a pipe."""
+    import ctypes
+
+    with suppress(OSError, AttributeError, TypeError):  # TypeError: on Windows
+        ctypes.CDLL(None).fflush(None)

@@ -14,7 +14,7 @@ from lrlab.engine import devices
 from lrlab.engine.lanes import memory
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.plan.schedules import lane_schedules
-from lrlab.range_test import misleading, training
+from lrlab.range_test import held_out, misleading, training
 from lrlab.range_test.constants import Constants, read_constants, window
 from lrlab.range_test.found import Found, Options
 from lrlab.range_test.ramp import Ramp, read_ramp
@@ -82,7 +82,8 @@ def both(
     constant_val = by_part.mean(axis=1)
     last = int((steps >= options.steps - window(options.steps)).sum())
     judged_ramp = read_ramp(ramp_lr[ramp_steps], ramp_val, options.smoothing)
-    judged = read_constants(grid, constant_val, last, by_part)
+    guess = unit * held_out.guess(subject.network, subject.loss, parts)
+    judged = read_constants(grid, constant_val, last, by_part, guess)
     found = Found(
         options,
         *trained,

@@ -12,26 +12,27 @@ from typing import TYPE_CHECKING, Any
 from lrlab.errors import NotWritten, UserError
 from lrlab.process import broken_pipe, fitting
 from lrlab.range_test.found import Options
-from lrlab.range_test.words import sweep_command, told
+from lrlab.range_test.words import sweep_command, told, with_left_out
 
 if TYPE_CHECKING:
     from lrlab.plan.spec import RunSpec
     from lrlab.range_test.found import Found
-    from lrlab.range_test.training import Speed
+    from lrlab.range_test.training import Speed, Subject
 
 # Of a budget.
+MEASURING = 10  # of what is left, the share that measuring the speed may take: one in so many
 MARGIN = 1.5  # times the measured speed: evaluations, records, other programs
 AFTER = 6.0  # seconds to read the losses and to draw the figure
+MEASURED = 3, 42  # how many setups and steps are timed to measure the speed
+AFTER_IN_PYTHON = 1.0  # likewise without a figure
 LEAST_STEPS, LEAST_POINTS = 60, 8  # with fewer the test says little
 
 # Options of a sweep that have no effect on a range test.
 _UNUSED = (
     *("epochs", "objective", "target", "n_trials", "timeout", "storage", "workers", "lease"),
     *("sampler", "pruner", "tracking", "checkpoint_every", "save_model", "diagnostics", "profile"),
-    *("precision", "capture", "pad", "memory_limit"),
+    *("precision", "capture", "lane_dropout", "pad", "memory_limit"),
 )
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})|interval\(({_NUMBER}),\s*({_NUMBER})\)")
 
 
 def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
@@ -71,8 +72,11 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def _ends(text: str) -> list[float] | None:
-    match = _RANGE.fullmatch(text)
-    return match and [float(end) for end in match.groups() if end is not None]
+    from lrlab.config.schema import INTERVAL, NUMBER
+
+    as_hydra = rf"interval\({NUMBER},\s*{NUMBER}\)"
+    match = INTERVAL.fullmatch(text) or re.fullmatch(as_hydra, text)
+    return match and [float(end) for end in match.groups()]
 
 
 def refuse_unused(words: Sequence[str]) -> None:
@@ -147,9 +151,17 @@ def run(
         spec.device,
     )
     width = None if spec["lanes"] == "auto" else int(spec["lanes"])
+    left_out: list[str] = []
+    text = str(config.budget)
     if limit is not None:
-        left, text = limit - (arguments.clock() - started), str(config.budget)
-        options = fit(options, text, left, training.measured(subject, width))
+
+        def left(end: float = started + limit) -> float:
+            return end - arguments.clock()
+
+        speed = training.measured(subject, width, left() / MEASURING, options.steps)
+        options, left_out = fit(options, text, left, speed)
+        what = f"left out: {' and '.join(left_out)}" if left_out else "all of it fits"
+        print(f"lrlab: budget={text}: {what}", flush=True)
         typed = recorded(typed, options)
         config.budget = None  # the records have what was trained
     most = held_out.most_samples(spec["batch_size"], options.steps)
@@ -161,16 +173,19 @@ def run(
         tell=_share_on_a_terminal,
         unit=loss_unit(loss, data),
     )
+    found = with_left_out(found, left_out)
     if not records.create_sweep(folder):
         folder = records.free_folder(folder, may_rename=True)
         records.create_sweep(folder)
     command = sweep_command(found, rest)
-    answer = files.write(folder, found, spec, data, config, typed, command)
+    used = arguments.clock() - started
+    told_of = None if limit is None else {"budget": text, "seconds": limit, "used": round(used, 1)}
+    answer = files.write(folder, found, spec, data, config, typed, command, told_of)
     failed = draw(found, _title(spec, options), folder) if config.plots else ""
     print(told(found, command, folder, fitting.terminal_width()), flush=True)
     used = arguments.clock() - started
     if limit is not None and used > limit:
-        print(f"lrlab: it took {used:.0f} s, longer than its budget of {limit:g} s", flush=True)
+        print(f"lrlab: budget={text}: it took {used:.0f} s, longer than that", flush=True)
     if failed:
         print(f"lrlab: the plot was not drawn: {failed}; the records are complete", file=sys.stderr)
     answered({"folder": str(folder), **answer, "plot_failed": failed or None})
@@ -222,31 +237,42 @@ def _title(spec: RunSpec, options: Options) -> str:
 # --- a budget -------------------------------------------------------------------------------------
 
 
-def fit(options: Options, text: str, left: float, speed: Speed) -> Options:
-    """Return the options with as many steps as fit, or fewer points; say what is left out.
+def fit(
+    options: Options, text: str, left: Callable[[], float], speed: Speed, after: float = AFTER
+) -> tuple[Options, list[str]]:
+    """Return the options with as many steps as fit, or fewer points; and what is left out.
 
     Args:
-        text: the budget as typed, of which so many seconds are left.
+        text: the budget as given.
+        left: tells how many seconds of it are left.
         speed: measures what a number of points takes.
+        after: seconds to keep for what follows the training.
 
     Raises:
         UserError: nothing fits; names the least budget that would do.
     """
-    least = min(LEAST_STEPS, options.steps)
-    points, needed = options.points, 0.0
-    while True:
-        setup, step = speed(points)
-        fitting = int((left - AFTER - MARGIN * setup) / (MARGIN * step))
-        needed = AFTER + MARGIN * (setup + least * step)
-        if fitting >= least:
-            break
-        if points <= LEAST_POINTS:
-            total = needed + _used(text, left)
+    least, few = min(LEAST_STEPS, options.steps), min(LEAST_POINTS, options.points)
+    of_few = speed(few)
+
+    def at(points: int) -> tuple[float, float]:
+        """Measure only if that takes a small part of the time; more points take at most so long."""
+        setup, step = (each * points / few for each in of_few)
+        if points == few or MEASURED[0] * setup + MEASURED[1] * step > left() / 4:
+            return setup, step
+        return speed(points)
+
+    def fitting_at(setup: float, step: float) -> int:
+        return int((left() - after - MARGIN * setup) / (MARGIN * step))
+
+    points = options.points if fitting_at(*of_few) >= least else few
+    while (fitting := fitting_at(*at(points))) < least:
+        if points == few:
+            total = after + MARGIN * (of_few[0] + least * of_few[1]) + _used(text, left())
             raise UserError(
                 f"budget={text}: too short, {least} steps at {points} learning rates take longer "
                 f"here; use at least budget={int(total) + 1}s"
             )
-        points = max(points // 2, LEAST_POINTS)
+        points = max(points // 2, few)
     steps, ramp_steps = min(options.steps, fitting), min(options.ramp_steps, fitting)
     found = []
     if steps < options.steps:
@@ -255,9 +281,32 @@ def fit(options: Options, text: str, left: float, speed: Speed) -> Options:
         found.append(f"{options.ramp_steps - ramp_steps} steps of the ramp")
     if points < options.points:
         found.append(f"{options.points - points} of {options.points} points")
-    what = f"left out: {' and '.join(found)}" if found else "all of it fits"
-    print(f"lrlab: budget={text}: {what}", flush=True)
-    return replace(options, steps=steps, ramp_steps=ramp_steps, points=points)
+    return replace(options, steps=steps, ramp_steps=ramp_steps, points=points), found
+
+
+def within(budget: Any) -> Callable[[Options, Subject], tuple[Options, list[str]]]:
+    """Return what limits the options of a test in Python to a time, which begins now.
+
+    Raises:
+        UserError: it is no time.
+    """
+    from lrlab.config import checks
+    from lrlab.config.words import arguments
+    from lrlab.range_test import training
+
+    started, limit = arguments.clock(), checks.budget({"budget": budget})
+
+    def fitted(options: Options, subject: Subject) -> tuple[Options, list[str]]:
+        if limit is None:
+            return options, []
+
+        def left(end: float = started + limit) -> float:
+            return end - arguments.clock()
+
+        speed = training.measured(subject, None, left() / MEASURING, options.steps)
+        return fit(options, str(budget), left, speed, AFTER_IN_PYTHON)
+
+    return fitted
 
 
 def _used(text: str, left: float) -> float:

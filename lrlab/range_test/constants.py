@@ -57,6 +57,7 @@ def read_constants(
     losses: ArrayLike,
     last: int | None = None,
     by_part: ArrayLike | None = None,
+    guess: float = math.inf,
 ) -> Constants:
     """Compare constant learning rates by the losses of their last steps.
 
@@ -67,6 +68,8 @@ def read_constants(
         last: how many losses at the end count; None: WINDOW of them.
         by_part: (steps, parts, points) held-out losses of equal parts of the samples; their spread
             shows how much depends on the choice of the samples.
+        guess: the loss of the best constant answer; who does not come below it learned nothing of
+            the inputs.
 
     Raises:
         UserError: lr does not rise, or the shapes do not fit.
@@ -97,11 +100,21 @@ def read_constants(
     )
     of_parts = parts[-count:].sum(axis=0) / count  # (parts, points)
     chance_gain = not _surely_fell(parts[0, :, best], of_parts[:, best])
-    if chance_gain or gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
+
+    def nothing(
+        why: str = f"no lr brought the loss below its start, {start:.3g}, by more than its noise",
+    ) -> Constants:
         bad = np.flatnonzero(~finite)
         fails = float(lrs[bad[0]]) if len(bad) else None
-        why = f"no lr brought the loss below its start, {start:.3g}, by more than its noise"
         return Constants(lrs, end, start, None, None, fails, why_none=why)
+
+    if chance_gain or gain <= max(4 * noise, 1e-6 * max(abs(start), abs(end[best]))):
+        return nothing()
+    if end[best] >= guess:
+        return nothing(
+            f"no lr brought the loss below {guess:.3g}, that of one answer to all inputs; more "
+            "steps may do so"
+        )
 
     with np.errstate(invalid="ignore"):
         chance = _by_samples(of_parts - of_parts[:, [best]])
@@ -116,6 +129,12 @@ def read_constants(
     good = np.array([does_as_well(i) for i in range(len(lrs))])
     worse = np.flatnonzero(~good)
     lowest = int(worse[worse < best].max(initial=-1)) + 1
+    if lowest == 0 and by_part is None:
+        # No smaller lr shows what not learning is. And the start is the loss of one mini-batch,
+        # which differ as the losses of neighbouring steps do.
+        of_batches = float(np.std(np.diff(table[:, 0]))) / math.sqrt(2)
+        if gain <= 4 * math.hypot(noise, of_batches):
+            return nothing()
     highest = int(worse[worse > best].min(initial=len(lrs))) - 1
     failed = np.flatnonzero((start - end < LEARNED * gain) & (np.arange(len(lrs)) > best))
     return Constants(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,13 @@ def write(
     config: Any,
     typed: Sequence[str],
     command: str | None,
+    budget: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Write the records of the test; return the content of suggestions.json.
 
     Args:
         typed: the words of the test; ``command`` is the sweep to run next.
+        budget: the time that it was given, and what it used.
     """
     ramp, constants, options = found.ramp, found.constants, found.options
     trained = found.train_ramp or ramp
@@ -83,6 +85,7 @@ def write(
         "ramp_blow_up": ramp.blow_up,
         "misleads": list(found.misleads),
         "next": command,
+        "budget": None if budget is None else {**budget, "left_out": list(found.left_out)},
         "options": vars(options),
         "command": ["python", "-m", "lrlab.find", *typed],
         "data_sha256": data.sha256,

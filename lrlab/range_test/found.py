@@ -77,6 +77,7 @@ class Found:
     train_ramp: Ramp | None = None  # read from the mini-batch losses
     train_constants: Constants | None = None
     no_val: str = ""
+    left_out: tuple[str, ...] = ()  # what a budget left out, a phrase each
     answer: tuple[str, ...] = ()  # all of it in words, a line each
 
     def __repr__(self) -> str:

@@ -40,6 +40,20 @@ def copied(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, memo)
 
 
+def keep_evaluating(own: nn.Module) -> None:
+    """Let the layers stay in eval mode that are so in a network in training mode.
+
+    Such as frozen batch norms in a loop of the user's. Switching the whole passes them by.
+    """
+    for part in own.modules() if own.training else ():
+        if not part.training:
+            vars(part)["train"] = _stay
+
+
+def _stay(mode: bool = True) -> None:
+    pass
+
+
 def _tensors(values: Iterable[Any], depth: int = 3) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
@@ -60,6 +74,11 @@ def check_network(network: Any) -> None:
         )
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError("network: has nothing to train")
+    if any(p.is_meta for p in network.parameters()):
+        raise UserError(
+            "network: has parameters on the meta device, which hold no numbers; make it on another "
+            'device, or call to_empty(device="cpu") and initialise it'
+        )
 
 
 def ready(network: nn.Module, batch: Samples, loss: Loss, seed: int) -> nn.Module:
@@ -75,6 +94,7 @@ def ready(network: nn.Module, batch: Samples, loss: Loss, seed: int) -> nn.Modul
     if not isinstance(x, Tensor) and (words := inputs.misfit(network.forward, x)):
         raise UserError(f"network: {words}")
     own = copied(network)
+    keep_evaluating(own)
     if any(is_lazy(p) for p in own.parameters()):
         torch.manual_seed(seed)
         own.train(False)
@@ -207,12 +227,6 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
             )
         settings = {**optimizer.keywords, **settings}
         optimizer = optimizer.func
-    if isinstance(optimizer, torch.optim.Optimizer):
-        name = type(optimizer).__name__
-        raise UserError(
-            f"optimizer: is an instance with parameters of its own; give its class, "
-            f"torch.optim.{name}, or functools.partial of it with settings"
-        )
     if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
         raise UserError(
             f"optimizer={optimizer}: must be a name such as adam, a class such as torch.optim.SGD, "

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lrlab.data import Dataset, inputs
+from lrlab.data.constant_prediction import least_loss
 from lrlab.data.inputs import Inputs
+from lrlab.data.random_state import random_state_kept
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
 from lrlab.range_test.batches import check_batch, evenly_spaced, pair
@@ -56,7 +58,10 @@ def asked(val: Any, data: Any) -> tuple[Any, str]:
     """Return what holds the held-out samples; if nothing does, None and why."""
     if val is None:
         if not isinstance(data, Dataset):
-            return None, "no held-out samples were given (val)"
+            return (
+                None,
+                "no held-out samples were given (val), which also favours an lr that memorises",
+            )
         if not len(data.val_y):
             return None, "the data has no held-out part"
         val = data
@@ -84,6 +89,26 @@ def in_parts(x: Inputs, y: Tensor, most: int) -> list[Samples]:
         (inputs.mapped(lambda tensor, at=index: tensor[at], x), y[index.to(y.device)])
         for index in chosen
     ]
+
+
+def guess(network: nn.Module, loss: Loss, parts: Sequence[Samples]) -> float:
+    """Return the least loss of one answer to all held-out samples; inf if that is not known.
+
+    Args:
+        network: from samples to one tensor of outputs. A copy is run.
+    """
+    x, y = inputs.joined([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    few = inputs.mapped(lambda tensor: tensor[:2], x)
+    own = copied(network).to(inputs.tensors(x)[0].device).eval()
+    try:
+        with random_state_kept(), torch.no_grad():
+            outputs = inputs.called(own, few)
+    except Exception:  # a network may refuse so few
+        return math.inf
+    if outputs.dim() < 2 or len(outputs) != len(y[:2]):
+        return math.inf  # losses of whole mini-batches
+    found = least_loss(loss, y.cpu(), outputs.shape[1:])
+    return math.inf if found is None else found
 
 
 def _thinned(data: Iterable[Any], most: int) -> Samples:

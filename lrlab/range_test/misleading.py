@@ -39,7 +39,9 @@ def where_the_ramp_misleads(ramp: Ramp, constants: Constants, overfit: bool = Fa
     whose = "'s loss" if overfit else ""
     best, fails, blow_up = constants.best, constants.fails_from, ramp.blow_up
     if best is None:
-        return []
+        named = [f"{each.rule}, lr {plain(each.lr)}" for each in ramp.suggestions if each.lr]
+        said = f"{' and '.join(named)}: no constant lr learned anything, so the ramp says nothing"
+        return [said] if named else []
     lowest = float(np.min(constants.end))
     gain = constants.start - lowest
 

@@ -154,16 +154,29 @@ def _look(
 # --- its speed ------------------------------------------------------------------------------------
 
 _SHORT, _LONG = 10, 30  # steps that are timed
+_FEW = 2, 4  # likewise of slow ones
 
 Speed = Callable[[int], tuple[float, float]]  # points to seconds until the first step, and of each
 
 
-def measured(subject: Subject, width: int | None) -> Speed:
+def measured(subject: Subject, width: int | None, seconds: float, most: int) -> Speed:
     """Return how to measure the speed: copies of the network make a few steps.
 
     Args:
         width: the most lanes at once; None: all.
+        seconds: about as many may be spent; fewer steps are timed if they are slow.
+        most: how many mini-batches may be read.
     """
+    reading: list[float] = []  # seconds of a mini-batch that is not in memory yet
+
+    def read() -> float:
+        if not reading:
+            begun, count = time.perf_counter(), 0
+            while count < min(_LONG, most) and time.perf_counter() - begun < seconds / 4:
+                subject.batch(count)
+                count += 1
+            reading.append((time.perf_counter() - begun) / max(count, 1))
+        return reading[0]
 
     def timed(points: int, steps: int) -> float:
         own = replace(subject, network=copy.deepcopy(subject.network))
@@ -173,9 +186,14 @@ def measured(subject: Subject, width: int | None) -> Speed:
         return time.perf_counter() - begun
 
     def speed(points: int) -> tuple[float, float]:
-        timed(points, _SHORT)
-        short, long = timed(points, _SHORT), timed(points, _LONG)
-        step = max((long - short) / (_LONG - _SHORT), long / _LONG / 10)
-        return max(short - _SHORT * step, 0.0), step
+        each = read()
+        few, many = _FEW
+        short = timed(points, few)
+        if short < seconds / 10:  # what comes first takes longer: it counts only if all is slow
+            few, many = _SHORT, _LONG
+            short = timed(points, few)
+        long = timed(points, many)
+        step = max((long - short) / (many - few), long / many / 10)
+        return max(short - few * step, 0.0), step + each
 
     return speed

@@ -29,6 +29,14 @@ def sweep_command(found: Found, typed: Sequence[str] = ()) -> str | None:
     return shlex.join(["python", "-m", "lrlab.sweep", *kept, f"lr={low:g}..{high:g}", "points=7"])
 
 
+def with_left_out(found: Found, left_out: Sequence[str]) -> Found:
+    """Return the same result, whose answer says what a budget left out."""
+    from dataclasses import replace
+
+    found = replace(found, left_out=tuple(left_out))
+    return replace(found, answer=tuple(words(found)))
+
+
 def words(found: Found) -> list[str]:
     """Return the answer, a line each."""
     from lrlab.range_test.rates import plain
@@ -56,6 +64,8 @@ def words(found: Found) -> list[str]:
             lines.append("find: the ramp suggests no learning rate")
         elif constants.best is not None:
             lines.append("find: the ramp does not mislead here")
+    if found.left_out:
+        lines.append(f"find: left out for the budget: {' and '.join(found.left_out)}")
     return lines
 
 

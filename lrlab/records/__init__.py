@@ -2,7 +2,7 @@
 
     <sweep>/multirun.yaml  best.yaml  study.journal  runs.csv  verdicts.csv
             answer.json  budget.json  lines.csv  surface.csv  paths.csv  report.html
-            plots/*.png  data-<hash>.pt
+            plots/*.png  data-<hash>.pt  code-<name>.py
     <sweep>/<run number>/.hydra/{config,hydra,overrides}.yaml  metrics.csv  summary.json  run.log
                          diagnostics.csv  branches.csv
 
@@ -45,6 +45,7 @@ from lrlab.records.names import VAL_PARTS as VAL_PARTS
 from lrlab.records.names import answer_file as answer_file
 from lrlab.records.names import budget_file as budget_file
 from lrlab.records.names import checkpoint_file as checkpoint_file
+from lrlab.records.names import code_file as code_file
 from lrlab.records.names import end_file as end_file
 from lrlab.records.names import journal_file as journal_file
 from lrlab.records.names import model_file as model_file
@@ -60,6 +61,7 @@ from lrlab.records.reading import best_run as best_run
 from lrlab.records.reading import check_contained as check_contained
 from lrlab.records.reading import options as options
 from lrlab.records.reading import plain_yaml as plain_yaml
+from lrlab.records.reading import read_answer as read_answer
 from lrlab.records.reading import read_best as read_best
 from lrlab.records.reading import read_branches as read_branches
 from lrlab.records.reading import read_budget as read_budget

@@ -69,6 +69,11 @@ def end_file(run: Path) -> Path:
     return run / "end.pt"
 
 
+def code_file(sweep: Path, name: str) -> Path:
+    """Return where the source of a class or function is kept that no file has."""
+    return sweep / f"code-{name}.py"
+
+
 def journal_file(sweep: Path) -> Path:
     return sweep / "study.journal"
 

@@ -20,6 +20,7 @@ from lrlab.records.names import (
     LANDSCAPE,
     METRICS,
     MOST_TEXT,
+    answer_file,
     budget_file,
     run_folders,
     summary_file,
@@ -206,6 +207,15 @@ def read_budget(sweep: Path) -> dict[str, Any] | None:
         return found if is_whole and all(isinstance(each, str) for each in left_out) else None
     except (UserError, OSError, ValueError, RecursionError, LookupError, TypeError):
         return None
+
+
+def read_answer(sweep: Path) -> dict[str, Any] | None:
+    """Return a sweep's answer.json; None: it has none yet, or it is damaged."""
+    try:
+        found = json.loads(_text(answer_file(sweep)), parse_int=_whole)
+    except (UserError, OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _whole(digits: str) -> int:

@@ -56,6 +56,14 @@ class Thresholds:
 THRESHOLDS = Thresholds()
 
 
+def table(thresholds: Thresholds = THRESHOLDS) -> dict[str, dict[str, Any]]:
+    """Return each threshold by name: its value and its meaning."""
+    return {
+        each.name: {"value": getattr(thresholds, each.name), "means": each.metadata["means"]}
+        for each in fields(thresholds)
+    }
+
+
 def lines(thresholds: Thresholds = THRESHOLDS) -> list[str]:
     """Return one line a threshold: name, value, meaning."""
     width = max(len(each.name) for each in fields(thresholds))

@@ -18,7 +18,9 @@ def main() -> None:
         epilog="A sweep that is still running is shown so far. Exit code: 2 for bad input, 1 if "
         "the page cannot be made or written.",
     )
-    parser.add_argument("sweep", type=path, help="a sweep's folder, for example outputs/my_sweep")
+    parser.add_argument(
+        "sweep", type=path, metavar="SWEEP", help="a sweep's folder, for example outputs/my_sweep"
+    )
     parser.add_argument("--json", action="store_true", help=only_json.HELP)
     parser.add_argument("--version", action="version", version=f"lrlab {__version__}")
     try:

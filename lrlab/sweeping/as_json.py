@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +60,6 @@ def refuse_others(words: Sequence[str]) -> None:
 
 
 def _found(verb: str, folder: Path) -> dict[str, Any]:
-    file = records.answer_file(folder)
     states: Counter[str] = Counter()
     for run_folder in records.run_folders(folder):
         try:
@@ -72,5 +70,5 @@ def _found(verb: str, folder: Path) -> dict[str, Any]:
         **only_json.head(verb),
         "folder": str(folder),
         "states": dict(states),
-        "answer": json.loads(file.read_text("utf-8")) if file.is_file() else None,
+        "answer": records.read_answer(folder),
     }

@@ -32,6 +32,7 @@ MARGIN = 1.2  # times the measured speed: other programs, and records that are w
 AFTER = 3.0  # seconds to judge the runs and to print the answer
 FIGURES = 60.0  # seconds that must be left to draw the figures and the report
 
+_MEASURING = 10  # one part in so many of the time is for measuring the speed
 _FIGURES = "the figures and the report"
 
 
@@ -177,7 +178,7 @@ def fit(current: Sweep, specs: Sequence[RunSpec]) -> bool:
         return False
     text = str(config.budget)
     _refuse(current, text)
-    speeds = _speeds(current, specs)
+    speeds = _speeds(current, specs, total - (arguments.clock() - current.command.started))
     searched = current.space.searched
     seeds = len(spaces.seeds(current.space)) or 1
     asked = Asked(
@@ -223,8 +224,8 @@ def _refuse(current: Sweep, text: str) -> None:
         raise UserError(f"budget={text}: {said}")
 
 
-def _speeds(current: Sweep, specs: Sequence[RunSpec]) -> list[Speed]:
-    """Return the measured speed of each lane group."""
+def _speeds(current: Sweep, specs: Sequence[RunSpec], left: float) -> list[Speed]:
+    """Return the measured speed of each lane group, in a tenth of the seconds that are left."""
     from lrlab.engine import devices
     from lrlab.sweeping.working import width
     from lrlab.training import speed
@@ -240,7 +241,8 @@ def _speeds(current: Sweep, specs: Sequence[RunSpec]) -> list[Speed]:
         lanes = [room / max(needs.lane, 1), math.inf if most is None else most]
         lanes += [needs.fastest] if most is None else []
         lanes += [] if current.space.searched else [len(group)]
-        found.append(speed.measure(group, max(1, int(min(*lanes, 1024)))))
+        within = left / _MEASURING / len(groups)
+        found.append(speed.measure(group, max(1, int(min(*lanes, 1024))), within))
     return found
 
 
@@ -280,9 +282,17 @@ def draws(config: DictConfig, planned: Mapping[str, Any] | None, started: float)
     return bool(config.plots) and planned["seconds"] - (arguments.clock() - started) >= FIGURES
 
 
-def ended(current: Sweep, planned: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
-    """Return what answer.json says of the budget."""
+def ended(
+    current: Sweep, planned: Mapping[str, Any], drawn: bool, not_trained: int
+) -> dict[str, Any]:
+    """Return what answer.json says of the budget.
+
+    Args:
+        not_trained: how many of the planned runs have not ended, for the time was over.
+    """
     left_out = list(planned["left_out"])
+    if not_trained:
+        left_out.append("1 planned run" if not_trained == 1 else f"{not_trained} planned runs")
     if current.config.plots and not drawn:
         left_out.append(_FIGURES)
     used = None if current.resumed else round(arguments.clock() - current.command.started, 1)

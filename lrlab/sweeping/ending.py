@@ -69,7 +69,10 @@ def finish(current: Sweep, queue: Queue) -> list[float]:
     records.write_verdicts(folder, verdicts)
     answers = answer.recommend(verdicts)
     planned = current.budget or records.read_budget(folder)
-    limited = None if planned is None else budget.ended(current, planned, figures)
+    limited = None
+    if planned is not None:
+        not_trained = len(working.runs_left(queue))
+        limited = budget.ended(current, planned, figures, not_trained)
     records.write_answer(folder, answer_json.of_sweep(answers, folder, limited))
     mixed = loss_kinds.of_best(runs, str(config.objective))
     best = None if mixed else _best(current, queue, trials)

@@ -22,7 +22,7 @@ DEFAULT_TRIALS = 20
 FREE = (
     *("name", "output", "lanes", "plots", "save_model", "device", "threads", "source"),
     *("n_trials", "timeout", "budget", "points", "storage", "workers", "lease", "checkpoint_every"),
-    *("diagnostics", "tracking", "profile", "memory_limit", "pad", "capture"),
+    *("diagnostics", "tracking", "profile", "memory_limit", "pad", "capture", "lane_dropout"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     """
     given, trusted = trust.without_trust(given)
     arguments.judge(given)
-    given = spelling.spelled(given)
+    typed, given = given, spelling.spelled(given)
     if not os.path.lexists(folder / "multirun.yaml"):
         records.read_sweep_config(folder)  # it says what it is not
     records.check_contained(folder)
@@ -60,7 +61,7 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
         if "/" not in (key := _key(override)):
             wishes.refuse_unknown({} if key.startswith("experiments") else {key: None}, given)
     new = {_key(o) for o in given}
-    given += [f"++data.{key}=false" for key in saved.lacking if f"data.{key}" not in new]
+    given += [word for word in saved.lacking if _key(word) not in new]
     given = _one_of_a_list(given, saved.task)
     kept = [o for o in saved.task if _key(o) not in new]
     kept += [
@@ -75,7 +76,9 @@ def command_line(folder: Path, given: list[str]) -> Resumed:
     if not trusted:
         found = [f"the configs in {path}" for path in folders]
         found += [f"the config {name}"] if len(flags) > len(folders) else []
-        again = f"python -m lrlab.resume {typed_path(folder)} {trust.TRUST}"
+        secret = {"storage", "tracking.uri"} & new  # their passwords are kept out of messages
+        words = "" if secret else "".join(f" {shlex.quote(word)}" for word in typed)
+        again = f"python -m lrlab.resume {typed_path(folder)}{words} {trust.TRUST}"
         trust.refuse(found + trust.in_words(kept), str(folder), again)
     if wrong := [word for word in kept if word.startswith("-")]:
         raise UserError(f"{folder}: its multirun.yaml is damaged, {wrong[0]} is no option")
@@ -121,7 +124,7 @@ class _Saved:
         task, of_hydra: the overrides of the options, and of Hydra's own.
         config_folders: those of --config-dir.
         config_name: that of --config-name.
-        lacking: the settings of data that lrlab did not have yet when it was begun.
+        lacking: words for the settings that lrlab did not have yet when it was begun.
     """
 
     hydra: dict[str, Any]
@@ -142,7 +145,10 @@ def _saved(folder: Path) -> _Saved:
         hydra: Any = config["hydra"]
         overrides, sources = hydra["overrides"], hydra["runtime"]["config_sources"]
         typed = [source["path"] for source in sources if source["provider"] == "command-line"]
-        name, lacking = hydra["job"]["config_name"], tuple(best.lacking(config))
+        name = hydra["job"]["config_name"]
+        lacking = tuple(f"++data.{key}=false" for key in best.lacking(config))
+        if "lane_dropout" not in config:  # together, such runs would have other bits
+            lacking += ("lane_dropout=false",)
         found = _Saved(hydra, overrides["task"], overrides["hydra"], typed, name, lacking)
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         raise damaged from None

@@ -172,6 +172,11 @@ def told(work: Callable[[], None]) -> None:
     Raises:
         UserError: bad input; its cause is the error of Hydra or OmegaConf, if it was one.
     """
+    if not __debug__:
+        raise UserError(
+            "python -O: leaves out the assert statements with which Hydra reads options; "
+            "run python without -O, and without PYTHONOPTIMIZE"
+        )
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of to Hydra's own printer
     try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lrlab.config import passwords
-from lrlab.engine import devices as environment
+from lrlab.engine.devices import choose_device, device_count
 from lrlab.plan import memory
 from lrlab.process import signals
 from lrlab.study import heartbeat
@@ -33,9 +33,9 @@ def devices(device: str) -> list[str]:
     Raises:
         UserError: the device does not exist.
     """
-    chosen = environment.choose_device(device)
+    chosen = choose_device(device)
     if device in ("auto", "cuda") and chosen.startswith("cuda"):
-        return [f"cuda:{number}" for number in range(environment.device_count())]
+        return [f"cuda:{number}" for number in range(device_count())]
     return [chosen]
 
 

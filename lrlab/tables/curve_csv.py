@@ -11,13 +11,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import numpy as np
 import pandas as pd
 
 from lrlab.errors import UserError
-from lrlab.tables import holes, tidy
+from lrlab.tables import holes, restarts, tidy
 
 _NEEDED = ("run", "lr", "train_loss")
 # Other programs' names of these columns.
@@ -29,6 +28,7 @@ _ALIASES = {
 }
 _DELIMITERS = ",;\t|"
 _WITH_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)+([eE][+-]?\d+)?\s*")  # 0,52 or 1,234
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*")
 _BLANK_LINES = re.compile(r"(?:[ \t]*\n)*")
 _SHOWN = 40  # characters of a line or cell that a message shows
 
@@ -72,7 +72,7 @@ def read(file: Path) -> tuple[pd.DataFrame, list[str]]:
     frame = _without_blank_rows(frame)
     if frame.empty:
         source.fail("names its columns and has no rows")
-    frame, restarted = counted_on(frame)
+    frame, restarted = restarts.counted_on(frame)
     return frame, notes + [f"{file}: {note}" for note in (*told, *restarted)]
 
 
@@ -268,7 +268,10 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
     if column.dtype != bool and pd.api.types.is_numeric_dtype(column.dtype):
         return column
     found = []
-    for row, value in enumerate(column.tolist()):
+    values = column.tolist()
+    if source.delimiter == ";":
+        values = with_points(values)
+    for row, value in enumerate(values):
         try:
             found.append(tidy.number(str(column.name), value))
         except UserError as error:
@@ -277,6 +280,16 @@ def _numbers(source: _Source, column: pd.Series) -> pd.Series:
                 rest = "has a comma; write numbers with a decimal point, like 0.52"
             source.fail(f"{option} in line {_line(source, row)}: {rest}")
     return pd.Series(found, column.index, dtype="float64")
+
+
+def with_points(cells: list[Any]) -> list[Any]:
+    """Return a column's cells with points for decimal commas, if it has these and no points."""
+    is_one = [isinstance(cell, str) and bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells]
+    if not any(is_one) or any("." in cell for cell in cells if isinstance(cell, str)):
+        return cells
+    return [
+        cell.replace(",", ".") if one else cell for cell, one in zip(cells, is_one, strict=True)
+    ]
 
 
 def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -289,37 +302,6 @@ def _without_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
     if all(isinstance(run, float) and run.is_integer() for run in runs):
         frame["run"] = list(map(int, runs))
     return frame
-
-
-def counted_on(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Renumber steps that begin again, as in a resumed run, to continue from the last step.
-
-    A run was resumed if its next loss is nearer to the last one than to the first. Otherwise the
-    later rows replace the earlier ones of the same step, as they always do.
-    """
-    unit = "step" if "step" in frame else "epoch"
-    notes, at = [], frame[unit].to_numpy(dtype=float, copy=True)
-    losses = frame["train_loss"].to_numpy(dtype=float)
-    for run, rows in frame.groupby("run", sort=False).indices.items():
-        rows = rows[np.isfinite(at[rows])]
-        again = [i for i in range(1, len(rows)) if at[rows[i]] == at[rows[0]] < at[rows[i - 1]]]
-        again = [i for i in again if _goes_on(losses[rows], i)]
-        own = at[rows]
-        for i in again:
-            gap = own[1] - own[0]
-            at[rows[i:]] += at[rows[i - 1]] + gap - at[rows[i]]
-        if again:
-            shown = f"run {_shown(str(run))}: its {unit}s begin again at {own[0]:g}"
-            notes.append(f"{shown}; they are numbered on, as for a resumed run")
-    return (frame.assign(**{unit: at}), notes) if notes else (frame, notes)
-
-
-def _goes_on(losses: np.ndarray, place: int) -> bool:
-    """Return whether the loss at this row is nearer to the one before it than to the first."""
-    there = losses[np.isfinite(losses[:place]).nonzero()[0]]
-    if not len(there) or not np.isfinite(losses[place]):
-        return False
-    return bool(abs(losses[place] - there[-1]) < abs(losses[place] - there[0]))
 
 
 def _line(source: _Source, row: int) -> int:

@@ -40,6 +40,11 @@ PARTS = records.VAL_PARTS
 PIECE = 50_000  # rows of curves in memory at once, about 15 MB
 
 
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table for `lrlab.process.plain.to_json`, with every bit of a number."""
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
 def runs(sweep: Path | str) -> pd.DataFrame:
     """Return one row a run, sorted by run number: its folder, and the scalars of its summary.json.
 
@@ -245,7 +250,8 @@ def varying(frame: pd.DataFrame) -> list[str]:
 
 def _run_folders(sweep: Path) -> list[Path]:
     if not sweep.is_dir():
-        raise UserError(f"{sweep}: no such folder; name a sweep's folder, for example outputs/NAME")
+        what = "is a file, and no sweep" if sweep.is_file() else "no such folder"
+        raise UserError(f"{sweep}: {what}; name a sweep's folder, for example outputs/NAME")
     records.check_contained(sweep)
     folders = records.run_folders(sweep)
     if not folders:

@@ -31,13 +31,14 @@ def settled(
     """Give each loss that is no number its meaning, and take rows without a loss off the curve.
 
     A written nan becomes inf, a loss that is not finite. It stays a hole only in a column that has
-    no blank cell, if a finite loss follows in the same run: such a program writes its holes as nan.
+    no blank cell, because such a program may write its holes as nan: see `_are_holes`.
 
     A blank loss is a hole. But pandas writes NaN as blank: where only some runs end in rows without
     any measurement, after a loss in each row, their loss was lost.
 
     Args:
-        frame: a column run, the losses, and step or epoch; rows in the order of training.
+        frame: a column run, the losses, and step or epoch. Rows in the order of training, except in
+            a file that is sorted otherwise, whose rows are put into that order.
         written: by the name of a loss, (rows,) from `is_written_nan`.
         blank_may_be_lost: whether the last rule holds, as for a table of curves from pandas.
 
@@ -45,7 +46,14 @@ def settled(
         The frame, and lines that say what was assumed.
     """
     notes: list[str] = []
+    order = _order(frame, [name for name in losses if name in frame], written)
+    if order is not None:
+        frame = frame.iloc[order].reset_index(drop=True)
+        written = {name: told[order] for name, told in written.items()}
     code = pd.factorize(frame["run"].to_numpy())[0]
+    finite = {
+        name: np.isfinite(frame[name].to_numpy(dtype=float)) for name in losses if name in frame
+    }
     filled: dict[str, Any] = {}
     for name in losses:
         told = written.get(name)
@@ -53,7 +61,9 @@ def settled(
             continue
         values = frame[name].to_numpy(dtype=float, copy=True)
         has_blanks = bool((np.isnan(values) & ~told).any())
-        bad = told if has_blanks else told & ~_before_finite(values, code)
+        others = [each for other, each in finite.items() if other != name]
+        elsewhere = np.any(others, axis=0) if others else np.zeros(len(frame), dtype=bool)
+        bad = told if has_blanks else told & ~_are_holes(told, finite[name], elsewhere, code)
         holes = int((told & ~bad).sum())
         values[bad] = np.inf
         filled[name] = values
@@ -63,21 +73,70 @@ def settled(
                 f"{name} is written as nan in {_rows(count)}: taken as a loss that is not finite"
             )
         if holes:
-            notes.append(
-                f"{name} is written as nan in {_rows(holes)} with finite losses after: taken as "
-                "not measured"
-            )
+            is_before = bool((_before(finite[name], code) | ~told | bad).all())
+            why = " with finite losses after" if is_before else ", as this file writes its holes"
+            notes.append(f"{name} is written as nan in {_rows(holes)}{why}: taken as not measured")
     frame = frame.assign(**filled)
     may_be_lost = blank_may_be_lost and not any(told.any() for told in written.values())
     return _off_the_curve(frame, notes, [n for n in losses if n in frame], may_be_lost)
 
 
-def _before_finite(values: np.ndarray, code: np.ndarray) -> Flags:
-    """Return (rows,) whether a finite value follows in the same run."""
+def _are_holes(told: Flags, finite: Flags, elsewhere: Flags, code: np.ndarray) -> Flags:
+    """Return (rows,) which written nan are holes, in a column without blank cells.
+
+    Those before a finite loss of the same run. After the last one, in a run that has such holes:
+    those next to a finite loss of the other kind, and all if they are no more than the longest hole
+    before. And all of a column that has no finite loss, next to a column that has some.
+
+    Args:
+        told: (rows,) the cells that say nan. finite: those of this loss that are finite.
+        elsewhere: (rows,) whether the other loss is finite. code: (rows,) the run.
+    """
+    if not finite.any():
+        return told & elsewhere.any()
+    found = told & _before(finite, code)
+    for run in np.unique(code[told & ~found]):
+        rows = np.flatnonzero(code == run)
+        holes = np.flatnonzero(found[rows])
+        if len(holes):
+            longest = max(map(len, np.split(holes, np.flatnonzero(np.diff(holes) > 1) + 1)))
+            after = rows[told[rows] & ~found[rows]]
+            found[after] = elsewhere[after] | (len(after) <= longest)
+    return found
+
+
+def _before(there: Flags, code: np.ndarray) -> Flags:
+    """Return (rows,) whether a row with `there` follows in the same run."""
     last = np.full(int(code.max(initial=-1)) + 2, -1)
-    there = np.flatnonzero(np.isfinite(values))
-    np.maximum.at(last, code[there], there)
-    return np.arange(len(values)) < last[code]
+    rows = np.flatnonzero(there)
+    np.maximum.at(last, code[rows], rows)
+    return np.arange(len(there)) < last[code]
+
+
+def _order(
+    frame: pd.DataFrame, losses: Sequence[str], written: Mapping[str, Flags]
+) -> NDArray[np.intp] | None:
+    """Return the rows in the order of training; None if they stand so.
+
+    Only rows with a loss count: others may be counted otherwise, as the batches of an evaluation.
+    Steps that fall back to the first one belong to a resumed run, and a few that fall elsewhere to
+    a part that was trained twice. If more than a fifth fall, the file is sorted by something else.
+    """
+    unit = "step" if "step" in frame else "epoch"
+    if unit not in frame:
+        return None
+    there = frame.loc[:, list(losses)].notna().any(axis=1).to_numpy()
+    there = np.any([there, *written.values()], axis=0)
+    at = np.where(there, frame[unit].to_numpy(dtype=float), np.nan)
+    order, is_sorted = np.arange(len(frame)), True
+    for rows in frame.groupby("run", sort=False).indices.values():
+        own = at[rows]
+        own = own[np.isfinite(own)]
+        falls = (np.diff(own) < 0) & (own[1:] != own[:1])
+        if falls.sum() > 0.2 * len(falls):
+            order[rows] = rows[np.argsort(at[rows], kind="stable")]
+            is_sorted = False
+    return None if is_sorted else order
 
 
 def _off_the_curve(

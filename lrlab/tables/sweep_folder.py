@@ -9,8 +9,8 @@ from lrlab.errors import UserError
 from lrlab.process import paths
 
 NO_RUNS = (
-    "holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it (analysis and plots also "
-    "read other programs' logs)"
+    "holds no runs; name a sweep's folder, the one with 0/, 1/, ... in it (analysis, compare and "
+    "plots also read other programs' logs)"
 )
 
 
@@ -37,7 +37,7 @@ def check_sweep(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
     if records.run_folders(folder):
         return
-    if (folder / ".hydra").is_dir() or (folder / "metrics.csv").is_file():
+    if (folder / ".hydra").is_dir() or has_own_metrics(folder):
         sweep = paths.typed_path(folder.absolute().parent)
         raise UserError(f"{folder}: is a run's folder; name its sweep's, {sweep}")
     if (folder / "multirun.yaml").is_file():
@@ -50,6 +50,15 @@ def check_sweep(folder: Path) -> None:
     count = f"{len(sweeps)} sweeps" if len(sweeps) > 1 else "a sweep"
     some = " or ".join(str(each) for each in sweeps[:3])
     raise UserError(f"{folder}: holds {count}, but no runs; name one or more, like {some}")
+
+
+def has_own_metrics(folder: Path) -> bool:
+    """Return whether a folder's metrics.csv is lrlab's: Lightning's has this name too."""
+    try:
+        with (folder / "metrics.csv").open("rb") as stream:
+            return stream.readline(200).startswith(b"step,epoch,lr,train_loss,val_loss")
+    except OSError:
+        return False
 
 
 def _is_reproduction(folder: Path) -> bool:

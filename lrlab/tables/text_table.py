@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,23 +27,27 @@ class Table:
         cells: by the name of a column, its texts without spaces around them.
         lines: the line of the file on which each row ends.
         notes: lines about what was left out.
+        known: by the name of a column its numbers, which are read once.
     """
 
     file: Path
     cells: Mapping[str, list[str]]
     lines: list[int]
     notes: tuple[str, ...]
+    known: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def names(self) -> list[str]:
         return list(self.cells)
 
     def numbers(self, name: str) -> np.ndarray:
-        """Return (rows,) a column's numbers, NaN for a blank cell and for a written nan.
+        """Return (rows,) a column's numbers, NaN for a blank cell and for a written nan. A copy.
 
         Raises:
             UserError: a cell is no number; names its line.
         """
+        if name in self.known:
+            return self.known[name].copy()
         found = np.full(len(self.lines), math.nan)
         for row, cell in enumerate(self.cells[name]):
             if not cell:
@@ -51,15 +56,21 @@ class Table:
                 found[row] = float(cell)
             except ValueError:
                 found[row] = self._number(name, row, cell)
-        return found
+        self.known[name] = found
+        return found.copy()
 
     def _number(self, name: str, row: int, cell: str) -> float:
         try:
             return tidy.number(name, cell)
         except UserError:
             shown = in_a_line(cell)[:_SHOWN]
+            what = "must be a number, or empty"
+            if re.fullmatch(r"[+-]?\d+(?:,\d+)+(?:\.\d+)?(?:[eE][+-]?\d+)?", cell):
+                what = (
+                    "has a comma; write numbers with a decimal point, like 0.52, and without others"
+                )
             raise UserError(
-                f"{self.file}: {name}={shown} in line {self.lines[row]}: must be a number, or empty"
+                f"{self.file}: {name}={shown} in line {self.lines[row]}: {what}"
             ) from None
 
     def is_number(self, name: str) -> bool:
@@ -106,6 +117,8 @@ def read(file: Path) -> Table:
         for i, name in enumerate(names)
         if name
     }
+    if source.delimiter == ";":
+        kept = {name: curve_csv.with_points(cells) for name, cells in kept.items()}
     return Table(file, kept, lines, tuple(notes))
 
 

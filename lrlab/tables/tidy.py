@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lrlab.errors import UserError
-from lrlab.process.plain import is_number
+from lrlab.process.plain import A_RATE, is_number
 
 # The settings that distinguish runs, besides lr and seed, in lrlab's tables.
 SETTINGS = ("schedule", "optimizer", "network", "loss", "data", "batch_size", "epochs")
@@ -282,9 +282,7 @@ def _swing_borders(curves: pd.DataFrame, code: _Code, runs: int) -> Floats:
 def _check_lr(lr: Floats, code: _Code, runs: list[Hashable]) -> None:
     bad = np.flatnonzero(~np.isnan(lr) & ~((lr >= 0) & np.isfinite(lr)))
     if len(bad):
-        raise UserError(
-            f"lr={lr[bad[0]]:g} of run {runs[code[bad[0]]]}: must be a finite number, not below 0"
-        )
+        raise UserError(f"lr={lr[bad[0]]:g} of run {runs[code[bad[0]]]}: must be {A_RATE}")
     first = _first(lr, code, len(runs))[code]
     differs = np.flatnonzero(np.abs(lr - first) > 1e-6 * np.abs(first))
     if len(differs):

@@ -13,6 +13,7 @@ from lrlab.config import schema
 from lrlab.engine import devices
 from lrlab.engine.diagnostics.meter import build_meter
 from lrlab.engine.lanes import stacking
+from lrlab.engine.lanes.dropout import DRAWS
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.engine.optimizers.protocol import LaneOptimizer
@@ -89,6 +90,7 @@ def build_stack(
     references = references_of(specs[0], data, networks[0])
     loss = loss_function(specs[0])
     seeds = [spec["seed"] for spec in specs]
+    note_dropout(specs[0], ways)
     stacked = stacking.stack(networks, seeds, loss, device, ways, pad, precision(specs[0]))
     optimizer = lane_optimizers.build(
         [{**spec["optimizer"], "lr": spec["lr"]} for spec in specs],
@@ -116,6 +118,12 @@ def build_stack(
     )
     stack.settle()
     return stack
+
+
+def note_dropout(spec: RunSpec, ways: dict[tuple[int, bool], str]) -> None:
+    """Note in ``Lanes.ways`` if the run's config does not let dropout train together."""
+    if not spec.config.get("lane_dropout", False):
+        ways[DRAWS] = "no"
 
 
 def precision(spec: RunSpec) -> str:

@@ -6,12 +6,12 @@ have without it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lrlab.data import inputs
 from lrlab.plan import build
 from lrlab.plan.spec import RunSpec, group_key
 from lrlab.training import building, pool
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _PIECE = 10  # steps
 _WARM_UPS = 4  # pieces; in its first ones a step tries which way is fastest
 _TIMED = 4  # pieces
-_SAMPLES = 5000  # evaluated
+_SAMPLES, _FEW_SAMPLES = 5000, 500  # evaluated
+_SLOW_PIECE = 2  # steps, where steps are slow
 
 
 @dataclass(frozen=True)
@@ -54,28 +55,37 @@ class Speed:
 
 
 def measure(
-    specs: Sequence[RunSpec], lanes: int, clock: Callable[[], float] = time.perf_counter
+    specs: Sequence[RunSpec],
+    lanes: int,
+    within: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
     """Train a few steps of runs of one group, next to each other, and evaluate them.
 
     Args:
         specs: all runs of the group.
         lanes: how many of them train at once.
+        within: about so many seconds may be spent; with slow steps only a few are timed.
     """
     from lrlab.engine.diagnostics import meter
 
     first = specs[0]
     begun = clock()
     data = build.load_data(first).to(first.device)
+    loaded = clock()
     taken = [specs[lane % len(specs)] for lane in range(lanes)]
     pad = pool.power_of_two(lanes) if pool.is_padded(first) else 0
     stack = building.build_stack(group_key(first), taken, range(lanes), data, {}, pad)
-    _train(stack, _PIECE)
-    setup = clock() - begun
-    for _ in range(_WARM_UPS):
-        _train(stack, _PIECE)
-    seconds = [_train(stack, _PIECE) for _ in range(_TIMED)]
-    sample = _evaluate(stack, data, clock)
+    piece = _PIECE if clock() - loaded < within else _SLOW_PIECE  # building it tries a few steps
+    _train(stack, piece)
+    setup, warmed = clock() - begun, 0
+    while warmed < _WARM_UPS and clock() - loaded < within:
+        _train(stack, piece)
+        warmed += 1
+    seconds = [_train(stack, piece)]
+    while len(seconds) < _TIMED and clock() - loaded < 2 * within:
+        seconds.append(_train(stack, piece))
+    sample = _evaluate(stack, data, within, clock)
     whole = len(data.train_y) + len(data.test_y) + len(data.val_y)
     return Speed(
         runs=len(specs),
@@ -83,7 +93,7 @@ def measure(
         steps_per_epoch=stack.steps_per_epoch,
         batches=meter.probe_size(data) / first["batch_size"],
         setup=setup,
-        step=sum(seconds) / (_TIMED * _PIECE),
+        step=sum(seconds) / (len(seconds) * piece),
         evaluation=sample * len(data.val_y),
         ending=sample * whole,
     )
@@ -103,12 +113,14 @@ def _train(stack: Stack, count: int) -> float:
     return seconds
 
 
-def _evaluate(stack: Stack, data: Dataset, clock: Callable[[], float]) -> float:
+def _evaluate(stack: Stack, data: Dataset, within: float, clock: Callable[[], float]) -> float:
     """Return the seconds of evaluating a sample with all lanes."""
-    x, y = inputs.mapped(lambda tensor: tensor[:_SAMPLES], data.train_x), data.train_y[:_SAMPLES]
     found = 0.0
-    for _ in range(2):  # the first time is slower
+    for count in (_FEW_SAMPLES, _SAMPLES, _SAMPLES):  # the first time is slower
+        x, y = data.head(count)
         begun = clock()
         stack.lanes.evaluate(x, y)[0].cpu()
-        found = clock() - begun
-    return found / len(y)
+        found = (clock() - begun) / len(y)
+        if 2 * found * min(_SAMPLES, len(data.train_y)) > within:
+            break
+    return found

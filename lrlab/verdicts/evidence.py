@@ -15,6 +15,7 @@ from lrlab.tables.tidy import Floats
 
 StepMode = Literal["monotone", "oscillating", "edge", "unstable", "unknown"]
 
+_NEAR_START = 0.02  # a first loss within this share of the steps stands for that before training
 _LARGEST = 1e290  # losses count as no larger, so that their sums stay finite
 
 
@@ -77,6 +78,10 @@ class Numbers:
     gain_low: float  # branch test: log(train loss at lr / at lr/10); -inf: became non-finite
     gain_high: float  # the same at 3·lr
     gain_noise: float  # standard error of gain_low
+    # Where initial_loss was measured, if that was later than the start, by which the run may have
+    # learned already; 0: at the start, or nearly.
+    first_at: float = 0.0
+    fell_since: bool = False  # whether the train loss has fallen since then
 
     @property
     def is_finite(self) -> bool:
@@ -119,6 +124,8 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
     evaluations = val if uses_val else train if each_epoch else _means(train, thresholds.blocks)
     train_means = _means(train, thresholds.blocks)
     initial = _initial(constants["initial_loss"], train, val, chance)
+    told = constants["initial_loss"]
+    first_at = _first_at(curve.unit, train, val) if math.isnan(told) and math.isnan(chance) else 0.0
     overfits = uses_val and _overfits(val, train_means, initial, thresholds)
     trend = evaluations
     coarse = len(evaluations) < thresholds.epochs or not (uses_val or each_epoch)
@@ -172,6 +179,8 @@ def _of_run(curve: tidy.Curve, thresholds: Thresholds) -> Numbers:
         gain_low=_gain(constants, "gain_low", "gain_high"),
         gain_high=_gain(constants, "gain_high", "gain_low"),
         gain_noise=constants["gain_noise"],
+        first_at=first_at,
+        fell_since=first_at > 0 and _fell(train, train_means, thresholds),
     )
 
 
@@ -236,6 +245,23 @@ def _initial(told: float, train: Series, val: Series, chance: float) -> float:
     at, loss = min(firsts, key=lambda first: first[0])
     # A curve that begins after some training hides its start: most networks begin by guessing.
     return float(loss) if at <= 0 or math.isnan(chance) else max(float(loss), chance)
+
+
+def _first_at(unit: str, train: Series, val: Series) -> float:
+    """Return the first position with a loss; 0 if it is the start, or a step that is near it."""
+    firsts = [float(series.at[0]) for series in (val, train) if len(series)]
+    lasts = [float(series.at[-1]) for series in (val, train) if len(series)]
+    at, last = min(firsts, default=0.0), max(lasts, default=0.0)
+    is_late = at > 0 and (unit == "epoch" or at > _NEAR_START * last)
+    return at if is_late else 0.0
+
+
+def _fell(train: Series, means: Series, thresholds: Thresholds) -> bool:
+    """Return whether the train loss ended clearly below its first value."""
+    if not len(train):
+        return False
+    first = float(train.loss[0])
+    return _end(means.loss, thresholds.end) < first - (1 - thresholds.guessing) * abs(first)
 
 
 def _is_by_epoch(rows: Mapping[str, Floats]) -> bool:

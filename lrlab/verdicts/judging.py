@@ -19,6 +19,7 @@ from lrlab.verdicts.evidence import Numbers, measure
 from lrlab.verdicts.outcomes import FAILED, UNFINISHED, Outcome
 from lrlab.verdicts.sides import Sides, compare, gathered
 
+_FAR = 2.0  # times its first record, above which a val loss that grows has diverged
 # Losses of different tasks do not compare: the best loss is that of the task.
 _TASK = ("network", "loss", "data")
 _JUDGED = (
@@ -287,10 +288,11 @@ def _same_rates(members: Sequence[Numbers]) -> bool:
 def _has_learned(n: Numbers, task: _Task, t: Thresholds) -> bool:
     """Return whether it ended below guessing or, if that is not known, below its start.
 
-    A run that overfits has learned if it was clearly below on the way.
+    A run that overfits has learned if it was clearly below on the way. So has one whose start is
+    not known, if its train loss has fallen.
     """
     base = task.start if math.isnan(n.chance_loss) else n.chance_loss
-    if math.isnan(base) or n.end_loss < base - (1 - t.guessing) * abs(base):
+    if math.isnan(base) or n.end_loss < base - (1 - t.guessing) * abs(base) or n.fell_since:
         return True
     return n.overfits and n.lowest_loss < base - (1 - t.learned) * abs(base)
 
@@ -335,7 +337,8 @@ def _outcome(n: Numbers, setting: _Setting, task: _Task, t: Thresholds) -> tuple
     if n.losses == 1 and not n.has_branches and not (n.last > 0 and n.end_loss != n.initial_loss):
         return "not compared", f"only one loss was recorded, {sentences.loss(n.end_loss)}"
     if setting.nothing:
-        return "nothing learned", f"{fell}, and no run is better than {_guessing(n, task)}"
+        outcome = "not compared" if n.first_at else "nothing learned"
+        return outcome, f"{fell}, and no run is better than {_guessing(n, task)}"
     if setting.same_rates:
         return "not compared", f"{fell}; its schedule sets the same rates for all lrs"
     is_left_out = setting.by_val and n.judged_by != "val_loss"
@@ -363,7 +366,10 @@ def _failure(
         return None
     start = min([x for x in (n.initial_loss, task.start) if not math.isnan(x)], default=math.nan)
     by_val = n.judged_by == "val_loss" and not math.isnan(n.train_end_loss)
-    grew = n.growing and n.end_loss > start + (t.diverged - 1) * abs(start)
+    # A val loss alone that is above its first record may be overfitting, until it is far above.
+    is_unseen = n.first_at > 0 and n.judged_by == "val_loss" and math.isnan(n.train_end_loss)
+    above = _FAR if is_unseen else t.diverged
+    grew = n.growing and n.end_loss > start + (above - 1) * abs(start)
     if grew and not (by_val and (n.overfits or n.train_end_loss < n.initial_loss)):
         return "diverged", f"{sentences.fell(n)} and was still growing"
     guessing, learning = (_times(share, n.chance_loss) for share in (t.guessing, t.learned))
@@ -434,6 +440,8 @@ def _although(lr: float, side: int, setting: _Setting, t: Thresholds) -> str:
 
 
 def _guessing(n: Numbers, task: _Task) -> str:
+    if n.first_at:
+        return f"{sentences.FIRST_RECORDED} ({sentences.loss(task.start)})"
     if math.isnan(n.chance_loss):
         return f"before training ({sentences.loss(task.start)})"
     return f"guessing ({sentences.loss(n.chance_loss)})"

@@ -46,6 +46,8 @@ def at_end(n: Numbers, t: Thresholds) -> tuple[AtEnd, str]:
         return "still falling", f"3·lr gains {n.gain_high:.2f} in log train loss"
     if abs(n.end_loss - n.initial_loss) < t.moved * abs(n.initial_loss):
         return "", ""  # a loss that has hardly moved is flat, but has not settled
+    if n.slope - room > -t.slope:
+        return "", ""  # nor has one that rises
     return "settled", told
 
 

@@ -20,6 +20,7 @@ from lrlab.verdicts.answer import Answer, ToTarget
 from lrlab.verdicts.judging import most_judged_by
 from lrlab.verdicts.noise import nearest_rival
 from lrlab.verdicts.outcomes import FAILED, TOO_LARGE, UNFINISHED
+from lrlab.verdicts.sentences import FIRST_RECORDED
 from lrlab.verdicts.sides import AtLr, Sides, compare, gathered
 
 _NEEDED = ("run", "lr", "outcome", "end_loss")
@@ -99,7 +100,7 @@ def _answer(settings: Mapping[str, Any], rows: Sequence[Row], t: Thresholds) -> 
         return replace(answer, refusal=refusal)
     if math.isnan(sides.best):
         return _all_failed(answer, sides.lrs)
-    if any(row["outcome"] == "nothing learned" for row in judged):
+    if any(row["outcome"] == "nothing learned" or _is_unseen(row) for row in judged):
         return replace(answer, refusal=_nothing(judged, sides), try_next=_elsewhere(judged, sides))
     tried = [float(row["lr"]) for row in rows if row.get("state") in ("", "pruned", None)]
     edge, following = _edge(sides.best, sorted({*tried, *sides.lrs}))
@@ -224,12 +225,21 @@ def _all_failed(answer: Answer, lrs: Sequence[float]) -> Answer:
     return replace(answer, refusal=refusal, try_next=_range(lrs[0] / 1000, lrs[0]))
 
 
+def _is_unseen(row: Row) -> bool:
+    """Return whether no run is better than the first loss recorded, and that was no start."""
+    is_alone = row["outcome"] == "not compared"
+    return is_alone and f"better than {FIRST_RECORDED}" in str(row.get("evidence"))
+
+
 def _nothing(judged: Sequence[Row], sides: Sides) -> str:
     """Return that nothing was learned, compared with which loss."""
     guess = _median(judged, "chance_loss")
     lowest = f"the lowest end loss is {sides.best_end:.4g}, at lr {sides.best:g}"
     if math.isnan(guess):
         start = _median(judged, "initial_loss")
+        if any(map(_is_unseen, judged)):
+            told = f"no run is better than {FIRST_RECORDED} ({start:.4g})"
+            return f"{told}, and what was learned before it is not known; {lowest}"
         told = f"no run is better than before training ({start:.4g})"
         return f"nothing was learned, because {told}; {lowest}"
     constant = {"mse": "predicting the mean", "l1": "predicting the median"}

@@ -4,6 +4,8 @@ import math
 
 from lrlab.verdicts.evidence import Numbers
 
+# What a run is compared with if no loss of its start is known.
+FIRST_RECORDED = "the first loss recorded"
 _HOW_IT_STANDS = {
     "pruned": "pruned",
     "interrupted": "interrupted",
@@ -19,10 +21,11 @@ def fell(n: Numbers) -> str:
     name = "val loss" if n.judged_by == "val_loss" else "loss"
     start, end = n.initial_loss, n.end_loss
     change = (end - start) / abs(start) if start else math.copysign(math.inf, end - start)
+    then = f"at {n.unit} {n.first_at:.6g}" if n.first_at else "before training"
     if math.isnan(change) or end == start:
-        return f"{name} ended at {loss(end)}, as before training"
+        return f"{name} ended at {loss(end)}, as {then}"
     if abs(change) < 0.02:
-        return f"{name} stayed at {end:.4g} ({start:.4g} before training)"
+        return f"{name} stayed at {end:.4g} ({start:.4g} {then})"
     return f"{name} {'fell' if change < 0 else 'rose'} from {loss(start)} to {loss(end)}"
 
 

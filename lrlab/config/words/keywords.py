@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Collection, Mapping
@@ -12,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lrlab import not_importable
 from lrlab.config import schema, yaml_text
 from lrlab.config.words.spelling import OR_NULL, TEXTS, parsed, quoted
 from lrlab.errors import UserError
@@ -26,10 +28,11 @@ def words(options: Mapping[str, Any]) -> list[str]:
     Args:
         options: value by name. A name is one of the command's options; a setting's dot may be
             written as two underscores, ``optimizer__momentum``. A value is a number, a string (as
-            one types it behind the =), a path, None (null), or a list of these: a run each. Of a
-            setting with several parts a tuple is one value: ``optimizer__betas=(0.9, 0.99)``.
-            Numpy's and torch's numbers and arrays are taken for Python's. Of a group it may also
-            be a class or function, or a mapping of the settings of a choice.
+            typed after the =), a path, None (null), or a list of these: one run for each. A tuple
+            is one value of a setting with several parts: ``optimizer__betas=(0.9, 0.99)``.
+            Numpy's and torch's numbers and arrays are taken for Python's. The value of a group
+            may also be a class or function, a partial of one, or a mapping of the settings of a
+            choice. A network or a loss may also be an object, of which each run trains a copy.
 
     Raises:
         UserError: a value that a command line cannot express.
@@ -70,16 +73,23 @@ def _prefix(key: str, known: Collection[str] | None) -> str:
 
 def _group(group: str, value: Any) -> tuple[Collection[str] | None, list[str]]:
     """Return the settings that a group's choice has, if known, and the words for its value."""
-    is_object = hasattr(value, "state_dict") and not isinstance(value, type)
-    if isinstance(value, tuple) or is_object:
-        hint = "give its class" if is_object else "give a function of yours"
-        raise UserError(
-            f"{group}={_short(value)}: is an object of this process, so the run could not be "
-            f"reproduced later; {hint}, from a file that can be imported"
-        )
+    if isinstance(value, functools.partial):
+        if value.args:
+            raise UserError(
+                f"{group}={_short(value.func)}: a partial must have keyword arguments only, such "
+                "as functools.partial(Net, width=64)"
+            )
+        value = {"_target_": value.func, **value.keywords}
     several = value if isinstance(value, list) else [value]
-    if any(map(_is_code, several)):
-        if not all(map(_is_code, several)):
+    for each in several:
+        if isinstance(each, tuple) or (_is_object(each) and group not in _MADE):
+            hint = "give a function" if isinstance(each, tuple) else "give its class"
+            raise UserError(
+                f"{group}={_short(each)}: is an object, from which each run would need one of its "
+                f"own; {hint}"
+            )
+    if any(map(_is_own, several)):
+        if not all(map(_is_own, several)):
             raise UserError(f"{group}={_short(value)}: give only names, or only classes")
         value = {"_target_": value}
     if not isinstance(value, Mapping):
@@ -149,6 +159,9 @@ def _one(key: str, value: Any) -> str:
         return f"{{{','.join(f'{name}:{_one(key, each)}' for name, each in value.items())}}}"
     if _is_code(value):
         return import_path(key, value)
+    if _is_object(value):
+        group = key.removesuffix("._target_")
+        return not_importable.register_object(group, value, _MADE[group]())
     raise UserError(f"{key}={_short(value)}: is no number, text, list, class or function")
 
 
@@ -160,30 +173,45 @@ def _short(value: Any) -> str:
 # --- code -----------------------------------------------------------------------------------------
 
 
+def _module() -> type:
+    from torch.nn import Module
+
+    return Module
+
+
+_MADE = {"network": _module, "loss": lambda: object}  # groups that take an object, and its kind
+
+
+def _is_own(value: Any) -> bool:
+    return _is_code(value) or _is_object(value)
+
+
 def _is_code(value: Any) -> bool:
     return inspect.isclass(value) or inspect.isroutine(value)
 
 
+def _is_object(value: Any) -> bool:
+    """Return whether it is a network, a loss, an optimizer or a schedule that was made already."""
+    return hasattr(value, "state_dict") and not isinstance(value, type)
+
+
 def import_path(option: str, code: Any) -> str:
     """Return the shortest path from which a class or function can be imported.
+
+    If it was defined in a notebook, in the script that runs, or inside a function, or is a lambda,
+    that is a path into ``lrlab.not_importable``, which only this process knows.
 
     Args:
         option: the start of an error line.
         code: the class or function.
 
     Raises:
-        UserError: there is none: it was defined in a notebook, in a script that is run, within a
-            function, or it is a lambda. No other process could train with it again.
+        UserError: the module now has another object of that name.
     """
     name, module = code.__qualname__, code.__module__ or ""
     option = option.removesuffix("._target_")
     if module == "__main__" or "<" in name:
-        where = "in a notebook or script" if "<" not in name else "inside of a function"
-        where = "without a name" if "<lambda>" in name else where
-        raise UserError(
-            f"{option}={name}: was defined {where}, so the run could not be reproduced later; "
-            "put it into a file, for example mine.py next to it, and import it from there"
-        )
+        return not_importable.register_code(code)
     parts = module.split(".")
     for length in range(1, len(parts) + 1):
         path = ".".join(parts[:length])

@@ -30,7 +30,7 @@ def curvature(passes: Passes, blocks: Sequence[Block], x: Inputs, y: Tensor) -> 
     """
     losses, slopes = [], []
     for block in blocks:
-        loss = passes.losses(block, Batch(x, y), 0)
+        loss = passes.losses(block, Batch(x, y), [0] * block.size)
         leaves = list(block.params.values())
         losses.append(loss.detach()[: block.size])
         slopes.append(torch.autograd.grad(loss.sum(), leaves, create_graph=True, allow_unused=True))

@@ -19,6 +19,7 @@ from lrlab.engine import forms, python_state
 from lrlab.engine.lanes import chunks, copies, hessian
 from lrlab.engine.lanes.block import Block, Loss, block_of, joined, single_blocks
 from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.dropout import DRAWS
 from lrlab.engine.lanes.packing import Tensors, packed_together, with_padding
 from lrlab.engine.lanes.passes import Passes
 from lrlab.engine.lanes.ways import KEEPS_STATE, UNSAVED, find_way
@@ -105,7 +106,8 @@ class Lanes:
             batch = Batch(x, y, own)
             if own and self.way != "together":
                 batch = Batch(inputs.mapped(lambda t, lane=first: t[lane], x), y[first])
-            found.append(self.passes.gradients(block, batch, first_steps[first] + offset))
+            steps = [step + offset for step in first_steps[block.lanes]]
+            found.append(self.passes.gradients(block, batch, steps))
         if len(found) == 1:
             return found[0]
         losses, gradients = zip(*found, strict=True)
@@ -177,6 +179,11 @@ class Lanes:
     def keeps_state(self) -> bool:
         """Whether a forward pass or a loss was found to change any Python value."""
         return self.ways.get(KEEPS_STATE) == "yes"
+
+    @property
+    def draws(self) -> bool:
+        """Whether the lanes drop out together."""
+        return self.way != "unmapped" and self.ways.get(DRAWS) == "yes"
 
     @property
     def unsaved(self) -> str:

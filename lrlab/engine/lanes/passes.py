@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.func import functional_call, vmap
 from lrlab.data import inputs, random_state
 from lrlab.data.inputs import Batch, Inputs
 from lrlab.engine.lanes.block import Block, first_of
+from lrlab.engine.lanes.dropout import DRAWS, LaneDropout, Masks, fill
 from lrlab.engine.lanes.packing import Tensors
 
 ASSIGNED = (-1, False)  # in the table of ways: names of the buffers that a forward pass assigns
@@ -28,6 +30,8 @@ class Passes:
         seeds, ways, precision: as for ``Lanes``.
         way: as for ``Lanes``; in the way ``unmapped`` a block is one lane.
         rehearsing: whether a pass may be made twice, to learn which buffers it assigns anew.
+        masks: dropout masks that passes take instead of drawing new ones; see ``fill``.
+        taken: the masks of the latest pass that dropped out, each with its p.
     """
 
     seeds: Sequence[int]
@@ -35,12 +39,14 @@ class Passes:
     precision: str
     way: str = "together"
     rehearsing: bool = False
+    masks: list[tuple[Tensor, float]] | None = None
+    taken: list[tuple[Tensor, float]] = field(default_factory=list)
 
     def gradients(
-        self, block: Block, batch: Batch, step: int
+        self, block: Block, batch: Batch, steps: Sequence[int]
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Return losses, (lanes,), and gradients, (lanes, ...) a parameter, of a block's lanes."""
-        losses = self.losses(block, batch, step)
+        losses = self.losses(block, batch, steps)
         leaves = list(block.params.values())
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
         gradients: list[Tensor | None] = [
@@ -49,31 +55,57 @@ class Passes:
         ]
         return losses.detach()[: block.size], gradients
 
-    def losses(self, block: Block, batch: Batch, step: int) -> Tensor:
+    def losses(self, block: Block, batch: Batch, steps: Sequence[int]) -> Tensor:
         """Return losses with their graph, (rows,); those after the block's lanes are padding.
 
         Args:
             batch: one for all lanes, or one for each. In the way ``unmapped``: the lane's.
-            step: from which a random network draws.
+            steps: (block's lanes,) from which a random network draws.
         """
         x, y, own = batch
+        keys = [(step,) for step in steps]
         if self.way == "unmapped":
-            random_state.seed_all(_draw(self.seeds[block.lanes.start], step))
+            random_state.seed_all(_draw(self.seeds[block.lanes.start], keys[0]))
             return self._loss(block, first_of(block.params), first_of(block.fixed), x, y)[None]
 
-        def of_lane(params: Tensors, fixed: Tensors, x: Inputs, y: Tensor) -> Tensor:
-            return self._loss(block, params, fixed, x, y)
+        def of_lane(params: Tensors, fixed: Tensors, lane: Tensor, x: Inputs, y: Tensor) -> Tensor:
+            with self._drawing(block, lane, keys):
+                return self._loss(block, params, fixed, x, y)
 
+        rows = len(next(iter(block.params.values()), y))
+        given = (block.params, block.fixed, torch.arange(rows))
         if not own:
-            return vmap(of_lane, in_dims=(0, 0, None, None))(block.params, block.fixed, x, y)
-        missing = len(next(iter(block.params.values()), y)) - len(y)
+            return vmap(of_lane, in_dims=(0, 0, 0, None, None))(*given, x, y)
+        missing = rows - len(y)
         if missing > 0:
 
             def padded(tensor: Tensor) -> Tensor:
                 return torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])])
 
             x, y = inputs.mapped(padded, x), padded(y)
-        return vmap(of_lane, in_dims=(0, 0, 0, 0))(block.params, block.fixed, x, y)
+        return vmap(of_lane, in_dims=(0, 0, 0, 0, 0))(*given, x, y)
+
+    @contextmanager
+    def _drawing(
+        self, block: Block, lane: Tensor, keys: Sequence[tuple[int, ...]]
+    ) -> Iterator[None]:
+        """Let the block's lanes drop out by their seeds and these keys, if their network does."""
+        if self.way == "unmapped" or self.ways.get(DRAWS) == "no":
+            yield
+            return
+        rows = len(next(iter(block.params.values())))
+        masks = Masks(lambda: _padded(map(_draw, self.seeds[block.lanes], keys), rows), self.masks)
+        with LaneDropout(lane, masks):
+            yield
+        if masks.taken:
+            self.ways[DRAWS] = "yes"
+            self.taken = masks.taken
+
+    def fill(self, masks: Sequence[tuple[Tensor, float]], steps: Sequence[int]) -> None:
+        """Draw masks of all lanes together, as a pass at these steps takes them."""
+        if masks:
+            keys = [(step,) for step in steps]
+            fill(masks, _padded(map(_draw, self.seeds, keys), len(masks[0][0])))
 
     def scores(
         self, block: Block, x: Inputs, y: Tensor, chunk: int, judge: Judge
@@ -85,19 +117,24 @@ class Passes:
             chunk: the number of the samples' chunk, from which a random network draws.
         """
 
-        def of_lane(params: Tensors, fixed: Tensors, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:
-            outputs = self._outputs(block, params, fixed, x)
+        def of_lane(
+            params: Tensors, fixed: Tensors, lane: Tensor, x: Inputs, y: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            with self._drawing(block, lane, [(chunk, 1)] * block.size):
+                outputs = self._outputs(block, params, fixed, x)
             loss = _summed(block.loss(outputs, y))
             right = judge(outputs, y)
             return loss, torch.full_like(loss, -1, dtype=torch.int64) if right is None else right
 
+        lanes = torch.arange(len(next(iter(block.params.values()))))
         if self.way == "unmapped":
             # A network may draw in evaluations, too, such as one with F.dropout(x, 0.5).
-            random_state.seed_all(_draw(self.seeds[block.lanes.start], chunk, 1))
-            loss, right = of_lane(first_of(block.params), first_of(block.fixed), x, y)
+            random_state.seed_all(_draw(self.seeds[block.lanes.start], (chunk, 1)))
+            one = first_of(block.params), first_of(block.fixed)
+            loss, right = of_lane(*one, lanes[0], x, y)
             return loss[None], right[None]
-        mapped = vmap(of_lane, in_dims=(0, 0, None, None))
-        loss, right = mapped(block.params, block.fixed, x, y)
+        mapped = vmap(of_lane, in_dims=(0, 0, 0, None, None))
+        loss, right = mapped(block.params, block.fixed, lanes, x, y)
         return loss[: block.size], right[: block.size]
 
     # --- of one lane ------------------------------------------------------------------------------
@@ -147,5 +184,12 @@ def _summed(loss: Tensor) -> Tensor:
     return loss.sum() if loss.ndim else loss
 
 
-def _draw(*key: int) -> int:
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+def _padded(seeds: Iterable[int], rows: int) -> list[int]:
+    """Return the lanes' seeds, then the first one's for the rows of padding."""
+    found = list(seeds)
+    return found + found[:1] * (rows - len(found))
+
+
+def _draw(seed: int, key: Sequence[int]) -> int:
+    """Return the seed of the draws of a run's pass: at a step, or in a chunk of an evaluation."""
+    return int(np.random.SeedSequence((seed, *key)).generate_state(1, np.uint64)[0] >> 1)

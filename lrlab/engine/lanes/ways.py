@@ -21,6 +21,7 @@ from lrlab.engine import devices, python_state
 from lrlab.engine.bits import same_bits
 from lrlab.engine.lanes import chunks
 from lrlab.engine.lanes.chunks import Samples
+from lrlab.engine.lanes.dropout import DRAWS
 
 if TYPE_CHECKING:
     from lrlab.engine.lanes.lane_stack import Lanes
@@ -48,8 +49,8 @@ def find_way(lanes: Lanes, batch: Batch, evaluated: Sequence[Samples]) -> str:
     """Return the way for ``Lanes.settle``, with the same arguments; leave any way set."""
     lanes.way = "together"
     try:
-        # A network that draws random numbers is refused here, because in a stack its numbers would
-        # depend on the other lanes.
+        # A network that draws random numbers, but in dropout layers, is refused here, because in a
+        # stack its numbers would depend on the other lanes.
         with _Hooks() as hooks:
             tried = _trial(lanes, batch, evaluated)
     except RuntimeError as error:
@@ -59,6 +60,7 @@ def find_way(lanes: Lanes, batch: Batch, evaluated: Sequence[Samples]) -> str:
         return "unmapped"
     if tried.draws:
         return "unmapped"
+    lanes.ways.setdefault(DRAWS, "no")
     if hooks.found or tried.left_mapped:  # vmap calls no hook of a tensor's gradient
         lanes.ways.pop(KEEPS_STATE, None)
         _note_state(lanes, batch, evaluated)

@@ -19,7 +19,7 @@ from lrlab.engine.optimizers.protocol import LaneOptimizer
 from lrlab.engine.optimizers.rule import WORKS, Number
 from lrlab.engine.optimizers.stacked import StackedOptimizer
 from lrlab.errors import UserError
-from lrlab.process.plain import is_number
+from lrlab.process.plain import A_RATE, is_number, is_rate
 
 # flags for how torch computes the same update, not for which update
 _BACKEND_FLAGS = ("foreach", "fused", "capturable", "differentiable")
@@ -158,8 +158,8 @@ def read(optimizer: Mapping[str, Any]) -> targets.Target:
         UserError: the optimizer cannot work.
     """
     lr = optimizer.get("lr", 0.0)
-    if not is_number(lr) or lr < 0:
-        raise UserError(f"lr={lr}: must be a number of at least 0, for example lr=0.1")
+    if not is_rate(lr):
+        raise UserError(f"lr={lr}: must be {A_RATE}, for example lr=0.1")
     node = {k: v for k, v in optimizer.items() if k != "lr"}
     target = targets.read("optimizer", node, torch.optim.Optimizer, withheld=("params", "lr"))
     if rule := RULES.get(target.call):

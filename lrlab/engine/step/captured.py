@@ -68,6 +68,7 @@ class CapturedStep:
         self._coefficients: dict[tuple[str, ...], CoefficientTables] = {}
         self._updates: dict[tuple[str, ...], Program] = {}
         self._threads = [torch.get_num_threads()]
+        self._masks: list[tuple[Tensor, float]] = []  # of dropout, drawn before each step
         self._attributes = copy.deepcopy(trying.attributes_of(lanes.modules))
         self._find = self._capture_gradients(any_threads and not order.is_cuda)
         self._pace = Pace(self._threads)
@@ -83,6 +84,7 @@ class CapturedStep:
         self._index.table[: len(order)].copy_(order)
         if self._counter is not None:
             self._counter.zero_()
+        self._first_steps = first_steps
         names = tuple(coefficients)
         known = names in self._updates
         if not known:
@@ -102,6 +104,7 @@ class CapturedStep:
             self._find.run()
         else:
             self._index.take(i)
+            self._lanes.passes.fill(self._masks, [step + i for step in self._first_steps])
             self._find.run()
             self._losses[i].copy_(self._found)
         return self._found, self._gradients
@@ -122,10 +125,10 @@ class CapturedStep:
     def _capture_gradients(self, any_threads: bool) -> Program:
         lanes = self._lanes
 
-        def find() -> list[Tensor | None]:
+        def find(step: int = 0) -> list[Tensor | None]:
             x, y, own = gather(self._data, self._index.now, self._order_of, bool(lanes.pad))
             self._own = own
-            losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0, own)
+            losses, gradients = lanes.gradients(x, y, [step] * len(lanes), 0, own)
             return [losses, y, *inputs.tensors(x), *gradients]
 
         changing = [*self._params, *lanes.fixed.values(), self._index.now]
@@ -136,20 +139,27 @@ class CapturedStep:
                 expected = trying.clones(find())
             if lanes.changed(before):  # the loss, too, and within objects
                 raise NotCapturable("it changes more than tensors")
+            self._masks = lanes.passes.taken if lanes.draws else []
             restore()
             self._disturb()
-            disturbed = trying.clones(find())
+            disturbed = trying.clones(find(step=1))
             restore()
 
             def wrong(program: Program) -> set[int]:
                 restore()
+                lanes.passes.fill(self._masks, [0] * len(lanes))
                 found = trying.differing(program, program.results, expected)
                 restore()
                 self._disturb()
+                lanes.passes.fill(self._masks, [1] * len(lanes))
                 return found | trying.differing(program, program.results, disturbed)
 
             units, into = self._into(expected)
-            watched = capture(find, changing)
+            lanes.passes.masks = self._masks or None
+            try:
+                watched = capture(find, [*changing, *(mask for mask, _ in self._masks)])
+            finally:
+                lanes.passes.masks = None
             for shared in (True, False):
                 program = watched.program(into, shared=shared)
                 if not (found := wrong(program)):

@@ -35,7 +35,8 @@ def build_step(
         captured: whether it may be captured at all.
         any_threads: as for ``CapturedStep``.
     """
-    if captured and lanes.way != "unmapped" and not optimizer.general:
+    repeats = lanes.way == "together" or (lanes.way != "unmapped" and not lanes.draws)
+    if captured and repeats and not optimizer.general:
         try:
             first = order[:length]
             return CapturedStep(lanes, optimizer, data, order_of, first, length, any_threads)

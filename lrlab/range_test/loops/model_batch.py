@@ -125,6 +125,7 @@ def _ready(
         )
     network_checks.check_hooks("network", network)
     own = OfBatches(given.copied(network), _copyable(loss), lookup)
+    given.keep_evaluating(own.model)
     first = torch.tensor([0])
 
     def called(one: Any) -> Any:

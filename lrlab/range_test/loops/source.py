@@ -21,6 +21,8 @@ from lrlab.data.random_state import random_state_kept
 from lrlab.errors import UserError
 
 _NEVER_ENTERED = (Tensor, np.ndarray, nn.Module, torch.optim.Optimizer, type, types.ModuleType)
+_GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+_LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy"}
 _MOST_ITEMS = 100  # of a list or dict that is searched for generators; longer ones are data
 _MOST_OBJECTS = 10_000
 _OF_LOADERS = ("generator", "sampler", "batch_sampler")
@@ -237,12 +239,28 @@ def _parts(one: Any) -> list[Any]:
     if isinstance(one, types.MethodType):
         return [one.__self__]
     if isinstance(one, types.FunctionType):
-        return [cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell)]
+        cells = [cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell)]
+        return cells + _named_generators(one.__code__, one.__globals__)
     if isinstance(one, list | tuple):
         return list(one) if len(one) <= _MOST_ITEMS else []
     if isinstance(one, Mapping):
         return list(one.values()) if len(one) <= _MOST_ITEMS else []
-    return list((_own_attributes(one) or {}).values())
+    return [*(_own_attributes(one) or {}).values(), *_of_methods(type(one))]
+
+
+def _named_generators(code: types.CodeType, names: Mapping[str, Any]) -> list[Any]:
+    """Return the generators that a function takes from the variables of its module."""
+    found = [names[name] for name in code.co_names if isinstance(names.get(name), _GENERATORS)]
+    inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
+    return found + [each for part in inner for each in _named_generators(part, names)]
+
+
+def _of_methods(kind: type) -> list[Any]:
+    """Return the generators that methods of a class take from the variables of their module."""
+    own = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in _LIBRARIES]
+    values = (value for each in own for value in vars(each).values())
+    methods = (value for value in values if isinstance(value, types.FunctionType))
+    return [g for each in methods for g in _named_generators(each.__code__, each.__globals__)]
 
 
 def _is_filled(cell: types.CellType) -> bool:

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from lrlab import records
 from lrlab._version import __version__
 from lrlab.process.only_json import SCHEMA
 from lrlab.tables import sweep_settings
@@ -29,9 +30,12 @@ def of_sweep(
     Args:
         answers: as from `recommend.recommend`, the best first.
         sweep: its folder, whose command the next one is made from; None: of no single sweep.
-        budget: what its ``budget`` left out.
+        budget: what its ``budget`` left out; None: as its answer.json says.
     """
     command = [] if sweep is None else sweep_settings.command(sweep)
+    if budget is None and sweep is not None:
+        kept: Any = (records.read_answer(sweep) or {}).get("budget")
+        budget = cast("dict[str, Any]", kept) if isinstance(kept, dict) else None
     one = bool(answers) and comparable(answers)
     return {
         "schema": SCHEMA,
@@ -186,7 +190,10 @@ def _text(value: Any) -> str:
     """Return a setting's value as one would type it."""
     if value is None or value != value:
         return "null"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.6g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def _one_value(text: str) -> str:

@@ -218,7 +218,8 @@ def _compared(rival: Rival, best: float) -> str:
         return f"lr {rival.lr:g} ended lower, but a larger share of its runs failed"
     higher = f"{abs(rival.higher):.2g} {'higher' if rival.higher > 0 else 'lower on average'}"
     if 0 < rival.higher <= best:
-        higher += f" ({100 * rival.higher / best:.2g}%)"
+        share = 100 * rival.higher / best
+        higher += f" ({share:.0f}%)" if share >= 10 else f" ({share:.2g}%)"
     line = f"the next best, lr {rival.lr:g}, ended {higher if rival.higher else 'as low'}"
     if math.isnan(rival.error):
         return f"{line}; how much of that is chance was not measured"

@@ -119,12 +119,12 @@ def judge(
 
 
 def _lrs(lr: Any) -> tuple[str, ...]:
-    from lrlab.process.plain import is_number
+    from lrlab.process.plain import A_RATE, is_rate
 
     if lr is None:
         return ()
     pairs = lr.items() if isinstance(lr, Mapping) else [("", lr)]
     for _, value in pairs:
-        if not is_number(value) or value < 0:
-            raise UserError(f"lr={value!r}: must be a number not below 0, or a dict by run")
+        if not is_rate(value):
+            raise UserError(f"lr={value!r}: must be {A_RATE}, or a dict by run")
     return tuple(f"{name}={value!r}" if name else repr(float(value)) for name, value in pairs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ import pandas as pd
 
 from lrlab.errors import in_a_line
 from lrlab.process import fitting, only_json
-from lrlab.process.plain import to_json
 from lrlab.tables import frames, tidy
 from lrlab.verdicts import answer
 from lrlab.verdicts.outcomes import UNFINISHED
@@ -94,26 +92,21 @@ def _gain(gain: float) -> str:
     return "non-finite" if gain == -math.inf else f"{round(gain, 2) + 0.0:.2f}"
 
 
-def as_json(
+def as_object(
     found: pd.DataFrame,
     answers: Sequence[answer.Answer],
     notes: Sequence[str],
     sweep: Path | None = None,
-) -> str:
-    """Return verdicts, answers and notes as one JSON object; non-finite numbers are null.
+) -> dict[str, Any]:
+    """Return verdicts, answers and notes as the object that ``analysis --json`` prints.
 
     Args:
         sweep: the folder, where one sweep alone was judged.
     """
-    shown = found.drop(columns=frames.PARTS, errors="ignore")
-    rows = json.loads(shown.to_json(orient="records", double_precision=15) or "[]")
-    whole = {
+    return {
         **only_json.head("analysis"),
-        "verdicts": rows,
+        "verdicts": frames.rows(found.drop(columns=frames.PARTS, errors="ignore")),
         "answers": [asdict(each) for each in answers],
         "answer": answer_json.of_sweep(answers, sweep),
         "notes": list(notes),
     }
-    return to_json(
-        whole, default=lambda value: value.item() if hasattr(value, "item") else str(value)
-    )
