@@ -234,9 +234,6 @@ def chance_loss(
     return found if math.isfinite(found) else None
 
 
-DRAWN = 4.0  # standard errors; a random draw hardly ever deviates so far
-
-
 def held_out_chance(
     loss: Callable[..., Tensor], targets: Tensor, held_out: Tensor, outputs: Sequence[int]
 ) -> float | None:
@@ -252,23 +249,33 @@ def held_out_chance(
         held_out: as targets.
 
     Returns:
-        None for any other loss, where a class never occurs in training, and where it is the same
-        within what a random draw of the held-out targets explains.
+        None for any other loss, where a class never occurs in training, and where both may be
+        draws from the same targets.
     """
     own = _own(loss)
     if own not in CLASSIFICATION or targets.is_floating_point() or not (held_out >= 0).any():
         return None
     found = [shares(each, ignored(loss)) for each in (targets, held_out)]
     p, q = (np.pad(each, (0, max(map(len, found)) - len(each))) for each in found)
-    if own is mse_one_hot:  # of each class
-        of_class = (1 - 2 * p + (p**2).sum()) / _classes(loss, targets, outputs)
-    elif (q[p == 0] > 0).any():
+    if _may_be_draws(p * targets.numel(), q * held_out.numel()):
         return None
-    else:
-        of_class = -np.log(p, where=p > 0, out=np.zeros_like(p))
-    value, expected = float((q * of_class).sum()), float((p * of_class).sum())
-    noise = math.sqrt(float((p * (of_class - expected) ** 2).sum()) / held_out.numel())
-    return value if abs(value - expected) > DRAWN * noise else None
+    if own is mse_one_hot:
+        return float((q * (1 - p) ** 2 + (1 - q) * p**2).sum() / _classes(loss, targets, outputs))
+    return None if (q[p == 0] > 0).any() else float(-(q[p > 0] * np.log(p[p > 0])).sum())
+
+
+def _may_be_draws(some: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether counts of classes may be random draws from one population.
+
+    Pearson's test of homogeneity, with a border that a draw hardly ever exceeds.
+    """
+    both = some + others
+    some, others, both = (each[both > 0] for each in (some, others, both))
+    expected = [both * each.sum() / both.sum() for each in (some, others)]
+    pairs = zip((some, others), expected, strict=True)
+    statistic = sum(float(((each - mean) ** 2 / mean).sum()) for each, mean in pairs)
+    freedom = len(both) - 1
+    return statistic <= freedom + 6 * math.sqrt(2 * freedom) + 10
 
 
 def _classes(loss: Any, targets: Tensor, outputs: Sequence[int]) -> int:
