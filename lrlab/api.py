@@ -83,8 +83,9 @@ def run_sweep(
         network, data, loss, optimizer, schedule: a choice, a mapping of settings, or your own code;
             None, here and below: the command's default. data also takes arrays or tensors, as a
             pair (inputs, targets) or a dict with x and y and, if you have them, val_x, val_y,
-            test_x, test_y, next to its settings. They are written into the sweep's folder as
-            data-<hash>.pt, and its runs can be trained again from that file.
+            test_x, test_y, next to its settings; several inputs are a dict or a tuple. They are
+            written into the sweep's folder as data-<hash>.pt, and its runs can be trained again
+            from that file.
         lr: initial learning rate.
         epochs: passes over the training data.
         options: any other option.
@@ -349,7 +350,8 @@ def _arrays_written(
         settings = {f"data.{key}": made[key] for key in made if key in SPLIT}
         made = {key: value for key, value in made.items() if key not in SPLIT}
     with tempfile.TemporaryDirectory(prefix="lrlab-") as folder, data_paths.found_in(Path(folder)):
-        name, said = from_python.write(made, Path(folder))
+        exact = "float64" in str(told.get("precision"))
+        name, said = from_python.write(made, Path(folder), exact)
         for line in said:
             print(f"lrlab: {line}", file=sys.stderr)
         yield {"data": "arrays", "data.path": name, **settings, **told}, Path(folder)

@@ -176,8 +176,11 @@ def resident_batches(data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
 
     import torch
 
+    from lrlab.data import inputs
+
     rows = torch.from_numpy(order(data)).to(data.train_y.device)
-    return ((data.train_x[index], data.train_y[index]) for index in cycle(rows))
+    (x,) = inputs.tensors(data.train_x)
+    return ((x[index], data.train_y[index]) for index in cycle(rows))
 
 
 def order(data: Dataset) -> np.ndarray:

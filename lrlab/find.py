@@ -103,7 +103,9 @@ def find(
             (model, batch), any module. Lazy layers are drawn with the seed.
         data: one of
 
-            - two tensors or arrays, samples (samples, ...) and targets (samples, ...);
+            - two tensors or arrays, samples (samples, ...) and targets (samples, ...); of a network
+              with several inputs, a dict or a tuple of samples, by the names or the order of its
+              forward's parameters;
             - a TensorDataset or another data set of pairs, which is read whole;
             - a `lrlab.data.Dataset`, of which the training part is used;
             - anything that gives mini-batches as pairs of tensors, such as a DataLoader. As many
@@ -116,7 +118,8 @@ def find(
             - (model, batch) to the mean over the batch, such as
               ``lambda model, batch: model(**batch).loss``. A loss is of this kind if the
               mini-batches are not pairs of tensors, or if its first parameter is called model,
-              network, net or module.
+              network, net or module. Of several inputs and targets, a loss is of the first kind if
+              its first parameter is called outputs, input, logits or the like.
         optimizer: a name as for ``lrlab.sweep``, such as adam; a torch class; a
             ``functools.partial`` of one; a config with ``_target_``. None: plain SGD. Or an
             optimizer of this network, whose class, settings and parameter groups are read. Each

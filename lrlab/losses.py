@@ -2,8 +2,21 @@
 
 A loss takes ``outputs``, which the network returns, and ``targets``. It returns the mean over the
 batch as a tensor of shape (). In a classification, outputs are raw scores (batch, num_classes) and
-targets are (batch,) class numbers. In a regression both are (batch, width). A loss must work under
-``torch.func.vmap``; any function of your own that does will do.
+targets are (batch,) class numbers. With positions, targets are (batch, positions, ...), and outputs
+have an axis of the classes more: (batch, num_classes, positions, ...), as torch's own losses take
+them, or (batch, positions, ..., num_classes). In a regression both have one shape. A loss must work
+under ``torch.func.vmap``; any function of your own that does will do.
+
+The losses of a classification have two options:
+
+ignore_index: targets with this number do not count; the mean is over the others. None: all count
+class_axis: of the outputs, 1 or -1; None: the one that fits the targets' shape, 1 if both do
+
+Two of them have a third:
+
+label_smoothing: ε, the share of each target that is spread evenly over all C classes, in training
+    only: (1 − ε) · nll + ε/C · the sum of -log softmax(outputs) (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7; torch's CrossEntropyLoss)
 """
 
 from __future__ import annotations
@@ -13,7 +26,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,44 +36,100 @@ from torch import Tensor, nn
 from lrlab.data import constant_prediction, random_state
 
 
-def nll(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def nll(
+    outputs: Tensor,
+    targets: Tensor,
+    ignore_index: int | None = None,
+    class_axis: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Negative log-likelihood of the true class, in nats: mean of -log softmax(outputs)[target].
 
-    outputs: (batch, num_classes) float; targets: (batch,) int64. Returns shape ().
-    label_smoothing: ε, the share of each target that is spread evenly over all C classes, in
-    training only: (1 − ε) · nll + ε/C · the sum of -log softmax(outputs) (Szegedy et al. 2016,
-    arXiv:1512.00567, section 7; torch's CrossEntropyLoss).
+    outputs: (batch, num_classes) float; targets: (batch,) int64; or with positions, see the module.
+    Returns shape (); NaN if all targets are ignored.
     """
-    log_p = F.log_softmax(outputs, dim=1)
+    axis = _axis(outputs, targets, class_axis)
+    log_p = F.log_softmax(outputs, dim=axis)
     # Picks by hand what F.nll_loss picks: under vmap that one takes a slow way through Python.
-    found = -log_p.gather(1, targets.unsqueeze(1)).mean()
-    if not label_smoothing:
-        return found
-    return (1 - label_smoothing) * found - label_smoothing * log_p.mean()
+    if ignore_index is None:
+        found = -log_p.gather(axis, targets.unsqueeze(axis)).mean()
+        if not label_smoothing:
+            return found
+        return (1 - label_smoothing) * found - label_smoothing * log_p.mean()
+    counts = targets != ignore_index
+    places = targets.masked_fill(~counts, 0).unsqueeze(axis)
+    picked = log_p.gather(axis, places).squeeze(axis)
+    if label_smoothing:
+        picked = (1 - label_smoothing) * picked + label_smoothing * log_p.mean(axis)
+    return -_mean_of(picked, counts)
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    outputs: Tensor,
+    targets: Tensor,
+    ignore_index: int | None = None,
+    class_axis: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Cross-entropy in nats between one-hot targets and softmax(outputs).
 
     The same quantity as nll, computed by one call of torch. Arguments and result as for nll.
     """
-    return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+    if targets.ndim > 1 and _axis(outputs, targets, class_axis) > 1:
+        outputs, targets = outputs.flatten(0, -2), targets.flatten()
+    if ignore_index is None:
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+    return F.cross_entropy(
+        outputs, targets, ignore_index=ignore_index, label_smoothing=label_smoothing
+    )
 
 
-def mse_one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
+def mse_one_hot(
+    outputs: Tensor,
+    targets: Tensor,
+    ignore_index: int | None = None,
+    class_axis: int | None = None,
+) -> Tensor:
     """Mean squared error between the raw outputs and one-hot targets (1 at the true class, else 0).
 
     The mean is over samples and classes, as in torch's mse_loss. Arguments and result as for nll.
     """
-    classes = torch.arange(outputs.shape[1], device=outputs.device)
-    one_hot = (targets.unsqueeze(1) == classes).to(outputs.dtype)
-    return F.mse_loss(outputs, one_hot)
+    axis = _axis(outputs, targets, class_axis)
+    classes = torch.arange(outputs.shape[axis], device=outputs.device)
+    if 1 <= axis < outputs.ndim - 1:
+        classes = classes.view(-1, *(1,) * (outputs.ndim - 1 - axis))
+    one_hot = (targets.unsqueeze(axis) == classes).to(outputs.dtype)
+    if ignore_index is None:
+        return F.mse_loss(outputs, one_hot)
+    squares = F.mse_loss(outputs, one_hot, reduction="none").mean(axis)
+    return _mean_of(squares, targets != ignore_index)
+
+
+def _axis(outputs: Tensor, targets: Tensor, class_axis: int | None) -> int:
+    """Return the axis of the classes, from 0 on."""
+    if class_axis is None:
+        class_axis = next(iter(class_axes(outputs.shape, targets.shape)), 1)
+    return class_axis % outputs.ndim
+
+
+def class_axes(outputs: Sequence[int], targets: Sequence[int]) -> list[int]:
+    """Return which axes of the outputs can be the classes', by the shapes alone: 1, -1, or both."""
+    shape, wanted = tuple(outputs), tuple(targets)
+    if len(shape) != len(wanted) + 1:
+        return []
+    found = [1] if shape[:1] + shape[2:] == wanted else []
+    return [*found, -1] if len(shape) > 2 and shape[:-1] == wanted else found
+
+
+def _mean_of(values: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean of those that count."""
+    return values.where(counts, torch.zeros_like(values)).sum() / counts.sum()
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error over samples and the width, for a regression.
 
-    outputs, targets: (batch, width) float. Returns shape ().
+    outputs, targets: (batch, width, ...) float. Returns shape ().
     """
     return F.mse_loss(outputs, targets)
 
@@ -73,6 +142,7 @@ def l1(outputs: Tensor, targets: Tensor) -> Tensor:
 CLASSIFICATION = (nll, cross_entropy, mse_one_hot)
 REGRESSION = (mse, l1)
 SMOOTHED = (nll, cross_entropy)  # they take label_smoothing
+OPTIONS = {"ignore_index", "class_axis", "label_smoothing"}
 
 
 def task(loss: Callable[..., Tensor]) -> str | None:
@@ -87,9 +157,11 @@ def task(loss: Callable[..., Tensor]) -> str | None:
 
 
 def _bare(loss: Any) -> Any:
-    while isinstance(loss, functools.partial) and not loss.args and not loss.keywords:
+    while isinstance(loss, functools.partial) and not loss.args:
+        if loss.keywords and not (loss.func in CLASSIFICATION and set(loss.keywords) <= OPTIONS):
+            break
         loss = loss.func
-    return evaluated(loss)
+    return loss
 
 
 def evaluated(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -99,7 +171,44 @@ def evaluated(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
     if not isinstance(loss, functools.partial) or loss.func not in SMOOTHED or loss.args:
         return loss
-    return loss.func if loss.keywords.keys() <= {"label_smoothing"} else loss
+    kept = {name: value for name, value in loss.keywords.items() if name != "label_smoothing"}
+    return functools.partial(loss.func, **kept) if kept else loss.func
+
+
+def _option(loss: Any, name: str) -> Any:
+    """Return an option of a loss that is lrlab's own; None: it has none."""
+    while isinstance(loss, functools.partial):
+        if name in loss.keywords:
+            return loss.keywords[name]
+        loss = loss.func
+    return None
+
+
+def ignored(loss: Any) -> int | None:
+    """Return the target that a loss ignores; None: none, or it is not known."""
+    bare = _bare(loss)
+    if bare in CLASSIFICATION:
+        return _option(loss, "ignore_index")
+    return getattr(bare, "ignore_index", None) if _is_torchs(bare) else None
+
+
+def class_axis(loss: Any) -> int | None:
+    """Return the axis of the classes that a loss always takes; None: the one that fits."""
+    bare = _bare(loss)
+    if bare in CLASSIFICATION:
+        return _option(loss, "class_axis")
+    return 1 if _is_torchs(bare) else None
+
+
+def takes_classes(loss: Any) -> bool:
+    """Return whether the loss is known to compare scores, one a class, with class numbers."""
+    return task(loss) == "classification" or _is_torchs(_bare(loss))
+
+
+def _is_torchs(loss: Any) -> bool:
+    """Return whether it is torch's loss of classes, or one with its forward."""
+    forward = getattr(type(loss), "forward", None)
+    return forward in (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward)
 
 
 def unit(loss: Callable[..., Tensor], target_std: float) -> float | None:
@@ -138,7 +247,8 @@ def chance_loss(
     targets, own = targets.detach().cpu(), _own(loss)
     try:
         if own in CLASSIFICATION and not targets.is_floating_point():
-            found = _of_shares(own, shares(targets), outputs[0])
+            count = _classes(loss, targets, outputs)
+            found = _of_shares(own, shares(targets, ignored(loss)), count)
         elif own in REGRESSION and tuple(outputs) == tuple(targets.shape[1:]):
             values = targets.double().numpy()
             if own is mse:
@@ -152,6 +262,56 @@ def chance_loss(
     return found if math.isfinite(found) else None
 
 
+def held_out_chance(
+    loss: Callable[..., Tensor], targets: Tensor, held_out: Tensor, outputs: Sequence[int]
+) -> float | None:
+    """Return the loss of that prediction on other targets, whose classes have other shares.
+
+    With p the classes' shares in training and q those of the others:
+
+        nll, cross_entropy   -sum q log p
+        mse_one_hot          mean over the C outputs of q (1 - p)² + (1 - q) p²
+
+    Args:
+        loss, targets, outputs: as for `chance_loss`.
+        held_out: as targets.
+
+    Returns:
+        None for any other loss, where a class never occurs in training, and where both may be
+        draws from the same targets.
+    """
+    own = _own(loss)
+    if own not in CLASSIFICATION or targets.is_floating_point() or not (held_out >= 0).any():
+        return None
+    found = [shares(each, ignored(loss)) for each in (targets, held_out)]
+    p, q = (np.pad(each, (0, max(map(len, found)) - len(each))) for each in found)
+    if _may_be_draws(p * targets.numel(), q * held_out.numel()):
+        return None
+    if own is mse_one_hot:
+        return float((q * (1 - p) ** 2 + (1 - q) * p**2).sum() / _classes(loss, targets, outputs))
+    return None if (q[p == 0] > 0).any() else float(-(q[p > 0] * np.log(p[p > 0])).sum())
+
+
+def _may_be_draws(some: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether counts of classes may be random draws from one population.
+
+    Pearson's test of homogeneity, with a border that a draw hardly ever exceeds.
+    """
+    both = some + others
+    some, others, both = (each[both > 0] for each in (some, others, both))
+    expected = [both * each.sum() / both.sum() for each in (some, others)]
+    pairs = zip((some, others), expected, strict=True)
+    statistic = sum(float(((each - mean) ** 2 / mean).sum()) for each, mean in pairs)
+    freedom = len(both) - 1
+    return statistic <= freedom + 6 * math.sqrt(2 * freedom) + 10
+
+
+def _classes(loss: Any, targets: Tensor, outputs: Sequence[int]) -> int:
+    """Return how many classes outputs for one sample have scores for."""
+    axes = class_axes((1, *outputs), (1, *targets.shape[1:])) or [1]
+    return (1, *outputs)[class_axis(loss) or axes[0]]
+
+
 def _own(loss: Any) -> Any:
     """Return the function here that computes the same as torch's, if there is one."""
     bare = _bare(loss)
@@ -163,10 +323,13 @@ def _own(loss: Any) -> Any:
     return {nn.MSELoss: mse, nn.L1Loss: l1}.get(type(bare), bare)
 
 
-def shares(targets: Tensor) -> np.ndarray:
-    """Return each class's share of the targets, (classes,) float64, without negative targets."""
+def shares(targets: Tensor, without: int | None = None) -> np.ndarray:
+    """Return each class's share of the targets, (classes,) float64.
+
+    Negative targets do not count, nor those that a loss ignores.
+    """
     labels = targets.detach().cpu().flatten().numpy()
-    counts = np.bincount(labels[labels >= 0])
+    counts = np.bincount(labels[(labels >= 0) & (labels != without)])
     return counts / counts.sum()
 
 
@@ -232,23 +395,44 @@ def is_sum(loss: Callable[..., Tensor], outputs: Tensor, targets: Tensor) -> boo
     )
 
 
+class Answers(NamedTuple):
+    """How outputs are read as answers.
+
+    Attributes:
+        classes: how many there are; None: as many as there are scores.
+        logit: whether one output is the logit of class 1, see `is_logit`.
+        without: the target that does not count, if there is one, see `ignored`.
+        axis: the one of the classes, see `class_axis`; None: the one that fits.
+    """
+
+    classes: int | None = None
+    logit: bool = False
+    without: int | None = None
+    axis: int | None = None
+
+
 def right_answers(
-    outputs: Any, targets: Tensor, classes: int | None = None, logit: bool = False
+    outputs: Any, targets: Tensor, classes: int | None = None, logit: bool = False, **more: Any
 ) -> Tensor | None:
     """Count the targets that are answered rightly, shape () int64; None where that has no sense.
 
     Args:
-        outputs: (batch, C, ...) scores, the largest of which is the answer; with logit also
-            (batch,) or (batch, 1), where one above 0 answers 1.
+        outputs: (batch, C, ...) or (batch, ..., C) scores, the largest of which is the answer;
+            with logit also (batch,) or (batch, 1), where one above 0 answers 1.
         targets: (batch,) or (batch, positions, ...) whole numbers; a negative one is never right.
-        classes: how many there are; None: as many as there are scores.
-        logit: see `is_logit`.
+        classes, logit, more: see `Answers`.
     """
+    _, _, without, axis = Answers(classes, logit, **more)
     if not isinstance(outputs, Tensor) or outputs.ndim == 0 or targets.is_floating_point():
         return None
     batch, *others = outputs.shape
     if targets.ndim == 1 and logit and others in ([], [1]):
         return ((outputs.reshape(batch) > 0).to(targets.dtype) == targets).sum()
-    if not others or others[0] < max(2, classes or 2) or others[1:] != list(targets.shape[1:]):
+    axes = class_axes(outputs.shape, targets.shape)
+    axis = next((one for one in axes if axis in (None, one)), None)
+    if axis is None or outputs.shape[axis] < max(2, classes or 2):
         return None
-    return (outputs.argmax(1) == targets).sum()
+    right = outputs.argmax(axis) == targets
+    if without is not None and without >= 0:
+        right = right & (targets != without)
+    return right.sum()

@@ -21,6 +21,8 @@ stratify: hold out each class's share, as near as whole samples allow
 standardise_targets: of a regression, train on (y - mean) / std, with the mean of each column
     and one std for all columns, the root of their mean variance; of the training part. Losses
     are reported in the targets' own units
+integers: what becomes of inputs that are whole numbers or booleans, except for uint8, which are
+    pixels: ``float``; ``keep``, as int64 or bool; or ``auto``, see ``_scaled``
 """
 
 from __future__ import annotations
@@ -33,13 +35,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrlab.data import Dataset
-from lrlab.data.dataset import tensors_sha256
+from lrlab.data import Dataset, inputs
+from lrlab.data.dataset import parts_sha256
+from lrlab.data.inputs import Inputs
 from lrlab.data.own import csv_file, float32, images, odd_columns, tables
 from lrlab.data.own.parts import (
     PARTS,
     checked_finite,
     mean_and_std,
+    named_tensors,
     parts_of,
     scaled,
     standardise_targets,
@@ -179,8 +183,9 @@ def make(made: Any, name: str, option: str, **split: Any) -> Dataset:
 
     Args:
         made: a pair (x, y), or a dict in the form that the module describes, of tensors or arrays.
-            x has shape (samples, ...); type uint8 is divided by 255. y is (samples,) whole numbers
-            from 0, the classes, or (samples,) or (samples, width) floating-point numbers.
+            x has shape (samples, ...); type uint8 is divided by 255. Several inputs are a tuple or
+            a dict of such x. y is (samples,) or (samples, positions, ...) whole numbers from 0,
+            the classes, or (samples,) or (samples, width, ...) floating-point numbers.
         name: of the data.
         option: what the user typed; an error line begins with it.
         split: see ``Split``.
@@ -206,23 +211,23 @@ def _made(
         names: of the columns of x and y, where they have any.
     """
     how = checked_split(split)
-    parts = parts_of(made, option)
+    parts = parts_of(made, option, exact=how.floats == "float64")
     for k in parts:
         checked_finite(parts[k], k, option)
     said = [*(_said_of(parts, option) if said is None else said)]
-    called = {k: float32.named((names or {}).get(k), k, parts[k][0].numel()) for k in ("x", "y")}
-    _check_spread(parts, how, option, called)
+    if how.floats == "float32":
+        _check_spread(parts, how, option, names or {})
     if not parts["y"].is_floating_point():
         _check_classes(parts, option)
     # by part: the part from which its samples are drawn, and their positions there
     rows: dict[str, tuple[str, Tensor | None]] = {}
     if "val_x" in parts:
-        train = torch.arange(len(parts["x"]))
+        train = torch.arange(len(parts["y"]))
         if how.train_size is not None:
             train = torch.randperm(len(train), generator=split_generator(how))
     else:
         train, held_out = divided(parts["y"], how, option)
-        parts |= {f"val_{k}": parts[k].index_select(0, held_out) for k in ("x", "y")}
+        parts |= {f"val_{k}": _picked(parts[k], held_out) for k in ("x", "y")}
         rows = {f"val_{k}": (k, held_out) for k in ("x", "y")}
     if how.train_size is not None and how.train_size > len(train):
         raise UserError(
@@ -231,48 +236,89 @@ def _made(
         )
     train = train[: how.train_size]
     rows |= {k: (k, train) for k in ("x", "y")}
-    parts |= {k: parts[k].index_select(0, train) for k in ("x", "y")}
+    parts |= {k: _picked(parts[k], train) for k in ("x", "y")}
     for k in ("x", "y"):
-        parts.setdefault(f"test_{k}", parts[k][:0])
-    shift = mean_and_std(parts["x"]) if how.standardise else None
+        parts.setdefault(f"test_{k}", inputs.mapped(lambda tensor: tensor[:0], parts[k]))
     given = {k: parts[k] for k in ("x", "y")}
-    for k in ("x", "val_x", "test_x"):
-        parts[k] = scaled(parts[k], shift)
+    parts, other_x = _scaled(parts, how)
     if not how.standardise_targets and parts["y"].is_floating_point():
-        parts |= {k: parts[k].float() for k in ("y", "val_y", "test_y")}
+        parts |= {k: parts[k].to(how.kind) for k in ("y", "val_y", "test_y")}
     for k in PARTS:  # the largest float32 is 3e38
         key, places_before = rows.get(k, (k, None))
         checked_finite(parts[k], key, option, places_before)
     mean, std = (), 1.0
     if how.standardise_targets:
-        mean, std = standardise_targets(parts, option)
-    said += [
-        f"{option}: {line}"
-        for k in ("x", "y")
-        for line in float32.merged(given[k], parts[k], called[k])
-    ]
-    del given
+        mean, std = standardise_targets(parts, option, how.kind)
+    said += [f"{option}: {line}" for line in _merged(given, parts, names or {})]
     ordered = [parts[k] for k in PARTS]
     classes = None
     if not parts["y"].is_floating_point():
         labels = [int(parts[k].max()) for k in ("y", "val_y", "test_y") if len(parts[k])]
-        classes = max(labels) + 1
+        classes = max(*labels, 0) + 1
         if classes < 2:
             raise UserError(f"{option}: all samples are of one class; there is nothing to learn")
     return Dataset(
         name,
         *ordered,
         num_classes=classes,
-        sha256=tensors_sha256(ordered),
+        sha256=parts_sha256(ordered),
         target_mean=mean,
         target_std=std,
         notices=tuple(dict.fromkeys(said)),
+        integral=any(map(is_integral, inputs.tensors(given["x"]))),
+        other_x=other_x,
     )
 
 
-def _check_classes(parts: Mapping[str, Tensor], option: str) -> None:
+def _picked(part: Inputs, index: Tensor) -> Any:
+    return inputs.mapped(lambda tensor: tensor.index_select(0, index), part)
+
+
+def _scaled(
+    parts: Mapping[str, Any], how: Split
+) -> tuple[dict[str, Any], tuple[Inputs, Inputs, Inputs] | None]:
+    """Return the parts with scaled inputs, and for ``integers=auto`` the inputs' other types.
+
+    One input of whole numbers becomes floats, as it always did, so that the networks that take
+    these go on to train as before. Those of a network that does not, such as one that begins with
+    an embedding, stay integers. Several inputs stay what they are, because a mask of floats would
+    mean something else; they are floats for a network that takes nothing else.
+    """
+    keys = ("x", "val_x", "test_x")
+    train = parts["x"]
+
+    def of_type(tensor: Tensor, shift: Any, as_integers: bool) -> Tensor:
+        if as_integers and is_integral(tensor):
+            return tensor if tensor.dtype == torch.bool else tensor.long()
+        return scaled(tensor, shift, how.kind)
+
+    def made(as_integers: bool) -> dict[str, Any]:
+        shifts = [mean_and_std(t) if how.standardise else None for t in inputs.tensors(train)]
+        found = {}
+        for key in keys:
+            columns = zip(inputs.tensors(parts[key]), shifts, strict=True)
+            tensors = [of_type(tensor, shift, as_integers) for tensor, shift in columns]
+            found[key] = inputs.like(train, tensors)
+        return found
+
+    several = not isinstance(train, Tensor)
+    integral = any(map(is_integral, inputs.tensors(train)))
+    keep = how.integers == "keep" or (how.integers == "auto" and several)
+    chosen = {**parts, **made(keep)}
+    if how.integers != "auto" or not integral or (how.standardise and not several):
+        return chosen, None
+    others = made(not keep)
+    return chosen, (others["x"], others["val_x"], others["test_x"])
+
+
+def is_integral(tensor: Tensor) -> bool:
+    """Return whether it holds whole numbers or booleans that are no pixels."""
+    return not tensor.is_floating_point() and tensor.dtype != torch.uint8
+
+
+def _check_classes(parts: Mapping[str, Any], option: str) -> None:
     """Refuse labels that are ids: a network would have one output for each whole number."""
-    labels = torch.cat([parts[k] for k in ("y", "val_y", "test_y") if k in parts])
+    labels = torch.cat([parts[k].flatten() for k in ("y", "val_y", "test_y") if k in parts])
     classes = int(labels.max()) + 1
     if classes > MANY_CLASSES and classes > SPARSE * (distinct := len(labels.unique())):
         raise UserError(
@@ -282,39 +328,62 @@ def _check_classes(parts: Mapping[str, Tensor], option: str) -> None:
         )
 
 
+def _called(names: Mapping[str, Sequence[str]], key: str, tensor: Tensor) -> Callable[[int], str]:
+    """Return the names of the columns of a part's tensor."""
+    return float32.named(names.get(key), key, tensor[0].numel())
+
+
 def _check_spread(
-    parts: Mapping[str, Tensor],
-    how: Split,
-    option: str,
-    called: Mapping[str, Callable[[int], str]],
+    parts: Mapping[str, Any], how: Split, option: str, names: Mapping[str, Sequence[str]]
 ) -> None:
     """Refuse numbers that float32 makes equal, unless standardising keeps them apart."""
-    x, y = parts["x"], parts["y"]
-    if not how.standardise and (words := float32.lost(x, called["x"])):
-        raise UserError(f"{option}: {words}; use data.standardise=true")
+    for name, x in [] if how.standardise else named_tensors(parts["x"], "x"):
+        stays = how.integers == "keep" or (how.integers == "auto" and name != "x")
+        if is_integral(x) and stays:
+            continue
+        if words := float32.lost(x, _called(names, name, x)):
+            raise UserError(f"{option}: {words}; use data.standardise=true")
+    y = parts["y"]
     if not y.is_floating_point() or how.standardise_targets:
         return
-    if words := float32.lost(y, called["y"]):
+    if words := float32.lost(y, _called(names, "y", y)):
         raise UserError(f"{option}: {words}; use data.standardise_targets=true")
 
 
-def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
+def _merged(
+    given: Mapping[str, Any], parts: Mapping[str, Any], names: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return sentences on columns of which float32 keeps few values."""
+    lines = []
+    for key in ("x", "y"):
+        pairs = zip(named_tensors(given[key], key), inputs.tensors(parts[key]), strict=True)
+        for (name, exact), rounded in pairs:
+            if rounded.dtype == torch.float32 or key == "y":
+                lines += float32.merged(exact, rounded, _called(names, name, exact))
+    return lines
+
+
+def _said_of(parts: Mapping[str, Any], option: str) -> list[str]:
     """Return notes on equal parts, and on features that may be none, as there are no names."""
     said = [
         f"{option}: {prefix}x is the same as x, so it measures the loss on trained samples"
         for prefix in ("val_", "test_")
-        if f"{prefix}x" in parts and torch.equal(parts["x"], parts[f"{prefix}x"])
+        if f"{prefix}x" in parts
+        and all(map(torch.equal, *(inputs.tensors(parts[k]) for k in ("x", f"{prefix}x"))))
     ]
     y = parts["y"]
     if y.is_floating_point() and bool((y == y[0]).all()):
         said.append(
             f"{option}: all targets are {_few(y[0])}, so a network needs no input to predict them"
         )
-    if parts["x"].dtype == torch.uint8 and int(parts["x"].max()) <= 1:
-        said.append(
-            f"{option}: x is uint8 and at most {int(parts['x'].max())}, and is divided by 255 as "
-            "pixels are; give it as floats if it holds none"
-        )
+    for name, x in named_tensors(parts["x"], "x"):
+        if x.dtype == torch.uint8 and int(x.max()) <= 1:
+            said.append(
+                f"{option}: {name} is uint8 and at most {int(x.max())}, and is divided by 255 as "
+                "pixels are; give it as floats if it holds none"
+            )
+    if not isinstance(parts["x"], Tensor) or y.ndim > (2 if y.is_floating_point() else 1):
+        return said  # of sequences, the next token is among the inputs on purpose
     if parts["x"].ndim != 2 or not parts["x"].shape[1] or parts["x"].dtype not in _OF_NUMPY:
         return said
     y = y if y.ndim == 2 else y.unsqueeze(1)
@@ -333,5 +402,6 @@ def _said_of(parts: Mapping[str, Tensor], option: str) -> list[str]:
 
 def _few(row: Tensor) -> str:
     """Return a sample's targets as text, at most four of them."""
+    row = row.flatten()
     shown = ", ".join(f"{value:g}" for value in row[:4].tolist())
     return shown if len(row) == 1 else f"({shown}{', ...' if len(row) > 4 else ''})"

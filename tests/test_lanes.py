@@ -213,7 +213,7 @@ def test_gradients_are_those_of_the_network_itself(kind: str, own_batches: bool,
     stack = stacking.stack(networks, [0, 1, 2], losses.nll, "cpu")
     stack.way = way
     stack.cut()
-    found, gradients = stack.gradients(x, y, [0, 0, 0], 0)
+    found, gradients = stack.gradients(x, y, [0, 0, 0], 0, own_batches)
     for lane, network in enumerate(networks):
         batch = (x[lane], y[lane]) if own_batches else (x, y)
         network.zero_grad()

@@ -116,7 +116,7 @@ def trained(
         for i in range(count):
             losses_, gradients = step.gradients(i)
             found += [losses_.clone(), *(g.clone() for g in gradients if g is not None)]
-            found += [t.clone() for t in step.batch]
+            found += [t.clone() for t in step.batch[:2]]
             step.update(i)
         step.end(float(segment))
         found.append(step.losses[:count].clone())
@@ -442,7 +442,7 @@ def test_lanes_of_a_padded_stack_have_a_batch_of_their_own(trainer: Trainer) -> 
     (stack,) = building.build(key, specs, range(3), DATA, {}, pad=4)
     training.train_epoch(stack, Silent(), lambda: False)
     assert stack.step is not None and stack.step.way == "captured"
-    x, y = stack.step.batch
+    x, y, _ = stack.step.batch
     assert y.shape == (4, 64) and x.shape[:2] == (4, 64)
     assert all(torch.equal(y[0], row) for row in y)
 

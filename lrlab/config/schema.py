@@ -12,15 +12,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
-
 from lrlab.config import yaml_text
 
 GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # groups of a run
 SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # groups of the sweep as a whole
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DIAGNOSTICS = ("default", "off", "full")
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16", "float64")
+
+MISSING: Any = "???"  # omegaconf.MISSING; who only reads records need not import omegaconf
 
 # The quantities that name the best run, and their direction.
 OBJECTIVES = {

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrlab import losses
+from lrlab.data import inputs
+from lrlab.data.inputs import Inputs
 from lrlab.data.random_state import seeded
 from lrlab.engine import python_state, shared_state
 from lrlab.engine.lanes import chunks
@@ -46,7 +48,8 @@ def initialise(option: str, network: nn.Module, dataset: Dataset) -> None:
     network.eval()
     try:
         with torch.no_grad():
-            network(dataset.train_x[:2].cpu().clone())
+            x, _ = dataset.head(2)
+            inputs.called(network, inputs.mapped(lambda tensor: tensor.cpu().clone(), x))
     except Exception as error:
         raise UserError(
             f"{option}: {_lazy(network)} has no shape before its first forward pass, and that "
@@ -88,17 +91,18 @@ def check_training(
     with seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they appear in training
         _check_one_sample(option, network, dataset)
-        check_stateless(option, network, dataset.train_x[:2])
+        check_stateless(option, network, dataset.head(2)[0])
         size = min(batch_size, 2)
-        x, y = dataset.train_x[:size].clone(), dataset.train_y[:size]
+        x, y = dataset.head(size)
+        x = inputs.cloned(x)
         network.train()
         tensors = places(network)
         try:
-            outputs = network(x)
+            outputs = inputs.called(network, x)
         except Exception as error:
             if not advice(error):  # perhaps only in one configuration: its run fails in training
                 return
-            which = "one sample" if size == 1 else f"shape {tuple(x.shape)}"
+            which = "one sample" if size == 1 else f"shape {inputs.shapes(x)}"
             name = _entered_last(network, x) if size == 1 else ""
             raise UserError(
                 f"{f'batch_size={batch_size}: ' if size == 1 else ''}{option}: in training, "
@@ -111,7 +115,7 @@ def check_training(
         before = shared_state.of(network, loss)
         try:
             # again, because the first pass may fill something that stays, such as a cache
-            loss(network(x.clone()), y)
+            loss(inputs.called(network, inputs.cloned(x)), y)
         except Exception:
             before = {}
         changed = python_state.changes(before, shared_state.of(network, loss)) if before else {}
@@ -156,7 +160,7 @@ def check_hooks(option: str, network: nn.Module) -> None:
 
 
 def check_stateless(
-    option: str, network: nn.Module, x: Tensor, named: nn.Module | None = None
+    option: str, network: nn.Module, x: Inputs, named: nn.Module | None = None
 ) -> None:
     """Refuse a network that cannot run on parameters from outside, as a lane's are.
 
@@ -169,7 +173,7 @@ def check_stateless(
     network.eval()
     try:
         with torch.no_grad():
-            functional_call(network, state, (x.clone(),))
+            functional_call(network, state, *inputs.arguments_of(inputs.cloned(x)))
     except Exception as error:
         shown = network if named is None else named
         kind, works = type(shown).__name__, "give an ordinary torch.nn.Module"
@@ -201,6 +205,34 @@ def check_loss(
             "compared; return their mean, for example with reduction=mean, and multiply lr by "
             "batch_size"
         )
+
+
+def check_numbers(option: str, network: nn.Module, dataset: Dataset) -> None:
+    """Refuse whole numbers that the network does not take, such as tokens beyond its vocabulary.
+
+    Tried on the samples that hold the largest and the smallest of each input and part.
+
+    Args:
+        network: which takes the first samples; in evaluation mode.
+    """
+    for part in ("train", "val", "test"):
+        whole = getattr(dataset, f"{part}_x")
+        for tensor in inputs.tensors(whole):
+            if tensor.dtype != torch.int64 or not tensor.numel():
+                continue
+            flat = tensor.reshape(len(tensor), -1)
+            for at, value in ((flat.amax(1).argmax(), "max"), (flat.amin(1).argmin(), "min")):
+                row = int(at)
+                x = inputs.mapped(lambda t, row=row: t[[row, row]], whole)  # alone might fail
+                try:
+                    with torch.no_grad():
+                        inputs.called(network, x)
+                except Exception as error:
+                    extreme = f"the {value}imum of the inputs, {int(getattr(flat, value)())},"
+                    raise UserError(
+                        f"{option}: does not take {extreme} in sample {row} of the {part} part, "
+                        f"counted from 0 ({_first_line(error)})"
+                    ) from error
 
 
 def check_made(option: str, names: Collection[str], network: nn.Module) -> None:
@@ -266,7 +298,7 @@ def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None
         network.eval()
         try:
             with torch.no_grad():
-                network(dataset.train_x[:1].clone())
+                inputs.called(network, inputs.cloned(dataset.head(1)[0]))
         except Exception as error:
             raise UserError(
                 f"{option}: in evaluation, it does not take a batch of one sample "
@@ -275,7 +307,7 @@ def _check_one_sample(option: str, network: nn.Module, dataset: Dataset) -> None
             ) from error
 
 
-def _entered_last(network: nn.Module, x: Tensor) -> str:
+def _entered_last(network: nn.Module, x: Inputs) -> str:
     """Return the module that a failing forward pass entered last: ``norm (BatchNorm1d)``."""
     last = ""
 
@@ -288,7 +320,7 @@ def _entered_last(network: nn.Module, x: Tensor) -> str:
 
     hooks = [m.register_forward_pre_hook(entering(name)) for name, m in network.named_modules()]
     with contextlib.suppress(Exception):
-        network(x)
+        inputs.called(network, x)
     for hook in hooks:
         hook.remove()
     return last

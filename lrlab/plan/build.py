@@ -8,6 +8,7 @@ import functools
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ import numpy as np
 from lrlab import losses
 from lrlab.config import data_paths
 from lrlab.config.targets import HYDRA_KEYS, check_taken, instantiate, lacking, taken
-from lrlab.data.random_state import seeded
+from lrlab.data import inputs
+from lrlab.data.random_state import random_state_kept, seeded
 from lrlab.engine import network_checks
 from lrlab.engine.optimizers import lane_optimizers
 from lrlab.errors import UserError, must_be
@@ -64,7 +66,7 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
         if key not in parameters and not anything:
             known = [p for p in parameters if p not in ("in_shape", "num_classes")]
             raise lacking(f"network.{key}={given[key]}", call.__name__, known)
-    offered = {"in_shape": tuple(dataset.train_x.shape[1:]), "num_classes": dataset.outputs}
+    offered = {"in_shape": dataset.in_shape, "num_classes": dataset.outputs}
     arguments = {k: v for k, v in offered.items() if k in parameters} | given
     with seeded(spec["seed"]):
         try:
@@ -77,7 +79,7 @@ def build_network(spec: RunSpec, dataset: Dataset) -> nn.Module:
         if not isinstance(network, torch.nn.Module):
             raise UserError(f"network._target_={node['_target_']}: is no torch.nn.Module")
         network_checks.initialise(f"network._target_={node['_target_']}", network, dataset)
-    return network
+    return network.double() if _floats(spec) == "float64" else network
 
 
 def loss_function(spec: RunSpec) -> Callable[[Tensor, Tensor], Tensor]:
@@ -118,7 +120,50 @@ def load_data(spec: RunSpec) -> Dataset:
     Raises:
         UserError: the data cannot be loaded.
     """
-    return _load_data(json.dumps(spec["data"], sort_keys=True), _files_of(spec["data"]))
+    node = json.dumps(spec["data"], sort_keys=True)
+    wide = ("float64",) if _floats(spec) == "float64" else ()
+    dataset = _load_data(node, _files_of(spec["data"]), *wide)
+    if dataset.other_x is None or not _takes_only_others(spec, dataset):
+        return dataset
+    return _in_other_types(dataset)
+
+
+def _floats(spec: RunSpec) -> str:
+    """Return the type of the floats in data and network."""
+    return "float64" if spec.config.get("precision") == "float64" else "float32"
+
+
+def _takes_only_others(spec: RunSpec, dataset: Dataset) -> bool:
+    """Return whether the network takes the inputs in their other types, and not in these.
+
+    Tried once for the same data and network, on two samples in evaluation mode. Errors are left to
+    the checks, which report them.
+    """
+    named = json.dumps([spec["network"], _floats(spec)], default=str)
+    key = (dataset.sha256, named, object_of(spec, "network"))
+    if key not in _takes:
+        if len(_takes) > 256:
+            _takes.clear()
+        takes = functools.partial(_takes_inputs, spec)
+        _takes[key] = not takes(dataset) and takes(_in_other_types(dataset))
+    return _takes[key]
+
+
+_takes: dict[tuple[Any, ...], bool] = {}
+_in_other_types = functools.lru_cache(maxsize=2)(lambda dataset: dataset.in_other_types())
+
+
+def _takes_inputs(spec: RunSpec, dataset: Dataset) -> bool:
+    import torch
+
+    with random_state_kept(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            x, _ = dataset.head(2)
+            inputs.called(build_network(spec, dataset).eval(), inputs.cloned(x))
+        except Exception:  # a network of the user's can raise anything
+            return False
+    return True
 
 
 def _files_of(node: Mapping[str, Any]) -> str:
@@ -135,10 +180,14 @@ def _files_of(node: Mapping[str, Any]) -> str:
 def forget_data() -> None:
     """Load the data again at the next request; the user's may have changed meanwhile."""
     _load_data.cache_clear()
+    _in_other_types.cache_clear()
+    _takes.clear()
 
 
 @functools.lru_cache(maxsize=2)
-def _load_data(node: str, files: str) -> Dataset:
+def _load_data(node: str, files: str, floats: str = "float32") -> Dataset:
+    import torch
+
     from lrlab import own_data
     from lrlab.data import Dataset
     from lrlab.data.own.split import SPLIT
@@ -154,20 +203,33 @@ def _load_data(node: str, files: str) -> Dataset:
         parameters = inspect.signature(call).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         names = [] if anything else [k for k in SPLIT if k not in parameters]
+        own = target.startswith("lrlab.own_data.")
+        if anything and not own:
+            names = ["integers"]  # younger than such a function may be
         split = {key: settings.pop(key) for key in names if key in settings}
+        if own and "floats" in settings:
+            raise UserError("data.floats: no such setting of these data; use precision=float64")
+        if own and floats != "float32":
+            settings["floats"] = floats  # read as they are given, not by way of float32
         with seeded(0):  # so that a function that draws its data draws the same again
             dataset = instantiate(settings)
         if not isinstance(dataset, Dataset):
+            split["floats"] = floats
             return own_data.make(dataset, target.rpartition(".")[2], option, **split)
     except Exception as error:
         raise _user_error(error) or UserError(f"{option}: {first_line(error)}") from error
     split.pop("stratify", None)  # it does not apply to data that are divided already
+    if split.get("integers") in ("auto", "float"):  # nor does this, if nobody asks for integers
+        del split["integers"]
     if split:
         key, value = next(iter(split.items()))
         raise UserError(f"data.{key}={value}: {target} returns data that are divided already")
-    if dataset.num_classes is None and dataset.train_y.ndim != 2:
-        raise UserError(f"{option}: targets of a regression must have the shape (samples, width)")
-    return dataset
+    if dataset.num_classes is None and dataset.train_y.ndim < 2:
+        raise UserError(
+            f"{option}: targets of a regression must have the shape (samples, width), or more axes"
+        )
+    kinds = {tensor.dtype for part in dataset.parts for tensor in inputs.tensors(part)}
+    return dataset.double() if floats == "float64" and torch.float32 in kinds else dataset
 
 
 def build_schedule(spec: RunSpec, steps_per_epoch: int) -> lane_schedules.LaneSchedule:
@@ -191,15 +253,17 @@ class References:
         unit: factor from the trained loss to the reported one: 1, unless targets are
             standardised.
         chance_loss: the loss of guessing, see ``losses.chance_loss``.
+        chance_val_loss: that of the same prediction on the held-out samples, if it is another one.
         majority_share: the share, among held-out samples, of the class most frequent in training;
             None without classes.
-        logit: whether one output a sample is the logit of class 1, see ``losses.is_logit``.
+        answers: how outputs are read as answers.
     """
 
     unit: float
     chance_loss: float | None
+    chance_val_loss: float | None
     majority_share: float | None
-    logit: bool
+    answers: losses.Answers
 
 
 def references_of(spec: RunSpec, dataset: Dataset, network: nn.Module) -> References:
@@ -217,22 +281,35 @@ def references_of(spec: RunSpec, dataset: Dataset, network: nn.Module) -> Refere
 
 
 _references: dict[tuple[Any, ...], References] = {}
+DIFFERS = 0.1  # of guessing's loss; less is noise of a draw
 
 
 def _new_references(
     loss: Callable[..., Tensor], dataset: Dataset, network: nn.Module
 ) -> References:
-    shape = (dataset.outputs,) if losses.task(loss) else _output_shape(network, dataset)
+    flat = dataset.train_y.ndim == (2 if dataset.train_y.is_floating_point() else 1)
+    known = losses.task(loss) and flat
+    shape = (dataset.outputs,) if known else _output_shape(network, dataset)
     unit = loss_unit(loss, dataset)
     chance = None if shape is None else losses.chance_loss(loss, dataset.train_y, shape)
     chance = chance if chance is None else unit * chance
+    held_out = None
+    if chance is not None and shape is not None:
+        held_out = losses.held_out_chance(loss, dataset.train_y, dataset.val_y, shape)
+        if held_out is not None and abs(held_out - chance) <= DIFFERS * abs(chance):
+            held_out = None
     logit = dataset.num_classes == 2 and shape is not None and losses.is_logit(loss, shape)
     if dataset.num_classes is None or dataset.train_y.is_floating_point():
-        return References(unit, chance, None, logit)
-    guess = int(losses.shares(dataset.train_y).argmax())
-    of_val = losses.shares(dataset.val_y)
+        return References(unit, chance, held_out, None, losses.Answers(dataset.num_classes, logit))
+    without = losses.ignored(loss)
+    guess = int(losses.shares(dataset.train_y, without).argmax())
+    of_val = losses.shares(dataset.val_y, without)
     share = float(of_val[guess]) if guess < len(of_val) else 0.0
-    return References(unit, chance, share, logit)
+    targets = (dataset.train_y, dataset.val_y, dataset.test_y)
+    there = without is not None and any(bool((y == without).any()) for y in targets)
+    axis = losses.class_axis(loss)
+    answers = losses.Answers(dataset.num_classes, logit, without if there else None, axis)
+    return References(unit, chance, held_out, share, answers)
 
 
 def loss_unit(loss: Callable[[Tensor, Tensor], Tensor], dataset: Dataset) -> float:
@@ -247,7 +324,8 @@ def _output_shape(network: nn.Module, dataset: Dataset) -> tuple[int, ...] | Non
     try:
         copied = copy.deepcopy(network).cpu().eval()  # it may count its calls
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs = copied(dataset.train_x[:2].cpu().clone())
+            x, _ = dataset.head(2)
+            outputs = inputs.called(copied, inputs.mapped(lambda t: t.cpu().clone(), x))
     except Exception:  # it will raise in evaluation, too, and be reported there
         return None
     return tuple(outputs.shape[1:]) if isinstance(outputs, torch.Tensor) else None

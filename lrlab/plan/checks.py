@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from lrlab import losses
 from lrlab.config import checks
+from lrlab.data import inputs
 from lrlab.engine import network_checks
 from lrlab.engine.optimizers import known, lane_optimizers
 from lrlab.errors import UserError
-from lrlab.plan import build
+from lrlab.plan import answers, build
 from lrlab.plan.schedules import lane_schedules
 from lrlab.plan.spec import RunSpec, samples_a_step
 
@@ -37,6 +37,8 @@ def check_runs(specs: Sequence[RunSpec]) -> None:
                 f"precision=tf32: needs an NVIDIA GPU, which device={spec.device} is not; "
                 "use precision=float32 or precision=bf16"
             )
+        if spec.config.get("precision") == "float64" and spec.device.startswith("mps"):
+            raise UserError("precision=float64: mps has no such numbers; use device=cpu")
         dataset = build.load_data(spec)
         size = len(dataset.train_y)
         steps_per_epoch = size // samples_a_step(spec)
@@ -104,7 +106,9 @@ def _remember(key: tuple[Any, ...], found: int = 1) -> None:
 
 def _check_network(spec: RunSpec, dataset: Dataset) -> None:
     loss = build.loss_function(spec)
+    answers.check_options(spec, loss)
     _check_task(spec, loss, dataset)
+    answers.check_ignored(spec, loss, dataset)
     network, option = build.build_network(spec, dataset), build.option(spec, "network")
     if not any(p.requires_grad for p in network.parameters()):
         raise UserError(f"{option}: has nothing to train")
@@ -156,63 +160,47 @@ def _check_forward(
 
     # as many as outputs would hide that the two are exchanged
     count = 3 if dataset.outputs == 2 else 2
-    samples = dataset.train_x[:count], dataset.train_y[:count]
+    samples = dataset.head(count)
+    count = len(samples[1])
     network.eval()  # batch norm must not see this
     of_network, of_loss = build.option(spec, "network"), build.option(spec, "loss")
-    inputs = [p.name for p in _required(network.forward)]
-    if len(inputs) > 1:
-        raise UserError(
-            f"{of_network}: its forward takes {len(inputs)} inputs "
-            f"({', '.join(inputs)}), and lrlab gives one; put them into one tensor and split it "
-            "there"
-        )
+    if words := inputs.misfit(network.forward, samples[0]):
+        raise UserError(f"{of_network}: {words}")
     with torch.no_grad(), warnings.catch_warnings():
         # torch's own losses broadcast unequal shapes, and would compute another loss
         warnings.filterwarnings("error", message="Using a target size")
-        given = samples[0].clone()
+        given = inputs.cloned(samples[0])
         try:
-            outputs = network(given)
+            outputs = inputs.called(network, given)
         except Exception as error:
             raise UserError(
                 f"{of_network}: does not take inputs of shape "
-                f"{tuple(samples[0].shape)} ({build.first_line(error)})"
+                f"{inputs.shapes(samples[0])} ({build.first_line(error)})"
                 f"{network_checks.advice(error)}"
             ) from error
-        if not same_bits([given], [samples[0]]):
+        if not same_bits(inputs.tensors(given), inputs.tensors(samples[0])):
             raise UserError(
                 f"{of_network}: its forward changes its input in "
                 "place, and with it the data; let it work on a copy (x = x.clone())"
             )
-        wanted = (len(samples[1]), dataset.outputs)
         shape = tuple(getattr(outputs, "shape", ()))
-        if losses.task(loss) and shape != wanted:
-            raise UserError(
-                f"{of_network}: returns outputs of shape {shape} "
-                f"for {wanted[0]} samples, the loss needs {wanted}"
-            )
+        answers.check_shape(spec, loss, dataset, outputs, count)
         try:
             value = loss(outputs, samples[1])
         except Exception as error:
             raise UserError(
                 f"{of_loss}: does not take outputs of shape {shape} ({build.first_line(error)})"
             ) from error
+        network_checks.check_numbers(of_network, network, dataset)
+        answers.check_targets(spec, network, loss, dataset, count)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise UserError(f"{of_loss}: must return one number a batch")
     network_checks.check_loss(of_loss, loss, outputs, samples[1])
     if spec.config.get("objective") == "val_acc":
         logit = dataset.num_classes == 2 and losses.is_logit(loss, shape[1:])
-        if losses.right_answers(outputs, samples[1], dataset.num_classes, logit) is None:
+        more = {"without": losses.ignored(loss), "axis": losses.class_axis(loss)}
+        if losses.right_answers(outputs, samples[1], dataset.num_classes, logit, **more) is None:
             raise UserError(
                 f"objective=val_acc: outputs of shape {shape} and targets of shape "
                 f"{tuple(samples[1].shape)} have no accuracy; use objective=val_loss"
             )
-
-
-def _required(forward: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the arguments that must be given by position."""
-    try:
-        parameters = inspect.signature(forward).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p for p in parameters if p.default is p.empty and p.kind in by_place]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lrlab import records
 from lrlab.config import checks, schema
+from lrlab.data import inputs
 from lrlab.engine.diagnostics import meter
 from lrlab.engine.lanes import memory
 from lrlab.errors import UserError
@@ -51,20 +52,21 @@ def needs(spec: RunSpec) -> Needs:
     data_name = json.dumps([spec["data"], spec.device], sort_keys=True)
     try:
         data = build.load_data(spec)
+        data_name += f" {inputs.shapes(data.train_x)}"  # networks may take them in other types
         network, loss = build.build_network(spec, data), build.loss_function(spec)
-        batch = data.train_x[: spec["batch_size"]], data.train_y[: spec["batch_size"]]
+        size = spec["batch_size"]
+        batch = inputs.mapped(lambda tensor: tensor[:size], data.train_x), data.train_y[:size]
         branch = lane = memory.bytes_a_lane(network, loss, *batch)
         if schema.diagnostics(spec.config) != "off":
             lane = memory.bytes_a_lane(network, loss, *batch, meter.PROBE)
     except Exception:
         return Needs(0, 0, data_name, 0, math.inf)
-    tensors = (data.train_x, data.train_y, data.val_x, data.val_y, data.test_x, data.test_y)
     own = sum(p.nbytes for p in network.parameters())
     extra = (plan_spec.samples_a_step(spec) // spec["batch_size"] - 1) * batch[0].nbytes
     extra += own if spec.config.get("ema") is not None else 0  # the average
     lane, branch = lane + extra, branch + extra
     fastest = max(LEAST_LANES, CACHE_BYTES // max(own, 1)) if spec.device == "cpu" else math.inf
-    return Needs(lane, branch, data_name, sum(tensor.nbytes for tensor in tensors), fastest)
+    return Needs(lane, branch, data_name, data.nbytes, fastest)
 
 
 def budget(spec: RunSpec, free: float) -> float:

@@ -51,7 +51,8 @@ def _of_data(spec: RunSpec) -> Iterator[str]:
     data, batch_size, epochs = build.load_data(spec), spec["batch_size"], spec["epochs"]
     target = str(spec["data"].get("_target_"))
     yield from data.notices
-    if data.num_classes is not None and target not in OF_CLASSES:
+    # with positions, such as a text's, numbers that never occur are usual
+    if data.num_classes is not None and data.train_y.ndim == 1 and target not in OF_CLASSES:
         yield from _of_labels(spec, data)
     if (held_out := len(data.val_y)) < FEW_HELD_OUT:
         noisy = "val losses are noisy"

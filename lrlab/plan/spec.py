@@ -88,8 +88,11 @@ def _chosen(group: str, node: dict[str, Any], choice: str) -> tuple[str, dict[st
 
     def meant(key: str) -> bool:
         untouched = key in own and (own[key] == node[key] or "${" in str(own[key]))
+        if group == "loss" and untouched and node[key] is None:
+            return False  # another loss has a default of its own
         kept = key in parameters or key in HYDRA_KEYS or key in reading.OWN_KEYS
-        kept = kept or (group, key) == ("data", "stratify")  # it differs from the value without it
+        # they differ from the value without them
+        kept = kept or (group == "data" and key in ("stratify", "integers"))
         return kept or not untouched
 
     return name, {key: value for key, value in node.items() if meant(key)}

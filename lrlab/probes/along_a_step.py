@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lrlab import records
 from lrlab.engine.diagnostics import quantities
+from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.lanes.real_pairs import as_real
 from lrlab.probes.paths import CHUNK_BYTES, Replay
@@ -57,7 +58,7 @@ def _along(
     begin: Mapping[str, Tensor],
     along: Mapping[str, Tensor],
     buffers: Mapping[str, Tensor],
-    batch: tuple[Tensor, Tensor],
+    batch: Samples,
     step: int,
     t: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -217,14 +217,14 @@ def _keep_bits(stack: Stack, ways: Ways) -> None:
     The run may have trained in another number of lanes, or alone: products of some networks depend
     on that number. On a GPU they do so in any case.
     """
-    lanes, (x, y) = stack.lanes, stack.first_batch()
-    if lanes.way != "together" or len(lanes) == 1 or x.is_cuda:
+    lanes, (x, y, own) = stack.lanes, stack.first_batch()
+    if lanes.way != "together" or len(lanes) == 1 or y.is_cuda:
         return
     found = []
     for way in ("one at a time", "together"):
         lanes.way = way
         with lanes.rehearsal():
-            losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0)
+            losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0, own)
             found.append([losses, *(each for each in gradients if each is not None)])
     if not same_bits(*found):
         ways.update(dict.fromkeys(ways, "one at a time"))

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from lrlab import records
+from lrlab.data import inputs
+from lrlab.data.inputs import Inputs
 from lrlab.engine.lanes import memory
 from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 from lrlab.engine.lanes.lane_stack import Lanes
@@ -128,14 +130,14 @@ def _grid(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _affordable(replay: Replay, data: Dataset, points: int) -> tuple[int, int]:
     """Return how many samples and grid points take a few seconds."""
     most = min(SAMPLES, len(data.train_y))
-    each = _multiply_adds(replay.stack.lanes, data.train_x[:2]) / 2
+    each = _multiply_adds(replay.stack.lanes, inputs.mapped(lambda t: t[:2], data.train_x)) / 2
     # networks that cannot train together, such as convolutions, are slower here as well
     work = _WORK if replay.stack.lanes.way == "together" else _WORK / 4
     samples = int(np.clip(work / (each * points), min(LEAST_SAMPLES, most), most))
     return samples, max(121, int(min(points, work / (each * samples))))
 
 
-def _multiply_adds(lanes: Lanes, x: Tensor) -> float:
+def _multiply_adds(lanes: Lanes, x: Inputs) -> float:
     """Estimate the multiply-adds of one forward pass, those of all modules with weights."""
     network = copy.deepcopy(lanes.modules[0]).eval()
     counted = float(sum(t[0].numel() for t in lanes.params.values()))
@@ -150,7 +152,7 @@ def _multiply_adds(lanes: Lanes, x: Tensor) -> float:
         module.register_forward_hook(count)
     one = {n: t[0] for n, t in {**lanes.params, **lanes.fixed}.items()}
     with torch.no_grad():
-        functional_call(network, one, (x,))
+        functional_call(network, one, *inputs.arguments_of(x))
     return counted
 
 
@@ -163,12 +165,12 @@ def _loss_at(
 ) -> np.ndarray:
     """Return (points,) loss of the chosen samples at weights, as training sees it."""
     index = torch.from_numpy(chosen).to(data.train_y.device)
-    x, y = data.train_x[index], data.train_y[index]
+    x, y = inputs.mapped(lambda tensor: tensor[index], data.train_x), data.train_y[index]
     size = _lanes_at_once(lanes, x, y)
     found = []
     for first in range(0, points, size):
         flat = weights(slice(first, first + size))
-        rows = torch.from_numpy(flat.astype(np.float32)).to(x.device)
+        rows = torch.from_numpy(flat.astype(np.float32)).to(y.device)
         sizes = [as_real(t[0]).numel() for t in lanes.params.values()]
         pieces = zip(lanes.params.items(), rows.split(sizes, dim=1), strict=True)
         params = {name: like_real(piece, t).to(t.dtype) for (name, t), piece in pieces}
@@ -180,22 +182,23 @@ def _loss_at(
     return np.concatenate(found)
 
 
-def _lanes_at_once(lanes: Lanes, x: Tensor, y: Tensor) -> int:
+def _lanes_at_once(lanes: Lanes, x: Inputs, y: Tensor) -> int:
     few = min(len(y), 16)
     network = copy.deepcopy(lanes.modules[0]).cpu()
-    each = memory.bytes_a_lane(network, lanes.losses[0], x[:few].cpu(), y[:few].cpu())
+    few_x = inputs.mapped(lambda tensor: tensor[:few].cpu(), x)
+    each = memory.bytes_a_lane(network, lanes.losses[0], few_x, y[:few].cpu())
     each = each * max(len(y), EVALUATION_CHUNK) // EVALUATION_CHUNK
     return int(np.clip(CHUNK_BYTES // max(each, 1), 1, 64))
 
 
 def _forward(
-    lanes: Lanes, params: Mapping[str, Tensor], fixed: Mapping[str, Tensor], x: Tensor, y: Tensor
+    lanes: Lanes, params: Mapping[str, Tensor], fixed: Mapping[str, Tensor], x: Inputs, y: Tensor
 ) -> Tensor:
     """Return (points,) losses without gradients, in training mode: batch norm by sample means."""
-    module = lanes.modules[0].train()
+    module, arguments = lanes.modules[0].train(), inputs.arguments_of(x)
 
     def loss(params: dict[str, Tensor], fixed: dict[str, Tensor]) -> Tensor:
-        return lanes.losses[0](functional_call(module, (params, fixed), (x,)), y)
+        return lanes.losses[0](functional_call(module, (params, fixed), *arguments), y)
 
     with torch.no_grad():
         if lanes.way != "unmapped" and not lanes.draws:
@@ -204,7 +207,7 @@ def _forward(
         for i in range(len(next(iter(params.values())))):
             # the same numbers are drawn everywhere; torch.manual_seed would take milliseconds
             torch.default_generator.manual_seed(0)
-            if x.is_cuda:
+            if y.is_cuda:
                 torch.cuda.manual_seed(0)
             one = ({n: t[i] for n, t in params.items()}, {n: t[i] for n, t in fixed.items()})
             losses.append(loss(*one))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lrlab.data import Dataset
+from lrlab.data import Dataset, inputs
 from lrlab.data.own import float32
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
@@ -29,14 +29,14 @@ def of_whole(data: Any, batch_size: int, seed: int, device: str) -> Batches | No
         data = (data.train_x, data.train_y)
     whole = pair(data, "data")
     if whole is not None:
-        x, y = whole
-        if not is_whole(batch_size, 1) or batch_size > len(x):
-            raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(x)} samples")
-        return batches_of(x.to(device), y.to(device), seed, batch_size)
+        x, y = _on(whole, device)
+        if not is_whole(batch_size, 1) or batch_size > len(y):
+            raise UserError(f"batch_size={batch_size}: must be from 1 to the {len(y)} samples")
+        return batches_of(x, y, seed, batch_size)
     return None
 
 
-def pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tensor] | None:
+def pair(data: Any, option: str, most: int | None = None) -> Samples | None:
     """Return samples and targets that exist as a whole; None: data gives mini-batches.
 
     Args:
@@ -49,18 +49,39 @@ def pair(data: Any, option: str, most: int | None = None) -> tuple[Tensor, Tenso
             raise UserError(f"{option}: a TensorDataset of {len(data)} tensors; must be of two")
     elif isinstance(data, torch.utils.data.Dataset) and hasattr(data, "__len__"):
         data = _collated(data, option, most)
-    if isinstance(data, tuple | list) and len(data) == 2 and all(map(_is_array, data)):
-        x, y = (_tensor(part, option, key) for part, key in zip(data, "xy", strict=True))
-        if len(x) != len(y):
-            raise UserError(
-                f"{option}: {len(x)} samples and {len(y)} targets; need as many of each"
-            )
-        if not len(x):
+    if isinstance(data, tuple | list) and len(data) == 2 and _are_samples(*data):
+        y = _tensor(data[1], option, "y")
+        x: Any = data[0]
+        if _is_array(x):
+            x = _tensor(x, option, "x")
+        elif isinstance(x, Mapping):
+            x = {name: _tensor(part, option, name) for name, part in x.items()}
+        else:
+            x = tuple(_tensor(part, option, f"x[{i}]") for i, part in enumerate(x))
+        for tensor in inputs.tensors(x):
+            if len(tensor) != len(y):
+                raise UserError(
+                    f"{option}: {len(tensor)} samples and {len(y)} targets; need as many of each"
+                )
+        if not len(y):
             raise UserError(f"{option}: has no samples")
         return x, y
     if isinstance(data, Tensor | str | bytes | Mapping) or not isinstance(data, Iterable):
         raise UserError(f"{option}: must be {_WANTED}, not {kind(data)}")
     return None
+
+
+def _are_samples(x: Any, y: Any) -> bool:
+    """Return whether these are inputs, one array or several, and their targets."""
+    return _is_array(y) and (_is_array(x) or _are_several(x, _is_array))
+
+
+def _are_several(x: Any, is_one: Callable[[Any], bool]) -> bool:
+    """Return whether x is a dict by names, or a tuple, of inputs."""
+    if isinstance(x, Mapping):
+        named = all(isinstance(name, str) for name in x)
+        return bool(x) and named and all(map(is_one, x.values()))
+    return isinstance(x, tuple) and bool(x) and all(map(is_one, x))
 
 
 def _is_array(part: Any) -> bool:
@@ -94,7 +115,7 @@ def _collated(data: Any, option: str, most: int | None) -> Any:
         ) from error
     if not samples:
         raise UserError(f"{option}: has no samples")
-    if not isinstance(found, tuple | list) or len(found) != 2 or not all(map(_is_array, found)):
+    if not isinstance(found, tuple | list) or len(found) != 2 or not _are_samples(*found):
         raise UserError(f"{option}: each sample must be a pair, of an input and its target")
     return found
 
@@ -107,7 +128,7 @@ def of_pairs(source: Source, device: str) -> Batches:
 
     def fits(found: Any, first: Any) -> bool:
         check_batch(found, "data")
-        return len(found[0]) >= len(first[0])
+        return len(found[1]) >= len(first[1])
 
     batch = kept(source, fits)
     return lambda step: _on(batch(step), device)
@@ -139,9 +160,19 @@ def kept(source: Source, fits: Callable[[Any, Any], bool]) -> Callable[[int], An
 
 
 def is_pair(found: Any) -> bool:
-    """Return whether a mini-batch is a pair of tensors with samples."""
-    pair = isinstance(found, tuple | list) and len(found) == 2
-    return pair and all(isinstance(part, Tensor) and part.dim() for part in found)
+    """Return whether a mini-batch is a pair of inputs, one tensor or several, and a tensor."""
+    if not (isinstance(found, tuple | list) and len(found) == 2 and _is_tensor(found[1])):
+        return False
+    return _is_tensor(found[0]) or _are_several(found[0], _is_tensor)
+
+
+def has_several(found: Any) -> bool:
+    """Return whether the inputs of a pair are several tensors."""
+    return not isinstance(found[0], Tensor)
+
+
+def _is_tensor(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.dim() > 0
 
 
 def check_batch(found: Any, option: str) -> None:
@@ -158,8 +189,9 @@ def described(found: Any) -> str:
     return kind(found)
 
 
-def _on(pair: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
-    return pair[0].to(device), pair[1].to(device)
+def _on(pair: Samples, device: str) -> Samples:
+    x = dict(pair[0]) if isinstance(pair[0], Mapping) else pair[0]
+    return inputs.mapped(lambda tensor: tensor.to(device), x), pair[1].to(device)
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
@@ -174,13 +206,13 @@ def indexed(
 ) -> tuple[Batches, Loss, list[Samples]]:
     """Replace targets by (batch,) indices, and return a loss that looks them up.
 
-    Lanes would take targets with more dimensions for those of several lanes. An index of 32 bits
-    refers to the held-out targets, one of 64 bits to the latest mini-batch.
+    So targets may be of any kind. An index of 32 bits refers to the held-out targets, one of 64
+    bits to the latest mini-batch.
     """
     targets: Tensor | None = None
     held_out = torch.cat([y for _, y in parts]) if parts else None
 
-    def indexed_batch(step: int) -> tuple[Tensor, Tensor]:
+    def indexed_batch(step: int) -> Samples:
         nonlocal targets
         x, targets = batch(step)
         return x, torch.arange(len(targets), device=targets.device)

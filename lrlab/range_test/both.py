@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lrlab.data import inputs
 from lrlab.engine import devices
 from lrlab.engine.lanes import memory
 from lrlab.engine.lanes.chunks import Samples
@@ -58,7 +59,7 @@ def both(
     at_constants[steps, 1:] = True
     looks = []
     if parts:
-        whole = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        whole = inputs.joined([x for x, _ in parts]), torch.cat([y for _, y in parts])
         looks = [Looks([whole], at_ramp), Looks(parts, at_constants)]
 
     total, made = options.ramp_steps + options.points * options.steps, 0
@@ -115,7 +116,8 @@ def _lanes_at_once(subject: Subject) -> int:
     x, y = subject.batch(0)
     network = copy.deepcopy(subject.network).cpu()
     evaluated = subject.evaluated_at_once
-    cost = memory.bytes_a_lane(network, subject.loss, x.cpu(), y.cpu(), evaluated=evaluated)
+    x = inputs.mapped(torch.Tensor.cpu, x)
+    cost = memory.bytes_a_lane(network, subject.loss, x, y.cpu(), evaluated=evaluated)
     return int(devices.free_memory(subject.device) * _MEMORY_SHARE / max(cost, 1))
 
 

@@ -15,7 +15,10 @@ from torch.nn.parameter import is_lazy
 
 from lrlab.config import schema
 from lrlab.config.schema import nearest
+from lrlab.data import inputs
+from lrlab.data.inputs import Inputs
 from lrlab.engine import network_checks
+from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -78,7 +81,7 @@ def check_network(network: Any) -> None:
         )
 
 
-def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: int) -> nn.Module:
+def ready(network: nn.Module, batch: Samples, loss: Loss, seed: int) -> nn.Module:
     """Return a copy of the network for the lanes to train, tried once on a batch.
 
     Lazy layers of the copy get their shapes from the batch, drawn with the seed.
@@ -88,6 +91,8 @@ def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: in
     """
     x, y = batch
     network_checks.check_hooks("network", network)
+    if not isinstance(x, Tensor) and (words := inputs.misfit(network.forward, x)):
+        raise UserError(f"network: {words}")
     own = copied(network)
     keep_evaluating(own)
     if any(is_lazy(p) for p in own.parameters()):
@@ -95,7 +100,7 @@ def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: in
         own.train(False)
         with torch.no_grad():
             _outputs(own, x)
-    trial = copied(own).to(x.device).train()
+    trial = copied(own).to(y.device).train()
     names = {name for name, _ in trial.named_parameters()}
     tensors = network_checks.places(trial)
     outputs = _outputs(trial, x)
@@ -103,16 +108,24 @@ def ready(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, seed: in
     network_checks.check_made("network", names, trial)
     _check_loss(outputs, y, loss)
     network_checks.check_loss("loss", loss, outputs, y)
-    network_checks.check_stateless("network", copied(own).to(x.device), x[:2])
+    few = inputs.mapped(lambda tensor: tensor[:2], x)
+    network_checks.check_stateless("network", copied(own).to(y.device), few)
     return own.train(network.training)
 
 
-def _outputs(network: nn.Module, x: Tensor) -> Tensor:
+def of_batch(x: Inputs) -> str:
+    """Return shape and type of a batch in words."""
+    if isinstance(x, Tensor):
+        return f"{tuple(x.shape)}, {x.dtype}"
+    return inputs.shapes(x)
+
+
+def _outputs(network: nn.Module, x: Inputs) -> Tensor:
     try:
-        outputs = network.to(x.device)(x)
+        outputs = inputs.called(network.to(inputs.tensors(x)[0].device), x)
     except Exception as error:
         raise UserError(
-            f"network: its forward pass fails on a batch of shape {tuple(x.shape)}, {x.dtype}: "
+            f"network: its forward pass fails on a batch of shape {of_batch(x)}: "
             f"{error_line(error)}"
             + ("; or give a loss of (model, batch)" if isinstance(error, TypeError) else "")
         ) from error

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrlab.data import Dataset
+from lrlab.data import Dataset, inputs
 from lrlab.data.constant_prediction import least_loss
+from lrlab.data.inputs import Inputs
 from lrlab.data.random_state import random_state_kept
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.errors import UserError
 from lrlab.range_test.batches import check_batch, evenly_spaced, pair
-from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind
+from lrlab.range_test.given import Loss, broadcasts, copied, error_line, kind, of_batch
 
 PARTS = 5  # of equal length; the spread of their losses shows how much depends on the samples
 MOST, LEAST = 500, 100  # samples
@@ -42,7 +43,10 @@ def held_out(
     if isinstance(val, Dataset):
         val = (val.val_x, val.val_y)
     whole = pair(val, "val", most) or _thinned(val, most)
-    parts = [(x.to(device), y.to(device)) for x, y in in_parts(*whole, most)]
+    parts = [
+        (inputs.mapped(lambda tensor: tensor.to(device), x), y.to(device))
+        for x, y in in_parts(*whole, most)
+    ]
     own = copied(network).to(device).eval()
     with torch.no_grad():
         for x, y in parts:
@@ -74,13 +78,17 @@ def most_samples(batch_size: int, steps: int) -> int:
     return min(MOST, max(LEAST, batch_size * steps // 18))
 
 
-def in_parts(x: Tensor, y: Tensor, most: int) -> list[Samples]:
+def in_parts(x: Inputs, y: Tensor, most: int) -> list[Samples]:
     """Return at most so many evenly spaced samples, dealt out to parts of equal length."""
-    places = torch.tensor(evenly_spaced(len(y), most), device=x.device)
+    device = inputs.tensors(x)[0].device
+    places = torch.tensor(evenly_spaced(len(y), most), device=device)
     count = min(PARTS, len(places))
     size = len(places) // count
     chosen = [places[k::count][:size] for k in range(count)]
-    return [(x[index], y[index.to(y.device)]) for index in chosen]
+    return [
+        (inputs.mapped(lambda tensor, at=index: tensor[at], x), y[index.to(y.device)])
+        for index in chosen
+    ]
 
 
 def guess(network: nn.Module, loss: Loss, parts: Sequence[Samples]) -> float:
@@ -89,29 +97,33 @@ def guess(network: nn.Module, loss: Loss, parts: Sequence[Samples]) -> float:
     Args:
         network: from samples to one tensor of outputs. A copy is run.
     """
-    x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
-    own = copied(network).to(x.device).eval()
+    x, y = inputs.joined([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    few = inputs.mapped(lambda tensor: tensor[:2], x)
+    own = copied(network).to(inputs.tensors(x)[0].device).eval()
     try:
         with random_state_kept(), torch.no_grad():
-            outputs = own(x[:2])
+            outputs = inputs.called(own, few)
     except Exception:  # a network may refuse so few
         return math.inf
-    if outputs.dim() < 2 or len(outputs) != len(x[:2]):
+    if outputs.dim() < 2 or len(outputs) != len(y[:2]):
         return math.inf  # losses of whole mini-batches
     found = least_loss(loss, y.cpu(), outputs.shape[1:])
     return math.inf if found is None else found
 
 
-def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
+def _thinned(data: Iterable[Any], most: int) -> Samples:
     """Return evenly spaced samples from mini-batches, without ever keeping more than 2·most."""
-    kept: list[tuple[Tensor, Tensor]] = []
+    kept: list[Samples] = []
     apart, read = 1, 0
     for found in data:
         check_batch(found, "val")
         x, y = found
-        if len(x) != len(y):
-            raise UserError(f"val: {len(x)} samples and {len(y)} targets; need as many of each")
-        kept += [(x[i].clone(), y[i].clone()) for i in range(-read % apart, len(y), apart)]
+        if (samples := len(inputs.tensors(x)[0])) != len(y):
+            raise UserError(f"val: {samples} samples and {len(y)} targets; need as many of each")
+        kept += [
+            (inputs.mapped(lambda tensor, at=i: tensor[at].clone(), x), y[i].clone())
+            for i in range(-read % apart, len(y), apart)
+        ]
         read += len(y)
         while len(kept) > 2 * most:
             kept, apart = kept[::2], 2 * apart
@@ -120,15 +132,15 @@ def _thinned(data: Iterable[Any], most: int) -> tuple[Tensor, Tensor]:
     if not kept:
         raise UserError("val: gives no mini-batch")
     try:
-        return torch.stack([x for x, _ in kept]), torch.stack([y for _, y in kept])
+        return inputs.stacked([x for x, _ in kept]), torch.stack([y for _, y in kept])
     except RuntimeError as error:
         raise UserError(f"val: its samples do not make a batch: {error_line(error)}") from error
 
 
-def _check_held_out(network: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
-    shapes = f"samples {tuple(x.shape)}, {x.dtype}, and targets {tuple(y.shape)}, {y.dtype}"
+def _check_held_out(network: nn.Module, x: Inputs, y: Tensor, loss: Loss) -> None:
+    shapes = f"samples {of_batch(x)}, and targets {tuple(y.shape)}, {y.dtype}"
     try:
-        outputs = network(x)
+        outputs = inputs.called(network, x)
     except Exception as error:
         raise UserError(
             f"val: the network's forward pass fails on {shapes}: {error_line(error)}"

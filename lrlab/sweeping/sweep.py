@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -179,7 +180,10 @@ def told(work: Callable[[], None]) -> None:
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of to Hydra's own printer
     try:
-        work()
+        with warnings.catch_warnings():
+            # torch's own word for an operation that vmap makes lane by lane, such as attention
+            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+            work()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # A ValueError of Hydra's own is data=5, or the same in a file's defaults. Any other is a
         # bug, and must show its place.

@@ -151,7 +151,11 @@ def _joined(
     for name in (*_CURVE_NUMBERS, "seconds", *_MEASURED):
         columns[name] = np.concatenate([part.pop(name) for part in parts])
     for name in _REFERENCES:
-        columns[name] = _repeated(table[name], lengths)
+        values = table[name]
+        if name == "chance_loss" and "chance_val_loss" in table:  # the val loss judges
+            own = pd.Series(pd.to_numeric(table["chance_val_loss"], errors="coerce"))
+            values = own.where(own.notna(), values)
+        columns[name] = _repeated(values, lengths)
     for name, values in zip(_GAINS, np.array(of_test).T, strict=True):
         columns[name] = np.repeat(values, lengths)
     return pd.DataFrame(columns, copy=False)

@@ -150,6 +150,7 @@ def _run(
         "steps_per_epoch": steps_per_epoch,
         "num_classes": data.num_classes,
         "chance_loss": references.chance_loss,
+        **_of_held_out(references),
         "majority_share": references.majority_share,
         "data_sha256": data.sha256,
         **_of_targets(data),
@@ -158,6 +159,12 @@ def _run(
     }
     schedule = build_schedule(spec, steps_per_epoch)
     return Run(spec, row, schedule, summary, steps=steps)
+
+
+def _of_held_out(references: References) -> dict[str, float]:
+    """Return the loss of guessing on held-out samples with targets unlike the trained ones."""
+    found = references.chance_val_loss
+    return {} if found is None else {"chance_val_loss": found}
 
 
 def _of_targets(data: Dataset) -> dict[str, Any]:

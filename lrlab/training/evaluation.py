@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrlab.engine.lanes.chunks import of_each_lane
+from lrlab.data import inputs
+from lrlab.data.inputs import Inputs
 from lrlab.engine.lanes.lane_stack import Lanes, with_params
 from lrlab.engine.optimizers import around
 from lrlab.process.profiling import phase
@@ -73,10 +74,11 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
     """
     data, finished = stack.data, stack.lanes
     if len(done) < len(stack.runs):
-        x, y = stack.first_batch()
-        own = of_each_lane(y)
+        x, y, own = stack.first_batch()
+        if own:
+            x, y = inputs.mapped(lambda tensor: tensor[done], x), y[done]
         finished = finished.select(done)
-        finished.settle(x[done] if own else x, y[done] if own else y, *evaluated_on(data))
+        finished.settle(x, y, *evaluated_on(data), own=own)
     started = time.perf_counter()
     train = _scores(stack, finished, data.train_x, data.train_y)
     averaged, nothing = None, torch.full_like(train[0], torch.nan)
@@ -93,8 +95,8 @@ def evaluate_finished(stack: Stack, done: Sequence[int]) -> Final:
     return Final(finished, train, test, averaged, of_average, parts, seconds)
 
 
-def _scores(stack: Stack, of: Lanes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _scores(stack: Stack, of: Lanes, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return losses and accuracies, (lanes,) each, of some of its lanes; see ``Lanes.evaluate``."""
     references = stack.references
-    loss, accuracy = of.evaluate(x, y, stack.data.num_classes, references.logit)
+    loss, accuracy = of.evaluate(x, y, *references.answers)
     return loss * references.unit, accuracy

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lrlab.data import inputs
+from lrlab.data.inputs import Batch, Inputs
 from lrlab.data.random_state import random_state_kept
 from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.lanes.lane_stack import Lanes
@@ -27,7 +29,7 @@ from lrlab.training.loop import Course, Lockstep
 if TYPE_CHECKING:
     from lrlab.data import Dataset
 
-Batches = Callable[[int], tuple[Tensor, Tensor]]
+Batches = Callable[[int], Samples]
 
 SEGMENT = 100  # steps between two looks at the losses
 
@@ -37,19 +39,19 @@ def batches(data: Dataset, seed: int, batch_size: int) -> Batches:
     return batches_of(data.train_x, data.train_y, seed, batch_size)
 
 
-def batches_of(x: Tensor, y: Tensor, seed: int, batch_size: int) -> Batches:
+def batches_of(x: Inputs, y: Tensor, seed: int, batch_size: int) -> Batches:
     """Like ``batches``, for samples (samples, ...) and their targets (samples, ...)."""
-    steps_per_epoch = len(x) // batch_size
+    steps_per_epoch = len(y) // batch_size
     epoch_of, order = -1, torch.empty(0)
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
+    def batch(step: int) -> Samples:
         nonlocal epoch_of, order
         epoch, place = divmod(step, steps_per_epoch)
         if epoch != epoch_of:
             epoch_of = epoch
-            order = torch.from_numpy(batch_order(seed, epoch, len(x))).to(x.device)
+            order = torch.from_numpy(batch_order(seed, epoch, len(y))).to(y.device)
         index = order[place * batch_size : (place + 1) * batch_size]
-        return x[index], y[index]
+        return inputs.mapped(lambda tensor: tensor[index], x), y[index]
 
     return batch
 
@@ -90,8 +92,9 @@ class _Steps:
 
     def gradients(self, i: int) -> tuple[Tensor, Gradients]:
         stack = self._stack
-        self.batch = stack.batch(self._first_steps[0] + i)
-        losses, self._gradients = stack.lanes.gradients(*self.batch, self._first_steps, i)
+        self.batch = Batch(*stack.batch(self._first_steps[0] + i))
+        x, y, _ = self.batch
+        losses, self._gradients = stack.lanes.gradients(x, y, self._first_steps, i)
         self._losses.append(losses)
         return losses, self._gradients
 

@@ -24,7 +24,8 @@ MAY_DIFFER = ("timing", "environment", "lanes", "seconds_to_target")
 # Measured numbers, which have the tolerance. Everything else must be equal.
 RESULTS = ("train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 MEASURED = (
-    *("initial_loss", "chance_loss", "majority_share", "target_mean", "target_std"),
+    *("initial_loss", "chance_loss", "chance_val_loss", "majority_share"),
+    *("target_mean", "target_std"),
     *(*RESULTS, *(f"{name}_ema" for name in RESULTS[2:]), "val_parts", "swings_from"),
 )
 UNFINISHED = ("pruned", "interrupted", "failed", "running", "training", "waiting")

@@ -34,6 +34,8 @@ def log_start(stack: Stack, run: Run) -> None:
         f"on {env['device']} ({env['device_name']}), {env['threads']} threads",
         f"lane {lane + 1} of {width}, trained {way}",
     ]
+    if data.types:
+        lines.append(data.types)
     if way == "one at a time":
         lines.append("one at a time, because together they would be slower or change bits")
     if way == "unmapped":

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrlab.data import inputs
+from lrlab.data.inputs import Batch
 from lrlab.engine import python_state
+from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.optimizers.protocol import Coefficients
 from lrlab.engine.step.choosing import build_step
 from lrlab.engine.step.plain import gather
@@ -127,7 +130,7 @@ class Stack(Lockstep[Run]):
         padding = [0] * max(self.lanes.pad - len(keys), 0)
         self.order_of = torch.tensor([distinct.index(key) for key in keys] + padding).to(device)
 
-    def first_batch(self) -> tuple[Tensor, Tensor]:
+    def first_batch(self) -> Batch:
         """Inputs and targets of the epoch's first step, as the lanes are given them."""
         return gather(self.data, self.order[0], self.order_of, bool(self.lanes.pad))
 
@@ -135,7 +138,8 @@ class Stack(Lockstep[Run]):
         """Take the epoch's order, and choose the fastest way that keeps each lane's bits."""
         self.take_order()
         self.step = None
-        self.lanes.settle(*self.first_batch(), *evaluated_on(self.data))
+        x, y, own = self.first_batch()
+        self.lanes.settle(x, y, *evaluated_on(self.data), own=own)
 
 
 def merge(stack: Stack, other: Stack) -> None:
@@ -161,15 +165,18 @@ def split(stack: Stack, leaving: Sequence[int]) -> Stack:
     return other
 
 
-def evaluated_on(data: Dataset) -> list[tuple[Tensor, Tensor]]:
+def evaluated_on(data: Dataset) -> list[Samples]:
     """Return all samples and targets on which runs with this data are evaluated."""
     whole = [(data.val_x, data.val_y), (data.train_x, data.train_y), (data.test_x, data.test_y)]
     return [pair for pair in (*whole, *val_parts(data)) if len(pair[1])]
 
 
-def val_parts(data: Dataset) -> list[tuple[Tensor, Tensor]]:
+def val_parts(data: Dataset) -> list[Samples]:
     """The parts of the held-out samples: every n-th from the k-th on; none where there are few."""
     count = min(VAL_PARTS, len(data.val_y) // 2)
     if count < 2:
         return []
-    return [(data.val_x[k::count], data.val_y[k::count]) for k in range(count)]
+    return [
+        (inputs.mapped(lambda t, first=k: t[first::count], data.val_x), data.val_y[k::count])
+        for k in range(count)
+    ]

@@ -16,7 +16,13 @@ from lrlab.config import schema
 from lrlab.data import Dataset
 from lrlab.data.dataset import tensors_sha256
 from lrlab.data.own import odd_columns
-from lrlab.data.own.parts import IMAGE_ENDINGS, PARTS, checked_finite, parts_of
+from lrlab.data.own.parts import (
+    IMAGE_ENDINGS,
+    PARTS,
+    checked_finite,
+    named_tensors,
+    parts_of,
+)
 from lrlab.errors import UserError
 
 WHAT_WORKS = "give a choice like data='mnist', or arrays or tensors, data=(x, y)"
@@ -162,12 +168,13 @@ def _remedy(data: Any) -> str:
 # --- arrays as a file -----------------------------------------------------------------------------
 
 
-def write(made: Any, folder: Path) -> tuple[str, list[str]]:
+def write(made: Any, folder: Path, exact: bool = False) -> tuple[str, list[str]]:
     """Write arrays of this process into a file that ``own_data.arrays`` reads.
 
     Args:
         made: as ``own_data.make`` takes it, also with pandas' tables or as torch's TensorDataset.
         folder: an existing one.
+        exact: keep targets of float64, for a network of that type.
 
     Returns:
         name: the file's, which is a hash of the contents: equal arrays have the same.
@@ -196,12 +203,13 @@ def write(made: Any, folder: Path) -> tuple[str, list[str]]:
             f"data: has {len(made)} parts; give a pair (x, y) or a dict with x and y, and if there "
             f"are any {', '.join(PARTS[2:])}"
         )
-    parts = parts_of(made, "data")
-    for key, tensor in parts.items():
-        checked_finite(tensor, key, "data")
+    parts = parts_of(made, "data", exact)
+    for key, part in parts.items():
+        checked_finite(part, key, "data")
+    named = [pair for key, part in parts.items() for pair in named_tensors(part, key)]
     # names and contents; bytes of any type, which NumPy may lack
-    contents = [t.contiguous().view(-1).view(torch.uint8) for t in parts.values()]
-    head = str([(key, t.dtype, tuple(t.shape)) for key, t in parts.items()]).encode()
+    contents = [t.contiguous().view(-1).view(torch.uint8) for _, t in named]
+    head = str([(name, t.dtype, tuple(t.shape)) for name, t in named]).encode()
     digest = tensors_sha256([torch.frombuffer(bytearray(head), dtype=torch.uint8), *contents])
     name = f"data-{digest[:16]}.pt"
     buffer = io.BytesIO()

@@ -26,14 +26,22 @@ class Split:
     split_seed: int = 0
     stratify: bool = False  # true in conf/; the saved configs of older runs lack it
     standardise_targets: bool = False
+    integers: str = "float"  # auto in conf/; the saved configs of older runs lack it
+    floats: str = "float32"  # the option precision sets float64
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The type of inputs and targets that are floats."""
+        return torch.float64 if self.floats == "float64" else torch.float32
 
 
-SPLIT = tuple(field.name for field in fields(Split))
+INTEGERS = ("auto", "keep", "float")
+SPLIT = tuple(field.name for field in fields(Split) if field.name != "floats")
 
 
 def checked_split(split: Mapping[str, Any]) -> Split:
     for key, value in split.items():
-        if key not in SPLIT:
+        if key not in (*SPLIT, "floats"):
             raise UserError(
                 f"data.{key}={value}: no such setting of these data{nearest(key, SPLIT)}; "
                 f"all data have {', '.join(SPLIT)}"
@@ -48,6 +56,13 @@ def checked_split(split: Mapping[str, Any]) -> Split:
     for key in ("standardise", "stratify", "standardise_targets"):
         if not isinstance(value := getattr(how, key), bool):
             raise UserError(f"data.{key}={value}: must be true or false")
+    if how.integers not in INTEGERS:
+        raise UserError(f"data.integers={how.integers}: must be auto, keep or float")
+    if how.integers == "keep" and how.standardise:
+        raise UserError(
+            "data.integers=keep: does not work with data.standardise=true, which makes floats of "
+            "them; use data.integers=auto, or data.standardise=false"
+        )
     return how
 
 
@@ -64,9 +79,10 @@ def divided(y: Tensor, how: Split, option: str) -> tuple[Tensor, Tensor]:
         raise must_be("data.val_size", how.val_size, f"below the {available} samples", 0.1)
     generator = split_generator(how)
     shuffled = torch.randperm(available, generator=generator)
-    if not how.stratify or y.is_floating_point():
+    if not how.stratify or y.is_floating_point() or y.ndim > 1:
         return shuffled[size:], shuffled[:size]
     labels = y[shuffled]
+    labels = torch.where(labels < 0, labels.max() + 1, labels)  # those that do not count
     counts = torch.bincount(labels)
     ties = torch.randperm(len(counts), generator=generator)
     quotas = torch.from_numpy(_quotas(counts.numpy(), size, ties.numpy()))

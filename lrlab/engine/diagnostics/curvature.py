@@ -14,6 +14,7 @@ from lrlab.engine import devices
 from lrlab.engine.diagnostics.vectors import divided, dot, flat, length_of, normed, parts_of
 
 if TYPE_CHECKING:
+    from lrlab.engine.lanes.chunks import Samples
     from lrlab.engine.lanes.lane_stack import Lanes
 
 # A product with the Hessian has this share, or less, outside the span of those before it: rounding.
@@ -41,7 +42,7 @@ class Curvature:
 
 def sharpest(
     lanes: Lanes,
-    batch: tuple[Tensor, Tensor],
+    batch: Samples,
     vectors: list[Tensor],
     products: np.ndarray,
     preconditioner: Sequence[Tensor] | None,

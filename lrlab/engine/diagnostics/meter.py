@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lrlab.data import inputs
+from lrlab.data.inputs import Batch, Inputs
 from lrlab.engine import python_state
 from lrlab.engine.diagnostics.cadence import CADENCES, FIRST, WHOLE, Cadence, due
 from lrlab.engine.diagnostics.curvature import sharpest
@@ -40,7 +42,7 @@ class Meter:
     """
 
     cadence: Cadence
-    probe_x: Tensor
+    probe_x: Inputs
     probe_y: Tensor
     start: list[Tensor]
     vectors: list[Tensor]
@@ -78,7 +80,7 @@ class Meter:
         lanes: Lanes,
         losses: Tensor,
         gradients: Sequence[Tensor | None],
-        batch: tuple[Tensor, Tensor],
+        batch: tuple[Any, ...],
         first_steps: Sequence[int],
         offset: int,
         lanes_due: np.ndarray,
@@ -88,6 +90,7 @@ class Meter:
 
         Args:
             losses, gradients: of the update, as the lanes gave them for the batch.
+            batch: as ``Batch``.
             first_steps, offset: as for ``Lanes.gradients``.
             lanes_due: (lanes,) int, as from ``due``; the known curvature of the others stays.
             preconditioner: as from ``LaneOptimizer.preconditioner``.
@@ -114,7 +117,8 @@ class Meter:
             )
 
         twin.follow(lanes)
-        loss_after, gradients_after = twin.gradients(*batch, first_steps, offset)
+        x, y, own = Batch(*batch)
+        loss_after, gradients_after = twin.gradients(x, y, first_steps, offset, own)
         gradient = flat(gradients, before)
         moved = old - flat(self.start)
         along = [losses, loss_after, dot(gradient, update)]
@@ -203,7 +207,7 @@ def build_meter(mode: str, lanes: Lanes, data: Dataset, batch_size: int = PROBE)
     params = list(lanes.params.values())
     return Meter(
         cadence=CADENCES[mode],
-        probe_x=data.train_x[index],
+        probe_x=inputs.mapped(lambda tensor: tensor[index], data.train_x),
         probe_y=data.train_y[index],
         start=[p.detach().clone() for p in params],
         vectors=random_vectors(params, lanes.seeds),

@@ -1,22 +1,15 @@
-"""Cut the samples of an evaluation into chunks, and tell which targets belong to one lane."""
+"""Cut the samples of an evaluation into chunks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-Samples = tuple[Tensor, Tensor]  # and their targets
+from lrlab.data.inputs import Inputs
+
+Samples = tuple[Inputs, Tensor]  # and their targets
 
 EVALUATION_CHUNK = 1000  # samples a forward pass: more only takes memory
-
-
-def of_each_lane(y: Tensor) -> bool:
-    """Return whether each lane has its own batch, with the lane axis first.
-
-    Args:
-        y: targets. One batch has (batch,) whole numbers, in a regression (batch, width) floats.
-    """
-    return y.ndim > (2 if y.is_floating_point() else 1)
 
 
 def chunk_sizes(samples: int, multiple: int) -> list[int]:

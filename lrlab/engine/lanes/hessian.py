@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lrlab.data.inputs import Batch, Inputs
 from lrlab.engine.lanes.block import Block, joined
 from lrlab.engine.lanes.passes import Passes
 from lrlab.engine.lanes.real_pairs import as_real
@@ -14,7 +15,7 @@ from lrlab.engine.lanes.real_pairs import as_real
 Curvature = tuple[Tensor, list[Tensor | None], Callable[[Sequence[Tensor]], list[Tensor]]]
 
 
-def curvature(passes: Passes, blocks: Sequence[Block], x: Tensor, y: Tensor) -> Curvature:
+def curvature(passes: Passes, blocks: Sequence[Block], x: Inputs, y: Tensor) -> Curvature:
     """Return losses, gradients, and a function that multiplies by each lane's Hessian.
 
     Args:
@@ -29,7 +30,7 @@ def curvature(passes: Passes, blocks: Sequence[Block], x: Tensor, y: Tensor) -> 
     """
     losses, slopes = [], []
     for block in blocks:
-        loss = passes.losses(block, x, y, [0] * block.size)
+        loss = passes.losses(block, Batch(x, y), [0] * block.size)
         leaves = list(block.params.values())
         losses.append(loss.detach()[: block.size])
         slopes.append(torch.autograd.grad(loss.sum(), leaves, create_graph=True, allow_unused=True))

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lrlab.data import inputs
+from lrlab.data.inputs import Batch, Inputs
 from lrlab.engine import forms, python_state
 from lrlab.engine.lanes import chunks, copies, hessian
 from lrlab.engine.lanes.block import Block, Loss, averaged, block_of, joined, single_blocks
@@ -21,7 +23,7 @@ from lrlab.engine.lanes.dropout import DRAWS
 from lrlab.engine.lanes.packing import Tensors, packed_together, with_padding
 from lrlab.engine.lanes.passes import Passes
 from lrlab.engine.lanes.ways import KEEPS_STATE, UNSAVED, find_way
-from lrlab.losses import right_answers
+from lrlab.losses import Answers, right_answers
 
 
 class Lanes:
@@ -85,13 +87,12 @@ class Lanes:
         self.passes.way = way
 
     def gradients(
-        self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
+        self, x: Inputs, y: Tensor, first_steps: Sequence[int], offset: int, own: bool = False
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Return losses and their gradients: the means over ``accumulate`` mini-batches.
 
         Args:
-            x: inputs, (batch, ...) for all lanes or (lanes, batch, ...).
-            y: targets, for all lanes or (lanes, ...), see ``chunks.of_each_lane``.
+            x, y, own: inputs and targets, as in ``inputs.Batch``.
             first_steps, offset: a lane is at its step first_steps[lane] + offset, from which a
                 random network draws.
 
@@ -101,20 +102,20 @@ class Lanes:
                 some do, those of the others are 0, and ``protocol.absent`` names the others.
         """
         made = self.gradients_at_once if self.accumulate == 1 else functools.partial(_mean, self)
-        return made(x, y, first_steps, offset)
+        return made(x, y, first_steps, offset, own)
 
     def gradients_at_once(
-        self, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
+        self, x: Inputs, y: Tensor, first_steps: Sequence[int], offset: int, own: bool = False
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Return losses and their gradients of a single batch; see ``gradients``."""
-        own = chunks.of_each_lane(y)
         found = []
         for block in self.blocks:
             first = block.lanes.start
-            alone = own and self.way != "together"
-            batch = (x[first], y[first]) if alone else (x, y)
+            batch = Batch(x, y, own)
+            if own and self.way != "together":
+                batch = Batch(inputs.mapped(lambda t, lane=first: t[lane], x), y[first])
             steps = [step + offset for step in first_steps[block.lanes]]
-            found.append(self.passes.gradients(block, *batch, steps))
+            found.append(self.passes.gradients(block, batch, steps))
         if len(found) == 1:
             return found[0]
         losses, gradients = zip(*found, strict=True)
@@ -122,49 +123,59 @@ class Lanes:
 
     @torch.no_grad()
     def evaluate(
-        self, x: Tensor, y: Tensor, classes: int | None = None, logit: bool = False
+        self,
+        x: Inputs,
+        y: Tensor,
+        classes: int | None = None,
+        logit: bool = False,
+        without: int | None = None,
+        axis: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return a full evaluation, in the network's eval mode.
 
         Args:
-            x: (samples, ...), y: (samples,) or of a regression (samples, width).
-            classes, logit: as for ``losses.right_answers``.
+            x: (samples, ...), y: (samples,) or of a regression (samples, width); or (samples, ...).
+            classes, logit, without, axis: see ``losses.Answers``.
 
         Returns:
-            loss: (lanes,) float32, the mean over the samples.
+            loss: (lanes,) float32, the mean over the samples, or over the targets that count.
             accuracy: (lanes,) float32, the share of right answers; NaN where there are none, as of
                 a regression.
         """
-        judge = functools.partial(right_answers, classes=classes, logit=logit)
+        answers = Answers(classes, logit, without, axis)._asdict()
+        judge = functools.partial(right_answers, **answers)
         self.train_mode(False)
         # on a GPU they stay there, because each look would wait for it; others may lack float64
-        device = x.device if x.is_cuda else torch.device("cpu")
+        device = y.device if y.is_cuda else torch.device("cpu")
         total = torch.zeros(len(self), dtype=torch.float64, device=device)
         right = torch.zeros(len(self), dtype=torch.int64, device=device)
         multiple = chunks.summed_at_once(y.device, self.pad)
         sizes = chunks.chunk_sizes(len(y), multiple)
-        for number, (xs, ys) in enumerate(zip(x.split(sizes), y.split(sizes), strict=True)):
+        for number, (xs, ys) in enumerate(zip(inputs.split(x, sizes), y.split(sizes), strict=True)):
             for block in self.single_blocks() if len(ys) % multiple else self.blocks:
                 loss, correct = self.passes.scores(block, xs, ys, number, judge)
-                total[block.lanes] += loss.to(device).double() * len(ys)
+                if count := _counted(ys, without):  # else the mean of the chunk is NaN
+                    total[block.lanes] += loss.to(device).double() * count
                 right[block.lanes] += correct.to(device)
         self.train_mode(True)
-        judged = 0 if y.is_floating_point() else (y >= 0).sum().cpu()
+        judged = 0
+        if not y.is_floating_point():
+            judged = ((y >= 0) if without is None else (y >= 0) & (y != without)).sum().cpu()
         total, right = total.cpu(), right.cpu()
         share = (right.double() / judged).where(right >= 0, math.nan).float()
-        return (total / len(y)).float(), share
+        return (total / _counted(y, without)).float(), share
 
-    def settle(self, x: Tensor, y: Tensor, *evaluated: Samples) -> None:
+    def settle(self, x: Inputs, y: Tensor, *evaluated: Samples, own: bool = False) -> None:
         """Try out, and choose, the fastest way in which each lane has the same bits as alone.
 
         Args:
-            x, y: a batch as for ``gradients``.
+            x, y, own: a batch as for ``gradients``.
             evaluated: each samples and targets that ``evaluate`` will get; the number of samples
                 decides how a product or a mean is computed.
         """
-        key = (self.pad or len(self), chunks.of_each_lane(y))
+        key = (self.pad or len(self), own)
         if key not in self.ways:
-            self.ways[key] = find_way(self, x, y, evaluated)
+            self.ways[key] = find_way(self, Batch(x, y, own), evaluated)
         self.way = self.ways[key]
         if self.way == "together" and copies.differ(self.modules, self.losses):
             self.way = "one at a time"
@@ -254,7 +265,7 @@ class Lanes:
             for name, tensor in mine.items():
                 tensor.copy_(theirs[name])
 
-    def curvature(self, x: Tensor, y: Tensor) -> hessian.Curvature:
+    def curvature(self, x: Inputs, y: Tensor) -> hessian.Curvature:
         """Return losses, gradients, and the Hessian's product; see ``hessian.curvature``."""
         return hessian.curvature(self.passes, self.blocks, x, y)
 
@@ -348,15 +359,21 @@ def _like(
 
 
 def _mean(
-    lanes: Lanes, x: Tensor, y: Tensor, first_steps: Sequence[int], offset: int
+    lanes: Lanes, x: Inputs, y: Tensor, first_steps: Sequence[int], offset: int, own: bool
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Return the means of losses and gradients over the mini-batches of a step."""
-    count, axis = lanes.accumulate, int(chunks.of_each_lane(y))
-    pairs = zip(x.chunk(count, axis), y.chunk(count, axis), strict=True)
+    count, axis = lanes.accumulate, int(own)
+    columns = zip(*(t.chunk(count, axis) for t in [*inputs.tensors(x), y]), strict=True)
     first = [count * step for step in first_steps]  # each mini-batch draws its own numbers
-    found = [
-        lanes.gradients_at_once(xs.contiguous(), ys.contiguous(), first, count * offset + i)
-        for i, (xs, ys) in enumerate(pairs)
-    ]
+    found = []
+    for i, column in enumerate(columns):
+        *xs, ys = (part.contiguous() for part in column)
+        batch = inputs.like(x, xs), ys
+        found.append(lanes.gradients_at_once(*batch, first, count * offset + i, own))
     losses, gradients = zip(*found, strict=True)
     return torch.stack(losses).sum(0) / count, averaged(gradients)
+
+
+def _counted(y: Tensor, without: int | None) -> int:
+    """Return how many samples, or targets other than those that do not count, a mean is over."""
+    return len(y) if without is None else int((y != without).sum())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lrlab.data import inputs
+from lrlab.data.inputs import Inputs
 from lrlab.engine.lanes.block import Loss
 from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 
@@ -12,7 +14,7 @@ from lrlab.engine.lanes.chunks import EVALUATION_CHUNK
 def bytes_a_lane(
     network: nn.Module,
     loss: Loss,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     probe: int = 0,
     evaluated: int = EVALUATION_CHUNK,
@@ -27,7 +29,7 @@ def bytes_a_lane(
     """
     kept = 0
     tensors = [*network.parameters(), *network.buffers()]
-    others = {t.untyped_storage().data_ptr() for t in (x, y, *tensors)}
+    others = {t.untyped_storage().data_ptr() for t in (*inputs.tensors(x), y, *tensors)}
 
     def count(tensor: Tensor) -> None:
         # Nothing is kept: an output that its own node kept would never be freed.
@@ -40,7 +42,8 @@ def bytes_a_lane(
         torch.random.fork_rng(devices=[]),
         torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing),
     ):
-        loss(network(x), y)
+        loss(inputs.called(network, x), y)
+    given = inputs.nbytes(x)
     sample = kept // max(len(y), 1)
-    meter = 20 * own + probe * (8 * sample + x[0].nbytes) if probe else 0
-    return 7 * own + 2 * kept + x.nbytes + evaluated * sample + meter
+    meter = 20 * own + probe * (8 * sample + given // max(len(y), 1)) if probe else 0
+    return 7 * own + 2 * kept + given + evaluated * sample + meter

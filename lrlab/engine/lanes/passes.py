@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from lrlab.data import random_state
+from lrlab.data import inputs, random_state
+from lrlab.data.inputs import Batch, Inputs
 from lrlab.engine.lanes.block import Block, first_of
-from lrlab.engine.lanes.chunks import of_each_lane
 from lrlab.engine.lanes.dropout import DRAWS, LaneDropout, Masks, fill
 from lrlab.engine.lanes.packing import Tensors
 from lrlab.losses import evaluated
@@ -44,10 +44,10 @@ class Passes:
     taken: list[tuple[Tensor, float]] = field(default_factory=list)
 
     def gradients(
-        self, block: Block, x: Tensor, y: Tensor, steps: Sequence[int]
+        self, block: Block, batch: Batch, steps: Sequence[int]
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Return losses, (lanes,), and gradients, (lanes, ...) a parameter, of a block's lanes."""
-        losses = self.losses(block, x, y, steps)
+        losses = self.losses(block, batch, steps)
         leaves = list(block.params.values())
         # A lane's weights are in no other lane's loss: the sum's gradients are each lane's own.
         gradients: list[Tensor | None] = [
@@ -56,29 +56,34 @@ class Passes:
         ]
         return losses.detach()[: block.size], gradients
 
-    def losses(self, block: Block, x: Tensor, y: Tensor, steps: Sequence[int]) -> Tensor:
+    def losses(self, block: Block, batch: Batch, steps: Sequence[int]) -> Tensor:
         """Return losses with their graph, (rows,); those after the block's lanes are padding.
 
         Args:
-            x, y: one batch for all lanes, or one for each.
+            batch: one for all lanes, or one for each. In the way ``unmapped``: the lane's.
             steps: (block's lanes,) from which a random network draws.
         """
+        x, y, own = batch
         keys = [(step,) for step in steps]
         if self.way == "unmapped":
             random_state.seed_all(_draw(self.seeds[block.lanes.start], keys[0]))
             return self._loss(block, first_of(block.params), first_of(block.fixed), x, y)[None]
 
-        def of_lane(params: Tensors, fixed: Tensors, lane: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        def of_lane(params: Tensors, fixed: Tensors, lane: Tensor, x: Inputs, y: Tensor) -> Tensor:
             with self._drawing(block, lane, keys):
                 return self._loss(block, params, fixed, x, y)
 
         rows = len(next(iter(block.params.values()), y))
         given = (block.params, block.fixed, torch.arange(rows))
-        if not of_each_lane(y):
+        if not own:
             return vmap(of_lane, in_dims=(0, 0, 0, None, None))(*given, x, y)
         missing = rows - len(y)
         if missing > 0:
-            x, y = (torch.cat([t, t[:1].expand(missing, *t.shape[1:])]) for t in (x, y))
+
+            def padded(tensor: Tensor) -> Tensor:
+                return torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])])
+
+            x, y = inputs.mapped(padded, x), padded(y)
         return vmap(of_lane, in_dims=(0, 0, 0, 0, 0))(*given, x, y)
 
     @contextmanager
@@ -104,7 +109,7 @@ class Passes:
             fill(masks, _padded(map(_draw, self.seeds, keys), len(masks[0][0])))
 
     def scores(
-        self, block: Block, x: Tensor, y: Tensor, chunk: int, judge: Judge
+        self, block: Block, x: Inputs, y: Tensor, chunk: int, judge: Judge
     ) -> tuple[Tensor, Tensor]:
         """Return losses and right answers, (lanes,) each; −1 if the judge finds no sense in them.
 
@@ -114,7 +119,7 @@ class Passes:
         """
 
         def of_lane(
-            params: Tensors, fixed: Tensors, lane: Tensor, x: Tensor, y: Tensor
+            params: Tensors, fixed: Tensors, lane: Tensor, x: Inputs, y: Tensor
         ) -> tuple[Tensor, Tensor]:
             with self._drawing(block, lane, [(chunk, 1)] * block.size):
                 outputs = self._outputs(block, params, fixed, x)
@@ -135,10 +140,10 @@ class Passes:
 
     # --- of one lane ------------------------------------------------------------------------------
 
-    def _loss(self, block: Block, params: Tensors, fixed: Tensors, x: Tensor, y: Tensor) -> Tensor:
+    def _loss(self, block: Block, params: Tensors, fixed: Tensors, x: Inputs, y: Tensor) -> Tensor:
         return _summed(block.loss(self._outputs(block, params, fixed, x), y))
 
-    def _outputs(self, block: Block, params: Tensors, fixed: Tensors, x: Tensor) -> Tensor:
+    def _outputs(self, block: Block, params: Tensors, fixed: Tensors, x: Inputs) -> Tensor:
         known = self.ways.get(ASSIGNED, "")
         outputs, new = self._called(block, params, fixed, x)
         if self.rehearsing and self.ways.get(ASSIGNED, "") != known:
@@ -150,7 +155,7 @@ class Passes:
         return outputs
 
     def _called(
-        self, block: Block, params: Tensors, fixed: Tensors, x: Tensor
+        self, block: Block, params: Tensors, fixed: Tensors, x: Inputs
     ) -> tuple[Tensor, Tensors]:
         """Return a forward pass, and the buffers that it has assigned anew (``self.mean = ...``).
 
@@ -160,12 +165,14 @@ class Passes:
         assigned = self.ways.get(ASSIGNED, "").splitlines()
         given = {n: t.clone() if n in assigned else t for n, t in fixed.items()}
         state = {**params, **given}
+        arguments = inputs.arguments_of(x)
         if self.precision != "bf16":
-            outputs = functional_call(block.module, state, (x,))
+            outputs = functional_call(block.module, state, *arguments)
         else:
+            kind = inputs.tensors(x)[0].device.type
             # uncached: a cast of the parameters belongs to one step
-            with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-                outputs = functional_call(block.module, state, (x,)).float()
+            with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
+                outputs = functional_call(block.module, state, *arguments).float()
         # functional_call leaves in the dict the module's values at the end
         new = {n: state[n] for n, t in given.items() if state[n] is not t or n in assigned}
         if more := [n for n in new if n not in assigned]:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 from torch.overrides import TorchFunctionMode
 
+from lrlab.data import inputs
+from lrlab.data.inputs import Batch
 from lrlab.engine import devices, python_state
 from lrlab.engine.bits import same_bits
 from lrlab.engine.lanes import chunks
-from lrlab.engine.lanes.chunks import Samples, of_each_lane
+from lrlab.engine.lanes.chunks import Samples
 from lrlab.engine.lanes.dropout import DRAWS
 
 if TYPE_CHECKING:
@@ -43,39 +45,39 @@ class _Trial:
     left_mapped: bool
 
 
-def find_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
+def find_way(lanes: Lanes, batch: Batch, evaluated: Sequence[Samples]) -> str:
     """Return the way for ``Lanes.settle``, with the same arguments; leave any way set."""
     lanes.way = "together"
     try:
         # A network that draws random numbers, but in dropout layers, is refused here, because in a
         # stack its numbers would depend on the other lanes.
         with _Hooks() as hooks:
-            tried = _trial(lanes, x, y, evaluated)
+            tried = _trial(lanes, batch, evaluated)
     except RuntimeError as error:
         if devices.out_of_memory(error):
             raise
-        _note_state(lanes, x, y, evaluated)
+        _note_state(lanes, batch, evaluated)
         return "unmapped"
     if tried.draws:
         return "unmapped"
     lanes.ways.setdefault(DRAWS, "no")
     if hooks.found or tried.left_mapped:  # vmap calls no hook of a tensor's gradient
         lanes.ways.pop(KEEPS_STATE, None)
-        _note_state(lanes, x, y, evaluated)
+        _note_state(lanes, batch, evaluated)
         return "unmapped"
     if lanes.keeps_state and len(lanes) > 1:
         return "one at a time"
     if lanes.pad:
-        return _padded_way(lanes, x, y, evaluated)
+        return _padded_way(lanes, batch, evaluated)
     if len(lanes) == 1:
         return "together"
     lanes.way = "one at a time"
-    if not same_bits(tried.results, _trial(lanes, x, y, evaluated).results):
+    if not same_bits(tried.results, _trial(lanes, batch, evaluated).results):
         return "one at a time"
-    return "together" if _is_faster_together(lanes, x, y) else "one at a time"
+    return "together" if _is_faster_together(lanes, batch) else "one at a time"
 
 
-def _is_faster_together(lanes: Lanes, x: Tensor, y: Tensor) -> bool:
+def _is_faster_together(lanes: Lanes, batch: Batch) -> bool:
     """Return whether a step of all lanes takes no longer than a step of each; no bit changes.
 
     One convolution of many lanes can take longer than one for each, other layers do not.
@@ -84,32 +86,31 @@ def _is_faster_together(lanes: Lanes, x: Tensor, y: Tensor) -> bool:
     def seconds(way: str, times: int) -> float:
         lanes.way = way
         with lanes.rehearsal():
-            return min(_gradient_seconds(lanes, x, y) for _ in range(times))
+            return min(_gradient_seconds(lanes, batch) for _ in range(times))
 
-    if x.is_cuda or seconds("together", 1) < seconds("one at a time", 1):
+    if batch.y.is_cuda or seconds("together", 1) < seconds("one at a time", 1):
         return True
     return seconds("together", 3) < seconds("one at a time", 3)
 
 
-def _gradient_seconds(lanes: Lanes, x: Tensor, y: Tensor) -> float:
+def _gradient_seconds(lanes: Lanes, batch: Batch) -> float:
     started = time.perf_counter()
-    lanes.gradients(x, y, [0] * len(lanes), 0)
+    lanes.gradients(batch.x, batch.y, [0] * len(lanes), 0, batch.own)
     return time.perf_counter() - started
 
 
-def _padded_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> str:
+def _padded_way(lanes: Lanes, batch: Batch, evaluated: Sequence[Samples]) -> str:
     """Return the way without neighbours' influence in any bit, in a full stack of padded width.
 
     All stacks of the group use the result, and so does the run alone. So it is tried with copies of
     the lanes in all rows, and some rows are compared.
     """
-    own = of_each_lane(y)
-    if y.shape[int(own)] // lanes.accumulate % chunks.summed_at_once(y.device, lanes.pad):
+    y = batch.y
+    if y.shape[int(batch.own)] // lanes.accumulate % chunks.summed_at_once(y.device, lanes.pad):
         return "one at a time"
 
     def trial(picked: list[int]) -> list[Tensor]:
-        batch = (x[picked], y[picked]) if own else (x, y)
-        return _trial(lanes.select(picked), *batch, evaluated).results
+        return _trial(lanes.select(picked), _of_lanes(batch, picked), evaluated).results
 
     rows = [row % len(lanes) for row in range(lanes.pad)]
     together = trial(rows)
@@ -119,34 +120,41 @@ def _padded_way(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]
     return "together"
 
 
-def _note_state(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> None:
+def _of_lanes(batch: Batch, lanes: list[int]) -> Batch:
+    """Return the batch of some of the lanes."""
+    if not batch.own:
+        return batch
+    return Batch(inputs.mapped(lambda t: t[lanes], batch.x), batch.y[lanes], own=True)
+
+
+def _note_state(lanes: Lanes, batch: Batch, evaluated: Sequence[Samples]) -> None:
     """Try one lane without vmap, to see which Python values it changes."""
     if KEEPS_STATE in lanes.ways:
         return
     alone = lanes.select([0])
     alone.way = "unmapped"
     alone.cut()
-    own = of_each_lane(y)
     try:
-        _trial(alone, x[:1] if own else x, y[:1] if own else y, evaluated)
+        _trial(alone, _of_lanes(batch, [0]), evaluated)
     except Exception as error:  # it will raise in training, too, and be reported there
         if devices.out_of_memory(error):
             raise
 
 
-def _trial(lanes: Lanes, x: Tensor, y: Tensor, evaluated: Sequence[Samples]) -> _Trial:
+def _trial(lanes: Lanes, batch: Batch, evaluated: Sequence[Samples]) -> _Trial:
     """Return the results of a step, and of an evaluation of each length and layout of samples.
 
     Outputs are compared, too: a mean can hide a difference in the last bit.
     """
-    multiple = chunks.summed_at_once(y.device, lanes.pad)
-    pieces: dict[tuple[int, tuple[int, ...]], Samples] = {}
+    multiple = chunks.summed_at_once(batch.y.device, lanes.pad)
+    pieces: dict[tuple[Any, ...], Samples] = {}
     for xs, ys in evaluated:
+        layout = tuple(tensor.stride() for tensor in inputs.tensors(xs))
         for length in chunks.chunk_sizes(len(ys), multiple):
-            pieces[length, xs.stride()] = xs[-length:], ys[-length:]
+            pieces[length, layout] = inputs.mapped(lambda t, n=length: t[-n:], xs), ys[-length:]
     with lanes.rehearsal():
         before, drawn = lanes.python(0), _global_state()
-        losses, gradients = lanes.gradients(x, y, [0] * len(lanes), 0)
+        losses, gradients = lanes.gradients(batch.x, batch.y, [0] * len(lanes), 0, batch.own)
         found = [losses, *(g for g in gradients if g is not None)]
         lanes.train_mode(False)
         for xs, ys in pieces.values():

@@ -38,6 +38,24 @@ class Group:
         return self.settings.get("lr", 1.0)
 
 
+def of(optimizer: Mapping[str, Any]) -> Any:
+    """Return the groups in an optimizer's config; None if its class takes ``groups`` itself."""
+    return None if are_its_own(optimizer) else optimizer.get(KEY)
+
+
+def are_its_own(optimizer: Mapping[str, Any]) -> bool:
+    """Return whether an optimizer's config has ``groups``, and its class an argument of the name.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    path = optimizer.get("_target_")
+    if KEY not in optimizer or not isinstance(path, str):
+        return False
+    call = targets.locate(f"optimizer._target_={path}", path, torch.optim.Optimizer)
+    return KEY in (targets.taken(call) or ())
+
+
 def structure(groups: Any) -> list[str]:
     """Return what lanes of a stack must have in common: patterns and settings, not their values.
 

@@ -47,7 +47,7 @@ def group_key(optimizer: Mapping[str, Any]) -> str:
     }
     backend = {k: True for k in _BACKEND_FLAGS[1:] if target.given.get(k)}
     extra = [name for name in around.OPTIONS if optimizer.get(name) is not None]
-    extra += groups.structure(optimizer.get(groups.KEY))
+    extra += groups.structure(groups.of(optimizer))
     return json.dumps([target.option, {**flags, **backend}, *extra], sort_keys=True)
 
 
@@ -102,7 +102,7 @@ def build(
     if any(len(p) != len(optimizers) for p in params):
         raise ValueError("params need one row a lane")
     names = names or [str(place) for place in range(len(params))]
-    divided = [groups.divided(each.get(groups.KEY), names) for each in optimizers]
+    divided = [groups.divided(groups.of(each), names) for each in optimizers]
     made = _inner(optimizers, divided, params, units, each_lr_is_a_runs)
     options = {
         name: np.array([float(optimizer[name]) for optimizer in optimizers])
@@ -125,14 +125,14 @@ def _inner(
     stackable = len(kinds) <= 1 and kinds <= _STACKABLE
     if not rule or not stackable or any(map(found[0].arguments.get, rule.general_flags)):
         lrs = [float(optimizer["lr"]) for optimizer in optimizers]
-        if optimizers[0].get(groups.KEY):
+        if groups.of(optimizers[0]):
             found = [groups.grouped(*each) for each in zip(found, divided, strict=True)]
         return GeneralOptimizer(found, lrs, params, each_lr_is_a_runs)
     lanes = [numbers(target.arguments) for target in found]
     constants = {name: np.array([lane[name] for lane in lanes], float) for name in lanes[0]}
     nesterov = bool(found[0].arguments.get("nesterov"))
     rules, group_of = [rule], [0] * len(params)
-    if optimizers[0].get(groups.KEY) or rule.rest is not None:
+    if groups.of(optimizers[0]) or rule.rest is not None:
         lrs = np.array([float(optimizer["lr"]) for optimizer in optimizers])
         if rule.rest is not None:
             flag = float(bool(found[0].arguments.get("match_rms")))
@@ -202,10 +202,10 @@ def check_on(optimizer: Mapping[str, Any], network: torch.nn.Module) -> int:
     """
     target = read(optimizer)
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    divided = groups.divided(optimizer.get(groups.KEY), list(named))
+    divided = groups.divided(groups.of(optimizer), list(named))
     if target.call in RULES:
         return len(divided)
-    if optimizer.get(groups.KEY):
+    if groups.of(optimizer):
         target = groups.grouped(target, divided)
     leaves = [torch.nn.Parameter(p.detach().clone()) for p in named.values()]
     lr = float(optimizer["lr"])
@@ -239,9 +239,9 @@ def read(optimizer: Mapping[str, Any]) -> targets.Target:
     if not is_rate(lr):
         raise UserError(f"lr={lr}: must be {A_RATE}, for example lr=0.1")
     node = {k: v for k, v in optimizer.items() if k != "lr" and k not in around.OPTIONS}
-    withheld, own = ("params", "lr"), (groups.KEY,)
+    withheld, own = ("params", "lr"), () if groups.are_its_own(optimizer) else (groups.KEY,)
     target = targets.read("optimizer", node, torch.optim.Optimizer, withheld, own)
-    groups.check(optimizer.get(groups.KEY), target)
+    groups.check(groups.of(optimizer), target)
     if rule := RULES.get(target.call):
         for name, value in target.given.items():
             _check(name, value, rule.numbers)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrlab.data import Dataset
+from lrlab.data import Dataset, inputs
+from lrlab.data.inputs import Batch
 from lrlab.engine.capture.capturing import capture
 from lrlab.engine.capture.program import NotCapturable, Program
 from lrlab.engine.lanes.lane_stack import Lanes
@@ -59,6 +60,7 @@ class CapturedStep:
         self._index.take(0)
         self.losses = torch.empty(length, len(lanes), device=order.device)
         self._losses = self.losses.unbind()
+        self._own = False  # whether each lane has its own batch
         self._counter = None
         if _counts(order.device):
             self._counter = torch.zeros(1, dtype=torch.int64, device=order.device)
@@ -124,9 +126,10 @@ class CapturedStep:
         lanes = self._lanes
 
         def find(step: int = 0) -> list[Tensor | None]:
-            x, y = gather(self._data, self._index.now, self._order_of, bool(lanes.pad))
-            losses, gradients = lanes.gradients(x, y, [step] * len(lanes), 0)
-            return [losses, x, y, *gradients]
+            x, y, own = gather(self._data, self._index.now, self._order_of, bool(lanes.pad))
+            self._own = own
+            losses, gradients = lanes.gradients(x, y, [step] * len(lanes), 0, own)
+            return [losses, y, *inputs.tensors(x), *gradients]
 
         changing = [*self._params, *lanes.fixed.values(), self._index.now]
         counted = [] if self._counter is None else [self._counter, self.losses]
@@ -173,9 +176,13 @@ class CapturedStep:
                 torch.set_num_threads(self._threads[0])
             restore()
             self._units = units
-            losses, x, y, *self._gradients = program.results
-            assert losses is not None and x is not None and y is not None
-            self._found, self.batch = losses, (x, y)
+            losses, y, *others = program.results
+            first = len(others) - len(self._params)
+            x = [tensor for tensor in others[:first] if tensor is not None]
+            self._gradients = others[first:]
+            assert losses is not None and y is not None
+            self._found = losses
+            self.batch = Batch(inputs.like(self._data.train_x, x), y, self._own)
             if self._counter is None:
                 return program
             calls = [self._index.taking(self._counter), *program.calls, self._note_losses]
@@ -205,7 +212,7 @@ class CapturedStep:
             return [], {}
         units = [torch.zeros_like(unit) for unit in self._lanes.units]
         parts = stacked.parts(self._params, self._lanes.units, units) if units else []
-        return units, dict(enumerate(parts, start=3))
+        return units, dict(enumerate(parts, start=len(expected) - len(self._params)))
 
     def _capture_update(self, coefficients: CoefficientTables) -> Program:
         optimizer, counter = self._optimizer, self._counter

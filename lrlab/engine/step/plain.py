@@ -7,15 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lrlab.data import Dataset
+from lrlab.data import Dataset, inputs
+from lrlab.data.inputs import Batch
 from lrlab.engine.lanes.lane_stack import Lanes
 from lrlab.engine.optimizers.protocol import Coefficients, Gradients, LaneOptimizer
 from lrlab.process.profiling import phase
 
 
-def gather(
-    data: Dataset, index: Tensor, order_of: Tensor, apart: bool = False
-) -> tuple[Tensor, Tensor]:
+def gather(data: Dataset, index: Tensor, order_of: Tensor, apart: bool = False) -> Batch:
     """Return samples and labels, (batch, ...) if all lanes share them, else (lanes, batch, ...).
 
     Lanes of one seed and epoch share one gathered copy, because copying costs less than gathering.
@@ -27,13 +26,16 @@ def gather(
             take the same products whether others share its batch or not.
     """
     flat = index.reshape(-1)
-    x, y = data.train_x.index_select(0, flat), data.train_y.index_select(0, flat)
-    if len(index) == 1 and not apart:
-        return x, y
-    x, y = x.view(*index.shape, *x.shape[1:]), y.view(*index.shape, *y.shape[1:])
-    if len(index) == len(order_of):
-        return x, y
-    return x.index_select(0, order_of), y.index_select(0, order_of)
+    own = len(index) > 1 or apart
+
+    def picked(tensor: Tensor) -> Tensor:
+        found = tensor.index_select(0, flat)
+        if not own:
+            return found
+        found = found.view(*index.shape, *found.shape[1:])
+        return found if len(index) == len(order_of) else found.index_select(0, order_of)
+
+    return Batch(inputs.mapped(picked, data.train_x), picked(data.train_y), own)
 
 
 _gather = phase("gather")(gather)  # not if it is captured
@@ -60,7 +62,8 @@ class PlainStep:
     def gradients(self, i: int) -> tuple[Tensor, Gradients]:
         apart = bool(self._lanes.pad)
         self.batch = _gather(self._data, self._order[i], self._order_of, apart)
-        losses, self._gradients = self._lanes.gradients(*self.batch, self._first_steps, i)
+        x, y, own = self.batch
+        losses, self._gradients = self._lanes.gradients(x, y, self._first_steps, i, own)
         self.losses[i] = losses
         return losses, self._gradients
 

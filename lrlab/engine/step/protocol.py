@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from lrlab.data.inputs import Batch
 from lrlab.engine.optimizers.protocol import Coefficients, Gradients
 
 
@@ -17,7 +18,7 @@ class Steps(Protocol):
         batch: the lanes' last inputs and targets.
     """
 
-    batch: tuple[Tensor, Tensor]
+    batch: Batch
 
     @property
     def losses(self) -> Tensor:

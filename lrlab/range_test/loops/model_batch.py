@@ -24,6 +24,8 @@ from lrlab.range_test.loops.source import Source, fresh, size
 from lrlab.range_test.training import Subject
 
 NAMES = ("model", "network", "net", "module")  # of the first parameter of a loss of (model, batch)
+# of the first parameter of a loss of (outputs, targets)
+OUTPUTS = ("outputs", "output", "input", "inputs", "logits", "scores", "predictions", "prediction")
 
 LossOfBatch = Callable[[nn.Module, Any], Tensor]
 Lookup = Callable[[int, bool], Any]  # from a batch's number, and whether it is held out
@@ -33,9 +35,12 @@ def is_meant(loss: Any, batch: Any) -> bool:
     """Return whether a loss is called with (model, batch), not with (outputs, targets).
 
     Batches that are no pairs of tensors have no outputs and targets. For pairs, the name of the
-    loss's first parameter decides.
+    loss's first parameter decides. So it does for pairs of several inputs and a tensor.
     """
-    return not batches.is_pair(batch) or _first_name(loss) in NAMES
+    if not batches.is_pair(batch):
+        return True
+    name = _first_name(loss)
+    return name in NAMES or (batches.has_several(batch) and name not in OUTPUTS)
 
 
 def _first_name(loss: Any) -> str | None:
@@ -258,5 +263,5 @@ def _check(chosen: list[Any], own: nn.Module, device: str) -> None:
 
 def samples(chosen: list[Any], parts: list[Samples]) -> int:
     """Return how many held-out samples the numbers in the parts stand for."""
-    used: Iterator[int] = (number for x, _ in parts for number in x.tolist())
+    used: Iterator[int] = (number for _, numbers in parts for number in numbers.tolist())
     return sum(max(size(chosen[number]), 1) for number in used)
