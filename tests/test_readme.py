@@ -51,7 +51,8 @@ def test_it_opens_with_the_two_commands_that_are_all_the_set_up():
 @pytest.mark.default
 def test_every_link_leads_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+        prose = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+        links = re.findall(r"\]\(([^)#]+)\)", prose)
         for link in links:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 

@@ -12,15 +12,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
+
 from lrlab.config import yaml_text
+from lrlab.config.recipe import RECIPE as RECIPE
 
 GROUPS = ("data", "network", "loss", "optimizer", "schedule")  # groups of a run
 SWEEP_GROUPS = ("sampler", "pruner", "tracking")  # groups of the sweep as a whole
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DIAGNOSTICS = ("default", "off", "full")
 PRECISIONS = ("float32", "tf32", "bf16", "float64")
-
-MISSING: Any = "???"  # omegaconf.MISSING; who only reads records need not import omegaconf
 
 # The quantities that name the best run, and their direction.
 OBJECTIVES = {
@@ -42,8 +43,7 @@ NOT_SWEPT = (
     *SWEEP_GROUPS,
 )
 
-# Options of a run, besides those of its groups, that an older run lacks, and what that means.
-RECIPE = {"clip_grad_norm": None, "accumulate": 1, "ema": None}
+# Options that an older run lacks, and what that means.
 NEUTRAL = {**RECIPE, "loss.label_smoothing": 0.0, "optimizer.groups": None}
 
 

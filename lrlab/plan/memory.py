@@ -62,7 +62,7 @@ def needs(spec: RunSpec) -> Needs:
     except Exception:
         return Needs(0, 0, data_name, 0, math.inf)
     own = sum(p.nbytes for p in network.parameters())
-    extra = (plan_spec.samples_a_step(spec) // spec["batch_size"] - 1) * batch[0].nbytes
+    extra = (plan_spec.samples_a_step(spec) // spec["batch_size"] - 1) * inputs.nbytes(batch[0])
     extra += own if spec.config.get("ema") is not None else 0  # the average
     lane, branch = lane + extra, branch + extra
     fastest = max(LEAST_LANES, CACHE_BYTES // max(own, 1)) if spec.device == "cpu" else math.inf

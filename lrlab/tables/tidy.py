@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lrlab.config.schema import RECIPE
+from lrlab.config.recipe import RECIPE
 from lrlab.errors import UserError
 from lrlab.process.plain import A_RATE, is_number
 

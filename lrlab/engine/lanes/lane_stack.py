@@ -110,10 +110,9 @@ class Lanes:
         """Return losses and their gradients of a single batch; see ``gradients``."""
         found = []
         for block in self.blocks:
-            first = block.lanes.start
-            batch = Batch(x, y, own)
+            batch, lane = Batch(x, y, own), block.lanes.start
             if own and self.way != "together":
-                batch = Batch(inputs.mapped(lambda t, lane=first: t[lane], x), y[first])
+                batch = Batch(inputs.mapped(lambda t, lane=lane: t[lane], x), y[lane])
             steps = [step + offset for step in first_steps[block.lanes]]
             found.append(self.passes.gradients(block, batch, steps))
         if len(found) == 1:
@@ -142,8 +141,7 @@ class Lanes:
             accuracy: (lanes,) float32, the share of right answers; NaN where there are none, as of
                 a regression.
         """
-        answers = Answers(classes, logit, without, axis)._asdict()
-        judge = functools.partial(right_answers, **answers)
+        judge = functools.partial(right_answers, **Answers(classes, logit, without, axis)._asdict())
         self.train_mode(False)
         # on a GPU they stay there, because each look would wait for it; others may lack float64
         device = y.device if y.is_cuda else torch.device("cpu")
@@ -158,12 +156,7 @@ class Lanes:
                     total[block.lanes] += loss.to(device).double() * count
                 right[block.lanes] += correct.to(device)
         self.train_mode(True)
-        judged = 0
-        if not y.is_floating_point():
-            judged = ((y >= 0) if without is None else (y >= 0) & (y != without)).sum().cpu()
-        total, right = total.cpu(), right.cpu()
-        share = (right.double() / judged).where(right >= 0, math.nan).float()
-        return (total / _counted(y, without)).float(), share
+        return _means(total.cpu(), right.cpu(), y, without)
 
     def settle(self, x: Inputs, y: Tensor, *evaluated: Samples, own: bool = False) -> None:
         """Try out, and choose, the fastest way in which each lane has the same bits as alone.
@@ -372,6 +365,15 @@ def _mean(
         found.append(lanes.gradients_at_once(*batch, first, count * offset + i, own))
     losses, gradients = zip(*found, strict=True)
     return torch.stack(losses).sum(0) / count, averaged(gradients)
+
+
+def _means(total: Tensor, right: Tensor, y: Tensor, without: int | None) -> tuple[Tensor, Tensor]:
+    """Return the mean loss and the share of right answers, (lanes,) each, from their sums."""
+    judged = 0
+    if not y.is_floating_point():
+        judged = int(((y >= 0) if without is None else (y >= 0) & (y != without)).sum())
+    share = (right.double() / judged).where(right >= 0, math.nan).float()
+    return (total / _counted(y, without)).float(), share
 
 
 def _counted(y: Tensor, without: int | None) -> int:
