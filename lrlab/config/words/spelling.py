@@ -19,7 +19,7 @@ from lrlab.errors import UserError
 TEXTS = (
     *("name", "output", "storage", "device", "objective", "precision", "source"),
     *("data.path", "data.test_path", "data.label", "data.drop", "data.sep", "data.columns"),
-    "data.decimal",
+    *("data.decimal", "data.integers"),
     *("data.root", "data.test_root", "data.dataset", "tracking.uri", "tracking.experiment"),
     *("hydra.sweep.dir", "hydra.run.dir"),
 )
