@@ -19,9 +19,8 @@ from lrlab.data import inputs
 from lrlab.data.inputs import Batch
 from lrlab.engine import devices, python_state
 from lrlab.engine.bits import same_bits
-from lrlab.engine.lanes import chunks
+from lrlab.engine.lanes import chunks, dropout
 from lrlab.engine.lanes.chunks import Samples
-from lrlab.engine.lanes.dropout import DRAWS
 
 if TYPE_CHECKING:
     from lrlab.engine.lanes.lane_stack import Lanes
@@ -60,7 +59,7 @@ def find_way(lanes: Lanes, batch: Batch, evaluated: Sequence[Samples]) -> str:
         return "unmapped"
     if tried.draws:
         return "unmapped"
-    lanes.ways.setdefault(DRAWS, "no")
+    lanes.ways.setdefault(dropout.DRAWS, "no")
     if hooks.found or tried.left_mapped:  # vmap calls no hook of a tensor's gradient
         lanes.ways.pop(KEEPS_STATE, None)
         _note_state(lanes, batch, evaluated)
@@ -206,9 +205,16 @@ class _Hooks(TorchFunctionMode):
         if func is Tensor.register_hook:
             self.found = True
         elif func in self._asked and is_batchedtensor(args[0]):
-            asker = str(sys._getframe(1).f_globals.get("__name__"))
-            self.found |= asker.partition(".")[0] not in ("torch", "lrlab")
+            self.found |= _asker().partition(".")[0] not in ("torch", "lrlab")
         return func(*args, **(kwargs or {}))
+
+
+def _asker() -> str:
+    """Return the module whose code called torch, through a mode or the ``dropout`` within it."""
+    frame = sys._getframe(2)
+    while frame.f_globals.get("__name__") == dropout.__name__ and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
 
 
 def _keeps_mapped(owner: Any) -> bool:
