@@ -72,4 +72,4 @@ def test_commands_do_what_the_page_says(number: int, project: Path) -> None:
     if "--config-dir" in typed:
         ended = command(reproduce, [f"outputs/s{number}/1", "trust=true"], project)
         assert ended.code == 0 and "steps, bitwise" in ended.out, ended.out
-    assert ("dropout=0.2" in typed) == (runs[0]["lanes"]["way"] == "unmapped")
+    assert runs[0]["lanes"]["way"] != "unmapped"  # dropout trains together, too
