@@ -275,7 +275,7 @@ def test_words_that_resume_sets_itself(word: str, tmp_path: Path) -> None:
         ("optimizer.lr=0.1", ["optimizer.lr: no such option (did you mean lr?)"]),
         ("+network.dropout=0.1", ["network.dropout=0.1: MLP has no such option", "nets.Small"]),
         ("+schedule.x=1", ["schedule.x=1: ConstantLR has no such option"]),
-        ("+loss.x=1", ["loss.x=1: nll has no such option; it takes ignore_index, class_axis, label_smoothing"]),
+        ("+loss.x=1", ["loss.x=1: nll has no such option; it takes ignore_index, class_axis"]),
         ("+data.x=1", ["data.x=1: no such setting"]),
         ("+tracking.x=1", ["tracking.x=1", "tracking=tensorboard"]),
         ("tracking=tensorboard +tracking.x=1", ["tracking.x=1: TensorBoard has no such option"]),
