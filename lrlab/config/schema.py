@@ -44,7 +44,14 @@ NOT_SWEPT = (
 )
 
 # Options that an older run lacks, and what that means.
-NEUTRAL = {**RECIPE, "loss.label_smoothing": 0.0, "optimizer.groups": None}
+NEUTRAL = {
+    **RECIPE,
+    "loss.label_smoothing": 0.0,
+    "optimizer.groups": None,
+    "data.integers": "auto",  # what trained on floats still does
+    "loss.ignore_index": None,
+    "loss.class_axis": None,
+}
 
 
 @dataclass

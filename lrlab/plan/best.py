@@ -22,8 +22,6 @@ NOT_OF_A_RUN = (
     *("name", "output", "source", "n_trials", "timeout", "points", "storage", "workers", "lease"),
     *("sampler", "pruner", "budget"),
 )
-# Settings whose default is what a record of a time without them means.
-SAME_WITHOUT = ("loss.ignore_index", "loss.class_axis", "data.integers")
 ALWAYS = ("lr", "epochs", "batch_size", "seed")  # written even at their defaults
 
 
@@ -187,7 +185,7 @@ def _difference(
             elif old is _MISSING or type(old) is not type(value) or old != value:
                 found[key] = value
         missing = [f"{prefix}{key}" for key in there if key not in here]
-        known_before = (*schema.NEUTRAL, *SAME_WITHOUT, "lane_dropout")  # by ``choose_again``
+        known_before = (*schema.NEUTRAL, "lane_dropout")  # by ``choose_again``
         extra.extend(f"~{key}" for key in missing if key not in known_before)
         return found
 

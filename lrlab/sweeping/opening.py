@@ -162,9 +162,6 @@ _BEFORE = {
     "data.decimal": "point",
     "data.header": True,
     "data.check": False,
-    "data.integers": "auto",  # what trained on floats still does
-    "loss.ignore_index": None,
-    "loss.class_axis": None,
 }
 
 
